@@ -1,0 +1,39 @@
+# Everything here works on a fresh clone with Python 3.11+, git and make.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help venv demo test lint types check nano clean
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(STAMP)  ## Create .venv with everything needed
+
+# torch goes first: a plain install would let pip choose the newest torch, with gigabytes of CUDA.
+# torchvision goes without its dependencies because its wheel asks for one exact build of torch.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchvision
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: venv  ## Run the whole benchmark offline on the synthetic planet
+	$(BIN)/marsretrieval demo --out demo
+
+test: venv lint types  ## Lint, type-check and run all fast tests
+	$(BIN)/python -m pytest -n 2
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy
+
+nano: venv  ## Train the demo's tiny encoder again from its recipe
+	$(BIN)/python -m marsretrieval.training
+
+clean:  ## Remove .venv and caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,5 @@
+"""``python -m marsretrieval`` is the ``marsretrieval`` command."""
+
+from marsretrieval.cli import main
+
+main()

@@ -1,0 +1,64 @@
+"""The verbs put together, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from marsretrieval import __version__
+from marsretrieval.cli import score
+from marsretrieval.errors import MarsRetrievalError
+
+__all__ = ["app"]
+
+_INTERRUPTED = 130
+
+
+class _Group(TyperGroup):
+    """Shows an error as its message and remedy, never as a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MarsRetrievalError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            print(
+                "interrupted: what was finished is kept; the same command goes on from there",
+                file=sys.stderr,
+            )
+            raise typer.Exit(_INTERRUPTED) from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Benchmark vision-language models on Mars orbital imagery, and search the planet with them.",
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"marsretrieval {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+app.add_typer(score.app, name="score")

@@ -1,0 +1,97 @@
+"""What the verbs share: JSON output, tables, a progress bar on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Self
+
+import typer
+
+from marsretrieval.progress import Progress
+
+__all__ = ["JsonFlag", "print_json", "say", "show_progress"]
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
+
+
+def print_json(value: Any, path: Path | None = None) -> None:
+    """Write `value` as JSON to `path`, or to stdout when there is none."""
+    if path is not None:
+        from marsretrieval.files import write_json
+
+        write_json(path, value)
+    else:
+        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def say(text: str = "") -> None:
+    """A line for people: on stderr, so that stdout stays clean for what was asked."""
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
+    """Bars with rate and time left on stderr; silent with `quiet` or where there is no terminal."""
+    if quiet or not sys.stderr.isatty():
+        from marsretrieval.progress import NO_PROGRESS
+
+        yield NO_PROGRESS
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as RichProgress
+    from rich.progress import Task as RichTask
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: RichTask) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "")
+
+    class Bar:
+        def __init__(self, label: str, total: int | None, unit: str) -> None:
+            self._id = bars.add_task(label, total=total, unit=unit, note="")
+
+        def advance(self, count: int = 1) -> None:
+            bars.advance(self._id, count)
+
+        def note(self, text: str) -> None:
+            bars.update(self._id, note=text)
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(
+            self,
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            trace: TracebackType | None,
+        ) -> None:
+            bars.stop_task(self._id)
+
+    class Bars:
+        def start(self, label: str, total: int | None, unit: str = "items") -> Bar:
+            return Bar(label, total, unit)
+
+    bars = RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+    with bars:
+        yield Bars()

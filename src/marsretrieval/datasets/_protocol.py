@@ -1,0 +1,71 @@
+"""What every reader gives: shards of records, each an encoded image with what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["ImageSource", "Record", "Shard", "Skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image, still encoded, so that it is cheap to send to the worker that decodes it.
+
+    Longitude and latitude are planetocentric degrees of the tile's centre, east positive.
+    """
+
+    id: str
+    data: bytes  # b"" when only the annotations were asked for
+    source: str  # "file.tar:member.png", for messages
+    caption: str | None = None  # the refined caption where the dataset has two
+    original_caption: str | None = None
+    label: str | None = None
+    lon: float | None = None
+    lat: float | None = None
+    width_deg: float | None = None  # tile extent in longitude
+    height_deg: float | None = None  # tile extent in latitude
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An item that is left out, and why. Never dropped silently: counted, reported, stored."""
+
+    id: str
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A unit of work: one tar, one group of Parquet rows, or some hundred files of a folder.
+
+    `fingerprint` changes when the content may have changed (size and modification time of the
+    files), so that a shard already embedded is not embedded again.
+    """
+
+    name: str  # unique in its source, safe as a file name
+    fingerprint: str
+    rows: int | None  # None where counting would mean reading it all
+
+
+class ImageSource(Protocol):
+    """Images from a folder, WebDataset tars or Parquet files, through one door. Picklable."""
+
+    @property
+    def name(self) -> str:
+        """For people: the path as it was given."""
+
+    @property
+    def kind(self) -> str:
+        """folder, classes, webdataset or parquet."""
+
+    def shards(self) -> Sequence[Shard]:
+        """In a fixed order. Raises DatasetNotFoundError or DataError naming the path."""
+
+    def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
+        """Stream the shard's items in a fixed order; a damaged one comes as Skipped.
+
+        `images=False` leaves `data` empty and reads no more than the annotations need.
+        """

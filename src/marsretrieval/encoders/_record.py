@@ -1,0 +1,54 @@
+"""A model as data: where its weights are, how it is loaded, prompted and pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from marsretrieval.encoders._protocol import Modality
+
+__all__ = ["LoadOptions", "ModelRecord", "PromptPreset"]
+
+PromptPreset = Literal["paper", "official"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """One entry of the catalogue.
+
+    `loader` is ``package.module:function``, called as ``loader(record, options)`` and returning an
+    Encoder. `settings` holds what only that loader understands (architecture, pooling, templates).
+    """
+
+    id: str
+    name: str  # as the paper writes it
+    family: str  # open_clip, two_tower, vision_only, multimodal_lm, nano
+    loader: str
+    repository: str  # Hugging Face repository, or where the weights come from
+    revision: str | None  # pinned commit; None: not known to us, recorded when loaded
+    image_size: int | None  # pixels; None: dynamic
+    dimension: int
+    parameters: int | None
+    licence: str
+    paper: str
+    code: str
+    tried: str  # what was tried, in words: never more than was done
+    modalities: frozenset[Modality] = frozenset({"image", "text"})
+    context_length: int | None = None  # tokens
+    gated: bool = False
+    notes: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How the user wants a model loaded."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    dtype: str = "auto"  # auto: the record's precision on a GPU, float32 on a CPU
+    checkpoint: Path | None = None  # local weights in place of the repository
+    prompts: PromptPreset = "paper"
+    offline: bool = False
+    trust_remote_code: bool = False

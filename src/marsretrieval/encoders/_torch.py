@@ -1,0 +1,173 @@
+"""What all torch encoders share: device and precision, unit vectors, the hash of the weights."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from marsretrieval.encoders._protocol import Features, Modality, TextRole, Vectors
+from marsretrieval.encoders._record import LoadOptions, ModelRecord
+from marsretrieval.errors import ModalityError, ModelLoadError, UsageError
+
+__all__ = ["TorchEncoder", "choose_device", "choose_dtype", "unit_rows", "weights_sha256"]
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class TorchEncoder(ABC):
+    """Base of the built-in encoders. A family implements `_embed_images`, `_embed_texts`
+    and `preprocessing`; device, precision, normalisation and identity are handled here."""
+
+    def __init__(
+        self,
+        record: ModelRecord,
+        options: LoadOptions,
+        model: torch.nn.Module,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        revision: str | None,
+    ) -> None:
+        self.record = record
+        self.options = options
+        self.device = device
+        self.dtype = dtype
+        self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        self.revision = revision
+        self._weights_sha256: str | None = None
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def dimension(self) -> int:
+        return self.record.dimension
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        return self.record.modalities
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        if self._weights_sha256 is None:
+            self._weights_sha256 = weights_sha256(self.model)
+        return {
+            "id": self.record.id,
+            "loader": self.record.loader,
+            "repository": self.record.repository,
+            "revision": self.revision,
+            "weights_sha256": self._weights_sha256,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "preprocessing": self.preprocessing,
+            "prompts": self.prompts,
+        }
+
+    @property
+    @abstractmethod
+    def preprocess(self) -> Callable[[Image.Image], Features]: ...
+
+    @property
+    @abstractmethod
+    def preprocessing(self) -> dict[str, Any]:
+        """JSON-ready description of `preprocess`: size, resize mode, mean, std, pixel limits."""
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        """JSON-ready: the preset and the templates that this encoder itself adds around inputs."""
+        return {"preset": self.options.prompts}
+
+    @abstractmethod
+    def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
+        """(n, d) vectors of any length and precision, on any device."""
+
+    def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
+        raise NotImplementedError(f"{self.id} declares a text side but implements none")
+
+    def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        return None
+
+    @torch.inference_mode()
+    def encode_preprocessed(self, features: Sequence[Features]) -> Vectors:
+        if not features:
+            return np.empty((0, self.dimension), np.float32)
+        return unit_rows(self._embed_images(features), what=f"image vectors of {self.id}")
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        return self.encode_preprocessed([self.preprocess(image) for image in images])
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
+        if "text" not in self.modalities:
+            raise ModalityError(
+                f"{self.id} is a vision-only model and cannot embed text",
+                remedy="Use image queries, or a model with a text side: marsretrieval models",
+            )
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
+        return unit_rows(self._embed_texts(texts, role), what=f"text vectors of {self.id}")
+
+
+def choose_device(name: str) -> torch.device:
+    """Resolve auto, cpu, cuda, cuda:1, mps. Raises UsageError when it is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(
+            f"unknown device '{name}'", remedy="Use auto, cpu, cuda, cuda:0 or mps."
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device '{name}' is not there: torch sees {torch.cuda.device_count()} CUDA devices",
+            remedy="Use --device auto, or install a CUDA build of torch.",
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device 'mps' is not there", remedy="Use --device auto.")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device, *, on_gpu: str) -> torch.dtype:
+    """`name`, or for auto: float32 on a CPU and the record's own precision `on_gpu` elsewhere."""
+    if name == "auto":
+        name = "float32" if device.type == "cpu" else on_gpu
+    if name not in _DTYPES:
+        raise UsageError(f"unknown dtype '{name}'", remedy=f"Use auto or {', '.join(_DTYPES)}.")
+    return _DTYPES[name]
+
+
+def unit_rows(vectors: torch.Tensor, *, what: str) -> Vectors:
+    """Normalise in float32 and move to the host. Raises ModelLoadError on NaN, infinity or zero
+    rows: such vectors would rank at random without a word."""
+    rows = vectors.float()
+    norms = rows.norm(dim=-1, keepdim=True)
+    if not bool(torch.isfinite(norms).all()) or bool((norms == 0).any()):
+        bad = int((~torch.isfinite(norms) | (norms == 0)).sum())
+        raise ModelLoadError(
+            f"{what}: {bad} of {len(rows)} are not finite or are zero",
+            remedy="Try --dtype float32 (or bfloat16 in place of float16).",
+        )
+    result: Vectors = (rows / norms).cpu().numpy()
+    return result
+
+
+def weights_sha256(model: torch.nn.Module) -> str:
+    """SHA-256 over all named parameters and buffers as they are in memory, in name order.
+
+    Independent of the file format the weights came from; moves with dtype.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        host = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}:{host.dtype}:{tuple(host.shape)}\n".encode())
+        digest.update(host.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

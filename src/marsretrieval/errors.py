@@ -1,0 +1,109 @@
+"""Every error that a user can cause or meet.
+
+MarsRetrievalError            exit code 1: the request was right, but it could not be done
+├── UsageError                exit code 2: the request itself is wrong
+│   ├── UnknownNameError      a model, task or class that does not exist, with "did you mean"
+│   └── ModalityError         a vision-only model asked for text
+├── DataError                 an input file is missing, damaged or not what it should be
+│   ├── DatasetNotFoundError
+│   ├── ImageError            one image cannot be decoded
+│   └── TableError            wrong columns or values in a table
+├── ModelLoadError            weights missing, unexpected or unreadable
+├── MissingDependencyError    an optional library is not installed
+├── StoreError                an embedding store is damaged or unreadable
+│   └── StoreMismatchError    it was made by another model or from other data
+└── OutputError               the result cannot be written
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "DataError",
+    "DatasetNotFoundError",
+    "ImageError",
+    "MarsRetrievalError",
+    "MissingDependencyError",
+    "ModalityError",
+    "ModelLoadError",
+    "OutputError",
+    "StoreError",
+    "StoreMismatchError",
+    "TableError",
+    "UnknownNameError",
+    "UsageError",
+]
+
+
+class MarsRetrievalError(Exception):
+    """Base of all errors shown to users: one line that says what is wrong, one that says the remedy."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
+
+class UsageError(MarsRetrievalError):
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that is not in a list, with the nearest ones that are."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, remedy: str | None = None):
+        names = sorted(known)
+        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
+        super().__init__(f"unknown {kind} '{name}'", remedy=" ".join(filter(None, [hint, remedy])))
+
+
+class ModalityError(UsageError):
+    pass
+
+
+class DataError(MarsRetrievalError):
+    pass
+
+
+class DatasetNotFoundError(DataError):
+    pass
+
+
+class ImageError(DataError):
+    pass
+
+
+class TableError(DataError):
+    pass
+
+
+class ModelLoadError(MarsRetrievalError):
+    pass
+
+
+class MissingDependencyError(MarsRetrievalError):
+    def __init__(self, package: str, extra: str, *, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs {package}, which is not installed",
+            remedy=f"pip install 'marsretrieval[{extra}]'",
+        )
+
+
+class StoreError(MarsRetrievalError):
+    pass
+
+
+class StoreMismatchError(StoreError):
+    pass
+
+
+class OutputError(MarsRetrievalError):
+    pass

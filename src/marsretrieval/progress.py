@@ -1,0 +1,54 @@
+"""What long work needs of a progress display; the command line supplies a real one."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+__all__ = ["NO_PROGRESS", "Progress", "ProgressTask"]
+
+
+class ProgressTask(Protocol):
+    def advance(self, count: int = 1) -> None: ...
+
+    def note(self, text: str) -> None:
+        """Show a short text beside the bar (items left out, device share)."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class Progress(Protocol):
+    def start(self, label: str, total: int | None, unit: str = "items") -> ProgressTask:
+        """Open a bar; `total` None shows a count without time left."""
+
+
+class _Silent:
+    def advance(self, count: int = 1) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def start(self, label: str, total: int | None, unit: str = "items") -> Self:
+        return self
+
+
+NO_PROGRESS = _Silent()

@@ -1,0 +1,100 @@
+"""The result of one model on one task: what is written, and what everything downstream reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.errors import DataError
+from marsretrieval.files import read_json, write_json
+
+__all__ = ["PROTOCOLS", "SCHEMA_VERSION", "Evaluation", "RunResult", "read_result"]
+
+SCHEMA_VERSION = 1
+PROTOCOLS = ("published", "strict")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Figures of one evaluation under both protocols. All figures are fractions in 0..1,
+    except median ranks and K.
+
+    published, strict: metric name to figure (a float, or a nested mapping such as per_class).
+    intervals: protocol to metric name to (low, high), 95 % bootstrap.
+    ties: what ties could change: metric name to (worst, best); empty when there are none.
+    per_query: equally long columns, one row a query.
+    """
+
+    task: str
+    n: Mapping[str, int]
+    published: Mapping[str, Any]
+    strict: Mapping[str, Any]
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    ties: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    per_query: Mapping[str, npt.NDArray[Any] | list[Any]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without the per-query columns."""
+        return {
+            "task": self.task,
+            "n": dict(self.n),
+            "published": _plain(self.published),
+            "strict": _plain(self.strict),
+            "intervals": _plain(self.intervals),
+            "ties": _plain(self.ties),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """One JSON file. `data` always holds the number of items and the set hash: figures over
+    different sets are not comparable."""
+
+    task: str
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    metrics: Mapping[str, Any]  # query group ("all", "alluvial_fans/text", ...) to Evaluation dict
+    seed: int
+    versions: Mapping[str, str]
+    hardware: Mapping[str, Any]
+    timings: Mapping[str, float]
+    created: str  # ISO 8601, UTC
+    schema_version: int = SCHEMA_VERSION
+
+    def write(self, path: Path) -> None:
+        write_json(path, _plain(asdict(self)))
+
+
+def read_result(path: Path) -> RunResult:
+    """Read a result file. Raises DataError naming it when it is damaged or of another schema."""
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
+        found = value.get("schema_version") if isinstance(value, dict) else None
+        raise DataError(
+            f"{path}: not a result of this version (schema {found}, expected {SCHEMA_VERSION})",
+            remedy="Run it again with this version of marsretrieval.",
+        )
+    try:
+        return RunResult(**value)
+    except TypeError as error:
+        raise DataError(f"{path}: not a complete result ({error})") from error
+
+
+def _plain(value: Any) -> Any:
+    """Numpy scalars and arrays, tuples and mappings to what json writes; NaN becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
