@@ -38,7 +38,7 @@ __all__ = [
 
 
 class MarsRetrievalError(Exception):
-    """Base of all errors shown to users: one line that says what is wrong, one that says the remedy."""
+    """Base of all errors shown to users: a line saying what is wrong, and one with the remedy."""
 
     exit_code = 1
 

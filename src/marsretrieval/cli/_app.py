@@ -41,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Benchmark vision-language models on Mars orbital imagery, and search the planet with them.",
+    help="Benchmark vision-language models on Mars orbital imagery, and search Mars with them.",
 )
 
 
