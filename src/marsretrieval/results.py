@@ -53,9 +53,11 @@ class Evaluation:
 @dataclass(frozen=True, slots=True)
 class RunResult:
     """One JSON file. `data` always holds the number of items and the set hash: figures over
-    different sets are not comparable."""
+    different sets are not comparable. `request` is the hash of all that was asked for: model,
+    options, data and settings; the same request need not be computed again."""
 
     task: str
+    request: str
     model: Mapping[str, Any]
     data: Mapping[str, Any]
     metrics: Mapping[str, Any]  # query group ("all", "alluvial_fans/text", ...) to Evaluation dict

@@ -1,0 +1,56 @@
+"""What a result says of where it was computed: library versions and hardware."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["hardware", "package_versions", "usable_cpus"]
+
+_PACKAGES = (
+    "marsretrieval", "numpy", "scipy", "pyarrow", "pillow", "torch", "torchvision",
+    "open_clip_torch", "timm", "transformers", "rasterio",
+)  # fmt: skip
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that can change a figure."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may really use: its affinity mask, and its cgroup's quota."""
+    count = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            count = min(count, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return max(1, count)
+
+
+def hardware(device: str | None = None) -> dict[str, Any]:
+    """Platform, CPUs and memory; with `device`, the accelerator's name where torch is loaded."""
+    found: dict[str, Any] = {"platform": platform.platform(), "cpus": usable_cpus()}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found["memory_gib"] = round(size / 2**30, 1)
+    if device is not None:
+        found["device"] = device
+        torch = sys.modules.get("torch")
+        if torch is not None and device.startswith("cuda"):
+            found["accelerator"] = torch.cuda.get_device_name(device)
+    return found

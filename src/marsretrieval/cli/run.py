@@ -1,0 +1,205 @@
+"""``marsretrieval run`` and ``marsretrieval tasks``: benchmark models, and what can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
+from marsretrieval.errors import UsageError
+
+if TYPE_CHECKING:
+    from marsretrieval.benchmark import Finished, Job
+
+__all__ = ["run", "run_jobs", "tasks"]
+
+
+def run(
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="A catalogue id or module:Class; repeatable."
+        ),
+    ],
+    task: Annotated[
+        list[str],
+        typer.Option(
+            "--task",
+            "-t",
+            metavar="TASK",
+            help="paired-image-text, landform, geolocalization or all; repeatable.",
+        ),
+    ],
+    data: Annotated[
+        Path, typer.Option(help="Folder that holds the datasets, or one dataset.")
+    ] = Path("data"),
+    results: Annotated[Path, typer.Option(help="Where results and embeddings are kept.")] = Path(
+        "results"
+    ),
+    store: Annotated[
+        Path | None,
+        typer.Option(help="A store of tiles made by embed, for geolocalization."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Local weights (file or folder) in place of the model's repository."),
+    ] = None,
+    prompts: Annotated[
+        str, typer.Option(help="paper: as the published code sends; official: as the authors do.")
+    ] = "paper",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, float16 or bfloat16.")
+    ] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images a batch (default: chosen for the device).")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Decoding workers (default: the CPUs there are).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    resamples: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples behind the intervals; 0: none.")
+    ] = 1000,
+    offline: Annotated[bool, typer.Option(help="Never ask the network for weights.")] = False,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run code from a model's repository (unsafe)."),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compute again what is done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check data and models, show the plan, stop.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Benchmark models on tasks; what is already done is not done again.
+
+    Writes RESULTS/MODEL/TASK.json (all figures, both protocols), .queries.parquet (a row a
+    query) and .hits.parquet (the head of each ranking). Exit code 1 if any pair failed.
+    """
+    from marsretrieval import benchmark
+    from marsretrieval.encoders import LoadOptions, find
+    from marsretrieval.tasks import TASKS, Settings, find_task
+
+    if prompts not in ("paper", "official"):
+        raise UsageError(f"unknown prompts '{prompts}'", remedy="Use paper or official.")
+    if checkpoint is not None and not checkpoint.exists():
+        raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
+    if checkpoint is not None and len(model) > 1:
+        raise UsageError("--checkpoint goes with one model", remedy="Run the models one by one.")
+    wanted = list(TASKS) if "all" in task else [find_task(name) for name in task]
+    jobs = benchmark.plan(
+        [find(name) for name in model],
+        wanted,
+        data=data,
+        results=results,
+        options=LoadOptions(
+            device=device,
+            dtype=dtype,
+            checkpoint=checkpoint,
+            prompts=prompts,  # type: ignore[arg-type]
+            offline=offline,
+            trust_remote_code=trust_remote_code,
+        ),
+        settings=Settings(seed=seed, resamples=resamples),
+        tiles_store=store,
+        force=force,
+    )
+    if dry_run:
+        _show_plan(jobs, as_json=as_json)
+        return
+    if not run_jobs(jobs, batch_size=batch_size, workers=workers, as_json=as_json):
+        raise typer.Exit(1)
+
+
+def tasks(as_json: JsonFlag = False) -> None:
+    """List the benchmark's tasks, their data and their metrics."""
+    from marsretrieval.tasks import TASKS
+
+    rows = [
+        {
+            "task": task.name,
+            "aliases": list(task.aliases),
+            "title": task.title,
+            "data": task.folder_name,
+            "main_metric": task.main_metric,
+        }
+        for task in TASKS
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['task']:<18} {row['title']:<28} data: {row['data']}")
+
+
+def run_jobs(
+    jobs: Sequence[Job], *, batch_size: int | None, workers: int | None, as_json: bool
+) -> bool:
+    """Do the jobs, tell of each as it ends, show the tables. True when all of them succeeded."""
+    from marsretrieval import benchmark
+    from marsretrieval.report.leaderboard import leaderboards
+
+    finished: list[Finished] = []
+    with show_progress() as progress:
+        for each in benchmark.run(
+            jobs, batch_size=batch_size, workers=workers, progress=progress, say=say
+        ):
+            finished.append(each)
+            say(_told(each))
+    results = [each.result for each in finished if each.result is not None]
+    if as_json:
+        print_json(
+            {
+                "results": [str(each.job.result_path) for each in finished if each.result],
+                "failed": [
+                    {"model": each.job.record.id, "task": each.job.task.name, "error": str(each.error)}
+                    for each in finished
+                    if each.error
+                ],
+                "figures": [each.to_dict() for each in results],
+            }
+        )
+    else:
+        leaderboards(results)
+    return all(each.error is None for each in finished)
+
+
+def _told(each: Finished) -> str:
+    name = f"{each.job.record.id} on {each.job.task.name}"
+    if each.error is not None:
+        return f"{name}: failed: {each.error}"
+    assert each.result is not None
+    left_out = each.result.data["skipped"]
+    notes = [f"-> {each.job.result_path}"] if each.computed else ["done before, kept"]
+    if left_out:
+        first = left_out[0]
+        notes.append(f"{len(left_out)} items left out (first: {first['source']}: {first['reason']})")
+    return f"{name}: {'; '.join(notes)}"
+
+
+def _show_plan(jobs: Sequence[Job], *, as_json: bool) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "model": job.record.id,
+            "task": job.task.name,
+            "status": job.status,
+            "data": str(job.data.folder),
+            "counts": dict(job.data.counts),
+            "left_out": len(job.data.skipped),
+            "result": str(job.result_path),
+        }
+        for job in jobs
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        counts = ", ".join(f"{count:,} {name}" for name, count in row["counts"].items())
+        left_out = f", {row['left_out']} left out" if row["left_out"] else ""
+        print(f"{row['model']} on {row['task']}: {row['status']}")
+        print(f"  data {row['data']}: {counts}{left_out}")
+        print(f"  result {row['result']}")

@@ -1,0 +1,206 @@
+"""Task 3: a text, example images, or both find every place of a landform on the planet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from marsretrieval import geo
+from marsretrieval.datasets import (
+    ImageSource,
+    Points,
+    Record,
+    Skipped,
+    decode_rgb,
+    open_images,
+    read_ground_truth,
+    read_image_queries,
+)
+from marsretrieval.embeddings import EmbeddingStore
+from marsretrieval.encoders import Encoder, Modality, Vectors
+from marsretrieval.errors import DataError, ImageError
+from marsretrieval.files import sha256_json
+from marsretrieval.metrics import geolocalization
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.results import Evaluation
+from marsretrieval.search import (
+    exact_topk,
+    geolocalization_prompts,
+    hybrid_query,
+    image_query,
+    text_query,
+)
+from marsretrieval.tasks._locate import dataset_folder
+from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
+
+__all__ = ["Geolocalization"]
+
+MAX_K = 20_000  # depth of the published evaluation
+RADIUS_DEG = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class _Annotations:
+    points: Mapping[str, Points]
+    examples: Mapping[str, ImageSource]
+
+
+class Geolocalization:
+    """Per landform: its name (three prompts), the mean of its example images, and their mix."""
+
+    name = "geolocalization"
+    aliases = ("global_geolocalization", "geo")
+    title = "Global geo-localization"
+    folder_name = "Mars-Global-Geolocalization"
+    vector_dtype = "float16"
+    main_metric = "average_precision"
+
+    def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+        folder = dataset_folder(data, self.folder_name, task=self.name)
+        points = read_ground_truth(folder / "ground_truth")
+        examples_folder = folder / "image_queries"
+        examples = read_image_queries(examples_folder) if examples_folder.is_dir() else {}
+        source = open_images(folder / "tiles") if with_images else None
+        parts = {
+            "points": {name: _points_hash(each) for name, each in points.items()},
+            "examples": {name: _shards(each) for name, each in examples.items()},
+            "tiles": _shards(source) if source else [],
+        }
+        rows = [shard.rows for shard in source.shards()] if source else []
+        counts = {"landforms": len(points), "points": sum(len(each.lon) for each in points.values())}
+        if rows and None not in rows:
+            counts["tiles"] = sum(row for row in rows if row is not None)
+        return TaskData(
+            folder=folder,
+            source=source,
+            counts=counts,
+            fingerprint=sha256_json(parts),
+            annotations=_Annotations(points, examples),
+        )
+
+    def missing_modality(
+        self, data: TaskData, modalities: frozenset[Modality]
+    ) -> Modality | None:
+        return None if "text" in modalities or data.annotations.examples else "text"
+
+    def evaluate(
+        self,
+        data: TaskData,
+        encoder: Encoder,
+        images: EmbeddingStore,
+        scratch: Path,
+        settings: Settings,
+        progress: Progress = NO_PROGRESS,
+    ) -> Outcome:
+        annotations: _Annotations = data.annotations
+        start = time.perf_counter()
+        queries, skipped = _queries(encoder, annotations)
+        if not queries:
+            raise DataError(
+                f"{data.folder}: no query could be made: no readable example image, "
+                f"and {encoder.id} has no text side",
+                remedy="Put example images into image_queries/<landform>/.",
+            )
+        embedded = time.perf_counter()
+        ranking = exact_topk(images, np.stack(list(queries.values())), MAX_K, progress=progress)
+        searched = time.perf_counter()
+
+        groups: dict[str, Evaluation] = {}
+        hits = Hits()
+        tiles = images.positions()
+        with progress.start("score", len(queries), "queries") as bar:
+            for (landform, mode), scores, rows in zip(
+                queries, ranking.scores, ranking.rows, strict=True
+            ):
+                points = annotations.points[landform]
+                group = f"{landform}/{mode}"
+                found = images.take(rows)
+                groups[group] = geolocalization.evaluate(
+                    scores,
+                    ids=found.ids,
+                    published_lonlat=_published_positions(found.ids, found.lon, found.lat),
+                    centre_lonlat=np.column_stack([found.lon, found.lat]),
+                    truth_lonlat=np.column_stack([points.lon, points.lat]),
+                    all_centre_lonlat=tiles,
+                    radius_deg=RADIUS_DEG,
+                    max_k=MAX_K,
+                    seed=settings.seed,
+                    resamples=settings.resamples,
+                )
+                relevant = geo.near_any(found.lon, found.lat, points.lon, points.lat, RADIUS_DEG)
+                for rank, row in enumerate(range(len(rows)), 1):
+                    hits.append(
+                        group, landform, rank, found.ids[row], float(scores[row]),
+                        relevant=bool(relevant[row]),
+                        lon=float(found.lon[row]), lat=float(found.lat[row]),
+                    )  # fmt: skip
+                bar.advance()
+        return Outcome(
+            groups=groups,
+            n={"tiles": images.rows, **{f"points/{k}": len(v.lon) for k, v in annotations.points.items()}},
+            set_hash=images.set_hash,
+            hits=hits,
+            skipped=skipped,
+            timings={
+                "embed_queries": embedded - start,
+                "search": searched - embedded,
+                "score": time.perf_counter() - searched,
+            },
+        )
+
+
+def _queries(
+    encoder: Encoder, annotations: _Annotations
+) -> tuple[dict[tuple[str, str], Vectors], list[Skipped]]:
+    """(landform, mode) to query vector, for all modes that the model and the data allow."""
+    queries: dict[tuple[str, str], Vectors] = {}
+    skipped: list[Skipped] = []
+    for landform in annotations.points:
+        text = images = None
+        if "text" in encoder.modalities:
+            text = text_query(encoder.encode_texts(geolocalization_prompts(landform), role="query"))
+            queries[landform, "text"] = text
+        if landform in annotations.examples:
+            images = _example_vectors(encoder, annotations.examples[landform], skipped)
+            if images is not None:
+                queries[landform, "image"] = image_query(images)
+        if text is not None and images is not None:
+            queries[landform, "hybrid"] = hybrid_query(images, text)
+    return queries, skipped
+
+
+def _example_vectors(
+    encoder: Encoder, source: ImageSource, skipped: list[Skipped]
+) -> Vectors | None:
+    pictures = []
+    for shard in source.shards():
+        for item in source.read(shard):
+            if isinstance(item, Record):
+                try:
+                    pictures.append(decode_rgb(item.data, item.source))
+                except ImageError as error:
+                    skipped.append(Skipped(item.id, item.source, error.message))
+            else:
+                skipped.append(item)
+    return encoder.encode_images(pictures) if pictures else None
+
+
+def _published_positions(
+    ids: Sequence[str], lon: np.ndarray, lat: np.ndarray
+) -> np.ndarray:
+    """(n, 2): what the published code reads from a tile's name, its south-west corner; where the
+    name is no tile name, the stored position."""
+    corners = [geo.tile_corner(name) or centre for name, centre in zip(ids, zip(lon, lat, strict=True), strict=True)]
+    return np.array(corners, dtype=np.float64).reshape(-1, 2)
+
+
+def _shards(source: ImageSource) -> list[list[str]]:
+    return [[shard.name, shard.fingerprint] for shard in source.shards()]
+
+
+def _points_hash(points: Points) -> str:
+    return sha256_json([points.lon.tolist(), points.lat.tolist()])

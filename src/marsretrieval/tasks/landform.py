@@ -1,0 +1,122 @@
+"""Task 2: a landform's name finds its images."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+import numpy as np
+
+from marsretrieval.datasets import Skipped, open_images, set_hash
+from marsretrieval.embeddings import EmbeddingStore
+from marsretrieval.encoders import Encoder, Modality
+from marsretrieval.errors import DataError
+from marsretrieval.files import sha256_json
+from marsretrieval.metrics import landform
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.search import exact_topk, landform_prompts, text_query
+from marsretrieval.tasks._locate import dataset_folder
+from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
+
+__all__ = ["LandformRetrieval"]
+
+_SHOWN = 20  # hits kept for each class
+
+
+class LandformRetrieval:
+    """Every class name, put into three prompts whose vectors are averaged, ranks all images."""
+
+    name = "landform"
+    aliases = ("landform_retrieval",)
+    title = "Landform retrieval"
+    folder_name = "Mars-Landforms"
+    vector_dtype = "float32"
+    main_metric = "mAP"
+
+    def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+        folder = dataset_folder(data, self.folder_name, task=self.name)
+        source = open_images(folder)
+        labels: dict[str, str] = {}
+        skipped: list[Skipped] = []
+        shards = source.shards()
+        for shard in shards:
+            for item in source.read(shard, images=False):
+                if isinstance(item, Skipped):
+                    skipped.append(item)
+                elif item.label is None:
+                    skipped.append(Skipped(item.id, item.source, "no label"))
+                else:
+                    labels[item.id] = item.label
+        classes = sorted(set(labels.values()))
+        if not classes:
+            raise DataError(
+                f"{folder}: no image has a label",
+                remedy="Landforms come as Parquet with columns image and label, or as one folder "
+                "of images per class.",
+            )
+        return TaskData(
+            folder=folder,
+            source=source if with_images else None,
+            counts={"images": len(labels), "classes": len(classes)},
+            fingerprint=sha256_json([[shard.name, shard.fingerprint] for shard in shards]),
+            annotations=labels,
+            skipped=skipped,
+        )
+
+    def missing_modality(
+        self, data: TaskData, modalities: frozenset[Modality]
+    ) -> Modality | None:
+        return None if "text" in modalities else "text"
+
+    def evaluate(
+        self,
+        data: TaskData,
+        encoder: Encoder,
+        images: EmbeddingStore,
+        scratch: Path,
+        settings: Settings,
+        progress: Progress = NO_PROGRESS,
+    ) -> Outcome:
+        labels: dict[str, str] = data.annotations
+        classes = sorted(set(labels.values()))
+        start = time.perf_counter()
+        prompts = [prompt for name in classes for prompt in landform_prompts(name)]
+        vectors = encoder.encode_texts(prompts, role="query").reshape(len(classes), -1, encoder.dimension)
+        queries = np.stack([text_query(each) for each in vectors])
+        embedded = time.perf_counter()
+
+        ids, matrix = images.load()
+        kept = [row for row, key in enumerate(ids) if key in labels]
+        image_ids = [ids[row] for row in kept]
+        evaluation = landform.evaluate(
+            matrix[kept],
+            queries,
+            labels=[labels[key] for key in image_ids],
+            image_ids=image_ids,
+            query_names=classes,
+            seed=settings.seed,
+            resamples=settings.resamples,
+        )
+        content = images.content_hashes()
+        ranking = exact_topk(images, queries, _SHOWN)
+        hits = Hits()
+        for name, scores, rows in zip(classes, ranking.scores, ranking.rows, strict=True):
+            for rank, (score, row) in enumerate(zip(scores, rows, strict=True), 1):
+                key = ids[row]
+                hits.append(
+                    "all", name, rank, key, float(score), relevant=labels.get(key) == name
+                )
+        return Outcome(
+            groups={"all": evaluation},
+            n={"images": len(image_ids), "classes": len(classes)},
+            set_hash=set_hash(
+                (ids[row], hashlib.sha256(content[row] + labels[ids[row]].encode()).digest()[:16])
+                for row in kept
+            ),
+            hits=hits,
+            timings={
+                "embed_texts": embedded - start,
+                "score": time.perf_counter() - embedded,
+            },
+        )

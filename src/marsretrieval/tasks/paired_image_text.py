@@ -1,0 +1,143 @@
+"""Task 1: an image finds its caption, and a caption its image, among all pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+
+import numpy as np
+
+from marsretrieval.datasets import Skipped, open_images, set_hash
+from marsretrieval.embeddings import EmbeddingStore, build_text_store, open_store
+from marsretrieval.encoders import Encoder, Modality
+from marsretrieval.errors import DataError
+from marsretrieval.files import sha256_json
+from marsretrieval.metrics import paired
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.tasks._locate import dataset_folder
+from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
+
+__all__ = ["PairedImageText"]
+
+_SHOWN = 10  # hits kept for each query
+
+
+class PairedImageText:
+    """The refined caption where a dataset has two, as the published evaluation does."""
+
+    name = "paired-image-text"
+    aliases = ("paired_image_text_retrieval", "paired")
+    title = "Paired image-text retrieval"
+    folder_name = "Mars-VL-Pairs"
+    vector_dtype = "float32"
+    main_metric = "t2i_mrr"
+
+    def missing_modality(
+        self, data: TaskData, modalities: frozenset[Modality]
+    ) -> Modality | None:
+        return None if "text" in modalities else "text"
+
+    def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+        folder = dataset_folder(data, self.folder_name, task=self.name)
+        source = open_images(folder)
+        captions: dict[str, str] = {}
+        skipped: list[Skipped] = []
+        shards = source.shards()
+        for shard in shards:
+            for item in source.read(shard, images=False):
+                if isinstance(item, Skipped):
+                    skipped.append(item)
+                elif item.caption and item.caption.strip():
+                    captions[item.id] = item.caption
+                else:
+                    skipped.append(Skipped(item.id, item.source, "no caption"))
+        if not captions:
+            raise DataError(
+                f"{folder}: {len(skipped)} images, none with a caption",
+                remedy="Pairs need a caption beside each image: key.json with refined_caption, "
+                "or key.txt.",
+            )
+        return TaskData(
+            folder=folder,
+            source=source if with_images else None,
+            counts={"pairs": len(captions)},
+            fingerprint=sha256_json([[shard.name, shard.fingerprint] for shard in shards]),
+            annotations=captions,
+            skipped=skipped,
+        )
+
+    def evaluate(
+        self,
+        data: TaskData,
+        encoder: Encoder,
+        images: EmbeddingStore,
+        scratch: Path,
+        settings: Settings,
+        progress: Progress = NO_PROGRESS,
+    ) -> Outcome:
+        captions: dict[str, str] = data.annotations
+        start = time.perf_counter()
+        build_text_store(
+            encoder, list(captions.items()), scratch / "captions", role="caption", progress=progress
+        )
+        text_ids, text_vectors = open_store(scratch / "captions").load()
+        embedded = time.perf_counter()
+
+        image_ids, image_vectors = images.load()
+        rows = {key: row for row, key in enumerate(image_ids)}
+        pairs = [(rows[key], row) for row, key in enumerate(text_ids) if key in rows]
+        lost = [Skipped(key, str(data.folder), "caption without a readable image")
+                for key in text_ids if key not in rows]  # fmt: skip
+        if len(pairs) < 2:
+            raise DataError(
+                f"{data.folder}: {len(pairs)} pairs with a readable image, at least 2 are needed",
+                remedy=f"marsretrieval data verify {data.folder} says what is wrong with the rest.",
+            )
+        image_rows, text_rows = (np.array(column) for column in zip(*pairs, strict=True))
+        ids = [text_ids[row] for row in text_rows]
+        left, right = image_vectors[image_rows], text_vectors[text_rows]
+        evaluation = paired.evaluate(
+            left, right, ids=ids, seed=settings.seed, resamples=settings.resamples
+        )
+        content = images.content_hashes()
+        return Outcome(
+            groups={"all": evaluation},
+            n={"pairs": len(ids)},
+            set_hash=set_hash(
+                (key, _with_caption(content[row], captions[key]))
+                for key, row in zip(ids, image_rows, strict=True)
+            ),
+            hits=_hits(left, right, ids),
+            skipped=lost,
+            truncated=_truncated(encoder, list(captions.values())),
+            timings={
+                "embed_texts": embedded - start,
+                "score": time.perf_counter() - embedded,
+            },
+        )
+
+
+def _with_caption(content: bytes, caption: str) -> bytes:
+    return hashlib.sha256(content + caption.encode()).digest()[:16]
+
+
+def _truncated(encoder: Encoder, captions: list[str]) -> dict[str, int]:
+    cut = encoder.count_truncated(captions, role="caption")
+    return {} if cut is None else {"captions": len(captions), "cut": cut}
+
+
+def _hits(images: np.ndarray, texts: np.ndarray, ids: list[str]) -> Hits:
+    hits = Hits()
+    top = min(_SHOWN, len(ids))
+    for group, queries, corpus in (("i2t", images, texts), ("t2i", texts, images)):
+        for start in range(0, len(ids), 1024):
+            scores = queries[start : start + 1024] @ corpus.T
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+            for offset, best in enumerate(order):
+                for rank, row in enumerate(best, 1):
+                    hits.append(
+                        group, ids[start + offset], rank, ids[row], float(scores[offset, row]),
+                        relevant=bool(row == start + offset),
+                    )  # fmt: skip
+    return hits
