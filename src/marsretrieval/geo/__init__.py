@@ -1,0 +1,52 @@
+"""Positions on Mars: its sphere, the names of CTX tiles and quads, boxes and footprints.
+
+Longitude and latitude are planetocentric degrees on the sphere of the CTX mosaic, east positive.
+Nothing here asks PROJ: since PROJ 9.8 the equirectangular projection follows the ellipsoid of a
+CRS, while the mosaic's pixels were laid out by the formula of the sphere (up to 0.40 degrees off).
+"""
+
+from __future__ import annotations
+
+from marsretrieval.geo._names import (
+    QUAD_DEG,
+    TILE_DEG,
+    parse_quad_name,
+    parse_tile_name,
+    quad_name,
+    tile_centre,
+    tile_corner,
+    tile_name,
+)
+from marsretrieval.geo._shapes import Box, Ring, footprint
+from marsretrieval.geo._sphere import (
+    MARS_RADIUS_M,
+    great_circle_deg,
+    lon_180_to_360,
+    lonlat_to_metres,
+    metres_to_lonlat,
+    near_any,
+    unit_vectors,
+    wrap_lon,
+)
+
+__all__ = [
+    "MARS_RADIUS_M",
+    "QUAD_DEG",
+    "TILE_DEG",
+    "Box",
+    "Ring",
+    "footprint",
+    "great_circle_deg",
+    "lon_180_to_360",
+    "lonlat_to_metres",
+    "metres_to_lonlat",
+    "near_any",
+    "parse_quad_name",
+    "parse_tile_name",
+    "quad_name",
+    "tile_centre",
+    "tile_corner",
+    "tile_name",
+    "unit_vectors",
+    "wrap_lon",
+]
