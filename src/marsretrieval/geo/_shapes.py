@@ -50,7 +50,8 @@ class Box:
             )
         if self.east - self.west in (0, -360):
             raise UsageError(
-                f"box {text}: it has no width", remedy="For all longitudes give -180 as west and 180 as east."
+                f"box {text}: it has no width",
+                remedy="For all longitudes give -180 as west and 180 as east.",
             )
 
     @classmethod
