@@ -1,0 +1,81 @@
+"""The floor plan of CONTRIBUTING.md, held by the imports themselves."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import marsretrieval
+
+ROOT = Path(marsretrieval.__file__).parent
+
+# From the top down: a room may import from rooms further down this list only.
+FLOORS = [
+    "cli",
+    "report",
+    "benchmark",
+    "tasks",
+    "training",
+    "encoders",
+    "search",
+    "embeddings",
+    "datasets",
+    "metrics",
+    "geo",
+    "_environment",
+    "results",
+    "files",
+    "progress",
+    "errors",
+]
+# Rooms on one floor that must not know of each other, or that look across on purpose.
+FORBIDDEN = {("metrics", "datasets"), ("metrics", "files"), ("tasks", "training")}
+ALLOWED_UP = {
+    ("training", "cli"): "the command line of `python -m marsretrieval.training`",
+    ("embeddings", "encoders"): "the Encoder protocol: a type, not a model",
+}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "marsretrieval":
+                found |= {f"marsretrieval.{alias.name}" for alias in node.names}
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.startswith("marsretrieval.")}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem in FLOORS)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_import_only_downwards(path: Path) -> None:
+    here = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    assert here in FLOORS, f"{here} has no floor: add it to the plan"
+    for module in imports(path):
+        there = room_of(module)
+        if there == here or there.startswith("__") or (here, there) in ALLOWED_UP:
+            continue
+        assert there in FLOORS, f"{path} imports {module}, which has no floor"
+        assert FLOORS.index(there) > FLOORS.index(here), f"{path} imports upwards: {module}"
+        assert (here, there) not in FORBIDDEN, f"{path} must know nothing of {there}"
+
+
+def test_no_file_is_longer_than_fits_in_a_head() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in ROOT.rglob("*.py")
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    }
+    assert not long
