@@ -1,1 +1,27 @@
+"""Where images, captions, labels and points come from: every layout through one door."""
 
+from marsretrieval.datasets._hashing import content_hash, set_hash
+from marsretrieval.datasets._images import decode_rgb
+from marsretrieval.datasets._open import open_images
+from marsretrieval.datasets._points import (
+    Points,
+    read_ground_truth,
+    read_image_queries,
+    read_points,
+)
+from marsretrieval.datasets._protocol import ImageSource, Record, Shard, Skipped
+
+__all__ = [
+    "ImageSource",
+    "Points",
+    "Record",
+    "Shard",
+    "Skipped",
+    "content_hash",
+    "decode_rgb",
+    "open_images",
+    "read_ground_truth",
+    "read_image_queries",
+    "read_points",
+    "set_hash",
+]
