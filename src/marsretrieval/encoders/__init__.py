@@ -1,1 +1,19 @@
+"""Who answers: models behind one protocol, found by name."""
 
+from marsretrieval.encoders._protocol import Encoder, Features, Modality, TextRole, Vectors
+from marsretrieval.encoders._record import LoadOptions, ModelRecord, PromptPreset
+from marsretrieval.encoders._registry import all_records, find, load
+
+__all__ = [
+    "Encoder",
+    "Features",
+    "LoadOptions",
+    "Modality",
+    "ModelRecord",
+    "PromptPreset",
+    "TextRole",
+    "Vectors",
+    "all_records",
+    "find",
+    "load",
+]
