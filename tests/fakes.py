@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from marsretrieval.datasets._protocol import Record, Shard, Skipped
+from marsretrieval.datasets import Record, Shard, Skipped
 from marsretrieval.errors import DataError, ModalityError
 
 __all__ = ["FakeEncoder", "FakeSource", "fake_encoder", "png_bytes", "thumbnail"]

@@ -1,1 +1,28 @@
+"""Embedding stores: vectors written once, shard by shard, and read by everything.
 
+The format is specified in docs/STORE.md.
+"""
+
+from __future__ import annotations
+
+from marsretrieval.embeddings._build import BuildReport, build_store
+from marsretrieval.embeddings._export import export_parquet
+from marsretrieval.embeddings._manifest import ModelRequest
+from marsretrieval.embeddings._plan import BuildPlan, plan_build
+from marsretrieval.embeddings._shards import Block
+from marsretrieval.embeddings._store import Columns, EmbeddingStore, open_store
+from marsretrieval.embeddings._texts import build_text_store
+
+__all__ = [
+    "Block",
+    "BuildPlan",
+    "BuildReport",
+    "Columns",
+    "EmbeddingStore",
+    "ModelRequest",
+    "build_store",
+    "build_text_store",
+    "export_parquet",
+    "open_store",
+    "plan_build",
+]

@@ -7,6 +7,15 @@ CRS, while the mosaic's pixels were laid out by the formula of the sphere (up to
 
 from __future__ import annotations
 
+from marsretrieval.geo._exchange import (
+    MARS_CRS,
+    MARS_CRS_URN,
+    GeometryColumn,
+    Shape,
+    geojson_geometry,
+    outline,
+    wkt,
+)
 from marsretrieval.geo._names import (
     QUAD_DEG,
     TILE_DEG,
@@ -30,17 +39,23 @@ from marsretrieval.geo._sphere import (
 )
 
 __all__ = [
+    "MARS_CRS",
+    "MARS_CRS_URN",
     "MARS_RADIUS_M",
     "QUAD_DEG",
     "TILE_DEG",
     "Box",
+    "GeometryColumn",
     "Ring",
+    "Shape",
     "footprint",
+    "geojson_geometry",
     "great_circle_deg",
     "lon_180_to_360",
     "lonlat_to_metres",
     "metres_to_lonlat",
     "near_any",
+    "outline",
     "parse_quad_name",
     "parse_tile_name",
     "quad_name",
@@ -48,5 +63,6 @@ __all__ = [
     "tile_corner",
     "tile_name",
     "unit_vectors",
+    "wkt",
     "wrap_lon",
 ]

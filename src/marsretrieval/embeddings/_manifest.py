@@ -1,0 +1,226 @@
+"""The two kinds of JSON in a store: what it is (manifest), and what is finished (entries)."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from marsretrieval.datasets import Skipped
+from marsretrieval.errors import DataError, StoreError
+from marsretrieval.files import read_json, sha256_json, write_json
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders import LoadOptions
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Dtype",
+    "Entry",
+    "Kind",
+    "Manifest",
+    "ModelRequest",
+    "differences",
+    "entry_path",
+    "manifest_path",
+    "read_entry",
+    "read_manifest",
+    "shards_folder",
+    "vectors_path",
+    "write_entry",
+    "write_manifest",
+]
+
+SCHEMA_VERSION = 1
+
+Kind = Literal["image", "text"]
+Dtype = Literal["float16", "float32"]
+
+_REBUILD = "Run the command that made it again: only what is missing or damaged is computed."
+
+
+def manifest_path(store: Path) -> Path:
+    return store / "manifest.json"
+
+
+def shards_folder(store: Path) -> Path:
+    return store / "shards"
+
+
+def vectors_path(store: Path, shard: str) -> Path:
+    return shards_folder(store) / f"{shard}.arrow"
+
+
+def entry_path(store: Path, shard: str) -> Path:
+    return shards_folder(store) / f"{shard}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """How a model was asked for: enough to load it again, for the queries of a search.
+
+    `stamp` changes with the files of a local checkpoint, so that equal requests mean that
+    nothing need be loaded to know that nothing changed.
+    """
+
+    model: str  # catalogue id, or module:Class
+    checkpoint: str | None = None  # absolute path
+    dtype: str = "auto"
+    prompts: str = "paper"
+    stamp: str | None = None
+
+    @classmethod
+    def of(cls, model: str, options: LoadOptions) -> Self:
+        checkpoint = options.checkpoint
+        return cls(
+            model=model,
+            checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
+            dtype=options.dtype,
+            prompts=options.prompts,
+            stamp=None if checkpoint is None else _stamp(checkpoint),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a store holds and who made it; says nothing of how much is finished.
+
+    encoder: the fingerprint of the encoder: equal fingerprints, equal vectors.
+    request: how the model was asked for (None: unknown, but for the fingerprint).
+    dataset: name, kind, and the fingerprint of all planned shards.
+    role: for texts, what they were embedded as.
+    """
+
+    kind: Kind
+    encoder: Mapping[str, Any]
+    dataset: Mapping[str, str]
+    dimension: int
+    dtype: Dtype
+    shards: tuple[str, ...]
+    request: ModelRequest | None = None
+    role: str | None = None
+    created: str = ""  # ISO 8601, UTC
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def made_by(self) -> str:
+        """What every shard of the store has in common; an entry with another one is of another
+        store that was here before."""
+        return sha256_json([self.kind, self.encoder, self.dimension, self.dtype, self.role])
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One finished shard. While it is not there, the shard counts as not embedded."""
+
+    shard: str
+    fingerprint: str  # of the source's shard
+    made_by: str  # Manifest.made_by
+    rows: int = 0
+    bytes: int = 0
+    sha256: str = ""  # of the Arrow file
+    skipped: tuple[Skipped, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def fits(self, manifest: Manifest) -> bool:
+        return self.made_by == manifest.made_by
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        known = dict(value)
+        known["skipped"] = tuple(Skipped(**item) for item in value["skipped"])
+        return cls(**known)
+
+
+def write_manifest(store: Path, manifest: Manifest) -> None:
+    value = asdict(manifest)
+    value["created"] = manifest.created or datetime.datetime.now(datetime.UTC).isoformat(
+        timespec="seconds"
+    )
+    write_json(manifest_path(store), value)
+
+
+def read_manifest(store: Path) -> Manifest:
+    """Raises StoreError when `store` holds none, or one that this version cannot read."""
+    path = manifest_path(store)
+    if not path.is_file():
+        what = "no such folder" if not store.exists() else "no embedding store (no manifest.json)"
+        raise StoreError(
+            f"{store}: {what}",
+            remedy="Make one: marsretrieval embed -m MODEL --images DIR --store DIR",
+        )
+    value = _read(path)
+    version = value.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: written in store format {version}, this version reads {SCHEMA_VERSION}",
+            remedy="Use the version of marsretrieval that made it, or make it again.",
+        )
+    try:
+        request = value["request"] and ModelRequest(**value["request"])
+        manifest = Manifest(**{**value, "shards": tuple(value["shards"]), "request": request})
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{path}: not a complete manifest ({error})", remedy=_REBUILD) from error
+    if manifest.dtype not in ("float16", "float32") or manifest.kind not in ("image", "text"):
+        raise StoreError(f"{path}: dtype {manifest.dtype}, kind {manifest.kind} are not known")
+    return manifest
+
+
+def write_entry(store: Path, entry: Entry) -> None:
+    write_json(entry_path(store, entry.shard), asdict(entry))
+
+
+def read_entry(store: Path, shard: str) -> Entry | None:
+    """None where the shard is not finished. Raises StoreError when its entry is damaged."""
+    path = entry_path(store, shard)
+    if not path.exists():
+        return None
+    try:
+        entry = Entry.from_json(_read(path))
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{path}: not a complete entry ({error})", remedy=_REBUILD) from error
+    if entry.shard != shard:
+        raise StoreError(f"{path}: speaks of another shard, {entry.shard}", remedy=_REBUILD)
+    return entry
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except DataError as error:
+        raise StoreError(error.message, remedy=_REBUILD) from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{path}: not a JSON object", remedy=_REBUILD)
+    return value
+
+
+def differences(
+    there: Mapping[str, Any], here: Mapping[str, Any], *, prefix: str = ""
+) -> list[str]:
+    """One line for each leaf in which two nested mappings differ: ``name: a there, b here``."""
+    lines: list[str] = []
+    for key in sorted({*there, *here}):
+        left, right = there.get(key), here.get(key)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            lines += differences(left, right, prefix=f"{prefix}{key}.")
+        elif _plain(left) != _plain(right):
+            lines.append(f"{prefix}{key}: {_short(left)} in the store, {_short(right)} now")
+    return lines
+
+
+def _stamp(checkpoint: Path) -> str:
+    files = sorted(checkpoint.rglob("*")) if checkpoint.is_dir() else [checkpoint]
+    stats = [(file.name, file.stat()) for file in files if file.is_file()]
+    return sha256_json([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
+
+
+def _plain(value: Any) -> Any:
+    # JSON turns tuples into lists; that is no difference.
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:24]}...{text[-24:]}"

@@ -1,0 +1,214 @@
+"""What a build would do, found out without loading a model or decoding an image."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from marsretrieval.datasets import ImageSource, Shard
+from marsretrieval.embeddings._manifest import (
+    Dtype,
+    Entry,
+    Kind,
+    Manifest,
+    entry_path,
+    manifest_path,
+    read_entry,
+    read_manifest,
+    shards_folder,
+    vectors_path,
+)
+from marsretrieval.errors import DataError, StoreError, StoreMismatchError, UsageError
+from marsretrieval.files import sha256_json
+
+__all__ = ["BuildPlan", "drop_outdated", "plan_build", "plan_shards"]
+
+_STALE_S = 3600.0  # a temporary file this old belongs to a process that was killed
+
+
+@dataclass(frozen=True, slots=True)
+class BuildPlan:
+    """`todo` and `done` are the shards of this part; `shards` are those of the whole store."""
+
+    store: Path
+    shards: tuple[Shard, ...]
+    todo: tuple[Shard, ...]
+    done: tuple[Entry, ...]
+    manifest: Manifest | None  # None: the store is still to be made, or made anew
+    earlier: tuple[str, ...]  # shards that the folder may hold from before
+    dataset: dict[str, str]
+    dtype: Dtype
+    kind: Kind
+
+    @property
+    def todo_rows(self) -> int | None:
+        """Items still to embed; None where counting would mean reading them."""
+        counts = [shard.rows for shard in self.todo]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def plan_build(
+    source: ImageSource,
+    store: Path,
+    *,
+    dtype: str = "float16",
+    part: tuple[int, int] | None = None,
+    force: bool = False,
+) -> BuildPlan:
+    """Compare a source with what `store` already holds.
+
+    `part` (i, n), i from 1 to n, takes every n-th shard. With `force` nothing there is kept.
+    Raises StoreMismatchError when the store was made with another dtype or from other data,
+    StoreError when the folder holds something else, DataError when the source is wrong.
+    """
+    return plan_shards(
+        source.shards(),
+        store,
+        name=source.name,
+        dataset_kind=source.kind,
+        kind="image",
+        dtype=dtype,
+        part=part,
+        force=force,
+    )
+
+
+def plan_shards(
+    shards: Sequence[Shard],
+    store: Path,
+    *,
+    name: str,
+    dataset_kind: str,
+    kind: Kind,
+    dtype: str,
+    part: tuple[int, int] | None = None,
+    force: bool = False,
+    may_shrink: bool = False,
+) -> BuildPlan:
+    """`plan_build` for shards of any kind; `may_shrink` lets the source lose shards."""
+    if dtype not in get_args(Dtype):
+        raise UsageError(f"unknown vector dtype '{dtype}'", remedy="Use float16 or float32.")
+    repeated = [each for each, count in Counter(s.name for s in shards).items() if count > 1]
+    if repeated:
+        raise DataError(f"{name}: two shards are called {repeated[0]}", remedy="Rename one.")
+    number, parts = part or (1, 1)
+    if not 1 <= number <= parts:
+        raise UsageError(
+            f"part {number}/{parts} does not exist", remedy=f"Parts run from 1/{parts} on."
+        )
+    dataset = {
+        "name": name,
+        "kind": dataset_kind,
+        "fingerprint": sha256_json([[shard.name, shard.fingerprint] for shard in shards]),
+    }
+    manifest = _existing(store)
+    entries: dict[str, Entry] = {}
+    if manifest is not None and not force:
+        entries = _finished(store, manifest, shards)
+        lines = _mismatches(manifest, dataset, kind, dtype)
+        if not may_shrink:
+            lines += _other_data(store, manifest, [s.name for s in shards], name, entries)
+        if lines:
+            raise StoreMismatchError(
+                f"{store}: another store is here: {'; '.join(lines)}",
+                remedy="Choose another folder, or --force to replace what is there.",
+            )
+    mine = shards[number - 1 :: parts]
+    return BuildPlan(
+        store=store,
+        shards=tuple(shards),
+        todo=tuple(shard for shard in mine if shard.name not in entries),
+        done=tuple(entries[shard.name] for shard in mine if shard.name in entries),
+        manifest=None if force else manifest,
+        earlier=manifest.shards if manifest is not None else (),
+        dataset=dataset,
+        dtype=cast(Dtype, dtype),
+        kind=kind,
+    )
+
+
+def drop_outdated(plan: BuildPlan) -> None:
+    """Make room: entries of shards that are to be embedded again, shards that the source no
+    longer has, and what killed processes left behind."""
+    for shard in plan.todo:
+        entry_path(plan.store, shard.name).unlink(missing_ok=True)
+    for name in set(plan.earlier) - {shard.name for shard in plan.shards}:
+        entry_path(plan.store, name).unlink(missing_ok=True)
+        vectors_path(plan.store, name).unlink(missing_ok=True)
+    for temporary in shards_folder(plan.store).glob(".*.tmp"):
+        with suppress(FileNotFoundError):
+            if time.time() - temporary.stat().st_mtime > _STALE_S:
+                temporary.unlink()
+
+
+def _existing(store: Path) -> Manifest | None:
+    if manifest_path(store).exists():
+        return read_manifest(store)
+    if store.is_dir():
+        strangers = [each.name for each in store.iterdir() if not each.name.startswith(".")]
+        if strangers and strangers != ["shards"]:
+            raise StoreError(
+                f"{store}: holds other files ({', '.join(sorted(strangers)[:3])}) and no store",
+                remedy="Choose a new or empty folder for the store.",
+            )
+    return None
+
+
+def _finished(store: Path, manifest: Manifest, shards: Sequence[Shard]) -> dict[str, Entry]:
+    """Shards whose entry fits the manifest, the source and the size of the file on disk."""
+    found = {}
+    for shard in shards:
+        try:
+            entry = read_entry(store, shard.name)
+            size = vectors_path(store, shard.name).stat().st_size
+        except (StoreError, OSError):
+            continue  # damaged or missing: computed again
+        if (
+            entry is not None
+            and entry.fits(manifest)
+            and entry.fingerprint == shard.fingerprint
+            and entry.bytes == size
+        ):
+            found[shard.name] = entry
+    return found
+
+
+def _mismatches(
+    manifest: Manifest, dataset: Mapping[str, str], kind: Kind, dtype: str
+) -> list[str]:
+    pairs = {
+        "kind": (manifest.kind, kind),
+        "dtype": (manifest.dtype, dtype),
+        "dataset kind": (manifest.dataset["kind"], dataset["kind"]),
+    }
+    return [
+        f"{what}: {there} in the store, {here} now"
+        for what, (there, here) in pairs.items()
+        if there != here
+    ]
+
+
+def _other_data(
+    store: Path,
+    manifest: Manifest,
+    names: Sequence[str],
+    source: str,
+    finished: Mapping[str, Entry],
+) -> list[str]:
+    """A source may grow and its files may change; but one that lost shards, or of another name
+    and without any shard in common, is another source."""
+    lost = sorted(set(manifest.shards) - set(names))
+    if lost:
+        return [
+            f"data: {len(lost)} of its {len(manifest.shards)} shards (such as {lost[0]}) "
+            f"are not in {source}"
+        ]
+    embedded = any(entry_path(store, each).exists() for each in manifest.shards)
+    if embedded and not finished and manifest.dataset["name"] != source:
+        return [f"data: {manifest.dataset['name']} in the store, {source} now"]
+    return []

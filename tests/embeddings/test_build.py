@@ -1,0 +1,353 @@
+"""Building a store: what is embedded, left out, kept, refused."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from marsretrieval.embeddings import (
+    EmbeddingStore,
+    ModelRequest,
+    build_store,
+    open_store,
+    plan_build,
+)
+from marsretrieval.encoders import LoadOptions
+from marsretrieval.errors import (
+    DataError,
+    MarsRetrievalError,
+    ModelLoadError,
+    OutputError,
+    StoreError,
+    StoreMismatchError,
+    UsageError,
+)
+from tests.fakes import FakeEncoder, FakeSource, png_bytes
+
+
+def built(path: Path, source: FakeSource | None = None, **options: Any) -> EmbeddingStore:
+    build_store(FakeEncoder(), source or FakeSource(), path, **options)
+    return open_store(path)
+
+
+def picture(row: int) -> Image.Image:
+    return Image.open(io.BytesIO(png_bytes(row))).convert("RGB")
+
+
+def test_rows_are_in_source_order_with_the_vectors_of_their_images(tmp_path: Path) -> None:
+    store = built(tmp_path / "store", dtype="float32")
+    ids, vectors = store.load()
+    rows = [0, 1, 2, 3, 4, 1000, 1001, 1002, 2000, 2001, 2002, 2003]
+    assert ids == [f"tile-{row:06d}" for row in rows]
+    expected = FakeEncoder().encode_images([picture(row) for row in rows])
+    np.testing.assert_array_equal(vectors, expected)
+    assert (store.kind, store.dtype, store.dimension, store.rows) == ("image", "float32", 32, 12)
+    assert store.complete and store.missing == [] and store.skipped == []
+    assert store.dataset["kind"] == "webdataset"
+    store.require_encoder(FakeEncoder().fingerprint)
+
+
+def test_float16_is_the_default_and_rounds(tmp_path: Path) -> None:
+    store = built(tmp_path / "store")
+    (block, *_) = store.blocks()
+    assert block.vectors.dtype == np.float16
+    exact = FakeEncoder().encode_images([picture(row) for row in range(5)])
+    np.testing.assert_array_equal(block.vectors, exact.astype(np.float16))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_and_workers_change_nothing(tmp_path: Path, batch_size: int, workers: int) -> None:
+    source = FakeSource(counts=(5, 0, 3, 1, 8))
+    one = built(tmp_path / "one", source, dtype="float32")
+    other = built(
+        tmp_path / "other", source, dtype="float32", batch_size=batch_size, workers=workers
+    )
+    assert one.load()[0] == other.load()[0]
+    np.testing.assert_array_equal(one.load()[1], other.load()[1])
+    assert one.set_hash == other.set_hash
+
+
+def test_a_second_build_does_nothing(tmp_path: Path) -> None:
+    source = FakeSource()
+    build_store(FakeEncoder(), source, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    encoder = FakeEncoder()
+    source.reads.clear()
+    report = build_store(encoder, source, tmp_path)
+    assert (report.rows, report.embedded, report.reused) == (12, 0, 12)
+    assert report.images_per_s is None and report.timings == {}
+    assert encoder.calls == [] and source.reads == []
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_the_model_is_not_loaded_where_nothing_is_to_do(tmp_path: Path) -> None:
+    loaded = []
+
+    def load() -> FakeEncoder:
+        loaded.append(1)
+        return FakeEncoder()
+
+    request = ModelRequest("fake-0")
+    build_store(load, FakeSource(), tmp_path, request=request)
+    assert len(loaded) == 1
+    build_store(load, FakeSource(), tmp_path, request=request)
+    assert len(loaded) == 1
+    # Asked for differently, the model must be looked at; it turns out to be the same.
+    report = build_store(load, FakeSource(), tmp_path, request=ModelRequest("tests:fake"))
+    assert len(loaded) == 2 and report.reused == 12
+    assert open_store(tmp_path).model.model == "tests:fake"
+    assert open_store(tmp_path).model.dtype == "float32"  # the precision really used
+    build_store(load, FakeSource(counts=(5, 3, 4, 2)), tmp_path, request=request)
+    assert len(loaded) == 3 and open_store(tmp_path).rows == 14
+
+
+def test_a_request_notices_a_changed_checkpoint(tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"1")
+    first = ModelRequest.of("m", LoadOptions(checkpoint=weights))
+    assert first == ModelRequest.of("m", LoadOptions(checkpoint=weights, device="cuda"))
+    weights.write_bytes(b"22")
+    assert first != ModelRequest.of("m", LoadOptions(checkpoint=weights))
+
+
+def test_what_cannot_be_embedded_is_left_out_with_a_reason(tmp_path: Path) -> None:
+    source = FakeSource(
+        corrupt=frozenset({"tile-000001", "tile-002003"}), unreadable=frozenset({"tile-001000"})
+    )
+    report = build_store(FakeEncoder(), source, tmp_path)
+    store = open_store(tmp_path)
+    assert report.rows == store.rows == 9
+    assert report.skipped == store.skipped
+    reasons = {item.id: item.reason for item in store.skipped}
+    assert set(reasons) == {"tile-000001", "tile-001000", "tile-002003"}
+    assert reasons["tile-001000"] == "no image"
+    assert "000000.tar:tile-000001.png" in {item.source for item in store.skipped}
+    assert store.complete
+    assert build_store(FakeEncoder(), source, tmp_path).skipped == store.skipped
+
+
+def test_one_id_twice_in_a_shard_is_kept_once(tmp_path: Path) -> None:
+    class Twice(FakeSource):
+        def read(self, shard: Any, *, images: bool = True) -> Any:
+            yield from super().read(shard)
+            yield from super().read(shard)
+
+    store = built(tmp_path, Twice(counts=(3,)))
+    assert store.load()[0] == ["tile-000000", "tile-000001", "tile-000002"]
+    assert [item.reason for item in store.skipped] == ["the same id twice in one shard"] * 3
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    source = FakeSource(counts=(2,), corrupt=frozenset({"tile-000000", "tile-000001"}))
+    with pytest.raises(DataError, match=r"none of 2 images .*tile-000000"):
+        build_store(FakeEncoder(), source, tmp_path)
+
+
+def test_an_unreadable_shard_is_passed_over_and_told(tmp_path: Path) -> None:
+    source = FakeSource(broken=frozenset({"000001"}))
+    with pytest.raises(DataError, match=r"1 of 3 shards .*000001: .*end of file"):
+        build_store(FakeEncoder(), source, tmp_path)
+    store = open_store(tmp_path)
+    assert not store.complete and store.missing == ["000001"] and store.rows == 9
+    report = build_store(FakeEncoder(), FakeSource(), tmp_path)
+    assert (report.embedded, report.reused) == (3, 9)
+    assert open_store(tmp_path).complete
+
+
+def test_a_changed_shard_is_embedded_again_and_only_it(tmp_path: Path) -> None:
+    first = built(tmp_path).load()[1]
+    source = FakeSource(versions={"000001": 1})
+    plan = plan_build(source, tmp_path)
+    assert [shard.name for shard in plan.todo] == ["000001"] and plan.todo_rows == 3
+    store = built(tmp_path, source)
+    assert source.reads == ["000001"]
+    second = store.load()[1]
+    np.testing.assert_array_equal(first[:5], second[:5])
+    np.testing.assert_array_equal(first[8:], second[8:])
+    assert (first[5:8] != second[5:8]).any(axis=1).all()
+
+
+def test_a_store_grows_with_its_source(tmp_path: Path) -> None:
+    built(tmp_path)
+    source = FakeSource(counts=(5, 3, 4, 6))
+    assert built(tmp_path, source).rows == 18
+    assert source.reads == ["000003"]
+
+
+def test_positions_may_be_unknown(tmp_path: Path) -> None:
+    store = built(tmp_path, FakeSource(with_positions=False))
+    assert np.isnan(store.positions()).all()
+    assert np.isnan(store.take([0]).width_deg).all()
+    assert store.verify() == []
+
+
+def test_a_store_of_something_else_is_refused_and_every_difference_named(tmp_path: Path) -> None:
+    before = built(tmp_path).load()[1]
+    with pytest.raises(StoreMismatchError) as caught:
+        build_store(FakeEncoder(seed=1), FakeSource(counts=(5, 3, 4, 1)), tmp_path)
+    for name in ("id: fake-0 in the store, fake-1 now", "weights_sha256"):
+        assert name in str(caught.value)
+    with pytest.raises(StoreMismatchError, match="dtype: float16 in the store, float32 now"):
+        build_store(FakeEncoder(), FakeSource(), tmp_path, dtype="float32")
+    with pytest.raises(StoreMismatchError, match="dataset kind: webdataset .*, folder now"):
+        build_store(FakeEncoder(), FakeSource(kind="folder"), tmp_path)
+    with pytest.raises(StoreMismatchError, match="1 of its 3 shards .*000002"):
+        build_store(FakeEncoder(), FakeSource(counts=(5, 3)), tmp_path)
+    elsewhere = FakeSource(name="moon", versions={f"{index:06d}": 1 for index in range(3)})
+    with pytest.raises(StoreMismatchError, match="fake planet in the store, moon now"):
+        build_store(FakeEncoder(), elsewhere, tmp_path)
+    np.testing.assert_array_equal(open_store(tmp_path).load()[1], before)
+
+
+def test_force_replaces(tmp_path: Path) -> None:
+    built(tmp_path)
+    build_store(FakeEncoder(16, seed=1), FakeSource(counts=(2, 2)), tmp_path, force=True)
+    store = open_store(tmp_path)
+    assert (store.rows, store.dimension, store.encoder["id"]) == (4, 16, "fake-1")
+    assert store.verify() == []
+    assert sorted(path.name for path in (tmp_path / "shards").glob("*.arrow")) == [
+        "000000.arrow", "000001.arrow",
+    ]  # fmt: skip
+
+
+def test_parts_make_up_the_whole(tmp_path: Path) -> None:
+    source = FakeSource(counts=(5, 3, 4, 2, 6))
+    whole = built(tmp_path / "whole", source)
+    for number in (3, 1):
+        report = build_store(FakeEncoder(), source, tmp_path / "parts", part=(number, 3))
+        assert report.rows == {1: 7, 3: 4}[number]
+    half = open_store(tmp_path / "parts")
+    assert not half.complete and half.missing == ["000001", "000004"]
+    build_store(FakeEncoder(), source, tmp_path / "parts", part=(2, 3))
+    parts = open_store(tmp_path / "parts")
+    assert parts.complete and parts.load()[0] == whole.load()[0]
+    np.testing.assert_array_equal(parts.load()[1], whole.load()[1])
+
+
+@pytest.mark.parametrize("part", [(0, 3), (4, 3), (1, 0)])
+def test_parts_that_do_not_exist(tmp_path: Path, part: tuple[int, int]) -> None:
+    with pytest.raises(UsageError):
+        plan_build(FakeSource(), tmp_path, part=part)
+
+
+def test_too_large_a_batch_is_halved(tmp_path: Path) -> None:
+    encoder = FakeEncoder(limit=3)
+    report = build_store(encoder, FakeSource(counts=(20,)), tmp_path, batch_size=16)
+    assert report.batch_size == 2
+    assert encoder.calls[:4] == [16, 8, 4, 2] and set(encoder.calls[4:]) == {2}
+    expected = FakeEncoder().encode_images([picture(row) for row in range(20)])
+    np.testing.assert_array_equal(open_store(tmp_path).load()[1], expected.astype(np.float16))
+
+
+def test_out_of_memory_with_one_image(tmp_path: Path) -> None:
+    with pytest.raises(MarsRetrievalError, match="out of memory with a single item"):
+        build_store(FakeEncoder(limit=0), FakeSource(), tmp_path)
+
+
+def _wrong_shape(rows: np.ndarray) -> np.ndarray:
+    return rows[:, :-1]
+
+
+def _not_unit(rows: np.ndarray) -> np.ndarray:
+    return rows * 2
+
+
+def _not_a_number(rows: np.ndarray) -> np.ndarray:
+    rows[0, 0] = np.nan
+    return rows
+
+
+def _crash(rows: np.ndarray) -> np.ndarray:
+    raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_wrong_shape, "vectors of shape"),
+        (_not_unit, "not of unit length"),
+        (_not_a_number, "not of unit length"),
+        (_crash, "device-side assert"),
+    ],
+)
+def test_a_faulty_model_is_an_error_and_not_a_store(
+    tmp_path: Path, spoil: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    class Faulty(FakeEncoder):
+        def encode_preprocessed(self, features: Sequence[Any]) -> np.ndarray:
+            return spoil(super().encode_preprocessed(features))
+
+    with pytest.raises(ModelLoadError, match=message):
+        build_store(Faulty(), FakeSource(), tmp_path)
+    assert open_store(tmp_path).rows == 0
+
+
+def test_preprocessing_may_fail_on_an_image_but_not_on_all(tmp_path: Path) -> None:
+    class Picky(FakeEncoder):
+        reject = "tile-000001"
+
+        @property
+        def preprocess(self) -> Callable[[Image.Image], Any]:
+            return self._check
+
+        def _check(self, image: Image.Image) -> Any:
+            odd = np.array_equal(np.asarray(image), np.asarray(picture(1)))
+            if self.reject == "all" or odd:
+                raise ValueError("aspect ratio")
+            return super().preprocess(image)
+
+    build_store(Picky(), FakeSource(), tmp_path / "one")
+    (lost,) = open_store(tmp_path / "one").skipped
+    assert lost.id == "tile-000001" and "ValueError: aspect ratio" in lost.reason
+    encoder = Picky()
+    encoder.reject = "all"
+    with pytest.raises(MarsRetrievalError, match="preprocessing failed.*on all of its 5"):
+        build_store(encoder, FakeSource(), tmp_path / "all")
+
+
+def test_an_error_of_the_reader_is_not_swallowed(tmp_path: Path) -> None:
+    class Buggy(FakeSource):
+        def read(self, shard: Any, *, images: bool = True) -> Any:
+            yield from super().read(shard)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        build_store(FakeEncoder(), Buggy(), tmp_path)
+
+
+def test_places_that_are_no_store(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StoreError, match="holds other files"):
+        build_store(FakeEncoder(), FakeSource(), tmp_path)
+    with pytest.raises(OutputError):
+        build_store(FakeEncoder(), FakeSource(), tmp_path / "notes.txt" / "store")
+    with pytest.raises(UsageError, match="bfloat16"):
+        build_store(FakeEncoder(), FakeSource(), tmp_path / "new", dtype="bfloat16")
+    with pytest.raises(StoreError, match="no such folder"):
+        open_store(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match=r"no manifest\.json"):
+        open_store(tmp_path)
+
+
+def test_two_shards_of_one_name_are_refused(tmp_path: Path) -> None:
+    class Same(FakeSource):
+        def shards(self) -> Any:
+            return [*super().shards(), *super().shards()]
+
+    with pytest.raises(DataError, match="two shards are called 000000"):
+        build_store(FakeEncoder(), Same(), tmp_path)
+
+
+def test_the_report_says_where_the_time_went(tmp_path: Path) -> None:
+    report = build_store(FakeEncoder(delay=0.01), FakeSource(), tmp_path, batch_size=4)
+    assert set(report.seconds) == {"decode", "embed", "wait", "write", "total"}
+    assert report.seconds["embed"] >= 0.03
+    assert report.images_per_s == pytest.approx(12 / report.seconds["total"])
+    assert report.timings["images_per_s"] == report.images_per_s

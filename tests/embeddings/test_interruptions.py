@@ -1,0 +1,156 @@
+"""Whatever happens to a build, what is finished stays, and the rest can be made up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marsretrieval.embeddings import build_store, open_store
+from tests.fakes import FakeEncoder, FakeSource
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNTS = (6,) * 12
+
+BUILD = """
+import sys
+from pathlib import Path
+from marsretrieval.embeddings import build_store
+from tests.fakes import FakeEncoder, FakeSource
+part = tuple(map(int, sys.argv[3].split("/")))
+build_store(
+    FakeEncoder(delay=float(sys.argv[2])), FakeSource(counts=(6,) * 12), Path(sys.argv[1]),
+    batch_size=4, part=part,
+)
+"""
+
+
+def start(store: Path, *, delay: float, part: str = "1/1") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILD, str(store), str(delay), part],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_shards(store: Path, count: int, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 60
+    while len(list(store.glob("shards/*.json"))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def assert_equal_stores(one: Path, other: Path) -> None:
+    (ids, vectors), (other_ids, other_vectors) = open_store(one).load(), open_store(other).load()
+    assert ids == other_ids
+    np.testing.assert_array_equal(vectors, other_vectors)
+    assert open_store(one).set_hash == open_store(other).set_hash
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole")
+    build_store(FakeEncoder(), FakeSource(counts=COUNTS), path)
+    return path
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, whole: Path, how: int) -> None:
+    process = start(tmp_path, delay=0.05)
+    wait_for_shards(tmp_path, 4, process)
+    process.send_signal(how)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode != 0
+    if how == signal.SIGINT:
+        assert "KeyboardInterrupt" in error
+    half = open_store(tmp_path)
+    assert not half.complete and 24 <= half.rows < 72
+    assert [text for text in half.verify() if "not embedded yet" not in text] == []
+    encoder, kept = FakeEncoder(), half.rows
+    report = build_store(encoder, FakeSource(counts=COUNTS), tmp_path)
+    assert (report.reused, report.embedded) == (kept, 72 - kept)
+    assert sum(encoder.calls) == 72 - kept
+    assert open_store(tmp_path).complete and open_store(tmp_path).verify() == []
+    assert_equal_stores(tmp_path, whole)
+
+
+def test_several_processes_build_one_store_and_one_of_them_dies(
+    tmp_path: Path, whole: Path
+) -> None:
+    processes = [start(tmp_path, delay=0.05, part=f"{number}/3") for number in (1, 2, 3)]
+    wait_for_shards(tmp_path, 3, processes[0])
+    processes[1].kill()
+    for process in processes:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in processes] == [0, -signal.SIGKILL, 0]
+    store = open_store(tmp_path)
+    assert all(int(name) % 3 == 1 for name in store.missing)
+    again = start(tmp_path, delay=0, part="2/3")
+    again.communicate(timeout=60)
+    assert again.returncode == 0 and open_store(tmp_path).complete
+    assert_equal_stores(tmp_path, whole)
+
+
+def test_a_kill_between_vectors_and_entry_leaves_the_shard_undone(
+    tmp_path: Path, whole: Path
+) -> None:
+    build_store(FakeEncoder(), FakeSource(counts=COUNTS), tmp_path)
+    (tmp_path / "shards" / "000003.json").unlink()
+    assert open_store(tmp_path).missing == ["000003"]
+    report = build_store(FakeEncoder(), FakeSource(counts=COUNTS), tmp_path)
+    assert report.embedded == 6
+    assert_equal_stores(tmp_path, whole)
+
+
+def test_leftovers_of_a_killed_process_are_swept_when_they_are_old(tmp_path: Path) -> None:
+    build_store(FakeEncoder(), FakeSource(), tmp_path)
+    old, young = (tmp_path / "shards" / f".000001.arrow.{name}.tmp" for name in ("a", "b"))
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    build_store(FakeEncoder(), FakeSource(), tmp_path)
+    assert not old.exists() and young.exists()
+
+
+def test_a_full_disk_is_told_and_finished_shards_are_kept(tmp_path: Path) -> None:
+    # A limit on the size of a file stands in for a disk that is full: both fail in write().
+    script = (
+        "import resource, sys; from pathlib import Path\n"
+        "from marsretrieval.embeddings import build_store\n"
+        "from marsretrieval.errors import OutputError\n"
+        "from tests.fakes import FakeEncoder, FakeSource\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))\n"
+        "try:\n"
+        "    build_store(FakeEncoder(), FakeSource(counts=(4, 4, 400, 4)), Path(sys.argv[1]),\n"
+        "                batch_size=8)\n"
+        "except OutputError as error:\n"
+        "    print(error); sys.exit(7)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 7, done.stderr
+    assert "000002.arrow: cannot be written" in done.stdout
+    store = open_store(tmp_path)
+    assert [entry.shard for entry in store.entries][:2] == ["000000", "000001"]
+    assert "000002" in store.missing
+    assert list((tmp_path / "shards").glob("*.tmp")) == []
+    assert build_store(FakeEncoder(), FakeSource(counts=(4, 4, 400, 4)), tmp_path).rows == 412
+
+
+def test_a_reader_keeps_its_rows_while_the_store_is_rebuilt(tmp_path: Path) -> None:
+    build_store(FakeEncoder(), FakeSource(), tmp_path)
+    store = open_store(tmp_path)
+    blocks = list(store.blocks())
+    before = [block.vectors.copy() for block in blocks]
+    build_store(FakeEncoder(), FakeSource(versions={"000000": 1}), tmp_path)
+    for block, vectors in zip(blocks, before, strict=True):
+        np.testing.assert_array_equal(block.vectors, vectors)
