@@ -1,1 +1,24 @@
+"""Find in a store: exact top-k, queries as the paper makes them, hits as files for GIS."""
 
+from __future__ import annotations
+
+from marsretrieval.search.hits import Hits, check_hits_path, write_hits
+from marsretrieval.search.prompts import TEMPLATES, geolocalization_prompts, landform_prompts
+from marsretrieval.search.queries import hybrid_query, image_query, text_query
+from marsretrieval.search.topk import Ranking, VectorBlock, VectorSource, exact_topk
+
+__all__ = [
+    "TEMPLATES",
+    "Hits",
+    "Ranking",
+    "VectorBlock",
+    "VectorSource",
+    "check_hits_path",
+    "exact_topk",
+    "geolocalization_prompts",
+    "hybrid_query",
+    "image_query",
+    "landform_prompts",
+    "text_query",
+    "write_hits",
+]
