@@ -1,0 +1,60 @@
+"""95 % percentile intervals (Efron 1979), over queries or over blocks of the planet; seeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["block_weights", "interval", "over_queries"]
+
+_LEVEL = (2.5, 97.5)
+_AT_ONCE = 2_000_000  # numbers drawn at a time, to bound memory
+
+
+def over_queries(
+    columns: Mapping[str, npt.NDArray[np.float64]],
+    *,
+    seed: int,
+    resamples: int,
+    statistics: Mapping[str, Callable[..., npt.NDArray[np.float64]]] | None = None,
+) -> dict[str, tuple[float, float]]:
+    """Interval of the mean (or of `statistics[name]`) of each column, queries drawn together.
+
+    columns: equally long, one value a query. Nothing with fewer than 2 queries or resamples.
+    """
+    length = len(next(iter(columns.values()), ()))
+    if resamples < 2 or length < 2:
+        return {}
+    rng = np.random.default_rng(seed)
+    drawn: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in columns}
+    step = max(1, _AT_ONCE // length)
+    for start in range(0, resamples, step):
+        rows = rng.integers(length, size=(min(step, resamples - start), length))
+        for name, column in columns.items():
+            statistic = (statistics or {}).get(name, np.mean)
+            drawn[name].append(statistic(column[rows], axis=1))
+    return {name: interval(np.concatenate(parts)) for name, parts in drawn.items()}
+
+
+def block_weights(
+    blocks: int, *, seed: int, resamples: int, at_once: int
+) -> Iterator[npt.NDArray[np.float32]]:
+    """How often each of `blocks` is drawn, resample by resample: arrays (<= at_once, blocks)."""
+    rng = np.random.default_rng(seed)
+    for start in range(0, resamples, at_once):
+        count = min(at_once, resamples - start)
+        drawn = rng.integers(blocks, size=(count, blocks))
+        flat = (drawn + blocks * np.arange(count)[:, None]).ravel()
+        weights = np.bincount(flat, minlength=count * blocks).reshape(count, blocks)
+        yield weights.astype(np.float32)
+
+
+def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """The 2.5th and 97.5th percentile; NaN values (empty resamples) are left out."""
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return float("nan"), float("nan")
+    low, high = np.percentile(known, _LEVEL)
+    return float(low), float(high)

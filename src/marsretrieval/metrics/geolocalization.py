@@ -1,0 +1,175 @@
+"""Task 3: a ranking of tiles against a catalogue of points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.errors import DataError
+from marsretrieval.metrics import _checks
+from marsretrieval.metrics._coverage import NEVER, Coverage, Pairs, planar, spherical
+from marsretrieval.metrics._curves import (
+    Blocks,
+    average_precision,
+    f1_of,
+    intervals,
+    published_cuts,
+    trapezoid,
+)
+from marsretrieval.metrics.ranking import id_order, ranked
+from marsretrieval.results import Evaluation
+
+__all__ = ["BLOCK_DEG", "evaluate"]
+
+BLOCK_DEG = 4.0  # the quads of the mosaic: landforms cluster within them
+_CURVE = 500  # points of the strict curve that are kept for drawing
+
+Floats = npt.NDArray[np.float64]
+
+
+def evaluate(
+    scores: npt.ArrayLike,
+    *,
+    ids: Sequence[str],
+    published_lonlat: npt.ArrayLike,
+    centre_lonlat: npt.ArrayLike,
+    truth_lonlat: npt.ArrayLike,
+    all_centre_lonlat: npt.ArrayLike | None = None,
+    radius_deg: float = 0.5,
+    max_k: int = 20_000,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Evaluation:
+    """Precision counts tiles near a point, recall counts points near a tile, for growing K.
+
+    scores: (n,), higher is better; ids: n. Positions in degrees, (n, 2) lon and lat:
+    published_lonlat as the published code reads them (NaN where it reads none: left out),
+    centre_lonlat of the tiles; truth_lonlat: (m, 2) points of the catalogue. all_centre_lonlat:
+    all tiles that were ranked, when `scores` are only the best of them; the ceiling is theirs.
+    radius_deg is in the plane of degrees under `published`, an arc under `strict`. Longitudes may
+    be in -180..180 or 0..360; `strict` does not care, `published` takes them as they are.
+    Raises DataError.
+    """
+    values = _checks.scores_of(scores, "scores")
+    corners = _checks.lonlat(published_lonlat, "published positions", unknown=True)
+    centres = _checks.lonlat(centre_lonlat, "tile centres")
+    truth = _checks.lonlat(truth_lonlat, "ground truth")
+    _checks.same_length(scores=values, ids=ids, positions=corners, centres=centres)
+    if not len(truth):
+        raise DataError("ground truth: no points")
+    if not (radius_deg > 0 and max_k > 0):
+        raise DataError(f"radius {radius_deg} and max_k {max_k} must be greater than 0")
+    everything = (
+        centres if all_centre_lonlat is None else _checks.lonlat(all_centre_lonlat, "all tiles")
+    )
+    published, published_intervals = _published(
+        values, corners, truth, radius_deg, max_k, seed, resamples
+    )
+    order = ranked(values, id_order(ids))
+    pairs = spherical(centres, truth, radius_deg)
+    coverage = Coverage.of(order, pairs, len(truth)).head(max_k)
+    strict = _strict(
+        coverage, spherical(everything, truth, radius_deg), len(everything), len(truth)
+    )
+    strict_intervals = intervals(
+        coverage,
+        Blocks.of(centres[order[:max_k]], truth, BLOCK_DEG),
+        None,
+        seed=seed,
+        resamples=resamples,
+    )
+    return Evaluation(
+        task="geolocalization",
+        n={"predictions": len(values), "points": len(truth), "tiles": len(everything)},
+        published=published,
+        strict=strict,
+        intervals={
+            "published": _renamed(published_intervals, "auprc"),
+            "strict": _renamed(strict_intervals, "average_precision"),
+        },
+        ties=_ties(values, pairs, len(truth), max_k),
+        per_query={
+            "lon": truth[:, 0],
+            "lat": truth[:, 1],
+            "found_at": np.where(coverage.first == NEVER, 0, coverage.first),
+        },
+    )
+
+
+def _published(
+    scores: Floats,
+    corners: Floats,
+    truth: Floats,
+    radius: float,
+    max_k: int,
+    seed: int,
+    resamples: int,
+) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
+    known = np.isfinite(corners).all(axis=1)
+    scores, corners = scores[known], corners[known]
+    if not len(scores):
+        raise DataError("published positions: none of the tiles has one")
+    order = np.argsort(-scores, kind="stable")
+    coverage = Coverage.of(order, planar(corners, truth, radius), len(truth))
+    cuts = published_cuts(len(scores), max_k)
+    pred_hit = np.cumsum(coverage.hit)[cuts - 1]
+    gt_hit = coverage.found()[cuts - 1]
+    precision, recall = pred_hit / cuts, gt_hit / len(truth)
+    f1 = f1_of(precision, recall)
+    top = int(np.argmax(f1))
+    columns = {"k": cuts, "precision": precision, "recall": recall, "f1": f1,
+               "gt_hit": gt_hit, "pred_hit": pred_hit}  # fmt: skip
+    curve = [
+        {name: column[row].item() for name, column in columns.items()} for row in range(len(cuts))
+    ]
+    best = {name: curve[top][name] for name in ("k", "f1", "precision", "recall")}
+    blocks = Blocks.of(corners[order], truth, BLOCK_DEG)
+    spread = intervals(coverage, blocks, cuts, seed=seed, resamples=resamples)
+    area = float(trapezoid(precision, recall))
+    return {"best": best, "auprc": area, "curve": curve}, spread
+
+
+def _strict(coverage: Coverage, near: Pairs, tiles: int, points: int) -> dict[str, Any]:
+    precision, recall = coverage.precision(), coverage.recall()
+    f1 = f1_of(precision, recall)
+    top = int(np.argmax(f1))
+    coverable = len(np.unique(near[1])) / points
+    area = average_precision(precision, recall)
+    kept = np.unique(np.geomspace(1, len(f1), _CURVE).astype(np.int64)) - 1
+    return {
+        "average_precision": area,
+        "best": {
+            "k": top + 1,
+            "f1": float(f1[top]),
+            "precision": float(precision[top]),
+            "recall": float(recall[top]),
+        },
+        # Tiles near a point first, precision stays 1 until every point that a tile can find is.
+        "ceiling": {"average_precision": coverable, "f1": 2 * coverable / (1 + coverable)},
+        "normalised": area / coverable if coverable else 0.0,
+        "chance_precision": len(np.unique(near[0])) / tiles,
+        "curve": [
+            {"k": int(row) + 1, "precision": float(precision[row]), "recall": float(recall[row])}
+            for row in kept
+        ],
+    }
+
+
+def _ties(scores: Floats, pairs: Pairs, points: int, max_k: int) -> dict[str, tuple[float, float]]:
+    """Average precision with the tiles near a point last, and first, among equal scores."""
+    if len(np.unique(scores)) == len(scores):
+        return {}
+    hit = np.zeros(len(scores), np.int64)
+    hit[pairs[0]] = 1
+    bounds = []
+    for places in (hit, 1 - hit):
+        coverage = Coverage.of(ranked(scores, places), pairs, points).head(max_k)
+        bounds.append(average_precision(coverage.precision(), coverage.recall()))
+    return {"average_precision": (bounds[0], bounds[1])}
+
+
+def _renamed(found: Mapping[str, tuple[float, float]], area: str) -> dict[str, tuple[float, float]]:
+    return {area if name == "area" else name: value for name, value in found.items()}

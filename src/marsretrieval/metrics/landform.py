@@ -1,0 +1,107 @@
+"""Task 2: a landform's name finds its images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.errors import DataError
+from marsretrieval.metrics import _checks
+from marsretrieval.metrics.bootstrap import over_queries
+from marsretrieval.metrics.ranking import (
+    average_precision,
+    hit_at,
+    id_order,
+    ndcg_at,
+    r_precision,
+    ranked,
+)
+from marsretrieval.results import Evaluation
+
+__all__ = ["evaluate"]
+
+_KEYS = ("mAP", "hit@10", "r_precision", "ndcg@10")
+
+_Figures = dict[str, float]
+
+
+def evaluate(
+    images: npt.ArrayLike,
+    queries: npt.ArrayLike,
+    *,
+    labels: Sequence[str],
+    image_ids: Sequence[str],
+    query_names: Sequence[str],
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Evaluation:
+    """mAP, Hit@10, R-Precision and nDCG@10, each the mean over classes, and per class.
+
+    images: (n, d) unit rows with a label and an id each; queries: (c, d) unit rows with a name
+    each. An image is relevant when its label is the query's name. A class without images has no
+    figure and is left out of the means. Under `strict` ties go by id, under `published` by row.
+    Raises DataError.
+    """
+    images = _checks.unit_rows(images, "images")
+    queries = _checks.unit_rows(queries, "queries")
+    _checks.same_length(images=images, labels=labels, image_ids=image_ids)
+    _checks.same_length(queries=queries, query_names=query_names)
+    _checks.same_length(dimensions_of_images=images.T, dimensions_of_queries=queries.T)
+    classes = np.asarray(labels)
+    places = id_order(list(image_ids))
+    rows = np.arange(len(images))
+    published: dict[str, _Figures] = {}
+    strict: dict[str, _Figures] = {}
+    worst: dict[str, _Figures] = {}
+    best: dict[str, _Figures] = {}
+    for name, query in zip(query_names, queries, strict=True):
+        relevant = classes == name
+        if not relevant.any():
+            continue
+        scores = images @ query
+        published[name] = _of(relevant[ranked(scores, rows)])
+        strict[name] = _of(relevant[ranked(scores, places)])
+        worst[name] = _of(relevant[ranked(scores, relevant.astype(np.int64))])
+        best[name] = _of(relevant[ranked(scores, 1 - relevant.astype(np.int64))])
+    if not strict:
+        raise DataError(
+            "no query names a class that an image has",
+            remedy=f"Queries: {', '.join(list(query_names)[:5])}; "
+            f"labels: {', '.join(sorted(set(labels))[:5])}.",
+        )
+    return Evaluation(
+        task="landform",
+        n={"images": len(images), "classes": len(strict)},
+        published=_macro(published),
+        strict=_macro(strict),
+        intervals={
+            protocol: over_queries(_columns(figures), seed=seed, resamples=resamples)
+            for protocol, figures in (("published", published), ("strict", strict))
+        },
+        ties={
+            key: (float(np.mean(_columns(worst)[key])), float(np.mean(_columns(best)[key])))
+            for key in _KEYS
+            if worst != best
+        },
+        per_query={"class": list(strict), **_columns(strict)},
+    )
+
+
+def _of(relevant: npt.NDArray[np.bool_]) -> _Figures:
+    return {
+        "mAP": average_precision(relevant),
+        "hit@10": hit_at(relevant, 10),
+        "r_precision": r_precision(relevant),
+        "ndcg@10": ndcg_at(relevant, 10),
+    }
+
+
+def _columns(figures: dict[str, _Figures]) -> dict[str, npt.NDArray[np.float64]]:
+    return {key: np.array([each[key] for each in figures.values()]) for key in _KEYS}
+
+
+def _macro(figures: dict[str, _Figures]) -> dict[str, object]:
+    means = {key: float(np.mean(column)) for key, column in _columns(figures).items()}
+    return {**means, "per_class": figures}
