@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marsretrieval._environment import hardware, package_versions
-from marsretrieval.datasets import Skipped
 from marsretrieval.embeddings import BuildReport, EmbeddingStore, build_store, open_store
 from marsretrieval.encoders import Encoder, LoadOptions, ModelRecord, load
 from marsretrieval.errors import DataError, MarsRetrievalError, ModalityError

@@ -19,9 +19,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_lists_the_verbs() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "marsretrieval", "--help"], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-m", "marsretrieval", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     for verb in ("demo", "run", "score", "models", "tasks", "doctor", "data", "embed", "store"):
         assert f"\n  {verb} " in done.stdout, verb
 

@@ -26,9 +26,9 @@ What next:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the planet, embeddings and results.")] = Path(
-        "demo"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for the planet, embeddings and results.")
+    ] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of the planet.")] = 0,
     size: Annotated[str, typer.Option(help="default, small or tiny.")] = "default",
     as_json: JsonFlag = False,

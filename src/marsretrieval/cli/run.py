@@ -51,9 +51,7 @@ def run(
         str, typer.Option(help="paper: as the published code sends; official: as the authors do.")
     ] = "paper",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="auto, float32, float16 or bfloat16.")
-    ] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images a batch (default: chosen for the device).")
     ] = None,
@@ -156,7 +154,11 @@ def run_jobs(
             {
                 "results": [str(each.job.result_path) for each in finished if each.result],
                 "failed": [
-                    {"model": each.job.record.id, "task": each.job.task.name, "error": str(each.error)}
+                    {
+                        "model": each.job.record.id,
+                        "task": each.job.task.name,
+                        "error": str(each.error),
+                    }
                     for each in finished
                     if each.error
                 ],
@@ -177,7 +179,9 @@ def _told(each: Finished) -> str:
     notes = [f"-> {each.job.result_path}"] if each.computed else ["done before, kept"]
     if left_out:
         first = left_out[0]
-        notes.append(f"{len(left_out)} items left out (first: {first['source']}: {first['reason']})")
+        notes.append(
+            f"{len(left_out)} items left out (first: {first['source']}: {first['reason']})"
+        )
     return f"{name}: {'; '.join(notes)}"
 
 

@@ -16,6 +16,8 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp
 
 # The widest image of the caption dataset is 37,971 px; beyond this it is no picture to look at.
 MAX_PIXELS = 500_000_000
+# Pillow's own limit, for the whole process, refuses images that this benchmark really holds.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -36,8 +38,9 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
             with Image.open(io.BytesIO(data)) as image:
                 pixels = image.width * image.height
                 if pixels > MAX_PIXELS:
+                    size = f"{image.width} x {image.height}"
                     raise ImageError(
-                        f"{source}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}",
+                        f"{source}: {size} pixels, more than {MAX_PIXELS:,}",
                         remedy="Cut it into tiles first.",
                     )
                 image.load()

@@ -146,5 +146,5 @@ def _bytes(value: Any, folder: Path) -> bytes:
         if value.get("bytes"):
             return bytes(value["bytes"])
         if value.get("path") and (folder / value["path"]).is_file():
-            return (folder / value["path"]).read_bytes()
+            return (folder / str(value["path"])).read_bytes()
     return b""

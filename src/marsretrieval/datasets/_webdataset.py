@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from marsretrieval import geo
@@ -84,13 +84,9 @@ def _annotation(json: bytes | None, text: bytes | None) -> Annotation:
     if json is not None:
         found = from_json(json)
         if found.caption is None and text is not None:
-            return Annotation(**{**_fields(found), "caption": from_text(text).caption})
+            return replace(found, caption=from_text(text).caption)
         return found
     return from_text(text) if text is not None else Annotation()
-
-
-def _fields(found: Annotation) -> dict[str, object]:
-    return {name: getattr(found, name) for name in Annotation.__slots__}
 
 
 def _position(

@@ -85,10 +85,11 @@ def intervals(
     for drawn in block_weights(blocks.count, seed=seed, resamples=resamples, at_once=at_once):
         with np.errstate(invalid="ignore", divide="ignore"):
             tiles = drawn[:, blocks.of_tile]
-            precision = np.cumsum(tiles * coverage.hit, axis=1) / np.cumsum(tiles, axis=1)
+            hits = np.where(coverage.hit, tiles, np.float32(0))
+            precision: Floats = hits.cumsum(axis=1, dtype=np.float64) / tiles.cumsum(axis=1)
             points = drawn[:, blocks.of_point]
             gains = _gains(points[:, found], ranks, len(coverage.hit))
-            recall = np.cumsum(gains, axis=1) / points.sum(axis=1, keepdims=True)
+            recall: Floats = np.cumsum(gains, axis=1) / points.sum(axis=1, keepdims=True)
             precision[np.isnan(precision)] = 0.0
             if cuts is not None:
                 precision, recall = precision[:, cuts - 1], recall[:, cuts - 1]

@@ -97,9 +97,7 @@ class Task(Protocol):
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
         """Find and check the data. Raises DatasetNotFoundError, DataError or TableError."""
 
-    def missing_modality(
-        self, data: TaskData, modalities: frozenset[Modality]
-    ) -> Modality | None:
+    def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
         """What a model with these modalities lacks for this task on these data, if anything."""
 
     def evaluate(

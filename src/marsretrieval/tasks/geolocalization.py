@@ -71,7 +71,10 @@ class Geolocalization:
             "tiles": _shards(source) if source else [],
         }
         rows = [shard.rows for shard in source.shards()] if source else []
-        counts = {"landforms": len(points), "points": sum(len(each.lon) for each in points.values())}
+        counts = {
+            "landforms": len(points),
+            "points": sum(len(each.lon) for each in points.values()),
+        }
         if rows and None not in rows:
             counts["tiles"] = sum(row for row in rows if row is not None)
         return TaskData(
@@ -82,9 +85,7 @@ class Geolocalization:
             annotations=_Annotations(points, examples),
         )
 
-    def missing_modality(
-        self, data: TaskData, modalities: frozenset[Modality]
-    ) -> Modality | None:
+    def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
         return None if "text" in modalities or data.annotations.examples else "text"
 
     def evaluate(
@@ -141,7 +142,10 @@ class Geolocalization:
                 bar.advance()
         return Outcome(
             groups=groups,
-            n={"tiles": images.rows, **{f"points/{k}": len(v.lon) for k, v in annotations.points.items()}},
+            n={
+                "tiles": images.rows,
+                **{f"points/{k}": len(v.lon) for k, v in annotations.points.items()},
+            },
             set_hash=images.set_hash,
             hits=hits,
             skipped=skipped,
@@ -189,12 +193,13 @@ def _example_vectors(
     return encoder.encode_images(pictures) if pictures else None
 
 
-def _published_positions(
-    ids: Sequence[str], lon: np.ndarray, lat: np.ndarray
-) -> np.ndarray:
+def _published_positions(ids: Sequence[str], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
     """(n, 2): what the published code reads from a tile's name, its south-west corner; where the
     name is no tile name, the stored position."""
-    corners = [geo.tile_corner(name) or centre for name, centre in zip(ids, zip(lon, lat, strict=True), strict=True)]
+    corners = [
+        geo.tile_corner(name) or centre
+        for name, centre in zip(ids, zip(lon, lat, strict=True), strict=True)
+    ]
     return np.array(corners, dtype=np.float64).reshape(-1, 2)
 
 

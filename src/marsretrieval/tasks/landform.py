@@ -64,9 +64,7 @@ class LandformRetrieval:
             skipped=skipped,
         )
 
-    def missing_modality(
-        self, data: TaskData, modalities: frozenset[Modality]
-    ) -> Modality | None:
+    def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
         return None if "text" in modalities else "text"
 
     def evaluate(
@@ -82,7 +80,9 @@ class LandformRetrieval:
         classes = sorted(set(labels.values()))
         start = time.perf_counter()
         prompts = [prompt for name in classes for prompt in landform_prompts(name)]
-        vectors = encoder.encode_texts(prompts, role="query").reshape(len(classes), -1, encoder.dimension)
+        vectors = encoder.encode_texts(prompts, role="query").reshape(
+            len(classes), -1, encoder.dimension
+        )
         queries = np.stack([text_query(each) for each in vectors])
         embedded = time.perf_counter()
 
@@ -104,9 +104,7 @@ class LandformRetrieval:
         for name, scores, rows in zip(classes, ranking.scores, ranking.rows, strict=True):
             for rank, (score, row) in enumerate(zip(scores, rows, strict=True), 1):
                 key = ids[row]
-                hits.append(
-                    "all", name, rank, key, float(score), relevant=labels.get(key) == name
-                )
+                hits.append("all", name, rank, key, float(score), relevant=labels.get(key) == name)
         return Outcome(
             groups={"all": evaluation},
             n={"images": len(image_ids), "classes": len(classes)},

@@ -33,9 +33,7 @@ class PairedImageText:
     vector_dtype = "float32"
     main_metric = "t2i_mrr"
 
-    def missing_modality(
-        self, data: TaskData, modalities: frozenset[Modality]
-    ) -> Modality | None:
+    def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
         return None if "text" in modalities else "text"
 
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:

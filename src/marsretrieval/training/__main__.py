@@ -17,13 +17,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m marsretrieval.training", description=__doc__)
     parser.add_argument("--out", type=Path, default=_SHIPPED, help="folder of the trained model")
     for field in dataclasses.fields(Recipe):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default
+        )
     chosen = vars(parser.parse_args())
     folder = chosen.pop("out")
     start = time.perf_counter()
     with show_progress() as progress:
         losses = train(Recipe(**chosen), folder, progress)
-    say(f"{folder}: trained in {time.perf_counter() - start:.0f} s, loss {losses['first_epoch']} -> {losses['last_epoch']}")
+    seconds = time.perf_counter() - start
+    say(f"{folder}: trained in {seconds:.0f} s")
+    say(f"loss {losses['first_epoch']} -> {losses['last_epoch']}")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,9 @@ def _draw(chunk: tuple[int, bool, int, int]) -> tuple[Any, list[tuple[str, ...]]
     for row in range(count):
         if captioned:
             picture, original, refined = sample_pair(rng)
-            grey = Image.fromarray(picture).convert("L").resize((size, size), Image.Resampling.BICUBIC)
+            grey = (
+                Image.fromarray(picture).convert("L").resize((size, size), Image.Resampling.BICUBIC)
+            )
             images[row] = np.asarray(grey)
             texts.append((original, refined, refined))
         else:

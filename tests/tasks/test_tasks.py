@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from marsretrieval.embeddings import build_store, open_store
+from marsretrieval.errors import DataError, DatasetNotFoundError, UnknownNameError
+from marsretrieval.tasks import TASKS, Outcome, Settings, find_task
+from tests.tasks.oracle import OracleEncoder, class_folders, pairs_tar, tiles_folder
+
+
+def ask(name: str, data: Path, tmp_path: Path, encoder: OracleEncoder | None = None) -> Outcome:
+    encoder = encoder or OracleEncoder()
+    task = find_task(name)
+    found = task.open(data)
+    assert found.source is not None
+    build_store(encoder, found.source, tmp_path / "s" / "images", dtype=task.vector_dtype)
+    store = open_store(tmp_path / "s" / "images")
+    return task.evaluate(found, encoder, store, tmp_path / "s", Settings(resamples=20))
+
+
+def test_an_oracle_finds_every_pair(tmp_path: Path) -> None:
+    outcome = ask("paired", pairs_tar(tmp_path / "data"), tmp_path)
+    figures = outcome.groups["all"]
+    assert outcome.n == {"pairs": 20}
+    for protocol in (figures.published, figures.strict):
+        assert protocol["i2t_r1"] == protocol["t2i_r1"] == protocol["t2i_mrr"] == 1
+    assert all(hit for rank, hit in zip(outcome.hits.rank, outcome.hits.relevant) if rank == 1)
+    assert outcome.truncated == {"captions": 20, "cut": 0}
+
+
+def test_an_oracle_finds_every_landform(tmp_path: Path) -> None:
+    data = class_folders(
+        tmp_path / "data", {"pitted_cones": 5, "glacier-like_form": 7, "plains": 3}
+    )
+    outcome = ask("landform", data, tmp_path)
+    figures = outcome.groups["all"]
+    assert outcome.n == {"images": 15, "classes": 3}
+    assert figures.published["mAP"] == pytest.approx(1)
+    assert figures.strict["r_precision"] == pytest.approx(1)
+
+
+def test_an_oracle_reaches_the_ceiling_of_geolocalization(tmp_path: Path) -> None:
+    data = tiles_folder(tmp_path / "data")
+    outcome = ask("geolocalization", data, tmp_path)
+    assert len(outcome.groups) == 5 * 3
+    assert outcome.n["tiles"] == 400
+    for group, figures in outcome.groups.items():
+        assert figures.published["curve"], group
+        assert 0 < figures.strict["average_precision"] <= 1, group
+
+
+def test_a_vision_only_model_is_asked_with_images_alone(tmp_path: Path) -> None:
+    data = tiles_folder(tmp_path / "data")
+    task = find_task("geolocalization")
+    assert task.missing_modality(task.open(data), frozenset({"image"})) is None
+    outcome = ask("geolocalization", data, tmp_path, OracleEncoder(text=False))
+    assert {group.split("/")[1] for group in outcome.groups} == {"image"}
+
+
+@pytest.mark.parametrize("name", ["paired-image-text", "landform"])
+def test_tasks_of_texts_need_a_text_side(name: str, tmp_path: Path) -> None:
+    data = (
+        pairs_tar(tmp_path)
+        if name.startswith("paired")
+        else class_folders(tmp_path / "classes", {"plains": 1, "yardangs": 1})
+    )
+    task = find_task(name)
+    assert task.missing_modality(task.open(data), frozenset({"image"})) == "text"
+
+
+def test_every_name_of_a_task_finds_it() -> None:
+    for task in TASKS:
+        for name in (task.name, *task.aliases, task.name.upper()):
+            assert find_task(name) is task
+    with pytest.raises(UnknownNameError, match="landfrom") as raised:
+        find_task("landfrom")
+    assert "landform" in (raised.value.remedy or "")
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_missing_and_empty_data_are_named_with_a_remedy(task, tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match="nowhere") as raised:
+        task.open(tmp_path / "nowhere")
+    assert "data synth" in (raised.value.remedy or "")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetNotFoundError, match="empty"):
+        task.open(tmp_path / "empty")
+
+
+def test_another_dataset_in_the_folder_is_not_taken_for_ours(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match="Mars-Landforms"):
+        find_task("landform").open(pairs_tar(tmp_path / "data"))
+
+
+def test_images_without_captions_or_labels_are_refused(tmp_path: Path) -> None:
+    data = class_folders(tmp_path / "classes", {"plains": 2, "yardangs": 2})
+    with pytest.raises(DataError, match="none with a caption"):
+        find_task("paired").open(data)
+    with pytest.raises(DataError, match="label"):
+        find_task("landform").open(data / "plains")
+
+
+def test_a_corrupt_image_takes_its_pair_out_and_is_named(tmp_path: Path) -> None:
+    data = class_folders(tmp_path / "data", {"plains": 3, "yardangs": 3})
+    (data / "plains" / "plains-1.png").write_bytes(b"not an image")
+    outcome = ask("landform", data, tmp_path)
+    assert outcome.n["images"] == 5
+    (skipped,) = open_store(tmp_path / "s" / "images").skipped
+    assert "plains-1" in skipped.source
+
+
+def test_the_set_hash_follows_the_items_and_not_their_order(tmp_path: Path) -> None:
+    first = class_folders(tmp_path / "a", {"plains": 3, "yardangs": 3})
+    second = class_folders(tmp_path / "b", {"yardangs": 3, "plains": 3})
+    third = class_folders(tmp_path / "c", {"yardangs": 3, "plains": 4})
+    hashes = [ask("landform", data, tmp_path / f"{data.name}-s").set_hash
+              for data in (first, second, third)]  # fmt: skip
+    assert hashes[0] == hashes[1] != hashes[2]

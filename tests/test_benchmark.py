@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from marsretrieval import benchmark
+from marsretrieval.encoders import LoadOptions, ModelRecord
+from marsretrieval.errors import ModalityError, ModelLoadError
+from marsretrieval.results import PROTOCOLS, read_result
+from marsretrieval.tasks import TASKS, Settings, find_task
+from tests.tasks.oracle import OracleEncoder, class_folders, pairs_tar, tiles_folder
+
+
+def oracle(record: ModelRecord, options: LoadOptions) -> OracleEncoder:
+    return OracleEncoder()
+
+
+def broken(record: ModelRecord, options: LoadOptions) -> OracleEncoder:
+    raise ModelLoadError("weights are gone")
+
+
+def record(loader: str = "oracle", **changes: object) -> ModelRecord:
+    fields: dict[str, object] = {
+        "id": loader, "name": loader, "family": "test", "loader": f"tests.test_benchmark:{loader}",
+        "repository": "nowhere", "revision": None, "image_size": None, "dimension": 64,
+        "parameters": None, "licence": "none", "paper": "", "code": "", "tried": "",
+    }  # fmt: skip
+    return ModelRecord(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    pairs_tar(folder)
+    tiles_folder(folder)
+    class_folders(folder / "Mars-Landforms", {"plains": 4, "yardangs": 3, "landslides": 2})
+    return folder
+
+
+def planned(data: Path, tmp_path: Path, *records: ModelRecord, **changes: object) -> list:
+    arguments: dict = {
+        "data": data,
+        "results": tmp_path / "results",
+        "options": LoadOptions(),
+        "settings": Settings(resamples=20),
+    }
+    return benchmark.plan(records or [record()], TASKS, **{**arguments, **changes})
+
+
+def files(folder: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_run_writes_a_result_for_every_pair(data: Path, tmp_path: Path) -> None:
+    finished = list(benchmark.run(planned(data, tmp_path)))
+    assert [each.error for each in finished] == [None] * 3
+    for each in finished:
+        result = read_result(each.job.result_path)
+        assert result == each.result
+        assert result.data["set_hash"]
+        assert result.data["skipped"] == []
+        assert result.versions["marsretrieval"]
+        for figures in result.metrics.values():
+            assert all(figures[protocol] for protocol in PROTOCOLS)
+        folder, name = each.job.folder, each.job.task.name
+        queries = pq.read_table(folder / f"{name}.queries.parquet")
+        hits = pq.read_table(folder / f"{name}.hits.parquet")
+        assert set(queries["group"].to_pylist()) == set(result.metrics)
+        assert hits.num_rows
+        json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_a_second_run_computes_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = list(benchmark.run(planned(data, tmp_path)))
+    before = files(tmp_path / "results")
+    jobs = planned(data, tmp_path)
+    assert {job.status for job in jobs} == {"done"}
+    monkeypatch.setattr(benchmark, "load", pytest.fail)
+    second = list(benchmark.run(jobs))
+    assert [each.result for each in second] == [each.result for each in first]
+    assert not any(each.computed for each in second)
+    assert files(tmp_path / "results") == before
+
+
+def test_force_computes_again_and_gives_the_same_figures(data: Path, tmp_path: Path) -> None:
+    first = list(benchmark.run(planned(data, tmp_path)))
+    jobs = planned(data, tmp_path, force=True)
+    assert {job.status for job in jobs} == {"to do"}
+    second = list(benchmark.run(jobs))
+    assert all(each.computed for each in second)
+    for one, two in zip(first, second, strict=True):
+        assert one.result and two.result
+        assert one.result.metrics == two.result.metrics
+
+
+def test_changed_data_is_computed_again_and_the_earlier_result_kept(
+    data: Path, tmp_path: Path
+) -> None:
+    first = list(benchmark.run(planned(data, tmp_path)))
+    class_folders(data / "Mars-Landforms", {"pitted_cones": 3})
+    jobs = planned(data, tmp_path)
+    assert [job.task.name for job in jobs if job.status == "to do"] == ["landform"]
+    (landform,) = [each.result for each in benchmark.run(jobs) if each.computed]
+    assert landform and landform.data["n"]["images"] == 12
+    (kept,) = (tmp_path / "results" / "oracle" / "superseded").glob("*.landform.json")
+    assert read_result(kept) == first[1].result
+
+
+def test_a_model_that_fails_does_not_stop_the_others(data: Path, tmp_path: Path) -> None:
+    finished = list(benchmark.run(planned(data, tmp_path, record("broken"), record())))
+    assert [each.error is None for each in finished] == [False] * 3 + [True] * 3
+    assert not (tmp_path / "results" / "broken" / "landform.json").exists()
+
+
+def test_modality_is_checked_before_anything_is_loaded(data: Path, tmp_path: Path) -> None:
+    blind = record("broken", modalities=frozenset({"image"}))
+    with pytest.raises(ModalityError, match="broken has no text side"):
+        planned(data, tmp_path, blind)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_store_made_before_serves_geolocalization(data: Path, tmp_path: Path) -> None:
+    (job,) = [job for job in planned(data, tmp_path) if job.task.name == "geolocalization"]
+    (first,) = benchmark.run([job])
+    (data / "Mars-Global-Geolocalization" / "tiles" / "000000.tar").unlink()
+    jobs = benchmark.plan(
+        [record()], [find_task("geolocalization")], data=data, results=tmp_path / "other",
+        options=LoadOptions(), settings=Settings(resamples=20), tiles_store=job.store,
+    )  # fmt: skip
+    (second,) = benchmark.run(jobs)
+    assert first.result and second.result
+    assert second.result.metrics == first.result.metrics
+
+
+def test_variants_of_a_model_keep_apart(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "mine.pt"
+    checkpoint.write_bytes(b"x")
+    names = {
+        benchmark.variant(record(), options)
+        for options in (
+            LoadOptions(),
+            LoadOptions(dtype="float16"),
+            LoadOptions(prompts="official"),
+            LoadOptions(checkpoint=checkpoint),
+        )
+    }
+    assert {"oracle", "oracle+float16", "oracle+official"} < names
+    assert len(names) == 4
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "marsretrieval", "run", *map(str, arguments)]
+
+
+def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True)
+
+
+MODEL = "tests.tasks.oracle:OracleEncoder"
+
+
+def test_the_command_runs_a_class_of_ones_own(data: Path, tmp_path: Path) -> None:
+    where = ("--data", data, "--results", tmp_path / "r", "--resamples", 20)
+    plan = cli("-m", MODEL, "-t", "all", *where, "--dry-run", "--json")
+    assert plan.returncode == 0, plan.stderr
+    assert [row["status"] for row in json.loads(plan.stdout)] == ["to do"] * 3
+    assert not (tmp_path / "r").exists()
+    done = cli("-m", MODEL, "-t", "all", *where, "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["results"]) == 3
+    table = cli("-m", MODEL, "-t", "all", *where)
+    assert table.returncode == 0
+    assert table.stderr.count("done before") == 3
+    assert "published" in table.stdout and "strict" in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["-m", "mars-nanno", "-t", "landform"], 2, "Did you mean"),
+        (["-m", MODEL, "-t", "landfrom"], 2, "Did you mean landform"),
+        (["-m", "no.such.module:Class", "-t", "landform"], 2, "no.such.module"),
+        (["-m", MODEL, "-t", "landform", "--prompts", "mine"], 2, "official"),
+        (["-m", MODEL, "-t", "landform", "--checkpoint", "nowhere.pt"], 2, "nowhere.pt"),
+        (["-m", MODEL, "-t", "landform", "--data", "nowhere"], 1, "data synth"),
+    ],
+)
+def test_wrong_input_is_a_line_and_an_exit_code(
+    arguments: list[str], code: int, words: str, data: Path, tmp_path: Path
+) -> None:
+    defaults = [] if "--data" in arguments else ["--data", str(data)]
+    done = cli(*arguments, *defaults, "--results", tmp_path / "r")
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "r").exists()
+
+
+def test_results_that_cannot_be_written_are_named(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "r").write_text("a file, not a folder")
+    done = cli("-m", MODEL, "-t", "landform", "--data", data, "--results", tmp_path / "r")
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_ctrl_c_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import time\n"
+        "from tests.tasks.oracle import OracleEncoder\n"
+        "class Slow(OracleEncoder):\n"
+        "    def encode_preprocessed(self, features):\n"
+        "        time.sleep(0.5)\n"
+        "        return super().encode_preprocessed(features)\n"
+    )
+    (tmp_path / "tests").symlink_to(Path(__file__).parent)
+    arguments = command(
+        "-m", "slow:Slow", "-t", "landform", "-t", "geo", "--data", data,
+        "--results", tmp_path / "r", "--batch-size", 4, "--resamples", 20,
+    )  # fmt: skip
+    running = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    finished = tmp_path / "r" / "slow-Slow" / "landform.json"
+    deadline = time.monotonic() + 60
+    while not finished.exists() and time.monotonic() < deadline and running.poll() is None:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 130, errors
+    assert "interrupted" in errors and "Traceback" not in errors
+    assert read_result(finished)
+    assert not finished.with_name("geolocalization.json").exists()
