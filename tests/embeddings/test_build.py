@@ -196,9 +196,9 @@ def test_a_store_of_something_else_is_refused_and_every_difference_named(tmp_pat
         assert name in str(caught.value)
     with pytest.raises(StoreMismatchError, match="dtype: float16 in the store, float32 now"):
         build_store(FakeEncoder(), FakeSource(), tmp_path, dtype="float32")
-    with pytest.raises(StoreMismatchError, match="dataset kind: webdataset .*, folder now"):
+    with pytest.raises(StoreMismatchError, match=r"dataset kind: webdataset .*, folder now"):
         build_store(FakeEncoder(), FakeSource(kind="folder"), tmp_path)
-    with pytest.raises(StoreMismatchError, match="1 of its 3 shards .*000002"):
+    with pytest.raises(StoreMismatchError, match=r"1 of its 3 shards .*000002"):
         build_store(FakeEncoder(), FakeSource(counts=(5, 3)), tmp_path)
     elsewhere = FakeSource(name="moon", versions={f"{index:06d}": 1 for index in range(3)})
     with pytest.raises(StoreMismatchError, match="fake planet in the store, moon now"):
@@ -308,7 +308,7 @@ def test_preprocessing_may_fail_on_an_image_but_not_on_all(tmp_path: Path) -> No
     assert lost.id == "tile-000001" and "ValueError: aspect ratio" in lost.reason
     encoder = Picky()
     encoder.reject = "all"
-    with pytest.raises(MarsRetrievalError, match="preprocessing failed.*on all of its 5"):
+    with pytest.raises(MarsRetrievalError, match=r"preprocessing failed.*on all of its 5"):
         build_store(encoder, FakeSource(), tmp_path / "all")
 
 

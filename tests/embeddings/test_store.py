@@ -1,0 +1,228 @@
+"""Reading a store: rows, damage, and the copy for exchange."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from marsretrieval import geo
+from marsretrieval.embeddings import EmbeddingStore, build_store, export_parquet, open_store
+from marsretrieval.errors import OutputError, StoreError, StoreMismatchError
+from tests.fakes import FakeEncoder, FakeSource, png_bytes
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EmbeddingStore:
+    build_store(FakeEncoder(), FakeSource(counts=(5, 0, 3, 4)), tmp_path / "store")
+    return open_store(tmp_path / "store")
+
+
+def test_blocks_are_windows_on_the_files(store: EmbeddingStore) -> None:
+    blocks = list(store.blocks())
+    assert [(block.start, len(block)) for block in blocks] == [(0, 5), (5, 0), (5, 3), (8, 4)]
+    for block in blocks:
+        assert block.vectors.shape == (len(block), 32)
+        assert not block.vectors.flags.owndata and not block.vectors.flags.writeable
+    assert next(store.blocks()) is blocks[0]
+
+
+def test_rows_are_found_in_any_order(store: EmbeddingStore) -> None:
+    ids, vectors = store.load()
+    places = store.positions()
+    wanted = np.array([11, 0, 5, 4, 0, 7, 8])
+    assert store.ids(wanted) == [ids[row] for row in wanted]
+    np.testing.assert_array_equal(store.vectors(wanted).astype(np.float32), vectors[wanted])
+    found = store.take(wanted)
+    assert found.ids == store.ids(wanted)
+    np.testing.assert_array_equal(np.column_stack([found.lon, found.lat]), places[wanted])
+    assert found.sources[0] == "000003.tar:tile-003003.png"
+    np.testing.assert_allclose(found.width_deg, 0.2, rtol=1e-6)
+    assert store.take([]).ids == [] and store.vectors([]).shape == (0, 32)
+    for wrong in (-1, 12):
+        with pytest.raises(IndexError):
+            store.take([0, wrong])
+
+
+def test_longitudes_are_stored_from_180_west(tmp_path: Path) -> None:
+    class East(FakeSource):
+        def read(self, shard: Any, *, images: bool = True) -> Any:
+            from dataclasses import replace
+
+            for record in super().read(shard):
+                yield replace(record, lon=record.lon % 360)  # type: ignore[type-var]
+
+    build_store(FakeEncoder(), East(), tmp_path / "east")
+    build_store(FakeEncoder(), FakeSource(), tmp_path / "west")
+    east, west = (open_store(tmp_path / name).positions() for name in ("east", "west"))
+    np.testing.assert_allclose(east, west, atol=1e-9)
+
+
+def test_contents_identify_the_images(store: EmbeddingStore) -> None:
+    assert store.content_hashes()[0] == hashlib.sha256(png_bytes(0)).digest()[:16]
+    assert len(set(store.content_hashes())) == store.rows
+
+
+def test_the_set_hash_does_not_depend_on_shards_or_model(tmp_path: Path) -> None:
+    class Renumbered(FakeSource):
+        """The rows of (5, 3), cut elsewhere."""
+
+        def read(self, shard: Any, *, images: bool = True) -> Any:
+            rows = [*FakeSource((5,)).read(FakeSource((5,)).shards()[0])]
+            return iter({"000000": rows[:2], "000001": rows[2:]}[shard.name])
+
+    build_store(FakeEncoder(), FakeSource((5,)), tmp_path / "a")
+    build_store(FakeEncoder(seed=1), Renumbered((2, 3)), tmp_path / "b", dtype="float32")
+    build_store(FakeEncoder(), FakeSource((5,), versions={"000000": 1}), tmp_path / "c")
+    a, b, c = (open_store(tmp_path / name).set_hash for name in "abc")
+    assert a == b != c
+
+
+def test_another_encoder_is_named_difference_by_difference(store: EmbeddingStore) -> None:
+    other = {**FakeEncoder().fingerprint, "dtype": "float16", "preprocessing": {"size": 17}}
+    with pytest.raises(StoreMismatchError) as caught:
+        store.require_encoder(other)
+    assert "dtype: float32 in the store, float16 now" in str(caught.value)
+    assert "preprocessing.size: 16 in the store, 17 now" in str(caught.value)
+    assert "weights_sha256" not in str(caught.value)
+
+
+def flip(path: Path, place: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0x10
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_a_flipped_byte_is_found_and_its_shard_named(store: EmbeddingStore, place: float) -> None:
+    path = store.path / "shards" / "000002.arrow"
+    flip(path, int(path.stat().st_size * place))
+    found = open_store(store.path).verify()
+    assert found and all(text.startswith("shard 000002: ") for text in found)
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def _same_size_of_zeros(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [_truncate, _same_size_of_zeros, Path.unlink])
+def test_a_damaged_shard_is_named_when_it_is_read(
+    store: EmbeddingStore, damage: Callable[[Path], None]
+) -> None:
+    damage(store.path / "shards" / "000002.arrow")
+    again = open_store(store.path)
+    assert again.ids([0]) == ["tile-000000"]
+    with pytest.raises(StoreError, match=r"000002\.arrow"):
+        again.load()
+    assert [text[:13] for text in again.verify()] == ["shard 000002:"]
+
+
+def test_a_build_repairs_what_can_be_seen_without_reading(store: EmbeddingStore) -> None:
+    _truncate(store.path / "shards" / "000002.arrow")
+    (store.path / "shards" / "000000.json").write_text("{")
+    with pytest.raises(StoreError, match=r"000000\.json"):
+        open_store(store.path)
+    report = build_store(FakeEncoder(), FakeSource(counts=(5, 0, 3, 4)), store.path)
+    assert report.embedded == 8
+    assert open_store(store.path).verify() == []
+
+
+def test_columns_of_another_kind_are_refused(store: EmbeddingStore) -> None:
+    path = store.path / "shards" / "000002.arrow"
+    table = pa.table({"id": ["x", "y", "z"]})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    entry = json.loads(path.with_suffix(".json").read_text())
+    entry["bytes"] = path.stat().st_size
+    path.with_suffix(".json").write_text(json.dumps(entry))
+    with pytest.raises(StoreError, match="columns are not those of the store"):
+        open_store(store.path).load()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda value: "{", "not readable as JSON"),
+        (lambda value: "[]", "not a JSON object"),
+        (lambda value: json.dumps({**value, "schema_version": 9}), "store format 9"),
+        (lambda value: json.dumps({"schema_version": 1}), "not a complete manifest"),
+        (lambda value: json.dumps({**value, "dtype": "int8"}), "int8"),
+        (lambda value: json.dumps({**value, "extra": 1}), "not a complete manifest"),
+    ],
+)
+def test_damaged_manifests(
+    store: EmbeddingStore, change: Callable[[dict[str, Any]], str], message: str
+) -> None:
+    path = store.path / "manifest.json"
+    path.write_text(change(json.loads(path.read_text())))
+    with pytest.raises(StoreError, match=message):
+        open_store(store.path)
+
+
+def test_verify_finds_wrong_vectors_and_repeated_ids(tmp_path: Path) -> None:
+    class Repeated(FakeSource):
+        def read(self, shard: Any, *, images: bool = True) -> Any:
+            return super().read(self.shards()[0])
+
+    build_store(FakeEncoder(), Repeated((2, 2)), tmp_path)
+    found = open_store(tmp_path).verify()
+    assert "shard 000001: id tile-000000 is also in shard 000000" in found
+
+
+def rings(value: bytes) -> list[list[tuple[float, float]]]:
+    """Outer rings of a WKB polygon or multipolygon."""
+    order, kind, count = struct.unpack_from("<BII", value)
+    assert order == 1
+    if kind == 6:
+        found, offset = [], 9
+        for _ in range(count):
+            found += rings(value[offset:])
+            offset += 13 + 16 * len(found[-1])
+        return found
+    assert (kind, count) == (3, 1)
+    (corners,) = struct.unpack_from("<I", value, 9)
+    numbers = struct.unpack_from(f"<{2 * corners}d", value, 13)
+    return [list(zip(numbers[::2], numbers[1::2], strict=True))]
+
+
+def test_export_is_geoparquet_of_mars(store: EmbeddingStore, tmp_path: Path) -> None:
+    path = tmp_path / "out" / "store.parquet"
+    export_parquet(store, path)
+    table = pq.read_table(path)
+    ids, vectors = store.load()
+    assert table.column("id").to_pylist() == ids
+    halves = np.stack([np.array(row) for row in table.column("vector").to_pylist()])
+    np.testing.assert_array_equal(halves.astype(np.float32), vectors)
+    told = json.loads(pq.read_metadata(path).metadata[b"geo"])
+    column = told["columns"][told["primary_column"]]
+    assert (told["version"], column["encoding"]) == ("1.1.0", "WKB")
+    assert column["geometry_types"] == ["Polygon"]
+    assert column["crs"]["id"] == {"authority": "IAU", "code": 49900, "version": 2015}
+    corners = [xy for value in table.column("geometry").to_pylist() for xy in rings(value)[0]]
+    lon, lat = np.array(corners).T
+    assert column["bbox"] == [lon.min(), lat.min(), lon.max(), lat.max()]
+    assert rings(table.column("geometry")[0].as_py()) == geo.footprint(-179.9, -79.9, 0.2, 0.2)
+
+
+def test_export_without_positions_and_of_unfinished_stores(tmp_path: Path) -> None:
+    source = FakeSource(with_positions=False)
+    build_store(FakeEncoder(), source, tmp_path / "store", part=(1, 2))
+    with pytest.raises(StoreError, match="1 of 3 shards are not embedded yet"):
+        export_parquet(open_store(tmp_path / "store"), tmp_path / "out.parquet")
+    build_store(FakeEncoder(), source, tmp_path / "store", dtype="float16")
+    export_parquet(open_store(tmp_path / "store"), tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet").column("geometry").null_count == 12
+    with pytest.raises(OutputError):
+        export_parquet(open_store(tmp_path / "store"), tmp_path / "out.parquet" / "x.parquet")
