@@ -68,8 +68,12 @@ class RunResult:
     created: str  # ISO 8601, UTC
     schema_version: int = SCHEMA_VERSION
 
+    def to_dict(self) -> dict[str, Any]:
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
     def write(self, path: Path) -> None:
-        write_json(path, _plain(asdict(self)))
+        write_json(path, self.to_dict())
 
 
 def read_result(path: Path) -> RunResult:

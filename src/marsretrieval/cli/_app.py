@@ -10,6 +10,8 @@ from typer.core import TyperGroup
 
 from marsretrieval import __version__
 from marsretrieval.cli import score
+from marsretrieval.cli.demo import demo
+from marsretrieval.cli.run import run, tasks
 from marsretrieval.errors import MarsRetrievalError
 
 __all__ = ["app"]
@@ -61,4 +63,7 @@ def _root(
     pass
 
 
+app.command()(demo)
+app.command()(run)
+app.command()(tasks)
 app.add_typer(score.app, name="score")
