@@ -9,8 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 from marsretrieval import __version__
-from marsretrieval.cli import score
+from marsretrieval.cli import models, score
 from marsretrieval.cli.demo import demo
+from marsretrieval.cli.doctor import doctor
 from marsretrieval.cli.run import run, tasks
 from marsretrieval.errors import MarsRetrievalError
 
@@ -66,4 +67,6 @@ def _root(
 app.command()(demo)
 app.command()(run)
 app.command()(tasks)
+app.add_typer(models.app, name="models")
+app.command()(doctor)
 app.add_typer(score.app, name="score")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from marsretrieval.report.console import console
 from marsretrieval.results import PROTOCOLS, RunResult
 
 __all__ = ["COLUMNS", "Column", "Row", "cell", "leaderboards", "rows"]
@@ -93,10 +94,9 @@ def rows(result: RunResult) -> Iterator[Row]:
 
 def leaderboards(results: Iterable[RunResult]) -> None:
     """Print a table for each task and set of items; results over different sets never share one."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    out = console()
     ordered = sorted(results, key=lambda each: (each.task, each.data["set_hash"]))
     for (task, set_hash), group in groupby(
         ordered, key=lambda each: (each.task, each.data["set_hash"])
@@ -105,7 +105,7 @@ def leaderboards(results: Iterable[RunResult]) -> None:
         n = ", ".join(
             f"{count:,} {name}" for name, count in of_set[0].data["n"].items() if "/" not in name
         )
-        console.print(f"\n{task}: {n} (set {set_hash[:8]})")
+        out.print(f"\n{task}: {n} (set {set_hash[:8]})")
         table = Table()
         table.add_column("model")
         table.add_column("queries")
@@ -116,8 +116,8 @@ def leaderboards(results: Iterable[RunResult]) -> None:
             for row in rows(result):
                 table.add_row(row.model, row.group, row.protocol, *row.figures)
             table.add_section()
-        console.print(table)
-    console.print("Figures in %, with 95 % bootstrap intervals. MedR and K as they are.")
+        out.print(table)
+    out.print("Figures in %, with 95 % bootstrap intervals. MedR and K as they are.")
 
 
 def cell(figures: Mapping[str, Any], column: Column, protocol: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from marsretrieval.report.console import console
 from marsretrieval.report.leaderboard import COLUMNS, cell
 
 __all__ = ["print_evaluation"]
@@ -12,7 +13,6 @@ __all__ = ["print_evaluation"]
 
 def print_evaluation(evaluation: Mapping[str, Any]) -> None:
     """Print an `Evaluation.to_dict()` to stdout."""
-    from rich.console import Console
     from rich.table import Table
 
     task = evaluation["task"]
@@ -27,9 +27,9 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
                 name, *(cell(evaluation, column, each) for each in ("published", "strict"))
             )
         table.add_section()
-    console = Console()
-    console.print(f"{task}: {counts}")
-    console.print(table)
+    out = console()
+    out.print(f"{task}: {counts}")
+    out.print(table)
     for name, (worst, best) in evaluation["ties"].items():
-        console.print(f"Scores tie: strict {name} is {worst:.4f} at worst and {best:.4f} at best.")
-    console.print("Figures in %, with 95 % bootstrap intervals; MedR and K as they are.")
+        out.print(f"Scores tie: strict {name} is {worst:.4f} at worst and {best:.4f} at best.")
+    out.print("Figures in %, with 95 % bootstrap intervals; MedR and K as they are.")
