@@ -16,7 +16,14 @@ from PIL import Image
 from marsretrieval.datasets import Record, Shard, Skipped
 from marsretrieval.errors import DataError, ModalityError
 
-__all__ = ["FakeEncoder", "FakeSource", "fake_encoder", "png_bytes", "thumbnail"]
+__all__ = [
+    "FakeEncoder",
+    "FakeSource",
+    "FakeVisionEncoder",
+    "fake_encoder",
+    "png_bytes",
+    "thumbnail",
+]
 
 _SIDE = 16
 
@@ -174,3 +181,12 @@ class FakeSource:
                 lat = -80 + (11 * row % 800) * 0.2 + 0.1
                 place = {"lon": lon, "lat": lat, "width_deg": 0.2, "height_deg": 0.2}
             yield Record(key, data if images else b"", source, **place)
+
+
+class FakeVisionEncoder(FakeEncoder):
+    """The same without a text side, declared on the class as plugins do."""
+
+    modalities = frozenset({"image"})  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(text=False)

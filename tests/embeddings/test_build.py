@@ -18,7 +18,7 @@ from marsretrieval.embeddings import (
     open_store,
     plan_build,
 )
-from marsretrieval.encoders import LoadOptions
+from marsretrieval.encoders import LoadOptions, find
 from marsretrieval.errors import (
     DataError,
     MarsRetrievalError,
@@ -94,27 +94,33 @@ def test_the_model_is_not_loaded_where_nothing_is_to_do(tmp_path: Path) -> None:
         loaded.append(1)
         return FakeEncoder()
 
-    request = ModelRequest("fake-0")
+    request = ModelRequest("fake-0", revision="1f2e")
     build_store(load, FakeSource(), tmp_path, request=request)
     assert len(loaded) == 1
     build_store(load, FakeSource(), tmp_path, request=request)
     assert len(loaded) == 1
     # Asked for differently, the model must be looked at; it turns out to be the same.
-    report = build_store(load, FakeSource(), tmp_path, request=ModelRequest("tests:fake"))
+    own = ModelRequest("tests:fake")
+    report = build_store(load, FakeSource(), tmp_path, request=own)
     assert len(loaded) == 2 and report.reused == 12
     assert open_store(tmp_path).model.model == "tests:fake"
     assert open_store(tmp_path).model.dtype == "float32"  # the precision really used
+    # Nothing pins the code of a user's class.
+    build_store(load, FakeSource(), tmp_path, request=own)
+    assert len(loaded) == 3
     build_store(load, FakeSource(counts=(5, 3, 4, 2)), tmp_path, request=request)
-    assert len(loaded) == 3 and open_store(tmp_path).rows == 14
+    assert len(loaded) == 4 and open_store(tmp_path).rows == 14
 
 
 def test_a_request_notices_a_changed_checkpoint(tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(b"1")
-    first = ModelRequest.of("m", LoadOptions(checkpoint=weights))
-    assert first == ModelRequest.of("m", LoadOptions(checkpoint=weights, device="cuda"))
+    record = find("pe-core-l-14-336")
+    first = ModelRequest.of(record, LoadOptions(checkpoint=weights))
+    assert first.pinned
+    assert first == ModelRequest.of(record, LoadOptions(checkpoint=weights, device="cuda"))
     weights.write_bytes(b"22")
-    assert first != ModelRequest.of("m", LoadOptions(checkpoint=weights))
+    assert first != ModelRequest.of(record, LoadOptions(checkpoint=weights))
 
 
 def test_what_cannot_be_embedded_is_left_out_with_a_reason(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +170,19 @@ def test_damaged_manifests(
     path.write_text(change(json.loads(path.read_text())))
     with pytest.raises(StoreError, match=message):
         open_store(store.path)
+
+
+def test_the_documented_ways_to_read(
+    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "STORE.md"
+    ours, plain = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    monkeypatch.chdir(store.path.parent)
+    names: dict[str, Any] = {"queries": FakeEncoder().encode_texts(["dunes"])}
+    exec(ours, names)
+    assert names["hits"].ids == store.ids(names["ranking"].rows[0])
+    exec(plain, names)
+    assert names["table"].column("id").to_pylist() == store.load()[0]
 
 
 def test_verify_finds_wrong_vectors_and_repeated_ids(tmp_path: Path) -> None:

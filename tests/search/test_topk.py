@@ -47,7 +47,7 @@ def assert_exact(source: ArraySource, queries: Any, k: int, **options: Any) -> N
     distinct=st.sampled_from([1, 2, 5, 1000]),
     data=st.data(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_equals_a_full_sort(
     seed: int, rows: int, dimension: int, k: int, dtype: Any, distinct: int, data: st.DataObject
 ) -> None:

@@ -83,7 +83,7 @@ def build_store(
     """Embed every image of `source` that the store at `path` does not hold yet.
 
     `encoder` may be a function that loads it: where nothing is to do and `request` (how the model
-    was asked for; kept in the manifest) is the one of the store, it is not called. Several
+    was asked for; kept in the manifest) is pinned and that of the store, it is not called. Several
     processes may build parts (i, n) of one store at once. After any interruption the same call
     goes on, and a shard whose files changed is embedded again. Unreadable images are left out and
     listed; an unreadable shard is passed over and raised as DataError at the end.
@@ -92,9 +92,12 @@ def build_store(
     OutputError when it cannot be written; finished shards are kept.
     """
     plan = plan_build(source, path, dtype=dtype, part=part, force=force)
-    if _nothing_changed(plan, request):
+    if hasattr(encoder, "encode_preprocessed"):  # not callable(): a torch module is both
+        model = cast("Encoder", encoder)
+    elif _nothing_changed(plan, request):
         return _report(plan, [], None, {})
-    model = _loaded(encoder)
+    else:
+        model = encoder()
     manifest = claim_store(plan, model, request=request)
     if not plan.todo:
         return _report(plan, [], None, {})
@@ -304,19 +307,13 @@ def _refuse_if_nothing_passed(done: _Open) -> None:
         )
 
 
-def _loaded(encoder: Encoder | Callable[[], Encoder]) -> Encoder:
-    # Not by callable(): a torch module is both.
-    if hasattr(encoder, "encode_preprocessed"):
-        return cast("Encoder", encoder)
-    return encoder()
-
-
 def _nothing_changed(plan: BuildPlan, request: ModelRequest | None) -> bool:
     manifest = plan.manifest
     return (
         not plan.todo
         and manifest is not None
         and request is not None
+        and request.pinned
         and manifest.request == request
         and manifest.dataset == plan.dataset
     )

@@ -13,7 +13,7 @@ from marsretrieval.errors import DataError, StoreError
 from marsretrieval.files import read_json, sha256_json, write_json
 
 if TYPE_CHECKING:
-    from marsretrieval.encoders import LoadOptions
+    from marsretrieval.encoders import LoadOptions, ModelRecord
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -61,21 +61,27 @@ def entry_path(store: Path, shard: str) -> Path:
 class ModelRequest:
     """How a model was asked for: enough to load it again, for the queries of a search.
 
-    `stamp` changes with the files of a local checkpoint, so that equal requests mean that
-    nothing need be loaded to know that nothing changed.
+    `revision` and `stamp` pin the weights of a repository and of a local checkpoint.
     """
 
     model: str  # catalogue id, or module:Class
+    revision: str | None = None
     checkpoint: str | None = None  # absolute path
     dtype: str = "auto"
     prompts: str = "paper"
     stamp: str | None = None
 
+    @property
+    def pinned(self) -> bool:
+        """Do equal requests mean equal weights? Not for a user's class, whose code may change."""
+        return self.revision is not None or self.stamp is not None
+
     @classmethod
-    def of(cls, model: str, options: LoadOptions) -> Self:
+    def of(cls, record: ModelRecord, options: LoadOptions) -> Self:
         checkpoint = options.checkpoint
         return cls(
-            model=model,
+            model=record.id,
+            revision=record.revision,
             checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
             dtype=options.dtype,
             prompts=options.prompts,

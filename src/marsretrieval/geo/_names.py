@@ -6,7 +6,6 @@ underscores: `E_4_0_N_4_0` lies at 4.0 W, 4.0 S.
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import PurePosixPath
 
@@ -84,8 +83,8 @@ def parse_quad_name(name: str) -> tuple[int, int] | None:
 
 def quad_name(lon: float, lat: float) -> str:
     """The part `E-004_N-04` of the name of the quad that holds a point (88 S to 88 N)."""
-    west = math.floor(float(wrap_lon(lon)) / QUAD_DEG) * QUAD_DEG
-    south = math.floor(lat / QUAD_DEG) * QUAD_DEG
+    west = int(float(wrap_lon(lon)) // QUAD_DEG) * QUAD_DEG
+    south = int(lat // QUAD_DEG) * QUAD_DEG
     return f"E{_padded(west, 3)}_N{_padded(south, 2)}"
 
 

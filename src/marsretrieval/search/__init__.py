@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from marsretrieval.search.ask import QueryEncoder, make_query, read_images
 from marsretrieval.search.hits import Hits, check_hits_path, write_hits
 from marsretrieval.search.prompts import TEMPLATES, geolocalization_prompts, landform_prompts
 from marsretrieval.search.queries import hybrid_query, image_query, text_query
@@ -10,6 +11,7 @@ from marsretrieval.search.topk import Ranking, VectorBlock, VectorSource, exact_
 __all__ = [
     "TEMPLATES",
     "Hits",
+    "QueryEncoder",
     "Ranking",
     "VectorBlock",
     "VectorSource",
@@ -19,6 +21,8 @@ __all__ = [
     "hybrid_query",
     "image_query",
     "landform_prompts",
+    "make_query",
+    "read_images",
     "text_query",
     "write_hits",
 ]
