@@ -26,7 +26,8 @@ def test_an_oracle_finds_every_pair(tmp_path: Path) -> None:
     assert outcome.n == {"pairs": 20}
     for protocol in (figures.published, figures.strict):
         assert protocol["i2t_r1"] == protocol["t2i_r1"] == protocol["t2i_mrr"] == 1
-    assert all(hit for rank, hit in zip(outcome.hits.rank, outcome.hits.relevant) if rank == 1)
+    hits = zip(outcome.hits.rank, outcome.hits.relevant, strict=True)
+    assert all(hit for rank, hit in hits if rank == 1)
     assert outcome.truncated == {"captions": 20, "cut": 0}
 
 

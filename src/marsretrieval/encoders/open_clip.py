@@ -50,6 +50,7 @@ def load(record: ModelRecord, options: LoadOptions) -> OpenClipEncoder:
     dtype = choose_dtype(options.dtype, device, on_gpu=record.settings.get("gpu_dtype", "float32"))
     ensure_torchvision()
     import open_clip
+    from safetensors import SafetensorError
 
     weights = _weights(record, options)
     seed = record.settings.get("seed")
@@ -66,14 +67,10 @@ def load(record: ModelRecord, options: LoadOptions) -> OpenClipEncoder:
                 weights_only=True,
             )
         tokenizer = open_clip.get_tokenizer(_tokenizer_name(weights.name))
-    except pickle.UnpicklingError as error:
-        raise ModelLoadError(
-            f"{record.id}: {options.checkpoint or weights.name} holds pickled objects that are "
-            "not plain weights",
-            remedy="Loading them could run any code. Save its state_dict as safetensors once, "
-            "on a machine where you trust the file.",
-        ) from error
-    except (RuntimeError, OSError, ValueError, KeyError, EOFError) as error:
+    except (
+        RuntimeError, OSError, ValueError, KeyError, EOFError, TypeError, AttributeError,
+        pickle.UnpicklingError, SafetensorError,
+    ) as error:  # fmt: skip
         raise _load_error(record, options, weights, error) from error
     _check_preprocess(record, options, model)
     return OpenClipEncoder(record, options, model, tokenizer, device, dtype, weights.revision)
@@ -98,6 +95,13 @@ class OpenClipEncoder(TorchEncoder):
         self._tokenizer = tokenizer
         self._settings = dict(model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
         self._transform = image_transform_v2(PreprocessCfg(**self._settings), is_train=False)
+
+        # A checkpoint of one's own may be of another width than the catalogue says.
+        self._dimension = self.encode_images([Image.new("RGB", (32, 32))]).shape[1]
+
+    @property
+    def dimension(self) -> int:
+        return self._dimension
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
@@ -207,16 +211,23 @@ def _plain(value: Any) -> Any:
 def _load_error(
     record: ModelRecord, options: LoadOptions, weights: _Weights, error: Exception
 ) -> ModelLoadError:
+    where = options.checkpoint or weights.name
+    if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
+        return ModelLoadError(
+            f"{record.id}: {where} holds pickled objects that are not plain weights",
+            remedy="Loading them could run any code. Save its state_dict as safetensors once, "
+            "on a machine where you trust the file.",
+        )
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if any("key(s) in state_dict" in line or "size mismatch" in line for line in lines):
         told = " ".join(line if len(line) < 300 else f"{line[:300]}..." for line in lines[1:4])
         return ModelLoadError(
-            f"{record.id}: the weights of {options.checkpoint or weights.name} do not fit: {told}",
+            f"{record.id}: the weights of {where} do not fit: {told}",
             remedy=f"They must be of architecture {record.settings.get('architecture')}, whole, "
             "and in open_clip's naming.",
         )
     return ModelLoadError(
-        f"{record.id}: {options.checkpoint or weights.name} cannot be loaded "
+        f"{record.id}: {where} cannot be loaded "
         f"({lines[0] if lines else type(error).__name__})",
         remedy="Is the file whole, and a checkpoint of this architecture?",
     )

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from marsretrieval.cli._shared import say, show_progress
-from marsretrieval.training import Recipe, train
+from marsretrieval.training._recipe import Recipe
+from marsretrieval.training._train import train
 
 _SHIPPED = Path(__file__).parent.parent / "encoders" / "weights" / "mars-nano"
 

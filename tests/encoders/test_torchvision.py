@@ -1,0 +1,71 @@
+"""The guarded import: each case in a process of its own, with a torchvision made for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ENSURE = (
+    "from marsretrieval.encoders._torchvision import ensure_torchvision; ensure_torchvision()\n"
+)
+
+
+def run(code: str, site: Path | None = None) -> subprocess.CompletedProcess[str]:
+    head = f"import sys; sys.path.insert(0, {str(site)!r})\n" if site else ""
+    return subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True)
+
+
+def package(folder: Path, text: str) -> Path:
+    (folder / "torchvision").mkdir()
+    (folder / "torchvision" / "inner.py").write_text("")
+    (folder / "torchvision" / "__init__.py").write_text(text)
+    return folder
+
+
+def test_the_installed_torchvision_imports_and_transforms() -> None:
+    done = run(
+        ENSURE + "import torch, torchvision, open_clip, timm, transformers\n"
+        "from torchvision.transforms import Resize\n"
+        "print(Resize(4)(torch.zeros(3, 8, 8)).shape)"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[3, 4, 4]" in done.stdout
+
+
+def test_a_whole_torchvision_is_left_alone(tmp_path: Path) -> None:
+    site = package(tmp_path, "whole = True\n")
+    done = run(
+        ENSURE + "import torch, torchvision\n"
+        "print(torchvision.whole, hasattr(torch.ops.torchvision, 'nms'))",
+        site,
+    )
+    assert done.stdout.strip() == "True False", done.stderr
+
+
+def test_the_known_failure_is_mended(tmp_path: Path) -> None:
+    text = (
+        "import torch, torchvision.inner\n"
+        "torch.library.register_fake('torchvision::nms')(lambda *a: None)\n"
+        "torch.library.register_fake('torchvision::qnms')(lambda *a: None)\n"
+        "whole = True\n"
+    )
+    site = package(tmp_path, text)
+    assert "operator torchvision::nms does not exist" in run("import torchvision", site).stderr
+    done = run(ENSURE + "import torchvision; print(torchvision.whole)", site)
+    assert done.stdout.strip() == "True", done.stderr
+
+
+@pytest.mark.parametrize("error", ["RuntimeError('another fault')", "ValueError('v')"])
+def test_any_other_failure_is_passed_on(error: str, tmp_path: Path) -> None:
+    done = run(ENSURE, package(tmp_path, f"raise {error}\n"))
+    assert done.returncode == 1
+    assert error.split("'")[1] in done.stderr
+
+
+def test_its_absence_names_the_extra(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['torchvision'] = None\n" + ENSURE
+    done = run(code)
+    assert "marsretrieval[models]" in done.stderr
