@@ -13,7 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marsretrieval._environment import hardware, package_versions
-from marsretrieval.embeddings import BuildReport, EmbeddingStore, build_store, open_store
+from marsretrieval.embeddings import (
+    BuildReport,
+    EmbeddingStore,
+    ModelRequest,
+    build_store,
+    open_store,
+)
 from marsretrieval.encoders import Encoder, LoadOptions, ModelRecord, load
 from marsretrieval.errors import DataError, MarsRetrievalError, ModalityError
 from marsretrieval.files import atomic_path, make_folder, read_json, sha256_json
@@ -134,6 +140,7 @@ def run(
                         dtype=job.task.vector_dtype,
                         batch_size=batch_size,
                         workers=workers,
+                        request=ModelRequest.of(job.record, job.options),
                         progress=progress,
                     )
                 store = open_store(job.store)

@@ -9,10 +9,12 @@ import typer
 from typer.core import TyperGroup
 
 from marsretrieval import __version__
-from marsretrieval.cli import models, score
+from marsretrieval.cli import models, score, store
 from marsretrieval.cli.demo import demo
 from marsretrieval.cli.doctor import doctor
+from marsretrieval.cli.embed import embed
 from marsretrieval.cli.run import run, tasks
+from marsretrieval.cli.search import search
 from marsretrieval.errors import MarsRetrievalError
 
 __all__ = ["app"]
@@ -70,3 +72,6 @@ app.command()(tasks)
 app.add_typer(models.app, name="models")
 app.command()(doctor)
 app.add_typer(score.app, name="score")
+app.command()(embed)
+app.add_typer(store.app, name="store")
+app.command()(search)

@@ -1,0 +1,74 @@
+"""Options that several verbs share: which model, loaded how, and how hard it works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from marsretrieval.errors import UsageError
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders import LoadOptions, PromptPreset
+
+__all__ = [
+    "BatchSize",
+    "Checkpoint",
+    "Device",
+    "Dtype",
+    "Offline",
+    "Prompts",
+    "TrustRemoteCode",
+    "Workers",
+    "load_options",
+]
+
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(help="Local weights (file or folder) in place of the model's repository."),
+]
+Prompts = Annotated[
+    str, typer.Option(help="paper: as the published code sends; official: as the authors do.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Dtype = Annotated[
+    str, typer.Option(help="Precision of the model: auto, float32, float16 or bfloat16.")
+]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Images a batch (default: chosen for the device).")
+]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Decoding workers (default: the CPUs there are).")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never ask the network for weights.")]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run code from a model's repository (unsafe)."),
+]
+
+
+def load_options(
+    *,
+    device: str,
+    dtype: str,
+    checkpoint: Path | None,
+    prompts: str,
+    offline: bool,
+    trust_remote_code: bool,
+) -> LoadOptions:
+    """Check what can be checked before anything is loaded. Raises UsageError."""
+    from marsretrieval.encoders import LoadOptions
+
+    if prompts not in ("paper", "official"):
+        raise UsageError(f"unknown prompts '{prompts}'", remedy="Use paper or official.")
+    if checkpoint is not None and not checkpoint.exists():
+        raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
+    return LoadOptions(
+        device=device,
+        dtype=dtype,
+        checkpoint=checkpoint,
+        prompts=cast("PromptPreset", prompts),
+        offline=offline,
+        trust_remote_code=trust_remote_code,
+    )
