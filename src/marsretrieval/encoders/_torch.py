@@ -38,7 +38,8 @@ class TorchEncoder(ABC):
         self.options = options
         self.device = device
         self.dtype = dtype
-        self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        self.model = model.to(device).eval().requires_grad_(False)
+        _cast_parameters(self.model, dtype)
         self.revision = revision
         self._weights_sha256: str | None = None
 
@@ -112,6 +113,14 @@ class TorchEncoder(ABC):
         if not texts:
             return np.empty((0, self.dimension), np.float32)
         return unit_rows(self._embed_texts(texts, role), what=f"text vectors of {self.id}")
+
+
+def _cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Parameters only. Buffers keep the precision they were made in: rotary frequencies rounded
+    to bfloat16 are off by a radian a thousand positions on."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 def choose_device(name: str) -> torch.device:

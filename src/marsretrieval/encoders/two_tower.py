@@ -1,0 +1,127 @@
+"""Two towers through transformers: CLIPModel (BGE-VL) and Aimv2Model (AIMv2-lit)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from marsretrieval.encoders._protocol import Features, TextRole
+from marsretrieval.encoders._record import LoadOptions, ModelRecord
+from marsretrieval.encoders._torch import TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders._transformers import (
+    ImagePreprocess,
+    find_files,
+    import_transformers,
+    load_image_processor,
+    load_strictly,
+    loading,
+)
+from marsretrieval.errors import ModelLoadError
+
+__all__ = ["TwoTowerEncoder", "load"]
+
+_TEXTS_A_BATCH = 256
+_ARCHITECTURES = ("CLIPModel", "Aimv2Model")
+
+
+def load(record: ModelRecord, options: LoadOptions) -> TwoTowerEncoder:
+    """Load a two-tower model from the hub or from a folder.
+
+    `settings`: architecture (CLIPModel, Aimv2Model), attention (the library's implementation for
+    each tower), gpu_dtype. Raises ModelLoadError when weights are missing or unexpected.
+    """
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device, on_gpu=record.settings.get("gpu_dtype", "float32"))
+    transformers = import_transformers()
+    architecture = record.settings.get("architecture")
+    if architecture not in _ARCHITECTURES:
+        raise ModelLoadError(
+            f"{record.id}: architecture {architecture} is not one of {', '.join(_ARCHITECTURES)}"
+        )
+    files = find_files(record, options)
+    arguments = {}
+    if "attention" in record.settings:
+        # AIMv2's text tower is causal, but the library tells SDPA so only by a mask, which it
+        # leaves out when nothing is padded: a text alone would then see its own future.
+        arguments["attn_implementation"] = dict(record.settings["attention"])
+    model = load_strictly(
+        getattr(transformers, architecture), files.folder, dtype=dtype, **arguments
+    )
+    with loading(files.folder):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
+    preprocess = ImagePreprocess(load_image_processor(files.folder))
+    return TwoTowerEncoder(
+        record, options, model, tokenizer, preprocess, device, dtype, files.revision
+    )
+
+
+class TwoTowerEncoder(TorchEncoder):
+    """Projected image and text features; texts are padded on the right and cut at the context."""
+
+    def __init__(
+        self,
+        record: ModelRecord,
+        options: LoadOptions,
+        model: Any,
+        tokenizer: Any,
+        preprocess: ImagePreprocess,
+        device: torch.device,
+        dtype: torch.dtype,
+        revision: str | None,
+    ) -> None:
+        super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
+        self._features: Any = model  # the same module, for its own get_*_features
+        self._tokenizer = tokenizer
+        self._preprocess = preprocess
+        self._context = int(model.config.text_config.max_position_embeddings)
+        self._width = int(model.config.projection_dim)
+
+    @property
+    def dimension(self) -> int:
+        return self._width
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Features]:
+        return self._preprocess
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        return self._preprocess.description
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        """Both presets send the text as it is."""
+        template = "{text}"
+        return {**super().prompts, "query": template, "caption": template}
+
+    def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
+        pixels = torch.cat([each["pixel_values"] for each in features])
+        output = self._features.get_image_features(pixels.to(self.device, self.dtype))
+        vectors: torch.Tensor = output.pooler_output
+        return vectors
+
+    def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
+        parts = []
+        for start in range(0, len(texts), _TEXTS_A_BATCH):
+            batch = self._tokenizer(
+                list(texts[start : start + _TEXTS_A_BATCH]),
+                padding=True,
+                padding_side="right",
+                truncation=True,
+                max_length=self._context,
+                return_tensors="pt",
+            ).to(self.device)
+            output = self._features.get_text_features(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+            )
+            parts.append(output.pooler_output)
+        return torch.cat(parts)
+
+    def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        if not texts:
+            return 0
+        lengths = [len(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
+        return sum(length > self._context for length in lengths)

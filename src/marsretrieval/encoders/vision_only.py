@@ -1,0 +1,97 @@
+"""Image encoders without a text side, through transformers: DINOv3 and AIMv2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from marsretrieval.encoders._protocol import Features, Modality
+from marsretrieval.encoders._record import LoadOptions, ModelRecord
+from marsretrieval.encoders._torch import TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders._transformers import (
+    ImagePreprocess,
+    find_files,
+    import_transformers,
+    load_image_processor,
+    load_strictly,
+)
+from marsretrieval.errors import ModelLoadError
+
+__all__ = ["VisionOnlyEncoder", "load"]
+
+_ARCHITECTURES = ("DINOv3ViTModel", "Aimv2VisionModel")
+_POOLINGS = ("cls", "mean")
+
+
+def load(record: ModelRecord, options: LoadOptions) -> VisionOnlyEncoder:
+    """Load a vision tower from the hub or from a folder.
+
+    `settings`: architecture, pooling (cls, or mean over the patch tokens), resize (pil, or
+    torchvision where the library has nothing else), gpu_dtype. Raises ModelLoadError.
+    """
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device, on_gpu=record.settings.get("gpu_dtype", "float32"))
+    transformers = import_transformers()
+    architecture = record.settings.get("architecture")
+    if architecture not in _ARCHITECTURES:
+        raise ModelLoadError(
+            f"{record.id}: architecture {architecture} is not one of {', '.join(_ARCHITECTURES)}"
+        )
+    files = find_files(record, options)
+    model = load_strictly(getattr(transformers, architecture), files.folder, dtype=dtype)
+    preprocess = ImagePreprocess(
+        load_image_processor(files.folder, backend=record.settings.get("resize", "pil"))
+    )
+    return VisionOnlyEncoder(record, options, model, preprocess, device, dtype, files.revision)
+
+
+class VisionOnlyEncoder(TorchEncoder):
+    """The class token, or the mean of the patch tokens, after the last norm."""
+
+    def __init__(
+        self,
+        record: ModelRecord,
+        options: LoadOptions,
+        model: Any,
+        preprocess: ImagePreprocess,
+        device: torch.device,
+        dtype: torch.dtype,
+        revision: str | None,
+    ) -> None:
+        super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
+        self._preprocess = preprocess
+        self._width = int(model.config.hidden_size)
+        # Before the patches DINOv3 has a class token and registers; AIMv2 has neither.
+        registers = getattr(model.config, "num_register_tokens", None)
+        self._prefix = 0 if registers is None else 1 + int(registers)
+        self._pooling = record.settings.get("pooling")
+        if self._pooling not in _POOLINGS or (self._pooling == "cls" and self._prefix == 0):
+            raise ModelLoadError(
+                f"{record.id}: pooling {self._pooling} does not go with {type(model).__name__}"
+            )
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        return frozenset({"image"})
+
+    @property
+    def dimension(self) -> int:
+        return self._width
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Features]:
+        return self._preprocess
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        return {**self._preprocess.description, "pooling": self._pooling}
+
+    def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
+        pixels = torch.cat([each["pixel_values"] for each in features])
+        tokens: torch.Tensor = self.model(pixels.to(self.device, self.dtype)).last_hidden_state
+        if self._pooling == "cls":
+            return tokens[:, 0]
+        return tokens[:, self._prefix :].float().mean(1)
