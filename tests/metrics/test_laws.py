@@ -1,0 +1,347 @@
+"""What must hold whatever the numbers are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import pytrec_eval
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marsretrieval.errors import DataError
+from marsretrieval.metrics import geolocalization, landform, paired, ranking
+from marsretrieval.results import Evaluation
+from tests.metrics.inputs import flat, geo_input, landform_input, paired_input, unit
+
+seeds = st.integers(0, 10_000)
+few = settings(max_examples=25, deadline=None)
+
+
+def strict_geo(scores: Any, centres: Any, truth: Any, **more: Any) -> Evaluation:
+    ids = more.pop("ids", [f"{row:06d}" for row in range(len(centres))])
+    arguments = {"published_lonlat": centres, "resamples": 0, **more}
+    return geolocalization.evaluate(
+        scores, ids=ids, centre_lonlat=centres, truth_lonlat=truth, **arguments
+    )
+
+
+def figures(evaluation: Evaluation, protocol: str = "strict") -> dict[str, float]:
+    return dict(flat(getattr(evaluation, protocol)))
+
+
+# Oracles
+
+
+@few
+@given(st.lists(st.booleans(), min_size=1, max_size=60))
+def test_ranking_figures_are_those_of_trec_eval(relevant: list[bool]) -> None:
+    if not any(relevant):
+        return
+    names = [f"{row:03d}" for row in range(len(relevant))]
+    truth = {"q": {name: int(hit) for name, hit in zip(names, relevant, strict=True)}}
+    run = {"q": {name: float(-row) for row, name in enumerate(names)}}
+    measures = {"map", "Rprec", "ndcg_cut_10", "success_10"}
+    oracle = pytrec_eval.RelevanceEvaluator(truth, measures).evaluate(run)["q"]
+    hits = np.array(relevant)
+    assert ranking.average_precision(hits) == pytest.approx(oracle["map"], abs=1e-4)
+    assert ranking.r_precision(hits) == pytest.approx(oracle["Rprec"], abs=1e-4)
+    assert ranking.ndcg_at(hits, 10) == pytest.approx(oracle["ndcg_cut_10"], abs=1e-4)
+    assert ranking.hit_at(hits, 10) == oracle["success_10"]
+
+
+@few
+@given(seeds)
+def test_reciprocal_ranks_are_those_of_trec_eval(seed: int) -> None:
+    made = paired_input(seed, pairs=30)
+    scores = made["images"] @ made["texts"].T
+    names = [f"{row:03d}" for row in range(30)]
+    truth = {name: {name: 1} for name in names}
+    run = {
+        name: dict(zip(names, map(float, row), strict=True))
+        for name, row in zip(names, scores, strict=True)
+    }
+    oracle = pytrec_eval.RelevanceEvaluator(truth, {"recip_rank"}).evaluate(run)
+    mean = np.mean([each["recip_rank"] for each in oracle.values()])
+    found = paired.evaluate(**made, ids=names, resamples=0)
+    assert found.strict["i2t_mrr"] == pytest.approx(mean, abs=1e-4)
+
+
+@few
+@given(seeds)
+def test_counting_gives_the_ranks_of_sorting(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Few distinct directions: many exact ties.
+    vectors = unit(rng.integers(-1, 2, (25, 3)) + np.array([4, 0, 0]))
+    places = rng.permutation(25)
+    corpus = vectors[rng.permutation(25)]
+    found = ranking.own_ranks(vectors, corpus, places)
+    scores = vectors @ corpus.T
+    for row in range(25):
+        order = list(ranking.ranked(scores[row], places))
+        assert found.stated[row] == order.index(row) + 1
+        assert found.best[row] <= found.stated[row] <= found.worst[row]
+
+
+# Pairs
+
+
+@few
+@given(seeds)
+def test_the_order_of_pairs_changes_nothing(seed: int) -> None:
+    made = paired_input(seed, pairs=40)
+    ids = [f"{row:03d}" for row in range(40)]
+    order = np.random.default_rng(seed).permutation(40)
+    first = paired.evaluate(**made, ids=ids, resamples=0)
+    second = paired.evaluate(
+        made["images"][order], made["texts"][order], ids=[ids[row] for row in order], resamples=0
+    )
+    assert figures(first) == pytest.approx(figures(second))
+
+
+def test_perfect_pairs_score_one() -> None:
+    made = paired_input(noise=0.0)
+    for protocol in ("published", "strict"):
+        found = figures(paired.evaluate(**made, resamples=0), protocol)
+        assert set(found.values()) == {1.0}
+
+
+def test_a_constant_scorer_of_pairs_is_at_chance_and_says_so() -> None:
+    same = unit(np.ones((200, 4)))
+    found = paired.evaluate(same, same, resamples=0)
+    harmonic = np.mean(1 / np.arange(1, 201))
+    for protocol in (found.published, found.strict):
+        assert protocol["i2t_r1"] == pytest.approx(1 / 200)
+        assert protocol["i2t_mrr"] == pytest.approx(harmonic)
+        assert protocol["i2t_medr"] == pytest.approx(100.5)
+    assert found.ties["i2t_mrr"] == (pytest.approx(1 / 200), 1.0)
+
+
+# Landforms
+
+
+@few
+@given(seeds)
+def test_the_order_of_images_and_classes_changes_nothing(seed: int) -> None:
+    made = landform_input(seed, images=90)
+    rng = np.random.default_rng(seed)
+    images, classes = rng.permutation(90), rng.permutation(9)
+    moved = {
+        "images": made["images"][images],
+        "queries": made["queries"][classes],
+        "labels": [made["labels"][row] for row in images],
+        "image_ids": [made["image_ids"][row] for row in images],
+        "query_names": [made["query_names"][row] for row in classes],
+    }
+    first = landform.evaluate(**made, resamples=0)
+    second = landform.evaluate(**moved, resamples=0)
+    assert figures(first) == pytest.approx(figures(second))
+
+
+def test_perfect_landforms_score_one() -> None:
+    labels = [f"class {row % 4}" for row in range(60)]
+    images = np.eye(4, dtype=np.float32)[np.arange(60) % 4]
+    found = landform.evaluate(
+        images, np.eye(4), labels=labels, image_ids=[str(row) for row in range(60)],
+        query_names=[f"class {row}" for row in range(4)], resamples=0,
+    )  # fmt: skip
+    for protocol in ("published", "strict"):
+        assert set(figures(found, protocol).values()) == {1.0}
+
+
+def test_a_constant_scorer_of_landforms_is_at_chance() -> None:
+    rng = np.random.default_rng(0)
+    labels = [f"class {row % 5}" for row in range(1000)]
+    same = unit(np.ones((1000, 4)))
+    found = landform.evaluate(
+        same, same[:5], labels=labels, image_ids=[f"{row:04d}" for row in rng.permutation(1000)],
+        query_names=[f"class {row}" for row in range(5)], resamples=0,
+    )  # fmt: skip
+    assert found.strict["mAP"] == pytest.approx(0.2, abs=0.04)
+    assert found.strict["r_precision"] == pytest.approx(0.2, abs=0.04)
+    worst, best = found.ties["mAP"]
+    assert worst < found.strict["mAP"] < best == 1.0
+
+
+def test_a_class_without_images_has_no_figure() -> None:
+    made = landform_input()
+    more = {**made, "queries": np.concatenate([made["queries"], made["queries"][:1]]),
+            "query_names": [*made["query_names"], "nowhere"]}  # fmt: skip
+    assert figures(landform.evaluate(**more)) == figures(landform.evaluate(**made))
+    with pytest.raises(DataError, match="no query names a class"):
+        landform.evaluate(**{**made, "query_names": [f"x{name}" for name in made["query_names"]]})
+
+
+# Points
+
+
+@few
+@given(seeds)
+def test_the_order_of_tiles_and_points_changes_nothing(seed: int) -> None:
+    made = geo_input(seed, tiles=300, points=30)
+    rng = np.random.default_rng(seed)
+    tiles, points = rng.permutation(len(made["scores"])), rng.permutation(30)
+    ids = [f"{row:06d}" for row in range(len(tiles))]
+    first = strict_geo(made["scores"], made["corners"], made["truth"], ids=ids)
+    second = strict_geo(
+        made["scores"][tiles], made["corners"][tiles], made["truth"][points],
+        ids=[ids[row] for row in tiles],
+    )  # fmt: skip
+    assert figures(first) == pytest.approx(figures(second))
+
+
+@few
+@given(seeds, st.floats(-360, 360))
+def test_moving_everything_around_the_planet_changes_nothing(seed: int, shift: float) -> None:
+    made = geo_input(seed, tiles=300, points=30)
+
+    def moved(positions: np.ndarray) -> np.ndarray:
+        lon = (positions[:, 0] + shift + 180) % 360 - 180
+        return np.column_stack([lon, positions[:, 1]])
+
+    first = figures(strict_geo(made["scores"], made["corners"], made["truth"]))
+    second = figures(strict_geo(made["scores"], moved(made["corners"]), moved(made["truth"])))
+    assert first == pytest.approx(second)
+
+
+@few
+@given(seeds)
+def test_only_the_order_of_scores_matters(seed: int) -> None:
+    made = geo_input(seed, tiles=300, points=30)
+    first = strict_geo(made["scores"], made["corners"], made["truth"])
+    second = strict_geo(np.tanh(made["scores"] / 3) * 5 - 2, made["corners"], made["truth"])
+    assert figures(first) == figures(second)
+
+
+def test_a_perfect_ranking_reaches_the_ceiling() -> None:
+    made = geo_input(2, tiles=900)
+    near = np.hypot(*(made["corners"][:, None] - made["truth"][None]).transpose(2, 0, 1)).min(1)
+    ordinary = strict_geo(made["scores"], made["corners"], made["truth"])
+    ceiling = ordinary.strict["ceiling"]
+    found = strict_geo(-near, made["corners"], made["truth"])
+    assert ordinary.strict["average_precision"] < ceiling["average_precision"] <= 1
+    assert found.strict["average_precision"] == pytest.approx(
+        ceiling["average_precision"], rel=0.05
+    )
+
+
+def test_tiles_at_the_points_score_one() -> None:
+    truth = np.column_stack([np.arange(-150, 150, 10.0), np.linspace(-70, 70, 30)])
+    far = np.column_stack([np.arange(-145, 155, 10.0), np.linspace(70, -70, 30)])
+    scores = np.concatenate([np.linspace(1, 0.6, 30), np.linspace(0.4, 0, 30)])
+    found = strict_geo(scores, np.concatenate([truth, far]), truth)
+    assert found.strict["average_precision"] == pytest.approx(1)
+    assert found.strict["best"] == {"k": 30, "f1": 1.0, "precision": 1.0, "recall": 1.0}
+    assert found.strict["ceiling"] == {"average_precision": 1.0, "f1": 1.0}
+    assert found.strict["chance_precision"] == pytest.approx(0.5)
+
+
+@few
+@given(seeds, st.floats(-3, 3))
+def test_a_far_false_tile_never_raises_a_figure(seed: int, score: float) -> None:
+    made = geo_input(seed, tiles=300, points=30)
+    before = strict_geo(made["scores"], made["corners"], made["truth"]).strict
+    after = strict_geo(
+        np.append(made["scores"], score),
+        np.concatenate([made["corners"], [[0.0, -89.0]]]),
+        made["truth"],
+    ).strict
+    assert after["average_precision"] <= before["average_precision"] + 1e-12
+    assert after["best"]["f1"] <= before["best"]["f1"] + 1e-12
+
+
+def test_a_constant_scorer_of_tiles_is_at_chance() -> None:
+    rng = np.random.default_rng(1)
+    tiles = np.column_stack([rng.uniform(-180, 180, 20_000), rng.uniform(-60, 60, 20_000)])
+    truth = np.column_stack([rng.uniform(-180, 180, 300), rng.uniform(-60, 60, 300)])
+    ids = [f"{row:06d}" for row in rng.permutation(20_000)]
+    found = strict_geo(np.ones(20_000), tiles, truth, ids=ids)
+    # Precision is the same at every depth, and recall ends at the ceiling.
+    coverable = found.strict["ceiling"]["average_precision"]
+    chance = found.strict["chance_precision"] * coverable
+    assert found.strict["average_precision"] == pytest.approx(chance, rel=0.25)
+    worst, best = found.ties["average_precision"]
+    assert worst < found.strict["average_precision"] < best
+    assert best == pytest.approx(coverable)
+
+
+def test_distance_is_the_arc_on_the_sphere() -> None:
+    # Half a degree of longitude at 60 degrees latitude is a quarter of a degree of arc.
+    truth = np.array([[10.0, 60.0]])
+    for lon, near in ((10.9, True), (11.1, False)):
+        found = strict_geo([1.0], np.array([[lon, 60.0]]), truth)
+        assert found.strict["average_precision"] == float(near)
+    across = strict_geo([1.0], np.array([[-179.9, 0.0]]), np.array([[179.9, 0.0]]))
+    assert across.strict["average_precision"] == 1
+    assert across.published["auprc"] == 0 and across.published["best"]["f1"] == 0
+
+
+def test_the_ceiling_is_that_of_all_tiles() -> None:
+    made = geo_input(3, tiles=900)
+    order = np.argsort(-made["scores"])[:100]
+    ids = [f"{row:06d}" for row in order]
+    found = geolocalization.evaluate(
+        made["scores"][order], ids=ids, published_lonlat=made["corners"][order],
+        centre_lonlat=made["corners"][order], truth_lonlat=made["truth"],
+        all_centre_lonlat=made["corners"], resamples=0,
+    )  # fmt: skip
+    whole = strict_geo(made["scores"], made["corners"], made["truth"])
+    assert found.strict["ceiling"] == whole.strict["ceiling"]
+    assert found.n["tiles"] == len(made["corners"])
+
+
+# Intervals
+
+
+@pytest.mark.parametrize("protocol", ["published", "strict"])
+def test_intervals_hold_the_figure_and_follow_the_seed(protocol: str) -> None:
+    made = geo_input(5, tiles=900)
+    runs = [
+        strict_geo(made["scores"], made["corners"], made["truth"], resamples=300, seed=seed)
+        for seed in (1, 1, 2)
+    ]
+    assert runs[0].intervals == runs[1].intervals != runs[2].intervals
+    area = {"published": "auprc", "strict": "average_precision"}[protocol]
+    low, high = runs[0].intervals[protocol][area]
+    assert low < getattr(runs[0], protocol)[area] < high
+    for evaluation in (paired.evaluate(**paired_input()), landform.evaluate(**landform_input())):
+        for name, (low, high) in evaluation.intervals[protocol].items():
+            assert low <= getattr(evaluation, protocol)[name] <= high
+
+
+def test_the_interval_of_a_mean_is_the_known_one() -> None:
+    made = paired_input(pairs=2000, noise=2.5)
+    found = paired.evaluate(**made, resamples=2000)
+    rate = found.strict["i2t_r10"]
+    width = 2 * 1.96 * np.sqrt(rate * (1 - rate) / 2000)
+    low, high = found.intervals["strict"]["i2t_r10"]
+    assert high - low == pytest.approx(width, rel=0.1)
+    assert paired.evaluate(**made, resamples=0).intervals["strict"] == {}
+
+
+# Wrong input
+
+
+def test_wrong_input_is_named() -> None:
+    good = paired_input(pairs=20)
+    bad = {name: array.copy() for name, array in good.items()}
+    bad["images"][3, 2] = np.nan
+    cases = [
+        ({**good, "images": bad["images"]}, "images: 1 rows hold NaN"),
+        ({**good, "texts": good["texts"][:-1]}, "counts do not match: 20 images, 19 texts"),
+        ({**good, "texts": 2 * good["texts"]}, "not of unit length"),
+        ({**good, "images": good["images"][:, :5]}, "unit length|dimensions"),
+        ({**good, "images": good["images"].ravel()}, "shape"),
+        ({**good, "images": np.zeros((0, 16))}, "shape"),
+    ]
+    for arguments, words in cases:
+        with pytest.raises(DataError, match=words):
+            paired.evaluate(**arguments)
+    made = geo_input(0, tiles=60, points=5)
+    with pytest.raises(DataError, match="latitude 95"):
+        strict_geo(made["scores"], made["corners"], [[10.0, 95.0]])
+    with pytest.raises(DataError, match="scores: 1 are NaN"):
+        strict_geo([np.nan], [[1.0, 1.0]], [[1.0, 1.0]])
+    with pytest.raises(DataError, match="greater than 0"):
+        strict_geo(made["scores"], made["corners"], made["truth"], radius_deg=0)

@@ -1,0 +1,116 @@
+"""The published protocol is frozen: by the paper's own figures, and by ours, committed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from marsretrieval.metrics import geolocalization, landform, paired
+from tests.metrics import published_reference as reference
+from tests.metrics.inputs import flat, geo_input, landform_input, paired_input
+from tests.shared import shared_file
+
+OURS = Path(__file__).parent / "golden" / "published.json"
+
+
+def geo(scores: Any, lonlat: Any, truth: Any, **more: Any) -> dict[str, Any]:
+    ids = [f"{row:06d}" for row in range(len(lonlat))]
+    evaluation = geolocalization.evaluate(
+        scores, ids=ids, published_lonlat=lonlat, centre_lonlat=lonlat, truth_lonlat=truth,
+        resamples=0, **more,
+    )  # fmt: skip
+    return dict(evaluation.published)
+
+
+def assert_same(found: Any, wanted: Any, tolerance: float = 1e-9) -> None:
+    found, wanted = dict(flat(found)), dict(flat(wanted))
+    assert found.keys() == wanted.keys()
+    worst = max(abs(found[key] - wanted[key]) for key in wanted)
+    assert worst <= tolerance, worst
+
+
+def own_cases() -> dict[str, Any]:
+    cases: dict[str, Any] = {}
+    for seed in (0, 1):
+        cases[f"paired {seed}"] = paired.evaluate(**paired_input(seed), resamples=0).published
+        cases[f"landform {seed}"] = landform.evaluate(**landform_input(seed), resamples=0).published
+        made = geo_input(seed)
+        cases[f"geolocalization {seed}"] = geo(
+            made["scores"], made["corners"], made["truth"], max_k=1700
+        )
+    return cases
+
+
+def test_figures_are_those_committed() -> None:
+    assert_same(own_cases(), json.loads(OURS.read_text()), 1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_figures_are_those_of_the_slow_reference(seed: int) -> None:
+    pairs = paired_input(seed, pairs=80)
+    assert_same(paired.evaluate(**pairs, resamples=0).published, reference.paired(**pairs))
+    classes = landform_input(seed)
+    assert_same(landform.evaluate(**classes, resamples=0).published, reference.landform(**classes))
+    made = geo_input(seed, tiles=900)
+    order = np.argsort(-made["scores"], kind="stable")
+    for max_k in (30, 500, 20_000):
+        wanted = reference.geolocalization(made["corners"][order], made["truth"], 0.5, max_k)
+        assert_same(geo(made["scores"], made["corners"], made["truth"], max_k=max_k), wanted)
+
+
+def _golden(task: str) -> list[dict[str, Any]]:
+    cases = json.loads(shared_file("golden/golden.json").read_text())
+    return [case for case in cases if case["task"] == task]
+
+
+def test_the_papers_own_figures_of_pairs() -> None:
+    for case in _golden("paired"):
+        arrays = np.load(shared_file(f"golden/{case['file']}"))
+        images, texts = arrays["image_features"], arrays["text_features"]
+        assert_same(paired.evaluate(images, texts).published, case["metrics"], 1e-6)
+        assert_same(reference.paired(images, texts), case["metrics"], 1e-6)
+
+
+def test_the_papers_own_figures_of_landforms() -> None:
+    for case in _golden("landform"):
+        arrays = np.load(shared_file(f"golden/{case['file']}"))
+        told = json.loads(shared_file(f"golden/{case['labels']}").read_text())
+        arguments = (arrays["image_features"], arrays["query_features"])
+        assert_same(landform.evaluate(*arguments, **told).published, case["metrics"], 1e-6)
+        assert_same(reference.landform(*arguments, **told), case["metrics"], 1e-6)
+
+
+def test_the_papers_own_figures_of_points() -> None:
+    for case in _golden("geolocalization"):
+        with shared_file(f"golden/{case['predictions']}").open() as file:
+            rows = list(csv.DictReader(file))
+        lonlat = np.array([[float(row["lon"]), float(row["lat"])] for row in rows])
+        truth = np.loadtxt(shared_file(f"golden/{case['ground_truth']}"), delimiter=",", skiprows=1)
+        radius, max_k = case["radius_deg"], case["max_k"]
+        scores = [float(row["similarity"]) for row in rows]
+        found = geo(scores, lonlat, truth, radius_deg=radius, max_k=max_k)
+        assert_same(found, case["metrics"], 1e-6)
+        assert_same(reference.geolocalization(lonlat, truth, radius, max_k), case["metrics"], 1e-6)
+
+
+def test_tiles_whose_name_the_published_code_cannot_read_are_left_out() -> None:
+    made = geo_input(4, tiles=400)
+    unread = made["corners"].copy()
+    unread[::3] = np.nan
+    kept = np.isfinite(unread[:, 0])
+    ids = [f"{row:06d}" for row in range(len(unread))]
+    found = geolocalization.evaluate(
+        made["scores"], ids=ids, published_lonlat=unread, centre_lonlat=made["corners"],
+        truth_lonlat=made["truth"], resamples=0,
+    )  # fmt: skip
+    wanted = geo(made["scores"][kept], made["corners"][kept], made["truth"])
+    assert_same(found.published, wanted)
+
+
+if __name__ == "__main__":
+    OURS.write_text(json.dumps(own_cases(), indent=1) + "\n")
