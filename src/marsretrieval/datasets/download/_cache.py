@@ -1,0 +1,59 @@
+"""What was fetched, kept byte for byte beside where it came from; a rerun starts from here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from marsretrieval.files import atomic_path, write_json
+
+__all__ = ["Fetched", "LinkCache"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An image that was fetched. `method`: direct, https, wayback or wikimedia."""
+
+    url: str
+    resolved_url: str
+    method: str
+    sha256: str
+    size: int
+    format: str
+    extension: str
+    width: int
+    height: int
+
+
+class LinkCache:
+    """A folder of `<hash of the address>.json` and `.image`. The .json is written last: it says
+    that the image is whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, url: str) -> Fetched | None:
+        """None where it was never fetched, or where its bytes are no longer those fetched."""
+        facts = self._path(url, "json")
+        try:
+            found = Fetched(**json.loads(facts.read_text(encoding="utf-8")))
+            data = self._path(url, "image").read_bytes()
+        except (OSError, ValueError, TypeError):
+            return None  # absent or damaged: fetched anew
+        whole = hashlib.sha256(data).hexdigest() == found.sha256
+        return found if whole and found.url == url else None
+
+    def put(self, fetched: Fetched, data: bytes) -> None:
+        """Raises OutputError when it cannot be written."""
+        with atomic_path(self._path(fetched.url, "image")) as temporary:
+            temporary.write_bytes(data)
+        write_json(self._path(fetched.url, "json"), asdict(fetched))
+
+    def read(self, fetched: Fetched) -> bytes:
+        return self._path(fetched.url, "image").read_bytes()
+
+    def _path(self, url: str, kind: str) -> Path:
+        name = hashlib.sha256(url.encode()).hexdigest()[:32]
+        return self._folder / name[:2] / f"{name}.{kind}"

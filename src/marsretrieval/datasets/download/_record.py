@@ -1,0 +1,80 @@
+"""``download.json``: what a folder holds, where it came from, and whether it is all there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from marsretrieval import __version__
+from marsretrieval.datasets.download._sources import Source
+from marsretrieval.errors import DataError, UsageError
+from marsretrieval.files import make_folder, read_json, write_json
+
+__all__ = ["BEGUN", "CACHE", "RECORD", "begin_record", "check_folder", "end_record", "read_record"]
+
+RECORD = "download.json"
+BEGUN = "begun"  # files of downloads that did not come to their end
+CACHE = ".cache"  # hidden, so that no reader takes it for data
+_SCHEMA = 1
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """What an earlier download wrote there, or None. Raises DataError when it is damaged."""
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("schema_version") != _SCHEMA:
+        raise DataError(
+            f"{path}: not a record of this version",
+            remedy="Download into another folder, or delete this one.",
+        )
+    return value
+
+
+def check_folder(folder: Path, source: Source) -> dict[str, Any] | None:
+    """The earlier record where `folder` holds the same dataset and variant.
+
+    Raises UsageError where it holds anything else: two sets must not mix.
+    """
+    record = read_record(folder)
+    remedy = "Choose another folder with --out, or delete this one."
+    if record is None:
+        if folder.is_dir() and any(path.name != CACHE for path in folder.iterdir()):
+            raise UsageError(f"{folder}: holds files of another origin", remedy=remedy)
+        return None
+    for key in ("repository", "variant"):
+        if record.get(key) != getattr(source, key):
+            raise UsageError(
+                f"{folder}: holds {key} {record.get(key)}, not {getattr(source, key)}",
+                remedy=remedy,
+            )
+    return record
+
+
+def begin_record(folder: Path, source: Source, revision: str, files: list[str]) -> None:
+    """Say, before the first file, what is being fetched: `complete` is false until the end."""
+    make_folder(folder)
+    earlier = read_record(folder) or {}
+    begun = sorted({*earlier.get(BEGUN, ()), *files})
+    told = {**earlier, **_head(source, revision), "complete": False, BEGUN: begun}
+    write_json(folder / RECORD, told)
+
+
+def end_record(folder: Path, source: Source, revision: str, body: dict[str, Any]) -> None:
+    """Write the whole record; `body` holds files, counts, missing and the like."""
+    write_json(folder / RECORD, _head(source, revision) | body)
+
+
+def _head(source: Source, revision: str) -> dict[str, Any]:
+    told = asdict(source)
+    return {
+        "schema_version": _SCHEMA,
+        **{key: told[key] for key in ("dataset", "repository")},
+        "revision": revision,
+        **{key: told[key] for key in ("variant", "licence")},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "marsretrieval": __version__,
+    }

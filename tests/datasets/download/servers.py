@@ -1,0 +1,196 @@
+"""Servers on 127.0.0.1 that stand for the web, the Wayback Machine and the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+from PIL import Image
+
+__all__ = ["Handler", "Hub", "Web", "picture", "serve"]
+
+
+def picture(
+    seed: int = 0, size: tuple[int, int] = (40, 30), format: str = "JPEG", mode: str = "RGB"
+) -> bytes:
+    """A small picture, another for each seed, without repeated parts."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
+    buffer = io.BytesIO()
+    coarse.resize(size, Image.Resampling.BICUBIC).convert(mode).save(buffer, format)
+    return buffer.getvalue()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    answer: Callable[[Handler], None]
+
+    def do_GET(self) -> None:
+        self.answer(self)
+
+    do_HEAD = do_GET
+
+    def send(
+        self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def serve(answer: Callable[[Handler], None]) -> Iterator[str]:
+    """Run a server for the block; yields its address."""
+    handler = type("Answering", (Handler,), {"answer": staticmethod(answer)})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Web:
+    """Routes by path. `asked` counts the requests of each path; `captures` is the archive:
+    address to (time stamp, body)."""
+
+    def __init__(self) -> None:
+        self.routes: dict[str, Callable[[Handler], None]] = {}
+        self.captures: dict[str, tuple[str, bytes]] = {}
+        self.asked: Counter[str] = Counter()
+
+    def file(self, path: str, body: bytes, **headers: str) -> None:
+        self.routes[path] = lambda handler: handler.send(200, body, headers)
+
+    def status(self, path: str, status: int, **headers: str) -> None:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.routes[path] = lambda handler: handler.send(status, b"", named)
+
+    def __call__(self, handler: Handler) -> None:
+        parts = urlsplit(handler.path)
+        self.asked[parts.path] += 1
+        if parts.path == "/wayback/available":
+            self._available(handler, parse_qs(parts.query)["url"][0])
+        elif parts.path.startswith("/web/"):
+            self._capture(handler)
+        elif parts.path in self.routes:
+            self.routes[parts.path](handler)
+        else:
+            handler.send(404)
+
+    def _available(self, handler: Handler, url: str) -> None:
+        found: dict[str, Any] = {}
+        if url in self.captures:
+            stamp = self.captures[url][0]
+            found = {"closest": {"available": True, "status": "200", "timestamp": stamp}}
+        handler.send(200, json.dumps({"url": url, "archived_snapshots": found}).encode())
+
+    def _capture(self, handler: Handler) -> None:
+        stamp, _, url = handler.path.removeprefix("/web/").partition("id_/")
+        if url in self.captures and self.captures[url][0] == stamp:
+            handler.send(200, self.captures[url][1])
+        else:
+            handler.send(404)
+
+
+class Hub:
+    """As much of the hub as is asked for: listings, and files with their hashes and ranges."""
+
+    def __init__(self, repository: str, revision: str, files: Mapping[str, bytes]) -> None:
+        self.repository = repository
+        self.revision = revision
+        self.files = dict(files)
+        self.asked: Counter[str] = Counter()
+        self.tokens: set[str | None] = set()
+        self.cut_after: int | None = None  # bytes of the next large file: there it breaks off
+        self.ranges: list[str | None] = []  # of the large files that were sent
+        self.served: dict[str, bytes] = {}  # what is sent in place of a file: damage
+
+    def __call__(self, handler: Handler) -> None:
+        path = unquote(urlsplit(handler.path).path)
+        self.asked[f"{handler.command} {path}"] += 1
+        self.tokens.add(handler.headers.get("Authorization"))
+        api = f"/api/datasets/{self.repository}"
+        resolve = f"/datasets/{self.repository}/resolve/{self.revision}/"
+        if path in (api, f"{api}/revision/main", f"{api}/revision/{self.revision}"):
+            siblings = [self._sibling(name) for name in self.files]
+            told = {"id": self.repository, "sha": self.revision, "siblings": siblings}
+            self._json(handler, told)
+        elif path == f"{api}/tree/{self.revision}":
+            self._json(handler, [self._entry(name) for name in self.files])
+        elif path.startswith(resolve) and path.removeprefix(resolve) in self.files:
+            self._file(handler, path.removeprefix(resolve))
+        elif path.startswith(f"{api}/revision/"):
+            handler.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        else:
+            handler.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+
+    def _json(self, handler: Handler, value: Any) -> None:
+        handler.send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _large(self, name: str) -> dict[str, Any] | None:
+        if not name.endswith((".parquet", ".png", ".jpg")):
+            return None
+        body = self.files[name]
+        return {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 130}
+
+    def _blob(self, name: str) -> str:
+        return hashlib.sha1(b"blob " + self.files[name], usedforsecurity=False).hexdigest()
+
+    def _sibling(self, name: str) -> dict[str, Any]:
+        told: dict[str, Any] = {"rfilename": name, "size": len(self.files[name]),
+                                "blobId": self._blob(name)}  # fmt: skip
+        large = self._large(name)
+        return told | ({"lfs": large} if large else {})
+
+    def _entry(self, name: str) -> dict[str, Any]:
+        told: dict[str, Any] = {"type": "file", "path": name, "size": len(self.files[name]),
+                                "oid": self._blob(name)}  # fmt: skip
+        large = self._large(name)
+        if large:
+            told["lfs"] = {"oid": large["sha256"], "size": large["size"], "pointerSize": 130}
+        return told
+
+    def _file(self, handler: Handler, name: str) -> None:
+        body = self.served.get(name, self.files[name])
+        large = self._large(name)
+        headers = {
+            "ETag": f'"{large["sha256"] if large else self._blob(name)}"',
+            "X-Repo-Commit": self.revision,
+            "Accept-Ranges": "bytes",
+        }
+        status, first = 200, 0
+        wanted = handler.headers.get("Range")
+        if wanted:
+            first = int(wanted.removeprefix("bytes=").split("-")[0])
+            status = 206
+            headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
+        part = body[first:]
+        if self.cut_after is not None and handler.command == "GET" and large:
+            headers["Content-Length"] = str(len(part))
+            handler.send(status, part[: self.cut_after], headers)
+            handler.close_connection = True
+            self.cut_after = None
+        else:
+            handler.send(status, part, headers)
+        if handler.command == "GET" and large:
+            self.ranges.append(wanted)

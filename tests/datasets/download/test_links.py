@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import hashlib
+import struct
+import threading
+import time
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from marsretrieval.datasets.download import FetchSettings
+from marsretrieval.datasets.download._cache import Fetched, LinkCache
+from marsretrieval.datasets.download._candidates import candidates, wikimedia_original
+from marsretrieval.datasets.download._fetch import Fetcher
+from marsretrieval.datasets.download._links import Failure, cached_links, fetch_links
+from marsretrieval.errors import DataError, OutputError
+from tests.datasets.download.servers import Handler, Web, picture, serve
+
+
+def fetch(url: str, settings: FetchSettings, folder: Path) -> Fetched | Failure:
+    return fetch_links([url], LinkCache(folder), settings)[url]
+
+
+def failure(url: str, settings: FetchSettings, folder: Path) -> str:
+    found = fetch(url, settings, folder)
+    assert isinstance(found, Failure)
+    assert not list(folder.rglob("*.image"))
+    return found.reason
+
+
+def test_a_good_image_is_kept_byte_for_byte(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    body = picture(1, (64, 48), "PNG")
+    web.file("/a.png", body)
+    found = fetch(f"{base}/a.png", settings, tmp_path)
+    assert isinstance(found, Fetched)
+    assert (found.method, found.format, found.extension) == ("direct", "PNG", "png")
+    assert (found.width, found.height, found.size) == (64, 48, len(body))
+    assert found.sha256 == hashlib.sha256(body).hexdigest()
+    assert LinkCache(tmp_path).read(found) == body
+    assert web.asked == {"/a.png": 1}
+
+
+def test_a_dead_link_is_taken_from_the_archive(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    url = f"{base}/gone.jpg?size=large&x=1"
+    web.captures[url] = ("20190304050607", picture(2))
+    found = fetch(url, settings, tmp_path)
+    assert isinstance(found, Fetched)
+    assert found.method == "wayback"
+    assert found.resolved_url == f"{base}/web/20190304050607id_/{url}"
+    assert web.asked["/gone.jpg"] == 1, "a 404 is final"
+
+
+def test_a_dead_link_that_nobody_archived_says_what_was_tried(
+    base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    reason = failure(f"{base}/gone.jpg", settings, tmp_path)
+    assert reason.startswith("direct: HTTP 404; https: ")
+    without = replace(settings, wayback=False)
+    assert failure(f"{base}/gone.jpg", without, tmp_path) == reason
+
+
+def test_when_the_archives_index_fails_the_archive_itself_is_asked(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    url = f"{base}/gone.jpg"
+    web.captures[url] = ("2030", picture(3))
+    broken = replace(settings, wayback_api=f"{base}/index")
+    web.status("/index", 503)
+    found = fetch(url, broken, tmp_path)
+    assert isinstance(found, Fetched)
+    assert found.method == "wayback"
+
+
+def test_a_slow_server_times_out_and_is_tried_again(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    stop = threading.Event()
+    web.routes["/slow.jpg"] = lambda handler: stop.wait(5) and None
+    started = time.monotonic()
+    reason = failure(f"{base}/slow.jpg", replace(settings, attempts=2), tmp_path)
+    stop.set()
+    assert reason.startswith("direct: timeout")
+    assert web.asked["/slow.jpg"] == 2
+    assert time.monotonic() - started < 4
+
+
+def test_a_trickle_is_cut_off(web: Web, base: str, settings: FetchSettings, tmp_path: Path) -> None:
+    def trickle(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        for _ in range(60):
+            handler.wfile.write(b"x")
+            handler.wfile.flush()
+            time.sleep(0.05)
+
+    web.routes["/trickle.jpg"] = trickle
+    reason = failure(f"{base}/trickle.jpg", replace(settings, total_s=0.2), tmp_path)
+    assert reason.startswith("direct: slower than 0.2 s")
+
+
+@pytest.mark.parametrize(
+    "target", ["http://10.0.0.1/x.jpg", "http://169.254.169.254/latest/meta-data", "http://[::1]/"]
+)
+def test_a_redirect_to_a_private_address_is_refused(
+    target: str, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    web.status("/away.jpg", 302, Location=target)
+    reason = failure(f"{base}/away.jpg", settings, tmp_path)
+    assert reason.startswith("direct: refused: no public address")
+    assert web.asked["/away.jpg"] == 1
+
+
+def test_this_machine_is_refused_unless_allowed(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    web.file("/a.jpg", picture(1))
+    strict = replace(settings, allowed_addresses=frozenset())
+    reason = failure(f"{base}/a.jpg", strict, tmp_path)
+    assert "refused: no public address (127.0.0.1)" in reason
+    assert not web.asked
+
+
+def test_other_schemes_and_redirect_loops(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    web.status("/loop.jpg", 302, Location="/loop.jpg")
+    web.status("/file.jpg", 302, Location="file:///etc/passwd")
+    assert "too many redirects" in failure(f"{base}/loop.jpg", settings, tmp_path)
+    assert "no web address" in failure(f"{base}/file.jpg", settings, tmp_path)
+    for url in ("file:///etc/passwd", "ftp://mars.example/a.jpg", "not an address", ""):
+        assert failure(url, settings, tmp_path).startswith("direct: not a web address")
+
+
+def test_a_redirect_is_followed_and_recorded(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    web.status("/old.jpg", 301, Location="/new.jpg")
+    web.file("/new.jpg", picture(1))
+    found = fetch(f"{base}/old.jpg", settings, tmp_path)
+    assert isinstance(found, Fetched)
+    assert (found.url, found.resolved_url) == (f"{base}/old.jpg", f"{base}/new.jpg")
+
+
+def test_too_large_by_what_it_says_and_by_what_it_sends(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    web.file("/says.jpg", b"x" * 100_001)
+
+    def endless(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        for _ in range(100):
+            handler.wfile.write(b"x" * 10_000)
+        handler.close_connection = True
+
+    web.routes["/sends.jpg"] = endless
+    for name in ("says", "sends"):
+        reason = failure(f"{base}/{name}.jpg", settings, tmp_path)
+        assert reason.startswith("direct: too large (over 100,000 bytes)")
+        assert web.asked[f"/{name}.jpg"] == 1
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    facts = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", facts) + chunk(b"IDAT", b"")
+
+
+def test_a_bomb_of_pixels_is_refused_by_its_header(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    web.file("/bomb.png", png_header(30_000, 20_000))
+    reason = failure(f"{base}/bomb.png", settings, tmp_path)
+    assert reason.startswith("direct: too large (30000 x 20000 pixels)")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"<!DOCTYPE html><html>Not found</html>", "not an image (a web page)"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image (XML or SVG)"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image (starts with"),
+    ],
+)
+def test_what_is_no_image_is_final(
+    body: bytes, said: str, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    web.file("/page.jpg", body)
+    assert failure(f"{base}/page.jpg", settings, tmp_path).startswith(f"direct: {said}")
+    assert web.asked["/page.jpg"] == 1
+
+
+def test_a_flaky_server_is_tried_three_times(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    body = picture(4)
+    web.routes["/flaky.jpg"] = lambda handler: (
+        handler.send(200, body) if web.asked["/flaky.jpg"] > 2 else handler.send(500)
+    )
+    found = fetch(f"{base}/flaky.jpg", settings, tmp_path)
+    assert isinstance(found, Fetched)
+    assert found.method == "direct"
+    assert web.asked["/flaky.jpg"] == 3
+
+
+def test_a_server_that_asks_to_wait_is_waited_for(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    body = picture(4)
+    web.routes["/busy.jpg"] = lambda handler: (
+        handler.send(200, body)
+        if web.asked["/busy.jpg"] > 1
+        else handler.send(429, b"", {"Retry-After": "1"})
+    )
+    started = time.monotonic()
+    assert isinstance(fetch(f"{base}/busy.jpg", settings, tmp_path), Fetched)
+    assert time.monotonic() - started >= 1
+
+
+def test_a_body_cut_short_is_told_whether_its_length_is_known_or_not(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    body = picture(5, (300, 200))
+
+    def cut(handler: Handler, length: str | None) -> None:
+        handler.send_response(200)
+        if length:
+            handler.send_header("Content-Length", length)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(body[: len(body) // 2])
+        handler.close_connection = True
+
+    web.routes["/known.jpg"] = lambda handler: cut(handler, str(len(body)))
+    web.routes["/unknown.jpg"] = lambda handler: cut(handler, None)
+    assert failure(f"{base}/known.jpg", settings, tmp_path).startswith("direct: cut short")
+    assert failure(f"{base}/unknown.jpg", settings, tmp_path).startswith("direct: damaged image")
+    assert web.asked["/known.jpg"] == web.asked["/unknown.jpg"] == 3
+
+
+def test_equal_addresses_are_fetched_once_and_hosts_are_not_overrun(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def counted(handler: Handler) -> None:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.03)
+        with lock:
+            now[0] -= 1
+        handler.send(200, picture(6))
+
+    urls = [f"{base}/{number}.jpg" for number in range(12)]
+    for number in range(12):
+        web.routes[f"/{number}.jpg"] = counted
+    many = replace(settings, workers=12, per_host=2)
+    found = fetch_links(urls + urls, LinkCache(tmp_path), many)
+    assert len(found) == 12
+    assert set(web.asked.values()) == {1}
+    assert most[0] == 2
+
+
+def test_the_cache_answers_a_second_time_and_notices_damage(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    web.file("/a.jpg", picture(1))
+    web.file("/b.jpg", picture(2))
+    urls = [f"{base}/a.jpg", f"{base}/b.jpg"]
+    cache = LinkCache(tmp_path)
+    fetch_links(urls, cache, settings)
+    assert set(cached_links(urls, cache)) == set(urls)
+    image = sorted(tmp_path.rglob("*.image"))[0]
+    image.write_bytes(image.read_bytes()[:-1] + b"?")
+    assert len(cached_links(urls, cache)) == 1
+    sorted(tmp_path.rglob("*.json"))[1].write_text("{")
+    assert len(cached_links(urls, cache)) <= 1
+
+
+def test_no_network_at_all_is_said_early(settings: FetchSettings, tmp_path: Path) -> None:
+    with serve(lambda handler: None) as address:
+        closed = address
+    urls = [f"{closed}/{number}.jpg" for number in range(60)]
+    dead = replace(settings, wayback=False, attempts=1)
+    with pytest.raises(DataError, match=r"none of the first 40 images could be reached") as caught:
+        fetch_links(urls, LinkCache(tmp_path), dead)
+    assert "HTTPS_PROXY" in str(caught.value)
+
+
+def test_a_cache_that_cannot_be_written_stops_everything(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    web.file("/a.jpg", picture(1))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        fetch_links([f"{base}/a.jpg"], LinkCache(tmp_path / "file"), settings)
+
+
+def test_where_else_an_image_may_be(settings: FetchSettings) -> None:
+    thumbnail = "http://upload.wikimedia.org/wikipedia/commons/thumb/a/ab/Mars.jpg/800px-Mars.jpg"
+    with Fetcher(replace(settings, wayback=False)) as fetcher:
+        assert list(candidates(thumbnail, fetcher)) == [
+            ("direct", thumbnail),
+            ("https", thumbnail.replace("http:", "https:")),
+            ("wikimedia", "https://upload.wikimedia.org/wikipedia/commons/a/ab/Mars.jpg"),
+        ]
+    assert wikimedia_original("https://upload.wikimedia.org/wikipedia/commons/a/ab/M.jpg") is None
+    assert wikimedia_original("https://mars.example/a/b/thumb/c/d/e/f.jpg") is None
