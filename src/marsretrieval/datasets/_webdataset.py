@@ -141,6 +141,16 @@ def _groups(path: Path, *, images: bool) -> Iterator[_Group | Skipped]:
         return
     if current is not None:
         yield current
+    if path.suffix == ".tar" and not _has_end_mark(path):
+        reason = "the tar has no end mark: it was cut between two members, or never finished"
+        yield Skipped(path.stem, str(path), reason)
+
+
+def _has_end_mark(path: Path) -> bool:
+    """A tar ends in blocks of zeros; one cut at a block boundary reads without any other error."""
+    with path.open("rb") as file:
+        file.seek(-tarfile.BLOCKSIZE, 2)
+        return not any(file.read())
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

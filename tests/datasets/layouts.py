@@ -1,0 +1,69 @@
+"""Small files in every layout that is read, and damaged ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from tests.fakes import png_bytes
+
+__all__ = ["encoded", "read_all", "write_parquet", "write_tar"]
+
+
+def encoded(mode: str = "L", size: tuple[int, int] = (12, 9), kind: str = "PNG") -> bytes:
+    """An image of a mode, full of values that differ."""
+    width, height = size
+    ramp = np.add.outer(np.arange(height), np.arange(width))
+    if mode == "I;16":
+        image = Image.fromarray((ramp * 997).astype(np.uint16))
+    elif mode in ("I", "F"):
+        image = Image.fromarray((ramp * 9.5 - 40).astype(np.int32 if mode == "I" else np.float32))
+    else:
+        image = Image.fromarray((ramp * 9 % 256).astype(np.uint8)).convert("RGB").convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: Sequence[tuple[str, bytes]], mode: str = "w") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def write_parquet(
+    path: Path,
+    columns: Mapping[str, Sequence[Any]],
+    names: Sequence[str] | None = None,
+    **more: Any,
+) -> Path:
+    """Parquet as the datasets library writes it, with ClassLabel names in the metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table(dict(columns))
+    if names is not None:
+        features = {"label": {"_type": "ClassLabel", "names": list(names)}}
+        told = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": told})
+    pq.write_table(table, path, **more)
+    return path
+
+
+def images(count: int) -> list[dict[str, Any]]:
+    return [{"bytes": png_bytes(seed), "path": f"{seed}.png"} for seed in range(count)]
+
+
+def read_all(source: Any, *, images: bool = True) -> list[Any]:
+    return [item for shard in source.shards() for item in source.read(shard, images=images)]

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from marsretrieval.datasets import _images, decode_rgb
+from marsretrieval.errors import ImageError
+from tests.datasets.layouts import encoded
+from tests.shared import shared_file
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("L", "PNG"), ("1", "PNG"), ("LA", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"),
+        ("I;16", "PNG"), ("I;16", "TIFF"), ("I", "TIFF"), ("F", "TIFF"), ("CMYK", "JPEG"),
+        ("L", "JPEG"), ("RGB", "WEBP"), ("P", "GIF"), ("RGB", "BMP"), ("L", "TIFF"),
+        ("RGB", "JPEG2000"),
+    ],
+)  # fmt: skip
+def test_every_mode_and_format_becomes_rgb(mode: str, kind: str) -> None:
+    image = decode_rgb(encoded(mode, kind=kind), "x")
+    assert image.mode == "RGB"
+    assert image.size == (12, 9)
+    assert np.asarray(image).std() > 5
+
+
+def test_deep_images_are_stretched_over_all_greys() -> None:
+    grey = np.asarray(decode_rgb(encoded("I;16"), "x"))
+    assert grey.min() == 0 and grey.max() == 255
+    values = np.array([[0.5, np.nan], [np.inf, 1.5]], np.float32)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "TIFF")
+    assert np.asarray(decode_rgb(buffer.getvalue(), "x"))[..., 0].tolist() == [[0, 0], [255, 255]]
+
+
+def test_transparency_lies_over_black() -> None:
+    image = Image.new("RGBA", (2, 1), (200, 100, 50, 255))
+    image.putpixel((1, 0), (200, 100, 50, 0))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    found = decode_rgb(buffer.getvalue(), "x")
+    assert [found.getpixel((x, 0)) for x in (0, 1)] == [(200, 100, 50), (0, 0, 0)]
+
+
+def test_a_camera_that_was_turned_is_turned_back() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(buffer, "JPEG", exif=exif)
+    assert decode_rgb(buffer.getvalue(), "x").size == (10, 20)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_a_cut_image_is_named_and_never_half_decoded(kind: str) -> None:
+    whole = encoded("RGB", (200, 200), kind)
+    for keep in (0, 3, len(whole) // 2, len(whole) * 9 // 10):
+        with pytest.raises(ImageError, match=r"a\.tar:x"):
+            decode_rgb(whole[:keep], "a.tar:x")
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"<html></html>", bytes(5000)])
+def test_what_is_no_image_is_named(data: bytes) -> None:
+    with pytest.raises(ImageError, match="here"):
+        decode_rgb(data, "here")
+
+
+def test_more_pixels_than_anyone_can_look_at_are_refused(monkeypatch) -> None:
+    monkeypatch.setattr(_images, "MAX_PIXELS", 100)
+    with pytest.raises(ImageError, match="12 x 9 pixels"):
+        decode_rgb(encoded(), "x")
+
+
+def test_a_mosaic_as_wide_as_the_widest_caption_image_is_whole() -> None:
+    assert decode_rgb(encoded("L", (37_971, 300)), "x").size == (37_971, 300)
+    assert _images.MAX_PIXELS > 37_971 * 10_000
+
+
+def test_real_patches_decode() -> None:
+    from marsretrieval.datasets import open_images
+    from tests.datasets.layouts import read_all
+
+    records = read_all(open_images(shared_file("marsdata/patches")))
+    assert len(records) == 251
+    assert len({record.label for record in records}) == 9
+    for record in records:
+        assert np.asarray(decode_rgb(record.data, record.source)).std() > 0
