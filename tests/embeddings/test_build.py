@@ -237,6 +237,17 @@ def test_parts_make_up_the_whole(tmp_path: Path) -> None:
     np.testing.assert_array_equal(parts.load()[1], whole.load()[1])
 
 
+def test_a_store_begun_by_another_process_meanwhile_is_not_taken_over(tmp_path: Path) -> None:
+    def slow_to_load() -> FakeEncoder:
+        build_store(FakeEncoder(), FakeSource(), tmp_path, part=(1, 2))
+        return FakeEncoder(seed=1)
+
+    with pytest.raises(StoreMismatchError, match="id: fake-0 in the store, fake-1 now"):
+        build_store(slow_to_load, FakeSource(), tmp_path, part=(2, 2))
+    store = open_store(tmp_path)
+    assert store.encoder["id"] == "fake-0" and store.rows == 9
+
+
 @pytest.mark.parametrize("part", [(0, 3), (4, 3), (1, 0)])
 def test_parts_that_do_not_exist(tmp_path: Path, part: tuple[int, int]) -> None:
     with pytest.raises(UsageError):

@@ -170,6 +170,11 @@ def test_damaged_manifests(
     path.write_text(change(json.loads(path.read_text())))
     with pytest.raises(StoreError, match=message):
         open_store(store.path)
+    with pytest.raises(StoreError, match=message):
+        build_store(FakeEncoder(), FakeSource(), store.path)
+    build_store(FakeEncoder(), FakeSource(), store.path, force=True)
+    assert open_store(store.path).verify() == []
+    assert len(list((store.path / "shards").iterdir())) == 6
 
 
 def test_the_documented_ways_to_read(

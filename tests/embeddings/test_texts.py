@@ -67,6 +67,7 @@ def test_refusals(tmp_path: Path) -> None:
         build_text_store(FakeEncoder(), [*ITEMS, ITEMS[0]], tmp_path / "new", role="caption")
     with pytest.raises(ModalityError):
         build_text_store(FakeEncoder(text=False), ITEMS, tmp_path / "new", role="caption")
+    assert not (tmp_path / "new").exists()
 
 
 def test_too_large_a_batch_is_halved(tmp_path: Path) -> None:

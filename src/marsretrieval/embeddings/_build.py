@@ -21,12 +21,11 @@ from marsretrieval.embeddings._manifest import (
     Manifest,
     ModelRequest,
     differences,
-    read_manifest,
     shards_folder,
     write_manifest,
 )
 from marsretrieval.embeddings._pipeline import Decoded, ShardEnd, decode_ahead
-from marsretrieval.embeddings._plan import BuildPlan, drop_outdated, plan_build
+from marsretrieval.embeddings._plan import BuildPlan, drop_outdated, existing_manifest, plan_build
 from marsretrieval.embeddings._shards import Item, write_shard
 from marsretrieval.errors import DataError, MarsRetrievalError, StoreMismatchError
 from marsretrieval.files import make_folder
@@ -139,20 +138,19 @@ def claim_store(
     """
     fingerprint = encoder.fingerprint
     shards = tuple(shard.name for shard in plan.shards)
-    if plan.manifest is not None:
-        lines = differences(plan.manifest.encoder, fingerprint)
-        if plan.manifest.role != role:
-            lines.append(f"role: {plan.manifest.role} in the store, {role} now")
+    # Another process may have begun the same store while this one was loading its model.
+    there = plan.manifest or existing_manifest(plan.store, force=plan.force)
+    if there is not None:
+        lines = differences(there.encoder, fingerprint)
+        if there.role != role:
+            lines.append(f"role: {there.role} in the store, {role} now")
         if lines:
             raise StoreMismatchError(
                 f"{plan.store}: made by another encoder: {'; '.join(lines)}",
                 remedy="Choose another folder, or --force to replace what is there.",
             )
         wanted = replace(
-            plan.manifest,
-            dataset=plan.dataset,
-            shards=shards,
-            request=request or plan.manifest.request,
+            there, dataset=plan.dataset, shards=shards, request=request or there.request
         )
     else:
         wanted = Manifest(
@@ -166,10 +164,10 @@ def claim_store(
             role=role,
         )
     make_folder(shards_folder(plan.store))
-    if wanted != plan.manifest:
+    if wanted != there:
         write_manifest(plan.store, wanted)
     drop_outdated(plan)
-    return read_manifest(plan.store)
+    return wanted
 
 
 @dataclass(slots=True)

@@ -39,6 +39,7 @@ Kind = Literal["image", "text"]
 Dtype = Literal["float16", "float32"]
 
 _REBUILD = "Run the command that made it again: only what is missing or damaged is computed."
+_REPLACE = "Restore it, or make the whole store anew: the command that made it, with --force."
 
 
 def manifest_path(store: Path) -> Path:
@@ -157,18 +158,18 @@ def read_manifest(store: Path) -> Manifest:
             f"{store}: {what}",
             remedy="Make one: marsretrieval embed -m MODEL --images DIR --store DIR",
         )
-    value = _read(path)
+    value = _read(path, remedy=_REPLACE)
     version = value.get("schema_version")
     if version != SCHEMA_VERSION:
         raise StoreError(
             f"{path}: written in store format {version}, this version reads {SCHEMA_VERSION}",
-            remedy="Use the version of marsretrieval that made it, or make it again.",
+            remedy="Use the version of marsretrieval that made it, or make it anew with --force.",
         )
     try:
         request = value["request"] and ModelRequest(**value["request"])
         manifest = Manifest(**{**value, "shards": tuple(value["shards"]), "request": request})
     except (KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not a complete manifest ({error})", remedy=_REBUILD) from error
+        raise StoreError(f"{path}: not a complete manifest ({error})", remedy=_REPLACE) from error
     if manifest.dtype not in ("float16", "float32") or manifest.kind not in ("image", "text"):
         raise StoreError(f"{path}: dtype {manifest.dtype}, kind {manifest.kind} are not known")
     return manifest
@@ -184,7 +185,7 @@ def read_entry(store: Path, shard: str) -> Entry | None:
     if not path.exists():
         return None
     try:
-        entry = Entry.from_json(_read(path))
+        entry = Entry.from_json(_read(path, remedy=_REBUILD))
     except (KeyError, TypeError) as error:
         raise StoreError(f"{path}: not a complete entry ({error})", remedy=_REBUILD) from error
     if entry.shard != shard:
@@ -192,13 +193,13 @@ def read_entry(store: Path, shard: str) -> Entry | None:
     return entry
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, *, remedy: str) -> dict[str, Any]:
     try:
         value = read_json(path)
     except DataError as error:
-        raise StoreError(error.message, remedy=_REBUILD) from error
+        raise StoreError(error.message, remedy=remedy) from error
     if not isinstance(value, dict):
-        raise StoreError(f"{path}: not a JSON object", remedy=_REBUILD)
+        raise StoreError(f"{path}: not a JSON object", remedy=remedy)
     return value
 
 

@@ -26,7 +26,7 @@ from marsretrieval.embeddings._manifest import (
 from marsretrieval.errors import DataError, StoreError, StoreMismatchError, UsageError
 from marsretrieval.files import sha256_json
 
-__all__ = ["BuildPlan", "drop_outdated", "plan_build", "plan_shards"]
+__all__ = ["BuildPlan", "drop_outdated", "existing_manifest", "plan_build", "plan_shards"]
 
 _STALE_S = 3600.0  # a temporary file this old belongs to a process that was killed
 
@@ -40,7 +40,7 @@ class BuildPlan:
     todo: tuple[Shard, ...]
     done: tuple[Entry, ...]
     manifest: Manifest | None  # None: the store is still to be made, or made anew
-    earlier: tuple[str, ...]  # shards that the folder may hold from before
+    force: bool
     dataset: dict[str, str]
     dtype: Dtype
     kind: Kind
@@ -106,9 +106,9 @@ def plan_shards(
         "kind": dataset_kind,
         "fingerprint": sha256_json([[shard.name, shard.fingerprint] for shard in shards]),
     }
-    manifest = _existing(store)
+    manifest = existing_manifest(store, force=force)
     entries: dict[str, Entry] = {}
-    if manifest is not None and not force:
+    if manifest is not None:
         entries = _finished(store, manifest, shards)
         lines = _mismatches(manifest, dataset, kind, dtype)
         if not may_shrink:
@@ -124,31 +124,21 @@ def plan_shards(
         shards=tuple(shards),
         todo=tuple(shard for shard in mine if shard.name not in entries),
         done=tuple(entries[shard.name] for shard in mine if shard.name in entries),
-        manifest=None if force else manifest,
-        earlier=manifest.shards if manifest is not None else (),
+        manifest=manifest,
+        force=force,
         dataset=dataset,
         dtype=cast(Dtype, dtype),
         kind=kind,
     )
 
 
-def drop_outdated(plan: BuildPlan) -> None:
-    """Make room: entries of shards that are to be embedded again, shards that the source no
-    longer has, and what killed processes left behind."""
-    for shard in plan.todo:
-        entry_path(plan.store, shard.name).unlink(missing_ok=True)
-    for name in set(plan.earlier) - {shard.name for shard in plan.shards}:
-        entry_path(plan.store, name).unlink(missing_ok=True)
-        vectors_path(plan.store, name).unlink(missing_ok=True)
-    for temporary in shards_folder(plan.store).glob(".*.tmp"):
-        with suppress(FileNotFoundError):
-            if time.time() - temporary.stat().st_mtime > _STALE_S:
-                temporary.unlink()
+def existing_manifest(store: Path, *, force: bool) -> Manifest | None:
+    """The manifest of a store that is to be continued; None where there is none, or with `force`.
 
-
-def _existing(store: Path) -> Manifest | None:
+    Raises StoreError when it is damaged, or when the folder holds something else.
+    """
     if manifest_path(store).exists():
-        return read_manifest(store)
+        return None if force else read_manifest(store)
     if store.is_dir():
         strangers = [each.name for each in store.iterdir() if not each.name.startswith(".")]
         if strangers and strangers != ["shards"]:
@@ -157,6 +147,21 @@ def _existing(store: Path) -> Manifest | None:
                 remedy="Choose a new or empty folder for the store.",
             )
     return None
+
+
+def drop_outdated(plan: BuildPlan) -> None:
+    """Make room: entries of shards that are to be embedded again, shards that the source no
+    longer has, and what killed processes left behind."""
+    for shard in plan.todo:
+        entry_path(plan.store, shard.name).unlink(missing_ok=True)
+    planned = {shard.name for shard in plan.shards}
+    for path in shards_folder(plan.store).iterdir():
+        with suppress(FileNotFoundError):
+            if path.name.startswith("."):
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink()
+            elif path.suffix in (".json", ".arrow") and path.stem not in planned:
+                path.unlink()
 
 
 def _finished(store: Path, manifest: Manifest, shards: Sequence[Shard]) -> dict[str, Entry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ class Block:
         return np.asarray(values, dtype=np.float64)
 
 
+@cache
 def schema(dimension: int, dtype: Dtype) -> pa.Schema:
     """Columns of a shard, as docs/STORE.md specifies them."""
     number = pa.float16() if dtype == "float16" else pa.float32()

@@ -16,7 +16,7 @@ from marsretrieval.embeddings._forward import Forward
 from marsretrieval.embeddings._manifest import Entry
 from marsretrieval.embeddings._plan import plan_shards
 from marsretrieval.embeddings._shards import Item, write_shard
-from marsretrieval.errors import DataError
+from marsretrieval.errors import DataError, ModalityError
 from marsretrieval.files import sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 
@@ -52,6 +52,8 @@ def build_text_store(
     padding; the order of rows is that of `items`. Raises StoreMismatchError, OutputError,
     ModalityError on a vision-only model, DataError when an id comes twice.
     """
+    if "text" not in encoder.modalities:
+        raise ModalityError(f"{encoder.id} is a vision-only model and cannot embed text")
     if len({key for key, _ in items}) != len(items):
         raise DataError(f"{path}: two texts have the same id")
     parts = {part.shard.name: part for part in _parts(items)}
