@@ -1,0 +1,178 @@
+"""GeoTIFFs of Mars: the quads of the CTX mosaic, and global maps in degrees.
+
+Positions come from the affine transform alone: metres by the formula of the mosaic's sphere
+(x = R lon, y = R lat), degrees as they stand. The CRS is read for its unit and its body, never
+given to PROJ, which since 9.8 would put the mosaic's pixels up to 0.40 degrees off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval import geo
+from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
+
+__all__ = ["GeoTiff", "open_geotiff"]
+
+_MARS_RADII_M = (3_376_000.0, 3_397_500.0)  # polar to equatorial, any of the usual bodies
+
+
+@dataclass(frozen=True, slots=True)
+class GeoTiff:
+    """An open single-band raster, north up.
+
+    west, south, east, north: its edges in degrees; `east` may pass 180, it is west + width.
+    pixel_deg: (width, height) of a pixel. nodata: None where the file declares none.
+    """
+
+    path: Path
+    width: int
+    height: int
+    dtype: str
+    west: float
+    south: float
+    east: float
+    north: float
+    pixel_deg: tuple[float, float]
+    nodata: float | None
+    _file: Any = field(repr=False)
+
+    def read(
+        self,
+        window: tuple[float, float, float, float] | None = None,
+        shape: tuple[int, int] | None = None,
+    ) -> npt.NDArray[Any]:
+        """Pixels of `window` (row, column, height, width; may be fractional), resampled
+        bilinearly to `shape` (rows, columns). Raises DataError naming the file when the pixels
+        cannot be read."""
+        from rasterio.enums import Resampling
+        from rasterio.errors import RasterioError
+        from rasterio.windows import Window
+
+        part = None
+        if window is not None:
+            row, column, height, width = window
+            part = Window(column, row, width, height)
+        try:
+            pixels: npt.NDArray[Any] = self._file.read(
+                1, window=part, out_shape=shape, resampling=Resampling.bilinear
+            )
+        except (RasterioError, OSError, ValueError) as error:
+            raise DataError(
+                f"{self.path}: its pixels cannot be read ({error})",
+                remedy="The file may be cut short: fetch it again.",
+            ) from error
+        return pixels
+
+    def pixel_of(self, lon: float, lat: float) -> tuple[float, float]:
+        """(row, column), fractional, of a position in degrees; 0, 0 is the north-west corner."""
+        column = ((lon - self.west) % 360) / self.pixel_deg[0]
+        return (self.north - lat) / self.pixel_deg[1], column
+
+
+@contextmanager
+def open_geotiff(path: Path) -> Iterator[GeoTiff]:
+    """Open a GeoTIFF of Mars. Raises DataError when it is damaged, has no CRS, is rotated, is
+    not of Mars, or bears the name of a quad and does not lie there to half a pixel."""
+    try:
+        import rasterio
+        from rasterio.errors import RasterioError
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "rasterio", "geotiff", needed_for="reading GeoTIFFs"
+        ) from error
+    if not path.is_file():
+        raise DatasetNotFoundError(f"{path}: no such file")
+    try:
+        file = rasterio.open(path)
+    except (RasterioError, OSError) as error:
+        raise DataError(
+            f"{path}: not readable as a GeoTIFF ({error})", remedy="Fetch it again."
+        ) from error
+    with file:
+        raster = _described(path, file)
+        _check_place(raster)
+        yield raster
+
+
+def _described(path: Path, file: Any) -> GeoTiff:
+    transform = file.transform
+    if file.crs is None:
+        raise DataError(
+            f"{path}: no coordinate system", remedy="It must be georeferenced on the Mars sphere."
+        )
+    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+        raise DataError(f"{path}: not north up; rotated and flipped rasters are not read")
+    _check_body(path, file.crs)
+    corners = np.array([[transform.c, transform.f], [transform.a, -transform.e]])
+    if not file.crs.is_geographic:
+        if not _is_equirectangular(file.crs):
+            raise DataError(
+                f"{path}: neither in degrees nor equirectangular ({file.crs.to_string()[:80]})",
+                remedy="Warp it to IAU_2015:49910 first.",
+            )
+        corners = np.column_stack(geo.metres_to_lonlat(corners[:, 0], corners[:, 1]))
+    (west, north), (pixel_x, pixel_y) = corners.tolist()
+    return GeoTiff(
+        path=path,
+        width=file.width,
+        height=file.height,
+        dtype=file.dtypes[0],
+        west=west,
+        south=north - file.height * pixel_y,
+        east=west + file.width * pixel_x,
+        north=north,
+        pixel_deg=(pixel_x, pixel_y),
+        nodata=file.nodata,
+        _file=file,
+    )
+
+
+def _check_body(path: Path, crs: Any) -> None:
+    ellipsoid = crs.to_dict(projjson=True)
+    radius = _semi_major_axis(ellipsoid)
+    if radius is not None and not _MARS_RADII_M[0] <= radius <= _MARS_RADII_M[1]:
+        raise DataError(
+            f"{path}: its coordinate system is on a body of {radius / 1000:,.0f} km radius",
+            remedy="Mars has 3,396 km. Files labelled as Earth (EPSG:4326) are refused.",
+        )
+
+
+def _semi_major_axis(value: Any) -> float | None:
+    """The radius that a PROJJSON holds, wherever its kind of CRS keeps it; in metres."""
+    if not isinstance(value, dict):
+        return None
+    for key in ("semi_major_axis", "radius"):
+        if isinstance(value.get(key), (int, float)):
+            return float(value[key])
+    for key in ("ellipsoid", "datum", "datum_ensemble", "base_crs", "source_crs"):
+        found = _semi_major_axis(value.get(key))
+        if found is not None:
+            return found
+    return None
+
+
+def _is_equirectangular(crs: Any) -> bool:
+    method = crs.to_dict(projjson=True).get("conversion", {}).get("method", {}).get("name", "")
+    return "Equidistant Cylindrical" in method or "Equirectangular" in method
+
+
+def _check_place(raster: GeoTiff) -> None:
+    named = geo.parse_quad_name(raster.path.name)
+    if named is None:
+        return
+    lon, lat = named
+    off = ((raster.west - lon + 180) % 360 - 180, raster.south - lat)
+    if any(abs(each) > pixel / 2 for each, pixel in zip(off, raster.pixel_deg, strict=True)):
+        raise DataError(
+            f"{raster.path}: named for {lon}, {lat}, but its south-west corner is at "
+            f"{raster.west:.4f}, {raster.south:.4f} degrees",
+            remedy="Renamed, or written by another formula: its tiles would be misplaced.",
+        )
