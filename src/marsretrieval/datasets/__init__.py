@@ -1,6 +1,6 @@
 """Where images, captions, labels and points come from: every layout through one door."""
 
-from marsretrieval.datasets._hashing import content_hash, set_hash
+from marsretrieval.datasets._hashing import annotated_hash, content_hash, set_hash
 from marsretrieval.datasets._images import decode_rgb
 from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._points import (
@@ -17,6 +17,7 @@ __all__ = [
     "Record",
     "Shard",
     "Skipped",
+    "annotated_hash",
     "content_hash",
     "decode_rgb",
     "open_images",

@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-__all__ = ["content_hash", "set_hash"]
+__all__ = ["annotated_hash", "content_hash", "set_hash"]
 
 
 def content_hash(data: bytes) -> bytes:
     """16 bytes: the first half of the SHA-256 of an encoded image."""
     return hashlib.sha256(data).digest()[:16]
+
+
+def annotated_hash(content: bytes, text: str) -> bytes:
+    """16 bytes for an image (its content hash) together with its caption or label."""
+    return hashlib.sha256(content + text.encode()).digest()[:16]
 
 
 def set_hash(items: Iterable[tuple[str, bytes]]) -> str:

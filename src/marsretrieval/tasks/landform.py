@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 
 import numpy as np
 
-from marsretrieval.datasets import Skipped, open_images, set_hash
+from marsretrieval.datasets import Skipped, annotated_hash, open_images, set_hash
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.encoders import Encoder, Modality
 from marsretrieval.errors import DataError
@@ -109,8 +108,7 @@ class LandformRetrieval:
             groups={"all": evaluation},
             n={"images": len(image_ids), "classes": len(classes)},
             set_hash=set_hash(
-                (ids[row], hashlib.sha256(content[row] + labels[ids[row]].encode()).digest()[:16])
-                for row in kept
+                (ids[row], annotated_hash(content[row], labels[ids[row]])) for row in kept
             ),
             hits=hits,
             timings={

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 
 import numpy as np
 
-from marsretrieval.datasets import Skipped, open_images, set_hash
+from marsretrieval.datasets import Skipped, annotated_hash, open_images, set_hash
 from marsretrieval.embeddings import EmbeddingStore, build_text_store, open_store
 from marsretrieval.encoders import Encoder, Modality
 from marsretrieval.errors import DataError
@@ -103,7 +102,7 @@ class PairedImageText:
             groups={"all": evaluation},
             n={"pairs": len(ids)},
             set_hash=set_hash(
-                (key, _with_caption(content[row], captions[key]))
+                (key, annotated_hash(content[row], captions[key]))
                 for key, row in zip(ids, image_rows, strict=True)
             ),
             hits=_hits(left, right, ids),
@@ -114,10 +113,6 @@ class PairedImageText:
                 "score": time.perf_counter() - embedded,
             },
         )
-
-
-def _with_caption(content: bytes, caption: str) -> bytes:
-    return hashlib.sha256(content + caption.encode()).digest()[:16]
 
 
 def _truncated(encoder: Encoder, captions: list[str]) -> dict[str, int]:
