@@ -6,7 +6,7 @@ or Parquet in the frozen variant), ``Mars-Landforms/`` (Parquet), ``Mars-Global-
 counts, what is missing, and the SHA-256 of every file.
 """
 
-from marsretrieval.datasets.download._disk import readable_bytes
+from marsretrieval.datasets._disk import readable_bytes
 from marsretrieval.datasets.download._download import download, plan_download
 from marsretrieval.datasets.download._record import read_record
 from marsretrieval.datasets.download._report import KNOWN_GONE, MAX_MISSING, Missing, Plan, Report

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from marsretrieval.datasets._disk import check_space
 from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._points import read_ground_truth, read_image_queries
-from marsretrieval.datasets.download._disk import check_space
 from marsretrieval.datasets.download._hub import (
     HubFile,
     Listing,

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from marsretrieval.datasets._disk import check_space
 from marsretrieval.datasets.download._cache import Fetched, LinkCache
-from marsretrieval.datasets.download._disk import check_space
 from marsretrieval.datasets.download._hosted import bring, file_records
 from marsretrieval.datasets.download._hub import HubFile, Listing
 from marsretrieval.datasets.download._links import Failure, cached_links, fetch_links

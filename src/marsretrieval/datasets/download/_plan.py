@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from marsretrieval.datasets._disk import free_bytes
 from marsretrieval.datasets.download._cache import LinkCache
-from marsretrieval.datasets.download._disk import free_bytes
 from marsretrieval.datasets.download._hosted import wanted_revision
 from marsretrieval.datasets.download._hub import list_repository
 from marsretrieval.datasets.download._linked import IMAGE_BYTES, link_cache, table_folder
