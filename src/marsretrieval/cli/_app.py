@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from marsretrieval import __version__
-from marsretrieval.cli import models, score, store
+from marsretrieval.cli import data, models, score, store
 from marsretrieval.cli.demo import demo
 from marsretrieval.cli.doctor import doctor
 from marsretrieval.cli.embed import embed
@@ -72,6 +72,7 @@ app.command()(tasks)
 app.add_typer(models.app, name="models")
 app.command()(doctor)
 app.add_typer(score.app, name="score")
+app.add_typer(data.app, name="data")
 app.command()(embed)
 app.add_typer(store.app, name="store")
 app.command()(search)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from marsretrieval.datasets._tar import write_tar
 from marsretrieval.datasets.download._cache import Fetched
 from marsretrieval.datasets.download._pairs import Pair
 from marsretrieval.files import atomic_path, sha256_file, sha256_json
@@ -71,7 +70,7 @@ def pack(
             record = before.get(name)
             if record is None or record.get("content") != content or _changed(folder, record):
                 with atomic_path(folder / name) as temporary:
-                    _write(temporary, members, render)
+                    write_tar(temporary, _members(members, render))
                 record = {
                     "path": name,
                     "size": (folder / name).stat().st_size,
@@ -92,18 +91,11 @@ def _changed(folder: Path, record: Mapping[str, Any]) -> bool:
     return not path.is_file() or sha256_file(path) != record["sha256"]
 
 
-def _write(
-    path: Path, members: Sequence[PackedPair], render: Callable[[Fetched], tuple[str, bytes]]
-) -> None:
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for member in members:
-            extension, data = render(member.fetched)
-            text = json.dumps(member.annotation(), sort_keys=True, ensure_ascii=False, indent=1)
-            _add(tar, f"{member.pair.name}.{extension}", data)
-            _add(tar, f"{member.pair.name}.json", text.encode())
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)  # owner 0, time 0: nothing of this machine or hour
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
+def _members(
+    pairs: Sequence[PackedPair], render: Callable[[Fetched], tuple[str, bytes]]
+) -> Iterator[tuple[str, bytes]]:
+    for packed in pairs:
+        extension, data = render(packed.fetched)
+        text = json.dumps(packed.annotation(), sort_keys=True, ensure_ascii=False, indent=1)
+        yield f"{packed.pair.name}.{extension}", data
+        yield f"{packed.pair.name}.json", text.encode()

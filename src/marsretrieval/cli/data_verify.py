@@ -1,0 +1,79 @@
+"""``marsretrieval data verify``: is the data what it should be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from marsretrieval.cli._shared import print_json, show_progress
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.verify import DatasetInventory
+
+__all__ = ["verify"]
+
+_SHOWN = 5
+
+
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder that holds the datasets, or one dataset.")
+    ] = Path("data"),
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "-t", metavar="TASK", help="Check this one only; repeatable."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes (default: the CPUs there are).")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Notes make exit code 1 too, not only errors.")
+    ] = False,
+    json: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="OUT", help="Write the inventory as JSON; - for stdout."),
+    ] = None,
+) -> None:
+    """Hash every file, decode every image, name and count every problem.
+
+    The set hash is the one that results carry when all of the set was scored. Exit code 1 if
+    anything is wrong. Notes say what the real datasets have too: near-duplicates, missing quads.
+    """
+    from marsretrieval.datasets.verify import verify as check
+
+    to_stdout = str(json) == "-"
+    with show_progress(quiet=to_stdout) as progress:
+        inventory = check(folder, tasks=task or (), workers=workers, progress=progress)
+    if json is not None:
+        print_json(inventory.to_dict(), None if to_stdout else json)
+    if not to_stdout:
+        for dataset in inventory.datasets:
+            _show(dataset)
+    if not inventory.ok(strict=strict):
+        raise typer.Exit(1)
+
+
+def _show(told: DatasetInventory) -> None:
+    print(f"{told.dataset}: {told.folder}")
+    for name, value in told.origin.items():
+        print(f"  {name:<10} {value}")
+    for name, value in told.counts.items():
+        print(f"  {name:<10} {_counted(value)}")
+    if told.set_hash:
+        print(f"  set hash   {told.set_hash}")
+    for problem in told.problems:
+        print(f"  {problem.severity}: {problem.kind}: {problem.count:,}")
+        for example in problem.examples[:_SHOWN]:
+            print(f"    {example}")
+        if problem.count > _SHOWN and len(problem.examples) > _SHOWN:
+            print("    ...")
+    if all(problem.severity == "note" for problem in told.problems):
+        print("  nothing is wrong")
+
+
+def _counted(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_counted(each)}" for name, each in value.items())
+    return f"{value:,}" if isinstance(value, (int, float)) else str(value)

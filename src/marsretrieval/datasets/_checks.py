@@ -1,0 +1,184 @@
+"""What may be wrong with a set of images, captions, labels and positions."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from marsretrieval import geo
+from marsretrieval.datasets._inventory import DatasetInventory
+from marsretrieval.datasets._likeness import near_pairs
+from marsretrieval.datasets._scan import Item, Scan
+
+__all__ = ["check_captions", "check_images", "check_labels", "check_likeness", "check_tiles"]
+
+# Rows of the published table that show the same picture in two sizes, with captions of their own.
+_KNOWN_PAIRS = frozenset({(460, 907), (1446, 2098)})
+_QUADS = (360 // geo.QUAD_DEG) * 40  # 88 S to 88 N is mapped; the benchmark takes 80 S to 80 N
+_TOLERANCE_DEG = 1e-6
+
+
+def check_images(found: Scan, told: DatasetInventory) -> None:
+    """Readable, no id twice, the same bytes under one id only."""
+    told.counts["images"] = len(found.items)
+    told.counts["unreadable"] = len(found.bad)
+    told.counts["distinct"] = len({item.content for item in found.items})
+    sizes = np.array([item.size for item in found.items] or [(0, 0)])
+    for axis, name in enumerate(("width", "height")):
+        side = sizes[:, axis]
+        told.counts[name] = {
+            "min": int(side.min()), "mean": round(float(side.mean()), 1), "max": int(side.max()),
+        }  # fmt: skip
+    again = [bad for bad in found.bad if "same key" in bad.reason]  # within one tar
+    unreadable = [bad for bad in found.bad if bad not in again]
+    told.error("unreadable-image", (f"{bad.source}: {bad.reason}" for bad in unreadable))
+    told.error("empty-shard", found.empty)
+    doubles = _groups(found.items, lambda item: item.id)
+    cases = [f"{key}: {_sources(items)}" for key, items in doubles.items()]
+    told.error("double-id", [*cases, *(f"{bad.id}: {bad.source}" for bad in again)])
+
+
+def check_captions(found: Scan, told: DatasetInventory) -> None:
+    """Every image has a caption, and no two the same: else more than one answer is right."""
+    captioned = [item for item in found.items if _captioned(item)]
+    lengths = np.array([len(str(item.caption)) for item in captioned] or [0])
+    told.counts["pairs"] = len(captioned)
+    told.counts["caption_length"] = {
+        "min": int(lengths.min()),
+        "mean": round(float(lengths.mean()), 1),
+        "max": int(lengths.max()),
+    }
+    told.error("no-caption", (item.source for item in found.items if not _captioned(item)))
+    same = _groups(captioned, lambda item: " ".join(str(item.caption).split()).casefold())
+    told.error("double-caption", (_ids(items) for items in same.values()))
+    copies = _groups(found.items, lambda item: item.content)
+    told.error("double-image", (_ids(items) for items in copies.values()))
+
+
+def check_labels(found: Scan, told: DatasetInventory) -> None:
+    """Every image has a label, and equal images the same one."""
+    classes = Counter(item.label for item in found.items if item.label)
+    told.counts["classes"] = dict(sorted(classes.items()))
+    told.error("no-label", (item.source for item in found.items if not item.label))
+    copies = _groups(found.items, lambda item: item.content)
+    conflicts = {key for key, items in copies.items() if len({item.label for item in items}) > 1}
+    told.error(
+        "double-image-of-two-classes",
+        (", ".join(f"{each.id} ({each.label})" for each in copies[key]) for key in conflicts),
+    )
+    told.note("double-image", (_ids(copies[key]) for key in copies if key not in conflicts))
+
+
+def check_likeness(found: Scan, told: DatasetInventory) -> None:
+    """Pictures that are the same but for size or compression."""
+    hashed = [item for item in found.items if item.likeness is not None]
+    if not hashed:
+        return
+    pairs = near_pairs(np.stack([item.likeness for item in hashed if item.likeness is not None]))
+    rows = _rows(Path(told.folder) / "pairs.csv")
+    cases = []
+    for left, right in pairs:
+        one, other = hashed[left], hashed[right]
+        if one.content == other.content:
+            continue
+        numbers = (rows.get(one.id, -1), rows.get(other.id, -1))
+        known = f" (rows {numbers[0]} and {numbers[1]}: known)" if numbers in _KNOWN_PAIRS else ""
+        cases.append(f"{one.id}, {other.id}{known}")
+    told.note("near-double-image", cases)
+
+
+def check_tiles(found: Scan, told: DatasetInventory) -> None:
+    """Every tile lies on the planet, no two at one place; which quads are covered."""
+    astray = [item for item in found.items if not _on_planet(item.position)]
+    told.error("no-position", (item.source for item in astray))
+    placed = [item for item in found.items if _on_planet(item.position)]
+    places = _groups(placed, _place)
+    told.error("double-tile", (_ids(items) for items in places.values()))
+    copies = _groups(found.items, lambda item: item.content)
+    count = sum(len(items) - 1 for items in copies.values())
+    told.note("double-image", (_ids(items) for items in copies.values()), count=count)
+    _check_quads(placed, told)
+
+
+def _check_quads(tiles: Sequence[Item], told: DatasetInventory) -> None:
+    counts: Counter[str] = Counter()
+    expected: dict[str, int] = {}
+    for item in tiles:
+        if item.position is None or not _divides_quad(item.width_deg):
+            continue
+        lon, lat = item.position
+        quad = geo.quad_name(lon, lat)
+        counts[quad] += 1
+        expected[quad] = round(geo.QUAD_DEG / float(item.width_deg or 1)) ** 2
+    if not counts:
+        return
+    partial = [quad for quad in counts if counts[quad] < expected[quad]]
+    surplus = [quad for quad in counts if counts[quad] > expected[quad]]
+    told.counts["quads"] = {
+        "whole": len(counts) - len(partial) - len(surplus),
+        "partial": len(partial),
+        "missing": max(0, _QUADS - len(counts)),
+        "of": _QUADS,
+    }
+    told.note("partial-quad", (f"{q}: {counts[q]} of {expected[q]}" for q in sorted(partial)))
+    told.error("surplus-quad", (f"{q}: {counts[q]} of {expected[q]}" for q in sorted(surplus)))
+    if len(counts) < _QUADS:
+        told.note(
+            "missing-quad",
+            [f"{len(counts):,} of {_QUADS:,} have tiles"],
+            count=_QUADS - len(counts),
+        )
+
+
+def _divides_quad(width_deg: float | None) -> bool:
+    if not width_deg or width_deg <= 0:
+        return False
+    parts = geo.QUAD_DEG / width_deg
+    return parts >= 1 and abs(parts - round(parts)) < 1e-3
+
+
+def _captioned(item: Item) -> bool:
+    return bool(item.caption and item.caption.strip())
+
+
+def _on_planet(position: tuple[float, float] | None) -> bool:
+    return (
+        position is not None
+        and bool(np.isfinite(position).all())
+        and -180 - _TOLERANCE_DEG <= position[0] <= 360 + _TOLERANCE_DEG
+        and abs(position[1]) <= 90 + _TOLERANCE_DEG
+    )
+
+
+def _place(item: Item) -> tuple[float, float, float | None]:
+    assert item.position is not None
+    lon = float(geo.wrap_lon(item.position[0]))
+    return round(lon, 6), round(item.position[1], 6), item.width_deg
+
+
+def _groups(items: Iterable[Item], key: Callable[[Item], Hashable]) -> dict[Hashable, list[Item]]:
+    """Those that share a key with another."""
+    found: defaultdict[Hashable, list[Item]] = defaultdict(list)
+    for item in items:
+        found[key(item)].append(item)
+    return {name: group for name, group in found.items() if len(group) > 1}
+
+
+def _ids(items: Sequence[Item]) -> str:
+    return ", ".join(item.id for item in items[:5]) + (", ..." if len(items) > 5 else "")
+
+
+def _sources(items: Sequence[Item]) -> str:
+    return ", ".join(item.source for item in items[:3])
+
+
+def _rows(path: Path) -> Mapping[str, int]:
+    """Row of each id in the published table, where the download wrote that down."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row["key"]: int(row["row"]) for row in csv.DictReader(file)}

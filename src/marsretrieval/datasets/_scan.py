@@ -1,0 +1,134 @@
+"""Every image of a source, hashed and decoded, on all cores; a shard at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval._environment import usable_cpus
+from marsretrieval.datasets._hashing import content_hash
+from marsretrieval.datasets._images import decode_rgb
+from marsretrieval.datasets._likeness import difference_hash
+from marsretrieval.datasets._protocol import ImageSource, Shard, Skipped
+from marsretrieval.errors import MarsRetrievalError
+from marsretrieval.progress import NO_PROGRESS, Progress
+
+__all__ = ["Item", "Scan", "scan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What is known of one image after it was decoded; `likeness` is a difference hash."""
+
+    id: str
+    source: str
+    content: bytes
+    size: tuple[int, int]
+    caption: str | None
+    label: str | None
+    position: tuple[float, float] | None
+    width_deg: float | None
+    likeness: npt.NDArray[np.uint64] | None
+
+
+@dataclass(slots=True)
+class Scan:
+    """All items in the order of the source, and all that could not be read."""
+
+    items: list[Item] = field(default_factory=list)
+    bad: list[Skipped] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)  # shards without an image
+
+
+def scan(
+    source: ImageSource,
+    *,
+    likeness: bool,
+    workers: int | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> Scan:
+    """Read, hash and decode every image; `likeness` computes difference hashes too.
+
+    Two shards or more are shared out among `workers` processes (default: the CPUs there are).
+    Raises what `source.shards()` raises.
+    """
+    shards = source.shards()
+    rows = [shard.rows for shard in shards]
+    total = None if None in rows else sum(row or 0 for row in rows)
+    parts: dict[int, Scan] = {}
+    bad = 0
+    with progress.start(f"check {source.name}", total, "images") as bar:
+        for number, part in _scanned(source, shards, likeness, workers or usable_cpus()):
+            parts[number] = part
+            bar.advance(len(part.items) + len(part.bad))
+            bad += len(part.bad)
+            bar.note(f"{bad} bad" if bad else "")
+    found = Scan()
+    for number, shard in enumerate(shards):
+        part = parts[number]
+        found.items += part.items
+        found.bad += part.bad
+        if not part.items and not part.bad:
+            found.empty.append(f"{source.name}: {shard.name}")
+    return found
+
+
+def _scanned(
+    source: ImageSource, shards: Sequence[Shard], likeness: bool, workers: int
+) -> Iterator[tuple[int, Scan]]:
+    if workers == 1 or len(shards) < 2:
+        for number, shard in enumerate(shards):
+            yield number, _scan_shard(source, shard, likeness)
+        return
+    # Started anew, not forked: a progress bar's thread may hold a lock at the moment of a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(shards)), mp_context=context) as pool:
+        futures = {
+            pool.submit(_scan_shard, source, shard, likeness): number
+            for number, shard in enumerate(shards)
+        }
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
+    found = Scan()
+    try:
+        for record in source.read(shard):
+            if isinstance(record, Skipped):
+                found.bad.append(record)
+                continue
+            try:
+                image = decode_rgb(record.data, record.source)
+            except MarsRetrievalError as error:
+                reason = error.message.removeprefix(f"{record.source}: ")
+                found.bad.append(Skipped(record.id, record.source, reason))
+                continue
+            position = None
+            if record.lon is not None and record.lat is not None:
+                position = (record.lon, record.lat)
+            found.items.append(
+                Item(
+                    id=record.id,
+                    source=record.source,
+                    content=content_hash(record.data),
+                    size=image.size,
+                    caption=record.caption,
+                    label=record.label,
+                    position=position,
+                    width_deg=record.width_deg,
+                    likeness=difference_hash(image) if likeness else None,
+                )
+            )
+    except MarsRetrievalError as error:
+        found.bad.append(Skipped(shard.name, source.name, error.message))
+    return found

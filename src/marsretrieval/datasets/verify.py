@@ -1,0 +1,230 @@
+"""Is the data what it should be: every file hashed, every image decoded, every problem named.
+
+`verify` finds the benchmark's datasets below a folder (or takes the folder as one of them) and
+returns an inventory whose set hash is the one that results over the whole set carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from marsretrieval.datasets._checks import (
+    check_captions,
+    check_images,
+    check_labels,
+    check_likeness,
+    check_tiles,
+)
+from marsretrieval.datasets._hashing import annotated_hash, set_hash
+from marsretrieval.datasets._inventory import DatasetInventory, Inventory, Problem
+from marsretrieval.datasets._listing import visible
+from marsretrieval.datasets._open import open_images
+from marsretrieval.datasets._points import read_points
+from marsretrieval.datasets._protocol import ImageSource, Record
+from marsretrieval.datasets._provenance import check_provenance
+from marsretrieval.datasets._scan import Item, Scan, scan
+from marsretrieval.datasets.download import find_source, read_record
+from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
+from marsretrieval.progress import NO_PROGRESS, Progress
+
+__all__ = ["DatasetInventory", "Inventory", "Problem", "verify"]
+
+_FOLDERS = {
+    "Mars-VL-Pairs": "paired",
+    "Mars-Landforms": "landform",
+    "Mars-Global-Geolocalization": "geolocalization",
+}
+_MANY = 50_000  # images beyond which likeness, which compares all with all, is not asked
+
+
+def verify(
+    folder: Path,
+    *,
+    tasks: Collection[str] = (),
+    workers: int | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> Inventory:
+    """Check the datasets in `folder`, or those of `tasks` only.
+
+    tasks: names of datasets or tasks; for a folder that is a dataset itself, what it is.
+    workers: processes that hash and decode (default: the CPUs there are).
+    Raises DatasetNotFoundError when there is no dataset, UnknownNameError for a task. What is
+    damaged does not raise: it is a problem of the inventory.
+    """
+    wanted = [find_source(name).dataset for name in tasks]
+    found = [
+        _verify_one(place, dataset, workers, progress)
+        for place, dataset in _datasets(folder, wanted)
+    ]
+    return Inventory(str(folder), found)
+
+
+def _datasets(folder: Path, wanted: list[str]) -> Iterator[tuple[Path, str]]:
+    if not folder.is_dir():
+        raise DatasetNotFoundError(f"{folder}: no such folder")
+    below = {
+        dataset: folder / name for name, dataset in _FOLDERS.items() if (folder / name).is_dir()
+    }
+    if not below:
+        yield from ((folder, dataset) for dataset in wanted or [_kind(folder)])
+        return
+    for dataset in wanted or below:
+        if dataset not in below:
+            raise DatasetNotFoundError(
+                f"{folder}: no data of {dataset} (there is {', '.join(below)})",
+                remedy=f"Fetch it: marsretrieval data download {dataset} --out {folder}",
+            )
+        yield below[dataset], dataset
+
+
+def _kind(folder: Path) -> str:
+    """What a folder is by its name, its record, its sub-folders, or its first image."""
+    if folder.resolve().name in _FOLDERS:
+        return _FOLDERS[folder.resolve().name]
+    record = read_record(folder)
+    if record is not None:
+        return str(record["dataset"])
+    if (folder / "ground_truth").is_dir() or (folder / "tiles").is_dir():
+        return "geolocalization"
+    first = _first(open_images(folder))
+    if first is None:
+        return "images"
+    if first.caption:
+        return "paired"
+    if first.label:
+        return "landform"
+    return "tiles" if first.lon is not None else "images"
+
+
+def _first(source: ImageSource) -> Record | None:
+    for shard in source.shards():
+        for item in source.read(shard, images=False):
+            if isinstance(item, Record):
+                return item
+    return None
+
+
+def _verify_one(
+    folder: Path, dataset: str, workers: int | None, progress: Progress
+) -> DatasetInventory:
+    told = DatasetInventory(dataset, str(folder))
+    check_provenance(folder, told)
+    if dataset == "geolocalization":
+        _check_points(folder, told)
+        _check_examples(folder, told)
+        if (folder / "tiles").is_dir():
+            _check_set(folder / "tiles", "tiles", told, workers, progress)
+        else:
+            told.note("no-tiles", [f"{folder / 'tiles'}: make them with marsretrieval data tiles"])
+    else:
+        _check_set(folder, dataset, told, workers, progress)
+    return told
+
+
+def _check_set(
+    place: Path, kind: str, told: DatasetInventory, workers: int | None, progress: Progress
+) -> None:
+    try:
+        parts = list(_sources(place, told))
+    except DataError as error:  # no images at all, or a layout that nobody knows
+        told.error("unreadable-dataset", [error.message])
+        return
+    found = Scan()
+    likeness = kind in ("paired", "landform") and _rows(parts) <= _MANY
+    for source in parts:
+        part = scan(source, likeness=likeness, workers=workers, progress=progress)
+        found.items += part.items
+        found.bad += part.bad
+        found.empty += part.empty
+    check_images(found, told)
+    if kind == "paired":
+        check_captions(found, told)
+    elif kind == "landform":
+        check_labels(found, told)
+    elif kind == "tiles":
+        check_tiles(found, told)
+    if likeness:
+        check_likeness(found, told)
+    told.set_hash = set_hash(_scored(kind, item) for item in found.items if _is_scored(kind, item))
+
+
+def _sources(place: Path, told: DatasetInventory) -> Iterator[ImageSource]:
+    """The whole, or where one file is beyond reading the others one by one."""
+    source = open_images(place)
+    try:
+        source.shards()
+    except DataError as error:
+        files = sorted(path for path in place.rglob("*.parquet") if path.is_file())
+        if not files:
+            raise
+        for path in files:
+            alone = open_images(path)
+            try:
+                alone.shards()
+            except DataError as damage:
+                told.error("unreadable-file", [damage.message])
+            else:
+                yield alone
+        if not told.problems:
+            raise DataError(error.message) from error
+    else:
+        yield source
+
+
+def _rows(parts: list[ImageSource]) -> int:
+    return sum(shard.rows or 0 for source in parts for shard in source.shards())
+
+
+def _is_scored(kind: str, item: Item) -> bool:
+    """Whether a task scores the item: results carry the hash of those alone."""
+    text = {"paired": item.caption, "landform": item.label}.get(kind, "any")
+    return bool(text and text.strip())
+
+
+def _scored(kind: str, item: Item) -> tuple[str, bytes]:
+    if kind == "paired":
+        return item.id, annotated_hash(item.content, str(item.caption))
+    if kind == "landform":
+        return item.id, annotated_hash(item.content, str(item.label))
+    return item.id, item.content
+
+
+def _check_points(folder: Path, told: DatasetInventory) -> None:
+    place = folder / "ground_truth"
+    tables = [path for path in visible(place) if path.suffix == ".csv"] if place.is_dir() else []
+    if not tables:
+        told.error("no-ground-truth", [f"{place}: no <landform>.csv with lon and lat"])
+    counts, doubles = {}, []
+    for path in tables:
+        try:
+            points = read_points(path)
+        except (TableError, DatasetNotFoundError) as error:
+            told.error("bad-table", [error.message])
+            continue
+        counts[path.stem] = len(points.lon)
+        distinct = set(zip(points.lon.tolist(), points.lat.tolist(), strict=True))
+        if len(distinct) < len(points.lon):
+            doubles.append(f"{path.name}: {len(points.lon) - len(distinct)}")
+    told.counts["points"] = counts
+    told.note("double-point", doubles)
+
+
+def _check_examples(folder: Path, told: DatasetInventory) -> None:
+    place = folder / "image_queries"
+    folders = [path for path in visible(place) if path.is_dir()] if place.is_dir() else []
+    counts: dict[str, int] = {}
+    bad: list[str] = []
+    for path in folders:
+        try:
+            found = scan(open_images(path), likeness=False, workers=1)
+        except DataError as error:
+            told.error("bad-examples", [error.message])
+            continue
+        counts[path.name] = len(found.items)
+        bad += [f"{each.source}: {each.reason}" for each in found.bad]
+    told.counts["examples"] = counts
+    told.error("unreadable-example", bad)
+    points = told.counts.get("points", {})
+    told.note("landform-without-examples", sorted(points.keys() - counts.keys()))
+    told.note("examples-without-points", sorted(counts.keys() - points.keys()))
