@@ -12,8 +12,8 @@ import pytest
 
 from marsretrieval import benchmark
 from marsretrieval.encoders import LoadOptions, ModelRecord
-from marsretrieval.errors import ModalityError, ModelLoadError
-from marsretrieval.results import PROTOCOLS, read_result
+from marsretrieval.errors import ModalityError, ModelLoadError, StoreError
+from marsretrieval.results import MEAN, PROTOCOLS, find_results, read_result
 from marsretrieval.tasks import TASKS, Settings, find_task
 from tests.tasks.oracle import OracleEncoder, class_folders, pairs_tar, tiles_folder
 
@@ -76,7 +76,8 @@ def test_a_run_writes_a_result_for_every_pair(data: Path, tmp_path: Path) -> Non
         folder, name = each.job.folder, each.job.task.name
         queries = pq.read_table(folder / f"{name}.queries.parquet")
         hits = pq.read_table(folder / f"{name}.hits.parquet")
-        assert set(queries["group"].to_pylist()) == set(result.metrics)
+        groups = {group for group in result.metrics if not group.startswith(MEAN)}
+        assert set(queries["group"].to_pylist()) == groups
         assert hits.num_rows
         json.dumps(result.to_dict(), allow_nan=False)
 
@@ -159,6 +160,36 @@ def test_variants_of_a_model_keep_apart(tmp_path: Path) -> None:
     }
     assert {"oracle", "oracle+float16", "oracle+official"} < names
     assert len(names) == 4
+
+
+def test_results_are_found_wherever_they_lie(data: Path, tmp_path: Path) -> None:
+    list(benchmark.run(planned(data, tmp_path)))
+    names = [path.stem for path in find_results([tmp_path / "results"])]
+    assert names == ["geolocalization", "landform", "paired-image-text"]
+    shown = subprocess.run(
+        [sys.executable, "-m", "marsretrieval", "report", str(tmp_path / "results"), "--details"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert shown.returncode == 0, shown.stderr
+    assert "landslides/hybrid" in shown.stdout
+    (tmp_path / "results" / "oracle" / "landform.json").write_text("{}")
+    partly = subprocess.run(
+        [sys.executable, "-m", "marsretrieval", "report", str(tmp_path / "results"), "--json"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert partly.returncode == 1
+    assert "left out" in partly.stderr and "landform.json" in partly.stderr
+    assert len(json.loads(partly.stdout)) == 2
+
+
+def test_an_unfinished_store_is_not_benchmarked(data: Path, tmp_path: Path) -> None:
+    jobs = planned(data, tmp_path)
+    (job,) = [job for job in jobs if job.task.name == "geolocalization"]
+    list(benchmark.run([job]))
+    for entry in (job.store / "shards").glob("*.json"):
+        entry.unlink()
+    with pytest.raises(StoreError, match="not finished"):
+        planned(data, tmp_path, tiles_store=job.store)
 
 
 def command(*arguments: object) -> list[str]:

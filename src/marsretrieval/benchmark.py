@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from marsretrieval.embeddings import (
     open_store,
 )
 from marsretrieval.encoders import Encoder, LoadOptions, ModelRecord, load
-from marsretrieval.errors import DataError, MarsRetrievalError, ModalityError
+from marsretrieval.errors import DataError, MarsRetrievalError, ModalityError, StoreError
 from marsretrieval.files import atomic_path, make_folder, read_json, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import SCHEMA_VERSION, RunResult, read_result
@@ -84,6 +84,12 @@ def plan(
         task.name: task.open(data, with_images=not _brings_store(task, tiles_store))
         for task in tasks
     }
+    if tiles_store is not None:
+        tiles = _finished_store(tiles_store)
+        for task in filter(lambda each: _brings_store(each, tiles_store), tasks):
+            found = opened[task.name]
+            both = sha256_json([found.fingerprint, tiles.set_hash])
+            opened[task.name] = replace(found, fingerprint=both)
     jobs = []
     for record in records:
         for task in tasks:
@@ -172,6 +178,16 @@ def variant(record: ModelRecord, options: LoadOptions) -> str:
 
 def _brings_store(task: Task, tiles_store: Path | None) -> bool:
     return tiles_store is not None and task.name == "geolocalization"
+
+
+def _finished_store(path: Path) -> EmbeddingStore:
+    store = open_store(path)
+    if not store.complete:
+        raise StoreError(
+            f"{path}: not finished, {len(store.missing)} shards are missing",
+            remedy="Run the embed command that began it once more.",
+        )
+    return store
 
 
 def _dataset_key(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,19 @@ import numpy.typing as npt
 from marsretrieval.errors import DataError
 from marsretrieval.files import read_json, write_json
 
-__all__ = ["PROTOCOLS", "SCHEMA_VERSION", "Evaluation", "RunResult", "read_result"]
+__all__ = [
+    "MEAN",
+    "PROTOCOLS",
+    "SCHEMA_VERSION",
+    "Evaluation",
+    "RunResult",
+    "find_results",
+    "read_result",
+]
 
 SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")
+MEAN = "mean over landforms/"  # prefix of a query group that is a mean of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,27 @@ class RunResult:
 
     def write(self, path: Path) -> None:
         write_json(path, self.to_dict())
+
+
+def find_results(places: Iterable[Path]) -> list[Path]:
+    """Result files: those named, and MODEL/TASK.json at any depth below the folders named.
+
+    Superseded results and what lies among embeddings are passed over. Raises DataError when a
+    place does not exist.
+    """
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            found += sorted(
+                path
+                for path in place.rglob("*.json")
+                if not {"superseded", "embeddings"} & set(path.relative_to(place).parts)
+            )
+        elif place.exists():
+            found.append(place)
+        else:
+            raise DataError(f"{place}: no such file or folder")
+    return found
 
 
 def read_result(path: Path) -> RunResult:

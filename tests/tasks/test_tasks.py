@@ -6,6 +6,7 @@ import pytest
 
 from marsretrieval.embeddings import build_store, open_store
 from marsretrieval.errors import DataError, DatasetNotFoundError, UnknownNameError
+from marsretrieval.results import MEAN
 from marsretrieval.tasks import TASKS, Outcome, Settings, find_task
 from tests.tasks.oracle import OracleEncoder, class_folders, pairs_tar, tiles_folder
 
@@ -45,11 +46,17 @@ def test_an_oracle_finds_every_landform(tmp_path: Path) -> None:
 def test_an_oracle_reaches_the_ceiling_of_geolocalization(tmp_path: Path) -> None:
     data = tiles_folder(tmp_path / "data")
     outcome = ask("geolocalization", data, tmp_path)
-    assert len(outcome.groups) == 5 * 3
     assert outcome.n["tiles"] == 400
-    for group, figures in outcome.groups.items():
+    single = {name: each for name, each in outcome.groups.items() if not name.startswith(MEAN)}
+    assert len(single) == 5 * 3 and len(outcome.groups) == 6 * 3
+    aps = [each.strict["average_precision"] for name, each in single.items() if "text" in name]
+    assert outcome.groups[f"{MEAN}text"].strict["average_precision"] == pytest.approx(
+        sum(aps) / len(aps)
+    )
+    for group, figures in single.items():
         assert figures.published["curve"], group
-        assert 0 < figures.strict["average_precision"] <= 1, group
+        ceiling = figures.strict["ceiling"]["average_precision"]
+        assert figures.strict["average_precision"] == pytest.approx(ceiling) == 1, group
 
 
 def test_a_vision_only_model_is_asked_with_images_alone(tmp_path: Path) -> None:

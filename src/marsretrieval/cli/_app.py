@@ -13,6 +13,7 @@ from marsretrieval.cli import data, models, score, store
 from marsretrieval.cli.demo import demo
 from marsretrieval.cli.doctor import doctor
 from marsretrieval.cli.embed import embed
+from marsretrieval.cli.report import report
 from marsretrieval.cli.run import run, tasks
 from marsretrieval.cli.search import search
 from marsretrieval.errors import MarsRetrievalError
@@ -76,3 +77,4 @@ app.add_typer(data.app, name="data")
 app.command()(embed)
 app.add_typer(store.app, name="store")
 app.command()(search)
+app.command()(report)

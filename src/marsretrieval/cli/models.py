@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from marsretrieval.cli._options import (
+    Checkpoint,
+    Device,
+    Dtype,
+    Offline,
+    Prompts,
+    TrustRemoteCode,
+    load_options,
+)
 from marsretrieval.cli._shared import JsonFlag, print_json, say
-from marsretrieval.errors import UnknownNameError, UsageError
+from marsretrieval.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from marsretrieval.encoders import ModelRecord
@@ -57,30 +65,26 @@ def list_models(
 @app.command()
 def check(
     model: Annotated[str, typer.Argument(help="A catalogue id or module:Class.")],
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Local weights in place of the model's repository.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
-    prompts: Annotated[str, typer.Option(help="paper or official.")] = "paper",
-    offline: Annotated[bool, typer.Option(help="Never ask the network for weights.")] = False,
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    prompts: Prompts = "paper",
+    offline: Offline = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Load a model, embed two images and two texts, print what it found."""
-    from marsretrieval.encoders import LoadOptions, find, load
+    from marsretrieval.encoders import find, load
 
-    if prompts not in ("paper", "official"):
-        raise UsageError(f"unknown prompts '{prompts}'", remedy="Use paper or official.")
-    if checkpoint is not None and not checkpoint.exists():
-        raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
-    record = find(model)
-    options = LoadOptions(
+    options = load_options(
         device=device,
         dtype=dtype,
         checkpoint=checkpoint,
-        prompts=prompts,  # type: ignore[arg-type]
+        prompts=prompts,
         offline=offline,
+        trust_remote_code=trust_remote_code,
     )
+    record = find(model)
     say(f"loading {record.id}")
     start = time.perf_counter()
     encoder = load(record, options)

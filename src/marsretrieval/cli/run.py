@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marsretrieval.cli._options import (
+    BatchSize,
+    Checkpoint,
+    Device,
+    Dtype,
+    Offline,
+    Prompts,
+    TrustRemoteCode,
+    Workers,
+    load_options,
+)
 from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
 from marsretrieval.errors import UsageError
 
@@ -43,30 +54,18 @@ def run(
         Path | None,
         typer.Option(help="A store of tiles made by embed, for geolocalization."),
     ] = None,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(help="Local weights (file or folder) in place of the model's repository."),
-    ] = None,
-    prompts: Annotated[
-        str, typer.Option(help="paper: as the published code sends; official: as the authors do.")
-    ] = "paper",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a batch (default: chosen for the device).")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Decoding workers (default: the CPUs there are).")
-    ] = None,
+    checkpoint: Checkpoint = None,
+    prompts: Prompts = "paper",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = None,
+    workers: Workers = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     resamples: Annotated[
         int, typer.Option(min=0, help="Bootstrap resamples behind the intervals; 0: none.")
     ] = 1000,
-    offline: Annotated[bool, typer.Option(help="Never ask the network for weights.")] = False,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option("--trust-remote-code", help="Run code from a model's repository (unsafe)."),
-    ] = False,
+    offline: Offline = False,
+    trust_remote_code: TrustRemoteCode = False,
     force: Annotated[bool, typer.Option("--force", help="Compute again what is done.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check data and models, show the plan, stop.")
@@ -79,13 +78,17 @@ def run(
     query) and .hits.parquet (the head of each ranking). Exit code 1 if any pair failed.
     """
     from marsretrieval import benchmark
-    from marsretrieval.encoders import LoadOptions, find
+    from marsretrieval.encoders import find
     from marsretrieval.tasks import TASKS, Settings, find_task
 
-    if prompts not in ("paper", "official"):
-        raise UsageError(f"unknown prompts '{prompts}'", remedy="Use paper or official.")
-    if checkpoint is not None and not checkpoint.exists():
-        raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
+    options = load_options(
+        device=device,
+        dtype=dtype,
+        checkpoint=checkpoint,
+        prompts=prompts,
+        offline=offline,
+        trust_remote_code=trust_remote_code,
+    )
     if checkpoint is not None and len(model) > 1:
         raise UsageError("--checkpoint goes with one model", remedy="Run the models one by one.")
     wanted = list(TASKS) if "all" in task else [find_task(name) for name in task]
@@ -94,14 +97,7 @@ def run(
         wanted,
         data=data,
         results=results,
-        options=LoadOptions(
-            device=device,
-            dtype=dtype,
-            checkpoint=checkpoint,
-            prompts=prompts,  # type: ignore[arg-type]
-            offline=offline,
-            trust_remote_code=trust_remote_code,
-        ),
+        options=options,
         settings=Settings(seed=seed, resamples=resamples),
         tiles_store=store,
         force=force,

@@ -62,9 +62,10 @@ class ParquetSource:
                 position += 1
 
     def _first_row(self, number: int, group: int) -> int:
-        before = sum(_open(path).metadata.num_rows for path in self.files[:number])
+        before: int = sum(_open(path).metadata.num_rows for path in self.files[:number])
         metadata = _open(self.files[number]).metadata
-        return before + sum(metadata.row_group(each).num_rows for each in range(group))
+        rows = [int(metadata.row_group(each).num_rows) for each in range(group)]
+        return before + sum(rows)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class _Columns:
             return str(value)
         if value < 0:
             raise IndexError(value)
-        return self.label_names[value]
+        return str(self.label_names[value])
 
 
 def _open(path: Path) -> pq.ParquetFile:

@@ -97,7 +97,7 @@ class OpenClipEncoder(TorchEncoder):
         self._transform = image_transform_v2(PreprocessCfg(**self._settings), is_train=False)
 
         # A checkpoint of one's own may be of another width than the catalogue says.
-        self._dimension = self.encode_images([Image.new("RGB", (32, 32))]).shape[1]
+        self._dimension = int(self.encode_images([Image.new("RGB", (32, 32))]).shape[1])
 
     @property
     def dimension(self) -> int:
@@ -227,7 +227,6 @@ def _load_error(
             "and in open_clip's naming.",
         )
     return ModelLoadError(
-        f"{record.id}: {where} cannot be loaded "
-        f"({lines[0] if lines else type(error).__name__})",
+        f"{record.id}: {where} cannot be loaded ({lines[0] if lines else type(error).__name__})",
         remedy="Is the file whole, and a checkpoint of this architecture?",
     )

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from marsretrieval.report.console import console
-from marsretrieval.results import PROTOCOLS, RunResult
+from marsretrieval.results import MEAN, PROTOCOLS, RunResult
 
 __all__ = ["COLUMNS", "Column", "Row", "cell", "leaderboards", "rows"]
 
@@ -79,21 +79,29 @@ COLUMNS: Mapping[str, Sequence[tuple[str, Sequence[Column]]]] = {
 }
 
 
-def rows(result: RunResult) -> Iterator[Row]:
-    """The lines of one result, in the order of its groups."""
+def rows(result: RunResult, *, details: bool = False) -> Iterator[Row]:
+    """The lines of one result. Where there are means over groups, they stand for the groups
+    unless `details` are wanted; where both protocols agree, one line stands for both."""
+    means = [group for group in result.metrics if group.startswith(MEAN)]
     for group, figures in result.metrics.items():
+        if means and not details and group not in means:
+            continue
         for part, columns in COLUMNS[result.task]:
-            for protocol in PROTOCOLS:
-                yield Row(
-                    model=result.model["id"],
-                    group=part or ("" if group == "all" else group),
-                    protocol=protocol,
-                    figures=tuple(cell(figures, column, protocol) for column in columns),
-                )
+            name = part or ("" if group == "all" else group.removeprefix(MEAN))
+            cells = {
+                protocol: tuple(cell(figures, column, protocol) for column in columns)
+                for protocol in PROTOCOLS
+            }
+            if len(set(cells.values())) == 1:
+                yield Row(result.model["id"], name, "both", cells["strict"])
+            else:
+                for protocol, shown in cells.items():
+                    yield Row(result.model["id"], name, protocol, shown)
 
 
-def leaderboards(results: Iterable[RunResult]) -> None:
+def leaderboards(results: Iterable[RunResult], *, details: bool = False) -> None:
     """Print a table for each task and set of items; results over different sets never share one."""
+    from rich import box
     from rich.table import Table
 
     out = console()
@@ -106,18 +114,21 @@ def leaderboards(results: Iterable[RunResult]) -> None:
             f"{count:,} {name}" for name, count in of_set[0].data["n"].items() if "/" not in name
         )
         out.print(f"\n{task}: {n} (set {set_hash[:8]})")
-        table = Table()
-        table.add_column("model")
-        table.add_column("queries")
-        table.add_column("protocol")
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for heading in ("model", "queries", "protocol"):
+            table.add_column(heading, no_wrap=True)
         for column in COLUMNS[task][0][1]:
-            table.add_column(column.heading, justify="right")
+            table.add_column(column.heading, justify="right", no_wrap=True)
         for result in of_set:
-            for row in rows(result):
-                table.add_row(row.model, row.group, row.protocol, *row.figures)
+            shown = ("", "")
+            for row in rows(result, details=details):
+                now = (row.model, row.group)
+                model = "" if row.model == shown[0] else row.model
+                table.add_row(model, "" if now == shown else row.group, row.protocol, *row.figures)
+                shown = now
             table.add_section()
         out.print(table)
-    out.print("Figures in %, with 95 % bootstrap intervals. MedR and K as they are.")
+    out.print("Figures in %, [95 % bootstrap interval]; MedR and K as they are.", markup=False)
 
 
 def cell(figures: Mapping[str, Any], column: Column, protocol: str) -> str:
@@ -132,7 +143,7 @@ def cell(figures: Mapping[str, Any], column: Column, protocol: str) -> str:
         return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
     interval = figures["intervals"].get(protocol, {}).get(key)
     shown = f"{100 * value:.1f}"
-    return f"{shown} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else shown
+    return f"{shown} [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]" if interval else shown
 
 
 def _look_up(figures: Mapping[str, Any], key: str) -> Any:

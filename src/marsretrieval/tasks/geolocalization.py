@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from marsretrieval.errors import DataError, ImageError
 from marsretrieval.files import sha256_json
 from marsretrieval.metrics import geolocalization
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.results import Evaluation
+from marsretrieval.results import MEAN, Evaluation
 from marsretrieval.search import (
     exact_topk,
     geolocalization_prompts,
@@ -53,7 +55,7 @@ class Geolocalization:
     """Per landform: its name (three prompts), the mean of its example images, and their mix."""
 
     name = "geolocalization"
-    aliases = ("global_geolocalization", "geo")
+    aliases: tuple[str, ...] = ("global_geolocalization", "geo")
     title = "Global geo-localization"
     folder_name = "Mars-Global-Geolocalization"
     vector_dtype = "float16"
@@ -141,7 +143,7 @@ class Geolocalization:
                     )  # fmt: skip
                 bar.advance()
         return Outcome(
-            groups=groups,
+            groups=groups | _means(groups),
             n={
                 "tiles": images.rows,
                 **{f"points/{k}": len(v.lon) for k, v in annotations.points.items()},
@@ -155,6 +157,39 @@ class Geolocalization:
                 "score": time.perf_counter() - searched,
             },
         )
+
+
+def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """Unweighted means over landforms, one for each kind of query; without intervals, since
+    landforms are five chosen ones and not a sample."""
+    by_mode: dict[str, list[Evaluation]] = {}
+    for group, evaluation in groups.items():
+        by_mode.setdefault(group.split("/")[1], []).append(evaluation)
+
+    def mean(evaluations: list[Evaluation], protocol: str, *path: str) -> float:
+        values = [reduce(getitem, path, getattr(each, protocol)) for each in evaluations]
+        return float(np.mean(values))
+
+    return {
+        f"{MEAN}{mode}": Evaluation(
+            task="geolocalization",
+            n={"landforms": len(found)},
+            published={
+                "auprc": mean(found, "published", "auprc"),
+                "best": {"f1": mean(found, "published", "best", "f1")},
+            },
+            strict={
+                "average_precision": mean(found, "strict", "average_precision"),
+                "normalised": mean(found, "strict", "normalised"),
+                "best": {"f1": mean(found, "strict", "best", "f1")},
+                "ceiling": {
+                    "average_precision": mean(found, "strict", "ceiling", "average_precision"),
+                    "f1": mean(found, "strict", "ceiling", "f1"),
+                },
+            },
+        )
+        for mode, found in by_mode.items()
+    }
 
 
 def _queries(

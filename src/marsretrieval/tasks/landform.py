@@ -27,7 +27,7 @@ class LandformRetrieval:
     """Every class name, put into three prompts whose vectors are averaged, ranks all images."""
 
     name = "landform"
-    aliases = ("landform_retrieval",)
+    aliases: tuple[str, ...] = ("landform_retrieval",)
     title = "Landform retrieval"
     folder_name = "Mars-Landforms"
     vector_dtype = "float32"

@@ -26,7 +26,7 @@ class PairedImageText:
     """The refined caption where a dataset has two, as the published evaluation does."""
 
     name = "paired-image-text"
-    aliases = ("paired_image_text_retrieval", "paired")
+    aliases: tuple[str, ...] = ("paired_image_text_retrieval", "paired")
     title = "Paired image-text retrieval"
     folder_name = "Mars-VL-Pairs"
     vector_dtype = "float32"

@@ -88,7 +88,7 @@ def _fit(
                 optimiser.step()
                 schedule.step()
                 with torch.no_grad():
-                    model.logit_scale.clamp_(0, math.log(100))
+                    model.get_parameter("logit_scale").clamp_(0, math.log(100))
                 total.append(loss.item())
                 bar.advance()
             epochs.append(float(np.mean(total)))
