@@ -129,9 +129,7 @@ def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
         if safe.exists():
             from safetensors.torch import load_file
 
-            tensors: dict[str, torch.Tensor] = load_file(safe)
-            return tensors
+            return dict(load_file(safe))
         if pickled.exists():
-            tensors = torch.load(pickled, map_location="cpu", weights_only=True)
-            return tensors
+            return dict(torch.load(pickled, map_location="cpu", weights_only=True))
     raise ModelLoadError(f"{folder}: no adapter_model.safetensors here")

@@ -1,0 +1,326 @@
+"""Tiny checkpoints of the real architectures, random weights, saved by the real library.
+
+Tokenizers have bytes as their vocabulary and no merges: a token is a byte or a special token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from marsretrieval.encoders import ModelRecord, find
+from marsretrieval.encoders._torchvision import ensure_torchvision
+
+ensure_torchvision()
+
+import torch  # noqa: E402
+import transformers as hf  # noqa: E402
+from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
+
+__all__ = [
+    "LANGUAGE_MODELS",
+    "MODELS",
+    "TEXTS",
+    "TWO_TOWERS",
+    "VISION_ONLY",
+    "pictures",
+    "save_tiny",
+    "tiny_record",
+]
+
+TWO_TOWERS = {"bge-vl-large": "clip", "aimv2-large-patch14-224": "aimv2"}
+VISION_ONLY = {"aimv2-large-patch14-448": "aimv2_vision", "dinov3-vitl16": "dinov3"}
+LANGUAGE_MODELS = {
+    "e5-v": "llava_next",
+    "gme": "qwen2_vl",
+    "b3++": "qwen2_vl",
+    "jina-embeddings-v4": "qwen2_5_vl",
+    "vlm2vec-v2.0": "qwen2_vl",
+    "ops-mm-embedding-v1": "qwen2_vl",
+    "qwen3-vl-embedding": "qwen3_vl",
+    "qwen3-vl-embedding-8b": "qwen3_vl",
+}
+MODELS = {**TWO_TOWERS, **VISION_ONLY, **LANGUAGE_MODELS}  # catalogue id: tiny architecture
+
+TEXTS = ["dunes", "pitted cones on a plain", "dark slope streaks: near the pole, 85° N, in spring"]
+
+_BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
+_QWEN_SPECIALS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+_LLAMA_SPECIALS = (
+    "<|begin_of_text|>",
+    "<|eot_id|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<image>",
+)
+_ROPE = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6}
+_TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+def tiny_record(model: str) -> ModelRecord:
+    """The catalogue's own record; of its settings only the pixel limits are made tiny."""
+    record = find(model)
+    limits = {"min_pixels": 4 * 32 * 32, "max_pixels": 16 * 32 * 32}
+    kept = {key: value for key, value in limits.items() if key in record.settings}
+    return replace(record, settings={**record.settings, **kept})
+
+
+def pictures() -> list[Image.Image]:
+    """Square, portrait, panorama, grey and large: smooth enough to survive resizing."""
+    rng = np.random.default_rng(0)
+
+    def smooth(width: int, height: int, *channels: int) -> Image.Image:
+        coarse = rng.integers(0, 256, (6, 6, *channels), dtype=np.uint8)
+        return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+    return [
+        smooth(100, 100, 3),
+        smooth(60, 200, 3),
+        smooth(310, 90, 3),
+        smooth(90, 120),
+        smooth(1700, 1300, 3),
+    ]
+
+
+def save_tiny(name: str, folder: Path) -> None:
+    """Write the tiny checkpoint `name` with weights that matter: larger than at the library's
+    own start, so that a slip anywhere shows in the vectors."""
+    torch.manual_seed(0)
+    model, *others = _BUILDERS[name]()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.normal_(0, 0.15)
+            else:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    for each in (model, *others):
+        each.save_pretrained(folder)
+
+
+# --- towers ---------------------------------------------------------------------------------
+
+
+def _clip() -> tuple[Any, ...]:
+    tokenizer = _clip_tokenizer()
+    text = {
+        **_towers(),
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 77,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    vision = {**_towers(), "image_size": 56, "patch_size": 14}
+    config = hf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
+    return hf.CLIPModel(config), tokenizer, _clip_images(56)
+
+
+def _aimv2() -> tuple[Any, ...]:
+    tokenizer = _clip_tokenizer()
+    text = {
+        **_towers(),
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 77,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    vision = {**_towers(), "image_size": 56, "patch_size": 14, "use_head": True}
+    config = hf.Aimv2Config(text_config=text, vision_config=vision, projection_dim=24)
+    return hf.Aimv2Model(config), tokenizer, _clip_images(56)
+
+
+def _aimv2_vision() -> tuple[Any, ...]:
+    config = hf.Aimv2VisionConfig(**_towers(), image_size=56, patch_size=14, use_head=False)
+    return hf.Aimv2VisionModel(config), _clip_images(56)
+
+
+def _dinov3() -> tuple[Any, ...]:
+    config = hf.DINOv3ViTConfig(**_towers(), image_size=64, patch_size=16, num_register_tokens=4)
+    images = hf.DINOv3ViTImageProcessor(size={"height": 64, "width": 64})
+    return hf.DINOv3ViTModel(config), images
+
+
+def _towers() -> dict[str, int]:
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+
+
+def _clip_images(size: int) -> Any:
+    return hf.CLIPImageProcessor(
+        size={"shortest_edge": size}, crop_size={"height": size, "width": size}
+    )
+
+
+def _clip_tokenizer() -> Any:
+    names = [*_BYTES, *(f"{each}</w>" for each in _BYTES), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {name: index for index, name in enumerate(names)}
+    return hf.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+
+
+# --- language models ------------------------------------------------------------------------
+
+
+def _qwen2_vl() -> tuple[Any, ...]:
+    processor = _qwen_processor()
+    config = hf.Qwen2VLConfig(
+        text_config={**_qwen_text(processor), "rope_parameters": _ROPE},
+        vision_config={
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 64,
+            "num_heads": 2,
+            "patch_size": 14,
+            "mlp_ratio": 2,
+        },
+        **_qwen_ids(processor),
+    )
+    return hf.Qwen2VLForConditionalGeneration(config), processor
+
+
+def _qwen2_5_vl() -> tuple[Any, ...]:
+    processor = _qwen_processor("Qwen2_5_VLProcessor")
+    config = hf.Qwen2_5_VLConfig(
+        text_config={**_qwen_text(processor), "rope_parameters": _ROPE},
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "out_hidden_size": 64,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "window_size": 56,
+            "fullatt_block_indexes": [1],
+        },
+        **_qwen_ids(processor),
+    )
+    return hf.Qwen2_5_VLForConditionalGeneration(config), processor
+
+
+def _qwen3_vl() -> tuple[Any, ...]:
+    processor = _qwen_processor("Qwen3VLProcessor")
+    config = hf.Qwen3VLConfig(
+        text_config={
+            **_qwen_text(processor),
+            "head_dim": 16,
+            "rope_parameters": {**_ROPE, "mrope_interleaved": True},
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "out_hidden_size": 64,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "patch_size": 16,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+        },
+        **_qwen_ids(processor),
+    )
+    return hf.Qwen3VLForConditionalGeneration(config), processor
+
+
+def _llava_next() -> tuple[Any, ...]:
+    processor = _llava_processor()
+    tokenizer = processor.tokenizer
+    config = hf.LlavaNextConfig(
+        vision_config={
+            **_towers(),
+            "model_type": "clip_vision_model",
+            "num_hidden_layers": 3,
+            "image_size": 56,
+            "patch_size": 14,
+            "projection_dim": 32,
+        },
+        text_config={**_TEXT, "model_type": "llama", "vocab_size": len(tokenizer)},
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=[[56, 112], [112, 56], [112, 112]],
+    )
+    return hf.LlavaNextForConditionalGeneration(config), processor
+
+
+def _qwen_processor(name: str = "Qwen2VLProcessor") -> Any:
+    """Image limits of 4 to 16 tokens, to stay small; the catalogue's limits override them."""
+    tokenizer = hf.Qwen2Tokenizer(
+        vocab={name: index for index, name in enumerate([*_BYTES, *_QWEN_SPECIALS])},
+        merges=[],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=list(_QWEN_SPECIALS),
+    )
+    if name == "Qwen3VLProcessor":
+        third, half = {"patch_size": 16}, {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+        images = hf.Qwen2VLImageProcessor(
+            min_pixels=4 * 32 * 32, max_pixels=16 * 32 * 32, **third, **half
+        )
+        video = hf.Qwen3VLVideoProcessor()
+    else:
+        images = hf.Qwen2VLImageProcessor(min_pixels=4 * 28 * 28, max_pixels=16 * 28 * 28)
+        video = hf.Qwen2VLVideoProcessor()
+    return getattr(hf, name)(images, tokenizer, video, chat_template="{{ messages }}")
+
+
+def _llava_processor() -> Any:
+    inner = Tokenizer(
+        models.BPE(vocab={name: index for index, name in enumerate(_BYTES)}, merges=[])
+    )
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.add_special_tokens(list(_LLAMA_SPECIALS))
+    start = "<|begin_of_text|>"
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A", special_tokens=[(start, inner.token_to_id(start))]
+    )
+    tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|eot_id|>")
+    images = hf.LlavaNextImageProcessor(
+        size={"shortest_edge": 56},
+        crop_size={"height": 56, "width": 56},
+        image_grid_pinpoints=[[56, 112], [112, 56], [112, 112]],
+    )
+    # As E5-V's: without the fields that came later (patch_size, class token, strategy).
+    return hf.LlavaNextProcessor(images, tokenizer)
+
+
+def _qwen_text(processor: Any) -> dict[str, Any]:
+    return {**_TEXT, "vocab_size": len(processor.tokenizer), "tie_word_embeddings": True}
+
+
+def _qwen_ids(processor: Any) -> dict[str, Any]:
+    ids = processor.tokenizer.convert_tokens_to_ids
+    return {
+        "image_token_id": ids("<|image_pad|>"),
+        "video_token_id": ids("<|video_pad|>"),
+        "vision_start_token_id": ids("<|vision_start|>"),
+        "vision_end_token_id": ids("<|vision_end|>"),
+        "tie_word_embeddings": True,
+    }
+
+
+_BUILDERS: dict[str, Callable[[], tuple[Any, ...]]] = {
+    "clip": _clip,
+    "aimv2": _aimv2,
+    "aimv2_vision": _aimv2_vision,
+    "dinov3": _dinov3,
+    "qwen2_vl": _qwen2_vl,
+    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
+    "llava_next": _llava_next,
+}
