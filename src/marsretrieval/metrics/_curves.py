@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.geo import wrap_lon
-from marsretrieval.metrics._coverage import NEVER, Coverage
+from marsretrieval.metrics._coverage import Coverage
 from marsretrieval.metrics.bootstrap import block_weights, interval
 
 __all__ = ["Blocks", "average_precision", "f1_of", "intervals", "published_cuts", "trapezoid"]
 
 Floats = npt.NDArray[np.float64]
-
-_AT_ONCE = 4_000_000  # weights held at a time
 
 
 def f1_of(precision: Floats, recall: Floats) -> Floats:
@@ -25,9 +23,10 @@ def f1_of(precision: Floats, recall: Floats) -> Floats:
     return np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
 
 
-def average_precision(precision: Floats, recall: Floats) -> float:
-    """Sum over K of precision(K) (recall(K) - recall(K - 1)), with recall(0) = 0."""
-    return float(np.sum(precision * np.diff(recall, prepend=0.0)))
+def average_precision(precision: Floats, recall: Floats) -> Floats:
+    """Sum over K of precision(K) (recall(K) - recall(K - 1)), with recall(0) = 0; (..., K)."""
+    area: Floats = np.sum(precision * np.diff(recall, axis=-1, prepend=0.0), axis=-1)
+    return area
 
 
 def published_cuts(predictions: int, max_k: int) -> npt.NDArray[np.int64]:
@@ -66,46 +65,43 @@ class Blocks:
 def intervals(
     coverage: Coverage,
     blocks: Blocks,
-    cuts: npt.NDArray[np.int64] | None,
+    depths: npt.NDArray[np.int64],
+    area: Callable[[Floats, Floats], Floats],
     *,
     seed: int,
     resamples: int,
 ) -> dict[str, tuple[float, float]]:
-    """Intervals of the best F1 and of the area (trapezoid over `cuts`, or without them the
-    average precision over every K), blocks drawn with replacement.
+    """Intervals of `area` and of the best F1 over the depths, blocks drawn with replacement.
 
+    depths: (k,) increasing; area: (precision, recall), both (resamples, k), to (resamples,).
     Whether a tile is a hit, and which rank finds a point, stay as they are in the whole data.
     """
     if resamples < 2 or blocks.count < 2:
         return {}
-    areas, best = [], []
-    at_once = max(1, _AT_ONCE // max(len(coverage.hit), len(coverage.first)))
-    found = coverage.first != NEVER
-    ranks = coverage.first[found] - 1
-    for drawn in block_weights(blocks.count, seed=seed, resamples=resamples, at_once=at_once):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            tiles = drawn[:, blocks.of_tile]
-            hits = np.where(coverage.hit, tiles, np.float32(0))
-            precision: Floats = hits.cumsum(axis=1, dtype=np.float64) / tiles.cumsum(axis=1)
-            points = drawn[:, blocks.of_point]
-            gains = _gains(points[:, found], ranks, len(coverage.hit))
-            recall: Floats = np.cumsum(gains, axis=1) / points.sum(axis=1, keepdims=True)
-            precision[np.isnan(precision)] = 0.0
-            if cuts is not None:
-                precision, recall = precision[:, cuts - 1], recall[:, cuts - 1]
-                areas.append(trapezoid(precision, recall))
-            else:
-                areas.append(np.sum(precision * np.diff(recall, axis=1, prepend=0.0), axis=1))
-            best.append(f1_of(precision, recall).max(axis=1))
-    return {"area": interval(np.concatenate(areas)), "best.f1": interval(np.concatenate(best))}
+    ranks = np.arange(1, len(coverage.hit) + 1)
+    tiles = _per_block(blocks.of_tile, ranks, blocks.count, depths)
+    hits = _per_block(blocks.of_tile[coverage.hit], ranks[coverage.hit], blocks.count, depths)
+    found = _per_block(blocks.of_point, coverage.first, blocks.count, depths)
+    points = np.bincount(blocks.of_point, minlength=blocks.count).astype(np.float32)
+    drawn = block_weights(blocks.count, seed=seed, resamples=resamples)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision: Floats = np.nan_to_num((drawn @ hits).astype(np.float64) / (drawn @ tiles))
+        recall: Floats = (drawn @ found).astype(np.float64) / (drawn @ points)[:, None]
+    return {
+        "area": interval(area(precision, recall)),
+        "best.f1": interval(f1_of(precision, recall).max(axis=1)),
+    }
 
 
-def _gains(weights: npt.NDArray[Any], ranks: npt.NDArray[np.int64], length: int) -> Floats:
-    """(resamples, n): the weight of the points that each rank finds first."""
-    order = np.argsort(ranks, kind="stable")
-    gains = np.zeros((len(weights), length))
-    if not len(ranks):
-        return gains
-    starts = np.flatnonzero(np.diff(ranks[order], prepend=-1))
-    gains[:, ranks[order][starts]] = np.add.reduceat(weights[:, order], starts, axis=1)
-    return gains
+def _per_block(
+    block: npt.NDArray[np.int64],
+    rank: npt.NDArray[np.int64],
+    count: int,
+    depths: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float32]:
+    """(count, k): how many items of each block come within each depth; ranks from 1."""
+    steps = np.searchsorted(depths, rank)
+    within = steps < len(depths)
+    flat = block[within] * len(depths) + steps[within]
+    new = np.bincount(flat, minlength=count * len(depths)).reshape(count, len(depths))
+    return np.cumsum(new, axis=1).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -38,17 +38,13 @@ def over_queries(
     return {name: interval(np.concatenate(parts)) for name, parts in drawn.items()}
 
 
-def block_weights(
-    blocks: int, *, seed: int, resamples: int, at_once: int
-) -> Iterator[npt.NDArray[np.float32]]:
-    """How often each of `blocks` is drawn, resample by resample: arrays (<= at_once, blocks)."""
+def block_weights(blocks: int, *, seed: int, resamples: int) -> npt.NDArray[np.float32]:
+    """(resamples, blocks): how often each block is drawn in each resample."""
     rng = np.random.default_rng(seed)
-    for start in range(0, resamples, at_once):
-        count = min(at_once, resamples - start)
-        drawn = rng.integers(blocks, size=(count, blocks))
-        flat = (drawn + blocks * np.arange(count)[:, None]).ravel()
-        weights = np.bincount(flat, minlength=count * blocks).reshape(count, blocks)
-        yield weights.astype(np.float32)
+    weights = np.empty((resamples, blocks), np.float32)
+    for row in weights:
+        row[:] = np.bincount(rng.integers(blocks, size=blocks), minlength=blocks)
+    return weights
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:

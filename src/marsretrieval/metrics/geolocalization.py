@@ -77,7 +77,8 @@ def evaluate(
     strict_intervals = intervals(
         coverage,
         Blocks.of(centres[order[:max_k]], truth, BLOCK_DEG),
-        None,
+        _depths(coverage, strict["best"]["k"]),
+        average_precision,
         seed=seed,
         resamples=resamples,
     )
@@ -127,7 +128,7 @@ def _published(
     ]
     best = {name: curve[top][name] for name in ("k", "f1", "precision", "recall")}
     blocks = Blocks.of(corners[order], truth, BLOCK_DEG)
-    spread = intervals(coverage, blocks, cuts, seed=seed, resamples=resamples)
+    spread = intervals(coverage, blocks, cuts, trapezoid, seed=seed, resamples=resamples)
     area = float(trapezoid(precision, recall))
     return {"best": best, "auprc": area, "curve": curve}, spread
 
@@ -137,8 +138,8 @@ def _strict(coverage: Coverage, near: Pairs, tiles: int, points: int) -> dict[st
     f1 = f1_of(precision, recall)
     top = int(np.argmax(f1))
     coverable = len(np.unique(near[1])) / points
-    area = average_precision(precision, recall)
-    kept = np.unique(np.geomspace(1, len(f1), _CURVE).astype(np.int64)) - 1
+    area = float(average_precision(precision, recall))
+    kept = _spread(len(f1)) - 1
     return {
         "average_precision": area,
         "best": {
@@ -158,6 +159,18 @@ def _strict(coverage: Coverage, near: Pairs, tiles: int, points: int) -> dict[st
     }
 
 
+def _spread(count: int) -> npt.NDArray[np.int64]:
+    """At most _CURVE depths from 1 to `count`, dense where the curve moves most."""
+    return np.unique(np.geomspace(1, count, _CURVE).astype(np.int64))
+
+
+def _depths(coverage: Coverage, best: int) -> npt.NDArray[np.int64]:
+    """Where the strict curve is looked at in a resample: every rank that finds a point, so that
+    the average precision is exact, the best depth, and a few hundred others for the best F1."""
+    found = coverage.first[coverage.first != NEVER]
+    return np.unique(np.concatenate([found, [best], _spread(len(coverage.hit))]))
+
+
 def _ties(scores: Floats, pairs: Pairs, points: int, max_k: int) -> dict[str, tuple[float, float]]:
     """Average precision with the tiles near a point last, and first, among equal scores."""
     if len(np.unique(scores)) == len(scores):
@@ -167,7 +180,7 @@ def _ties(scores: Floats, pairs: Pairs, points: int, max_k: int) -> dict[str, tu
     bounds = []
     for places in (hit, 1 - hit):
         coverage = Coverage.of(ranked(scores, places), pairs, points).head(max_k)
-        bounds.append(average_precision(coverage.precision(), coverage.recall()))
+        bounds.append(float(average_precision(coverage.precision(), coverage.recall())))
     return {"average_precision": (bounds[0], bounds[1])}
 
 

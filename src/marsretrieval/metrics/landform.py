@@ -56,11 +56,10 @@ def evaluate(
     strict: dict[str, _Figures] = {}
     worst: dict[str, _Figures] = {}
     best: dict[str, _Figures] = {}
-    for name, query in zip(query_names, queries, strict=True):
+    for name, scores in zip(query_names, queries @ images.T, strict=True):
         relevant = classes == name
         if not relevant.any():
             continue
-        scores = images @ query
         published[name] = _of(relevant[ranked(scores, rows)])
         strict[name] = _of(relevant[ranked(scores, places)])
         worst[name] = _of(relevant[ranked(scores, relevant.astype(np.int64))])

@@ -34,7 +34,6 @@ def evaluate(
     _checks.same_length(dimensions_of_images=images.T, dimensions_of_texts=texts.T)
     names = list(ids) if ids is not None else [f"{row:09d}" for row in range(len(images))]
     _checks.same_length(pairs=images, ids=names)
-    rows = np.arange(len(images))
     places = id_order(names)
     published: dict[str, npt.NDArray[np.float64]] = {}
     strict: dict[str, npt.NDArray[np.float64]] = {}
@@ -42,7 +41,7 @@ def evaluate(
     per_query: dict[str, npt.NDArray[np.generic] | list[str]] = {"id": names}
     for direction, (queries, corpus) in {"i2t": (images, texts), "t2i": (texts, images)}.items():
         ranks = own_ranks(queries, corpus, places)
-        published |= _columns(direction, own_ranks(queries, corpus, rows).stated)
+        published |= _columns(direction, ranks.by_row)
         strict |= _columns(direction, ranks.stated)
         luck |= _luck(direction, ranks)
         per_query[f"{direction}_rank"] = ranks.stated

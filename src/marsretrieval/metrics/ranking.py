@@ -24,9 +24,11 @@ _CHUNK = 1024  # queries at a time: 1024 x n scores are held at once
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """(n,) each, from 1: the rank in the stated order, and at the best and worst luck in ties."""
+    """(n,) each, from 1: the rank in the stated order, with ties by row, and at the best and the
+    worst luck in ties."""
 
     stated: npt.NDArray[np.int64]
+    by_row: npt.NDArray[np.int64]
     best: npt.NDArray[np.int64]
     worst: npt.NDArray[np.int64]
 
@@ -50,16 +52,20 @@ def own_ranks(
     """
     better = np.empty(len(queries), np.int64)
     before = np.empty_like(better)
+    above = np.empty_like(better)
     tied = np.empty_like(better)
     for start in range(0, len(queries), _CHUNK):
         scores = queries[start : start + _CHUNK] @ corpus.T
         rows = np.arange(start, start + len(scores))
         own = scores[np.arange(len(scores)), rows][:, None]
         better[rows] = (scores > own).sum(axis=1)
-        equal = scores == own
-        tied[rows] = equal.sum(axis=1) - 1
-        before[rows] = (equal & (places[None, :] < places[rows, None])).sum(axis=1)
-    return Ranks(1 + better + before, 1 + better, 1 + better + tied)
+        query, row = np.nonzero(scores == own)
+        tied[rows] = np.bincount(query, minlength=len(rows)) - 1
+        itself = query + start
+        before[rows] = np.bincount(query[places[row] < places[itself]], minlength=len(rows))
+        above[rows] = np.bincount(query[row < itself], minlength=len(rows))
+    first = 1 + better
+    return Ranks(first + before, first + above, first, first + tied)
 
 
 def ranked(

@@ -1,0 +1,89 @@
+"""Seconds to evaluate each task, ours beside the straightforward way, in one run.
+
+    python -m benchmarks.metrics.run
+
+The straightforward way is tests/metrics/published_reference.py: sort every ranking, look at every
+depth anew. Sizes: 2,287 pairs, 48 classes x 5,000 images, 20,000 predictions for 1,300 points.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from marsretrieval._environment import usable_cpus
+from marsretrieval.metrics import geolocalization, landform, paired
+from tests.metrics import published_reference as reference
+from tests.metrics.inputs import flat, geo_input, unit
+
+
+def seconds(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), result
+
+
+def show(name: str, ours: Callable[..., Any], theirs: Callable[[], Any]) -> None:
+    fast, found = seconds(lambda: ours(resamples=0), 3)
+    whole, _ = seconds(lambda: ours(resamples=1000), 1)
+    slow, wanted = seconds(theirs, 1)
+    difference = max(
+        abs(a - b) for (_, a), (_, b) in zip(flat(dict(found.published)), flat(wanted), strict=True)
+    )
+    ratio = f"{slow / fast:.1f}x"
+    print(f"| {name} | {fast:.3f} | {whole:.2f} | {slow:.2f} | {ratio} | {difference:.0e} |")
+
+
+def main() -> None:
+    print(f"{platform.machine()}, {usable_cpus()} CPUs, numpy {np.__version__}\n")
+    print("| task | ours, s | ours with intervals, s | straightforward, s | ratio | difference |")
+    print("|---|---|---|---|---|---|")
+    rng = np.random.default_rng(0)
+
+    images = unit(rng.standard_normal((2287, 1024)))
+    texts = unit(images + 0.05 * rng.standard_normal(images.shape))
+    show(
+        "2,287 pairs x 1,024",
+        lambda resamples: paired.evaluate(images, texts, resamples=resamples),
+        lambda: reference.paired(images, texts),
+    )
+
+    centres = rng.standard_normal((48, 1024))
+    labels = rng.integers(0, 48, 5000)
+    told = {
+        "labels": [f"class {label:02d}" for label in labels],
+        "image_ids": [f"{row:05d}" for row in range(5000)],
+        "query_names": [f"class {number:02d}" for number in range(48)],
+    }
+    corpus = unit(centres[labels] + 8 * rng.standard_normal((5000, 1024)))
+    queries = unit(centres)
+    show(
+        "48 classes x 5,000 images x 1,024",
+        lambda resamples: landform.evaluate(corpus, queries, **told, resamples=resamples),
+        lambda: reference.landform(corpus, queries, **told),
+    )
+
+    made = geo_input(0, tiles=24_000, points=1300)
+    order = np.argsort(-made["scores"], kind="stable")[:20_000]
+    tiles, scores = made["corners"][order], made["scores"][order]
+    ids = [f"{row:05d}" for row in range(len(tiles))]
+    show(
+        f"{len(tiles):,} predictions, 1,300 points",
+        lambda resamples: geolocalization.evaluate(
+            scores, ids=ids, published_lonlat=tiles, centre_lonlat=tiles,
+            truth_lonlat=made["truth"], resamples=resamples,
+        ),
+        lambda: reference.geolocalization(tiles, made["truth"], 0.5, 20_000),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
