@@ -336,7 +336,7 @@ class TestDownloads:
         value = {
             "schema_version": 1, "dataset": "paired", "repository": "r", "revision": "abc",
             "variant": "whole", "complete": True, "files": files, "counts": {"rows": 40},
-            "missing": [],
+            "missing": [], "created": "2026-01-01T00:00:00+00:00",
         }  # fmt: skip
         (folder / "download.json").write_text(json.dumps(value | told))
 

@@ -16,20 +16,25 @@ _KEPT = ("repository", "revision", "variant", "created")
 
 
 def check_provenance(folder: Path, told: DatasetInventory) -> None:
-    """By ``planet.json`` of a synthetic planet or ``download.json`` of a download, if any."""
+    """By ``download.json`` of a download or ``planet.json`` of a synthetic planet, if any."""
     try:
+        record = read_record(folder)
+        if record is not None:
+            told.origin = {key: record.get(key) for key in _KEPT}
+            _check_download(folder, record, told)
+            return
         for path in (folder / "planet.json", folder.parent / "planet.json"):
             if path.is_file():
-                value = read_json(path)
-                told.origin = {"synthetic": True, **(value if isinstance(value, dict) else {})}
+                told.origin = {"synthetic": True, **_scalars(read_json(path))}
                 return
-        record = read_record(folder)
     except DataError as error:
         told.error("damaged-record", [error.message])
-        return
-    if record is not None:
-        told.origin = {key: record.get(key) for key in _KEPT}
-        _check_download(folder, record, told)
+
+
+def _scalars(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {}
+    return {key: each for key, each in value.items() if isinstance(each, (str, int, float))}
 
 
 def _check_download(folder: Path, record: dict[str, Any], told: DatasetInventory) -> None:

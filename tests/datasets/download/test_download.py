@@ -106,8 +106,11 @@ class TestHosted:
     def test_a_second_run_fetches_nothing(self, publish: Publish, tmp_path: Path) -> None:
         hub = publish(landforms())
         download("landform", tmp_path)
+        path = tmp_path / "Mars-Landforms/download.json"
+        path.write_text(path.read_text().replace("+00:00", "+01:00"))
         hub.asked.clear()
         assert download("landform", tmp_path).fetched_bytes == 0
+        assert "+01:00" in path.read_text(), "the time of the download stands"
         assert list(hub.asked) == [f"GET /api/datasets/SUSTech/Mars-Landforms/revision/{SHA}"]
 
     def test_the_head_is_taken_once_and_then_kept(self, publish: Publish, tmp_path: Path) -> None:
@@ -269,6 +272,9 @@ class TestHosted:
         other.parent.mkdir(parents=True)
         other.write_bytes(picture(0, format="PNG"))
         with pytest.raises(UsageError, match="files of another origin"):
+            download("landform", tmp_path)
+        (tmp_path / "Mars-Landforms/download.json").write_text('{"schema_version": 1}')
+        with pytest.raises(DataError, match="has no 'dataset'"):
             download("landform", tmp_path)
         (tmp_path / "Mars-Landforms/download.json").write_text("{")
         with pytest.raises(DataError, match="not readable as JSON"):

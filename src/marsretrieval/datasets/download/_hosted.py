@@ -40,7 +40,7 @@ def download_hosted(
         source, folder, record, "files", revision=revision, offline=offline, progress=progress
     )
     counts = _counts(source, listing, folder)
-    body = {"complete": True, "counts": counts, "files": file_records(folder, listing.files)}
+    body = {"counts": counts, "files": file_records(folder, listing.files)}
     end_record(folder, source, listing.revision, body)
     return Report(
         dataset=source.dataset,

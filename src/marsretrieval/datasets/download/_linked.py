@@ -86,7 +86,6 @@ def download_linked(
     counts = {"rows": len(pairs), "pairs": len(packed), "missing": len(missing), **methods}
     tables = [HubFile(name, (folder / name).stat().st_size, None) for name in _TABLES]
     body = {
-        "complete": True,
         "counts": counts,
         "parameters": dict(parameters),
         "missing": [each.key for each in missing],

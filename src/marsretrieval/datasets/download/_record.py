@@ -18,6 +18,8 @@ RECORD = "download.json"
 BEGUN = "begun"  # files of downloads that did not come to their end
 CACHE = ".cache"  # hidden, so that no reader takes it for data
 _SCHEMA = 1
+_ALWAYS = ("dataset", "repository", "revision", "variant", "complete", "created")
+_IN_THE_END = ("files", "counts")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -30,6 +32,13 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         raise DataError(
             f"{path}: not a record of this version",
             remedy="Download into another folder, or delete this one.",
+        )
+    absent = [key for key in _ALWAYS if key not in value]
+    absent += [key for key in _IN_THE_END if value.get("complete") and key not in value]
+    if absent:
+        raise DataError(
+            f"{path}: has no '{absent[0]}'",
+            remedy="Move the folder away and download again.",
         )
     return value
 
@@ -59,13 +68,20 @@ def begin_record(folder: Path, source: Source, revision: str, files: list[str]) 
     make_folder(folder)
     earlier = read_record(folder) or {}
     begun = sorted({*earlier.get(BEGUN, ()), *files})
-    told = {**earlier, **_head(source, revision), "complete": False, BEGUN: begun}
-    write_json(folder / RECORD, told)
+    told = {**_head(source, revision), **earlier, "revision": revision}
+    write_json(folder / RECORD, {**told, "complete": False, BEGUN: begun})
 
 
 def end_record(folder: Path, source: Source, revision: str, body: dict[str, Any]) -> None:
-    """Write the whole record; `body` holds files, counts, missing and the like."""
-    write_json(folder / RECORD, _head(source, revision) | body)
+    """Write the whole record; `body` holds files, counts, missing and the like.
+
+    Where the files are those of an earlier record, its time stands.
+    """
+    told = {**_head(source, revision), "complete": True, **body}
+    earlier = read_record(folder) or {}
+    if earlier.get("files") == body["files"]:
+        told["created"] = earlier["created"]
+    write_json(folder / RECORD, told)
 
 
 def _head(source: Source, revision: str) -> dict[str, Any]:

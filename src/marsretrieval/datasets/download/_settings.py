@@ -18,7 +18,7 @@ class FetchSettings:
     connect_s: float = 10.0
     read_s: float = 20.0
     total_s: float = 180.0
-    max_bytes: int = 256 * 2**20
+    max_bytes: int = 128 * 2**20
     max_redirects: int = 8
     attempts: int = 3
     backoff_s: float = 1.0  # before the second try; doubled before each further one
