@@ -368,3 +368,13 @@ def test_the_report_says_where_the_time_went(tmp_path: Path) -> None:
     assert report.seconds["embed"] >= 0.03
     assert report.images_per_s == pytest.approx(12 / report.seconds["total"])
     assert report.timings["images_per_s"] == report.images_per_s
+    assert report.device_idle == pytest.approx(
+        1 - report.seconds["embed"] / report.seconds["total"], abs=1e-6
+    )
+    # The entries tell the same of each shard; together they are the whole build.
+    entries = open_store(tmp_path).entries
+    assert all(set(e.seconds) == {"decode", "embed", "elapsed", "wait"} for e in entries)
+    assert sum(e.seconds["embed"] for e in entries) == pytest.approx(
+        report.seconds["embed"], abs=1e-4
+    )
+    assert sum(e.seconds["elapsed"] for e in entries) <= report.seconds["total"]

@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from marsretrieval.embeddings import build_store, open_store
+from marsretrieval.embeddings._manifest import Entry
+from marsretrieval.embeddings._shards import Item, write_shard
 from tests.fakes import FakeEncoder, FakeSource
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +100,43 @@ def test_several_processes_build_one_store_and_one_of_them_dies(
     again.communicate(timeout=60)
     assert again.returncode == 0 and open_store(tmp_path).complete
     assert_equal_stores(tmp_path, whole)
+
+
+def test_two_processes_embed_the_very_same_shards(tmp_path: Path, whole: Path) -> None:
+    processes = [start(tmp_path, delay=delay) for delay in (0.02, 0.03)]
+    for process in processes:
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == 0, error
+    store = open_store(tmp_path)
+    assert store.complete and store.verify() == []
+    assert list((tmp_path / "shards").glob(".*")) == []
+    assert_equal_stores(tmp_path, whole)
+
+
+def test_what_another_process_finished_meanwhile_is_not_read_again(tmp_path: Path) -> None:
+    class Meanwhile(FakeSource):
+        def read(self, shard: Any, *, images: bool = True) -> Any:
+            if shard.name == "000000":  # the other one is quick and does everything
+                build_store(FakeEncoder(), FakeSource(), tmp_path)
+            return super().read(shard, images=images)
+
+    source, encoder = Meanwhile(), FakeEncoder()
+    report = build_store(encoder, source, tmp_path)
+    assert source.reads == ["000000"] and sum(encoder.calls) == 5
+    assert (report.rows, report.reused) == (12, 7)
+    assert open_store(tmp_path).verify() == []
+
+
+def test_the_first_to_finish_a_shard_is_kept_whole(tmp_path: Path) -> None:
+    build_store(FakeEncoder(), FakeSource(), tmp_path)
+    (first, *_) = open_store(tmp_path).entries
+    before = (tmp_path / "shards" / "000000.arrow").read_bytes()
+    other = np.zeros((5, 32), np.float16)
+    items = [Item(f"x{number}", "", b"0" * 16) for number in range(5)]
+    late = Entry(shard="000000", fingerprint=first.fingerprint, made_by=first.made_by)
+    assert write_shard(tmp_path, late, items, other, "float16") == first
+    assert (tmp_path / "shards" / "000000.arrow").read_bytes() == before
+    assert list((tmp_path / "shards").glob(".*")) == []
 
 
 def test_a_kill_between_vectors_and_entry_leaves_the_shard_undone(

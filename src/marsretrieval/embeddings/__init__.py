@@ -5,10 +5,11 @@ The format is specified in docs/STORE.md.
 
 from __future__ import annotations
 
-from marsretrieval.embeddings._build import BuildReport, build_store
+from marsretrieval.embeddings._build import Target, build_store, build_stores
 from marsretrieval.embeddings._export import export_parquet
 from marsretrieval.embeddings._manifest import ModelRequest
 from marsretrieval.embeddings._plan import BuildPlan, plan_build
+from marsretrieval.embeddings._report import BuildReport
 from marsretrieval.embeddings._shards import Block
 from marsretrieval.embeddings._store import Columns, EmbeddingStore, open_store
 from marsretrieval.embeddings._texts import build_text_store
@@ -20,7 +21,9 @@ __all__ = [
     "Columns",
     "EmbeddingStore",
     "ModelRequest",
+    "Target",
     "build_store",
+    "build_stores",
     "build_text_store",
     "export_parquet",
     "open_store",

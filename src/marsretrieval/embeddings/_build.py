@@ -1,69 +1,50 @@
-"""Embed a source of images into a store: resumable shard by shard, one device, one process."""
+"""Embed a source of images into stores: resumable shard by shard, one device, one process."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval._environment import usable_cpus
-from marsretrieval.datasets import ImageSource, Shard, Skipped
-from marsretrieval.embeddings._forward import Forward, default_batch_size
-from marsretrieval.embeddings._manifest import (
-    Entry,
-    Manifest,
-    ModelRequest,
-    differences,
-    shards_folder,
-    write_manifest,
-)
-from marsretrieval.embeddings._pipeline import Decoded, ShardEnd, decode_ahead
-from marsretrieval.embeddings._plan import BuildPlan, drop_outdated, existing_manifest, plan_build
-from marsretrieval.embeddings._shards import Item, write_shard
-from marsretrieval.errors import DataError, MarsRetrievalError, StoreMismatchError
-from marsretrieval.files import make_folder
+from marsretrieval.datasets import ImageSource, Shard
+from marsretrieval.embeddings._claim import claim_store
+from marsretrieval.embeddings._forward import Forward, batch_sizes
+from marsretrieval.embeddings._lane import Batch, Lane
+from marsretrieval.embeddings._manifest import ModelRequest
+from marsretrieval.embeddings._pipeline import Decoded, decode_ahead
+from marsretrieval.embeddings._plan import BuildPlan, plan_shards
+from marsretrieval.embeddings._report import BuildReport
+from marsretrieval.errors import DataError, MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 
 if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder
 
-__all__ = ["BuildReport", "build_store", "claim_store"]
+__all__ = ["Target", "build_store", "build_stores", "embed_shards", "plan_targets", "report_loss"]
 
-_WRITES_IN_FLIGHT = 2
+_BATCHES_IN_FLIGHT = 2  # one in the model, one waiting for it
+_DECODED_AHEAD = 16  # images, and four for each worker
 
 
 @dataclass(frozen=True, slots=True)
-class BuildReport:
-    """What a build did. Rows and skipped items are those of this part of the store."""
+class Target:
+    """One model and the store that its vectors go into.
 
-    rows: int
-    embedded: int  # of the rows: computed now
-    reused: int  # of the rows: there before
-    skipped: list[Skipped]
-    batch_size: int | None  # in the end; None when nothing was computed
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    `encoder` may be a function that loads it: where nothing is to do and `request` (how the model
+    was asked for; kept in the manifest) is pinned and that of the store, it is not called.
+    """
 
-    @property
-    def images_per_s(self) -> float | None:
-        """Embedded images by wall time; None when nothing was computed."""
-        total = self.seconds.get("total", 0.0)
-        return self.embedded / total if self.embedded and total else None
-
-    @property
-    def timings(self) -> dict[str, float]:
-        """Seconds by stage and images a second, as results record them.
-
-        decode: summed over workers. embed: in the model. wait: the model waiting for images.
-        """
-        rate = self.images_per_s
-        return {**self.seconds, **({"images_per_s": rate} if rate else {})}
+    encoder: Encoder | Callable[[], Encoder]
+    path: Path
+    request: ModelRequest | None = None
 
 
 def build_store(
@@ -79,230 +60,216 @@ def build_store(
     request: ModelRequest | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> BuildReport:
-    """Embed every image of `source` that the store at `path` does not hold yet.
-
-    `encoder` may be a function that loads it: where nothing is to do and `request` (how the model
-    was asked for; kept in the manifest) is pinned and that of the store, it is not called. Several
-    processes may build parts (i, n) of one store at once. After any interruption the same call
-    goes on, and a shard whose files changed is embedded again. Unreadable images are left out and
-    listed; an unreadable shard is passed over and raised as DataError at the end.
-
-    Raises StoreMismatchError when the store was made by another encoder or from other data,
-    OutputError when it cannot be written; finished shards are kept.
-    """
-    plan = plan_build(source, path, dtype=dtype, part=part, force=force)
-    if hasattr(encoder, "encode_preprocessed"):  # not callable(): a torch module is both
-        model = cast("Encoder", encoder)
-    elif _nothing_changed(plan, request):
-        return _report(plan, [], None, {})
-    else:
-        model = encoder()
-    manifest = claim_store(plan, model, request=request)
-    if not plan.todo:
-        return _report(plan, [], None, {})
-    forward = Forward(
-        model.encode_preprocessed,
-        name=model.id,
-        dimension=model.dimension,
-        size=batch_size or default_batch_size(model),
+    """Embed every image of `source` that the store at `path` does not hold yet: `build_stores`
+    for one model."""
+    (report,) = build_stores(
+        [Target(encoder, path, request)],
+        source,
+        dtype=dtype,
+        batch_size=batch_size,
+        workers=workers,
+        part=part,
+        force=force,
+        progress=progress,
     )
-    workers = usable_cpus() if workers is None else workers
-    build = _Build(plan, manifest, forward)
-    start = time.perf_counter()
-    with progress.start("embed", plan.todo_rows, "images") as bar:
-        build.run(source, model.preprocess, workers, bar)
-    build.seconds["total"] = time.perf_counter() - start
-    if build.failed:
-        first = build.failed[0]
-        raise DataError(
-            f"{len(build.failed)} of {len(plan.todo)} shards could not be read "
-            f"(first: {first[0]}: {first[1].message})",
-            remedy="The others are embedded and kept. Repair these files, then run again.",
-        )
-    report = _report(plan, build.written, forward.size, build.seconds)
-    if not report.rows and report.skipped and part is None:
-        first_lost = report.skipped[0]
-        raise DataError(
-            f"{source.name}: none of {len(report.skipped)} images could be read "
-            f"(first: {first_lost.source}: {first_lost.reason})"
-        )
     return report
 
 
-def claim_store(
-    plan: BuildPlan, encoder: Encoder, *, request: ModelRequest | None, role: str | None = None
-) -> Manifest:
-    """Make the folder and its manifest, or check that the one there is of this encoder.
+def build_stores(
+    targets: Sequence[Target],
+    source: ImageSource,
+    *,
+    dtype: str = "float16",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    part: tuple[int, int] | None = None,
+    force: bool = False,
+    progress: Progress = NO_PROGRESS,
+) -> list[BuildReport]:
+    """Embed every image of `source` that a target's store does not hold yet, with each image
+    read and decoded once for all targets; a report for each of them.
 
-    Raises StoreMismatchError naming each difference.
+    Several processes may build parts (i, n) of one store at once. After any interruption the same
+    call goes on, and a shard whose files changed is embedded again. Unreadable images are left
+    out and listed; an unreadable shard is passed over and raised as DataError at the end.
+
+    Raises StoreMismatchError when a store was made by another encoder or from other data,
+    OutputError when one cannot be written; finished shards are kept.
     """
-    fingerprint = encoder.fingerprint
-    shards = tuple(shard.name for shard in plan.shards)
-    # Another process may have begun the same store while this one was loading its model.
-    there = plan.manifest or existing_manifest(plan.store, force=plan.force)
-    if there is not None:
-        lines = differences(there.encoder, fingerprint)
-        if there.role != role:
-            lines.append(f"role: {there.role} in the store, {role} now")
-        if lines:
-            raise StoreMismatchError(
-                f"{plan.store}: made by another encoder: {'; '.join(lines)}",
-                remedy="Choose another folder, or --force to replace what is there.",
+    plans = plan_targets(targets, source, dtype=dtype, part=part, force=force)
+    lanes: list[Lane | None] = []
+    for target, plan in zip(targets, plans, strict=True):
+        lanes.append(
+            None if _nothing_changed(plan, target.request) else _lane(target, plan, batch_size)
+        )
+    open_lanes = [lane for lane in lanes if lane is not None and lane.plan.todo]
+    seconds = embed_shards(open_lanes, source, workers=workers, progress=progress)
+    report_loss([(len(lane.plan.todo), lane.failed) for lane in open_lanes])
+    reports = [_report(plan, lane, seconds) for plan, lane in zip(plans, lanes, strict=True)]
+    for report in reports:
+        if not report.rows and report.skipped and part is None:
+            lost = report.skipped[0]
+            raise DataError(
+                f"{source.name}: none of {len(report.skipped)} images could be read "
+                f"(first: {lost.source}: {lost.reason})"
             )
-        wanted = replace(
-            there, dataset=plan.dataset, shards=shards, request=request or there.request
+    return reports
+
+
+def plan_targets(
+    targets: Sequence[Target],
+    source: ImageSource,
+    *,
+    dtype: str,
+    part: tuple[int, int] | None = None,
+    force: bool = False,
+) -> list[BuildPlan]:
+    """A plan for each target; the source is listed once. Raises as `plan_build` does."""
+    if len({target.path.resolve() for target in targets}) != len(targets):
+        raise UsageError("two models cannot share one store", remedy="Give each a folder.")
+    shards = source.shards()
+    return [
+        plan_shards(
+            shards,
+            target.path,
+            name=source.name,
+            dataset_kind=source.kind,
+            kind="image",
+            dtype=dtype,
+            part=part,
+            force=force,
         )
-    else:
-        wanted = Manifest(
-            kind=plan.kind,
-            encoder=fingerprint,
-            dataset=plan.dataset,
-            dimension=encoder.dimension,
-            dtype=plan.dtype,
-            shards=shards,
-            request=request,
-            role=role,
+        for target in targets
+    ]
+
+
+def embed_shards(
+    lanes: Sequence[Lane],
+    source: ImageSource,
+    *,
+    workers: int | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> dict[str, float]:
+    """Put every shard that a lane's plan has to do through its model, and write it. Seconds:
+    total, and wait, while the device had nothing to do."""
+    if not lanes:
+        return {}
+    counts = [lane.plan.todo_rows for lane in lanes]
+    known = [count for count in counts if count is not None]
+    total = sum(known) if len(known) == len(counts) else None
+    label, unit = ("embed", "images") if len(lanes) == 1 else (f"embed x {len(lanes)}", "vectors")
+    start = time.perf_counter()
+    with progress.start(label, total, unit) as bar:
+        device = _Device(bar)
+        device.run(lanes, source, usable_cpus() if workers is None else workers)
+    elapsed = time.perf_counter() - start
+    return {"wait": max(0.0, elapsed - device.busy), "total": elapsed}
+
+
+def report_loss(outcomes: Sequence[tuple[int, Sequence[tuple[str, MarsRetrievalError]]]]) -> None:
+    """Of each store the number of shards tried, and those that could not be read. Raises
+    DataError if there are any."""
+    tried, failed = max(outcomes, key=lambda each: len(each[1]), default=(0, []))
+    if failed:
+        name, error = failed[0]
+        raise DataError(
+            f"{len(failed)} of {tried} shards could not be read (first: {name}: {error.message})",
+            remedy="The others are embedded and kept. Repair these files, then run again.",
         )
-    make_folder(shards_folder(plan.store))
-    if wanted != there:
-        write_manifest(plan.store, wanted)
-    drop_outdated(plan)
-    return wanted
 
 
-@dataclass(slots=True)
-class _Open:
-    """A shard whose images are on their way through the model."""
+class _Device:
+    """Feeds the lanes, runs their batches on a thread of its own so that the next one is ready
+    when the device is free, and gives the vectors back."""
 
-    shard: Shard
-    items: list[Item] = field(default_factory=list)
-    vectors: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
-    ids: set[str] = field(default_factory=set)
-    decode: float = 0.0
-    embed: float = 0.0
-    ended: bool = False
+    def __init__(self, bar: ProgressTask) -> None:
+        self.busy = 0.0
+        self._bar = bar
+        self._start = time.perf_counter()
+        self._running: deque[tuple[Lane, Batch, Future[tuple[npt.NDArray[np.float32], float]]]]
+        self._running = deque()
 
-
-class _Build:
-    """Fills batches across the borders of shards and writes each shard once it is whole."""
-
-    def __init__(self, plan: BuildPlan, manifest: Manifest, forward: Forward) -> None:
-        self.written: list[Entry] = []
-        self.failed: list[tuple[str, MarsRetrievalError]] = []
-        self.seconds = {"decode": 0.0, "embed": 0.0, "wait": 0.0, "write": 0.0}
-        self._plan = plan
-        self._manifest = manifest
-        self._forward = forward
-        self._open: deque[_Open] = deque()
-        self._batch: list[tuple[_Open, Any]] = []
-        self._writes: deque[Future[tuple[Entry, float]]] = deque()
-        self._left_out = 0
-
-    def run(
-        self, source: ImageSource, preprocess: Callable[[Any], Any], workers: int, bar: ProgressTask
-    ) -> None:
-        depth = 2 * self._forward.size + workers
-        events = decode_ahead(source, self._plan.todo, preprocess, workers=workers, depth=depth)
+    def run(self, lanes: Sequence[Lane], source: ImageSource, workers: int) -> None:
+        events = decode_ahead(
+            source, _work(lanes), workers=workers, depth=_DECODED_AHEAD + 4 * workers
+        )
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
         writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write")
         try:
-            while True:
-                start = time.perf_counter()
-                event = next(events, None)
-                self.seconds["wait"] += time.perf_counter() - start
-                if event is None:
-                    break
-                self._take(*event, bar)
-                if len(self._batch) >= self._forward.size:
-                    self._embed(bar)
-                self._write(writer)
-            self._embed(bar)
-            self._write(writer)
-            while self._writes:
+            for shard, takers, event in events:
+                for number, lane in enumerate(takers):
+                    features = event.features[number] if isinstance(event, Decoded) else None
+                    if not lane.take(shard, event, features):
+                        self._bar.advance()
+                    for batch in lane.batches():
+                        self._submit(thread, lane, batch)
+                    lane.write(writer, self.busy)
+            for lane in lanes:
+                for batch in lane.batches(rest=True):
+                    self._submit(thread, lane, batch)
+            while self._running:
                 self._settle()
+            for lane in lanes:
+                lane.write(writer, self.busy)
+                lane.finish()
         finally:
             events.close()
+            thread.shutdown(wait=True, cancel_futures=True)
             writer.shutdown(wait=True)
+            self._note(lanes)
 
-    def _take(self, shard: Shard, event: Decoded | Skipped | ShardEnd, bar: ProgressTask) -> None:
-        if not self._open or self._open[-1].shard is not shard:
-            self._open.append(_Open(shard))
-        current = self._open[-1]
-        if isinstance(event, ShardEnd):
-            current.ended = True
-            if event.error is not None:
-                self.failed.append((shard.name, event.error))
-            return
-        if isinstance(event, Decoded) and event.item.id in current.ids:
-            item = event.item
-            event = Skipped(item.id, item.source, "the same id twice in one shard")
-        if isinstance(event, Skipped):
-            current.skipped.append(event)
-            self._left_out += 1
-            bar.note(f"{self._left_out} left out")
-            bar.advance()
-            return
-        current.ids.add(event.item.id)
-        current.items.append(event.item)
-        current.decode += event.seconds
-        self.seconds["decode"] += event.seconds
-        self._batch.append((current, event.features))
-
-    def _embed(self, bar: ProgressTask) -> None:
-        if not self._batch:
-            return
-        start = time.perf_counter()
-        vectors = self._forward([features for _, features in self._batch])
-        spent = time.perf_counter() - start
-        self.seconds["embed"] += spent
-        for (owner, _), vector in zip(self._batch, vectors, strict=True):
-            owner.vectors.append(vector)
-            owner.embed += spent / len(self._batch)
-        bar.advance(len(self._batch))
-        self._batch.clear()
-
-    def _write(self, writer: ThreadPoolExecutor) -> None:
-        """Hand every shard that is whole to the writer."""
-        while self._open:
-            first = self._open[0]
-            if not first.ended or len(first.vectors) < len(first.items):
-                return
-            self._open.popleft()
-            if any(name == first.shard.name for name, _ in self.failed):
-                continue
-            _refuse_if_nothing_passed(first)
-            while len(self._writes) >= _WRITES_IN_FLIGHT:
-                self._settle()
-            self._writes.append(writer.submit(self._store, first))
-
-    def _store(self, done: _Open) -> tuple[Entry, float]:
-        start = time.perf_counter()
-        manifest = self._manifest
-        vectors = np.array(done.vectors, dtype=manifest.dtype).reshape(-1, manifest.dimension)
-        entry = Entry(
-            shard=done.shard.name,
-            fingerprint=done.shard.fingerprint,
-            made_by=manifest.made_by,
-            skipped=tuple(done.skipped),
-            seconds={"decode": round(done.decode, 6), "embed": round(done.embed, 6)},
-        )
-        written = write_shard(self._plan.store, entry, done.items, vectors, manifest.dtype)
-        return written, time.perf_counter() - start
+    def _submit(self, thread: ThreadPoolExecutor, lane: Lane, batch: Batch) -> None:
+        while len(self._running) >= _BATCHES_IN_FLIGHT:
+            self._settle()
+            self._note([lane])
+        self._running.append((lane, batch, thread.submit(_forward, lane.forward, batch)))
 
     def _settle(self) -> None:
-        entry, spent = self._writes.popleft().result()
-        self.written.append(entry)
-        self.seconds["write"] += spent
+        lane, batch, future = self._running.popleft()
+        vectors, spent = future.result()
+        self.busy += spent
+        lane.scatter(batch, vectors, spent)
+        self._bar.advance(len(batch))
+
+    def _note(self, lanes: Sequence[Lane]) -> None:
+        idle = max(0.0, 1 - self.busy / max(1e-9, time.perf_counter() - self._start))
+        left_out = sum(lane.left_out for lane in lanes)
+        self._bar.note(f"device idle {idle:.0%}" + (f", {left_out} left out" if left_out else ""))
 
 
-def _refuse_if_nothing_passed(done: _Open) -> None:
-    """A model whose preprocessing fails on every image is a fault of the model, not of images."""
-    failures = [item for item in done.skipped if item.reason.startswith("the model's")]
-    if failures and not done.items:
-        raise MarsRetrievalError(
-            f"shard {done.shard.name}: {failures[0].reason} (on all of its "
-            f"{len(failures)} readable images; first: {failures[0].source})"
-        )
+def _forward(forward: Forward, batch: Batch) -> tuple[npt.NDArray[np.float32], float]:
+    start = time.perf_counter()
+    vectors = forward([features for _, features in batch])
+    return vectors, time.perf_counter() - start
+
+
+def _work(lanes: Sequence[Lane]) -> Iterator[tuple[Shard, tuple[Lane, ...]]]:
+    """Each shard that some lane has to do, with those lanes, in the order of the source."""
+    wanted = {shard.name for lane in lanes for shard in lane.plan.todo}
+    for shard in lanes[0].plan.shards:
+        if shard.name in wanted:
+            takers = tuple(lane for lane in lanes if lane.needs(shard))
+            if takers:
+                yield shard, takers
+
+
+def _lane(target: Target, plan: BuildPlan, batch_size: int | None) -> Lane:
+    """Load the model and claim its store."""
+    encoder = target.encoder
+    # Not callable(): a torch module is both.
+    model = cast("Encoder", encoder if hasattr(encoder, "encode_preprocessed") else encoder())
+    return lane_of(model, plan, target.request, batch_size)
+
+
+def lane_of(
+    model: Encoder, plan: BuildPlan, request: ModelRequest | None, batch_size: int | None
+) -> Lane:
+    manifest = claim_store(plan, model, request=request)
+    size, limit = (batch_size, batch_size) if batch_size else batch_sizes(model)
+    forward = Forward(
+        model.encode_preprocessed, name=model.id, dimension=model.dimension, size=size, limit=limit
+    )
+    return Lane(plan, manifest, model.preprocess, forward)
 
 
 def _nothing_changed(plan: BuildPlan, request: ModelRequest | None) -> bool:
@@ -317,16 +284,9 @@ def _nothing_changed(plan: BuildPlan, request: ModelRequest | None) -> bool:
     )
 
 
-def _report(
-    plan: BuildPlan, written: list[Entry], batch_size: int | None, seconds: dict[str, float]
-) -> BuildReport:
-    embedded = sum(entry.rows for entry in written)
-    reused = sum(entry.rows for entry in plan.done)
-    return BuildReport(
-        rows=embedded + reused,
-        embedded=embedded,
-        reused=reused,
-        skipped=[item for entry in (*plan.done, *written) for item in entry.skipped],
-        batch_size=batch_size,
-        seconds=seconds,
+def _report(plan: BuildPlan, lane: Lane | None, seconds: dict[str, float]) -> BuildReport:
+    if lane is None or not plan.todo:
+        return BuildReport.of(plan.done, [], None, {})
+    return BuildReport.of(
+        [*plan.done, *lane.found], lane.written, lane.forward.size, {**lane.seconds, **seconds}
     )

@@ -1,8 +1,9 @@
-"""Batches through a model: too large a batch is halved, wrong vectors are refused."""
+"""Batches through a model: a good size found, one too large halved, wrong vectors refused."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,13 +12,19 @@ import numpy.typing as npt
 
 from marsretrieval.errors import MarsRetrievalError, ModelLoadError
 
-__all__ = ["Forward", "default_batch_size"]
+__all__ = ["Forward", "batch_sizes"]
 
 _UNIT_TOLERANCE = 1e-3
+_TRIALS = 3  # batches of one size, before a larger one is tried
+_WORTHWHILE = 1.05
 
 
 class Forward:
-    """Calls `embed` on batches of at most `size`, which shrinks when memory runs out."""
+    """Calls `embed` on batches of at most `size`, which shrinks when memory runs out.
+
+    With a `limit` above `size` the size is found: it doubles as long as that makes the model
+    faster by a twentieth, up to the limit.
+    """
 
     def __init__(
         self,
@@ -26,8 +33,12 @@ class Forward:
         name: str,
         dimension: int,
         size: int,
+        limit: int | None = None,
     ) -> None:
         self.size = size
+        self.limit = limit or size
+        self._trials: list[float] = []
+        self._best = 0.0  # items a second at half the present size
         self._embed = embed
         self._name = name
         self._dimension = dimension
@@ -38,6 +49,7 @@ class Forward:
         start = 0
         while start < len(batch):
             some = batch[start : start + self.size]
+            began = time.perf_counter()
             try:
                 vectors = self._embed(some)
             except MarsRetrievalError:
@@ -53,10 +65,25 @@ class Forward:
                 self._check(vectors, len(some))
                 parts.append(vectors)
                 start += len(some)
+                if len(some) == self.size < self.limit:
+                    self._grow(time.perf_counter() - began)
                 continue
             # Only here, with the exception gone, is the memory of the failed batch free.
             self._shrink(len(some), reason)
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
+
+    def _grow(self, seconds: float) -> None:
+        self._trials.append(seconds)
+        if len(self._trials) < _TRIALS:
+            return
+        rate = self.size / min(self._trials[1:])  # the first batch of a size warms up
+        self._trials.clear()
+        if rate > _WORTHWHILE * self._best:
+            self._best = rate
+            self.size = min(2 * self.size, self.limit)
+        else:
+            self.size //= 2
+            self.limit = self.size
 
     def _shrink(self, tried: int, reason: str) -> None:
         if tried <= 1:
@@ -65,7 +92,7 @@ class Forward:
                 remedy="Use a device with more memory or --device cpu, or load the model in "
                 "float16 or bfloat16.",
             )
-        self.size = tried // 2
+        self.size = self.limit = tried // 2
         torch = sys.modules.get("torch")
         if torch is not None and torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -84,9 +111,10 @@ class Forward:
             )
 
 
-def default_batch_size(encoder: Any) -> int:
-    """For the device that a torch encoder says it is on; small where it says nothing."""
-    return 16 if str(getattr(encoder, "device", "cpu")).startswith("cpu") else 64
+def batch_sizes(encoder: Any) -> tuple[int, int]:
+    """First and largest batch size where none is given, by the device a torch encoder says it is
+    on: fixed on a CPU, where larger batches gain nothing."""
+    return (16, 16) if str(getattr(encoder, "device", "cpu")).startswith("cpu") else (64, 512)
 
 
 def _out_of_memory(error: Exception) -> bool:

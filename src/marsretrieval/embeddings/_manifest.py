@@ -24,6 +24,7 @@ __all__ = [
     "ModelRequest",
     "differences",
     "entry_path",
+    "finished_entry",
     "manifest_path",
     "read_entry",
     "read_manifest",
@@ -191,6 +192,23 @@ def read_entry(store: Path, shard: str) -> Entry | None:
     if entry.shard != shard:
         raise StoreError(f"{path}: speaks of another shard, {entry.shard}", remedy=_REBUILD)
     return entry
+
+
+def finished_entry(store: Path, made_by: str, shard: str, fingerprint: str) -> Entry | None:
+    """The entry of a shard whose vectors are there, by this maker and of this content; else None:
+    missing, outdated and damaged ones are all to be embedded."""
+    try:
+        entry = read_entry(store, shard)
+        size = vectors_path(store, shard).stat().st_size
+    except (StoreError, OSError):
+        return None
+    fits = (
+        entry is not None
+        and entry.made_by == made_by
+        and entry.fingerprint == fingerprint
+        and entry.bytes == size
+    )
+    return entry if fits else None
 
 
 def _read(path: Path, *, remedy: str) -> dict[str, Any]:

@@ -1,14 +1,14 @@
-"""Images read, decoded and preprocessed ahead of the model, in order and in bounded memory."""
+"""Images read, decoded and preprocessed ahead of the models, in order and in bounded memory."""
 
 from __future__ import annotations
 
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
@@ -21,7 +21,7 @@ from marsretrieval.datasets import (
     decode_rgb,
 )
 from marsretrieval.embeddings._shards import Item
-from marsretrieval.errors import ImageError, MarsRetrievalError
+from marsretrieval.errors import DataError, ImageError, MarsRetrievalError
 
 __all__ = ["Decoded", "ShardEnd", "decode_ahead"]
 
@@ -30,10 +30,13 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """One image, ready for the model."""
+    """One image, ready for every model that wants it.
+
+    `features` has what each model's preprocessing gave, or a Skipped where it failed.
+    """
 
     item: Item
-    features: Any
+    features: tuple[Any, ...]
     seconds: float  # spent decoding and preprocessing, in its worker
 
 
@@ -47,19 +50,31 @@ class ShardEnd:
 Event = Decoded | Skipped | ShardEnd
 
 
+class Taker(Protocol):
+    """A model that wants the images of a shard."""
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Any]: ...
+
+
+T = TypeVar("T", bound=Taker)
+
+
 def decode_ahead(
     source: ImageSource,
-    shards: Sequence[Shard],
-    preprocess: Callable[[Image.Image], Any],
+    work: Iterable[tuple[Shard, tuple[T, ...]]],
     *,
     workers: int,
     depth: int,
-) -> Generator[tuple[Shard, Event], None, None]:
+) -> Generator[tuple[Shard, tuple[T, ...], Event], None, None]:
     """Yield each shard's events in order, the last one a ShardEnd, with at most `depth` images
-    in flight. Threads, not processes: Pillow lets go of the interpreter lock while it decodes.
+    in flight. Every image is read and decoded once, whatever the number of models that take it;
+    `work` is asked for the next shard only when that is to be read.
+
+    Threads, not processes: Pillow lets go of the interpreter lock while it decodes.
     """
     stop = threading.Event()
-    ahead: queue.Queue[tuple[Shard, Future[Event] | Event] | BaseException | None]
+    ahead: queue.Queue[tuple[Shard, tuple[T, ...], Future[Event] | Event] | BaseException | None]
     ahead = queue.Queue(maxsize=max(2, depth))
     pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="decode")
 
@@ -73,19 +88,22 @@ def decode_ahead(
 
     def read() -> None:
         try:
-            for shard in shards:
+            for shard, takers in work:
+                preprocess = tuple(taker.preprocess for taker in takers)
                 end = ShardEnd()
                 try:
                     for item in source.read(shard):
                         if stop.is_set():
                             return
                         if isinstance(item, Record):
-                            put((shard, pool.submit(_decode, item, preprocess)))
+                            put((shard, takers, pool.submit(_decode, item, preprocess)))
                         else:
-                            put((shard, item))
+                            put((shard, takers, item))
                 except MarsRetrievalError as error:
                     end = ShardEnd(error)
-                put((shard, end))
+                except OSError as error:
+                    end = ShardEnd(DataError(f"shard {shard.name}: cannot be read ({error})"))
+                put((shard, takers, end))
             put(None)
         except BaseException as error:
             put(error)
@@ -96,25 +114,23 @@ def decode_ahead(
         while (value := ahead.get()) is not None:
             if isinstance(value, BaseException):
                 raise value
-            shard, event = value
-            yield shard, event.result() if isinstance(event, Future) else event
+            shard, takers, event = value
+            yield shard, takers, event.result() if isinstance(event, Future) else event
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
         reader.join()
 
 
-def _decode(record: Record, preprocess: Callable[[Image.Image], Any]) -> Decoded | Skipped:
+def _decode(
+    record: Record, preprocess: Sequence[Callable[[Image.Image], Any]]
+) -> Decoded | Skipped:
     start = time.perf_counter()
     try:
         image = decode_rgb(record.data, record.source)
     except ImageError as error:
         return Skipped(record.id, record.source, error.message)
-    try:
-        features = preprocess(image)
-    except Exception as error:  # a user's encoder may raise anything, for one odd image too
-        reason = f"the model's preprocessing failed: {type(error).__name__}: {error}"
-        return Skipped(record.id, record.source, reason)
+    features = tuple(_features(image, each, record) for each in preprocess)
     item = Item(
         id=record.id,
         source=record.source,
@@ -125,3 +141,13 @@ def _decode(record: Record, preprocess: Callable[[Image.Image], Any]) -> Decoded
         height_deg=record.height_deg,
     )
     return Decoded(item, features, time.perf_counter() - start)
+
+
+def _features(
+    image: Image.Image, preprocess: Callable[[Image.Image], Any], record: Record
+) -> Any | Skipped:
+    try:
+        return preprocess(image)
+    except Exception as error:  # a user's encoder may raise anything, for one odd image too
+        reason = f"the model's preprocessing failed: {type(error).__name__}: {error}"
+        return Skipped(record.id, record.source, reason)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -17,18 +15,14 @@ from marsretrieval.embeddings._manifest import (
     Kind,
     Manifest,
     entry_path,
+    finished_entry,
     manifest_path,
-    read_entry,
     read_manifest,
-    shards_folder,
-    vectors_path,
 )
 from marsretrieval.errors import DataError, StoreError, StoreMismatchError, UsageError
 from marsretrieval.files import sha256_json
 
-__all__ = ["BuildPlan", "drop_outdated", "existing_manifest", "plan_build", "plan_shards"]
-
-_STALE_S = 3600.0  # a temporary file this old belongs to a process that was killed
+__all__ = ["BuildPlan", "existing_manifest", "finished", "plan_build", "plan_shards"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +103,7 @@ def plan_shards(
     manifest = existing_manifest(store, force=force)
     entries: dict[str, Entry] = {}
     if manifest is not None:
-        entries = _finished(store, manifest, shards)
+        entries = finished(store, manifest, shards)
         lines = _mismatches(manifest, dataset, kind, dtype)
         if not may_shrink:
             lines += _other_data(store, manifest, [s.name for s in shards], name, entries)
@@ -149,36 +143,12 @@ def existing_manifest(store: Path, *, force: bool) -> Manifest | None:
     return None
 
 
-def drop_outdated(plan: BuildPlan) -> None:
-    """Make room: entries of shards that are to be embedded again, shards that the source no
-    longer has, and what killed processes left behind."""
-    for shard in plan.todo:
-        entry_path(plan.store, shard.name).unlink(missing_ok=True)
-    planned = {shard.name for shard in plan.shards}
-    for path in shards_folder(plan.store).iterdir():
-        with suppress(FileNotFoundError):
-            if path.name.startswith("."):
-                if time.time() - path.stat().st_mtime > _STALE_S:
-                    path.unlink()
-            elif path.suffix in (".json", ".arrow") and path.stem not in planned:
-                path.unlink()
-
-
-def _finished(store: Path, manifest: Manifest, shards: Sequence[Shard]) -> dict[str, Entry]:
+def finished(store: Path, manifest: Manifest, shards: Sequence[Shard]) -> dict[str, Entry]:
     """Shards whose entry fits the manifest, the source and the size of the file on disk."""
     found = {}
     for shard in shards:
-        try:
-            entry = read_entry(store, shard.name)
-            size = vectors_path(store, shard.name).stat().st_size
-        except (StoreError, OSError):
-            continue  # damaged or missing: computed again
-        if (
-            entry is not None
-            and entry.fits(manifest)
-            and entry.fingerprint == shard.fingerprint
-            and entry.bytes == size
-        ):
+        entry = finished_entry(store, manifest.made_by, shard.name, shard.fingerprint)
+        if entry is not None:
             found[shard.name] = entry
     return found
 
@@ -203,7 +173,7 @@ def _other_data(
     manifest: Manifest,
     names: Sequence[str],
     source: str,
-    finished: Mapping[str, Entry],
+    entries: Mapping[str, Entry],
 ) -> list[str]:
     """A source may grow and its files may change; but one that lost shards, or of another name
     and without any shard in common, is another source."""
@@ -214,6 +184,6 @@ def _other_data(
             f"are not in {source}"
         ]
     embedded = any(entry_path(store, each).exists() for each in manifest.shards)
-    if embedded and not finished and manifest.dataset["name"] != source:
+    if embedded and not entries and manifest.dataset["name"] != source:
         return [f"data: {manifest.dataset['name']} in the store, {source} now"]
     return []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,12 +19,18 @@ from marsretrieval.embeddings._manifest import (
     Dtype,
     Entry,
     entry_path,
+    finished_entry,
     vectors_path,
     write_entry,
 )
 from marsretrieval.errors import StoreError
 from marsretrieval.files import atomic_path, sha256_file
 from marsretrieval.geo import wrap_lon
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Block", "Item", "open_block", "schema", "write_shard"]
 
@@ -128,19 +136,50 @@ def write_shard(
     store: Path, entry: Entry, items: Sequence[Item], vectors: npt.NDArray[Any], dtype: Dtype
 ) -> Entry:
     """Write vectors (n, d), then the entry that makes them count: `entry` with rows, size and
-    checksum filled in. Raises OutputError."""
-    # An entry must never stand beside vectors that it does not describe.
-    entry_path(store, entry.shard).unlink(missing_ok=True)
+    checksum filled in. Where another process has finished the very shard meanwhile, its files
+    stay and its entry is returned. Raises OutputError."""
     columns = schema(vectors.shape[1], dtype)
     batch = pa.record_batch(_arrays(items, vectors, columns), schema=columns)
     path = vectors_path(store, entry.shard)
-    with atomic_path(path) as temporary:
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, columns) as writer:
-            writer.write_batch(batch)
-        size, checksum = temporary.stat().st_size, sha256_file(temporary)
-    written = replace(entry, rows=len(items), bytes=size, sha256=checksum)
-    write_entry(store, written)
+    try:
+        with ExitStack() as turn:
+            with atomic_path(path) as temporary:
+                with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, columns) as out:
+                    out.write_batch(batch)
+                size, checksum = temporary.stat().st_size, sha256_file(temporary)
+                turn.enter_context(_turn(path.parent))
+                there = finished_entry(store, entry.made_by, entry.shard, entry.fingerprint)
+                if there is not None:
+                    raise _FinishedElsewhere(there)
+                # An entry must never stand beside vectors that it does not describe.
+                entry_path(store, entry.shard).unlink(missing_ok=True)
+            written = replace(entry, rows=len(items), bytes=size, sha256=checksum)
+            write_entry(store, written)
+    except _FinishedElsewhere as elsewhere:
+        return elsewhere.entry
     return written
+
+
+class _FinishedElsewhere(Exception):
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """One process at a time puts a shard into place: two that embed the same one must not leave
+    the vectors of one beside the entry of the other. The lock is on the folder itself and dies
+    with its process; on file systems without such locks there is none."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dtype) -> Block:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from marsretrieval.datasets import Shard, content_hash
-from marsretrieval.embeddings._build import BuildReport, claim_store
+from marsretrieval.embeddings._claim import claim_store
 from marsretrieval.embeddings._forward import Forward
 from marsretrieval.embeddings._manifest import Entry
 from marsretrieval.embeddings._plan import plan_shards
+from marsretrieval.embeddings._report import BuildReport
 from marsretrieval.embeddings._shards import Item, write_shard
 from marsretrieval.errors import DataError, ModalityError
 from marsretrieval.files import sha256_json
