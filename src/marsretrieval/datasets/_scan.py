@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,7 +56,7 @@ def scan(
     """Read, hash and decode every image; `likeness` computes difference hashes too.
 
     Two shards or more are shared out among `workers` processes (default: the CPUs there are).
-    Raises what `source.shards()` raises.
+    Raises what `source.shards()` raises, and MarsRetrievalError when a worker dies.
     """
     shards = source.shards()
     rows = [shard.rows for shard in shards]
@@ -95,6 +96,12 @@ def _scanned(
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise MarsRetrievalError(
+                f"{source.name}: a worker process died (out of memory, perhaps)",
+                remedy="Use fewer workers. A script that verifies must do so below "
+                "if __name__ == '__main__', since the workers import it.",
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -82,9 +82,10 @@ def fetch_links(
 
 def _fetch(url: str, fetcher: Fetcher, cache: LinkCache) -> Fetched | Failure:
     reasons: list[str] = []
-    reached = False
+    reached, archived = False, False
     try:
         for method, address in candidates(url, fetcher):
+            archived = archived or method == "wayback"
             try:
                 got = fetcher.get(address, inspect)
             except FetchError as error:
@@ -106,6 +107,9 @@ def _fetch(url: str, fetcher: Fetcher, cache: LinkCache) -> Fetched | Failure:
             return fetched
     except FetchError as error:
         reasons.append(error.reason)
+    else:
+        if fetcher.settings.wayback and not archived:
+            reasons.append("wayback: no capture")
     return Failure("; ".join(reasons), reached)
 
 
