@@ -1,1 +1,23 @@
+"""A small Mars of our own: seeded terrain with landforms at known places.
 
+Written in the layouts of the real datasets, so that everything runs without them. It is
+synthetic, and says so in every folder.
+"""
+
+from __future__ import annotations
+
+from marsretrieval.datasets.synthetic._pairs import sample_pair
+from marsretrieval.datasets.synthetic._registry import BENCHMARK, LANDFORMS
+from marsretrieval.datasets.synthetic._scene import Attributes, sample
+from marsretrieval.datasets.synthetic._write import Summary, describe_planet, write_planet
+
+__all__ = [
+    "BENCHMARK",
+    "LANDFORMS",
+    "Attributes",
+    "Summary",
+    "describe_planet",
+    "sample",
+    "sample_pair",
+    "write_planet",
+]

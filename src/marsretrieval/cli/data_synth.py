@@ -1,0 +1,60 @@
+"""``marsretrieval data synth``: a small synthetic Mars in the layouts of the real datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from marsretrieval.cli._shared import JsonFlag, print_json, show_progress
+
+__all__ = ["synth"]
+
+
+def synth(
+    out: Annotated[Path, typer.Option(help="Folder of the planet.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same planet.")] = 0,
+    size: Annotated[str, typer.Option(help="default, small or tiny.")] = "default",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a synthetic planet that is there.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be made, and make nothing.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a small synthetic Mars: data of the three tasks and GeoTIFF quads, from a seed.
+
+    Everything in it is synthetic, and says so. A planet that is there already is left as it is.
+    """
+    from marsretrieval.datasets.synthetic import describe_planet, write_planet
+
+    if dry_run:
+        plan = describe_planet(out, seed=seed, size=size, force=force)
+        if as_json:
+            print_json(plan)
+            return
+        print(f"{out}: {plan['status']}; nothing is written (--dry-run)")
+        _show(plan)
+        return
+    with show_progress(quiet=as_json) as progress:
+        summary = write_planet(out, seed=seed, size=size, force=force, progress=progress)
+    told = summary.to_dict()
+    if as_json:
+        print_json(told)
+        return
+    made = "made" if summary.made else "was there before: nothing to do"
+    print(f"{out}: a synthetic planet, {made} ({summary.bytes / 1e6:.1f} MB)")
+    _show(told)
+    points = ", ".join(f"{name} {count}" for name, count in summary.points.items())
+    print(f"  ground truth     {points}")
+
+
+def _show(told: dict[str, object]) -> None:
+    quads = told["quads"]
+    assert isinstance(quads, list)
+    print(f"  seed             {told['seed']}, size {told['size']}, generator {told['version']}")
+    print(f"  caption pairs    {told['pairs']}")
+    print(f"  landform images  {told['landform_images']} in {told['classes']} classes")
+    print(f"  tiles            {told['tiles']} from {len(quads)} quads: {', '.join(quads)}")

@@ -1,0 +1,110 @@
+"""Ice and frozen ground: glacier-like forms, polygons, Swiss cheese terrain, spiders."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from marsretrieval.datasets.synthetic._cells import cells
+from marsretrieval.datasets.synthetic._ground import (
+    Ground,
+    Rng,
+    apart,
+    bump,
+    smoothstep,
+    wander,
+    wiggle,
+)
+from marsretrieval.datasets.synthetic._traits import Traits
+
+__all__ = ["araneiform_terrain", "glacier_like_form", "polygonal_terrain", "swiss_cheese_terrain"]
+
+
+def glacier_like_form(ground: Ground, rng: Rng) -> Traits:
+    """A viscous tongue out of an alcove between two ridges: arcs inside, a moraine around."""
+    bearing = float(rng.uniform(0, 360))
+    along, across = ground.axes(bearing)
+    across = across + np.float32(rng.uniform(-0.35, 0.35)) * along**2
+    half, end = rng.uniform(0.09, 0.14), rng.uniform(0.24, 0.36)
+    widen = rng.uniform(0.9, 1.6)
+
+    share = np.clip((along + 0.42) / (end + 0.42), 0, 1)
+    width = half * (1.15 - 0.35 * bump(share - 0.45, 0.3) + (widen - 1.0) * share**2)
+    past = np.maximum(along - np.float32(end - half), 0) + np.maximum(-0.36 - along, 0)
+    edge = width - np.hypot(across, past) + 0.008 * wiggle(rng, along, 0.3)
+
+    envelope = bump(along + 0.2, 0.36) * bump(across, 0.48)
+    rough = ground.noise(rng, 0.5, 0.06, 1.7)
+    ridges = 1 - bump(across, 0.2) * smoothstep(along, -0.56, -0.38)
+    ground.lift(envelope * (0.27 * ridges + 0.03 * rough * smoothstep(-edge, -0.02, 0.06)))
+
+    inside = smoothstep(edge, -0.01, 0.05)
+    arcs = np.sin(
+        np.float32(2 * np.pi / rng.uniform(0.055, 0.08)) * (along - 3.2 * across**2)
+        + 0.8 * wiggle(rng, across, 0.2)
+    )
+    lines = wiggle(rng, across / np.maximum(width, 0.02), 0.5)
+    front = smoothstep(along, -0.3, 0.25)
+    flow = 0.0042 * arcs * (0.3 + 0.7 * front) + 0.002 * lines
+    ground.lift(inside * (0.04 + 0.02 * front + flow * smoothstep(edge, 0.0, 0.04)))
+    ground.lift(0.028 * bump(edge + 0.005, 0.02) * (0.25 + 0.75 * front))
+    ground.tint(inside * np.float32(rng.uniform(0.0, 0.1)))
+    detail = "with a raised moraine ridge" if rng.random() < 0.5 else "with arcuate flow ridges"
+    return Traits(size=end + 0.45, bearing=bearing, flows=True, count=1, detail=detail)
+
+
+def polygonal_terrain(ground: Ground, rng: Rng) -> Traits:
+    """Frost-cracked ground: a net of narrow dark troughs around convex cells."""
+    spacing = rng.uniform(0.11, 0.2)
+    nearest, gap, _ = cells(ground, rng, spacing, jitter=rng.uniform(0.5, 0.95))
+    trough = bump(gap, 0.13 * spacing)
+    ground.lift(-0.09 * spacing * trough)
+    ground.lift(-0.1 * nearest**2 / spacing)
+    ground.tint(0.03 - np.float32(rng.uniform(0.1, 0.2)) * trough)
+    return Traits(size=0.9, detail="with large cells" if spacing > 0.155 else "with small cells")
+
+
+def swiss_cheese_terrain(ground: Ground, rng: Rng) -> Traits:
+    """Flat-floored round pits that eat into a smooth bright slab of ice, and merge."""
+    spacing = rng.uniform(0.15, 0.24)
+    depth = np.full(ground.height.shape, -1.0, dtype=np.float32)
+    count = 0
+    for u, v in ground.scatter(rng, spacing, 0.9):
+        if rng.random() < 0.3:
+            continue
+        radius = spacing * rng.uniform(0.24, 0.62)
+        rho = np.hypot(ground.u - np.float32(u), ground.v - np.float32(v))
+        np.maximum(depth, np.float32(radius) - rho, out=depth)
+        count += ground.holds(float(u), float(v))
+    depth += 0.012 * ground.noise(rng, 0.5, 0.12)
+    ground.lift(-0.035 * smoothstep(depth, -0.012, 0.018))
+    ground.tint(0.12 - 0.2 * smoothstep(depth, 0.0, 0.03) + 0.14 * bump(depth + 0.012, 0.012))
+    return Traits(size=0.9, count=count, detail="flat-floored")
+
+
+def araneiform_terrain(ground: Ground, rng: Rng) -> Traits:
+    """Spiders: dark troughs that branch outward from a centre, carved by gas under ice."""
+    count = 0
+    for u, v in apart(rng, int(rng.integers(1, 4)), 0.42, 0.28):
+        size = rng.uniform(0.2, 0.32) if count else rng.uniform(0.26, 0.38)
+        spot = ground.spot(u, v, size, 1.25)
+        if spot is None:
+            continue
+        legs = int(rng.integers(6, 10))
+        turn = rng.uniform(0, 360)
+        carved = bump(spot.radius(), 0.09)
+        for leg in range(legs):
+            heading = turn + 360 * leg / legs + rng.normal(0, 10)
+            reach = rng.uniform(0.65, 1.05)
+            path = wander(rng, (0, 0), heading, reach, steps=4, turn=16)
+            paths = [(path, 0.055)]
+            for joint in (1, 2, 3):
+                side = heading + rng.choice([-1, 1]) * rng.uniform(30, 55)
+                start = (float(path[joint][0]), float(path[joint][1]))
+                paths.append((wander(rng, start, side, reach * 0.4, steps=2, turn=14), 0.035))
+            for branch, width in paths:
+                away, where = spot.to_path(branch)
+                np.maximum(carved, (1 - 0.5 * where) * bump(away, width), out=carved)
+        spot.lift(-0.06 * carved)
+        spot.tint(-0.3 * carved)
+        count += ground.holds(u, v)
+    return Traits(size=0.7, count=count, detail="branching radially")

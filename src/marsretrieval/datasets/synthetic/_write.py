@@ -1,0 +1,286 @@
+"""A whole planet in a folder, or nothing of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from marsretrieval import geo
+from marsretrieval.datasets.synthetic import _layouts
+from marsretrieval.datasets.synthetic._geotiff import quad_file_name, require_rasterio, write_quad
+from marsretrieval.datasets.synthetic._planet import Feature, cut_quads, paint, scatter_features
+from marsretrieval.datasets.synthetic._regions import SIZES, TILES, PlanetSize
+from marsretrieval.datasets.synthetic._registry import BENCHMARK, LANDFORMS
+from marsretrieval.errors import DataError, OutputError, UnknownNameError, UsageError
+from marsretrieval.files import make_folder, read_json, sha256_file, write_json
+from marsretrieval.progress import NO_PROGRESS, Progress
+
+__all__ = ["VERSION", "Summary", "describe_planet", "write_planet"]
+
+VERSION = 1  # of the generator: the same version and seed give the same planet
+
+_PAIRS, _LANDFORMS = "Mars-VL-Pairs", "Mars-Landforms"
+_GEO, _CTX = "Mars-Global-Geolocalization", "ctx"
+_TOP = (_PAIRS, _LANDFORMS, _GEO, _CTX, "README.txt")
+_RECORD = "planet.json"
+_STAGING = ".synthetic-planet.partial"
+_MOVING = "moving"  # in the staging folder while its parts are moved into place
+
+_STATEMENT = (
+    "Everything here is synthetic: made by a program from a seed, not observed by any spacecraft. "
+    "Positions, pictures and captions say nothing about Mars."
+)
+_README = f"""SYNTHETIC DATA
+
+{_STATEMENT}
+
+Made by `marsretrieval data synth` with seed {{seed}}, size {{size}}, generator version {VERSION},
+in the layouts of the real datasets, so that everything that reads those can be tried on it:
+
+{_PAIRS}/            pictures with captions (WebDataset)
+{_LANDFORMS}/           pictures with classes (Parquet)
+{_GEO}/   tiles, ground truth, example images
+{_CTX}/                      quads like those of the CTX mosaic (GeoTIFF)
+planet.json               every feature that was planted, and the checksum of every file
+"""
+
+# Streams of random numbers that have nothing in common.
+_SCATTER, _PAINT, _PAIR, _CLASS, _EXAMPLE = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is in a planet's folder."""
+
+    folder: str
+    seed: int
+    size: str
+    version: int
+    made: bool  # False: it was there before
+    pairs: int
+    landform_images: int
+    classes: int
+    quads: list[str]
+    tiles: int
+    features: int
+    points: dict[str, int]  # of each benchmark landform
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def describe_planet(
+    out: Path, *, seed: int = 0, size: str = "default", force: bool = False
+) -> dict[str, Any]:
+    """What `write_planet` would make, without making it. Raises as it would."""
+    parts, status = _size(size), _status(out, seed, size, force)
+    quads = [geo.quad_name(*quad) for region in parts.regions for quad in region.quads]
+    return {
+        "folder": str(out),
+        "seed": seed,
+        "size": size,
+        "version": VERSION,
+        "status": status,
+        "pairs": parts.pairs,
+        "landform_images": parts.landform_images,
+        "classes": len(parts.classes or LANDFORMS),
+        "quads": quads,
+        "tiles": len(quads) * TILES**2,
+        "tile_px": parts.tile_px,
+    }
+
+
+def write_planet(
+    out: Path,
+    *,
+    seed: int = 0,
+    size: str = "default",
+    force: bool = False,
+    progress: Progress = NO_PROGRESS,
+) -> Summary:
+    """Make a planet in `out`: datasets of the three tasks, GeoTIFF quads, and planet.json.
+
+    The same seed, size and version give the same bytes (with the same libraries). Where that
+    planet is already there nothing is done; another one is replaced only with `force`, and data
+    that is no planet of ours never. planet.json comes last: without it there is no planet.
+
+    Raises UnknownNameError for the size, UsageError for the seed, MissingDependencyError without
+    rasterio, OutputError when something else is in the folder or it cannot be written.
+    """
+    parts = _size(size)
+    if _status(out, seed, size, force) == "done":
+        return _summary(out, read_json(out / _RECORD), made=False)
+    require_rasterio()
+    make_folder(out)
+    with _staged(out) as folder:
+        record = _fill(folder, parts, seed, size, progress)
+        write_json(folder / _RECORD, record)
+    return _summary(out, record, made=True)
+
+
+def _size(name: str) -> PlanetSize:
+    try:
+        return SIZES[name]
+    except KeyError:
+        raise UnknownNameError("planet size", name, SIZES) from None
+
+
+def _status(out: Path, seed: int, size: str, force: bool) -> str:
+    """ "new", "replace" or "done". Raises OutputError when the folder is taken."""
+    if seed < 0:
+        raise UsageError(f"seed {seed} is negative", remedy="Seeds are whole numbers from 0 on.")
+    if not (out / _RECORD).exists():
+        if (out / _STAGING / _MOVING).exists():
+            return "replace"
+        taken = [name for name in _TOP if (out / name).exists()]
+        if taken:
+            raise OutputError(
+                f"{out}: holds {', '.join(taken)}, but no synthetic planet",
+                remedy="Choose another folder with --out: data of others is never replaced.",
+            )
+        return "new"
+    there = read_json(out / _RECORD)
+    if not isinstance(there, dict) or there.get("synthetic") is not True:
+        raise OutputError(f"{out / _RECORD}: not the record of a synthetic planet",
+                          remedy="Choose another folder with --out.")  # fmt: skip
+    if force:
+        return "replace"
+    wanted = {"seed": seed, "size": size, "version": VERSION}
+    other = {key: there.get(key) for key in wanted if there.get(key) != wanted[key]}
+    if other:
+        found = ", ".join(f"{key} {value}" for key, value in other.items())
+        asked = ", ".join(f"{key} {wanted[key]}" for key in other)
+        raise OutputError(
+            f"{out}: holds another synthetic planet ({found}; asked for {asked})",
+            remedy="Choose another folder with --out, or replace that planet with --force.",
+        )
+    for name, file in there["files"].items():
+        path = out / name
+        if not path.is_file() or path.stat().st_size != file["bytes"]:
+            raise DataError(f"{path}: missing or changed since the planet was made",
+                            remedy="Make the planet anew with --force.")  # fmt: skip
+    return "done"
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A staging folder whose content is moved into `out` at the end, planet.json last."""
+    staging = out / _STAGING
+    try:
+        if (staging / _MOVING).exists():  # killed while moving: what was moved is ours
+            _remove(out, (_RECORD, *_TOP))
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            yield staging
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        (staging / _MOVING).touch()
+        _remove(out, (_RECORD, *_TOP))
+        for name in (*_TOP, _RECORD):
+            (staging / name).replace(out / name)
+        shutil.rmtree(staging)
+    except OSError as error:
+        raise OutputError(
+            f"{out}: the planet cannot be written ({error.strerror or error})",
+            remedy="Check that the folder is yours and has free space, or choose another.",
+        ) from error
+
+
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _fill(
+    folder: Path, parts: PlanetSize, seed: int, size: str, progress: Progress
+) -> dict[str, Any]:
+    _layouts.write_pairs(folder / _PAIRS, parts, seed, _rng(seed, _PAIR), progress)
+    classes = _layouts.write_landforms(folder / _LANDFORMS, parts, _rng(seed, _CLASS), progress)
+    features: list[Feature] = []
+    quads: list[str] = []
+    tiles = 0
+    (folder / _CTX).mkdir()
+    with progress.start("regions", len(parts.regions), "regions") as bar:
+        for number, region in enumerate(parts.regions):
+            planned = scatter_features(region, _rng(seed, _SCATTER, number))
+            image, drawn = paint(region, planned, parts.tile_px, _rng(seed, _PAINT, number))
+            features += drawn
+            for west, south, pixels in cut_quads(region, image):
+                quads.append(geo.quad_name(west, south))
+                write_quad(folder / _CTX / quad_file_name(west, south), west, south, pixels)
+                tiles += _layouts.write_tiles(folder / _GEO / "tiles", west, south, pixels)
+            bar.advance()
+    _layouts.write_ground_truth(folder / _GEO / "ground_truth", features, BENCHMARK)
+    _layouts.write_examples(folder / _GEO / "image_queries", parts, BENCHMARK, _rng(seed, _EXAMPLE))
+    (folder / "README.txt").write_text(_README.format(seed=seed, size=size), encoding="utf-8")
+    return {
+        "synthetic": True,
+        "statement": _STATEMENT,
+        "generator": "marsretrieval data synth",
+        "version": VERSION,
+        "seed": seed,
+        "size": size,
+        "counts": {
+            "pairs": parts.pairs,
+            "landform_images": sum(classes.values()),
+            "tiles": tiles,
+            "features": len(features),
+        },
+        "classes": classes,
+        "quads": quads,
+        "features": [
+            {
+                "class": feature.landform,
+                "lon": round(feature.lon, 5),
+                "lat": round(feature.lat, 5),
+                "size_km": round(feature.size_km, 2),
+            }
+            for feature in features
+        ],
+        "files": {
+            path.relative_to(folder).as_posix(): {
+                "bytes": path.stat().st_size,
+                "sha256": sha256_file(path),
+            }
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
+    }
+
+
+def _rng(seed: int, *stream: int) -> np.random.Generator:
+    """Never the generator that training draws its samples from, whatever the seed."""
+    return np.random.default_rng([seed, VERSION, *stream])
+
+
+def _summary(out: Path, record: dict[str, Any], *, made: bool) -> Summary:
+    counts = record["counts"]
+    planted = Counter(feature["class"] for feature in record["features"])
+    return Summary(
+        folder=str(out),
+        seed=record["seed"],
+        size=record["size"],
+        version=record["version"],
+        made=made,
+        pairs=counts["pairs"],
+        landform_images=counts["landform_images"],
+        classes=len(record["classes"]),
+        quads=record["quads"],
+        tiles=counts["tiles"],
+        features=counts["features"],
+        points={name: planted[name] for name in BENCHMARK},
+        bytes=sum(file["bytes"] for file in record["files"].values()),
+    )
