@@ -15,15 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from marsretrieval import geo
+from marsretrieval import benchmark, geo
 from marsretrieval.datasets import annotated_hash, content_hash, set_hash
 from marsretrieval.datasets._inventory import DatasetInventory, Problem
 from marsretrieval.datasets._likeness import difference_hash, near_pairs
 from marsretrieval.datasets.verify import verify
+from marsretrieval.encoders import LoadOptions
 from marsretrieval.errors import DatasetNotFoundError, UnknownNameError
 from marsretrieval.files import sha256_file
+from marsretrieval.tasks import TASKS, Settings
 from tests.datasets.download.servers import picture
 from tests.shared import shared_file
+from tests.tasks.oracle import class_folders, pairs_tar, tiles_folder
+from tests.test_benchmark import record as oracle_record
 
 Members = Iterable[tuple[str, bytes]]
 
@@ -381,7 +385,12 @@ class TestWhichDataset:
         (tmp_path / "planet.json").write_text('{"seed": 7}')
         found = verify(tmp_path, workers=1)
         assert [each.dataset for each in found.datasets] == ["paired", "landform"]
-        assert found.datasets[0].origin == {"synthetic": True, "seed": 7}
+        assert found.datasets[0].origin == {
+            "synthetic": True,
+            "version": None,
+            "seed": 7,
+            "size": None,
+        }
         assert found.ok()
         one = verify(tmp_path, tasks=["landform_retrieval"], workers=1)
         assert [each.dataset for each in one.datasets] == ["landform"]
@@ -415,6 +424,31 @@ class TestWhichDataset:
         found = verify(tmp_path, workers=1)
         assert found.ok()
         assert not found.ok(strict=True)
+
+
+def test_the_set_hash_is_that_of_results(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    pairs_tar(data)
+    tiles_folder(data)
+    class_folders(data / "Mars-Landforms", {"plains": 4, "yardangs": 3})
+    next((data / "Mars-Landforms").rglob("*.png")).write_bytes(b"damaged")
+    jobs = benchmark.plan(
+        [oracle_record()],
+        TASKS,
+        data=data,
+        results=tmp_path / "results",
+        options=LoadOptions(),
+        settings=Settings(resamples=0),
+    )
+    results = {each.job.task.name: each.result for each in benchmark.run(jobs)}
+    inventory = verify(data, workers=1)
+    assert not inventory.ok()
+    assert len(inventory.datasets) == 3
+    for told in inventory.datasets:
+        task = "paired-image-text" if told.dataset == "paired" else told.dataset
+        result = results[task]
+        assert result is not None
+        assert result.data["set_hash"] == told.set_hash
 
 
 class TestLikeness:

@@ -13,6 +13,7 @@ from marsretrieval.files import read_json, sha256_file
 __all__ = ["check_provenance"]
 
 _KEPT = ("repository", "revision", "variant", "created")
+_PLANET = ("version", "seed", "size")
 
 
 def check_provenance(folder: Path, told: DatasetInventory) -> None:
@@ -25,16 +26,12 @@ def check_provenance(folder: Path, told: DatasetInventory) -> None:
             return
         for path in (folder / "planet.json", folder.parent / "planet.json"):
             if path.is_file():
-                told.origin = {"synthetic": True, **_scalars(read_json(path))}
+                planet = read_json(path)
+                facts = planet if isinstance(planet, dict) else {}
+                told.origin = {"synthetic": True, **{key: facts.get(key) for key in _PLANET}}
                 return
     except DataError as error:
         told.error("damaged-record", [error.message])
-
-
-def _scalars(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {}
-    return {key: each for key, each in value.items() if isinstance(each, (str, int, float))}
 
 
 def _check_download(folder: Path, record: dict[str, Any], told: DatasetInventory) -> None:
