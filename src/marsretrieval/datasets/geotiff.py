@@ -30,6 +30,7 @@ class GeoTiff:
 
     west, south, east, north: its edges in degrees; `east` may pass 180, it is west + width.
     pixel_deg: (width, height) of a pixel. nodata: None where the file declares none.
+    transform, crs: as rasterio gives them, for what must do as GDAL does. Ask them no position.
     """
 
     path: Path
@@ -42,6 +43,8 @@ class GeoTiff:
     north: float
     pixel_deg: tuple[float, float]
     nodata: float | None
+    transform: Any = field(repr=False)
+    crs: Any = field(repr=False)
     _file: Any = field(repr=False)
 
     def read(
@@ -65,11 +68,41 @@ class GeoTiff:
                 1, window=part, out_shape=shape, resampling=Resampling.bilinear
             )
         except (RasterioError, OSError, ValueError) as error:
-            raise DataError(
-                f"{self.path}: its pixels cannot be read ({error})",
-                remedy="The file may be cut short: fetch it again.",
-            ) from error
+            raise self._unreadable(error) from error
         return pixels
+
+    def read_rows(self, first: int, out: npt.NDArray[Any]) -> None:
+        """Fill `out` (n, width) with the rows from `first` on. Raises DataError as `read` does."""
+        from rasterio.errors import RasterioError
+        from rasterio.windows import Window
+
+        try:
+            self._file.read(1, window=Window(0, first, self.width, len(out)), out=out)
+        except (RasterioError, OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+
+    def strips(self) -> tuple[npt.NDArray[np.int64], int] | None:
+        """Where whole rows of bytes lie in the file, uncompressed and from north to south: the
+        offset of each strip, and the rows of a strip. None for any other layout."""
+        rows, columns = self._file.block_shapes[0]
+        packed = self._file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8") != "8"
+        if self._file.count != 1 or self.dtype != "uint8" or packed:
+            return None
+        if self._file.compression is not None or columns != self.width:
+            return None
+        count = -(-self.height // rows)
+        tags = (f"BLOCK_OFFSET_0_{number}" for number in range(count))
+        found = [self._file.get_tag_item(tag, "TIFF", bidx=1) for tag in tags]
+        if None in found:  # a strip that was never written: zeros by convention
+            return None
+        offsets = np.array(found, dtype=np.int64)
+        return (offsets, rows) if bool(np.all(np.diff(offsets) > 0)) else None
+
+    def _unreadable(self, error: Exception) -> DataError:
+        return DataError(
+            f"{self.path}: its pixels cannot be read ({error})",
+            remedy="The file may be cut short: fetch it again.",
+        )
 
     def pixel_of(self, lon: float, lat: float) -> tuple[float, float]:
         """(row, column), fractional, of a position in degrees; 0, 0 is the north-west corner."""
@@ -78,9 +111,10 @@ class GeoTiff:
 
 
 @contextmanager
-def open_geotiff(path: Path) -> Iterator[GeoTiff]:
-    """Open a GeoTIFF of Mars. Raises DataError when it is damaged, has no CRS, is rotated, is
-    not of Mars, or bears the name of a quad and does not lie there to half a pixel."""
+def open_geotiff(path: Path, *, member: str | None = None) -> Iterator[GeoTiff]:
+    """Open a GeoTIFF of Mars, or the one called `member` inside the zip at `path`. Raises
+    DataError when it is damaged, has no CRS, is rotated, is not of Mars, or bears the name of a
+    quad and does not lie there to half a pixel."""
     try:
         import rasterio
         from rasterio.errors import RasterioError
@@ -90,8 +124,9 @@ def open_geotiff(path: Path) -> Iterator[GeoTiff]:
         ) from error
     if not path.is_file():
         raise DatasetNotFoundError(f"{path}: no such file")
+    place = path if member is None else f"/vsizip/{{{path.absolute()}}}/{member}"
     try:
-        file = rasterio.open(path)
+        file = rasterio.open(place)
     except (RasterioError, OSError) as error:
         raise DataError(
             f"{path}: not readable as a GeoTIFF ({error})", remedy="Fetch it again."
@@ -131,6 +166,8 @@ def _described(path: Path, file: Any) -> GeoTiff:
         north=north,
         pixel_deg=(pixel_x, pixel_y),
         nodata=file.nodata,
+        transform=transform,
+        crs=file.crs,
         _file=file,
     )
 

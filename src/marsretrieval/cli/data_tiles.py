@@ -1,0 +1,181 @@
+"""``marsretrieval data tiles``: cut quads of the CTX mosaic, local or fetched, into tiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
+from marsretrieval.errors import UsageError
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.ctx import Input, Plan, Problem, Quad, Report
+
+__all__ = ["tiles"]
+
+_SHOWN = 10
+
+
+def tiles(
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="GeoTIFFs or zips of the mosaic, or folders of them; none: fetched by region.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the tiles: a tar and a manifest a quad.")] = (
+        Path("data/Mars-Global-Geolocalization/tiles")
+    ),
+    bbox: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W,S,E,N", help="Quads of this region, whole; degrees, east positive."
+        ),
+    ] = None,
+    quads: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Quads by name: E-004_N-04,E136_N00."),
+    ] = None,
+    clip: Annotated[
+        bool, typer.Option("--clip", help="Only tiles that overlap --bbox, not whole quads.")
+    ] = False,
+    delta: Annotated[
+        str, typer.Option(help="Height of a tile in degrees, and its width; divides 4.")
+    ] = "0.2",
+    size: Annotated[int, typer.Option(help="Pixels a side.")] = 512,
+    format: Annotated[str, typer.Option(help="png (lossless) or jpeg (about half of it).")] = "png",
+    equal_aspect: Annotated[
+        bool,
+        typer.Option(
+            "--equal-aspect", help="Tiles as wide on the ground as high, at every latitude."
+        ),
+    ] = False,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="The published pixels bit for bit: no-data is 1, not 0."),
+    ] = False,
+    drop_empty: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Leave out tiles with data on less than this share."),
+    ] = 0.0,
+    scratch: Annotated[
+        Path | None,
+        typer.Option(help="Where zips are kept until they are cut (default: hidden in --out)."),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="Address of the zips (default: the Murray Lab's).")
+    ] = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(help="Certificates (PEM) to trust besides the system's."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Cutting threads (default: the CPUs there are).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show quads, tiles, download and disk; do nothing.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Cut the CTX mosaic into tiles for geo-localization; run it again to go on.
+
+    A quad is 4 x 4 degrees: 400 tiles of 0.2 degrees, 1.7 GB to fetch, 50 MB of tiles. Quads that
+    are done are kept, each zip is deleted once it is cut. -180,-80,180,80 is the benchmark's
+    planet: 3,600 quads. Exit code 1 if any quad or tile failed.
+    """
+    from marsretrieval import geo
+    from marsretrieval.datasets import ctx
+
+    box = geo.Box.parse(bbox) if bbox is not None else None
+    if clip and box is None:
+        raise UsageError("--clip goes with --bbox")
+    spec = ctx.TileSpec.of(
+        delta,
+        size=size,
+        format=format,
+        equal_aspect=equal_aspect,
+        exact=exact,
+        drop_below=drop_empty,
+        clip=box if clip else None,
+    )
+    named = ctx.parse_quads(quads) if quads is not None else []
+    wanted = ctx.select_quads(box, named) if box is not None or named else None
+    inputs, problems = _inputs(sources or [], wanted)
+    if dry_run:
+        _show_plan(ctx.plan(inputs, spec, out), out, problems, as_json=as_json)
+        return
+    settings = ctx.JobSettings(
+        threads=threads,
+        scratch=scratch,
+        server=server or ctx.SERVER,
+        fetch=ctx.FetchSettings(ca_file=ca_file),
+    )
+    with show_progress(quiet=as_json) as progress:
+        report = ctx.cut_quads(
+            inputs, spec, out, problems=problems, settings=settings, progress=progress
+        )
+    if as_json:
+        print_json({"out": str(out), **report.to_dict()})
+    else:
+        _show(report, out)
+    if not report.complete:
+        raise typer.Exit(1)
+
+
+def _inputs(sources: list[Path], wanted: list[Quad] | None) -> tuple[list[Input], list[Problem]]:
+    from marsretrieval.datasets import ctx
+
+    if sources:
+        return ctx.find_files(sources, wanted)
+    if wanted is None:
+        raise UsageError(
+            "nothing to cut is named",
+            remedy="Name GeoTIFFs, zips or folders of them, or a region with --bbox or --quads.",
+        )
+    return [ctx.Input(quad) for quad in wanted], []
+
+
+def _show(report: Report, out: Path) -> None:
+    told = report.to_dict()
+    cut, kept = len(report.cut), len(report.kept)
+    print(f"{out}: {told['tiles']:,} tiles in {cut + kept:,} quads ({told['bytes'] / 1e6:,.1f} MB)")
+    print(f"  quads    {cut:,} cut in {report.seconds:,.1f} s, {kept:,} were there before")
+    print(f"  no data  {told['empty']:,} tiles without any, {told['dropped']:,} tiles left out")
+    if report.complete:
+        return
+    failed = [f"{each.source}: {each.reason}" for each in report.failed]
+    failed += [f"tile {name}: {why}" for name, why in report.failed_tiles.items()]
+    for line in failed[:_SHOWN]:
+        say(f"failed: {line}")
+    if len(failed) > _SHOWN:
+        say(f"and {len(failed) - _SHOWN} more failures: --json lists all")
+    if report.untried:
+        say(f"not tried, for the server gave nothing: {_few(report.untried)}")
+    say("error: not everything could be cut; run the same command again for what failed")
+
+
+def _show_plan(plan: Plan, out: Path, problems: list[Problem], *, as_json: bool) -> None:
+    from marsretrieval.datasets._disk import readable_bytes
+
+    if as_json:
+        found = [{"source": each.source, "reason": each.reason} for each in problems]
+        print_json({"out": str(out), **plan.to_dict(), "problems": found})
+        return
+    names = [each.quad.name for each in plan.todo]
+    print(f"{out}: {len(names):,} quads to cut, {len(plan.kept):,} are there; nothing is done")
+    print(f"  quads    {_few(names) or 'none'}")
+    print(f"  tiles    {plan.tiles:,}")
+    print(f"  fetch    about {readable_bytes(plan.download_bytes)}")
+    needed, scratch = readable_bytes(plan.output_bytes), readable_bytes(plan.scratch_bytes)
+    print(f"  disk     about {needed} for tiles and {scratch} for zips on their way;", end=" ")
+    print(f"{readable_bytes(plan.free_bytes)} free")
+    for each in problems:
+        say(f"problem: {each.source}: {each.reason}")
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

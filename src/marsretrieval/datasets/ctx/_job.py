@@ -1,0 +1,274 @@
+"""Many quads: what is done is kept, what is missing is fetched and cut, what fails is told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from marsretrieval._environment import usable_cpus
+from marsretrieval.datasets._disk import check_space, free_bytes
+from marsretrieval.datasets.ctx._fetch import Fetcher, FetchSettings, ServerError
+from marsretrieval.datasets.ctx._grid import TileSpec, tile_rows
+from marsretrieval.datasets.ctx._inputs import Input, Problem
+from marsretrieval.datasets.ctx._mosaic import SERVER, ZIP_BYTES
+from marsretrieval.datasets.ctx._pack import QuadManifest, finished_manifest, pack_quad
+from marsretrieval.datasets.ctx._report import Plan, Report
+from marsretrieval.datasets.ctx._rows import UNPACKED
+from marsretrieval.errors import DataError, UsageError
+from marsretrieval.files import make_folder
+from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
+
+__all__ = ["JobSettings", "cut_quads", "plan"]
+
+# Expected size of a tile: measured on images of the CTX camera, per pixel.
+_BYTES_A_PIXEL = {"png": 0.5, "jpeg": 0.27}
+_THREADS_A_QUAD = 4  # one reads, and three keep up with it
+_MEGABYTE = 10**6
+_STALE_S = 3600.0  # what a killed process left behind
+_GIVEN_UP = 3  # quads in a row that the server did not give
+
+
+@dataclass(frozen=True, slots=True)
+class JobSettings:
+    """threads: cutting threads in all (default: the CPUs there are). scratch: zips on their way
+    (default: a hidden folder in the output)."""
+
+    threads: int | None = None
+    scratch: Path | None = None
+    server: str = SERVER
+    fetch: FetchSettings = field(default_factory=FetchSettings)
+
+
+def plan(inputs: Sequence[Input], spec: TileSpec, out: Path) -> Plan:
+    """What `cut_quads` would do."""
+    kept, todo = _split(inputs, spec, out)
+    tiles = sum(_tile_count(each, spec) for each in todo)
+    fetched = sum(each.path is None for each in todo)
+    return Plan(
+        todo=todo,
+        kept=kept,
+        tiles=tiles,
+        download_bytes=fetched * ZIP_BYTES,
+        scratch_bytes=min(fetched, 2) * ZIP_BYTES,  # one is fetched while one is cut
+        output_bytes=round(tiles * _tile_bytes(spec)),
+        free_bytes=free_bytes(out),
+    )
+
+
+def cut_quads(
+    inputs: Sequence[Input],
+    spec: TileSpec,
+    out: Path,
+    *,
+    problems: Sequence[Problem] = (),
+    settings: JobSettings | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> Report:
+    """Cut quads into `<out>/<quad>.tar`, fetching those without a file.
+
+    A quad that is there whole is kept. One that fails is reported, and the others are cut; so are
+    `problems`, which were found before. Raises OutputError when `out` or the scratch folder
+    cannot be written: what is finished by then is kept.
+    """
+    settings = settings or JobSettings()
+    started = time.monotonic()
+    make_folder(out)
+    kept, todo = _split(inputs, spec, out)
+    report = Report(kept=list(kept), failed=list(problems))
+    threads = settings.threads or usable_cpus()
+    with (
+        _scratch(settings.scratch or out / ".scratch") as scratch,
+        progress.start("cut", sum(_tile_count(each, spec) for each in todo), "tiles") as bar,
+        _threads(threads) as pool,
+    ):
+        job = _Job(spec, out, scratch, settings, pool, bar, report)
+        job.cut_files([each for each in todo if each.path is not None], threads)
+        job.cut_fetched([each for each in todo if each.path is None], progress)
+    report.cut.sort(key=lambda each: each.quad)
+    report.seconds = time.monotonic() - started
+    return report
+
+
+@dataclass(slots=True)
+class _Job:
+    spec: TileSpec
+    out: Path
+    scratch: Path
+    settings: JobSettings
+    pool: Executor
+    bar: ProgressTask
+    report: Report
+
+    def cut_files(self, inputs: Sequence[Input], threads: int) -> None:
+        """Several quads side by side where there are threads for them."""
+        lanes = max(1, min(len(inputs), threads // _THREADS_A_QUAD))
+        with _threads(lanes) as lane:
+            futures = [lane.submit(self.cut_one, each, each.path) for each in inputs if each.path]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                self.pool.shutdown(wait=False, cancel_futures=True)  # ends the lanes too
+                raise
+
+    def cut_fetched(self, inputs: Sequence[Input], progress: Progress) -> None:
+        """One zip is fetched while the one before is cut; each is deleted when its tar is whole."""
+        if not inputs:
+            return
+        fetcher = Fetcher(self.scratch, self.settings.fetch)
+        with (
+            _only_one(self.scratch),
+            progress.start("fetch", None, "MB") as bar,
+            _threads(1) as lane,
+        ):
+            count = _Megabytes(bar)
+            try:
+                fetched = _ahead(lane, fetcher, inputs, self.settings.server, count)
+                failures = 0
+                for number, (each, future) in enumerate(fetched):
+                    try:
+                        path = future.result()
+                    except ServerError as error:
+                        self._failed(each.quad.name, error)
+                        failures += 1
+                        if failures == _GIVEN_UP or number == 0:
+                            rest = inputs[number + 1 :]
+                            self.report.untried += [later.quad.name for later in rest]
+                            return
+                        continue
+                    except DataError as error:
+                        self._failed(each.quad.name, error)
+                        continue
+                    failures = 0
+                    self.cut_one(each, path)
+                    path.unlink(missing_ok=True)  # damaged or cut: fetched anew, or not needed
+            finally:
+                fetcher.stop.set()
+
+    def cut_one(self, each: Input, path: Path) -> None:
+        self.bar.note(each.quad.name)
+        check_space(self.out, round(_tile_count(each, self.spec) * _tile_bytes(self.spec)))
+        try:
+            manifest = pack_quad(
+                path,
+                each.quad,
+                self.spec,
+                self.out,
+                scratch=self.scratch,
+                pool=self.pool,
+                bar=self.bar,
+            )
+        except DataError as error:
+            self._failed(str(path) if each.path else each.quad.name, error)
+        else:
+            self.report.cut.append(manifest)
+
+    def _failed(self, source: str, error: DataError) -> None:
+        self.report.failed.append(Problem(source, str(error)))
+
+
+def _ahead(
+    lane: Executor, fetcher: Fetcher, inputs: Sequence[Input], server: str, count: _Megabytes
+) -> Iterator[tuple[Input, Future[Path]]]:
+    """Each input with its fetch, the next one under way."""
+    urls = [f"{server.rstrip('/')}/{each.quad.zip_name}" for each in inputs]
+    following = lane.submit(fetcher.fetch, urls[0], told=count)
+    for number, each in enumerate(inputs):
+        future = following
+        if number + 1 < len(inputs):
+            following = lane.submit(fetcher.fetch, urls[number + 1], told=count)
+        yield each, future
+
+
+class _Megabytes:
+    """Turns bytes of the file under way into megabytes of a bar."""
+
+    def __init__(self, bar: ProgressTask) -> None:
+        self._bar = bar
+        self._size = 0
+        self._rest = 0
+
+    def __call__(self, size: int, total: int | None) -> None:
+        came = size - self._size if size >= self._size else size
+        self._size = size
+        whole, self._rest = divmod(self._rest + came, _MEGABYTE)
+        if whole:
+            self._bar.advance(whole)
+            self._bar.note(f"of {total // _MEGABYTE:,} MB" if total else "")
+
+
+def _split(
+    inputs: Sequence[Input], spec: TileSpec, out: Path
+) -> tuple[list[QuadManifest], list[Input]]:
+    """What is done, and what is to do."""
+    kept, todo = [], []
+    for each in inputs:
+        manifest = finished_manifest(out, each.quad, spec, each.path)
+        if manifest is not None:
+            kept.append(manifest)
+        elif tile_rows(each.quad, spec):
+            todo.append(each)
+    return kept, todo
+
+
+def _tile_count(each: Input, spec: TileSpec) -> int:
+    return sum(map(len, tile_rows(each.quad, spec)))
+
+
+def _tile_bytes(spec: TileSpec) -> float:
+    return _BYTES_A_PIXEL[spec.format] * spec.size**2
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool that on an error or Ctrl-C drops what has not begun."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise
+    pool.shutdown()
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder for zips and what is unpacked; gone afterwards unless something is left there."""
+    make_folder(folder)
+    for path in folder.glob(f"{UNPACKED}*"):
+        if time.time() - path.stat().st_mtime > _STALE_S:
+            shutil.rmtree(path, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+@contextmanager
+def _only_one(scratch: Path) -> Iterator[None]:
+    """Two runs must not write to the same half-fetched zips. The system ends the lock with the
+    process, however that ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    place = os.open(scratch, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(
+                f"{scratch}: another run fetches into this folder",
+                remedy="Wait for it, or name another folder with --scratch.",
+            ) from error
+        yield
+    finally:
+        os.close(place)

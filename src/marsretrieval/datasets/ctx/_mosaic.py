@@ -1,0 +1,109 @@
+"""What is assumed of the Murray Lab global CTX mosaic (V01): all of it here, checked on opening.
+
+Quads of 4 x 4 degrees, named by their south-west corner, from 180 W and 88 S on; grey bytes,
+47,420 pixels a side (5.0 m), 0 where there is no image; x = R lon, y = R lat on the sphere of
+3,396,190 m, whatever ellipsoid the file's CRS names. A zip holds one GeoTIFF.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from marsretrieval import geo
+from marsretrieval.datasets.geotiff import GeoTiff
+from marsretrieval.errors import DataError, UsageError
+
+__all__ = [
+    "NO_DATA",
+    "SERVER",
+    "TIFF_BYTES",
+    "ZIP_BYTES",
+    "Quad",
+    "all_quads",
+    "check_quad",
+    "parse_quads",
+    "quads_in",
+]
+
+SERVER = "https://murray-lab.caltech.edu/CTX/V01/tiles"
+NO_DATA = 0
+SOUTHMOST, NORTHMOST = -88, 84  # south edges of the first and the last row of quads
+
+# For plans only: reported by people who fetched some of the quads.
+ZIP_BYTES = 1_730_000_000
+TIFF_BYTES = 2_254_080_140
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Quad:
+    """South-west corner in whole degrees."""
+
+    south: int
+    west: int
+
+    @property
+    def name(self) -> str:
+        return geo.quad_name(self.west, self.south)
+
+    @property
+    def box(self) -> geo.Box:
+        side = geo.QUAD_DEG
+        return geo.Box(self.west, self.south, self.west + side, self.south + side)
+
+    @property
+    def zip_name(self) -> str:
+        return f"MurrayLab_GlobalCTXMosaic_V01_{self.name}.zip"
+
+
+def all_quads() -> Iterator[Quad]:
+    """The 3,960 quads, from the south, eastward."""
+    for south in range(SOUTHMOST, NORTHMOST + 1, geo.QUAD_DEG):
+        for west in range(-180, 180, geo.QUAD_DEG):
+            yield Quad(south, west)
+
+
+def quads_in(box: geo.Box) -> list[Quad]:
+    """Quads that share an area with `box`. Raises UsageError when there are none."""
+    found = [quad for quad in all_quads() if quad.box.overlaps(box)]
+    if not found:
+        raise UsageError(
+            "no quad of the mosaic overlaps that box",
+            remedy=f"The mosaic reaches from {SOUTHMOST} to {NORTHMOST + geo.QUAD_DEG} degrees.",
+        )
+    return found
+
+
+def parse_quads(text: str) -> list[Quad]:
+    """From "E-004_N-04,E176_N-04", in the mosaic's order. Raises UsageError."""
+    known = {quad.name: quad for quad in all_quads()}
+    found = set()
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        if part not in known:
+            raise UsageError(
+                f"'{part}' is no quad of the mosaic",
+                remedy="Quads are named by their south-west corner, every 4 degrees, with three "
+                f"and two digits: {geo.quad_name(-4, -4)}, {geo.quad_name(136, 0)}.",
+            )
+        found.add(known[part])
+    if not found:
+        raise UsageError("no quad is named")
+    return sorted(found)
+
+
+def check_quad(raster: GeoTiff, quad: Quad, *, source: str) -> None:
+    """Raises DataError unless `raster` is of bytes and its four edges are those of the quad, to
+    half a pixel."""
+    if raster.dtype != "uint8":
+        raise DataError(f"{source}: pixels of {raster.dtype}, where the mosaic has uint8")
+    side = geo.QUAD_DEG
+    found = (raster.west, raster.south, raster.east, raster.north)
+    named = (quad.west, quad.south, quad.west + side, quad.south + side)
+    pixels = raster.pixel_deg * 2
+    off = [abs(a - b) / pixel for a, b, pixel in zip(found, named, pixels, strict=True)]
+    if max(off) > 0.5:
+        edges = ", ".join(f"{edge:.4f}" for edge in found)
+        raise DataError(
+            f"{source}: named {quad.name}, but it reaches over {edges} (west, south, east, north)",
+            remedy="Renamed, cropped, or written by another formula: its tiles would be misplaced.",
+        )

@@ -1,0 +1,70 @@
+"""The published pixels of a tile by GDAL itself, for the few that depend on its rounding errors.
+
+Where a pixel lies exactly between two grey levels, gdalwarp rounds as the errors of its
+coordinates happen to fall. Only GDAL can repeat that, with the geometry of the whole quad.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval import geo
+from marsretrieval.datasets.ctx._grid import Tile
+from marsretrieval.datasets.geotiff import GeoTiff
+
+__all__ = ["published_pixels"]
+
+_BLOCK = 512
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def published_pixels(
+    raster: GeoTiff, window: Bytes, row: int, column: int, tile: Tile, size: int
+) -> Bytes:
+    """Warp `tile` out of `window`, the part of `raster` at `row`, `column` that surrounds it:
+    (size, size), bilinear, as gdalwarp does from the file itself, no-data not yet lifted to 1."""
+    import rasterio
+    from rasterio.enums import Resampling
+    from rasterio.io import MemoryFile
+    from rasterio.transform import from_bounds
+    from rasterio.warp import reproject
+    from rasterio.windows import Window
+
+    edges: tuple[float, ...] = (tile.west, tile.south, tile.east, tile.north)
+    if not raster.crs.is_geographic:
+        left, bottom = geo.lonlat_to_metres(tile.west, tile.south)
+        right, top = geo.lonlat_to_metres(tile.east, tile.north)
+        edges = (float(left), float(bottom), float(right), float(top))
+    pixels = np.zeros((size, size), dtype=np.uint8)
+    height, width = window.shape
+    with (
+        rasterio.Env(),
+        MemoryFile() as memory,
+        memory.open(
+            driver="GTiff",
+            width=raster.width,
+            height=raster.height,
+            count=1,
+            dtype="uint8",
+            crs=raster.crs,
+            transform=raster.transform,
+            nodata=raster.nodata,
+            tiled=True,
+            blockxsize=_BLOCK,
+            blockysize=_BLOCK,
+            SPARSE_OK=True,  # only the window takes memory
+        ) as quad,
+    ):
+        quad.write(window, 1, window=Window(column, row, width, height))
+        reproject(
+            rasterio.band(quad, 1),
+            pixels,
+            dst_transform=from_bounds(*edges, size, size),
+            dst_crs=raster.crs,
+            dst_nodata=0,
+            resampling=Resampling.bilinear,
+            num_threads=1,
+        )
+    return pixels
