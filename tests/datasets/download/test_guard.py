@@ -12,6 +12,7 @@ from marsretrieval.datasets.download._guard import (
     RefusedAddressError,
     is_public,
 )
+from marsretrieval.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -107,3 +108,18 @@ def test_a_proxy_is_used_and_private_names_are_refused_all_the_same(
     resolves_to(monkeypatch, "192.168.0.1")
     with pytest.raises(RefusedAddressError):
         transport.handle_request(httpx2.Request("GET", "http://router.example/"))
+
+
+@pytest.mark.parametrize("proxy", ["socks5://secret@proxy.example:1080", "gopher://secret@proxy.example"])
+def test_a_proxy_that_cannot_be_used_is_named_without_its_password(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(DataError, match="HTTPS_PROXY cannot be used") as caught:
+        GuardedTransport()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_proxy_without_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.example:3128")
+    assert "https" in GuardedTransport()._proxies

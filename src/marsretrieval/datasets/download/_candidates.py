@@ -9,9 +9,8 @@ from urllib.parse import quote, urlsplit
 from marsretrieval.datasets.download._fetch import Fetcher, FetchError
 from marsretrieval.datasets.download._settings import FetchSettings
 
-__all__ = ["METHODS", "candidates", "wikimedia_original"]
+__all__ = ["candidates", "wikimedia_original"]
 
-METHODS = ("direct", "https", "wayback", "wikimedia")
 _LATE, _EARLY = "2030", "20220601"  # the newest capture, then one of the years of the web crawls
 
 

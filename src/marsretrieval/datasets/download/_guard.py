@@ -13,6 +13,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 
+from marsretrieval.errors import DataError
+
 __all__ = ["GuardedTransport", "HostNotFoundError", "RefusedAddressError", "is_public"]
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -54,7 +56,7 @@ class GuardedTransport(httpx2.BaseTransport):
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         self._direct = httpx2.HTTPTransport(limits=limits)
         self._proxies = {
-            scheme: httpx2.HTTPTransport(proxy=url, limits=limits)
+            scheme: _proxy(scheme, url, limits)
             for scheme, url in getproxies().items()
             if scheme in ("http", "https")
         }
@@ -95,6 +97,17 @@ class GuardedTransport(httpx2.BaseTransport):
             self._addresses(host)
         except HostNotFoundError:
             return  # only the proxy knows names there
+
+
+def _proxy(scheme: str, url: str, limits: httpx2.Limits) -> httpx2.HTTPTransport:
+    try:
+        address = url if "://" in url else f"http://{url}"
+        return httpx2.HTTPTransport(proxy=address, limits=limits)
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        raise DataError(  # without the address: it may hold a password
+            f"{scheme.upper()}_PROXY cannot be used ({type(error).__name__})",
+            remedy="Set it to an HTTP proxy, such as http://proxy.example:3128.",
+        ) from error
 
 
 def _to_address(request: httpx2.Request, address: str) -> httpx2.Request:
