@@ -9,6 +9,7 @@ from marsretrieval.embeddings._build import Target, build_store, build_stores
 from marsretrieval.embeddings._export import export_parquet
 from marsretrieval.embeddings._manifest import ModelRequest
 from marsretrieval.embeddings._plan import BuildPlan, plan_build
+from marsretrieval.embeddings._ray import RayOptions, build_stores_with_ray
 from marsretrieval.embeddings._report import BuildReport
 from marsretrieval.embeddings._shards import Block
 from marsretrieval.embeddings._store import Columns, EmbeddingStore, open_store
@@ -21,9 +22,11 @@ __all__ = [
     "Columns",
     "EmbeddingStore",
     "ModelRequest",
+    "RayOptions",
     "Target",
     "build_store",
     "build_stores",
+    "build_stores_with_ray",
     "build_text_store",
     "export_parquet",
     "open_store",

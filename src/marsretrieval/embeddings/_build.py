@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,16 @@ from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder
 
-__all__ = ["Target", "build_store", "build_stores", "embed_shards", "plan_targets", "report_loss"]
+__all__ = [
+    "Target",
+    "build_store",
+    "build_stores",
+    "embed_shards",
+    "open_lane",
+    "plan_targets",
+    "require_any",
+    "require_readable",
+]
 
 _BATCHES_IN_FLIGHT = 2  # one in the model, one waiting for it
 _DECODED_AHEAD = 16  # images, and four for each worker
@@ -45,6 +54,11 @@ class Target:
     encoder: Encoder | Callable[[], Encoder]
     path: Path
     request: ModelRequest | None = None
+
+    @property
+    def to_load(self) -> bool:
+        """Is `encoder` a function (or class) that loads? Not callable(): a torch module is, too."""
+        return isinstance(self.encoder, type) or not hasattr(self.encoder, "encode_preprocessed")
 
 
 def build_store(
@@ -100,19 +114,14 @@ def build_stores(
     lanes: list[Lane | None] = []
     for target, plan in zip(targets, plans, strict=True):
         lanes.append(
-            None if _nothing_changed(plan, target.request) else _lane(target, plan, batch_size)
+            None if _nothing_changed(plan, target.request) else open_lane(target, plan, batch_size)
         )
     open_lanes = [lane for lane in lanes if lane is not None and lane.plan.todo]
     seconds = embed_shards(open_lanes, source, workers=workers, progress=progress)
-    report_loss([(len(lane.plan.todo), lane.failed) for lane in open_lanes])
+    require_readable([(len(lane.plan.todo), lane.failed) for lane in open_lanes])
     reports = [_report(plan, lane, seconds) for plan, lane in zip(plans, lanes, strict=True)]
-    for report in reports:
-        if not report.rows and report.skipped and part is None:
-            lost = report.skipped[0]
-            raise DataError(
-                f"{source.name}: none of {len(report.skipped)} images could be read "
-                f"(first: {lost.source}: {lost.reason})"
-            )
+    if part is None:
+        require_any(source, reports)
     return reports
 
 
@@ -166,7 +175,9 @@ def embed_shards(
     return {"wait": max(0.0, elapsed - device.busy), "total": elapsed}
 
 
-def report_loss(outcomes: Sequence[tuple[int, Sequence[tuple[str, MarsRetrievalError]]]]) -> None:
+def require_readable(
+    outcomes: Sequence[tuple[int, Sequence[tuple[str, MarsRetrievalError]]]],
+) -> None:
     """Of each store the number of shards tried, and those that could not be read. Raises
     DataError if there are any."""
     tried, failed = max(outcomes, key=lambda each: len(each[1]), default=(0, []))
@@ -176,6 +187,17 @@ def report_loss(outcomes: Sequence[tuple[int, Sequence[tuple[str, MarsRetrievalE
             f"{len(failed)} of {tried} shards could not be read (first: {name}: {error.message})",
             remedy="The others are embedded and kept. Repair these files, then run again.",
         )
+
+
+def require_any(source: ImageSource, reports: Sequence[BuildReport]) -> None:
+    """Raises DataError where a store has no row, only items that were left out."""
+    for report in reports:
+        if not report.rows and report.skipped:
+            lost = report.skipped[0]
+            raise DataError(
+                f"{source.name}: none of {len(report.skipped)} images could be read "
+                f"(first: {lost.source}: {lost.reason})"
+            )
 
 
 class _Device:
@@ -253,18 +275,11 @@ def _work(lanes: Sequence[Lane]) -> Iterator[tuple[Shard, tuple[Lane, ...]]]:
                 yield shard, takers
 
 
-def _lane(target: Target, plan: BuildPlan, batch_size: int | None) -> Lane:
+def open_lane(target: Target, plan: BuildPlan, batch_size: int | None) -> Lane:
     """Load the model and claim its store."""
     encoder = target.encoder
-    # Not callable(): a torch module is both.
-    model = cast("Encoder", encoder if hasattr(encoder, "encode_preprocessed") else encoder())
-    return lane_of(model, plan, target.request, batch_size)
-
-
-def lane_of(
-    model: Encoder, plan: BuildPlan, request: ModelRequest | None, batch_size: int | None
-) -> Lane:
-    manifest = claim_store(plan, model, request=request)
+    model = cast("Encoder", cast(Any, encoder)() if target.to_load else encoder)
+    manifest = claim_store(plan, model, request=target.request)
     size, limit = (batch_size, batch_size) if batch_size else batch_sizes(model)
     forward = Forward(
         model.encode_preprocessed, name=model.id, dimension=model.dimension, size=size, limit=limit

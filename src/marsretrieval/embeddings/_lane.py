@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,11 @@ class Lane:
         self._batch: Batch = []
         self._writes: deque[Future[tuple[Entry, float]]] = deque()
         self._clock = (time.perf_counter(), 0.0)
+
+    def fresh(self, plan: BuildPlan, names: Collection[str]) -> Lane:
+        """The same way with nothing on it yet, for some shards of a plan."""
+        todo = tuple(shard for shard in plan.todo if shard.name in names)
+        return Lane(replace(plan, todo=todo), self._manifest, self.preprocess, self.forward)
 
     def needs(self, shard: Shard) -> bool:
         """Is the shard still to be embedded here? Asked just before it is read."""

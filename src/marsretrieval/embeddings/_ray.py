@@ -1,0 +1,280 @@
+"""The same build on every device of a machine or a cluster, driven by Ray.
+
+One actor a device; each takes some shards at a time and writes them itself, so that the driver
+holds no vectors. Ray calls an actor's method at least once: shards are idempotent, a repeated one
+is found finished. Actors that die are started again and their work repeated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from marsretrieval._environment import usable_cpus
+from marsretrieval.datasets import ImageSource
+from marsretrieval.embeddings._build import (
+    Target,
+    build_stores,
+    embed_shards,
+    open_lane,
+    plan_targets,
+    require_any,
+    require_readable,
+)
+from marsretrieval.embeddings._lane import Lane
+from marsretrieval.embeddings._plan import BuildPlan
+from marsretrieval.embeddings._report import BuildReport
+from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, UsageError
+from marsretrieval.progress import NO_PROGRESS, Progress
+
+__all__ = ["RayOptions", "build_stores_with_ray"]
+
+_DEATHS = 5  # of workers, on the same shards: then the shards are at fault
+_TASKS_A_WORKER = 4  # at least, so that the last ones end at about the same time
+_SHARDS_A_TASK = 8  # at most: what a death may cost
+_CPUS_AN_ACTOR = 4  # where there is no GPU
+_OBJECT_STORE = 128 * 2**20  # bytes; nothing large goes through it
+
+
+@dataclass(frozen=True, slots=True)
+class RayOptions:
+    """Where to run. Without an `address` Ray starts on this machine alone.
+
+    `workers`: CPUs of each actor, which decode (and without `gpus`, embed).
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    gpus: bool = True  # use those there are
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What every actor is told; the encoders are loaded by the actor."""
+
+    source: ImageSource
+    targets: tuple[Target, ...]
+    dtype: str
+    batch_size: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Of one task, for each target."""
+
+    items: int  # embedded or left out, for all targets together
+    failed: list[list[tuple[str, MarsRetrievalError]]]
+    seconds: list[Mapping[str, float]]
+    batch_sizes: list[int]
+
+
+def build_stores_with_ray(
+    targets: Sequence[Target],
+    source: ImageSource,
+    *,
+    dtype: str = "float16",
+    batch_size: int | None = None,
+    force: bool = False,
+    options: RayOptions | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> list[BuildReport]:
+    """`build_stores` on all devices that Ray offers; the same stores, the same errors.
+
+    `source` and the encoders' load functions are sent to other processes: they must be picklable,
+    and source and stores be seen under the same paths by every machine.
+
+    Raises MissingDependencyError without Ray, UsageError when an encoder is an object already or
+    no cluster answers.
+    """
+    options = options or RayOptions()
+    ray = _import_ray()
+    if not all(target.to_load for target in targets):
+        raise UsageError("with Ray each process loads its own encoder: pass a function")
+    targets = [replace(target, path=target.path.resolve()) for target in targets]
+    plans = plan_targets(targets, source, dtype=dtype, force=force)
+    if not any(plan.todo for plan in plans):
+        return build_stores(targets, source, dtype=dtype, progress=progress)
+    start = time.perf_counter()
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(ray, options.address)
+    try:
+        outcomes, devices = _drive(
+            ray, _Job(source, tuple(targets), dtype, batch_size), plans, options, force, progress
+        )
+    except ray.exceptions.RayTaskError as error:
+        # Its own class holds the traceback of the other process in its message.
+        raise (error.cause if isinstance(error.cause, MarsRetrievalError) else error) from None
+    except ray.exceptions.RayError as error:
+        raise MarsRetrievalError(
+            f"Ray gave up: {type(error).__name__}: {error}",
+            remedy="Finished shards are kept: the same command goes on from there.",
+        ) from error
+    finally:
+        if ours:
+            ray.shutdown()
+    elapsed = time.perf_counter() - start
+    require_readable(
+        [
+            (len(plan.todo), [each for outcome in outcomes for each in outcome.failed[number]])
+            for number, plan in enumerate(plans)
+        ]
+    )
+    reports = []
+    for number, now in enumerate(plan_targets(targets, source, dtype=dtype)):
+        there = {entry.shard for entry in plans[number].done}
+        busy = sum(o.seconds[0]["total"] - o.seconds[0]["wait"] for o in outcomes)
+        seconds = {
+            name: sum(outcome.seconds[number][name] for outcome in outcomes)
+            for name in ("decode", "embed", "write")
+        }
+        reports.append(
+            BuildReport.of(
+                [entry for entry in now.done if entry.shard in there],
+                [entry for entry in now.done if entry.shard not in there],
+                min(filter(None, (o.batch_sizes[number] for o in outcomes)), default=None),
+                {**seconds, "wait": max(0.0, elapsed - busy / devices), "total": elapsed},
+            )
+        )
+    require_any(source, reports)
+    return reports
+
+
+def _drive(
+    ray: Any,
+    job: _Job,
+    plans: Sequence[BuildPlan],
+    options: RayOptions,
+    force: bool,
+    progress: Progress,
+) -> tuple[list[_Outcome], int]:
+    """Give every actor a task at a time until none is left; outcomes, and the number of actors."""
+    wanted = {shard.name for plan in plans for shard in plan.todo}
+    names = [shard.name for shard in plans[0].shards if shard.name in wanted]
+    count, resources = _actors(ray, options, len(names))
+    size = max(1, min(_SHARDS_A_TASK, len(names) // (count * _TASKS_A_WORKER)))
+    tasks = [tuple(names[at : at + size]) for at in range(0, len(names), size)]
+    ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger).remote()
+    actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(_Worker)
+    actors = [actor.remote(job, int(resources["num_cpus"])) for _ in range(count)]
+    # The manifests are there before a second actor looks for them.
+    ray.get(actors[0].claim.remote(force))
+    numbers = iter(range(len(tasks)))
+
+    def give(one: Any) -> dict[Any, Any]:
+        number = next(numbers, None)
+        if number is None:
+            return {}
+        return {one.embed.remote(tasks[number], number, ledger): one}
+
+    running: dict[Any, Any] = {}
+    for one in actors:
+        running |= give(one)
+    outcomes: list[_Outcome] = []
+    counts = [plan.todo_rows for plan in plans]
+    total = None if None in counts else sum(each or 0 for each in counts)
+    with progress.start(f"embed on {count}", total, "vectors") as bar:
+        while running:
+            ready, _ = ray.wait(list(running), num_returns=1)
+            one = running.pop(ready[0])
+            outcome: _Outcome = ray.get(ready[0])
+            outcomes.append(outcome)
+            bar.advance(outcome.items)
+            running |= give(one)
+    return outcomes, count
+
+
+class _Ledger:
+    """Counts how often a task was begun; a task begun again has killed its process before."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, task: int) -> int:
+        self._begun[task] += 1
+        return self._begun[task] - 1
+
+
+class _Worker:
+    """An actor: has the models, embeds the shards that it is given."""
+
+    def __init__(self, job: _Job, workers: int) -> None:
+        self._job = job
+        self._workers = workers
+        self._lanes: list[tuple[Lane, BuildPlan]] = []
+
+    def claim(self, force: bool) -> None:
+        """Load the models and make the stores' manifests, or check them."""
+        job = self._job
+        self._lanes.clear()
+        plans = plan_targets(job.targets, job.source, dtype=job.dtype, force=force)
+        for target, plan in zip(job.targets, plans, strict=True):
+            # An entry of another actor's shard is none of ours to remove, except with force.
+            mine = plan if force else replace(plan, todo=())
+            self._lanes.append((open_lane(target, mine, job.batch_size), plan))
+
+    def embed(self, names: tuple[str, ...], task: int, ledger: Any) -> _Outcome:
+        import ray
+
+        deaths = ray.get(ledger.begin.remote(task))
+        if deaths >= _DEATHS:
+            error = MarsRetrievalError(f"the process that embeds it died {deaths} times")
+            nothing = dict.fromkeys(("decode", "embed", "write", "wait", "total"), 0.0)
+            each = len(self._job.targets)
+            return _Outcome(
+                0, [[(name, error) for name in names]] * each, [nothing] * each, [0] * each
+            )
+        if not self._lanes:
+            self.claim(force=False)
+        lanes = [lane.fresh(plan, names) for lane, plan in self._lanes]
+        seconds = embed_shards(lanes, self._job.source, workers=self._workers)
+        return _Outcome(
+            sum(lane.left_out + sum(entry.rows for entry in lane.written) for lane in lanes),
+            [lane.failed for lane in lanes],
+            [{**lane.seconds, **seconds} for lane in lanes],
+            [lane.forward.size for lane in lanes],
+        )
+
+
+def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, dict[str, float]]:
+    """How many actors, and what each of them takes."""
+    there = ray.cluster_resources()
+    cpus = max(1, int(there.get("CPU", 1)))
+    gpus = int(there.get("GPU", 0)) if options.gpus else 0
+    if gpus:
+        each = {"num_gpus": 1.0, "num_cpus": options.workers or max(1, cpus // gpus)}
+        return min(gpus, most), each
+    workers = min(cpus, options.workers or _CPUS_AN_ACTOR)
+    return min(cpus // workers, most), {"num_cpus": workers}
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        ray.init(
+            "local",
+            num_cpus=usable_cpus(),
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE,
+            **quiet,
+        )
+        return
+    try:
+        ray.init(address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({error})",
+            remedy="Start one (ray start --head), or leave out --ray-address to use this machine.",
+        ) from error
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError as error:
+        raise MissingDependencyError("ray", "ray", needed_for="--engine ray") from error
+    return ray

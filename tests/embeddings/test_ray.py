@@ -1,0 +1,179 @@
+"""The build on Ray: the same store as without, whatever dies in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marsretrieval.embeddings import (
+    RayOptions,
+    Target,
+    build_store,
+    build_stores,
+    build_stores_with_ray,
+    open_store,
+)
+from marsretrieval.errors import DataError, MissingDependencyError, StoreMismatchError, UsageError
+from tests.embeddings.test_interruptions import assert_equal_stores, wait_for_shards
+from tests.fakes import FakeEncoder, FakeSource
+
+ray = pytest.importorskip("ray")
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNTS = (6,) * 24
+
+
+class Slow(FakeSource):
+    """A shard takes a twentieth of a second; who reads is written down, a line for each shard."""
+
+    def __init__(self, log: Path, deadly: str = "", **options: Any) -> None:
+        super().__init__(counts=COUNTS, **options)
+        self.log = log
+        self.deadly = deadly
+
+    def read(self, shard: Any, *, images: bool = True) -> Any:
+        with self.log.open("a") as file:
+            file.write(f"{shard.name} {os.getpid()}\n")
+        if shard.name == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.05)
+        yield from super().read(shard, images=images)
+
+
+def target(path: Path, seed: int = 0) -> Target:
+    return Target(partial(FakeEncoder, seed=seed), path)
+
+
+def lines(log: Path) -> list[tuple[str, int]]:
+    rows = (line.split() for line in log.read_text().splitlines()) if log.exists() else ()
+    return [(name, int(pid)) for name, pid in rows]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("whole")
+    build_store(FakeEncoder(), FakeSource(counts=COUNTS), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[RayOptions]:
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
+    yield RayOptions(workers=1)
+    ray.shutdown()
+
+
+def test_two_workers_make_the_same_stores_and_one_is_killed(
+    tmp_path: Path, whole: Path, two_workers: RayOptions
+) -> None:
+    log, stores = tmp_path / "log", [tmp_path / "a", tmp_path / "b"]
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        while len(lines(log)) < 6:
+            time.sleep(0.01)
+        killed.append(lines(log)[-1][1])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    reports = build_stores_with_ray(
+        [target(stores[0]), target(stores[1], seed=1)], Slow(log), options=two_workers
+    )
+    killer.join()
+    assert [(report.rows, report.embedded, report.reused) for report in reports] == [
+        (144, 144, 0)
+    ] * 2
+    pids = {pid for _, pid in lines(log)}
+    assert os.getpid() not in pids and len(pids - set(killed)) >= 2
+    assert {name for name, _ in lines(log)} == {f"{number:06d}" for number in range(24)}
+    for seed, store in enumerate(stores):
+        assert open_store(store).complete and open_store(store).verify() == []
+        alone = tmp_path / f"alone-{seed}"
+        build_store(FakeEncoder(seed=seed), FakeSource(counts=COUNTS), alone)
+        assert_equal_stores(store, alone)
+    assert reports[0].images_per_s and 0 <= (reports[0].device_idle or 0) <= 1
+    # Continued without Ray, there is nothing left to do.
+    assert build_stores([target(stores[0])], FakeSource(counts=COUNTS))[0].reused == 144
+    again = build_stores_with_ray([target(stores[0])], FakeSource(counts=COUNTS))
+    assert again[0].embedded == 0
+
+
+DRIVER = """
+import sys
+from functools import partial
+from pathlib import Path
+from marsretrieval.embeddings import RayOptions, Target, build_stores_with_ray
+from tests.embeddings.test_ray import Slow
+from tests.fakes import FakeEncoder
+report, = build_stores_with_ray(
+    [Target(FakeEncoder, Path(sys.argv[1]))], Slow(Path(sys.argv[2])), options=RayOptions(workers=1)
+)
+print(report.embedded, report.reused)
+"""
+
+
+@pytest.mark.slow
+def test_the_driver_is_killed_and_started_again(tmp_path: Path, whole: Path) -> None:
+    store, log = tmp_path / "store", tmp_path / "log"
+    command = [sys.executable, "-c", DRIVER, str(store), str(log)]
+    driver = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for_shards(store, 5, driver)
+    driver.kill()
+    driver.communicate(timeout=60)
+    there = open_store(store).rows
+    assert 30 <= there < 144
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    embedded, reused = map(int, done.stdout.split())
+    assert embedded + reused == 144 and reused >= there
+    assert open_store(store).complete and open_store(store).verify() == []
+    assert_equal_stores(store, whole)
+
+
+@pytest.mark.slow
+def test_shards_that_kill_their_process_are_given_up_in_the_end(
+    tmp_path: Path, two_workers: RayOptions
+) -> None:
+    source = Slow(tmp_path / "log", deadly="000020")
+    with pytest.raises(DataError, match=r"shards could not be read .*died 5 times"):
+        build_stores_with_ray([target(tmp_path / "store")], source, options=two_workers)
+    store = open_store(tmp_path / "store")
+    assert "000020" in store.missing and store.rows >= 144 - 8 * 6
+    assert [name for name, _ in lines(tmp_path / "log")].count("000020") == 5
+
+
+@pytest.mark.slow
+def test_errors_are_those_of_a_build_without_ray(tmp_path: Path, two_workers: RayOptions) -> None:
+    store, log = tmp_path / "store", tmp_path / "log"
+    source = Slow(log, broken=frozenset({"000003"}))
+    with pytest.raises(DataError, match=r"1 of 24 shards .*000003: .*end of file"):
+        build_stores_with_ray([target(store)], source, options=two_workers)
+    assert open_store(store).missing == ["000003"]
+    with pytest.raises(StoreMismatchError, match="id: fake-0 in the store, fake-1 now"):
+        build_stores_with_ray([target(store, seed=1)], Slow(log), options=two_workers)
+    assert open_store(store).rows == 138
+    (report,) = build_stores_with_ray(
+        [target(store, seed=1)], Slow(log), options=two_workers, force=True
+    )
+    assert report.embedded == 144 and open_store(store).encoder["id"] == "fake-1"
+    with pytest.raises(UsageError, match="pass a function"):
+        build_stores_with_ray([Target(FakeEncoder(), store)], Slow(log))
+
+
+def test_without_ray_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingDependencyError, match=r"ray, which is not installed\n.*\[ray\]"):
+        build_stores_with_ray([target(tmp_path)], FakeSource())
