@@ -143,10 +143,12 @@ class TestPairs:
         assert problems["double-image"].severity == "error"
         near = problems["near-double-image"]
         assert (near.examples, near.severity) == (("a, b",), "note")
-        (folder / "pairs.csv").write_text("row,key\n460,a\n907,b\n1,c\n2,d\n")
+        (folder / "pairs.csv").write_text("row,id\n460,a\n907,b\n1,c\n2,d\n")
         assert named(check(folder))["near-double-image"].examples == (
             "a, b (rows 460 and 907: known)",
         )
+        (folder / "pairs.csv").write_text("row\nx\n")
+        assert named(check(folder))["near-double-image"].examples == ("a, b",)
 
     def test_damaged_images_and_tars(self, tmp_path: Path) -> None:
         whole = picture(1, (300, 200))
@@ -217,13 +219,16 @@ class TestLandforms:
         )  # fmt: skip
 
     def test_one_damaged_file_does_not_hide_the_others(self, tmp_path: Path) -> None:
-        rows = [{"id": f"i{n}", "image": picture(n), "label": "a"} for n in range(2)]
-        folder = landforms(tmp_path / "Mars-Landforms", rows)
+        folder = tmp_path / "Mars-Landforms"
+        for number in (0, 2):
+            rows = [{"id": None, "image": picture(number + n), "label": "a"} for n in range(2)]
+            landforms(folder, rows, f"train-{number}.parquet")
         (folder / "data/train-1.parquet").write_bytes(b"PAR1 cut off")
         told = check(folder)
         problems = named(told)
-        assert told.counts["images"] == 2
+        assert told.counts["images"] == 4
         assert problems["unreadable-file"].count == 1
+        assert "double-id" not in problems, "row numbers of two files are no doubles"
         assert (
             "train-1.parquet: not a readable Parquet file"
             in (problems["unreadable-file"].examples[0])
@@ -304,17 +309,15 @@ class TestGeolocalization:
         (folder / "image_queries/dunes").mkdir()
         (folder / "image_queries/craters").mkdir()
         (folder / "image_queries/craters/a.png").write_bytes(b"no picture")
-        problems = {problem.kind: problem for problem in check(folder).problems}
+        problems = named(check(folder))
         assert {kind for kind, each in problems.items() if each.severity == "error"} == {
             "bad-table", "bad-examples", "unreadable-example",
         }  # fmt: skip
         assert problems["double-point"].examples == ("dunes.csv: 1",)
         assert problems["landform-without-examples"].examples == ("dunes",)
         assert problems["examples-without-points"].examples == ("craters",)
-        tables = [
-            problem.examples[0] for problem in check(folder).problems if problem.kind == "bad-table"
-        ]
-        assert len(tables) == 3
+        tables = problems["bad-table"].examples
+        assert problems["bad-table"].count == len(tables) == 3
         assert any("latitude 200.0 is not within" in each for each in tables)
         assert any("line 4: longitude 370.0 is not within" in each for each in tables)
         assert any("no column 'lon'" in each for each in tables)

@@ -12,6 +12,7 @@ import numpy as np
 from marsretrieval import geo
 from marsretrieval.datasets._inventory import DatasetInventory
 from marsretrieval.datasets._likeness import near_pairs
+from marsretrieval.datasets._protocol import Skipped
 from marsretrieval.datasets._scan import Item, Scan
 
 __all__ = ["check_captions", "check_images", "check_labels", "check_likeness", "check_tiles"]
@@ -20,6 +21,7 @@ __all__ = ["check_captions", "check_images", "check_labels", "check_likeness", "
 _KNOWN_PAIRS = frozenset({(460, 907), (1446, 2098)})
 _QUADS = (360 // geo.QUAD_DEG) * 40  # 88 S to 88 N is mapped; the benchmark takes 80 S to 80 N
 _TOLERANCE_DEG = 1e-6
+_MANY = 50_000
 
 
 def check_images(found: Scan, told: DatasetInventory) -> None:
@@ -33,8 +35,8 @@ def check_images(found: Scan, told: DatasetInventory) -> None:
         told.counts[name] = {
             "min": int(side.min()), "mean": round(float(side.mean()), 1), "max": int(side.max()),
         }  # fmt: skip
-    again = [bad for bad in found.bad if "same key" in bad.reason]  # within one tar
-    unreadable = [bad for bad in found.bad if bad not in again]
+    again = [bad for bad in found.bad if _said_before(bad)]
+    unreadable = [bad for bad in found.bad if not _said_before(bad)]
     told.error("unreadable-image", (f"{bad.source}: {bad.reason}" for bad in unreadable))
     told.error("empty-shard", found.empty)
     doubles = _groups(found.items, lambda item: item.id)
@@ -74,9 +76,11 @@ def check_labels(found: Scan, told: DatasetInventory) -> None:
 
 
 def check_likeness(found: Scan, told: DatasetInventory) -> None:
-    """Pictures that are the same but for size or compression."""
+    """Pictures that are the same but for size or compression: all are compared with all."""
     hashed = [item for item in found.items if item.likeness is not None]
-    if not hashed:
+    if len(hashed) > _MANY:
+        told.note("likeness-not-checked", [f"{len(hashed):,} images, more than {_MANY:,}"])
+    if not 2 <= len(hashed) <= _MANY:
         return
     pairs = near_pairs(np.stack([item.likeness for item in hashed if item.likeness is not None]))
     rows = _rows(Path(told.folder) / "pairs.csv")
@@ -85,7 +89,7 @@ def check_likeness(found: Scan, told: DatasetInventory) -> None:
         one, other = hashed[left], hashed[right]
         if one.content == other.content:
             continue
-        numbers = (rows.get(one.id, -1), rows.get(other.id, -1))
+        numbers = tuple(sorted((rows.get(one.id, -1), rows.get(other.id, -1))))
         known = f" (rows {numbers[0]} and {numbers[1]}: known)" if numbers in _KNOWN_PAIRS else ""
         cases.append(f"{one.id}, {other.id}{known}")
     told.note("near-double-image", cases)
@@ -134,6 +138,10 @@ def _check_quads(tiles: Sequence[Item], told: DatasetInventory) -> None:
         )
 
 
+def _said_before(bad: Skipped) -> bool:
+    return "same key" in bad.reason  # so the reader of tars names it
+
+
 def _divides_quad(width_deg: float | None) -> bool:
     if not width_deg or width_deg <= 0:
         return False
@@ -178,7 +186,8 @@ def _sources(items: Sequence[Item]) -> str:
 
 def _rows(path: Path) -> Mapping[str, int]:
     """Row of each id in the published table, where the download wrote that down."""
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        return {row["key"]: int(row["row"]) for row in csv.DictReader(file)}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return {row["id"]: int(row["row"]) for row in csv.DictReader(file)}
+    except (OSError, KeyError, TypeError, ValueError, csv.Error):
+        return {}  # absent; or damaged, which the record of the download tells

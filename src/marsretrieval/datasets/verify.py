@@ -7,6 +7,7 @@ returns an inventory whose set hash is the one that results over the whole set c
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from marsretrieval.datasets._checks import (
@@ -35,7 +36,6 @@ _FOLDERS = {
     "Mars-Landforms": "landform",
     "Mars-Global-Geolocalization": "geolocalization",
 }
-_MANY = 50_000  # images beyond which likeness, which compares all with all, is not asked
 
 
 def verify(
@@ -125,15 +125,17 @@ def _verify_one(
 def _check_set(
     place: Path, kind: str, told: DatasetInventory, workers: int | None, progress: Progress
 ) -> None:
+    likeness = kind in ("paired", "landform")
     try:
-        parts = list(_sources(place, told))
+        parts = _sources(place, told)
     except DataError as error:  # no images at all, or a layout that nobody knows
         told.error("unreadable-dataset", [error.message])
         return
     found = Scan()
-    likeness = kind in ("paired", "landform") and _rows(parts) <= _MANY
     for source in parts:
         part = scan(source, likeness=likeness, workers=workers, progress=progress)
+        if len(parts) > 1:  # ids may be row numbers, unique in the whole only
+            part.items = [replace(item, id=f"{source.name}:{item.id}") for item in part.items]
         found.items += part.items
         found.bad += part.bad
         found.empty += part.empty
@@ -149,31 +151,24 @@ def _check_set(
     told.set_hash = set_hash(_scored(kind, item) for item in found.items if _is_scored(kind, item))
 
 
-def _sources(place: Path, told: DatasetInventory) -> Iterator[ImageSource]:
-    """The whole, or where one file is beyond reading the others one by one."""
+def _sources(place: Path, told: DatasetInventory) -> list[ImageSource]:
+    """The whole; or, where a Parquet file is beyond reading, the others one by one."""
     source = open_images(place)
     try:
         source.shards()
     except DataError as error:
-        files = sorted(path for path in place.rglob("*.parquet") if path.is_file())
-        if not files:
-            raise
-        for path in files:
+        sound, damaged = [], []
+        for path in [*place.glob("*.parquet"), *place.glob("data/*.parquet")]:
             alone = open_images(path)
             try:
                 alone.shards()
             except DataError as damage:
-                told.error("unreadable-file", [damage.message])
+                damaged.append(damage.message)
             else:
-                yield alone
-        if not told.problems:
-            raise DataError(error.message) from error
-    else:
-        yield source
-
-
-def _rows(parts: list[ImageSource]) -> int:
-    return sum(shard.rows or 0 for source in parts for shard in source.shards())
+                sound.append(alone)
+        told.error("unreadable-file", damaged or [error.message])
+        return sound
+    return [source]
 
 
 def _is_scored(kind: str, item: Item) -> bool:
@@ -195,18 +190,19 @@ def _check_points(folder: Path, told: DatasetInventory) -> None:
     tables = [path for path in visible(place) if path.suffix == ".csv"] if place.is_dir() else []
     if not tables:
         told.error("no-ground-truth", [f"{place}: no <landform>.csv with lon and lat"])
-    counts, doubles = {}, []
+    counts, bad, doubles = {}, [], []
     for path in tables:
         try:
             points = read_points(path)
         except (TableError, DatasetNotFoundError) as error:
-            told.error("bad-table", [error.message])
+            bad.append(error.message)
             continue
         counts[path.stem] = len(points.lon)
         distinct = set(zip(points.lon.tolist(), points.lat.tolist(), strict=True))
         if len(distinct) < len(points.lon):
             doubles.append(f"{path.name}: {len(points.lon) - len(distinct)}")
     told.counts["points"] = counts
+    told.error("bad-table", bad)
     told.note("double-point", doubles)
 
 
@@ -214,16 +210,18 @@ def _check_examples(folder: Path, told: DatasetInventory) -> None:
     place = folder / "image_queries"
     folders = [path for path in visible(place) if path.is_dir()] if place.is_dir() else []
     counts: dict[str, int] = {}
+    empty: list[str] = []
     bad: list[str] = []
     for path in folders:
         try:
             found = scan(open_images(path), likeness=False, workers=1)
         except DataError as error:
-            told.error("bad-examples", [error.message])
+            empty.append(error.message)
             continue
         counts[path.name] = len(found.items)
         bad += [f"{each.source}: {each.reason}" for each in found.bad]
     told.counts["examples"] = counts
+    told.error("bad-examples", empty)
     told.error("unreadable-example", bad)
     points = told.counts.get("points", {})
     told.note("landform-without-examples", sorted(points.keys() - counts.keys()))

@@ -448,7 +448,10 @@ class TestPaired:
         web.file("/a.jpg", picture(1))
         web.file("/b.jpg", picture(2))
         paired(tmp_path, settings)
-        assert list(items(tmp_path / "Mars-VL-Pairs")) == ["000000", "000001"]
+        folder = tmp_path / "Mars-VL-Pairs"
+        assert list(items(folder)) == ["000000", "000001"]
+        rows = list(csv.DictReader((folder / "pairs.csv").open()))
+        assert [(row["id"], row["key"]) for row in rows] == [("000000", "../x"), ("000001", "y.z")]
 
     def test_a_table_without_its_columns(self, publish: Publish, tmp_path: Path) -> None:
         publish(Hub("SUSTech/Mars-VL-Pairs", SHA, {"a.parquet": parquet(key=["1"], url=["u"])}))

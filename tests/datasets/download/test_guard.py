@@ -110,7 +110,9 @@ def test_a_proxy_is_used_and_private_names_are_refused_all_the_same(
         transport.handle_request(httpx2.Request("GET", "http://router.example/"))
 
 
-@pytest.mark.parametrize("proxy", ["socks5://secret@proxy.example:1080", "gopher://secret@proxy.example"])
+@pytest.mark.parametrize(
+    "proxy", ["socks5://secret@proxy.example:1080", "gopher://secret@proxy.example"]
+)
 def test_a_proxy_that_cannot_be_used_is_named_without_its_password(
     proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from marsretrieval.datasets.download._hub import (
     list_repository,
 )
 from marsretrieval.datasets.download._record import BEGUN, begin_record, check_folder, end_record
-from marsretrieval.datasets.download._report import Report
+from marsretrieval.datasets.download._report import Report, described
 from marsretrieval.datasets.download._sources import Source
 from marsretrieval.errors import DataError
 from marsretrieval.files import make_folder, sha256_file
@@ -43,12 +43,7 @@ def download_hosted(
     body = {"counts": counts, "files": file_records(folder, listing.files)}
     end_record(folder, source, listing.revision, body)
     return Report(
-        dataset=source.dataset,
-        folder=str(folder),
-        repository=source.repository,
-        revision=listing.revision,
-        variant=source.variant,
-        licence=source.licence,
+        **described(source, folder, listing.revision),
         files=len(listing.files),
         fetched_bytes=fetched,
         counts=counts,

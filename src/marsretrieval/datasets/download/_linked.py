@@ -17,7 +17,7 @@ from marsretrieval.datasets.download._pack import PackedPair, pack
 from marsretrieval.datasets.download._pairs import Pair, read_pairs
 from marsretrieval.datasets.download._pictures import PUBLISHED, published_crop
 from marsretrieval.datasets.download._record import CACHE, check_folder, end_record
-from marsretrieval.datasets.download._report import Missing, Report
+from marsretrieval.datasets.download._report import Missing, Report, described
 from marsretrieval.datasets.download._settings import FetchSettings
 from marsretrieval.datasets.download._sources import Source
 from marsretrieval.errors import DataError, TableError
@@ -29,6 +29,10 @@ __all__ = ["IMAGE_BYTES", "download_linked", "link_cache", "table_folder"]
 # Of one image in the cache and in its tar, generously: has the disk room for those to come?
 IMAGE_BYTES = 2 * 600_000
 _TABLES = ("missing.csv", "pairs.csv")
+_PAIR_COLUMNS = (
+    "row", "id", "key", "image_url", "method", "resolved_url", "sha256", "bytes", "width",
+    "height", "format", "reason",
+)  # fmt: skip
 
 
 def table_folder(folder: Path) -> Path:
@@ -94,12 +98,7 @@ def download_linked(
     }
     end_record(folder, source, listing.revision, body)
     return Report(
-        dataset=source.dataset,
-        folder=str(folder),
-        repository=source.repository,
-        revision=listing.revision,
-        variant=source.variant,
-        licence=source.licence,
+        **described(source, folder, listing.revision),
         files=len(tars),
         fetched_bytes=fetched_bytes,
         counts=counts,
@@ -152,13 +151,8 @@ def _write_tables(
         else:
             outcome = ["missing", "", "", "", "", "", "", image.reason]
             lack.append([pair.row, pair.key, pair.url, image.reason])
-        have.append([pair.row, pair.key, pair.url, *outcome])
-    _write_csv(
-        folder / "pairs.csv",
-        ["row", "key", "image_url", "method", "resolved_url", "sha256", "bytes", "width",
-         "height", "format", "reason"],
-        have,
-    )  # fmt: skip
+        have.append([pair.row, pair.name, pair.key, pair.url, *outcome])
+    _write_csv(folder / "pairs.csv", _PAIR_COLUMNS, have)
     _write_csv(folder / "missing.csv", ["row", "key", "image_url", "reason"], lack)
 
 

@@ -12,7 +12,7 @@ from marsretrieval.datasets.download._linked import IMAGE_BYTES, link_cache, tab
 from marsretrieval.datasets.download._links import cached_links
 from marsretrieval.datasets.download._pairs import read_pairs
 from marsretrieval.datasets.download._record import check_folder
-from marsretrieval.datasets.download._report import Plan
+from marsretrieval.datasets.download._report import Plan, described
 from marsretrieval.datasets.download._sources import Source
 from marsretrieval.errors import DataError
 
@@ -31,12 +31,7 @@ def make_plan(source: Source, folder: Path, *, revision: str | None, cache: Path
     to_fetch = sum(file.size for file in listing.files if not file.whole(place))
     links, present = _links(source, folder, cache) if source.links else (0, 0)
     return Plan(
-        dataset=source.dataset,
-        folder=str(folder),
-        repository=source.repository,
-        revision=listing.revision,
-        variant=source.variant,
-        licence=source.licence,
+        **described(source, folder, listing.revision),
         files=files,
         bytes_to_fetch=to_fetch,
         links=links,

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-__all__ = ["KNOWN_GONE", "MAX_MISSING", "Missing", "Plan", "Report"]
+from marsretrieval.datasets.download._sources import Source
+
+__all__ = ["KNOWN_GONE", "MAX_MISSING", "Missing", "Plan", "Report", "described"]
 
 # Of the 2,287 pairs, 38 (1.7 %) were beyond recovery in August 2026, and links go on rotting.
 KNOWN_GONE = 38
 # Beyond this share it is not rot: the network, a proxy or a blocked host. The download has failed.
 MAX_MISSING = 0.05
+
+
+def described(source: Source, folder: Path, revision: str) -> dict[str, Any]:
+    """What a plan and a report say of the dataset itself."""
+    return {
+        "dataset": source.dataset,
+        "folder": str(folder),
+        "repository": source.repository,
+        "revision": revision,
+        "variant": source.variant,
+        "licence": source.licence,
+    }
 
 
 @dataclass(frozen=True, slots=True)
