@@ -42,21 +42,19 @@ def require_rasterio() -> None:
 def write_quad(path: Path, west: int, south: int, pixels: npt.NDArray[np.uint8]) -> None:
     """Write (n, n) pixels of the quad with that south-west corner: uncompressed, no nodata tag."""
     import rasterio
-    from rasterio.transform import from_bounds
 
-    left, bottom = geo.lonlat_to_metres(west, south)
-    right, top = geo.lonlat_to_metres(west + geo.QUAD_DEG, south + geo.QUAD_DEG)
+    left, top = (float(edge) for edge in geo.lonlat_to_metres(west, south + geo.QUAD_DEG))
+    right, bottom = (float(edge) for edge in geo.lonlat_to_metres(west + geo.QUAD_DEG, south))
+    rows, columns = pixels.shape
     with rasterio.open(
         path,
         "w",
         driver="GTiff",
-        width=pixels.shape[1],
-        height=pixels.shape[0],
+        width=columns,
+        height=rows,
         count=1,
         dtype="uint8",
         crs=rasterio.crs.CRS.from_wkt(_CRS),
-        transform=from_bounds(
-            float(left), float(bottom), float(right), float(top), pixels.shape[1], pixels.shape[0]
-        ),
+        transform=rasterio.Affine((right - left) / columns, 0, left, 0, (bottom - top) / rows, top),
     ) as file:
         file.write(pixels, 1)

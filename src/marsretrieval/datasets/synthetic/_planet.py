@@ -11,7 +11,7 @@ from marsretrieval.datasets.synthetic._ground import Floats, Ground, Rng, band_n
 from marsretrieval.datasets.synthetic._light import Light, expose, shade
 from marsretrieval.datasets.synthetic._regions import TILES, Region
 from marsretrieval.datasets.synthetic._registry import LANDFORMS
-from marsretrieval.datasets.synthetic._scene import SCALES, TILE_KM, plant
+from marsretrieval.datasets.synthetic._scene import REACH, SCALES, TILE_KM, plant
 from marsretrieval.datasets.synthetic._terrain import SETTINGS, lay, strew_craters
 
 __all__ = ["Feature", "cut_quads", "paint", "scatter_features"]
@@ -36,7 +36,7 @@ class Feature:
 
     @property
     def reach(self) -> float:
-        """How far from its place it changes the ground, in tiles."""
+        """Half its width in tiles; its last traces reach a little further."""
         return 0.5 * LANDFORMS[self.landform].span * self.scale
 
 
@@ -147,7 +147,11 @@ def _lay_settings(land: Ground, rng: Rng) -> None:
     weights /= weights.sum(axis=0)
 
     def blend(values: list[float]) -> Floats:
-        return np.tensordot(np.array(values, dtype=np.float32), weights, axes=1)
+        # Not by a matrix product: its last bits depend on the number of threads.
+        total = np.zeros(shape, dtype=np.float32)
+        for value, weight in zip(values, weights, strict=True):
+            total += np.float32(value) * weight
+        return total
 
     lay(
         land,
@@ -167,7 +171,7 @@ def _lay_settings(land: Ground, rng: Rng) -> None:
 def _plant(land: Ground, feature: Feature) -> Feature:
     """Draw a feature into the land around it."""
     landform = LANDFORMS[feature.landform]
-    window = land.spot(feature.east, feature.south, feature.scale, 0.5 * landform.span)
+    window = land.spot(feature.east, feature.south, feature.scale, REACH * landform.span)
     if window is None:
         return feature
     traits = plant(

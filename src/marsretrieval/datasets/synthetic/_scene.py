@@ -14,10 +14,12 @@ from marsretrieval.datasets.synthetic._registry import Landform, find
 from marsretrieval.datasets.synthetic._terrain import SETTINGS, lay, strew_craters
 from marsretrieval.datasets.synthetic._traits import Traits
 
-__all__ = ["SCALES", "TILE_KM", "Attributes", "picture", "plant", "sample"]
+__all__ = ["REACH", "SCALES", "TILE_KM", "Attributes", "picture", "plant", "sample"]
 
 TILE_KM = float(np.radians(geo.TILE_DEG)) * geo.MARS_RADIUS_M / 1000
 SCALES = (0.8, 1.15)  # a landform's frame in tiles, from the smallest to the largest
+
+REACH = 0.6  # of a span: further from its place a landform changes nothing
 
 _PARTIAL_SPAN = 1.0
 
@@ -107,8 +109,8 @@ def plant(
 ) -> Traits:
     """Draw a landform at `centre` (x, y) of `ground`, both in pixels, as `frame` pixels wide.
 
-    With a `span` (in frames) it fades into the ground within that distance from edge to edge;
-    without, it may reach to the edge of the ground.
+    With a `span` (in frames) it fades into the ground and ends within `REACH` of that; without,
+    it may run on to the edge of the ground.
     """
     drawn = Ground(
         ground.height.copy(), ground.albedo.copy(), centre=centre, frame=frame, trend=trend
@@ -119,7 +121,8 @@ def plant(
         return traits
     # A field ends raggedly; one thing with its slopes runs out into the plain around it.
     finest, inner = (0.1, 0.3) if landform.field else (0.3 * span, 0.22)
-    edge = drawn.radius() + 0.045 * span * drawn.noise(rng, 0.5 * span, finest, 1.8)
+    ragged = np.clip(drawn.noise(rng, 0.5 * span, finest, 1.8), -2.5, 2.5)
+    edge = drawn.radius() + 0.045 * span * ragged
     cover = 1 - smoothstep(edge, inner * span, 0.48 * span)
     ground.height += cover * (drawn.height - ground.height)
     ground.albedo += cover * (drawn.albedo - ground.albedo)

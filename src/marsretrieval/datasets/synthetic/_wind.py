@@ -83,7 +83,7 @@ def dust_devil_tracks(ground: Ground, rng: Rng) -> Traits:
     """Thin dark curls and lines that cross each other on bright dust, without any relief."""
     count = int(rng.integers(7, 18))
     bearing = ground.heading(rng) % 180
-    ground.tint(0.1)
+    lifted = np.zeros_like(ground.albedo)
     for _ in range(count):
         heading = bearing + rng.normal(0, 28)
         curve = rng.uniform(1.2, 6) * rng.choice([-1, 1])
@@ -94,7 +94,8 @@ def dust_devil_tracks(ground: Ground, rng: Rng) -> Traits:
         away = np.abs(rho - np.float32(abs(curve))) + 0.012 * wiggle(rng, along, 0.35)
         ends = 1 - smoothstep(np.abs(along - rng.uniform(-0.3, 0.3)), 0.45, 0.65)
         dark = np.float32(rng.uniform(0.2, 0.42))
-        ground.tint(-dark * bump(away, rng.uniform(0.01, 0.02)) * ends)
+        np.maximum(lifted, dark * bump(away, rng.uniform(0.01, 0.02)) * ends, out=lifted)
+    ground.tint(0.1 - lifted)
     return Traits(size=0.9, bearing=bearing, count=count, detail="criss-crossing")
 
 

@@ -108,9 +108,10 @@ def write_planet(
 ) -> Summary:
     """Make a planet in `out`: datasets of the three tasks, GeoTIFF quads, and planet.json.
 
-    The same seed, size and version give the same bytes (with the same libraries). Where that
-    planet is already there nothing is done; another one is replaced only with `force`, and data
-    that is no planet of ours never. planet.json comes last: without it there is no planet.
+    The same seed, size and version give the same bytes, with the same libraries and kind of
+    processor. Where that planet is already there nothing is done; another one is replaced only
+    with `force`, and data that is no planet of ours never. planet.json comes last: without it
+    there is no planet.
 
     Raises UnknownNameError for the size, UsageError for the seed, MissingDependencyError without
     rasterio, OutputError when something else is in the folder or it cannot be written.

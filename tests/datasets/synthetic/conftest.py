@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from marsretrieval.datasets.synthetic import write_planet
+from marsretrieval.datasets.synthetic._regions import SIZES, PlanetSize, Region
+
+
+@pytest.fixture(scope="session")
+def planet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny planet of seed 0, made once: read only."""
+    folder = tmp_path_factory.mktemp("planet") / "tiny"
+    write_planet(folder, seed=0, size="tiny")
+    return folder
+
+
+@pytest.fixture
+def micro(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A size that is made in a tenth of a second, for what is about folders, not pictures."""
+    region = Region(0, 40, 1, 1, {"pitted_cones": 3, "yardangs": 2}, ("mounds",))
+    classes = ("mounds", "pitted_cones", "yardangs")
+    monkeypatch.setitem(SIZES, "micro", PlanetSize(4, 9, (24, 32), classes, 16, (region,), 1))
+    return "micro"

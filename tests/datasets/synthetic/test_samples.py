@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from marsretrieval.datasets.synthetic import BENCHMARK, LANDFORMS, sample, sample_pair
+from marsretrieval.datasets.synthetic._captions import describe
+from marsretrieval.datasets.synthetic._ground import Ground, band_noise
+from marsretrieval.datasets.synthetic._scene import REACH, Attributes, picture, plant
+from marsretrieval.errors import UnknownNameError
+
+
+def seeded(*entropy: int) -> np.random.Generator:
+    return np.random.default_rng(list(entropy))
+
+
+def flat(edge: int = 64) -> Ground:
+    return Ground(
+        np.zeros((edge, edge), np.float32),
+        np.zeros((edge, edge), np.float32),
+        centre=(edge / 2, edge / 2),
+        frame=float(edge),
+    )
+
+
+def test_the_five_of_the_benchmark_and_many_others_are_there() -> None:
+    assert BENCHMARK == (
+        "alluvial_fans", "glacier-like_form", "landslides", "pitted_cones", "yardangs",
+    )  # fmt: skip
+    assert set(BENCHMARK) < set(LANDFORMS)
+    assert len(LANDFORMS) >= 15
+
+
+@pytest.mark.parametrize("name", LANDFORMS)
+def test_every_landform_changes_the_ground_and_stays_finite(name: str) -> None:
+    for seed in range(6):
+        ground = flat()
+        traits = LANDFORMS[name].draw(ground, seeded(seed))
+        relief = max(float(np.ptp(ground.height)), 20 * float(np.ptp(ground.albedo)))
+        assert np.isfinite(ground.height).all()
+        assert np.isfinite(ground.albedo).all()
+        assert relief > 1, "nobody would see it"
+        assert float(ground.albedo.min()) > -1, "darker than black"
+        assert 0 < traits.size < 2
+
+
+@pytest.mark.parametrize("name", LANDFORMS)
+def test_sample_is_a_picture_of_any_size_and_depends_on_the_seed_alone(name: str) -> None:
+    for edge in (16, 64):
+        image, seen = sample(name, seeded(1), edge)
+        again, told = sample(name, seeded(1), edge)
+        assert image.shape == (edge, edge)
+        assert image.dtype == np.uint8
+        assert image.min() > 0, "0 is kept for no data"
+        assert image.std() > 3
+        assert np.array_equal(image, again)
+        assert seen == told
+        assert seen.landform == name
+        assert not np.array_equal(image, sample(name, seeded(2), edge)[0])
+
+
+def test_pictures_need_not_be_square() -> None:
+    assert picture(LANDFORMS["yardangs"], seeded(1), (40, 70))[0].shape == (40, 70)
+
+
+def test_unknown_landform_is_told_with_the_nearest_name() -> None:
+    with pytest.raises(UnknownNameError, match="pitted_cones"):
+        sample("pitted_cone", seeded(0))
+
+
+@pytest.mark.parametrize("name", LANDFORMS)
+def test_with_a_span_the_ground_beyond_it_is_untouched(name: str) -> None:
+    landform = LANDFORMS[name]
+    ground = flat(160)
+    for seed in range(12):
+        rng = seeded(seed)
+        plant(landform, ground, rng, centre=(80, 80), frame=48, span=landform.span)
+    away = np.hypot(*np.mgrid[-79.5:80, -79.5:80]) / 48
+    beyond = away > REACH * landform.span
+    assert beyond.any()
+    assert not ground.height[beyond].any()
+    assert not ground.albedo[beyond].any()
+    assert ground.height.any() or ground.albedo.any()
+
+
+def test_relief_does_not_depend_on_the_resolution() -> None:
+    """A landform twice as many pixels wide is twice as many pixels high: slopes stay."""
+    heights = []
+    for edge in (64, 128):
+        ground = flat(edge)
+        LANDFORMS["impact_crater"].draw(ground, seeded(5))
+        heights.append(float(ground.height.min()) / edge)
+    assert heights[0] == pytest.approx(heights[1], rel=0.1)
+
+
+def test_noise_keeps_to_its_wavelengths() -> None:
+    field = band_noise(seeded(0), (128, 128), 32, 8, 1.0)
+    power = np.abs(np.fft.rfft2(field)) ** 2
+    lines = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.rfftfreq(128)[None, :])
+    inside = (lines > 1 / 64) & (lines < 1 / 6)
+    assert power[inside].sum() > 0.95 * power.sum()
+    assert field.std() == pytest.approx(1, abs=1e-3)
+
+
+def test_pairs_vary_in_shape_and_colour_and_cover_all_landforms() -> None:
+    rng = seeded(8)
+    pairs = [sample_pair(rng) for _ in range(150)]
+    shapes = {picture.shape for picture, _, _ in pairs}
+    assert len({shape[:2] for shape in shapes}) > 100
+    assert {len(shape) for shape in shapes} == {2, 3}
+    captions = [caption for pair in pairs for caption in pair[1:]]
+    assert len(set(captions)) > 0.97 * len(captions)
+    assert all(20 < len(refined) < 260 for _, _, refined in pairs)
+
+
+def test_captions_use_the_words_of_the_class_names() -> None:
+    """A query is a class name; whoever learns from captions has to have read its words."""
+    rng = seeded(9)
+    for name in LANDFORMS:
+        words = name.replace("_", " ").replace("-", " ").removesuffix("s").lower()
+        texts = [
+            text.lower().replace("-", " ")
+            for _ in range(4)
+            for text in describe(sample(name, rng, 32)[1], rng)
+        ]
+        assert all(words in text for text in texts), (name, texts)
+
+
+def test_captions_tell_what_is_seen() -> None:
+    seen = Attributes(
+        landform="pitted_cones",
+        size_km=8.04,
+        count=7,
+        bearing=44.0,
+        flows=False,
+        detail="aligned in a chain",
+        place=(0.15, -0.2),
+        setting="smooth plains",
+        tone=-0.2,
+    )
+    for seed in range(8):
+        _, refined = describe(seen, seeded(seed))
+        for words in (
+            "even pitted cones", "aligned in a chain", "dark smooth plains", "8.0 km",
+            "trending northeast-southwest", "in the upper right",
+        ):  # fmt: skip
+            assert words in refined
+    texts = {describe(seen, seeded(seed)) for seed in range(30)}
+    assert len(texts) > 5, "one picture can be put in many ways"
+
+
+def test_landforms_can_be_told_apart_by_simple_means_but_not_trivially() -> None:
+    """Nearest class mean on a dozen statistics that know nothing of the landforms."""
+    names = tuple(LANDFORMS)
+    seen = {
+        part: np.array(
+            [
+                [
+                    _statistics(sample(name, seeded(part, number, index), 48)[0])
+                    for index in range(12)
+                ]
+                for number, name in enumerate(names)
+            ]
+        )
+        for part in (0, 1)
+    }
+    everything = seen[0].reshape(-1, seen[0].shape[-1])
+    centre, spread = everything.mean(axis=0), everything.std(axis=0)
+    means = ((seen[0] - centre) / spread).mean(axis=1)
+    away = (((seen[1] - centre) / spread)[:, :, None] - means) ** 2
+    right = away.sum(axis=-1).argmin(axis=-1) == np.arange(len(names))[:, None]
+    assert right.mean() > 7 / len(names)
+    assert right.mean() < 0.9
+    assert sum(right.mean(axis=1) > 2 / len(names)) > 0.8 * len(names)
+
+
+def _statistics(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    grey = image.astype(np.float64)
+    grey = (grey - grey.mean()) / (grey.std() + 1e-6)
+    south, east = np.gradient(grey)
+    slope = np.hypot(east, south)
+    turns, _ = np.histogram(np.arctan2(south, east) % np.pi, 12, (0, np.pi), weights=slope)
+    power = np.abs(np.fft.fft2(grey)) ** 2
+    line = np.fft.fftfreq(len(grey))
+    lines = np.hypot(line[:, None], line[None, :])
+    rings = [
+        np.log(power[(lines >= low) & (lines < high)].mean())
+        for low, high in itertools.pairwise(np.geomspace(0.02, 0.5, 8))
+    ]
+    return np.concatenate(
+        [
+            8 * np.abs(np.fft.rfft(turns / turns.sum()))[1:4],
+            rings,
+            np.percentile(grey, [1, 5, 25, 75, 95, 99]),
+            [np.log(image.std()), np.log(slope.mean()), (slope**2).mean() / slope.mean() ** 2],
+        ]
+    )

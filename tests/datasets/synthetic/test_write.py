@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marsretrieval.datasets.synthetic import _layouts, _write, describe_planet, write_planet
+from marsretrieval.errors import (
+    DataError,
+    MissingDependencyError,
+    OutputError,
+    UnknownNameError,
+    UsageError,
+)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
+    planet: Path, tmp_path: Path
+) -> None:
+    write_planet(tmp_path / "again", seed=0, size="tiny")
+    first, again = content(planet), content(tmp_path / "again")
+    assert first.keys() == again.keys()
+    assert [name for name in first if first[name] != again[name]] == []
+    write_planet(tmp_path / "other", seed=1, size="tiny")
+    other = content(tmp_path / "other")
+    assert [name for name in first if first[name] == other.get(name)] == []
+
+
+def test_what_is_there_is_left_as_it_is(tmp_path: Path, micro: str) -> None:
+    made = write_planet(tmp_path, size=micro)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    found = write_planet(tmp_path, size=micro)
+    assert (made.made, found.made) == (True, False)
+    assert made.to_dict() | {"made": False} == found.to_dict()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_another_planet_is_replaced_only_with_force(tmp_path: Path, micro: str) -> None:
+    write_planet(tmp_path, seed=0, size=micro)
+    kept = content(tmp_path)
+    with pytest.raises(OutputError, match="seed 0; asked for seed 1"):
+        write_planet(tmp_path, seed=1, size=micro)
+    assert content(tmp_path) == kept
+    assert write_planet(tmp_path, seed=1, size=micro, force=True).seed == 1
+    assert content(tmp_path).keys() == kept.keys()
+    assert content(tmp_path) != kept
+
+
+def test_data_of_others_is_never_replaced(tmp_path: Path, micro: str) -> None:
+    real = tmp_path / "Mars-Landforms" / "data" / "train.parquet"
+    real.parent.mkdir(parents=True)
+    real.write_bytes(b"real")
+    for force in (False, True):
+        with pytest.raises(OutputError, match="Mars-Landforms"):
+            write_planet(tmp_path, size=micro, force=force)
+    (tmp_path / "planet.json").write_text(json.dumps({"name": "Venus"}))
+    with pytest.raises(OutputError, match="not the record"):
+        write_planet(tmp_path, size=micro, force=True)
+    assert content(tmp_path).keys() == {"Mars-Landforms/data/train.parquet", "planet.json"}
+
+
+def test_a_planet_that_lost_a_file_is_not_taken_for_whole(tmp_path: Path, micro: str) -> None:
+    write_planet(tmp_path, size=micro)
+    (tmp_path / "README.txt").unlink()
+    with pytest.raises(DataError, match=r"README\.txt"):
+        write_planet(tmp_path, size=micro)
+    write_planet(tmp_path, size=micro, force=True)
+    assert (tmp_path / "README.txt").exists()
+
+
+def test_an_interrupted_run_leaves_nothing(
+    tmp_path: Path, micro: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_planet(tmp_path / "kept", seed=5, size=micro)
+    kept = content(tmp_path / "kept")
+
+    def interrupt(*args: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_layouts, "write_examples", interrupt)
+        for folder in ("new", "kept"):
+            with pytest.raises(KeyboardInterrupt):
+                write_planet(tmp_path / folder, size=micro, force=True)
+    assert list((tmp_path / "new").iterdir()) == []
+    assert content(tmp_path / "kept") == kept
+
+
+def test_a_kill_while_the_parts_are_moved_is_mended_by_the_next_run(
+    tmp_path: Path, micro: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_planet(tmp_path / "whole", size=micro)
+    move, moved = Path.replace, []
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.parent.name == _write._STAGING and len(moved) == 2:
+            raise KeyboardInterrupt
+        moved.append(self.name)
+        return move(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda self, target: killed(self, target))
+        moved.clear()
+        with pytest.raises(KeyboardInterrupt):
+            _move_only(tmp_path / "cut", micro, patch, moved)
+    assert not (tmp_path / "cut" / "planet.json").exists()
+    write_planet(tmp_path / "cut", size=micro)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def _move_only(out: Path, size: str, patch: pytest.MonkeyPatch, moved: list[str]) -> None:
+    """Write a planet, counting moves only from when its record is complete."""
+    write_json = _write.write_json
+
+    def write_and_reset(path: Path, value: Any) -> None:
+        write_json(path, value)
+        moved.clear()
+
+    patch.setattr(_write, "write_json", write_and_reset)
+    write_planet(out, size=size)
+
+
+def test_wrong_requests_are_refused_before_anything_is_made(tmp_path: Path, micro: str) -> None:
+    with pytest.raises(UnknownNameError, match="planet size"):
+        write_planet(tmp_path / "p", size="huge")
+    with pytest.raises(UsageError, match="negative"):
+        write_planet(tmp_path / "p", seed=-1, size=micro)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        write_planet(tmp_path / "file", size=micro)
+    assert not (tmp_path / "p").exists()
+
+
+def test_without_rasterio_it_says_what_to_install(
+    tmp_path: Path, micro: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "rasterio", None)
+    with pytest.raises(MissingDependencyError, match="geotiff"):
+        write_planet(tmp_path / "p", size=micro)
+    assert not (tmp_path / "p").exists()
+
+
+def test_the_plan_tells_what_the_planet_will_be(tmp_path: Path, micro: str) -> None:
+    out = tmp_path / "p"
+    plan = describe_planet(out, size=micro)
+    assert plan["status"] == "new"
+    assert not out.exists()
+    made = write_planet(out, size=micro).to_dict()
+    for key in ("pairs", "landform_images", "classes", "quads", "tiles", "seed", "version"):
+        assert made[key] == plan[key]
+    assert describe_planet(out, size=micro)["status"] == "done"
+    assert describe_planet(out, size=micro, force=True)["status"] == "replace"
+
+
+def test_the_progress_adds_up(tmp_path: Path, micro: str) -> None:
+    counts: dict[str, list[int]] = {}
+
+    class Bar:
+        def __init__(self, label: str, total: int | None) -> None:
+            self._tally = counts.setdefault(label, [total or 0, 0])
+
+        def advance(self, count: int = 1) -> None:
+            self._tally[1] += count
+
+        def note(self, text: str) -> None:
+            pass
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    class Bars:
+        def start(self, label: str, total: int | None, unit: str = "items") -> Bar:
+            return Bar(label, total)
+
+    write_planet(tmp_path, size=micro, progress=Bars())
+    assert counts == {"pairs": [4, 4], "landforms": [9, 9], "regions": [1, 1]}
