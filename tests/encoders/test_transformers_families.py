@@ -61,9 +61,11 @@ def test_a_batch_equals_one_by_one(encoder: Encoder) -> None:
             assert np.abs(encoder.encode_texts(TEXTS, role=role) - words).max() < 1e-5
 
 
-def test_many_texts_keep_their_order(encoder: Encoder) -> None:
-    if "text" not in encoder.modalities:
-        pytest.skip("vision only")
+@pytest.mark.parametrize("model", [*TWO_TOWERS, *LANGUAGE_MODELS])
+def test_many_texts_keep_their_order(model: str, tiny_folder: Callable[[str], Path]) -> None:
+    encoder = load(
+        tiny_record(model), LoadOptions(device="cpu", checkpoint=tiny_folder(MODELS[model]))
+    )
     many = [f"{'crater ' * (index % 5)}{index}" for index in range(35)]
     turned = encoder.encode_texts(many[::-1])[::-1]
     assert np.abs(encoder.encode_texts(many) - turned).max() < 1e-5

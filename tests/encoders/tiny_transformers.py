@@ -28,7 +28,10 @@ __all__ = [
     "TEXTS",
     "TWO_TOWERS",
     "VISION_ONLY",
+    "clip_tokenizer",
+    "llava_processor",
     "pictures",
+    "qwen_processor",
     "save_tiny",
     "tiny_record",
 ]
@@ -120,7 +123,7 @@ def save_tiny(name: str, folder: Path) -> None:
 
 
 def _clip() -> tuple[Any, ...]:
-    tokenizer = _clip_tokenizer()
+    tokenizer = clip_tokenizer()
     text = {
         **_towers(),
         "vocab_size": len(tokenizer),
@@ -134,7 +137,7 @@ def _clip() -> tuple[Any, ...]:
 
 
 def _aimv2() -> tuple[Any, ...]:
-    tokenizer = _clip_tokenizer()
+    tokenizer = clip_tokenizer()
     text = {
         **_towers(),
         "vocab_size": len(tokenizer),
@@ -172,7 +175,7 @@ def _clip_images(size: int) -> Any:
     )
 
 
-def _clip_tokenizer() -> Any:
+def clip_tokenizer() -> Any:
     names = [*_BYTES, *(f"{each}</w>" for each in _BYTES), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {name: index for index, name in enumerate(names)}
     return hf.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
@@ -182,7 +185,7 @@ def _clip_tokenizer() -> Any:
 
 
 def _qwen2_vl() -> tuple[Any, ...]:
-    processor = _qwen_processor()
+    processor = qwen_processor()
     config = hf.Qwen2VLConfig(
         text_config={**_qwen_text(processor), "rope_parameters": _ROPE},
         vision_config={
@@ -199,7 +202,7 @@ def _qwen2_vl() -> tuple[Any, ...]:
 
 
 def _qwen2_5_vl() -> tuple[Any, ...]:
-    processor = _qwen_processor("Qwen2_5_VLProcessor")
+    processor = qwen_processor("Qwen2_5_VLProcessor")
     config = hf.Qwen2_5_VLConfig(
         text_config={**_qwen_text(processor), "rope_parameters": _ROPE},
         vision_config={
@@ -217,7 +220,7 @@ def _qwen2_5_vl() -> tuple[Any, ...]:
 
 
 def _qwen3_vl() -> tuple[Any, ...]:
-    processor = _qwen_processor("Qwen3VLProcessor")
+    processor = qwen_processor("Qwen3VLProcessor")
     config = hf.Qwen3VLConfig(
         text_config={
             **_qwen_text(processor),
@@ -240,7 +243,7 @@ def _qwen3_vl() -> tuple[Any, ...]:
 
 
 def _llava_next() -> tuple[Any, ...]:
-    processor = _llava_processor()
+    processor = llava_processor()
     tokenizer = processor.tokenizer
     config = hf.LlavaNextConfig(
         vision_config={
@@ -258,7 +261,7 @@ def _llava_next() -> tuple[Any, ...]:
     return hf.LlavaNextForConditionalGeneration(config), processor
 
 
-def _qwen_processor(name: str = "Qwen2VLProcessor") -> Any:
+def qwen_processor(name: str = "Qwen2VLProcessor") -> Any:
     """Image limits of 4 to 16 tokens, to stay small; the catalogue's limits override them."""
     tokenizer = hf.Qwen2Tokenizer(
         vocab={name: index for index, name in enumerate([*_BYTES, *_QWEN_SPECIALS])},
@@ -279,7 +282,7 @@ def _qwen_processor(name: str = "Qwen2VLProcessor") -> Any:
     return getattr(hf, name)(images, tokenizer, video, chat_template="{{ messages }}")
 
 
-def _llava_processor() -> Any:
+def llava_processor() -> Any:
     inner = Tokenizer(
         models.BPE(vocab={name: index for index, name in enumerate(_BYTES)}, merges=[])
     )

@@ -1,0 +1,185 @@
+"""Every transformers model at full size with random weights on one GPU: does it run in its
+precision, how fast, in how much memory. No network and no weights are needed.
+
+    python -m benchmarks.models.full_size [MODEL...] [--batch 8] [--side 512]
+
+Figures of random weights say nothing of retrieval. Texts have a token per byte, since tokenizers
+are tiny too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.models._configs import FULL_SIZE
+from marsretrieval.encoders import LoadOptions, ModelRecord, find
+from marsretrieval.encoders._torch import TorchEncoder, choose_dtype
+from marsretrieval.encoders._transformers import ImagePreprocess, import_transformers
+from marsretrieval.encoders.multimodal_lm import MultimodalEncoder, Recipe
+from marsretrieval.encoders.two_tower import TwoTowerEncoder
+from marsretrieval.encoders.vision_only import VisionOnlyEncoder
+from tests.encoders.tiny_transformers import clip_tokenizer, llava_processor, qwen_processor
+
+__all__ = ["build_encoder", "build_model", "main"]
+
+_OPTIONS = LoadOptions()
+_PROCESSORS = {
+    "qwen2_vl": "Qwen2VLProcessor",
+    "qwen2_5_vl": "Qwen2_5_VLProcessor",
+    "qwen3_vl": "Qwen3VLProcessor",
+}
+_TEXT = "A crater wall with narrow gullies that end in small fans, seen from orbit. " * 3
+
+
+def build_model(model: str) -> Any:
+    """The model of a catalogue id at full size, random, on torch's default device and dtype."""
+    transformers = import_transformers()
+    architecture, config_class, settings = FULL_SIZE[model]
+    arguments = {}
+    if "attention" in find(model).settings:
+        arguments["attn_implementation"] = dict(find(model).settings["attention"])
+    config = getattr(transformers, config_class)(**settings, **arguments)
+    return getattr(transformers, architecture)(config)
+
+
+def build_encoder(model: str, device: torch.device) -> TorchEncoder:
+    record = find(model)
+    dtype = choose_dtype("auto", device, on_gpu=record.settings["gpu_dtype"])
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            whole = build_model(model)
+    finally:
+        torch.set_default_dtype(default)
+    images = ImagePreprocess(_image_processor(record, whole.config))
+    if record.family == "two_tower":
+        return TwoTowerEncoder(
+            record, _OPTIONS, whole, clip_tokenizer(), images, device, dtype, None
+        )
+    if record.family == "vision_only":
+        return VisionOnlyEncoder(record, _OPTIONS, whole, images, device, dtype, None)
+    processor = _processor(whole.config.model_type)
+    processor.image_processor = images.processor
+    recipe = Recipe.of(record, _OPTIONS)
+    return MultimodalEncoder(
+        record, _OPTIONS, whole.model, processor, recipe, device=device, dtype=dtype, revision=None
+    )
+
+
+def _processor(kind: str) -> Any:
+    """Tiny tokenizer, real token counts."""
+    if kind != "llava_next":
+        return qwen_processor(_PROCESSORS[kind])
+    processor = llava_processor()
+    processor.patch_size = 14
+    processor.vision_feature_select_strategy = "default"
+    processor.num_additional_image_tokens = 1
+    return processor
+
+
+def _image_processor(record: ModelRecord, config: Any) -> Any:
+    transformers = import_transformers()
+    if config.model_type == "llava_next":
+        side = {"height": 336, "width": 336}
+        return transformers.LlavaNextImageProcessorPil(size={"shortest_edge": 336}, crop_size=side)
+    if record.family == "multimodal_lm":
+        limits = {key: value for key, value in record.settings.items() if key.endswith("_pixels")}
+        patch = config.vision_config.patch_size
+        return transformers.Qwen2VLImageProcessorPil(patch_size=patch, **limits)
+    assert record.image_size is not None
+    side = {"height": record.image_size, "width": record.image_size}
+    return transformers.CLIPImageProcessorPil(size=side, crop_size=side)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model's figures. `alike`: the least cosine of an image alone and in the batch."""
+
+    model: str
+    dtype: str
+    images_per_s: float
+    texts_per_s: float
+    peak_gib: float
+    alike: float
+
+
+def measure(model: str, device: torch.device, batch: int, side: int) -> Row:
+    """Raises ModelLoadError when a vector is not finite or is zero."""
+    torch.cuda.reset_peak_memory_stats(device)
+    encoder = build_encoder(model, device)
+    rng = np.random.default_rng(0)
+    images = [
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((side, side))
+        for _ in range(batch)
+    ]
+    features = [encoder.preprocess(image) for image in images]
+    together = encoder.encode_preprocessed(features)
+    assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-3)
+    alone = np.concatenate([encoder.encode_preprocessed([each]) for each in features])
+    image_s = _seconds(lambda: encoder.encode_preprocessed(features))
+    text_s = float("nan")
+    if "text" in encoder.modalities:
+        text_s = _seconds(lambda: encoder.encode_texts([_TEXT] * batch))
+    return Row(
+        model=model,
+        dtype=str(encoder.dtype).removeprefix("torch."),
+        images_per_s=batch / image_s,
+        texts_per_s=batch / text_s,
+        peak_gib=torch.cuda.max_memory_allocated(device) / 2**30,
+        alike=float((together * alone).sum(1).min()),
+    )
+
+
+def _seconds(call: Callable[[], object], repeats: int = 5) -> float:
+    """The median; vectors come back to the host, so a call ends when the device is done."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=", ".join(FULL_SIZE))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--side", type=int, default=512, help="pixels of the square test images")
+    arguments = parser.parse_args()
+    models = arguments.models or list(FULL_SIZE)
+    if unknown := [model for model in models if model not in FULL_SIZE]:
+        parser.error(f"unknown model {', '.join(unknown)}")
+    if not torch.cuda.is_available():
+        print("full_size needs a GPU: torch sees none here, nothing was run", file=sys.stderr)
+        return 1
+    device = torch.device("cuda", torch.cuda.current_device())
+    print(
+        f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, "
+        f"batch {arguments.batch}, {arguments.side} px"
+    )
+    print("| model | dtype | images/s | texts/s | peak GiB | batch as alone |")
+    print("|---|---|---|---|---|---|")
+    for model in models:
+        row = measure(model, device, arguments.batch, arguments.side)
+        print(
+            f"| {row.model} | {row.dtype} | {row.images_per_s:.1f} | {row.texts_per_s:.1f} "
+            f"| {row.peak_gib:.1f} | {row.alike:.5f} |",
+            flush=True,
+        )
+        torch.cuda.empty_cache()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

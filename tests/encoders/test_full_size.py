@@ -1,0 +1,47 @@
+"""The full-size configs are those of the published models: their parameters count the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from marsretrieval.encoders import find
+from tests.encoders.tiny_transformers import MODELS
+
+pytest.importorskip("benchmarks.models")
+
+from benchmarks.models._configs import FULL_SIZE
+from benchmarks.models.full_size import build_encoder, build_model
+
+
+def test_every_model_has_one() -> None:
+    assert FULL_SIZE.keys() == MODELS.keys()
+
+
+@pytest.mark.parametrize("model", FULL_SIZE)
+def test_parameters_count_as_published(model: str) -> None:
+    with torch.device("meta"):
+        whole = build_model(model)
+    assert sum(each.numel() for each in whole.parameters()) == find(model).parameters
+
+
+@pytest.mark.parametrize("model", FULL_SIZE)
+def test_width_is_the_catalogues(model: str) -> None:
+    encoder = build_encoder(model, torch.device("meta"))
+    assert encoder.dimension == find(model).dimension
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_without_a_gpu_it_says_so() -> None:
+    root = Path(__file__).parents[2]
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.models.full_size", "gme"],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "needs a GPU" in run.stderr
+    assert run.stdout == ""
