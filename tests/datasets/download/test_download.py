@@ -142,6 +142,7 @@ class TestHosted:
             "image_queries/yardangs/b.png": picture(2, format="PNG"),
         }
         hub = publish(Hub("SUSTech/Mars-Global-Geolocalization", SHA, files))
+        (tmp_path / "Mars-Global-Geolocalization/tiles").mkdir(parents=True)  # cut before
         report = download("global_geolocalization", tmp_path, revision=SHA)
         assert report.counts == {"points": {"yardangs": 2}, "examples": {"yardangs": 2}}
         assert hub.tokens == {None}

@@ -17,6 +17,7 @@ __all__ = ["BEGUN", "CACHE", "RECORD", "begin_record", "check_folder", "end_reco
 RECORD = "download.json"
 BEGUN = "begun"  # files of downloads that did not come to their end
 CACHE = ".cache"  # hidden, so that no reader takes it for data
+_OURS = (CACHE, "tiles")  # tiles may be cut before the rest is fetched
 _SCHEMA = 1
 _ALWAYS = ("dataset", "repository", "revision", "variant", "complete", "created")
 _IN_THE_END = ("files", "counts")
@@ -51,7 +52,7 @@ def check_folder(folder: Path, source: Source) -> dict[str, Any] | None:
     record = read_record(folder)
     remedy = "Choose another folder with --out, or delete this one."
     if record is None:
-        if folder.is_dir() and any(path.name != CACHE for path in folder.iterdir()):
+        if folder.is_dir() and any(path.name not in _OURS for path in folder.iterdir()):
             raise UsageError(f"{folder}: holds files of another origin", remedy=remedy)
         return None
     for key in ("repository", "variant"):
