@@ -21,7 +21,6 @@ __all__ = [
     "Files",
     "ImagePreprocess",
     "find_files",
-    "first_line",
     "import_transformers",
     "load_image_processor",
     "load_strictly",
@@ -184,7 +183,7 @@ def loading(what: Path) -> Iterator[None]:
         raise
     except Exception as error:  # safetensors, json, torch and the library each have their own
         raise ModelLoadError(
-            f"{what}: cannot be loaded ({first_line(error)})",
+            f"{what}: cannot be loaded ({_first_line(error)})",
             remedy="Is the folder whole, and of this architecture?",
         ) from error
     finally:
@@ -193,7 +192,7 @@ def loading(what: Path) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def first_line(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
 

@@ -118,10 +118,10 @@ class MultimodalEncoder(TorchEncoder):
     def _run(
         self, batch: Mapping[str, torch.Tensor], positions: torch.Tensor | None
     ) -> torch.Tensor:
-        """(n, length, d): the last layer, in float32. `positions` None: the model's own."""
+        """(n, length, d): the last layer after its norm. `positions` None: the model's own."""
         output = self.model(**batch, position_ids=positions, use_cache=False)
         hidden: torch.Tensor = output.last_hidden_state
-        return hidden.float()
+        return hidden
 
     def _positions_1d(self, mask: torch.Tensor) -> torch.Tensor:
         """Counted from each row's first valid token, as when the row is run alone."""
@@ -132,7 +132,7 @@ class MultimodalEncoder(TorchEncoder):
         if self.recipe.pooling == "last":
             return hidden[:, -1]
         weights = span.unsqueeze(-1).float()
-        return (hidden * weights).sum(1) / weights.sum(1)
+        return (hidden.float() * weights).sum(1) / weights.sum(1)
 
     def _image_span(self, ids: torch.Tensor) -> torch.Tensor:
         """(n, length) bool: from vision start to vision end, both included."""
