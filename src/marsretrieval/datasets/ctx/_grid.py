@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from marsretrieval.datasets.ctx._mosaic import Quad
 from marsretrieval.errors import UsageError
 from marsretrieval.files import sha256_json
 
-__all__ = ["FORMATS", "Tile", "TileSpec", "tile_rows"]
+__all__ = ["FORMATS", "Tile", "TileSpec", "tile_count", "tile_rows"]
 
 FORMATS = ("png", "jpeg")
 _VERSION = 1  # raised whenever the same request would give other pixels, names or annotations
@@ -123,6 +123,19 @@ def tile_rows(quad: Quad, spec: TileSpec) -> list[list[Tile]]:
         if row:
             rows.append(row)
     return rows
+
+
+def tile_count(quad: Quad, spec: TileSpec) -> int:
+    """How many tiles `tile_rows` gives."""
+    if spec.clip is not None:
+        return sum(map(len, tile_rows(quad, spec)))
+    return _full_count(quad.south, spec)
+
+
+@lru_cache(maxsize=256)
+def _full_count(quad_south: int, spec: TileSpec) -> int:
+    rows = range(int(geo.QUAD_DEG / spec.delta))
+    return sum(len(_column_edges(quad_south + row * spec.delta, spec)) - 1 for row in rows)
 
 
 def _column_edges(south: Decimal, spec: TileSpec) -> list[Decimal]:

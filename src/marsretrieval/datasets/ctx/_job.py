@@ -14,7 +14,7 @@ from pathlib import Path
 from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets._disk import check_space, free_bytes
 from marsretrieval.datasets.ctx._fetch import Fetcher, FetchSettings, ServerError
-from marsretrieval.datasets.ctx._grid import TileSpec, tile_rows
+from marsretrieval.datasets.ctx._grid import TileSpec, tile_count
 from marsretrieval.datasets.ctx._inputs import Input, Problem
 from marsretrieval.datasets.ctx._mosaic import SERVER, ZIP_BYTES
 from marsretrieval.datasets.ctx._pack import QuadManifest, finished_manifest, pack_quad
@@ -48,7 +48,7 @@ class JobSettings:
 def plan(inputs: Sequence[Input], spec: TileSpec, out: Path) -> Plan:
     """What `cut_quads` would do."""
     kept, todo = _split(inputs, spec, out)
-    tiles = sum(_tile_count(each, spec) for each in todo)
+    tiles = sum(tile_count(each.quad, spec) for each in todo)
     fetched = sum(each.path is None for each in todo)
     return Plan(
         todo=todo,
@@ -84,7 +84,7 @@ def cut_quads(
     threads = settings.threads or usable_cpus()
     with (
         _scratch(settings.scratch or out / ".scratch") as scratch,
-        progress.start("cut", sum(_tile_count(each, spec) for each in todo), "tiles") as bar,
+        progress.start("cut", sum(tile_count(each.quad, spec) for each in todo), "tiles") as bar,
         _threads(threads) as pool,
     ):
         job = _Job(spec, out, scratch, settings, pool, bar, report)
@@ -153,7 +153,7 @@ class _Job:
 
     def cut_one(self, each: Input, path: Path) -> None:
         self.bar.note(each.quad.name)
-        check_space(self.out, round(_tile_count(each, self.spec) * _tile_bytes(self.spec)))
+        check_space(self.out, round(tile_count(each.quad, self.spec) * _tile_bytes(self.spec)))
         try:
             manifest = pack_quad(
                 path,
@@ -212,13 +212,9 @@ def _split(
         manifest = finished_manifest(out, each.quad, spec, each.path)
         if manifest is not None:
             kept.append(manifest)
-        elif tile_rows(each.quad, spec):
+        elif tile_count(each.quad, spec):
             todo.append(each)
     return kept, todo
-
-
-def _tile_count(each: Input, spec: TileSpec) -> int:
-    return sum(map(len, tile_rows(each.quad, spec)))
 
 
 def _tile_bytes(spec: TileSpec) -> float:

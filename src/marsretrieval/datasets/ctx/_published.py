@@ -6,6 +6,8 @@ coordinates happen to fall. Only GDAL can repeat that, with the geometry of the 
 
 from __future__ import annotations
 
+from threading import Lock
+
 import numpy as np
 import numpy.typing as npt
 
@@ -16,6 +18,9 @@ from marsretrieval.datasets.geotiff import GeoTiff
 __all__ = ["published_pixels"]
 
 _BLOCK = 512
+# GDAL's coordinate systems must not be used by two threads at once, and all threads share the
+# quad's. Few tiles come here.
+_LOCK = Lock()
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -40,6 +45,7 @@ def published_pixels(
     pixels = np.zeros((size, size), dtype=np.uint8)
     height, width = window.shape
     with (
+        _LOCK,
         rasterio.Env(),
         MemoryFile() as memory,
         memory.open(

@@ -1,0 +1,124 @@
+"""Zips read as a stream: whole, damaged in every way, and packed as others do."""
+
+from __future__ import annotations
+
+import builtins
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marsretrieval.datasets.ctx import _member
+from marsretrieval.datasets.ctx._member import Member, geotiff_in
+from marsretrieval.errors import DataError
+
+DATA = np.random.default_rng(0).integers(0, 30, 300_000, dtype=np.uint8).tobytes()
+
+
+def make(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    return make(tmp_path / "a.zip", {"a/b.tif": DATA, "a/ReadMe.txt": b"x"})
+
+
+def read(path: Path, spans: list[tuple[int, int]]) -> list[bytes]:
+    with Member(path, geotiff_in(path)) as member:
+        found = []
+        for start, end in spans:
+            out = bytearray(end - start)
+            member.read_at(start, memoryview(out))
+            found.append(bytes(out))
+        member.finish()
+    return found
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+@pytest.mark.parametrize("library", ["isal", "zlib"])
+def test_spans_are_read_forwards(tmp_path: Path, method: int, library: str, monkeypatch) -> None:
+    if library == "zlib":
+        real = builtins.__import__
+
+        def refuse(name, *args, **kwargs):
+            if name.startswith("isal"):
+                raise ImportError(name)
+            return real(name, *args, **kwargs)
+
+        monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setattr(_member, "_CHUNK", 1000)
+    monkeypatch.setattr(_member, "_INFLATED", 1500)
+    path = make(tmp_path / "a.zip", {"b.TIF": DATA}, method)
+    spans = [(0, 10), (10, 5000), (70_000, 70_001), (299_990, 300_000)]
+    assert read(path, spans) == [DATA[start:end] for start, end in spans]
+    assert read(path, []) == []
+
+
+def test_a_step_back_is_a_bug(archive: Path) -> None:
+    with pytest.raises(ValueError, match="forwards"):
+        read(archive, [(100, 200), (0, 10)])
+
+
+def test_packed_no_data_is_not_inflated_at_once(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.zip", {"a.tif": bytes(50_000_000)})
+    with Member(path, geotiff_in(path)) as member:
+        member.read_at(0, memoryview(bytearray(10)))
+        assert len(member._pending) <= _member._INFLATED
+        member.finish()
+
+
+def test_a_flipped_bit_is_found(archive: Path) -> None:
+    whole = archive.read_bytes()
+    for place in (60, 1000, 20_000, 80_000):
+        archive.write_bytes(
+            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        )
+        with pytest.raises(DataError, match="damaged") as caught:
+            read(archive, [])
+        assert "fetch it again" in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 40, 5000, -1, -30])
+def test_a_zip_cut_short_is_no_zip(archive: Path, kept: int) -> None:
+    archive.write_bytes(archive.read_bytes()[:kept])
+    with pytest.raises(DataError, match="not a whole zip"):
+        geotiff_in(archive)
+
+
+def test_lies_in_the_table_of_contents_are_found(archive: Path) -> None:
+    info = geotiff_in(archive)
+    for name, value in (
+        ("CRC", info.CRC ^ 1),
+        ("file_size", info.file_size + 1),
+        ("file_size", info.file_size - 1),
+        ("compress_size", info.compress_size - 1000),
+        ("header_offset", 7),
+    ):
+        wrong = geotiff_in(archive)
+        setattr(wrong, name, value)
+        with pytest.raises(DataError, match="damaged"), Member(archive, wrong) as member:
+            member.finish()
+
+
+def test_exactly_one_geotiff_is_expected(tmp_path: Path) -> None:
+    hidden = {"__MACOSX/._a.tif": b"x", "a.tif": DATA}
+    assert geotiff_in(make(tmp_path / "a.zip", hidden)).filename == "a.tif"
+    for members in ({"a.txt": b""}, {"a.tif": b"", "b.tiff": b""}):
+        with pytest.raises(DataError, match="GeoTIFFs in this zip"):
+            geotiff_in(make(tmp_path / "a.zip", members))
+
+
+def test_a_method_that_cannot_be_streamed_is_named(archive: Path) -> None:
+    """Some programs pack files over 2 GB by method 9, Deflate64."""
+    data = bytearray(archive.read_bytes())
+    for mark, place in ((b"PK\1\2", 10), (b"PK\3\4", 8)):
+        struct.pack_into("<H", data, data.index(mark) + place, 9)
+    archive.write_bytes(data)
+    with pytest.raises(DataError, match="packed by a method"):
+        geotiff_in(archive)

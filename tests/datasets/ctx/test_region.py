@@ -1,0 +1,239 @@
+"""Quads fetched by region, from a server on 127.0.0.1: fetch, check, cut, delete, the next."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from marsretrieval.datasets.ctx import (
+    FetchSettings,
+    Input,
+    JobSettings,
+    Quad,
+    TileSpec,
+    cut_quads,
+    read_manifest,
+)
+from marsretrieval.errors import UsageError
+from tests.datasets.ctx.quads import noise, write_quad, zipped
+from tests.datasets.download.servers import Handler, serve
+
+QUADS = [Quad(0, 172), Quad(0, 176), Quad(0, -180)]  # over the antimeridian
+SPEC = TileSpec(size=32)
+
+
+class Mosaic:
+    """A server of zips, with ranges. `slow`: seconds before each 100 kB."""
+
+    def __init__(self, zips: dict[str, bytes]) -> None:
+        self.zips = zips
+        self.asked: list[tuple[str, str | None]] = []
+        self.slow = 0.0
+
+    def __call__(self, request: Handler) -> None:
+        name = request.path.rpartition("/")[2]
+        span = request.headers.get("Range")
+        self.asked.append((name, span))
+        data = self.zips.get(name)
+        if data is None:
+            request.send(404)
+            return
+        start = int(span.removeprefix("bytes=").rstrip("-")) if span else 0
+        request.send_response(206 if span else 200)
+        request.send_header("Content-Length", str(len(data) - start))
+        if span:
+            request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        request.end_headers()
+        for place in range(start, len(data), 100_000):
+            time.sleep(self.slow)
+            request.wfile.write(data[place : place + 100_000])
+
+
+@pytest.fixture(scope="module")
+def zips(tmp_path_factory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("mosaic")
+    return {
+        quad.zip_name: zipped(
+            write_quad(folder, quad, noise(700, number)), quad, folder
+        ).read_bytes()
+        for number, quad in enumerate(QUADS)
+    }
+
+
+@pytest.fixture
+def mosaic(zips) -> Mosaic:
+    return Mosaic(dict(zips))
+
+
+@pytest.fixture
+def address(mosaic: Mosaic) -> Iterator[str]:
+    with serve(mosaic) as url:
+        yield f"{url}/CTX/V01/tiles"
+
+
+def fetched(out: Path, address: str, quads=QUADS, **settings):
+    return cut_quads(
+        [Input(quad) for quad in quads], SPEC, out,
+        settings=JobSettings(
+            server=address, fetch=FetchSettings(attempts=2, backoff_s=0.01), **settings
+        ),
+    )  # fmt: skip
+
+
+def command(out: Path, address: str, *more: str) -> list[str]:
+    return [
+        sys.executable, "-m", "marsretrieval", "data", "tiles", "--size", "32", "--bbox",
+        "173,1,-179,2", "--server", address, "--out", str(out), "--json", *more,
+    ]  # fmt: skip
+
+
+def test_a_region_is_fetched_cut_and_its_zips_deleted(mosaic, address, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = subprocess.run(command(out, address), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["complete"]
+    assert sorted(told["quads"]["cut"]) == ["E-180_N00", "E172_N00", "E176_N00"]
+    assert told["tiles"] == 1200
+    assert sorted(each.name for each in out.iterdir()) == [
+        f"{quad.name}{end}"
+        for quad in sorted(QUADS, key=lambda each: each.name)
+        for end in (".json", ".tar")
+    ]
+    manifest = read_manifest(out / "E176_N00.json")
+    assert manifest.source == "MurrayLab_GlobalCTXMosaic_V01_E176_N00.zip"
+    assert manifest.source_bytes == len(mosaic.zips[manifest.source])
+    asked = len(mosaic.asked)
+    assert asked == 3
+    again = json.loads(
+        subprocess.run(command(out, address), capture_output=True, text=True).stdout
+    )
+    assert (again["quads"]["cut"], len(again["quads"]["kept"])) == ([], 3)
+    assert len(mosaic.asked) == asked
+
+
+def test_a_quad_that_is_not_there_is_told_and_the_others_are_cut(mosaic, address, tmp_path):
+    del mosaic.zips[QUADS[0].zip_name]
+    done = subprocess.run(command(tmp_path / "out", address), capture_output=True, text=True)
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert [each["source"] for each in told["failed"]] == ["E172_N00"]
+    assert "404" in told["failed"][0]["reason"]
+    assert told["tiles"] == 800
+
+
+def test_a_damaged_zip_is_thrown_away_and_fetched_again_next_time(
+    mosaic, address, zips, tmp_path: Path
+) -> None:
+    name = QUADS[1].zip_name
+    data = bytearray(zips[name])
+    data[len(data) // 2] ^= 1
+    mosaic.zips[name] = bytes(data)
+    report = fetched(tmp_path, address)
+    assert [each.source for each in report.failed] == ["E176_N00"]
+    assert "damaged" in report.failed[0].reason
+    assert not (tmp_path / ".scratch").exists()
+    mosaic.zips[name] = zips[name][: len(data) // 2]
+    assert "not a whole zip" in fetched(tmp_path, address).failed[0].reason
+    mosaic.zips[name] = zips[name]
+    healed = fetched(tmp_path, address)
+    assert healed.complete
+    assert (len(healed.cut), len(healed.kept)) == (1, 2)
+
+
+def test_a_killed_run_goes_on_within_the_file(mosaic, address, zips, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    mosaic.slow = 0.15
+    process = subprocess.Popen(
+        command(out, address), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    part = out / ".scratch" / f"{QUADS[2].zip_name}.part"  # the mosaic's order is by west edge
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and not (part.exists() and part.stat().st_size > 150_000):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    there = part.stat().st_size
+    assert there > 150_000
+    mosaic.slow, mosaic.asked = 0.0, []
+    done = subprocess.run(command(out, address), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert mosaic.asked[0] == (QUADS[2].zip_name, f"bytes={there}-")
+    assert json.loads(done.stdout)["tiles"] == 1200
+
+
+def test_a_zip_that_came_whole_is_not_fetched_twice(mosaic, address, zips, tmp_path: Path):
+    """Killed between fetching and cutting."""
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / QUADS[0].zip_name).write_bytes(zips[QUADS[0].zip_name])
+    report = fetched(tmp_path / "out", address, scratch=tmp_path / "scratch")
+    assert report.complete
+    assert QUADS[0].zip_name not in {name for name, _ in mosaic.asked}
+
+
+def test_at_most_two_zips_lie_in_the_scratch_folder(mosaic, address, tmp_path, monkeypatch):
+    from marsretrieval.datasets.ctx import _job
+
+    seen = []
+    real = _job.pack_quad
+
+    def slowly(path, *args, **kwargs):
+        time.sleep(0.3)
+        seen.append(sorted(each.name for each in path.parent.glob("*.zip*")))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(_job, "pack_quad", slowly)
+    assert fetched(tmp_path, address).complete
+    assert [len(each) for each in seen] == [2, 2, 1]
+
+
+def test_without_a_server_nothing_more_is_tried(tmp_path: Path) -> None:
+    report = fetched(tmp_path, "http://127.0.0.1:9")
+    assert [each.source for each in report.failed] == ["E172_N00"]
+    assert report.untried == ["E176_N00", "E-180_N00"]
+    assert not report.complete
+
+
+def test_two_runs_do_not_share_a_scratch_folder(address, tmp_path: Path, monkeypatch) -> None:
+    from marsretrieval.datasets.ctx import _job
+
+    def within(*args, **kwargs):
+        monkeypatch.setattr(_job, "pack_quad", real)
+        with pytest.raises(UsageError, match="another run"):
+            fetched(tmp_path / "other", address, scratch=tmp_path / "scratch")
+        return real(*args, **kwargs)
+
+    real = _job.pack_quad
+    monkeypatch.setattr(_job, "pack_quad", within)
+    report = fetched(tmp_path / "out", address, QUADS[:1], scratch=tmp_path / "scratch")
+    assert report.complete
+
+
+def test_the_command_shows_its_plan_and_refuses_wrong_use(tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "marsretrieval", "data", "tiles", *arguments],
+            capture_output=True, text=True, cwd=tmp_path,
+        )  # fmt: skip
+
+    done = run("--bbox", "-180,-80,180,80", "--dry-run", "--json")
+    told = json.loads(done.stdout)
+    assert (len(told["quads"]), told["tiles"]) == (3600, 1_440_000)
+    assert 5e12 < told["download_bytes"] < 7e12
+    done = run("--quads", "E-004_N-04,E000_N00", "--dry-run")
+    assert done.returncode == 0
+    assert "E-004_N-04, E000_N00" in done.stdout
+    assert "800" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+    for arguments in ([], ["--clip", "x"], ["--bbox", "1,2,3"], ["--quads", "E1_N1"]):
+        done = run(*arguments)
+        assert done.returncode == 2, arguments
+        assert "Traceback" not in done.stderr
+    assert run("absent").returncode == 1

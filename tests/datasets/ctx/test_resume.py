@@ -1,0 +1,348 @@
+"""Rerun, kill, damage, no room: nothing half made ever looks finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marsretrieval.datasets import _disk
+from marsretrieval.datasets.ctx import (
+    Input,
+    Quad,
+    TileSpec,
+    cut_quads,
+    find_files,
+    plan,
+    read_manifest,
+)
+from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError, UsageError
+from marsretrieval.files import sha256_file
+from tests.datasets.ctx.quads import noise, tiff_name, write_quad, zipped
+
+QUAD, OTHER = Quad(-4, -4), Quad(-4, 0)
+SPEC = TileSpec(size=32)
+
+
+def run(folder: Path, out: Path, spec: TileSpec = SPEC):
+    inputs, problems = find_files([folder])
+    return cut_quads(inputs, spec, out, problems=problems)
+
+
+@pytest.fixture
+def quads(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for quad in (QUAD, OTHER):
+        write_quad(folder, quad, noise(400, quad.west % 7))
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+
+
+def test_a_second_run_does_nothing(quads: Path, out: Path) -> None:
+    first = run(quads, out)
+    assert [each.quad for each in first.cut] == ["E-004_N-04", "E000_N-04"]
+    assert sorted(each.name for each in out.iterdir()) == [
+        "E-004_N-04.json", "E-004_N-04.tar", "E000_N-04.json", "E000_N-04.tar",
+    ]  # fmt: skip
+    before = [path.stat().st_mtime_ns for path in sorted(out.iterdir())]
+    again = run(quads, out)
+    assert (len(again.cut), len(again.kept), again.complete) == (0, 2, True)
+    assert [path.stat().st_mtime_ns for path in sorted(out.iterdir())] == before
+
+
+def test_the_manifest_says_what_the_tar_holds(quads: Path, out: Path) -> None:
+    run(quads, out)
+    manifest = read_manifest(out / "E-004_N-04.json")
+    assert manifest.tar_sha256 == sha256_file(out / manifest.tar)
+    assert manifest.tar_bytes == (out / manifest.tar).stat().st_size
+    assert (manifest.spec_hash, manifest.tiles) == (SPEC.hash, 400)
+    assert manifest.source == tiff_name(QUAD)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda out: (out / "E-004_N-04.tar").unlink(),
+        lambda out: (out / "E-004_N-04.json").unlink(),
+        lambda out: os.truncate(out / "E-004_N-04.tar", 100_000),
+        lambda out: (out / "E-004_N-04.json").write_text("{"),
+        lambda out: (out / "E-004_N-04.json").write_text("[]"),
+        lambda out: (out / "E-004_N-04.json").write_text('{"schema_version": 1}'),
+    ],
+)
+def test_what_was_damaged_afterwards_is_cut_again(quads: Path, out: Path, damage) -> None:
+    run(quads, out)
+    whole = contents(out)
+    damage(out)
+    report = run(quads, out)
+    assert ([each.quad for each in report.cut], len(report.kept)) == (["E-004_N-04"], 1)
+    assert contents(out) == whole
+
+
+def test_another_request_or_another_file_is_cut_again(quads: Path, out: Path) -> None:
+    run(quads, out)
+    assert len(run(quads, out, TileSpec(size=16)).cut) == 2
+    assert len(run(quads, out).cut) == 2
+    write_quad(quads, QUAD, noise(480))
+    assert [each.quad for each in run(quads, out).cut] == ["E-004_N-04"]
+
+
+@pytest.mark.parametrize("layout", ["rows", "tiled lzw"])
+def test_a_file_cut_short_is_told_tile_by_tile(quads: Path, out: Path, layout: str) -> None:
+    path = write_quad(quads, QUAD, noise(400), layout=layout)
+    os.truncate(path, path.stat().st_size * 6 // 10)
+    report = run(quads, out)
+    assert not report.complete
+    manifest = read_manifest(out / "E-004_N-04.json")
+    assert manifest.tiles + len(manifest.failed) == 400
+    assert 100 <= len(manifest.failed) <= 300  # whole rows of tiles fail
+    assert set(manifest.failed) == set(report.failed_tiles)
+    assert "E_4_0_N_4_0" in manifest.failed
+    assert "E_4_0_N_0_2" not in manifest.failed
+    assert len(run(quads, out).cut) == 1  # tried again, for it is not complete
+    write_quad(quads, QUAD, noise(400), layout=layout)
+    healed = run(quads, out)
+    assert healed.complete
+    assert [each.tiles for each in healed.cut] == [400]
+
+
+def test_a_damaged_file_does_not_replace_a_complete_tar(quads: Path, out: Path) -> None:
+    run(quads, out)
+    whole = contents(out)
+    path = quads / tiff_name(QUAD)
+    os.truncate(path, path.stat().st_size // 2)
+    report = run(quads, out)
+    assert "kept" in report.failed[0].reason
+    assert contents(out) == whole
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b""), "an empty file"),
+        (lambda path: path.write_bytes(b"II*\0junk" * 10), "not readable as a GeoTIFF"),
+        (lambda path: write_quad(path.parent, QUAD, noise(80), crs=None), "no coordinate system"),
+        (lambda path: write_quad(path.parent, OTHER, noise(80), name=path.name), "named for -4"),
+        (lambda path: write_quad(path.parent, QUAD, noise(80), shift=0.6), "named for -4"),
+        (lambda path: write_quad(path.parent, QUAD, noise(80)[:, :60]), "reaches over"),
+        (
+            lambda path: write_quad(path.parent, QUAD, noise(80).astype(np.int16)),
+            "pixels of int16",
+        ),
+    ],
+)
+def test_one_bad_file_does_not_stop_the_others(quads: Path, out: Path, make, message: str):
+    path = quads / tiff_name(QUAD)
+    path.unlink()
+    make(path)
+    report = run(quads, out)
+    assert [each.quad for each in report.cut] == ["E000_N-04"]
+    (failed,) = report.failed
+    assert failed.source == str(path)
+    assert message in failed.reason
+    assert not (out / "E-004_N-04.tar").exists()
+    assert not (out / "E-004_N-04.json").exists()
+
+
+def test_less_than_half_a_pixel_is_no_misplacement(quads: Path, out: Path) -> None:
+    write_quad(quads, QUAD, noise(400), shift=0.4)
+    assert run(quads, out).complete
+
+
+def test_a_file_without_a_quads_name_is_told(quads: Path, out: Path) -> None:
+    (quads / tiff_name(QUAD)).rename(quads / "mosaic.tif")
+    write_quad(quads, QUAD, noise(80), name="MurrayLab_CTX_V01_E-003_N-04_Mosaic.tif")
+    report = run(quads, out)
+    assert [each.quad for each in report.cut] == ["E000_N-04"]
+    assert len(report.failed) == 2
+    assert all("its name is not that of a quad" in each.reason for each in report.failed)
+
+
+def test_a_quad_with_a_zip_and_a_geotiff_is_taken_from_the_zip(tmp_path: Path, quads: Path):
+    """The GeoTIFF may stem from an unpacking that was interrupted; the zip has a checksum."""
+    path = quads / tiff_name(QUAD)
+    archive = zipped(path, QUAD, quads)
+    os.truncate(path, 50_000)
+    inputs, problems = find_files([quads])
+    assert [each.path for each in inputs] == [archive, quads / tiff_name(OTHER)]
+    assert not problems
+    again = tmp_path / "again"
+    again.mkdir()
+    zipped(quads / tiff_name(OTHER), QUAD, again)
+    with pytest.raises(UsageError, match="two files of quad"):
+        find_files([quads, again])
+
+
+def test_folders_are_searched_at_any_depth_and_filtered(tmp_path: Path, quads: Path) -> None:
+    inputs, problems = find_files([tmp_path], [OTHER, Quad(0, 0)])
+    assert [each.quad for each in inputs] == [OTHER]
+    assert [each.source for each in problems] == ["E000_N00"]
+    (tmp_path / "empty").mkdir()
+    for path in (tmp_path / "empty", tmp_path / "absent"):
+        with pytest.raises(DatasetNotFoundError):
+            find_files([path])
+
+
+@pytest.mark.parametrize("layout", ["rows", "tiled"])
+def test_a_damaged_zip_leaves_nothing_under_its_final_name(tmp_path, out: Path, layout: str):
+    tiff = write_quad(tmp_path, QUAD, noise(400), layout=layout)
+    archive = zipped(tiff, QUAD, tmp_path)
+    data = bytearray(archive.read_bytes())
+    data[len(data) * 9 // 10] ^= 0x10  # near the end: most tiles are cut by then
+    archive.write_bytes(data)
+    report = cut_quads([Input(QUAD, archive)], SPEC, out)
+    assert "damaged" in report.failed[0].reason
+    assert list(out.iterdir()) == []
+
+
+def test_a_zip_with_another_quad_inside_is_refused(tmp_path: Path, out: Path) -> None:
+    archive = tmp_path / QUAD.zip_name
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(write_quad(tmp_path, OTHER, noise(80)), f"x/{tiff_name(OTHER)}")
+    report = cut_quads([Input(QUAD, archive)], SPEC, out)
+    assert "not the quad" in report.failed[0].reason
+
+
+def test_the_plan_writes_nothing(quads: Path, out: Path) -> None:
+    inputs, _ = find_files([quads])
+    found = plan([*inputs, Input(Quad(0, 0))], TileSpec(), out).to_dict()
+    assert found["tiles"] == 1200
+    assert found["download_bytes"] == found["scratch_bytes"] > 10**9
+    assert [each["fetched"] for each in found["quads"]] == [False, False, True]
+    assert not out.exists()
+    run(quads, out, TileSpec())
+    assert plan(inputs, TileSpec(), out).to_dict()["kept"] == ["E-004_N-04", "E000_N-04"]
+
+
+def test_no_room_is_said_before_cutting(quads: Path, out: Path, monkeypatch) -> None:
+    monkeypatch.setattr(_disk, "free_bytes", lambda folder: 1000)
+    with pytest.raises(OutputError, match="free"):
+        run(quads, out)
+    assert list(out.iterdir()) == []
+
+
+COMMAND = [sys.executable, "-m", "marsretrieval", "data", "tiles", "--size", "32"]
+
+
+def test_a_disk_that_fills_up_while_cutting(quads: Path, out: Path) -> None:
+    """A limit on the size of files stands for the full disk: the write fails half way."""
+    limit = 100_000
+    done = subprocess.run(
+        [*COMMAND, str(quads), "--out", str(out)],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(out.iterdir()) == []
+    assert run(quads, out).complete
+
+
+# Where a process may die: the function that is replaced by death.
+DEATHS = {
+    "while cutting": "marsretrieval.datasets.ctx._cut.encode",
+    "before the tar has its name": "marsretrieval.datasets.ctx._pack.sha256_file",
+    "between tar and manifest": "marsretrieval.datasets.ctx._pack.write_json",
+}
+
+
+@pytest.mark.parametrize("place", DEATHS)
+@pytest.mark.parametrize("older", [False, True])
+def test_a_process_that_is_killed_is_gone_on_with(
+    quads: Path, out: Path, tmp_path: Path, place: str, older: bool
+) -> None:
+    run(quads, tmp_path / "expected")
+    if older:
+        run(quads, out, TileSpec(size=16))
+    module, _, name = DEATHS[place].rpartition(".")
+    code = (
+        f"import os, signal, sys, {module} as module\n"
+        f"module.{name} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from marsretrieval.cli import main\n"
+        f"sys.argv = ['marsretrieval', 'data', 'tiles', {str(quads)!r}, '--size', '32', "
+        f"'--out', {str(out)!r}]\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    manifests = [path for path in out.glob("*.json") if read_manifest(path).spec_hash == SPEC.hash]
+    assert manifests == []
+    leftovers = list(out.glob(".*.tmp"))
+    hours_ago = time.time() - 7200
+    for path in leftovers:
+        os.utime(path, (hours_ago, hours_ago))
+    assert run(quads, out).complete
+    assert contents(out) == contents(tmp_path / "expected")
+
+
+def test_kills_at_any_moment(tmp_path: Path, out: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for west in range(0, 16, 4):
+        tiff = write_quad(folder, Quad(0, west), noise(700, west))
+        if west % 8:
+            zipped(tiff, Quad(0, west), folder)
+            tiff.unlink()
+    run(folder, tmp_path / "expected")
+    expected = contents(tmp_path / "expected")
+    command = [*COMMAND, str(folder), "--out", str(out), "--json"]
+    for delay in (0.4, 0.7, 0.9, 1.1, 1.3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for path in out.glob("*.json"):
+            manifest = read_manifest(path)
+            assert (out / manifest.tar).read_bytes() == expected[manifest.tar]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["complete"]
+    found = contents(out)
+    assert {name: data for name, data in found.items() if not name.startswith(".")} == expected
+
+
+def test_ctrl_c_ends_it_soon_and_leaves_nothing_half_made(tmp_path: Path, out: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for west in range(0, 16, 4):
+        write_quad(folder, Quad(0, west), noise(2000, west, no_data=False))
+    command = [*COMMAND[:-1], "512", str(folder), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not list(out.glob(".*.tmp")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in error
+    assert time.monotonic() - started < 10
+    assert not list(out.glob(".*.tmp"))
+    for path in out.glob("*.tar"):
+        assert path.with_suffix(".json").exists()
+
+
+def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"schema_version": 99}')
+    with pytest.raises(DataError, match="not a manifest"):
+        read_manifest(tmp_path / "a.json")
