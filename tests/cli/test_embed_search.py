@@ -82,6 +82,53 @@ def test_embed_from_plan_to_nothing_to_do(tmp_path: Path) -> None:
     assert "1 left out (first: " in again
 
 
+def test_embed_with_several_models(tmp_path: Path) -> None:
+    images, store = tiles(tmp_path / "tiles"), tmp_path / "stores"
+    verb = ("embed", "-m", MODEL, "-m", "tests.fakes:FakeVisionEncoder", "--images", images)
+    plans = called(*verb, "--store", store, "--dry-run")["stores"]
+    folders = ["tests.fakes-FakeEncoder", "tests.fakes-FakeVisionEncoder"]
+    assert [plan["store"] for plan in plans] == [str(store / folder) for folder in folders]
+    reports = called(*verb, "--store", store)["stores"]
+    assert [report["embedded"] for report in reports] == [12, 12]
+    assert all(open_store(store / folder).complete for folder in folders)
+    text = call(*verb, "--store", store).stdout
+    assert text.count("12 images, 0 embedded now, 12 were there") == 2
+    twice = call(*verb, "-m", MODEL, "--store", store, code=2).stderr
+    assert "named twice" in twice
+    weights = tmp_path / "w.pt"
+    weights.write_bytes(b"")
+    both = call(*verb, "--store", store, "--checkpoint", weights, code=2).stderr
+    assert "--checkpoint goes with one model" in both
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--engine", "dask"), "unknown engine 'dask'"),
+        (("--ray-address", "auto"), "goes with --engine ray"),
+        (("--engine", "ray", "--shard", "1/2"), "do not go together"),
+        (("--engine", "ray", "--device", "cuda:1"), "--device cuda:1 does not go with"),
+    ],
+)
+def test_embed_refuses_what_makes_no_sense(
+    tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    verb = ("embed", "-m", MODEL, "--images", tmp_path, "--store", tmp_path / "store")
+    assert message in call(*verb, *options, code=2).stderr
+
+
+def test_embed_on_ray(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    images, store = tiles(tmp_path / "tiles", corrupt=True), tmp_path / "store"
+    verb = ("embed", "-m", MODEL, "--images", images, "--store", store, "--engine", "ray")
+    report = called(*verb, "--workers", 2)
+    assert (report["rows"], report["embedded"], report["complete"]) == (11, 11, True)
+    assert called("store", "verify", store)["problems"] == []
+    assert "11 were there" in call(*verb).stdout
+    error = call(*verb[:-2], "--engine", "ray", "--force", "--ray-address", "127.0.0.1:1", code=2)
+    assert "no Ray cluster answers at 127.0.0.1:1" in error.stderr
+
+
 def test_embed_stores_float32_when_asked(tmp_path: Path) -> None:
     images = tiles(tmp_path / "tiles", tars=1)
     verb = ("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store")
@@ -114,7 +161,15 @@ def test_verify_fails_on_damage(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     (problem,) = called("store", "verify", tmp_path / "store", code=1)["problems"]
     assert problem.startswith("shard 000001: ")
-    assert "shard 000001: " in call("store", "verify", tmp_path / "store", code=1).stdout
+    told = call("store", "verify", tmp_path / "store", code=1).stdout
+    assert "shard 000001: " in told and "--repair" in told
+    repaired = called("store", "verify", tmp_path / "store", "--repair")
+    assert repaired["dropped"] == repaired["to_embed"] == ["000001"]
+    told = call("store", "verify", tmp_path / "store", "--repair").stdout
+    assert "embeds 1 shards anew" in told
+    again = called("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store")
+    assert again["embedded"] == 4
+    assert called("store", "verify", tmp_path / "store")["problems"] == []
 
 
 def test_search_by_text_image_and_both(store: Path, tmp_path: Path) -> None:

@@ -16,7 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from marsretrieval import geo
-from marsretrieval.embeddings import EmbeddingStore, build_store, export_parquet, open_store
+from marsretrieval.datasets import Shard
+from marsretrieval.embeddings import (
+    EmbeddingStore,
+    build_store,
+    export_parquet,
+    open_store,
+    verify_store,
+)
 from marsretrieval.errors import OutputError, StoreError, StoreMismatchError
 from tests.fakes import FakeEncoder, FakeSource, png_bytes
 
@@ -245,3 +252,37 @@ def test_export_without_positions_and_of_unfinished_stores(tmp_path: Path) -> No
     assert pq.read_table(tmp_path / "out.parquet").column("geometry").null_count == 12
     with pytest.raises(OutputError):
         export_parquet(open_store(tmp_path / "store"), tmp_path / "out.parquet" / "x.parquet")
+
+
+def test_a_repair_has_just_the_damaged_shards_made_again(tmp_path: Path) -> None:
+    source = FakeSource()
+    build_store(FakeEncoder(), source, tmp_path)
+    before = open_store(tmp_path).load()[1]
+    flipped = tmp_path / "shards" / "000001.arrow"
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 1
+    flipped.write_bytes(data)
+    (tmp_path / "shards" / "000002.json").write_text("{")
+    found = verify_store(tmp_path)
+    assert [problem.shard for problem in found.problems] == ["000001", "000002"]
+    assert found.dropped == () and build_store(FakeEncoder(), source, tmp_path).reused == 8
+
+    repaired = verify_store(tmp_path, repair=True)
+    assert repaired.dropped == repaired.to_embed == ("000001",)
+    assert open_store(tmp_path).missing == ["000001"]
+    source.reads.clear()
+    assert build_store(FakeEncoder(), source, tmp_path).embedded == 3
+    assert source.reads == ["000001"]
+    assert verify_store(tmp_path, repair=True).problems == ()
+    np.testing.assert_array_equal(open_store(tmp_path).load()[1], before)
+
+
+def test_a_repair_leaves_what_embedding_again_would_not_cure(tmp_path: Path) -> None:
+    class Twins(FakeSource):
+        def read(self, shard: Any, *, images: bool = True) -> Any:
+            return super().read(Shard("000000", "", 3))
+
+    build_store(FakeEncoder(), Twins(counts=(3, 3)), tmp_path)
+    found = verify_store(tmp_path, repair=True)
+    assert len(found.problems) == 3 and found.dropped == () and found.to_embed == ()
+    assert open_store(tmp_path).complete

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,22 +23,32 @@ from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import BuildPlan, BuildReport
-    from marsretrieval.encoders import Encoder
+    from marsretrieval.embeddings import BuildPlan, BuildReport, Target
+    from marsretrieval.encoders import Encoder, LoadOptions, ModelRecord
 
 __all__ = ["embed"]
 
 
 def embed(
     model: Annotated[
-        str,
-        typer.Option("--model", "-m", metavar="MODEL", help="A catalogue id or module:Class."),
+        list[str],
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="A catalogue id or module:Class; several share one reading of the images.",
+        ),
     ],
     images: Annotated[
         Path,
         typer.Option(help="A .tar or .parquet file, or a folder of tars, Parquet files or images."),
     ],
-    store: Annotated[Path, typer.Option(help="Folder of the store; what it holds is kept.")],
+    store: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the store; what it holds is kept. With several models: DIR/MODEL each."
+        ),
+    ],
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Only part I of N, from 1/N on: one process each."),
@@ -49,6 +60,13 @@ def embed(
     dtype: Dtype = "auto",
     batch_size: BatchSize = None,
     workers: Workers = None,
+    engine: Annotated[
+        str, typer.Option(help="local: one device; ray: every device of a machine or cluster.")
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="With --engine ray: a cluster, such as auto."),
+    ] = None,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
     force: Annotated[
@@ -65,9 +83,15 @@ def embed(
     nothing. Images that cannot be read are left out and listed in the store.
     """
     from marsretrieval.datasets import open_images
-    from marsretrieval.embeddings import ModelRequest, build_store, open_store, plan_build
-    from marsretrieval.encoders import find, load
+    from marsretrieval.embeddings import (
+        RayOptions,
+        build_stores,
+        build_stores_with_ray,
+        open_store,
+        plan_targets,
+    )
 
+    _check(engine, shard, ray_address, device)
     options = load_options(
         device=device,
         dtype=dtype,
@@ -76,51 +100,84 @@ def embed(
         offline=offline,
         trust_remote_code=trust_remote_code,
     )
-    record = find(model)
+    records, targets = _targets(model, store, options)
     part = _part(shard)
     source = open_images(images)
     if dry_run:
-        plan = plan_build(source, store, dtype=vectors, part=part, force=force)
-        _show_plan(plan, record.id, as_json=as_json)
+        plans = plan_targets(targets, source, dtype=vectors, part=part, force=force)
+        _show_plans(plans, records, as_json=as_json)
         return
-
-    def loaded() -> Encoder:
-        say(f"loading {record.id}")
-        return load(record, options)
-
     with show_progress(quiet=as_json) as progress:
-        report = build_store(
-            loaded,
-            source,
-            store,
-            dtype=vectors,
-            batch_size=batch_size,
-            workers=workers,
-            part=part,
-            force=force,
-            request=ModelRequest.of(record, options),
-            progress=progress,
-        )
-    missing = open_store(store).missing
+        if engine == "ray":
+            reports = build_stores_with_ray(
+                targets,
+                source,
+                dtype=vectors,
+                batch_size=batch_size,
+                force=force,
+                options=RayOptions(ray_address, workers, gpus=device != "cpu"),
+                progress=progress,
+            )
+        else:
+            reports = build_stores(
+                targets,
+                source,
+                dtype=vectors,
+                batch_size=batch_size,
+                workers=workers,
+                part=part,
+                force=force,
+                progress=progress,
+            )
+    told = []
+    for record, target, report in zip(records, targets, reports, strict=True):
+        missing = open_store(target.path).missing
+        told.append(_as_json(record, target.path, report, missing))
+        if not as_json:
+            _tell(report, target.path, missing)
     if as_json:
-        print_json(
-            {
-                "store": str(store),
-                "model": record.id,
-                "complete": not missing,
-                "rows": report.rows,
-                "embedded": report.embedded,
-                "reused": report.reused,
-                "skipped": [
-                    {"id": item.id, "source": item.source, "reason": item.reason}
-                    for item in report.skipped
-                ],
-                "batch_size": report.batch_size,
-                "timings": report.timings,
-            }
+        print_json(told[0] if len(told) == 1 else {"stores": told})
+
+
+def _check(engine: str, shard: str | None, ray_address: str | None, device: str) -> None:
+    if engine not in ("local", "ray"):
+        raise UsageError(f"unknown engine '{engine}'", remedy="Use local or ray.")
+    if engine == "local" and ray_address is not None:
+        raise UsageError("--ray-address goes with --engine ray")
+    if engine == "ray" and shard is not None:
+        raise UsageError("--shard and --engine ray do not go together: Ray deals out the shards")
+    if engine == "ray" and device not in ("auto", "cuda", "cpu"):
+        raise UsageError(
+            f"--device {device} does not go with --engine ray, which gives each process its own",
+            remedy="Use auto, cuda or cpu.",
         )
-    else:
-        _tell(report, store, missing)
+
+
+def _targets(
+    models: list[str], store: Path, options: LoadOptions
+) -> tuple[list[ModelRecord], list[Target]]:
+    """One model goes into `store` itself, several into folders of it, named as results are."""
+    from marsretrieval.benchmark import variant
+    from marsretrieval.embeddings import ModelRequest, Target
+    from marsretrieval.encoders import find
+
+    records = [find(each) for each in models]
+    if len(records) > 1 and options.checkpoint is not None:
+        raise UsageError("--checkpoint goes with one model", remedy="Embed with each by itself.")
+    if len({record.id for record in records}) != len(records):
+        raise UsageError("the same model is named twice")
+    paths = [store] if len(records) == 1 else [store / variant(each, options) for each in records]
+    return records, [
+        Target(partial(_load, record, options), path, ModelRequest.of(record, options))
+        for record, path in zip(records, paths, strict=True)
+    ]
+
+
+def _load(record: ModelRecord, options: LoadOptions) -> Encoder:
+    from marsretrieval.encoders import load
+
+    say(f"loading {record.id}")
+    return load(record, options)
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
@@ -132,27 +189,51 @@ def _part(text: str | None) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
-def _show_plan(plan: BuildPlan, model: str, *, as_json: bool) -> None:
-    told = {
-        "store": str(plan.store),
-        "model": model,
-        "images": plan.dataset["name"],
-        "kind": plan.dataset["kind"],
-        "shards": len(plan.shards),
-        "shards_done": len(plan.done),
-        "shards_to_do": len(plan.todo),
-        "images_to_do": plan.todo_rows,
-    }
+def _show_plans(plans: list[BuildPlan], records: list[ModelRecord], *, as_json: bool) -> None:
+    told = [
+        {
+            "store": str(plan.store),
+            "model": record.id,
+            "images": plan.dataset["name"],
+            "kind": plan.dataset["kind"],
+            "shards": len(plan.shards),
+            "shards_done": len(plan.done),
+            "shards_to_do": len(plan.todo),
+            "images_to_do": plan.todo_rows,
+        }
+        for plan, record in zip(plans, records, strict=True)
+    ]
     if as_json:
-        print_json(told)
+        print_json(told[0] if len(told) == 1 else {"stores": told})
         return
-    count = "an unknown number of" if plan.todo_rows is None else f"{plan.todo_rows:,}"
-    print(f"{plan.dataset['name']} ({plan.dataset['kind']}) -> {plan.store}, with {model}")
-    print(f"  to do: {count} images in {len(plan.todo)} shards; done: {len(plan.done)} shards")
+    for plan, record in zip(plans, records, strict=True):
+        count = "an unknown number of" if plan.todo_rows is None else f"{plan.todo_rows:,}"
+        print(f"{plan.dataset['name']} ({plan.dataset['kind']}) -> {plan.store}, with {record.id}")
+        print(f"  to do: {count} images in {len(plan.todo)} shards; done: {len(plan.done)} shards")
+
+
+def _as_json(
+    record: ModelRecord, store: Path, report: BuildReport, missing: list[str]
+) -> dict[str, Any]:
+    return {
+        "store": str(store),
+        "model": record.id,
+        "complete": not missing,
+        "rows": report.rows,
+        "embedded": report.embedded,
+        "reused": report.reused,
+        "skipped": [
+            {"id": item.id, "source": item.source, "reason": item.reason} for item in report.skipped
+        ],
+        "batch_size": report.batch_size,
+        "timings": report.timings,
+    }
 
 
 def _tell(report: BuildReport, store: Path, missing: list[str]) -> None:
-    rate = f" at {report.images_per_s:,.0f} images/s" if report.images_per_s else ""
+    rate = ""
+    if report.images_per_s and report.device_idle is not None:
+        rate = f" at {report.images_per_s:,.0f} images/s (device idle {report.device_idle:.0%})"
     there = f", {report.reused:,} were there" if report.reused else ""
     print(f"{store}: {report.rows:,} images, {report.embedded:,} embedded now{rate}{there}")
     if report.skipped:

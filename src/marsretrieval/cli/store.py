@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from marsretrieval.cli._shared import JsonFlag, print_json, show_progress
 from marsretrieval.errors import UsageError
+
+if TYPE_CHECKING:
+    from marsretrieval.embeddings import EmbeddingStore
 
 __all__ = ["app"]
 
@@ -37,6 +40,7 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
         "dataset": dict(store.dataset),
         "encoder": dict(store.encoder),
         "created": store.manifest.created,
+        **_speed(store),
     }
     skipped = [
         {"id": item.id, "source": item.source, "reason": item.reason} for item in store.skipped
@@ -50,6 +54,9 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
     print(f"  data     {store.dataset['name']} ({store.dataset['kind']})")
     print(f"  set hash {told['set_hash']}")
     print(f"  size     {told['bytes']:,} bytes, made {store.manifest.created}")
+    if told["images_per_s"] and told["device_idle"] is not None:
+        print(f"  made at  {told['images_per_s']:,.0f} {store.kind}s/s, "
+              f"device idle {told['device_idle']:.0%}")  # fmt: skip
     print(f"  left out {len(skipped)}")
     for item in skipped[:10]:
         print(f"    {item['source']}: {item['reason']}")
@@ -57,26 +64,57 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
         print(f"    and {len(skipped) - 10} more: --json lists all")
 
 
-@app.command()
-def verify(folder: Folder, as_json: JsonFlag = False) -> None:
-    """Read all of a store and compare it with its checksums; exit code 1 if anything is wrong."""
-    from marsretrieval.embeddings import open_store
+def _speed(store: EmbeddingStore) -> dict[str, float | None]:
+    """Of one process: where several worked at once, each of them had this speed."""
+    elapsed = store.seconds("elapsed")
+    if not elapsed:
+        return {"images_per_s": None, "device_idle": None}
+    return {
+        "images_per_s": store.rows / elapsed,
+        "device_idle": min(1.0, store.seconds("wait") / elapsed),
+    }
 
-    store = open_store(folder)
+
+@app.command()
+def verify(
+    folder: Folder,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Have damaged shards made again by the next embed."),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Read all of a store and compare it with its checksums; exit code 1 if anything is wrong.
+
+    With --repair, exit code 0 if embedding again will set all of it right.
+    """
+    from marsretrieval.embeddings import verify_store
+
     with show_progress(quiet=as_json) as progress:
-        problems = store.verify(progress=progress)
+        found = verify_store(folder, repair=repair, progress=progress)
     if as_json:
-        print_json({"store": str(folder), "rows": store.rows, "problems": problems})
-    elif not problems:
-        print(f"{folder}: {store.rows:,} rows in {len(store.entries)} shards, all as written")
-    else:
-        for problem in problems:
-            print(problem)
-        print(
-            "The command that made the store embeds what is missing. To have a damaged shard made "
-            "again, first delete its entry, shards/NAME.json."
+        print_json(
+            {
+                "store": str(folder),
+                "rows": found.rows,
+                "problems": [str(problem) for problem in found.problems],
+                "dropped": list(found.dropped),
+                "to_embed": list(found.to_embed),
+            }
         )
-    if problems:
+    elif not found.problems:
+        print(f"{folder}: {found.rows:,} rows in {found.shards} shards, all as written")
+    else:
+        for problem in found.problems:
+            print(problem)
+        if found.dropped:
+            print(f"dropped: {', '.join(found.dropped)}")
+        if found.to_embed:
+            print(f"The command that made the store embeds {len(found.to_embed)} shards anew.")
+        elif not repair and any(problem.cured for problem in found.problems):
+            print("To have damaged shards made again: --repair, then the command that made it.")
+    left = [problem for problem in found.problems if not (repair and problem.cured)]
+    if left:
         raise typer.Exit(1)
 
 

@@ -5,7 +5,7 @@ The format is specified in docs/STORE.md.
 
 from __future__ import annotations
 
-from marsretrieval.embeddings._build import Target, build_store, build_stores
+from marsretrieval.embeddings._build import Target, build_store, build_stores, plan_targets
 from marsretrieval.embeddings._export import export_parquet
 from marsretrieval.embeddings._manifest import ModelRequest
 from marsretrieval.embeddings._plan import BuildPlan, plan_build
@@ -14,6 +14,7 @@ from marsretrieval.embeddings._report import BuildReport
 from marsretrieval.embeddings._shards import Block
 from marsretrieval.embeddings._store import Columns, EmbeddingStore, open_store
 from marsretrieval.embeddings._texts import build_text_store
+from marsretrieval.embeddings._verify import Problem, Verification, verify_store
 
 __all__ = [
     "Block",
@@ -22,8 +23,10 @@ __all__ = [
     "Columns",
     "EmbeddingStore",
     "ModelRequest",
+    "Problem",
     "RayOptions",
     "Target",
+    "Verification",
     "build_store",
     "build_stores",
     "build_stores_with_ray",
@@ -31,4 +34,6 @@ __all__ = [
     "export_parquet",
     "open_store",
     "plan_build",
+    "plan_targets",
+    "verify_store",
 ]

@@ -7,6 +7,7 @@ is found finished. Actors that die are started again and their work repeated.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ _DEATHS = 5  # of workers, on the same shards: then the shards are at fault
 _TASKS_A_WORKER = 4  # at least, so that the last ones end at about the same time
 _SHARDS_A_TASK = 8  # at most: what a death may cost
 _CPUS_AN_ACTOR = 4  # where there is no GPU
+_ANSWER_S = 10.0
 _OBJECT_STORE = 128 * 2**20  # bytes; nothing large goes through it
 
 
@@ -263,8 +265,12 @@ def _connect(ray: Any, address: str | None) -> None:
         )
         return
     try:
+        host, colon, port = address.rpartition(":")
+        if colon and port.isdecimal():
+            # Ray itself waits for minutes where nobody answers.
+            socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
         ray.init(address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
             f"no Ray cluster answers at {address} ({error})",
             remedy="Start one (ray start --head), or leave out --ray-address to use this machine.",

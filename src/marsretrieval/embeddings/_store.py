@@ -68,11 +68,14 @@ class EmbeddingStore:
 
     @property
     def model(self) -> ModelRequest:
-        """How to load the encoder again, with the very precision that was used."""
+        """How to load the encoder again, with the very precision that was used. A user's class
+        has the one it was asked for: it may know of no other."""
         request = self.manifest.request or ModelRequest(
             model=str(self.encoder.get("id")),
             prompts=str((self.encoder.get("prompts") or {}).get("preset", "paper")),
         )
+        if ":" in request.model:
+            return request
         return replace(request, dtype=str(self.encoder.get("dtype", request.dtype)))
 
     @property
@@ -106,6 +109,11 @@ class EmbeddingStore:
     @property
     def complete(self) -> bool:
         return len(self.entries) == len(self.manifest.shards)
+
+    def seconds(self, stage: str) -> float:
+        """Time that making the store took, summed over its shards: decode, embed, elapsed (by the
+        clock of the process that made each) and wait (of that, the device without work)."""
+        return sum(entry.seconds.get(stage, 0.0) for entry in self.entries)
 
     @cached_property
     def set_hash(self) -> str:
@@ -179,9 +187,9 @@ class EmbeddingStore:
 
     def verify(self, *, progress: Progress = NO_PROGRESS) -> list[str]:
         """Read everything and compare it with its checksums; a line for each problem found."""
-        from marsretrieval.embeddings._verify import problems
+        from marsretrieval.embeddings._verify import verify_store
 
-        return problems(self, progress)
+        return [str(problem) for problem in verify_store(self.path, progress=progress).problems]
 
     def _block(self, index: int) -> Block:
         block = self._blocks.get(index)

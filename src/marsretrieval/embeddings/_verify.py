@@ -3,47 +3,111 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from marsretrieval.embeddings._manifest import vectors_path
+from marsretrieval.embeddings._manifest import (
+    Entry,
+    Manifest,
+    entry_path,
+    read_entry,
+    read_manifest,
+    vectors_path,
+)
 from marsretrieval.embeddings._shards import Block, open_block
-from marsretrieval.errors import StoreError
+from marsretrieval.errors import OutputError, StoreError
 from marsretrieval.files import sha256_file
-from marsretrieval.progress import Progress
+from marsretrieval.progress import NO_PROGRESS, Progress
 
-if TYPE_CHECKING:
-    from marsretrieval.embeddings._store import EmbeddingStore
-
-__all__ = ["problems"]
+__all__ = ["Problem", "Verification", "verify_store"]
 
 _UNIT_TOLERANCE = 1e-2  # far above the rounding of float16, far below any real fault
 
 
-def problems(store: EmbeddingStore, progress: Progress) -> list[str]:
-    """Missing shards, files changed since they were written, impossible values, repeated ids."""
-    found = [f"shard {name}: not embedded yet" for name in store.missing]
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """`cured`: embedding the shard again makes it good, once it has no entry."""
+
+    shard: str
+    text: str
+    cured: bool = True
+
+    def __str__(self) -> str:
+        return f"shard {self.shard}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    rows: int
+    shards: int  # finished ones
+    problems: tuple[Problem, ...]
+    dropped: tuple[str, ...] = ()  # shards whose entries were removed, to be embedded again
+
+    @property
+    def to_embed(self) -> tuple[str, ...]:
+        """Shards that the command which made the store will embed."""
+        missing = [each.shard for each in self.problems if each.text == _MISSING]
+        return tuple(sorted({*missing, *self.dropped}))
+
+
+_MISSING = "not embedded yet"
+
+
+def verify_store(
+    path: Path, *, repair: bool = False, progress: Progress = NO_PROGRESS
+) -> Verification:
+    """Missing shards, files changed since they were written, impossible values, repeated ids.
+
+    With `repair` the entries of damaged shards are removed, so that the command which made the
+    store embeds them again; vectors stay until then, but no longer count. Raises StoreError when
+    there is no readable manifest, OutputError when an entry cannot be removed.
+    """
+    manifest = read_manifest(path)
+    found: list[Problem] = []
     seen: dict[str, str] = {}
-    start = 0
-    with progress.start("verify", len(store.entries), "shards") as bar:
-        for entry in store.entries:
-            path = vectors_path(store.path, entry.shard)
+    rows = shards = 0
+    with progress.start("verify", len(manifest.shards), "shards") as bar:
+        for name in manifest.shards:
             try:
-                block = open_block(store.path, entry, start, store.dimension, store.dtype)
-                if sha256_file(path) != entry.sha256:
-                    raise StoreError(f"{path}: changed since it was written (SHA-256 differs)")
+                entry = read_entry(path, name)
             except StoreError as error:
-                found.append(f"shard {entry.shard}: {error.message}")
+                found.append(Problem(name, error.message))
+                continue
+            if entry is None or not entry.fits(manifest):
+                found.append(Problem(name, _MISSING))
             else:
-                found += [f"shard {entry.shard}: {text}" for text in _faults(block)]
-                for name in block.ids:
-                    if name in seen:
-                        found.append(f"shard {entry.shard}: id {name} is also in {seen[name]}")
-                    seen[name] = f"shard {entry.shard}"
-            start += entry.rows
+                found += _of_shard(path, manifest, entry, rows, seen)
+                rows += entry.rows
+                shards += 1
             bar.advance()
-    return found
+    dropped = []
+    if repair:
+        dropped = sorted({each.shard for each in found if each.cured and each.text != _MISSING})
+        for name in dropped:
+            _drop(entry_path(path, name))
+    return Verification(rows, shards, tuple(found), tuple(dropped))
+
+
+def _of_shard(
+    store: Path, manifest: Manifest, entry: Entry, start: int, seen: dict[str, str]
+) -> Iterator[Problem]:
+    path = vectors_path(store, entry.shard)
+    try:
+        block = open_block(store, entry, start, manifest.dimension, manifest.dtype)
+        if sha256_file(path) != entry.sha256:
+            raise StoreError(f"{path}: changed since it was written (SHA-256 differs)")
+    except StoreError as error:
+        yield Problem(entry.shard, error.message)
+        return
+    for text in _faults(block):
+        yield Problem(entry.shard, text)
+    for name in block.ids:
+        if name in seen:
+            # The images have it so: embedding them again would change nothing.
+            yield Problem(entry.shard, f"id {name} is also in {seen[name]}", cured=False)
+        seen[name] = f"shard {entry.shard}"
 
 
 def _faults(block: Block) -> Iterator[str]:
@@ -53,3 +117,13 @@ def _faults(block: Block) -> Iterator[str]:
         yield f"{wrong} of {len(block)} vectors are not of unit length"
     if (np.abs(block.lat) > 90).any() or np.isinf(block.lon).any():
         yield "a position is off the planet"
+
+
+def _drop(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be removed ({error.strerror or error})",
+            remedy="Repairing needs a store that is yours to write.",
+        ) from error
