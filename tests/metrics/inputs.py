@@ -1,4 +1,5 @@
-"""Seeded inputs of the project's own; their figures are committed in golden/."""
+"""Seeded inputs of the project's own (their figures are committed in golden/), and a short way to
+ask for the strict figures of tiles."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["flat", "geo_input", "landform_input", "paired_input", "unit"]
+from marsretrieval.metrics import geolocalization
+from marsretrieval.results import Evaluation
+
+__all__ = ["flat", "geo_input", "landform_input", "paired_input", "strict_geo", "unit"]
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -63,3 +67,11 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
             yield from flat(each, f"{path}/{index}")
     else:
         yield path, float(value)
+
+
+def strict_geo(scores: Any, centres: Any, truth: Any, **more: Any) -> Evaluation:
+    ids = more.pop("ids", [f"{row:06d}" for row in range(len(centres))])
+    arguments = {"published_lonlat": centres, "resamples": 0, **more}
+    return geolocalization.evaluate(
+        scores, ids=ids, centre_lonlat=centres, truth_lonlat=truth, **arguments
+    )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DataError
 
-__all__ = ["lonlat", "same_length", "scores_of", "unit_rows"]
+__all__ = ["lonlat", "same_length", "scores_of", "unique", "unit_rows"]
 
 _UNIT_TOLERANCE = 1e-2  # float16 and bfloat16 vectors are unit only to about 4e-3
 
@@ -77,3 +77,12 @@ def same_length(**columns: Sequence[Any] | npt.NDArray[Any]) -> None:
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{count:,} {name}" for name, count in lengths.items())
         raise DataError(f"counts do not match: {told}")
+
+
+def unique(names: Sequence[str], what: str) -> None:
+    """Raises DataError naming the first name that comes twice."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(f"{what}: '{name}' comes more than once")
+        seen.add(name)

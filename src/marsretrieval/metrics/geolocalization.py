@@ -19,6 +19,7 @@ from marsretrieval.metrics._curves import (
     published_cuts,
     trapezoid,
 )
+from marsretrieval.metrics._ties import average_precision_bounds
 from marsretrieval.metrics.ranking import id_order, ranked
 from marsretrieval.results import Evaluation
 
@@ -60,8 +61,12 @@ def evaluate(
     _checks.same_length(scores=values, ids=ids, positions=corners, centres=centres)
     if not len(truth):
         raise DataError("ground truth: no points")
-    if not (radius_deg > 0 and max_k > 0):
-        raise DataError(f"radius {radius_deg} and max_k {max_k} must be greater than 0")
+    if not 0 < radius_deg <= 180:
+        raise DataError(
+            f"radius {radius_deg}: it is an arc, greater than 0 and at most 180 degrees"
+        )
+    if max_k < 1:
+        raise DataError(f"max_k {max_k}: it must be greater than 0")
     everything = (
         centres if all_centre_lonlat is None else _checks.lonlat(all_centre_lonlat, "all tiles")
     )
@@ -71,9 +76,8 @@ def evaluate(
     order = ranked(values, id_order(ids))
     pairs = spherical(centres, truth, radius_deg)
     coverage = Coverage.of(order, pairs, len(truth)).head(max_k)
-    strict = _strict(
-        coverage, spherical(everything, truth, radius_deg), len(everything), len(truth)
-    )
+    reachable = spherical(everything, truth, radius_deg)
+    strict = _strict(coverage, reachable, len(everything), len(truth), max_k)
     strict_intervals = intervals(
         coverage,
         Blocks.of(centres[order[:max_k]], truth, BLOCK_DEG),
@@ -133,12 +137,13 @@ def _published(
     return {"best": best, "auprc": area, "curve": curve}, spread
 
 
-def _strict(coverage: Coverage, near: Pairs, tiles: int, points: int) -> dict[str, Any]:
+def _strict(coverage: Coverage, near: Pairs, tiles: int, points: int, max_k: int) -> dict[str, Any]:
     precision, recall = coverage.precision(), coverage.recall()
     f1 = f1_of(precision, recall)
     top = int(np.argmax(f1))
-    coverable = len(np.unique(near[1])) / points
     area = float(average_precision(precision, recall))
+    relevant = len(np.unique(near[0]))
+    ceiling = _ceiling(near, points, max_k)
     kept = _spread(len(f1)) - 1
     return {
         "average_precision": area,
@@ -148,14 +153,32 @@ def _strict(coverage: Coverage, near: Pairs, tiles: int, points: int) -> dict[st
             "precision": float(precision[top]),
             "recall": float(recall[top]),
         },
-        # Tiles near a point first, precision stays 1 until every point that a tile can find is.
-        "ceiling": {"average_precision": coverable, "f1": 2 * coverable / (1 + coverable)},
-        "normalised": area / coverable if coverable else 0.0,
-        "chance_precision": len(np.unique(near[0])) / tiles,
+        "ceiling": ceiling,
+        "normalised": area / ceiling["average_precision"] if relevant else 0.0,
+        "relevant_tiles": relevant,
+        "chance_precision": relevant / tiles,
         "curve": [
             {"k": int(row) + 1, "precision": float(precision[row]), "recall": float(recall[row])}
             for row in kept
         ],
+    }
+
+
+def _ceiling(near: Pairs, points: int, max_k: int) -> dict[str, Any]:
+    """What no ranking of the tiles exceeds: precision 1 down to the greatest recall c.
+
+    c: the share of points with a tile near them; but at most what the max_k tiles with the most
+    points near them would find if they shared none. `reached`: whether some ranking has it, which
+    is certain when max_k allows a tile for each such point; else it is an upper bound (the best
+    max_k tiles are a maximum coverage problem, NP-hard: Feige 1998).
+    """
+    found = len(np.unique(near[1]))
+    most = np.sort(np.bincount(near[0]))[::-1][:max_k].sum()
+    recall = min(found, int(most)) / points
+    return {
+        "average_precision": recall,
+        "f1": 2 * recall / (1 + recall),
+        "reached": found <= max_k,
     }
 
 
@@ -172,16 +195,8 @@ def _depths(coverage: Coverage, best: int) -> npt.NDArray[np.int64]:
 
 
 def _ties(scores: Floats, pairs: Pairs, points: int, max_k: int) -> dict[str, tuple[float, float]]:
-    """Average precision with the tiles near a point last, and first, among equal scores."""
-    if len(np.unique(scores)) == len(scores):
-        return {}
-    hit = np.zeros(len(scores), np.int64)
-    hit[pairs[0]] = 1
-    bounds = []
-    for places in (hit, 1 - hit):
-        coverage = Coverage.of(ranked(scores, places), pairs, points).head(max_k)
-        bounds.append(float(average_precision(coverage.precision(), coverage.recall())))
-    return {"average_precision": (bounds[0], bounds[1])}
+    low, high = average_precision_bounds(scores, pairs, points, max_k)
+    return {"average_precision": (low, high)} if low < high else {}
 
 
 def _renamed(found: Mapping[str, tuple[float, float]], area: str) -> dict[str, tuple[float, float]]:

@@ -12,6 +12,7 @@ from marsretrieval.metrics import _checks
 from marsretrieval.metrics.bootstrap import over_queries
 from marsretrieval.metrics.ranking import (
     average_precision,
+    cosines,
     hit_at,
     id_order,
     ndcg_at,
@@ -40,14 +41,16 @@ def evaluate(
     """mAP, Hit@10, R-Precision and nDCG@10, each the mean over classes, and per class.
 
     images: (n, d) unit rows with a label and an id each; queries: (c, d) unit rows with a name
-    each. An image is relevant when its label is the query's name. A class without images has no
-    figure and is left out of the means. Under `strict` ties go by id, under `published` by row.
+    each, no name twice. An image is relevant when its label is the query's name. A query whose
+    class has no image has no figure and is left out of the means; an image whose class has no
+    query is a distractor for all. Under `strict` ties go by `id_order`, under `published` by row.
     Raises DataError.
     """
     images = _checks.unit_rows(images, "images")
     queries = _checks.unit_rows(queries, "queries")
     _checks.same_length(images=images, labels=labels, image_ids=image_ids)
     _checks.same_length(queries=queries, query_names=query_names)
+    _checks.unique(query_names, "query_names")
     _checks.same_length(dimensions_of_images=images.T, dimensions_of_queries=queries.T)
     classes = np.asarray(labels)
     places = id_order(list(image_ids))
@@ -56,7 +59,7 @@ def evaluate(
     strict: dict[str, _Figures] = {}
     worst: dict[str, _Figures] = {}
     best: dict[str, _Figures] = {}
-    for name, scores in zip(query_names, queries @ images.T, strict=True):
+    for name, scores in zip(query_names, cosines(queries, images), strict=True):
         relevant = classes == name
         if not relevant.any():
             continue

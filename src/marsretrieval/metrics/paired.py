@@ -25,8 +25,9 @@ def evaluate(
 ) -> Evaluation:
     """R@1, R@10, median rank and MRR in both directions, over all pairs.
 
-    images, texts: (n, d) unit rows; row i of one belongs to row i of the other. `ids` break ties
-    under `strict` (default: the row number). Under `published` ties go by row. Raises DataError.
+    images, texts: (n, d) unit rows; row i of one belongs to row i of the other. Under `strict`
+    ties go by the `id_order` of `ids` (default: the row numbers), under `published` by row.
+    Raises DataError.
     """
     images = _checks.unit_rows(images, "images")
     texts = _checks.unit_rows(texts, "texts")

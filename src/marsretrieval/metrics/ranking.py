@@ -1,7 +1,8 @@
-"""Ranks and rank metrics on arrays. The order is always: score descending, then item id."""
+"""Ranks and rank metrics on arrays. The order is always: score descending, then `id_order`."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 __all__ = [
     "Ranks",
     "average_precision",
+    "cosines",
     "hit_at",
     "id_order",
     "ndcg_at",
@@ -19,7 +21,8 @@ __all__ = [
     "ranked",
 ]
 
-_CHUNK = 1024  # queries at a time: 1024 x n scores are held at once
+_AT_ONCE = 2**22  # scores held at a time, whatever the number of queries and items
+_DECIMALS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +37,48 @@ class Ranks:
 
 
 def id_order(ids: Sequence[str]) -> npt.NDArray[np.int64]:
-    """(n,): the place of each id when all ids are sorted."""
+    """(n,): the place of each id when all are sorted by their SHA-256.
+
+    Fixed, and the same for every model and machine; but unlike the ids themselves, which often
+    sort by class or by longitude, it favours nothing. Equal ids keep the order of their rows.
+    """
+    digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in ids]
     places = np.empty(len(ids), np.int64)
-    places[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    places[sorted(range(len(ids)), key=digests.__getitem__)] = np.arange(len(ids))
     return places
 
 
+def cosines(
+    queries: npt.NDArray[np.floating], corpus: npt.NDArray[np.floating]
+) -> npt.NDArray[np.float64]:
+    """(q, n) scores of unit rows, in float64 and rounded to 9 decimals.
+
+    A matrix product adds up in an order that depends on the place of a row and on the library, so
+    equal rows may score unequal in the last bits. Rounded, they tie, on every machine.
+    """
+    product = queries.astype(np.float64, copy=False) @ corpus.astype(np.float64, copy=False).T
+    scores: npt.NDArray[np.float64] = np.round(product, _DECIMALS, out=product)
+    return scores
+
+
 def own_ranks(
-    queries: npt.NDArray[np.float32],
-    corpus: npt.NDArray[np.float32],
+    queries: npt.NDArray[np.floating],
+    corpus: npt.NDArray[np.floating],
     places: npt.NDArray[np.int64],
 ) -> Ranks:
     """Rank of corpus row i among all rows for query i, by counting the greater scores.
 
-    Equal to sorting every row of the score matrix, in O(n) memory per query and without a sort.
+    Equal to sorting every row of the score matrix, without a sort, and in bounded memory.
     `places` breaks ties (see `id_order`).
     """
     better = np.empty(len(queries), np.int64)
     before = np.empty_like(better)
     above = np.empty_like(better)
     tied = np.empty_like(better)
-    for start in range(0, len(queries), _CHUNK):
-        scores = queries[start : start + _CHUNK] @ corpus.T
+    step = max(1, _AT_ONCE // len(corpus))
+    corpus = corpus.astype(np.float64)
+    for start in range(0, len(queries), step):
+        scores = cosines(queries[start : start + step], corpus)
         rows = np.arange(start, start + len(scores))
         own = scores[np.arange(len(scores)), rows][:, None]
         better[rows] = (scores > own).sum(axis=1)
