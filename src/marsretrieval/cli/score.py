@@ -82,19 +82,23 @@ def geolocalization(
     radius: Annotated[float, typer.Option(help="Tolerance in degrees.")] = 0.5,
     max_k: Annotated[int, typer.Option(min=1, help="Depth of the ranking.")] = 20_000,
     tile_deg: Annotated[
-        float, typer.Option(help="Size of the tiles; image names tell their south-west corner.")
+        float,
+        typer.Option(help="Size of the tiles, where image names tell their south-west corner."),
     ] = 0.2,
     json: Json = None,
     seed: Seed = 0,
     resamples: Resamples = 1000,
 ) -> None:
-    """Geo-localization: AUPRC, average precision and its ceiling, best F1 over K."""
+    """Geo-localization: AUPRC, average precision and its ceiling, best F1 over K.
+
+    Longitudes are within -180..180 or 0..360. Equal for strict; published measures in the plane.
+    """
     from marsretrieval.datasets import read_points
     from marsretrieval.datasets._scores import read_predictions
     from marsretrieval.metrics import geolocalization as metric
 
-    if radius <= 0 or tile_deg <= 0:
-        raise UsageError("--radius and --tile-deg must be greater than 0")
+    if not (0 < radius <= 180 and 0 < tile_deg <= 180):
+        raise UsageError("--radius and --tile-deg must be greater than 0 and at most 180 degrees")
     points = read_points(ground_truth)
     found = read_predictions(predictions, tile_deg=tile_deg)
     _show(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """scores (n,); published: (n, 2) positions as written; centres: (n, 2) of the tiles."""
+    """scores: (n,); published: (n, 2) positions as written, NaN where there is none; centres:
+    (n, 2) of the tiles."""
 
     ids: list[str]
     scores: npt.NDArray[np.float64]
@@ -37,16 +39,27 @@ class Predictions:
 
 
 def read_vectors(path: Path) -> npt.NDArray[Any]:
-    """A .npy of (n, d) numbers; never one that holds pickled objects. Raises DataError."""
+    """A .npy of (n, d) finite floating-point numbers; never one that holds pickled objects.
+
+    Raises DataError naming the file.
+    """
+    remedy = "Write it with numpy.save: a floating-point array of shape (n, d)."
     try:
-        vectors: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+        vectors = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"{path}: no such file") from error
     except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: not readable as .npy ({error})", remedy=remedy) from error
+    if not isinstance(vectors, np.ndarray):
+        vectors.close()
+        raise DataError(f"{path}: an archive of several arrays", remedy=remedy)
+    if vectors.ndim != 2 or not vectors.size or not np.issubdtype(vectors.dtype, np.floating):
         raise DataError(
-            f"{path}: not readable as .npy ({error})",
-            remedy="Write it with numpy.save: a float array of shape (n, d).",
-        ) from error
+            f"{path}: an array of shape {vectors.shape} and type {vectors.dtype}", remedy=remedy
+        )
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if bad.size:
+        raise DataError(f"{path}: {bad.size} rows hold NaN or infinity (first: row {bad[0]})")
     return vectors
 
 
@@ -68,9 +81,9 @@ def read_labels(path: Path) -> Labels:
 def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictions:
     """CSV with columns image_name, similarity, lon, lat.
 
-    Where image_name is a published tile name, the position is the tile's south-west corner and
-    the centre lies half a tile further; elsewhere the position is taken as the centre. Raises
-    TableError naming the column, or the line.
+    Where image_name is a tile name (`E137_2_N_4_6.png`), it tells the south-west corner, and the
+    centre lies half a tile further; lon and lat may then be empty. Elsewhere the position as
+    written is taken as the centre. Raises TableError naming the column, or the line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -82,7 +95,7 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
                     f"(there are: {', '.join(table.fieldnames or []) or 'none'})",
                     remedy=f"The columns are {', '.join(_COLUMNS)}.",
                 )
-            rows = [_row(path, table.line_num, row) for row in table]
+            rows = [_row(path, table.line_num, row, tile_deg) for row in table]
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -90,21 +103,28 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
     if not rows:
         raise TableError(f"{path}: no predictions, only a header")
     ids = [name for name, _ in rows]
-    values = np.array([numbers for _, numbers in rows], dtype=np.float64)
-    positions = values[:, 1:]
-    named = np.array([geo.tile_corner(Path(name).stem) is not None for name in ids])
-    centres = positions + np.where(named, tile_deg / 2, 0.0)[:, None]
-    return Predictions(ids, values[:, 0], positions, centres)
+    numbers = np.array([values for _, values in rows], dtype=np.float64)
+    return Predictions(ids, numbers[:, 0], numbers[:, 1:3], numbers[:, 3:5])
 
 
-def _row(path: Path, line: int, row: dict[str, Any]) -> tuple[str, tuple[float, float, float]]:
+def _row(
+    path: Path, line: int, row: dict[str, Any], tile_deg: float
+) -> tuple[str, tuple[float, ...]]:
+    """The name; similarity, position as written, centre."""
+    name = str(row["image_name"])
     try:
-        similarity, lon, lat = (float(row[name]) for name in _COLUMNS[1:])
+        similarity = float(row["similarity"])
+        lon, lat = (float((row[key] or "").strip() or "nan") for key in ("lon", "lat"))
     except (TypeError, ValueError) as error:
         raise TableError(f"{path}: line {line}: similarity, lon and lat must be numbers") from error
-    if not (np.isfinite(similarity) and -180 <= lon <= 360 and -90 <= lat <= 90):
+    corner = geo.tile_corner(name)
+    unknown = math.isnan(lon) and math.isnan(lat) and corner is not None
+    within = -180 <= lon <= 360 and -90 <= lat <= 90
+    if not (math.isfinite(similarity) and (within or unknown)):
         raise TableError(
             f"{path}: line {line}: similarity {similarity}, longitude {lon}, latitude {lat}",
-            remedy="Finite similarities; longitudes in -180..360, latitudes in -90..90.",
+            remedy="Finite similarities; longitudes in -180..360, latitudes in -90..90. Only "
+            "where image_name is a tile name may both be empty.",
         )
-    return str(row["image_name"]), (similarity, lon, lat)
+    centre = geo.tile_centre(name, tile_deg) or (lon, lat)
+    return name, (similarity, lon, lat, *centre)

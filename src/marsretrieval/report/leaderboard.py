@@ -131,8 +131,8 @@ def leaderboards(results: Iterable[RunResult], *, details: bool = False) -> None
     out.print("Figures in %, [95 % bootstrap interval]; MedR and K as they are.", markup=False)
 
 
-def cell(figures: Mapping[str, Any], column: Column, protocol: str) -> str:
-    """One figure of an evaluation as text, with its interval where there is one."""
+def cell(figures: Mapping[str, Any], column: Column, protocol: str, *, digits: int = 0) -> str:
+    """One figure of an evaluation as text, with its interval to `digits` where there is one."""
     key = column.key(protocol)
     if key is None:
         return ""
@@ -143,7 +143,10 @@ def cell(figures: Mapping[str, Any], column: Column, protocol: str) -> str:
         return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
     interval = figures["intervals"].get(protocol, {}).get(key)
     shown = f"{100 * value:.1f}"
-    return f"{shown} [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]" if interval else shown
+    if not interval:
+        return shown
+    low, high = (100 * each for each in interval)
+    return f"{shown} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _look_up(figures: Mapping[str, Any], key: str) -> Any:

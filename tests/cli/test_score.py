@@ -1,0 +1,197 @@
+"""The verb score, from outside: figures, files, exit codes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from marsretrieval.cli._app import app
+from tests.metrics.inputs import flat, geo_input, landform_input, paired_input
+from tests.shared import shared_file
+
+KEYS = {"task", "n", "published", "strict", "intervals", "ties"}
+
+
+def call(*arguments: str | Path | float, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, ["score", *(str(each) for each in arguments)])
+    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def scored(out: Path, *arguments: str | Path | float) -> dict[str, Any]:
+    assert call(*arguments, "--json", out).stdout == ""
+    figures: dict[str, Any] = json.loads(out.read_text())
+    assert figures.keys() == KEYS
+    return figures
+
+
+def assert_same(found: Any, wanted: Any) -> None:
+    found, wanted = dict(flat(found)), dict(flat(wanted))
+    assert found.keys() == wanted.keys()
+    assert max(abs(found[key] - wanted[key]) for key in wanted) <= 1e-6
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Inputs of all three tasks in one folder."""
+    folder = tmp_path_factory.mktemp("mine")
+    pairs = paired_input(pairs=60)
+    np.save(folder / "pair_images.npy", pairs["images"])
+    np.save(folder / "pair_texts.npy", pairs["texts"])
+    made = landform_input(images=90)
+    np.save(folder / "images.npy", made.pop("images"))
+    np.save(folder / "queries.npy", made.pop("queries"))
+    (folder / "labels.json").write_text(json.dumps(made))
+    tiles = geo_input(tiles=300, points=30)
+    with (folder / "predictions.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image_name", "similarity", "lon", "lat"])
+        for row, (score, place) in enumerate(zip(tiles["scores"], tiles["corners"], strict=True)):
+            table.writerow([f"tile {row}", repr(float(score)), *map(float, place)])
+    np.savetxt(folder / "truth.csv", tiles["truth"], delimiter=",", header="lon,lat", comments="")
+    return folder
+
+
+def paired(files: Path) -> tuple[str | Path, ...]:
+    return ("paired", "--images", files / "pair_images.npy", "--texts", files / "pair_texts.npy")
+
+
+def landform(files: Path) -> tuple[str | Path, ...]:
+    return ("landform", "--images", files / "images.npy", "--labels", files / "labels.json",
+            "--queries", files / "queries.npy")  # fmt: skip
+
+
+def geolocalization(files: Path, **swapped: Path) -> tuple[str | Path, ...]:
+    return ("geolocalization", "--predictions", swapped.get("p", files / "predictions.csv"),
+            "--ground-truth", swapped.get("g", files / "truth.csv"))  # fmt: skip
+
+
+def test_the_papers_own_figures(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    quick = ("--resamples", 0)
+    for case in json.loads(shared_file("golden/golden.json").read_text()):
+        if case["task"] == "paired":
+            with np.load(shared_file(f"golden/{case['file']}")) as arrays:
+                np.save(tmp_path / "i.npy", arrays["image_features"])
+                np.save(tmp_path / "t.npy", arrays["text_features"])
+            verb = ("paired", "--images", tmp_path / "i.npy", "--texts", tmp_path / "t.npy")
+        elif case["task"] == "landform":
+            with np.load(shared_file(f"golden/{case['file']}")) as arrays:
+                np.save(tmp_path / "i.npy", arrays["image_features"])
+                np.save(tmp_path / "q.npy", arrays["query_features"])
+            verb = ("landform", "--images", tmp_path / "i.npy", "--queries", tmp_path / "q.npy",
+                    "--labels", shared_file(f"golden/{case['labels']}"))  # fmt: skip
+        elif case["task"] == "geolocalization":
+            verb = ("geolocalization", "--radius", case["radius_deg"], "--max-k", case["max_k"],
+                    "--predictions", shared_file(f"golden/{case['predictions']}"),
+                    "--ground-truth", shared_file(f"golden/{case['ground_truth']}"))  # fmt: skip
+        else:
+            continue
+        assert_same(scored(out, *verb, *quick)["published"], case["metrics"])
+
+
+def test_json_is_the_whole_evaluation(files: Path, tmp_path: Path) -> None:
+    for verb, task, figure in (
+        (paired(files), "paired-image-text", "t2i_mrr"),
+        (landform(files), "landform", "mAP"),
+        (geolocalization(files), "geolocalization", "average_precision"),
+    ):
+        found = scored(tmp_path / task / "out.json", *verb, "--resamples", 40)
+        assert found["task"] == task and found["n"]
+        low, high = found["intervals"]["strict"][figure]
+        assert low <= found["strict"][figure] <= high
+        shown = call(*verb, "--resamples", 40, "--json", "-").stdout
+        assert json.loads(shown) == found
+        other = call(*verb, "--resamples", 40, "--seed", 9, "--json", "-").stdout
+        assert json.loads(other)["strict"] == found["strict"]
+        assert json.loads(other)["intervals"] != found["intervals"]
+
+
+def test_people_get_a_table_of_both_protocols(files: Path) -> None:
+    for verb, words in (
+        (paired(files), ("published", "strict", "image to text R@1", "60 pairs")),
+        (landform(files), ("mAP", "nDCG@10", "class_08", "90 images, 9 classes")),
+        (geolocalization(files), ("AUPRC", "ceiling", "best F1", "30 points")),
+    ):
+        done = call(*verb, "--resamples", 20)
+        for each in words:
+            assert each in done.stdout, each
+        assert done.stderr == ""
+
+
+def test_lines_in_any_order_give_the_same_strict_figures(files: Path, tmp_path: Path) -> None:
+    head, *rows = (files / "predictions.csv").read_text().splitlines()
+    mixed = tmp_path / "mixed.csv"
+    mixed.write_text("\n".join([head, *rows[::-1]]) + "\n")
+    first = scored(tmp_path / "a.json", *geolocalization(files))
+    assert scored(tmp_path / "b.json", *geolocalization(files, p=mixed)) == first
+
+
+def test_tile_names_move_strict_to_the_centre_and_leave_published(tmp_path: Path) -> None:
+    # The point is 0.45 degrees from the corner, 0.59 from the centre.
+    (tmp_path / "truth.csv").write_text("lon,lat\n9.55,0\n")
+    for name, near in (("E10_0_N0_0.png", 0.0), ("mine", 1.0)):
+        (tmp_path / "p.csv").write_text(f"image_name,similarity,lon,lat\n{name},0.5,10.0,0.0\n")
+        verb = geolocalization(tmp_path, p=tmp_path / "p.csv")
+        found = scored(tmp_path / "out.json", *verb)
+        assert found["published"]["best"]["f1"] == 1
+        assert found["strict"]["average_precision"] == near
+        wider = scored(tmp_path / "out.json", *verb, "--radius", 0.6)
+        assert wider["strict"]["average_precision"] == 1
+        finer = scored(tmp_path / "out.json", *verb, "--tile-deg", 0.02)
+        assert finer["strict"]["average_precision"] == 1
+
+
+def test_what_cannot_be_done_is_exit_code_1(files: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "short.npy", np.load(files / "pair_texts.npy")[:-1])
+    np.save(tmp_path / "long.npy", 3 * np.load(files / "pair_texts.npy"))
+    np.save(tmp_path / "nan.npy", np.full((60, 16), np.nan))
+    (tmp_path / "columns.csv").write_text("name,score\nx,1\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "file").write_text("")
+    images = ("paired", "--images", files / "pair_images.npy")
+    for verb, words in (
+        ((*images, "--texts", tmp_path / "nowhere.npy"), "nowhere.npy: no such file"),
+        ((*images, "--texts", tmp_path / "short.npy"), "60 images, 59 texts"),
+        ((*images, "--texts", tmp_path / "long.npy"), "not of unit length"),
+        ((*images, "--texts", tmp_path / "nan.npy"), "nan.npy: 60 rows hold NaN"),
+        ((*images, "--texts", files / "labels.json"), "not readable as .npy"),
+        ((*paired(files), "--json", tmp_path / "file" / "out.json"), "cannot be written"),
+        ((*landform(files), "--labels", files / "truth.csv"), "not readable as JSON"),
+        ((*landform(files), "--images", files / "pair_images.npy"), "counts do not match"),
+        (geolocalization(files, p=tmp_path / "columns.csv"), "no column image_name"),
+        (geolocalization(files, p=tmp_path / "empty.csv"), "no column image_name"),
+        (geolocalization(files, g=tmp_path / "columns.csv"), "no column 'lon'"),
+        (geolocalization(files, g=tmp_path / "nowhere.csv"), "no such file"),
+    ):
+        done = call(*verb, code=1)
+        assert words in done.stderr.replace("\n", " "), done.stderr
+        assert done.stdout == ""
+
+
+def test_wrong_use_is_exit_code_2(files: Path) -> None:
+    verb = geolocalization(files)
+    for more in (("--radius", 0), ("--radius", "nan"), ("--radius", 181), ("--tile-deg", -1),
+                 ("--max-k", 0), ("--resamples", -1), ("--seed", "x")):  # fmt: skip
+        call(*verb, *more, code=2)
+    call("paired", "--images", files / "pair_images.npy", code=2)
+    call("nonsense", code=2)
+
+
+def test_the_installed_command_prints_only_json(files: Path) -> None:
+    arguments = [str(each) for each in (*landform(files), "--resamples", 10, "--json", "-")]
+    done = subprocess.run(
+        [sys.executable, "-m", "marsretrieval", "score", *arguments],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["n"] == {"images": 90, "classes": 9}
+    assert done.stderr == ""

@@ -1,0 +1,123 @@
+"""Reading embeddings, labels and predictions of one's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marsretrieval.datasets._scores import read_labels, read_predictions, read_vectors
+from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
+
+HEAD = "image_name,similarity,lon,lat\n"
+
+
+def predictions(folder: Path, text: str) -> Path:
+    path = folder / "predictions.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_vectors_come_as_they_are(dtype: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.eye(3, dtype=dtype))
+    found = read_vectors(tmp_path / "v.npy")
+    assert found.dtype == dtype and np.array_equal(found, np.eye(3))
+
+
+def test_wrong_vectors_are_named_with_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "v.npy"
+    holes = np.eye(3)
+    holes[1, 2] = np.nan
+    for array, words in (
+        (holes, r"1 rows hold NaN or infinity .first: row 1"),
+        (np.eye(3, dtype=int), "type int"),
+        (np.ones(3), r"shape \(3,\)"),
+        (np.ones((0, 3)), r"shape \(0, 3\)"),
+    ):
+        np.save(path, array)
+        with pytest.raises(DataError, match=words) as raised:
+            read_vectors(path)
+        assert "v.npy" in str(raised.value)
+    np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"v\.npy: not readable"):
+        read_vectors(path)
+    np.savez(tmp_path / "several.npz", a=np.eye(2))
+    with pytest.raises(DataError, match="archive of several arrays"):
+        read_vectors(tmp_path / "several.npz")
+    for data in (b"", b"\x93NUMPY", b"1,2,3\n"):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=r"v\.npy: not readable"):
+            read_vectors(path)
+    with pytest.raises(DatasetNotFoundError):
+        read_vectors(tmp_path / "nowhere.npy")
+
+
+def test_labels_are_three_lists_of_texts(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    told = {"labels": ["a", "b"], "image_ids": ["1", "2"], "query_names": ["a"]}
+    path.write_text(json.dumps({**told, "more": 1}))
+    found = read_labels(path)
+    assert (found.labels, found.image_ids, found.query_names) == tuple(told.values())
+    for wrong in ({**told, "labels": "ab"}, {**told, "image_ids": [1, 2]}, {"labels": []}, [1]):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(DataError, match=r"labels\.json: '\w+' is not a list of texts"):
+            read_labels(path)
+    path.write_text("{")
+    with pytest.raises(DataError, match="not readable as JSON"):
+        read_labels(path)
+
+
+def test_a_tile_name_tells_the_corner_and_any_other_name_nothing(tmp_path: Path) -> None:
+    path = predictions(
+        tmp_path,
+        "\ufeffimage_name,rank,similarity,lon,lat\n"
+        "E137_2_N_4_6.png,1,0.9,137.2,-4.6\n"
+        "tiles/E_180_0_N0_0.png,2,0.8,-180,0\n"
+        "E179_8_N79_8.png,3,0.7,,\n"
+        "crater 5,4,-0.6,350.5,12\n",
+    )
+    found = read_predictions(path)
+    assert found.ids[0] == "E137_2_N_4_6.png" and found.ids[3] == "crater 5"
+    assert found.scores.tolist() == [0.9, 0.8, 0.7, -0.6]
+    assert found.published[:2].tolist() == [[137.2, -4.6], [-180, 0]]
+    assert np.isnan(found.published[2]).all()
+    assert found.published[3].tolist() == [350.5, 12]
+    expected = [[137.3, -4.5], [-179.9, 0.1], [179.9, 79.9], [350.5, 12]]
+    assert found.centres == pytest.approx(np.array(expected))
+    coarse = read_predictions(path, tile_deg=1.0).centres
+    assert coarse[0].tolist() == pytest.approx([137.7, -4.1])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no column image_name, similarity, lon, lat .there are: none"),
+        ("image_name,score,lon,lat\nx,1,2,3\n", "no column similarity .there are: image_name, sc"),
+        (HEAD, "no predictions, only a header"),
+        (HEAD + "x,0.5,1,2\nx,high,1,2\n", "line 3: similarity, lon and lat must be numbers"),
+        (HEAD + "x,0.5,1\n", "line 2: similarity 0.5, longitude 1.0, latitude nan"),
+        (HEAD + "x,0.5,,\n", "line 2: similarity 0.5, longitude nan"),
+        (HEAD + "E1_2_N3_4.png,0.5,1.2,\n", "line 2: similarity 0.5, longitude 1.2, latitude nan"),
+        (HEAD + "x,nan,1,2\n", "line 2: similarity nan"),
+        (HEAD + "x,inf,1,2\n", "line 2: similarity inf"),
+        (HEAD + "x,0.5,361,2\n", "longitude 361"),
+        (HEAD + "x,0.5,1,-90.5\n", "latitude -90.5"),
+    ],
+)
+def test_wrong_predictions_are_named_by_line(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=words) as raised:
+        read_predictions(predictions(tmp_path, text))
+    assert "predictions.csv" in str(raised.value)
+
+
+def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_bytes(b"image_name\xff\x00")
+    with pytest.raises(TableError, match=r"p\.csv"):
+        read_predictions(tmp_path / "p.csv")
+    with pytest.raises(TableError, match="not readable"):
+        read_predictions(tmp_path)
+    with pytest.raises(DatasetNotFoundError):
+        read_predictions(tmp_path / "nowhere.csv")

@@ -1,0 +1,82 @@
+"""One evaluation as tables for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.table import Table
+
+from marsretrieval.metrics import landform, paired
+from marsretrieval.report.tables import evaluation_tables, print_evaluation
+from tests.metrics.inputs import geo_input, landform_input, paired_input, strict_geo, unit
+
+
+def cells(table: Table) -> dict[str, tuple[str, ...]]:
+    """The rows by their first cell."""
+    columns = [list(map(str, column.cells)) for column in table.columns]
+    return {name: values for name, *values in zip(*columns, strict=True)}
+
+
+def test_pairs_stand_side_by_side_with_intervals() -> None:
+    figures = paired.evaluate(**paired_input(), resamples=50).to_dict()
+    (table,) = evaluation_tables(figures)
+    assert table.title == "paired-image-text: 150 pairs"
+    assert [column.header for column in table.columns] == ["", "published", "strict"]
+    shown = cells(table)
+    assert len(shown) == 8
+    low, high = (100 * each for each in figures["intervals"]["strict"]["t2i_r10"])
+    expected = f"{100 * figures['strict']['t2i_r10']:.1f} [{low:.1f}, {high:.1f}]"
+    assert shown["text to image R@10"] == [expected, expected]
+    assert shown["image to text MedR"] == ["2", "2"]
+
+
+def test_classes_have_a_table_and_brackets_in_their_names_stay() -> None:
+    made = landform_input(images=90)
+    made["labels"] = [f"[red]{label}" for label in made["labels"]]
+    made["query_names"] = [f"[red]{name}" for name in made["query_names"]]
+    figures = landform.evaluate(**made, resamples=0).to_dict()
+    whole, classes = evaluation_tables(figures, title="[mine]")
+    assert cells(whole)["mAP"] == [f"{100 * figures['strict']['mAP']:.1f}"] * 2
+    assert classes.title == "per class, both protocols"
+    assert len(cells(classes)) == 9
+    first = figures["strict"]["per_class"]["[red]class_00"]
+    assert cells(classes)[r"\[red]class_00"][0] == f"{100 * first['mAP']:.1f}"
+
+
+def test_classes_have_a_table_for_each_protocol_where_ties_part_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labels = [f"class {row // 20}" for row in range(60)]
+    same = unit(np.ones((60, 4)))
+    names = sorted(set(labels))
+    figures = landform.evaluate(
+        same, same[:3], labels=labels, image_ids=list(map(str, range(60))), query_names=names,
+        resamples=0,
+    ).to_dict()  # fmt: skip
+    titles = [table.title for table in evaluation_tables(figures)]
+    assert titles[1:] == ["per class, published", "per class, strict"]
+    print_evaluation(figures)
+    shown = capsys.readouterr().out
+    assert "Scores tie: strict mAP is within 0." in shown and "and 1.0000." in shown
+
+
+def test_points_have_what_a_leaderboard_has_no_room_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = geo_input(tiles=900)
+    figures: dict[str, Any] = strict_geo(
+        made["scores"], made["corners"], made["truth"], resamples=50
+    ).to_dict()
+    (table,) = evaluation_tables(figures)
+    shown = cells(table)
+    best = figures["strict"]["best"]
+    assert shown["at K"][1] == f"{best['k']:,}"
+    assert shown["precision at K"][1] == f"{100 * best['precision']:.1f}"
+    assert shown["relevant tiles"] == ["", str(figures["strict"]["relevant_tiles"])]
+    assert shown["AUPRC / AP"][0].startswith(f"{100 * figures['published']['auprc']:.1f} [")
+    print_evaluation(figures)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == table.title
+    assert "bootstrap" in lines[-1]
