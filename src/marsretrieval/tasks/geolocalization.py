@@ -36,6 +36,7 @@ from marsretrieval.search import (
     image_query,
     text_query,
 )
+from marsretrieval.tasks._annotations import fingerprint
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
@@ -69,8 +70,8 @@ class Geolocalization:
         source = open_images(folder / "tiles") if with_images else None
         parts = {
             "points": {name: _points_hash(each) for name, each in points.items()},
-            "examples": {name: _shards(each) for name, each in examples.items()},
-            "tiles": _shards(source) if source else [],
+            "examples": {name: fingerprint(each) for name, each in examples.items()},
+            "tiles": fingerprint(source) if source else None,
         }
         rows = [shard.rows for shard in source.shards()] if source else []
         counts = {
@@ -236,10 +237,6 @@ def _published_positions(ids: Sequence[str], lon: np.ndarray, lat: np.ndarray) -
         for name, centre in zip(ids, zip(lon, lat, strict=True), strict=True)
     ]
     return np.array(corners, dtype=np.float64).reshape(-1, 2)
-
-
-def _shards(source: ImageSource) -> list[list[str]]:
-    return [[shard.name, shard.fingerprint] for shard in source.shards()]
 
 
 def _points_hash(points: Points) -> str:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from marsretrieval.datasets import Skipped, annotated_hash, open_images, set_hash
+from marsretrieval.datasets import annotated_hash, open_images, set_hash
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.encoders import Encoder, Modality
 from marsretrieval.errors import DataError
-from marsretrieval.files import sha256_json
 from marsretrieval.metrics import landform
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import exact_topk, landform_prompts, text_query
+from marsretrieval.tasks._annotations import fingerprint, read_annotations
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
@@ -36,17 +36,7 @@ class LandformRetrieval:
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
-        labels: dict[str, str] = {}
-        skipped: list[Skipped] = []
-        shards = source.shards()
-        for shard in shards:
-            for item in source.read(shard, images=False):
-                if isinstance(item, Skipped):
-                    skipped.append(item)
-                elif item.label is None:
-                    skipped.append(Skipped(item.id, item.source, "no label"))
-                else:
-                    labels[item.id] = item.label
+        labels, skipped = read_annotations(source, lambda record: record.label, missing="no label")
         classes = sorted(set(labels.values()))
         if not classes:
             raise DataError(
@@ -58,7 +48,7 @@ class LandformRetrieval:
             folder=folder,
             source=source if with_images else None,
             counts={"images": len(labels), "classes": len(classes)},
-            fingerprint=sha256_json([[shard.name, shard.fingerprint] for shard in shards]),
+            fingerprint=fingerprint(source),
             annotations=labels,
             skipped=skipped,
         )

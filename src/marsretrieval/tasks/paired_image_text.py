@@ -11,9 +11,9 @@ from marsretrieval.datasets import Skipped, annotated_hash, open_images, set_has
 from marsretrieval.embeddings import EmbeddingStore, build_text_store, open_store
 from marsretrieval.encoders import Encoder, Modality
 from marsretrieval.errors import DataError
-from marsretrieval.files import sha256_json
 from marsretrieval.metrics import paired
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.tasks._annotations import fingerprint, read_annotations
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
@@ -38,17 +38,9 @@ class PairedImageText:
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
-        captions: dict[str, str] = {}
-        skipped: list[Skipped] = []
-        shards = source.shards()
-        for shard in shards:
-            for item in source.read(shard, images=False):
-                if isinstance(item, Skipped):
-                    skipped.append(item)
-                elif item.caption and item.caption.strip():
-                    captions[item.id] = item.caption
-                else:
-                    skipped.append(Skipped(item.id, item.source, "no caption"))
+        captions, skipped = read_annotations(
+            source, lambda record: record.caption, missing="no caption"
+        )
         if not captions:
             raise DataError(
                 f"{folder}: {len(skipped)} images, none with a caption",
@@ -59,7 +51,7 @@ class PairedImageText:
             folder=folder,
             source=source if with_images else None,
             counts={"pairs": len(captions)},
-            fingerprint=sha256_json([[shard.name, shard.fingerprint] for shard in shards]),
+            fingerprint=fingerprint(source),
             annotations=captions,
             skipped=skipped,
         )

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from marsretrieval.cli._shared import say, show_progress
+from marsretrieval.errors import MarsRetrievalError
 from marsretrieval.training._recipe import Recipe
 from marsretrieval.training._train import train
 
@@ -24,8 +25,12 @@ def main() -> None:
     chosen = vars(parser.parse_args())
     folder = chosen.pop("out")
     start = time.perf_counter()
-    with show_progress() as progress:
-        losses = train(Recipe(**chosen), folder, progress)
+    try:
+        with show_progress() as progress:
+            losses = train(Recipe(**chosen), folder, progress)
+    except MarsRetrievalError as error:
+        say(f"error: {error}")
+        raise SystemExit(error.exit_code) from error
     seconds = time.perf_counter() - start
     say(f"{folder}: trained in {seconds:.0f} s")
     say(f"loss {losses['first_epoch']} -> {losses['last_epoch']}")

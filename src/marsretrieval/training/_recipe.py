@@ -14,13 +14,13 @@ class Recipe:
 
     seed: int = 20_260_213  # of samples and weights; no planet may be made from it
     image_size: int = 64
-    context_length: int = 48
+    context_length: int = 64
     vocabulary: int = 640
     embed_dim: int = 128
-    pairs: int = 16_000  # images with a generated caption
-    named: int = 16_000  # images with a prompt around their landform's name
+    pairs: int = 7_000  # images with a generated caption
+    named: int = 8_000  # images with a prompt around their landform's name
     batch: int = 200
-    epochs: int = 12
+    epochs: int = 10
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
     warmup: float = 0.05  # share of all steps
