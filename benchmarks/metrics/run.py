@@ -1,4 +1,4 @@
-"""Seconds to evaluate each task, ours beside the straightforward way, in one run.
+"""Seconds to evaluate each task, ours beside the straightforward way, in one run; medians of 3.
 
     python -m benchmarks.metrics.run
 
@@ -8,6 +8,7 @@ depth anew. Sizes: 2,287 pairs, 48 classes x 5,000 images, 20,000 predictions fo
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import time
@@ -33,8 +34,8 @@ def seconds(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
 
 def show(name: str, ours: Callable[..., Any], theirs: Callable[[], Any]) -> None:
     fast, found = seconds(lambda: ours(resamples=0), 3)
-    whole, _ = seconds(lambda: ours(resamples=1000), 1)
-    slow, wanted = seconds(theirs, 1)
+    whole, _ = seconds(lambda: ours(resamples=1000), 3)
+    slow, wanted = seconds(theirs, 3)
     difference = max(
         abs(a - b) for (_, a), (_, b) in zip(flat(dict(found.published)), flat(wanted), strict=True)
     )
@@ -43,7 +44,8 @@ def show(name: str, ours: Callable[..., Any], theirs: Callable[[], Any]) -> None
 
 
 def main() -> None:
-    print(f"{platform.machine()}, {usable_cpus()} CPUs, numpy {np.__version__}\n")
+    load = f"load {os.getloadavg()[0]:.1f}"
+    print(f"{platform.machine()}, {usable_cpus()} CPUs, {load}, numpy {np.__version__}\n")
     print("| task | ours, s | ours with intervals, s | straightforward, s | ratio | difference |")
     print("|---|---|---|---|---|---|")
     rng = np.random.default_rng(0)

@@ -27,14 +27,16 @@ def test_counting_gives_the_ranks_of_sorting(seed: int, rows_at_once: int) -> No
     corpus = vectors[rng.permutation(25)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "_AT_ONCE", 25 * rows_at_once)
-        found = ranking.own_ranks(vectors, corpus, places)
+        both = ranking.own_ranks(vectors, corpus, places)
     scores = ranking.cosines(vectors, corpus)
-    for row in range(25):
-        order = list(ranking.ranked(scores[row], places))
-        assert found.stated[row] == order.index(row) + 1
-        assert found.by_row[row] == list(np.argsort(-scores[row], kind="stable")).index(row) + 1
-        assert found.best[row] == 1 + (scores[row] > scores[row, row]).sum()
-        assert found.worst[row] == (scores[row] >= scores[row, row]).sum()
+    for found, scored in zip(both, (scores, scores.T), strict=True):
+        for row in range(25):
+            by_row = np.argsort(-scored[row], kind="stable")
+            stated = ranking.ranked(scored[row], places)
+            assert found.stated[row] == list(stated).index(row) + 1
+            assert found.by_row[row] == list(by_row).index(row) + 1
+            assert found.best[row] == 1 + (scored[row] > scored[row, row]).sum()
+            assert found.worst[row] == (scored[row] >= scored[row, row]).sum()
 
 
 def test_the_order_of_ids_is_fixed_and_blind_to_names() -> None:

@@ -40,8 +40,8 @@ def evaluate(
     strict: dict[str, npt.NDArray[np.float64]] = {}
     luck: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
     per_query: dict[str, npt.NDArray[np.generic] | list[str]] = {"id": names}
-    for direction, (queries, corpus) in {"i2t": (images, texts), "t2i": (texts, images)}.items():
-        ranks = own_ranks(queries, corpus, places)
+    both = own_ranks(images, texts, places)
+    for direction, ranks in zip(("i2t", "t2i"), both, strict=True):
         published |= _columns(direction, ranks.by_row)
         strict |= _columns(direction, ranks.stated)
         luck |= _luck(direction, ranks)

@@ -62,33 +62,57 @@ def cosines(
 
 
 def own_ranks(
-    queries: npt.NDArray[np.floating],
-    corpus: npt.NDArray[np.floating],
+    left: npt.NDArray[np.floating],
+    right: npt.NDArray[np.floating],
     places: npt.NDArray[np.int64],
-) -> Ranks:
-    """Rank of corpus row i among all rows for query i, by counting the greater scores.
+) -> tuple[Ranks, Ranks]:
+    """Rank of right row i among all right rows for left row i, and the other way round.
 
-    Equal to sorting every row of the score matrix, without a sort, and in bounded memory.
-    `places` breaks ties (see `id_order`).
+    By counting the greater scores: equal to sorting every row and every column of the score
+    matrix, but in one pass over it, without a sort, and in bounded memory. `places` breaks ties
+    (see `id_order`).
     """
-    better = np.empty(len(queries), np.int64)
-    before = np.empty_like(better)
-    above = np.empty_like(better)
-    tied = np.empty_like(better)
-    step = max(1, _AT_ONCE // len(corpus))
-    corpus = corpus.astype(np.float64)
-    for start in range(0, len(queries), step):
-        scores = cosines(queries[start : start + step], corpus)
+    left, right = left.astype(np.float64), right.astype(np.float64)
+    own = np.round(np.einsum("ij,ij->i", left, right), _DECIMALS)
+    forth, back = _Tally(len(left)), _Tally(len(left))
+    step = max(1, _AT_ONCE // len(right))
+    for start in range(0, len(left), step):
+        scores = cosines(left[start : start + step], right)
         rows = np.arange(start, start + len(scores))
-        own = scores[np.arange(len(scores)), rows][:, None]
-        better[rows] = (scores > own).sum(axis=1)
-        query, row = np.nonzero(scores == own)
-        tied[rows] = np.bincount(query, minlength=len(rows)) - 1
-        itself = query + start
-        before[rows] = np.bincount(query[places[row] < places[itself]], minlength=len(rows))
-        above[rows] = np.bincount(query[row < itself], minlength=len(rows))
-    first = 1 + better
-    return Ranks(first + before, first + above, first, first + tied)
+        scores[np.arange(len(scores)), rows] = own[rows]
+        forth.better[rows] = (scores > own[rows, None]).sum(axis=1)
+        query, item = np.nonzero(scores == own[rows, None])
+        forth.add_ties(query + start, item, places)
+        back.better += (scores > own).sum(axis=0)
+        item, query = np.nonzero(scores == own)
+        back.add_ties(query, item + start, places)
+    return forth.ranks(), back.ranks()
+
+
+class _Tally:
+    """For each query, how many items score more than its own, and as much: itself, and others
+    before it by `places` and by row."""
+
+    def __init__(self, count: int) -> None:
+        self.better = np.zeros(count, np.int64)
+        self._tied = np.zeros(count, np.int64)
+        self._before = np.zeros(count, np.int64)
+        self._above = np.zeros(count, np.int64)
+
+    def add_ties(
+        self,
+        query: npt.NDArray[np.int64],
+        item: npt.NDArray[np.int64],
+        places: npt.NDArray[np.int64],
+    ) -> None:
+        count = len(self.better)
+        self._tied += np.bincount(query, minlength=count)
+        self._before += np.bincount(query[places[item] < places[query]], minlength=count)
+        self._above += np.bincount(query[item < query], minlength=count)
+
+    def ranks(self) -> Ranks:
+        first = 1 + self.better
+        return Ranks(first + self._before, first + self._above, first, first + self._tied - 1)
 
 
 def ranked(
