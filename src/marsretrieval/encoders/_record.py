@@ -13,6 +13,8 @@ __all__ = ["LoadOptions", "ModelRecord", "PromptPreset"]
 
 PromptPreset = Literal["paper", "official"]
 
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
@@ -40,6 +42,15 @@ class ModelRecord:
     gated: bool = False
     notes: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def gpu_dtype(self) -> str:
+        """Precision of the weights on a GPU, where the user asks for none."""
+        return str(self.settings.get("gpu_dtype", "float32"))
+
+    def weights_gib(self, dtype: str) -> float | None:
+        """Memory of the weights alone, in GiB; None where their number is not known."""
+        return self.parameters * _BYTES.get(dtype, 4) / 2**30 if self.parameters else None
 
 
 @dataclass(frozen=True, slots=True)
