@@ -60,7 +60,8 @@ class UnknownNameError(UsageError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, remedy: str | None = None):
         names = sorted(known)
-        near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+        near = [each for each in names if name.lower() in each.lower()][:3]
+        near = near or difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
         super().__init__(f"unknown {kind} '{name}'", remedy=" ".join(filter(None, [hint, remedy])))
 
