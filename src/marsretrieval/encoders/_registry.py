@@ -3,52 +3,57 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from marsretrieval.encoders._plugin import record_of_class, record_of_target
+from marsretrieval.encoders._plugin import record_of, record_of_target
 from marsretrieval.encoders._protocol import Encoder
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.errors import ModelLoadError, UnknownNameError
+from marsretrieval.errors import MissingDependencyError, ModelLoadError, UnknownNameError
 
 __all__ = ["all_records", "find", "load"]
 
 _GROUP = "marsretrieval.encoders"
+_BUILTIN = "builtin"
 
 
 @cache
 def all_records() -> tuple[ModelRecord, ...]:
     """Every model of the entry points, built-in ones first, then by id.
 
-    A plugin that cannot be imported is named on stderr and left out; the others go on.
+    A plugin that cannot be imported is named on stderr and left out, as is a model whose id is
+    taken; the others go on.
     """
-    points = sorted(
-        entry_points(group=_GROUP), key=lambda each: (each.name != "builtin", each.name)
-    )
+    points = sorted(entry_points(group=_GROUP), key=lambda each: (each.name != _BUILTIN, each.name))
     found: dict[str, ModelRecord] = {}
     for point in points:
         try:
             records = _records(point)
         except Exception as error:  # a plugin may raise anything at import
-            print(f"warning: plugin '{point.name}' ({point.value}): {error}", file=sys.stderr)
+            _warn(point, str(getattr(error, "message", error)) or type(error).__name__)
             continue
         for record in records:
-            found.setdefault(record.id, record)
+            if record.id in found:
+                _warn(point, f"model '{record.id}' is there already")
+            else:
+                found[record.id] = record
     return tuple(found.values())
 
 
 def find(name: str) -> ModelRecord:
-    """A model by its id, by the name the paper gives it, or a class as ``module:Class``.
+    """A model by its id, by the name the paper gives it, by its repository, or a class as
+    ``module:Class``. Capitals do not count, nor does ``_`` for ``-``.
 
     Raises UnknownNameError with the nearest names.
     """
     if ":" in name:
         return record_of_target(name)
     for record in all_records():
-        if name.lower() in (record.id.lower(), record.name.lower()):
+        if _key(name) in map(_key, (record.id, record.name, record.repository)):
             return record
     raise UnknownNameError(
         "model",
@@ -59,22 +64,45 @@ def find(name: str) -> ModelRecord:
 
 
 def load(model: str | ModelRecord, options: LoadOptions | None = None) -> Encoder:
-    """Load a model by name or record. Raises ModelLoadError, or what its loader raises."""
+    """Load a model by name or record.
+
+    Raises ModelLoadError or MissingDependencyError, or what its loader raises.
+    """
     record = find(model) if isinstance(model, str) else model
     module, _, function = record.loader.partition(":")
     try:
         loader: Callable[[ModelRecord, LoadOptions], Encoder]
         loader = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
+        lacking = getattr(error, "name", None) or ""
+        if isinstance(error, ModuleNotFoundError) and not module.startswith(lacking.split(".")[0]):
+            raise MissingDependencyError(
+                lacking, "models", needed_for=f"loading {record.id}"
+            ) from error
         raise ModelLoadError(
             f"{record.id}: its loader {record.loader} is not there ({error})"
         ) from error
     return loader(record, options or LoadOptions())
 
 
+def _key(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
 def _records(point: EntryPoint) -> list[ModelRecord]:
-    """What an entry point stands for: a function giving records, or an encoder class."""
+    """What an entry point stands for: a function of no arguments that gives records, or an
+    encoder: its class, an object, or a function that makes it and names at least one option."""
     target: Any = point.load()
-    if isinstance(target, type) and hasattr(target, "encode_images"):
-        return [record_of_class(target, point.name, point.value)]
-    return list(target())
+    if not inspect.isfunction(target) or inspect.signature(target).parameters:
+        return [record_of(target, point.name, point.value)]
+    given = target()
+    if hasattr(given, "encode_images"):
+        return [record_of(target, point.name, point.value)]
+    records = list(given)
+    if strange := [each for each in records if not isinstance(each, ModelRecord)]:
+        raise TypeError(f"gives a {type(strange[0]).__name__} where a ModelRecord is expected")
+    return records
+
+
+def _warn(point: EntryPoint, text: str) -> None:
+    print(f"warning: plugin '{point.name}' ({point.value}): {text}", file=sys.stderr)

@@ -1,0 +1,185 @@
+"""A user's object behind the Encoder protocol."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from marsretrieval.encoders._protocol import Features, Modality, TextRole, Vectors
+from marsretrieval.encoders._record import ModelRecord
+from marsretrieval.errors import ModalityError, ModelLoadError
+from marsretrieval.files import sha256_file
+
+__all__ = ["PluginEncoder", "modalities_of", "parameters_of", "what_failed"]
+
+_BOTH: frozenset[Modality] = frozenset({"image", "text"})
+_IMAGE: frozenset[Modality] = frozenset({"image"})
+
+
+class PluginEncoder:
+    """A user's object behind the Encoder protocol: unit float32 rows, checked."""
+
+    def __init__(self, record: ModelRecord, inner: Any, given: dict[str, Any]) -> None:
+        self._inner = inner
+        self._record = record
+        self._given = given
+        self._dimension: int | None = None
+        self._dimension = self._tried("encode_images", [Image.new("RGB", (64, 64), (90, 80, 70))])
+        declared = getattr(inner, "dimension", self._dimension)
+        if declared != self._dimension:
+            raise ModelLoadError(
+                f"{self.id} says dimension {declared}, and gives {self._dimension}"
+            )
+        if "text" in self.modalities:
+            self._tried("encode_texts", ["dunes on Mars"])
+        try:
+            json.dumps(self.fingerprint)
+        except (TypeError, ValueError) as error:
+            raise ModelLoadError(
+                f"{self.id}: its fingerprint cannot be written as JSON ({error})",
+                remedy="Use strings, numbers, lists and dictionaries.",
+            ) from error
+
+    @property
+    def id(self) -> str:
+        return self._record.id
+
+    @property
+    def dimension(self) -> int:
+        assert self._dimension is not None
+        return self._dimension
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        return modalities_of(self._inner)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the object itself tells; else the hash of its source file and what it was given."""
+        told = getattr(self._inner, "fingerprint", None)
+        told = told() if callable(told) else told
+        return {
+            "loader": self._record.loader,
+            "revision": None,
+            "weights_sha256": None,
+            **(_identity(self._inner, self._given) if told is None else told),
+            "id": self.id,
+            "target": self._record.settings["target"],
+            "dimension": self._dimension,
+        }
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Features]:
+        if hasattr(self._inner, "encode_preprocessed") and hasattr(self._inner, "preprocess"):
+            return self._inner.preprocess  # type: ignore[no-any-return]
+        return _as_it_is  # encode_images takes images and prepares them itself
+
+    def encode_preprocessed(self, features: Sequence[Features]) -> Vectors:
+        apart = self.preprocess is not _as_it_is
+        return self._rows("encode_preprocessed" if apart else "encode_images", features)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        return self._rows("encode_images", images)
+
+    def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
+        if "text" not in self.modalities:
+            raise ModalityError(f"{self.id} has no encode_texts and cannot embed text")
+        return self._rows("encode_texts", texts, role=role)
+
+    def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        count = getattr(self._inner, "count_truncated", None)
+        found = None if count is None else count(list(texts), **_asked_for(count, role=role))
+        return None if found is None else int(found)
+
+    def _tried(self, method: str, items: list[Any]) -> int:
+        """The dimension of what a method gives for one item."""
+        try:
+            return int(self._rows(method, items).shape[1])
+        except ModelLoadError:
+            raise
+        except Exception as error:  # a user's method may raise anything
+            raise ModelLoadError(
+                f"{self.id}: its {method} failed ({what_failed(error)})"
+            ) from error
+
+    def _rows(self, method: str, items: Sequence[Any], **optional: Any) -> Vectors:
+        if not items:
+            return np.empty((0, self.dimension), np.float32)
+        encode = getattr(self._inner, method)
+        rows = self._array(method, encode(list(items), **_asked_for(encode, **optional)))
+        width = self._dimension or (rows.shape[-1] if rows.ndim else 0)
+        if rows.shape != (len(items), width):
+            wanted = self._dimension or "dimension"
+            raise ModelLoadError(
+                f"{self.id}: {method} gave an array of shape {rows.shape} for {len(items)} items",
+                remedy=f"It takes a list of n items and returns (n, {wanted}).",
+            )
+        norms = np.linalg.norm(rows, axis=1, keepdims=True)
+        if not (np.isfinite(norms).all() and (norms > 0).all()):
+            raise ModelLoadError(f"{self.id}: {method} gave vectors that are not finite, or zero")
+        unit: Vectors = (rows / norms).astype(np.float32, copy=False)
+        return unit
+
+    def _array(self, method: str, vectors: Any) -> Vectors:
+        if hasattr(vectors, "detach"):  # a tensor: perhaps on a device, perhaps bfloat16
+            vectors = vectors.detach().float().cpu()
+        try:
+            return np.asarray(vectors, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ModelLoadError(
+                f"{self.id}: {method} gave a {type(vectors).__name__} that is no array ({error})",
+                remedy="It returns (n, dimension) numbers.",
+            ) from error
+
+
+def _as_it_is(image: Image.Image) -> Image.Image:
+    return image
+
+
+def modalities_of(found: Any) -> frozenset[Modality]:
+    """What a class or an object says in `modalities`, else what it can do; both for None."""
+    declared = getattr(found, "modalities", None)
+    if isinstance(declared, (set, frozenset)):
+        return _BOTH if "text" in declared else _IMAGE
+    return _BOTH if found is None or hasattr(found, "encode_texts") else _IMAGE
+
+
+def parameters_of(found: Any) -> frozenset[str]:
+    """Names of the arguments that a class or function takes."""
+    try:
+        return frozenset(inspect.signature(found).parameters)
+    except (TypeError, ValueError):  # an object, or made in C
+        return frozenset()
+
+
+def _asked_for(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
+    names = parameters_of(function)
+    return {name: value for name, value in arguments.items() if name in names}
+
+
+def _identity(inner: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """For an object that tells nothing of itself: its source, and the options it was made with."""
+    found: dict[str, Any] = {}
+    try:
+        found["source_sha256"] = sha256_file(Path(inspect.getfile(type(inner))))
+    except (OSError, TypeError):
+        found["source_sha256"] = None
+    checkpoint = given.get("checkpoint")
+    if checkpoint is not None and checkpoint.is_file():
+        found["checkpoint_sha256"] = sha256_file(checkpoint)
+    elif checkpoint is not None:
+        found["checkpoint"] = str(checkpoint)
+    return {**found, **{name: given[name] for name in ("dtype", "prompts") if name in given}}
+
+
+def what_failed(error: BaseException) -> str:
+    """The error in a line, with the place in the user's code that raised it."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error}, at {Path(at.filename).name}:{at.lineno}"
