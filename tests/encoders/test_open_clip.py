@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,8 @@ def pictures() -> list[Image.Image]:
     def noise(*shape: int) -> Image.Image:
         return Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).convert("RGB")
 
-    return [noise(40, 40), noise(30, 90), noise(200, 20, 3), noise(1500, 1100)]
+    grey = Image.fromarray(rng.integers(0, 256, (33, 47), dtype=np.uint8))
+    return [noise(40, 40), noise(30, 90), noise(200, 20, 3), noise(1500, 1100), grey]
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -88,38 +90,61 @@ def test_cut_texts_are_counted(encoder: OpenClipEncoder) -> None:
     assert encoder.count_truncated(TEXTS[:1]) == 0
 
 
-def test_half_precision_stays_close(tmp_path: Path) -> None:
-    folder = save_folder("clip", tmp_path / "clip")
-    full = load(IDS["clip"], LoadOptions(device="cpu", checkpoint=folder))
-    half = load(IDS["clip"], LoadOptions(device="cpu", checkpoint=folder, dtype="bfloat16"))
-    cosines = np.sum(full.encode_images(pictures()) * half.encode_images(pictures()), axis=1)
-    assert (cosines > 0.99).all()
+def test_the_fingerprint_does_not_move_with_use(encoder: OpenClipEncoder) -> None:
+    before = encoder.fingerprint
+    encoder.encode_texts(TEXTS)
+    encoder.count_truncated(TEXTS)
+    assert encoder.fingerprint == before
+    assert ("sha256" in before["prompts"]["tokenizer"]) == encoder.id.startswith("vit-l-16-sig")
+
+
+def test_half_precision_stays_close(encoder: OpenClipEncoder) -> None:
+    half = load(encoder.record, replace(encoder.options, dtype="bfloat16"))
+    cosines = [
+        np.sum(encoder.encode_images(pictures()) * half.encode_images(pictures()), axis=1),
+        np.sum(encoder.encode_texts(TEXTS) * half.encode_texts(TEXTS), axis=1),
+    ]
+    assert np.concatenate(cosines).min() > 0.99
     assert half.fingerprint["dtype"] == "bfloat16"
 
 
-# MarScope: a training checkpoint of ViT-L-14-quickgelu, trained at 224 px, run at 512.
+# Checkpoint files: of the architecture in the catalogue, narrowed under its real name.
 
 
 @pytest.fixture
-def marscope(monkeypatch: pytest.MonkeyPatch) -> ModelRecord:
-    """The record of marscope over a narrowed architecture under its real name."""
+def narrowed(monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip.factory
 
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-L-14-quickgelu", tiny_config("clip"))
-    record = find("marscope")
-    return replace(record, settings={**record.settings, "image_size": 64})
+    for kind, model in {**IDS, "marscope": "marscope"}.items():
+        architecture = find(model).settings["architecture"]
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, architecture, tiny_config(kind))
+
+
+@pytest.fixture
+def marscope(narrowed: None) -> ModelRecord:
+    return find("marscope")
 
 
 @pytest.mark.parametrize("prefix", ["module.", ""])
-def test_a_training_checkpoint_loads_and_its_positions_are_resized(
+def test_a_training_checkpoint_of_224_px_runs_at_512(
     marscope: ModelRecord, tmp_path: Path, prefix: str
 ) -> None:
-    path = save_checkpoint("clip", tmp_path / "ckpt.pt", prefix=prefix)
+    import open_clip
+
+    path = save_checkpoint("marscope", tmp_path / "ckpt.pt", prefix=prefix)
     encoder = load(marscope, LoadOptions(device="cpu", checkpoint=path))
-    assert encoder.fingerprint["preprocessing"]["size"] in (64, [64, 64])
-    assert encoder.encode_images(pictures()).shape == (4, 24)
+    assert encoder.fingerprint["preprocessing"]["size"] in (512, [512, 512])
     grid = encoder.model.visual.positional_embedding  # type: ignore[attr-defined]
-    assert grid.shape[0] == 1 + 8 * 8
+    assert grid.shape[0] == 1 + 16 * 16
+
+    architecture = "ViT-L-14-quickgelu"
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        architecture, pretrained=str(path), force_image_size=512
+    )
+    with torch.no_grad():
+        batch = torch.stack([preprocess(picture) for picture in pictures()])
+        expected = model.eval().encode_image(batch, normalize=True).numpy()
+    assert np.abs(encoder.encode_images(pictures()) - expected).max() < 1e-6
 
 
 def test_a_safetensors_checkpoint_gives_the_same_vectors(
@@ -127,13 +152,40 @@ def test_a_safetensors_checkpoint_gives_the_same_vectors(
 ) -> None:
     from safetensors.torch import save_file
 
-    path = save_checkpoint("clip", tmp_path / "ckpt.pt", prefix="")
+    path = save_checkpoint("marscope", tmp_path / "ckpt.pt", prefix="")
     save_file(torch.load(path, weights_only=True)["state_dict"], tmp_path / "ckpt.safetensors")
     vectors = [
         load(marscope, LoadOptions(device="cpu", checkpoint=each)).encode_images(pictures())
         for each in (path, tmp_path / "ckpt.safetensors")
     ]
     assert np.array_equal(*vectors)
+
+
+@pytest.mark.parametrize(("model", "kind"), [("clip", "marscope"), ("pe", "pe")])
+def test_a_checkpoint_file_gets_the_preprocessing_of_its_model(
+    narrowed: None, model: str, kind: str, tmp_path: Path
+) -> None:
+    """open_clip itself, given a file, takes OpenAI's for every architecture: wrong for PE-Core."""
+    record = find(IDS[model])
+    path = save_checkpoint(kind, tmp_path / "ckpt.pt")
+    encoder = load(record, LoadOptions(device="cpu", checkpoint=path))
+    told = encoder.fingerprint["preprocessing"]
+    assert {key: told[key] for key in record.settings["preprocess"]} == record.settings[
+        "preprocess"
+    ]
+
+
+def test_a_checkpoint_file_takes_the_tokenizer_that_its_model_names(
+    narrowed: None, cache: Path, tmp_path: Path
+) -> None:
+    path = save_checkpoint("siglip", tmp_path / "ckpt.pt")
+    options = LoadOptions(device="cpu", checkpoint=path, offline=True)
+    with pytest.raises(ModelLoadError, match="tiny/tokenizer is not in the local cache"):
+        load(IDS["siglip"], options)
+    save_folder("siglip", tmp_path / "other", tokenizer=in_cache(cache, "tiny/tokenizer"))
+    encoder = load(IDS["siglip"], options)
+    assert encoder.fingerprint["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
+    assert encoder.encode_texts(TEXTS).shape == (3, 32)
 
 
 def _drop(state: dict) -> None:
@@ -161,7 +213,7 @@ def test_weights_that_do_not_fit_are_an_error_that_names_them(change, words, tmp
 
 class Surprise:
     def __reduce__(self) -> tuple:
-        return (Path.touch, (Path("owned"),))
+        return (os.mkdir, ("owned",))
 
 
 def test_pickled_objects_are_refused_and_never_run(
@@ -171,6 +223,7 @@ def test_pickled_objects_are_refused_and_never_run(
     path = save_checkpoint("clip", tmp_path / "ckpt.pt", surprise=Surprise())
     with pytest.raises(ModelLoadError, match="pickled") as raised:
         load(marscope, LoadOptions(device="cpu", checkpoint=path))
+    assert os.name in str(raised.value)  # what it holds
     assert "safetensors" in (raised.value.remedy or "")
     assert not (tmp_path / "owned").exists()
 
@@ -178,11 +231,14 @@ def test_pickled_objects_are_refused_and_never_run(
 def test_damaged_checkpoints_are_named(marscope: ModelRecord, tmp_path: Path) -> None:
     whole = save_checkpoint("clip", tmp_path / "whole.pt").read_bytes()
     damaged = {"empty.pt": b"", "cut.pt": whole[: len(whole) // 2], "text.pt": b"hello",
-               "cut.safetensors": b"\x10\x00\x00"}  # fmt: skip
+               "cut.safetensors": b"\x10\x00\x00", "weights.npz": whole}  # fmt: skip
     for name, data in damaged.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(ModelLoadError, match=name):
             load(marscope, LoadOptions(device="cpu", checkpoint=tmp_path / name))
+    torch.save({"state_dict": {}}, tmp_path / "hollow.pt")
+    with pytest.raises(ModelLoadError, match=r"hollow\.pt"):
+        load(marscope, LoadOptions(device="cpu", checkpoint=tmp_path / "hollow.pt"))
     (tmp_path / "folder").mkdir()
     with pytest.raises(ModelLoadError, match="open_clip_config"):
         load(marscope, LoadOptions(device="cpu", checkpoint=tmp_path / "folder"))
@@ -190,8 +246,16 @@ def test_damaged_checkpoints_are_named(marscope: ModelRecord, tmp_path: Path) ->
 
 def test_a_folder_without_weights_is_never_a_random_model(tmp_path: Path) -> None:
     folder = save_folder("clip", tmp_path / "clip")
-    (folder / "open_clip_model.safetensors").unlink()
-    with pytest.raises(ModelLoadError, match="clip"):
+    weights = folder / "open_clip_model.safetensors"
+    for name in ("epoch_1.safetensors", "epoch_2.safetensors"):
+        (folder / name).write_bytes(weights.read_bytes())
+    weights.unlink()
+    with pytest.raises(ModelLoadError, match="which is meant"):
+        load(IDS["clip"], LoadOptions(device="cpu", checkpoint=folder))
+    (folder / "epoch_1.safetensors").unlink()
+    assert load(IDS["clip"], LoadOptions(device="cpu", checkpoint=folder)).dimension == 24
+    (folder / "epoch_2.safetensors").unlink()
+    with pytest.raises(ModelLoadError, match="no weights"):
         load(IDS["clip"], LoadOptions(device="cpu", checkpoint=folder))
 
 
@@ -207,33 +271,90 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def fill(cache: Path, record: ModelRecord, kind: str, **changes: object) -> str:
-    commit = "a" * 40
-    repository = cache / f"models--{record.repository.replace('/', '--')}"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(commit)
-    folder = save_folder(kind, repository / "snapshots" / commit)
+def in_cache(cache: Path, repository: str, commit: str = "a" * 40) -> Path:
+    """Where the hub's cache keeps a snapshot that is the newest of its repository."""
+    place = cache / f"models--{repository.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    return place / "snapshots" / commit
+
+
+def fill(cache: Path, record: ModelRecord, kind: str, **changes: str) -> str:
+    commit = record.revision or "a" * 40
+    folder = save_folder(kind, in_cache(cache, record.repository, commit))
     config = folder / "open_clip_config.json"
     for old, new in changes.items():
-        config.write_text(config.read_text().replace(old, str(new)))
+        assert old in config.read_text()
+        config.write_text(config.read_text().replace(old, new))
     return commit
+
+
+def described(model: str, kind: str) -> ModelRecord:
+    """The record of a model, of the size that the tiny one has."""
+    record = find(model)
+    settings = {key: value for key, value in record.settings.items() if key != "image_size"}
+    return replace(record, image_size=32, dimension=24 if kind == "clip" else 32, settings=settings)
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_a_cached_repository_loads_offline_and_its_commit_is_recorded(
-    cache: Path, kind: str
+    cache: Path, kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    record = find(IDS[kind])
+    record = described(IDS[kind], kind)
     commit = fill(cache, record, kind)
     encoder = load(record, LoadOptions(device="cpu", offline=True))
     assert encoder.fingerprint["revision"] == commit
-    assert encoder.encode_images(pictures()).shape[0] == 4
+    assert encoder.encode_images(pictures()).shape[0] == len(pictures())
+    assert "note:" not in capfd.readouterr().err
 
 
-def test_other_preprocessing_than_is_known_is_refused(cache: Path) -> None:
-    record = find(IDS["pe"])
+def test_the_tokenizer_may_be_in_another_repository(cache: Path) -> None:
+    record = described(IDS["siglip"], "siglip")
+    commit = record.revision or "a" * 40
+    save_folder(
+        "siglip",
+        in_cache(cache, record.repository, commit),
+        tokenizer=in_cache(cache, "tiny/tokenizer"),
+    )
+    encoder = load(record, LoadOptions(device="cpu", offline=True))
+    assert encoder.encode_texts(TEXTS).shape == (3, 32)
+
+
+def test_preprocessing_is_that_of_the_published_evaluation_and_a_difference_is_told(
+    cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    record = described(IDS["pe"], "pe")
     fill(cache, record, "pe", bilinear="bicubic")
-    with pytest.raises(ModelLoadError, match="interpolation bicubic where bilinear is known"):
+    encoder = load(record, LoadOptions(device="cpu", offline=True))
+    assert encoder.fingerprint["preprocessing"]["interpolation"] == "bilinear"
+    assert "interpolation bicubic; bilinear is used" in capfd.readouterr().err
+
+
+def test_quickgelu_is_that_of_the_published_evaluation(
+    cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A repository whose configuration forgets it would give other vectors without a word."""
+    record = described("marscope", "clip")
+    fill(cache, record, "clip", **{'"quick_gelu": true': '"quick_gelu": false'})
+    encoder = load(record, LoadOptions(device="cpu", offline=True))
+    assert any(type(each).__name__ == "QuickGELU" for each in encoder.model.modules())
+    assert "quick_gelu False; True is used" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dimension": 99}, "dimension 24, not 99"),
+        ({"context_length": 64}, "context_length 77, not 64"),
+        ({"image_size": 336}, "image_size 32, not 336"),
+    ],
+)
+def test_another_model_than_the_catalogue_describes_is_refused(
+    cache: Path, change: dict[str, int], words: str
+) -> None:
+    record = replace(described(IDS["clip"], "clip"), **change)
+    fill(cache, record, "clip")
+    with pytest.raises(ModelLoadError, match=words):
         load(record, LoadOptions(device="cpu", offline=True))
 
 
@@ -241,3 +362,36 @@ def test_a_model_that_is_not_there_says_what_to_do(cache: Path) -> None:
     with pytest.raises(ModelLoadError, match="not in the local cache") as raised:
         load("marscope", LoadOptions(device="cpu", offline=True))
     assert "--checkpoint" in (raised.value.remedy or "")
+
+
+def test_a_cached_repository_without_weights_says_so(cache: Path) -> None:
+    record = described("marscope", "clip")
+    commit = fill(cache, record, "clip")
+    (in_place,) = cache.glob(f"*/snapshots/{commit}")
+    (in_place / "open_clip_model.safetensors").unlink()
+    with pytest.raises(ModelLoadError, match="holds none of open_clip_model"):
+        load(record, LoadOptions(device="cpu", offline=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words", "remedy"),
+    [
+        ("GatedRepoError", "is gated", "hf auth login"),
+        ("RepositoryNotFoundError", "not on the hub", "HF_TOKEN"),
+        ("RevisionNotFoundError", "no revision c50bc0f", "--checkpoint"),
+        ("HfHubHTTPError", "cannot be fetched", "Try again"),
+    ],
+)
+def test_what_the_hub_refuses_is_told_with_the_remedy(
+    kind: str, words: str, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def refuse(*_: object, **__: object) -> None:
+        raise getattr(errors, kind).__new__(getattr(errors, kind), "refused")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(ModelLoadError, match=words) as raised:
+        load(IDS["clip"], LoadOptions(device="cpu"))
+    assert remedy in (raised.value.remedy or "")

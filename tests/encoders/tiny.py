@@ -24,11 +24,12 @@ _OPENAI = {
 _HALF = {"mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
 _PREPROCESS = {
     "clip": _OPENAI,
+    "marscope": _OPENAI,
     "siglip": {**_HALF, "interpolation": "bicubic"},
     "siglip2": {**_HALF, "interpolation": "bicubic"},
     "pe": {**_HALF, "interpolation": "bilinear"},
 }
-ARCHITECTURES = tuple(_PREPROCESS)
+ARCHITECTURES = ("clip", "siglip", "siglip2", "pe")
 
 
 @cache
@@ -64,14 +65,22 @@ def tiny_config(kind: str) -> dict[str, Any]:
     """The real model config of `kind`, narrowed."""
     _register_timm()
     text = {"width": 32, "heads": 2, "layers": 2}
-    if kind == "clip":
-        vision = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
+    if kind in ("clip", "marscope"):
+        # MarScope's is trained at 224 px, a grid of 7 x 7 here, and run at 512: 16 x 16.
+        size, patch = (32, 8) if kind == "clip" else (224, 32)
+        vision = {
+            "image_size": size,
+            "layers": 2,
+            "width": 64,
+            "head_width": 32,
+            "patch_size": patch,
+        }
         return {
             "embed_dim": 24,
             "quick_gelu": True,
             "vision_cfg": vision,
             "text_cfg": {"context_length": 77, "vocab_size": 49408, **text},
-        }
+        }  # fmt: skip
     if kind == "pe":
         return {
             "embed_dim": 32,
@@ -89,7 +98,7 @@ def tiny_config(kind: str) -> dict[str, Any]:
         "text_cfg": {
             "context_length": 64,
             "vocab_size": 300,
-            "hf_tokenizer_name": "in this folder",
+            "hf_tokenizer_name": "tiny/tokenizer",
             "tokenizer_kwargs": {"clean": "canonicalize"},
             "no_causal_mask": True,
             "proj_bias": True,
@@ -101,15 +110,22 @@ def tiny_config(kind: str) -> dict[str, Any]:
 
 
 def save_folder(
-    kind: str, folder: Path, *, change: Callable[[dict[str, torch.Tensor]], Any] | None = None
+    kind: str,
+    folder: Path,
+    *,
+    change: Callable[[dict[str, torch.Tensor]], Any] | None = None,
+    tokenizer: Path | None = None,
 ) -> Path:
-    """A folder as open_clip's push_to_hf_hub makes it: config, safetensors, tokenizer."""
+    """A folder as open_clip's push_to_hf_hub makes it: config, safetensors, tokenizer (there, or
+    in a folder of its own)."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
     config = tiny_config(kind)
     if kind.startswith("siglip"):
-        config["text_cfg"]["vocab_size"] = save_tokenizer(["sand and ice"], 300, folder, 64)
+        place = tokenizer or folder
+        place.mkdir(parents=True, exist_ok=True)
+        config["text_cfg"]["vocab_size"] = save_tokenizer(["sand and ice"], 300, place, 64)
     _write_config(kind, config, folder)
     state = _random_state(config)
     if change:

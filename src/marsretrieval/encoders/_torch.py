@@ -38,8 +38,14 @@ class TorchEncoder(ABC):
         self.options = options
         self.device = device
         self.dtype = dtype
-        self.model = model.to(device).eval().requires_grad_(False)
-        _cast_parameters(self.model, dtype)
+        _cast_parameters(model, dtype)  # before the move: half the memory of the device
+        try:
+            self.model = model.to(device).eval().requires_grad_(False)
+        except torch.OutOfMemoryError as error:
+            raise ModelLoadError(
+                f"{record.id} does not fit into the memory of {device}",
+                remedy="Free some, or try --dtype bfloat16, or --device cpu.",
+            ) from error
         self.revision = revision
         self._weights_sha256: str | None = None
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 
-from marsretrieval.encoders._hub import snapshot
+from marsretrieval.encoders._open_clip_files import (
+    Source,
+    find_source,
+    load_tokenizer,
+    tokenizer_identity,
+    unreadable,
+)
 from marsretrieval.encoders._protocol import Features, TextRole
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.encoders._torch import TorchEncoder, choose_device, choose_dtype
@@ -21,59 +25,36 @@ from marsretrieval.errors import ModelLoadError
 __all__ = ["OpenClipEncoder", "load"]
 
 _TEXTS_A_BATCH = 256
-# Safetensors first; a pickle is read with weights_only and only where there is nothing else.
-_WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-)
-_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "spiece.model")
-
-
-@dataclass(frozen=True, slots=True)
-class _Weights:
-    """What open_clip is asked for: a model name, perhaps a file, and the commit it is of."""
-
-    name: str
-    file: str | None = None
-    revision: str | None = None
 
 
 def load(record: ModelRecord, options: LoadOptions) -> OpenClipEncoder:
     """Load from the hub, from a local open_clip folder, or from a training checkpoint.
 
-    `settings`: architecture (for a checkpoint file), image_size (forced), preprocess (what the
-    published weights come with; checked), folder (weights that this package brings), seed (an
-    untrained model). Raises ModelLoadError when weights are missing, unexpected or unreadable.
+    `settings`: architecture (of a checkpoint file), image_size (forced, positions resized),
+    quick_gelu and preprocess (what the published weights need), folder (weights that this package
+    brings), seed (an untrained model), gpu_dtype. A folder of the user's says all of itself.
+    Raises ModelLoadError when weights are missing, unexpected or unreadable, or when the
+    repository holds another model than the catalogue describes.
     """
     device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device, on_gpu=record.settings.get("gpu_dtype", "float32"))
+    dtype = choose_dtype(options.dtype, device, on_gpu=record.gpu_dtype)
     ensure_torchvision()
-    import open_clip
-    from safetensors import SafetensorError
-
-    weights = _weights(record, options)
-    seed = record.settings.get("seed")
+    source = find_source(record, options)
     try:
-        with torch.random.fork_rng(devices=[]):
-            if seed is not None:
-                torch.manual_seed(seed)
-            model = open_clip.create_model(
-                weights.name,
-                pretrained=weights.file,
-                force_image_size=record.settings.get("image_size"),
-                load_weights=seed is None,
-                require_pretrained=seed is None,
-                weights_only=True,
-            )
-        tokenizer = open_clip.get_tokenizer(_tokenizer_name(weights.name))
-    except (
-        RuntimeError, OSError, ValueError, KeyError, EOFError, TypeError, AttributeError,
-        pickle.UnpicklingError, SafetensorError,
-    ) as error:  # fmt: skip
-        raise _load_error(record, options, weights, error) from error
-    _check_preprocess(record, options, model)
-    return OpenClipEncoder(record, options, model, tokenizer, device, dtype, weights.revision)
+        model = _create(record, source)
+        tokenizer = load_tokenizer(record, options, source)
+        told = source.config
+    except ModelLoadError:
+        raise
+    except Exception as error:  # torch, safetensors, json, timm: each fails in its own way
+        raise unreadable(record, options, source, error) from error
+    encoder = OpenClipEncoder(
+        record, options, model, tokenizer, device=device, dtype=dtype, revision=source.revision
+    )
+    if source.published:
+        _require_described(record, encoder)
+        _note_differences(record, told)
+    return encoder
 
 
 class OpenClipEncoder(TorchEncoder):
@@ -85,6 +66,7 @@ class OpenClipEncoder(TorchEncoder):
         options: LoadOptions,
         model: torch.nn.Module,
         tokenizer: Any,
+        *,
         device: torch.device,
         dtype: torch.dtype,
         revision: str | None,
@@ -93,6 +75,7 @@ class OpenClipEncoder(TorchEncoder):
 
         super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
         self._tokenizer = tokenizer
+        self._tokenizer_identity = tokenizer_identity(tokenizer)
         self._settings = dict(model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
         self._transform = image_transform_v2(PreprocessCfg(**self._settings), is_train=False)
 
@@ -104,16 +87,22 @@ class OpenClipEncoder(TorchEncoder):
         return self._dimension
 
     @property
+    def context_length(self) -> int:
+        return int(self._tokenizer.context_length)
+
+    @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
         transform: Callable[[Image.Image], Features] = self._transform
         return transform
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        return {
-            key: list(value) if isinstance(value, (tuple, list)) else value
-            for key, value in self._settings.items()
-        }
+        return {key: _plain(value) for key, value in self._settings.items()}
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        """No prompt is added; what a text becomes depends on the tokenizer."""
+        return {**super().prompts, "tokenizer": self._tokenizer_identity}
 
     def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
         batch = torch.stack(list(features)).to(self.device, self.dtype)
@@ -128,105 +117,80 @@ class OpenClipEncoder(TorchEncoder):
         return torch.cat(parts)
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
-        limit = int(self._tokenizer.context_length)
-        return sum(self._length(text) > limit for text in texts)
+        return sum(self._length(text) > self.context_length for text in texts)
 
     def _length(self, text: str) -> int:
         """Tokens of a text, start and end included, before it is cut."""
         clean = self._tokenizer.clean_fn(text)
         if hasattr(self._tokenizer, "encode"):  # open_clip's own: encode() adds no ends
             return len(self._tokenizer.encode(clean)) + 2
-        return len(self._tokenizer.tokenizer(clean)["input_ids"])
+        return len(self._tokenizer.tokenizer(clean, verbose=False)["input_ids"])
 
 
-def _weights(record: ModelRecord, options: LoadOptions) -> _Weights:
-    if options.checkpoint is not None:
-        return _local(record, options.checkpoint)
-    if "folder" in record.settings:
-        return _Weights(f"local-dir:{Path(__file__).parent / record.settings['folder']}")
-    files = ("open_clip_config.json", *_TOKENIZER)
-    folder, revision = snapshot(record, (*files, _WEIGHTS[0]), offline=options.offline)
-    for name in _WEIGHTS:
-        if not _has_weights(folder):
-            folder, revision = snapshot(record, (*files, name), offline=options.offline)
-    return _Weights(f"local-dir:{folder}", revision=revision)
+def _create(record: ModelRecord, source: Source) -> torch.nn.Module:
+    """The model with its weights, every tensor of them in its place."""
+    import open_clip
 
-
-def _has_weights(folder: Path) -> bool:
-    return any((folder / name).exists() for name in _WEIGHTS)
-
-
-def _local(record: ModelRecord, path: Path) -> _Weights:
-    if path.is_dir():
-        if not (path / "open_clip_config.json").exists():
-            raise ModelLoadError(
-                f"{path}: no open_clip_config.json here",
-                remedy="Give a folder that open_clip's push_to_hf_hub layout has, or the "
-                "checkpoint file itself (.pt or .safetensors).",
-            )
-        return _Weights(f"local-dir:{path}")
-    architecture = record.settings.get("architecture")
-    if architecture is None:
-        raise ModelLoadError(f"{record.id}: takes a folder as --checkpoint, not a file: {path}")
-    if path.stat().st_size == 0:
-        raise ModelLoadError(f"{path}: an empty file")
-    return _Weights(architecture, str(path))
-
-
-def _tokenizer_name(model: str) -> str:
-    """open_clip takes a local folder for the tokenizer too, where it may hold none; then the one
-    that the config names is meant."""
-    import json
-
-    folder = Path(model.removeprefix("local-dir:"))
-    if not model.startswith("local-dir:") or any(folder.glob("tokenizer*")):
-        return model
-    config = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))
-    named = config.get("model_cfg", {}).get("text_cfg", {}).get("hf_tokenizer_name")
-    return f"hf-hub:{named}" if named else model
-
-
-def _check_preprocess(record: ModelRecord, options: LoadOptions, model: Any) -> None:
-    """Published weights must come with the preprocessing that the catalogue says."""
-    if options.checkpoint is not None:
-        return
-    found = model.visual.preprocess_cfg
-    wrong = {
-        key: (value, found.get(key))
-        for key, value in record.settings.get("preprocess", {}).items()
-        if _plain(found.get(key)) != _plain(value)
-    }
-    if wrong:
-        told = "; ".join(f"{key} {has} where {want} is known" for key, (want, has) in wrong.items())
-        raise ModelLoadError(
-            f"{record.id}: {record.repository} comes with other preprocessing: {told}",
-            remedy="The repository may have changed: pin an earlier revision.",
+    settings = record.settings
+    seed = settings.get("seed")
+    # Of a bare file open_clip knows the architecture only, and would take OpenAI's preprocessing.
+    known = source.published or source.file is not None
+    with torch.random.fork_rng(devices=[]):
+        if seed is not None:
+            torch.manual_seed(seed)
+        return open_clip.create_model(  # type: ignore[no-any-return]
+            source.name,
+            pretrained=str(source.file) if source.file else None,
+            force_image_size=settings.get("image_size") if known else None,
+            force_quick_gelu=known and settings.get("quick_gelu", False),
+            force_preprocess_cfg=settings.get("preprocess") if known else None,
+            load_weights=seed is None,
+            require_pretrained=seed is None,
+            weights_only=True,
         )
+
+
+def _require_described(record: ModelRecord, encoder: OpenClipEncoder) -> None:
+    """Published weights must be those of the model that the catalogue describes."""
+    size = _plain(encoder.preprocessing["size"])
+    found = {
+        "dimension": (encoder.dimension, record.dimension),
+        "context_length": (encoder.context_length, record.context_length),
+        "image_size": (size[0] if isinstance(size, list) else size, record.image_size),
+    }
+    wrong = [f"{key} {has}, not {want}" for key, (has, want) in found.items() if has != want]
+    if wrong:
+        raise ModelLoadError(
+            f"{record.id}: {record.repository} is not the model of the catalogue: "
+            + "; ".join(wrong),
+            remedy="The repository may have changed: fetch an earlier revision, and give it as "
+            "--checkpoint DIR.",
+        )
+
+
+def _note_differences(record: ModelRecord, config: Mapping[str, Any]) -> None:
+    """Say where the repository's own configuration differs from what the published evaluation
+    used. The catalogue's values are in force, and in the fingerprint."""
+    told = config.get("preprocess_cfg", {})
+    pairs = {
+        key: (told[key], value)
+        for key, value in record.settings.get("preprocess", {}).items()
+        if key in told
+    }
+    if "quick_gelu" in record.settings:
+        gelu = config.get("model_cfg", {}).get("quick_gelu", False)
+        pairs["quick_gelu"] = (gelu, record.settings["quick_gelu"])
+    for key, (theirs, ours) in pairs.items():
+        if _plain(theirs) != _plain(ours):
+            print(
+                f"note: {record.id}: {record.repository} says {key} {_plain(theirs)}; "
+                f"{_plain(ours)} is used, as in the catalogue",
+                file=sys.stderr,
+            )
 
 
 def _plain(value: Any) -> Any:
-    return [round(float(each), 6) for each in value] if isinstance(value, (tuple, list)) else value
-
-
-def _load_error(
-    record: ModelRecord, options: LoadOptions, weights: _Weights, error: Exception
-) -> ModelLoadError:
-    where = options.checkpoint or weights.name
-    if isinstance(error, pickle.UnpicklingError) and "Unsupported" in str(error):
-        return ModelLoadError(
-            f"{record.id}: {where} holds pickled objects that are not plain weights",
-            remedy="Loading them could run any code. Save its state_dict as safetensors once, "
-            "on a machine where you trust the file.",
-        )
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if any("key(s) in state_dict" in line or "size mismatch" in line for line in lines):
-        told = " ".join(line if len(line) < 300 else f"{line[:300]}..." for line in lines[1:4])
-        return ModelLoadError(
-            f"{record.id}: the weights of {where} do not fit: {told}",
-            remedy=f"They must be of architecture {record.settings.get('architecture')}, whole, "
-            "and in open_clip's naming.",
-        )
-    return ModelLoadError(
-        f"{record.id}: {where} cannot be loaded ({lines[0] if lines else type(error).__name__})",
-        remedy="Is the file whole, and a checkpoint of this architecture?",
-    )
+    """JSON-ready, and equal where the numbers are."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(each) for each in value]
+    return round(value, 8) if isinstance(value, float) else value
