@@ -47,10 +47,19 @@ def hardware(device: str | None = None) -> dict[str, Any]:
     found: dict[str, Any] = {"platform": platform.platform(), "cpus": usable_cpus()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        found["memory_gib"] = round(size / 2**30, 1)
+        found["memory_gib"] = round(min(size, _memory_limit()) / 2**30, 1)
     if device is not None:
         found["device"] = device
         torch = sys.modules.get("torch")
         if torch is not None and device.startswith("cuda"):
             found["accelerator"] = torch.cuda.get_device_name(device)
     return found
+
+
+def _memory_limit() -> float:
+    """Bytes that the cgroup allows; infinity where it sets no limit."""
+    try:
+        told = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        return float("inf") if told == "max" else int(told)
+    except (OSError, ValueError):
+        return float("inf")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-
 
 class _PatternOrCommand(TyperGroup):
     """``models siglip`` lists what matches; ``models check ID`` is a command."""
@@ -39,7 +39,9 @@ class _PatternOrCommand(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_PatternOrCommand, help="List the models, or check that one loads: models [PATTERN]."
+    cls=_PatternOrCommand,
+    help="List the models, or check that one loads. `models PATTERN` is short for `models list "
+    "PATTERN`.",
 )
 
 
@@ -59,7 +61,7 @@ def list_models(
     if as_json:
         print_json([_row(record) for record in found])
     else:
-        _table(found)
+        _print_table([_row(record) for record in found])
 
 
 @app.command()
@@ -73,8 +75,11 @@ def check(
     trust_remote_code: TrustRemoteCode = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Load a model, embed two images and two texts, print what it found."""
-    from marsretrieval.encoders import find, load
+    """Load a model, embed two images and two texts, print what it found.
+
+    Exit code 1 if its vectors are not of unit length, or change with the batch they are made in.
+    """
+    from marsretrieval.encoders import check_encoder, find, load
 
     options = load_options(
         device=device,
@@ -88,71 +93,65 @@ def check(
     say(f"loading {record.id}")
     start = time.perf_counter()
     encoder = load(record, options)
-    found = {"seconds_to_load": round(time.perf_counter() - start, 2), **_tried(encoder)}
+    found = {"seconds_to_load": round(time.perf_counter() - start, 2), **check_encoder(encoder)}
     if as_json:
         print_json(found)
-        return
-    for name, value in found.items():
-        print(f"{name:<18} {value}")
+    else:
+        _print_check(found)
+    if found["problems"]:
+        raise typer.Exit(1)
 
 
-def _tried(encoder: Any) -> dict[str, Any]:
-    import numpy as np
-    from PIL import Image
-
-    ramp = np.linspace(0, 255, 256, dtype=np.uint8)
-    images = [
-        Image.fromarray(np.tile(ramp, (192, 1))).convert("RGB"),  # wide
-        Image.fromarray(np.tile(ramp[:, None] ^ 255, (1, 128))).convert("RGB"),  # tall
-    ]
-    texts = ["a satellite photo of pitted cones.", "sand"]
-    start = time.perf_counter()
-    vectors = encoder.encode_images(images)
-    seconds = {"images": time.perf_counter() - start}
-    one_by_one = np.concatenate([encoder.encode_images([image]) for image in images])
-    found: dict[str, Any] = {
-        "dimension": int(vectors.shape[1]),
-        "unit": bool(np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)),
-        "batch_difference": float(np.abs(vectors - one_by_one).max()),
-    }
-    if "text" in encoder.modalities:
-        start = time.perf_counter()
-        words = encoder.encode_texts(texts)
-        seconds["texts"] = time.perf_counter() - start
-        alone = np.concatenate([encoder.encode_texts([text]) for text in texts])
-        found["batch_difference_of_texts"] = float(np.abs(words - alone).max())
-        found["cosines"] = np.round(vectors @ words.T, 4).tolist()
-        found["texts_cut"] = encoder.count_truncated(texts)
-    found["seconds"] = {name: round(value, 3) for name, value in seconds.items()}
-    return {**found, **encoder.fingerprint}
+def _print_check(found: Mapping[str, Any]) -> None:
+    print(f"{found['id']}: loaded in {found['seconds_to_load']} s, dimension {found['dimension']}")
+    for what in ("images", "texts"):
+        if what in found:
+            seen = found[what]
+            print(
+                f"two {what}: {seen['seconds']} s; unit length to {seen['off_unit_length']:.0e}; "
+                f"a batch equals one by one to {seen['batch_difference']:.0e}"
+            )
+    if "texts" in found:
+        cut = found["texts"]["cut_at_context_length"]
+        print(f"texts cut at the context length: {'not known' if cut is None else cut}")
+        print("cosines, an image a row:")
+        texts = [f"'{text}'" for text in found["texts"]["embedded"]]
+        print("  " + "  ".join(texts))
+        for row in found["cosines"]:
+            cells = zip(row, texts, strict=True)
+            print("  " + "  ".join(f"{cosine:>{len(text)}.4f}" for cosine, text in cells))
+    for name, value in found["fingerprint"].items():
+        print(f"{name}: {value}")
+    for line in found["problems"]:
+        print(f"problem: {line}")
+    print("ok: no" if found["problems"] else "ok: yes")
 
 
 def _matches(record: ModelRecord, pattern: str) -> bool:
-    from fnmatch import fnmatch
-
     wanted = pattern.lower()
     texts = (record.id.lower(), record.name.lower(), record.family.lower())
     return any(wanted in text or fnmatch(text, wanted) for text in texts)
 
 
 def _row(record: ModelRecord) -> dict[str, Any]:
-    dtype = record.settings.get("gpu_dtype", "float32")
-    memory = record.parameters * _BYTES[dtype] / 2**30 if record.parameters else None
     return {
         "id": record.id,
         "name": record.name,
         "family": record.family,
         "parameters": record.parameters,
         "image_size": record.image_size,
-        "dimension": record.dimension,
+        "dimension": record.dimension or None,
         "modalities": sorted(record.modalities),
         "context_length": record.context_length,
         "licence": record.licence,
         "repository": record.repository,
         "revision": record.revision,
         "gated": record.gated,
-        "weights_gib": round(memory, 1) if memory is not None else None,
-        "precision_on_gpu": dtype,
+        "dtype": {"cpu": "float32", "gpu": record.gpu_dtype},
+        "weights_gib": {
+            "cpu": _rounded(record.weights_gib("float32")),
+            "gpu": _rounded(record.weights_gib(record.gpu_dtype)),
+        },
         "tried": record.tried,
         "notes": record.notes,
         "paper": record.paper,
@@ -160,37 +159,65 @@ def _row(record: ModelRecord) -> dict[str, Any]:
     }
 
 
-def _table(records: Sequence[ModelRecord]) -> None:
+def _rounded(size: float | None) -> float | None:
+    return None if size is None else round(size, 2)
+
+
+def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich import box
     from rich.table import Table
 
     from marsretrieval.report.console import console
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("id", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("id", overflow="fold")
     table.add_column("family", no_wrap=True)
-    for heading in ("params", "px", "dim", "GiB"):
+    for heading in ("params", "px", "dim", "CPU", "GPU"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("text", "gated"):
-        table.add_column(heading)
-    table.add_column("licence", max_width=14, overflow="ellipsis", no_wrap=True)
-    for row in map(_row, records):
+    table.add_column("text", no_wrap=True)
+    table.add_column("revision", no_wrap=True)
+    table.add_column("licence", max_width=13, overflow="ellipsis", no_wrap=True)
+    for row in rows:
         table.add_row(
             row["id"],
             row["family"],
             _count(row["parameters"]),
             str(row["image_size"] or "any"),
-            str(row["dimension"]),
-            str(row["weights_gib"] if row["weights_gib"] is not None else "?"),
+            str(row["dimension"] or "?"),
+            _size(row["weights_gib"]["cpu"]),
+            _size(row["weights_gib"]["gpu"]),
             "yes" if "text" in row["modalities"] else "no",
-            "yes" if row["gated"] else "",
+            row["revision"][:7] if row["revision"] else "-",
             row["licence"],
         )
     console().print(table)
-    print("GiB: weights alone, at the precision used on a GPU. --json has revisions and notes.")
+    print(
+        "\nCPU, GPU: GiB of weights in memory. px: image size. revision: pinned commit, - where the"
+        "\nresult records the one loaded. --json has everything, notes and links too."
+    )
+    if gated := [row["id"] for row in rows if row["gated"]]:
+        print(f"Gated, needs a Hugging Face token: {', '.join(gated)}")
+    _print_tried(rows)
+
+
+def _print_tried(rows: Sequence[Mapping[str, Any]]) -> None:
+    models = defaultdict(list)
+    for row in rows:
+        if row["tried"]:
+            models[row["tried"]].append(row["id"])
+    for tried, ids in models.items():
+        print(f"Tried of {', '.join(ids) if len(ids) < 3 else f'{len(ids)} models'}: {tried}")
+
+
+def _size(gib: float | None) -> str:
+    if gib is None:
+        return "?"
+    return "<0.1" if gib < 0.1 else f"{gib:.1f}"
 
 
 def _count(parameters: int | None) -> str:
     if parameters is None:
         return "?"
-    return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.0f}M"
+    if parameters >= 1e9:
+        return f"{parameters / 1e9:.1f}B"
+    return f"{parameters / 1e6:.0f}M" if parameters >= 1e7 else f"{parameters / 1e6:.1f}M"

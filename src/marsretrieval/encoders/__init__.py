@@ -1,5 +1,7 @@
 """Who answers: models behind one protocol, found by name."""
 
+from marsretrieval.encoders._check import check_encoder
+from marsretrieval.encoders._fitness import examine_machine
 from marsretrieval.encoders._protocol import Encoder, Features, Modality, TextRole, Vectors
 from marsretrieval.encoders._record import LoadOptions, ModelRecord, PromptPreset
 from marsretrieval.encoders._registry import all_records, find, load
@@ -14,6 +16,8 @@ __all__ = [
     "TextRole",
     "Vectors",
     "all_records",
+    "check_encoder",
+    "examine_machine",
     "find",
     "load",
 ]

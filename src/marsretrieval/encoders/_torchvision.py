@@ -18,10 +18,11 @@ __all__ = ["ensure_torchvision"]
 
 _OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_defined: list[str] = []  # by us, in this process
 
 
-def ensure_torchvision() -> None:
-    """Import torchvision, mending the one failure described above.
+def ensure_torchvision() -> bool:
+    """Import torchvision, mending the one failure described above. False where that was needed.
 
     Call it before open_clip, timm or transformers are imported. Raises MissingDependencyError
     when torchvision is not installed; any other failure is passed on as it is.
@@ -37,6 +38,7 @@ def ensure_torchvision() -> None:
             raise
         _define_schemas()
         import torchvision  # noqa: F401
+    return not _defined
 
 
 def _define_schemas() -> None:
@@ -46,3 +48,4 @@ def _define_schemas() -> None:
         del sys.modules[name]  # half imported
     for operator in _OPERATORS:
         torch.library.define(f"torchvision::{operator}", _SCHEMA)
+        _defined.append(operator)

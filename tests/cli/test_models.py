@@ -1,0 +1,206 @@
+"""The verbs models and doctor, from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from marsretrieval.cli._app import app
+from marsretrieval.encoders import _fitness, all_records
+
+
+def call(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def called(*arguments: str, code: int = 0) -> Any:
+    return json.loads(call(*arguments, "--json", code=code).stdout)
+
+
+class Batchy:
+    """A fault: the vector depends on what else is in the batch."""
+
+    def encode_images(self, images: list[Image.Image]) -> np.ndarray:
+        return np.array([[image.width, 1 + 50 * len(images)] for image in images], np.float32)
+
+
+class Constant:
+    """A fault: it does not look."""
+
+    def encode_images(self, images: list[Image.Image]) -> np.ndarray:
+        return np.ones((len(images), 4), np.float32)
+
+
+def test_the_table_has_every_model_and_fits() -> None:
+    shown = call("models").stdout
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= 100
+    for record in all_records():
+        (line,) = [each for each in lines if each.split()[:1] == [record.id]]
+        assert str(record.dimension) in line
+        assert (record.revision or " -")[:7] in line
+    assert "Gated, needs a Hugging Face token: dinov3-vitl16" in shown
+    assert "published weights not tried" in shown
+
+
+@pytest.mark.parametrize(
+    ("pattern", "ids"),
+    [
+        ("siglip", {"vit-l-16-siglip-384", "vit-l-16-siglip2-512"}),
+        ("SigLIP2", {"vit-l-16-siglip2-512"}),
+        ("mars*", {"mars-nano", "mars-nano-untrained", "marscope"}),
+        ("vision_only", {"aimv2-large-patch14-448", "dinov3-vitl16"}),
+    ],
+)
+def test_a_pattern_picks(pattern: str, ids: set[str]) -> None:
+    assert {row["id"] for row in called("models", pattern)} == ids
+    assert {row["id"] for row in called("models", "list", pattern)} == ids
+
+
+def test_json_has_everything() -> None:
+    rows = called("models")
+    assert len(rows) == len(all_records())
+    (row,) = [row for row in rows if row["id"] == "dfn2b-clip-vit-l-14"]
+    assert row["weights_gib"]["cpu"] == pytest.approx(4 * 427_616_513 / 2**30, abs=0.01)
+    assert row["modalities"] == ["image", "text"]
+    for key in ("family", "licence", "revision", "gated", "tried", "notes", "repository"):
+        assert key in row
+
+
+def test_a_pattern_that_fits_nothing_is_wrong_use() -> None:
+    assert "unknown model 'zebra'" in call("models", "zebra", code=2).stderr
+
+
+def test_help_says_how() -> None:
+    shown = call("models", "--help").stdout
+    assert "check" in shown and "PATTERN" in shown
+
+
+def test_check_shows_what_a_model_does() -> None:
+    shown = call("models", "check", "mars-nano", "--device", "cpu").stdout
+    assert "dimension 128" in shown and "weights_sha256" in shown
+    assert shown.splitlines()[-1] == "ok: yes"
+
+
+def test_check_for_machines() -> None:
+    found = called("models", "check", "mars-nano", "--device", "cpu")
+    assert found["problems"] == []
+    assert found["dimension"] == 128
+    assert np.array(found["cosines"]).shape == (2, 2)
+    assert found["images"]["batch_difference"] < 1e-5 > found["texts"]["batch_difference"]
+    assert found["texts"]["cut_at_context_length"] == 0
+    assert len(found["fingerprint"]["weights_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("Batchy", "a batch differs from one by one"), ("Constant", "gave the same vector")],
+)
+def test_check_finds_a_faulty_model(name: str, words: str) -> None:
+    found = called("models", "check", f"{__name__}:{name}", code=1)
+    assert any(words in problem for problem in found["problems"])
+    shown = call("models", "check", f"{__name__}:{name}", code=1).stdout
+    assert shown.splitlines()[-1] == "ok: no"
+
+
+def test_check_of_what_cannot_be_loaded(tmp_path: Path) -> None:
+    assert "Did you mean" in call("models", "check", "siglip", code=2).stderr
+    call("models", "check", "mars-nano", "--checkpoint", str(tmp_path / "none"), code=2)
+    told = call("models", "check", "mars-nano", "--checkpoint", str(tmp_path), code=1).stderr
+    assert "open_clip_config.json" in told
+    assert (
+        "unknown device" in call("models", "check", "mars-nano", "--device", "tpu", code=2).stderr
+    )
+
+
+def test_without_a_network_or_a_cache_the_remedy_is_told(tmp_path: Path) -> None:
+    """In a process of its own: the hub's library reads its settings once, at import."""
+    done = subprocess.run(
+        [sys.executable, "-m", "marsretrieval", "models", "check", "pe-core-l-14-336"],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "not in the local cache" in done.stderr and "--checkpoint" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_doctor_on_a_fit_machine() -> None:
+    found = called("doctor")
+    assert found["problems"] == []
+    assert found["cpus"] >= 1 and found["memory_gib"] > 0
+    assert found["packages"]["torch"]
+    assert found["torch"]["torchvision"].startswith("imports")
+    assert "cpu" in found["torch"]["devices"]
+    assert call("doctor").stdout.splitlines()[-1] == "fit: yes"
+
+
+def test_doctor_never_shows_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    shown = call("doctor").stdout
+    assert "token: yes" in shown
+    assert "hf_secret" not in shown + json.dumps(called("doctor"))
+
+
+def versions(changed: dict[str, str | None]) -> Any:
+    real = _fitness.version
+
+    def version(name: str) -> str:
+        found = changed.get(name, "?")
+        if found is None:
+            raise PackageNotFoundError(name)
+        return real(name) if found == "?" else found
+
+    return version
+
+
+def test_doctor_without_the_models_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = {"torch": None, "open-clip-torch": "3.0.0"}
+    monkeypatch.setattr(_fitness, "version", versions(missing))
+    found = called("doctor", code=1)
+    (problem,) = found["problems"]
+    assert "torch is not installed" in problem and "marsretrieval[models]" in problem
+    assert "open-clip-torch 3.0.0 is installed, >=3.3 is needed" in problem
+
+
+def test_doctor_takes_a_missing_convenience_as_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_fitness, "version", versions({"rasterio": None}))
+    found = called("doctor")
+    assert any("rasterio is not installed" in note for note in found["notes"])
+
+
+def test_doctor_on_a_machine_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        free = 2**20
+
+    monkeypatch.setattr(_fitness.shutil, "disk_usage", lambda path: Full)
+    monkeypatch.setattr(_fitness, "hardware", lambda: {"cpus": 1, "memory_gib": 0.9})
+    shown = call("doctor", code=1).stdout
+    assert "problem: 0.9 GiB of memory" in shown
+    assert "make room" in shown
+    assert shown.splitlines()[-1] == "fit: no"
+
+
+def test_doctor_names_a_torchvision_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    from marsretrieval.encoders import _torchvision
+
+    def fail() -> bool:
+        raise RuntimeError("another fault")
+
+    monkeypatch.setattr(_torchvision, "ensure_torchvision", fail)
+    (problem,) = called("doctor", code=1)["problems"]
+    assert "torchvision does not import (another fault)" in problem
