@@ -4,23 +4,24 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
 
 from marsretrieval.datasets import _images, decode_rgb
 from marsretrieval.errors import ImageError
 from tests.datasets.layouts import encoded
 from tests.shared import shared_file
 
+KINDS = [
+    ("L", "PNG"), ("1", "PNG"), ("LA", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"),
+    ("I;16", "PNG"), ("I;16", "TIFF"), ("I", "TIFF"), ("F", "TIFF"), ("CMYK", "JPEG"),
+    ("L", "JPEG"), ("RGB", "WEBP"), ("P", "GIF"), ("RGB", "BMP"), ("L", "TIFF"),
+    ("RGB", "JPEG2000"),
+]  # fmt: skip
 
-@pytest.mark.parametrize(
-    ("mode", "kind"),
-    [
-        ("L", "PNG"), ("1", "PNG"), ("LA", "PNG"), ("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"),
-        ("I;16", "PNG"), ("I;16", "TIFF"), ("I", "TIFF"), ("F", "TIFF"), ("CMYK", "JPEG"),
-        ("L", "JPEG"), ("RGB", "WEBP"), ("P", "GIF"), ("RGB", "BMP"), ("L", "TIFF"),
-        ("RGB", "JPEG2000"),
-    ],
-)  # fmt: skip
+
+@pytest.mark.parametrize(("mode", "kind"), KINDS)
 def test_every_mode_and_format_becomes_rgb(mode: str, kind: str) -> None:
     image = decode_rgb(encoded(mode, kind=kind), "x")
     assert image.mode == "RGB"
@@ -34,7 +35,7 @@ def test_deep_images_are_stretched_over_all_greys() -> None:
     values = np.array([[0.5, np.nan], [np.inf, 1.5]], np.float32)
     buffer = io.BytesIO()
     Image.fromarray(values).save(buffer, "TIFF")
-    assert np.asarray(decode_rgb(buffer.getvalue(), "x"))[..., 0].tolist() == [[0, 0], [255, 255]]
+    assert np.asarray(decode_rgb(buffer.getvalue(), "x"))[..., 0].tolist() == [[0, 0], [0, 255]]
 
 
 def test_transparency_lies_over_black() -> None:
@@ -54,15 +55,19 @@ def test_a_camera_that_was_turned_is_turned_back() -> None:
     assert decode_rgb(buffer.getvalue(), "x").size == (10, 20)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
-def test_a_cut_image_is_named_and_never_half_decoded(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000"])
+def test_a_cut_image_is_named_and_never_half_decoded(kind: str, monkeypatch) -> None:
+    # Training libraries set this for the whole process.
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     whole = encoded("RGB", (200, 200), kind)
     for keep in (0, 3, len(whole) // 2, len(whole) * 9 // 10):
         with pytest.raises(ImageError, match=r"a\.tar:x"):
             decode_rgb(whole[:keep], "a.tar:x")
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"<html></html>", bytes(5000)])
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"<html></html>", bytes(5000), b"%!PS-Adobe-3.0 EPSF-3.0\n"]
+)
 def test_what_is_no_image_is_named(data: bytes) -> None:
     with pytest.raises(ImageError, match="here"):
         decode_rgb(data, "here")
@@ -77,6 +82,19 @@ def test_more_pixels_than_anyone_can_look_at_are_refused(monkeypatch) -> None:
 def test_a_mosaic_as_wide_as_the_widest_caption_image_is_whole() -> None:
     assert decode_rgb(encoded("L", (37_971, 300)), "x").size == (37_971, 300)
     assert _images.MAX_PIXELS > 37_971 * 10_000
+
+
+@given(st.sampled_from(KINDS), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_damage_is_more_than_a_decoder_can_take(monkeypatch, kind, changes) -> None:
+    monkeypatch.setattr(_images, "MAX_PIXELS", 10_000)
+    data = bytearray(encoded(*kind[:1], kind=kind[1]))
+    for place, value in changes:
+        data[place % len(data)] = value
+    try:
+        assert decode_rgb(bytes(data), "x").mode == "RGB"
+    except ImageError as error:
+        assert str(error).startswith("x: ")
 
 
 def test_real_patches_decode() -> None:

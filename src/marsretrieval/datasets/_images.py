@@ -4,61 +4,71 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from marsretrieval.datasets._stretch import stretch
+from marsretrieval.datasets._tiff import check_size, is_tiff, read_tiff
 from marsretrieval.errors import ImageError
 
-__all__ = ["EXTENSIONS", "MAX_PIXELS", "decode_rgb"]
+__all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "decode_rgb"]
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jp2"})
+# Pillow knows more, some of which call other programs.
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
 
 # The widest image of the caption dataset is 37,971 px; beyond this it is no picture to look at.
 MAX_PIXELS = 500_000_000
+# So many pixels take less, even in RGB and uncompressed; readers load no larger file.
+MAX_BYTES = 2**31
 # Pillow's own limit, for the whole process, refuses images that this benchmark really holds.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+_BITS, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 339, 42113  # TIFF tags
 
 
 def decode_rgb(data: bytes, source: str) -> Image.Image:
     """Decode to an RGB image of the size it is stored in, EXIF orientation applied.
 
     Grey is repeated over the channels; transparency is laid over black, as no-data is in the
-    mosaic; more than 8 bits are stretched linearly from the least to the greatest finite value.
-    Only the first frame of an animation is taken. Raises ImageError naming `source` when the
-    bytes are no image, are cut short, or hold more than MAX_PIXELS.
+    mosaic; more than 8 bits are stretched linearly from the least to the greatest value that is a
+    measurement (`stretch`), save the colours of a PNG, which keep their upper 8. Of several bands
+    the first three are taken, of fewer than three the first; of an animation the first frame.
+    Raises ImageError naming `source` when the bytes are no image, are cut short, or hold more
+    than MAX_PIXELS.
     """
     if not data:
         raise ImageError(f"{source}: empty file")
+    # Other libraries switch this on for the whole process; half an image must never count as one.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
-                pixels = image.width * image.height
-                if pixels > MAX_PIXELS:
-                    size = f"{image.width} x {image.height}"
-                    raise ImageError(
-                        f"{source}: {size} pixels, more than {MAX_PIXELS:,}",
-                        remedy="Cut it into tiles first.",
-                    )
+            warnings.simplefilter("ignore")  # what is wrong is raised, and told once
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+                check_size(source, image.width, image.height, MAX_PIXELS)
+                if _misread(image):
+                    return read_tiff(data, source, MAX_PIXELS)
                 image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+                return _to_rgb(ImageOps.exif_transpose(image), _nodata(image))
     except Image.DecompressionBombError as error:
         raise ImageError(f"{source}: too many pixels ({error})") from error
     except UnidentifiedImageError as error:
+        if is_tiff(data):
+            return read_tiff(data, source, MAX_PIXELS)
         raise ImageError(f"{source}: not an image in a known format") from error
     except ImageError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError) as error:
-        # Pillow's decoders raise any of these on damaged bytes.
+    except Exception as error:
+        # Damaged bytes lead Pillow's decoders into errors of nearly any class.
         raise ImageError(f"{source}: cannot be decoded ({error})") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, nodata: float | None) -> Image.Image:
     if image.mode in _DEEP:
-        return _stretch(image).convert("RGB")
+        return Image.fromarray(stretch(np.asarray(image), nodata)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         over = image.convert("RGBA")
         black = Image.new("RGBA", over.size, (0, 0, 0, 255))
@@ -66,13 +76,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _stretch(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.float64)
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return Image.new("L", image.size, 0)
-    low, high = float(finite.min()), float(finite.max())
-    if high == low:
-        return Image.new("L", image.size, 0 if low == 0 else 128)
-    scaled = np.nan_to_num((values - low) * (255 / (high - low)), nan=0.0, posinf=255, neginf=0)
-    return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
+def _tags(image: Image.Image) -> dict[int, Any]:
+    return dict(getattr(image, "tag_v2", {}))
+
+
+def _misread(image: Image.Image) -> bool:
+    """A TIFF of signed bytes, which Pillow takes for unsigned ones, or of deep colours, of which
+    it keeps the upper 8 bits."""
+    tags = _tags(image) if image.format == "TIFF" else {}
+    bits = tags.get(_BITS, (1,))
+    return max(bits) > 8 if len(bits) > 1 else bits == (8,) and tags.get(_SAMPLE_FORMAT) == (2,)
+
+
+def _nodata(image: Image.Image) -> float | None:
+    """The value that GDAL's tag declares to be none."""
+    told = _tags(image).get(_GDAL_NODATA)
+    try:
+        return float(str(told).strip(" \0")) if told is not None else None
+    except ValueError:
+        return None

@@ -1,0 +1,143 @@
+"""More than 8 bits, and TIFFs of several bands."""
+
+from __future__ import annotations
+
+import io
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+
+from marsretrieval.datasets import _images, _stretch, decode_rgb
+from marsretrieval.datasets._stretch import stretch
+from marsretrieval.errors import ImageError
+
+
+def geotiff(bands: Any, **more: Any) -> bytes:
+    """A GeoTIFF of (bands, height, width)."""
+    memory = pytest.importorskip("rasterio.io").MemoryFile()
+    count, height, width = bands.shape
+    shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
+    with warnings.catch_warnings(), memory:
+        warnings.simplefilter("ignore")
+        with memory.open(driver="GTiff", **shape, **more) as file:
+            file.write(bands)
+        return bytes(memory.read())
+
+
+def ramp(count: int, dtype: str) -> Any:
+    """Values from 0 to 119 that differ from band to band."""
+    values = np.arange(count * 5 * 6).reshape(count, 5, 6)
+    return (values % 120).astype(dtype)
+
+
+def pixels(data: bytes) -> Any:
+    return np.asarray(decode_rgb(data, "x"))
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"]
+)
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7])
+def test_tiffs_of_any_bands_and_depth(count: int, dtype: str) -> None:
+    bands = ramp(count, dtype)
+    shown = bands[:3] if count > 2 else bands[[0, 0, 0]]
+    expected = np.moveaxis(shown, 0, -1).astype(np.float64)
+    if dtype != "uint8":
+        expected = np.rint(expected * (255 / expected.max()))
+    found = pixels(geotiff(bands, **({"photometric": "minisblack"} if count == 4 else {})))
+    assert found.shape == (5, 6, 3)
+    assert np.array_equal(found, expected)
+
+
+def test_signed_bytes_are_not_taken_for_unsigned() -> None:
+    found = pixels(geotiff(np.array([[[-100, -49, 104]]], np.int8)))[0, :, 0]
+    assert found.tolist() == [0, 64, 255]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [("int16", -32768), ("float32", -3.4028235e38), ("float64", -9999), ("float32", np.nan)],
+)
+def test_no_data_is_black_and_no_part_of_the_range(count: int, dtype: str, nodata) -> None:
+    bands = np.array([[[nodata, 10, 20, 30]]] * count).astype(dtype)
+    found = pixels(geotiff(bands, nodata=nodata))[0, :, 0]
+    assert found.tolist() == [0, 0, 128, 255]
+
+
+def test_what_an_alpha_band_hides_is_black() -> None:
+    bands = np.array([[[10, 20, 999]]] * 3 + [[[65535, 65535, 0]]], np.uint16)
+    found = pixels(geotiff(bands, photometric="rgb", alpha="yes"))[0, :, 0]
+    assert found.tolist() == [0, 255, 0]
+
+
+def test_special_pixels_of_isis_are_black() -> None:
+    values = np.array([[-3.4028226550889045e38, 1, 2, 3]], np.float32)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "TIFF")
+    assert pixels(buffer.getvalue())[0, :, 0].tolist() == [0, 0, 128, 255]
+
+
+def test_a_tiff_for_rasterio_is_named_where_there_is_none(monkeypatch) -> None:
+    data = geotiff(ramp(3, "float32"))
+    for name in ("rasterio", "rasterio.io", "rasterio.errors"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImageError, match=r"here: .* needs rasterio") as raised:
+        decode_rgb(data, "here")
+    assert "marsretrieval[geotiff]" in str(raised.value)
+
+
+def test_a_cut_or_complex_or_giant_tiff_is_named(monkeypatch) -> None:
+    data = geotiff(ramp(3, "float32"))
+    for keep in (10, len(data) // 2, len(data) * 9 // 10):
+        with pytest.raises(ImageError, match="here: "):
+            decode_rgb(data[:keep], "here")
+    with pytest.raises(ImageError, match="complex"):
+        decode_rgb(geotiff(np.ones((1, 3, 3), np.complex64)), "here")
+    monkeypatch.setattr(_images, "MAX_PIXELS", 20)
+    with pytest.raises(ImageError, match="6 x 5 pixels, more than 20"):
+        decode_rgb(data, "here")
+
+
+finite = st.floats(-1e6, 1e6, width=32)
+shapes = arrays.array_shapes(min_dims=2, max_dims=3, max_side=6)
+
+
+class TestStretch:
+    @given(arrays.arrays(np.float32, shapes, elements=finite))
+    def test_order_is_kept_and_all_greys_are_used(self, values) -> None:
+        grey = stretch(values)
+        if values.min() < values.max():
+            assert (grey.min(), grey.max()) == (0, 255)
+            order = np.argsort(values, axis=None, kind="stable")
+            assert (np.diff(grey.reshape(-1)[order].astype(int)) >= 0).all()
+        else:
+            assert (grey == (0 if values.flat[0] == 0 else 128)).all()
+
+    @given(
+        arrays.arrays(np.float32, shapes, elements=finite),
+        st.sampled_from([np.nan, np.inf, -np.inf, -3.4e38, 12345.0]),
+        st.data(),
+    )
+    def test_what_is_no_measurement_moves_nothing_else(self, values, hole, data) -> None:
+        values = np.where(values == 12345, 0, values)
+        holes = data.draw(arrays.arrays(bool, values.shape))
+        grey = stretch(np.where(holes, np.float32(hole), values), nodata=12345)
+        assert (grey[holes] == 0).all()
+        if not holes.all():
+            assert np.array_equal(grey[~holes], stretch(values[~holes][:, None])[:, 0])
+
+    def test_blocks_make_no_difference(self, monkeypatch) -> None:
+        values = np.random.default_rng(0).integers(0, 60_000, (50, 7, 3)).astype(np.uint16)
+        valid = values[..., 0] > 9000
+        whole = stretch(values, 17, valid)
+        monkeypatch.setattr(_stretch, "_BLOCK", 50)
+        assert np.array_equal(stretch(values, 17, valid), whole)
+        assert (whole[~valid] == 0).all()
