@@ -1,12 +1,14 @@
-"""Captions and positions out of the JSON or text that lies beside an image."""
+"""Captions, labels and positions out of the JSON or text that lies beside an image."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Annotation", "from_json", "from_text"]
+__all__ = ["Annotation", "annotation", "from_fields"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,55 +16,85 @@ class Annotation:
     caption: str | None = None
     original_caption: str | None = None
     label: str | None = None
-    bounds: tuple[float, float, float, float] | None = None  # west, south, east, north
-    centre: tuple[float, float] | None = None  # lon, lat
+    bounds: tuple[float, ...] | None = None  # west, south, east, north
+    centre: tuple[float, ...] | None = None  # lon, lat
 
 
-def from_text(data: bytes) -> Annotation:
-    """A .txt beside an image is its caption. Raises ValueError when it is not UTF-8."""
-    return Annotation(caption=data.decode("utf-8-sig").strip() or None)
+def annotation(fields: bytes | None, text: bytes | None) -> Annotation:
+    """Of an image with a .json and a .txt beside it; the text is the caption where the JSON has
+    none.
+
+    Raises ValueError saying what cannot be read.
+    """
+    found = Annotation() if fields is None else _from_json(fields)
+    if found.caption is None and text is not None:
+        return replace(found, caption=_text(text.decode("utf-8-sig")))
+    return found
 
 
-def from_json(data: bytes) -> Annotation:
-    """The caption JSON of a WebDataset, or a tile's position.
+def from_fields(fields: Mapping[str, Any]) -> Annotation:
+    """The caption JSON of a WebDataset, a tile's position, or a row of a table.
 
     `refined_caption` and `ori_caption` may stand in the object, or inside `caption`, which may be
-    an object, a string that holds one, or plain words. Raises ValueError when it is not an object.
+    an object, a string that holds one, or plain words. Raises ValueError for a field of another
+    kind than expected.
     """
-    value = json.loads(data.decode("utf-8-sig"))
-    if not isinstance(value, dict):
-        raise ValueError(f"a JSON {type(value).__name__}, not an object")
-    inner, plain = _caption_field(value.get("caption"))
-    refined = _text(value.get("refined_caption")) or _text(inner.get("refined_caption"))
-    original = _text(value.get("ori_caption")) or _text(inner.get("ori_caption"))
+    inner, plain = _caption_field(fields.get("caption"))
+    refined = _text(fields.get("refined_caption")) or _text(inner.get("refined_caption"))
+    original = _text(fields.get("ori_caption")) or _text(inner.get("ori_caption"))
+    label = fields.get("label")
+    if isinstance(label, int) and not isinstance(label, bool):
+        label = str(label)
     return Annotation(
         caption=refined or plain or _text(inner.get("caption")) or original,
         original_caption=original,
-        label=_text(value.get("label")),
-        bounds=_numbers(value.get("bounds"), 4),
-        centre=_numbers(value.get("center"), 2),
+        label=_text(label),
+        bounds=_numbers(fields, "bounds", 4),
+        centre=_numbers(fields, "center", 2),
     )
 
 
-def _caption_field(value: Any) -> tuple[dict[str, Any], str | None]:
-    if isinstance(value, dict):
+def _from_json(data: bytes) -> Annotation:
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except RecursionError as error:
+        raise ValueError("JSON of too many levels") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON {type(value).__name__}, not an object")
+    return from_fields(value)
+
+
+def _caption_field(value: Any) -> tuple[Mapping[str, Any], str | None]:
+    if isinstance(value, Mapping):
         return value, None
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             parsed = json.loads(value)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             return {}, _text(value)
         return (parsed, None) if isinstance(parsed, dict) else ({}, _text(value))
     return {}, _text(value)
 
 
 def _text(value: Any) -> str | None:
-    return value.strip() or None if isinstance(value, str) else None
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"text expected, found {value!r:.60}")
+    return value.strip() or None if value is not None else None
 
 
-def _numbers(value: Any, count: int) -> Any:
+def _numbers(fields: Mapping[str, Any], name: str, count: int) -> tuple[float, ...] | None:
+    value = fields.get(name)
     if value is None:
         return None
-    if not isinstance(value, list) or len(value) != count:
-        raise ValueError(f"{count} numbers expected, found {value!r}")
-    return tuple(float(item) for item in value)
+    numbers = value if isinstance(value, list) else []
+    if len(numbers) != count or not all(map(_is_number, numbers)):
+        raise ValueError(f"{name} should be {count} numbers, found {value!r:.60}")
+    return tuple(float(each) for each in numbers)
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and abs(value) <= sys.float_info.max  # false for NaN
+    )

@@ -6,16 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from marsretrieval import geo
-from marsretrieval.datasets._captions import Annotation, from_json, from_text
-from marsretrieval.datasets._images import EXTENSIONS
-from marsretrieval.datasets._listing import files_fingerprint
+from marsretrieval.datasets._captions import Annotation, annotation
+from marsretrieval.datasets._images import EXTENSIONS, MAX_BYTES
+from marsretrieval.datasets._listing import files_below, files_fingerprint
+from marsretrieval.datasets._places import place_of
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
 
 __all__ = ["FolderSource"]
 
 _PER_SHARD = 512
-_SIDECARS = frozenset({".json", ".txt", ".csv", ".md", ".xml", ".yaml", ".yml", ".html"})
+_SIDECARS = frozenset(
+    {".json", ".txt", ".csv", ".md", ".xml", ".yaml", ".yml", ".html"}
+    | {".pgw", ".jgw", ".tfw", ".wld", ".prj"}  # world files, which lie beside maps
+)
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,21 @@ class FolderSource:
     root: Path
     by_class: bool = False
     files: tuple[Path, ...] = field(default=(), repr=False)
+    again: frozenset[Path] = field(default=frozenset(), repr=False)  # of an id that others have
 
     @classmethod
     def of(cls, root: Path, *, by_class: bool) -> FolderSource:
-        paths = (path for path in root.rglob("*") if path.is_file())
-        files = sorted(
+        files = [path for path in files_below(root) if path.suffix.lower() not in _SIDECARS]
+        first: dict[Path, Path] = {}
+        for path in files:
+            if path.suffix.lower() in EXTENSIONS:
+                first.setdefault(path.with_suffix(""), path)
+        again = (
             path
-            for path in paths
-            if not any(part.startswith(".") for part in path.relative_to(root).parts)
-            and path.suffix.lower() not in _SIDECARS
+            for path in files
+            if path.suffix.lower() in EXTENSIONS and first[path.with_suffix("")] != path
         )
-        return cls(str(root), root, by_class, tuple(files))
+        return cls(str(root), root, by_class, tuple(files), frozenset(again))
 
     @property
     def kind(self) -> str:
@@ -60,16 +67,23 @@ class FolderSource:
 
     def _item(self, path: Path, *, images: bool) -> Record | Skipped:
         below = path.relative_to(self.root)
-        key = str(below.with_suffix("").as_posix())
+        key = below.with_suffix("").as_posix()
         if path.suffix.lower() not in EXTENSIONS:
             return Skipped(key, str(path), f"no image by its extension '{path.suffix}'")
+        if path in self.again:
+            return Skipped(key, str(path), "the same key has an image of another format")
+        try:
+            size = path.stat().st_size
+            if size > MAX_BYTES:
+                return Skipped(key, str(path), f"{size:,} bytes, more than {MAX_BYTES:,}")
+            data = path.read_bytes() if images else b""
+        except OSError as error:
+            return Skipped(key, str(path), f"cannot be read ({error.strerror})")
         try:
             found = _beside(path)
-            data = path.read_bytes() if images else b""
+            place = place_of(path.stem, found.bounds, found.centre)
         except (OSError, ValueError) as error:
-            return Skipped(key, str(path), f"cannot be read ({error})")
-        corner = geo.tile_corner(path.stem)
-        half = geo.TILE_DEG / 2
+            return Skipped(key, str(path), f"its annotation cannot be read ({error})")
         return Record(
             id=key,
             data=data,
@@ -77,16 +91,16 @@ class FolderSource:
             caption=found.caption,
             original_caption=found.original_caption,
             label=below.parts[0] if self.by_class and len(below.parts) > 1 else found.label,
-            lon=corner[0] + half if corner else None,
-            lat=corner[1] + half if corner else None,
-            width_deg=geo.TILE_DEG if corner else None,
-            height_deg=geo.TILE_DEG if corner else None,
+            lon=place.lon,
+            lat=place.lat,
+            width_deg=place.width_deg,
+            height_deg=place.height_deg,
         )
 
 
 def _beside(path: Path) -> Annotation:
-    for suffix, parse in ((".json", from_json), (".txt", from_text)):
+    def content(suffix: str) -> bytes | None:
         beside = path.with_suffix(suffix)
-        if beside.exists():
-            return parse(beside.read_bytes())
-    return Annotation()
+        return beside.read_bytes() if beside.is_file() else None
+
+    return annotation(content(".json"), content(".txt"))

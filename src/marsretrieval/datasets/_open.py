@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from marsretrieval.datasets._folder import FolderSource
@@ -21,8 +22,10 @@ def open_images(path: Path) -> ImageSource:
     """The images at `path`: a .tar or .parquet file, or a folder of tars, of Parquet files (there
     or in its data/), of class folders, or of images at any depth.
 
-    Raises DatasetNotFoundError when there is nothing, DataError when it is of no known layout.
+    Raises DatasetNotFoundError when there is nothing, DataError when it is of no known layout, or
+    of several at once.
     """
+    path = Path(path)
     if not path.exists():
         raise DatasetNotFoundError(f"{path}: no such file or folder")
     if path.is_file():
@@ -31,12 +34,8 @@ def open_images(path: Path) -> ImageSource:
         if folder.is_dir():
             entries = visible(folder)
             tars = tuple(entry for entry in entries if _is_tar(entry))
-            tables = tuple(entry for entry in entries if entry.suffix == ".parquet")
-            if tars and tables:
-                raise DataError(
-                    f"{folder}: holds both tars and Parquet files",
-                    remedy="Name one of them, or put them into folders of their own.",
-                )
+            tables = tuple(entry for entry in entries if _is_table(entry))
+            _refuse_mixed(folder, tars, tables, [entry for entry in entries if _is_image(entry)])
             if tars:
                 return WebDatasetSource(str(path), tars)
             if tables:
@@ -44,10 +43,22 @@ def open_images(path: Path) -> ImageSource:
     return _folder(path)
 
 
+def _refuse_mixed(folder: Path, *parts: Sequence[Path]) -> None:
+    tars, tables, images = parts
+    kinds = (("tars", tars), ("Parquet files", tables), ("images", images))
+    found = [f"{len(files)} {words}" for words, files in kinds if files]
+    if len(found) > 1 and (tars or tables):
+        first = (tars or tables)[0]
+        raise DataError(
+            f"{folder}: holds {' and '.join(found)}",
+            remedy=f"Name the one that is meant ({first}), or put each kind in its own folder.",
+        )
+
+
 def _file(path: Path) -> ImageSource:
     if _is_tar(path):
         return WebDatasetSource(str(path), (path,))
-    if path.suffix == ".parquet":
+    if _is_table(path):
         return ParquetSource(str(path), (path,))
     raise DataError(
         f"{path}: neither a .tar nor a .parquet file",
@@ -57,23 +68,42 @@ def _file(path: Path) -> ImageSource:
 
 def _folder(path: Path) -> FolderSource:
     entries = visible(path)
-    here = any(entry.suffix.lower() in EXTENSIONS for entry in entries)
+    here = any(map(_is_image, entries))
     below = [entry for entry in entries if entry.is_dir()]
-    source = FolderSource.of(path, by_class=bool(below) and not here and _has_images(below))
-    if not any(file.suffix.lower() in EXTENSIONS for file in source.files):
-        found = ", ".join(sorted({entry.suffix or f"{entry.name}/" for entry in entries})[:5])
+    source = FolderSource.of(path, by_class=not here and any(map(_holds_images, below)))
+    if not any(map(_is_image, source.files)):
         raise DatasetNotFoundError(
-            f"{path}: no images, tars or Parquet files (found: {found or 'nothing'})",
-            remedy="Name the folder that holds them.",
+            f"{path}: no images, tars or Parquet files (found: {_some(entries) or 'nothing'})",
+            remedy=_where(path, source.files),
         )
     return source
 
 
-def _has_images(folders: list[Path]) -> bool:
-    return any(
-        entry.suffix.lower() in EXTENSIONS for folder in folders for entry in visible(folder)
-    )
+def _some(entries: list[Path]) -> str:
+    kinds = {f"{entry.name}/" if entry.is_dir() else entry.suffix or entry.name: None
+             for entry in entries}  # fmt: skip
+    return ", ".join(list(kinds)[:5]) + (", ..." if len(kinds) > 5 else "")
+
+
+def _where(path: Path, files: Sequence[Path]) -> str:
+    """The folder further down that holds what was looked for."""
+    for file in files:
+        if file.parent != path and (_is_tar(file) or _is_table(file)):
+            return f"Name the folder that holds them: {file.parent}"
+    return "Name the folder that holds them."
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(map(_is_image, visible(folder)))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet" and path.is_file()
 
 
 def _is_tar(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith(_TARS)
+    return path.name.lower().endswith(_TARS) and path.is_file()

@@ -23,10 +23,12 @@ _NAMES = {"lon": ("lon", "longitude"), "lat": ("lat", "latitude")}
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Planetocentric degrees, longitude in -180..180; (n,) each."""
+    """Planetocentric degrees, longitude in -180..180; (n,) each. `duplicates` of them stand at
+    the place of an earlier one."""
 
     lon: npt.NDArray[np.float64]
     lat: npt.NDArray[np.float64]
+    duplicates: int = 0
 
 
 def read_points(path: Path) -> Points:
@@ -53,7 +55,9 @@ def read_points(path: Path) -> Points:
     if not rows:
         raise TableError(f"{path}: no points, only a header")
     values = np.array(rows, dtype=np.float64)
-    return Points(geo.wrap_lon(values[:, 0]), values[:, 1])
+    lon, lat = geo.wrap_lon(values[:, 0]), values[:, 1]
+    places = len(np.unique(np.column_stack([lon, lat]), axis=0))
+    return Points(lon, lat, len(lon) - places)
 
 
 def read_ground_truth(folder: Path) -> dict[str, Points]:
@@ -62,10 +66,12 @@ def read_ground_truth(folder: Path) -> dict[str, Points]:
         raise DatasetNotFoundError(
             f"{folder}: no such folder; it holds one <landform>.csv with lon and lat each"
         )
-    found = {path.stem: read_points(path) for path in visible(folder) if path.suffix == ".csv"}
-    if not found:
-        raise DatasetNotFoundError(f"{folder}: no .csv of points here")
-    return found
+    entries = visible(folder)
+    tables = [path for path in entries if path.suffix.lower() == ".csv"]
+    if not tables:
+        names = ", ".join(path.name for path in entries[:5]) or "nothing"
+        raise DatasetNotFoundError(f"{folder}: no .csv of points here (found: {names})")
+    return {path.stem: read_points(path) for path in tables}
 
 
 def read_image_queries(folder: Path) -> dict[str, ImageSource]:

@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from marsretrieval import geo
-from marsretrieval.datasets._captions import Annotation, from_json, from_text
-from marsretrieval.datasets._images import EXTENSIONS
+from marsretrieval.datasets._captions import annotation
+from marsretrieval.datasets._images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets._listing import file_fingerprint
+from marsretrieval.datasets._places import place_of
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
+from marsretrieval.errors import DataError
 
 __all__ = ["WebDatasetSource"]
+
+_DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 
 
 @dataclass(frozen=True)
 class WebDatasetSource:
     """One shard a tar. An item is the run of neighbouring members with one key, as the
-    WebDataset convention has it: the key is the path up to the first dot of its last part."""
+    WebDataset convention has it: the key is the path up to the first dot of its last part. That
+    last part is the id."""
 
     name: str
     files: tuple[Path, ...]
     kind: str = "webdataset"
 
     def shards(self) -> Sequence[Shard]:
-        return [Shard(path.stem, file_fingerprint(path), None) for path in self.files]
+        return [Shard(_shard_name(path), file_fingerprint(path), None) for path in self.files]
 
     def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
-        path = next(path for path in self.files if path.stem == shard.name)
+        path = next((path for path in self.files if _shard_name(path) == shard.name), None)
+        if path is None:
+            raise DataError(f"{self.name}: holds no tar '{shard.name}'")
         seen: set[str] = set()
         for group in _groups(path, images=images):
-            if isinstance(group, Skipped):
-                yield group
-                continue
-            source = f"{path}:{group.image_name or group.key}"
-            if group.key in seen:
-                yield Skipped(group.key, source, "the same key stands in this tar before")
-                continue
-            seen.add(group.key)
-            yield from group.items(source)
+            item = group if isinstance(group, Skipped) else group.item(path, seen)
+            if isinstance(item, Record):
+                seen.add(item.id)
+            yield item
+            if not isinstance(group, Skipped):
+                yield from group.left_out(path)
+
+
+def _shard_name(path: Path) -> str:
+    return path.stem if path.suffix.lower() == ".tar" else path.name
 
 
 @dataclass
@@ -52,105 +61,105 @@ class _Group:
     image: bytes = b""
     json: bytes | None = None
     text: bytes | None = None
-    surplus: str | None = None
+    problems: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
 
-    def items(self, source: str) -> Iterator[Record | Skipped]:
-        if self.surplus:
-            yield Skipped(self.key, source, f"a second image under one key: {self.surplus}")
-        try:
-            found = _annotation(self.json, self.text)
-        except ValueError as error:
-            yield Skipped(self.key, source, f"its annotation cannot be read ({error})")
-            return
+    @property
+    def id(self) -> str:
+        return PurePosixPath(self.key).name
+
+    def left_out(self, path: Path) -> Iterator[Skipped]:
+        """Members that are in the way of the item, or of no use to it."""
+        for problem in self.problems:
+            yield Skipped(self.id, f"{path}:{self.key}", problem)
+
+    def item(self, path: Path, seen: set[str]) -> Record | Skipped:
+        source = f"{path}:{self.image_name or self.key}"
         if self.image_name is None:
-            yield Skipped(self.key, source, "an annotation without an image")
-            return
-        lon, lat, width, height = _position(self.key, found)
-        yield Record(
-            id=PurePosixPath(self.key).name,
+            return Skipped(self.id, source, self._without_image(seen))
+        if self.id in seen:
+            return Skipped(self.id, source, "the same key stands in this tar before")
+        try:
+            found = annotation(self.json, self.text)
+            place = place_of(self.key, found.bounds, found.centre)
+        except ValueError as error:
+            return Skipped(self.id, source, f"its annotation cannot be read ({error})")
+        return Record(
+            id=self.id,
             data=self.image,
             source=source,
             caption=found.caption,
             original_caption=found.original_caption,
             label=found.label,
-            lon=lon,
-            lat=lat,
-            width_deg=width,
-            height_deg=height,
+            lon=place.lon,
+            lat=place.lat,
+            width_deg=place.width_deg,
+            height_deg=place.height_deg,
         )
 
-
-def _annotation(json: bytes | None, text: bytes | None) -> Annotation:
-    if json is not None:
-        found = from_json(json)
-        if found.caption is None and text is not None:
-            return replace(found, caption=from_text(text).caption)
-        return found
-    return from_text(text) if text is not None else Annotation()
-
-
-def _position(
-    key: str, found: Annotation
-) -> tuple[float | None, float | None, float | None, float | None]:
-    """Centre and extent in degrees: from the JSON, else from a published tile name."""
-    if found.bounds is not None:
-        west, south, east, north = found.bounds
-        lon, lat = found.centre or ((west + east) / 2, (south + north) / 2)
-        return lon, lat, east - west, north - south
-    if found.centre is not None:
-        return *found.centre, None, None
-    corner = geo.tile_corner(PurePosixPath(key).name)
-    if corner is None:
-        return None, None, None, None
-    lon, lat = corner
-    half = geo.TILE_DEG / 2
-    return lon + half, lat + half, geo.TILE_DEG, geo.TILE_DEG
+    def _without_image(self, seen: set[str]) -> str:
+        if self.json is None and self.text is None:
+            return f"no image among its members ({', '.join(self.others) or 'left out'})"
+        if self.id in seen:
+            return "an annotation apart from its image: the members of a key must be neighbours"
+        return "an annotation without an image"
 
 
 def _groups(path: Path, *, images: bool) -> Iterator[_Group | Skipped]:
     """Read a tar from front to back; what is damaged ends it with a Skipped for the tar."""
+    whole = Skipped(_shard_name(path), str(path), "")
     current: _Group | None = None
     try:
         if path.stat().st_size == 0:
-            yield Skipped(path.stem, str(path), "an empty file, not a tar")
+            yield _because(whole, "an empty file, not a tar")
             return
         with tarfile.open(path) as tar:
             for member in tar:
                 name = PurePosixPath(member.name)
-                if not member.isfile() or name.name.startswith("."):
+                if member.isdir() or name.name.startswith("."):
                     continue
                 stem, _, extension = name.name.partition(".")
-                key, suffix = str(name.with_name(stem)), f".{extension.lower()}"
+                key = str(name.with_name(stem))
                 if current is not None and current.key != key:
                     yield current
                     current = None
                 current = current or _Group(key)
-                if suffix in EXTENSIONS:
-                    if current.image_name is not None:
-                        current.surplus = member.name
-                        continue
-                    data = _content(tar, member) if images else b""
-                    current.image_name, current.image = member.name, data
-                elif suffix == ".json":
-                    current.json = _content(tar, member)
-                elif suffix == ".txt":
-                    current.text = _content(tar, member)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        # The last group may lack members: it is part of the damage.
-        yield Skipped(path.stem, str(path), f"the tar cannot be read to its end ({error})")
+                _take(tar, member, current, f".{extension.lower()}", images=images)
+            damage = _after_the_last(tar)
+    except _DAMAGE as error:
+        # The item begun may lack members, or the end of one.
+        lost = f", from '{current.id}' on" if current is not None else ""
+        yield _because(whole, f"the tar cannot be read to its end{lost} ({error})")
         return
     if current is not None:
         yield current
-    if path.suffix == ".tar" and not _has_end_mark(path):
-        reason = "the tar has no end mark: it was cut between two members, or never finished"
-        yield Skipped(path.stem, str(path), reason)
+    if damage is not None:
+        yield _because(whole, damage)
 
 
-def _has_end_mark(path: Path) -> bool:
-    """A tar ends in blocks of zeros; one cut at a block boundary reads without any other error."""
-    with path.open("rb") as file:
-        file.seek(-tarfile.BLOCKSIZE, 2)
-        return not any(file.read())
+def _because(item: Skipped, reason: str) -> Skipped:
+    return Skipped(item.id, item.source, reason)
+
+
+def _take(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, group: _Group, suffix: str, *, images: bool
+) -> None:
+    """Put a member into its group."""
+    if suffix not in EXTENSIONS and suffix not in (".json", ".txt"):
+        group.others.append(member.name)
+    elif not member.isfile():
+        group.problems.append(f"{member.name} is a link or device, not a file")
+    elif member.size > MAX_BYTES:
+        group.problems.append(f"{member.name} holds {member.size:,} bytes, more than {MAX_BYTES:,}")
+    elif suffix == ".json":
+        group.json = _content(tar, member)
+    elif suffix == ".txt":
+        group.text = _content(tar, member)
+    elif group.image_name is not None:
+        group.problems.append(f"a second image under one key: {member.name}")
+    else:
+        data = _content(tar, member) if images else b""
+        group.image_name, group.image = member.name, data
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -159,3 +168,23 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if len(data) != member.size:
         raise tarfile.ReadError(f"{member.name}: {len(data)} of {member.size} bytes")
     return data
+
+
+def _after_the_last(tar: tarfile.TarFile) -> str | None:
+    """What is wrong behind the last member. Only zeros may follow it; the library takes a tar
+    without them, and a damaged member, for the end as well."""
+    file = tar.fileobj
+    if file is None:
+        return None
+    file.seek(tar.offset)
+    mark = file.read(tarfile.BLOCKSIZE)
+    if not mark:
+        return "the tar has no end mark: it was cut between two members, or never finished"
+    while mark:
+        if any(mark):
+            return (
+                f"the tar is damaged behind byte {tar.offset:,}, or two are joined: what follows "
+                "is not read"
+            )
+        mark = file.read(1 << 16)
+    return None

@@ -1,0 +1,134 @@
+"""Folders as they lie about: links, doubles, sidecars, mixed contents."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from marsretrieval.datasets import FolderSource, Record, Skipped, _folder, open_images
+from marsretrieval.errors import DataError, DatasetNotFoundError
+from tests.datasets.layouts import images, read_all, write_parquet, write_tar
+from tests.fakes import png_bytes
+
+
+def put(path: Path, data: bytes | str | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = png_bytes(1) if data is None else data
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def ids(source: FolderSource) -> list[str]:
+    return [item.id for item in read_all(source)]
+
+
+def test_images_at_any_depth_are_named_by_their_paths(tmp_path: Path) -> None:
+    for name in ("b/x/1.png", "a/1.png", "0.png", "a/.hidden.png", ".hidden/1.png"):
+        put(tmp_path / name)
+    source = open_images(tmp_path)
+    assert source.kind == "folder"
+    assert ids(source) == ["0", "a/1", "b/x/1"]
+    assert {item.label for item in read_all(source)} == {None}
+
+
+def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere" / "1.png")
+    put(tmp_path / "set" / "crater" / "1.png")
+    (tmp_path / "set" / "dune").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "crater" / "up").symlink_to(tmp_path / "set")
+    source = open_images(tmp_path / "set")
+    assert source.kind == "classes"
+    assert [(item.id, item.label) for item in read_all(source)] == [
+        ("crater/1", "crater"),
+        ("dune/1", "dune"),
+    ]
+
+
+def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    source = open_images(tmp_path)
+    assert [shard.rows for shard in source.shards()] == [2]
+    _, item = read_all(source)
+    assert isinstance(item, Skipped) and "No such file" in item.reason
+
+
+def test_one_name_with_two_extensions_is_one_key(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.k.png", "a.png", "a.doc"):
+        put(tmp_path / name)
+    items = read_all(open_images(tmp_path))
+    assert [(item.id, type(item)) for item in items] == [
+        ("a", Skipped), ("a", Record), ("a.k", Record), ("a", Skipped),
+    ]  # fmt: skip
+    assert items[1].source.endswith("a.jpg")
+    assert "same key" in items[3].reason and items[3].source.endswith("a.png")
+
+
+def test_a_giant_is_named_and_not_read(tmp_path: Path, monkeypatch) -> None:
+    put(tmp_path / "a.tif", bytes(3000))
+    monkeypatch.setattr(_folder, "MAX_BYTES", 2000)
+    (item,) = read_all(open_images(tmp_path))
+    assert item.reason == "3,000 bytes, more than 2,000"
+
+
+def test_what_lies_beside_an_image_annotates_it(tmp_path: Path) -> None:
+    for name in "abcd":
+        put(tmp_path / f"{name}.png")
+    put(tmp_path / "a.json", json.dumps({"bounds": [10, 20, 10.4, 20.2], "label": 3}))
+    put(tmp_path / "a.txt", "words")
+    put(tmp_path / "b.txt", b"\xff\xfe\xff")
+    put(tmp_path / "c.json", '{"center": [0, 95]}')
+    for name in ("a.pgw", "a.png.aux.xml", "README.md", "list.csv"):
+        put(tmp_path / name, "x")
+    first, second, third, last = read_all(open_images(tmp_path))
+    assert (first.caption, first.label) == ("words", "3")
+    assert (first.lon, first.lat, first.width_deg) == pytest.approx((10.2, 20.1, 0.4))
+    assert "annotation cannot be read" in second.reason
+    assert "no place on the planet" in third.reason
+    assert (last.caption, last.lon) == (None, None)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root lists everything")
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "closed" / "a.png").parent.chmod(0)
+    try:
+        with pytest.raises(DataError, match="closed: cannot be listed"):
+            open_images(tmp_path)
+    finally:
+        (tmp_path / "closed").chmod(0o700)
+
+
+def test_mixed_contents_are_counted_and_the_remedy_names_a_part(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    put(tmp_path / "b.png")
+    tar = write_tar(tmp_path / "c.tar", [("k.png", png_bytes(1))])
+    with pytest.raises(DataError, match="holds 1 tars and 2 images") as raised:
+        open_images(tmp_path)
+    assert str(tar) in str(raised.value)
+    tar.unlink()
+    table = write_parquet(tmp_path / "c.parquet", {"image": images(1)})
+    with pytest.raises(DataError, match="holds 1 Parquet files and 2 images"):
+        open_images(tmp_path)
+    assert open_images(table).kind == "parquet"
+
+
+def test_tables_in_data_have_nothing_against_a_picture_above(tmp_path: Path) -> None:
+    put(tmp_path / "teaser.png")
+    write_parquet(tmp_path / "data" / "a.parquet", {"image": images(1)})
+    assert open_images(tmp_path).kind == "parquet"
+
+
+def test_tars_further_down_are_pointed_at(tmp_path: Path) -> None:
+    write_tar(tmp_path / "one" / "two" / "a.tar", [("k.png", png_bytes(1))])
+    with pytest.raises(DatasetNotFoundError, match="found: one/") as raised:
+        open_images(tmp_path)
+    assert str(tmp_path / "one" / "two") in str(raised.value)
+
+
+def test_extensions_are_read_in_any_case_and_paths_as_text(tmp_path: Path) -> None:
+    write_tar(tmp_path / "A.TAR", [("k.PNG", png_bytes(1)), ("k.JSON", b'{"caption": "c"}')])
+    (record,) = read_all(open_images(str(tmp_path)))  # type: ignore[arg-type]
+    assert (record.id, record.caption) == ("k", "c")

@@ -1,0 +1,212 @@
+"""Tars with every kind of damage: what can be read is read, what cannot is named."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marsretrieval.datasets import (
+    Record,
+    Skipped,
+    WebDatasetSource,
+    _webdataset,
+    open_images,
+    read_annotations,
+)
+from tests.datasets.layouts import read_all, write_tar
+from tests.fakes import png_bytes
+
+KEYS = "abcd"
+MEMBERS = [
+    member
+    for key in KEYS
+    for member in (
+        (f"{key}.png", png_bytes(ord(key))),
+        (f"{key}.json", json.dumps({"refined_caption": f"caption {key}"}).encode()),
+    )
+]
+WHOLE = {key: (png_bytes(ord(key)), f"caption {key}") for key in KEYS}
+
+
+def tar_bytes(mode: str = "w") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
+        for name, data in MEMBERS:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+PLAIN, PACKED = tar_bytes(), tar_bytes("w:gz")
+
+
+def read_bytes(path: Path, data: bytes, *, images: bool = True) -> list[Record | Skipped]:
+    path.write_bytes(data)
+    return read_all(WebDatasetSource(str(path), (path,)), images=images)
+
+
+def check(items: list[Record | Skipped]) -> None:
+    """Records are whole and in order; where any is missing, the tar is named."""
+    records = [item for item in items if isinstance(item, Record)]
+    assert [record.id for record in records] == list(KEYS[: len(records)])
+    for record in records[:-1]:
+        assert (record.data, record.caption) == WHOLE[record.id]
+    for record in records[-1:]:
+        assert record.data == WHOLE[record.id][0]
+        assert record.caption in (None, WHOLE[record.id][1])
+    if len(records) < 4 or records[-1].caption is None:
+        assert isinstance(items[-1], Skipped)
+        assert items[-1].source.endswith(("cut.tar", "cut.tar.gz"))
+        assert "tar" in items[-1].reason
+
+
+def test_a_tar_cut_anywhere_gives_what_is_whole(tmp_path: Path) -> None:
+    end = PLAIN.rindex(b"caption d") + 600
+    for keep in sorted({*range(0, end, 512), *range(0, end, 277)}):
+        items = read_bytes(tmp_path / "cut.tar", PLAIN[:keep])
+        check(items)
+        told = read_bytes(tmp_path / "cut.tar", PLAIN[:keep], images=False)
+        assert [(type(each), each.id) for each in told] == [(type(each), each.id) for each in items]
+
+
+def test_a_packed_tar_cut_anywhere_is_named(tmp_path: Path) -> None:
+    for keep in range(0, len(PACKED), 97):
+        items = read_bytes(tmp_path / "cut.tar.gz", PACKED[:keep])
+        check(items)
+        assert isinstance(items[-1], Skipped)
+
+
+@given(st.lists(st.tuples(st.integers(0, len(PLAIN) - 1), st.integers(0, 255)), max_size=4))
+def test_no_damage_is_more_than_a_reader_can_take(tmp_path_factory, changes) -> None:
+    data, packed = bytearray(PLAIN), bytearray(PACKED)
+    for place, value in changes:
+        data[place] = value
+        packed[place % len(packed)] = value
+    folder = tmp_path_factory.getbasetemp()
+    for name, content in (("fuzz.tar", data), ("fuzz.tar.gz", packed)):
+        items = read_bytes(folder / name, bytes(content))
+        assert items or not changes
+
+
+@pytest.mark.parametrize("key", ["b", "d"])
+def test_a_damaged_header_is_no_silent_end(key: str, tmp_path: Path) -> None:
+    data = bytearray(PLAIN)
+    data[PLAIN.index(f"{key}.png".encode()) + 120] ^= 0xFF
+    items = read_bytes(tmp_path / "cut.tar", bytes(data))
+    check(items)
+    assert "damaged behind byte" in items[-1].reason
+
+
+def test_two_joined_tars_are_named(tmp_path: Path) -> None:
+    items = read_bytes(tmp_path / "cut.tar", PLAIN + PLAIN)
+    assert len(items) == 5
+    assert "two are joined" in items[-1].reason
+
+
+def test_a_packed_tar_under_a_plain_name_is_sound(tmp_path: Path) -> None:
+    assert len(read_bytes(tmp_path / "cut.tar", PACKED)) == 4
+
+
+def test_an_empty_tar_holds_nothing(tmp_path: Path) -> None:
+    assert read_all(open_images(write_tar(tmp_path / "a.tar", []))) == []
+
+
+def test_links_and_giants_are_named(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        link = tarfile.TarInfo("k.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+        big = tarfile.TarInfo("big.png")
+        big.size = 3000
+        tar.addfile(big, io.BytesIO(bytes(3000)))
+    monkeypatch.setattr(_webdataset, "MAX_BYTES", 2000)
+    told = {(item.id, item.reason) for item in read_all(open_images(path))}
+    assert ("k", "k.png is a link or device, not a file") in told
+    assert ("big", "big.png holds 3,000 bytes, more than 2,000") in told
+
+
+def test_annotations_apart_from_their_images_are_named(tmp_path: Path) -> None:
+    first, second = read_all(
+        open_images(write_tar(tmp_path / "a.tar", [MEMBERS[0], MEMBERS[2], MEMBERS[1]]))
+    )[0::2]
+    assert first.caption is None
+    assert "must be neighbours" in second.reason
+
+
+def test_what_holds_no_image_is_named(tmp_path: Path) -> None:
+    (item,) = read_all(open_images(write_tar(tmp_path / "a.tar", [("k.npy", b"x")])))
+    assert item.reason == "no image among its members (k.npy)"
+
+
+def test_members_of_other_kinds_are_no_obstacle(tmp_path: Path) -> None:
+    members = [("x/k.cls", b"3"), ("x/k.png", png_bytes(1)), ("x/k.seg.png", b"mask")]
+    (record,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    assert (record.id, record.data) == ("k", png_bytes(1))
+
+
+def test_one_name_in_two_folders_of_a_tar_is_one_key(tmp_path: Path) -> None:
+    members = [("x/k.png", png_bytes(1)), ("y/k.png", png_bytes(2))]
+    record, again = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    assert record.id == again.id == "k"
+    assert "same key" in again.reason and again.source.endswith("a.tar:y/k.png")
+
+
+def test_a_key_in_two_tars_is_named_by_both(tmp_path: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        write_tar(tmp_path / name, MEMBERS[:4])
+    records, skipped = read_annotations(open_images(tmp_path))
+    assert [(record.id, record.caption) for record in records] == [
+        ("a", "caption a"),
+        ("b", "caption b"),
+    ]
+    assert {record.data for record in records} == {b""}
+    assert [item.id for item in skipped] == ["a", "b"]
+    assert "b.tar:a.png" in skipped[0].source and "a.tar:a.png" in skipped[0].reason
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"[1]", b'"x"', b"{", b"\xff", b"[" * 100_000,
+        b'{"caption": ["two", "of them"]}', b'{"label": {}}',
+        b'{"bounds": [1, 2, 3]}', b'{"bounds": "1 2 3 4"}', b'{"bounds": [null, 0, 1, 1]}',
+        b'{"bounds": [NaN, 0, 1, 1]}', b'{"bounds": [0, 5, 1, 4]}', b'{"bounds": [3, 0, 3, 1]}',
+        b'{"center": [0, 91]}', b'{"center": [361, 0]}', b'{"center": [true, 0]}',
+        b'{"center": [1e999, 0]}', b'{"center": [1' + b"0" * 400 + b", 0]}",
+    ],
+)  # fmt: skip
+def test_an_annotation_that_makes_no_sense_is_named(fields: bytes, tmp_path: Path) -> None:
+    members = [("k.png", png_bytes(1)), ("k.json", fields), ("l.png", png_bytes(2))]
+    bad, good = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    assert bad.id == "k" and "annotation cannot be read" in bad.reason
+    assert isinstance(good, Record)
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"bounds": [179.8, 0, -179.8, 0.4]}, (-180.0, 0.2, 0.4, 0.4)),
+        ({"bounds": [359.9, 0, 360, 0.2]}, (-0.05, 0.1, 0.1, 0.2)),
+        ({"bounds": [-180, -90, 180, 90]}, (0, 0, 360, 180)),
+        ({"center": [226.2, 18.6]}, (-133.8, 18.6, None, None)),
+    ],
+)
+def test_places_are_within_180_whatever_the_json_counts_in(fields, place, tmp_path: Path) -> None:
+    members = [("k.png", png_bytes(1)), ("k.json", json.dumps(fields).encode())]
+    (found,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    told = (found.lon, found.lat, found.width_deg, found.height_deg)
+    assert told == pytest.approx(place, abs=1e-9)
+
+
+def test_a_name_off_the_planet_is_nowhere(tmp_path: Path) -> None:
+    members = [("E0_0_N89_9.png", png_bytes(1)), ("E_200_0_N0_0.png", png_bytes(2))]
+    found = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    assert {(record.lon, record.width_deg) for record in found} == {(None, None)}
