@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import subprocess
 import sys
+import tarfile
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -13,10 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from marsretrieval.datasets import open_images
 from marsretrieval.embeddings import build_store, open_store
 from marsretrieval.embeddings._manifest import Entry
 from marsretrieval.embeddings._shards import Item, write_shard
-from tests.fakes import FakeEncoder, FakeSource
+from marsretrieval.errors import DataError, OutputError, StoreMismatchError
+from tests.fakes import FakeEncoder, FakeSource, png_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = (6,) * 12
@@ -25,7 +31,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from marsretrieval.embeddings import build_store
-from tests.fakes import FakeEncoder, FakeSource
+from tests.fakes import FakeEncoder, FakeSource, png_bytes
 part = tuple(map(int, sys.argv[3].split("/")))
 build_store(
     FakeEncoder(delay=float(sys.argv[2])), FakeSource(counts=(6,) * 12), Path(sys.argv[1]),
@@ -194,3 +200,60 @@ def test_a_reader_keeps_its_rows_while_the_store_is_rebuilt(tmp_path: Path) -> N
     build_store(FakeEncoder(), FakeSource(versions={"000000": 1}), tmp_path)
     for block, vectors in zip(blocks, before, strict=True):
         np.testing.assert_array_equal(block.vectors, vectors)
+
+
+def test_a_store_that_becomes_read_only_ends_the_build_clearly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = FakeSource(counts=COUNTS)
+    real = tempfile.mkstemp
+
+    def refuse(*arguments: Any, prefix: str, **options: Any) -> Any:
+        if prefix.startswith(".000004"):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(*arguments, prefix=prefix, **options)
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(OutputError, match=r"000004\.arrow: cannot be written \(Read-only"):
+        build_store(FakeEncoder(), source, tmp_path)
+    monkeypatch.undo()
+    kept = open_store(tmp_path)
+    assert [entry.shard for entry in kept.entries][:4] == [f"{n:06d}" for n in range(4)]
+    assert build_store(FakeEncoder(), source, tmp_path).reused == kept.rows
+
+
+def test_files_that_vanish_while_they_are_embedded_are_named(tmp_path: Path) -> None:
+    images = tmp_path / "tiles"
+    images.mkdir()
+    for number in range(12):
+        with tarfile.open(images / f"{number:06d}.tar", "w") as tar:
+            for row in range(8):
+                data = png_bytes(8 * number + row)
+                info = tarfile.TarInfo(f"tile-{number}-{row}.png")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    source = open_images(images)
+
+    class Vanishing(FakeEncoder):
+        def encode_preprocessed(self, features: Any) -> Any:
+            (images / "000011.tar").unlink(missing_ok=True)
+            return super().encode_preprocessed(features)
+
+    with pytest.raises(DataError, match=r"1 of 12 .*000011: changed or vanished"):
+        build_store(Vanishing(delay=0.01), source, tmp_path / "store", batch_size=4, workers=1)
+    store = open_store(tmp_path / "store")
+    assert store.rows == 88 and store.missing == ["000011"] and len(store.verify()) == 1
+    with pytest.raises(StoreMismatchError, match="000011"):
+        build_store(FakeEncoder(), open_images(images), tmp_path / "store")
+
+
+def test_a_failing_disk_under_the_images_is_told_shard_by_shard(tmp_path: Path) -> None:
+    class Failing(FakeSource):
+        def read(self, shard: Any, *, images: bool = True) -> Any:
+            if shard.name == "000001":
+                raise OSError(errno.EIO, "Input/output error")
+            return super().read(shard, images=images)
+
+    with pytest.raises(DataError, match=r"1 of 3 shards .*000001.*Input/output error"):
+        build_store(FakeEncoder(), Failing(), tmp_path)
+    assert open_store(tmp_path).missing == ["000001"]

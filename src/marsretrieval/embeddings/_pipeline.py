@@ -91,6 +91,7 @@ def decode_ahead(
             for shard, takers in work:
                 preprocess = tuple(taker.preprocess for taker in takers)
                 end = ShardEnd()
+                item: Record | Skipped | None = None
                 try:
                     for item in source.read(shard):
                         if stop.is_set():
@@ -99,6 +100,10 @@ def decode_ahead(
                             put((shard, takers, pool.submit(_decode, item, preprocess)))
                         else:
                             put((shard, takers, item))
+                    # What ends early is damaged, or was taken away: then it is not finished.
+                    if isinstance(item, Skipped) and not _is_still_there(source, shard):
+                        text = f"shard {shard.name}: changed or vanished while it was read"
+                        end = ShardEnd(DataError(f"{text} ({item.source}: {item.reason})"))
                 except MarsRetrievalError as error:
                     end = ShardEnd(error)
                 except OSError as error:
@@ -120,6 +125,16 @@ def decode_ahead(
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
         reader.join()
+
+
+def _is_still_there(source: ImageSource, shard: Shard) -> bool:
+    try:
+        return any(
+            each.name == shard.name and each.fingerprint == shard.fingerprint
+            for each in source.shards()
+        )
+    except (MarsRetrievalError, OSError):
+        return False
 
 
 def _decode(
