@@ -144,7 +144,9 @@ def test_info_verify_export(store: Path, tmp_path: Path) -> None:
     info = called("store", "info", store)
     assert (info["rows"], info["complete"], info["dtype"]) == (12, True, "float16")
     assert info["set_hash"] == open_store(store).set_hash
+    assert info["images_per_s"] > 0 and 0 <= info["device_idle"] <= 1
     text = call("store", "info", store).stdout
+    assert " images/s, device idle " in text
     assert "12 images in 3 shards, complete" in text and info["set_hash"] in text
     assert called("store", "verify", store)["problems"] == []
     assert "12 rows in 3 shards, all as written" in call("store", "verify", store).stdout

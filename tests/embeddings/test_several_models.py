@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,31 @@ def test_a_model_that_fails_in_the_middle_leaves_what_is_finished(tmp_path: Path
     again = build_stores(both(tmp_path, FakeEncoder(), FakeEncoder(seed=1)), source)
     assert [report.reused for report in again] == kept
     assert [report.rows for report in again] == [32, 32]
+
+
+def test_no_more_images_are_in_flight_than_the_documentation_says(tmp_path: Path) -> None:
+    lock, ready, most = threading.Lock(), [0], [0]
+
+    class Counting(FakeEncoder):
+        @property
+        def preprocess(self) -> Callable[[Image.Image], Any]:
+            def count(image: Image.Image) -> Any:
+                with lock:
+                    ready[0] += 1
+                    most[0] = max(most[0], ready[0])
+                return thumbnail(image)
+
+            return count
+
+        def encode_preprocessed(self, features: Any) -> Any:
+            vectors = super().encode_preprocessed(features)
+            with lock:
+                ready[0] -= len(features)
+            return vectors
+
+    workers, batch = 2, 8
+    targets = both(tmp_path, Counting(delay=0.01), Counting(delay=0.01, seed=1))
+    build_stores(targets, FakeSource(counts=(50,) * 8), batch_size=batch, workers=workers)
+    assert ready == [0]
+    images = 16 + 4 * workers + (len(targets) + 2) * batch + workers
+    assert batch < most[0] <= images * len(targets)
