@@ -151,6 +151,17 @@ def test_tile_names_move_strict_to_the_centre_and_leave_published(tmp_path: Path
         assert finer["strict"]["average_precision"] == 1
 
 
+def test_longitudes_may_run_to_360_and_published_takes_them_as_written(tmp_path: Path) -> None:
+    for tile, point, published in ((200, 200.3, 1), (-160, -159.7, 1), (200, -159.7, 0)):
+        (tmp_path / "predictions.csv").write_text(
+            f"image_name,similarity,lon,lat\nx,0.5,{tile},10\n"
+        )
+        (tmp_path / "truth.csv").write_text(f"lon,lat\n{point},10\n")
+        found = scored(tmp_path / "out.json", *geolocalization(tmp_path))
+        assert found["published"]["best"]["f1"] == published
+        assert found["strict"]["average_precision"] == 1
+
+
 def test_what_cannot_be_done_is_exit_code_1(files: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "short.npy", np.load(files / "pair_texts.npy")[:-1])
     np.save(tmp_path / "long.npy", 3 * np.load(files / "pair_texts.npy"))

@@ -30,6 +30,14 @@ def test_points_are_read_in_degrees_within_180(text: str, tmp_path: Path) -> Non
     assert points.lat.tolist() == [10, -5.25]
 
 
+def test_longitudes_stay_as_written_where_wanted_and_180_always(tmp_path: Path) -> None:
+    path = table(tmp_path, "lon,lat\n350.5,10\n180,5\n-180,5\n-20,1\n")
+    assert read_points(path, as_written=True).lon.tolist() == [350.5, 180, -180, -20]
+    found = read_points(path)
+    assert found.lon.tolist() == [-9.5, 180, -180, -20]
+    assert found.duplicates == 1
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

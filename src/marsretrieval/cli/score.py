@@ -99,7 +99,7 @@ def geolocalization(
 
     if not (0 < radius <= 180 and 0 < tile_deg <= 180):
         raise UsageError("--radius and --tile-deg must be greater than 0 and at most 180 degrees")
-    points = read_points(ground_truth)
+    points = read_points(ground_truth, as_written=True)
     found = read_predictions(predictions, tile_deg=tile_deg)
     _show(
         metric.evaluate(

@@ -23,18 +23,19 @@ _NAMES = {"lon": ("lon", "longitude"), "lat": ("lat", "latitude")}
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Planetocentric degrees, longitude in -180..180; (n,) each. `duplicates` of them stand at
-    the place of an earlier one."""
+    """Planetocentric degrees, longitude in -180..180 unless read as written; (n,) each.
+    `duplicates` of them stand at the place of an earlier one."""
 
     lon: npt.NDArray[np.float64]
     lat: npt.NDArray[np.float64]
     duplicates: int = 0
 
 
-def read_points(path: Path) -> Points:
+def read_points(path: Path, *, as_written: bool = False) -> Points:
     """Read a CSV with columns lon and lat (or longitude, latitude), separated by , or ; or tab.
 
-    Longitudes in 0..360 are wrapped. Raises TableError naming the column, or the line and value.
+    Longitudes above 180 are wrapped, unless wanted `as_written`. Raises TableError naming the
+    column, or the line and value.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -55,9 +56,11 @@ def read_points(path: Path) -> Points:
     if not rows:
         raise TableError(f"{path}: no points, only a header")
     values = np.array(rows, dtype=np.float64)
-    lon, lat = geo.wrap_lon(values[:, 0]), values[:, 1]
-    places = len(np.unique(np.column_stack([lon, lat]), axis=0))
-    return Points(lon, lat, len(lon) - places)
+    lon, lat = values.T
+    wrapped = geo.wrap_lon(lon)
+    places = len(np.unique(np.column_stack([wrapped, lat]), axis=0))
+    # 180.0 itself stays: in the plane of the published distance, -180 is far from it.
+    return Points(lon if as_written else np.where(lon > 180, wrapped, lon), lat, len(lon) - places)
 
 
 def read_ground_truth(folder: Path) -> dict[str, Points]:
