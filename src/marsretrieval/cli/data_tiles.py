@@ -144,6 +144,8 @@ def _show(report: Report, out: Path) -> None:
     print(f"{out}: {told['tiles']:,} tiles in {cut + kept:,} quads ({told['bytes'] / 1e6:,.1f} MB)")
     print(f"  quads    {cut:,} cut in {report.seconds:,.1f} s, {kept:,} were there before")
     print(f"  no data  {told['empty']:,} tiles without any, {told['dropped']:,} tiles left out")
+    if report.otherwise:
+        say(f"note: quads in this folder were cut with other options: {_few(report.otherwise)}")
     if report.complete:
         return
     failed = [f"{each.source}: {each.reason}" for each in report.failed]

@@ -72,7 +72,7 @@ def write_quad(
 ) -> Path:
     """A GeoTIFF of `pixels` (n, n). `shift` moves it east, in pixels."""
     path = folder / (name or tiff_name(quad))
-    left, bottom = geo.lonlat_to_metres(quad.west, quad.south)
+    left, _ = geo.lonlat_to_metres(quad.west, quad.south)
     right, top = geo.lonlat_to_metres(quad.west + 4, quad.south + 4)
     size = float(right - left) / len(pixels)
     with rasterio.open(

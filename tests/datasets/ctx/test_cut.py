@@ -57,9 +57,7 @@ def test_tiles_hold_the_ground_that_their_names_promise(tmp_path: Path, quad: Qu
     grey = np.rint(degrees * 60).astype(np.uint8)  # 60 levels a degree
     raster = np.tile(grey, (pixels, 1))  # longitude
     raster[:, 1::2] = grey[::-1, None]  # latitude in every second column
-    tiles = cut(
-        write_quad(tmp_path, quad, raster, crs=CRS[crs]), tmp_path / "out", quad, size=50
-    )
+    tiles = cut(write_quad(tmp_path, quad, raster, crs=CRS[crs]), tmp_path / "out", quad, size=50)
     assert len(tiles) == 400
     for name, (image, told) in tiles.items():
         lon, lat = told["center"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -73,7 +74,7 @@ def test_the_last_column_before_the_antimeridian_ends_at_180() -> None:
     assert tiles(Quad(0, -180), delta="0.2")[0].name == "E_180_0_N3_8"
 
 
-@pytest.mark.parametrize("delta", ["0.3", "0.7", "3", "8", "0", "-0.2", "0.005", "nan", "x", "1e99"])
+@pytest.mark.parametrize("delta", ["0.3", "0.7", "3", "8", "0", "-0.2", "0.005", "nan", "1e99"])
 def test_a_delta_that_leaves_a_rest_is_refused(delta: str) -> None:
     with pytest.raises(UsageError, match="--delta"):
         TileSpec.of(delta)
@@ -105,7 +106,7 @@ def test_equal_aspect_fills_the_quad_with_tiles_about_as_wide_as_high(delta: str
     names = set()
     for row in tile_rows(quad, TileSpec.of(delta, equal_aspect=True)):
         assert (row[0].west, row[-1].east) == (8, 12)
-        for left, right in zip(row, row[1:], strict=False):
+        for left, right in pairwise(row):
             assert left.east == right.west
         for tile in row:
             assert geo.parse_tile_name(f"{tile.name}.png") == (tile.west, tile.south)

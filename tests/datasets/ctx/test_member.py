@@ -76,9 +76,7 @@ def test_packed_no_data_is_not_inflated_at_once(tmp_path: Path) -> None:
 def test_a_flipped_bit_is_found(archive: Path) -> None:
     whole = archive.read_bytes()
     for place in (60, 1000, 20_000, 80_000):
-        archive.write_bytes(
-            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
-        )
+        archive.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(DataError, match="damaged") as caught:
             read(archive, [])
         assert "fetch it again" in str(caught.value)

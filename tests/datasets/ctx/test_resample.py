@@ -76,9 +76,8 @@ def test_only_exact_halves_may_differ_by_one(step: float) -> None:
 def test_float32_products_round_as_float64_does(step_y, step_x, top, left, seed) -> None:
     """The law behind the speed: recomputing what is near a half makes up for float32."""
     source = noise(200, seed, no_data=False)
-    shape = tuple(
-        max(1, min(40, int((200 - start) / step))) for start, step in ((top, step_y), (left, step_x))
-    )
+    spans = ((top, step_y), (left, step_x))
+    shape = tuple(max(1, min(40, int((200 - start) / step))) for start, step in spans)
     dense = []
     for start, step, count in ((top, step_y, shape[0]), (left, step_x, shape[1])):
         each = axis(200, start, step, count)

@@ -101,8 +101,16 @@ def test_another_request_or_another_file_is_cut_again(quads: Path, out: Path) ->
     run(quads, out)
     assert len(run(quads, out, TileSpec(size=16)).cut) == 2
     assert len(run(quads, out).cut) == 2
-    write_quad(quads, QUAD, noise(480))
+    write_quad(quads, QUAD, noise(400, 7))  # of the same size to the byte
     assert [each.quad for each in run(quads, out).cut] == ["E-004_N-04"]
+
+
+def test_quads_cut_otherwise_in_the_same_folder_are_told(quads: Path, out: Path) -> None:
+    run(quads, out)
+    inputs, _ = find_files([quads], [OTHER])
+    report = cut_quads(inputs, TileSpec(size=16), out)
+    assert (report.complete, report.otherwise) == (True, ["E-004_N-04"])
+    assert run(quads, out).otherwise == []
 
 
 @pytest.mark.parametrize("layout", ["rows", "tiled lzw"])

@@ -17,7 +17,12 @@ from marsretrieval.datasets.ctx._fetch import Fetcher, FetchSettings, ServerErro
 from marsretrieval.datasets.ctx._grid import TileSpec, tile_count
 from marsretrieval.datasets.ctx._inputs import Input, Problem
 from marsretrieval.datasets.ctx._mosaic import SERVER, ZIP_BYTES
-from marsretrieval.datasets.ctx._pack import QuadManifest, finished_manifest, pack_quad
+from marsretrieval.datasets.ctx._pack import (
+    QuadManifest,
+    finished_manifest,
+    otherwise_cut,
+    pack_quad,
+)
 from marsretrieval.datasets.ctx._report import Plan, Report
 from marsretrieval.datasets.ctx._rows import UNPACKED
 from marsretrieval.errors import DataError, UsageError
@@ -91,6 +96,7 @@ def cut_quads(
         job.cut_files([each for each in todo if each.path is not None], threads)
         job.cut_fetched([each for each in todo if each.path is None], progress)
     report.cut.sort(key=lambda each: each.quad)
+    report.otherwise = otherwise_cut(out, spec)
     report.seconds = time.monotonic() - started
     return report
 

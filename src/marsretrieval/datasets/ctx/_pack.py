@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from marsretrieval.datasets._listing import file_fingerprint
 from marsretrieval.datasets._tar import write_tar
 from marsretrieval.datasets.ctx._cut import CutTile, cut
 from marsretrieval.datasets.ctx._encode import encoder_name
@@ -21,7 +22,7 @@ from marsretrieval.errors import DataError
 from marsretrieval.files import atomic_path, read_json, sha256_file, write_json
 from marsretrieval.progress import ProgressTask
 
-__all__ = ["QuadManifest", "finished_manifest", "pack_quad", "read_manifest"]
+__all__ = ["QuadManifest", "finished_manifest", "otherwise_cut", "pack_quad", "read_manifest"]
 
 _SCHEMA_VERSION = 1
 _STALE_S = 3600.0  # a temporary file this old belongs to a process that was killed
@@ -31,7 +32,7 @@ _STALE_S = 3600.0  # a temporary file this old belongs to a process that was kil
 class QuadManifest:
     """What a quad's tar holds, and of what it was made. `<quad>.json` beside `<quad>.tar`.
 
-    spec, spec_hash: the request. source, source_bytes: the file it was cut from.
+    spec, spec_hash: the request. source, source_fingerprint: the file it was cut from.
     tiles: images in the tar. empty: tiles without any data, in the tar or dropped.
     dropped: left out because they asked for less than the share of data demanded.
     failed: tiles that could not be cut, with the reason; such a quad is cut again next time.
@@ -41,7 +42,7 @@ class QuadManifest:
     spec: dict[str, Any]
     spec_hash: str
     source: str
-    source_bytes: int
+    source_fingerprint: str
     tar: str
     tar_bytes: int
     tar_sha256: str
@@ -72,7 +73,7 @@ def finished_manifest(
     out: Path, quad: Quad, spec: TileSpec, source: Path | None = None
 ) -> QuadManifest | None:
     """The manifest of a quad that need not be cut: same spec, no failed tile, its tar of the size
-    written, and cut from a file of the name and size of `source`, where there is one."""
+    written, and cut from `source` as it is now, where there is one."""
     try:
         found = read_manifest(out / f"{quad.name}.json")
         bytes_there = (out / f"{quad.name}.tar").stat().st_size
@@ -80,8 +81,19 @@ def finished_manifest(
         return None
     same = found.spec_hash == spec.hash and found.complete and found.tar_bytes == bytes_there
     if same and source is not None:
-        same = (found.source, found.source_bytes) == (source.name, source.stat().st_size)
+        same = found.source_fingerprint == file_fingerprint(source)
     return found if same else None
+
+
+def otherwise_cut(out: Path, spec: TileSpec) -> list[str]:
+    """Quads in a folder that were cut by another spec: readers would mix them with the others."""
+    found = []
+    for path in sorted(out.glob("E*_N*.json")):
+        with suppress(DataError):
+            manifest = read_manifest(path)
+            if manifest.spec_hash != spec.hash:
+                found.append(manifest.quad)
+    return found
 
 
 def pack_quad(
@@ -120,7 +132,7 @@ def pack_quad(
         spec=dict(spec.to_dict()),
         spec_hash=spec.hash,
         source=source.name,
-        source_bytes=source.stat().st_size,
+        source_fingerprint=file_fingerprint(source),
         tar=tar.name,
         tar_bytes=tar_bytes,
         tar_sha256=tar_sha256,

@@ -37,11 +37,6 @@ def published_pixels(
     from rasterio.warp import reproject
     from rasterio.windows import Window
 
-    edges: tuple[float, ...] = (tile.west, tile.south, tile.east, tile.north)
-    if not raster.crs.is_geographic:
-        left, bottom = geo.lonlat_to_metres(tile.west, tile.south)
-        right, top = geo.lonlat_to_metres(tile.east, tile.north)
-        edges = (float(left), float(bottom), float(right), float(top))
     pixels = np.zeros((size, size), dtype=np.uint8)
     height, width = window.shape
     with (
@@ -67,10 +62,21 @@ def published_pixels(
         reproject(
             rasterio.band(quad, 1),
             pixels,
-            dst_transform=from_bounds(*edges, size, size),
+            dst_transform=from_bounds(*_edges(raster, tile), size, size),
             dst_crs=raster.crs,
             dst_nodata=0,
             resampling=Resampling.bilinear,
             num_threads=1,
         )
     return pixels
+
+
+def _edges(raster: GeoTiff, tile: Tile) -> tuple[float, ...]:
+    """West, south, east, north in the unit of the file."""
+    if raster.crs.is_geographic:
+        return tile.west, tile.south, tile.east, tile.north
+    x, y = geo.lonlat_to_metres([tile.west, tile.east], [tile.south, tile.north])
+    scale = raster.transform.a / float(geo.lonlat_to_metres(raster.pixel_deg[0], 0)[0])
+    if abs(scale - 1) > 1e-9:  # a sphere of another radius
+        x, y = x * scale, y * scale
+    return float(x[0]), float(y[0]), float(x[1]), float(y[1])

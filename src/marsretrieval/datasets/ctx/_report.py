@@ -43,12 +43,14 @@ _PLAN_FIGURES = ("tiles", "download_bytes", "scratch_bytes", "output_bytes", "fr
 @dataclass
 class Report:
     """cut: quads cut now, also those with failed tiles. failed: quads and files without any tile.
-    untried: quads not reached, because the server gave nothing."""
+    untried: quads not reached, because the server gave nothing.
+    otherwise: quads in the same folder that were cut by another spec."""
 
     cut: list[QuadManifest] = field(default_factory=list)
     kept: list[QuadManifest] = field(default_factory=list)
     failed: list[Problem] = field(default_factory=list)
     untried: list[str] = field(default_factory=list)
+    otherwise: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -72,5 +74,6 @@ class Report:
             "failed": [asdict(each) for each in self.failed],
             "failed_tiles": self.failed_tiles,
             "untried": self.untried,
+            "otherwise": self.otherwise,
             "seconds": round(self.seconds, 3),
         }

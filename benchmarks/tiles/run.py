@@ -1,0 +1,210 @@
+"""A quad to tiles, ours beside the straightforward route, in one run on the same file.
+
+    python -m benchmarks.tiles.run [--pixels 47420] [--folder TMP] [--zip]
+
+The straightforward route does per tile what the published code does: open the file, warp the tile
+out of it bilinearly, write an RGB PNG with `optimize`; in as many processes as there are CPUs.
+Ours is the command itself, start included. The stages of ours alone show the floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from PIL import Image
+
+from benchmarks.tiles.generate import FULL_PIXELS, write_quad, write_zip
+from marsretrieval._environment import usable_cpus
+from marsretrieval.datasets.ctx import Quad, Tile, TileSpec, tile_rows
+from marsretrieval.datasets.ctx._axis import axis
+from marsretrieval.datasets.ctx._encode import encode
+from marsretrieval.datasets.ctx._member import Member, geotiff_in
+from marsretrieval.datasets.ctx._resample import resample
+from tests.datasets.ctx.quads import warped
+
+QUAD = Quad(-4, -4)
+SPEC = TileSpec()
+
+
+@dataclass
+class Taken:
+    """Seconds of wall and CPU, peak memory of the process in MB."""
+
+    wall: float
+    cpu: float
+    peak_mb: float | None = None
+
+
+def straightforward_tile(job: tuple[Path, Tile, Path]) -> None:
+    source, tile, folder = job
+    bounds = (tile.west, tile.south, tile.east, tile.north)
+    pixels = np.maximum(warped(source, bounds, SPEC.size), 1)
+    Image.fromarray(pixels).convert("RGB").save(folder / f"{tile.name}.png", optimize=True)
+
+
+def straightforward(source: Path, tiles: list[Tile], folder: Path) -> Taken:
+    folder.mkdir()
+    context = multiprocessing.get_context("spawn")
+    before, started = os.times(), time.perf_counter()
+    with context.Pool(usable_cpus()) as pool:
+        for _ in pool.imap_unordered(
+            straightforward_tile, [(source, tile, folder) for tile in tiles]
+        ):
+            pass
+        pool.close()
+        pool.join()
+    wall, after = time.perf_counter() - started, os.times()
+    spent = sum(after[:4]) - sum(before[:4])
+    return Taken(wall, spent)
+
+
+def ours(source: Path, out: Path, *options: str) -> Taken:
+    command = [sys.executable, "-m", "marsretrieval", "data", "tiles", str(source)]
+    started = time.perf_counter()
+    process = subprocess.Popen([*command, "--out", str(out), *options], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"data tiles failed: exit code {process.returncode}")
+    return Taken(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000)
+
+
+def stages(source: Path, archive: Path | None) -> Iterator[tuple[str, Taken]]:
+    """Each stage alone, on all CPUs where it can use them."""
+    with rasterio.open(source) as file:
+        pixels = file.width
+    step = pixels / 20 / SPEC.size
+    rows = min(pixels, round(pixels / 20) + 2 * round(step) + 4)
+    buffer = bytearray(rows * pixels)
+
+    def read() -> None:
+        with source.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+    read()
+    yield "read", timed(read)
+    if archive is not None:
+
+        def inflate() -> None:
+            with Member(archive, geotiff_in(archive)) as member:
+                member.finish()
+
+        yield "inflate the zip (1 core)", timed(inflate)
+    band = np.frombuffer(buffer, dtype=np.uint8).reshape(rows, pixels)
+    side = pixels / 20
+    x = axis(pixels, 0.0, step, SPEC.size)
+    del x
+    starts = [min(int(column * side), pixels - rows) for column in range(20)]
+    window = [np.ascontiguousarray(band[:, start : start + rows]) for start in starts[:4]]
+    y = axis(rows, 2.0, step, SPEC.size)
+    done = [resample(each, y, y, no_data=None).pixels for each in window]
+
+    def over(work: Callable[[Any], Any], items: Iterable[Any]) -> Callable[[], None]:
+        def run() -> None:
+            with ThreadPoolExecutor(usable_cpus()) as pool:
+                list(pool.map(work, items))
+
+        return run
+
+    hundred = range(400)
+    yield "resample", timed(over(lambda i: resample(window[i % 4], y, y, no_data=None), hundred))
+    yield "encode", timed(over(lambda i: encode(done[i % 4], "png"), hundred))
+
+
+def timed(work: Callable[[], None]) -> Taken:
+    cpu, started = time.process_time(), time.perf_counter()
+    work()
+    return Taken(time.perf_counter() - started, time.process_time() - cpu)
+
+
+def differences(folder: Path, tar: Path) -> str:
+    """Of every tile against the straightforward route's."""
+    equal = worst = count = 0
+    with tarfile.open(tar) as file:
+        for member in file:
+            if not member.name.endswith(".png"):
+                continue
+            content = file.extractfile(member)
+            assert content is not None
+            mine = np.asarray(Image.open(io.BytesIO(content.read())))
+            theirs = np.asarray(Image.open(folder / member.name).convert("L"))
+            difference = int(np.abs(mine.astype(np.int16) - theirs).max())
+            worst, equal, count = max(worst, difference), equal + (difference == 0), count + 1
+    return f"{equal}/{count} bit-equal, greatest difference {worst}"
+
+
+@contextmanager
+def workplace(folder: Path | None) -> Iterator[Path]:
+    place = Path(tempfile.mkdtemp(dir=folder, prefix="tiles-"))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pixels", type=int, default=FULL_PIXELS)
+    parser.add_argument("--folder", type=Path, help="where to work; needs the quad twice over")
+    parser.add_argument("--zip", action="store_true", help="the zip too (minutes to pack)")
+    arguments = parser.parse_args()
+    tiles = [tile for row in tile_rows(QUAD, SPEC) for tile in row]
+    with workplace(arguments.folder) as place:
+        source = write_quad(place, QUAD, arguments.pixels)
+        archive = write_zip(source, QUAD, place) if arguments.zip else None
+        load = os.getloadavg()[0]
+        print(
+            f"{platform.machine()}, {usable_cpus()} CPUs, load {load:.1f} at the start; "
+            f"rasterio {rasterio.__version__}, GDAL {rasterio.__gdal_version__}\n"
+            f"quad of {arguments.pixels:,} pixels, {source.stat().st_size / 1e9:.2f} GB, "
+            f"page cache warm, {len(tiles)} tiles of {SPEC.size}\n"
+        )
+        for name, taken in stages(source, archive):
+            print(f"floor: {name:<26} {taken.wall:7.2f} s wall {taken.cpu:7.2f} s CPU")
+        runs = {"ours": (source,), "ours --exact": (source, "--exact")}
+        if archive is not None:
+            runs["ours from the zip"] = (archive,)
+        results: list[tuple[str, Taken, str]] = []
+        published = place / "published"
+        slow = straightforward(source, tiles, published)
+        results.append(("straightforward", slow, ""))
+        for number, (name, (path, *options)) in enumerate(runs.items()):
+            out = place / f"ours{number}"
+            taken = ours(path, out, *options)
+            results.append((name, taken, differences(published, out / f"{QUAD.name}.tar")))
+        print(f"\nload {os.getloadavg()[0]:.1f} at the end\n")
+        print("| route | wall, s | CPU, s | tiles/s | ratio (wall) | ratio (CPU) | peak | pixels |")
+        print("|---|---|---|---|---|---|---|---|")
+        for name, taken, pixels in results:
+            peak = f"{taken.peak_mb:.0f} MB" if taken.peak_mb else ""
+            print(
+                f"| {name} | {taken.wall:.2f} | {taken.cpu:.2f} | {len(tiles) / taken.wall:.1f} "
+                f"| {slow.wall / taken.wall:.1f}x | {slow.cpu / taken.cpu:.1f}x | {peak} "
+                f"| {pixels} |"
+            )
+        print(json.dumps({name: vars(taken) for name, taken, _ in results}))
+
+
+if __name__ == "__main__":
+    main()
