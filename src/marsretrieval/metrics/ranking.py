@@ -54,7 +54,8 @@ def cosines(
     """(q, n) scores of unit rows, in float64 and rounded to 9 decimals.
 
     A matrix product adds up in an order that depends on the place of a row and on the library, so
-    equal rows may score unequal in the last bits. Rounded, they tie, on every machine.
+    equal rows may score unequal in the last bits. Rounded, they tie on any machine, but for about
+    one score in a million that lies on the edge between two roundings.
     """
     product = queries.astype(np.float64, copy=False) @ corpus.astype(np.float64, copy=False).T
     scores: npt.NDArray[np.float64] = np.round(product, _DECIMALS, out=product)
