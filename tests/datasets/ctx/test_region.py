@@ -198,6 +198,29 @@ def test_without_a_server_nothing_more_is_tried(tmp_path: Path) -> None:
     assert not report.complete
 
 
+def test_a_server_that_fails_for_some_quads_is_asked_for_the_others(
+    mosaic, address, tmp_path: Path
+) -> None:
+    first = mosaic.zips.pop(QUADS[0].zip_name)
+    real = mosaic.__call__
+
+    def answer(request: Handler) -> None:
+        if QUADS[0].zip_name in request.path:
+            request.send(500)
+        else:
+            real(request)
+
+    with serve(answer) as url:
+        report = fetched(tmp_path, url)
+        assert [each.source for each in report.failed] == ["E172_N00"]
+        assert (len(report.cut), report.untried) == (2, [])
+        mosaic.zips[QUADS[0].zip_name] = first
+    with serve(lambda request: request.send(503)) as url:
+        quads = [Quad(0, west) for west in range(0, 20, 4)]
+        report = fetched(tmp_path / "other", url, quads)
+        assert (len(report.failed), len(report.untried)) == (3, 2)
+
+
 def test_two_runs_do_not_share_a_scratch_folder(address, tmp_path: Path, monkeypatch) -> None:
     from marsretrieval.datasets.ctx import _job
 

@@ -42,13 +42,19 @@ class FetchSettings:
 
 
 class ServerError(DataError):
-    """The server cannot be reached or trusted: other quads would fail the same way."""
+    """The server gave nothing. `reached`: it answered, so that another quad may be worth a try;
+    otherwise it cannot be found or trusted at all."""
+
+    def __init__(self, message: str, *, remedy: str | None = None, reached: bool = False) -> None:
+        super().__init__(message, remedy=remedy)
+        self.reached = reached
 
 
 class _RetryableError(Exception):
-    def __init__(self, reason: str, pause_s: float | None = None) -> None:
+    def __init__(self, reason: str, *, pause_s: float | None = None, reached: bool = True) -> None:
         super().__init__(reason)
         self.pause_s = pause_s
+        self.reached = reached
 
 
 class Fetcher:
@@ -88,6 +94,7 @@ class Fetcher:
                     raise ServerError(
                         f"{url}: {error}",
                         remedy="What came is kept: the same command goes on from there.",
+                        reached=error.reached,
                     ) from error
                 pause = error.pause_s or self._settings.backoff_s * 2 ** (failures - 1)
                 if self.stop.wait(min(pause, self._settings.max_pause_s)):
@@ -112,7 +119,7 @@ class Fetcher:
             reason = error.reason
             if isinstance(reason, ssl.SSLCertVerificationError):
                 raise _untrusted(part.url, reason) from error
-            raise _RetryableError(f"cannot connect ({reason})") from error
+            raise _RetryableError(f"cannot connect ({reason})", reached=False) from error
         except (HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
             raise _RetryableError(f"the connection broke ({error})") from error
         if part.total is not None and part.size != part.total:
@@ -146,7 +153,7 @@ class Fetcher:
         after = error.headers.get("Retry-After", "")
         raise _RetryableError(
             f"the server answers {error.code} ({error.reason})",
-            float(after) if after.isdecimal() else None,
+            pause_s=float(after) if after.isdecimal() else None,
         ) from error
 
 

@@ -143,7 +143,7 @@ class _Job:
                     except ServerError as error:
                         self._failed(each.quad.name, error)
                         failures += 1
-                        if failures == _GIVEN_UP or number == 0:
+                        if failures == _GIVEN_UP or not error.reached:
                             rest = inputs[number + 1 :]
                             self.report.untried += [later.quad.name for later in rest]
                             return

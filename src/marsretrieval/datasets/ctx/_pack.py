@@ -76,12 +76,14 @@ def finished_manifest(
     written, and cut from `source` as it is now, where there is one."""
     try:
         found = read_manifest(out / f"{quad.name}.json")
-        bytes_there = (out / f"{quad.name}.tar").stat().st_size
+        same = (
+            found.spec_hash == spec.hash
+            and found.complete
+            and found.tar_bytes == (out / f"{quad.name}.tar").stat().st_size
+            and (source is None or found.source_fingerprint == file_fingerprint(source))
+        )
     except (DataError, OSError):
         return None
-    same = found.spec_hash == spec.hash and found.complete and found.tar_bytes == bytes_there
-    if same and source is not None:
-        same = found.source_fingerprint == file_fingerprint(source)
     return found if same else None
 
 

@@ -93,6 +93,7 @@ def _open_zip(path: Path, quad: Quad, scratch: Path, stack: ExitStack) -> QuadFi
         member = stack.enter_context(Member(path, info))
         read = _strip_reader(member, raster.width, *strips)
         return QuadFile(raster, read, member.finish, damage_is_local=False)
+    scratch.mkdir(parents=True, exist_ok=True)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=UNPACKED)))
     unpacked = folder / Path(info.filename).name
     _unpack(path, unpacked)
