@@ -55,6 +55,30 @@ def test_quads_lie_where_the_sphere_puts_them(tmp_path: Path, flattening, lon, l
         assert raster.read((20, 0, 1, 80)).tolist() == [[20] * 80]
 
 
+def test_degrees_follow_the_radius_of_the_file(tmp_path: Path) -> None:
+    unit = np.pi * 3_396_000 / 180
+    path = write(tmp_path / "a.tif", 100, 40, crs="+proj=eqc +R=3396000", unit=unit)
+    with open_geotiff(path) as raster:
+        assert (raster.west, raster.north) == pytest.approx((100, 44), abs=1e-9)
+
+
+def test_longitudes_of_360_are_wrapped(tmp_path: Path) -> None:
+    name = "MurrayLab_CTX_V01_E-004_N-04_Mosaic.tif"
+    with open_geotiff(write(tmp_path / name, 356, -4, crs="IAU_2015:49900", unit=1)) as raster:
+        assert (raster.west, raster.south, raster.east) == (-4, -4, 0)
+        for lon in (-4, 356, -4 - 1e-12):
+            assert raster.pixel_of(lon, 0) == pytest.approx((0, 0), abs=1e-9)
+
+
+def test_several_bands_are_refused(tmp_path: Path) -> None:
+    shape = {"width": 8, "height": 8, "count": 3, "dtype": "uint8", "driver": "GTiff"}
+    place = {"crs": "IAU_2015:49900", "transform": from_origin(0, 4, 0.5, 0.5)}
+    with rasterio.open(tmp_path / "a.tif", "w", **shape, **place) as file:
+        file.write(np.zeros((3, 8, 8), np.uint8))
+    with pytest.raises(DataError, match="3 bands"), open_geotiff(tmp_path / "a.tif"):
+        pass
+
+
 def test_windows_are_resampled_to_a_shape(tmp_path: Path) -> None:
     with open_geotiff(write(tmp_path / "a.tif", 0, 0, crs=wkt(0))) as raster:
         half = raster.read((0, 0, 80, 80), (40, 40)).astype(float)
@@ -79,6 +103,11 @@ def test_a_quad_that_is_not_where_its_name_says_is_refused(tmp_path: Path) -> No
         ("EPSG:4326", 1.0, "6,378 km"),
         ("EPSG:32633", 1.0, "6,378 km"),
         ("+proj=stere +lat_0=90 +R=3396190", 1.0, "neither in degrees nor equirectangular"),
+        ("+proj=eqc +lon_0=180 +R=3396190", METRES_PER_DEGREE, "Longitude of natural origin 180"),
+        ("+proj=eqc +lat_ts=20 +R=3396190", METRES_PER_DEGREE, "standard parallel 20"),
+        ("+proj=eqc +x_0=5 +R=3396190", METRES_PER_DEGREE, "False easting 5"),
+        ("+proj=eqc +units=km +R=3396190", METRES_PER_DEGREE, "kilometre, not metres"),
+        ("IAU_2015:49900", METRES_PER_DEGREE, "no part of a planet"),
     ],
 )
 def test_other_coordinate_systems_are_refused(tmp_path: Path, crs, unit, words: str) -> None:

@@ -21,6 +21,7 @@ from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDepende
 
 __all__ = ["GeoTiff", "open_geotiff"]
 
+_ROUNDING_DEG = 1e-9
 _MARS_RADII_M = (3_376_000.0, 3_397_500.0)  # polar to equatorial, any of the usual bodies
 
 
@@ -106,15 +107,16 @@ class GeoTiff:
 
     def pixel_of(self, lon: float, lat: float) -> tuple[float, float]:
         """(row, column), fractional, of a position in degrees; 0, 0 is the north-west corner."""
-        column = ((lon - self.west) % 360) / self.pixel_deg[0]
-        return (self.north - lat) / self.pixel_deg[1], column
+        east = (lon - self.west + _ROUNDING_DEG) % 360 - _ROUNDING_DEG
+        return (self.north - lat) / self.pixel_deg[1], east / self.pixel_deg[0]
 
 
 @contextmanager
 def open_geotiff(path: Path, *, member: str | None = None) -> Iterator[GeoTiff]:
     """Open a GeoTIFF of Mars, or the one called `member` inside the zip at `path`. Raises
-    DataError when it is damaged, has no CRS, is rotated, is not of Mars, or bears the name of a
-    quad and does not lie there to half a pixel."""
+    DataError when it is damaged, has several bands or no CRS, is rotated, is not of Mars, is in
+    another projection or reaches over a pole, or bears the name of a quad and does not lie there
+    to half a pixel."""
     try:
         import rasterio
         from rasterio.errors import RasterioError
@@ -145,23 +147,32 @@ def _described(path: Path, file: Any) -> GeoTiff:
         )
     if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
         raise DataError(f"{path}: not north up; rotated and flipped rasters are not read")
-    _check_body(path, file.crs)
+    if file.count != 1:
+        raise DataError(f"{path}: {file.count} bands, one is expected")
+    radius = _check_body(path, file.crs)
     corners = np.array([[transform.c, transform.f], [transform.a, -transform.e]])
     if not file.crs.is_geographic:
-        if not _is_equirectangular(file.crs):
-            raise DataError(
-                f"{path}: neither in degrees nor equirectangular ({file.crs.to_string()[:80]})",
-                remedy="Warp it to IAU_2015:49910 first.",
-            )
+        _check_projection(path, file.crs)
         corners = np.column_stack(geo.metres_to_lonlat(corners[:, 0], corners[:, 1]))
+        corners *= geo.MARS_RADIUS_M / (radius or geo.MARS_RADIUS_M)
     (west, north), (pixel_x, pixel_y) = corners.tolist()
+    south = north - file.height * pixel_y
+    # A map of points, not cells, may reach half a pixel over the poles.
+    if north > 90 + pixel_y or south < -90 - pixel_y or file.width * pixel_x > 360 + 2 * pixel_x:
+        raise DataError(
+            f"{path}: reaches from {south:.2f} to {north:.2f} degrees of latitude and over "
+            f"{file.width * pixel_x:.2f} of longitude, which is no part of a planet",
+            remedy="Its transform is not in the unit that its coordinate system says.",
+        )
+    if west >= 180 - _ROUNDING_DEG:
+        west -= 360
     return GeoTiff(
         path=path,
         width=file.width,
         height=file.height,
         dtype=file.dtypes[0],
         west=west,
-        south=north - file.height * pixel_y,
+        south=south,
         east=west + file.width * pixel_x,
         north=north,
         pixel_deg=(pixel_x, pixel_y),
@@ -172,14 +183,15 @@ def _described(path: Path, file: Any) -> GeoTiff:
     )
 
 
-def _check_body(path: Path, crs: Any) -> None:
-    ellipsoid = crs.to_dict(projjson=True)
-    radius = _semi_major_axis(ellipsoid)
+def _check_body(path: Path, crs: Any) -> float | None:
+    """The radius of its equator in metres, where the CRS tells."""
+    radius = _semi_major_axis(crs.to_dict(projjson=True))
     if radius is not None and not _MARS_RADII_M[0] <= radius <= _MARS_RADII_M[1]:
         raise DataError(
             f"{path}: its coordinate system is on a body of {radius / 1000:,.0f} km radius",
             remedy="Mars has 3,396 km. Files labelled as Earth (EPSG:4326) are refused.",
         )
+    return radius
 
 
 def _semi_major_axis(value: Any) -> float | None:
@@ -196,9 +208,24 @@ def _semi_major_axis(value: Any) -> float | None:
     return None
 
 
-def _is_equirectangular(crs: Any) -> bool:
-    method = crs.to_dict(projjson=True).get("conversion", {}).get("method", {}).get("name", "")
-    return "Equidistant Cylindrical" in method or "Equirectangular" in method
+def _check_projection(path: Path, crs: Any) -> None:
+    """Only x = R lon, y = R lat: no other meridian, parallel, origin or unit."""
+    told = crs.to_dict(projjson=True).get("conversion", {})
+    method = told.get("method", {}).get("name", "")
+    others = [
+        f"{each.get('name')} {each.get('value'):g}"
+        for each in told.get("parameters", [])
+        if each.get("value")
+    ]
+    if "Equidistant Cylindrical" not in method and "Equirectangular" not in method:
+        wrong = f"neither in degrees nor equirectangular ({crs.to_string()[:80]})"
+    elif others:
+        wrong = f"equirectangular, but with {', '.join(others)}; zero is expected"
+    elif crs.linear_units_factor[1] != 1:
+        wrong = f"in units of {crs.linear_units_factor[0]}, not metres"
+    else:
+        return
+    raise DataError(f"{path}: {wrong}", remedy="Warp it to IAU_2015:49910 first.")
 
 
 def _check_place(raster: GeoTiff) -> None:
