@@ -38,6 +38,17 @@ def test_longitudes_stay_as_written_where_wanted_and_180_always(tmp_path: Path) 
     assert found.duplicates == 1
 
 
+def test_points_at_one_place_are_counted(tmp_path: Path) -> None:
+    points = read_points(table(tmp_path, "lon,lat\n350,1\n-10,1\n-10,1.5\n0,0\n360,0\n"))
+    assert (len(points.lon), points.duplicates) == (5, 2)
+    assert read_points(table(tmp_path, "lon,lat\n1,2\n")).duplicates == 0
+
+
+def test_decimal_commas_are_no_numbers_and_named(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="line 2: no numbers in lon and lat"):
+        read_points(table(tmp_path, "lon;lat\n12,5;3,4\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -71,8 +82,11 @@ def test_a_catalogue_a_landform(tmp_path: Path) -> None:
         read_ground_truth(tmp_path / "nowhere")
     with pytest.raises(DatasetNotFoundError, match=r"no \.csv"):
         read_ground_truth(tmp_path)
+    (tmp_path / "points.shp").write_bytes(b"")
+    with pytest.raises(DatasetNotFoundError, match=r"found: points\.shp"):
+        read_ground_truth(tmp_path)
     table(tmp_path, "lon,lat\n1,2\n")
-    table(tmp_path, "lon,lat\n1,2\n3,4\n", "yardangs.csv")
+    table(tmp_path, "lon,lat\n1,2\n3,4\n", "yardangs.CSV")
     assert {name: len(each.lon) for name, each in read_ground_truth(tmp_path).items()} == {
         "landslides": 1,
         "yardangs": 2,
