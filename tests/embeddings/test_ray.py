@@ -23,7 +23,13 @@ from marsretrieval.embeddings import (
     build_stores_with_ray,
     open_store,
 )
-from marsretrieval.errors import DataError, MissingDependencyError, StoreMismatchError, UsageError
+from marsretrieval.errors import (
+    DataError,
+    MarsRetrievalError,
+    MissingDependencyError,
+    StoreMismatchError,
+    UsageError,
+)
 from tests.embeddings.test_interruptions import assert_equal_stores, wait_for_shards
 from tests.fakes import FakeEncoder, FakeSource
 
@@ -153,6 +159,19 @@ def test_shards_that_kill_their_process_are_given_up_in_the_end(
     store = open_store(tmp_path / "store")
     assert "000020" in store.missing and store.rows >= 144 - 8 * 6
     assert [name for name, _ in lines(tmp_path / "log")].count("000020") == 5
+
+
+def dying() -> FakeEncoder:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return FakeEncoder()
+
+
+@pytest.mark.slow
+def test_a_model_that_kills_its_process_is_given_up(
+    tmp_path: Path, two_workers: RayOptions
+) -> None:
+    with pytest.raises(MarsRetrievalError, match="that loads the models died 5 times"):
+        build_stores_with_ray([Target(dying, tmp_path)], FakeSource(), options=two_workers)
 
 
 @pytest.mark.slow

@@ -92,6 +92,9 @@ def embed(
     )
 
     _check(engine, shard, ray_address, device)
+    if engine == "ray":  # its processes may have another working folder
+        images = images.resolve()
+        checkpoint = checkpoint and checkpoint.resolve()
     options = load_options(
         device=device,
         dtype=dtype,

@@ -34,6 +34,7 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 __all__ = ["RayOptions", "build_stores_with_ray"]
 
 _DEATHS = 5  # of workers, on the same shards: then the shards are at fault
+_NO_TASK = -1
 _TASKS_A_WORKER = 4  # at least, so that the last ones end at about the same time
 _SHARDS_A_TASK = 8  # at most: what a death may cost
 _CPUS_AN_ACTOR = 4  # where there is no GPU
@@ -109,7 +110,14 @@ def build_stores_with_ray(
         )
     except ray.exceptions.RayTaskError as error:
         # Its own class holds the traceback of the other process in its message.
-        raise (error.cause if isinstance(error.cause, MarsRetrievalError) else error) from None
+        if isinstance(error.cause, MarsRetrievalError):
+            raise error.cause from None
+        if isinstance(error.cause, ImportError):
+            raise MarsRetrievalError(
+                f"a worker of the cluster cannot import what it needs: {error.cause}",
+                remedy="Install marsretrieval, and your own encoder, on every machine.",
+            ) from error
+        raise
     except ray.exceptions.RayError as error:
         raise MarsRetrievalError(
             f"Ray gave up: {type(error).__name__}: {error}",
@@ -163,7 +171,7 @@ def _drive(
     actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(_Worker)
     actors = [actor.remote(job, int(resources["num_cpus"])) for _ in range(count)]
     # The manifests are there before a second actor looks for them.
-    ray.get(actors[0].claim.remote(force))
+    ray.get(actors[0].begin.remote(force, ledger))
     numbers = iter(range(len(tasks)))
 
     def give(one: Any) -> dict[Any, Any]:
@@ -208,7 +216,18 @@ class _Worker:
         self._workers = workers
         self._lanes: list[tuple[Lane, BuildPlan]] = []
 
-    def claim(self, force: bool) -> None:
+    def begin(self, force: bool, ledger: Any) -> None:
+        """What the first actor does before all others start: see `_claim`."""
+        import ray
+
+        if ray.get(ledger.begin.remote(_NO_TASK)) >= _DEATHS:
+            raise MarsRetrievalError(
+                f"the process that loads the models died {_DEATHS} times",
+                remedy="Is there memory enough? Fewer models at once, or float16, need less.",
+            )
+        self._claim(force)
+
+    def _claim(self, force: bool) -> None:
         """Load the models and make the stores' manifests, or check them."""
         job = self._job
         self._lanes.clear()
@@ -230,7 +249,7 @@ class _Worker:
                 0, [[(name, error) for name in names]] * each, [nothing] * each, [0] * each
             )
         if not self._lanes:
-            self.claim(force=False)
+            self._claim(force=False)
         lanes = [lane.fresh(plan, names) for lane, plan in self._lanes]
         seconds = embed_shards(lanes, self._job.source, workers=self._workers)
         return _Outcome(
