@@ -142,6 +142,18 @@ class Raising(Long):
         raise RuntimeError("no device")
 
 
+class Mute(Long):
+    def encode_texts(self, texts: list) -> list:
+        raise RuntimeError("no tokenizer")
+
+
+class Picky(Long):
+    """Knows the texts of its task only."""
+
+    def encode_texts(self, texts: list) -> list:
+        return [{"dunes": [1.0, 2.0, 3.0]}[text] for text in texts]
+
+
 class Narrow(Long):
     def encode_texts(self, texts: list) -> list:
         return [[1.0, 2.0] for _ in texts]
@@ -234,6 +246,10 @@ def test_a_function_an_object_and_tensors_will_do(name: str) -> None:
     assert vectors.dtype == np.float32 and vectors.shape == (1, 3)
 
 
+def test_a_class_may_know_the_texts_of_its_task_only() -> None:
+    assert load(here("Picky")).encode_texts(["dunes"]).shape == (1, 3)
+
+
 def test_nothing_gives_no_vectors() -> None:
     encoder = load(here("Long"))
     assert encoder.encode_images([]).shape == encoder.encode_texts([]).shape == (0, 3)
@@ -287,6 +303,7 @@ def test_a_class_without_a_text_side_says_so() -> None:
         ("Nan", "not finite"),
         ("Failing", r"no weights, at test_registry\.py"),
         ("Raising", r"encode_images failed .*no device, at test_registry\.py"),
+        ("Mute", r"encode_texts failed .*no tokenizer"),
         ("Narrow", r"encode_texts gave an array of shape \(1, 2\)"),
         ("Ragged", "no array"),
         ("Boasting", "says dimension 4, and gives 3"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,14 @@ class PluginEncoder:
         self._record = record
         self._given = given
         self._dimension: int | None = None
-        self._dimension = self._tried("encode_images", [Image.new("RGB", (64, 64), (90, 80, 70))])
+        self._dimension = self._try_image()
         declared = getattr(inner, "dimension", self._dimension)
         if declared != self._dimension:
             raise ModelLoadError(
                 f"{self.id} says dimension {declared}, and gives {self._dimension}"
             )
         if "text" in self.modalities:
-            self._tried("encode_texts", ["dunes on Mars"])
+            self._try_text()
         try:
             json.dumps(self.fingerprint)
         except (TypeError, ValueError) as error:
@@ -98,10 +99,21 @@ class PluginEncoder:
         found = None if count is None else count(list(texts), **_asked_for(count, role=role))
         return None if found is None else int(found)
 
-    def _tried(self, method: str, items: list[Any]) -> int:
-        """The dimension of what a method gives for one item."""
+    def _try_image(self) -> int:
+        """The dimension of what it gives for one image."""
+        with self._telling("encode_images"):
+            return int(self.encode_images([Image.new("RGB", (64, 64), (90, 80, 70))]).shape[1])
+
+    def _try_text(self) -> None:
+        """Find a text of another width than the images before all of them are embedded."""
+        # A class may know the texts of its task only, and refuse others: that is no fault.
+        with self._telling("encode_texts"), contextlib.suppress(LookupError, ValueError):
+            self.encode_texts(["dunes on Mars"])
+
+    @contextlib.contextmanager
+    def _telling(self, method: str) -> Iterator[None]:
         try:
-            return int(self._rows(method, items).shape[1])
+            yield
         except ModelLoadError:
             raise
         except Exception as error:  # a user's method may raise anything
