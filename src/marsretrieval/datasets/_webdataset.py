@@ -114,7 +114,7 @@ def _groups(path: Path, *, images: bool) -> Iterator[_Group | Skipped]:
             yield _because(whole, "an empty file, not a tar")
             return
         with tarfile.open(path) as tar:
-            for member in tar:
+            for member in _members(tar):
                 name = PurePosixPath(member.name)
                 if member.isdir() or name.name.startswith("."):
                     continue
@@ -135,6 +135,13 @@ def _groups(path: Path, *, images: bool) -> Iterator[_Group | Skipped]:
         yield current
     if damage is not None:
         yield _because(whole, damage)
+
+
+def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (member := tar.next()) is not None:
+        # The library keeps them all: gigabytes for a planet in one tar.
+        tar.members.clear()  # type: ignore[attr-defined]
+        yield member
 
 
 def _because(item: Skipped, reason: str) -> Skipped:
