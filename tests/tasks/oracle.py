@@ -56,7 +56,8 @@ def _named(text: str) -> int:
     for place, name in enumerate(NAMES):
         if name.replace("-", " ").replace("_", " ") in plain:
             return place
-    return int(plain.split()[-1])
+    last = plain.split()[-1]
+    return int(last) if last.isdigit() else 63
 
 
 def grey_png(level: int, size: int = 8) -> bytes:
