@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import torch
 
 from marsretrieval.encoders._torchvision import ensure_torchvision
-from marsretrieval.files import make_folder, write_json
+from marsretrieval.files import atomic_path, make_folder, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.training._recipe import Recipe
 from marsretrieval.training._samples import Samples, make_samples
@@ -32,9 +34,20 @@ def train(recipe: Recipe, folder: Path, progress: Progress = NO_PROGRESS) -> dic
     with a cosine schedule. Same recipe and library versions, same weights.
     """
     ensure_torchvision()
+    make_folder(folder)
+    # A model folder is whole or as it was: tokenizer and weights belong together.
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+        staged = Path(name)
+        losses = _train_in(recipe, staged, progress)
+        for file in sorted(staged.iterdir()):
+            with atomic_path(folder / file.name) as temporary:
+                shutil.copyfile(file, temporary)
+    return losses
+
+
+def _train_in(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, float]:
     import open_clip
 
-    make_folder(folder)
     samples = make_samples(recipe, progress)
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
