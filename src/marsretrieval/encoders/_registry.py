@@ -18,6 +18,8 @@ from marsretrieval.errors import MissingDependencyError, ModelLoadError, Unknown
 __all__ = ["all_records", "find", "load"]
 
 _GROUP = "marsretrieval.encoders"
+# ``st:<name>``: any model of a library, by the library's own name for it.
+_LIBRARIES = {"st": ("sentence-transformers", "marsretrieval.encoders.sentence_transformers:load")}
 _BUILTIN = "builtin"
 
 
@@ -45,11 +47,15 @@ def all_records() -> tuple[ModelRecord, ...]:
 
 
 def find(name: str) -> ModelRecord:
-    """A model by its id, by the name the paper gives it, by its repository, or a class as
-    ``module:Class``. Capitals do not count, nor does ``_`` for ``-``.
+    """A model by its id, by the name the paper gives it, by its repository, a class as
+    ``module:Class``, or a model of sentence-transformers as ``st:<name or folder>``. Capitals do
+    not count, nor does ``_`` for ``-``.
 
     Raises UnknownNameError with the nearest names.
     """
+    library, _, rest = name.partition(":")
+    if library in _LIBRARIES and rest:
+        return _record_of_library(name, rest, *_LIBRARIES[library])
     if ":" in name:
         return record_of_target(name)
     for record in all_records():
@@ -83,6 +89,24 @@ def load(model: str | ModelRecord, options: LoadOptions | None = None) -> Encode
             f"{record.id}: its loader {record.loader} is not there ({error})"
         ) from error
     return loader(record, options or LoadOptions())
+
+
+def _record_of_library(name: str, model: str, library: str, loader: str) -> ModelRecord:
+    return ModelRecord(
+        id=name,
+        name=model,
+        family=library,
+        loader=loader,
+        repository=model,
+        revision=None,
+        image_size=None,
+        dimension=0,
+        parameters=None,
+        licence="its author's",
+        paper="",
+        code="",
+        tried="",
+    )
 
 
 def _key(name: str) -> str:

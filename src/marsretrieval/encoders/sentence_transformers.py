@@ -1,0 +1,126 @@
+"""Any sentence-transformers model that takes images, by name: ``st:<repository or folder>``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from marsretrieval.encoders._hub import snapshot
+from marsretrieval.encoders._protocol import Features, TextRole
+from marsretrieval.encoders._record import LoadOptions, ModelRecord
+from marsretrieval.encoders._torch import TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders._torchvision import ensure_torchvision
+from marsretrieval.errors import MissingDependencyError, ModelLoadError
+
+__all__ = ["SentenceTransformersEncoder", "load"]
+
+_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+_AT_ONCE = 32
+
+
+def load(record: ModelRecord, options: LoadOptions) -> SentenceTransformersEncoder:
+    """Load a model folder that sentence-transformers wrote, from the hub or from the disk.
+
+    Raises MissingDependencyError without sentence-transformers, ModelLoadError when the model
+    cannot be loaded or takes no images.
+    """
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device, on_gpu="bfloat16")
+    ensure_torchvision()
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "sentence-transformers", "st", needed_for=f"model {record.id}"
+        ) from error
+    folder, revision = _folder(record, options)
+    try:
+        model = SentenceTransformer(
+            str(folder),
+            device="cpu",
+            local_files_only=options.offline,
+            trust_remote_code=options.trust_remote_code,
+        )
+    except Exception as error:  # its modules are of many libraries, and raise what these raise
+        first = str(error).strip().split("\n")[0]
+        raise ModelLoadError(
+            f"{record.id}: sentence-transformers cannot load {folder} ({first})",
+            remedy="A model that needs its own code takes --trust-remote-code, if you trust it.",
+        ) from error
+    if "image" not in _modalities(model):
+        raise ModelLoadError(
+            f"{record.id}: a model of {', '.join(sorted(_modalities(model)))} only",
+            remedy="Choose one that takes images.",
+        )
+    return SentenceTransformersEncoder(record, options, model, device, dtype, revision)
+
+
+class SentenceTransformersEncoder(TorchEncoder):
+    """`encode_document` for images and captions, `encode_query` for queries: the prompts that the
+    model's authors saved with it."""
+
+    def __init__(
+        self,
+        record: ModelRecord,
+        options: LoadOptions,
+        model: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+        revision: str | None,
+    ) -> None:
+        super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
+        self._encode = model
+        self._dimension = int(model.get_embedding_dimension())
+
+    @property
+    def dimension(self) -> int:
+        return self._dimension
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Features]:
+        return _as_it_is
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        return {"by": "the model's own sentence-transformers modules"}
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        return {"preset": "the model's own", "saved": dict(self._encode.prompts or {})}
+
+    def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
+        return self._run(self._encode.encode_document, list(features))
+
+    def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
+        encode = self._encode.encode_query if role == "query" else self._encode.encode_document
+        return self._run(encode, list(texts))
+
+    def _run(self, encode: Callable[..., Any], items: list[Any]) -> torch.Tensor:
+        vectors: torch.Tensor = encode(
+            items,
+            batch_size=_AT_ONCE,
+            convert_to_tensor=True,
+            show_progress_bar=False,
+            device=str(self.device),
+        )
+        return vectors
+
+
+def _as_it_is(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _modalities(model: Any) -> set[str]:
+    return {each for each in model.modalities if isinstance(each, str)}
+
+
+def _folder(record: ModelRecord, options: LoadOptions) -> tuple[Path, str | None]:
+    """Where the model is, and the commit it is of where it came from the hub."""
+    for place in (options.checkpoint, Path(record.repository)):
+        if place is not None and place.is_dir():
+            return place, None
+    return snapshot(record, _FILES, offline=options.offline)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marsretrieval.encoders import LoadOptions, find, load
+from marsretrieval.encoders._torchvision import ensure_torchvision
+from marsretrieval.errors import ModelLoadError
+from tests.encoders.tiny_transformers import pictures, save_tiny
+
+ensure_torchvision()
+st = pytest.importorskip("sentence_transformers")
+
+TEXTS = ["dunes", "a satellite photo of glacier-like forms."]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP as sentence-transformers saves it, with prompts of its own."""
+    root = tmp_path_factory.mktemp("st")
+    save_tiny("clip", root / "clip")
+    model = st.SentenceTransformer(str(root / "clip"), device="cpu")
+    model.prompts = {"query": "find: ", "document": ""}
+    model.save_pretrained(str(root / "saved"))
+    return root / "saved"
+
+
+def test_a_model_by_name_gives_the_vectors_of_the_library(folder: Path) -> None:
+    record = find(f"st:{folder}")
+    assert record.modalities == {"image", "text"}
+    encoder = load(record, LoadOptions(device="cpu"))
+    model = st.SentenceTransformer(str(folder), device="cpu")
+    wanted = {
+        "images": model.encode_document(pictures(), normalize_embeddings=True),
+        "query": model.encode_query(TEXTS, normalize_embeddings=True),
+        "caption": model.encode_document(TEXTS, normalize_embeddings=True),
+    }
+    assert np.abs(encoder.encode_images(pictures()) - wanted["images"]).max() < 1e-6
+    for role in ("query", "caption"):
+        found = encoder.encode_texts(TEXTS, role=role)
+        assert found.dtype == np.float32 and found.shape == (2, encoder.dimension)
+        assert np.abs(found - wanted[role]).max() < 1e-6
+    assert np.abs(wanted["query"] - wanted["caption"]).max() > 1e-3
+    assert encoder.fingerprint["prompts"]["saved"]["query"] == "find: "
+
+
+def test_a_batch_equals_one_by_one(folder: Path) -> None:
+    encoder = load("st:any-name", LoadOptions(device="cpu", checkpoint=folder))
+    alone = np.concatenate([encoder.encode_images([picture]) for picture in pictures()])
+    assert np.abs(encoder.encode_images(pictures()) - alone).max() < 1e-5
+
+
+def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelLoadError, match="cannot load"):
+        load(f"st:{tmp_path}", LoadOptions(device="cpu"))
+    with pytest.raises(ModelLoadError, match="not in the local cache"):
+        load("st:nobody/nothing", LoadOptions(device="cpu", offline=True))
