@@ -16,6 +16,8 @@ __all__ = ["demo"]
 _MODELS = ("mars-nano", "mars-nano-untrained")
 _NEXT = """
 The figures follow the model: mars-nano was trained on such terrain, its twin was not.
+The published AUPRC is low even where the ranking is nearly perfect: its curve begins at a depth by
+which most points are found, and the area before it is not counted (docs/PROTOCOL.md).
 All of it is synthetic; nothing above says anything about Mars or about a published model.
 
 What next:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -135,7 +136,7 @@ def _create(record: ModelRecord, source: Source) -> torch.nn.Module:
     seed = settings.get("seed")
     # Of a bare file open_clip knows the architecture only, and would take OpenAI's preprocessing.
     known = source.published or source.file is not None
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _quiet(seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         return open_clip.create_model(  # type: ignore[no-any-return]
@@ -148,6 +149,18 @@ def _create(record: ModelRecord, source: Source) -> torch.nn.Module:
             require_pretrained=seed is None,
             weights_only=True,
         )
+
+
+@contextmanager
+def _quiet(wanted: bool) -> Iterator[None]:
+    """open_clip warns of random weights, also where they are asked for."""
+    if wanted:
+        logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        if wanted:
+            logging.disable(logging.NOTSET)
 
 
 def _require_described(record: ModelRecord, encoder: OpenClipEncoder) -> None:

@@ -138,7 +138,7 @@ def cell(figures: Mapping[str, Any], column: Column, protocol: str, *, digits: i
         return ""
     value = _look_up(figures[protocol], key)
     if value is None:
-        return "n/a"
+        return ""
     if not column.percent:
         return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
     interval = figures["intervals"].get(protocol, {}).get(key)
