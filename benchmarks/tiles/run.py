@@ -113,8 +113,6 @@ def stages(source: Path, archive: Path | None) -> Iterator[tuple[str, Taken]]:
         yield "inflate the zip (1 core)", timed(inflate)
     band = np.frombuffer(buffer, dtype=np.uint8).reshape(rows, pixels)
     side = pixels / 20
-    x = axis(pixels, 0.0, step, SPEC.size)
-    del x
     starts = [min(int(column * side), pixels - rows) for column in range(20)]
     window = [np.ascontiguousarray(band[:, start : start + rows]) for start in starts[:4]]
     y = axis(rows, 2.0, step, SPEC.size)
@@ -127,9 +125,9 @@ def stages(source: Path, archive: Path | None) -> Iterator[tuple[str, Taken]]:
 
         return run
 
-    hundred = range(400)
-    yield "resample", timed(over(lambda i: resample(window[i % 4], y, y, no_data=None), hundred))
-    yield "encode", timed(over(lambda i: encode(done[i % 4], "png"), hundred))
+    numbers = range(400)
+    yield "resample", timed(over(lambda i: resample(window[i % 4], y, y, no_data=None), numbers))
+    yield "encode", timed(over(lambda i: encode(done[i % 4], "png"), numbers))
 
 
 def timed(work: Callable[[], None]) -> Taken:
@@ -180,30 +178,32 @@ def main() -> None:
             f"quad of {arguments.pixels:,} pixels, {source.stat().st_size / 1e9:.2f} GB, "
             f"page cache warm, {len(tiles)} tiles of {SPEC.size}\n"
         )
-        for name, taken in stages(source, archive):
-            print(f"floor: {name:<26} {taken.wall:7.2f} s wall {taken.cpu:7.2f} s CPU")
+        for name, spent in stages(source, archive):
+            print(f"floor: {name:<26} {spent.wall:7.2f} s wall {spent.cpu:7.2f} s CPU", flush=True)
         runs = {"ours": (source,), "ours --exact": (source, "--exact")}
         if archive is not None:
             runs["ours from the zip"] = (archive,)
-        results: list[tuple[str, Taken, str]] = []
+        taken = {}
+        for number, (name, (path, *options)) in enumerate(runs.items()):
+            taken[name] = ours(path, place / f"ours{number}", *options)
+            print(f"{name}: {taken[name]}, load {os.getloadavg()[0]:.1f}", flush=True)
         published = place / "published"
         slow = straightforward(source, tiles, published)
-        results.append(("straightforward", slow, ""))
-        for number, (name, (path, *options)) in enumerate(runs.items()):
-            out = place / f"ours{number}"
-            taken = ours(path, out, *options)
-            results.append((name, taken, differences(published, out / f"{QUAD.name}.tar")))
+        results = [("straightforward", slow, "")]
+        for number, name in enumerate(runs):
+            tar = place / f"ours{number}" / f"{QUAD.name}.tar"
+            results.append((name, taken[name], differences(published, tar)))
         print(f"\nload {os.getloadavg()[0]:.1f} at the end\n")
         print("| route | wall, s | CPU, s | tiles/s | ratio (wall) | ratio (CPU) | peak | pixels |")
         print("|---|---|---|---|---|---|---|---|")
-        for name, taken, pixels in results:
-            peak = f"{taken.peak_mb:.0f} MB" if taken.peak_mb else ""
+        for name, spent, pixels in results:
+            peak = f"{spent.peak_mb:.0f} MB" if spent.peak_mb else ""
             print(
-                f"| {name} | {taken.wall:.2f} | {taken.cpu:.2f} | {len(tiles) / taken.wall:.1f} "
-                f"| {slow.wall / taken.wall:.1f}x | {slow.cpu / taken.cpu:.1f}x | {peak} "
+                f"| {name} | {spent.wall:.2f} | {spent.cpu:.2f} | {len(tiles) / spent.wall:.1f} "
+                f"| {slow.wall / spent.wall:.1f}x | {slow.cpu / spent.cpu:.1f}x | {peak} "
                 f"| {pixels} |"
             )
-        print(json.dumps({name: vars(taken) for name, taken, _ in results}))
+        print(json.dumps({name: vars(spent) for name, spent, _ in results}))
 
 
 if __name__ == "__main__":
