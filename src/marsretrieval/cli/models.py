@@ -192,8 +192,8 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         )
     console().print(table)
     print(
-        "\nCPU, GPU: GiB of weights in memory. px: image size. revision: pinned commit, - where the"
-        "\nresult records the one loaded. --json has everything, notes and links too."
+        "\nCPU, GPU: GiB of weights in memory; loading takes up to twice that. px: image size."
+        "\nrevision: pinned commit; - where the result records the one loaded. --json has more."
     )
     if gated := [row["id"] for row in rows if row["gated"]]:
         print(f"Gated, needs a Hugging Face token: {', '.join(gated)}")

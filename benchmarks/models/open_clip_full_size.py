@@ -1,0 +1,126 @@
+"""Every open_clip model at full size with random weights, laid out as the hub's cache has it,
+loaded offline as a user would, and checked. No network, no published weights, no GPU needed.
+
+    python -m benchmarks.models.open_clip_full_size [MODEL...] [--device cpu] [--folder DIR]
+
+Needs up to 4 GB of disk and 8 GB of memory at a time. Figures of random weights say nothing of
+retrieval; SigLIP's tokenizer is a tiny one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from marsretrieval.encoders import ModelRecord, all_records, check_encoder, find, load
+from marsretrieval.encoders._record import LoadOptions
+from marsretrieval.encoders._torchvision import ensure_torchvision
+from marsretrieval.training._tokenizer import save_tokenizer
+
+# open_clip's own names of the published weights: its table tells their preprocessing.
+_TAGS = {
+    "dfn2b-clip-vit-l-14": "dfn2b",
+    "vit-l-16-siglip-384": "webli",
+    "vit-l-16-siglip2-512": "webli",
+    "pe-core-l-14-336": "meta",
+    "marscope": "dfn2b",
+}
+_UNKNOWN_COMMIT = "0" * 40
+_PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
+
+
+def make_cache(record: ModelRecord, cache: Path) -> None:
+    """The repository of a model in a hub cache: configuration, random weights, tokenizer."""
+    ensure_torchvision()
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+    from safetensors.torch import save_file
+
+    commit = record.revision or _UNKNOWN_COMMIT
+    place = cache / f"models--{record.repository.replace('/', '--')}"
+    folder = place / "snapshots" / commit
+    folder.mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+
+    architecture = record.settings["architecture"]
+    model = open_clip.get_model_config(architecture)
+    size = record.settings.get("image_size")
+    if size:
+        model["vision_cfg"]["image_size"] = size
+    known = get_pretrained_cfg(architecture, _TAGS[record.id])
+    preprocess = {key: known[key] for key in _PREPROCESS}
+    config = {"model_cfg": model, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    if model["text_cfg"].get("hf_tokenizer_name"):
+        save_tokenizer(["sand and ice"], 300, folder, model["text_cfg"]["context_length"])
+    made = open_clip.create_model(architecture, load_weights=False, force_image_size=size)
+    state = {name: tensor.contiguous() for name, tensor in made.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+
+
+def measure(record: ModelRecord, device: str) -> dict[str, Any]:
+    """Load from the cache of this process, check, and say how long and how much memory."""
+    start = time.perf_counter()
+    encoder = load(record, LoadOptions(device=device, offline=True))
+    seconds = time.perf_counter() - start
+    found = check_encoder(encoder)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
+    return {**found, "load_s": round(seconds, 1), "peak_gib": round(peak / 2**20, 1)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", help="Catalogue ids (default: all of the family).")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--folder", type=Path, help="Where to make the caches, one at a time.")
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    models = options.models or [each.id for each in all_records() if each.id in _TAGS]
+    if options.measure:  # the process of one model, whose peak memory is its own
+        import huggingface_hub.constants
+
+        huggingface_hub.constants.HF_HUB_CACHE = str(options.measure)
+        print(json.dumps(measure(find(models[0]), options.device)))
+        return 0
+    failed = 0
+    print(f"{'model':<24}{'load s':>8}{'peak GiB':>10}{'2 images s':>12}{'2 texts s':>11}  check")
+    for model in models:
+        with tempfile.TemporaryDirectory(dir=options.folder) as cache:
+            _make_apart(model, Path(cache))
+            done = subprocess.run(
+                [sys.executable, "-m", __spec__.name, model, "--device", options.device,
+                 "--measure", cache],
+                stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        found = json.loads(done.stdout) if done.returncode == 0 else {"problems": ["no result"]}
+        failed += bool(found["problems"])
+        told = "; ".join(found["problems"]) or "ok"
+        if done.returncode == 0:
+            images, texts = found["images"]["seconds"], found["texts"]["seconds"]
+            print(f"{model:<24}{found['load_s']:>8}{found['peak_gib']:>10}"
+                  f"{images:>12.1f}{texts:>11.1f}  {told}")  # fmt: skip
+        else:
+            print(f"{model:<24}{'':>41}  {told}")
+    return min(failed, 1)
+
+
+def _make_apart(model: str, cache: Path) -> None:
+    """In a process of its own, whose memory is given back."""
+    code = (
+        "import sys; from pathlib import Path; from marsretrieval.encoders import find\n"
+        f"from {__spec__.name} import make_cache\n"
+        "make_cache(find(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    subprocess.run([sys.executable, "-c", code, model, str(cache)], check=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
