@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ENSURE = (
-    "from marsretrieval.encoders._torchvision import ensure_torchvision; ensure_torchvision()\n"
+    "from marsretrieval.encoders._torchvision import ensure_torchvision\n"
+    "whole = ensure_torchvision()\n"
 )
 
 
@@ -39,10 +40,10 @@ def test_a_whole_torchvision_is_left_alone(tmp_path: Path) -> None:
     site = package(tmp_path, "whole = True\n")
     done = run(
         ENSURE + "import torch, torchvision\n"
-        "print(torchvision.whole, hasattr(torch.ops.torchvision, 'nms'))",
+        "print(torchvision.whole, whole, hasattr(torch.ops.torchvision, 'nms'))",
         site,
     )
-    assert done.stdout.strip() == "True False", done.stderr
+    assert done.stdout.strip() == "True True False", done.stderr
 
 
 def test_the_known_failure_is_mended(tmp_path: Path) -> None:
@@ -54,8 +55,22 @@ def test_the_known_failure_is_mended(tmp_path: Path) -> None:
     )
     site = package(tmp_path, text)
     assert "operator torchvision::nms does not exist" in run("import torchvision", site).stderr
-    done = run(ENSURE + "import torchvision; print(torchvision.whole)", site)
-    assert done.stdout.strip() == "True", done.stderr
+    done = run(
+        ENSURE + "import torchvision; print(torchvision.whole, whole, ensure_torchvision())", site
+    )
+    assert done.stdout.strip() == "True False False", done.stderr
+
+
+def test_what_the_schemas_do_not_mend_is_passed_on(tmp_path: Path) -> None:
+    text = "raise RuntimeError('operator torchvision::roi_align does not exist')\n"
+    done = run(
+        "from marsretrieval.encoders._torchvision import ensure_torchvision\n"
+        "for _ in range(2):\n"
+        "    try: ensure_torchvision()\n"
+        "    except RuntimeError as error: print(error)",
+        package(tmp_path, text),
+    )
+    assert done.stdout.splitlines() == ["operator torchvision::roi_align does not exist"] * 2
 
 
 @pytest.mark.parametrize("error", ["RuntimeError('another fault')", "ValueError('v')"])

@@ -34,7 +34,7 @@ def ensure_torchvision() -> bool:
             "torchvision", "models", needed_for="loading a model"
         ) from error
     except RuntimeError as error:
-        if "operator torchvision::" not in str(error):
+        if _defined or "operator torchvision::" not in str(error):
             raise
         _define_schemas()
         import torchvision  # noqa: F401
