@@ -126,3 +126,15 @@ def test_the_set_hash_follows_the_items_and_not_their_order(tmp_path: Path) -> N
     hashes = [ask("landform", data, tmp_path / f"{data.name}-s").set_hash
               for data in (first, second, third)]  # fmt: skip
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_an_item_in_two_shards_counts_once_and_is_named(tmp_path: Path) -> None:
+    data = pairs_tar(tmp_path / "data")
+    tar = data / "Mars-VL-Pairs" / "000000.tar"
+    tar.with_name("000001.tar").write_bytes(tar.read_bytes())
+    found = find_task("paired").open(data)
+    assert found.counts == {"pairs": 20}
+    assert len(found.skipped) == 20 and "same key" in found.skipped[0].reason
+    outcome = ask("paired", data, tmp_path)
+    assert outcome.n == {"pairs": 20}
+    assert outcome.groups["all"].strict["i2t_r1"] == 1

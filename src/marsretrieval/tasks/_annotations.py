@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from marsretrieval.datasets import ImageSource, Record, Skipped
+from marsretrieval.datasets import ImageSource, Record, Skipped, read_annotations
 from marsretrieval.files import sha256_json
 
-__all__ = ["fingerprint", "read_annotations"]
+__all__ = ["collect", "fingerprint", "first_rows"]
 
 
-def read_annotations(
+def collect(
     source: ImageSource, pick: Callable[[Record], str | None], *, missing: str
 ) -> tuple[dict[str, str], list[Skipped]]:
     """Item id to what `pick` finds in its record; items without any are skipped as `missing`."""
     found: dict[str, str] = {}
-    skipped: list[Skipped] = []
-    for shard in source.shards():
-        for item in source.read(shard, images=False):
-            if isinstance(item, Skipped):
-                skipped.append(item)
-                continue
-            value = pick(item)
-            if value and value.strip():
-                found[item.id] = value
-            else:
-                skipped.append(Skipped(item.id, item.source, missing))
+    records, skipped = read_annotations(source)
+    for record in records:
+        value = pick(record)
+        if value and value.strip():
+            found[record.id] = value
+        else:
+            skipped.append(Skipped(record.id, record.source, missing))
     return found, skipped
+
+
+def first_rows(ids: Iterable[str]) -> dict[str, int]:
+    """Id to its row in a store; of an id that stands there twice the first, as in `collect`."""
+    rows: dict[str, int] = {}
+    for row, key in enumerate(ids):
+        rows.setdefault(key, row)
+    return rows
 
 
 def fingerprint(source: ImageSource) -> str:

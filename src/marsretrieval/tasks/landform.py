@@ -14,7 +14,7 @@ from marsretrieval.errors import DataError
 from marsretrieval.metrics import landform
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import exact_topk, landform_prompts, text_query
-from marsretrieval.tasks._annotations import fingerprint, read_annotations
+from marsretrieval.tasks._annotations import collect, fingerprint, first_rows
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
@@ -36,7 +36,7 @@ class LandformRetrieval:
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
-        labels, skipped = read_annotations(source, lambda record: record.label, missing="no label")
+        labels, skipped = collect(source, lambda record: record.label, missing="no label")
         classes = sorted(set(labels.values()))
         if not classes:
             raise DataError(
@@ -76,7 +76,7 @@ class LandformRetrieval:
         embedded = time.perf_counter()
 
         ids, matrix = images.load()
-        kept = [row for row, key in enumerate(ids) if key in labels]
+        kept = [row for key, row in first_rows(ids).items() if key in labels]
         image_ids = [ids[row] for row in kept]
         evaluation = landform.evaluate(
             matrix[kept],

@@ -13,7 +13,7 @@ from marsretrieval.encoders import Encoder, Modality
 from marsretrieval.errors import DataError
 from marsretrieval.metrics import paired
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.tasks._annotations import fingerprint, read_annotations
+from marsretrieval.tasks._annotations import collect, fingerprint, first_rows
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
@@ -38,9 +38,7 @@ class PairedImageText:
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
-        captions, skipped = read_annotations(
-            source, lambda record: record.caption, missing="no caption"
-        )
+        captions, skipped = collect(source, lambda record: record.caption, missing="no caption")
         if not captions:
             raise DataError(
                 f"{folder}: {len(skipped)} images, none with a caption",
@@ -74,7 +72,7 @@ class PairedImageText:
         embedded = time.perf_counter()
 
         image_ids, image_vectors = images.load()
-        rows = {key: row for row, key in enumerate(image_ids)}
+        rows = first_rows(image_ids)
         pairs = [(rows[key], row) for row, key in enumerate(text_ids) if key in rows]
         lost = [Skipped(key, str(data.folder), "caption without a readable image")
                 for key in text_ids if key not in rows]  # fmt: skip
