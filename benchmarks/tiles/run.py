@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,12 +81,22 @@ def ours(source: Path, out: Path, *options: str) -> Taken:
     command = [sys.executable, "-m", "marsretrieval", "data", "tiles", str(source)]
     started = time.perf_counter()
     process = subprocess.Popen([*command, "--out", str(out), *options], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    peak = 0.0
+    while True:
+        # wait4's own figure counts this process's memory too, from before the start of the other.
+        with suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            line = next(each for each in lines if each.startswith("VmHWM"))
+            peak = max(peak, int(line.split()[1]) / 1000)
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            break
+        time.sleep(0.01)
     wall = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"data tiles failed: exit code {process.returncode}")
-    return Taken(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000)
+    return Taken(wall, usage.ru_utime + usage.ru_stime, peak)
 
 
 def stages(source: Path, archive: Path | None) -> Iterator[tuple[str, Taken]]:
