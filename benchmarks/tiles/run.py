@@ -35,7 +35,7 @@ from PIL import Image
 from benchmarks.tiles.generate import FULL_PIXELS, write_quad, write_zip
 from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets.ctx import Quad, Tile, TileSpec, tile_rows
-from marsretrieval.datasets.ctx._axis import axis
+from marsretrieval.datasets.ctx._axis import COLUMN_BLOCK, ROW_BLOCK, axis
 from marsretrieval.datasets.ctx._encode import encode
 from marsretrieval.datasets.ctx._member import Member, geotiff_in
 from marsretrieval.datasets.ctx._resample import resample
@@ -125,8 +125,9 @@ def stages(source: Path, archive: Path | None) -> Iterator[tuple[str, Taken]]:
     side = pixels / 20
     starts = [min(int(column * side), pixels - rows) for column in range(20)]
     window = [np.ascontiguousarray(band[:, start : start + rows]) for start in starts[:4]]
-    y = axis(rows, 2.0, step, SPEC.size)
-    done = [resample(each, y, y, no_data=None).pixels for each in window]
+    y = axis(rows, 2.0, step, SPEC.size, ROW_BLOCK)
+    x = axis(rows, 2.0, step, SPEC.size, COLUMN_BLOCK)
+    done = [resample(each, y, x, no_data=None).pixels for each in window]
 
     def over(work: Callable[[Any], Any], items: Iterable[Any]) -> Callable[[], None]:
         def run() -> None:
@@ -136,7 +137,7 @@ def stages(source: Path, archive: Path | None) -> Iterator[tuple[str, Taken]]:
         return run
 
     numbers = range(400)
-    yield "resample", timed(over(lambda i: resample(window[i % 4], y, y, no_data=None), numbers))
+    yield "resample", timed(over(lambda i: resample(window[i % 4], y, x, no_data=None), numbers))
     yield "encode", timed(over(lambda i: encode(done[i % 4], "png"), numbers))
 
 

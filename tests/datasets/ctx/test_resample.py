@@ -11,7 +11,7 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.warp import reproject
 
-from marsretrieval.datasets.ctx._axis import axis
+from marsretrieval.datasets.ctx._axis import COLUMN_BLOCK, ROW_BLOCK, axis
 from marsretrieval.datasets.ctx._resample import resample
 from tests.datasets.ctx.quads import CRS, noise
 
@@ -32,8 +32,10 @@ def gdal(source, origin, step, shape, no_data=None):
 
 def ours(source, origin, step, shape, no_data=None):
     axes = [
-        axis(length, start, each, count)
-        for length, start, each, count in zip(source.shape, origin, step, shape, strict=True)
+        axis(length, start, each, count, block)
+        for length, start, each, count, block in zip(
+            source.shape, origin, step, shape, (ROW_BLOCK, COLUMN_BLOCK), strict=True
+        )
     ]
     return resample(source, *axes, no_data=no_data)
 
@@ -80,7 +82,7 @@ def test_float32_products_round_as_float64_does(step_y, step_x, top, left, seed)
     shape = tuple(max(1, min(40, int((200 - start) / step))) for start, step in spans)
     dense = []
     for start, step, count in ((top, step_y, shape[0]), (left, step_x, shape[1])):
-        each = axis(200, start, step, count)
+        each = axis(200, start, step, count, ROW_BLOCK)
         matrix = np.zeros((count, 200))
         for tap in range(each.weights.shape[1]):
             inside = each.weights[:, tap] > 0

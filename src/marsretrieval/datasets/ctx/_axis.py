@@ -8,11 +8,15 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Axis", "axis"]
+__all__ = ["COLUMN_BLOCK", "ROW_BLOCK", "Axis", "axis"]
+
+# Outputs of one product: few, so that little is multiplied by zero. These are the fastest of
+# those tried for tiles of the mosaic (4.6 source pixels to an output).
+ROW_BLOCK = 4
+COLUMN_BLOCK = 16
 
 # GDAL widens the kernel only where it shrinks by more than 5 % (gdalwarpkernel.cpp).
 _WIDENED_FROM = 1 / 0.95
-_BLOCK = 8  # outputs of one product: few enough that little is multiplied by zero
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,8 +44,9 @@ class Axis:
 
 
 @lru_cache(maxsize=256)
-def axis(length: int, origin: float, step: float, count: int) -> Axis:
-    """`count` outputs, each `step` source pixels wide, from `origin` (in source pixels) on.
+def axis(length: int, origin: float, step: float, count: int, block: int) -> Axis:
+    """`count` outputs, each `step` source pixels wide, from `origin` (in source pixels) on, in
+    blocks of `block`.
 
     The kernel is a triangle as wide to each side as an output, but no narrower than a source
     pixel; what falls outside the `length` source pixels is left out and the rest weighs more.
@@ -54,7 +59,7 @@ def axis(length: int, origin: float, step: float, count: int) -> Axis:
     weights[(pixels < 0) | (pixels >= length)] = 0
     total = weights.sum(axis=1, keepdims=True)
     weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
-    start, bands = _blocks(pixels, weights, length)
+    start, bands = _blocks(pixels, weights, length, block)
     return Axis(
         first=first,
         weights=weights,
@@ -66,18 +71,16 @@ def axis(length: int, origin: float, step: float, count: int) -> Axis:
 
 
 def _blocks(
-    pixels: npt.NDArray[np.intp], weights: npt.NDArray[np.float64], length: int
+    pixels: npt.NDArray[np.intp], weights: npt.NDArray[np.float64], length: int, block: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
     used = weights > 0
-    edges = range(0, len(pixels), _BLOCK)
-    low = np.array(
-        [pixels[i : i + _BLOCK][used[i : i + _BLOCK]].min(initial=length) for i in edges]
-    )
-    high = np.array([pixels[i : i + _BLOCK][used[i : i + _BLOCK]].max(initial=0) for i in edges])
+    parts = [slice(first, first + block) for first in range(0, len(pixels), block)]
+    low = np.array([pixels[part][used[part]].min(initial=length) for part in parts])
+    high = np.array([pixels[part][used[part]].max(initial=0) for part in parts])
     width = min(length, int(np.max(high - low)) + 1)
     start = np.clip(low, 0, length - width)
-    bands = np.zeros((len(start), _BLOCK, width), dtype=np.float32)
+    bands = np.zeros((len(parts), block, width), dtype=np.float32)
     output, tap = np.nonzero(used)
-    block = output // _BLOCK
-    bands[block, output % _BLOCK, pixels[output, tap] - start[block]] = weights[output, tap]
+    of, within = np.divmod(output, block)
+    bands[of, within, pixels[output, tap] - start[of]] = weights[output, tap]
     return start, bands

@@ -13,7 +13,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.datasets.ctx._axis import Axis, axis
+from marsretrieval.datasets.ctx._axis import COLUMN_BLOCK, ROW_BLOCK, Axis, axis
 from marsretrieval.datasets.ctx._encode import encode
 from marsretrieval.datasets.ctx._grid import Tile, TileSpec
 from marsretrieval.datasets.ctx._mosaic import NO_DATA
@@ -197,7 +197,7 @@ def _parts(raster: GeoTiff, row: Sequence[Tile], spec: TileSpec) -> Iterator[_Pa
     for top, bottom in pairwise(edges):
         step = span / spec.size
         start, stop = north + top * step, north + bottom * step
-        first, end, y = _window(start, step, bottom - top, raster.height)
+        first, end, y = _window(start, step, bottom - top, raster.height, ROW_BLOCK)
         own_first, own_end = _whole(start, stop, raster.height)
         last = bottom == spec.size
         yield _Part(jobs, top, bottom, first, end, own_first, own_end, y, last)
@@ -207,20 +207,22 @@ def _job(raster: GeoTiff, tile: Tile, spec: TileSpec, parts: int) -> _Job:
     pixel = raster.pixel_deg[0]
     west = ((tile.west - raster.west + 180) % 360 - 180) / pixel
     span = (tile.east - tile.west) / pixel
-    first, end, x = _window(west, span / spec.size, spec.size, raster.width)
+    first, end, x = _window(west, span / spec.size, spec.size, raster.width, COLUMN_BLOCK)
     own_first, own_end = _whole(west, west + span, raster.width)
     pixels = np.empty((spec.size, spec.size), dtype=np.uint8)
     return _Job(raster, spec, first, end, own_first, own_end, x, parts, CutTile(tile), pixels)
 
 
-def _window(start: float, step: float, count: int, length: int) -> tuple[int, int, Axis]:
+def _window(
+    start: float, step: float, count: int, length: int, block: int
+) -> tuple[int, int, Axis]:
     """Source pixels `first` to `end` that `count` outputs from `start` on need, and their
     weights over these."""
     margin = max(1.0, step) + 2
     first = max(0, math.floor(start - margin))
     end = min(length, math.ceil(start + count * step + margin))
     origin = round(start - first, _ORIGIN_DECIMALS)
-    return first, end, axis(end - first, origin, round(step, _STEP_DECIMALS), count)
+    return first, end, axis(end - first, origin, round(step, _STEP_DECIMALS), count, block)
 
 
 def _whole(start: float, stop: float, length: int) -> tuple[int, int]:
