@@ -6,6 +6,7 @@ from marsretrieval.search.ask import QueryEncoder, make_query, read_images
 from marsretrieval.search.hits import Hits, check_hits_path, write_hits
 from marsretrieval.search.prompts import TEMPLATES, geolocalization_prompts, landform_prompts
 from marsretrieval.search.queries import hybrid_query, image_query, text_query
+from marsretrieval.search.scores import score_all
 from marsretrieval.search.topk import Ranking, VectorBlock, VectorSource, exact_topk
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "landform_prompts",
     "make_query",
     "read_images",
+    "score_all",
     "text_query",
     "write_hits",
 ]
