@@ -1,0 +1,8 @@
+"""Results as one self-contained HTML file: no network, no other files, no JavaScript needed."""
+
+from __future__ import annotations
+
+from marsretrieval.report.html._inputs import Reference, ResultFile
+from marsretrieval.report.html._write import HtmlReport, write_html
+
+__all__ = ["HtmlReport", "Reference", "ResultFile", "write_html"]

@@ -1,0 +1,92 @@
+"""What a report is made of: results with the tables beside them, and figures of others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from marsretrieval.errors import DataError
+from marsretrieval.results import RunResult, read_result
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Reference", "ResultFile"]
+
+
+class Reference(Protocol):
+    """A row of figures that were not computed here, shown below a leaderboard and never ranked."""
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def protocol(self) -> str:
+        """published or strict: the figures stand in the columns of that protocol."""
+
+    @property
+    def group(self) -> str:
+        """Kind of query ("text", "image" or "hybrid") for geo-localization; else empty."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def source(self) -> str:
+        """Where the figures come from: a paper and its table, with an address if there is one."""
+
+    @property
+    def n(self) -> str:
+        """On what: "2,287 pairs"."""
+
+    @property
+    def figures(self) -> Mapping[str, float]:
+        """Key of `Evaluation.published` or `.strict` ("i2t_r1", "mAP", "best.f1") to fraction."""
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A result and where it was read from; `path` None when it was never written.
+
+    `queries` and `hits` are the Parquet tables beside it; None where they are not there, and then
+    `notes` says why, if the file is damaged.
+    """
+
+    result: RunResult
+    path: Path | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> ResultFile:
+        """Raises DataError as `read_result` does."""
+        return cls(read_result(path), path)
+
+    @cached_property
+    def queries(self) -> pa.Table | None:
+        return self._table("queries")
+
+    @cached_property
+    def hits(self) -> pa.Table | None:
+        return self._table("hits")
+
+    def beside(self, kind: str) -> Path | None:
+        """Path of the table of this kind, whether it is there or not."""
+        return self.path.with_suffix(f".{kind}.parquet") if self.path is not None else None
+
+    def _table(self, kind: str) -> pa.Table | None:
+        path = self.beside(kind)
+        if path is None or not path.is_file():
+            return None
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            return pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(
+                f"{path}: not a readable Parquet file ({error})",
+                remedy="Run the model again with --force, or remove the file: the report then "
+                "does without it.",
+            ) from error
