@@ -2,6 +2,7 @@
 
     python -m benchmarks.embed.run --model mars-nano --images 1024
     python -m benchmarks.embed.run --model ViT-L-14 --device cuda --images 16384 --out l14.json
+    python -m benchmarks.embed.run --model gme --random --device cuda --images 2048 --out gme.json
 
 The loop reads, decodes and preprocesses one image after the other and calls the model whenever a
 batch is full, in one thread. `forward` is the model alone on features that are ready in memory;
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from benchmarks.embed._models import Pretended, RandomViT
@@ -133,6 +135,11 @@ def measure(encoder: Encoder, source: ImageSource, settings: argparse.Namespace)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="mars-nano", help="catalogue id, or an open_clip ViT")
+    parser.add_argument(
+        "--random",
+        action="store_true",
+        help="the catalogue's model at full size with random weights (transformers models only)",
+    )
     parser.add_argument("--pretend", type=float, help="images/s of a device that takes no CPU")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--images", type=int, default=1024)
@@ -143,6 +150,10 @@ def main() -> None:
     settings = parser.parse_args()
     if settings.model.startswith("ViT"):
         encoder: Encoder = RandomViT(settings.model, settings.device)
+    elif settings.random:
+        from benchmarks.models.full_size import build_encoder
+
+        encoder = build_encoder(settings.model, torch.device(settings.device))
     else:
         encoder = load(settings.model, LoadOptions(device=settings.device))
     if settings.pretend:
