@@ -11,6 +11,7 @@ from marsretrieval.datasets._images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets._listing import files_below, files_fingerprint
 from marsretrieval.datasets._places import place_of
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
+from marsretrieval.datasets._source_file import is_failing, unanswered
 
 __all__ = ["FolderSource"]
 
@@ -78,11 +79,15 @@ class FolderSource:
                 return Skipped(key, str(path), f"{size:,} bytes, more than {MAX_BYTES:,}")
             data = path.read_bytes() if images else b""
         except OSError as error:
+            if is_failing(error):
+                raise unanswered(path, error) from error
             return Skipped(key, str(path), f"cannot be read ({error.strerror})")
         try:
             found = _beside(path)
             place = place_of(path.stem, found.bounds, found.centre)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and is_failing(error):
+                raise unanswered(path, error) from error
             return Skipped(key, str(path), f"its annotation cannot be read ({error})")
         return Record(
             id=key,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from marsretrieval.datasets._listing import file_fingerprint
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
 from marsretrieval.datasets._rows import Columns
+from marsretrieval.datasets._source_file import unanswered
 from marsretrieval.errors import DataError
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class ParquetSource:
         columns = Columns.of(path, file.schema_arrow)
         row = part.first_row
         for fields in _rows(file, part, columns.wanted(images=images)):
+            if isinstance(fields, OSError) and fields.errno is not None:
+                raise unanswered(path, fields) from fields
             if isinstance(fields, Exception):
                 source = f"{path}:rows {row} to {part.first_row + part.rows - 1}"
                 yield Skipped(shard.name, source, f"cannot be read ({fields})")
@@ -113,6 +116,8 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise unanswered(path, error) from error
         raise DataError(
             f"{path}: not a readable Parquet file ({error})", remedy="Fetch or write it again."
         ) from error

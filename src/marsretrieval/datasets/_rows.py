@@ -12,6 +12,7 @@ from marsretrieval.datasets._captions import from_fields
 from marsretrieval.datasets._images import MAX_BYTES
 from marsretrieval.datasets._places import Place, place_of
 from marsretrieval.datasets._protocol import Record, Skipped
+from marsretrieval.datasets._source_file import is_failing, unanswered
 from marsretrieval.errors import TableError
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ def _encoded(value: Any, folder: Path) -> bytes:
             raise ValueError(f"its image has {size:,} bytes, more than {MAX_BYTES:,}")
         return file.read_bytes()
     except OSError as error:
+        if is_failing(error):
+            raise unanswered(file, error) from error
         raise ValueError(f"its image {path} cannot be read ({error.strerror})") from error
 
 

@@ -8,17 +8,22 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 from marsretrieval.datasets._captions import annotation
 from marsretrieval.datasets._images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets._listing import file_fingerprint
 from marsretrieval.datasets._places import place_of
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
+from marsretrieval.datasets._source_file import SourceFile
 from marsretrieval.errors import DataError
 
 __all__ = ["WebDatasetSource"]
 
-_DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
+# OSError is what the decompressors raise; errors of the file itself come as DataError.
+_DAMAGE = (
+    tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,26 +111,30 @@ class _Group:
 
 
 def _groups(path: Path, *, images: bool) -> Iterator[_Group | Skipped]:
-    """Read a tar from front to back; what is damaged ends it with a Skipped for the tar."""
+    """Read a tar from front to back; what is damaged ends it with a Skipped for the tar.
+
+    Raises DataError when the file cannot be read: that is no damage.
+    """
     whole = Skipped(_shard_name(path), str(path), "")
     current: _Group | None = None
     try:
-        if path.stat().st_size == 0:
-            yield _because(whole, "an empty file, not a tar")
-            return
-        with tarfile.open(path) as tar:
-            for member in _members(tar):
-                name = PurePosixPath(member.name)
-                if member.isdir() or name.name.startswith("."):
-                    continue
-                stem, _, extension = name.name.partition(".")
-                key = str(name.with_name(stem))
-                if current is not None and current.key != key:
-                    yield current
-                    current = None
-                current = current or _Group(key)
-                _take(tar, member, current, f".{extension.lower()}", images=images)
-            damage = _after_the_last(tar)
+        with SourceFile(path) as file:
+            if file.size == 0:
+                yield _because(whole, "an empty file, not a tar")
+                return
+            with tarfile.open(fileobj=cast(IO[bytes], file)) as tar:
+                for member in _members(tar):
+                    name = PurePosixPath(member.name)
+                    if member.isdir() or name.name.startswith("."):
+                        continue
+                    stem, _, extension = name.name.partition(".")
+                    key = str(name.with_name(stem))
+                    if current is not None and current.key != key:
+                        yield current
+                        current = None
+                    current = current or _Group(key)
+                    _take(tar, member, current, f".{extension.lower()}", images=images)
+                damage = _after_the_last(tar)
     except _DAMAGE as error:
         # The item begun may lack members, or the end of one.
         lost = f", from '{current.id}' on" if current is not None else ""
