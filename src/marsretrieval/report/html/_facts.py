@@ -1,0 +1,277 @@
+"""What a reader must know beside the figures: data, models, time, what was left out, how to redo."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from marsretrieval.report.html._figures import BOARDS, look_up
+from marsretrieval.report.html._sets import TASK_TITLES, Entry, ResultSet
+from marsretrieval.results import MEAN
+
+__all__ = [
+    "LeftOut",
+    "ModelFacts",
+    "Summary",
+    "Tie",
+    "Timing",
+    "commands",
+    "left_out",
+    "models",
+    "summary",
+    "ties",
+    "timings",
+    "versions",
+]
+
+_EXAMPLES = 3  # items named for each reason
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One set in a line. leader: the model with the highest strict main figure, in words."""
+
+    key: str
+    task: str
+    data: str
+    provenance: str
+    n: str
+    set_hash: str
+    models: int
+    when: str
+    leader: str
+    figure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds, None where nothing was timed; decode is summed over the workers."""
+
+    task: str
+    model: str
+    images_per_s: float | None
+    idle: float | None  # share of the time of embedding
+    seconds: Mapping[str, float | None]
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    data: str
+    reason: str
+    count: int
+    examples: Sequence[str]
+    models: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tie:
+    task: str
+    model: str
+    group: str
+    name: str
+    worst: str
+    shown: str
+    best: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    label: str
+    hue: int
+    rows: Sequence[tuple[str, str]]
+
+
+def summary(sets: Sequence[ResultSet]) -> list[Summary]:
+    return [
+        Summary(
+            key=each.key,
+            task=TASK_TITLES[each.task],
+            data=str(each.data.get("name", "")),
+            provenance=_provenance(each.data),
+            n=each.n,
+            set_hash=each.set_hash,
+            models=len(each.entries),
+            when=_when([entry.file.result.created for entry in each.entries]),
+            leader=each.entries[0].label,
+            figure=_leading(each),
+        )
+        for each in sets
+    ]
+
+
+def timings(sets: Sequence[ResultSet]) -> list[Timing]:
+    return [_timing(each, entry) for each in sets for entry in each.entries]
+
+
+def left_out(sets: Sequence[ResultSet]) -> list[LeftOut]:
+    """Items that were skipped, by data and reason."""
+    items: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    models: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+    for found in sets:
+        for entry in found.entries:
+            for item in entry.file.result.data.get("skipped", ()):
+                key = (str(entry.file.result.data.get("name", "")), str(item["reason"]))
+                items[key].setdefault(f"{item['id']}\t{item['source']}", str(item["source"]))
+                models[key][entry.label] = None
+    everyone = {
+        str(found.data.get("name", "")): {entry.label for entry in found.entries} for found in sets
+    }
+    return [
+        LeftOut(
+            data,
+            reason,
+            len(found),
+            list(found.values())[:_EXAMPLES],
+            ""
+            if models[data, reason].keys() >= everyone[data]
+            else ", ".join(models[data, reason]),
+        )
+        for (data, reason), found in sorted(items.items())
+    ]
+
+
+def ties(sets: Sequence[ResultSet]) -> list[Tie]:
+    """Strict figures that another order of equal scores would change."""
+    return [
+        Tie(
+            TASK_TITLES[found.task], entry.label, "" if group == "all" else group, name,
+            *(f"{value:,.1f}" if "medr" in name else f"{100 * value:.1f}"
+              for value in (worst, _at(evaluation, name), best)),
+        )
+        for found in sets
+        for entry in found.entries
+        for group, evaluation in entry.metrics.items()
+        for name, (worst, best) in evaluation.get("ties", {}).items()
+    ]  # fmt: skip
+
+
+def models(sets: Sequence[ResultSet]) -> list[ModelFacts]:
+    """Who answered: each model once, in the order of the page."""
+    found: dict[str, ModelFacts] = {}
+    for entry in (entry for each in sets for entry in each.entries):
+        if entry.label not in found:
+            found[entry.label] = ModelFacts(entry.label, entry.hue, list(_model_rows(entry)))
+    return list(found.values())
+
+
+def versions(sets: Sequence[ResultSet]) -> list[tuple[str, str]]:
+    """Package to its version; to several, where results were computed with several."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for entry in (entry for each in sets for entry in each.entries):
+        result = entry.file.result
+        for name, version in result.versions.items():
+            found[name][version] = None
+        hardware = result.hardware
+        found["platform"][str(hardware.get("platform", "?"))] = None
+        machine = f"{hardware.get('cpus', '?')} CPUs, {hardware.get('memory_gib', '?')} GiB"
+        device = hardware.get("accelerator") or hardware.get("device")
+        found["hardware"][f"{machine}, {device}" if device else machine] = None
+    return [(name, " or ".join(each)) for name, each in found.items()]
+
+
+def commands(sets: Sequence[ResultSet]) -> list[str]:
+    """What to type for the same figures: the data first, then a line for each model and seed."""
+    lines = []
+    seeds = {d.get("seed") for d in (s.data for s in sets) if d.get("synthetic")} - {None}
+    lines += [f"marsretrieval data synth --out data --seed {seed}" for seed in sorted(seeds)]
+    if any(each.data.get("repository") for each in sets):
+        lines.append("marsretrieval data download all --out data")
+    runs: dict[str, dict[str, None]] = defaultdict(dict)
+    for found in sets:
+        for entry in found.entries:
+            model, seed = _asked(entry), entry.file.result.seed
+            runs[f"{model} --data data --seed {seed}"][found.task] = None
+    for asked, tasks in runs.items():
+        names = " ".join(f"-t {task}" for task in tasks)
+        model, _, rest = asked.partition(" --data")
+        lines.append(f"marsretrieval run {model} {names} --data{rest}")
+    return lines
+
+
+def _asked(entry: Entry) -> str:
+    model = entry.file.result.model
+    parts = ["-m", shlex.quote(str(model["id"]))]
+    preset = (model.get("prompts") or {}).get("preset", "paper")
+    if preset != "paper":
+        parts += ["--prompts", shlex.quote(str(preset))]
+    if model.get("checkpoint"):
+        parts += ["--checkpoint", shlex.quote(str(model["checkpoint"]))]
+    folder = entry.file.path.parent.name if entry.file.path is not None else ""
+    if model.get("dtype") in folder.split("+")[1:]:
+        parts += ["--dtype", str(model["dtype"])]
+    return " ".join(parts)
+
+
+def _provenance(data: Mapping[str, Any]) -> str:
+    if data.get("synthetic"):
+        return f"synthetic, seed {data.get('seed')}"
+    if data.get("repository"):
+        revision = str(data.get("revision") or "")[:12]
+        return f"{data['repository']}{f' at {revision}' if revision else ''}"
+    return ""
+
+
+def _when(created: Sequence[str]) -> str:
+    days = sorted({each[:10] for each in created})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def _leading(found: ResultSet) -> str:
+    """The strict main figure of the first model, and for geo-localization the kind of query."""
+    board = BOARDS[found.task][0]
+    metrics = found.entries[0].metrics
+    groups = [group for group in metrics if group.startswith(MEAN)] or ["all"]
+    values = {g: v for g in groups if (v := look_up(metrics.get(g, {}), "strict", board.main))}
+    if not values:
+        return ""
+    group = max(values, key=lambda each: values[each].value)
+    value = values[group]
+    name = board.main.heading + {"paired-image-text": ", text to image"}.get(found.task, "")
+    if group.startswith(MEAN):
+        name += f", mean over landforms, {group.removeprefix(MEAN)} queries"
+    interval = value.interval(board.main)
+    return f"{name} {value.shown(board.main)}" + (f" [{interval}]" if interval else "")
+
+
+def _timing(found: ResultSet, entry: Entry) -> Timing:
+    result = entry.file.result
+    told = result.timings
+    texts = [told[name] for name in ("embed_texts", "embed_queries") if name in told]
+    seconds = {name: told.get(name) for name in ("total", "decode", "embed", "search", "score")}
+    seconds["texts"] = sum(texts) if texts else None
+    device = result.hardware.get("accelerator") or result.hardware.get("device") or "–"
+    idle = told.get("device_idle")
+    rate = told.get("images_per_s")
+    return Timing(TASK_TITLES[found.task], entry.label, rate, idle, seconds, str(device))
+
+
+def _at(evaluation: Mapping[str, Any], name: str) -> float:
+    value = evaluation["strict"].get(name)
+    return float(value) if isinstance(value, (int, float)) else float("nan")
+
+
+def _model_rows(entry: Entry) -> Iterator[tuple[str, str]]:
+    model = entry.file.result.model
+    prompts = model.get("prompts") or {}
+    for name, value in (
+        ("model", model.get("id")),
+        ("loader", model.get("loader")),
+        ("repository", model.get("repository")),
+        ("revision", model.get("revision")),
+        ("checkpoint", model.get("checkpoint")),
+        ("weights, SHA-256", model.get("weights_sha256")),
+        ("parameters", f"{p:,}" if (p := model.get("parameters")) else None),
+        ("dimension", model.get("dimension")),
+        ("precision", model.get("dtype")),
+        ("prompts", prompts.get("preset")),
+        ("licence", model.get("licence")),
+    ):
+        if value is not None:
+            yield name, str(value)
+    cut = entry.file.result.data.get("truncated") or {}
+    if cut.get("cut"):
+        yield "captions cut at the context length", f"{cut['cut']:,} of {cut['captions']:,}"

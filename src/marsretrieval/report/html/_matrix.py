@@ -1,0 +1,141 @@
+"""Tables of one figure: classes or landforms down, models across."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from marsretrieval.report.html._boards import Cell, best_of
+from marsretrieval.report.html._figures import PER_CLASS, PER_LANDFORM, Figure, Value, look_up
+from marsretrieval.report.html._sets import Entry, ResultSet
+
+__all__ = ["Matrix", "MatrixRow", "class_matrices", "landform_matrices", "landform_tables"]
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRow:
+    """facts: what holds for the row whatever the model."""
+
+    name: str
+    cells: Sequence[Cell]
+    facts: Sequence[Cell] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """sections: name to rows. main: shown at once; the others can be opened."""
+
+    title: str
+    figure: Figure
+    heads: Sequence[str]
+    sections: Sequence[tuple[str, Sequence[MatrixRow]]]
+    facts: Sequence[str] = ()
+    main: bool = False
+
+    @property
+    def narrow(self) -> bool:
+        """Few enough columns that their names can be written across."""
+        return len(self.heads) <= 4
+
+
+def class_matrices(found: ResultSet) -> list[Matrix]:
+    """A table for each figure of the classes, for each protocol where they differ."""
+    per_class = {
+        protocol: [
+            (entry, entry.metrics.get("all", {}).get(protocol, {}).get("per_class") or {})
+            for entry in found.entries
+        ]
+        for protocol in ("strict", "published")
+    }
+    same = all(
+        strict == published for (_, strict), (_, published) in zip(*per_class.values(), strict=True)
+    )
+    if same:
+        per_class = {"both protocols": per_class["strict"]}
+    return [
+        _of_classes(entries, figure, protocol, main=not number and protocol != "published")
+        for protocol, entries in per_class.items()
+        for number, figure in enumerate(PER_CLASS)
+        if any(classes for _, classes in entries)
+    ]
+
+
+def landform_matrices(found: ResultSet) -> list[Matrix]:
+    """Strict average precision, beside what no ranking exceeds; and the published area."""
+    return [
+        _of_landforms(found, "strict", PER_LANDFORM.main, main=True),
+        _of_landforms(found, "published", PER_LANDFORM.published[0], main=False),
+    ]
+
+
+def landform_tables(found: ResultSet) -> list[Matrix]:
+    """Every other figure of each landform."""
+    return [
+        _of_landforms(found, protocol, figure, main=False)
+        for protocol in ("strict", "published")
+        for figure in PER_LANDFORM.figures(protocol)[1:]
+    ]
+
+
+def _of_classes(
+    entries: Sequence[tuple[Entry, Mapping[str, Any]]], figure: Figure, protocol: str, *, main: bool
+) -> Matrix:
+    values = {
+        name: [look_up({"strict": found.get(name) or {}}, "strict", figure) for _, found in entries]
+        for name in dict.fromkeys(name for _, found in entries for name in found)
+    }
+    # From the class that is found best to the one that is hardest.
+    names = sorted(values, key=lambda name: (-_mean(values[name]), name))
+    rows = [_row(name, values[name], figure) for name in names]
+    heads = [entry.label for entry, _ in entries]
+    return Matrix(f"{figure.heading}, {protocol}", figure, heads, [("", rows)], main=main)
+
+
+def _of_landforms(found: ResultSet, protocol: str, figure: Figure, *, main: bool) -> Matrix:
+    sections = []
+    for mode in found.modes:
+        rows = []
+        for landform in found.landforms:
+            group = f"{landform}/{mode}"
+            having = [entry.metrics.get(group) or {} for entry in found.entries]
+            if any(having):
+                values = [look_up(each, protocol, figure) for each in having]
+                some = next(filter(None, having))
+                rows.append(_row(landform, values, figure, _facts(some) if main else ()))
+        sections.append((f"{mode} queries", rows))
+    heads = [entry.label for entry in found.entries]
+    facts = ("points", "tiles near a point", "by chance", "ceiling") if main else ()
+    return Matrix(f"{figure.heading}, {protocol}", figure, heads, sections, facts, main)
+
+
+def _facts(evaluation: Mapping[str, Any]) -> list[Cell]:
+    """What the tiles and points allow: the same for every model."""
+    strict, points = evaluation["strict"], evaluation["n"].get("points")
+    near = strict.get("relevant_tiles")
+    shares = [
+        strict.get("chance_precision"),
+        (strict.get("ceiling") or {}).get("average_precision"),
+    ]
+    return [
+        *(Cell("–" if v is None else f"{v:,}", value=v) for v in (points, near)),
+        *(Cell("–" if v is None else f"{100 * v:.1f}", value=v) for v in shares),
+    ]
+
+
+def _row(
+    name: str, values: Sequence[Value | None], figure: Figure, facts: Sequence[Cell] = ()
+) -> MatrixRow:
+    best = best_of(values, figure)
+    cells = [
+        Cell("–")
+        if each is None
+        else Cell(each.shown(figure), each.interval(figure), each.value, each.value == best)
+        for each in values
+    ]
+    return MatrixRow(name, cells, facts)
+
+
+def _mean(values: Sequence[Value | None]) -> float:
+    there = [each.value for each in values if each is not None]
+    return sum(there) / len(there) if there else -1.0

@@ -1,0 +1,186 @@
+"""Pictures of items by their id, read again from the data, as small as a page can carry."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from marsretrieval import geo
+from marsretrieval.datasets import Record, Shard, content_hash, decode_rgb
+from marsretrieval.errors import ImageError, MarsRetrievalError
+from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
+from marsretrieval.report.html._places import Place
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["BUDGET", "Item", "Pictures", "Wanted"]
+
+BUDGET = 2_700_000  # bytes of all thumbnails, before they are written as base64
+_SIDES = ((240, 152), (420, 128), (1_000_000, 104))  # up to so many pictures: longest side
+_QUALITY = 62
+
+
+@dataclass(slots=True)
+class Item:
+    """What is known of an id again. key: of its thumbnail on the page; None without one."""
+
+    caption: str | None = None
+    key: str | None = None
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What a gallery needs of one set: pictures, the most important first, and captions."""
+
+    pictures: dict[str, None] = field(default_factory=dict)
+    captions: dict[str, None] = field(default_factory=dict)
+
+    def add(self, ids: Iterable[str], captions: Iterable[str] = ()) -> None:
+        self.pictures.update(dict.fromkeys(ids))
+        self.captions.update(dict.fromkeys(captions))
+
+
+class Pictures:
+    """All thumbnails of a page. Each is in the page once, however often it is shown."""
+
+    def __init__(self, expected: int) -> None:
+        self._side = next(side for limit, side in _SIDES if expected <= limit)
+        self._left = BUDGET
+        self.thumbnails: dict[str, str] = {}  # key to data URI
+        self.changed = 0  # pictures that are not what was embedded
+        self.too_many = 0  # pictures that there was no room for
+
+    def read(
+        self,
+        wanted: Wanted,
+        places: Iterable[Place],
+        prefix: str,
+        progress: Progress = NO_PROGRESS,
+    ) -> dict[str, Item]:
+        """Look in one place after the other until all is found. What is missing has no Item."""
+        found: dict[str, Item] = {}
+        total = len({**wanted.pictures, **wanted.captions})
+        with progress.start("read pictures", total, "pictures") as bar:
+            for place in places:
+                missing = [
+                    key for key in {**wanted.pictures, **wanted.captions} if key not in found
+                ]
+                if not missing:
+                    break
+                self._from(place, missing, wanted, prefix, found, bar)
+        return found
+
+    def _from(
+        self,
+        place: Place,
+        ids: Sequence[str],
+        wanted: Wanted,
+        prefix: str,
+        found: dict[str, Item],
+        bar: ProgressTask,
+    ) -> None:
+        try:
+            for record, content in _records(place, ids, wanted.pictures):
+                item = Item(record.caption)
+                if record.id in wanted.pictures:
+                    if content is not None and content_hash(record.data) != content:
+                        self.changed += 1
+                    else:
+                        item.key = self._thumbnail(record, f"{prefix}-{len(self.thumbnails)}")
+                found[record.id] = item
+                bar.advance()
+        except (MarsRetrievalError, OSError):
+            return  # what was found until here is shown; the page says what is missing
+
+    def _thumbnail(self, record: Record, key: str) -> str | None:
+        try:
+            encoded = _small(decode_rgb(record.data, record.source), self._side)
+        except ImageError:
+            return None
+        if len(encoded) > self._left:
+            self.too_many += 1
+            return None
+        self._left -= len(encoded)
+        self.thumbnails[key] = f"data:image/webp;base64,{base64.b64encode(encoded).decode()}"
+        return key
+
+
+def _small(image: Image.Image, side: int) -> bytes:
+    """The whole picture, in its own shape, with `side` pixels on the longer side."""
+    image.thumbnail((side, side))
+    if image.height and image.convert("L").convert("RGB").tobytes() == image.tobytes():
+        image = image.convert("L")
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "webp", quality=_QUALITY, method=4)
+    return buffer.getvalue()
+
+
+def _records(
+    place: Place, ids: Sequence[str], pictures: Mapping[str, None]
+) -> Iterator[tuple[Record, bytes | None]]:
+    """Records of the ids that the place has, with the content hash that was stored for them."""
+    shards = {shard.name: shard for shard in place.source.shards()}
+    where: dict[str, dict[str, bytes | None]] = defaultdict(dict)
+    if place.store is not None:
+        for name, key, content in _known(place, ids):
+            where[name][key] = content
+        known = {key for keys in where.values() for key in keys}
+        if not known or not where.keys() <= shards.keys():
+            return  # made from other images
+    else:
+        for name, key in _scanned(place, shards.values(), set(ids)):
+            where[name][key] = None
+    for name, keys in where.items():
+        with_images = not keys.keys().isdisjoint(pictures)
+        missing = set(keys)
+        for item in place.source.read(shards[name], images=with_images):
+            if isinstance(item, Record) and item.id in missing:
+                missing.discard(item.id)
+                yield item, keys[item.id]
+                if not missing:
+                    break
+
+
+def _known(place: Place, ids: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
+    """Shard, id and content hash of the ids that the store has, the first of each id."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    assert place.store is not None
+    missing = set(ids)
+    for entry, block in zip(place.store.entries, place.store.blocks(), strict=True):
+        if not missing:
+            return
+        rows = pc.indices_nonzero(pc.is_in(block.column("id"), pa.array(sorted(missing))))
+        contents = block.contents if len(rows) else ()
+        for row in rows.to_pylist():
+            key = block.column("id")[row].as_py()
+            if key in missing:
+                missing.discard(key)
+                yield entry.shard, key, contents[row]
+
+
+def _scanned(place: Place, shards: Iterable[Shard], ids: set[str]) -> Iterator[tuple[str, str]]:
+    """Shard and id, by reading annotations; first the shards whose quad holds a wanted tile."""
+    quads = {_quad(key) for key in ids} - {None}
+    missing = set(ids)
+    for shard in sorted(shards, key=lambda each: geo.parse_quad_name(each.name) not in quads):
+        if not missing:
+            return
+        for item in place.source.read(shard, images=False):
+            if isinstance(item, Record) and item.id in missing:
+                missing.discard(item.id)
+                yield shard.name, item.id
+
+
+def _quad(key: str) -> tuple[int, int] | None:
+    corner = geo.tile_corner(key)
+    if corner is None:
+        return None
+    lon, lat = (int((degrees + 1e-6) // geo.QUAD_DEG * geo.QUAD_DEG) for degrees in corner)
+    return lon, lat

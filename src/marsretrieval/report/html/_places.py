@@ -1,0 +1,84 @@
+"""Where the pictures of a result can be read again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from marsretrieval.datasets import ImageSource, open_images
+from marsretrieval.embeddings import EmbeddingStore, open_store
+from marsretrieval.errors import MarsRetrievalError
+from marsretrieval.report.html._inputs import ResultFile
+
+__all__ = ["Place", "places"]
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Images, and the store that knows in which shard each of them is and what it held."""
+
+    path: Path
+    source: ImageSource
+    store: EmbeddingStore | None = None
+
+
+def places(file: ResultFile, images: Sequence[Path]) -> Iterator[Place]:
+    """The places named by the user, then what the stores beside the result recorded.
+
+    A place that cannot be opened is passed over: the page says where pictures are missing.
+    """
+    stores = list(_stores(file))
+    named = [path for each in images for path in _of_dataset(each, file)]
+    for path in named:
+        if (path / _MANIFEST).is_file():
+            yield from _recorded(path)
+        else:
+            place = _open(path, next(iter(stores), None))
+            if place is not None:
+                yield place
+    for store in stores:
+        yield from _recorded(store.path)
+
+
+def _of_dataset(path: Path, file: ResultFile) -> list[Path]:
+    """The dataset of this result inside a folder of datasets; else the path itself."""
+    name = str(file.result.data.get("name", ""))
+    inside = path / name if name else path
+    if not inside.is_dir():
+        inside = path
+    tiles = inside / "tiles"
+    return [tiles if file.result.task == "geolocalization" and tiles.is_dir() else inside]
+
+
+def _stores(file: ResultFile) -> Iterator[EmbeddingStore]:
+    if file.path is None:
+        return
+    name = str(file.result.data.get("name", ""))
+    folder = file.path.parent / "embeddings"
+    for path in sorted(folder.glob("*/images")):
+        if path.parent.name.rpartition("-")[0] == name and (path / _MANIFEST).is_file():
+            try:
+                yield open_store(path)
+            except MarsRetrievalError:
+                continue
+
+
+def _recorded(path: Path) -> Iterator[Place]:
+    """The images that a store was made from, where they still are."""
+    try:
+        store = open_store(path)
+    except MarsRetrievalError:
+        return
+    place = _open(Path(store.dataset["name"]), store)
+    if place is not None:
+        yield place
+
+
+def _open(path: Path, store: EmbeddingStore | None) -> Place | None:
+    try:
+        return Place(path, open_images(path), store)
+    except (MarsRetrievalError, OSError):
+        return None

@@ -1,0 +1,158 @@
+"""Results sorted into sets that may be compared, with a name and a colour for each model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from marsretrieval.report.html._figures import BOARDS, look_up
+from marsretrieval.report.html._inputs import ResultFile
+from marsretrieval.results import MEAN
+
+__all__ = ["HUES", "MODES", "TASK_TITLES", "Entry", "ResultSet", "result_sets"]
+
+HUES = 6  # models that have a colour of their own; more could not be told apart
+MODES = ("hybrid", "image", "text")  # kinds of query of geo-localization
+TASK_TITLES: Mapping[str, str] = {
+    "paired-image-text": "Paired image-text retrieval",
+    "landform": "Landform retrieval",
+    "geolocalization": "Global geo-localization",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model in a set. `hue` is 1 to HUES, or 0 for those without a colour of their own."""
+
+    label: str
+    file: ResultFile
+    hue: int = 0
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        return self.file.result.metrics
+
+
+@dataclass(frozen=True)
+class ResultSet:
+    """Results of one task over the same items, the best first: these may be compared."""
+
+    task: str
+    entries: Sequence[Entry]
+
+    @property
+    def first(self) -> ResultFile:
+        return self.entries[0].file
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        return self.first.result.data
+
+    @property
+    def set_hash(self) -> str:
+        return str(self.data["set_hash"])
+
+    @property
+    def key(self) -> str:
+        """For anchors: unique on the page."""
+        return f"{self.task}-{self.set_hash[:8]}"
+
+    @cached_property
+    def n(self) -> str:
+        """Counts for people; the points of all landforms as one number."""
+        counts = {name: count for name, count in self.data["n"].items() if "/" not in name}
+        points = [v for name, v in self.data["n"].items() if name.startswith("points/")]
+        if points:
+            counts |= {"landforms": len(points), "points": sum(points)}
+        return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+
+    @cached_property
+    def modes(self) -> list[str]:
+        """Kinds of query that any model has; for geo-localization only."""
+        found = {group.rpartition("/")[2] for each in self.entries for group in each.metrics}
+        return [mode for mode in MODES if mode in found] + sorted(found - {*MODES, "all"})
+
+    @cached_property
+    def landforms(self) -> list[str]:
+        """Landforms of geo-localization, in order of their name."""
+        groups = (group for each in self.entries for group in each.metrics)
+        return sorted({g.rpartition("/")[0] for g in groups if "/" in g and not g.startswith(MEAN)})
+
+
+def result_sets(files: Sequence[ResultFile]) -> list[ResultSet]:
+    """All results, by task and set of items: the tasks in their usual order, then the set with
+    most models. The set hash of geo-localization is that of its tiles, so the number of points
+    counts as well."""
+    groups: dict[tuple[Any, ...], list[ResultFile]] = defaultdict(list)
+    for file in files:
+        data = file.result.data
+        groups[file.result.task, data["set_hash"], *sorted(data["n"].items())].append(file)
+    label = _labels(groups.values())
+    ranked = {key: sorted(group, key=lambda f: (-_main(f), label(f))) for key, group in
+              groups.items()}  # fmt: skip
+    hues = _hues([[label(file) for file in group] for group in ranked.values()])
+    sets = [
+        ResultSet(key[0], [Entry(label(f), f, hues.get(label(f), 0)) for f in group])
+        for key, group in ranked.items()
+    ]
+    order = list(TASK_TITLES)
+    return sorted(sets, key=lambda s: (order.index(s.task), -len(s.entries), s.set_hash, s.n))
+
+
+def _main(file: ResultFile) -> float:
+    """The strict figure that orders models: of geo-localization the best kind of query."""
+    figure = BOARDS[file.result.task][0].main
+    means = [group for group in file.result.metrics if group.startswith(MEAN)]
+    found = [
+        look_up(file.result.metrics[group], "strict", figure)
+        for group in means or file.result.metrics
+    ]
+    return max((each.value for each in found if each is not None), default=-1.0)
+
+
+def _labels(groups: Iterable[Sequence[ResultFile]]) -> Callable[[ResultFile], str]:
+    """The shortest way to name a model that tells all of a set apart."""
+    groups = list(groups)
+    for way in _WAYS:
+        if all(len({way(file) for file in group}) == len(group) for group in groups):
+            return way
+    numbered = {id(file): f"{_WAYS[-1](file)} #{n}" for group in groups
+                for n, file in enumerate(group, 1)}  # fmt: skip
+    return lambda file: numbered[id(file)]
+
+
+def _name(file: ResultFile) -> str:
+    model = file.result.model
+    parts = [str(model["id"])]
+    preset = (model.get("prompts") or {}).get("preset", "paper")
+    if preset != "paper":
+        parts.append(str(preset))
+    if model.get("checkpoint"):
+        parts.append(Path(model["checkpoint"]).stem)
+    return "+".join(parts)
+
+
+def _folder(file: ResultFile) -> str:
+    return file.path.parent.name if file.path is not None else _name(file)
+
+
+_WAYS: Sequence[Callable[[ResultFile], str]] = (
+    _name,
+    lambda file: f"{_name(file)}+{file.result.model.get('dtype')}",
+    _folder,
+    lambda file: f"{_folder(file)} ({file.result.created})",
+)
+
+
+def _hues(sets: Sequence[Sequence[str]]) -> dict[str, int]:
+    """A colour for those that stand highest over all sets: the same on the whole page."""
+    places: dict[str, list[float]] = defaultdict(list)
+    for labels in sets:
+        for place, label in enumerate(labels):
+            places[label].append(place / len(labels))
+    order = sorted(places, key=lambda label: (sum(places[label]) / len(places[label]), label))
+    return {label: hue for hue, label in enumerate(order[:HUES], 1)}
