@@ -190,6 +190,8 @@ def _show_plan(jobs: Sequence[Job], *, as_json: bool) -> None:
             "data": str(job.data.folder),
             "counts": dict(job.data.counts),
             "left_out": len(job.data.skipped),
+            "store": str(job.store),
+            "vectors": job.task.vector_dtype,
             "result": str(job.result_path),
         }
         for job in jobs

@@ -1,0 +1,2 @@
+#!/usr/bin/env bash
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../_run.sh" geolocalization qwen3-vl-embedding qwen3-vl-embedding-8b -- "$@"

@@ -1,0 +1,2 @@
+#!/usr/bin/env bash
+exec bash "$(dirname "${BASH_SOURCE[0]}")/../_run.sh" geolocalization vlm2vec-v2.0 -- "$@"
