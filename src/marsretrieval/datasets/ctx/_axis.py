@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 __all__ = ["COLUMN_BLOCK", "ROW_BLOCK", "Axis", "axis"]
 
-# Outputs of one product: few, so that little is multiplied by zero. These are the fastest of
-# those tried for tiles of the mosaic (4.6 source pixels to an output).
+# Outputs of one product: few, so that little is multiplied by zero. For tiles of the mosaic (4.6
+# source pixels to an output) 3 to 8 rows and 8 to 32 columns are all about as fast.
 ROW_BLOCK = 4
 COLUMN_BLOCK = 16
 

@@ -20,10 +20,10 @@ Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Places = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
-# Source columns, and bytes of float32, taken at once: they stay in the cache, and the allocator
-# does not give them back to the system each time (at 4 MiB that more than doubles the time).
+# Source columns taken at once, and bytes of rows that were resampled in y alone: both stay in the
+# cache.
 _COLUMNS = 2500
-_GROUP_BYTES = 3 * 2**19
+_HALF_BYTES = 5 * 2**18
 # OpenBLAS keeps a product of no more multiply-adds on the thread that asks for it. More would be
 # spread over threads that the tiles already keep busy.
 _SERIAL = 2**18
@@ -89,30 +89,35 @@ def _product(source: Bytes, y: Axis, x: Axis) -> Floats:
     for b in range(0, len(x.start), at_once):
         start, bands = x.start[b : b + at_once], x.bands[b : b + at_once]
         west, east = int(start.min()), int(start.max()) + width
-        columns = (start[:, None] - west + np.arange(width)).ravel()
-        _columns(source[:, west:east], y, columns, bands, out[:, b * block : (b + at_once) * block])
+        part = out[:, b * block : (b + at_once) * block]
+        _columns(source[:, west:east], y, start - west, bands, part)
     return out[: y.count, : x.count]
 
 
 def _columns(
-    source: Bytes, y: Axis, columns: npt.NDArray[np.intp], bands: Floats, out: Floats
+    source: Bytes, y: Axis, start: npt.NDArray[np.intp], bands: Floats, out: Floats
 ) -> None:
     """Some blocks of columns, all rows: down the rows first, then along them."""
     _, block, taps = y.bands.shape
+    _, across, width = bands.shape
     wide = source.shape[1]
-    group = max(1, _GROUP_BYTES // (taps * wide * 4))
+    group = min(_HALF_BYTES // (block * wide * 4), _SERIAL // (block * across * width))
+    group = max(1, min(group, len(y.start)))
     step = max(64, _SERIAL // (block * taps))
-    across = np.ascontiguousarray(bands.swapaxes(1, 2))  # (blocks, width, block)
+    weights = np.ascontiguousarray(bands.swapaxes(1, 2))  # (blocks, width, across)
+    taken = np.empty((taps, wide), dtype=np.float32)
+    half = np.empty((group * block, wide), dtype=np.float32)
     for g in range(0, len(y.start), group):
-        rows = y.start[g : g + group, None] + np.arange(taps)
-        taken = source[rows].astype(np.float32)  # (group, taps, wide)
-        half = np.empty((len(rows), block, wide), dtype=np.float32)
-        for c in range(0, wide, step):
-            part = slice(c, c + step)
-            np.matmul(y.bands[g : g + group], taken[:, :, part], out=half[:, :, part])
-        picked = half.reshape(-1, wide)[:, columns].reshape(-1, *across.shape[:2]).swapaxes(0, 1)
-        done = np.matmul(picked, across)  # (blocks, rows, block)
-        out[g * block : g * block + done.shape[1]] = done.swapaxes(0, 1).reshape(done.shape[1], -1)
+        down = y.start[g : g + group].tolist()
+        for i, first in enumerate(down):
+            np.copyto(taken, source[first : first + taps])
+            rows = half[i * block : (i + 1) * block]
+            for c in range(0, wide, step):
+                np.matmul(y.bands[g + i], taken[:, c : c + step], out=rows[:, c : c + step])
+        done = out[g * block : (g + len(down)) * block]
+        for b, first in enumerate(start.tolist()):
+            part = done[:, b * across : (b + 1) * across]
+            np.matmul(half[: len(done), first : first + width], weights[b], out=part)
 
 
 def _error(y: Axis, x: Axis) -> float:
