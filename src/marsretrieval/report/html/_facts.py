@@ -1,4 +1,4 @@
-"""What a reader must know beside the figures: data, models, time, what was left out, how to redo."""
+"""What stands beside the figures: data, models, time, what was left out, how to do it again."""
 
 from __future__ import annotations
 
@@ -27,6 +27,11 @@ __all__ = [
     "versions",
 ]
 
+_DATASETS = {
+    "paired-image-text": "paired",
+    "landform": "landform",
+    "geolocalization": "geolocalization",
+}
 _EXAMPLES = 3  # items named for each reason
 
 
@@ -175,11 +180,9 @@ def versions(sets: Sequence[ResultSet]) -> list[tuple[str, str]]:
 
 def commands(sets: Sequence[ResultSet]) -> list[str]:
     """What to type for the same figures: the data first, then a line for each model and seed."""
-    lines = []
-    seeds = {d.get("seed") for d in (s.data for s in sets) if d.get("synthetic")} - {None}
-    lines += [f"marsretrieval data synth --out data --seed {seed}" for seed in sorted(seeds)]
-    if any(each.data.get("repository") for each in sets):
-        lines.append("marsretrieval data download all --out data")
+    lines: list[str] = []
+    for found in sets:
+        lines += [each for each in _fetching(found) if each not in lines]
     runs: dict[str, dict[str, None]] = defaultdict(dict)
     for found in sets:
         for entry in found.entries:
@@ -190,6 +193,19 @@ def commands(sets: Sequence[ResultSet]) -> list[str]:
         model, _, rest = asked.partition(" --data")
         lines.append(f"marsretrieval run {model} {names} --data{rest}")
     return lines
+
+
+def _fetching(found: ResultSet) -> Iterator[str]:
+    """How the data of a set are made or fetched, as far as they say where they come from."""
+    data = found.data
+    if data.get("synthetic"):
+        yield f"marsretrieval data synth --out data --seed {data.get('seed')}"
+    elif data.get("repository"):
+        parts = ["marsretrieval data download", _DATASETS[found.task], "--out data"]
+        for option in ("revision", "variant"):
+            if data.get(option):
+                parts.append(f"--{option} {shlex.quote(str(data[option]))}")
+        yield " ".join(parts)
 
 
 def _asked(entry: Entry) -> str:

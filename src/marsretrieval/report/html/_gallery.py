@@ -53,11 +53,13 @@ class Query:
 
 @dataclass(frozen=True)
 class Gallery:
-    """left_out: models and queries that are not shown, in words. items: by id, once read."""
+    """left_out: models and queries that are not shown, in words. items: by id, once read; notes:
+    what there is to say of those that could not be."""
 
     queries: Sequence[Query]
     left_out: Sequence[str] = ()
     items: Mapping[str, Item] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     @property
     def kinds(self) -> list[str]:

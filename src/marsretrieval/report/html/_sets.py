@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class ResultSet:
-    """Results of one task over the same items, the best first: these may be compared."""
+    """Results of one task over the same items, the best first: these may be compared.
+    number: of the set on the page."""
 
     task: str
     entries: Sequence[Entry]
+    number: int = 1
 
     @property
     def first(self) -> ResultFile:
@@ -59,7 +61,7 @@ class ResultSet:
     @property
     def key(self) -> str:
         """For anchors: unique on the page."""
-        return f"{self.task}-{self.set_hash[:8]}"
+        return f"{self.task}-{self.number}"
 
     @cached_property
     def n(self) -> str:
@@ -100,7 +102,8 @@ def result_sets(files: Sequence[ResultFile]) -> list[ResultSet]:
         for key, group in ranked.items()
     ]
     order = list(TASK_TITLES)
-    return sorted(sets, key=lambda s: (order.index(s.task), -len(s.entries), s.set_hash, s.n))
+    sets.sort(key=lambda s: (order.index(s.task), -len(s.entries), s.set_hash, s.n))
+    return [replace(found, number=number) for number, found in enumerate(sets, 1)]
 
 
 def _main(file: ResultFile) -> float:

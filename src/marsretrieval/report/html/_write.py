@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
-from marsretrieval.errors import UsageError
+from marsretrieval.errors import DataError, UsageError
 from marsretrieval.files import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.report.html._boards import boards
+from marsretrieval.report.html._charts import curve_groups, rank_charts
+from marsretrieval.report.html._gallery import Gallery, choose, wanted
 from marsretrieval.report.html._inputs import Reference, ResultFile
+from marsretrieval.report.html._map import map_groups
+from marsretrieval.report.html._matrix import class_matrices, landform_matrices, landform_tables
+from marsretrieval.report.html._page import SetView, page
+from marsretrieval.report.html._pictures import Pictures, Wanted
+from marsretrieval.report.html._places import places
+from marsretrieval.report.html._sets import TASK_TITLES, ResultSet, result_sets
 
 __all__ = ["HtmlReport", "write_html"]
 
@@ -38,17 +48,124 @@ def write_html(
     """Write one HTML file that shows all of `results`, and holds everything it shows.
 
     title: of the page. images: where to look for the pictures of the galleries: folders of
-    datasets, as `run --data` takes them, or sources (a tar, a Parquet file, a folder); without
-    them the place that an embedding store beside a result recorded. thumbnails False: ids only.
-    references: figures from elsewhere, to stand below the leaderboards. left_out: lines about
-    result files that could not be read, to be shown on the page.
+    datasets, as `run --data` takes them, sources (a tar, a Parquet file, a folder), or embedding
+    stores; without them the place that a store beside a result recorded. thumbnails False: ids
+    only. references: figures from elsewhere, to stand below the leaderboards. left_out: lines
+    about result files that could not be read, to be shown on the page.
 
     The same results and pictures give the same bytes. Raises UsageError without results,
-    DataError for a damaged table beside a result, and OutputError when `path` cannot be written.
+    DataError for an incomplete result or a damaged table beside it, and OutputError when `path`
+    cannot be written.
     """
     if not results:
         raise UsageError("no results to report", remedy="marsretrieval run writes some.")
-    text = "<!doctype html>\n<title>Results</title>\n"
+    for each in results:
+        _check(each)
+    sets = result_sets(results)
+    galleries = [choose(found) for found in sets]
+    needs = [wanted(gallery) for gallery in galleries]
+    pictures = Pictures(sum(len(each.pictures) for each in needs))
+    views = []
+    for found, gallery, need in zip(sets, galleries, needs, strict=True):
+        if thumbnails:
+            gallery = _with_pictures(found, gallery, need, pictures, images, progress)
+        elif gallery.queries:
+            gallery = replace(gallery, notes=["Made without pictures: ids stand in their place."])
+        views.append(_view(found, gallery, references, progress))
+    text = page(
+        views,
+        title=title or "MarsRetrieval results",
+        thumbnails=pictures.thumbnails,
+        refused=left_out,
+        version=version("marsretrieval"),
+    )
+    encoded = text.encode("utf-8", errors="replace")
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return HtmlReport(path, len(text.encode()), 0)
+        temporary.write_bytes(encoded)
+    notes = [
+        f"{TASK_TITLES[view.set.task]}: {note}"
+        for view in views
+        for note in (*view.gallery.notes, *(f"maps: {note}" for note in view.map_notes))
+    ]
+    return HtmlReport(path, len(encoded), len(pictures.thumbnails), notes)
+
+
+def _view(
+    found: ResultSet, gallery: Gallery, references: Sequence[Reference], progress: Progress
+) -> SetView:
+    if found.task == "paired-image-text":
+        return SetView(
+            found,
+            boards(found, references),
+            ranks=rank_charts(found, progress=progress),
+            gallery=gallery,
+        )
+    if found.task == "landform":
+        matrices = class_matrices(found)
+        return SetView(found, boards(found, references), matrices, gallery=gallery)
+    maps, map_notes = map_groups(found, progress=progress)
+    return SetView(
+        found,
+        boards(found, references),
+        [*landform_matrices(found), *landform_tables(found)],
+        curves=curve_groups(found, progress=progress),
+        maps=maps,
+        map_notes=map_notes,
+        gallery=gallery,
+    )
+
+
+def _with_pictures(
+    found: ResultSet,
+    gallery: Gallery,
+    need: Wanted,
+    pictures: Pictures,
+    images: Sequence[Path],
+    progress: Progress,
+) -> Gallery:
+    """The gallery with the pictures that could be found, and a note about the others."""
+    if not gallery.queries:
+        return gallery
+    changed, too_many = pictures.changed, pictures.too_many
+    # Any model of the set will do: they saw the same items.
+    where = (place for entry in found.entries for place in places(entry.file, images))
+    items = pictures.read(need, where, found.key, progress)
+    shown = sum(items[key].key is not None for key in need.pictures if key in items)
+    changed, too_many = pictures.changed - changed, pictures.too_many - too_many
+    missing = len(need.pictures) - shown - changed - too_many
+    name = found.data.get("name", "the data")
+    notes = []
+    if missing:
+        notes.append(
+            f"{missing:,} of {len(need.pictures):,} pictures of {name} were not found: their ids "
+            "stand in their place. Name the folder with --images."
+        )
+    if changed:
+        notes.append(
+            f"{changed:,} pictures of {name} are not what the model saw (another hash): ids stand "
+            "in their place."
+        )
+    if too_many:
+        notes.append(f"{too_many:,} pictures of {name} were left out to keep this file small.")
+    return replace(gallery, items=items, notes=notes)
+
+
+def _check(file: ResultFile) -> None:
+    """Raises DataError where a result lacks what every result has."""
+    result = file.result
+    whole = (
+        result.task in TASK_TITLES
+        and "id" in result.model
+        and isinstance(result.data.get("n"), Mapping)
+        and "set_hash" in result.data
+        and bool(result.metrics)
+        and all(
+            isinstance(each, Mapping) and {"n", "published", "strict", "intervals"} <= each.keys()
+            for each in result.metrics.values()
+        )
+    )
+    if not whole:
+        raise DataError(
+            f"{file.path or result.model.get('id')}: not a complete result of task '{result.task}'",
+            remedy="Leave it out, or run it again with this version of marsretrieval.",
+        )

@@ -1,0 +1,212 @@
+"""Where hits, false alarms and missed points lie on Mars, at the depth of the best F1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.report.html._gallery import MODELS
+from marsretrieval.report.html._regions import Region, regions_of
+from marsretrieval.report.html._sets import Entry, ResultSet
+
+__all__ = ["MapGroup", "MapView", "PlacedMarks", "Scene", "map_groups"]
+
+Floats = npt.NDArray[np.float64]
+
+PLANET = (720, 360)  # user units of the whole planet: two a degree
+_BUDGET = 900_000  # bytes of all marks on a page
+_STEP = 0.5  # user units that positions are rounded to: marks at one place are drawn once
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What one ranking found of one landform, down to its best depth. (n, 2) degrees each."""
+
+    landform: str
+    k: int
+    f1: float
+    hits: Floats  # tiles near a point
+    alarms: Floats  # tiles that are not
+    missed: Floats  # points
+    found: Floats
+    searched: Floats  # all tiles that are known to have been ranked
+
+    @property
+    def told(self) -> str:
+        points = len(self.missed) + len(self.found)
+        return (
+            f"first {self.k:,} tiles: {len(self.hits):,} hits, {len(self.alarms):,} false alarms; "
+            f"{len(self.missed):,} of {points:,} points missed"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedMarks:
+    """Path data of the marks, in the units of a frame `width` x `height`."""
+
+    name: str
+    width: float
+    height: float
+    searched: str
+    hits: str
+    alarms: str
+    missed: str
+    found: str
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, (self.searched, self.hits, self.alarms, self.missed, self.found)))
+
+
+@dataclass(frozen=True, slots=True)
+class MapView:
+    scene: Scene
+    planet: PlacedMarks
+    regions: Sequence[PlacedMarks]
+
+
+@dataclass(frozen=True, slots=True)
+class MapGroup:
+    """The maps of one model and kind of query."""
+
+    entry: Entry
+    mode: str
+    views: Sequence[MapView]
+
+
+def map_groups(
+    found: ResultSet, *, progress: Progress = NO_PROGRESS
+) -> tuple[list[MapGroup], list[str]]:
+    """Maps of the best models: all kinds of query of the first, the best kind of the others.
+    And, in words, what there was no room for."""
+    having = [e for e in found.entries if e.file.hits is not None and e.file.queries is not None]
+    plan = [
+        (entry, mode)
+        for number, entry in enumerate(having[:MODELS])
+        for mode in _best_modes(entry, found)[: None if number == 0 else 1]
+    ]
+    notes = []
+    if len(having) > MODELS:
+        notes.append(f"the best {MODELS} of {len(having)} models")
+    groups: list[MapGroup] = []
+    left = _BUDGET
+    with progress.start("draw maps", len(plan) * len(found.landforms), "maps") as bar:
+        for entry, mode in plan:
+            views: list[MapView] = []
+            for landform in found.landforms:
+                scene = _scene(entry, landform, mode)
+                bar.advance()
+                if scene is None:
+                    continue
+                view = _view(scene)
+                size = view.planet.size + sum(each.size for each in view.regions)
+                if size > left:
+                    continue
+                left -= size
+                views.append(view)
+            if views:
+                groups.append(MapGroup(entry, mode, views))
+    wanted = sum(f"{name}/{mode}" in e.metrics for e, mode in plan for name in found.landforms)
+    drawn = sum(len(group.views) for group in groups)
+    if drawn < wanted:
+        notes.append(f"{drawn} of {wanted} maps")
+    return groups, notes
+
+
+def _best_modes(entry: Entry, found: ResultSet) -> list[str]:
+    """Kinds of query by the mean of the strict average precision, the best first."""
+
+    def mean(mode: str) -> float:
+        values = [
+            entry.metrics[f"{name}/{mode}"]["strict"]["average_precision"]
+            for name in found.landforms
+            if f"{name}/{mode}" in entry.metrics
+        ]
+        return float(np.mean(values)) if values else -1.0
+
+    modes = [mode for mode in found.modes if mean(mode) >= 0]
+    return sorted(modes, key=lambda mode: -mean(mode))
+
+
+def _scene(entry: Entry, landform: str, mode: str) -> Scene | None:
+    import pyarrow.compute as pc
+
+    group = f"{landform}/{mode}"
+    best = (entry.metrics.get(group) or {}).get("strict", {}).get("best")
+    hits, points = entry.file.hits, entry.file.queries
+    if not best or hits is None or points is None:
+        return None
+    if not {"lon", "lat", "found_at"} <= set(points.column_names):
+        return None
+    ours = hits.filter(pc.equal(hits.column("group"), group))
+    truth = points.filter(pc.equal(points.column("group"), group))
+    tiles = _places(ours)
+    first = ours.column("rank").to_numpy() <= best["k"]
+    relevant = ours.column("relevant").to_numpy(zero_copy_only=False).astype(bool)
+    found_at = truth.column("found_at").to_numpy()
+    seen = (found_at > 0) & (found_at <= best["k"])
+    places = _places(truth)
+    return Scene(
+        landform=landform,
+        k=int(best["k"]),
+        f1=float(best["f1"]),
+        hits=tiles[first & relevant],
+        alarms=tiles[first & ~relevant],
+        missed=places[~seen],
+        found=places[seen],
+        searched=tiles,
+    )
+
+
+def _places(table: object) -> Floats:
+    columns = [table.column(name).to_numpy(zero_copy_only=False) for name in ("lon", "lat")]  # type: ignore[attr-defined]
+    return np.column_stack(columns).astype(np.float64).reshape(-1, 2)
+
+
+def _view(scene: Scene) -> MapView:
+    everything = np.concatenate([scene.searched, scene.missed, scene.found])
+    return MapView(
+        scene,
+        _placed("planet", scene, Region.planet(*PLANET), with_found=False),
+        [_placed(each.name, scene, each, with_found=True) for each in regions_of(everything)],
+    )
+
+
+def _placed(name: str, scene: Scene, region: Region, *, with_found: bool) -> PlacedMarks:
+    """`with_found`: close enough to show every tile, and the points that were found."""
+    return PlacedMarks(
+        name,
+        region.width,
+        region.height,
+        _dots(region.place(scene.searched)) if with_found else "",
+        _dots(region.place(scene.hits)),
+        _dots(region.place(scene.alarms)),
+        _crosses(region.place(scene.missed), 3 if with_found else 4.5),
+        _rings(region.place(scene.found), 2.5) if with_found else "",
+    )
+
+
+def _dots(places: Floats) -> str:
+    """A line of no length at each place: its cap is the mark."""
+    return "".join(f"M{x:g} {y:g}h0" for x, y in _distinct(places))
+
+
+def _crosses(places: Floats, size: float) -> str:
+    half = size / 2
+    arms = f"l{size:g} {size:g}m0-{size:g}l-{size:g} {size:g}"
+    return "".join(f"M{x - half:g} {y - half:g}{arms}" for x, y in _distinct(places))
+
+
+def _rings(places: Floats, radius: float) -> str:
+    arc = f"a{radius:g} {radius:g} 0 1 0 "
+    turn = f"{arc}{2 * radius:g} 0{arc}-{2 * radius:g} 0"
+    return "".join(f"M{x - radius:g} {y:g}{turn}" for x, y in _distinct(places))
+
+
+def _distinct(places: Floats) -> Floats:
+    rounded: Floats = np.unique(np.round(places / _STEP), axis=0) * _STEP
+    return rounded
