@@ -1,13 +1,16 @@
-"""Is there room for it: asked before the first byte is fetched."""
+"""Is there room for it, and does nobody else write there: asked before the first byte comes."""
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from marsretrieval.errors import OutputError
+from marsretrieval.errors import OutputError, UsageError
 
-__all__ = ["check_space", "free_bytes", "readable_bytes"]
+__all__ = ["check_space", "free_bytes", "only_one", "readable_bytes"]
 
 _SPARE = 64 * 2**20
 
@@ -38,3 +41,31 @@ def readable_bytes(count: int) -> str:
             return f"{value:.0f} {unit}"
         value /= 1000
     return f"{value:.1f} GB"
+
+
+@contextmanager
+def only_one(folder: Path, otherwise: str) -> Iterator[None]:
+    """Two runs must not write to the same half-fetched files. The system ends the lock with the
+    process, however that ends.
+
+    otherwise: what to do but wait. Raises UsageError when another run holds the lock.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"{folder}: another run fetches into this folder",
+                remedy=f"Wait for it, or {otherwise}.",
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(place)

@@ -6,12 +6,13 @@ import hashlib
 import io
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import numpy as np
 from PIL import Image
@@ -113,7 +114,12 @@ class Web:
 
 
 class Hub:
-    """As much of the hub as is asked for: listings, and files with their hashes and ranges."""
+    """As much of the hub as is asked for: listings, and files with their hashes and ranges.
+
+    cdn: where large files are redirected to, as the real hub does: another server with the same
+    `answer`. cut_after: so many bytes of the next large file, then the connection breaks off.
+    slow: seconds before each 100 kB of a large file.
+    """
 
     def __init__(self, repository: str, revision: str, files: Mapping[str, bytes]) -> None:
         self.repository = repository
@@ -121,24 +127,43 @@ class Hub:
         self.files = dict(files)
         self.asked: Counter[str] = Counter()
         self.tokens: set[str | None] = set()
-        self.cut_after: int | None = None  # bytes of the next large file: there it breaks off
+        self.cdn: str | None = None
+        self.cdn_tokens: set[str | None] = set()
+        self.cut_after: int | None = None
+        self.slow = 0.0
         self.ranges: list[str | None] = []  # of the large files that were sent
         self.served: dict[str, bytes] = {}  # what is sent in place of a file: damage
+        self.statuses: dict[str, int] = {}  # of files that are refused
 
     def __call__(self, handler: Handler) -> None:
         path = unquote(urlsplit(handler.path).path)
         self.asked[f"{handler.command} {path}"] += 1
+        if path.startswith("/cdn/"):
+            self.cdn_tokens.add(handler.headers.get("Authorization"))
+            self._file(handler, path.removeprefix("/cdn/"))
+            return
         self.tokens.add(handler.headers.get("Authorization"))
         api = f"/api/datasets/{self.repository}"
         resolve = f"/datasets/{self.repository}/resolve/{self.revision}/"
+        cache = f"/api/resolve-cache/{self.revision}/"
+        name = path.removeprefix(resolve)
         if path in (api, f"{api}/revision/main", f"{api}/revision/{self.revision}"):
             siblings = [self._sibling(name) for name in self.files]
             told = {"id": self.repository, "sha": self.revision, "siblings": siblings}
             self._json(handler, told)
         elif path == f"{api}/tree/{self.revision}":
             self._json(handler, [self._entry(name) for name in self.files])
-        elif path.startswith(resolve) and path.removeprefix(resolve) in self.files:
-            self._file(handler, path.removeprefix(resolve))
+        elif path.startswith(resolve) and name in self.statuses:
+            handler.send(self.statuses[name], b"{}")
+        elif path.startswith(resolve) and name in self.files:
+            if self._large(name) is None:
+                handler.send(307, b"", {"Location": quote(f"{cache}{name}")})
+            elif self.cdn is not None:
+                handler.send(302, b"", {"Location": quote(f"{self.cdn}/cdn/{name}", safe=":/")})
+            else:
+                self._file(handler, name)
+        elif path.startswith(cache):
+            self._file(handler, path.removeprefix(cache))
         elif path.startswith(f"{api}/revision/"):
             handler.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         else:
@@ -154,7 +179,8 @@ class Hub:
         return {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 130}
 
     def _blob(self, name: str) -> str:
-        return hashlib.sha1(b"blob " + self.files[name], usedforsecurity=False).hexdigest()
+        body = self.files[name]
+        return hashlib.sha1(b"blob %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
 
     def _sibling(self, name: str) -> dict[str, Any]:
         told: dict[str, Any] = {"rfilename": name, "size": len(self.files[name]),
@@ -174,7 +200,8 @@ class Hub:
         body = self.served.get(name, self.files[name])
         large = self._large(name)
         headers = {
-            "ETag": f'"{large["sha256"] if large else self._blob(name)}"',
+            # Not the hash: servers behind one name may each have tags of their own.
+            "ETag": f'"{sum(self.asked.values())}"' if large else f'"{self._blob(name)}"',
             "X-Repo-Commit": self.revision,
             "Accept-Ranges": "bytes",
         }
@@ -185,12 +212,17 @@ class Hub:
             status = 206
             headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
         part = body[first:]
-        if self.cut_after is not None and handler.command == "GET" and large:
-            headers["Content-Length"] = str(len(part))
-            handler.send(status, part[: self.cut_after], headers)
-            handler.close_connection = True
-            self.cut_after = None
-        else:
-            handler.send(status, part, headers)
         if handler.command == "GET" and large:
             self.ranges.append(wanted)
+        if self.cut_after is not None and handler.command == "GET" and large:
+            headers["Content-Length"] = str(len(part))
+            short, self.cut_after = part[: self.cut_after], None
+            handler.send(status, short, headers)
+            handler.close_connection = True
+        elif self.slow and handler.command == "GET" and large:
+            handler.send(status, b"", headers | {"Content-Length": str(len(part))})
+            for place in range(0, len(part), 100_000):
+                time.sleep(self.slow)
+                handler.wfile.write(part[place : place + 100_000])
+        else:
+            handler.send(status, part, headers)

@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from marsretrieval.cli._app import app
 from marsretrieval.datasets.download import FetchSettings
+from tests.datasets.download.repositories import SHA, landforms, pair_table
 from tests.datasets.download.servers import Hub, Web, picture
-from tests.datasets.download.test_download import SHA, landforms, pair_table
 
 Publish = Callable[[Hub], Hub]
 

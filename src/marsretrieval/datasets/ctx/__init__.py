@@ -6,7 +6,8 @@ manifest. Positions come from the formula of the sphere, never from PROJ.
 
 from __future__ import annotations
 
-from marsretrieval.datasets.ctx._fetch import FetchSettings, ServerError
+from marsretrieval.datasets._transfer import ServerError
+from marsretrieval.datasets.ctx._fetch import FetchSettings
 from marsretrieval.datasets.ctx._grid import FORMATS, Tile, TileSpec, tile_rows
 from marsretrieval.datasets.ctx._inputs import Input, Problem, find_files, select_quads
 from marsretrieval.datasets.ctx._job import JobSettings, cut_quads, plan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -12,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from marsretrieval._environment import usable_cpus
-from marsretrieval.datasets._disk import check_space, free_bytes
-from marsretrieval.datasets.ctx._fetch import Fetcher, FetchSettings, ServerError
+from marsretrieval.datasets._disk import check_space, free_bytes, only_one
+from marsretrieval.datasets._transfer import ServerError
+from marsretrieval.datasets.ctx._fetch import Fetcher, FetchSettings
 from marsretrieval.datasets.ctx._grid import TileSpec, tile_count
 from marsretrieval.datasets.ctx._inputs import Input, Problem
 from marsretrieval.datasets.ctx._mosaic import SERVER, ZIP_BYTES
@@ -25,7 +25,7 @@ from marsretrieval.datasets.ctx._pack import (
 )
 from marsretrieval.datasets.ctx._report import Plan, Report
 from marsretrieval.datasets.ctx._rows import UNPACKED
-from marsretrieval.errors import DataError, UsageError
+from marsretrieval.errors import DataError
 from marsretrieval.files import make_folder
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 
@@ -129,7 +129,7 @@ class _Job:
             return
         fetcher = Fetcher(self.scratch, self.settings.fetch)
         with (
-            _only_one(self.scratch),
+            only_one(self.scratch, "name another folder with --scratch"),
             progress.start("fetch", None, "MB") as bar,
             _threads(1) as lane,
         ):
@@ -251,26 +251,3 @@ def _scratch(folder: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             folder.rmdir()
-
-
-@contextmanager
-def _only_one(scratch: Path) -> Iterator[None]:
-    """Two runs must not write to the same half-fetched zips. The system ends the lock with the
-    process, however that ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    place = os.open(scratch, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(
-                f"{scratch}: another run fetches into this folder",
-                remedy="Wait for it, or name another folder with --scratch.",
-            ) from error
-        yield
-    finally:
-        os.close(place)

@@ -15,6 +15,7 @@ from marsretrieval.datasets.download._hub import (
     cached_snapshot,
     fetch_snapshot,
     list_repository,
+    missing_bytes,
 )
 from marsretrieval.datasets.download._record import BEGUN, begin_record, check_folder, end_record
 from marsretrieval.datasets.download._report import Report, described
@@ -74,8 +75,7 @@ def bring(
             listing = cached_snapshot(source.repository, revision or source.revision, place)
         return listing, 0
     listing = list_repository(source.repository, wanted_revision(source, record, revision))
-    absent = (file.size for file in listing.files if not (place / file.path).exists())
-    check_space(folder, sum(absent))
+    check_space(folder, missing_bytes(listing, place))
     begin_record(folder, source, listing.revision, [file.path for file in listing.files])
     fetched = fetch_snapshot(listing, place, progress)
     earlier = {each["path"] for each in (record or {}).get(key, ())}

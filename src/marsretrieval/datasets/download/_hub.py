@@ -5,38 +5,55 @@ The token is taken from the environment alone (HF_TOKEN) and never shown or writ
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
+from marsretrieval.datasets._disk import only_one
+from marsretrieval.datasets._transfer import Patience, RefusedError, Transfer, UntrustedError
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError
-from marsretrieval.files import sha256_file
-from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.files import make_folder, sha256_file
+from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 
-__all__ = ["HubFile", "Listing", "cached_snapshot", "fetch_snapshot", "list_repository"]
+__all__ = [
+    "HubFile",
+    "Listing",
+    "cached_snapshot",
+    "fetch_snapshot",
+    "list_repository",
+    "missing_bytes",
+]
 
 _SKIPPED = (".gitattributes", ".gitignore")
-_PARTS = ".cache/huggingface/download"  # where the library keeps a file until it is whole
-_POLL_S = 0.5
+_PARTS = ".cache/parts"  # files on their way
+_PATIENCE = Patience()
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
     path: str
     size: int
-    sha256: str | None  # None: the hub knows the hash of large files only
+    sha256: str | None  # None: the hub knows that of large files only
+    git_sha1: str | None = None  # of small files: the hash under which Git keeps them
 
     def whole(self, folder: Path) -> bool:
-        """Is it there, of the right size and, where the hash is known, content."""
-        path = folder / self.path
-        if not path.is_file() or path.stat().st_size != self.size:
+        """Is it there, of the right size and content."""
+        return (folder / self.path).is_file() and self.matches(folder / self.path)
+
+    def matches(self, path: Path) -> bool:
+        """Has the file at `path` the right size and, where a hash is known, content."""
+        if path.stat().st_size != self.size:
             return False
-        return self.sha256 is None or sha256_file(path) == self.sha256
+        if self.sha256 is not None:
+            return sha256_file(path) == self.sha256
+        return self.git_sha1 is None or _git_sha1(path) == self.git_sha1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,51 +72,129 @@ def list_repository(repository: str, revision: str | None) -> Listing:
             repository, revision=revision, files_metadata=True
         )
     files = tuple(
-        HubFile(entry.rfilename, int(entry.size or 0), entry.lfs.sha256 if entry.lfs else None)
+        HubFile(
+            entry.rfilename,
+            int(entry.size or 0),
+            entry.lfs.sha256 if entry.lfs else None,
+            None if entry.lfs else entry.blob_id,
+        )
         for entry in info.siblings or ()
         if Path(entry.rfilename).name not in _SKIPPED
     )
     if not files:
         raise DataError(f"{repository} at {info.sha}: an empty repository")
+    for file in files:
+        path = PurePosixPath(file.path)
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(f"{repository} at {info.sha}: a file outside of it ({file.path})")
     return Listing(repository, str(info.sha), files)
 
 
-def fetch_snapshot(listing: Listing, folder: Path, progress: Progress = NO_PROGRESS) -> int:
-    """Bring every file of `listing` into `folder`; those whole already are kept.
+def missing_bytes(listing: Listing, folder: Path) -> int:
+    """What is still to come of files that are not there; parts of them that are count."""
+    absent = [file for file in listing.files if not (folder / file.path).exists()]
+    there = (_part(folder, file) for file in absent)
+    return sum(file.size for file in absent) - sum(
+        part.stat().st_size for part in there if part.exists()
+    )
 
-    The library resumes a file that breaks off; after a kill, a rerun fetches the files that are
-    not whole from their start. Returns the bytes fetched. Raises DataError when a file does not
-    have the hub's hash (it is removed, so that a rerun fetches it again).
+
+def fetch_snapshot(listing: Listing, folder: Path, progress: Progress = NO_PROGRESS) -> int:
+    """Bring every file of `listing` into `folder`; those whole already are kept, and a file that
+    broke off is gone on with, after a kill too. Returns the bytes of the files fetched.
+
+    Not by the hub's library: since its version 2 it drops what it has of a file when it ends.
+    Each file is compared with the hub's hash. Raises DataError when one has another, or cannot
+    be had; UsageError when another run fetches into `folder`.
     """
     wanted = [file for file in listing.files if not file.whole(folder)]
     if not wanted:
         return 0
-    for file in wanted:
-        (folder / file.path).unlink(missing_ok=True)
-    for leftover in (folder / _PARTS).rglob("*.incomplete"):
-        leftover.unlink()
+    import httpx2  # for its context: the listing and the files should trust the same
+
+    parts = make_folder(folder / _PARTS)
+    transfer = Transfer(
+        _PATIENCE, context=httpx2.create_ssl_context(), token=os.environ.get("HF_TOKEN")
+    )
+    total = sum(file.size for file in wanted)
+    with (
+        only_one(parts, "choose another folder with --out"),
+        progress.start("fetch", total, "B") as bar,
+        ThreadPoolExecutor(_AT_ONCE) as pool,
+    ):
+        count = _Bytes(bar)
+        futures = [pool.submit(_fetch, listing, file, folder, transfer, count) for file in wanted]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            transfer.stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    shutil.rmtree(parts, ignore_errors=True)
+    return total
+
+
+def _fetch(
+    listing: Listing, file: HubFile, folder: Path, transfer: Transfer, count: _Bytes
+) -> None:
+    try:
+        transfer.fetch(
+            _address(listing, file),
+            folder / file.path,
+            part=_part(folder, file),
+            sound=file.matches,
+            told=lambda size, total: count(file.path, size),
+        )
+    except RefusedError as error:
+        terms = f"https://huggingface.co/datasets/{listing.repository}"
+        raise DataError(
+            error.message,
+            remedy=f"Accept its terms at {terms}, then set HF_TOKEN."
+            if error.status in (401, 403)
+            else "Look whether the repository has changed, or name a --revision that has it.",
+        ) from error
+    except UntrustedError as error:
+        raise DataError(
+            error.message,
+            remedy="Set SSL_CERT_FILE to the certificates that your network needs. "
+            "Verification is never switched off.",
+        ) from error
+
+
+def _address(listing: Listing, file: HubFile) -> str:
     import huggingface_hub as hub
 
-    with _told(listing.repository, listing.revision), _watched(folder, wanted, progress):
-        hub.snapshot_download(
-            listing.repository,
-            repo_type="dataset",
-            revision=listing.revision,
-            local_dir=folder,
-            allow_patterns=[_literal(file.path) for file in wanted],
-            endpoint=_endpoint(),
-            token=_token(),
-            tqdm_class=_no_bar(),
-        )
-    damaged = [file.path for file in wanted if not file.whole(folder)]
-    if damaged:
-        for name in damaged:
-            (folder / name).unlink(missing_ok=True)
-        raise DataError(
-            f"{folder}: {len(damaged)} files did not arrive whole: {', '.join(damaged[:3])}",
-            remedy="Run the same command again: only these are fetched.",
-        )
-    return sum(file.size for file in wanted)
+    url = hub.hf_hub_url(
+        listing.repository,
+        file.path,
+        repo_type="dataset",
+        revision=listing.revision,
+        endpoint=_endpoint(),
+    )
+    return str(url)
+
+
+def _part(folder: Path, file: HubFile) -> Path:
+    """Named by path and content: what is there of a file serves any revision that has it."""
+    content = file.sha256 or file.git_sha1 or "unknown"
+    place = hashlib.sha256(file.path.encode()).hexdigest()
+    return folder / _PARTS / f"{place[:16]}-{content[:40]}.part"
+
+
+class _Bytes:
+    """Of several files at once, on one bar."""
+
+    def __init__(self, bar: ProgressTask) -> None:
+        self._bar = bar
+        self._sizes: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, size: int) -> None:
+        with self._lock:
+            came = size - self._sizes.get(name, 0)
+            self._sizes[name] = size
+            self._bar.advance(came)
 
 
 def cached_snapshot(repository: str, revision: str | None, folder: Path) -> Listing:
@@ -130,6 +225,11 @@ def cached_snapshot(repository: str, revision: str | None, folder: Path) -> List
     return Listing(repository, snapshot.name, tuple(files))
 
 
+def _git_sha1(path: Path) -> str:
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
 def _endpoint() -> str | None:
     return os.environ.get("HF_ENDPOINT") or None
 
@@ -137,60 +237,6 @@ def _endpoint() -> str | None:
 def _token() -> str | bool:
     """False keeps the library from using a token file that lies about."""
     return os.environ.get("HF_TOKEN") or False
-
-
-def _literal(path: str) -> str:
-    """`path` as a pattern that matches nothing else."""
-    return "".join(f"[{char}]" if char in "*?[" else char for char in path)
-
-
-def _no_bar() -> Any:
-    """Our own bar shows the bytes; the library's would be a second one."""
-    from huggingface_hub.utils import tqdm
-
-    class Silent(tqdm):  # type: ignore[misc]
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options | {"disable": True})
-
-    return Silent
-
-
-@contextmanager
-def _watched(folder: Path, files: list[HubFile], progress: Progress) -> Iterator[None]:
-    """Show bytes as they arrive on disk: true whichever transport the library chooses."""
-    total = sum(file.size for file in files)
-    done = threading.Event()
-
-    def arrived() -> int:
-        found = [folder / file.path for file in files]
-        found += (folder / _PARTS).rglob("*.incomplete")
-        sizes = 0
-        for path in found:
-            try:
-                sizes += path.stat().st_size
-            except OSError:  # not there yet, or just renamed
-                continue
-        return min(sizes, total)
-
-    with progress.start("fetch", total, "B") as bar:
-        shown = 0
-
-        def watch() -> None:
-            nonlocal shown
-            while not done.wait(_POLL_S):
-                now = arrived()
-                if now > shown:
-                    bar.advance(now - shown)
-                    shown = now
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-        bar.advance(total - shown)
 
 
 @contextmanager

@@ -1,0 +1,243 @@
+"""Captions from the hub, images from the web."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from marsretrieval.datasets.download import (
+    FetchSettings,
+    download,
+    read_record,
+)
+from marsretrieval.errors import (
+    DataError,
+    TableError,
+    UsageError,
+)
+from tests.datasets.download.repositories import (
+    SHA,
+    Publish,
+    items,
+    pair_table,
+    paired,
+    parquet,
+)
+from tests.datasets.download.servers import Handler, Hub, Web, picture
+
+
+def test_images_captions_and_what_is_missing(
+    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    publish(pair_table(base, ["a.jpg", "gone.jpg", "old.png", "page.jpg"]))
+    web.file("/a.jpg", picture(1))
+    web.file("/page.jpg", b"<html>no</html>")
+    web.captures[f"{base}/old.png"] = ("20200101000000", picture(2, format="PNG"))
+    report = download("paired", tmp_path, settings=settings, revision=SHA)
+    folder = tmp_path / "Mars-VL-Pairs"
+    found = items(folder)
+    assert list(found) == ["k0", "k2"]
+    assert found["k0"].data == picture(1)
+    assert found["k2"].source.endswith("00000.tar:k2.png")
+    assert found["k2"].caption == "refined old.png"
+    assert found["k2"].original_caption == "original old.png"
+    assert report.counts == {"rows": 4, "pairs": 2, "missing": 2, "direct": 1, "wayback": 1}
+    assert report.fetched_bytes > len(picture(1))
+    assert report.failed(strict=False), "half of it missing is no rot"
+    rows = list(csv.DictReader((folder / "missing.csv").open()))
+    assert [row["key"] for row in rows] == ["k1", "k3"]
+    assert rows[0]["reason"].startswith("direct: HTTP 404")
+    assert rows[1]["reason"].startswith("direct: not an image (a web page)")
+    rows = list(csv.DictReader((folder / "pairs.csv").open()))
+    assert [row["method"] for row in rows] == ["direct", "missing", "wayback", "missing"]
+    assert rows[0]["sha256"] == hashlib.sha256(picture(1)).hexdigest()
+    record = read_record(folder)
+    assert record is not None
+    assert (record["variant"], record["missing"]) == ("whole", ["k1", "k3"])
+
+
+def test_what_links_rot_is_no_failure_unless_strict() -> None:
+    from marsretrieval.datasets.download import Missing, Report
+
+    def report(missing: int) -> Report:
+        gone = [Missing(str(row), row, "http://x", "HTTP 404") for row in range(missing)]
+        return Report("paired", "f", "r", SHA, "whole", "cc", 1, 1, {"rows": 2287}, gone)
+
+    assert not report(38).failed(strict=False)
+    assert report(38).failed(strict=True)
+    assert report(200).failed(strict=False)
+    assert not report(0).failed(strict=True)
+
+
+def test_a_rerun_fetches_only_what_is_missing_and_changes_one_tar(
+    publish: Publish,
+    web: Web,
+    base: str,
+    settings: FetchSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("marsretrieval.datasets.download._pack.SHARD_ROWS", 2)
+    publish(pair_table(base, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]))
+    for number, name in enumerate("abd"):
+        web.file(f"/{name}.jpg", picture(number))
+    paired(tmp_path, settings)
+    folder = tmp_path / "Mars-VL-Pairs"
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+    web.file("/c.jpg", picture(9))
+    assert paired(tmp_path, settings)["missing"] == []
+    after = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+    assert after["00000.tar"] == before["00000.tar"]
+    assert after["00001.tar"] > before["00001.tar"]
+    assert list(items(folder)) == ["k0", "k1", "k2", "k3"]
+    assert [web.asked[f"/{name}.jpg"] for name in "abcd"] == [1, 1, 2, 1]
+
+
+def test_the_same_bytes_give_the_same_tars(
+    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    publish(pair_table(base, ["a.jpg", "b.jpg"]))
+    web.file("/a.jpg", picture(1))
+    web.file("/b.jpg", picture(2))
+    tars = []
+    for name in ("one", "two"):
+        paired(tmp_path / name, settings)
+        tars.append((tmp_path / name / "Mars-VL-Pairs/00000.tar").read_bytes())
+    assert tars[0] == tars[1]
+    with tarfile.open(fileobj=io.BytesIO(tars[0])) as tar:
+        member = tar.getmembers()[0]
+    assert (member.name, member.mtime, member.uid, member.uname) == ("k0.jpg", 0, 0, "")
+
+
+def test_a_tar_that_was_damaged_is_made_again(
+    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    publish(pair_table(base, ["a.jpg"]))
+    web.file("/a.jpg", picture(1))
+    paired(tmp_path, settings)
+    tar = tmp_path / "Mars-VL-Pairs/00000.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[:-700])
+    paired(tmp_path, settings)
+    assert tar.read_bytes() == whole
+
+
+def test_offline_packs_what_was_fetched(
+    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    hub = publish(pair_table(base, ["a.jpg", "b.jpg"]))
+    web.file("/a.jpg", picture(1))
+    paired(tmp_path, settings)
+    hub.asked.clear()
+    web.asked.clear()
+    report = paired(tmp_path, settings, offline=True)
+    assert report["missing"][0]["reason"] == "not fetched (offline)"  # type: ignore[index]
+    assert not hub.asked
+    assert not web.asked
+
+
+def test_the_published_variant_is_a_crop_of_512(
+    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    publish(pair_table(base, ["wide.png"]))
+    body = picture(1, (1500, 300))
+    web.file("/wide.png", body)
+    paired(tmp_path, settings, variant="published", cache=tmp_path / "cache")
+    found = items(tmp_path / "Mars-VL-Pairs")["k0"]
+    with Image.open(io.BytesIO(found.data)) as image:
+        assert (image.size, image.format) == ((512, 512), "JPEG")
+    paired(tmp_path / "whole", settings, cache=tmp_path / "cache")
+    assert items(tmp_path / "whole/Mars-VL-Pairs")["k0"].data == body
+    assert web.asked["/wide.png"] == 1, "the cache serves both variants"
+    with pytest.raises(UsageError, match="holds variant published, not whole"):
+        paired(tmp_path, settings)
+
+
+def test_the_frozen_variant_is_one_file_from_the_hub(
+    publish: Publish, tmp_path: Path, settings: FetchSettings
+) -> None:
+    body = parquet(
+        key=["0007"],
+        image=[{"bytes": picture(1), "path": "0007.jpg"}],
+        ori_caption=["o"],
+        refined_caption=["r"],
+    )
+    publish(Hub("Cerru02/Mars-VL-Pairs-MTEB", SHA, {"data/test-0.parquet": body}))
+    report = download("paired", tmp_path, variant="frozen", revision=SHA)
+    assert report.counts == {"rows": 1}
+    assert items(tmp_path / "Mars-VL-Pairs")["0007"].caption == "r"
+
+
+def test_keys_that_are_no_file_names_become_row_numbers(
+    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    publish(pair_table(base, ["a.jpg", "b.jpg"], keys=["../x", "y.z"]))
+    web.file("/a.jpg", picture(1))
+    web.file("/b.jpg", picture(2))
+    paired(tmp_path, settings)
+    folder = tmp_path / "Mars-VL-Pairs"
+    assert list(items(folder)) == ["000000", "000001"]
+    rows = list(csv.DictReader((folder / "pairs.csv").open()))
+    assert [(row["id"], row["key"]) for row in rows] == [("000000", "../x"), ("000001", "y.z")]
+
+
+def test_a_table_without_its_columns(publish: Publish, tmp_path: Path) -> None:
+    publish(Hub("SUSTech/Mars-VL-Pairs", SHA, {"a.parquet": parquet(key=["1"], url=["u"])}))
+    with pytest.raises(TableError, match="no column 'image_url'"):
+        download("paired", tmp_path, revision=SHA)
+    publish(Hub("SUSTech/Mars-VL-Pairs", "f" * 40, {"README.md": b"moved"}))
+    with pytest.raises(DataError, match="no Parquet table"):
+        download("paired", tmp_path, revision="f" * 40)
+
+
+def test_no_image_at_all(
+    publish: Publish, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    publish(pair_table(base, ["a.jpg", "b.jpg"]))
+    with pytest.raises(DataError, match="not one of 2 images can be had"):
+        paired(tmp_path, settings)
+
+
+def test_a_killed_download_goes_on(
+    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    names = [f"{number}.jpg" for number in range(30)]
+    publish(pair_table(base, names))
+
+    def slow(handler: Handler) -> None:
+        time.sleep(0.05)
+        handler.send(200, picture(int(handler.path[1:-4])))
+
+    web.routes = {f"/{name}": slow for name in names}
+    script = (
+        "import sys, pathlib\n"
+        "from marsretrieval.datasets.download import FetchSettings, download\n"
+        "settings = FetchSettings(workers=2, allowed_addresses=frozenset({'127.0.0.1'}))\n"
+        "download('paired', pathlib.Path(sys.argv[1]), revision=sys.argv[2],"
+        " settings=settings)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), SHA])
+    deadline = time.monotonic() + 30
+    while sum(web.asked.values()) < 10 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(list(tmp_path.rglob("*.image")))
+    assert 1 <= kept < 30
+    first = web.asked.copy()
+    web.asked.clear()
+    report = paired(tmp_path, settings)
+    assert report["missing"] == []
+    assert sum(web.asked.values()) <= 30 - kept + 1
+    assert sum(first.values()) >= kept
+    assert len(items(tmp_path / "Mars-VL-Pairs")) == 30
