@@ -12,12 +12,14 @@ import numpy.typing as npt
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.report.html._sets import Entry, ResultSet
 from marsretrieval.report.html._svg import COLOURS, INK, MUTED, inline_svg, panel
+from marsretrieval.report.html._thin import thinned
 
 __all__ = ["DASHES", "Chart", "ChartGroup", "curve_groups", "rank_charts"]
 
 # Beside the colour, so that lines are told apart without it; 0: models without their own.
 DASHES = ("", "", "5 2", "1.5 1.5", "7 2 1.5 2", "3 1.5", "9 3")
-_PANELS = 60  # curves drawn for each protocol: more would not be looked at
+_PANELS, _LINES = 60, 480  # charts for each protocol, and curves in all of them
+_TOLERANCE = (0.01, 0.003)  # of curves: grey, coloured
 _BINS = (1, 2, 4, 11, 31, 101, 301, 1001, 3001, 10_001)  # first rank of each bin
 
 
@@ -48,7 +50,8 @@ def curve_groups(found: ResultSet, *, progress: Progress = NO_PROGRESS) -> list[
         for mode in found.modes
     ]
     groups = []
-    room = {"strict": _PANELS, "published": _PANELS}
+    most = min(_PANELS, _LINES // len(found.entries))
+    room = {"strict": most, "published": most}
     with progress.start("draw curves", sum(len(names) for *_, names in plan), "charts") as bar:
         for protocol, mode, landforms in plan:
             drawn = landforms[: room[protocol]]
@@ -105,7 +108,7 @@ def _curve_chart(found: ResultSet, landform: str, mode: str, protocol: str) -> C
                 # The curve holds its value back to recall 0: as its area is summed.
                 recall, precision = np.r_[0, recall], np.r_[precision[:1], precision]
             style = _line(entry)
-            axes.plot(recall, precision, **style)
+            axes.plot(*thinned(recall, precision, _TOLERANCE[entry.hue > 0]), **style)
             if len(curve) == 1:
                 axes.plot(recall[-1:], precision[-1:], "o", markersize=3, color=style["color"])
         axes.set(xlim=(0, 1.012), ylim=(0, 1.03), xlabel="recall", ylabel="precision")
@@ -159,20 +162,15 @@ def _rank_chart(entry: Entry, prefix: str) -> Chart | None:
             axes.bar(np.arange(len(firsts)) + offset, shares, width=0.38, color=colour)
         for place, share in enumerate(chance):
             axes.plot([place - 0.42, place + 0.42], [share, share], color=INK, linewidth=1)
-        names = [_span(first, end - 1) for first, end in zip(firsts, ends, strict=True)]
-        axes.set(ylim=(0, 1.03), yticks=np.linspace(0, 1, 5), xlabel="rank of the right answer")
-        axes.set_xticks(range(len(names)), names, fontsize=7.5 if len(names) > 6 else 9)
-        axes.set_ylabel("share of queries")
+        axes.set(ylim=(0, 1.03), yticks=np.linspace(0, 1, 5), xlabel="rank, from")
+        axes.set_xticks(range(len(firsts)), [_short(first) for first in firsts])
         axes.grid(visible=False, axis="x")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         medians = {key: f"{np.median(each):g}" for key, each in ranks.items()}
-        note = f"median {medians['t2i']} text to image, {medians['i2t']} image to text"
+        note = f"median rank {medians['t2i']} text to image, {medians['i2t']} image to text"
         svg = inline_svg(figure, prefix, f"Ranks of the right answer by {entry.label}: {note}")
     return Chart(entry.label, svg, note)
 
 
-def _span(first: int, last: int) -> str:
-    def short(rank: int) -> str:
-        return f"{rank // 1000}k" if rank >= 1000 else f"{rank}"
-
-    return f"{first}" if first == last else f"{short(first)}–{short(last)}"
+def _short(rank: int) -> str:
+    return f"{rank // 1000}k" if rank > 1000 else f"{rank}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,10 @@ from marsretrieval.report.html._gallery import MODELS
 from marsretrieval.report.html._regions import Region, regions_of
 from marsretrieval.report.html._sets import Entry, ResultSet
 
-__all__ = ["MapGroup", "MapView", "PlacedMarks", "Scene", "map_groups"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["MapGroup", "MapView", "Maps", "PlacedMarks", "Scene", "maps_of"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,7 +37,6 @@ class Scene:
     alarms: Floats  # tiles that are not
     missed: Floats  # points
     found: Floats
-    searched: Floats  # all tiles that are known to have been ranked
 
     @property
     def told(self) -> str:
@@ -46,12 +49,9 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class PlacedMarks:
-    """Path data of the marks, in the units of a frame `width` x `height`."""
+    """Path data of the marks of a region, in its units."""
 
-    name: str
-    width: float
-    height: float
-    searched: str
+    region: Region
     hits: str
     alarms: str
     missed: str
@@ -59,7 +59,7 @@ class PlacedMarks:
 
     @property
     def size(self) -> int:
-        return sum(map(len, (self.searched, self.hits, self.alarms, self.missed, self.found)))
+        return sum(map(len, (self.hits, self.alarms, self.missed, self.found)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +78,18 @@ class MapGroup:
     views: Sequence[MapView]
 
 
-def map_groups(
-    found: ResultSet, *, progress: Progress = NO_PROGRESS
-) -> tuple[list[MapGroup], list[str]]:
-    """Maps of the best models: all kinds of query of the first, the best kind of the others.
-    And, in words, what there was no room for."""
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """The maps of a set. ground: what is below the marks of each region, drawn once: its name,
+    size and the tiles that were searched. notes: what there was no room for, in words."""
+
+    groups: Sequence[MapGroup] = ()
+    ground: Sequence[tuple[Region, str]] = ()
+    notes: Sequence[str] = ()
+
+
+def maps_of(found: ResultSet, *, progress: Progress = NO_PROGRESS) -> Maps:
+    """Maps of the best models: all kinds of query of the first, the best kind of the others."""
     having = [e for e in found.entries if e.file.hits is not None and e.file.queries is not None]
     plan = [
         (entry, mode)
@@ -92,8 +99,12 @@ def map_groups(
     notes = []
     if len(having) > MODELS:
         notes.append(f"the best {MODELS} of {len(having)} models")
+    if not plan:
+        return Maps()
     groups: list[MapGroup] = []
     left = _BUDGET
+    searched, points = _places(having[0].file.hits), _places(having[0].file.queries)
+    regions = regions_of(np.concatenate([searched, points]))
     with progress.start("draw maps", len(plan) * len(found.landforms), "maps") as bar:
         for entry, mode in plan:
             views: list[MapView] = []
@@ -102,7 +113,7 @@ def map_groups(
                 bar.advance()
                 if scene is None:
                     continue
-                view = _view(scene)
+                view = _view(scene, regions)
                 size = view.planet.size + sum(each.size for each in view.regions)
                 if size > left:
                     continue
@@ -114,7 +125,8 @@ def map_groups(
     drawn = sum(len(group.views) for group in groups)
     if drawn < wanted:
         notes.append(f"{drawn} of {wanted} maps")
-    return groups, notes
+    ground = [(region, _dots(region.place(searched))) for region in regions]
+    return Maps(groups, ground, notes)
 
 
 def _best_modes(entry: Entry, found: ResultSet) -> list[str]:
@@ -158,35 +170,30 @@ def _scene(entry: Entry, landform: str, mode: str) -> Scene | None:
         alarms=tiles[first & ~relevant],
         missed=places[~seen],
         found=places[seen],
-        searched=tiles,
     )
 
 
-def _places(table: object) -> Floats:
-    columns = [table.column(name).to_numpy(zero_copy_only=False) for name in ("lon", "lat")]  # type: ignore[attr-defined]
+def _places(table: pa.Table | None) -> Floats:
+    """(n, 2) degrees, where the table has them."""
+    if table is None or not {"lon", "lat"} <= set(table.column_names):
+        return np.empty((0, 2))
+    columns = [table.column(name).to_numpy(zero_copy_only=False) for name in ("lon", "lat")]
     return np.column_stack(columns).astype(np.float64).reshape(-1, 2)
 
 
-def _view(scene: Scene) -> MapView:
-    everything = np.concatenate([scene.searched, scene.missed, scene.found])
-    return MapView(
-        scene,
-        _placed("planet", scene, Region.planet(*PLANET), with_found=False),
-        [_placed(each.name, scene, each, with_found=True) for each in regions_of(everything)],
-    )
+def _view(scene: Scene, regions: Sequence[Region]) -> MapView:
+    planet = _placed(scene, Region.planet(*PLANET))
+    return MapView(scene, planet, [_placed(scene, each, close=True) for each in regions])
 
 
-def _placed(name: str, scene: Scene, region: Region, *, with_found: bool) -> PlacedMarks:
-    """`with_found`: close enough to show every tile, and the points that were found."""
+def _placed(scene: Scene, region: Region, *, close: bool = False) -> PlacedMarks:
+    """`close`: near enough to show the points that were found, too."""
     return PlacedMarks(
-        name,
-        region.width,
-        region.height,
-        _dots(region.place(scene.searched)) if with_found else "",
+        region,
         _dots(region.place(scene.hits)),
         _dots(region.place(scene.alarms)),
-        _crosses(region.place(scene.missed), 3 if with_found else 4.5),
-        _rings(region.place(scene.found), 2.5) if with_found else "",
+        _crosses(region.place(scene.missed), 5 if close else 4.5),
+        _rings(region.place(scene.found), 2.5) if close else "",
     )
 
 

@@ -26,12 +26,16 @@ class MatrixRow:
 class Matrix:
     """sections: name to rows. main: shown at once; the others can be opened."""
 
-    title: str
+    protocol: str
     figure: Figure
     heads: Sequence[str]
     sections: Sequence[tuple[str, Sequence[MatrixRow]]]
     facts: Sequence[str] = ()
     main: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"{self.figure.heading}, {self.protocol}"
 
     @property
     def narrow(self) -> bool:
@@ -89,7 +93,7 @@ def _of_classes(
     names = sorted(values, key=lambda name: (-_mean(values[name]), name))
     rows = [_row(name, values[name], figure) for name in names]
     heads = [entry.label for entry, _ in entries]
-    return Matrix(f"{figure.heading}, {protocol}", figure, heads, [("", rows)], main=main)
+    return Matrix(protocol, figure, heads, [("", rows)], main=main)
 
 
 def _of_landforms(found: ResultSet, protocol: str, figure: Figure, *, main: bool) -> Matrix:
@@ -106,7 +110,7 @@ def _of_landforms(found: ResultSet, protocol: str, figure: Figure, *, main: bool
         sections.append((f"{mode} queries", rows))
     heads = [entry.label for entry in found.entries]
     facts = ("points", "tiles near a point", "by chance", "ceiling") if main else ()
-    return Matrix(f"{figure.heading}, {protocol}", figure, heads, sections, facts, main)
+    return Matrix(protocol, figure, heads, sections, facts, main)
 
 
 def _facts(evaluation: Mapping[str, Any]) -> list[Cell]:

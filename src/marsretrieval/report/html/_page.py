@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from marsretrieval.report.html import _facts as facts
 from marsretrieval.report.html._boards import BoardView
 from marsretrieval.report.html._charts import DASHES, Chart, ChartGroup
 from marsretrieval.report.html._gallery import Gallery
-from marsretrieval.report.html._map import MapGroup
+from marsretrieval.report.html._map import Maps
 from marsretrieval.report.html._matrix import Matrix
 from marsretrieval.report.html._planet import planet
 from marsretrieval.report.html._sets import TASK_TITLES, ResultSet
@@ -33,9 +34,8 @@ class SetView:
     matrices: Sequence[Matrix] = ()
     ranks: Sequence[Chart] = ()
     curves: Sequence[ChartGroup] = ()
-    maps: Sequence[MapGroup] = ()
-    map_notes: Sequence[str] = ()
-    gallery: Gallery = Gallery([])  # noqa: RUF009 frozen
+    maps: Maps = field(default_factory=Maps)
+    gallery: Gallery = field(default_factory=lambda: Gallery([]))
 
     @property
     def parts(self) -> list[tuple[str, str]]:
@@ -51,6 +51,14 @@ class SetView:
         if self.set.task == "geolocalization":
             parts.append(("map", "Where on Mars"))
         return [*parts, ("examples", "Examples")]
+
+    def more_matrices(self) -> dict[str, list[Matrix]]:
+        """Those that can be opened, by protocol."""
+        found: dict[str, list[Matrix]] = defaultdict(list)
+        for each in self.matrices:
+            if not each.main:
+                found[each.protocol].append(each)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,7 @@ def page(
         dashes=DASHES,
         thumbnails=thumbnails,
         planet=planet(),
-        maps_drawn=any(view.maps for view in views),
+        maps_drawn=any(view.maps.groups for view in views),
         tasks=_tasks(views),
         synthetic=_synthetic(sets),
         summary=facts.summary(sets),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUDGET", "Item", "Pictures", "Wanted"]
 
-BUDGET = 2_700_000  # bytes of all thumbnails, before they are written as base64
+BUDGET = 1_900_000  # bytes of all thumbnails, before they are written as base64
 _SIDES = ((240, 152), (420, 128), (1_000_000, 104))  # up to so many pictures: longest side
 _QUALITY = 62
 

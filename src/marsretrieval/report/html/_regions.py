@@ -17,7 +17,7 @@ Cell = tuple[int, int]
 
 _MOST = 8  # regions: with more, the planet is seen better as a whole
 _WIDEST = 24.0  # degrees
-_SCALE = 18.0  # user units a degree of latitude
+_FRAME = (260.0, 180.0)  # user units that a region is fitted into
 _COLUMNS = 360 // geo.QUAD_DEG
 
 
@@ -44,6 +44,11 @@ class Region:
     @property
     def height(self) -> float:
         return round(self.span_lat * self.y_scale, 1)
+
+    @property
+    def tile(self) -> float:
+        """Side of a tile of the benchmark, user units; the smaller where it is no square."""
+        return round(min(self.x_scale, self.y_scale) * geo.TILE_DEG, 2)
 
     def place(self, lonlat: Floats) -> Floats:
         """(m, 2) user units, y down, of those of (n, 2) degrees that lie inside."""
@@ -97,8 +102,9 @@ def _region(cells: Iterable[Cell]) -> Region:
     span_lat = float((max(rows) - min(rows) + 1) * geo.QUAD_DEG)
     west = float(first * geo.QUAD_DEG - 180)
     squeeze = max(float(np.cos(np.radians(south + span_lat / 2))), 0.2)
-    return Region(_named(west, south, span_lon, span_lat), west, south, span_lon, span_lat,
-                  _SCALE * squeeze, _SCALE)  # fmt: skip
+    scale = min(_FRAME[0] / (span_lon * squeeze), _FRAME[1] / span_lat)
+    name = _named(west, south, span_lon, span_lat)
+    return Region(name, west, south, span_lon, span_lat, scale * squeeze, scale)
 
 
 def _named(west: float, south: float, span_lon: float, span_lat: float) -> str:

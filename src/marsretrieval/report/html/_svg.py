@@ -22,6 +22,12 @@ _VARIABLES = {
     INK: "--ink", MUTED: "--muted", RULE: "--rule", SURFACE: "--surface",
     **{colour: f"--c{hue}" for hue, colour in enumerate(COLOURS)},
 }  # fmt: skip
+# What stands in every chart many times, as a class of the page's style sheet.
+_CLASSES = {
+    "fill: none; stroke: var(--rule); stroke-width: 0.5; stroke-linecap: square": "gl",
+    "font-size: 9px; text-anchor: middle; fill: var(--muted)": "tm",
+    "font-size: 9px; text-anchor: end; fill: var(--muted)": "te",
+}
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "marsretrieval",
@@ -59,7 +65,7 @@ def panel(width: float = 3.3, height: float = 2.5) -> Iterator[tuple[Figure, Axe
         mpl.rcParams.update(_STYLE)
         figure = Figure(figsize=(width, height))
         FigureCanvasSVG(figure)
-        axes = figure.add_axes((0.135, 0.165, 0.845, 0.805))
+        axes = figure.add_axes((0.15, 0.165, 0.83, 0.805))
         axes.tick_params(length=0, pad=4)
         yield figure, axes
 
@@ -73,10 +79,12 @@ def inline_svg(figure: Figure, prefix: str, label: str) -> str:
     for pattern, into in _CLEANING:
         text = pattern.sub(into, text)
     text = _own_ids(text, prefix)
-    while "<g></g>" in text or "<g/>" in text:
-        text = text.replace("<g></g>", "").replace("<g/>", "")
+    if "<g " not in text:
+        text = re.sub(r"</?g/?>", "", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
+    for style, name in _CLASSES.items():
+        text = text.replace(f'style="{style}"', f'class="{name}"')
     head = f'<svg class="chart" role="img" aria-label="{html.escape(label)}" viewBox='
     return re.sub(r"<svg[^>]*?viewBox=", lambda found: head, text, count=1)
 
@@ -92,7 +100,11 @@ def _own_ids(text: str, prefix: str) -> str:
 
 
 def _rounded(found: re.Match[str]) -> str:
-    return f"{float(found[0]):.1f}".removesuffix(".0")
+    """A tag with the numbers of its attributes to one decimal."""
+    return _NUMBER.sub(lambda each: f"{float(each[0]):.1f}".removesuffix(".0"), found[0])
+
+
+_NUMBER = re.compile(r"-?\d+\.\d{2,}")
 
 
 _CLEANING: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
@@ -102,8 +114,11 @@ _CLEANING: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = 
     (re.compile(r"xlink:href"), "href"),
     (re.compile(r"font-family: [^;\"]*; |stroke-dashoffset: 0; "), ""),  # the font is the page's
     (re.compile(r' transform="rotate\(-0 [^)]*\)"'), ""),
-    (re.compile(r"-?\d+\.\d{2,}"), _rounded),
+    (re.compile(r"<[^>]*>"), _rounded),
     (re.compile(r"\s*\n\s*"), " "),
     (re.compile(r"> <"), "><"),
     (re.compile(r'<path d="[^"]*" style="fill: none"/>'), ""),  # backgrounds without a colour
+    # Nothing is drawn beyond the axes.
+    (re.compile(r' clip-path="[^"]*"|<clipPath.*?</clipPath>'), ""),
+    (re.compile(r"<defs></defs>|(?<=[MLz\d]) (?=[MLz\"])|(?<=[ML]) "), ""),
 ]

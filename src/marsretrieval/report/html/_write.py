@@ -14,7 +14,7 @@ from marsretrieval.report.html._boards import boards
 from marsretrieval.report.html._charts import curve_groups, rank_charts
 from marsretrieval.report.html._gallery import Gallery, choose, wanted
 from marsretrieval.report.html._inputs import Reference, ResultFile
-from marsretrieval.report.html._map import map_groups
+from marsretrieval.report.html._map import maps_of
 from marsretrieval.report.html._matrix import class_matrices, landform_matrices, landform_tables
 from marsretrieval.report.html._page import SetView, page
 from marsretrieval.report.html._pictures import Pictures, Wanted
@@ -85,7 +85,7 @@ def write_html(
     notes = [
         f"{TASK_TITLES[view.set.task]}: {note}"
         for view in views
-        for note in (*view.gallery.notes, *(f"maps: {note}" for note in view.map_notes))
+        for note in (*view.gallery.notes, *(f"maps: {note}" for note in view.maps.notes))
     ]
     return HtmlReport(path, len(encoded), len(pictures.thumbnails), notes)
 
@@ -103,14 +103,12 @@ def _view(
     if found.task == "landform":
         matrices = class_matrices(found)
         return SetView(found, boards(found, references), matrices, gallery=gallery)
-    maps, map_notes = map_groups(found, progress=progress)
     return SetView(
         found,
         boards(found, references),
         [*landform_matrices(found), *landform_tables(found)],
         curves=curve_groups(found, progress=progress),
-        maps=maps,
-        map_notes=map_notes,
+        maps=maps_of(found, progress=progress),
         gallery=gallery,
     )
 

@@ -23,6 +23,8 @@
     const cell = row.cells[column];
     if (!cell) return null;
     if (cell.dataset.v !== undefined) return Number(cell.dataset.v);
+    const share = cell.style.getPropertyValue("--v");
+    if (share) return Number(share);
     return cell.tagName === "TH" ? cell.textContent.trim().toLowerCase() : null;
   };
   const compare = (a, b) => (typeof a === "string" ? a.localeCompare(b) : a - b);
