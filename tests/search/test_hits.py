@@ -111,7 +111,7 @@ def test_no_hits_make_empty_files(tmp_path: Path) -> None:
     build_store(FakeEncoder(), Four((4,)), tmp_path / "store")
     store = open_store(tmp_path / "store")
     query = FakeEncoder().encode_texts(["x"])
-    none = Hits.of(store, exact_topk(store, query, 4, box=geo.Box(50, 50, 51, 51)))
+    none = Hits.of(store, exact_topk(store, query, 4, region=geo.Box(50, 50, 51, 51)))
     for name in ("a.csv", "a.geojson", "a.parquet"):
         write_hits(none, tmp_path / name)
     assert json.loads((tmp_path / "a.geojson").read_text())["features"] == []

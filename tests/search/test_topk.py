@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from marsretrieval.errors import UsageError
 from marsretrieval.geo import Box
-from marsretrieval.search import exact_topk, topk
+from marsretrieval.search import _candidates, _exact, _halves, _scan, exact_topk, topk
 from tests.search.memory import ArraySource
 
 
@@ -64,9 +64,11 @@ def test_equals_a_full_sort(
 @pytest.mark.parametrize("k", [1, 7, 100, 999, 1000])
 @pytest.mark.parametrize("slack", [1, 50])
 def test_small_buffers_lose_nothing(monkeypatch: pytest.MonkeyPatch, k: int, slack: int) -> None:
-    monkeypatch.setattr(topk, "_SCRATCH", 64)
-    monkeypatch.setattr(topk, "_SLACK", slack)
-    monkeypatch.setattr(topk, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(_scan, "_PIECE_ROWS", 64)
+    monkeypatch.setattr(_candidates, "_SLACK", slack)
+    monkeypatch.setattr(_halves, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(_exact, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(topk, "_EXACT_ROWS", 7)
     monkeypatch.setattr(topk, "_QUERIES_AT_ONCE", 2)
     rng = np.random.default_rng(k)
     source = ArraySource(unit(rng.standard_normal((1000, 24))), cuts=[3, 400, 400, 999])
@@ -76,13 +78,14 @@ def test_small_buffers_lose_nothing(monkeypatch: pytest.MonkeyPatch, k: int, sla
 def test_a_constant_model_is_ordered_by_id_in_bounded_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(topk, "_SCRATCH", 64)
-    monkeypatch.setattr(topk, "_SLACK", 16)
+    monkeypatch.setattr(_scan, "_PIECE_ROWS", 64)
+    monkeypatch.setattr(_candidates, "_SLACK", 16)
     names = [f"{number:05d}" for number in np.random.default_rng(0).permutation(5000)]
     source = ArraySource(unit(np.ones((5000, 8))), names=names)
     ranking = exact_topk(source, unit(np.ones((1, 8)), np.float32), 10)
     assert source.ids(ranking.rows[0]) == [f"{number:05d}" for number in range(10)]
-    held = 2 * 10 + 16 + 64  # candidates at any time
+    held = 4 * 10 + 16 + 64  # candidates at any time
+    assert sum(source.asked) > 5000 - held  # too alike for bounds: scored exactly, in turn
     assert max(source.asked) <= held
 
 
@@ -129,8 +132,8 @@ def test_the_box_is_a_filter_and_not_a_cut_of_the_ranking() -> None:
     for box in (Box(170, -60, -150, 60), Box(0, 0, 20, 30), Box(-180, -90, 180, 90)):
         inside = np.flatnonzero(box.contains(lon, lat))
         expected = [row for row in by_sorting(source, query[0], 2000)[1] if row in inside][:30]
-        assert exact_topk(source, query, 30, box=box).rows[0].tolist() == expected
-    nowhere = exact_topk(source, query, 30, box=Box(0, 85, 1, 86))
+        assert exact_topk(source, query, 30, region=box).rows[0].tolist() == expected
+    nowhere = exact_topk(source, query, 30, region=Box(0, 85, 1, 86))
     assert nowhere.rows.shape == (1, 0)
 
 
@@ -149,7 +152,7 @@ def test_min_score_cuts_each_query_where_it_must() -> None:
 def test_every_half_is_converted_exactly() -> None:
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)].reshape(-1, 4)
-    convert = topk._Converter(4)
+    convert = _halves.Converter(4)
     for start in range(0, len(halves), convert.rows):
         some = halves[start : start + convert.rows]
         np.testing.assert_array_equal(convert(some), some.astype(np.float32))

@@ -7,6 +7,7 @@ CRS, while the mosaic's pixels were laid out by the formula of the sphere (up to
 
 from __future__ import annotations
 
+from marsretrieval.geo._area import Area, Region
 from marsretrieval.geo._exchange import (
     MARS_CRS,
     MARS_CRS_URN,
@@ -44,8 +45,10 @@ __all__ = [
     "MARS_RADIUS_M",
     "QUAD_DEG",
     "TILE_DEG",
+    "Area",
     "Box",
     "GeometryColumn",
+    "Region",
     "Ring",
     "Shape",
     "footprint",

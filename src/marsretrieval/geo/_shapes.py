@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -76,6 +77,11 @@ class Box:
     def height(self) -> float:
         """Degrees of latitude."""
         return self.north - self.south
+
+    @property
+    def boxes(self) -> Sequence[Self]:
+        """Itself: what every region can be covered with."""
+        return (self,)
 
     def contains(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Which of n positions lie in the box, (n,); never those that are NaN."""

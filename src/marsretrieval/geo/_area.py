@@ -1,0 +1,206 @@
+"""Regions: what a position can lie in. Boxes, and areas bounded by polygons of GeoJSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.errors import DataError
+from marsretrieval.files import read_json
+from marsretrieval.geo._shapes import Box
+from marsretrieval.geo._sphere import wrap_lon
+
+__all__ = ["Area", "Region"]
+
+Floats = npt.NDArray[np.float64]
+
+_HELP = (
+    "A region is a GeoJSON Polygon, MultiPolygon, Feature or FeatureCollection in degrees, "
+    "longitudes as -180..180 or 0..360, east positive."
+)
+
+
+class Region(Protocol):
+    """Box and Area."""
+
+    @property
+    def boxes(self) -> Sequence[Box]:
+        """Boxes that hold all of it together."""
+
+    def contains(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Which of n positions lie in it, (n,); never those that are NaN."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Polygon:
+    """Outer ring and holes: edges (e, 4) as x1, y1, x2, y2, longitudes unrolled so that no edge
+    jumps; all within `west`..`east`."""
+
+    edges: Floats
+    west: float
+    east: float
+    box: Box
+
+    def contains(self, x: Floats, y: Floats) -> npt.NDArray[np.bool_]:
+        """By the even-odd rule; positions sorted by y, without NaN."""
+        x = self.west + np.remainder(x - self.west, 360.0)
+        inside = np.zeros(len(x), dtype=np.bool_)
+        bottom = np.minimum(self.edges[:, 1], self.edges[:, 3])
+        top = np.maximum(self.edges[:, 1], self.edges[:, 3])
+        starts = np.searchsorted(y, bottom, side="left").tolist()
+        ends = np.searchsorted(y, top, side="left").tolist()
+        for (x1, y1, x2, y2), start, end in zip(self.edges.tolist(), starts, ends, strict=True):
+            if start < end:
+                slope = (x2 - x1) / (y2 - y1)
+                inside[start:end] ^= x[start:end] < x1 + (y[start:end] - y1) * slope
+        return inside
+
+
+class Area:
+    """The area of one or more polygons, which may have holes, cross the antimeridian or enclose
+    a pole.
+
+    Edges are straight lines in longitude and latitude (as in every GIS), each taken the shorter
+    way round the planet; an edge of more than 180 degrees needs a vertex between. A position on an
+    edge shared by two polygons lies in exactly one of them. Holes and self-crossings follow the
+    even-odd rule; several polygons are united.
+    """
+
+    def __init__(self, polygons: Sequence[_Polygon]) -> None:
+        self._polygons = tuple(polygons)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """From a GeoJSON file. Raises DataError naming the file and what is wrong."""
+        return cls.from_geojson(read_json(path), name=str(path))
+
+    @classmethod
+    def from_geojson(cls, value: Any, *, name: str = "region") -> Self:
+        """From parsed GeoJSON. Raises DataError; `name` begins its message."""
+        try:
+            polygons = [_polygon(rings) for rings in _rings_of(value)]
+        except _Bad as error:
+            raise DataError(f"{name}: {error}", remedy=_HELP) from error
+        if not polygons:
+            raise DataError(f"{name}: it holds no polygon", remedy=_HELP)
+        return cls(polygons)
+
+    @property
+    def boxes(self) -> Sequence[Box]:
+        return [polygon.box for polygon in self._polygons]
+
+    def contains(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Which of n positions lie in the area, (n,); never those that are NaN."""
+        x = np.atleast_1d(np.asarray(lon, dtype=np.float64))
+        y = np.atleast_1d(np.asarray(lat, dtype=np.float64))
+        inside = np.zeros(len(x), dtype=np.bool_)
+        for polygon in self._polygons:
+            asked = np.flatnonzero(polygon.box.contains(x, y) & ~inside)
+            order = asked[np.argsort(y[asked], kind="stable")]
+            inside[order] = polygon.contains(x[order], y[order])
+        return inside
+
+
+class _Bad(Exception):
+    pass
+
+
+def _rings_of(value: Any) -> Iterator[Sequence[Any]]:
+    """The rings of each polygon in a GeoJSON object."""
+    if not isinstance(value, Mapping):
+        raise _Bad("not a GeoJSON object")
+    kind = value.get("type")
+    if kind == "FeatureCollection":
+        for feature in _list(value.get("features"), "features"):
+            yield from _rings_of(feature)
+    elif kind == "Feature":
+        if value.get("geometry") is None:
+            raise _Bad("a feature has no geometry")
+        yield from _rings_of(value["geometry"])
+    elif kind == "GeometryCollection":
+        for geometry in _list(value.get("geometries"), "geometries"):
+            yield from _rings_of(geometry)
+    elif kind == "Polygon":
+        yield _list(value.get("coordinates"), "coordinates")
+    elif kind == "MultiPolygon":
+        for rings in _list(value.get("coordinates"), "coordinates"):
+            yield _list(rings, "coordinates")
+    else:
+        raise _Bad(f"a {kind or 'value without type'} is no area")
+
+
+def _list(value: Any, name: str) -> Sequence[Any]:
+    if not isinstance(value, list):
+        raise _Bad(f"{name}: not a list")
+    return value
+
+
+def _polygon(rings: Sequence[Any]) -> _Polygon:
+    if not rings:
+        raise _Bad("a polygon has no ring")
+    outer, *holes = (_unrolled(_ring(ring)) for ring in rings)
+    west, east = float(outer[:, 0].min()), float(outer[:, 0].max())
+    south, north = float(outer[:, 1].min()), float(outer[:, 1].max())
+    if not (west < east and south < north):
+        raise _Bad("a polygon has no area")
+    parts = [outer]
+    for hole in holes:
+        # Into the turn of the planet where the outer ring is.
+        turns = math.ceil((west - 1e-9 - float(hole[:, 0].min())) / 360.0)
+        parts.append(hole + np.array([360.0 * turns, 0.0]))
+    edges = np.concatenate([np.hstack([part[:-1], part[1:]]) for part in parts])
+    edges = edges[edges[:, 1] != edges[:, 3]]  # level edges are never crossed
+    span = (-180.0, 180.0) if east - west >= 360 else (float(wrap_lon(west)), float(wrap_lon(east)))
+    if span[0] == span[1]:
+        span = (-180.0, 180.0)
+    return _Polygon(edges, west, east, Box(span[0], south, span[1], north))
+
+
+def _ring(value: Any) -> Floats:
+    """(n, 2) longitude and latitude of a closed ring."""
+    positions = _list(value, "a ring")
+    if any(not isinstance(each, list) or len(each) < 2 for each in positions):
+        raise _Bad("a position is not a list of longitude and latitude")
+    try:
+        corners = np.array([each[:2] for each in positions], dtype=np.float64).reshape(-1, 2)
+    except (TypeError, ValueError) as error:
+        raise _Bad("a coordinate is not a number") from error
+    if len(corners) < 4:
+        raise _Bad(f"a ring has {len(corners)} positions; the least is 4, the first again at last")
+    if not np.isfinite(corners).all():
+        raise _Bad("a coordinate is not finite")
+    if np.abs(corners[:, 0]).max() > 540 or np.abs(corners[:, 1]).max() > 90:
+        x, y = corners[np.argmax(np.abs(corners).max(axis=1))]
+        raise _Bad(f"position {x:g}, {y:g} is not in degrees of longitude and latitude")
+    turn = (corners[0, 0] - corners[-1, 0]) % 360.0
+    if min(turn, 360.0 - turn) > 1e-9 or corners[0, 1] != corners[-1, 1]:
+        raise _Bad("a ring is not closed: its first and last positions differ")
+    return corners
+
+
+def _unrolled(ring: Floats) -> Floats:
+    """The ring with each longitude next to the one before, so that no edge jumps; one that goes
+    round the planet is closed by way of the pole it is nearer to."""
+    steps = np.diff(ring[:, 0])
+    # A full turn is an edge along the whole map, not a jump; half a turn is as it is written.
+    jumps = (np.abs(steps) > 180.0) & (np.abs(steps) != 360.0)
+    steps = np.where(jumps, steps - 360.0 * np.round(steps / 360.0), steps)
+    lon = ring[0, 0] + np.concatenate([[0.0], np.cumsum(steps)])
+    # Sums of steps drift; the longitude itself, some turns on, does not.
+    lon = ring[:, 0] + 360.0 * np.round((lon - ring[:, 0]) / 360.0)
+    turns = round((lon[-1] - lon[0]) / 360.0)
+    unrolled = np.column_stack([lon, ring[:, 1]])
+    if turns == 0:
+        unrolled[-1] = unrolled[0]
+        return unrolled
+    if abs(turns) > 1:
+        raise _Bad("a ring goes round the planet more than once")
+    pole = math.copysign(90.0, float(ring[:, 1].mean()))
+    corners = [[lon[-1], pole], [lon[0], pole], unrolled[0].tolist()]
+    return np.concatenate([unrolled, corners])

@@ -1,0 +1,221 @@
+"""One pass over the rows: which of them could be among the best of each query, and how good."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.geo import Region
+from marsretrieval.search._exact import MAX_NORM
+from marsretrieval.search._halves import Converter
+from marsretrieval.search._products import thread_products
+from marsretrieval.search._quantize import quantize_queries
+from marsretrieval.search.kernels import Kernel
+from marsretrieval.search.regions import Run, runs_of
+from marsretrieval.search.view import SearchView
+
+__all__ = ["BlockScan", "Offer", "Scan", "VectorBlock", "ViewScan"]
+
+Queries = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+_PIECE_ROWS = 2**13
+_EVERY = 16  # pieces are taken in this stride first: a sample of everywhere finds a good floor
+
+
+class VectorBlock(Protocol):
+    """Consecutive rows of a source; embeddings.Block is one."""
+
+    start: int
+
+    def __len__(self) -> int: ...
+
+    @property
+    def vectors(self) -> npt.NDArray[Any]:
+        """(n, dimension), float16 or float32, rows of unit length."""
+
+    @property
+    def lon(self) -> npt.NDArray[np.float64]: ...
+
+    @property
+    def lat(self) -> npt.NDArray[np.float64]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Rows that may count for one query; `low` and `high` enclose the rounded score of each."""
+
+    query: int
+    rows: Rows
+    low: Floats
+    high: Floats
+
+
+class Scan(Protocol):
+    """A way through a source, in pieces that may be worked at in any order and thread."""
+
+    rows: int
+
+    def pieces(self) -> Iterable[tuple[Any, int]]:
+        """Each piece and its number of rows."""
+
+    def look_at(self, piece: Any, floors: Floats) -> list[Offer]:
+        """What a piece holds that reaches the floor (q,) of each query."""
+
+
+class ViewScan:
+    """A search view, through sums of whole numbers; its rows are places."""
+
+    def __init__(
+        self, view: SearchView, queries: Queries, region: Region | None, kernel: Kernel
+    ) -> None:
+        self._view = view
+        self._region = region
+        self._asked = quantize_queries(queries, view.mean, view.radius)
+        self._sums = kernel.prepare(view.plane, self._asked.planes, view.norm)
+        runs = [Run(0, view.rows, whole=True)] if region is None else runs_of(view, region)
+        self._pieces = list(_cut(runs))
+        self.rows = sum(run.end - run.start for run in runs)
+
+    def pieces(self) -> Iterator[tuple[list[Run], int]]:
+        first = self._pieces[::_EVERY]
+        rest = (piece for number, piece in enumerate(self._pieces) if number % _EVERY)
+        for piece in (*first, *rest):
+            yield piece, sum(run.end - run.start for run in piece)
+
+    def look_at(self, piece: Sequence[Run], floors: Floats) -> list[Offer]:
+        view, asked = self._view, self._asked
+        offers = []
+        for run in piece:
+            error = view.error[run.start : run.end]
+            sums = self._sums(run.start, run.end)
+            scores = asked.approximate(sums, view.scale[run.start : run.end])
+            most = asked.length * float(error.max()) + asked.slack
+            with np.errstate(over="ignore"):
+                needed = ((floors - most - asked.offset) / asked.scale).astype(np.float32)
+            needed = np.nextafter(needed, np.float32(-np.inf))
+            allowed = None
+            if self._region is not None and not run.whole:
+                here = slice(run.start, run.end)
+                allowed = self._region.contains(view.lon[here], view.lat[here])
+            for query in range(len(asked)):
+                reached = scores[:, query] >= needed[query]
+                if allowed is not None:
+                    reached &= allowed
+                kept = np.flatnonzero(reached)
+                if not len(kept):
+                    continue
+                middle = asked.offset[query] + asked.scale[query] * scores[kept, query].astype(
+                    np.float64
+                )
+                half = asked.length[query] * error[kept].astype(np.float64) + asked.slack[query]
+                offers.append(Offer(query, kept + run.start, middle - half, middle + half))
+        return offers
+
+
+class BlockScan:
+    """Any source, through products in float32; its rows are those of the source."""
+
+    def __init__(
+        self,
+        blocks: Iterable[VectorBlock],
+        rows: int,
+        queries: Queries,
+        region: Region | None,
+    ) -> None:
+        self.rows = rows
+        self._blocks = blocks
+        self._region = region
+        self._queries = queries
+        self._columns = np.ascontiguousarray(queries).T
+        self._margins = np.array([_margin(query) for query in queries])
+        self._local = threading.local()
+
+    def pieces(self) -> Iterator[tuple[list[tuple[VectorBlock, int, int]], int]]:
+        piece: list[tuple[VectorBlock, int, int]] = []
+        held = 0
+        for block in self._blocks:
+            done = 0
+            while done < len(block):
+                step = min(_PIECE_ROWS - held, len(block) - done)
+                piece.append((block, done, done + step))
+                done, held = done + step, held + step
+                if held == _PIECE_ROWS:
+                    yield piece, held
+                    piece, held = [], 0
+        if piece:
+            yield piece, held
+
+    def look_at(self, piece: Sequence[tuple[VectorBlock, int, int]], floors: Floats) -> list[Offer]:
+        rows, scores = self._scored(piece)
+        needed = (floors - self._margins).astype(np.float64)
+        offers = []
+        for query, margin in enumerate(self._margins):
+            kept = np.flatnonzero(scores[query] >= needed[query])
+            if len(kept):
+                middle = scores[query, kept].astype(np.float64)
+                offers.append(Offer(query, rows[kept], middle - margin, middle + margin))
+        return offers
+
+    def _scored(
+        self, piece: Sequence[tuple[VectorBlock, int, int]]
+    ) -> tuple[Rows, npt.NDArray[np.float32]]:
+        """Row numbers (n,) and approximate scores (q, n) of the rows within the region."""
+        dimension, count = self._columns.shape
+        convert = getattr(self._local, "convert", None)
+        if convert is None:
+            convert = self._local.convert = Converter(dimension)
+        rows: list[Rows] = []
+        scores: list[npt.NDArray[np.float32]] = []
+        for block, start, end in piece:
+            numbers = np.arange(start, end)
+            if self._region is not None:
+                inside = self._region.contains(block.lon[start:end], block.lat[start:end])
+                numbers = numbers[inside]
+            if not len(numbers):
+                continue
+            vectors = block.vectors
+            found = np.empty((len(numbers), count), dtype=np.float32)
+            for first in range(0, len(numbers), convert.rows):
+                some = numbers[first : first + convert.rows]
+                chosen: Any = slice(some[0], some[-1] + 1) if self._region is None else some
+                into = found[first : first + len(some)]
+                thread_products(convert(vectors[chosen]), self._columns, into)
+            scores.append(found)
+            rows.append(numbers + block.start)
+        if not rows:
+            return np.empty(0, np.int64), np.empty((count, 0), np.float32)
+        return np.concatenate(rows), np.concatenate(scores).T
+
+
+def _margin(query: Queries) -> float:
+    """How far a float32 inner product may be off: gamma_d |x| |q| with gamma_d = d u / (1 - d u)
+    and u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), plus the
+    rounding of the score itself."""
+    steps = (len(query) + 2) * 2.0**-24
+    length = float(np.linalg.norm(query.astype(np.float64)))
+    return steps / (1 - steps) * MAX_NORM * length
+
+
+def _cut(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """Pieces of about equal size: long runs are cut, short ones put together."""
+    piece: list[Run] = []
+    held = 0
+    for run in runs:
+        start = run.start
+        while start < run.end:
+            end = min(run.end, start + _PIECE_ROWS - held)
+            piece.append(Run(start, end, run.whole))
+            held += end - start
+            start = end
+            if held == _PIECE_ROWS:
+                yield piece
+                piece, held = [], 0
+    if piece:
+        yield piece

@@ -1,0 +1,187 @@
+"""Sums of products of whole numbers, as fast as the machine allows: numpy, NumKong, or a GPU.
+
+All give the same sums without any rounding, so which of them is used changes the time a search
+takes and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.errors import MissingDependencyError, UnknownNameError, UsageError
+from marsretrieval.search._products import thread_products
+
+__all__ = ["KERNELS", "Kernel", "NumkongKernel", "NumpyKernel", "TorchKernel", "choose_kernel"]
+
+Whole = npt.NDArray[np.int8]
+Sums = Callable[[int, int], npt.NDArray[Any]]
+
+KERNELS = ("auto", "numpy", "numkong", "torch")
+
+_EXACT_FLOAT32 = 2.0**24  # whole numbers below it are float32 numbers
+_CHUNK_BYTES = 2**20  # of floats: fits a core's second-level cache
+
+
+class Kernel(Protocol):
+    """Multiplies the rows of a matrix with a few vectors, both int8."""
+
+    name: str
+
+    def prepare(self, matrix: Whole, vectors: Whole, norm: float) -> Sums:
+        """matrix: (n, d). vectors: (m, d). norm: no row of the matrix is longer.
+
+        Returns a function of start and end that gives the inner products of rows start..end - 1
+        with all vectors, (end - start, m), exact whole numbers of any type; it may be called from
+        several threads.
+        """
+
+
+class NumpyKernel:
+    """Products in float32, where every partial sum is below 2^24 and so exact; else in float64."""
+
+    name = "numpy"
+
+    def prepare(self, matrix: Whole, vectors: Whole, norm: float) -> Sums:
+        kind = _exact_float(vectors, norm)
+        columns = vectors.astype(kind).T
+        dimension, count = columns.shape
+        step = max(1, _CHUNK_BYTES // (columns.itemsize * dimension))
+
+        def sums(start: int, end: int) -> npt.NDArray[Any]:
+            found = np.empty((end - start, count), dtype=kind)
+            rows = np.empty((min(step, end - start), dimension), dtype=kind)
+            for first in range(start, end, step):
+                some = rows[: min(step, end - first)]
+                np.copyto(some, matrix[first : first + len(some)])
+                into = found[first - start : first - start + len(some)]
+                thread_products(some, columns, into)
+            return found
+
+        return sums
+
+
+class NumkongKernel:
+    """Products in int32 by the instructions of this CPU: AMX, AVX-512, AVX2, NEON, SVE.
+
+    Raises MissingDependencyError without the library.
+    """
+
+    name = "numkong"
+
+    def __init__(self) -> None:
+        try:
+            import numkong
+        except ImportError as error:
+            raise MissingDependencyError("numkong", "fast", needed_for="this kernel") from error
+        self._numkong = numkong
+
+    def prepare(self, matrix: Whole, vectors: Whole, norm: float) -> Sums:
+        multiply = self._numkong.dots_packed
+        packed = self._numkong.dots_pack(np.ascontiguousarray(vectors), dtype="int8")
+
+        def sums(start: int, end: int) -> npt.NDArray[Any]:
+            return np.asarray(multiply(matrix[start:end], packed))
+
+        return sums
+
+
+class TorchKernel:
+    """Products on a device of torch; the matrix is sent there once and stays, room permitting.
+
+    Whole numbers up to 127 are exact in float32 and in its shortened forms (TF32), and sums below
+    2^24 are exact whatever their order; larger ones are made in float64.
+    """
+
+    name = "torch"
+
+    def __init__(self, device: str = "cuda") -> None:
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingDependencyError("torch", "models", needed_for="this kernel") from error
+        self._torch = torch
+        try:
+            self._device = torch.device(device)
+            torch.empty(1, device=self._device)
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(f"device '{device}' cannot be used: {error}") from error
+        self._there: Any = None
+        self._of: weakref.ref[Any] | None = None
+
+    def prepare(self, matrix: Whole, vectors: Whole, norm: float) -> Sums:
+        torch = self._torch
+        kind = torch.float32 if _exact_float(vectors, norm) is np.float32 else torch.float64
+        columns = torch.from_numpy(vectors).to(self._device, kind).T
+        resident = self._resident(matrix)
+
+        def sums(start: int, end: int) -> npt.NDArray[Any]:
+            if resident is None:
+                rows = torch.from_numpy(np.array(matrix[start:end])).to(self._device)
+            else:
+                rows = resident[start:end]
+            found: npt.NDArray[Any] = (rows.to(kind) @ columns).cpu().numpy()
+            return found
+
+        return sums
+
+    def _resident(self, matrix: Whole) -> Any:
+        if self._of is None or self._of() is not matrix:
+            self._there = None
+            if self._device.type == "cuda":
+                free, _ = self._torch.cuda.mem_get_info(self._device)
+                if 2 * matrix.nbytes > free:
+                    return None
+            there = self._torch.empty(matrix.shape, dtype=self._torch.int8, device=self._device)
+            step = max(1, 2**26 // max(1, matrix.shape[1]))
+            for start in range(0, len(matrix), step):
+                some = np.array(matrix[start : start + step])
+                there[start : start + len(some)] = self._torch.from_numpy(some)
+            self._there, self._of = there, weakref.ref(matrix)
+        return self._there
+
+
+_ready: dict[str, Kernel] = {}
+
+
+def choose_kernel(name: str = "auto") -> Kernel:
+    """The kernel of that name; `auto` takes the fastest that is at hand: a GPU if torch is
+    already in use, NumKong if it is installed, else numpy.
+
+    Raises UsageError for an unknown name, MissingDependencyError without the library.
+    """
+    if name not in KERNELS:
+        raise UnknownNameError("kernel", name, KERNELS)
+    if name == "auto":
+        # To import torch takes longer than the search.
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            return _made("torch", TorchKernel)
+        try:
+            return _made("numkong", NumkongKernel)
+        except MissingDependencyError:
+            return _made("numpy", NumpyKernel)
+    makers: dict[str, Callable[[], Kernel]] = {
+        "numpy": NumpyKernel,
+        "numkong": NumkongKernel,
+        "torch": TorchKernel,
+    }
+    return _made(name, makers[name])
+
+
+def _made(name: str, make: Callable[[], Kernel]) -> Kernel:
+    if name not in _ready:
+        _ready[name] = make()
+    return _ready[name]
+
+
+def _exact_float(vectors: Whole, norm: float) -> type[np.float32] | type[np.float64]:
+    """The float type in which all partial sums are exact: by Cauchy-Schwarz none is greater than
+    the product of the lengths, in whatever order they are made."""
+    longest = np.linalg.norm(vectors.astype(np.float64), axis=1).max(initial=0.0)
+    return np.float32 if norm * longest * (1 + 1e-9) < _EXACT_FLOAT32 else np.float64

@@ -1,0 +1,249 @@
+"""Making a search view: one pass over the shards, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval._environment import usable_cpus
+from marsretrieval.errors import OutputError, StoreError
+from marsretrieval.files import sha256_file
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.search._halves import Converter
+from marsretrieval.search._quantize import quantize_rows
+from marsretrieval.search.view._layout import BANDS, FORMAT, HEADER, band_of
+
+if TYPE_CHECKING:
+    from marsretrieval.embeddings import Block, EmbeddingStore
+
+__all__ = ["ViewInTheMaking", "build_view", "bytes_needed", "turn_to_build"]
+
+_SAMPLE_BLOCKS, _SAMPLE_ROWS = 256, 64
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+class ViewInTheMaking(Exception):
+    """Another process is making a view in this folder."""
+
+
+def bytes_needed(store: EmbeddingStore) -> int:
+    """Of disk, about: a byte for each number, the vectors, and 60 bytes a row."""
+    numbers = store.rows * store.dimension
+    return numbers * (1 + np.dtype(store.dtype).itemsize) + 60 * store.rows
+
+
+@contextmanager
+def turn_to_build(root: Path, *, wait: bool) -> Iterator[None]:
+    """One process at a time makes a view in `root`; what dead ones left behind is removed.
+
+    The lock dies with its process. Raises ViewInTheMaking without `wait`, OutputError when the
+    folder cannot be written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise OutputError(f"{root}: cannot be written ({error.strerror})") from error
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise ViewInTheMaking(str(root)) from error
+            except OSError:
+                pass  # a file system without locks: two would do the same work twice
+            else:
+                for left in root.glob(".*.tmp"):
+                    shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        os.close(handle)
+
+
+def build_view(
+    store: EmbeddingStore, root: Path, fingerprint: str, *, progress: Progress = NO_PROGRESS
+) -> Path:
+    """Write the view of `store` to `root`/`fingerprint`; it appears there whole or not at all.
+
+    Call it within `turn_to_build`. Raises OutputError when the disk is full or cannot be written,
+    StoreError when a shard is damaged or holds NaN.
+    """
+    try:
+        folder = root / f".{fingerprint[:16]}.{secrets.token_hex(4)}.tmp"
+        folder.mkdir()
+    except OSError as error:
+        raise _not_written(root, error) from error
+    try:
+        _write(store, folder, fingerprint, progress)
+        _sync(folder)
+        # One that is there already is damaged, or to be replaced: the caller has looked.
+        shutil.rmtree(root / fingerprint, ignore_errors=True)
+        folder.rename(root / fingerprint)
+        _sync(root)
+    except OSError as error:
+        raise _not_written(root, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return root / fingerprint
+
+
+def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Progress) -> None:
+    rows, dimension = store.rows, store.dimension
+    free = shutil.disk_usage(folder).free
+    if free < bytes_needed(store):
+        raise OutputError(
+            f"{folder.parent}: a search view takes {bytes_needed(store):,} bytes, "
+            f"{free:,} are free",
+            remedy="Free some space, or search without it: that takes longer.",
+        )
+    places = store.positions()
+    bands = band_of(places[:, 1])
+    order = np.lexsort((places[:, 1], places[:, 0], bands))
+    place_of = np.empty(rows, dtype=np.int64)
+    place_of[order] = np.arange(rows)
+    mean = _mean(store)
+    files: dict[str, dict[str, Any]] = {}
+    plane = _reserved(folder, "plane", (rows, dimension), np.int8)
+    stored = _reserved(folder, "stored", (rows, dimension), store.dtype)
+    scale = np.empty(rows, dtype=np.float32)
+    error = np.empty(rows, dtype=np.float32)
+    radius = np.zeros(2)  # greatest |scale * n| and |n|
+
+    def convert(block: Block) -> int:
+        converter = Converter(dimension)
+        vectors = block.vectors
+        for start in range(0, len(block), converter.rows):
+            some = vectors[start : start + converter.rows]
+            into = place_of[block.start + start : block.start + start + len(some)]
+            with np.errstate(invalid="ignore", over="ignore"):
+                found = quantize_rows(converter(some), mean)
+            if not np.isfinite(found.error).all():
+                row = start + int(np.flatnonzero(~np.isfinite(found.error))[0])
+                raise StoreError(
+                    f"{store.path}: the vector of '{block.ids[row]}' holds NaN or infinity",
+                    remedy="Have its shard made again: marsretrieval store verify --repair tells "
+                    "which file is damaged; a model that gives NaN has to be mended.",
+                )
+            plane[into], stored[into] = found.values, some
+            scale[into], error[into] = found.scale, found.error
+            np.maximum(radius[0], (found.scale * found.norms).max(), out=radius[:1])
+            np.maximum(radius[1], found.norms.max(), out=radius[1:])
+        return len(block)
+
+    with (
+        progress.start("prepare search", rows, "rows") as bar,
+        ThreadPoolExecutor(usable_cpus()) as pool,
+        (folder / "ids.txt").open("wb") as text,
+    ):
+        ends, length = np.empty(rows, dtype=np.int64), 0
+        ahead: list[Any] = []
+        for block in store.blocks():
+            ahead.append(pool.submit(convert, block))
+            encoded = [name.encode() for name in block.ids]
+            sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
+            ends[block.start : block.start + len(block)] = length + np.cumsum(sizes)
+            length += int(sizes.sum())
+            text.write(b"".join(encoded))
+            if len(ahead) > 4 * usable_cpus():
+                bar.advance(ahead.pop(0).result())
+        for each in ahead:
+            bar.advance(each.result())
+    for array in (plane, stored):
+        if isinstance(array, np.memmap):
+            array.flush()
+    small = {
+        "scale": scale,
+        "error": error,
+        "row_of": order.astype(np.int64),
+        "lon": places[order, 0],
+        "lat": places[order, 1],
+        "starts": np.searchsorted(bands[order], np.arange(BANDS + 2)).astype(np.int64),
+        "mean": mean,
+        "id_ends": ends,
+    }
+    for name, values in small.items():
+        np.save(folder / f"{name}.npy", values)
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        names = sorted(path.name for path in folder.iterdir())
+        sums = dict(zip(names, pool.map(lambda name: _sealed(folder / name), names), strict=True))
+    for name, values in {"plane": plane, "stored": stored, **small}.items():
+        about = {"shape": list(values.shape), "dtype": values.dtype.name}
+        files[f"{name}.npy"] = {**about, **sums[f"{name}.npy"]}
+    files["ids.txt"] = sums["ids.txt"]
+    header = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "rows": rows,
+        "dimension": dimension,
+        # Rounded up, for they are bounds.
+        "radius": float(radius[0]) * (1 + 1e-6),
+        "norm": float(radius[1]) * (1 + 1e-6),
+        "files": files,
+    }
+    (folder / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
+    _sync(folder / HEADER)
+
+
+def _mean(store: EmbeddingStore) -> npt.NDArray[np.float32]:
+    """(d,) of some rows: what all vectors have in common need not be rounded. Any vector will do
+    for the answers to be right; a good one makes the bounds narrow."""
+    total, count = np.zeros(store.dimension), 0
+    every = max(1, len(store.entries) // _SAMPLE_BLOCKS)
+    for number, block in enumerate(store.blocks()):
+        if number % every == 0 and len(block):
+            some = block.vectors[:: max(1, len(block) // _SAMPLE_ROWS)].astype(np.float64)
+            with np.errstate(invalid="ignore"):
+                total += some.sum(axis=0)
+            count += len(some)
+    mean = total / max(1, count)
+    return np.where(np.isfinite(mean), mean, 0.0).astype(np.float32)
+
+
+def _reserved(folder: Path, name: str, shape: tuple[int, int], dtype: Any) -> npt.NDArray[Any]:
+    """An array file with its space on disk: writing to a map of a full disk kills the process."""
+    path = folder / f"{name}.npy"
+    if 0 in shape:
+        empty: npt.NDArray[Any] = np.empty(shape, dtype=dtype)
+        np.save(path, empty)
+        return empty
+    array: npt.NDArray[Any] = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+def _sealed(path: Path) -> dict[str, Any]:
+    _sync(path)
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _not_written(root: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{root}: the search view cannot be written ({error.strerror or error})",
+        remedy="Check that the folder is yours and the disk has space.",
+    )

@@ -1,0 +1,158 @@
+"""The files of a search view, and the view itself: a store again, in an order and in forms that
+searching likes."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.errors import StoreError
+
+__all__ = ["BANDS", "FORMAT", "HEADER", "NO_BAND", "SearchView", "ViewBlock", "band_of"]
+
+FORMAT = 1  # of the view; another one is not read, the view is made anew
+HEADER = "header.json"
+BANDS = 180  # of one degree of latitude, from the south; one more for rows without a place
+NO_BAND = BANDS
+
+_BLOCK_ROWS = 4096
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
+
+def band_of(lat: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """(n,) number of the band of each latitude; NO_BAND for NaN."""
+    values = np.asarray(lat, dtype=np.float64)
+    known = np.isfinite(values)
+    bands = np.clip(np.floor(np.where(known, values, 0.0) + 90.0), 0, BANDS - 1)
+    return np.where(known, bands, NO_BAND).astype(np.int64)
+
+
+@dataclass(slots=True)
+class ViewBlock:
+    """Rows of the store, gathered from the view; a search.VectorBlock."""
+
+    start: int
+    vectors: npt.NDArray[Any]
+    lon: Floats
+    lat: Floats
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+class SearchView:
+    """All rows of a store, sorted by latitude band, then longitude, in memory-mapped files.
+
+    Its rows are numbered as those of the store (`rows` of a ranking mean the same in both); the
+    number of a row within the sorted files is called its place.
+
+    plane: (n, d) int8. scale, error: (n,) float32, see search/_quantize.py. stored: (n, d)
+    float16 or float32, the vectors of the store. row_of: (n,) the store's number of each place.
+    lon, lat: (n,) float64 degrees, NaN where unknown. starts: (BANDS + 2,) first place of each
+    band. All these are in the order of places.
+    """
+
+    def __init__(self, folder: Path, store: Path) -> None:
+        """Raises StoreError when a file is missing, or not as long as the header says."""
+        self.path = folder
+        self.store = store
+        header = _header(folder)
+        self.header = header
+        self.fingerprint: str = header["fingerprint"]
+        self.rows: int = header["rows"]
+        self.dimension: int = header["dimension"]
+        self.radius: float = header["radius"]
+        self.norm: float = header["norm"]
+        self.plane: npt.NDArray[np.int8] = self._array("plane")
+        self.scale: npt.NDArray[np.float32] = self._array("scale")
+        self.error: npt.NDArray[np.float32] = self._array("error")
+        self.stored: npt.NDArray[Any] = self._array("stored")
+        self.row_of: npt.NDArray[np.int64] = self._array("row_of")
+        self.lon: Floats = self._array("lon")
+        self.lat: Floats = self._array("lat")
+        self.starts: npt.NDArray[np.int64] = self._array("starts")
+        self.mean: npt.NDArray[np.float32] = self._array("mean")
+        self._id_ends: npt.NDArray[np.int64] = self._array("id_ends")
+
+    @cached_property
+    def place_of(self) -> Rows:
+        """(n,) the place of each row of the store."""
+        places = np.empty(self.rows, dtype=np.int64)
+        places[self.row_of] = np.arange(self.rows)
+        return places
+
+    def ids(self, rows: npt.ArrayLike) -> list[str]:
+        """Ids of n rows, in the order asked for."""
+        wanted = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        text = self._ids
+        ends = self._id_ends[wanted].tolist()
+        begins = np.where(wanted > 0, self._id_ends[np.maximum(wanted, 1) - 1], 0).tolist()
+        return [text[a:b].decode() for a, b in zip(begins, ends, strict=True)]
+
+    def vectors(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
+        """(n, dimension) copies of n rows as they are stored, in the order asked for."""
+        places: npt.NDArray[Any] = self.stored[self.place_of[np.asarray(rows, dtype=np.int64)]]
+        return places
+
+    def positions(self) -> Floats:
+        """(rows, 2) longitude and latitude of all centres, degrees; NaN where unknown."""
+        found = np.empty((self.rows, 2))
+        found[self.row_of, 0] = self.lon
+        found[self.row_of, 1] = self.lat
+        return found
+
+    def blocks(self) -> Iterator[ViewBlock]:
+        """All rows in the store's order."""
+        for start in range(0, self.rows, _BLOCK_ROWS):
+            places = self.place_of[start : start + _BLOCK_ROWS]
+            yield ViewBlock(start, self.stored[places], self.lon[places], self.lat[places])
+
+    @cached_property
+    def _ids(self) -> mmap.mmap | bytes:
+        path = self.path / "ids.txt"
+        if not self.header["files"]["ids.txt"]["bytes"]:
+            return b""
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def _array(self, name: str) -> npt.NDArray[Any]:
+        path = self.path / f"{name}.npy"
+        told = self.header["files"][path.name]
+        shape = tuple(told["shape"])
+        if 0 in shape:
+            return np.empty(shape, dtype=told["dtype"])
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.shape != shape or array.dtype != np.dtype(told["dtype"]):
+            raise StoreError(f"{path}: not the array that was written")
+        return np.asarray(array)
+
+
+def _header(folder: Path) -> dict[str, Any]:
+    path = folder / HEADER
+    try:
+        header: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if header["format"] != FORMAT:
+            raise StoreError(f"{path}: format {header['format']}, this version reads {FORMAT}")
+        files: dict[str, dict[str, Any]] = header["files"]
+        sizes: Sequence[tuple[str, int]] = [(name, told["bytes"]) for name, told in files.items()]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path}: not readable as a header ({error})") from error
+    for name, expected in sizes:
+        try:
+            size = os.stat(folder / name).st_size  # noqa: PTH116 - a path object for each takes time
+        except OSError as error:
+            raise StoreError(f"{folder / name}: missing") from error
+        if size != expected:
+            raise StoreError(f"{folder / name}: {size} bytes, {expected} were written")
+    return header
