@@ -124,7 +124,7 @@ def _groups(found: ResultSet) -> list[tuple[str, str]]:
 
 def _columns(board: Board, found: ResultSet, *, together: bool) -> list[Columns]:
     if together and board.published == board.strict and _agree(board, found):
-        return [Columns("both protocols (they agree: no scores tie)", "strict", board.strict)]
+        return [Columns("both protocols (they agree)", "strict", board.strict)]
     return [Columns(each, each, board.figures(each)) for each in PROTOCOLS]
 
 

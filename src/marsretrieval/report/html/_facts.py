@@ -37,7 +37,7 @@ _EXAMPLES = 3  # items named for each reason
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One set in a line. leader: the model with the highest strict main figure, in words."""
+    """One set in short. leader: the model with the highest strict main figure, which is `value`."""
 
     key: str
     task: str
@@ -49,6 +49,8 @@ class Summary:
     when: str
     leader: str
     figure: str
+    value: str
+    interval: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class ModelFacts:
 
 
 def summary(sets: Sequence[ResultSet]) -> list[Summary]:
+    leading = [_leading(each) for each in sets]
     return [
         Summary(
             key=each.key,
@@ -102,9 +105,11 @@ def summary(sets: Sequence[ResultSet]) -> list[Summary]:
             models=len(each.entries),
             when=_when([entry.file.result.created for entry in each.entries]),
             leader=each.entries[0].label,
-            figure=_leading(each),
+            figure=figure,
+            value=value,
+            interval=interval,
         )
-        for each in sets
+        for each, (figure, value, interval) in zip(sets, leading, strict=True)
     ]
 
 
@@ -236,21 +241,20 @@ def _when(created: Sequence[str]) -> str:
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def _leading(found: ResultSet) -> str:
-    """The strict main figure of the first model, and for geo-localization the kind of query."""
+def _leading(found: ResultSet) -> tuple[str, str, str]:
+    """The strict main figure of the first model: its name, with the kind of query for
+    geo-localization, its value and its interval."""
     board = BOARDS[found.task][0]
     metrics = found.entries[0].metrics
     groups = [group for group in metrics if group.startswith(MEAN)] or ["all"]
     values = {g: v for g in groups if (v := look_up(metrics.get(g, {}), "strict", board.main))}
     if not values:
-        return ""
+        return "", "", ""
     group = max(values, key=lambda each: values[each].value)
-    value = values[group]
     name = board.main.heading + {"paired-image-text": ", text to image"}.get(found.task, "")
     if group.startswith(MEAN):
         name += f", mean over landforms, {group.removeprefix(MEAN)} queries"
-    interval = value.interval(board.main)
-    return f"{name} {value.shown(board.main)}" + (f" [{interval}]" if interval else "")
+    return name, values[group].shown(board.main), values[group].interval(board.main)
 
 
 def _timing(found: ResultSet, entry: Entry) -> Timing:

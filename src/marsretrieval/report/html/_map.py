@@ -39,6 +39,12 @@ class Scene:
     found: Floats
 
     @property
+    def mark(self) -> float:
+        """Size of a mark on the planet: the smaller the more there are."""
+        count = len(self.hits) + len(self.alarms)
+        return 5.0 if count <= 400 else 3.6 if count <= 3000 else 2.4
+
+    @property
     def told(self) -> str:
         points = len(self.missed) + len(self.found)
         return (
@@ -49,9 +55,10 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class PlacedMarks:
-    """Path data of the marks of a region, in its units."""
+    """Path data of the marks of a region, in its units. number: 0 for the whole planet."""
 
     region: Region
+    number: int
     hits: str
     alarms: str
     missed: str
@@ -183,16 +190,19 @@ def _places(table: pa.Table | None) -> Floats:
 
 def _view(scene: Scene, regions: Sequence[Region]) -> MapView:
     planet = _placed(scene, Region.planet(*PLANET))
-    return MapView(scene, planet, [_placed(scene, each, close=True) for each in regions])
+    placed = [_placed(scene, each, number) for number, each in enumerate(regions, 1)]
+    return MapView(scene, planet, [each for each in placed if each.size])
 
 
-def _placed(scene: Scene, region: Region, *, close: bool = False) -> PlacedMarks:
-    """`close`: near enough to show the points that were found, too."""
+def _placed(scene: Scene, region: Region, number: int = 0) -> PlacedMarks:
+    """In a region (number from 1) there is room for the points that were found, too."""
+    close = number > 0
     return PlacedMarks(
         region,
+        number,
         _dots(region.place(scene.hits)),
         _dots(region.place(scene.alarms)),
-        _crosses(region.place(scene.missed), 5 if close else 4.5),
+        _crosses(region.place(scene.missed), 5 if close else 6),
         _rings(region.place(scene.found), 2.5) if close else "",
     )
 

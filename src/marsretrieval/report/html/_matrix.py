@@ -10,7 +10,7 @@ from marsretrieval.report.html._boards import Cell, best_of
 from marsretrieval.report.html._figures import PER_CLASS, PER_LANDFORM, Figure, Value, look_up
 from marsretrieval.report.html._sets import Entry, ResultSet
 
-__all__ = ["Matrix", "MatrixRow", "class_matrices", "landform_matrices", "landform_tables"]
+__all__ = ["Matrix", "MatrixRow", "class_matrices", "landform_matrices"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +66,12 @@ def class_matrices(found: ResultSet) -> list[Matrix]:
 
 
 def landform_matrices(found: ResultSet) -> list[Matrix]:
-    """Strict average precision, beside what no ranking exceeds; and the published area."""
+    """A table for each figure of the landforms; the strict average precision stands beside what
+    no ranking exceeds."""
     return [
-        _of_landforms(found, "strict", PER_LANDFORM.main, main=True),
-        _of_landforms(found, "published", PER_LANDFORM.published[0], main=False),
-    ]
-
-
-def landform_tables(found: ResultSet) -> list[Matrix]:
-    """Every other figure of each landform."""
-    return [
-        _of_landforms(found, protocol, figure, main=False)
+        _of_landforms(found, protocol, figure, main=protocol == "strict" and not number)
         for protocol in ("strict", "published")
-        for figure in PER_LANDFORM.figures(protocol)[1:]
+        for number, figure in enumerate(PER_LANDFORM.figures(protocol))
     ]
 
 

@@ -15,7 +15,7 @@ from marsretrieval.report.html._charts import curve_groups, rank_charts
 from marsretrieval.report.html._gallery import Gallery, choose, wanted
 from marsretrieval.report.html._inputs import Reference, ResultFile
 from marsretrieval.report.html._map import maps_of
-from marsretrieval.report.html._matrix import class_matrices, landform_matrices, landform_tables
+from marsretrieval.report.html._matrix import class_matrices, landform_matrices
 from marsretrieval.report.html._page import SetView, page
 from marsretrieval.report.html._pictures import Pictures, Wanted
 from marsretrieval.report.html._places import places
@@ -106,7 +106,7 @@ def _view(
     return SetView(
         found,
         boards(found, references),
-        [*landform_matrices(found), *landform_tables(found)],
+        landform_matrices(found),
         curves=curve_groups(found, progress=progress),
         maps=maps_of(found, progress=progress),
         gallery=gallery,
