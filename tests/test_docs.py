@@ -1,72 +1,299 @@
-"""The documentation names what there is, and only that."""
+"""The documentation names what there is, all of it, and only that."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
+import runpy
 import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from typer.testing import CliRunner
+import typer
 
 from marsretrieval.cli._app import app
 from marsretrieval.encoders import all_records
+from marsretrieval.metrics import geolocalization, landform, paired
+from marsretrieval.report.leaderboard import COLUMNS
 from marsretrieval.tasks import TASKS
+from tests.tiny_planet import tiny_planet
+
+__all__ = ["tiny_planet"]
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted(DOCS.rglob("*.md")),
+    ROOT / "examples" / "README.md",
+    *sorted((ROOT / "benchmarks").rglob("README.md")),
+]
+# Pages whose commands and Python files are really run, from top to bottom, each in a folder.
+WALKED = [
+    "tutorials/benchmark.md",
+    "tutorials/search.md",
+    "howto/dataset.md",
+    "howto/planet.md",
+    "howto/task.md",
+    "api/index.md",
+]
+NEEDS_MORE = re.compile(r"--data data\b|^make |^bash |^export ")  # real data, or tried elsewhere
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
-@cache
-def help_of(*verbs: str) -> str | None:
-    """The help text of a verb; None where there is none."""
-    done = CliRunner().invoke(app, [*verbs, "--help"])
-    return done.output if done.exit_code == 0 else None
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for kind, text in FENCED.findall(page.read_text()) if kind == language]
+
+
+def lines_of(block: str) -> Iterator[str]:
+    """Command lines, without comments, continued ones joined."""
+    for line in block.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words:
+            yield line.strip() if "#" not in line else shlex.join(words)
 
 
 def commands() -> list[tuple[str, str]]:
-    """(page, command line) of every `marsretrieval ...` line in a code block."""
+    """(page, command line) of every line of bash, in fences and in indented blocks."""
     found = []
     for page in PAGES:
-        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
-            for line in block.replace("\\\n", " ").splitlines():
-                if line.strip().startswith("marsretrieval "):
-                    found.append((page.name, line.split("#")[0].strip()))
+        for block in blocks(page, "bash"):
+            found += [(name_of(page), line) for line in lines_of(block)]
+        unfenced = FENCED.sub("", page.read_text())
+        indented = re.findall(r"^    (marsretrieval .*)$", unfenced, re.MULTILINE)
+        found += [(name_of(page), line) for text in indented for line in lines_of(text)]
+    for script in (ROOT / "examples").glob("*.sh"):
+        text = re.sub(r"^#.*$|^exec ", "", script.read_text(), flags=re.MULTILINE)
+        calls = re.findall(r"^\s*(marsretrieval (?:.*\\\n)*.*)$", text, re.MULTILINE)
+        found += [(name_of(script), line) for call in calls for line in lines_of(call)]
     return found
 
 
-@pytest.mark.parametrize(("page", "line"), commands())
-def test_every_command_in_the_docs_exists(page: str, line: str) -> None:
-    words = shlex.split(line)[1:]
-    verbs = [words[0]]
-    if len(words) > 1 and not words[1].startswith("-") and help_of(words[0], words[1]):
-        inner = help_of(words[0], words[1])
-        verbs = words[:2] if inner != help_of(words[0]) else verbs
-    shown = help_of(*verbs)
-    assert shown is not None, f"{page}: no verb {' '.join(verbs)}"
-    for word in words[len(verbs) :]:
-        if word.startswith("-") and not re.match(r"-\d", word):
-            option = word.split("=")[0]
-            assert re.search(rf"(^|[\s,]){re.escape(option)}\b", shown), f"{page}: {line}: {option}"
+def parse(words: list[str], command: Any = None, context: Any = None) -> None:
+    """Parse a command line with the real parsers, down to the last verb; raises what they raise."""
+    command = command or typer.main.get_command(app)
+    context = command.make_context(words[0], list(words[1:]), parent=context)
+    if hasattr(command, "resolve_command"):
+        rest = [*context._protected_args, *context.args]
+        name, inner, rest = command.resolve_command(context, rest)
+        parse([name, *rest], inner, context)
+
+
+MARSRETRIEVAL = [(page, line) for page, line in commands() if line.startswith("marsretrieval ")]
+
+
+@pytest.mark.parametrize(("page", "line"), MARSRETRIEVAL)
+def test_every_command_in_the_docs_parses(page: str, line: str) -> None:
+    words = re.sub(r"\$\{?\w+\}?/\$\{?\w+\}?", "1/2", line.split(" | ")[0].split(" >")[0])
+    words = words.replace("$count", "1")
+    parse(shlex.split(words))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["no-such-verb", "run --no-such-option", "data no-such-verb", "score paired --radius 1"],
+)
+def test_the_parsing_finds_what_is_wrong(wrong: str) -> None:
+    with pytest.raises(Exception, match=r"[Nn]o such (option|command)|Missing option"):
+        parse(["marsretrieval", *wrong.split()])
 
 
 def test_the_docs_have_commands() -> None:
-    assert len(commands()) > 10
+    assert len(MARSRETRIEVAL) > 60
+
+
+@pytest.mark.parametrize(
+    ("page", "line"), [each for each in commands() if each not in MARSRETRIEVAL]
+)
+def test_every_other_command_names_what_exists(page: str, line: str) -> None:
+    words = [each for each in shlex.split(line) if "=" not in each]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for first, second in pairwise(words):
+        if first in ("bash", "python", "sbatch") and "/" in second:
+            assert (ROOT / second).exists(), f"{page}: {line}"
+        if first == "-m" and second.startswith("benchmarks."):
+            assert importlib.util.find_spec(second), f"{page}: {line}"
+        if first == "make" and second != "&&":
+            assert second in targets, f"{page}: {line}"
+
+
+@pytest.mark.parametrize("page", WALKED)
+def test_a_page_can_be_walked_through(
+    page: str,
+    tiny_planet: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "planet").symlink_to(tiny_planet)
+    ran = 0
+    for language, block in FENCED.findall((DOCS / page).read_text()):
+        if language == "python":
+            named = re.match(r"# (\w+\.py)\n", block)
+            Path(named[1] if named else "script.py").write_text(block)
+            if not named:
+                runpy.run_path("script.py", run_name="__main__")
+        elif language == "bash":
+            for line in lines_of(block):
+                if NEEDS_MORE.search(line):
+                    continue
+                program, *words = shlex.split(line)
+                if program == "python":
+                    runpy.run_path(words[0], run_name="__main__")
+                elif words[:2] != ["data", "download"]:
+                    assert program == "marsretrieval", line
+                    exit_code = app(words, standalone_mode=False)
+                    assert not exit_code, f"{line}: {capsys.readouterr().err}"
+                ran += 1
+    assert ran or "script.py" in {path.name for path in tmp_path.iterdir()}
+    for name in [name for name, module in sys.modules.items() if _from(module, tmp_path)]:
+        del sys.modules[name]
+
+
+def _from(module: Any, folder: Path) -> bool:
+    return str(getattr(module, "__file__", None) or "").startswith(str(folder))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_blocks_compile(page: Path) -> None:
+    for block in blocks(page, "python"):
+        ast.parse(block, name_of(page))
+
+
+def slugs(page: Path) -> set[str]:
+    """Anchors as GitHub makes them, and those written by hand."""
+    text = page.read_text()
+    found = set(re.findall(r'<a id="([^"]+)"', text))
+    for title in re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower()
+        found.add(re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_relative_link_and_anchor_resolves(page: Path) -> None:
+    text = re.sub(r"`[^`\n]*`", "", FENCED.sub("", page.read_text()))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if ":" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{name_of(page)}: {target}"
+        if anchor:
+            assert anchor in slugs(there), f"{name_of(page)}: {target}"
+
+
+@cache
+def prose() -> str:
+    return "\n".join(page.read_text() for page in PAGES)
+
+
+def verbs(command: Any = None, name: str = "marsretrieval") -> Iterator[tuple[str, Any]]:
+    command = command or typer.main.get_command(app)
+    inner = getattr(command, "commands", {})
+    for each, found in inner.items():
+        yield from verbs(found, f"{name} {each}")
+    if not inner:
+        yield name, command
+
+
+@pytest.mark.parametrize(("name", "command"), list(verbs()), ids=[name for name, _ in verbs()])
+def test_every_verb_is_shown_in_use_and_every_option_explained(name: str, command: Any) -> None:
+    short = {"marsretrieval models list": "marsretrieval models"}  # with a group's default verb
+    assert short.get(name, name) in prose(), f"no page shows {name}"
+    assert command.help, f"{name} has no help"
+    for param in command.params:
+        assert param.help, f"{name} {param.name} has no help"
 
 
 @pytest.mark.parametrize("record", all_records(), ids=lambda record: record.id)
 def test_every_model_is_documented(record) -> None:
-    assert f"`{record.id}`" in (ROOT / "docs" / "MODELS.md").read_text()
+    assert f"`{record.id}`" in (DOCS / "MODELS.md").read_text()
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_every_task_is_documented(task) -> None:
     assert f"`{task.name}`" in (ROOT / "README.md").read_text()
-    assert task.folder_name in (ROOT / "docs" / "DATASET.md").read_text()
+    assert task.folder_name in (DOCS / "DATASET.md").read_text()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+\.md)", page.read_text()):
-        assert (page.parent / target).exists(), target
+def figures(task: str) -> set[str]:
+    """Every key that an evaluation has under either protocol, parts of a figure included."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(6, 4))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    places = rng.uniform(0, 2, size=(6, 2))
+    if task == "paired-image-text":
+        found = paired.evaluate(rows, rows)
+    elif task == "landform":
+        found = landform.evaluate(
+            rows, rows[:2], labels=list("ababab"), image_ids=list("123456"), query_names=["a", "b"]
+        )
+    else:
+        found = geolocalization.evaluate(
+            -np.arange(6.0),
+            ids=list("123456"),
+            published_lonlat=places,
+            centre_lonlat=places,
+            truth_lonlat=places[:3],
+            all_centre_lonlat=places,
+        )
+    return {key for each in (found.published, found.strict) for key in _keys(each)}
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield key
+            if key != "per_class":  # classes, and the same figures again
+                yield from _keys(each)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_every_figure_is_defined(task) -> None:
+    protocol = (DOCS / "PROTOCOL.md").read_text()
+    shown = {
+        part
+        for _, columns in COLUMNS[task.name]
+        for column in columns
+        for key in (column.published, column.strict)
+        if key
+        for part in key.split(".")
+    }
+    missing = {
+        key for key in figures(task.name) | shown if not re.search(rf"`{re.escape(key)}`", protocol)
+    }
+    assert not missing, f"docs/PROTOCOL.md does not define {sorted(missing)}"
+
+
+def test_every_extra_is_documented() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (DOCS / "INSTALL.md").read_text()
+    for extra in project["optional-dependencies"]:
+        assert f"`{extra}`" in page, extra
+
+
+def test_settings_and_columns_of_the_scripts_are_documented(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    summary = importlib.import_module("_summary")
+    page = (DOCS / "SCRIPTS.md").read_text()
+    columns = {name for task in TASKS for name in summary.columns(task.name)}
+    code = "".join(path.read_text() for path in (ROOT / "scripts").glob("_*.py"))
+    for name in columns | set(re.findall(r"MARSRETRIEVAL_[A-Z]+", code)):
+        assert f"`{name}`" in page, name

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Find a landform in a region of Mars and open the hits in QGIS:
+#
+#   MODEL=marscope TILES=tiles STORE=mars.store bash examples/search_region.sh "pitted cones" -60,20,0,60
+#
+# The tiles are embedded the first time (all of them, so that the next search needs no model run),
+# after that a search takes seconds. Writes pitted_cones.geojson and pitted_cones.csv into OUT.
+# Try it without a network: MODEL=mars-nano, and TILES from 'marsretrieval data synth --out planet'.
+set -euo pipefail
+
+what=${1:?what to look for, such as "pitted cones"} where=${2:?west,south,east,north in degrees}
+: "${TILES:?folder with the tiles}" "${STORE:?folder of the store}"
+model=${MODEL:-marscope} count=${COUNT:-200} out=${OUT:-.}
+name=${what//[^[:alnum:]]/_}
+
+marsretrieval embed --model "$model" --images "$TILES" --store "$STORE"
+mkdir -p "$out"
+for format in geojson csv; do
+  marsretrieval search --store "$STORE" --text "$what" --bbox="$where" -k "$count" \
+    --out "$out/$name.$format" >&2
+done

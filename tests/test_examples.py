@@ -1,0 +1,108 @@
+"""Every example runs as it stands, on the synthetic planet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_planet import tiny_planet
+
+__all__ = ["tiny_planet"]
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+COMMAND = Path(sys.executable).parent / "marsretrieval"
+LETTERS = """
+class Letters:
+    def encode_images(self, images):
+        return [[*image.convert("L").resize((3, 3)).tobytes()] for image in images]
+
+    def encode_texts(self, texts):
+        return [[text.count(each) + 1 for each in "aeiounrst"] for text in texts]
+"""
+
+
+def call(*words: object, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    path = f"{COMMAND.parent}:{os.environ['PATH']}"
+    return subprocess.run(
+        [str(each) for each in words],
+        cwd=cwd,
+        env={**os.environ, "PATH": path, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_own_model_is_benchmarked_from_its_file(tiny_planet: Path, tmp_path: Path) -> None:
+    where = ("--data", tiny_planet, "--results", tmp_path / "results")
+    done = call(
+        COMMAND, "run", "-m", "own_model:Spectrum", "-t", "geolocalization", *where, cwd=EXAMPLES
+    )
+    assert done.returncode == 0, done.stderr
+    (result,) = (tmp_path / "results").glob("*/geolocalization.json")
+    metrics = json.loads(result.read_text())["metrics"]
+    strict = metrics["mean over landforms/image"]["strict"]
+    chance = max(
+        each["strict"]["chance_precision"] for name, each in metrics.items() if "mean" not in name
+    )
+    assert strict["average_precision"] > chance
+
+
+def test_own_model_is_twenty_lines() -> None:
+    text = (EXAMPLES / "own_model.py").read_text()
+    assert len(text[text.index("class ") :].strip().splitlines()) <= 20
+
+
+def test_prompts_are_compared(tiny_planet: Path, tmp_path: Path) -> None:
+    script = EXAMPLES / "compare_prompts.py"
+    templates = ("a photo of {}, a type of martian terrain", "{}")
+    done = call(sys.executable, script, "--data", tiny_planet, *templates, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("mAP ")]
+    assert [re.split(r"\s{2,}", line)[-1] for line in lines] == [*templates, "(mean of all)"]
+    first, second = (float(line.split()[1]) for line in lines[:2])
+    change, low, high = map(float, re.findall(r"[+-]\d\.\d+", lines[1]))
+    assert first > 0.8  # on terrain that the model was trained on
+    assert change == pytest.approx(second - first, abs=0.0011)
+    assert low <= change <= high
+    wrong = call(sys.executable, script, "--data", tiny_planet, "no place for a name", cwd=tmp_path)
+    assert wrong.returncode == 2
+
+
+@pytest.mark.parametrize("box", ["-180,-4,-176,0", "178,-4,-178,0"])
+def test_a_region_is_searched(box: str, tiny_planet: Path, tmp_path: Path) -> None:
+    (tmp_path / "letters.py").write_text(LETTERS)
+    done = call(
+        "bash",
+        EXAMPLES / "search_region.sh",
+        "pitted cones",
+        box,
+        cwd=tmp_path,
+        MODEL="letters:Letters",
+        TILES=str(tiny_planet / "Mars-Global-Geolocalization" / "tiles"),
+        STORE=str(tmp_path / "own.store"),
+        OUT=str(tmp_path / "out"),
+        COUNT="1000",
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "pitted_cones.geojson").read_text())
+    rows = list(csv.DictReader((tmp_path / "out" / "pitted_cones.csv").open()))
+    assert len(rows) == len(found["features"]) == 400
+    west, east = float(box.split(",")[0]), float(box.split(",")[2])
+    for row in rows:
+        lon = float(row["lon"])
+        assert west <= lon <= east if west < east else lon >= west or lon <= east
+
+
+def test_all_examples_are_listed() -> None:
+    listed = (EXAMPLES / "README.md").read_text()
+    for path in EXAMPLES.iterdir():
+        if path.suffix in (".py", ".sh", ".ipynb") and path.name != "README.md":
+            assert f"]({path.name})" in listed, path.name

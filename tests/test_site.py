@@ -1,0 +1,117 @@
+"""The documentation site builds without a warning and without a network, and holds everything."""
+
+from __future__ import annotations
+
+import html
+import importlib
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("material", reason="needs the extra docs")
+
+ROOT = Path(__file__).parent.parent
+FACES = ("encoders", "datasets", "embeddings", "search", "tasks", "geo", "results", "errors")
+METRICS = ("paired", "landform", "geolocalization", "ranking", "bootstrap")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    nowhere = "http://127.0.0.1:9"  # whoever asks the network is refused
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "HTTP_PROXY": nowhere,
+            "HTTPS_PROXY": nowhere,
+            "NO_MKDOCS_2_WARNING": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def text_of(page: Path) -> str:
+    return html.unescape(re.sub(r"<[^>]+>", "", page.read_text()))
+
+
+def test_no_page_asks_another_host_for_anything(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        for tag in re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", page.read_text()):
+            assert not re.search(r'(?:src|href)="(?:https?:)?//', tag), f"{page}: {tag}"
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?https?:|@import", sheet.read_text()), sheet
+
+
+def test_the_command_line_is_all_there(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_site"))
+    reference = importlib.import_module("reference")
+    page = text_of(site / "cli" / "index.html")
+    names = []
+    for name, command, _ in reference.commands():
+        names.append(name)
+        assert name in page
+        for param in command.params:
+            if param.param_type_name == "option":
+                assert all(each in page for each in param.opts), f"{name} {param.opts}"
+            else:
+                shown = param.metavar or param.name
+                assert shown in page, f"{name} {shown}"
+    assert len(names) > 20
+
+
+def public(module: str) -> list[tuple[str, str]]:
+    loaded = importlib.import_module(f"marsretrieval.{module}")
+    page = "results" if module == "errors" else module.split(".")[0]
+    return [(page, f"marsretrieval.{module}.{name}") for name in loaded.__all__]
+
+
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        each
+        for module in (*FACES, *(f"metrics.{name}" for name in METRICS))
+        for each in public(module)
+    ],
+)
+def test_every_public_name_is_on_its_page(page: str, name: str, site: Path) -> None:
+    module, _, last = name.rpartition(".")
+    found = getattr(importlib.import_module(module), last)
+    ours = str(getattr(found, "__module__", "")).startswith("marsretrieval")
+    if not ours or not (inspect.isclass(found) or inspect.isfunction(found)):
+        return  # constants and type aliases have no docstring of their own
+    shown = (site / "api" / page / "index.html").read_text()
+    assert f'id="{name}"' in shown, f"{name} has no entry: give it a docstring"
+
+
+def test_every_page_is_reached_from_the_menu(site: Path) -> None:
+    menu = (site / "index.html").read_text()
+    for page in (ROOT / "docs").rglob("*.md"):
+        path = page.relative_to(ROOT / "docs").with_suffix("").as_posix()
+        address = "." if path == "index" else path.removesuffix("/index") + "/"
+        assert f'href="{address}"' in menu, path
+
+
+def test_pages_outside_the_docs_folder_are_there(site: Path) -> None:
+    assert "floor plan" in text_of(site / "CONTRIBUTING" / "index.html")
+    assert "class Spectrum" in text_of(site / "examples" / "own_model.py" / "index.html")
+    linked = (site / "SCALE" / "index.html").read_text()
+    assert 'href="../examples/slurm_embed.sh/"' in linked
+    assert 'href="../../docs/' not in linked
+
+
+def test_pictures_are_small_and_made_by_the_script() -> None:
+    script = (ROOT / "docs" / "_site" / "images.py").read_text()
+    for picture in (ROOT / "docs" / "img").iterdir():
+        assert picture.stat().st_size < 300_000, picture
+        assert picture.name in script
