@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from marsretrieval.errors import UsageError
 from marsretrieval.geo import Box
-from marsretrieval.search import _candidates, _exact, _halves, _scan, exact_topk, topk
+from marsretrieval.search import _candidates, _halves, _scan, exact_topk, topk
 from tests.search.memory import ArraySource
 
 
@@ -66,8 +66,8 @@ def test_equals_a_full_sort(
 def test_small_buffers_lose_nothing(monkeypatch: pytest.MonkeyPatch, k: int, slack: int) -> None:
     monkeypatch.setattr(_scan, "_PIECE_ROWS", 64)
     monkeypatch.setattr(_candidates, "_SLACK", slack)
+    monkeypatch.setattr(_candidates, "_MANY", slack)
     monkeypatch.setattr(_halves, "_CHUNK_BYTES", 1000)
-    monkeypatch.setattr(_exact, "_CHUNK_BYTES", 1000)
     monkeypatch.setattr(topk, "_EXACT_ROWS", 7)
     monkeypatch.setattr(topk, "_QUERIES_AT_ONCE", 2)
     rng = np.random.default_rng(k)
@@ -80,11 +80,12 @@ def test_a_constant_model_is_ordered_by_id_in_bounded_memory(
 ) -> None:
     monkeypatch.setattr(_scan, "_PIECE_ROWS", 64)
     monkeypatch.setattr(_candidates, "_SLACK", 16)
+    monkeypatch.setattr(_candidates, "_MANY", 16)
     names = [f"{number:05d}" for number in np.random.default_rng(0).permutation(5000)]
     source = ArraySource(unit(np.ones((5000, 8))), names=names)
     ranking = exact_topk(source, unit(np.ones((1, 8)), np.float32), 10)
     assert source.ids(ranking.rows[0]) == [f"{number:05d}" for number in range(10)]
-    held = 4 * 10 + 16 + 64  # candidates at any time
+    held = 2 * (4 * 10 + 16) + 64  # candidates at any time
     assert sum(source.asked) > 5000 - held  # too alike for bounds: scored exactly, in turn
     assert max(source.asked) <= held
 
@@ -152,6 +153,9 @@ def test_min_score_cuts_each_query_where_it_must() -> None:
 def test_every_half_is_converted_exactly() -> None:
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)].reshape(-1, 4)
+    found = np.empty(halves.shape, np.float32)
+    _halves.widen(halves, found)
+    np.testing.assert_array_equal(found, halves.astype(np.float32))
     convert = _halves.Converter(4)
     for start in range(0, len(halves), convert.rows):
         some = halves[start : start + convert.rows]

@@ -13,7 +13,8 @@ Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Scores = npt.NDArray[np.float32]
 
-_SLACK = 2**16  # candidates beyond 4 k before the worst are dropped
+_SLACK = 2**12  # candidates beyond 2 k before the worst are dropped
+_MANY = 2**16  # and beyond 4 k before they are scored exactly
 
 
 class Candidates:
@@ -39,7 +40,7 @@ class Candidates:
         self._ids = ids
         self._parts: list[tuple[Rows, Floats, Floats]] = []
         self._count = 0
-        self._limit = None if k is None else 4 * k + _SLACK
+        self._limit = np.inf if k is None else 2 * k + _SLACK
 
     def offer(self, rows: Rows, low: Floats, high: Floats) -> None:
         """Consider n rows, each (n,)."""
@@ -52,7 +53,7 @@ class Candidates:
         self._count += len(rows)
         # A first floor as soon as there can be one: most of what follows lies below it.
         first = self._k is not None and self.floor == -np.inf and self._count >= self._k
-        if first or (self._limit is not None and self._count > self._limit):
+        if first or self._count > self._limit:
             self._prune()
 
     def finish(self) -> tuple[Scores, Rows]:
@@ -72,12 +73,13 @@ class Candidates:
             self.floor = max(self.floor, float(np.partition(low, len(low) - k)[len(low) - k]))
             kept = high >= self.floor
             rows, low, high = rows[kept], low[kept], high[kept]
-            if self._limit is not None and len(rows) > self._limit:
+            if len(rows) > 4 * k + _MANY:
                 # So many near-ties (blank tiles, a constant model) that only exact scores and
                 # ids can tell them apart.
                 scores, rows = self._ordered(self._exact(rows), rows)
                 low = high = scores.astype(np.float64)
                 self.floor = max(self.floor, float(low.min()))
+            self._limit = max(2 * k + _SLACK, 2 * len(rows))
         self._parts, self._count = [(rows, low, high)], len(rows)
 
     def _ordered(self, scores: Scores, rows: Rows) -> tuple[Scores, Rows]:

@@ -13,15 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MAX_NORM", "chunk_rows", "exact_scores"]
+from marsretrieval.search._halves import Converter
+from marsretrieval.search._products import thread_products
+
+__all__ = ["MAX_NORM", "exact_scores"]
 
 MAX_NORM = 1.01  # of a stored row: unit length, rounded to float16
-_CHUNK_BYTES = 2**20  # of float64: stays in a core's second-level cache
-
-
-def chunk_rows(dimension: int) -> int:
-    """Rows to convert at a time."""
-    return max(1, _CHUNK_BYTES // (8 * dimension))
 
 
 def exact_scores(
@@ -29,19 +26,24 @@ def exact_scores(
 ) -> npt.NDArray[np.float32]:
     """(n,) inner products of (n, d) float16 or float32 rows with (d,), each the float32 nearest to
     the exact value; of two equally near ones the even."""
-    scores = np.empty(len(vectors), dtype=np.float32)
-    step = chunk_rows(vectors.shape[1])
+    count, dimension = vectors.shape
+    scores = np.empty(count, dtype=np.float32)
     wide = query.astype(np.float64)
     # gamma_d |x| |q| (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1) with
     # u = 2^-53, twice over for the two sums below.
-    slack = 2.0**-52 * (len(query) + 2) * MAX_NORM * float(np.linalg.norm(wide))
-    for start in range(0, len(vectors), step):
-        rows = vectors[start : start + step].astype(np.float64)
-        sums = np.einsum("ij,j->i", rows, wide)
-        low, high = (sums - slack).astype(np.float32), (sums + slack).astype(np.float32)
+    slack = 2.0**-52 * (dimension + 2) * MAX_NORM * float(np.linalg.norm(wide))
+    convert = Converter(dimension)
+    step = min(convert.rows, max(1, count))
+    rows, sums = np.empty((step, dimension)), np.empty((step, 1))
+    for start in range(0, count, step):
+        some = min(step, count - start)
+        np.copyto(rows[:some], convert(vectors[start : start + some]))
+        thread_products(rows[:some], wide[:, None], sums[:some])
+        low = (sums[:some, 0] - slack).astype(np.float32)
+        high = (sums[:some, 0] + slack).astype(np.float32)
         for place in np.flatnonzero(low != high):
             low[place] = _nearest(rows[place] * wide)
-        scores[start : start + step] = low
+        scores[start : start + some] = low
     return scores
 
 

@@ -12,11 +12,13 @@ __all__ = ["rows_at_once", "thread_products"]
 # OpenBLAS puts all its threads to work on larger products. Called from several of our threads, or
 # on a machine with other work, they wait for each other: up to ten times slower, measured.
 _UNSHARED = 2**18
+_UNSHARED_WITH_ONE = 2**13  # a matrix times a single vector
 
 
 def rows_at_once(dimension: int, count: int) -> int:
     """How many rows to multiply at a time with `count` vectors."""
-    return max(1, min(16, _UNSHARED // max(1, dimension * count)))
+    most = _UNSHARED if count > 1 else _UNSHARED_WITH_ONE
+    return max(1, min(16, most // max(1, dimension * count)))
 
 
 def thread_products(

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
+from marsretrieval._environment import usable_cpus
 from marsretrieval.errors import UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search.topk import VectorSource
+from marsretrieval.search._exact import exact_scores
+from marsretrieval.search.topk import VectorSource, view_for
+from marsretrieval.search.view import SearchView
 
 __all__ = ["score_all"]
 
-_CHUNK_BYTES = 2**21  # of float64
+_PIECE_ROWS = 2**13
 
 
 def score_all(
-    source: VectorSource, query: npt.ArrayLike, *, progress: Progress = NO_PROGRESS
+    source: VectorSource | SearchView,
+    query: npt.ArrayLike,
+    *,
+    progress: Progress = NO_PROGRESS,
 ) -> npt.NDArray[np.float32]:
     """(rows,) inner products of one query with all stored vectors, in the order of the rows.
 
-    Each is computed in float64 and rounded to float32: the very scores of `exact_topk`. Raises
-    UsageError for a query of another dimension or not finite.
+    The very scores of `exact_topk`. Reads the search view where there is one, but makes none.
+    Raises UsageError for a query of another dimension or not finite.
     """
     asked = np.asarray(query, dtype=np.float32)
     if asked.shape != (source.dimension,):
@@ -29,15 +40,40 @@ def score_all(
         )
     if not np.isfinite(asked).all():
         raise UsageError("the query vector holds NaN or infinity")
-    wide = asked.astype(np.float64)
-    scores = np.empty(source.rows, dtype=np.float32)
-    step = max(1, _CHUNK_BYTES // (8 * source.dimension))
-    with progress.start("score", source.rows, "rows") as bar:
-        for block in source.blocks():
-            vectors = block.vectors
-            for start in range(0, len(block), step):
-                some = vectors[start : start + step].astype(np.float64)
-                place = block.start + start
-                scores[place : place + len(some)] = np.einsum("ij,j->i", some, wide)
-                bar.advance(len(some))
+    view = view_for(source, "use", progress)
+    found = np.empty(source.rows, dtype=np.float32)
+    ahead: deque[Future[int]] = deque()
+
+    def score(start: int, vectors: npt.NDArray[Any]) -> int:
+        found[start : start + len(vectors)] = exact_scores(vectors, asked)
+        return len(vectors)
+
+    with (
+        progress.start("score", source.rows, "rows") as bar,
+        ThreadPoolExecutor(usable_cpus()) as pool,
+    ):
+        for start, vectors in _pieces(source, view):
+            ahead.append(pool.submit(score, start, vectors))
+            if len(ahead) > 2 * usable_cpus():
+                bar.advance(ahead.popleft().result())
+        for work in ahead:
+            bar.advance(work.result())
+    if view is None:
+        return found
+    scores = np.empty_like(found)
+    scores[view.row_of] = found
     return scores
+
+
+def _pieces(
+    source: VectorSource | SearchView, view: SearchView | None
+) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Vectors in the order of the rows, or of the places of the view, and where they start."""
+    if view is not None:
+        for start in range(0, view.rows, _PIECE_ROWS):
+            yield start, view.stored[start : start + _PIECE_ROWS]
+        return
+    for block in source.blocks():
+        vectors = block.vectors
+        for start in range(0, len(block), _PIECE_ROWS):
+            yield block.start + start, vectors[start : start + _PIECE_ROWS]

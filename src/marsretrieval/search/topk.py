@@ -26,7 +26,7 @@ from marsretrieval.search._scan import BlockScan, Scan, VectorBlock, ViewScan
 from marsretrieval.search.kernels import choose_kernel
 from marsretrieval.search.view import SearchView, view_of
 
-__all__ = ["Ranking", "VectorBlock", "VectorSource", "ViewUse", "exact_topk"]
+__all__ = ["Ranking", "VectorBlock", "VectorSource", "ViewUse", "exact_topk", "view_for"]
 
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -140,7 +140,7 @@ def _field(
     kernel: str,
     progress: Progress,
 ) -> _Field:
-    view = _view(source, use, progress)
+    view = view_for(source, use, progress)
     chosen = choose_kernel(kernel)
     if view is None:
         return _Field(
@@ -157,7 +157,10 @@ def _field(
     )
 
 
-def _view(source: VectorSource | SearchView, use: ViewUse, progress: Progress) -> SearchView | None:
+def view_for(
+    source: VectorSource | SearchView, use: ViewUse, progress: Progress
+) -> SearchView | None:
+    """The search view to read in place of `source`; None where there is none or it is empty."""
     if isinstance(source, SearchView):
         return source if source.rows else None
     if use == "ignore":

@@ -110,7 +110,8 @@ class Geolocalization:
                 remedy="Put example images into image_queries/<landform>/.",
             )
         embedded = time.perf_counter()
-        ranking = exact_topk(images, np.stack(list(queries.values())), MAX_K, progress=progress)
+        asked = np.stack(list(queries.values()))
+        ranking = exact_topk(images, asked, MAX_K, view="use", progress=progress)
         searched = time.perf_counter()
 
         groups: dict[str, Evaluation] = {}

@@ -88,7 +88,7 @@ class LandformRetrieval:
             resamples=settings.resamples,
         )
         content = images.content_hashes()
-        ranking = exact_topk(images, queries, _SHOWN)
+        ranking = exact_topk(images, queries, _SHOWN, view="use")
         hits = Hits()
         for name, scores, rows in zip(classes, ranking.scores, ranking.rows, strict=True):
             for rank, (score, row) in enumerate(zip(scores, rows, strict=True), 1):
