@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from marsretrieval.report.html._figures import BOARDS, look_up
+from marsretrieval.report.html._figures import BOARDS, Figure, Value, look_up
 from marsretrieval.report.html._sets import TASK_TITLES, Entry, ResultSet
 from marsretrieval.results import MEAN
 
@@ -145,18 +145,35 @@ def left_out(sets: Sequence[ResultSet]) -> list[LeftOut]:
 
 
 def ties(sets: Sequence[ResultSet]) -> list[Tie]:
-    """Strict figures that another order of equal scores would change."""
-    return [
-        Tie(
-            TASK_TITLES[found.task], entry.label, "" if group == "all" else group, name,
-            *(f"{value:,.1f}" if "medr" in name else f"{100 * value:.1f}"
-              for value in (worst, _at(evaluation, name), best)),
-        )
-        for found in sets
-        for entry in found.entries
-        for group, evaluation in entry.metrics.items()
-        for name, (worst, best) in evaluation.get("ties", {}).items()
-    ]  # fmt: skip
+    """Strict figures that another order of equal scores would change, the most first."""
+    found: list[tuple[float, int, Tie]] = []
+    for each in sets:
+        names = _names(each.task)
+        for entry in each.entries:
+            for group, evaluation in entry.metrics.items():
+                for key, (worst, best) in evaluation.get("ties", {}).items():
+                    figure = names.get(key) or Figure(key, key, "")
+                    shown = look_up(evaluation, "strict", figure)
+                    texts = [
+                        Value(worst).shown(figure),
+                        shown.shown(figure) if shown else "–",
+                        Value(best).shown(figure),
+                    ]
+                    queries = "all" if group == "all" else group
+                    tie = Tie(TASK_TITLES[each.task], entry.label, queries, figure.heading, *texts)
+                    span = abs(best - worst) if figure.percent else 1.0
+                    found.append((-span, len(found), tie))
+    return [tie for *_, tie in sorted(found, key=lambda item: item[:2])]
+
+
+def _names(task: str) -> dict[str, Figure]:
+    """Key to figure, its heading with the direction of the query where there are two."""
+    found = {}
+    for board in BOARDS[task]:
+        for figure in board.strict:
+            where = f", {board.title.lower()}" if len(BOARDS[task]) > 1 else ""
+            found[figure.key] = replace(figure, heading=figure.heading + where)
+    return found
 
 
 def models(sets: Sequence[ResultSet]) -> list[ModelFacts]:
@@ -267,11 +284,6 @@ def _timing(found: ResultSet, entry: Entry) -> Timing:
     idle = told.get("device_idle")
     rate = told.get("images_per_s")
     return Timing(TASK_TITLES[found.task], entry.label, rate, idle, seconds, str(device))
-
-
-def _at(evaluation: Mapping[str, Any], name: str) -> float:
-    value = evaluation["strict"].get(name)
-    return float(value) if isinstance(value, (int, float)) else float("nan")
 
 
 def _model_rows(entry: Entry) -> Iterator[tuple[str, str]]:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Reference", "ResultFile"]
 
+_COLUMNS = {
+    "queries": ("group",),
+    "hits": ("group", "query", "rank", "id", "score", "relevant"),
+}
+
 
 class Reference(Protocol):
     """A row of figures that were not computed here, shown below a leaderboard and never ranked."""
@@ -51,8 +56,8 @@ class Reference(Protocol):
 class ResultFile:
     """A result and where it was read from; `path` None when it was never written.
 
-    `queries` and `hits` are the Parquet tables beside it; None where they are not there, and then
-    `notes` says why, if the file is damaged.
+    `queries` and `hits` are the Parquet tables beside it; None where they are not there, or empty.
+    Reading them raises DataError when they are damaged.
     """
 
     result: RunResult
@@ -83,10 +88,17 @@ class ResultFile:
         import pyarrow.parquet as pq
 
         try:
-            return pq.read_table(path)
+            table = pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{path}: not a readable Parquet file ({error})",
                 remedy="Run the model again with --force, or remove the file: the report then "
                 "does without it.",
             ) from error
+        missing = [name for name in _COLUMNS[kind] if name not in table.column_names]
+        if missing and table.num_rows:
+            raise DataError(
+                f"{path}: no column '{missing[0]}' (there are: {', '.join(table.column_names)})",
+                remedy="It is not of this version: run the model again with --force.",
+            )
+        return table if table.num_rows else None

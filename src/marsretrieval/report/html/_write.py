@@ -155,7 +155,8 @@ def _check(file: ResultFile) -> None:
         result.task in TASK_TITLES
         and "id" in result.model
         and isinstance(result.data.get("n"), Mapping)
-        and "set_hash" in result.data
+        and isinstance(result.data.get("set_hash"), str)
+        and isinstance(result.created, str)
         and bool(result.metrics)
         and all(
             isinstance(each, Mapping) and {"n", "published", "strict", "intervals"} <= each.keys()
