@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 __all__ = ["DatasetInventory", "Inventory", "Problem"]
@@ -43,10 +44,11 @@ class DatasetInventory:
     def _add(
         self, kind: str, severity: Literal["error", "note"], found: Iterable[str], count: int | None
     ) -> None:
-        cases = list(found)
-        if cases:
-            told = len(cases) if count is None else count
-            self.problems.append(Problem(kind, severity, told, tuple(cases[:_EXAMPLES])))
+        cases = iter(found)
+        examples = tuple(islice(cases, _EXAMPLES))
+        if examples:
+            told = len(examples) + sum(1 for _ in cases) if count is None else count
+            self.problems.append(Problem(kind, severity, told, examples))
 
 
 @dataclass(frozen=True, slots=True)

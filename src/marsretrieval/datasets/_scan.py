@@ -8,40 +8,23 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets._hashing import content_hash
 from marsretrieval.datasets._images import decode_rgb
+from marsretrieval.datasets._items import Item, Items
 from marsretrieval.datasets._likeness import difference_hash
 from marsretrieval.datasets._protocol import ImageSource, Shard, Skipped
 from marsretrieval.errors import MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = ["Item", "Scan", "scan"]
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """What is known of one image after it was decoded; `likeness` is a difference hash."""
-
-    id: str
-    source: str
-    content: bytes
-    size: tuple[int, int]
-    caption: str | None
-    label: str | None
-    position: tuple[float, float] | None
-    width_deg: float | None
-    likeness: npt.NDArray[np.uint64] | None
+__all__ = ["Scan", "scan"]
 
 
 @dataclass(slots=True)
 class Scan:
     """All items in the order of the source, and all that could not be read."""
 
-    items: list[Item] = field(default_factory=list)
+    items: Items = field(default_factory=Items)
     bad: list[Skipped] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)  # shards without an image
 
@@ -71,8 +54,8 @@ def scan(
             bar.note(f"{bad} bad" if bad else "")
     found = Scan()
     for number, shard in enumerate(shards):
-        part = parts[number]
-        found.items += part.items
+        part = parts.pop(number)
+        found.items.extend(part.items)
         found.bad += part.bad
         if not part.items and not part.bad:
             found.empty.append(f"{source.name}: {shard.name}")
@@ -95,7 +78,7 @@ def _scanned(
         }
         try:
             for future in as_completed(futures):
-                yield futures[future], future.result()
+                yield futures.pop(future), future.result()
         except BrokenProcessPool as error:
             raise MarsRetrievalError(
                 f"{source.name}: a worker process died (out of memory, perhaps)",
@@ -109,6 +92,7 @@ def _scanned(
 
 def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
     found = Scan()
+    items: list[Item] = []
     try:
         for record in source.read(shard):
             if isinstance(record, Skipped):
@@ -123,7 +107,7 @@ def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
             position = None
             if record.lon is not None and record.lat is not None:
                 position = (record.lon, record.lat)
-            found.items.append(
+            items.append(
                 Item(
                     id=record.id,
                     source=record.source,
@@ -133,9 +117,11 @@ def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
                     label=record.label,
                     position=position,
                     width_deg=record.width_deg,
+                    height_deg=record.height_deg,
                     likeness=difference_hash(image) if likeness else None,
                 )
             )
     except MarsRetrievalError as error:
         found.bad.append(Skipped(shard.name, source.name, error.message))
+    found.items = Items.of(items)
     return found

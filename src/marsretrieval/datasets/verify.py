@@ -7,9 +7,9 @@ returns an inventory whose set hash is the one that results over the whole set c
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from pathlib import Path
 
+from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets._checks import (
     check_captions,
     check_images,
@@ -19,12 +19,14 @@ from marsretrieval.datasets._checks import (
 )
 from marsretrieval.datasets._hashing import annotated_hash, set_hash
 from marsretrieval.datasets._inventory import DatasetInventory, Inventory, Problem
+from marsretrieval.datasets._items import Item
 from marsretrieval.datasets._listing import visible
 from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._points import read_points
 from marsretrieval.datasets._protocol import ImageSource, Record
 from marsretrieval.datasets._provenance import check_provenance
-from marsretrieval.datasets._scan import Item, Scan, scan
+from marsretrieval.datasets._scan import Scan, scan
+from marsretrieval.datasets._tile_manifests import check_manifests
 from marsretrieval.datasets.download import find_source, read_record
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -126,6 +128,8 @@ def _check_set(
     place: Path, kind: str, told: DatasetInventory, workers: int | None, progress: Progress
 ) -> None:
     likeness = kind in ("paired", "landform")
+    if kind == "tiles":
+        check_manifests(place, told, workers=workers or usable_cpus(), progress=progress)
     try:
         parts = _sources(place, told)
     except DataError as error:  # no images at all, or a layout that nobody knows
@@ -134,9 +138,8 @@ def _check_set(
     found = Scan()
     for source in parts:
         part = scan(source, likeness=likeness, workers=workers, progress=progress)
-        if len(parts) > 1:  # ids may be row numbers, unique in the whole only
-            part.items = [replace(item, id=f"{source.name}:{item.id}") for item in part.items]
-        found.items += part.items
+        # Ids may be row numbers, unique in the whole only.
+        found.items.extend(part.items, prefix=f"{source.name}:" if len(parts) > 1 else "")
         found.bad += part.bad
         found.empty += part.empty
     check_images(found, told)

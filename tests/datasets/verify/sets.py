@@ -1,0 +1,86 @@
+"""Small datasets, sound and damaged, for verification."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from marsretrieval import geo
+from marsretrieval.datasets._inventory import DatasetInventory, Problem
+from marsretrieval.datasets.verify import verify
+
+__all__ = ["check", "grey", "landforms", "named", "pair", "pairs", "tiles", "write_tar"]
+
+Members = Iterable[tuple[str, bytes]]
+
+
+def write_tar(path: Path, members: Members) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def pair(key: str, image: bytes, caption: str | None) -> list[tuple[str, bytes]]:
+    told = {} if caption is None else {"refined_caption": caption, "ori_caption": "o"}
+    return [(f"{key}.jpg", image), (f"{key}.json", json.dumps(told).encode())]
+
+
+def pairs(folder: Path, *items: tuple[str, bytes, str | None]) -> Path:
+    write_tar(folder / "00000.tar", (member for item in items for member in pair(*item)))
+    return folder
+
+
+def landforms(folder: Path, rows: list[dict[str, Any]], name: str = "train-0.parquet") -> Path:
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    table = {
+        "image": [{"bytes": row["image"], "path": None} for row in rows],
+        "image_id": [row["id"] for row in rows],
+        "label": [row["label"] for row in rows],
+    }
+    pq.write_table(pa.table(table), folder / "data" / name)
+    return folder
+
+
+def tiles(
+    quads: Mapping[tuple[int, int], int], size: tuple[int, int] = (4, 4)
+) -> list[tuple[str, bytes]]:
+    """So many tiles of each quad, in the order of the published tiler, each with its own bytes."""
+    members = []
+    for (lon, lat), count in quads.items():
+        for number in range(count):
+            west, south = lon + number % 20 * 0.2, lat + number // 20 * 0.2
+            members.append((f"{geo.tile_name(west, south)}.png", grey(len(members), size)))
+    return members
+
+
+def grey(number: int, size: tuple[int, int] = (4, 4)) -> bytes:
+    values = np.zeros(size, dtype=np.uint8)
+    values.flat[:3] = number % 251, number // 251 % 251, 7
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def check(folder: Path, *tasks: str, workers: int = 1) -> DatasetInventory:
+    inventory = verify(folder, tasks=tasks, workers=workers)
+    assert len(inventory.datasets) == 1
+    json.dumps(inventory.to_dict(), allow_nan=False)
+    return inventory.datasets[0]
+
+
+def named(told: DatasetInventory) -> dict[str, Problem]:
+    assert len({problem.kind for problem in told.problems}) == len(told.problems)
+    return {problem.kind: problem for problem in told.problems}

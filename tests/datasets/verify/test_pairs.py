@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from marsretrieval.datasets import annotated_hash, content_hash, set_hash
+from tests.datasets.download.servers import picture
+from tests.datasets.verify.sets import check, named, pair, pairs, write_tar
+
+
+def test_a_sound_set(tmp_path: Path) -> None:
+    items = [(f"k{n}", picture(n, (40 + n, 30)), f"caption {n}") for n in range(3)]
+    told = check(pairs(tmp_path / "Mars-VL-Pairs", *items))
+    assert told.dataset == "paired"
+    assert told.problems == []
+    assert told.counts["images"] == told.counts["distinct"] == told.counts["pairs"] == 3
+    assert told.counts["width"] == {"min": 40, "mean": 41.0, "max": 42}
+    assert told.counts["caption_length"] == {"min": 9, "mean": 9.0, "max": 9}
+    assert told.set_hash == set_hash(
+        (key, annotated_hash(content_hash(image), caption)) for key, image, caption in items
+    )
+
+
+def test_captions_missing_empty_and_double(tmp_path: Path) -> None:
+    folder = pairs(
+        tmp_path / "Mars-VL-Pairs",
+        ("a", picture(1), "a crater"),
+        ("b", picture(2), "  "),
+        ("c", picture(3), None),
+        ("d", picture(4), "A  Crater"),
+        ("e", picture(5), "dunes"),
+    )
+    write_tar(folder / "00001.tar", [("f.jpg", picture(6)), ("f.txt", b"\n")])
+    problems = named(check(folder))
+    assert problems["double-caption"].examples == ("a, d",)
+    assert problems["double-caption"].severity == "error"
+    assert problems["no-caption"].count == 2, "b has its original caption"
+    assert [each.rsplit(":")[-1] for each in problems["no-caption"].examples] == [
+        "c.jpg",
+        "f.jpg",
+    ]
+
+
+def test_the_same_bytes_and_the_same_picture(tmp_path: Path) -> None:
+    with Image.open(io.BytesIO(picture(1, (300, 200), "PNG"))) as image:
+        small = io.BytesIO()
+        image.resize((150, 100)).save(small, "JPEG", quality=80)
+    folder = pairs(
+        tmp_path / "Mars-VL-Pairs",
+        ("a", picture(1, (300, 200)), "one"),
+        ("b", small.getvalue(), "two"),
+        ("c", picture(3), "three"),
+        ("d", picture(3), "four"),
+    )
+    problems = named(check(folder))
+    assert problems["double-image"].examples == ("c, d",)
+    assert problems["double-image"].severity == "error"
+    near = problems["near-double-image"]
+    assert (near.examples, near.severity) == (("a, b",), "note")
+    (folder / "pairs.csv").write_text("row,id\n460,a\n907,b\n1,c\n2,d\n")
+    assert named(check(folder))["near-double-image"].examples == ("a, b (rows 460 and 907: known)",)
+    (folder / "pairs.csv").write_text("row\nx\n")
+    assert named(check(folder))["near-double-image"].examples == ("a, b",)
+
+
+def test_damaged_images_and_tars(tmp_path: Path) -> None:
+    whole = picture(1, (300, 200))
+    folder = pairs(
+        tmp_path / "Mars-VL-Pairs",
+        ("a", whole[: len(whole) // 2], "cut"),
+        ("b", b"<html>", "a page"),
+        ("c", b"", "nothing"),
+        ("d", picture(4), "fine"),
+    )
+    data = write_tar(tmp_path / "x.tar", pair("z", picture(9, (200, 200)), "z")).read_bytes()
+    (folder / "00001.tar").write_bytes(data[:700])
+    (folder / "00002.tar").write_bytes(b"")
+    write_tar(folder / "00003.tar", [])
+    told = check(folder)
+    problems = named(told)
+    assert told.counts["images"] == 1
+    reasons = problems["unreadable-image"].examples
+    assert problems["unreadable-image"].count == len(reasons) == 5
+    assert "00000.tar:a.jpg: cannot be decoded" in reasons[0]
+    assert reasons[1].endswith("00000.tar:b.jpg: not an image in a known format")
+    assert reasons[2].endswith("00000.tar:c.jpg: empty file")
+    assert "00001.tar: the tar cannot be read to its end" in reasons[3]
+    assert reasons[4].endswith("00002.tar: an empty file, not a tar")
+    assert problems["empty-shard"].count == 1
+
+
+def test_double_keys_within_and_across_tars(tmp_path: Path) -> None:
+    folder = pairs(
+        tmp_path / "Mars-VL-Pairs",
+        ("a", picture(1), "one"),
+        ("b", picture(2), "two"),
+        ("a", picture(3), "three"),
+    )
+    write_tar(folder / "00001.tar", pair("b", picture(4), "four"))
+    problem = named(check(folder))["double-id"]
+    assert (problem.count, problem.severity) == (2, "error")
+    assert problem.examples[0].startswith("b: ")
+    assert "00000.tar:b.jpg" in problem.examples[0]
+    assert "00001.tar:b.jpg" in problem.examples[0]
+    assert problem.examples[1].startswith("a: ")
+    assert "unreadable-image" not in named(check(folder))

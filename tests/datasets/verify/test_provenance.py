@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marsretrieval.files import sha256_file
+from tests.datasets.download.servers import picture
+from tests.datasets.verify.sets import check, named, pair, pairs, write_tar
+
+
+def record(folder: Path, **told: Any) -> None:
+    files = [
+        {"path": path.name, "size": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(folder.glob("*.tar"))
+    ]
+    value = {
+        "schema_version": 1, "dataset": "paired", "repository": "r", "revision": "abc",
+        "variant": "whole", "complete": True, "files": files, "counts": {"rows": 40},
+        "missing": [], "created": "2026-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    (folder / "download.json").write_text(json.dumps(value | told))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = pairs(tmp_path / "Mars-VL-Pairs", ("a", picture(1), "one"))
+    write_tar(folder / "00001.tar", pair("b", picture(2), "two"))
+    return folder
+
+
+def test_origin_and_files_as_downloaded(folder: Path) -> None:
+    record(folder)
+    told = check(folder)
+    assert told.problems == []
+    assert told.origin["revision"] == "abc"
+
+
+def test_files_altered_and_gone(folder: Path) -> None:
+    record(folder)
+    write_tar(folder / "00000.tar", pair("a", picture(1), "one, altered"))
+    (folder / "00001.tar").unlink()
+    problems = named(check(folder))
+    assert problems["altered-file"].examples == ("00000.tar",)
+    assert problems["missing-file"].examples == ("00001.tar",)
+
+
+def test_what_could_not_be_had(folder: Path) -> None:
+    record(folder, missing=["x", "y"])
+    assert named(check(folder))["image-not-had"].severity == "note"
+    record(folder, missing=["x", "y", "z"])
+    problem = named(check(folder))["image-not-had"]
+    assert (problem.severity, problem.count) == ("error", 3)
+
+
+def test_an_unfinished_or_damaged_record(folder: Path) -> None:
+    record(folder, complete=False)
+    assert "data download paired" in named(check(folder))["unfinished-download"].examples[0]
+    (folder / "download.json").write_text("{")
+    assert "damaged-record" in named(check(folder, "paired"))

@@ -1,0 +1,106 @@
+"""Tiles as the tiler leaves them: tars and manifests that agree, or not."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from marsretrieval.datasets.ctx import Quad, TileSpec, cut_quads, find_files
+from tests.datasets.ctx.quads import noise, tiff_name, write_quad
+from tests.datasets.verify.sets import check, grey, named
+
+QUADS = [Quad(-4, -4), Quad(76, 8)]
+
+
+@pytest.fixture
+def quads(tmp_path: Path) -> Path:
+    folder = tmp_path / "quads"
+    folder.mkdir()
+    for number, quad in enumerate(QUADS):
+        write_quad(folder, quad, noise(300, number))
+    return folder
+
+
+def cut(quads: Path, out: Path, wanted: list[Quad] | None = None, **spec: object) -> Path:
+    inputs, problems = find_files([quads], wanted)
+    cut_quads(inputs, TileSpec(size=16, **spec), out, problems=problems)  # type: ignore[arg-type]
+    return out
+
+
+def test_what_the_tiler_made_is_sound(quads: Path, tmp_path: Path) -> None:
+    told = check(cut(quads, tmp_path / "tiles"))
+    assert told.dataset == "tiles"
+    assert set(named(told)) <= {"missing-quad", "double-image"}
+    assert told.counts["quads"]["whole"] == 2
+    assert told.counts["images"] == 800
+    assert told.origin["tiles"]["delta"] == 0.2
+
+
+def test_tiles_wider_than_high_fill_their_quads_too(quads: Path, tmp_path: Path) -> None:
+    told = check(cut(quads, tmp_path / "tiles", equal_aspect=True))
+    assert told.counts["quads"] | {"missing": 0} == {
+        "whole": 2, "partial": 0, "missing": 0, "of": 3600,
+    }  # fmt: skip
+    assert {problem.severity for problem in told.problems} == {"note"}
+
+
+def test_tiles_without_data_that_were_dropped_are_counted(quads: Path, tmp_path: Path) -> None:
+    pixels = noise(300, 7)
+    pixels[:60, :60] = 0
+    write_quad(quads, QUADS[0], pixels)
+    told = check(cut(quads, tmp_path / "tiles", drop_below=0.01))
+    assert told.counts["dropped_tiles"] == told.counts["empty_tiles"] >= 16
+    assert "partial-quad" in named(told)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[data.index(b'"center"') + 12] ^= 1  # a digit of a position: the tar is still a tar
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind"),
+    [
+        (lambda out: flip_a_bit(out / "E-004_N-04.tar"), "altered-tar"),
+        (lambda out: os.truncate(out / "E-004_N-04.tar", 10_000), "altered-tar"),
+        (lambda out: (out / "E-004_N-04.tar").unlink(), "missing-tar"),
+        (lambda out: (out / "E-004_N-04.json").unlink(), "tar-without-manifest"),
+        (lambda out: (out / "E-004_N-04.json").write_text("{"), "damaged-manifest"),
+    ],
+)
+def test_what_was_damaged_afterwards_is_named(
+    quads: Path, tmp_path: Path, damage: Callable[[Path], object], kind: str
+) -> None:
+    out = cut(quads, tmp_path / "tiles")
+    damage(out)
+    problem = named(check(out))[kind]
+    assert problem.severity == "error"
+    assert "E-004_N-04" in problem.examples[0]
+
+
+def test_tiles_that_could_not_be_cut_are_named(quads: Path, tmp_path: Path) -> None:
+    path = quads / tiff_name(QUADS[0])
+    os.truncate(path, path.stat().st_size // 2)
+    problem = named(check(cut(quads, tmp_path / "tiles")))["failed-tile"]
+    assert problem.severity == "error"
+    assert problem.count >= 100
+    assert "cut short" in problem.examples[0]
+
+
+def test_quads_cut_otherwise_do_not_mix(quads: Path, tmp_path: Path) -> None:
+    out = cut(quads, tmp_path / "tiles", [QUADS[0]])
+    inputs, _ = find_files([quads], [QUADS[1]])
+    cut_quads(inputs, TileSpec(size=32), out)
+    (quad,) = named(check(out))["cut-otherwise"].examples
+    assert quad in ("E-004_N-04", "E008_N76")
+
+
+def test_sidecars_of_loose_tiles_are_no_manifests(tmp_path: Path) -> None:
+    (tmp_path / "E1_0_N2_0.png").write_bytes(grey(1))
+    (tmp_path / "E1_0_N2_0.json").write_text(json.dumps({"center": [1.1, 2.1]}))
+    assert {problem.severity for problem in check(tmp_path).problems} <= {"note"}
