@@ -1,23 +1,33 @@
-"""Find in a store: exact top-k, queries as the paper makes them, hits as files for GIS."""
+"""Find in a store: exact top-k, queries as the paper makes them, hits as files for GIS.
+
+Modules are loaded when a name of theirs is first used: a search of vectors that are there already
+needs neither the readers of images nor those of shards, which take longer to load than it takes.
+"""
 
 from __future__ import annotations
 
-from marsretrieval.search.ask import QueryEncoder, make_query, read_images
-from marsretrieval.search.hits import Hits, check_hits_path, write_hits
-from marsretrieval.search.prompts import TEMPLATES, geolocalization_prompts, landform_prompts
-from marsretrieval.search.queries import hybrid_query, image_query, text_query
-from marsretrieval.search.scores import score_all
-from marsretrieval.search.topk import Ranking, VectorBlock, VectorSource, exact_topk
-from marsretrieval.search.view import (
-    SearchView,
-    SearchViewWarning,
-    drop_view,
-    make_view,
-    open_view,
-    verify_view,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from marsretrieval.search.ask import QueryEncoder, make_query, read_images
+    from marsretrieval.search.hits import Hits, check_hits_path, write_hits
+    from marsretrieval.search.kernels import KERNELS
+    from marsretrieval.search.prompts import TEMPLATES, geolocalization_prompts, landform_prompts
+    from marsretrieval.search.queries import hybrid_query, image_query, text_query
+    from marsretrieval.search.scores import score_all
+    from marsretrieval.search.topk import Ranking, VectorBlock, VectorSource, exact_topk
+    from marsretrieval.search.view import (
+        SearchView,
+        SearchViewWarning,
+        drop_view,
+        make_view,
+        open_view,
+        verify_view,
+    )
 
 __all__ = [
+    "KERNELS",
     "TEMPLATES",
     "Hits",
     "QueryEncoder",
@@ -42,3 +52,33 @@ __all__ = [
     "verify_view",
     "write_hits",
 ]
+
+_HOMES = {
+    "ask": ("QueryEncoder", "make_query", "read_images"),
+    "hits": ("Hits", "check_hits_path", "write_hits"),
+    "kernels": ("KERNELS",),
+    "prompts": ("TEMPLATES", "geolocalization_prompts", "landform_prompts"),
+    "queries": ("hybrid_query", "image_query", "text_query"),
+    "scores": ("score_all",),
+    "topk": ("Ranking", "VectorBlock", "VectorSource", "exact_topk"),
+    "view": (
+        "SearchView",
+        "SearchViewWarning",
+        "drop_view",
+        "make_view",
+        "open_view",
+        "verify_view",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
