@@ -1,0 +1,116 @@
+"""A page read back: its elements, texts and links, as a browser would find them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from marsretrieval.report.html import ResultFile, write_html
+
+__all__ = ["Element", "Page", "page_of"]
+
+_VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+@dataclass
+class Element:
+    tag: str
+    attributes: dict[str, str]
+    parent: Element | None = None
+    children: list[Element] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """All text inside, in some order, white space as one space."""
+        inside = [*self.texts, *(child.text for child in self.children)]
+        return " ".join(" ".join(inside).split())
+
+    def all(self, tag: str, **attributes: str) -> list[Element]:
+        """Elements inside with this tag and at least these words in these attributes (class_)."""
+        wanted = {name.rstrip("_"): set(value.split()) for name, value in attributes.items()}
+        found = [
+            child
+            for child in self.children
+            if child.tag == tag
+            and all(
+                words <= set(child.attributes.get(name, "").split())
+                for name, words in wanted.items()
+            )
+        ]
+        for child in self.children:
+            found += child.all(tag, **attributes)
+        return found
+
+    def one(self, tag: str, **attributes: str) -> Element:
+        (found,) = self.all(tag, **attributes)
+        return found
+
+    def by_id(self, name: str) -> Element | None:
+        if self.attributes.get("id") == name:
+            return self
+        return next(filter(None, (child.by_id(name) for child in self.children)), None)
+
+    def rows(self) -> list[list[str]]:
+        """The cells of a table's body, row by row."""
+        return [
+            [cell.text for cell in row.children]
+            for body in self.all("tbody")
+            for row in body.all("tr")
+        ]
+
+
+class Page(HTMLParser):
+    """Parses strictly: every element that is opened is closed, in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.source = text
+        self.root = self._open = Element("", {})
+        self.feed(text)
+        self.close()
+        assert self._open is self.root, f"<{self._open.tag}> is never closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(set(names)) == len(names), f"<{tag}> has an attribute twice: {names}"
+        made = Element(tag, {name: value or "" for name, value in attrs}, self._open)
+        self._open.children.append(made)
+        if tag not in _VOID:
+            self._open = made
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in _VOID:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.tag == tag, f"</{tag}> closes <{self._open.tag}>"
+        assert self._open.parent is not None
+        self._open = self._open.parent
+
+    def handle_data(self, data: str) -> None:
+        self._open.texts.append(data)
+
+    def all(self, tag: str, **attributes: str) -> list[Element]:
+        return self.root.all(tag, **attributes)
+
+    def section(self, name: str) -> Element:
+        found = self.root.by_id(name)
+        assert found is not None, f"nothing has the id {name}"
+        return found
+
+    @property
+    def elements(self) -> list[Element]:
+        def below(element: Element) -> list[Element]:
+            return [element, *(each for child in element.children for each in below(child))]
+
+        return below(self.root)[1:]
+
+
+def page_of(paths: list[Path], out: Path, **options: Any) -> Page:
+    """The page of these result files."""
+    write_html([ResultFile.read(path) for path in paths], out, **options)
+    return Page(out.read_text(encoding="utf-8"))

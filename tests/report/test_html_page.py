@@ -1,0 +1,191 @@
+"""The page as a whole: self-contained, whole, safe, and the same every time."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from marsretrieval.errors import DataError, OutputError, UsageError
+from marsretrieval.report.html import ResultFile, write_html
+from tests.report.made import make_geolocalization, make_landform, make_paired, result, write
+from tests.report.pages import Page, page_of
+
+EVIL = '</style><script>alert("x")</script><img src=x onerror=alert(1)> $a$ & \' {{ 7 * 7 }}'
+
+
+@pytest.fixture(scope="module")
+def page(results: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return page_of(results, tmp_path_factory.mktemp("page") / "report.html")
+
+
+def test_it_loads_nothing_from_anywhere(page: Page) -> None:
+    for element in page.elements:
+        for name in ("src", "href", "action", "poster", "data", "srcset"):
+            value = element.attributes.get(name, "#")
+            assert value.startswith(("#", "data:image/webp;base64,")), f"{element.tag} {value}"
+    style = "".join(each.text for each in page.all("style"))
+    assert "@import" not in style and not re.search(r"url\((?!#)", style)
+    assert not page.all("link") and not page.all("iframe")
+
+
+def test_links_lead_somewhere_and_ids_are_there_once(page: Page) -> None:
+    ids = [each.attributes["id"] for each in page.elements if "id" in each.attributes]
+    assert len(ids) == len(set(ids))
+    links = {each.attributes["href"] for each in page.elements if "href" in each.attributes}
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert {"#summary", "#time", "#left-out", "#again"} <= links
+
+
+def test_only_the_script_of_the_page_may_run(page: Page) -> None:
+    (script,) = page.all("script")
+    digest = base64.b64encode(hashlib.sha256("".join(script.texts).encode()).digest()).decode()
+    (policy,) = [
+        each.attributes["content"]
+        for each in page.all("meta")
+        if each.attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert f"script-src 'sha256-{digest}'" in policy and policy.startswith("default-src 'none'")
+    assert not any(name.startswith("on") for each in page.elements for name in each.attributes)
+
+
+def test_tables_are_sound_for_a_screen_reader(page: Page) -> None:
+    tables = page.all("table")
+    assert len(tables) > 10
+    for table in tables:
+        assert table.one("caption").text
+        assert all("scope" in head.attributes for head in table.all("th"))
+    pictures = [each for each in page.elements if each.attributes.get("role") == "img"]
+    assert pictures and all(each.attributes["aria-label"].strip() for each in pictures)
+    for each in page.all("div", class_="scroll"):
+        assert each.attributes["tabindex"] == "0" and each.attributes["aria-label"]
+    levels = [int(each.tag[1]) for each in page.elements if re.fullmatch("h[1-6]", each.tag)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+
+
+def test_the_summary_says_what_was_run_on_what(page: Page) -> None:
+    cards = [card.text for card in page.section("summary").all("article")]
+    assert len(cards) == 3
+    assert "Made-landform" in cards[1] and "80 images, 8 classes" in cards[1]
+    assert "2026-03-01" in cards[1] and "sharp-1" in cards[1] and f"{80:064x}"[:16] in cards[1]
+    assert "592 tiles, 2 landforms" in cards[2]
+    assert "3 models, 3 tasks, 7 results" in page.source
+
+
+def test_the_same_results_give_the_same_bytes(results: list[Path], tmp_path: Path) -> None:
+    written = []
+    for name, paths in (("a", results), ("b", results[::-1])):
+        report = write_html([ResultFile.read(path) for path in paths], tmp_path / name)
+        written.append((tmp_path / name).read_bytes())
+        assert report.size == len(written[-1]) and report.path == tmp_path / name
+    assert written[0] == written[1]
+
+
+def test_nothing_that_comes_from_results_is_taken_for_markup(tmp_path: Path) -> None:
+    made = make_landform(names=[EVIL, "b", "c"])
+    geo = make_geolocalization(landforms=(EVIL.replace("/", "|"), "b"), modes=("text",))
+    skipped = [{"id": EVIL, "source": EVIL, "reason": EVIL}]
+    paths = [
+        write(result(task, EVIL, outcome, data={"name": EVIL, "skipped": skipped}), outcome, folder)
+        for task, outcome, folder in (
+            ("landform", made, tmp_path / "a"),
+            ("geolocalization", geo, tmp_path / "a"),
+            ("paired-image-text", make_paired(), tmp_path / "a"),
+        )
+    ]
+    value = json.loads(paths[0].read_text())
+    value["versions"][EVIL] = value["hardware"]["platform"] = value["data"]["repository"] = EVIL
+    value["model"] |= {"licence": EVIL, "checkpoint": EVIL}
+    value["data"]["set_hash"] = value["created"] = EVIL
+    paths[0].write_text(json.dumps(value))
+    page = page_of(paths, tmp_path / "report.html", title=EVIL, left_out=[EVIL])
+    assert len(page.all("script")) == 1 and len(page.all("style")) == 1 and not page.all("img")
+    assert page.all("h1")[0].text == " ".join(EVIL.split())
+    assert "49" not in page.all("h1")[0].text
+    assert not any(name.startswith("on") for each in page.elements for name in each.attributes)
+
+
+def test_without_the_tables_beside_them_results_keep_their_figures(
+    results: list[Path], tmp_path: Path
+) -> None:
+    bare = []
+    for number, path in enumerate(results[:3]):
+        bare.append(tmp_path / str(number) / path.name)
+        bare[-1].parent.mkdir()
+        bare[-1].write_bytes(path.read_bytes())
+    page = page_of(bare, tmp_path / "report.html")
+    notices = " ".join(each.text for each in page.all("p", class_="notice"))
+    assert "paired-image-text.queries.parquet" in notices and "landform.hits.parquet" in notices
+    assert "geolocalization.hits.parquet" in notices
+    assert len(page.all("table", class_="board")) == 5
+    assert page.all("svg", class_="chart") and not page.all("article", class_="query")
+
+
+def test_empty_tables_are_as_good_as_none(results: list[Path], tmp_path: Path) -> None:
+    paths = []
+    for path in results[:3]:
+        paths.append(tmp_path / path.name)
+        paths[-1].write_bytes(path.read_bytes())
+        for kind in ("hits", "queries"):
+            table = pq.read_table(path.with_suffix(f".{kind}.parquet"))
+            pq.write_table(table.slice(0, 0), paths[-1].with_suffix(f".{kind}.parquet"))
+    page = page_of(paths, tmp_path / "report.html")
+    assert not page.all("article", class_="query") and not page.all("figure", class_="map")
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 and no more"])
+def test_a_damaged_table_is_named(results: list[Path], tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / results[1].name
+    path.write_bytes(results[1].read_bytes())
+    path.with_suffix(".hits.parquet").write_bytes(damage)
+    with pytest.raises(DataError, match="landform.hits.parquet: not a readable Parquet file"):
+        write_html([ResultFile.read(path)], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_table_of_another_kind_is_named(results: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / results[1].name
+    path.write_bytes(results[1].read_bytes())
+    other = results[1].with_suffix(".queries.parquet").read_bytes()
+    path.with_suffix(".hits.parquet").write_bytes(other)
+    with pytest.raises(DataError, match="no column 'query'"):
+        write_html([ResultFile.read(path)], tmp_path / "report.html")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"task": "counting"}, {"metrics": {}}, {"metrics": {"all": {"n": {}}}}, {"data": {"n": {}}}],
+)
+def test_a_result_that_lacks_something_is_named(
+    results: list[Path], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps(json.loads(results[1].read_text()) | change))
+    with pytest.raises(DataError, match="odd.json: not a complete result"):
+        write_html([ResultFile.read(path)], tmp_path / "report.html")
+
+
+def test_no_results_and_no_place_to_write_are_errors(results: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no results"):
+        write_html([], tmp_path / "report.html")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        write_html([ResultFile.read(results[1])], tmp_path / "file" / "report.html")
+
+
+def test_a_page_of_one_result_compares_with_nobody(results: list[Path], tmp_path: Path) -> None:
+    page = page_of([results[1]], tmp_path / "report.html")
+    assert not page.all("strong")
+    assert "highest" not in page.section("summary").text
+
+
+def test_what_could_not_be_read_is_on_the_page(results: list[Path], tmp_path: Path) -> None:
+    page = page_of(results[:1], tmp_path / "report.html", left_out=["old.json: of another schema"])
+    assert "old.json: of another schema" in page.section("left-out").text
