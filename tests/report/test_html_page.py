@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_tables_are_sound_for_a_screen_reader(page: Page) -> None:
         assert each.attributes["tabindex"] == "0" and each.attributes["aria-label"]
     levels = [int(each.tag[1]) for each in page.elements if re.fullmatch("h[1-6]", each.tag)]
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
 def test_the_summary_says_what_was_run_on_what(page: Page) -> None:
@@ -145,7 +146,7 @@ def test_a_damaged_table_is_named(results: list[Path], tmp_path: Path, damage: b
     path = tmp_path / results[1].name
     path.write_bytes(results[1].read_bytes())
     path.with_suffix(".hits.parquet").write_bytes(damage)
-    with pytest.raises(DataError, match="landform.hits.parquet: not a readable Parquet file"):
+    with pytest.raises(DataError, match=r"landform\.hits\.parquet: not a readable Parquet file"):
         write_html([ResultFile.read(path)], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
@@ -168,7 +169,7 @@ def test_a_result_that_lacks_something_is_named(
 ) -> None:
     path = tmp_path / "odd.json"
     path.write_text(json.dumps(json.loads(results[1].read_text()) | change))
-    with pytest.raises(DataError, match="odd.json: not a complete result"):
+    with pytest.raises(DataError, match=r"odd\.json: not a complete result"):
         write_html([ResultFile.read(path)], tmp_path / "report.html")
 
 

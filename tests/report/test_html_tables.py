@@ -1,0 +1,215 @@
+"""Leaderboards and tables of classes: what stands beside what, and what is the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from marsretrieval.report.html import ResultFile
+from marsretrieval.report.html._boards import boards
+from marsretrieval.report.html._matrix import class_matrices, landform_matrices
+from marsretrieval.report.html._sets import result_sets
+from marsretrieval.results import RunResult
+from tests.report.made import make_geolocalization, make_landform, make_paired, result, write
+from tests.report.pages import Element, page_of
+
+
+@dataclass
+class Elsewhere:
+    task: str
+    model: str
+    protocol: str = "published"
+    group: str = ""
+    source: str = "A paper, table 2"
+    n: str = "2,287 pairs"
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+def files(*results: RunResult) -> list[ResultFile]:
+    return [ResultFile(each) for each in results]
+
+
+def heads(table: Element) -> list[str]:
+    return [cell.text for cell in table.one("thead").all("th")]
+
+
+def test_figures_stand_with_their_intervals_and_the_best_is_bold(
+    results: list[Path], tmp_path: Path
+) -> None:
+    page = page_of(results, tmp_path / "report.html")
+    table = page.section("paired-image-text-1-board").all("table")[0]
+    assert "both protocols (they agree)" in heads(table)
+    assert heads(table)[-4:] == ["R@1", "R@10", "MRR", "MedR"]
+    figures = ResultFile.read(results[0]).result.metrics["all"]
+    low, high = (100 * each for each in figures["intervals"]["strict"]["t2i_mrr"])
+    rows = {row[0]: row[1:] for row in table.rows()}
+    assert list(rows) == ["sharp-1", "blurred-2"]
+    assert rows["sharp-1"][3] == f"{100 * figures['strict']['t2i_mrr']:.1f} {low:.1f}–{high:.1f}"
+    bold = [cell.text for row in table.all("tr") for cell in row.all("strong")]
+    assert bold[:3] == [rows["sharp-1"][column].split()[0] for column in (1, 2, 3)]
+    # A median rank is the better the lower.
+    assert bold[3] == "1" and float(rows["blurred-2"][4].split()[0]) > 1
+
+
+def test_protocols_that_differ_have_columns_and_a_best_each(tmp_path: Path) -> None:
+    tied, good = make_paired(constant=True), make_paired(0.4)
+    paths = [
+        write(result("paired-image-text", "constant", tied), tied, tmp_path / "constant"),
+        write(result("paired-image-text", "good", good), good, tmp_path / "good"),
+    ]
+    page = page_of(paths, tmp_path / "report.html")
+    table = page.section("paired-image-text-1-board").all("table")[0]
+    groups = [cell.text for cell in table.all("th") if "colspan" in cell.attributes]
+    assert groups == ["published", "strict"]
+    rows = {row[0]: row for row in table.rows()}
+    figures = ResultFile.read(paths[0]).result.metrics["all"]
+    assert rows["constant"][2].startswith(f"{100 * figures['published']['t2i_r1']:.1f}")
+    assert rows["constant"][6].startswith(f"{100 * figures['strict']['t2i_r1']:.1f}")
+    ties = {(row[0], row[3]): row[4:] for row in page.section("left-out").one("table").rows()}
+    worst, best = figures["ties"]["t2i_mrr"]
+    shown = figures["strict"]["t2i_mrr"]
+    expected = [f"{100 * each:.1f}" for each in (worst, shown, best)]
+    assert ties["constant", "MRR, text to image"] == expected
+    assert ties["constant", "MedR, image to text"][0] == "120"
+
+
+def test_different_sets_never_share_a_table_or_a_best(tmp_path: Path) -> None:
+    paths = []
+    for model, pairs in (("one", 120), ("two", 120), ("alone", 90)):
+        made = make_paired(0.5 if model == "one" else 1.0, pairs=pairs)
+        paths.append(write(result("paired-image-text", model, made), made, tmp_path / model))
+    page = page_of(paths, tmp_path / "report.html")
+    first, second = (
+        page.section(f"paired-image-text-{number}-board").all("table")[0] for number in (1, 2)
+    )
+    assert [row[0] for row in first.rows()] == ["one", "two"] and first.all("strong")
+    assert [row[0] for row in second.rows()] == ["alone"] and not second.all("strong")
+    assert "120 pairs" in first.one("caption").text and "90 pairs" in second.one("caption").text
+    assert "do not compare" in page.section("paired-image-text-2").text
+
+
+def test_the_same_tiles_with_other_points_are_another_set() -> None:
+    made = make_geolocalization(modes=("text",))
+    other = replace(made, n={**made.n, "points/cones": 7})
+    found = result_sets(
+        files(result("geolocalization", "a", made), result("geolocalization", "b", other))
+    )
+    assert [len(each.entries) for each in found] == [1, 1]
+    assert found[0].set_hash == found[1].set_hash
+
+
+def test_a_vision_only_model_stands_where_it_has_queries(
+    results: list[Path], tmp_path: Path
+) -> None:
+    page = page_of(results, tmp_path / "report.html")
+    table = page.section("geolocalization-3-board").one("table")
+    bodies = {
+        body.all("tr")[0].text: [row.children[0].text for row in body.all("tr")[1:]]
+        for body in table.all("tbody")
+    }
+    assert list(bodies) == ["hybrid queries", "image queries", "text queries"]
+    assert "eyes-only" in bodies["image queries"] and "eyes-only" not in bodies["text queries"]
+    matrix = page.section("geolocalization-3-each").all("table")[0]
+    column = heads(matrix).index("eyes-only")
+    by_mode = [
+        [row.children[column].text for row in body.all("tr")[1:]] for body in matrix.all("tbody")
+    ]
+    assert by_mode[0] == ["–", "–"] and by_mode[2] == ["–", "–"] and "–" not in by_mode[1]
+
+
+def test_figures_from_elsewhere_are_marked_and_never_ranked(
+    results: list[Path], tmp_path: Path
+) -> None:
+    references = [
+        Elsewhere("paired-image-text", "famous", figures={"t2i_r1": 0.999, "t2i_medr": 1.0}),
+        Elsewhere("geolocalization", "famous", group="text", figures={"auprc": 0.5, "best.f1": 1}),
+        Elsewhere("landform", "famous", figures={"no such figure": 1.0}),
+    ]
+    page = page_of(results, tmp_path / "report.html", references=references)
+    text_to_image, image_to_text = page.section("paired-image-text-1-board").all("table")
+    (foreign,) = text_to_image.all("tbody", class_="foreign")
+    assert not image_to_text.all("tbody", class_="foreign")
+    assert "A paper, table 2; N: 2,287 pairs" in foreign.text and not foreign.all("strong")
+    cells = [cell.text for cell in foreign.all("tr")[1].children]
+    assert cells[2:] == ["99.9", "–", "–", "1", "–", "–", "–", "–"]
+    # Beside figures of a paper it must be plain which protocol is whose.
+    assert "published" in heads(text_to_image)
+    geo = page.section("geolocalization-3-board").one("table").one("tbody", class_="foreign")
+    assert "famous (text queries)" in geo.text and "50.0" in geo.text
+    assert not page.section("landform-2-board").all("tbody", class_="foreign")
+
+
+def test_classes_go_from_the_best_found_to_the_hardest() -> None:
+    made = make_landform(1.2)
+    (found,) = result_sets(files(result("landform", "a", made)))
+    first, *others = class_matrices(found)
+    assert first.main and first.protocol == "both protocols" and not any(o.main for o in others)
+    rows = first.sections[0][1]
+    values = [row.cells[0].value for row in rows]
+    assert len(rows) == 8 and values == sorted(values, key=lambda value: -(value or 0))
+    assert [each.figure.heading for each in others] == ["nDCG@10", "Hit@10", "R-Prec"]
+
+
+def test_classes_have_tables_for_each_protocol_where_ties_part_them() -> None:
+    (found,) = result_sets(files(result("landform", "a", make_landform(constant=True))))
+    matrices = class_matrices(found)
+    assert [each.protocol for each in matrices] == ["strict"] * 4 + ["published"] * 4
+    assert [each.main for each in matrices] == [True] + [False] * 7
+
+
+def test_landforms_stand_beside_what_no_ranking_exceeds() -> None:
+    made = make_geolocalization()
+    (found,) = result_sets(files(result("geolocalization", "a", made)))
+    first = landform_matrices(found)[0]
+    strict = made.groups["cones/text"].strict
+    row = {row.name: row for row in dict(first.sections)["text queries"]}["cones"]
+    assert [cell.text for cell in row.facts] == [
+        str(made.n["points/cones"]),
+        str(strict["relevant_tiles"]),
+        f"{100 * strict['chance_precision']:.1f}",
+        f"{100 * strict['ceiling']['average_precision']:.1f}",
+    ]
+    assert row.cells[0].value == pytest.approx(strict["average_precision"])
+
+
+def test_models_of_one_name_are_told_apart() -> None:
+    made = make_landform()
+    plain = result("landform", "model", made)
+    official = replace(plain, model={**plain.model, "prompts": {"preset": "official"}})
+    half = replace(plain, model={**plain.model, "dtype": "float16"})
+    own = replace(plain, model={**plain.model, "checkpoint": "/somewhere/mine.pt"})
+
+    def labels(*results: RunResult) -> set[str]:
+        (found,) = result_sets(files(*results))
+        return {entry.label for entry in found.entries}
+
+    assert labels(plain, official, own) == {"model", "model+official", "model+mine"}
+    assert labels(plain, half) == {"model+float32", "model+float16"}
+    assert len(labels(plain, plain, plain)) == 3
+
+
+def test_a_model_has_one_colour_on_the_whole_page() -> None:
+    results = [
+        result(task, f"model-{number:02d}", make(0.2 + 0.1 * number))
+        for task, make in (("landform", make_landform), ("paired-image-text", make_paired))
+        for number in range(9)
+    ]
+    hues = [
+        {entry.label: entry.hue for entry in each.entries} for each in result_sets(files(*results))
+    ]
+    assert hues[0] == hues[1]
+    assert sorted(hues[0].values()) == [0, 0, 0, 1, 2, 3, 4, 5, 6]
+    assert hues[0]["model-00"] == 1 and hues[0]["model-08"] == 0
+
+
+def test_a_figure_that_a_result_lacks_is_a_dash() -> None:
+    made = result("landform", "a", make_landform())
+    figures = dict(made.metrics["all"])
+    figures["strict"] = {k: v for k, v in figures["strict"].items() if k != "ndcg@10"}
+    (found,) = result_sets(files(replace(made, metrics={"all": figures})))
+    (board,) = boards(found, [])
+    (line,) = board.sections[0].lines
+    assert [cell.text for cell in line.cells].count("–") == 1
