@@ -144,6 +144,14 @@ def test_a_class_is_offered_the_options_that_it_names(tmp_path: Path) -> None:
     assert encoder._inner.told == ("cpu", tmp_path)  # type: ignore[attr-defined]
 
 
+def test_a_class_is_told_a_device_that_torch_knows() -> None:
+    import torch
+
+    encoder = load(here("Choosy"))
+    device, _ = encoder._inner.told  # type: ignore[attr-defined]
+    assert torch.device(device).type in ("cpu", "cuda", "mps")
+
+
 def test_an_option_that_it_does_not_take_is_not_dropped_in_silence(tmp_path: Path) -> None:
     for options in (
         LoadOptions(checkpoint=tmp_path),

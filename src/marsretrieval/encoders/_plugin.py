@@ -71,6 +71,8 @@ def load(record: ModelRecord, options: LoadOptions) -> Encoder:
     names = parameters_of(found)
     _require_taken(record, options, names)
     offered: dict[str, Any] = {name: getattr(options, name) for name in _OPTIONS if name in names}
+    if offered.get("device") == "auto":
+        offered["device"] = _best_device()
     try:
         inner = found(**offered) if isinstance(found, type) or _is_function(found) else found
     except Exception as error:  # a user's constructor may raise anything
@@ -83,6 +85,15 @@ def load(record: ModelRecord, options: LoadOptions) -> Encoder:
             remedy=_REMEDY,
         )
     return PluginEncoder(record, inner, offered)
+
+
+def _best_device() -> str:
+    """What `auto` stands for: torch, which a class most likely hands it to, knows no such word."""
+    try:
+        from marsretrieval.encoders._torch import choose_device
+    except ImportError:
+        return "cpu"
+    return str(choose_device("auto"))
 
 
 def _is_function(found: Any) -> bool:
