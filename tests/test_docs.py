@@ -164,6 +164,23 @@ def test_a_page_can_be_walked_through(
         del sys.modules[name]
 
 
+def test_the_class_of_the_page_on_models_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.encoders.tiny_transformers import save_tiny
+
+    page = DOCS / "howto" / "model.md"
+    (block,) = blocks(page, "python")
+    (command,) = [each for each in commands() if each[0] == name_of(page) and "MyClip" in each[1]]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("my_clip.py").write_text(block)
+    save_tiny("clip", tmp_path / "folder-of-my-clip")
+    assert not app(shlex.split(command[1])[1:], standalone_mode=False)
+    assert "ok: yes" in capsys.readouterr().out
+    sys.modules.pop("my_clip")
+
+
 def _from(module: Any, folder: Path) -> bool:
     return str(getattr(module, "__file__", None) or "").startswith(str(folder))
 

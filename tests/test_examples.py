@@ -101,6 +101,28 @@ def test_a_region_is_searched(box: str, tiny_planet: Path, tmp_path: Path) -> No
         assert west <= lon <= east if west < east else lon >= west or lon <= east
 
 
+@pytest.mark.parametrize(("first", "number", "part"), [(1, 3, "3/8"), (0, 0, "1/8")])
+def test_a_slurm_array_deals_out_the_shards(
+    first: int, number: int, part: str, tmp_path: Path
+) -> None:
+    (tmp_path / "marsretrieval").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "marsretrieval").chmod(0o755)
+    done = call(
+        "bash",
+        EXAMPLES / "slurm_embed.sh",
+        cwd=tmp_path,
+        PATH=f"{tmp_path}:/usr/bin:/bin",
+        SLURM_ARRAY_TASK_MIN=str(first),
+        SLURM_ARRAY_TASK_ID=str(number),
+        SLURM_ARRAY_TASK_COUNT="8",
+        IMAGES="tiles",
+        STORE="mars.store",
+        MODEL="marscope",
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"--images tiles --store mars.store --shard {part} " in done.stdout
+
+
 def test_all_examples_are_listed() -> None:
     listed = (EXAMPLES / "README.md").read_text()
     for path in EXAMPLES.iterdir():
