@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Candidates"]
+__all__ = ["Candidates", "WrongBoundsError"]
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -15,6 +15,10 @@ Scores = npt.NDArray[np.float32]
 
 _SLACK = 2**12  # candidates beyond 2 k before the worst are dropped
 _MANY = 2**16  # and beyond 4 k before they are scored exactly
+
+
+class WrongBoundsError(Exception):
+    """An exact score lies outside its bounds: what the bounds were made from is damaged."""
 
 
 class Candidates:
@@ -61,8 +65,8 @@ class Candidates:
         if not self._count:
             return np.empty(0, np.float32), np.empty(0, np.int64)
         self._prune()
-        rows = np.concatenate([part[0] for part in self._parts])
-        scores = self._exact(rows)
+        ((rows, low, high),) = self._parts
+        scores = self._enclosed(rows, low, high)
         reached = scores >= self._least
         return self._ordered(scores[reached], rows[reached])
 
@@ -76,11 +80,17 @@ class Candidates:
             if len(rows) > 4 * k + _MANY:
                 # So many near-ties (blank tiles, a constant model) that only exact scores and
                 # ids can tell them apart.
-                scores, rows = self._ordered(self._exact(rows), rows)
+                scores, rows = self._ordered(self._enclosed(rows, low, high), rows)
                 low = high = scores.astype(np.float64)
                 self.floor = max(self.floor, float(low.min()))
             self._limit = max(2 * k + _SLACK, 2 * len(rows))
         self._parts, self._count = [(rows, low, high)], len(rows)
+
+    def _enclosed(self, rows: Rows, low: Floats, high: Floats) -> Scores:
+        scores = self._exact(rows)
+        if not ((low <= scores) & (scores <= high)).all():
+            raise WrongBoundsError
+        return scores
 
     def _ordered(self, scores: Scores, rows: Rows) -> tuple[Scores, Rows]:
         """The best k by score descending, then id ascending."""

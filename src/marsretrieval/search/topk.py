@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval._environment import usable_cpus
-from marsretrieval.errors import UsageError
+from marsretrieval.errors import StoreError, UsageError
 from marsretrieval.geo import Region
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search._candidates import Candidates
+from marsretrieval.search._candidates import Candidates, WrongBoundsError
 from marsretrieval.search._exact import exact_scores
 from marsretrieval.search._scan import BlockScan, Scan, VectorBlock, ViewScan
 from marsretrieval.search.kernels import choose_kernel
-from marsretrieval.search.view import SearchView, view_of
+from marsretrieval.search.view import SearchView, discard_view, view_of
 
 __all__ = ["Ranking", "VectorBlock", "VectorSource", "ViewUse", "exact_topk", "view_for"]
 
@@ -91,7 +91,8 @@ def exact_topk(
     is searched with one if it has one (`use`), or never (`ignore`); the answers are the same.
     kernel: one of search.KERNELS, for the pass over a view.
 
-    Raises UsageError for a wrong k or queries of another dimension or not finite.
+    Raises UsageError for a wrong k or queries of another dimension or not finite, StoreError when
+    a vector of the store is not of unit length, or its view turns out to be damaged.
     """
     asked = np.atleast_2d(np.asarray(queries, dtype=np.float32))
     if k is None and min_score is None:
@@ -111,7 +112,10 @@ def exact_topk(
     with ThreadPoolExecutor(usable_cpus()) as pool:
         for start in range(0, len(asked), _QUERIES_AT_ONCE):
             some = asked[start : start + _QUERIES_AT_ONCE]
-            found += _search(field, some, k, min_score, pool, progress)
+            try:
+                found += _search(field, some, k, min_score, pool, progress)
+            except WrongBoundsError as error:
+                raise field.damaged() from error
     width = max((len(rows) for _, rows in found), default=0)
     ranking = Ranking(
         scores=np.full((len(found), width), -np.inf, dtype=np.float32),
@@ -131,6 +135,7 @@ class _Field:
     vectors: Callable[[Rows], npt.NDArray[Any]]
     ids: Callable[[Rows], Sequence[str]]
     rows: Callable[[Rows], Rows]
+    damaged: Callable[[], StoreError]
 
 
 def _field(
@@ -148,12 +153,14 @@ def _field(
             vectors=source.vectors,
             ids=source.ids,
             rows=lambda rows: rows,
+            damaged=lambda: StoreError("a vector of the store is not of unit length"),
         )
     return _Field(
         scan=lambda queries: ViewScan(view, queries, region, chosen),
         vectors=lambda places: np.take(view.stored, places, axis=0),
         ids=lambda places: view.ids(view.row_of[places]),
         rows=lambda places: view.row_of[places],
+        damaged=lambda: discard_view(view),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from marsretrieval.search.view._find import (
     SearchViewWarning,
+    discard_view,
     drop_view,
     existing_view,
     make_view,
@@ -20,6 +21,7 @@ from marsretrieval.search.view._layout import SearchView
 __all__ = [
     "SearchView",
     "SearchViewWarning",
+    "discard_view",
     "drop_view",
     "existing_view",
     "make_view",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SearchViewWarning",
+    "discard_view",
     "drop_view",
     "existing_view",
     "make_view",
@@ -162,6 +163,18 @@ def drop_view(path: Path) -> int:
             freed += sum(each.stat().st_size for each in root.rglob("*") if each.is_file())
             shutil.rmtree(root)
     return freed
+
+
+def discard_view(view: SearchView) -> StoreError:
+    """Remove a view that was found to be damaged; the error to raise."""
+    shutil.rmtree(view.path, ignore_errors=True)
+    for store in [store for store, there in _open.items() if there is view]:
+        del _open[store]
+    return StoreError(
+        f"{view.path}: the search view was damaged; it has been removed",
+        remedy="Search again: it is made anew. If this comes back, check the disk, and the store "
+        "itself with: marsretrieval store verify",
+    )
 
 
 def verify_view(store: EmbeddingStore) -> list[str]:

@@ -1,0 +1,382 @@
+"""A search view gives the answers of the plain pass, or is not used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marsretrieval.embeddings import EmbeddingStore, open_store
+from marsretrieval.errors import OutputError, StoreError, UsageError
+from marsretrieval.geo import Area, Box
+from marsretrieval.search import (
+    SearchView,
+    SearchViewWarning,
+    _candidates,
+    _scan,
+    drop_view,
+    exact_topk,
+    make_view,
+    open_view,
+    score_all,
+    verify_view,
+)
+from marsretrieval.search.view import _build, _find
+from tests.search.stores import unit, write_store
+
+ROOT = Path(__file__).resolve().parents[2]
+KERNELS = ("numpy", "numkong", "torch")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def planet(folder: Path, *, rows: int = 3000, dimension: int = 24, dtype: Any = np.float16) -> Any:
+    """A store with duplicates, rows without a place, at the poles and on the antimeridian."""
+    rng = np.random.default_rng(rows)
+    vectors = unit(rng.standard_normal((rows, dimension)) + 0.5, dtype)
+    vectors[1::7] = vectors[::7][: len(vectors[1::7])]
+    lon, lat = rng.uniform(-180, 180, rows), rng.uniform(-90, 90, rows)
+    lon[::11], lat[5::50], lat[6::50], lon[7::50] = np.nan, 90.0, -90.0, -180.0
+    lat[::11] = np.nan
+    names = [f"{number:05d}" for number in rng.permutation(rows)]
+    return write_store(folder, vectors, lon=lon, lat=lat, names=names, shard_rows=170)
+
+
+def queries(dimension: int = 24, count: int = 3) -> Any:
+    return unit(np.random.default_rng(1).standard_normal((count, dimension)), np.float32)
+
+
+def assert_same(found: Any, expected: Any) -> None:
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_answers_are_those_of_the_plain_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str, dtype: Any
+) -> None:
+    if kernel != "numpy":
+        pytest.importorskip(kernel)
+    if kernel == "torch":
+        from marsretrieval.search import kernels
+
+        monkeypatch.setitem(kernels._ready, "torch", kernels.TorchKernel("cpu"))
+    monkeypatch.setattr(_scan, "_PIECE_ROWS", 128)
+    monkeypatch.setattr(_candidates, "_SLACK", 20)
+    store = planet(tmp_path / "store", dtype=dtype)
+    view = make_view(store)
+    for options in (
+        {"k": 1},
+        {"k": 100},
+        {"k": 2999},
+        {"k": 9999},
+        {"k": None, "min_score": 0.2},
+        {"k": 50, "min_score": 0.55},
+        {"k": 5, "min_score": 2.0},
+        {"k": 200, "region": Box(170, -95 + 5, -150, 60)},
+        {"k": 200, "region": Box(-180, 60, 180, 90)},
+        {"k": None, "min_score": -1.0, "region": Box(0, 0, 1, 1)},
+        {"k": 3, "region": Box(20.01, 20.01, 20.02, 20.02)},
+    ):
+        plain = exact_topk(store, queries(), view="ignore", **options)  # type: ignore[arg-type]
+        assert_same(exact_topk(view, queries(), kernel=kernel, **options), plain)  # type: ignore[arg-type]
+        assert_same(exact_topk(store, queries(), kernel=kernel, **options), plain)  # type: ignore[arg-type]
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(0, 60),
+    dimension=st.integers(1, 20),
+    distinct=st.sampled_from([1, 2, 7, 1000]),
+    k=st.integers(1, 70),
+    spread=st.sampled_from([0.0, 1e-4, 1.0]),
+)
+@settings(max_examples=60, deadline=None)
+def test_ties_and_near_ties(
+    tmp_path_factory: pytest.TempPathFactory,
+    seed: int,
+    rows: int,
+    dimension: int,
+    distinct: int,
+    k: int,
+    spread: float,
+) -> None:
+    rng = np.random.default_rng(seed)
+    kinds = unit(
+        rng.standard_normal(dimension) + spread * rng.standard_normal((distinct, dimension))
+    )
+    names = [f"{number:03d}" for number in rng.permutation(rows)]
+    folder = tmp_path_factory.mktemp("ties")
+    store = write_store(folder, kinds[rng.integers(0, distinct, rows)], names=names, shard_rows=13)
+    asked = unit(rng.standard_normal((2, dimension)), np.float32)
+    view = make_view(store)
+    assert_same(exact_topk(view, asked, k), exact_topk(store, asked, k, view="ignore"))
+    assert view.ids(range(rows)) == store.ids(range(rows))
+    np.testing.assert_array_equal(score_all(view, asked[0]), score_all(store, asked[0]))
+    shutil.rmtree(folder)
+
+
+def test_sets_equal_those_of_faiss(tmp_path: Path) -> None:
+    faiss = pytest.importorskip("faiss")
+    vectors = unit(np.random.default_rng(2).standard_normal((5000, 64)), np.float32)
+    view = make_view(write_store(tmp_path / "store", vectors))
+    index = faiss.IndexFlatIP(64)
+    index.add(vectors)
+    scores, rows = index.search(queries(64), 500)
+    found = exact_topk(view, queries(64), 500)
+    for query in range(3):
+        assert set(found.rows[query]) == set(rows[query])
+    np.testing.assert_allclose(found.scores, scores, atol=1e-6)
+
+
+def test_a_view_is_the_store_in_another_order(tmp_path: Path) -> None:
+    store = planet(tmp_path / "store")
+    view = make_view(store)
+    assert (view.rows, view.dimension) == (store.rows, store.dimension)
+    np.testing.assert_array_equal(view.positions(), store.positions())
+    some = [2999, 0, 17, 17]
+    np.testing.assert_array_equal(view.vectors(some), store.vectors(some))
+    assert view.ids(some) == store.ids(some)
+    np.testing.assert_array_equal(
+        np.concatenate([block.vectors for block in view.blocks()]), store.vectors(range(3000))
+    )
+    for band in range(181):
+        here = view.lon[view.starts[band] : view.starts[band + 1]]
+        assert band == 180 or (np.diff(here) >= 0).all()
+
+
+def test_small_and_unfinished_stores_get_no_view_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = planet(tmp_path / "store")
+    exact_topk(store, queries(), 5)
+    assert not (store.path / "view").exists()
+    monkeypatch.setattr(_find, "_WORTH_NUMBERS", 1)
+    exact_topk(store, queries(), 5, view="use")
+    exact_topk(store, queries(), 5, view="ignore")
+    assert not (store.path / "view").exists()
+    (store.path / "shards" / "000003.json").unlink()
+    exact_topk(open_store(store.path), queries(), 5)
+    assert not (store.path / "view").exists()
+    whole = planet(tmp_path / "other")
+    exact_topk(whole, queries(), 5)
+    assert (whole.path / "view").is_dir()
+
+
+def test_a_changed_store_gets_another_view(tmp_path: Path) -> None:
+    before = planet(tmp_path / "store")
+    make_view(before)
+    shutil.rmtree(tmp_path / "store" / "shards")
+    after = planet(tmp_path / "store", rows=2000)
+    view = open_view(after.path)
+    assert view is not None and view.rows == 2000
+    assert_same(exact_topk(view, queries(), 30), exact_topk(after, queries(), 30, view="ignore"))
+    assert [each.name for each in (after.path / "view").iterdir() if each.is_dir()] == [
+        view.fingerprint
+    ]
+
+
+def test_the_stamp_spares_the_entries_until_a_file_is_put_into_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = planet(tmp_path / "store")
+    monkeypatch.setattr(_find, "_SETTLED_SECONDS", -1.0)
+    first = open_view(store.path)
+    assert first is not None
+
+    def no_entries(*_: Any) -> Any:
+        raise AssertionError("the entries were read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("marsretrieval.embeddings.open_store", no_entries)
+        assert open_view(store.path).fingerprint == first.fingerprint  # type: ignore[union-attr]
+    shutil.copy(store.path / "shards" / "000000.json", tmp_path / "entry")
+    (store.path / "shards" / "000000.json").unlink()
+    fewer = open_view(store.path)
+    assert fewer is not None and fewer.rows == 3000 - 170
+    shutil.copy(tmp_path / "entry", store.path / "shards" / "000000.json")
+    again = open_view(store.path)
+    assert again is not None and again.fingerprint == first.fingerprint
+    assert open_view(store.path, build=False) is not None
+
+
+def test_a_store_that_was_just_written_is_not_stamped(tmp_path: Path) -> None:
+    store = planet(tmp_path / "store")
+    assert open_view(store.path) is not None
+    assert not (store.path / "view" / "stamp.json").exists()
+
+
+@pytest.mark.parametrize("damage", ["short", "gone", "header", "format", "shape"])
+def test_a_damaged_view_is_never_used_silently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(_find, "_WORTH_NUMBERS", 1)
+    store = planet(tmp_path / "store")
+    folder = make_view(store).path
+    if damage == "short":
+        with (folder / "plane.npy").open("r+b") as file:
+            file.truncate(1000)
+    elif damage == "gone":
+        (folder / "error.npy").unlink()
+    elif damage == "header":
+        (folder / "header.json").write_text("{")
+    elif damage == "format":
+        header = (folder / "header.json").read_text()
+        (folder / "header.json").write_text(header.replace('"format": 1', '"format": 0'))
+    else:
+        size = (folder / "scale.npy").stat().st_size
+        np.save(folder / "scale.npy", np.zeros(3000, np.int32))
+        assert (folder / "scale.npy").stat().st_size == size
+    fresh = open_store(store.path)
+    plain = exact_topk(fresh, queries(), 40, view="ignore")
+    with pytest.warns(SearchViewWarning, match="not used"):
+        assert_same(exact_topk(fresh, queries(), 40), plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it was made anew
+        assert_same(exact_topk(open_store(store.path), queries(), 40), plain)
+        assert isinstance(open_view(store.path), SearchView)
+
+
+def test_verify_finds_a_flipped_byte_and_has_the_view_made_again(tmp_path: Path) -> None:
+    store = planet(tmp_path / "store")
+    folder = make_view(store).path
+    assert verify_view(store) == []
+    with (folder / "plane.npy").open("r+b") as file:
+        file.seek(5000)
+        byte = file.read(1)
+        file.seek(5000)
+        file.write(bytes([byte[0] ^ 1]))
+    assert "plane.npy" in verify_view(store)[0]
+    assert not folder.exists()
+    assert verify_view(store) == []
+
+
+def test_a_view_that_lies_is_found_out_by_its_exact_scores(tmp_path: Path) -> None:
+    """Damage that keeps the length of a file, met by a search: the bounds do not enclose."""
+    store = planet(tmp_path / "store")
+    folder = make_view(store).path
+    plane = np.load(folder / "plane.npy", mmap_mode="r+")
+    plane[:] = np.random.default_rng(0).integers(-127, 128, plane.shape)
+    plane.flush()
+    with pytest.raises(StoreError, match="damaged"):
+        exact_topk(open_store(store.path), queries(), 40)
+    assert open_view(store.path, build=False) is None
+    assert exact_topk(open_store(store.path), queries(), 40).rows.shape == (3, 40)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
+def test_a_store_that_cannot_be_written_has_its_view_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_find, "_WORTH_NUMBERS", 1)
+    store = planet(tmp_path / "store")
+    (store.path / "view").write_text("in the way, as a folder without permission would be")
+    plain = exact_topk(store, queries(), 9, view="ignore")
+    assert_same(exact_topk(store, queries(), 9), plain)
+    view = open_view(store.path, build=False)
+    assert view is not None and view.path.is_relative_to(tmp_path / "cache")
+    assert drop_view(store.path) > 0 and open_view(store.path, build=False) is None
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("in the way, too")
+    with pytest.warns(SearchViewWarning, match="slower"):
+        assert_same(exact_topk(open_store(store.path), queries(), 9), plain)
+    with pytest.raises(OutputError, match="cannot be written"):
+        open_view(store.path)
+
+
+def test_a_full_disk_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = planet(tmp_path / "store")
+    monkeypatch.setattr(_build.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
+    with pytest.raises(OutputError, match=r"takes .* bytes, 0 are free"):
+        make_view(store)
+    assert not list((store.path / "view").glob(".*.tmp"))
+
+
+def test_vectors_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    vectors = unit(np.random.default_rng(0).standard_normal((300, 8)))
+    vectors[123, 4] = np.nan
+    store = write_store(tmp_path / "store", vectors)
+    with pytest.raises(StoreError, match="'0000123' holds NaN"):
+        make_view(store)
+    assert not list((store.path / "view").glob(".*.tmp"))
+
+
+BUILD = """
+import sys, time
+from pathlib import Path
+from marsretrieval.embeddings import open_store
+from marsretrieval.search import make_view
+from marsretrieval.search.view import _build
+slow = _build.quantize_rows
+def quantize_rows(*a):
+    time.sleep(0.2)
+    return slow(*a)
+_build.quantize_rows = quantize_rows
+make_view(open_store(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_a_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    store = planet(tmp_path / "store")
+    process = subprocess.Popen([sys.executable, "-c", BUILD, str(store.path)], cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while not list((store.path / "view").glob(".*.tmp/plane.npy")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    assert open_view(store.path, build=False) is None
+    with pytest.raises(OutputError, match="another process"):
+        make_view(store, wait=False)
+    process.kill()
+    process.wait()
+    assert list((store.path / "view").glob(".*.tmp"))
+    view = make_view(store, wait=False)
+    assert not list((store.path / "view").glob(".*.tmp"))
+    assert_same(exact_topk(view, queries(), 40), exact_topk(store, queries(), 40, view="ignore"))
+
+
+def test_wrong_use(tmp_path: Path) -> None:
+    view = make_view(planet(tmp_path / "store"))
+    for wrong, message in (
+        ({"k": 0}, "at least 1"),
+        ({"k": None}, "min_score"),
+        ({"k": 1, "min_score": float("nan")}, "not a number"),
+        ({"k": 1, "kernel": "numpi"}, "numpy"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            exact_topk(view, queries(), **wrong)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="NaN"):
+        exact_topk(view, queries() * np.nan, 1)
+    with pytest.raises(StoreError, match="no embedding store"):
+        open_view(tmp_path)
+
+
+def test_an_area_is_a_filter_with_and_without_a_view(tmp_path: Path) -> None:
+    store: EmbeddingStore = planet(tmp_path / "store")
+    view = make_view(store)
+    ring = [[150, -40], [210, -40], [230, 50], [170, 70], [150, -40]]
+    hole = [[170, -10], [190, -10], [190, 10], [170, 10], [170, -10]]
+    area = Area.from_geojson({"type": "Polygon", "coordinates": [ring, hole]})
+    places = store.positions()
+    inside = np.flatnonzero(area.contains(places[:, 0], places[:, 1]))
+    assert 50 < len(inside) < 1000
+    for source in (view, store):
+        found = exact_topk(source, queries(), 5000, region=area, view="ignore")
+        assert all(sorted(rows) == inside.tolist() for rows in found.rows)

@@ -1,0 +1,189 @@
+"""Areas of GeoJSON: holes, seams, poles, and files that are none."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from marsretrieval.errors import DataError
+from marsretrieval.geo import Area, Box
+
+
+def polygon(*rings: Any) -> dict[str, Any]:
+    return {"type": "Polygon", "coordinates": [list(ring) for ring in rings]}
+
+
+def ring(west: float, south: float, east: float, north: float) -> list[list[float]]:
+    return [[west, south], [east, south], [east, north], [west, north], [west, south]]
+
+
+def grid() -> tuple[Any, Any]:
+    """Centres of cells of 0.7 degrees: none on a whole degree."""
+    lon, lat = np.meshgrid(np.arange(-179.65, 180, 0.7), np.arange(-89.65, 90, 0.7))
+    return lon.ravel(), lat.ravel()
+
+
+@pytest.mark.parametrize(
+    ("drawn", "box"),
+    [
+        (ring(10, -20, 30, 5), Box(10, -20, 30, 5)),
+        (ring(-30, -20, -10, 5), Box(-30, -20, -10, 5)),
+        (ring(330, -20, 350, 5), Box(-30, -20, -10, 5)),  # 0..360
+        (ring(350, -20, 370, 5), Box(-10, -20, 10, 5)),  # over the prime meridian, 0..360
+        (ring(170, -20, 190, 5), Box(170, -20, -170, 5)),  # beyond 180
+        (ring(-190, -20, -170, 5), Box(170, -20, -170, 5)),  # beyond -180
+        (ring(170, -20, -170, 5), Box(170, -20, -170, 5)),  # with a jump
+        (ring(350, -20, 10, 5), Box(-10, -20, 10, 5)),  # with a jump, 0..360
+        (ring(-180, -90, 180, 90), Box(-180, -90, 180, 90)),
+        (ring(0, -30, 360, 30), Box(-180, -30, 180, 30)),
+        (ring(-180, 60, 180, 90), Box(-180, 60, 180, 90)),
+        (ring(0, 0, 180, 30), Box(0, 0, 180, 30)),
+        (list(reversed(ring(10, -20, 30, 5))), Box(10, -20, 30, 5)),
+    ],
+)
+def test_a_rectangle_is_a_box(drawn: Any, box: Box) -> None:
+    lon, lat = grid()
+    area = Area.from_geojson(polygon(drawn))
+    expected = box.contains(lon, lat)
+    np.testing.assert_array_equal(area.contains(lon, lat), expected)
+    np.testing.assert_array_equal(area.contains(lon + 360, lat), expected)
+    covered = np.any([each.contains(lon, lat) for each in area.boxes], axis=0)
+    assert covered[expected].all()
+    assert not area.contains([np.nan, 0], [0, np.nan]).any()
+
+
+def test_holes_islands_and_several_polygons() -> None:
+    lon, lat = grid()
+    outer, hole = ring(0, 0, 40, 40), ring(10, 10, 30, 30)
+    with_hole = Area.from_geojson(polygon(outer, hole))
+    expected = Box(0, 0, 40, 40).contains(lon, lat) & ~Box(10, 10, 30, 30).contains(lon, lat)
+    np.testing.assert_array_equal(with_hole.contains(lon, lat), expected)
+    # A hole written in the other system of longitudes.
+    west = Area.from_geojson(polygon(ring(-40, 0, 0, 40), ring(330, 10, 350, 30)))
+    expected = Box(-40, 0, 0, 40).contains(lon, lat) & ~Box(-30, 10, -10, 30).contains(lon, lat)
+    np.testing.assert_array_equal(west.contains(lon, lat), expected)
+    # Polygons that overlap are united.
+    both = {"type": "MultiPolygon", "coordinates": [[ring(0, 0, 20, 20)], [ring(10, 10, 30, 30)]]}
+    expected = Box(0, 0, 20, 20).contains(lon, lat) | Box(10, 10, 30, 30).contains(lon, lat)
+    np.testing.assert_array_equal(Area.from_geojson(both).contains(lon, lat), expected)
+
+
+def test_features_and_collections() -> None:
+    lon, lat = grid()
+    one = {"type": "Feature", "properties": {}, "geometry": polygon(ring(170, 0, 180, 10))}
+    other = {"type": "Feature", "geometry": polygon(ring(-180, 0, -170, 10))}
+    area = Area.from_geojson({"type": "FeatureCollection", "features": [one, other]})
+    np.testing.assert_array_equal(area.contains(lon, lat), Box(170, 0, -170, 10).contains(lon, lat))
+    geometries = {
+        "type": "GeometryCollection",
+        "geometries": [one["geometry"], other["geometry"]],
+    }
+    np.testing.assert_array_equal(
+        Area.from_geojson(geometries).contains(lon, lat), area.contains(lon, lat)
+    )
+
+
+@pytest.mark.parametrize("start", [0, 170])
+@pytest.mark.parametrize("way", [1, -1])
+@pytest.mark.parametrize("edge", [70, -70])
+def test_a_ring_round_a_pole_encloses_it(start: int, way: int, edge: int) -> None:
+    lons = [(start + way * step + 180) % 360 - 180 for step in range(0, 361, 30)]
+    area = Area.from_geojson(polygon([[lon, edge] for lon in lons]))
+    lon, lat = grid()
+    expected = lat > edge if edge > 0 else lat < edge
+    np.testing.assert_array_equal(area.contains(lon, lat), expected)
+
+
+@given(
+    corners=st.lists(
+        st.tuples(st.floats(-20, 20), st.floats(-20, 20)), min_size=3, max_size=12, unique=True
+    ),
+    shift=st.sampled_from([0, 175, -175, 90, 355]),
+    lat=st.floats(-19.5, 19.5),
+)
+def test_even_odd_agrees_with_counting_crossings(
+    corners: list[tuple[float, float]], shift: float, lat: float
+) -> None:
+    closed = [*corners, corners[0]]
+    if len({x for x, _ in corners}) < 2 or len({y for _, y in corners}) < 2:
+        return
+    lon = np.linspace(-21, 21, 97) + 1e-4
+    area = Area.from_geojson(polygon([[x + shift, y] for x, y in closed]))
+    found = area.contains(lon + shift, np.full(len(lon), lat))
+    for x, inside in zip(lon, found, strict=True):
+        crossings, nearest = 0, 1.0
+        for (x1, y1), (x2, y2) in itertools.pairwise(closed):
+            if (y1 <= lat) != (y2 <= lat):
+                at = x1 + (lat - y1) / (y2 - y1) * (x2 - x1)
+                nearest = min(nearest, abs(at - x))
+                crossings += x < at
+        assert nearest < 1e-9 or inside == (crossings % 2 == 1)
+
+
+def test_neighbours_share_no_position_and_leave_none_out() -> None:
+    lon, lat = np.meshgrid(np.arange(0, 20.0), np.arange(0, 20.0))  # on the edges, too
+    parts = [
+        Area.from_geojson(polygon(ring(x, y, x + 5, y + 5)))
+        for x in range(0, 20, 5)
+        for y in range(0, 20, 5)
+    ]
+    count = sum(part.contains(lon.ravel(), lat.ravel()).astype(int) for part in parts)
+    assert (count == 1).all()
+
+
+def test_many_vertices_stay_quick() -> None:
+    angle = np.linspace(0, 2 * np.pi, 20001)
+    radius = 40 + 5 * np.sin(40 * angle)
+    drawn = np.column_stack([radius * np.cos(angle), radius * np.sin(angle)])
+    drawn[-1] = drawn[0]
+    area = Area.from_geojson(polygon(drawn.tolist()))
+    lon, lat = grid()
+    distance, bearing = np.hypot(lon, lat), np.arctan2(lat, lon)
+    edge = 40 + 5 * np.sin(40 * bearing)
+    sure = np.abs(distance - edge) > 0.05
+    np.testing.assert_array_equal(area.contains(lon, lat)[sure], (distance < edge)[sure])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([], "not a GeoJSON object"),
+        ({"type": "Point", "coordinates": [0, 0]}, "a Point is no area"),
+        ({"type": "FeatureCollection", "features": []}, "no polygon"),
+        ({"type": "FeatureCollection"}, "features: not a list"),
+        ({"type": "Feature", "geometry": None}, "no geometry"),
+        ({"coordinates": []}, "without type"),
+        (polygon(), "no ring"),
+        (polygon([[0, 0], [1, 1], [0, 0]]), "3 positions"),
+        (polygon(ring(0, 0, 1, 1)[:-1]), "not closed"),
+        (polygon([[0, 0], [1, 0], [1, "x"], [0, 0]]), "not a number"),
+        (polygon([[0, 0], [1, 0], [1], [0, 0]]), "not a list of longitude and latitude"),
+        (polygon([[0, 0], [1, 0], [None, 1], [0, 0]]), "not"),
+        (polygon(ring(0, 0, 5, 0)), "no area"),
+        (polygon(ring(0, 0, 0, 5)), "no area"),
+        (polygon(ring(0, 0, 592000, 30000)), "not in degrees"),
+        (polygon(ring(0, 0, 10, 91)), "not in degrees"),
+        (polygon([[x % 360, 60] for x in range(0, 721, 30)]), "more than once"),
+    ],
+)
+def test_files_that_are_no_region_say_why(tmp_path: Path, value: Any, message: str) -> None:
+    path = tmp_path / "region.geojson"
+    path.write_text(json.dumps(value))
+    with pytest.raises(DataError, match=message) as caught:
+        Area.read(path)
+    assert str(path) in str(caught.value) and "GeoJSON" in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        Area.read(tmp_path / "none.geojson")
+    (tmp_path / "bad.geojson").write_text("{")
+    with pytest.raises(DataError, match="not readable as JSON"):
+        Area.read(tmp_path / "bad.geojson")
