@@ -236,3 +236,15 @@ def test_where_the_hash_is_known_a_servers_tag_decides_nothing(server: Server, u
     path = fetch(url, tmp_path, sound=lambda path: path.stat().st_size == len(BODY))
     assert path.read_bytes() == BODY
     assert server.asked[-1] == "bytes=2000000-"
+
+
+def test_who_never_answers_is_given_up_sooner(server: Server, url: str, tmp_path: Path) -> None:
+    patience = Patience(attempts=5, first_attempts=2, backoff_s=0.01)
+    with pytest.raises(ServerError, match="cannot connect") as caught:
+        fetch("http://127.0.0.1:9/a.zip", tmp_path, patience)
+    assert "Check the network" in str(caught.value)
+    server.statuses = [503] * 10
+    with pytest.raises(ServerError, match="503") as caught:
+        fetch(url, tmp_path, patience)
+    assert "goes on from there" in str(caught.value)
+    assert len(server.asked) == 5

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from marsretrieval.cli._shared import print_json, show_progress
+from marsretrieval.files import make_folder
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.verify import DatasetInventory
@@ -44,6 +45,8 @@ def verify(
     from marsretrieval.datasets.verify import verify as check
 
     to_stdout = str(json) == "-"
+    if json is not None and not to_stdout:
+        make_folder(json.parent)  # known now, not after hours of checking
     with show_progress(quiet=to_stdout) as progress:
         inventory = check(folder, tasks=task or (), workers=workers, progress=progress)
     if json is not None:

@@ -34,7 +34,8 @@ Told = Callable[[int, int | None], None]
 class Patience:
     """How often and how long a server is tried. Times in seconds."""
 
-    attempts: int = 6  # in a row without a byte
+    attempts: int = 8  # in a row without a byte: four minutes, by the pauses below
+    first_attempts: int = 3  # as long as nobody has ever answered
     timeout_s: float = 60.0
     backoff_s: float = 2.0  # before the second attempt; doubled before each further one
     max_pause_s: float = 120.0
@@ -78,6 +79,7 @@ class Transfer:
         self.stop = Event()
         self._patience = patience
         self._token = token
+        self._answered = False
         handler = urllib.request.HTTPSHandler(context=context or ssl.create_default_context())
         self._opener = urllib.request.build_opener(handler, _Redirects())
         self._opener.addheaders = [("User-Agent", f"marsretrieval/{__version__}")]
@@ -128,15 +130,22 @@ class Transfer:
                 return resumed
             except Retry as error:
                 failures = 1 if part.size > before else failures + 1
-                if failures >= self._patience.attempts:
+                self._answered = self._answered or error.reached
+                if failures >= self._attempts():
                     raise ServerError(
                         f"{part.url}: {error}",
-                        remedy="What came is kept: the same command goes on from there.",
+                        remedy="What came is kept: the same command goes on from there."
+                        if self._answered
+                        else "Check the network, HTTPS_PROXY and the address.",
                         reached=error.reached,
                     ) from error
                 pause = error.pause_s or self._patience.backoff_s * 2 ** (failures - 1)
                 if self.stop.wait(min(pause, self._patience.max_pause_s)):
                     raise _stopped(part.url) from error
+
+    def _attempts(self) -> int:
+        most = self._patience.attempts
+        return most if self._answered else min(most, self._patience.first_attempts)
 
     def _go_on(self, part: Partial, told: Told | None) -> None:
         """One request. Returns when the file is whole; raises Retry when it is not."""
@@ -145,6 +154,7 @@ class Transfer:
             request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         try:
             with self._opener.open(request, timeout=self._patience.timeout_s) as response:
+                self._answered = True
                 part.begin(response)
                 if part.total is not None:
                     check_space(part.path.parent, part.total - part.size)

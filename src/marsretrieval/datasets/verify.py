@@ -64,7 +64,8 @@ def verify(
 
 def _datasets(folder: Path, wanted: list[str]) -> Iterator[tuple[Path, str]]:
     if not folder.is_dir():
-        raise DatasetNotFoundError(f"{folder}: no such folder")
+        what = "a file, not a folder" if folder.exists() else "no such folder"
+        raise DatasetNotFoundError(f"{folder}: {what}", remedy="Name the folder of the data.")
     below = {
         dataset: folder / name for name, dataset in _FOLDERS.items() if (folder / name).is_dir()
     }

@@ -255,7 +255,11 @@ def test_the_command_shows_its_plan_and_refuses_wrong_use(tmp_path: Path, monkey
     assert "E-004_N-04, E000_N00" in done.stdout
     assert "800" in done.stdout
     assert list(tmp_path.iterdir()) == []
-    for arguments in ([], ["--clip", "x"], ["--bbox", "1,2,3"], ["--quads", "E1_N1"]):
+    server = ["--quads", "E000_N00", "--server"]
+    for arguments in (
+        [], ["--clip", "x"], ["--bbox", "1,2,3"], ["--quads", "E1_N1"],
+        [*server, "nonsense"], [*server, "file:///etc"], [*server, "https://"],
+    ):  # fmt: skip
         done = run(*arguments)
         assert done.exit_code == 2, arguments
         assert "error:" in done.stderr

@@ -124,6 +124,8 @@ def test_a_whole_download_as_a_command(publish: Publish, tmp_path: Path) -> None
         (["download", "landform", "--offline", "--out", "{tmp}"], 1, "Run once without --offline"),
         (["verify", "{tmp}/nowhere"], 1, "no such folder"),
         (["verify", "{tmp}", "--task", "nonsense"], 2, "unknown dataset"),
+        (["verify", "{tmp}", "--json", "/proc/nowhere/x.json"], 1, "cannot be written"),
+        (["verify", __file__], 1, "a file, not a folder"),
     ],
 )
 def test_wrong_use(

@@ -128,7 +128,7 @@ def test_offline_checks_what_is_there(publish: Publish, tmp_path: Path) -> None:
     (tmp_path / "Mars-Landforms/data/train-0.parquet").unlink()
     with pytest.raises(DataError, match="1 files are gone or altered"):
         download("landform", tmp_path, offline=True)
-    with pytest.raises(DatasetNotFoundError, match="neither in"):
+    with pytest.raises(DatasetNotFoundError, match="not in the cache"):
         download("landform", tmp_path / "empty", offline=True)
 
 
@@ -143,6 +143,29 @@ def test_offline_takes_the_librarys_cache(publish: Publish, tmp_path: Path) -> N
     report = download("landform", tmp_path, offline=True)
     assert (report.revision, report.counts) == (SHA, {"rows": 3})
     assert not hub.asked
+
+
+def test_a_copy_from_the_cache_that_is_killed_can_be_made_again(
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    hub = publish(landforms())
+    huggingface_hub.snapshot_download(
+        hub.repository, repo_type="dataset", endpoint=os.environ["HF_ENDPOINT"], token=False
+    )
+    real = shutil.copyfile
+
+    def killed(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "copyfile", killed)
+    with pytest.raises(KeyboardInterrupt):
+        download("landform", tmp_path, offline=True)
+    monkeypatch.setattr(shutil, "copyfile", real)
+    assert not list(tmp_path.rglob("*.parquet"))
+    assert download("landform", tmp_path, offline=True).counts == {"rows": 3}
 
 
 def test_a_repository_that_is_not_there(publish: Publish, tmp_path: Path) -> None:

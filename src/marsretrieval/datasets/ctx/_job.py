@@ -9,6 +9,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_complete
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets._disk import check_space, free_bytes, only_one
@@ -25,7 +26,7 @@ from marsretrieval.datasets.ctx._pack import (
 )
 from marsretrieval.datasets.ctx._report import Plan, Report
 from marsretrieval.datasets.ctx._rows import UNPACKED
-from marsretrieval.errors import DataError
+from marsretrieval.errors import DataError, UsageError
 from marsretrieval.files import make_folder
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 
@@ -42,12 +43,19 @@ _GIVEN_UP = 3  # quads in a row that the server did not give
 @dataclass(frozen=True, slots=True)
 class JobSettings:
     """threads: cutting threads in all (default: the CPUs there are). scratch: zips on their way
-    (default: a hidden folder in the output)."""
+    (default: a hidden folder in the output). Raises UsageError where `server` is no address."""
 
     threads: int | None = None
     scratch: Path | None = None
     server: str = SERVER
     fetch: FetchSettings = field(default_factory=FetchSettings)
+
+    def __post_init__(self) -> None:
+        address = urlsplit(self.server)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise UsageError(
+                f"--server {self.server}: no web address", remedy=f"Such as {SERVER} (the default)."
+            )
 
 
 def plan(inputs: Sequence[Input], spec: TileSpec, out: Path) -> Plan:

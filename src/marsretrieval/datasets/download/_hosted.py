@@ -12,8 +12,9 @@ from marsretrieval.datasets._points import read_ground_truth, read_image_queries
 from marsretrieval.datasets.download._hub import (
     HubFile,
     Listing,
-    cached_snapshot,
+    copy_cached,
     fetch_snapshot,
+    find_cached,
     list_repository,
     missing_bytes,
 )
@@ -21,7 +22,7 @@ from marsretrieval.datasets.download._record import BEGUN, begin_record, check_f
 from marsretrieval.datasets.download._report import Report, described
 from marsretrieval.datasets.download._sources import Source
 from marsretrieval.errors import DataError
-from marsretrieval.files import make_folder, sha256_file
+from marsretrieval.files import sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 __all__ = ["bring", "download_hosted", "file_records", "wanted_revision"]
@@ -69,10 +70,13 @@ def bring(
     """
     place = place or folder
     if offline:
-        listing = _recorded(place, record, key, revision)
-        if listing is None:
-            make_folder(place)
-            listing = cached_snapshot(source.repository, revision or source.revision, place)
+        recorded = _recorded(place, record, key, revision)
+        if recorded is not None:
+            return recorded, 0
+        listing, snapshot = find_cached(source.repository, revision or source.revision)
+        check_space(folder, missing_bytes(listing, place))
+        begin_record(folder, source, listing.revision, [file.path for file in listing.files])
+        copy_cached(listing, snapshot, place)
         return listing, 0
     listing = list_repository(source.repository, wanted_revision(source, record, revision))
     check_space(folder, missing_bytes(listing, place))

@@ -18,14 +18,15 @@ from pathlib import Path, PurePosixPath
 from marsretrieval.datasets._disk import only_one
 from marsretrieval.datasets._transfer import Patience, RefusedError, Transfer, UntrustedError
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError
-from marsretrieval.files import make_folder, sha256_file
+from marsretrieval.files import atomic_path, make_folder, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 
 __all__ = [
     "HubFile",
     "Listing",
-    "cached_snapshot",
+    "copy_cached",
     "fetch_snapshot",
+    "find_cached",
     "list_repository",
     "missing_bytes",
 ]
@@ -197,10 +198,10 @@ class _Bytes:
             self._bar.advance(came)
 
 
-def cached_snapshot(repository: str, revision: str | None, folder: Path) -> Listing:
-    """Offline: copy what the hub's own cache holds (HF_HOME) into `folder`.
+def find_cached(repository: str, revision: str | None) -> tuple[Listing, Path]:
+    """Offline: a snapshot in the hub's own cache (HF_HOME), and where it lies.
 
-    Raises DatasetNotFoundError when the snapshot is not there.
+    Raises DatasetNotFoundError when there is none.
     """
     import huggingface_hub as hub
 
@@ -212,17 +213,22 @@ def cached_snapshot(repository: str, revision: str | None, folder: Path) -> List
         )
     except OSError as error:  # the hub's LocalEntryNotFoundError and its kin
         raise DatasetNotFoundError(
-            f"{repository}: neither in {folder} nor in the cache of the Hugging Face hub",
+            f"{repository}: not in the cache of the Hugging Face hub",
             remedy="Run once without --offline, or copy the folder from where it is.",
         ) from error
-    files = []
-    for path in sorted(snapshot.rglob("*")):
-        name = path.relative_to(snapshot).as_posix()
-        if path.is_file() and path.name not in _SKIPPED:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, folder / name)
-            files.append(HubFile(name, path.stat().st_size, None))
-    return Listing(repository, snapshot.name, tuple(files))
+    files = tuple(
+        HubFile(path.relative_to(snapshot).as_posix(), path.stat().st_size, None)
+        for path in sorted(snapshot.rglob("*"))
+        if path.is_file() and path.name not in _SKIPPED
+    )
+    return Listing(repository, snapshot.name, files), snapshot
+
+
+def copy_cached(listing: Listing, snapshot: Path, folder: Path) -> None:
+    """Bring the files of a snapshot into `folder`, each whole or not at all."""
+    for file in listing.files:
+        with atomic_path(folder / file.path) as temporary:
+            shutil.copyfile(snapshot / file.path, temporary)
 
 
 def _git_sha1(path: Path) -> str:
@@ -257,7 +263,8 @@ def _told(repository: str, revision: str | None) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         raise DatasetNotFoundError(
             f"{repository}: no such dataset on the hub, or it is private",
-            remedy="If it is private, set HF_TOKEN to a token that may read it.",
+            remedy="If it is private, set HF_TOKEN to a token that may read it. A token that has "
+            "expired is refused for public ones too: unset it.",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise DatasetNotFoundError(
