@@ -255,15 +255,15 @@ def test_a_damaged_view_is_never_used_silently(
 def test_verify_finds_a_flipped_byte_and_has_the_view_made_again(tmp_path: Path) -> None:
     store = planet(tmp_path / "store")
     folder = make_view(store).path
-    assert verify_view(store) == []
+    assert verify_view(store.path) == []
     with (folder / "plane.npy").open("r+b") as file:
         file.seek(5000)
         byte = file.read(1)
         file.seek(5000)
         file.write(bytes([byte[0] ^ 1]))
-    assert "plane.npy" in verify_view(store)[0]
+    assert "plane.npy" in verify_view(store.path)[0]
     assert not folder.exists()
-    assert verify_view(store) == []
+    assert verify_view(store.path) == []
 
 
 def test_a_view_that_lies_is_found_out_by_its_exact_scores(tmp_path: Path) -> None:
@@ -364,8 +364,18 @@ def test_wrong_use(tmp_path: Path) -> None:
             exact_topk(view, queries(), **wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="NaN"):
         exact_topk(view, queries() * np.nan, 1)
-    with pytest.raises(StoreError, match="no embedding store"):
-        open_view(tmp_path)
+    for use in (open_view, drop_view):
+        with pytest.raises(StoreError, match="no embedding store"):
+            use(tmp_path)
+
+
+def test_dropping_a_view_removes_nothing_else(tmp_path: Path) -> None:
+    store = planet(tmp_path / "store")
+    size = make_view(store).bytes
+    (store.path / "view" / "notes").mkdir()
+    assert drop_view(store.path) > size
+    assert [each.name for each in (store.path / "view").iterdir()] == ["notes"]
+    assert drop_view(store.path) == 0
 
 
 def test_an_area_is_a_filter_with_and_without_a_view(tmp_path: Path) -> None:

@@ -141,8 +141,8 @@ def make_view(
                 if there is not None:
                     return there
                 folder = build_view(store, root, fingerprint, progress=progress)
-                for other in root.iterdir():
-                    if other.is_dir() and other != folder:
+                for other in _views(root):
+                    if other != folder:
                         shutil.rmtree(other, ignore_errors=True)
                 return SearchView(folder, store.path)
         except OutputError as error:
@@ -156,12 +156,20 @@ def make_view(
 
 
 def drop_view(path: Path) -> int:
-    """Remove all views of the store at `path`; the bytes that this set free."""
+    """Remove all views of the store at `path`; the bytes that this set free. Raises StoreError
+    when there is no store."""
+    if not (path / "manifest.json").is_file():
+        raise StoreError(f"{path}: no embedding store (no manifest.json)")
     freed = 0
     for root in _roots(path):
-        if root.is_dir():
-            freed += sum(each.stat().st_size for each in root.rglob("*") if each.is_file())
-            shutil.rmtree(root)
+        for folder in _views(root):
+            freed += sum(each.stat().st_size for each in folder.iterdir())
+            shutil.rmtree(folder)
+        for name in ("stamp.json", ".lock"):
+            with suppress(OSError):
+                (root / name).unlink()
+        with suppress(OSError):
+            root.rmdir()
     return freed
 
 
@@ -177,18 +185,16 @@ def discard_view(view: SearchView) -> StoreError:
     )
 
 
-def verify_view(store: EmbeddingStore) -> list[str]:
-    """Read the view of `store`, if there is one, and compare it with its checksums; a line for
+def verify_view(path: Path) -> list[str]:
+    """Read all views of the store at `path` and compare them with their checksums; a line for
     each problem. A view with problems is removed: the next search makes it anew."""
     problems: list[str] = []
-    fingerprint = _fingerprint(store)
-    for root in _roots(store.path):
-        folder = root / fingerprint
-        if not folder.is_dir():
+    for folder in (folder for root in _roots(path) for folder in _views(root)):
+        if folder.suffix == ".tmp":
             continue
         found: list[str] = []
         try:
-            header = SearchView(folder, store.path).header
+            header = SearchView(folder, path).header
             for name, told in header["files"].items():
                 if sha256_file(folder / name) != told["sha256"]:
                     found.append(f"{folder / name}: not as it was written (checksum)")
@@ -198,6 +204,17 @@ def verify_view(store: EmbeddingStore) -> list[str]:
             shutil.rmtree(folder, ignore_errors=True)
         problems += found
     return problems
+
+
+def _views(root: Path) -> list[Path]:
+    """Folders of views in `root`, whole or half-written."""
+    if not root.is_dir():
+        return []
+    return [
+        each
+        for each in root.iterdir()
+        if each.is_dir() and ((each / HEADER).exists() or each.suffix == ".tmp")
+    ]
 
 
 def _fingerprint(store: EmbeddingStore) -> str:

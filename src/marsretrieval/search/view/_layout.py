@@ -3,6 +3,7 @@ searching likes."""
 
 from __future__ import annotations
 
+import builtins
 import json
 import mmap
 import os
@@ -85,6 +86,11 @@ class SearchView:
         self.mean: npt.NDArray[np.float32] = self._array("mean")
         self._id_ends: npt.NDArray[np.int64] = self._array("id_ends")
 
+    @property
+    def bytes(self) -> int:
+        """On disk."""
+        return sum(told["bytes"] for told in self.header["files"].values())
+
     @cached_property
     def place_of(self) -> Rows:
         """(n,) the place of each row of the store."""
@@ -119,7 +125,7 @@ class SearchView:
             yield ViewBlock(start, self.stored[places], self.lon[places], self.lat[places])
 
     @cached_property
-    def _ids(self) -> mmap.mmap | bytes:
+    def _ids(self) -> mmap.mmap | builtins.bytes:
         path = self.path / "ids.txt"
         if not self.header["files"]["ids.txt"]["bytes"]:
             return b""
