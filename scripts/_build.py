@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from _calls import INTERRUPTED, environment, interrupts_left_to_programs
 from _devices import Stop
 
 __all__ = ["build_command", "build_in_parts", "has_ray", "options_of_embed"]
@@ -63,18 +64,21 @@ def build_in_parts(
             log = path.open("wb")
             process = subprocess.Popen(
                 [*embed, *shared, "--shard", f"{part}/{count}"],
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": each},
+                env=environment([each]),
                 stdout=log,
                 stderr=None if part == 1 and sys.stderr.isatty() else log,
             )
             running.append((process, log, path))
-        codes = [process.wait() for process, _, _ in running]
+        with interrupts_left_to_programs():
+            codes = [process.wait() for process, _, _ in running]
     finally:
         for process, log, _ in running:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
             log.close()
+    if INTERRUPTED in codes:
+        sys.exit(INTERRUPTED)
     failed = [(each, path) for each, (_, _, path) in zip(codes, running, strict=True) if each]
     for code, path in failed:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-_TOLD:]

@@ -20,11 +20,11 @@ from typing import Any, NoReturn
 
 import _summary
 from _build import build_command, build_in_parts, has_ray, options_of_embed
+from _calls import INTERRUPTED, call
 from _devices import Stop, gpu_ids, require_gpus
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("-m", "--model", "-t", "--task")  # options that the script itself sets
-INTERRUPTED = 130
 
 USAGE = """\
 Usage: bash scripts/{task}/SCRIPT.sh [GPU_IDS] {choice}[OPTIONS]
@@ -79,26 +79,21 @@ def main(arguments: Sequence[str]) -> int:
             _build(command, run, model, ids, options, logs, dry=dry)
         else:
             _say(f"this task needs one GPU: using {ids[0]}")
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ids[0]} if ids else None
     if dry:
-        return subprocess.call(run, env=environment)
-    return _run(command, run, environment, logs, as_json="--json" in options)
+        return call(run, ids[:1]).returncode
+    return _run(command, run, ids[:1], logs, as_json="--json" in options)
 
 
-def _run(
-    command: str, run: list[str], environment: dict[str, str] | None, logs: Path, *, as_json: bool
-) -> int:
+def _run(command: str, run: list[str], ids: list[str], logs: Path, *, as_json: bool) -> int:
     """Run, show the tables, keep the summary."""
-    done = subprocess.run(
-        run if as_json else [*run, "--json"], env=environment, stdout=subprocess.PIPE, check=False
-    )
+    done = call(run if as_json else [*run, "--json"], ids, stdout=subprocess.PIPE)
     if not done.stdout.strip():
         return done.returncode
     told = json.loads(done.stdout)
     if as_json:
         sys.stdout.write(done.stdout.decode())
     elif told["results"]:
-        subprocess.call([command, "report", *told["results"]])
+        call([command, "report", *told["results"]])
     for path in map(Path, told["results"]):
         result = json.loads(path.read_text(encoding="utf-8"))
         file = logs / "summary.csv"
@@ -133,8 +128,7 @@ def _build(
     if dry:
         _say(f"  {shlex.join(embed)}")
     elif engine == "ray":
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(ids)}
-        code = subprocess.call([*embed, "--engine", "ray"], env=environment, stdout=sys.stderr)
+        code = call([*embed, "--engine", "ray"], ids, stdout=sys.stderr).returncode
         if code:
             raise Stop("the database was not finished: run the same command to go on", code=code)
     else:
@@ -143,7 +137,7 @@ def _build(
 
 def _plan(run: list[str]) -> dict[str, Any]:
     """What `run` would do, before any model is loaded; its own message where it cannot."""
-    done = subprocess.run(run, stdout=subprocess.PIPE, check=False)
+    done = call(run, stdout=subprocess.PIPE)
     if done.returncode:
         sys.exit(done.returncode)
     plan: dict[str, Any] = json.loads(done.stdout)[0]
@@ -151,10 +145,7 @@ def _plan(run: list[str]) -> dict[str, Any]:
 
 
 def _examine(command: str, ids: list[str]) -> dict[str, Any]:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(ids)}
-    done = subprocess.run(
-        [command, "doctor", "--json"], env=environment, stdout=subprocess.PIPE, check=False
-    )
+    done = call([command, "doctor", "--json"], ids, stdout=subprocess.PIPE)
     try:
         found: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -344,6 +346,26 @@ def test_without_marsretrieval_the_remedy_is_named(checkout: Path, bash: Bash) -
     assert done.returncode == 1
     assert "marsretrieval is not installed" in done.stderr
     assert "make venv" in done.stderr
+
+
+def test_an_interrupt_is_left_to_the_program(
+    checkout: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    program = checkout / "bin" / "marsretrieval"
+    program.write_text(
+        "#!/bin/bash\ntrap 'sleep 1; touch tidied; exit 130' INT\ntouch started\n"
+        "while :; do sleep 0.1; done\n"
+    )
+    script = checkout / "scripts" / "landform_retrieval" / "gme.sh"
+    process = subprocess.Popen(
+        ["bash", str(script), "cpu"], cwd=tmp_path, env=environment, start_new_session=True
+    )
+    while not (tmp_path / "started").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(timeout=20) == 130
+    assert (tmp_path / "tidied").exists()
 
 
 def test_help_names_models_and_variables(bash: Bash) -> None:
