@@ -37,7 +37,8 @@ def result(task: str, model: str, outcome: Outcome, **more: Any) -> RunResult:
         },
         data={
             "name": f"Made-{task}", "n": dict(outcome.n), "set_hash": outcome.set_hash,
-            "store_dtype": "float32", "truncated": {}, "skipped": [], **more.get("data", {}),
+            "store_dtype": "float32", "truncated": dict(outcome.truncated), "skipped": [],
+            **more.get("data", {}),
         },
         metrics={name: each.to_dict() for name, each in outcome.groups.items()},
         seed=0,

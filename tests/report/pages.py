@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -110,7 +111,8 @@ class Page(HTMLParser):
         return below(self.root)[1:]
 
 
-def page_of(paths: list[Path], out: Path, **options: Any) -> Page:
-    """The page of these result files."""
-    write_html([ResultFile.read(path) for path in paths], out, **options)
+def page_of(results: Sequence[Path | ResultFile], out: Path, **options: Any) -> Page:
+    """The page of these results."""
+    files = [each if isinstance(each, ResultFile) else ResultFile.read(each) for each in results]
+    write_html(files, out, **options)
     return Page(out.read_text(encoding="utf-8"))

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 from marsretrieval.report.html import ResultFile
 from marsretrieval.report.html._charts import curve_groups, rank_charts
 from marsretrieval.report.html._sets import result_sets
-from marsretrieval.report.html._svg import COLOURS, INK, inline_svg, panel
+from marsretrieval.report.html._svg import COLOURS, INK, drawing, inline_svg, panel
 from marsretrieval.report.html._thin import thinned
 from tests.report.made import make_geolocalization, make_paired, result, write
 from tests.report.pages import Page
 
 
 def chart(prefix: str = "x", label: str = "label") -> str:
-    with panel() as (figure, axes):
+    with drawing():
+        figure, axes = panel()
         axes.plot([0, 0.123456, 1], [1, 0.5, 0.25], color=COLOURS[3], linestyle="--")
         axes.plot([0.5], [0.5], "o", color=INK)
         axes.set_xlabel("<recall> & more")

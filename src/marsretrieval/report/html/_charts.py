@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.report.html._sets import Entry, ResultSet
-from marsretrieval.report.html._svg import COLOURS, INK, MUTED, inline_svg, panel
+from marsretrieval.report.html._svg import COLOURS, INK, MUTED, drawing, inline_svg, panel
 from marsretrieval.report.html._thin import thinned
 
 __all__ = ["DASHES", "Chart", "ChartGroup", "curve_groups", "rank_charts"]
@@ -52,7 +52,8 @@ def curve_groups(found: ResultSet, *, progress: Progress = NO_PROGRESS) -> list[
     groups = []
     most = min(_PANELS, _LINES // len(found.entries))
     room = {"strict": most, "published": most}
-    with progress.start("draw curves", sum(len(names) for *_, names in plan), "charts") as bar:
+    total = sum(len(names) for *_, names in plan)
+    with drawing(), progress.start("draw curves", total, "charts") as bar:
         for protocol, mode, landforms in plan:
             drawn = landforms[: room[protocol]]
             room[protocol] -= len(drawn)
@@ -71,7 +72,7 @@ def rank_charts(found: ResultSet, *, progress: Progress = NO_PROGRESS) -> list[C
     """How many queries have their answer at which rank: a chart for each model that has them."""
     having = [entry for entry in found.entries if entry.file.queries is not None]
     charts: list[Chart] = []
-    with progress.start("draw ranks", len(having), "charts") as bar:
+    with drawing(), progress.start("draw ranks", len(having), "charts") as bar:
         for entry in having:
             chart = _rank_chart(entry, f"{found.key}-ranks-{len(charts)}")
             bar.advance()
@@ -97,29 +98,29 @@ def _curve_chart(found: ResultSet, landform: str, mode: str, protocol: str) -> C
     strict = curves[-1][0].metrics[group]["strict"]
     ceiling = (strict.get("ceiling") or {}).get("average_precision")
     chance = strict.get("chance_precision")
-    with panel() as (figure, axes):
-        if protocol == "strict" and ceiling is not None:
-            axes.plot([0, ceiling, ceiling], [1, 1, 0], color=INK, linewidth=0.9, dashes=(1, 2))
-        if protocol == "strict" and chance is not None:
-            axes.axhline(chance, color=MUTED, linewidth=0.9, dashes=(4, 3))
-        for entry, curve in curves:
-            recall, precision = _columns(curve, "recall", "precision")
-            if protocol == "strict":
-                # The curve holds its value back to recall 0: as its area is summed.
-                recall, precision = np.r_[0, recall], np.r_[precision[:1], precision]
-            style = _line(entry)
-            axes.plot(*thinned(recall, precision, _TOLERANCE[entry.hue > 0]), **style)
-            if len(curve) == 1:
-                axes.plot(recall[-1:], precision[-1:], "o", markersize=3, color=style["color"])
-        axes.set(xlim=(0, 1.012), ylim=(0, 1.03), xlabel="recall", ylabel="precision")
-        axes.set(xticks=np.linspace(0, 1, 5), yticks=np.linspace(0, 1, 5))
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{value:g}")
-        told = ", ".join(f"{entry.label} {_area(entry, group, protocol)}" for entry, _ in
-                         curves[::-1])  # fmt: skip
-        label = f"Precision over recall for {landform}, {mode} queries, {protocol}: {told}"
-        prefix = f"{found.key}-{protocol}-{mode}-{found.landforms.index(landform)}"
-        svg = inline_svg(figure, prefix, label)
+    figure, axes = panel()
+    if protocol == "strict" and ceiling is not None:
+        axes.plot([0, ceiling, ceiling], [1, 1, 0], color=INK, linewidth=0.9, dashes=(1, 2))
+    if protocol == "strict" and chance is not None:
+        axes.axhline(chance, color=MUTED, linewidth=0.9, dashes=(4, 3))
+    for entry, curve in curves:
+        recall, precision = _columns(curve, "recall", "precision")
+        if protocol == "strict":
+            # The curve holds its value back to recall 0: as its area is summed.
+            recall, precision = np.r_[0, recall], np.r_[precision[:1], precision]
+        style = _line(entry)
+        axes.plot(*thinned(recall, precision, _TOLERANCE[entry.hue > 0]), **style)
+        if len(curve) == 1:
+            axes.plot(recall[-1:], precision[-1:], "o", markersize=3, color=style["color"])
+    axes.set(xlim=(0, 1.012), ylim=(0, 1.03), xlabel="recall", ylabel="precision")
+    axes.set(xticks=np.linspace(0, 1, 5), yticks=np.linspace(0, 1, 5))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+    told = ", ".join(f"{entry.label} {_area(entry, group, protocol)}" for entry, _ in
+                     curves[::-1])  # fmt: skip
+    label = f"Precision over recall for {landform}, {mode} queries, {protocol}: {told}"
+    prefix = f"{found.key}-{protocol}-{mode}-{found.landforms.index(landform)}"
+    svg = inline_svg(figure, prefix, label)
     return Chart(landform, svg, "" if ceiling is None else f"ceiling {100 * ceiling:.1f}")
 
 
@@ -156,19 +157,19 @@ def _rank_chart(entry: Entry, prefix: str) -> Chart | None:
     firsts = np.array([first for first in _BINS if first <= count])
     ends = np.append(firsts[1:], count + 1)
     chance = (ends - firsts) / count
-    with panel() as (figure, axes):
-        for offset, key, colour in ((-0.2, "t2i", COLOURS[1]), (0.2, "i2t", COLOURS[2])):
-            shares = np.histogram(ranks[key], np.append(firsts, count + 1))[0] / count
-            axes.bar(np.arange(len(firsts)) + offset, shares, width=0.38, color=colour)
-        for place, share in enumerate(chance):
-            axes.plot([place - 0.42, place + 0.42], [share, share], color=INK, linewidth=1)
-        axes.set(ylim=(0, 1.03), yticks=np.linspace(0, 1, 5), xlabel="rank, from")
-        axes.set_xticks(range(len(firsts)), [_short(first) for first in firsts])
-        axes.grid(visible=False, axis="x")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        medians = {key: f"{np.median(each):g}" for key, each in ranks.items()}
-        note = f"median rank {medians['t2i']} text to image, {medians['i2t']} image to text"
-        svg = inline_svg(figure, prefix, f"Ranks of the right answer by {entry.label}: {note}")
+    figure, axes = panel()
+    for offset, key, colour in ((-0.2, "t2i", COLOURS[1]), (0.2, "i2t", COLOURS[2])):
+        shares = np.histogram(ranks[key], np.append(firsts, count + 1))[0] / count
+        axes.bar(np.arange(len(firsts)) + offset, shares, width=0.38, color=colour)
+    for place, share in enumerate(chance):
+        axes.plot([place - 0.42, place + 0.42], [share, share], color=INK, linewidth=1)
+    axes.set(ylim=(0, 1.03), yticks=np.linspace(0, 1, 5), xlabel="rank, from")
+    axes.set_xticks(range(len(firsts)), [_short(first) for first in firsts])
+    axes.grid(visible=False, axis="x")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    medians = {key: f"{np.median(each):g}" for key, each in ranks.items()}
+    note = f"median rank {medians['t2i']} text to image, {medians['i2t']} image to text"
+    svg = inline_svg(figure, prefix, f"Ranks of the right answer by {entry.label}: {note}")
     return Chart(entry.label, svg, note)
 
 

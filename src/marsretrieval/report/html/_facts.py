@@ -178,11 +178,16 @@ def _names(task: str) -> dict[str, Figure]:
 
 def models(sets: Sequence[ResultSet]) -> list[ModelFacts]:
     """Who answered: each model once, in the order of the page."""
-    found: dict[str, ModelFacts] = {}
+    hues: dict[str, int] = {}
+    rows: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
     for entry in (entry for each in sets for entry in each.entries):
-        if entry.label not in found:
-            found[entry.label] = ModelFacts(entry.label, entry.hue, list(_model_rows(entry)))
-    return list(found.values())
+        hues[entry.label] = entry.hue
+        for name, value in _model_rows(entry):
+            rows[entry.label][name][value] = None
+    return [
+        ModelFacts(label, hue, [(name, " or ".join(told)) for name, told in rows[label].items()])
+        for label, hue in hues.items()
+    ]
 
 
 def versions(sets: Sequence[ResultSet]) -> list[tuple[str, str]]:

@@ -166,12 +166,16 @@ def _known(place: Place, ids: Sequence[str]) -> Iterator[tuple[str, str, bytes]]
 
 
 def _scanned(place: Place, shards: Iterable[Shard], ids: set[str]) -> Iterator[tuple[str, str]]:
-    """Shard and id, by reading annotations; first the shards whose quad holds a wanted tile."""
-    quads = {_quad(key) for key in ids} - {None}
+    """Shard and id, by reading annotations. Where all ids are names of tiles, a shard that is
+    named after a quad without any of them is not read."""
+    quads = {_quad(key) for key in ids}
     missing = set(ids)
-    for shard in sorted(shards, key=lambda each: geo.parse_quad_name(each.name) not in quads):
+    for shard in shards:
         if not missing:
             return
+        here = geo.parse_quad_name(shard.name)
+        if here is not None and None not in quads and here not in quads:
+            continue
         for item in place.source.read(shard, images=False):
             if isinstance(item, Record) and item.id in missing:
                 missing.discard(item.id)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "INK", "MUTED", "SURFACE", "inline_svg", "panel"]
+__all__ = ["COLOURS", "INK", "MUTED", "SURFACE", "drawing", "inline_svg", "panel"]
 
 # Colours that stand for a CSS variable until the SVG is written: no other colour is used.
 INK, MUTED, RULE, SURFACE = "#010101", "#010102", "#010103", "#010104"
@@ -54,20 +54,26 @@ _STYLE = {
 
 
 @contextmanager
-def panel(width: float = 3.3, height: float = 2.5) -> Iterator[tuple[Figure, Axes]]:
-    """A small chart of `width` x `height` inches, in the style of the page."""
+def drawing() -> Iterator[None]:
+    """The style of the page for all charts drawn inside, whatever a reader has set for others."""
     import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
+def panel(width: float = 3.3, height: float = 2.5) -> tuple[Figure, Axes]:
+    """A small empty chart of `width` x `height` inches; to be used inside `drawing`."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with mpl.rc_context():
-        mpl.rcdefaults()  # what a reader has set for other figures plays no part
-        mpl.rcParams.update(_STYLE)
-        figure = Figure(figsize=(width, height))
-        FigureCanvasSVG(figure)
-        axes = figure.add_axes((0.15, 0.165, 0.83, 0.805))
-        axes.tick_params(length=0, pad=4)
-        yield figure, axes
+    figure = Figure(figsize=(width, height))
+    FigureCanvasSVG(figure)
+    axes = figure.add_axes((0.15, 0.165, 0.83, 0.805))
+    axes.tick_params(length=0, pad=4)
+    return figure, axes
 
 
 def inline_svg(figure: Figure, prefix: str, label: str) -> str:

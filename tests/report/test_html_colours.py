@@ -1,0 +1,111 @@
+"""Colours: legible in both themes, and told apart by eyes that see fewer of them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from marsretrieval.report.html._page import _templates
+from marsretrieval.report.html._sets import HUES
+
+# Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
+_SIGHT = {
+    "normal": np.eye(3),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+         [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+         [-0.011820, 0.042940, 0.968881]]
+    ),
+    "tritanopia": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+         [0.004733, 0.691367, 0.303900]]
+    ),
+}  # fmt: skip
+# Ottosson 2020: Oklab.
+_TO_LMS = np.array(
+    [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
+     [0.0883024619, 0.2817188376, 0.6299787005]]
+)  # fmt: skip
+_TO_LAB = np.array(
+    [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
+     [0.0259040371, 0.7827717662, -0.8086757660]]
+)  # fmt: skip
+THEMES = ("light", "dark")
+
+
+def colours(theme: str) -> dict[str, np.ndarray]:
+    """Name to linear RGB, of the theme as the page has it."""
+    style = _templates().get_template("colours.css.j2").render()
+    blocks = {
+        re.search(r"color-scheme: (\w+)", block)[1]: block  # type: ignore[index]
+        for block in style.split("{")
+        if "color-scheme" in block
+    }
+    found = {}
+    for name, value in re.findall(r"--(\w+): #(\w{6})", blocks[theme]):
+        channels = np.array([int(value[start : start + 2], 16) for start in (0, 2, 4)]) / 255
+        found[name] = np.where(
+            channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
+        )
+    return found
+
+
+def contrast(one: np.ndarray, other: np.ndarray) -> float:
+    """WCAG 2: from 1 to 21."""
+    weights = np.array([0.2126, 0.7152, 0.0722])
+    low, high = sorted(float(weights @ each) + 0.05 for each in (one, other))
+    return high / low
+
+
+def seen(colour: np.ndarray, sight: str) -> np.ndarray:
+    return _TO_LAB @ np.cbrt(np.clip(_TO_LMS @ np.clip(_SIGHT[sight] @ colour, 0, 1), 0, None))
+
+
+def test_both_themes_name_the_same_colours() -> None:
+    assert colours("light").keys() == colours("dark").keys()
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_text_is_legible(theme: str) -> None:
+    of = colours(theme)
+    for ground in ("page", "surface", "tint", "well"):
+        for text in ("ink", "muted", "link", "accent", "righttext", "wrongtext"):
+            assert contrast(of[text], of[ground]) >= 4.5, (text, ground)
+    assert contrast(of["maptext"], of["ground"]) >= 4.5
+    strongest = _mixed(of["heat"], of["surface"], 0.62)
+    assert contrast(of["ink"], strongest) >= 4.5
+
+
+def _mixed(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
+    """As color-mix in srgb does: of the encoded values."""
+
+    def encoded(colour: np.ndarray) -> np.ndarray:
+        return np.where(colour <= 0.0031308, 12.92 * colour, 1.055 * colour ** (1 / 2.4) - 0.055)
+
+    mixed = share * encoded(one) + (1 - share) * encoded(other)
+    return np.where(mixed <= 0.04045, mixed / 12.92, ((mixed + 0.055) / 1.055) ** 2.4)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_lines_and_marks_stand_out(theme: str) -> None:
+    of = colours(theme)
+    for hue in range(HUES + 1):
+        assert contrast(of[f"c{hue}"], of["surface"]) >= 2.99, hue
+    for mark in ("right", "wrong", "ink"):
+        assert contrast(of[mark], of["ground"]) >= 2.99, mark
+
+
+@pytest.mark.parametrize("sight", _SIGHT)
+@pytest.mark.parametrize("theme", THEMES)
+def test_colours_are_told_apart_by_all_eyes(theme: str, sight: str) -> None:
+    of = colours(theme)
+    hues = [seen(of[f"c{hue}"], sight) for hue in range(1, HUES + 1)]
+    nearest = min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(hues, 2))
+    assert nearest >= (0.09 if sight == "tritanopia" else 0.13)
+    assert np.linalg.norm(seen(of["right"], sight) - seen(of["wrong"], sight)) >= 0.2

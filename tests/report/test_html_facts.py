@@ -1,0 +1,116 @@
+"""What stands beside the figures: time, what was left out, how to do it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from marsretrieval.report.html import ResultFile
+from marsretrieval.report.html import _facts as facts
+from marsretrieval.report.html._sets import result_sets
+from tests.report.made import make_landform, make_paired, result, write
+from tests.report.pages import page_of
+
+
+def test_time_is_told_where_it_was_taken(results: list[Path], tmp_path: Path) -> None:
+    page = page_of(results, tmp_path / "report.html")
+    rows = {(row[0], row[1]): row[2:] for row in page.section("time").one("table").rows()}
+    assert len(rows) == len(results)
+    assert rows["sharp-1", "Landform retrieval"] == [
+        "400", "12 %", "3.40", "4.00", "3.00", "0.20", "–", "0.50", "cpu",
+    ]  # fmt: skip
+    assert rows["eyes-only", "Global geo-localization"][:2] == ["–", "–"]
+
+
+def test_long_times_are_short_to_read() -> None:
+    from marsretrieval.report.html._page import _rate, _seconds
+
+    assert [_seconds(each) for each in (None, 0.5, 42, 900, 7200)] == [
+        "–", "0.50", "42.0", "15 min", "2.0 h",
+    ]  # fmt: skip
+    assert [_rate(each) for each in (0.31, 19.96, 1234.4)] == ["0.3", "20.0", "1,234"]
+
+
+def test_what_was_skipped_is_counted_by_its_reason(tmp_path: Path) -> None:
+    made = make_landform()
+    gone = [
+        {"id": f"i{n}", "source": f"a.tar:i{n}.png", "reason": "cannot be decoded"}
+        for n in range(5)
+    ]
+    own = [{"id": "x", "source": "b.tar:x.png", "reason": "too large"}]
+    paths = [
+        write(result("landform", "a", made, data={"skipped": gone}), made, tmp_path / "a"),
+        write(result("landform", "b", made, data={"skipped": gone + own}), made, tmp_path / "b"),
+    ]
+    page = page_of(paths, tmp_path / "report.html")
+    first, second = page.section("left-out").all("table")[0].rows()
+    assert first[0] == "Made-landform" and first[1:3] == ["5", "cannot be decoded"]
+    assert first[3] == "a.tar:i0.png, a.tar:i1.png, a.tar:i2.png, …"
+    assert second == ["Made-landform b only", "1", "too large", "b.tar:x.png"]
+
+
+def test_the_commands_are_those_that_made_the_results(tmp_path: Path) -> None:
+    from typer.main import get_command
+
+    from marsretrieval.cli._app import app
+
+    synthetic = {"synthetic": True, "seed": 3, "name": "Mars-Landforms"}
+    real = {
+        "repository": "who/what",
+        "revision": "a1b2",
+        "variant": "whole",
+        "name": "Mars-VL-Pairs",
+    }
+    landform, pairs = make_landform(), make_paired()
+    plain = result("landform", "a", landform, data=synthetic)
+    odd = replace(
+        plain,
+        model={**plain.model, "id": "my.module:Class", "checkpoint": "/a b/c.pt",
+               "prompts": {"preset": "official"}},
+    )  # fmt: skip
+    files = [
+        ResultFile(plain),
+        ResultFile(odd),
+        ResultFile(result("paired-image-text", "a", pairs, data=real), tmp_path / "a+float16/x"),
+    ]
+    lines = facts.commands(result_sets(files))
+    assert lines[0] == (
+        "marsretrieval data download paired --out data --revision a1b2 --variant whole"
+    )
+    assert lines[1] == "marsretrieval data synth --out data --seed 3"
+    assert "marsretrieval run -m a -t paired-image-text -t landform --data data --seed 0" in lines
+    command = get_command(app)
+    for line in lines:
+        words = shlex.split(line)[1:]
+        context = command
+        while words and hasattr(context, "commands"):
+            context = context.commands[words.pop(0)]
+        context.make_context("marsretrieval", words)
+    assert any("--checkpoint '/a b/c.pt' -t" in line for line in lines)
+
+
+def test_versions_that_differ_are_all_named(tmp_path: Path) -> None:
+    one = result("landform", "a", make_landform())
+    other = replace(one, model={**one.model, "id": "b"}, versions={**one.versions, "numpy": "2.0"})
+    found = dict(facts.versions(result_sets([ResultFile(one), ResultFile(other)])))
+    assert found["numpy"] == "2.4.6 or 2.0" and found["python"] == "3.11.7"
+    assert found["hardware"] == "2 CPUs, 8.0 GiB, cpu"
+
+
+def test_captions_that_were_cut_stand_with_their_model(results: list[Path], tmp_path: Path) -> None:
+    page = page_of(results, tmp_path / "report.html")
+    panels = [each.text for each in page.section("again").all("div", class_="panel")]
+    assert any("sharp-1" in each and "1 of 120" in each for each in panels)
+    assert any("0" * 64 in each and "apache-2.0" in each for each in panels)
+
+
+def test_synthetic_data_are_called_so(results: list[Path], tmp_path: Path) -> None:
+    assert "Synthetic data" not in page_of(results, tmp_path / "a.html").source
+    value = json.loads(results[1].read_text())
+    value["data"]["synthetic"] = True
+    path = tmp_path / "landform.json"
+    path.write_text(json.dumps(value))
+    assert "Everything here was" in page_of([path], tmp_path / "b.html").section("summary").text
+    assert "Some of the sets" in page_of([path, results[0]], tmp_path / "c.html").source

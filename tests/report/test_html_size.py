@@ -1,0 +1,33 @@
+"""Sixteen models and many landforms: still a page that one can send."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from marsretrieval.report.html import ResultFile
+from tests.report.made import make_geolocalization, make_landform, result
+from tests.report.pages import page_of
+
+
+def test_sixteen_models_fit_into_a_mail(tmp_path: Path) -> None:
+    classes = [f"a_landform_of_some_length_{number:02d}" for number in range(48)]
+    # Few different outcomes: the page does not know.
+    outcomes = [
+        (make_landform(noise, names=classes),
+         make_geolocalization(noise, landforms=classes[:12], modes=("text",), tiles=400))
+        for noise in (0.4, 0.8, 1.6)
+    ]  # fmt: skip
+    files = [
+        ResultFile(result(task, f"model-with-a-long-name-{number:02d}", outcome))
+        for number in range(16)
+        for task, outcome in zip(("landform", "geolocalization"), outcomes[number % 3], strict=True)
+    ]
+    out = tmp_path / "report.html"
+    page = page_of(files, out)
+    assert out.stat().st_size < 2_000_000  # 2.5 MB of pictures come on top at most
+    matrix = page.section("landform-1-each").all("table")[0]
+    assert len(matrix.rows()) == 48 and len(matrix.rows()[0]) == 17
+    assert "tall" in matrix.attributes["class"]
+    assert len(page.section("geolocalization-2-curves").all("svg", class_="chart")) == 24
+    legend = page.section("geolocalization-2-curves").all("ul", class_="legend")[0]
+    assert len(legend.all("li")) == 7 and "10 others" in legend.text
