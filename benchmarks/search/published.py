@@ -1,0 +1,35 @@
+"""One query as the published code answers it: a process that loads and indexes everything.
+
+python -m benchmarks.search.published FOLDER QUERY K OUT.npy
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+
+def main() -> None:
+    folder, number, k, out = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+    features = np.load(folder / "published" / "features.npy")
+    with (folder / "published" / "ids.pkl").open("rb") as file:
+        ids = pickle.load(file)
+    with (folder / "published" / "places.pkl").open("rb") as file:
+        places = pickle.load(file)
+    query = np.load(folder / "queries.npy")[number : number + 1]
+    index = faiss.IndexFlatIP(features.shape[1])
+    index.add(features)
+    scores, rows = index.search(query, k)
+    answers = [
+        (ids[row], places[row], float(score)) for row, score in zip(rows[0], scores[0], strict=True)
+    ]
+    assert len(answers) == k
+    np.save(out, rows[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Exact search: ours beside faiss, warm and as whole processes, in one run.
+
+    python -m benchmarks.search.run --folder /tmp/planet                 # 100,000 x 256, a minute
+    python -m benchmarks.search.run --folder /tmp/planet --full --out figures.json
+
+`--full` is 1,400,000 x 1024 and needs 14 GB of disk and 20 GB of memory for the published way.
+All methods are measured in turn within each round, for on a shared machine only such figures can
+be compared; medians over the rounds. `limit` is the time to read the bytes that a method must
+read, at the speed at which two threads read memory in the same round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from benchmarks.search.generate import generate
+from marsretrieval._environment import hardware, package_versions, usable_cpus
+from marsretrieval.embeddings import open_store
+from marsretrieval.geo import Box
+from marsretrieval.search import SearchView, drop_view, exact_topk, make_view, open_view
+
+BOXES = {"60x60": Box(100, -30, 160, 30), "10x10": Box(130, 0, 140, 10)}
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def read_speed(plane: Any) -> float:
+    """Bytes a second that all CPUs read together."""
+    flat = plane.reshape(-1)
+    flat = flat[: len(flat) // 8 * 8].view(np.int64)
+    parts = np.array_split(flat, 16 * usable_cpus())
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        return float(flat.nbytes / seconds(lambda: list(pool.map(np.max, parts))))
+
+
+def process(*arguments: object) -> dict[str, float]:
+    """Wall time and peak memory (shared pages of files included) of a process of its own."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    start = time.perf_counter()
+    child = subprocess.Popen(command)
+    _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return {"s": time.perf_counter() - start, "peak_gb": usage.ru_maxrss * 1024 / 1e9}
+
+
+def stored_best(view: SearchView, queries: Any, k: int) -> list[set[int]]:
+    """The sets that faiss finds among the vectors as they are stored, block by block."""
+    scores: list[Any] = []
+    rows: list[Any] = []
+    for start in range(0, view.rows, 100_000):
+        block = view.stored[start : start + 100_000].astype(np.float32)
+        some = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        scores.append(some[0])
+        rows.append(view.row_of[start + some[1]])
+    score, row = np.concatenate(scores, axis=1), np.concatenate(rows, axis=1)
+    best = np.argsort(-score, axis=1, kind="stable")[:, :k]
+    return [set(each) for each in np.take_along_axis(row, best, axis=1)]
+
+
+def common(found: Any, expected: list[set[int]]) -> float:
+    """Share of the expected rows that were found, the least of all queries."""
+    pairs = zip(found, expected, strict=True)
+    return min(len(want & set(rows.tolist())) / len(want) for rows, want in pairs)
+
+
+def warm(settings: argparse.Namespace, view: SearchView, queries: Any) -> dict[str, Any]:
+    folder, k = settings.folder, settings.k
+    features = np.asarray(np.load(folder / "published" / "features.npy", mmap_mode="r"))
+    store = open_store(folder / "store")
+    one = queries[:1]
+    metric = faiss.METRIC_INNER_PRODUCT
+
+    def plain(asked: Any, count: int, **options: Any) -> Callable[[], Any]:
+        return lambda: exact_topk(store, asked, count, view="ignore", **options)
+
+    def ours(asked: Any, count: int, kernel: str = "auto", **options: Any) -> Callable[[], Any]:
+        return lambda: exact_topk(view, asked, count, kernel=kernel, **options)
+
+    plane, half, full = view.plane.nbytes, view.stored.nbytes, features.nbytes
+    ten = len(queries)
+    methods: dict[str, tuple[Callable[[], Any], float]] = {
+        f"faiss.knn, float32, 1 query, k={k}": (
+            lambda: faiss.knn(one, features, k, metric=metric), full),
+        f"faiss.knn, float32, {ten} queries, k={k}": (
+            lambda: faiss.knn(queries, features, k, metric=metric), full),
+        f"without view, numpy, 1 query, k={k}": (plain(one, k), half),
+        f"without view, numpy, {ten} queries, k={k}": (plain(queries, k), half),
+    }  # fmt: skip
+    for kernel in settings.kernels:
+        methods |= {
+            f"view, {kernel}, 1 query, k=100": (ours(one, 100, kernel), plane),
+            f"view, {kernel}, 1 query, k={k}": (ours(one, k, kernel), plane),
+            f"view, {kernel}, {ten} queries, k={k}": (ours(queries, k, kernel), plane),
+        }
+    places = store.positions()
+    for name, box in BOXES.items():
+        share = int(box.contains(places[:, 0], places[:, 1]).sum()) / view.rows
+        methods[f"without view, box {name}, 1 query, k=100"] = (
+            plain(one, 100, region=box),
+            share * half,
+        )
+        methods[f"view, box {name}, 1 query, k=100"] = (
+            ours(one, 100, region=box), share * plane)  # fmt: skip
+    times: dict[str, list[float]] = {name: [] for name in methods}
+    limits: dict[str, list[float]] = {name: [] for name in methods}
+    speeds = []
+    for number in range(settings.rounds + 1):
+        speed = read_speed(view.plane)
+        for name, (work, size) in methods.items():
+            took = seconds(work)
+            if number:  # the first round warms up
+                times[name].append(took)
+                limits[name].append(size / speed)
+        if number:
+            speeds.append(speed)
+            print(f"round {number}: reading {speed / 1e9:.1f} GB/s", file=sys.stderr, flush=True)
+    expected = stored_best(view, queries, k)
+    equal = common(exact_topk(view, queries, k).rows, expected)
+    originals = faiss.knn(queries, features, k, metric=metric)[1]
+    return {
+        "read_gb_s": statistics.median(speeds) / 1e9,
+        "methods": {
+            name: {
+                "ms": 1e3 * statistics.median(took),
+                "least_ms": 1e3 * min(took),
+                "limit_ms": 1e3 * statistics.median(limits[name]),
+            }
+            for name, took in times.items()
+        },
+        "same_set_as_faiss_on_stored_vectors": equal,
+        "same_set_as_faiss_on_float32": common(
+            exact_topk(view, queries, k).rows, [set(rows.tolist()) for rows in originals]
+        ),
+    }
+
+
+def whole(settings: argparse.Namespace, count: int) -> dict[str, Any]:
+    """Whole processes: one of ours for all queries, one of the published kind for each."""
+    folder, k = settings.folder, settings.k
+    with tempfile.TemporaryDirectory() as out:
+
+        def ours() -> dict[str, float]:
+            into = Path(out) / "ours.npy"
+            return process("benchmarks.search.ours", folder, count, k, "auto", into)
+
+        def published(query: int) -> dict[str, float]:
+            into = Path(out) / f"{query}.npy"
+            return process("benchmarks.search.published", folder, query, k, into)
+
+        ours(), published(0)  # the files into memory
+        mine, theirs = [], []
+        for query in range(count):
+            mine.append(ours())
+            theirs.append(published(query))
+            print(f"{mine[-1]['s']:.2f} s, {theirs[-1]['s']:.2f} s", file=sys.stderr, flush=True)
+            # Theirs leaves no memory for the files of ours: read them again, as it read its own.
+            ours()
+    total = sum(each["s"] for each in theirs)
+    median = statistics.median(each["s"] for each in mine)
+    return {
+        "ours_s": median,
+        "ours_least_s": min(each["s"] for each in mine),
+        "published_s": total,
+        "ratio": total / median,
+        "ours_peak_gb": max(each["peak_gb"] for each in mine),
+        "published_peak_gb": max(each["peak_gb"] for each in theirs),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True, help="for the data; kept")
+    parser.add_argument("--full", action="store_true", help="1,400,000 x 1024, k=20,000")
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dimension", type=int, default=256)
+    parser.add_argument("-k", type=int, default=2_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kernels", nargs="+", default=["numpy", "numkong"])
+    parser.add_argument("--skip-processes", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print JSON, not a table")
+    parser.add_argument("--out", type=Path)
+    settings = parser.parse_args()
+    if settings.full:
+        settings.rows, settings.dimension, settings.k = 1_400_000, 1024, 20_000
+    faiss.omp_set_num_threads(usable_cpus())
+    generate(settings.folder, settings.rows, settings.dimension)
+    store = settings.folder / "store"
+    drop_view(store)
+    build = seconds(lambda: make_view(open_store(store)))
+    view = open_view(store)
+    assert view is not None
+    queries = np.load(settings.folder / "queries.npy")
+    told: dict[str, Any] = {
+        "rows": settings.rows,
+        "dimension": settings.dimension,
+        "k": settings.k,
+        "view_s": build,
+        "view_gb": view.bytes / 1e9,
+        "store_gb": sum(entry.bytes for entry in open_store(store).entries) / 1e9,
+        "hardware": hardware(),
+        "versions": package_versions(),
+        "warm": warm(settings, view, queries),
+    }
+    if not settings.skip_processes:
+        told["processes"] = whole(settings, len(queries))
+    if settings.json:
+        print(json.dumps(told, indent=2))
+    else:
+        show(told)
+    if settings.out:
+        settings.out.write_text(json.dumps(told, indent=2) + "\n")
+
+
+def show(told: dict[str, Any]) -> None:
+    found = told["warm"]
+    print(f"{told['rows']:,} x {told['dimension']}, reading at {found['read_gb_s']:.1f} GB/s")
+    print(f"view: made in {told['view_s']:.1f} s, {told['view_gb']:.2f} GB "
+          f"beside {told['store_gb']:.2f} GB")  # fmt: skip
+    print(f"{'warm, in one process':48} {'ms':>8} {'least':>8} {'limit':>8}")
+    for name, each in found["methods"].items():
+        print(f"{name:48} {each['ms']:8.1f} {each['least_ms']:8.1f} {each['limit_ms']:8.2f}")
+    print(
+        f"same set as faiss on the stored vectors: {found['same_set_as_faiss_on_stored_vectors']}"
+    )
+    print(f"same set as faiss on float32: {found['same_set_as_faiss_on_float32']}")
+    if "processes" in told:
+        each = told["processes"]
+        print(f"whole processes: ours {each['ours_s']:.2f} s for all queries, published "
+              f"{each['published_s']:.1f} s, one a query: {each['ratio']:.0f} times; peak memory "
+              f"{each['ours_peak_gb']:.2f} and {each['published_peak_gb']:.2f} GB")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
