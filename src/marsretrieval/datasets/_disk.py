@@ -34,13 +34,13 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def readable_bytes(count: int) -> str:
-    """In the unit that reads best: 758 MB, 3.2 GB."""
+    """In the unit that reads best: 758 MB, 3.2 GB, 6.2 TB."""
     value = float(count)
     for unit in ("bytes", "kB", "MB"):
         if value < 1000:
             return f"{value:.0f} {unit}"
         value /= 1000
-    return f"{value:.1f} GB"
+    return f"{value:.1f} GB" if value < 1000 else f"{value / 1000:.1f} TB"
 
 
 @contextmanager

@@ -1,13 +1,8 @@
-"""Rerun, kill, damage, no room: nothing half made ever looks finished."""
+"""Rerun, damage, no room: nothing half made ever looks finished."""
 
 from __future__ import annotations
 
-import json
 import os
-import resource
-import signal
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -18,6 +13,7 @@ import pytest
 from marsretrieval.datasets import _disk
 from marsretrieval.datasets.ctx import (
     Input,
+    JobSettings,
     Quad,
     TileSpec,
     cut_quads,
@@ -28,32 +24,7 @@ from marsretrieval.datasets.ctx import (
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError, UsageError
 from marsretrieval.files import sha256_file
 from tests.datasets.ctx.quads import noise, tiff_name, write_quad, zipped
-
-QUAD, OTHER = Quad(-4, -4), Quad(-4, 0)
-SPEC = TileSpec(size=32)
-
-
-def run(folder: Path, out: Path, spec: TileSpec = SPEC):
-    inputs, problems = find_files([folder])
-    return cut_quads(inputs, spec, out, problems=problems)
-
-
-@pytest.fixture
-def quads(tmp_path: Path) -> Path:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for quad in (QUAD, OTHER):
-        write_quad(folder, quad, noise(400, quad.west % 7))
-    return folder
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out"
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+from tests.datasets.ctx.runs import OTHER, QUAD, SPEC, contents, run
 
 
 def test_a_second_run_does_nothing(quads: Path, out: Path) -> None:
@@ -247,107 +218,26 @@ def test_no_room_is_said_before_cutting(quads: Path, out: Path, monkeypatch) -> 
     assert list(out.iterdir()) == []
 
 
-COMMAND = [sys.executable, "-m", "marsretrieval", "data", "tiles", "--size", "32"]
-
-
-def test_a_disk_that_fills_up_while_cutting(quads: Path, out: Path) -> None:
-    """A limit on the size of files stands for the full disk: the write fails half way."""
-    limit = 100_000
-    done = subprocess.run(
-        [*COMMAND, str(quads), "--out", str(out)],
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-    assert done.returncode == 1
-    assert "cannot be written" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_room_for_all_quads_is_asked_for_not_only_for_the_first(quads, out, monkeypatch) -> None:
+    tiles = 400 * 32 * 32 * 0.5
+    monkeypatch.setattr(_disk, "free_bytes", lambda folder: 2**26 + round(1.5 * tiles))
+    with pytest.raises(OutputError, match="are needed there"):
+        run(quads, out)
     assert list(out.iterdir()) == []
-    assert run(quads, out).complete
+    inputs, _ = find_files([quads], [QUAD])
+    assert cut_quads(inputs, SPEC, out).complete
 
 
-# Where a process may die: the function that is replaced by death.
-DEATHS = {
-    "while cutting": "marsretrieval.datasets.ctx._cut.encode",
-    "before the tar has its name": "marsretrieval.datasets.ctx._pack.sha256_file",
-    "between tar and manifest": "marsretrieval.datasets.ctx._pack.write_json",
-}
-
-
-@pytest.mark.parametrize("place", DEATHS)
-@pytest.mark.parametrize("older", [False, True])
-def test_a_process_that_is_killed_is_gone_on_with(
-    quads: Path, out: Path, tmp_path: Path, place: str, older: bool
-) -> None:
-    run(quads, tmp_path / "expected")
-    if older:
-        run(quads, out, TileSpec(size=16))
-    module, _, name = DEATHS[place].rpartition(".")
-    code = (
-        f"import os, signal, sys, {module} as module\n"
-        f"module.{name} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from marsretrieval.cli import main\n"
-        f"sys.argv = ['marsretrieval', 'data', 'tiles', {str(quads)!r}, '--size', '32', "
-        f"'--out', {str(out)!r}]\n"
-        "main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    manifests = [path for path in out.glob("*.json") if read_manifest(path).spec_hash == SPEC.hash]
-    assert manifests == []
-    leftovers = list(out.glob(".*.tmp"))
-    hours_ago = time.time() - 7200
-    for path in leftovers:
-        os.utime(path, (hours_ago, hours_ago))
-    assert run(quads, out).complete
-    assert contents(out) == contents(tmp_path / "expected")
-
-
-def test_kills_at_any_moment(tmp_path: Path, out: Path) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for west in range(0, 16, 4):
-        tiff = write_quad(folder, Quad(0, west), noise(700, west))
-        if west % 8:
-            zipped(tiff, Quad(0, west), folder)
-            tiff.unlink()
-    run(folder, tmp_path / "expected")
-    expected = contents(tmp_path / "expected")
-    command = [*COMMAND, str(folder), "--out", str(out), "--json"]
-    for delay in (0.4, 0.7, 0.9, 1.1, 1.3):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        for path in out.glob("*.json"):
-            manifest = read_manifest(path)
-            assert (out / manifest.tar).read_bytes() == expected[manifest.tar]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["complete"]
-    found = contents(out)
-    assert {name: data for name, data in found.items() if not name.startswith(".")} == expected
-
-
-def test_ctrl_c_ends_it_soon_and_leaves_nothing_half_made(tmp_path: Path, out: Path) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    for west in range(0, 16, 4):
-        write_quad(folder, Quad(0, west), noise(2000, west, no_data=False))
-    command = [*COMMAND[:-1], "512", str(folder), "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while not list(out.glob(".*.tmp")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    _, error = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "interrupted" in error
-    assert time.monotonic() - started < 10
-    assert not list(out.glob(".*.tmp"))
-    for path in out.glob("*.tar"):
-        assert path.with_suffix(".json").exists()
+def test_what_a_killed_run_unpacked_is_removed_when_it_is_old(quads: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    for name, hours in (("unpacked-old", 3), ("unpacked-of-another-run", 0)):
+        (scratch / name).mkdir(parents=True)
+        (scratch / name / "quad.tif").write_bytes(b"x")
+        then = time.time() - 3600 * hours
+        os.utime(scratch / name, (then, then))
+    inputs, _ = find_files([quads], [QUAD])
+    cut_quads(inputs, SPEC, tmp_path / "out", settings=JobSettings(scratch=scratch))
+    assert [path.name for path in scratch.iterdir()] == ["unpacked-of-another-run"]
 
 
 def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:

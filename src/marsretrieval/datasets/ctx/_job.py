@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 
 from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets._disk import check_space, free_bytes, only_one
+from marsretrieval.datasets._megabytes import Megabytes
 from marsretrieval.datasets._transfer import ServerError
 from marsretrieval.datasets.ctx._fetch import Fetcher, FetchSettings
 from marsretrieval.datasets.ctx._grid import TileSpec, tile_count
 from marsretrieval.datasets.ctx._inputs import Input, Problem
-from marsretrieval.datasets.ctx._mosaic import SERVER, ZIP_BYTES
+from marsretrieval.datasets.ctx._mosaic import SERVER, ZIP_BYTES, Quad
 from marsretrieval.datasets.ctx._pack import (
     QuadManifest,
     finished_manifest,
@@ -35,7 +36,6 @@ __all__ = ["JobSettings", "cut_quads", "plan"]
 # Expected size of a tile: measured on images of the CTX camera, per pixel.
 _BYTES_A_PIXEL = {"png": 0.5, "jpeg": 0.27}
 _THREADS_A_QUAD = 4  # one reads, and three keep up with it
-_MEGABYTE = 10**6
 _STALE_S = 3600.0  # what a killed process left behind
 _GIVEN_UP = 3  # quads in a row that the server did not give
 
@@ -87,12 +87,13 @@ def cut_quads(
 
     A quad that is there whole is kept. One that fails is reported, and the others are cut; so are
     `problems`, which were found before. Raises OutputError when `out` or the scratch folder
-    cannot be written: what is finished by then is kept.
+    cannot be written or has no room: what is finished by then is kept.
     """
     settings = settings or JobSettings()
     started = time.monotonic()
     make_folder(out)
     kept, todo = _split(inputs, spec, out)
+    check_space(out, round(sum(tile_count(each.quad, spec) for each in todo) * _tile_bytes(spec)))
     report = Report(kept=list(kept), failed=list(problems))
     threads = settings.threads or usable_cpus()
     with (
@@ -141,7 +142,7 @@ class _Job:
             progress.start("fetch", None, "MB") as bar,
             _threads(1) as lane,
         ):
-            count = _Megabytes(bar)
+            count = Megabytes(bar)
             try:
                 fetched = _ahead(lane, fetcher, inputs, self.settings.server, count)
                 failures = 0
@@ -188,33 +189,20 @@ class _Job:
 
 
 def _ahead(
-    lane: Executor, fetcher: Fetcher, inputs: Sequence[Input], server: str, count: _Megabytes
+    lane: Executor, fetcher: Fetcher, inputs: Sequence[Input], server: str, count: Megabytes
 ) -> Iterator[tuple[Input, Future[Path]]]:
     """Each input with its fetch, the next one under way."""
-    urls = [f"{server.rstrip('/')}/{each.quad.zip_name}" for each in inputs]
-    following = lane.submit(fetcher.fetch, urls[0], told=count)
+
+    def begin(quad: Quad) -> Future[Path]:
+        url = f"{server.rstrip('/')}/{quad.zip_name}"
+        return lane.submit(fetcher.fetch, url, told=count.of(quad.name))
+
+    following = begin(inputs[0].quad)
     for number, each in enumerate(inputs):
         future = following
         if number + 1 < len(inputs):
-            following = lane.submit(fetcher.fetch, urls[number + 1], told=count)
+            following = begin(inputs[number + 1].quad)
         yield each, future
-
-
-class _Megabytes:
-    """Turns bytes of the file under way into megabytes of a bar."""
-
-    def __init__(self, bar: ProgressTask) -> None:
-        self._bar = bar
-        self._size = 0
-        self._rest = 0
-
-    def __call__(self, size: int, total: int | None) -> None:
-        came = size - self._size if size >= self._size else size
-        self._size = size
-        whole, self._rest = divmod(self._rest + came, _MEGABYTE)
-        if whole:
-            self._bar.advance(whole)
-            self._bar.note(f"of {total // _MEGABYTE:,} MB" if total else "")
 
 
 def _split(

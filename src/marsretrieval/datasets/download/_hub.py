@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -16,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from marsretrieval.datasets._disk import only_one
+from marsretrieval.datasets._megabytes import MEGABYTE, Megabytes
 from marsretrieval.datasets._transfer import Patience, RefusedError, Transfer, UntrustedError
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError
 from marsretrieval.files import atomic_path, make_folder, sha256_file
-from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
+from marsretrieval.progress import NO_PROGRESS, Progress
 
 __all__ = [
     "HubFile",
@@ -120,10 +120,10 @@ def fetch_snapshot(listing: Listing, folder: Path, progress: Progress = NO_PROGR
     total = sum(file.size for file in wanted)
     with (
         only_one(parts, "choose another folder with --out"),
-        progress.start("fetch", total, "B") as bar,
+        progress.start("fetch", -(-total // MEGABYTE), "MB") as bar,
         ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
-        count = _Bytes(bar)
+        count = Megabytes(bar)
         futures = [pool.submit(_fetch, listing, file, folder, transfer, count) for file in wanted]
         try:
             for future in as_completed(futures):
@@ -137,7 +137,7 @@ def fetch_snapshot(listing: Listing, folder: Path, progress: Progress = NO_PROGR
 
 
 def _fetch(
-    listing: Listing, file: HubFile, folder: Path, transfer: Transfer, count: _Bytes
+    listing: Listing, file: HubFile, folder: Path, transfer: Transfer, count: Megabytes
 ) -> None:
     try:
         transfer.fetch(
@@ -145,7 +145,7 @@ def _fetch(
             folder / file.path,
             part=_part(folder, file),
             sound=file.matches,
-            told=lambda size, total: count(file.path, size),
+            told=count.of(file.path),
         )
     except RefusedError as error:
         terms = f"https://huggingface.co/datasets/{listing.repository}"
@@ -181,21 +181,6 @@ def _part(folder: Path, file: HubFile) -> Path:
     content = file.sha256 or file.git_sha1 or "unknown"
     place = hashlib.sha256(file.path.encode()).hexdigest()
     return folder / _PARTS / f"{place[:16]}-{content[:40]}.part"
-
-
-class _Bytes:
-    """Of several files at once, on one bar."""
-
-    def __init__(self, bar: ProgressTask) -> None:
-        self._bar = bar
-        self._sizes: dict[str, int] = {}
-        self._lock = threading.Lock()
-
-    def __call__(self, name: str, size: int) -> None:
-        with self._lock:
-            came = size - self._sizes.get(name, 0)
-            self._sizes[name] = size
-            self._bar.advance(came)
 
 
 def find_cached(repository: str, revision: str | None) -> tuple[Listing, Path]:

@@ -1,0 +1,124 @@
+"""A full disk, Ctrl-C, kill -9 at any moment: the same command goes on from what is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from marsretrieval.datasets.ctx import (
+    Quad,
+    TileSpec,
+    read_manifest,
+)
+from tests.datasets.ctx.quads import noise, write_quad, zipped
+from tests.datasets.ctx.runs import SPEC, contents, run
+
+COMMAND = [sys.executable, "-m", "marsretrieval", "data", "tiles", "--size", "32"]
+
+
+def test_a_disk_that_fills_up_while_cutting(quads: Path, out: Path) -> None:
+    """A limit on the size of files stands for the full disk: the write fails half way."""
+    limit = 100_000
+    done = subprocess.run(
+        [*COMMAND, str(quads), "--out", str(out)],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(out.iterdir()) == []
+    assert run(quads, out).complete
+
+
+# Where a process may die: the function that is replaced by death.
+DEATHS = {
+    "while cutting": "marsretrieval.datasets.ctx._cut.encode",
+    "before the tar has its name": "marsretrieval.datasets.ctx._pack.sha256_file",
+    "between tar and manifest": "marsretrieval.datasets.ctx._pack.write_json",
+}
+
+
+@pytest.mark.parametrize("place", DEATHS)
+@pytest.mark.parametrize("older", [False, True])
+def test_a_process_that_is_killed_is_gone_on_with(
+    quads: Path, out: Path, tmp_path: Path, place: str, older: bool
+) -> None:
+    run(quads, tmp_path / "expected")
+    if older:
+        run(quads, out, TileSpec(size=16))
+    module, _, name = DEATHS[place].rpartition(".")
+    code = (
+        f"import os, signal, sys, {module} as module\n"
+        f"module.{name} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from marsretrieval.cli import main\n"
+        f"sys.argv = ['marsretrieval', 'data', 'tiles', {str(quads)!r}, '--size', '32', "
+        f"'--out', {str(out)!r}]\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    manifests = [path for path in out.glob("*.json") if read_manifest(path).spec_hash == SPEC.hash]
+    assert manifests == []
+    leftovers = list(out.glob(".*.tmp"))
+    hours_ago = time.time() - 7200
+    for path in leftovers:
+        os.utime(path, (hours_ago, hours_ago))
+    assert run(quads, out).complete
+    assert contents(out) == contents(tmp_path / "expected")
+
+
+def test_kills_at_any_moment(tmp_path: Path, out: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for west in range(0, 16, 4):
+        tiff = write_quad(folder, Quad(0, west), noise(700, west))
+        if west % 8:
+            zipped(tiff, Quad(0, west), folder)
+            tiff.unlink()
+    run(folder, tmp_path / "expected")
+    expected = contents(tmp_path / "expected")
+    command = [*COMMAND, str(folder), "--out", str(out), "--json"]
+    for delay in (0.4, 0.7, 0.9, 1.1, 1.3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for path in out.glob("*.json"):
+            manifest = read_manifest(path)
+            assert (out / manifest.tar).read_bytes() == expected[manifest.tar]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["complete"]
+    found = contents(out)
+    assert {name: data for name, data in found.items() if not name.startswith(".")} == expected
+
+
+def test_ctrl_c_ends_it_soon_and_leaves_nothing_half_made(tmp_path: Path, out: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for west in range(0, 16, 4):
+        write_quad(folder, Quad(0, west), noise(2000, west, no_data=False))
+    command = [*COMMAND[:-1], "512", str(folder), "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not list(out.glob(".*.tmp")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted" in error
+    assert time.monotonic() - started < 10
+    assert not list(out.glob(".*.tmp"))
+    for path in out.glob("*.tar"):
+        assert path.with_suffix(".json").exists()

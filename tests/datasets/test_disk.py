@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from marsretrieval.datasets._disk import free_bytes, only_one, readable_bytes
+from marsretrieval.datasets._megabytes import Megabytes
+from marsretrieval.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (758_000_000, "758 MB"), (3.2e9, "3.2 GB"),
+     (188.7e9, "188.7 GB"), (6_228e9, "6.2 TB")],
+)  # fmt: skip
+def test_sizes_for_people(count: float, text: str) -> None:
+    assert readable_bytes(int(count)) == text
+
+
+def test_room_is_that_of_the_disk_where_the_folder_will_be(tmp_path: Path) -> None:
+    assert free_bytes(tmp_path / "not/yet/there") > 0
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with only_one(tmp_path, "go elsewhere"):
+        refused = pytest.raises(UsageError, match="Wait for it, or go elsewhere")
+        with refused, only_one(tmp_path, "go elsewhere"):
+            pass
+    with only_one(tmp_path, "go elsewhere"):
+        pass
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path: Path, monkeypatch) -> None:
+    import fcntl
+
+    def refuse(*args: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with only_one(tmp_path, "go elsewhere"):
+        pass
+
+
+class Bar:
+    def __init__(self) -> None:
+        self.shown, self.text = 0, ""
+
+    def advance(self, count: int = 1) -> None:
+        self.shown += count
+
+    def note(self, text: str) -> None:
+        self.text = text
+
+
+def test_megabytes_of_several_files_add_up_and_never_go_back() -> None:
+    bar = Bar()
+    count = Megabytes(bar)  # type: ignore[arg-type]
+    first, second = count.of("a"), count.of("b")
+    first(1_700_000, 10_000_000)
+    second(800_000, None)
+    assert bar.shown == 2
+    assert bar.text == "b: 0 MB"
+    first(100_000, 10_000_000)  # begun anew
+    assert bar.shown == 2
+    first(10_000_000, 10_000_000)
+    assert bar.shown == 10
+    assert bar.text == "a: 10 of 10 MB"
