@@ -70,7 +70,7 @@ def curve_groups(found: ResultSet, *, progress: Progress = NO_PROGRESS) -> list[
 
 def rank_charts(found: ResultSet, *, progress: Progress = NO_PROGRESS) -> list[Chart]:
     """How many queries have their answer at which rank: a chart for each model that has them."""
-    having = [entry for entry in found.entries if entry.file.queries is not None]
+    having = [entry for entry in found.entries if entry.file.has("queries")]
     charts: list[Chart] = []
     with drawing(), progress.start("draw ranks", len(having), "charts") as bar:
         for entry in having:

@@ -79,7 +79,7 @@ class Gallery:
 def choose(found: ResultSet) -> Gallery:
     """The queries of a set that are shown, at even steps from the best answered to the worst:
     by the best model, and never by hand. Empty where no result has a table of hits."""
-    having = [entry for entry in found.entries if entry.file.hits is not None]
+    having = [entry for entry in found.entries if entry.file.has("hits")]
     shown = having[:MODELS]
     left_out = []
     if len(having) > MODELS:

@@ -97,7 +97,7 @@ class Maps:
 
 def maps_of(found: ResultSet, *, progress: Progress = NO_PROGRESS) -> Maps:
     """Maps of the best models: all kinds of query of the first, the best kind of the others."""
-    having = [e for e in found.entries if e.file.hits is not None and e.file.queries is not None]
+    having = [e for e in found.entries if e.file.has("hits") and e.file.has("queries")]
     plan = [
         (entry, mode)
         for number, entry in enumerate(having[:MODELS])

@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields, replace
+from functools import cache
+
+from marsretrieval.maps import LIGHT, lat_label, lon_label, planet_map
+from marsretrieval.report.html._svg import MAP_TEXT, drawing, inline_svg, panel
+
 __all__ = ["planet"]
 
+_NAMES = 24  # features: more would hide what is found
 
+
+@cache
 def planet() -> str:
-    """A `<symbol>` of 720 x 360 units: the planet with a graticule of 30 degrees."""
+    """A `<g id="mars">` of 720 x 360 units: the planet with a graticule of 30 degrees and the IAU
+    names of its largest features."""
+    colours = {f.name: MAP_TEXT for f in fields(LIGHT) if str(getattr(LIGHT, f.name))[0] == "#"}
+    with drawing():
+        figure, axes = panel(10.0, 5.0)
+        axes.set_position((0.0, 0.0, 1.0, 1.0))
+        planet_map(axes=axes, style=replace(LIGHT, **colours, font=13.0)).features(at_most=_NAMES)
+        axes.set_axis_off()
+        for text in axes.texts:
+            text.set_path_effects([])
+        svg = inline_svg(figure, "mars", "")
+    names = re.sub(r"^<svg[^>]*>|</svg>\s*$", "", svg)
     lines = "".join(f"M{x} 0v360" for x in range(60, 720, 60))
     lines += "".join(f"M0 {y}h720" for y in range(60, 360, 60))
     return (
         '<g id="mars"><rect class="ground" width="720" height="360"/>'
-        f'<path class="grat" d="{lines}"/>{_labels()}</g>'
+        f'<path class="grat" d="{lines}"/><g class="names">{names}</g>{_labels()}</g>'
     )
 
 
 def _labels() -> str:
-    found = []
-    for lon in range(-120, 180, 60):
-        name = f"{abs(lon)}°{'W' if lon < 0 else 'E' if lon else ''}"
-        found.append(f'<text class="maptext" x="{(lon + 180) * 2 + 3}" y="356">{name}</text>')
-    for lat in (60, 30, 0, -30, -60):
-        name = f"{abs(lat)}°{'S' if lat < 0 else 'N' if lat else ''}"
-        found.append(f'<text class="maptext" x="3" y="{(90 - lat) * 2 - 3}">{name}</text>')
+    """Longitudes along the lower edge, latitudes along the left one."""
+    found = [
+        f'<text class="maptext" x="{(lon + 180) * 2 + 3}" y="355">{lon_label(lon)}</text>'
+        for lon in range(-120, 180, 60)
+    ]
+    found += [
+        f'<text class="maptext" x="3" y="{(90 - lat) * 2 - 3}">{lat_label(lat)}</text>'
+        for lat in range(-60, 90, 30)
+    ]
     return "".join(found)

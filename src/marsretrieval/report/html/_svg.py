@@ -13,13 +13,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "INK", "MUTED", "SURFACE", "drawing", "inline_svg", "panel"]
+__all__ = [
+    "COLOURS",
+    "INK",
+    "MAP_TEXT",
+    "MUTED",
+    "drawing",
+    "inline_svg",
+    "panel",
+]
 
 # Colours that stand for a CSS variable until the SVG is written: no other colour is used.
-INK, MUTED, RULE, SURFACE = "#010101", "#010102", "#010103", "#010104"
+INK, MUTED, RULE = "#010101", "#010102", "#010103"
+MAP_TEXT = "#010104"
 COLOURS = tuple(f"#0101{hue:02x}" for hue in range(0x10, 0x17))  # 0: without a colour of its own
 _VARIABLES = {
-    INK: "--ink", MUTED: "--muted", RULE: "--rule", SURFACE: "--surface",
+    INK: "--ink", MUTED: "--muted", RULE: "--rule",
+    MAP_TEXT: "--maptext",
     **{colour: f"--c{hue}" for hue, colour in enumerate(COLOURS)},
 }  # fmt: skip
 # What stands in every chart many times, as a class of the page's style sheet.
