@@ -8,6 +8,8 @@ So a score depends on the stored row and the query alone: not on kernels, chunks
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,18 +35,59 @@ def exact_scores(
     # u = 2^-53, twice over for the two sums below.
     slack = 2.0**-52 * (dimension + 2) * MAX_NORM * float(np.linalg.norm(wide))
     convert = Converter(dimension)
-    step = min(convert.rows, max(1, count))
-    rows, sums = np.empty((step, dimension)), np.empty((step, 1))
-    for start in range(0, count, step):
-        some = min(step, count - start)
-        np.copyto(rows[:some], convert(vectors[start : start + some]))
-        thread_products(rows[:some], wide[:, None], sums[:some])
-        low = (sums[:some, 0] - slack).astype(np.float32)
-        high = (sums[:some, 0] + slack).astype(np.float32)
+    sums = _sums(wide.astype(np.float32))
+    for start in range(0, count, convert.rows):
+        rows = convert(vectors[start : start + convert.rows])
+        found = sums(rows)
+        low = (found - slack).astype(np.float32)
+        high = (found + slack).astype(np.float32)
         for place in np.flatnonzero(low != high):
             low[place] = _nearest(rows[place] * wide)
-        scores[start : start + some] = low
+        scores[start : start + len(rows)] = low
     return scores
+
+
+Sums = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+
+
+def _sums(query: npt.NDArray[np.float32]) -> Sums:
+    """Inner products of float32 rows with `query`, made in float64."""
+    numkong = _numkong_in_float64()
+    if numkong is not None:
+        packed = numkong.dots_pack(query[None], dtype="float32")
+        return lambda rows: np.asarray(numkong.dots_packed(rows, packed))[:, 0]
+    wide = query.astype(np.float64)[:, None]
+
+    def sums(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        found = np.empty((len(rows), 1))
+        thread_products(rows.astype(np.float64), wide, found)
+        return found[:, 0]
+
+    return sums
+
+
+@cache
+def _numkong_in_float64() -> Any:
+    """NumKong where its products of float32 are made in float64, as it says: tried on terms that
+    cancel out, in sums of every remainder of a register."""
+    try:
+        import numkong
+    except ImportError:
+        return None
+    rng = np.random.default_rng(0)
+    for dimension in (1, 3, 17, 31, 100, 1031):
+        rows = rng.standard_normal((20, dimension)).astype(np.float32)
+        query = rng.standard_normal(dimension).astype(np.float32)
+        half = dimension // 2
+        rows[10:, half : 2 * half] = -rows[10:, :half]
+        query[half : 2 * half] = query[:half]
+        packed = numkong.dots_pack(query[None], dtype="float32")
+        found = np.asarray(numkong.dots_packed(rows, packed))
+        terms = rows.astype(np.float64) * query.astype(np.float64)
+        off = np.abs(found[:, 0] - np.array([math.fsum(each) for each in terms]))
+        if found.dtype != np.float64 or (off > 2.0**-53 * dimension * np.abs(terms).sum(1)).any():
+            return None
+    return numkong
 
 
 def _nearest(terms: npt.NDArray[np.float64]) -> np.float32:

@@ -1,27 +1,28 @@
-"""From what someone types or shows to one query vector."""
+"""From what someone types, shows or points at to one query vector."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from marsretrieval.datasets import decode_rgb
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.search.prompts import geolocalization_prompts
-from marsretrieval.search.queries import hybrid_query, image_query, text_query
+from marsretrieval.search.queries import MIX, NOT_WEIGHT, compose, text_query
 
-__all__ = ["QueryEncoder", "make_query", "read_images"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["QueryEncoder", "make_query", "read_images", "text_vector"]
 
 
 class QueryEncoder(Protocol):
     """The part of an encoder that queries need."""
 
-    def encode_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]: ...
+    def encode_images(self, images: Sequence[Image]) -> npt.NDArray[np.float32]: ...
 
     def encode_texts(
         self, texts: Sequence[str], *, role: Literal["query", "caption"] = "query"
@@ -29,32 +30,62 @@ class QueryEncoder(Protocol):
 
 
 def make_query(
-    encoder: QueryEncoder,
+    encoder: QueryEncoder | None,
     *,
     text: str | None = None,
-    images: Sequence[Image.Image] = (),
+    images: Sequence[Image] = (),
+    tiles: npt.ArrayLike | None = None,
+    not_text: Sequence[str] = (),
+    not_images: Sequence[Image] = (),
+    not_tiles: npt.ArrayLike | None = None,
     raw: bool = False,
-    mix: float = 0.3,
-) -> npt.NDArray[Any]:
-    """(dimension,) of unit length, for a text, example images, or both.
+    mix: float = MIX,
+    not_weight: float = NOT_WEIGHT,
+) -> npt.NDArray[np.float32]:
+    """(dimension,) of unit length, for a text, example images, stored tiles, or all of them, away
+    from others (see `queries.compose`).
 
-    A text goes through the three published templates unless `raw`; `mix` is the share of the
-    images where there is a text too. Raises UsageError without either, ModalityError for a text
-    asked of a vision-only model.
+    A text goes through the three published templates unless `raw`. tiles: (n, dimension) vectors
+    of the store, taken as images; with nothing but tiles there is no need of an encoder. Raises
+    UsageError without a wanted part, ModalityError for a text asked of a vision-only model.
     """
-    if text is None and not images:
-        raise UsageError("a search needs a text, an image, or both")
-    examples = encoder.encode_images(images) if images else None
-    if text is None:
-        assert examples is not None
-        return image_query(examples)
+    if text is None and not images and tiles is None:
+        raise UsageError(
+            "a search needs a text, an image or a tile to look for",
+            remedy="What is not wanted comes on top of it.",
+        )
+    against = [
+        *(text_vector(encoder, each, raw=raw)[None] for each in not_text),
+        *([_needed(encoder).encode_images(not_images)] if not_images else []),
+        *([_unit_rows(not_tiles)] if not_tiles is not None else []),
+    ]
+    examples = [
+        *([_needed(encoder).encode_images(images)] if images else []),
+        *([_unit_rows(tiles)] if tiles is not None else []),
+    ]
+    return compose(
+        text=None if text is None else text_vector(encoder, text, raw=raw),
+        examples=np.concatenate(examples) if examples else None,
+        against=np.concatenate(against) if against else None,
+        mix=mix,
+        not_weight=not_weight,
+    )
+
+
+def text_vector(
+    encoder: QueryEncoder | None, text: str, *, raw: bool = False
+) -> npt.NDArray[np.float32]:
+    """(dimension,): the mean over the three published templates, or the text alone with `raw`."""
+    if not text.strip():
+        raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
     prompts = [text] if raw else geolocalization_prompts(text)
-    words = text_query(encoder.encode_texts(prompts, role="query"))
-    return words if examples is None else hybrid_query(examples, words, mix=mix)
+    return text_query(_needed(encoder).encode_texts(prompts, role="query"))
 
 
-def read_images(paths: Sequence[Path]) -> list[Image.Image]:
+def read_images(paths: Sequence[Path]) -> list[Image]:
     """Decode image files. Raises DataError or ImageError naming the file."""
+    from marsretrieval.datasets import decode_rgb
+
     images = []
     for path in paths:
         try:
@@ -63,3 +94,15 @@ def read_images(paths: Sequence[Path]) -> list[Image.Image]:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         images.append(decode_rgb(data, str(path)))
     return images
+
+
+def _needed(encoder: QueryEncoder | None) -> QueryEncoder:
+    if encoder is None:
+        raise UsageError("texts and images need the model of the store")
+    return encoder
+
+
+def _unit_rows(vectors: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Stored vectors are rounded: of unit length again."""
+    rows = np.atleast_2d(np.asarray(vectors, dtype=np.float64))
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

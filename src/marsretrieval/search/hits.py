@@ -1,34 +1,70 @@
-"""What a search found, for people, maps and tables: CSV, GeoJSON, GeoParquet."""
+"""What a search found: tiles, or places where several tiles were merged."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
-from marsretrieval.embeddings import Columns, EmbeddingStore
 from marsretrieval.errors import UsageError
-from marsretrieval.files import atomic_path
-from marsretrieval.search.topk import Ranking
 
-__all__ = ["Hits", "check_hits_path", "write_hits"]
+if TYPE_CHECKING:
+    from marsretrieval.embeddings import Columns, EmbeddingStore
+    from marsretrieval.search.topk import Ranking
+
+__all__ = ["Domain", "Hit", "Hits", "lon_domain"]
+
+Domain = Literal[180, 360]
 
 _DECIMALS = 9  # of a degree: 0.06 mm
 
 
 @dataclass(frozen=True, slots=True)
+class Hit:
+    """One tile, or the best tile of a place.
+
+    rank from 1; score: the cosine with the query; lon, lat: the centre, planetocentric degrees,
+    east positive, None where unknown; quad: the quad of the CTX mosaic that it lies in; tiles:
+    how many hits the place holds, None where places were not asked for; shape: the footprint,
+    the centre where the extent is unknown, None without a place.
+    """
+
+    rank: int
+    score: float
+    id: str
+    lon: float | None
+    lat: float | None
+    quad: str | None
+    source: str
+    tiles: int | None
+    shape: geo.Shape | None
+
+    def record(self) -> dict[str, Any]:
+        """All but the shape, as a row of a table; `tiles` only of a place."""
+        row = {
+            "rank": self.rank,
+            "score": self.score,
+            "id": self.id,
+            "lon": self.lon,
+            "lat": self.lat,
+            "quad": self.quad,
+        }
+        if self.tiles is not None:
+            row["tiles"] = self.tiles
+        return {**row, "source": self.source}
+
+
+@dataclass(frozen=True, slots=True)
 class Hits:
-    """The hits of one query, best first.
+    """The hits of one query, best first; a sequence of `Hit`.
 
     shapes: the footprint of each, its centre where the extent is unknown, None without a place.
-    about: what was asked, for the files' metadata. Longitudes are -180..180 or 0..360.
+    about: what was asked, for the files' metadata. Longitudes are -180..180 or 0..360 as `domain`
+    says. tiles: hits of each place, after `merge`.
     """
 
     scores: npt.NDArray[np.float32]
@@ -38,6 +74,8 @@ class Hits:
     sources: list[str]
     shapes: list[geo.Shape | None]
     about: Mapping[str, Any] = field(default_factory=dict)
+    domain: Domain = 180
+    tiles: list[int] | None = None
 
     @classmethod
     def of(
@@ -48,108 +86,127 @@ class Hits:
         query: int = 0,
         domain: int = 180,
         about: Mapping[str, Any] | None = None,
+        without: Sequence[int] = (),
+        most: int | None = None,
     ) -> Hits:
-        """Look up what the store knows of the rows found for one query."""
+        """Look up what the store knows of the rows found for one query: at most `most`, and not
+        the rows `without`."""
         scores, rows = ranking.hits(query)
-        found = store.take(rows)
-        turn = geo.wrap_lon if domain == 180 else geo.lon_180_to_360
+        kept = np.flatnonzero(~np.isin(rows, np.asarray(without, dtype=np.int64)))[:most]
+        found = store.take(rows[kept])
+        turned = lon_domain(domain)
+        turn = geo.wrap_lon if turned == 180 else geo.lon_180_to_360
         return cls(
-            scores=scores,
+            scores=scores[kept],
             ids=found.ids,
             lon=_known(turn(found.lon)),
             lat=_known(found.lat),
             sources=found.sources,
-            shapes=list(_shapes(found, domain)),
+            shapes=list(_shapes(found, turned)),
             about=about or {},
+            domain=turned,
         )
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """One mapping a hit: rank (from 1), score, id, lon, lat, source."""
-        columns = (self.scores.tolist(), self.ids, self.lon, self.lat, self.sources)
-        for rank, (score, *rest) in enumerate(zip(*columns, strict=True), 1):
-            values = (rank, round(score, 7), *rest)
-            yield dict(zip(("rank", "score", "id", "lon", "lat", "source"), values, strict=True))
-
-
-def write_hits(hits: Hits, path: Path) -> None:
-    """Write to a .csv, .geojson or .parquet file, as its name says.
-
-    All places are in IAU_2015:49900, the Mars sphere. Raises UsageError, OutputError.
-    """
-    write = check_hits_path(path)
-    with atomic_path(path) as temporary:
-        write(hits, temporary)
-
-
-def check_hits_path(path: Path) -> Callable[[Hits, Path], None]:
-    """The writer for this file name. Raises UsageError when there is none."""
-    writers = {
-        ".csv": _write_csv,
-        ".geojson": _write_geojson,
-        ".json": _write_geojson,
-        ".parquet": _write_parquet,
-    }
-    writer = writers.get(path.suffix.lower())
-    if writer is None:
-        raise UsageError(
-            f"{path}: no format for '{path.suffix}'",
-            remedy="Use a name that ends in .csv, .geojson or .parquet.",
+    def __getitem__(self, index: int) -> Hit:
+        number = range(len(self))[index]
+        return Hit(
+            rank=number + 1,
+            score=round(float(self.scores[number]), 7),
+            id=self.ids[number],
+            lon=self.lon[number],
+            lat=self.lat[number],
+            quad=_quad(self.sources[number], self.lon[number], self.lat[number]),
+            source=self.sources[number],
+            tiles=None if self.tiles is None else self.tiles[number],
+            shape=self.shapes[number],
         )
-    return writer
 
+    def __iter__(self) -> Iterator[Hit]:
+        return (self[number] for number in range(len(self)))
 
-def _write_csv(hits: Hits, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["rank", "score", "id", "lon", "lat", "source", "footprint"])
-        for record, shape in zip(hits.records(), hits.shapes, strict=True):
-            table.writerow([*record.values(), geo.wkt(shape)])
+    def records(self) -> Iterator[dict[str, Any]]:
+        """One mapping a hit: rank, score, id, lon, lat, quad, tiles (of places), source."""
+        return (hit.record() for hit in self)
 
+    def merge(self, deg: float) -> Hits:
+        """Hits nearer to each other than `deg` degrees (great circle) as one place.
 
-def _write_geojson(hits: Hits, path: Path) -> None:
-    # RFC 7946 knows no coordinate system but that of the Earth. GDAL, QGIS and geopandas still
-    # read the older member "crs"; a reader that does not would put Mars on the Earth anyway.
-    features = [
-        {
-            "type": "Feature",
-            "id": record["id"],
-            "geometry": geo.geojson_geometry(shape),
-            "properties": record,
+        Greedy by rank: the best hit that is left makes a place and takes all that are left within
+        `deg` of its centre. So a place reaches no further than `deg` from its best tile, two best
+        tiles are always further apart than that, and a field of many tiles becomes several places
+        side by side instead of one long chain. Hits without a position are places by themselves.
+        Of merged hits the counts of tiles are added up.
+        """
+        if not (np.isfinite(deg) and 0 < deg <= 180):
+            raise UsageError(
+                f"places {deg:g} degrees wide", remedy="Give a distance above 0, up to 180 degrees."
+            )
+        counts = self.tiles or [1] * len(self)
+        kept, sizes = _places(self.lon, self.lat, deg)
+        merged = self._pick(kept)
+        tiles = [sum(counts[member] for member in members) for members in sizes]
+        return Hits(
+            **{**_fields(merged), "tiles": tiles, "about": {**self.about, "merge_deg": deg}}
+        )
+
+    def _pick(self, kept: Sequence[int]) -> Hits:
+        lists = {
+            name: [getattr(self, name)[index] for index in kept]
+            for name in ("ids", "lon", "lat", "sources", "shapes")
         }
-        for record, shape in zip(hits.records(), hits.shapes, strict=True)
-    ]
-    collection = {
-        "type": "FeatureCollection",
-        "crs": {"type": "name", "properties": {"name": geo.MARS_CRS_URN}},
-        "marsretrieval": dict(hits.about),
-        "features": features,
-    }
-    path.write_text(json.dumps(collection, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        return Hits(**{**_fields(self), **lists, "scores": self.scores[list(kept)]})
 
 
-def _write_parquet(hits: Hits, path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def lon_domain(lon: int) -> Domain:
+    """180 or 360. Raises UsageError for another number."""
+    if lon == 180:
+        return 180
+    if lon == 360:
+        return 360
+    raise UsageError(f"longitudes to {lon}", remedy="Use 180 (-180..180) or 360 (0..360).")
 
-    geometry = geo.GeometryColumn()
-    table = pa.table(
-        {
-            "rank": pa.array(range(1, len(hits) + 1), pa.int32()),
-            "score": pa.array(hits.scores, pa.float32()),
-            "id": pa.array(hits.ids, pa.utf8()),
-            "lon": pa.array(hits.lon, pa.float64()),
-            "lat": pa.array(hits.lat, pa.float64()),
-            "source": pa.array(hits.sources, pa.utf8()),
-            "geometry": pa.array(map(geometry.wkb, hits.shapes), pa.binary(), size=len(hits)),
-        }
-    )
-    about = {"marsretrieval": json.dumps(dict(hits.about), ensure_ascii=False)}
-    pq.write_table(
-        table.replace_schema_metadata({**geometry.metadata(), **about}), path, compression="zstd"
-    )
+
+def _places(
+    lon: Sequence[float | None], lat: Sequence[float | None], deg: float
+) -> tuple[list[int], list[list[int]]]:
+    """Which hits are the best of a place, and the members of each."""
+    from scipy.spatial import cKDTree
+
+    known = [i for i, place in enumerate(lon) if place is not None and lat[i] is not None]
+    xyz = geo.unit_vectors([lon[i] for i in known], [lat[i] for i in known])  # type: ignore[misc]
+    chord = 2 * np.sin(np.radians(deg) / 2) * (1 + 1e-12)
+    tree = cKDTree(xyz) if known else None
+    number_of = {index: number for number, index in enumerate(known)}
+    free = np.ones(len(lon), dtype=np.bool_)
+    best, members = [], []
+    for index in range(len(lon)):
+        if not free[index]:
+            continue
+        near = [index]
+        if tree is not None and index in number_of:
+            around = tree.query_ball_point(xyz[number_of[index]], chord)
+            near = [known[each] for each in around if free[known[each]]]
+        free[near] = False
+        best.append(index)
+        members.append(near)
+    return best, members
+
+
+def _fields(hits: Hits) -> dict[str, Any]:
+    return {name: getattr(hits, name) for name in Hits.__slots__}
+
+
+def _quad(source: str, lon: float | None, lat: float | None) -> str | None:
+    """The quad that the source names, else the one at this position."""
+    named = geo.parse_quad_name(source)
+    if named is not None:
+        return geo.quad_name(*named)
+    if lon is None or lat is None or not -88 <= lat < 88:
+        return None
+    return geo.quad_name(lon, lat)
 
 
 def _known(values: npt.NDArray[np.float64]) -> list[float | None]:

@@ -8,7 +8,7 @@ the query alone: not on shards, search views, kernels, threads, or the other que
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -191,8 +191,11 @@ def _search(
     least = -np.inf if min_score is None else float(np.float32(min_score))
 
     def candidates(query: Scores) -> Candidates:
-        return Candidates(k, least, lambda rows: _exact(field, rows, query, pool), field.ids)
+        return Candidates(k, least, lambda rows: _exact(field, rows, query, run), field.ids)
 
+    # Pieces of a query are shared out among the threads; in the end, if there are enough, queries.
+    run: Callable[..., Iterable[object]] = pool.map
+    threads = usable_cpus()
     best = [candidates(query) for query in queries]
     floors = np.full(len(best), least)
     scan = field.scan(queries)
@@ -209,18 +212,24 @@ def _search(
         try:
             for piece, rows in scan.pieces():
                 ahead.append((pool.submit(scan.look_at, piece, floors), rows))
-                if len(ahead) > 2 * usable_cpus():
+                if len(ahead) > 2 * threads:
                     settle()
             while ahead:
                 settle()
         finally:
             for work, _ in ahead:
                 work.cancel()
-    found = [each.finish() for each in best]
+    if len(best) >= 2 * threads:
+        run = map
+        found = list(pool.map(Candidates.finish, best))
+    else:
+        found = [each.finish() for each in best]
     return [(scores, field.rows(rows)) for scores, rows in found]
 
 
-def _exact(field: _Field, rows: Rows, query: Scores, pool: ThreadPoolExecutor) -> Scores:
+def _exact(
+    field: _Field, rows: Rows, query: Scores, run: Callable[..., Iterable[object]]
+) -> Scores:
     order = np.argsort(rows, kind="stable")
     scores = np.empty(len(rows), dtype=np.float32)
 
@@ -228,6 +237,6 @@ def _exact(field: _Field, rows: Rows, query: Scores, pool: ThreadPoolExecutor) -
         places = order[start : start + _EXACT_ROWS]
         scores[places] = exact_scores(field.vectors(rows[places]), query)
 
-    for _ in pool.map(some, range(0, len(rows), _EXACT_ROWS)):
+    for _ in run(some, range(0, len(rows), _EXACT_ROWS)):
         pass
     return scores
