@@ -44,17 +44,50 @@ def test_the_first_model_has_every_kind_of_query_the_others_their_best(found: Re
     assert sorted(label for label, _ in drawn if label != first) == ["blurred-2", "eyes-only"]
 
 
+def cells(path: str, step: float = 0.5) -> list[tuple[float, float]]:
+    """The places that a path of dots marks: one for each step of its lines."""
+    found = []
+    x = y = 0.0
+    for across, down, length in re.findall(r"m([-\d.]+) ([-\d.]+)h([-\d.]+)", path):
+        x, y = x + float(across), y + float(down)
+        found += [(x + step * number, y) for number in range(round(float(length) / step) + 1)]
+        x += float(length)
+    return found
+
+
 def test_marks_stand_where_they_lie(found: ResultSet) -> None:
     scene = maps_of(found).groups[0].views[0].scene
     planet = maps_of(found).groups[0].views[0].planet
-    places = [
-        tuple(map(float, each)) for each in re.findall(r"M([-\d.]+) ([-\d.]+)h0", planet.hits)
-    ]
+    places = cells(planet.hits)
     expected = {
         (round((lon + 180) * 4) / 2, round((90 - lat) * 4) / 2) for lon, lat in scene.hits.tolist()
     }
     assert set(places) == expected and len(places) == len(expected)
-    assert planet.missed.count("M") <= len(scene.missed) and planet.found == ""
+    assert planet.missed.count("m0-") <= len(scene.missed) and planet.found == ""
+
+
+def test_crosses_stand_where_points_lie() -> None:
+    places = np.array([[10.0, 20.0], [300.5, 7.0], [4.0, 300.0]])
+    x = y = 0.0
+    middles = []
+    for step in re.findall(r"m([-\d.]+) ([-\d.]+)l6 6m0-6l-6 6", maps._crosses(places, 6)):
+        x, y = x + float(step[0]), y + float(step[1])
+        middles.append((x + 3, y + 3))
+        y += 6
+    assert sorted(middles) == sorted(map(tuple, places.tolist()))
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=60))
+def test_every_mark_is_drawn_once_neighbours_as_one_line(places: list[tuple[int, int]]) -> None:
+    path = maps._dots(np.array(places, dtype=float).reshape(-1, 2) / 2)
+    drawn = cells(path)
+    assert sorted(drawn) == sorted({(x / 2, y / 2) for x, y in places})
+
+
+def test_many_marks_are_rounded_more() -> None:
+    places = np.random.default_rng(0).uniform(0, 300, (5000, 2))
+    drawn = cells(maps._dots(places), step=1.0)
+    assert set(drawn) == {(float(round(x)), float(round(y))) for x, y in places.tolist()}
 
 
 def test_maps_keep_to_a_budget(found: ResultSet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +121,7 @@ def test_where_few_quads_hold_tiles_they_are_shown_close_up(tmp_path: Path) -> N
     assert region.attributes["aria-label"] == "cones close up, 0° to 4°E, 0° to 4°N"
     ground = page.section(region.one("use").attributes["href"][1:])
     tiles = {(lon, lat) for lon, lat in zip(hits.lon, hits.lat, strict=True)}
-    assert 0 < ground.one("path", class_="m-tile").attributes["d"].count("M") <= len(tiles)
+    assert 0 < ground.one("path", class_="m-tile").attributes["d"].count("m") <= len(tiles)
 
 
 def test_neighbouring_quads_are_one_region_across_the_antimeridian() -> None:

@@ -22,7 +22,8 @@ __all__ = ["MapGroup", "MapView", "Maps", "PlacedMarks", "Scene", "maps_of"]
 Floats = npt.NDArray[np.float64]
 
 PLANET = (720, 360)  # user units of the whole planet: two a degree
-_BUDGET = 900_000  # bytes of all marks on a page
+_BUDGET = 1_300_000  # bytes of all marks on a page
+_MANY = 3000  # marks of a kind, which are rounded to twice the step
 _STEP = 0.5  # user units that positions are rounded to: marks at one place are drawn once
 
 
@@ -42,7 +43,7 @@ class Scene:
     def mark(self) -> float:
         """Size of a mark on the planet: the smaller the more there are."""
         count = len(self.hits) + len(self.alarms)
-        return 5.0 if count <= 400 else 3.6 if count <= 3000 else 2.4
+        return 5.0 if count <= 400 else 3.6 if count <= _MANY else 2.4
 
     @property
     def told(self) -> str:
@@ -202,20 +203,37 @@ def _placed(scene: Scene, region: Region, number: int = 0) -> PlacedMarks:
         number,
         _dots(region.place(scene.hits)),
         _dots(region.place(scene.alarms)),
-        _crosses(region.place(scene.missed), 5 if close else 6),
+        _crosses(region.place(scene.missed), 5 if close or len(scene.missed) > 400 else 6),
         _rings(region.place(scene.found), 2.5) if close else "",
     )
 
 
 def _dots(places: Floats) -> str:
-    """A line of no length at each place: its cap is the mark."""
-    return "".join(f"M{x:g} {y:g}h0" for x, y in _distinct(places))
+    """A line of no length at each place: its cap is the mark. Neighbours in a row are one line."""
+    step = _STEP if len(places) <= _MANY else 2 * _STEP
+    cells = np.unique(np.round(places[:, ::-1] / step).astype(np.int64), axis=0)  # row, column
+    if not len(cells):
+        return ""
+    row, column = cells.T
+    starts = np.flatnonzero((np.diff(row, prepend=-1) != 0) | (np.diff(column, prepend=-9) != 1))
+    lengths = column[np.append(starts[1:], len(cells)) - 1] - column[starts]
+    parts = []
+    x = y = 0
+    for place, length in zip(starts.tolist(), lengths.tolist(), strict=True):
+        across, down = int(column[place]) - x, int(row[place]) - y
+        parts.append(f"m{across * step:g} {down * step:g}h{length * step:g}")
+        x, y = int(column[place]) + length, int(row[place])
+    return "".join(parts)
 
 
-def _crosses(places: Floats, size: float) -> str:
-    half = size / 2
-    arms = f"l{size:g} {size:g}m0-{size:g}l-{size:g} {size:g}"
-    return "".join(f"M{x - half:g} {y - half:g}{arms}" for x, y in _distinct(places))
+def _crosses(places: Floats, size: int) -> str:
+    arms = f"l{size} {size}m0-{size}l-{size} {size}"
+    parts = []
+    x, y = size / 2, size / 2  # where the pen is, from the corner of the cross to come
+    for right, down in _distinct(places).tolist():
+        parts.append(f"m{right - x:g} {down - y:g}{arms}")
+        x, y = right, down + size
+    return "".join(parts)
 
 
 def _rings(places: Floats, radius: float) -> str:
