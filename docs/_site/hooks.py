@@ -29,6 +29,18 @@ _LINK = re.compile(r"(?<!\!)(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 _FENCE = re.compile(r"(^```.*?^```)", re.DOTALL | re.MULTILINE)
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    listed = [
+        {path.parent.name.capitalize(): path.relative_to(ROOT).as_posix()}
+        for path in outside()
+        if path.match("benchmarks/*/README.md")
+    ]
+    section = _section(config.nav or [], "Benchmarks")
+    if section is not None and not section:
+        section.extend(listed)
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     generated = {"cli.md": reference.command_line(), "catalogue.md": reference.catalogue()}
     for name, text in generated.items():
@@ -57,6 +69,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         part if at % 2 else _LINK.sub(lambda found: relinked(found, here), part)
         for at, part in enumerate(parts)
     )
+
+
+def _section(nav: list[Any], title: str) -> list[Any] | None:
+    """The entries of the section `title`, at any depth."""
+    for entry in nav:
+        for name, inner in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(inner, list):
+                if name == title:
+                    return inner
+                if (found := _section(inner, title)) is not None:
+                    return found
+    return None
 
 
 def outside() -> list[Path]:
