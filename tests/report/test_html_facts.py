@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from marsretrieval.report.html import ResultFile
-from marsretrieval.report.html import _facts as facts
+from marsretrieval.report.html import _again as again
 from marsretrieval.report.html._sets import result_sets
 from tests.report.made import make_landform, make_paired, result, write
 from tests.report.pages import page_of
@@ -75,7 +75,7 @@ def test_the_commands_are_those_that_made_the_results(tmp_path: Path) -> None:
         ResultFile(odd),
         ResultFile(result("paired-image-text", "a", pairs, data=real), tmp_path / "a+float16/x"),
     ]
-    lines = facts.commands(result_sets(files))
+    lines = again.commands(result_sets(files))
     assert lines[0] == (
         "marsretrieval data download paired --out data --revision a1b2 --variant whole"
     )
@@ -94,7 +94,7 @@ def test_the_commands_are_those_that_made_the_results(tmp_path: Path) -> None:
 def test_versions_that_differ_are_all_named(tmp_path: Path) -> None:
     one = result("landform", "a", make_landform())
     other = replace(one, model={**one.model, "id": "b"}, versions={**one.versions, "numpy": "2.0"})
-    found = dict(facts.versions(result_sets([ResultFile(one), ResultFile(other)])))
+    found = dict(again.versions(result_sets([ResultFile(one), ResultFile(other)])))
     assert found["numpy"] == "2.4.6 or 2.0" and found["python"] == "3.11.7"
     assert found["hardware"] == "2 CPUs, 8.0 GiB, cpu"
 

@@ -20,7 +20,7 @@ from marsretrieval.report.html._pictures import Pictures, Wanted
 from marsretrieval.report.html._places import Place, places
 from marsretrieval.results import RunResult
 from tests.fakes import FakeEncoder, png_bytes
-from tests.report.made import make_landform, make_paired, result, write
+from tests.report.made import make_geolocalization, make_landform, make_paired, result, write
 from tests.report.pages import Page, page_of
 
 PAIRS = [f"pair-{number:04d}" for number in range(12)]
@@ -253,3 +253,18 @@ def test_of_a_planet_only_the_quads_of_its_tiles_are_read(tmp_path: Path) -> Non
 def test_a_result_that_was_never_written_has_no_places() -> None:
     made: RunResult = result("landform", "model", make_landform())
     assert not list(places(ResultFile(made), []))
+
+
+def test_example_images_stand_above_the_queries_made_of_them(tmp_path: Path) -> None:
+    made = make_geolocalization(landforms=("cones", "..", "slides"), modes=("image",))
+    path = write(result("geolocalization", "model", made), made, tmp_path / "results" / "model")
+    data = tmp_path / "Made-geolocalization"
+    tar_of(data / "tiles" / "tiles.tar", sorted(set(made.hits.id))[:40], caption=None)
+    for number in range(7):
+        example = data / "image_queries" / "cones" / f"{number}.png"
+        example.parent.mkdir(parents=True, exist_ok=True)
+        example.write_bytes(b"no image" if number == 2 else png_bytes(number))
+    page = page_of([path], tmp_path / "report.html", images=[tmp_path])
+    (examples,) = page.all("p", class_="examples")
+    labels = [each.attributes["aria-label"] for each in examples.all("svg")]
+    assert labels == [f"example image {number} of cones" for number in range(1, 6)]

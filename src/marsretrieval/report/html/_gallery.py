@@ -53,12 +53,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Gallery:
-    """left_out: models and queries that are not shown, in words. items: by id, once read; notes:
-    what there is to say of those that could not be."""
+    """left_out: models and queries that are not shown, in words. items: by id, once read;
+    examples: landform to keys of thumbnails of its example images; notes: what there is to say of
+    pictures that could not be shown."""
 
     queries: Sequence[Query]
     left_out: Sequence[str] = ()
     items: Mapping[str, Item] = field(default_factory=dict)
+    examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     @property

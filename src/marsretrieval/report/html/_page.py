@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from marsretrieval.report.html import _again as again
 from marsretrieval.report.html import _facts as facts
 from marsretrieval.report.html._boards import BoardView
 from marsretrieval.report.html._charts import DASHES, Chart, ChartGroup
@@ -106,9 +107,9 @@ def page(
         left_out=facts.left_out(sets),
         refused=refused,
         ties=facts.ties(sets),
-        commands=facts.commands(sets),
-        versions=facts.versions(sets),
-        models=facts.models(sets),
+        commands=again.commands(sets),
+        versions=again.versions(sets),
+        models=again.models(sets),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from marsretrieval import geo
-from marsretrieval.datasets import Record, Shard, content_hash, decode_rgb
+from marsretrieval.datasets import ImageSource, Record, Shard, content_hash, decode_rgb
 from marsretrieval.errors import ImageError, MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 from marsretrieval.report.html._places import Place
@@ -74,6 +74,21 @@ class Pictures:
                     break
                 self._from(place, missing, wanted, prefix, found, bar)
         return found
+
+    def first_of(self, source: ImageSource, count: int, prefix: str) -> list[str]:
+        """Keys of thumbnails of the first pictures of a source; fewer where some are damaged."""
+        keys: list[str] = []
+        try:
+            for shard in source.shards():
+                for item in source.read(shard):
+                    if len(keys) == count:
+                        return keys
+                    if isinstance(item, Record):
+                        key = self._thumbnail(item, f"{prefix}-{len(self.thumbnails)}")
+                        keys += [key] if key is not None else []
+        except (MarsRetrievalError, OSError):
+            pass
+        return keys
 
     def _from(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from marsretrieval.embeddings import EmbeddingStore, open_store
 from marsretrieval.errors import MarsRetrievalError
 from marsretrieval.report.html._inputs import ResultFile
 
-__all__ = ["Place", "places"]
+__all__ = ["Place", "example_images", "places"]
 
 _MANIFEST = "manifest.json"
 
@@ -41,6 +41,19 @@ def places(file: ResultFile, images: Sequence[Path]) -> Iterator[Place]:
                 yield place
     for store in stores:
         yield from _recorded(store.path)
+
+
+def example_images(found: Iterable[Place], landform: str) -> ImageSource | None:
+    """The example images of a landform beside the tiles, where they still are."""
+    for place in found:
+        folder = place.path.parent / "image_queries" / landform
+        if landform in ("", ".", "..") or "/" in landform or not folder.is_dir():
+            continue
+        try:
+            return open_images(folder)
+        except (MarsRetrievalError, OSError):
+            continue
+    return None
 
 
 def _of_dataset(path: Path, file: ResultFile) -> list[Path]:

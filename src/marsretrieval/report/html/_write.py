@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +18,12 @@ from marsretrieval.report.html._map import maps_of
 from marsretrieval.report.html._matrix import class_matrices, landform_matrices
 from marsretrieval.report.html._page import SetView, page
 from marsretrieval.report.html._pictures import Pictures, Wanted
-from marsretrieval.report.html._places import places
+from marsretrieval.report.html._places import Place, example_images, places
 from marsretrieval.report.html._sets import TASK_TITLES, ResultSet, result_sets
 
 __all__ = ["HtmlReport", "write_html"]
+
+_EXAMPLES = 5  # example images of a landform that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,20 @@ def _with_pictures(
         return gallery
     changed, too_many = pictures.changed, pictures.too_many
     # Any model of the set will do: they saw the same items.
-    where = (place for entry in found.entries for place in places(entry.file, images))
-    items = pictures.read(need, where, found.key, progress)
+    looked_at: list[Place] = []
+
+    def where() -> Iterator[Place]:
+        for entry in found.entries:
+            for place in places(entry.file, images):
+                looked_at.append(place)
+                yield place
+
+    items = pictures.read(need, where(), found.key, progress)
+    examples = {}
+    for landform in gallery.landforms():
+        source = example_images(looked_at, landform)
+        if source is not None:
+            examples[landform] = pictures.first_of(source, _EXAMPLES, f"{found.key}-example")
     shown = sum(items[key].key is not None for key in need.pictures if key in items)
     changed, too_many = pictures.changed - changed, pictures.too_many - too_many
     missing = len(need.pictures) - shown - changed - too_many
@@ -145,7 +159,7 @@ def _with_pictures(
         )
     if too_many:
         notes.append(f"{too_many:,} pictures of {name} were left out to keep this file small.")
-    return replace(gallery, items=items, notes=notes)
+    return replace(gallery, items=items, examples=examples, notes=notes)
 
 
 def _check(file: ResultFile) -> None:
