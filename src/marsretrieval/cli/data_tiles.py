@@ -160,7 +160,7 @@ def _show(report: Report, out: Path) -> None:
 
 
 def _show_plan(plan: Plan, out: Path, problems: list[Problem], *, as_json: bool) -> None:
-    from marsretrieval.datasets._disk import readable_bytes
+    from marsretrieval.datasets.ctx import readable_bytes
 
     if as_json:
         found = [{"source": each.source, "reason": each.reason} for each in problems]

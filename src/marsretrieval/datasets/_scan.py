@@ -13,11 +13,13 @@ from marsretrieval.datasets._hashing import content_hash
 from marsretrieval.datasets._images import decode_rgb
 from marsretrieval.datasets._items import Item, Items
 from marsretrieval.datasets._likeness import difference_hash
-from marsretrieval.datasets._protocol import ImageSource, Shard, Skipped
+from marsretrieval.datasets._protocol import ImageSource, Record, Shard, Skipped
 from marsretrieval.errors import MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 __all__ = ["Scan", "scan"]
+
+_IN_OBJECTS = 4096  # of a shard, before they become columns
 
 
 @dataclass(slots=True)
@@ -95,33 +97,38 @@ def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
     items: list[Item] = []
     try:
         for record in source.read(shard):
-            if isinstance(record, Skipped):
-                found.bad.append(record)
+            item = record if isinstance(record, Skipped) else _decoded(record, likeness)
+            if isinstance(item, Skipped):
+                found.bad.append(item)
                 continue
-            try:
-                image = decode_rgb(record.data, record.source)
-            except MarsRetrievalError as error:
-                reason = error.message.removeprefix(f"{record.source}: ")
-                found.bad.append(Skipped(record.id, record.source, reason))
-                continue
-            position = None
-            if record.lon is not None and record.lat is not None:
-                position = (record.lon, record.lat)
-            items.append(
-                Item(
-                    id=record.id,
-                    source=record.source,
-                    content=content_hash(record.data),
-                    size=image.size,
-                    caption=record.caption,
-                    label=record.label,
-                    position=position,
-                    width_deg=record.width_deg,
-                    height_deg=record.height_deg,
-                    likeness=difference_hash(image) if likeness else None,
-                )
-            )
+            items.append(item)
+            if len(items) == _IN_OBJECTS:
+                found.items.extend(Items.of(items))
+                items.clear()
     except MarsRetrievalError as error:
         found.bad.append(Skipped(shard.name, source.name, error.message))
-    found.items = Items.of(items)
+    found.items.extend(Items.of(items))
     return found
+
+
+def _decoded(record: Record, likeness: bool) -> Item | Skipped:
+    try:
+        image = decode_rgb(record.data, record.source)
+    except MarsRetrievalError as error:
+        reason = error.message.removeprefix(f"{record.source}: ")
+        return Skipped(record.id, record.source, reason)
+    position = None
+    if record.lon is not None and record.lat is not None:
+        position = (record.lon, record.lat)
+    return Item(
+        id=record.id,
+        source=record.source,
+        content=content_hash(record.data),
+        size=image.size,
+        caption=record.caption,
+        label=record.label,
+        position=position,
+        width_deg=record.width_deg,
+        height_deg=record.height_deg,
+        likeness=difference_hash(image) if likeness else None,
+    )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,9 @@ from PIL import Image
 from marsretrieval import geo
 from marsretrieval.datasets._inventory import DatasetInventory, Problem
 from marsretrieval.datasets.verify import verify
+from tests.datasets.layouts import write_tar
 
 __all__ = ["check", "grey", "landforms", "named", "pair", "pairs", "tiles", "write_tar"]
-
-Members = Iterable[tuple[str, bytes]]
-
-
-def write_tar(path: Path, members: Members) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
 
 
 def pair(key: str, image: bytes, caption: str | None) -> list[tuple[str, bytes]]:
@@ -39,7 +27,7 @@ def pair(key: str, image: bytes, caption: str | None) -> list[tuple[str, bytes]]
 
 
 def pairs(folder: Path, *items: tuple[str, bytes, str | None]) -> Path:
-    write_tar(folder / "00000.tar", (member for item in items for member in pair(*item)))
+    write_tar(folder / "00000.tar", [member for item in items for member in pair(*item)])
     return folder
 
 

@@ -8,7 +8,8 @@ import pytest
 from marsretrieval import geo
 from marsretrieval.datasets import content_hash, set_hash
 from tests.datasets.download.servers import picture
-from tests.datasets.verify.sets import check, grey, named, tiles, write_tar
+from tests.datasets.layouts import write_tar
+from tests.datasets.verify.sets import check, grey, named, tiles
 
 
 class TestGeolocalization:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pickle
 import sys
+from pathlib import Path
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marsretrieval.datasets import _scan, open_images
 from marsretrieval.datasets._items import Item, Items
+from tests.datasets.layouts import write_tar
+from tests.datasets.verify.sets import tiles
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.floats(-180, 360, allow_nan=False)
@@ -62,3 +66,11 @@ def test_a_tile_takes_a_tenth_of_a_kilobyte() -> None:
     (kept,) = Items.of([Item("a", "a", bytes(16), (1, 1), "c", "l", None, None, None, likeness)])
     assert kept.likeness is not None
     assert kept.likeness.tolist() == [0, 1, 2, 3]
+
+
+def test_one_large_tar_becomes_columns_bit_by_bit(tmp_path: Path, monkeypatch) -> None:
+    source = open_images(write_tar(tmp_path / "a.tar", tiles({(0, 0): 9})))
+    whole = list(_scan.scan(source, likeness=False).items)
+    monkeypatch.setattr(_scan, "_IN_OBJECTS", 2)
+    assert list(_scan.scan(source, likeness=False).items) == whole
+    assert len(whole) == 9

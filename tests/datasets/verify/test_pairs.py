@@ -7,7 +7,8 @@ from PIL import Image
 
 from marsretrieval.datasets import annotated_hash, content_hash, set_hash
 from tests.datasets.download.servers import picture
-from tests.datasets.verify.sets import check, named, pair, pairs, write_tar
+from tests.datasets.layouts import write_tar
+from tests.datasets.verify.sets import check, named, pair, pairs
 
 
 def test_a_sound_set(tmp_path: Path) -> None:

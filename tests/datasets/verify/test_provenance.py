@@ -8,7 +8,8 @@ import pytest
 
 from marsretrieval.files import sha256_file
 from tests.datasets.download.servers import picture
-from tests.datasets.verify.sets import check, named, pair, pairs, write_tar
+from tests.datasets.layouts import write_tar
+from tests.datasets.verify.sets import check, named, pair, pairs
 
 
 def record(folder: Path, **told: Any) -> None:

@@ -6,6 +6,7 @@ manifest. Positions come from the formula of the sphere, never from PROJ.
 
 from __future__ import annotations
 
+from marsretrieval.datasets._disk import readable_bytes
 from marsretrieval.datasets._transfer import ServerError
 from marsretrieval.datasets.ctx._fetch import FetchSettings
 from marsretrieval.datasets.ctx._grid import FORMATS, Tile, TileSpec, tile_rows
@@ -36,6 +37,7 @@ __all__ = [
     "plan",
     "quads_in",
     "read_manifest",
+    "readable_bytes",
     "select_quads",
     "tile_rows",
 ]
