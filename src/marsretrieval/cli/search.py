@@ -97,7 +97,9 @@ def search(
     )
     query = make_query(encoder, text=text, images=pictures, raw=raw, mix=mix)
     with show_progress(quiet=as_json) as progress:
-        ranking = exact_topk(found, query, count, min_score=min_score, region=box, progress=progress)
+        ranking = exact_topk(
+            found, query, count, min_score=min_score, region=box, progress=progress
+        )
     about: dict[str, Any] = {
         "store": str(store),
         "model": encoder.id,

@@ -83,7 +83,8 @@ class PlanetMap:
         self.south, self.north = box.south, box.north
         middle = math.radians(min(abs((self.south + self.north) / 2), 80.0))
         self.stretch = 1 / math.cos(middle) if box.width < 180 else 1.0
-        self._taken: list[Rect] = []
+        self._taken: list[Rect] = []  # by marks and texts
+        self._texts: list[Rect] = []
         self._sheet: Sheet | None = None
         if axes is None:
             ratio = box.height * self.stretch / box.width
@@ -239,6 +240,23 @@ class PlanetMap:
         at = self.axes.transData.transform(np.column_stack([x[seen], y[seen]]))
         self._taken += [Rect.around(px, py, side, side) for px, py in at[:2000].tolist()]
         return drawn
+
+    def mark_text(self, lon: float, lat: float, text: str) -> Self:
+        """A word beside a mark, above right of it; left out where there is no room for it."""
+        if not self.shows(lon, lat)[0]:
+            return self
+        written = self.axes.annotate(
+            text, (float(self.x(lon)), lat), xytext=(3.5, 3.0), textcoords="offset points",
+            fontsize=self.style.font - 1, color=self.style.ink, zorder=8, path_effects=self.halo(),
+        )  # fmt: skip
+        extent = written.get_window_extent()
+        rect = Rect(extent.x0, extent.y0, extent.x1, extent.y1)
+        if any(rect.overlaps(other) for other in self._texts):
+            written.remove()
+            return self
+        self._texts.append(rect)
+        self._taken.append(rect)
+        return self
 
     def features(self, *, at_most: int = 60, smallest_km: float = 0.0) -> Self:
         """IAU names, the weightiest first (`Feature.weight`), where there is room; outlines of

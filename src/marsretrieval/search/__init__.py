@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from marsretrieval.search.ask import QueryEncoder, make_query, read_images
-    from marsretrieval.search.hits import Hits, check_hits_path, write_hits
+    from marsretrieval.search.exports import FORMATS, check_hits_path, write_hits
+    from marsretrieval.search.heatmap import Heatmap, check_heatmap_path, heatmap_of
+    from marsretrieval.search.hits import Hit, Hits
     from marsretrieval.search.kernels import KERNELS
     from marsretrieval.search.prompts import TEMPLATES, geolocalization_prompts, landform_prompts
-    from marsretrieval.search.queries import hybrid_query, image_query, text_query
+    from marsretrieval.search.queries import (
+        away_query,
+        compose,
+        hybrid_query,
+        image_query,
+        text_query,
+    )
     from marsretrieval.search.scores import score_all
+    from marsretrieval.search.tiles import parse_lonlat, row_at, rows_of
     from marsretrieval.search.topk import Ranking, VectorBlock, VectorSource, exact_topk
     from marsretrieval.search.view import (
         SearchView,
@@ -28,8 +37,11 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "FORMATS",
     "KERNELS",
     "TEMPLATES",
+    "Heatmap",
+    "Hit",
     "Hits",
     "QueryEncoder",
     "Ranking",
@@ -37,18 +49,25 @@ __all__ = [
     "SearchViewWarning",
     "VectorBlock",
     "VectorSource",
+    "away_query",
+    "check_heatmap_path",
     "check_hits_path",
+    "compose",
     "drop_view",
     "exact_topk",
     "existing_view",
     "geolocalization_prompts",
+    "heatmap_of",
     "hybrid_query",
     "image_query",
     "landform_prompts",
     "make_query",
     "make_view",
     "open_view",
+    "parse_lonlat",
     "read_images",
+    "row_at",
+    "rows_of",
     "score_all",
     "text_query",
     "verify_view",
@@ -57,11 +76,14 @@ __all__ = [
 
 _HOMES = {
     "ask": ("QueryEncoder", "make_query", "read_images"),
-    "hits": ("Hits", "check_hits_path", "write_hits"),
+    "exports": ("FORMATS", "check_hits_path", "write_hits"),
+    "heatmap": ("Heatmap", "check_heatmap_path", "heatmap_of"),
+    "hits": ("Hit", "Hits"),
     "kernels": ("KERNELS",),
     "prompts": ("TEMPLATES", "geolocalization_prompts", "landform_prompts"),
-    "queries": ("hybrid_query", "image_query", "text_query"),
+    "queries": ("away_query", "compose", "hybrid_query", "image_query", "text_query"),
     "scores": ("score_all",),
+    "tiles": ("parse_lonlat", "row_at", "rows_of"),
     "topk": ("Ranking", "VectorBlock", "VectorSource", "exact_topk"),
     "view": (
         "SearchView",

@@ -105,4 +105,5 @@ def _needed(encoder: QueryEncoder | None) -> QueryEncoder:
 def _unit_rows(vectors: npt.ArrayLike) -> npt.NDArray[Any]:
     """Stored vectors are rounded: of unit length again."""
     rows = np.atleast_2d(np.asarray(vectors, dtype=np.float64))
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-12))

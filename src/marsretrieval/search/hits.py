@@ -176,7 +176,8 @@ def _places(
     from scipy.spatial import cKDTree
 
     known = [i for i, place in enumerate(lon) if place is not None and lat[i] is not None]
-    xyz = geo.unit_vectors([lon[i] for i in known], [lat[i] for i in known])  # type: ignore[misc]
+    places = np.array([(lon[i], lat[i]) for i in known], dtype=np.float64).reshape(-1, 2)
+    xyz = geo.unit_vectors(places[:, 0], places[:, 1])
     chord = 2 * np.sin(np.radians(deg) / 2) * (1 + 1e-12)
     tree = cKDTree(xyz) if known else None
     number_of = {index: number for number, index in enumerate(known)}

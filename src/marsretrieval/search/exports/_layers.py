@@ -1,0 +1,128 @@
+"""GeoDataFrames, and through GDAL: GeoPackage, FlatGeobuf, Shapefile."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marsretrieval import geo
+from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
+from marsretrieval.files import make_folder
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
+    from marsretrieval.search.hits import Hits
+
+__all__ = ["to_geodataframe", "write_layer"]
+
+_TEXT_BYTES = 254  # the widest text of a dBASE table
+
+
+def to_geodataframe(hits: Hits) -> GeoDataFrame:
+    """One row a hit with its footprint, CRS IAU_2015:49900; `attrs["marsretrieval"]` says what
+    was asked. Raises MissingDependencyError without the extra `gis`."""
+    try:
+        import geopandas
+        import pyproj
+        import shapely
+    except ImportError as error:
+        raise MissingDependencyError("geopandas", "gis", needed_for="a GeoDataFrame") from error
+
+    geometry = geo.GeometryColumn()
+    names = ["rank", "score", "id", "lon", "lat", "quad", "tiles", "source"]
+    if hits.tiles is None:
+        names.remove("tiles")
+    rows = list(hits.records())
+    numbers = {"rank": "int32", "score": "float32", "lon": "float64", "lat": "float64",
+               "tiles": "int32"}  # fmt: skip
+    frame = geopandas.GeoDataFrame(
+        {name: [row[name] for row in rows] for name in names},
+        geometry=shapely.from_wkb([geometry.wkb(shape) for shape in hits.shapes]),
+        crs=pyproj.CRS.from_json_dict(geo.MARS_CRS),
+    ).astype({name: kind for name, kind in numbers.items() if name in names})
+    frame.attrs["marsretrieval"] = dict(hits.about)
+    return frame
+
+
+def write_layer(hits: Hits, path: Path, driver: str) -> None:
+    """Write into a folder beside `path`, then rename: an earlier file stays until all is there."""
+    import pyogrio
+
+    frame = to_geodataframe(hits)
+    options: dict[str, Any] = {}
+    zipped = path.suffix.lower() == ".zip"
+    stem = path.name[: -len(".shp.zip")] if zipped else path.stem
+    if driver == "ESRI Shapefile":
+        _check_shapefile(hits, path)
+        options["encoding"] = "UTF-8"
+        name = f"{stem}.shp"
+    else:
+        name, options["layer"] = path.name, stem
+    if driver == "GPKG":
+        options["dataset_metadata"] = _about(hits)
+    if driver == "FlatGeobuf" and frame.geometry.isna().any():
+        options["SPATIAL_INDEX"] = "NO"  # an index cannot hold hits without a place
+    make_folder(path.parent)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        try:
+            pyogrio.write_dataframe(
+                frame,
+                Path(folder) / name,
+                driver=driver,
+                geometry_type=_geometry_type(hits),
+                promote_to_multi=_geometry_type(hits) == "MultiPolygon",
+                **options,
+            )
+            if zipped:
+                _zip(Path(folder), path.name)
+            made = sorted(Path(folder).iterdir(), key=lambda each: each.name == path.name)
+            for file in made if not zipped else [Path(folder) / path.name]:
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+                file.replace(path.parent / file.name)
+        except (OSError, RuntimeError) as error:
+            raise OutputError(
+                f"{path}: cannot be written ({error})",
+                remedy="Check that the folder is yours and has free space, or choose another.",
+            ) from error
+
+
+def _geometry_type(hits: Hits) -> str:
+    """What the layer says of its shapes: outlines, centres, or both."""
+    points = any(isinstance(shape, tuple) for shape in hits.shapes)
+    outlines = any(isinstance(shape, list) for shape in hits.shapes)
+    if points:
+        return "Unknown" if outlines else "Point"
+    return "MultiPolygon"
+
+
+def _check_shapefile(hits: Hits, path: Path) -> None:
+    if _geometry_type(hits) == "Unknown":
+        raise UsageError(
+            f"{path}: some tiles have outlines and others are points, and a Shapefile holds one "
+            "kind of geometry",
+            remedy="Use a .gpkg, .geojson or .parquet file.",
+        )
+    for hit in hits:
+        for name in ("id", "source"):
+            if len(getattr(hit, name).encode()) > _TEXT_BYTES:
+                raise UsageError(
+                    f"{path}: the {name} of hit {hit.rank} is longer than the {_TEXT_BYTES} bytes "
+                    "that a Shapefile holds",
+                    remedy="Use a .gpkg, .geojson or .parquet file.",
+                )
+
+
+def _about(hits: Hits) -> dict[str, str]:
+    return {name: str(value) for name, value in hits.about.items() if value not in (None, [], "")}
+
+
+def _zip(folder: Path, name: str) -> None:
+    files = sorted(folder.iterdir())
+    with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in files:
+            archive.write(file, file.name)

@@ -1,0 +1,126 @@
+"""Maps of hits and of heat maps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from marsretrieval.geo import Box, wrap_lon
+from marsretrieval.maps import PlanetMap, planet_map, window
+
+if TYPE_CHECKING:
+    from marsretrieval.search.heatmap import Heatmap
+    from marsretrieval.search.hits import Hits
+
+__all__ = ["draw_heatmap", "draw_hits"]
+
+_RANKED = 10  # hits whose rank is written beside them
+_SCALED_DEG = 120.0  # narrower maps have a bar of length
+
+
+def draw_hits(hits: Hits, *, style: str = "light", title: str | None = None) -> PlanetMap:
+    """Hits as marks coloured by score, with their outlines where they are large enough to see."""
+    lon = np.array([np.nan if each is None else each for each in hits.lon])
+    lat = np.array([np.nan if each is None else each for each in hits.lat])
+    chart = planet_map(
+        window(lon, lat),
+        lon=hits.domain,
+        style=style,
+        title=title or _title(hits.about),
+        subtitle=_told(hits),
+    )
+    drawn = _mark(chart, hits, lon, lat, coloured=True)
+    _finish(chart, drawn)
+    return chart
+
+
+def draw_heatmap(
+    heat: Heatmap, hits: Hits | None, *, style: str = "light", title: str | None = None
+) -> PlanetMap:
+    """Scores as colours; hits as rings."""
+    lon = heat.west + (np.arange(heat.values.shape[1]) + 0.5) * heat.cell_lon
+    lat = heat.north - (np.arange(heat.values.shape[0]) + 0.5) * heat.cell_lat
+    there = np.isfinite(heat.values)
+    rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
+    width, height = heat.cell_lon / 2, heat.cell_lat / 2
+    west, east = lon[columns] - width, lon[columns] + width
+    box = window(
+        np.concatenate([west, east]),
+        np.resize([lat[rows].min() - height, lat[rows].max() + height], 2 * len(columns)),
+    )
+    chart = planet_map(
+        box,
+        lon=heat.domain,
+        style=style,
+        title=title or _title(heat.about),
+        subtitle=f"cosine similarity of {heat.tiles:,} tiles"
+        + (f", the best {len(hits):,} marked" if hits is not None and len(hits) else ""),
+    )
+    low, high = np.nanpercentile(heat.values, (2, 100))
+    span = _box_of(heat)
+    drawn = chart.raster(heat.values, span, vmin=float(low), vmax=float(high))
+    if hits is not None:
+        places = [np.array([np.nan if v is None else v for v in each]) for each in
+                  (hits.lon, hits.lat)]  # fmt: skip
+        _mark(chart, hits, *places, coloured=False)
+    _finish(chart, drawn)
+    return chart
+
+
+def _box_of(heat: Heatmap) -> Box:
+    """Where the raster lies; one of all longitudes starts where its first column does."""
+    west = float(wrap_lon(heat.west))
+    return Box(west, heat.south, west + (heat.east - heat.west), heat.north)
+
+
+def _mark(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: bool) -> Any:
+    scores = hits.scores.astype(np.float64)
+    known = np.isfinite(lon) & np.isfinite(lat)
+    low = float(scores.min()) if len(scores) else 0.0
+    high = float(scores.max()) if len(scores) else 1.0
+    high = max(high, low + 1e-6)
+    many = int(known.sum())
+    size = 46.0 if many <= 30 else 26.0 if many <= 300 else 12.0
+    order = np.flatnonzero(known)[::-1]  # the best on top
+    if coloured:
+        drawn = chart.points(lon[order], lat[order], scores[order], size=size, vmin=low, vmax=high)
+    else:
+        drawn = chart.points(
+            lon[order], lat[order], colour=chart.style.second, size=size, hollow=True
+        )
+    for index in np.flatnonzero(known)[:_RANKED].tolist():
+        chart.mark_text(lon[index], lat[index], str(index + 1))
+    return drawn
+
+
+def _finish(chart: PlanetMap, drawn: Any) -> None:
+    if chart.box.width <= _SCALED_DEG:
+        chart.scale_bar()
+    chart.features().colour_bar(drawn, "cosine similarity")
+
+
+def _title(about: Any) -> str:
+    """What was looked for, in a line."""
+    texts = [about["text"]] if about.get("text") else []
+    images, tiles = len(about.get("images") or ()), len(about.get("like") or ())
+    texts += [f"{images} example image{'s' * (images > 1)}"] if images else []
+    texts += [f"like {about['like'][0]}" if tiles == 1 else f"like {tiles} tiles"] if tiles else []
+    against = [*(about.get("not_text") or ())]
+    images, tiles = len(about.get("not_images") or ()), len(about.get("not_like") or ())
+    against += [f"{images} image{'s' * (images > 1)}"] if images else []
+    against += [f"{tiles} tile{'s' * (tiles > 1)}"] if tiles else []
+    line = ", ".join(texts) or "Search"
+    return line + (f", not {', '.join(against)}" if against else "")
+
+
+def _told(hits: Hits) -> str:
+    parts = [str(hits.about["model"])] if hits.about.get("model") else []
+    if hits.tiles is None:
+        parts.append(f"the best {len(hits):,} tiles" if len(hits) else "no hits")
+    else:
+        parts.append(f"{len(hits):,} places of {sum(hits.tiles):,} tiles")
+    unknown = sum(lon is None for lon in hits.lon)
+    if unknown:
+        parts.append(f"{unknown:,} without a position")
+    return ", ".join(parts)

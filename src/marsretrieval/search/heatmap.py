@@ -1,0 +1,227 @@
+"""Every tile's score at its place: a raster of Mars, one pixel a tile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval import geo
+from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
+from marsretrieval.files import atomic_path
+from marsretrieval.search.hits import Domain, lon_domain
+
+if TYPE_CHECKING:
+    from marsretrieval.embeddings import EmbeddingStore
+    from marsretrieval.maps import PlanetMap
+    from marsretrieval.search.hits import Hits
+
+__all__ = ["Heatmap", "check_heatmap_path", "heatmap_of"]
+
+Floats = npt.NDArray[np.float64]
+
+_RASTERS, _PICTURES = (".tif", ".tiff"), (".png", ".svg", ".pdf")
+_TOLERANCE = 0.02  # of a cell: how far a tile may be off the grid
+_MOST_PIXELS = 2**28
+_BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Heatmap:
+    """values: (rows, columns) float32, north up, NaN where no tile is; west, north: its upper left
+    corner; cell_lon, cell_lat: size of a pixel; all in degrees on the sphere IAU_2015:49900.
+    about: what was asked."""
+
+    values: npt.NDArray[np.float32]
+    west: float
+    north: float
+    cell_lon: float
+    cell_lat: float
+    domain: Domain = 180
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def south(self) -> float:
+        return self.north - len(self.values) * self.cell_lat
+
+    @property
+    def east(self) -> float:
+        return self.west + len(self.values[0]) * self.cell_lon
+
+    @property
+    def tiles(self) -> int:
+        """Pixels with a score."""
+        return int(np.isfinite(self.values).sum())
+
+    def write(self, path: Path, *, hits: Hits | None = None, style: str = "light") -> None:
+        """A GeoTIFF (.tif), or a map of it (.png, .svg, .pdf) with `hits` on it.
+
+        Raises UsageError for another name, OutputError, MissingDependencyError without the extra
+        `geotiff`.
+        """
+        check_heatmap_path(path)
+        if path.suffix.lower() in _RASTERS:
+            self._write_geotiff(path)
+        else:
+            self.draw(hits, style=style).save(path)
+
+    def draw(
+        self, hits: Hits | None = None, *, style: str = "light", title: str | None = None
+    ) -> PlanetMap:
+        """A map with graticule, named features, colour bar, and the places of `hits`."""
+        from marsretrieval.search.exports._picture import draw_heatmap
+
+        return draw_heatmap(self, hits, style=style, title=title)
+
+    def _write_geotiff(self, path: Path) -> None:
+        try:
+            import rasterio
+        except ImportError as error:
+            raise MissingDependencyError("rasterio", "geotiff", needed_for="a GeoTIFF") from error
+
+        rows, columns = self.values.shape
+        with atomic_path(path) as temporary, rasterio.Env(GDAL_PAM_ENABLED="NO"):
+            try:
+                with rasterio.open(
+                    temporary,
+                    "w",
+                    driver="GTiff",
+                    width=columns,
+                    height=rows,
+                    count=1,
+                    dtype="float32",
+                    nodata=float("nan"),
+                    crs=rasterio.crs.CRS.from_string(json.dumps(geo.MARS_CRS)),
+                    transform=rasterio.transform.from_origin(
+                        self.west, self.north, self.cell_lon, self.cell_lat
+                    ),
+                    compress="deflate",
+                    predictor=3,
+                    tiled=True,
+                    blockxsize=_BLOCK,
+                    blockysize=_BLOCK,
+                ) as file:
+                    file.write(self.values, 1)
+                    file.set_band_description(1, "cosine similarity")
+                    file.update_tags(MARSRETRIEVAL=json.dumps(dict(self.about), ensure_ascii=False))
+            except rasterio.errors.RasterioError as error:
+                raise OutputError(f"{path}: cannot be written ({error})") from error
+
+
+def check_heatmap_path(path: Path) -> None:
+    """Raises UsageError unless the name ends in .tif, .tiff, .png, .svg or .pdf, and
+    MissingDependencyError for a .tif without the extra `geotiff`."""
+    suffix = path.suffix.lower()
+    if suffix not in _RASTERS + _PICTURES:
+        raise UsageError(
+            f"{path}: no format of a heat map",
+            remedy="Use .tif for a georeferenced raster, .png, .svg or .pdf for a map.",
+        )
+    if suffix in _RASTERS:
+        from importlib.util import find_spec
+
+        if find_spec("rasterio") is None:
+            raise MissingDependencyError("rasterio", "geotiff", needed_for="a GeoTIFF")
+
+
+def heatmap_of(
+    store: EmbeddingStore,
+    scores: npt.ArrayLike,
+    *,
+    region: geo.Region | None = None,
+    cell: float | None = None,
+    domain: int = 180,
+    about: Mapping[str, Any] | None = None,
+) -> Heatmap:
+    """Scores (rows,), as `score_all` gives them, on the grid of the tiles of a store.
+
+    All tiles with a position (of `region`) must be of one size and lie on one grid; each is one
+    pixel. Where they do not, or their size is unknown, `cell` (degrees) asks for a grid of this
+    step through 0 E, 0 N: each tile counts for the pixel that holds its centre, and the highest
+    score for a pixel of several. The raster is as large as the tiles it holds; longitudes are
+    -180..180 or 0..360 as `domain` says. Raises UsageError naming what does not fit.
+    """
+    turned = lon_domain(domain)
+    lon, lat, width, height = _extents(store)
+    values = np.asarray(scores, dtype=np.float32)
+    kept = np.isfinite(lon) & np.isfinite(lat)
+    if not kept.any():
+        raise UsageError(f"no tile of {store.path} has a known position: there is nothing to map")
+    if region is not None:
+        kept &= region.contains(lon, lat)
+        if not kept.any():
+            raise UsageError("no tile lies in the region: there is nothing to map")
+    lon, lat, width, height = (each[kept] for each in (lon, lat, width, height))
+    lon = geo.wrap_lon(lon) if turned == 180 else geo.lon_180_to_360(lon)
+    if cell is None:
+        across, upward = _size(width, "width"), _size(height, "height")
+        column, west = _lattice((lon - across / 2) / across, across)
+        row, south = _lattice((lat - upward / 2) / upward, upward)
+    else:
+        if not (np.isfinite(cell) and 0 < cell <= 90):
+            raise UsageError(f"cells of {cell:g} degrees", remedy="Use a size above 0, up to 90.")
+        across = upward = cell
+        column, row = (np.floor(each / cell + 1e-9).astype(np.int64) for each in (lon, lat))
+        west, south = (float(each.min() * cell) for each in (column, row))
+        column, row = column - column.min(), row - row.min()
+    shape = (int(row.max()) + 1, int(column.max()) + 1)
+    if shape[0] * shape[1] > _MOST_PIXELS:
+        raise UsageError(
+            f"a heat map of {shape[1]:,} x {shape[0]:,} pixels",
+            remedy="Take a smaller region, or larger cells (--heatmap-cell).",
+        )
+    raster = np.full(shape, np.nan, dtype=np.float32)
+    np.fmax.at(raster, (shape[0] - 1 - row, column), values[kept])
+    return Heatmap(
+        raster,
+        west=round(west, 9),
+        north=round(south + shape[0] * upward, 9),
+        cell_lon=across,
+        cell_lat=upward,
+        domain=turned,
+        about=about or {},
+    )
+
+
+def _extents(store: EmbeddingStore) -> tuple[Floats, Floats, Floats, Floats]:
+    """Centres and sizes of all rows, (rows,) each."""
+    names = ("lon", "lat", "width_deg", "height_deg")
+    parts: dict[str, list[Floats]] = {name: [] for name in names}
+    for block in store.blocks():
+        for name in names:
+            parts[name].append(np.asarray(getattr(block, name), dtype=np.float64))
+    empty = np.empty(0)
+    lon, lat, width, height = (np.concatenate([empty, *parts[name]]) for name in names)
+    return lon, lat, width, height
+
+
+def _size(values: Floats, name: str) -> float:
+    unknown = int((~np.isfinite(values)).sum())
+    remedy = "--heatmap-cell DEG (cell=DEG) puts them on a grid of this step."
+    if unknown:
+        raise UsageError(f"the {name} of {unknown:,} tiles is unknown", remedy=remedy)
+    sizes = np.unique(np.round(values, 6))
+    if len(sizes) > 1:
+        shown = ", ".join(f"{each:g}" for each in sizes[:4])
+        more = ", ..." if len(sizes) > 4 else ""
+        raise UsageError(f"tiles are of several sizes: {name}s of {shown}{more} degrees",
+                         remedy=remedy)  # fmt: skip
+    return float(sizes[0])
+
+
+def _lattice(places: Floats, step: float) -> tuple[npt.NDArray[np.int64], float]:
+    """Number of each tile's cell from the first on, and where the first begins, degrees."""
+    # From the lowest, whose offset all share.
+    offsets = places - places.min()
+    numbers = np.round(offsets)
+    if np.abs(offsets - numbers).max() > _TOLERANCE:
+        raise UsageError(
+            f"tiles do not lie side by side on one grid of {step:g} degrees",
+            remedy="--heatmap-cell DEG (cell=DEG) puts them on a grid of this step.",
+        )
+    return numbers.astype(np.int64), round(float(places.min()) * step, 9)

@@ -1,0 +1,130 @@
+"""Tiles of a store by their ids, or by where they lie."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval import geo
+from marsretrieval.errors import UsageError
+
+if TYPE_CHECKING:
+    from marsretrieval.embeddings import EmbeddingStore
+
+__all__ = ["parse_lonlat", "row_at", "rows_of"]
+
+_NEAR_DEG = 0.5  # a position is that of a tile no further away, where extents are unknown
+_GUESSES = 3
+_IMAGE = re.compile(r"\.(png|jpe?g|tiff?|webp)$", re.IGNORECASE)
+
+
+def rows_of(store: EmbeddingStore, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The row of each id, (n,); its first where an id is there twice.
+
+    The extension of an image file may be left on. Raises UsageError for an id that is not in the
+    store, with the nearest that are: by place for the name of a tile, else by spelling.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    wanted = pa.array(ids, pa.utf8())
+    bare = pa.array([_IMAGE.sub("", each) for each in ids], pa.utf8())
+    rows = np.full(len(ids), -1, dtype=np.int64)
+    for block in store.blocks():
+        column = block.column("id").cast(pa.utf8())
+        for names in (wanted, bare):
+            places = pc.index_in(names, value_set=column).fill_null(-1).to_numpy()
+            new = (rows < 0) & (places >= 0)
+            rows[new] = block.start + places[new]
+        if (rows >= 0).all():
+            break
+    for name, row in zip(ids, rows.tolist(), strict=True):
+        if row < 0:
+            near = _alike(store, name)
+            raise UsageError(
+                f"{store.path} holds no tile '{name}'",
+                remedy=f"Did you mean {' or '.join(near)}?" if near else
+                "`--json` of a search lists ids; a position finds a tile too (LON,LAT).",
+            )  # fmt: skip
+    return rows
+
+
+def row_at(store: EmbeddingStore, lon: float, lat: float) -> int:
+    """The row of the tile that holds a position: of all whose centres are nearest, the first.
+
+    Raises UsageError where no tile is near, naming the nearest.
+    """
+    if not (np.isfinite(lon) and -360 <= lon <= 360 and -90 <= lat <= 90):
+        raise UsageError(
+            f"{lon:g},{lat:g} is no position on Mars",
+            remedy="Give longitude and latitude in degrees, east positive, such as 137.4,-4.6.",
+        )
+    best, row, away = np.inf, -1, (np.nan, np.nan)
+    for block in store.blocks():
+        if not len(block):
+            continue
+        distance = geo.great_circle_deg(lon, lat, block.lon, block.lat)
+        if not np.isfinite(distance).any():
+            continue
+        local = int(np.nanargmin(distance))
+        if distance[local] < best:
+            best, row = float(distance[local]), block.start + local
+            away = (float(block.width_deg[local]), float(block.height_deg[local]))
+    if row < 0:
+        raise UsageError(f"no tile of {store.path} has a known position")
+    found = store.take([row])
+    across = abs(float(geo.wrap_lon(found.lon[0] - lon)))
+    upward = abs(float(found.lat[0]) - lat)
+    if np.isfinite(away).all():
+        inside = across <= away[0] / 2 + 1e-6 and upward <= away[1] / 2 + 1e-6
+    else:
+        inside = best <= _NEAR_DEG
+    if not inside:
+        raise UsageError(
+            f"no tile of {store.path} holds {lon:g},{lat:g}",
+            remedy=f"The nearest is {found.ids[0]} at {found.lon[0]:.4g},{found.lat[0]:.4g}, "
+            f"{best:.3g} degrees away.",
+        )
+    return row
+
+
+def parse_lonlat(text: str) -> tuple[float, float]:
+    """From "LON,LAT". Raises UsageError."""
+    try:
+        lon, lat = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"'{text}' is no position",
+            remedy="Give longitude and latitude in degrees, such as 137.4,-4.6.",
+        ) from error
+    return lon, lat
+
+
+def _alike(store: EmbeddingStore, name: str) -> list[str]:
+    """Ids nearest to one that is not there, the nearest first."""
+    centre = geo.tile_centre(name)
+    if centre is not None:
+        lon, lat = store.positions().T
+        distance = geo.great_circle_deg(*centre, lon, lat)
+        rows = np.argsort(distance, kind="stable")[:_GUESSES]
+        rows = rows[np.isfinite(distance[rows])]
+        if len(rows):
+            return store.ids(rows)
+    return difflib.get_close_matches(name, _candidates(store, name), n=_GUESSES, cutoff=0.5)
+
+
+def _candidates(store: EmbeddingStore, name: str) -> Iterator[str]:
+    """Ids to compare with: all of a small store, of a large one those that begin alike."""
+    import pyarrow.compute as pc
+
+    small = store.rows <= 20_000
+    for block in store.blocks():
+        column = block.column("id")
+        if not small:
+            column = column.filter(pc.starts_with(column, pattern=name[:6]))
+        yield from column.to_pylist()
