@@ -25,6 +25,7 @@ class Elsewhere:
     group: str = ""
     source: str = "A paper, table 2"
     n: str = "2,287 pairs"
+    told: str = "A paper, table 2; evaluated by its authors."
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -135,6 +136,7 @@ def test_figures_from_elsewhere_are_marked_and_never_ranked(
     assert "A paper, table 2; N: 2,287 pairs" in foreign.text and not foreign.all("strong")
     cells = [cell.text for cell in foreign.all("tr")[1].children]
     assert cells[2:] == ["99.9", "–", "–", "1", "–", "–", "–", "–"]
+    assert "evaluated by its authors" in page.section("paired-image-text-1-board").text
     # Beside figures of a paper it must be plain which protocol is whose.
     assert "published" in heads(text_to_image)
     geo = page.section("geolocalization-3-board").one("table").one("tbody", class_="foreign")

@@ -70,6 +70,7 @@ class BoardView:
     main: Figure
     sections: Sequence[Section]
     references: Sequence[Section]
+    told: Sequence[str] = ()  # of the references: a line each
 
     @property
     def width(self) -> int:
@@ -104,7 +105,8 @@ def _board(board: Board, found: ResultSet, references: Sequence[Reference]) -> B
         ]
         lines.sort(key=lambda line: -(line.whisker.value if line.whisker else -1))
         sections.append(Section(name, lines))
-    return BoardView(board.title, columns, board.main, sections, _elsewhere(mine, columns))
+    told = list(dict.fromkeys(each.told for each in mine))
+    return BoardView(board.title, columns, board.main, sections, _elsewhere(mine, columns), told)
 
 
 def best_of(values: Iterable[Value | None], figure: Figure) -> float | None:

@@ -79,8 +79,9 @@ class Gallery:
 
 
 def choose(found: ResultSet) -> Gallery:
-    """The queries of a set that are shown, at even steps from the best answered to the worst:
-    by the best model, and never by hand. Empty where no result has a table of hits."""
+    """The queries of a set that are shown, by the figures of the best model and never by hand:
+    classes at even steps from the best found to the hardest, pairs half of them right at once.
+    Empty where no result has a table of hits."""
     having = [entry for entry in found.entries if entry.file.has("hits")]
     shown = having[:MODELS]
     left_out = []

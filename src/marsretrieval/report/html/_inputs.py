@@ -42,11 +42,15 @@ class Reference(Protocol):
 
     @property
     def source(self) -> str:
-        """Where the figures come from: a paper and its table, with an address if there is one."""
+        """Where the figures come from, in short: a paper and its table."""
 
     @property
     def n(self) -> str:
         """On what: "2,287 pairs"."""
+
+    @property
+    def told(self) -> str:
+        """One line on where the figures are from, who computed them, and on what."""
 
     @property
     def figures(self) -> Mapping[str, float]:
