@@ -16,7 +16,17 @@ import pytest
 pytest.importorskip("material", reason="needs the extra docs")
 
 ROOT = Path(__file__).parent.parent
-FACES = ("encoders", "datasets", "embeddings", "search", "tasks", "geo", "results", "errors")
+FACES = (
+    "encoders",
+    "datasets",
+    "embeddings",
+    "search",
+    "tasks",
+    "geo",
+    "maps",
+    "results",
+    "errors",
+)
 METRICS = ("paired", "landform", "geolocalization", "ranking", "bootstrap")
 
 

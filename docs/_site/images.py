@@ -14,12 +14,15 @@ import numpy as np
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
-from marsretrieval.datasets import Record, open_images
-from marsretrieval.embeddings import open_store
-from marsretrieval.encoders import load
+from marsretrieval.datasets import Record, open_images, read_points
+from marsretrieval.embeddings import EmbeddingStore, open_store
+from marsretrieval.encoders import Encoder, load
+from marsretrieval.geo import Box
+from marsretrieval.maps import planet_map
 from marsretrieval.search import exact_topk, make_query
 
 NAMES = ("alluvial fans", "pitted cones", "yardangs")
+REGION = Box(176.0, -4.0, -176.0, 0.0)  # two quads of the planet, on both sides of 180
 COUNT, SIDE, GAP, LABEL = 6, 128, 6, 22
 OUT = Path(__file__).parent.parent / "img"
 
@@ -40,6 +43,8 @@ def main(demo: Path) -> None:
     }
     OUT.mkdir(exist_ok=True)
     gallery(hits, pictures).save(OUT / "search.png", optimize=True)
+    points = demo / "planet" / "Mars-Global-Geolocalization" / "ground_truth" / "pitted_cones.csv"
+    draw_map(store, encoder, points, OUT / "map.png")
 
 
 def gallery(hits: list[list[str]], pictures: dict[str, Image.Image]) -> Image.Image:
@@ -53,6 +58,24 @@ def gallery(hits: list[list[str]], pictures: dict[str, Image.Image]) -> Image.Im
         for at, key in enumerate(ids):
             sheet.paste(pictures[key].convert("LA"), (at * (SIDE + GAP), line * row + LABEL))
     return sheet
+
+
+def draw_map(store: EmbeddingStore, encoder: Encoder, catalogue: Path, out: Path) -> None:
+    """Every tile of a region by its cosine with a name, and the points of the catalogue."""
+    ranking = exact_topk(store, make_query(encoder, text="pitted cones")[None], store.rows)
+    found, scores = store.take(ranking.rows[0]), ranking.scores[0]
+    inside = REGION.contains(found.lon, found.lat)
+    sheet = planet_map(
+        REGION,
+        width=8.0,
+        title="pitted cones",
+        subtitle="synthetic terrain: cosine of each tile with the name, and where cones are",
+    )
+    tiles = sheet.tiles(found.lon[inside], found.lat[inside], 0.2, 0.2, scores[inside], vmin=0)
+    known = read_points(catalogue)
+    sheet.points(known.lon, known.lat, colour="black", hollow=True, size=30, label="catalogue")
+    sheet.colour_bar(tiles, "cosine").legend().scale_bar()
+    sheet.save(out, dpi=110)
 
 
 if __name__ == "__main__":
