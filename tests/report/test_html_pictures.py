@@ -76,7 +76,7 @@ def test_pictures_come_from_the_place_that_the_store_recorded(stored: Path, tmp_
     assert shown(page) > 30 and not page.all("span", class_="noimg")
     defs = [each.attributes for each in page.all("image")]
     assert len({each["href"] for each in defs}) == len(defs) == len(PAIRS)
-    assert "were not found" not in notices(page)
+    assert "not found" not in notices(page)
     captions = [each.text for each in page.all("blockquote")]
     assert CAPTION.format("pair-0000") in captions
     assert len(page.all("script")) == 1
@@ -119,7 +119,7 @@ def test_without_a_store_the_folder_is_named(paired: tuple[Path, Path], tmp_path
     for place in (data, data.parent, data / "000000.tar"):
         page = page_of([path], tmp_path / "b.html", images=[place])
         assert shown(page) > 0
-        assert ("were not found" in notices(page)) == (place.suffix == ".tar")
+        assert ("not found" in notices(page)) == (place.suffix == ".tar")
 
 
 def page_has_ids(page: Page) -> bool:
@@ -141,8 +141,31 @@ def test_pictures_that_the_model_did_not_see_are_not_shown(
     _, data = paired
     tar_of(data / "000000.tar", PAIRS[:7], seed=900)
     page = page_of([stored], tmp_path / "report.html")
-    assert "7 pictures" in notices(page) and "another hash" in notices(page)
+    assert "7 of 12 pictures" in notices(page) and "another hash" in notices(page)
     assert len(page.all("image")) == 5
+
+
+def test_pictures_in_another_layout_are_still_checked(
+    stored: Path, paired: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, data = paired
+    folder = tmp_path / "unpacked"
+    for tar in sorted(data.iterdir()):
+        with tarfile.open(tar) as file:
+            file.extractall(folder, filter="data")
+    shutil.rmtree(data)
+    (folder / "pair-0003.png").write_bytes(png_bytes(77))
+    page = page_of([stored], tmp_path / "report.html", images=[folder])
+    assert len(page.all("image")) == 11 and "1 of 12 pictures" in notices(page)
+
+
+def test_stores_of_other_data_play_no_part(stored: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "000000.tar"
+    tar_of(other, [f"other-{number}" for number in range(3)])
+    place = store_of(stored).parent.with_name("Made-paired-image-text-00000000") / "images"
+    build_store(FakeEncoder(), open_images(other.parent), place, dtype="float32")
+    page = page_of([stored], tmp_path / "report.html")
+    assert len(page.all("image")) == len(PAIRS)
 
 
 def test_pictures_that_are_gone_leave_their_ids(
@@ -151,7 +174,7 @@ def test_pictures_that_are_gone_leave_their_ids(
     _, data = paired
     (data / "000001.tar").unlink()
     report = write_html([ResultFile.read(stored)], tmp_path / "report.html")
-    assert report.pictures == 0 or "5 of 12 pictures" in report.notes[0]
+    assert report.pictures == 7 and "5 of 12 pictures" in report.notes[0]
     shutil.rmtree(data)
     report = write_html([ResultFile.read(stored)], tmp_path / "report.html")
     assert report.pictures == 0 and "12 of 12 pictures" in report.notes[0]
@@ -159,7 +182,7 @@ def test_pictures_that_are_gone_leave_their_ids(
 
 def test_damaged_pictures_leave_their_ids(stored: Path, tmp_path: Path) -> None:
     place = next(iter(places(ResultFile.read(stored), [])))
-    assert place.store is not None
+    assert place.stores
     broken = replace(place, source=_Broken(place.source))  # type: ignore[arg-type]
     needs = Wanted()
     needs.add(PAIRS)
@@ -217,7 +240,7 @@ def test_pictures_come_from_a_plain_folder(tmp_path: Path) -> None:
         file.write_bytes(png_bytes(number, 40))
     page = page_of([path], tmp_path / "report.html", images=[tmp_path])
     assert len(page.all("article", class_="query")) == 3
-    assert "were not found" not in notices(page)
+    assert "not found" not in notices(page)
 
 
 class _Counting:

@@ -149,9 +149,7 @@ def _classes(found: ResultSet, shown: Sequence[Entry], left_out: list[str]) -> l
             "landform",
             name,
             [
-                Strip(
-                    entry, own["all", name], f"AP {v.shown(figure)}" if (v := of.get(name)) else ""
-                )
+                Strip(entry, own["all", name], _ap(of.get(name)))
                 for entry, own, of in zip(shown, hits, values, strict=True)
             ],
         )

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.report.html._figures import PER_LANDFORM, look_up
 from marsretrieval.report.html._gallery import MODELS
 from marsretrieval.report.html._regions import Region, regions_of
 from marsretrieval.report.html._sets import Entry, ResultSet
@@ -141,12 +142,10 @@ def _best_modes(entry: Entry, found: ResultSet) -> list[str]:
     """Kinds of query by the mean of the strict average precision, the best first."""
 
     def mean(mode: str) -> float:
-        values = [
-            entry.metrics[f"{name}/{mode}"]["strict"]["average_precision"]
-            for name in found.landforms
-            if f"{name}/{mode}" in entry.metrics
-        ]
-        return float(np.mean(values)) if values else -1.0
+        groups = (entry.metrics.get(f"{name}/{mode}") or {} for name in found.landforms)
+        values = [look_up(each, "strict", PER_LANDFORM.main) for each in groups]
+        there = [each.value for each in values if each is not None]
+        return float(np.mean(there)) if there else -1.0
 
     modes = [mode for mode in found.modes if mean(mode) >= 0]
     return sorted(modes, key=lambda mode: -mean(mode))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from marsretrieval import geo
 from marsretrieval.datasets import ImageSource, Record, Shard, content_hash, decode_rgb
+from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import ImageError, MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 from marsretrieval.report.html._places import Place
@@ -128,47 +129,59 @@ class Pictures:
 def _small(image: Image.Image, side: int) -> bytes:
     """The whole picture, in its own shape, with `side` pixels on the longer side."""
     image.thumbnail((side, side))
-    if image.height and image.convert("L").convert("RGB").tobytes() == image.tobytes():
-        image = image.convert("L")
     buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "webp", quality=_QUALITY, method=4)
+    image.save(buffer, "webp", quality=_QUALITY, method=4)
     return buffer.getvalue()
 
 
 def _records(
     place: Place, ids: Sequence[str], pictures: Mapping[str, None]
 ) -> Iterator[tuple[Record, bytes | None]]:
-    """Records of the ids that the place has, with the content hash that was stored for them."""
+    """Records of the ids that the place has, with the content hash that a store has of them.
+
+    First from the shards that the stores name; what is not there is looked for everywhere. Stores
+    that know none of the ids are of other data. Where one knows some, no others are shown.
+    """
     shards = {shard.name: shard for shard in place.source.shards()}
-    where: dict[str, dict[str, bytes | None]] = defaultdict(dict)
-    if place.store is not None:
-        for name, key, content in _known(place, ids):
-            where[name][key] = content
-        known = {key for keys in where.values() for key in keys}
-        if not known or not where.keys() <= shards.keys():
-            return  # made from other images
-    else:
-        for name, key in _scanned(place, shards.values(), set(ids)):
-            where[name][key] = None
-    for name, keys in where.items():
-        with_images = not keys.keys().isdisjoint(pictures)
-        missing = set(keys)
-        for item in place.source.read(shards[name], images=with_images):
-            if isinstance(item, Record) and item.id in missing:
-                missing.discard(item.id)
-                yield item, keys[item.id]
-                if not missing:
-                    break
+    where: dict[str, set[str]] = defaultdict(set)
+    contents: dict[str, bytes] = {}
+    for store in place.stores:
+        for name, key, content in _known(store, [each for each in ids if each not in contents]):
+            contents[key] = content
+            where[name].add(key)
+    missing = set(contents or ids)
+    for name in (each for each in where if each in shards):
+        for record in _read(place, shards[name], where[name], pictures):
+            missing.discard(record.id)
+            yield record, contents[record.id]
+    elsewhere: dict[str, set[str]] = defaultdict(set)
+    for name, key in _scanned(place, shards.values(), missing):
+        elsewhere[name].add(key)
+    for name, keys in elsewhere.items():
+        for record in _read(place, shards[name], keys, pictures):
+            yield record, contents.get(record.id)
 
 
-def _known(place: Place, ids: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
+def _read(
+    place: Place, shard: Shard, keys: Set[str], pictures: Mapping[str, None]
+) -> Iterator[Record]:
+    """Records of these ids in a shard, the first of each; no further than the last of them."""
+    missing = set(keys)
+    for item in place.source.read(shard, images=not keys.isdisjoint(pictures)):
+        if isinstance(item, Record) and item.id in missing:
+            missing.discard(item.id)
+            yield item
+            if not missing:
+                return
+
+
+def _known(store: EmbeddingStore, ids: Sequence[str]) -> Iterator[tuple[str, str, bytes]]:
     """Shard, id and content hash of the ids that the store has, the first of each id."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    assert place.store is not None
     missing = set(ids)
-    for entry, block in zip(place.store.entries, place.store.blocks(), strict=True):
+    for entry, block in zip(store.entries, store.blocks(), strict=True):
         if not missing:
             return
         rows = pc.indices_nonzero(pc.is_in(block.column("id"), pa.array(sorted(missing))))
@@ -180,7 +193,7 @@ def _known(place: Place, ids: Sequence[str]) -> Iterator[tuple[str, str, bytes]]
                 yield entry.shard, key, contents[row]
 
 
-def _scanned(place: Place, shards: Iterable[Shard], ids: set[str]) -> Iterator[tuple[str, str]]:
+def _scanned(place: Place, shards: Iterable[Shard], ids: Set[str]) -> Iterator[tuple[str, str]]:
     """Shard and id, by reading annotations. Where all ids are names of tiles, a shard that is
     named after a quad without any of them is not read."""
     quads = {_quad(key) for key in ids}

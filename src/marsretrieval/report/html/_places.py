@@ -18,11 +18,11 @@ _MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Place:
-    """Images, and the store that knows in which shard each of them is and what it held."""
+    """Images, and stores that may know in which shard each of them is and what it held."""
 
     path: Path
     source: ImageSource
-    store: EmbeddingStore | None = None
+    stores: Sequence[EmbeddingStore] = ()
 
 
 def places(file: ResultFile, images: Sequence[Path]) -> Iterator[Place]:
@@ -31,16 +31,13 @@ def places(file: ResultFile, images: Sequence[Path]) -> Iterator[Place]:
     A place that cannot be opened is passed over: the page says where pictures are missing.
     """
     stores = list(_stores(file))
-    named = [path for each in images for path in _of_dataset(each, file)]
-    for path in named:
+    for path in (_of_dataset(each, file) for each in images):
         if (path / _MANIFEST).is_file():
             yield from _recorded(path)
         else:
-            place = _open(path, next(iter(stores), None))
-            if place is not None:
-                yield place
+            yield from _open(path, stores)
     for store in stores:
-        yield from _recorded(store.path)
+        yield from _open(Path(store.dataset["name"]), [store])
 
 
 def example_images(found: Iterable[Place], landform: str) -> ImageSource | None:
@@ -56,14 +53,14 @@ def example_images(found: Iterable[Place], landform: str) -> ImageSource | None:
     return None
 
 
-def _of_dataset(path: Path, file: ResultFile) -> list[Path]:
+def _of_dataset(path: Path, file: ResultFile) -> Path:
     """The dataset of this result inside a folder of datasets; else the path itself."""
     name = str(file.result.data.get("name", ""))
     inside = path / name if name else path
     if not inside.is_dir():
         inside = path
     tiles = inside / "tiles"
-    return [tiles if file.result.task == "geolocalization" and tiles.is_dir() else inside]
+    return tiles if file.result.task == "geolocalization" and tiles.is_dir() else inside
 
 
 def _stores(file: ResultFile) -> Iterator[EmbeddingStore]:
@@ -85,13 +82,11 @@ def _recorded(path: Path) -> Iterator[Place]:
         store = open_store(path)
     except MarsRetrievalError:
         return
-    place = _open(Path(store.dataset["name"]), store)
-    if place is not None:
-        yield place
+    yield from _open(Path(store.dataset["name"]), [store])
 
 
-def _open(path: Path, store: EmbeddingStore | None) -> Place | None:
+def _open(path: Path, stores: Sequence[EmbeddingStore]) -> Iterator[Place]:
     try:
-        return Place(path, open_images(path), store)
+        yield Place(path, open_images(path), stores)
     except (MarsRetrievalError, OSError):
-        return None
+        return

@@ -149,16 +149,19 @@ def _with_pictures(
     notes = []
     if missing:
         notes.append(
-            f"{missing:,} of {len(need.pictures):,} pictures of {name} were not found: their ids "
-            "stand in their place. Name the folder with --images."
+            f"{missing:,} of {len(need.pictures):,} pictures of {name} not found: their ids stand "
+            "in their place. Name the folder with --images."
         )
     if changed:
         notes.append(
-            f"{changed:,} pictures of {name} are not what the model saw (another hash): ids stand "
-            "in their place."
+            f"{changed:,} of {len(need.pictures):,} pictures of {name} not shown: they are not "
+            "what the model saw (another hash)."
         )
     if too_many:
-        notes.append(f"{too_many:,} pictures of {name} were left out to keep this file small.")
+        notes.append(
+            f"{too_many:,} of {len(need.pictures):,} pictures of {name} left out to keep this "
+            "file small."
+        )
     return replace(gallery, items=items, examples=examples, notes=notes)
 
 
@@ -172,6 +175,7 @@ def _check(file: ResultFile) -> None:
         and isinstance(result.data.get("set_hash"), str)
         and isinstance(result.created, str)
         and bool(result.metrics)
+        and (result.task == "geolocalization" or "all" in result.metrics)
         and all(
             isinstance(each, Mapping) and {"n", "published", "strict", "intervals"} <= each.keys()
             for each in result.metrics.values()
