@@ -309,11 +309,12 @@ def test_a_full_disk_is_told_before_anything_is_written(
     assert not list((store.path / "view").glob(".*.tmp"))
 
 
-def test_vectors_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 0.9])
+def test_vectors_that_are_not_of_unit_length_are_refused(tmp_path: Path, wrong: float) -> None:
     vectors = unit(np.random.default_rng(0).standard_normal((300, 8)))
-    vectors[123, 4] = np.nan
+    vectors[123] = [0.6, 0.8, 0, 0, wrong, 0, 0, 0]
     store = write_store(tmp_path / "store", vectors)
-    with pytest.raises(StoreError, match="'0000123' holds NaN"):
+    with pytest.raises(StoreError, match="'0000123' is not of unit length"):
         make_view(store)
     assert not list((store.path / "view").glob(".*.tmp"))
 

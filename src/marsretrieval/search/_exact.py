@@ -35,7 +35,7 @@ def exact_scores(
     # u = 2^-53, twice over for the two sums below.
     slack = 2.0**-52 * (dimension + 2) * MAX_NORM * float(np.linalg.norm(wide))
     convert = Converter(dimension)
-    sums = _sums(wide.astype(np.float32))
+    sums = _sums(query)
     for start in range(0, count, convert.rows):
         rows = convert(vectors[start : start + convert.rows])
         found = sums(rows)
@@ -54,7 +54,7 @@ def _sums(query: npt.NDArray[np.float32]) -> Sums:
     """Inner products of float32 rows with `query`, made in float64."""
     numkong = _numkong_in_float64()
     if numkong is not None:
-        packed = numkong.dots_pack(query[None], dtype="float32")
+        packed = numkong.dots_pack(np.ascontiguousarray(query)[None], dtype="float32")
         return lambda rows: np.asarray(numkong.dots_packed(rows, packed))[:, 0]
     wide = query.astype(np.float64)[:, None]
 

@@ -142,30 +142,33 @@ class TorchKernel:
             for start in range(0, len(matrix), step):
                 some = np.array(matrix[start : start + step])
                 there[start : start + len(some)] = self._torch.from_numpy(some)
-            self._there, self._of = there, weakref.ref(matrix)
+            self._there, self._of = there, weakref.ref(matrix, self._forget)
         return self._there
+
+    def _forget(self, matrix: object) -> None:
+        if self._of is matrix:
+            self._there = self._of = None
 
 
 _ready: dict[str, Kernel] = {}
 
 
 def choose_kernel(name: str = "auto") -> Kernel:
-    """The kernel of that name; `auto` takes the fastest that is at hand: a GPU if torch is
-    already in use, NumKong if it is installed, else numpy.
+    """The kernel of that name; `auto` takes NumKong if it is installed, else a GPU if torch is in
+    use and has one (it must first be sent the plane), else numpy.
 
     Raises UsageError for an unknown name, MissingDependencyError without the library.
     """
     if name not in KERNELS:
         raise UnknownNameError("kernel", name, KERNELS)
     if name == "auto":
-        # To import torch takes longer than the search.
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
-            return _made("torch", TorchKernel)
         try:
             return _made("numkong", NumkongKernel)
         except MissingDependencyError:
-            return _made("numpy", NumpyKernel)
+            # To import torch takes longer than the search.
+            torch = sys.modules.get("torch")
+            gpu = torch is not None and torch.cuda.is_available()
+            return _made("torch", TorchKernel) if gpu else _made("numpy", NumpyKernel)
     makers: dict[str, Callable[[], Kernel]] = {
         "numpy": NumpyKernel,
         "numkong": NumkongKernel,

@@ -6,8 +6,9 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from marsretrieval._environment import usable_cpus
 from marsretrieval.errors import OutputError, StoreError
 from marsretrieval.files import sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.search._exact import MAX_NORM
 from marsretrieval.search._halves import Converter
 from marsretrieval.search._quantize import quantize_rows
 from marsretrieval.search.view._layout import BANDS, FORMAT, HEADER, band_of
@@ -80,7 +82,7 @@ def build_view(
     """Write the view of `store` to `root`/`fingerprint`; it appears there whole or not at all.
 
     Call it within `turn_to_build`. Raises OutputError when the disk is full or cannot be written,
-    StoreError when a shard is damaged or holds NaN.
+    StoreError when a shard is damaged or a vector not of unit length.
     """
     try:
         folder = root / f".{fingerprint[:16]}.{secrets.token_hex(4)}.tmp"
@@ -102,7 +104,6 @@ def build_view(
 
 
 def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Progress) -> None:
-    rows, dimension = store.rows, store.dimension
     free = shutil.disk_usage(folder).free
     if free < bytes_needed(store):
         raise OutputError(
@@ -113,89 +114,114 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
     places = store.positions()
     bands = band_of(places[:, 1])
     order = np.lexsort((places[:, 1], places[:, 0], bands))
-    place_of = np.empty(rows, dtype=np.int64)
-    place_of[order] = np.arange(rows)
-    mean = _mean(store)
-    files: dict[str, dict[str, Any]] = {}
-    plane = _reserved(folder, "plane", (rows, dimension), np.int8)
-    stored = _reserved(folder, "stored", (rows, dimension), store.dtype)
-    scale = np.empty(rows, dtype=np.float32)
-    error = np.empty(rows, dtype=np.float32)
-    radius = np.zeros(2)  # greatest |scale * n| and |n|
-
-    def convert(block: Block) -> int:
-        converter = Converter(dimension)
-        vectors = block.vectors
-        for start in range(0, len(block), converter.rows):
-            some = vectors[start : start + converter.rows]
-            into = place_of[block.start + start : block.start + start + len(some)]
-            with np.errstate(invalid="ignore", over="ignore"):
-                found = quantize_rows(converter(some), mean)
-            if not np.isfinite(found.error).all():
-                row = start + int(np.flatnonzero(~np.isfinite(found.error))[0])
-                raise StoreError(
-                    f"{store.path}: the vector of '{block.ids[row]}' holds NaN or infinity",
-                    remedy="Have its shard made again: marsretrieval store verify --repair tells "
-                    "which file is damaged; a model that gives NaN has to be mended.",
-                )
-            plane[into], stored[into] = found.values, some
-            scale[into], error[into] = found.scale, found.error
-            np.maximum(radius[0], (found.scale * found.norms).max(), out=radius[:1])
-            np.maximum(radius[1], found.norms.max(), out=radius[1:])
-        return len(block)
-
-    with (
-        progress.start("prepare search", rows, "rows") as bar,
-        ThreadPoolExecutor(usable_cpus()) as pool,
-        (folder / "ids.txt").open("wb") as text,
-    ):
-        ends, length = np.empty(rows, dtype=np.int64), 0
-        ahead: list[Any] = []
-        for block in store.blocks():
-            ahead.append(pool.submit(convert, block))
-            encoded = [name.encode() for name in block.ids]
-            sizes = np.fromiter(map(len, encoded), np.int64, len(encoded))
-            ends[block.start : block.start + len(block)] = length + np.cumsum(sizes)
-            length += int(sizes.sum())
-            text.write(b"".join(encoded))
-            if len(ahead) > 4 * usable_cpus():
-                bar.advance(ahead.pop(0).result())
-        for each in ahead:
-            bar.advance(each.result())
-    for array in (plane, stored):
-        if isinstance(array, np.memmap):
-            array.flush()
-    small = {
-        "scale": scale,
-        "error": error,
+    into = _Into(store, folder, order)
+    arrays = {
+        "plane": into.plane,
+        "stored": into.stored,
+        "scale": into.scale,
+        "error": into.error,
+        "mean": into.mean,
         "row_of": order.astype(np.int64),
         "lon": places[order, 0],
         "lat": places[order, 1],
         "starts": np.searchsorted(bands[order], np.arange(BANDS + 2)).astype(np.int64),
-        "mean": mean,
-        "id_ends": ends,
+        "id_ends": np.empty(store.rows, dtype=np.int64),
     }
-    for name, values in small.items():
-        np.save(folder / f"{name}.npy", values)
-    with ThreadPoolExecutor(usable_cpus()) as pool:
-        names = sorted(path.name for path in folder.iterdir())
-        sums = dict(zip(names, pool.map(lambda name: _sealed(folder / name), names), strict=True))
-    for name, values in {"plane": plane, "stored": stored, **small}.items():
-        about = {"shape": list(values.shape), "dtype": values.dtype.name}
-        files[f"{name}.npy"] = {**about, **sums[f"{name}.npy"]}
-    files["ids.txt"] = sums["ids.txt"]
+    radius, norm, length = 0.0, 0.0, 0
+    with (
+        progress.start("prepare search", store.rows, "rows") as bar,
+        ThreadPoolExecutor(usable_cpus()) as pool,
+        (folder / "ids.txt").open("wb") as text,
+    ):
+        ahead: deque[Future[tuple[int, float, float]]] = deque()
+
+        def settle() -> None:
+            nonlocal radius, norm
+            count, *longest = ahead.popleft().result()
+            radius, norm = max(radius, longest[0]), max(norm, longest[1])
+            bar.advance(count)
+
+        for block in store.blocks():
+            ahead.append(pool.submit(into.put, block))
+            names = [name.encode() for name in block.ids]
+            ends = length + np.cumsum(np.fromiter(map(len, names), np.int64, len(names)))
+            arrays["id_ends"][block.start : block.start + len(block)] = ends
+            length = int(ends[-1]) if len(names) else length
+            text.write(b"".join(names))
+            if len(ahead) > 4 * usable_cpus():
+                settle()
+        while ahead:
+            settle()
     header = {
         "format": FORMAT,
         "fingerprint": fingerprint,
-        "rows": rows,
-        "dimension": dimension,
+        "rows": store.rows,
+        "dimension": store.dimension,
         # Rounded up, for they are bounds.
-        "radius": float(radius[0]) * (1 + 1e-6),
-        "norm": float(radius[1]) * (1 + 1e-6),
-        "files": files,
+        "radius": radius * (1 + 1e-6),
+        "norm": norm * (1 + 1e-6),
+        "files": _saved(folder, arrays),
     }
     (folder / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
     _sync(folder / HEADER)
+
+
+class _Into:
+    """The large arrays of a view, filled block by block in any order and thread."""
+
+    def __init__(self, store: EmbeddingStore, folder: Path, order: npt.NDArray[np.int64]) -> None:
+        shape = (store.rows, store.dimension)
+        self._path = store.path
+        self._place_of = np.empty(store.rows, dtype=np.int64)
+        self._place_of[order] = np.arange(store.rows)
+        self.mean = _mean(store)
+        self.plane = _reserved(folder, "plane", shape, np.int8)
+        self.stored = _reserved(folder, "stored", shape, store.dtype)
+        self.scale = np.empty(store.rows, dtype=np.float32)
+        self.error = np.empty(store.rows, dtype=np.float32)
+
+    def put(self, block: Block) -> tuple[int, float, float]:
+        """Its rows, the greatest |scale * n| and the greatest |n| of them. Raises StoreError."""
+        convert = Converter(block.dimension)
+        vectors = block.vectors
+        radius, norm = 0.0, 0.0
+        for start in range(0, len(block), convert.rows):
+            some = vectors[start : start + convert.rows]
+            first = block.start + start
+            places = self._place_of[first : first + len(some)]
+            floats = convert(some)
+            with np.errstate(invalid="ignore", over="ignore"):
+                lengths = np.sqrt(np.einsum("ij,ij->i", floats, floats))
+            wrong = np.flatnonzero(~(lengths <= MAX_NORM))
+            if len(wrong):
+                raise StoreError(
+                    f"{self._path}: the vector of '{block.ids[start + wrong[0]]}' is not of unit "
+                    f"length but {lengths[wrong[0]]:g}",
+                    remedy="Either its shard is damaged (marsretrieval store verify tells), or the "
+                    "model gives such vectors and has to be mended.",
+                )
+            found = quantize_rows(floats, self.mean)
+            self.plane[places], self.stored[places] = found.values, some
+            self.scale[places], self.error[places] = found.scale, found.error
+            radius = max(radius, float((found.scale * found.norms).max()))
+            norm = max(norm, float(found.norms.max()))
+        return len(block), radius, norm
+
+
+def _saved(folder: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, dict[str, Any]]:
+    """Write what is not written yet and flush everything to disk; what the header says of each
+    file."""
+    for name, values in arrays.items():
+        if isinstance(values, np.memmap):
+            values.flush()
+        else:
+            np.save(folder / f"{name}.npy", values)
+    names = sorted(path.name for path in folder.iterdir())
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        files = dict(zip(names, pool.map(lambda name: _sealed(folder / name), names), strict=True))
+    for name, values in arrays.items():
+        files[f"{name}.npy"] |= {"shape": list(values.shape), "dtype": values.dtype.name}
+    return files
 
 
 def _mean(store: EmbeddingStore) -> npt.NDArray[np.float32]:
@@ -217,9 +243,7 @@ def _reserved(folder: Path, name: str, shape: tuple[int, int], dtype: Any) -> np
     """An array file with its space on disk: writing to a map of a full disk kills the process."""
     path = folder / f"{name}.npy"
     if 0 in shape:
-        empty: npt.NDArray[Any] = np.empty(shape, dtype=dtype)
-        np.save(path, empty)
-        return empty
+        return np.empty(shape, dtype=dtype)
     array: npt.NDArray[Any] = np.lib.format.open_memmap(path, "w+", np.dtype(dtype), shape)
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
