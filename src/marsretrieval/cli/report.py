@@ -1,48 +1,168 @@
-"""``marsretrieval report``: results that were written before, as tables."""
+"""``marsretrieval report``: results that were written before, as tables or as a page."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marsretrieval.cli._shared import JsonFlag, print_json, say
-from marsretrieval.errors import DataError, DatasetNotFoundError
+from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
+from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from marsretrieval.report.html import ResultFile
 
 __all__ = ["report"]
 
 
 def report(
     results: Annotated[list[Path], typer.Argument(help="Result files, or folders of them.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Write to a file: .html (one page with everything), .md, .tex, .csv or .json.",
+        ),
+    ] = None,
+    md: Annotated[bool, typer.Option("--md", help="Markdown tables.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="LaTeX tables (booktabs).")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="A figure a line, for programs.")] = False,
     details: Annotated[
-        bool, typer.Option("--details", help="Every landform, not only their mean.")
+        bool, typer.Option("--details", help="Every landform and class, not only their mean.")
     ] = False,
+    references: Annotated[
+        bool | None,
+        typer.Option(
+            "--references/--no-references",
+            help="Figures that others published, below ours and not ranked with them. Default: "
+            "where the results are on the same real dataset.",
+        ),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the page (.html).")] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Where the pictures of the page are (.html): a data folder, an image source or a "
+            "store. Repeat for more.",
+        ),
+    ] = None,
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails/--no-thumbnails", help="Pictures on the page (.html).")
+    ] = True,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show results as tables, a table for each task and set of items.
+    """Show results as tables, a table for each task and set of items; or write them to a file.
 
     Files that are no results are named and left out; exit code 1 if there were any.
     """
-    from marsretrieval.report.leaderboard import leaderboards
-    from marsretrieval.results import find_results, read_result
-
-    found, refused = [], []
-    for path in find_results(results):
-        try:
-            found.append(read_result(path))
-        except DataError as error:
-            refused.append(error)
-    for each in refused:
-        say(f"left out: {each}")
-    if not found:
-        raise DatasetNotFoundError(
-            f"no results in {', '.join(map(str, results))}",
-            remedy="marsretrieval run writes them to --results.",
-        )
-    if as_json:
-        print_json([each.to_dict() for each in found])
+    kind = _kind(output, {"md": md, "latex": latex, "csv": csv, "json": as_json})
+    if kind != "html" and (title or images or not thumbnails):
+        raise UsageError("--title, --images and --no-thumbnails are for a page: -o FILE.html")
+    found, refused = _read(results)
+    if kind == "html":
+        assert output is not None
+        _write_page(
+            found, output, title=title, images=images or (), thumbnails=thumbnails,
+            references=references, left_out=refused,
+        )  # fmt: skip
     else:
-        leaderboards(found, details=details)
+        _show(found, kind, output, details=details, references=references)
     if refused:
         raise typer.Exit(1)
+
+
+def _kind(output: Path | None, asked: dict[str, bool]) -> str:
+    """html, md, latex, csv, json or table. Raises UsageError."""
+    from marsretrieval.report.formats import SUFFIXES
+
+    flags = [name for name, wanted in asked.items() if wanted]
+    if len(flags) > 1:
+        raise UsageError(f"--{' and --'.join(flags)}: choose one")
+    if output is None:
+        return flags[0] if flags else "table"
+    kinds = {".html": "html", ".htm": "html", ".json": "json", **SUFFIXES}
+    named = kinds.get(output.suffix.lower())
+    if named is None and not flags:
+        raise UsageError(
+            f"-o {output}: the name says no format",
+            remedy=f"Use {', '.join(kinds)}, or add --md, --latex, --csv or --json.",
+        )
+    if named is not None and flags and flags[0] != named:
+        raise UsageError(f"-o {output} and --{flags[0]} are two formats: choose one")
+    return named or flags[0]
+
+
+def _read(places: list[Path]) -> tuple[list[ResultFile], list[str]]:
+    """The results, and a line for each file that is none."""
+    from marsretrieval.report.html import ResultFile
+    from marsretrieval.results import find_results
+
+    found, refused = [], []
+    for path in find_results(places):
+        try:
+            found.append(ResultFile.read(path))
+        except DataError as error:
+            refused.append(str(error))
+    for line in refused:
+        say(f"left out: {line}")
+    if not found:
+        raise DatasetNotFoundError(
+            f"no results in {', '.join(map(str, places))}",
+            remedy="marsretrieval run writes them to --results.",
+        )
+    return found, refused
+
+
+def _show(
+    found: Sequence[ResultFile],
+    kind: str,
+    output: Path | None,
+    *,
+    details: bool,
+    references: bool | None,
+) -> None:
+    from marsretrieval.files import atomic_path
+    from marsretrieval.report.formats import FORMATS
+    from marsretrieval.report.leaderboard import leaderboards
+
+    results = [each.result for each in found]
+    if kind == "json":
+        print_json([each.to_dict() for each in results], output)
+    elif kind == "table":
+        leaderboards(results, details=details, references=references)
+    else:
+        text = FORMATS[kind](results, details=details, references=references)
+        if output is None:
+            print(text, end="")
+        else:
+            with atomic_path(output) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    if output is not None:
+        say(f"wrote {output}")
+
+
+def _write_page(
+    found: Sequence[ResultFile],
+    output: Path,
+    *,
+    title: str | None,
+    images: Sequence[Path],
+    thumbnails: bool,
+    references: bool | None,
+    left_out: Sequence[str],
+) -> None:
+    from marsretrieval.report.html import write_html
+    from marsretrieval.report.references import references_for
+
+    shown = references_for([each.result for each in found], wanted=references)
+    with show_progress() as progress:
+        page = write_html(
+            found, output, title=title, images=images, thumbnails=thumbnails, references=shown,
+            left_out=left_out, progress=progress,
+        )  # fmt: skip
+    for note in page.notes:
+        say(note)
+    say(f"wrote {page.path}: {page.size / 1e6:.1f} MB, {page.pictures:,} pictures")

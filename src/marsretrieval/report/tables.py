@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from marsretrieval.report._columns import COLUMNS, MORE, Column
 from marsretrieval.report.console import console
-from marsretrieval.report.leaderboard import COLUMNS, Column, cell
+from marsretrieval.report.leaderboard import figure_of
 from marsretrieval.results import PROTOCOLS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = ["evaluation_tables", "print_evaluation"]
-
-# What a leaderboard has no room for.
-_MORE: Mapping[str, Sequence[Column]] = {
-    "geolocalization": [
-        Column("precision at K", "best.precision", "best.precision"),
-        Column("recall at K", "best.recall", "best.recall"),
-        Column("AP / ceiling", None, "normalised"),
-        Column("ceiling of F1", None, "ceiling.f1"),
-        Column("precision by chance", None, "chance_precision"),
-        Column("relevant tiles", None, "relevant_tiles", percent=False),
-    ]
-}
 
 
 def evaluation_tables(evaluation: Mapping[str, Any], *, title: str | None = None) -> list[Table]:
@@ -35,10 +24,10 @@ def evaluation_tables(evaluation: Mapping[str, Any], *, title: str | None = None
     task = evaluation["task"]
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation["n"].items())
     whole = _table(title or f"{task}: {counts}", ["", *PROTOCOLS])
-    for part, columns in [*COLUMNS[task], ("", _MORE.get(task, ()))]:
+    for part, columns in [*COLUMNS[task], ("", MORE.get(task, ()))]:
         for column in columns:
             name = f"{part} {column.heading}".strip()
-            shown = (cell(evaluation, column, each, digits=1) for each in PROTOCOLS)
+            shown = (_cell(evaluation, column, each) for each in PROTOCOLS)
             whole.add_row(name, *shown)
         whole.add_section()
     return [whole, *_class_tables(evaluation)]
@@ -71,9 +60,17 @@ def _class_tables(evaluation: Mapping[str, Any]) -> list[Table]:
         table = _table(f"per class, {name}", ["", *(column.heading for column in columns)])
         for label, values in figures.items():
             shown = {"strict": values, "intervals": {}}
-            table.add_row(escape(label), *(cell(shown, column, "strict") for column in columns))
+            table.add_row(escape(label), *(_cell(shown, column, "strict") for column in columns))
         tables.append(table)
     return tables
+
+
+def _cell(evaluation: Mapping[str, Any], column: Column, protocol: str) -> str:
+    figure = figure_of(evaluation, column, protocol)
+    if figure is None:
+        return ""
+    interval = figure.interval(column) if column.percent else ""
+    return " ".join(filter(None, (figure.text(column), interval)))
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:

@@ -1,0 +1,78 @@
+"""Figures that others published: shown beside ours, always with their source, never ranked."""
+
+from __future__ import annotations
+
+import datetime
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from marsretrieval.results import RunResult
+
+__all__ = ["Reference", "published_elsewhere", "references_for"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A model's figures from elsewhere; the keys are those of `Evaluation.published`.
+
+    Another's code ranked and scored (`evaluated_by`), so the figures are of neither protocol; the
+    two differ under ties only, and `published` says in which column they stand.
+    """
+
+    task: str
+    dataset: str
+    model: str
+    pairs: int
+    captions: str
+    evaluated_by: str
+    title: str
+    url: str
+    date: datetime.date
+    data: str
+    notes: str
+    figures: Mapping[str, float]
+    protocol: str = "published"
+    group: str = ""
+
+    @property
+    def n(self) -> str:
+        return f"{self.pairs:,} pairs"
+
+    @property
+    def source(self) -> str:
+        return f"{self.title}, {self.date}, {self.url}"
+
+    @property
+    def told(self) -> str:
+        """One line on where the figures are from and on what."""
+        return (
+            f"{self.model}: {self.source}; evaluated by {self.evaluated_by} on {self.n} "
+            f"({self.captions}, {self.data}). {self.notes}"
+        )
+
+
+@cache
+def published_elsewhere() -> tuple[Reference, ...]:
+    """All that are known, in the order of references.toml."""
+    text = files("marsretrieval.report").joinpath("references.toml").read_text(encoding="utf-8")
+    return tuple(Reference(**each) for each in tomllib.loads(text)["reference"])
+
+
+def references_for(results: Iterable[RunResult], *, wanted: bool | None) -> list[Reference]:
+    """Those to show with `results`. wanted: True all of the tasks, False none, None those on the
+    datasets that the results are on; synthetic data under the same name are not."""
+    if wanted is False:
+        return []
+    held = [(each.task, each.data.get("name"), bool(each.data.get("synthetic")))
+            for each in results]  # fmt: skip
+    return [
+        each
+        for each in published_elsewhere()
+        if any(
+            each.task == task and (wanted or (each.dataset == name and not synthetic))
+            for task, name, synthetic in held
+        )
+    ]
