@@ -143,7 +143,7 @@ class PlanetMap:
             box or PLANET,
             zorder=1,
             alpha=alpha,
-            cmap=cmap or self.style.cmap,
+            cmap=cmap or self.style.colours,
             vmin=low,
             vmax=high if high > low else low + 1e-9,
             interpolation="nearest",
@@ -198,7 +198,7 @@ class PlanetMap:
         )
         if values is not None:
             drawn.set_array(np.asarray(values, dtype=np.float64)[owner])
-            drawn.set_cmap(self.style.cmap)
+            drawn.set_cmap(self.style.colours)
             drawn.set_clim(vmin, vmax)
             if outline:
                 drawn.set_facecolor("none")
@@ -227,11 +227,16 @@ class PlanetMap:
         paint: dict[str, Any] = {"color": colour or self.style.accent}
         if values is not None:
             shown = np.asarray(values, dtype=np.float64).ravel()[seen]
-            paint = {"c": shown, "cmap": self.style.cmap, "vmin": vmin, "vmax": vmax}
+            paint = {"c": shown, "cmap": self.style.colours, "vmin": vmin, "vmax": vmax}
         elif hollow:
             paint = {"facecolors": "none", "edgecolors": colour or self.style.accent}
         if not hollow and marker not in "x+":
-            paint["edgecolors"] = self.style.paper
+            paint["edgecolors"] = self.style.paper if values is None else self.style.ink
+        if hollow:  # legible on any raster
+            self.axes.scatter(
+                x[seen], y[seen], s=size, marker=marker, alpha=0.8 * alpha, zorder=4.9,
+                facecolors="none", edgecolors=self.style.paper, linewidths=2.4,
+            )  # fmt: skip
         drawn = self.axes.scatter(
             x[seen], y[seen], s=size, marker=marker, alpha=alpha, zorder=5, label=label,
             linewidths=1.1 if hollow or marker in "x+" else 0.5, **paint,
@@ -369,6 +374,12 @@ class PlanetMap:
     def _limits(self) -> None:
         self.axes.set_xlim(self.west, self.east)
         self.axes.set_ylim(self.south, self.north)
+
+    @property
+    def pixels_a_degree(self) -> float:
+        """Of longitude, on a picture of 100 dots an inch."""
+        inches = float(self.axes.get_window_extent().width) / float(self.figure.dpi)
+        return 100 * inches / self.box.width
 
     @property
     def _inches_high(self) -> float:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from marsretrieval.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
 
 __all__ = ["DARK", "LIGHT", "Style", "style_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """Colours and sizes of a map. cmap: matplotlib's name, pale to strong on `ground`."""
+    """Colours and sizes of a map. ramp: matplotlib's name of the colours of numbers and the parts
+    of it in use, from what is just visible on `ground` to what stands out."""
 
     name: str
     paper: str  # around the map
@@ -22,8 +27,18 @@ class Style:
     grid: str
     accent: str
     second: str
-    cmap: str
+    ramp: tuple[str, float, float]
     font: float = 8.0  # points
+
+    @property
+    def colours(self) -> Colormap:
+        """Of numbers, from low to high."""
+        from matplotlib import colormaps
+        from matplotlib.colors import LinearSegmentedColormap
+
+        name, low, high = self.ramp
+        steps = [low + (high - low) * step / 255 for step in range(256)]
+        return LinearSegmentedColormap.from_list(f"{name} of {self.name}", colormaps[name](steps))
 
 
 LIGHT = Style(
@@ -36,7 +51,7 @@ LIGHT = Style(
     grid="#d3cbc4",
     accent="#b3361b",
     second="#1d5f8a",
-    cmap="YlOrBr",
+    ramp=("YlOrBr", 0.08, 1.0),
 )
 
 DARK = Style(
@@ -49,7 +64,7 @@ DARK = Style(
     grid="#453c35",
     accent="#ff7f50",
     second="#6fb7e6",
-    cmap="inferno",
+    ramp=("inferno", 0.2, 0.98),
 )
 
 

@@ -15,10 +15,18 @@ _MARGIN, _LEAST_DEG = 0.12, 2.0
 _SLIMMEST = 0.45  # height by width, and width by height
 
 
-def window(lon: npt.ArrayLike, lat: npt.ArrayLike, *, least_deg: float = _LEAST_DEG) -> Box:
-    """A box around all positions with a margin, over the antimeridian where that is the shorter
-    way round; the planet where they are spread wide or there are none. Unknown ones (NaN) do not
-    count."""
+def window(
+    lon: npt.ArrayLike,
+    lat: npt.ArrayLike,
+    *,
+    least_deg: float = _LEAST_DEG,
+    margin: float = _MARGIN,
+) -> Box:
+    """A box around all positions, over the antimeridian where that is the shorter way round; the
+    planet where they are spread wide or there are none.
+
+    margin: room on each side, as a part of their extent. Unknown positions (NaN) do not count.
+    """
     x = np.asarray(lon, dtype=np.float64).ravel()
     y = np.asarray(lat, dtype=np.float64).ravel()
     known = np.isfinite(x) & np.isfinite(y)
@@ -33,8 +41,8 @@ def window(lon: npt.ArrayLike, lat: npt.ArrayLike, *, least_deg: float = _LEAST_
     if width > _WHOLE_DEG or north - south > _WHOLE_DEG:
         return PLANET
     shrink = float(np.cos(np.radians(min(abs(south + north) / 2, 80.0))))
-    wide = max(width * (1 + 2 * _MARGIN), least_deg / shrink)
-    high = max((north - south) * (1 + 2 * _MARGIN), least_deg)
+    wide = max(width * (1 + 2 * margin), least_deg / shrink)
+    high = max((north - south) * (1 + 2 * margin), least_deg)
     # Degrees of longitude are shorter than those of latitude by the cosine.
     high = max(high, _SLIMMEST * wide * shrink)
     wide = min(max(wide, _SLIMMEST * high / shrink), 359.0)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from marsretrieval.geo import Box, wrap_lon
+from marsretrieval.geo import Box, Shape, wrap_lon
 from marsretrieval.maps import PlanetMap, planet_map, window
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_heatmap", "draw_hits"]
 
 _RANKED = 10  # hits whose rank is written beside them
+_SEEN_PIXELS = 6.0
 _SCALED_DEG = 120.0  # narrower maps have a bar of length
 
 
@@ -48,6 +49,7 @@ def draw_heatmap(
     box = window(
         np.concatenate([west, east]),
         np.resize([lat[rows].min() - height, lat[rows].max() + height], 2 * len(columns)),
+        margin=0.03,
     )
     chart = planet_map(
         box,
@@ -75,23 +77,39 @@ def _box_of(heat: Heatmap) -> Box:
 
 
 def _mark(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: bool) -> Any:
+    """Marks of the hits, the best on top; as tiles where these are large enough to see."""
     scores = hits.scores.astype(np.float64)
-    known = np.isfinite(lon) & np.isfinite(lat)
-    low = float(scores.min()) if len(scores) else 0.0
-    high = float(scores.max()) if len(scores) else 1.0
-    high = max(high, low + 1e-6)
-    many = int(known.sum())
-    size = 46.0 if many <= 30 else 26.0 if many <= 300 else 12.0
-    order = np.flatnonzero(known)[::-1]  # the best on top
-    if coloured:
-        drawn = chart.points(lon[order], lat[order], scores[order], size=size, vmin=low, vmax=high)
+    order = np.flatnonzero(np.isfinite(lon) & np.isfinite(lat))[::-1]
+    size = 46.0 if len(order) <= 30 else 26.0 if len(order) <= 300 else 12.0
+    limits = {}
+    if len(scores):
+        limits = {"vmin": scores.min(), "vmax": max(scores.max(), scores.min() + 1e-6)}
+    if not coloured:
+        size *= 0.3 if chart.box.width > _SCALED_DEG else 1.0  # so as not to hide the raster
+        ring = chart.style.second
+        drawn = chart.points(lon[order], lat[order], colour=ring, size=size, hollow=True)
     else:
-        drawn = chart.points(
-            lon[order], lat[order], colour=chart.style.second, size=size, hollow=True
-        )
-    for index in np.flatnonzero(known)[:_RANKED].tolist():
+        extents = np.array([_extent(hits.shapes[index]) for index in order]).reshape(-1, 2)
+        seen = extents[:, 0] * chart.pixels_a_degree >= _SEEN_PIXELS
+        tiles, marks = order[seen], order[~seen]
+        sizes = extents[seen]
+        drawn = chart.points(lon[marks], lat[marks], scores[marks], size=size, **limits)
+        if len(tiles):
+            drawn = chart.tiles(
+                lon[tiles], lat[tiles], sizes[:, 0], sizes[:, 1], scores[tiles], **limits
+            )
+    for index in order[::-1][:_RANKED].tolist():
         chart.mark_text(lon[index], lat[index], str(index + 1))
     return drawn
+
+
+def _extent(shape: Shape | None) -> tuple[float, float]:
+    """Width and height of an outline in degrees, its parts on both sides of the seam together."""
+    if not isinstance(shape, list):
+        return 0.0, 0.0
+    widths = [max(x for x, _ in ring) - min(x for x, _ in ring) for ring in shape]
+    heights = [y for _, y in shape[0]]
+    return sum(widths), max(heights) - min(heights)
 
 
 def _finish(chart: PlanetMap, drawn: Any) -> None:

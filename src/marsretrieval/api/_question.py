@@ -1,0 +1,213 @@
+"""What someone asks of a store, put in order before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.errors import DataError, UsageError
+from marsretrieval.geo import Area, Box, Region
+from marsretrieval.search import make_query, read_images, row_at, rows_of
+from marsretrieval.search.hits import Domain, lon_domain
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from marsretrieval.embeddings import EmbeddingStore
+    from marsretrieval.search import QueryEncoder
+
+__all__ = ["At", "Bounds", "ImageLike", "Question", "RegionLike", "ask"]
+
+ImageLike = "str | Path | Image"
+At = tuple[float, float]
+Bounds = Box | str | tuple[float, float, float, float]
+RegionLike = Region | str | Path | Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """All parts of one search, checked. Example tiles are rows of the store."""
+
+    text: str | None
+    images: Sequence[Image]
+    tiles: Sequence[int]
+    not_text: Sequence[str]
+    not_images: Sequence[Image]
+    not_tiles: Sequence[int]
+    raw: bool
+    mix: float
+    not_weight: float
+    region: Region | None
+    k: int
+    min_score: float | None
+    lon: Domain
+    keep_examples: bool
+    about: Mapping[str, Any]
+
+    @property
+    def needs_text(self) -> bool:
+        return self.text is not None or bool(self.not_text)
+
+    @property
+    def needs_encoder(self) -> bool:
+        """False where everything asked for is in the store already."""
+        return self.needs_text or bool(self.images) or bool(self.not_images)
+
+    @property
+    def left_out(self) -> Sequence[int]:
+        """Rows that are not to be hits."""
+        return () if self.keep_examples else self.tiles
+
+    def vector(
+        self, store: EmbeddingStore, encoder: QueryEncoder | None
+    ) -> npt.NDArray[np.float32]:
+        """(dimension,), see `search.make_query`."""
+        return make_query(
+            encoder,
+            text=self.text,
+            images=self.images,
+            tiles=store.vectors(self.tiles) if self.tiles else None,
+            not_text=self.not_text,
+            not_images=self.not_images,
+            not_tiles=store.vectors(self.not_tiles) if self.not_tiles else None,
+            raw=self.raw,
+            mix=self.mix,
+            not_weight=self.not_weight,
+        )
+
+
+def ask(
+    store: EmbeddingStore,
+    text: str | None,
+    *,
+    images: Any,
+    like: str | Sequence[str],
+    like_at: At | Sequence[At],
+    not_text: str | Sequence[str],
+    not_images: Any,
+    not_like: str | Sequence[str],
+    raw: bool,
+    mix: float,
+    not_weight: float,
+    bbox: Bounds | None,
+    region: RegionLike | None,
+    k: int,
+    min_score: float | None,
+    lon: int,
+    keep_examples: bool,
+) -> Question:
+    """Put a question in order: read images and regions, find example tiles.
+
+    Raises UsageError, DataError or ImageError for whatever is wrong with it.
+    """
+    shown, hidden = _listed(images), _listed(not_images)
+    ids, positions = _listed(like), _positions(like_at)
+    against, hidden_ids = _listed(not_text), _listed(not_like)
+    if text is None and not shown and not ids and not positions:
+        raise UsageError(
+            "nothing to search for", remedy="Give a text, an image, or a tile of the store."
+        )
+    if k < 1:
+        raise UsageError(f"k must be at least 1, not {k}")
+    # Checked here, so that no model is loaded in vain.
+    for name, value in (("mix", mix), ("not_weight", not_weight)):
+        if not 0 <= value <= 1:
+            raise UsageError(f"{name} {value:g} is not within 0..1")
+    domain = lon_domain(lon)
+    area = _region(bbox, region)
+    tiles = [*rows_of(store, ids).tolist(), *(row_at(store, *each) for each in positions)]
+    about: dict[str, Any] = {
+        "store": str(store.path),
+        "model": str(store.encoder.get("id")),
+        "text": text,
+        "raw": raw,
+        "images": [_named(each) for each in shown],
+        "like": store.ids(tiles),
+        "mix": mix if text is not None and (shown or tiles) else None,
+        "not_text": list(against),
+        "not_images": [_named(each) for each in hidden],
+        "not_like": list(hidden_ids),
+        "not_weight": not_weight if against or hidden or hidden_ids else None,
+        "bbox": _spelled(bbox),
+        "region": _named_region(region),
+        "count": k,
+        "min_score": min_score,
+        "dataset": dict(store.dataset),
+    }
+    return Question(
+        text=text,
+        images=_read(shown),
+        tiles=tiles,
+        not_text=against,
+        not_images=_read(hidden),
+        not_tiles=rows_of(store, hidden_ids).tolist(),
+        raw=raw,
+        mix=mix,
+        not_weight=not_weight,
+        region=area,
+        k=k,
+        min_score=min_score,
+        lon=domain,
+        keep_examples=keep_examples,
+        about=about,
+    )
+
+
+def _listed(values: Any) -> list[Any]:
+    """One or several as a list."""
+    from PIL.Image import Image as Picture
+
+    if values is None:
+        return []
+    return [values] if isinstance(values, str | Path | Picture) else list(values)
+
+
+def _positions(values: At | Sequence[At]) -> list[At]:
+    pairs = np.asarray(values, dtype=np.float64).reshape(-1, 2) if len(values) else ()
+    return [(float(lon), float(lat)) for lon, lat in pairs]
+
+
+def _read(images: Sequence[Any]) -> list[Image]:
+    return [
+        read_images([Path(each)])[0] if isinstance(each, str | Path) else each for each in images
+    ]
+
+
+def _named(image: Any) -> str:
+    return str(image) if isinstance(image, str | Path) else "image"
+
+
+def _region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
+    if bbox is not None and region is not None:
+        raise UsageError("a box and a region", remedy="Give one of them.")
+    if bbox is not None:
+        if isinstance(bbox, Box):
+            return bbox
+        return Box.parse(bbox) if isinstance(bbox, str) else Box(*bbox)
+    if isinstance(region, str | Path):
+        if not Path(region).exists():
+            raise DataError(
+                f"{region}: no such file", remedy="A region is a GeoJSON file of polygons."
+            )
+        return Area.read(Path(region))
+    if isinstance(region, Mapping):
+        return Area.from_geojson(region)
+    return region
+
+
+def _spelled(bbox: Bounds | None) -> str | None:
+    if bbox is None or isinstance(bbox, str):
+        return bbox
+    edges = (bbox.west, bbox.south, bbox.east, bbox.north) if isinstance(bbox, Box) else bbox
+    return ",".join(f"{each:g}" for each in edges)
+
+
+def _named_region(region: RegionLike | None) -> str | None:
+    if region is None:
+        return None
+    return str(region) if isinstance(region, str | Path) else "polygons"

@@ -1,0 +1,137 @@
+"""What a search found, and what one does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.geo import Region
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.search import Heatmap, Hit, Hits, heatmap_of, write_hits
+
+if TYPE_CHECKING:
+    from geopandas import GeoDataFrame
+
+    from marsretrieval.api._store import Store
+    from marsretrieval.maps import PlanetMap
+
+__all__ = ["SearchResult"]
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True, repr=False)
+class SearchResult:
+    """Hits, best first: a sequence of `search.Hit`.
+
+    query: (dimension,) the vector that was searched for; region: where.
+    """
+
+    hits: Hits
+    query: npt.NDArray[np.float32]
+    store: Store
+    region: Region | None = None
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __getitem__(self, index: int) -> Hit:
+        return self.hits[index]
+
+    def __repr__(self) -> str:
+        what = "hits" if self.hits.tiles is None else "places"
+        best = f", best {self[0].score:.4f} {self[0].id}" if len(self) else ""
+        return f"<SearchResult: {len(self):,} {what}{best}>"
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What was asked: store, model, text, images, ..."""
+        return self.hits.about
+
+    def merge(self, deg: float) -> SearchResult:
+        """Hits within `deg` degrees of a better one as one place with it: `Hits.merge`."""
+        return replace(self, hits=self.hits.merge(deg))
+
+    def to_geodataframe(self) -> GeoDataFrame:
+        """Footprints and columns, CRS IAU_2015:49900. Needs the extra `gis`."""
+        from marsretrieval.search.exports._layers import to_geodataframe
+
+        return to_geodataframe(self.hits)
+
+    def write(self, path: str | Path) -> list[Path]:
+        """Write a file as its name says (`search.FORMATS`: .csv, .geojson, .parquet, .gpkg, .fgb,
+        .shp, .shp.zip, .png, ...). Returns what was written, the style for QGIS included."""
+        return write_hits(self.hits, Path(path))
+
+    def to_csv(self, path: str | Path) -> None:
+        self._write(path, ".csv")
+
+    def to_geojson(self, path: str | Path) -> None:
+        self._write(path, ".geojson")
+
+    def to_parquet(self, path: str | Path) -> None:
+        """GeoParquet."""
+        self._write(path, ".parquet")
+
+    def map(self, *, style: str = "light", title: str | None = None) -> PlanetMap:
+        """A map of the hits."""
+        from marsretrieval.search.exports._picture import draw_hits
+
+        return draw_hits(self.hits, style=style, title=title)
+
+    def heatmap(
+        self,
+        path: str | Path | None = None,
+        *,
+        cell: float | None = None,
+        style: str = "light",
+        progress: Progress = NO_PROGRESS,
+    ) -> Heatmap:
+        """The score of every tile of the store (or of the region), not of the hits alone, as a
+        raster: `search.heatmap_of`. With `path` it is written as well, a GeoTIFF (.tif) or a map
+        with the hits on it (.png, .svg, .pdf)."""
+        heat = heatmap_of(
+            self.store.embeddings,
+            self.store.scores(self.query, progress=progress),
+            region=self.region,
+            cell=cell,
+            domain=self.hits.domain,
+            about=self.about,
+        )
+        if path is not None:
+            heat.write(Path(path), hits=self.hits, style=style)
+        return heat
+
+    def _write(self, path: str | Path, suffix: str) -> None:
+        target = Path(path)
+        if target.suffix.lower() != suffix:
+            target = target.with_name(target.name + suffix)
+        write_hits(self.hits, target)
+
+    def _repr_html_(self) -> str:
+        """The first hits as a table, for notebooks."""
+        rows = [hit.record() for hit in list(self)[:_SHOWN]]
+        if not rows:
+            return "<p>no hits</p>"
+        head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(_shown(value))}</td>' for value in row.values())}</tr>"
+            for row in rows
+        )
+        more = f"<p>and {len(self) - _SHOWN:,} more</p>" if len(self) > _SHOWN else ""
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,277 @@
+"""A store and the model that made it, ready to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval import embeddings
+from marsretrieval.api._question import At, Bounds, Question, RegionLike, ask
+from marsretrieval.api._result import SearchResult
+from marsretrieval.embeddings import EmbeddingStore
+from marsretrieval.errors import ModalityError, UsageError
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.search import Hits, exact_topk, score_all
+from marsretrieval.search.queries import MIX, NOT_WEIGHT
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from marsretrieval.encoders import Encoder
+
+    ImageLike = str | Path | Image
+
+__all__ = ["Store", "open_store"]
+
+_MOST = 500
+
+
+def open_store(
+    path: str | Path,
+    *,
+    encoder: Encoder | None = None,
+    checkpoint: str | Path | None = None,
+    device: str = "auto",
+    offline: bool = False,
+    trust_remote_code: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> Store:
+    """Open a store of images for searching.
+
+    The model that made the store is loaded when a question first needs it, and kept; `encoder`
+    gives one that is loaded already, `checkpoint` says where its weights are now. tell: called
+    with a line when that begins. Raises StoreError when there is no store at `path`, UsageError
+    when it holds texts.
+    """
+    return Store(
+        embeddings.open_store(Path(path)),
+        encoder=encoder,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        device=device,
+        offline=offline,
+        trust_remote_code=trust_remote_code,
+        tell=tell or (lambda line: None),
+    )
+
+
+class Store:
+    """Made by `open_store`. `embeddings` is the store itself, with its vectors."""
+
+    def __init__(
+        self,
+        store: EmbeddingStore,
+        *,
+        encoder: Encoder | None,
+        checkpoint: Path | None,
+        device: str,
+        offline: bool,
+        trust_remote_code: bool,
+        tell: Callable[[str], None],
+    ) -> None:
+        if store.kind != "image":
+            raise UsageError(f"{store.path} holds texts, not images")
+        if encoder is not None:
+            store.require_encoder(encoder.fingerprint)
+        self.embeddings = store
+        self._encoder = encoder
+        self._checkpoint = checkpoint
+        self._device = device
+        self._offline = offline
+        self._trust_remote_code = trust_remote_code
+        self._tell = tell
+
+    def __len__(self) -> int:
+        return self.embeddings.rows
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path}: {len(self):,} images by {self.model}>"
+
+    @property
+    def path(self) -> Path:
+        return self.embeddings.path
+
+    @property
+    def model(self) -> str:
+        """The id of the model that made the store."""
+        return str(self.embeddings.encoder.get("id"))
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model that made the store, loaded on first use, made sure that it is the one.
+
+        Raises ModelLoadError, StoreMismatchError, UnknownNameError.
+        """
+        return self._load(needs_text=False)
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        images: ImageLike | Sequence[ImageLike] = (),
+        like: str | Sequence[str] = (),
+        like_at: At | Sequence[At] = (),
+        not_text: str | Sequence[str] = (),
+        not_images: ImageLike | Sequence[ImageLike] = (),
+        not_like: str | Sequence[str] = (),
+        raw: bool = False,
+        mix: float = MIX,
+        not_weight: float = NOT_WEIGHT,
+        bbox: Bounds | None = None,
+        region: RegionLike | None = None,
+        k: int = _MOST,
+        min_score: float | None = None,
+        lon: int = 180,
+        keep_examples: bool = False,
+        progress: Progress = NO_PROGRESS,
+    ) -> SearchResult:
+        """The k tiles nearest to a query, exactly, best first.
+
+        text: what to look for, through the three published templates unless `raw`. images: paths
+        or PIL images. like: ids of tiles of the store, like_at: positions (lon, lat) in tiles;
+        these need no model and are no hits themselves, unless `keep_examples`. With a text and
+        images or tiles, `mix` is the share of the latter. not_text, not_images, not_like: what is
+        not wanted, subtracted with `not_weight` (search.queries.away_query). bbox: a geo.Box,
+        (west, south, east, north) or "W,S,E,N"; region: a geo.Area, GeoJSON or the path of a
+        GeoJSON file of polygons; only tiles centred in it count. min_score: the least cosine.
+        lon: 180 for longitudes -180..180, 360 for 0..360.
+
+        Raises UsageError, DataError, ModalityError (a text asked of a vision-only model), and
+        what loading the model raises.
+        """
+        question = self.question(
+            text, images=images, like=like, like_at=like_at, not_text=not_text,
+            not_images=not_images, not_like=not_like, raw=raw, mix=mix, not_weight=not_weight,
+            bbox=bbox, region=region, k=k, min_score=min_score, lon=lon,
+            keep_examples=keep_examples,
+        )  # fmt: skip
+        return self.answer(question, progress=progress)
+
+    def search_each(
+        self, texts: Sequence[str], *, progress: Progress = NO_PROGRESS, **options: Any
+    ) -> list[SearchResult]:
+        """`search` for each of several texts, with the same options, in one pass over the store."""
+        questions = [self.question(text, **options) for text in texts]
+        return self.answers(questions, progress=progress)
+
+    def question(self, text: str | None = None, **options: Any) -> Question:
+        """What `search` would ask, with all its inputs read and checked; nothing is searched and
+        no model loaded."""
+        return ask(self.embeddings, text, **{**_DEFAULTS, **options})
+
+    def answer(self, question: Question, *, progress: Progress = NO_PROGRESS) -> SearchResult:
+        """Search for one question."""
+        (result,) = self.answers([question], progress=progress)
+        return result
+
+    def answers(
+        self, questions: Sequence[Question], *, progress: Progress = NO_PROGRESS
+    ) -> list[SearchResult]:
+        """Search for several questions of the same region, k and least score, in one pass."""
+        if not questions:
+            return []
+        vectors = np.stack([self.vector(each) for each in questions])
+        first = questions[0]
+        extra = max(len(set(each.left_out)) for each in questions)
+        ranking = exact_topk(
+            self.embeddings,
+            vectors,
+            first.k + extra,
+            min_score=first.min_score,
+            region=first.region,
+            progress=progress,
+        )
+        return [
+            SearchResult(
+                Hits.of(
+                    self.embeddings,
+                    ranking,
+                    query=number,
+                    domain=each.lon,
+                    about=each.about,
+                    without=each.left_out,
+                    most=each.k,
+                ),
+                vectors[number],
+                self,
+                each.region,
+            )
+            for number, each in enumerate(questions)
+        ]
+
+    def vector(self, question: Question) -> npt.NDArray[np.float32]:
+        """(dimension,): the query vector of a question."""
+        encoder = self._load(needs_text=question.needs_text) if question.needs_encoder else None
+        return question.vector(self.embeddings, encoder)
+
+    def scores(
+        self, query: npt.ArrayLike, *, progress: Progress = NO_PROGRESS
+    ) -> npt.NDArray[np.float32]:
+        """(rows,): the cosine of every tile with a query vector."""
+        return score_all(self.embeddings, query, progress=progress)
+
+    def require_text(self) -> None:
+        """Raises ModalityError when the model of this store has no text side."""
+        from marsretrieval.encoders import find
+
+        record = find(self.embeddings.model.model)
+        if "text" not in record.modalities:
+            raise ModalityError(
+                f"{record.id}, the model of {self.path}, is vision-only and cannot embed text",
+                remedy="Search with images or tiles, or in a store of a model with a text side.",
+            )
+
+    def _load(self, *, needs_text: bool) -> Encoder:
+        if self._encoder is not None:
+            return self._encoder
+        from marsretrieval.encoders import LoadOptions, find, load
+
+        asked = self.embeddings.model
+        checkpoint = self._checkpoint
+        if checkpoint is None and asked.checkpoint is not None:
+            checkpoint = Path(asked.checkpoint)
+            if not checkpoint.exists():
+                raise UsageError(
+                    f"{self.path} was made with the weights {checkpoint}, which are gone",
+                    remedy="Say with --checkpoint where they are now.",
+                )
+        if checkpoint is not None and not checkpoint.exists():
+            raise UsageError(f"checkpoint {checkpoint}: no such file or folder")
+        record = find(asked.model)
+        if needs_text:
+            self.require_text()
+        options = LoadOptions(
+            device=self._device,
+            dtype=asked.dtype,
+            checkpoint=checkpoint,
+            offline=self._offline,
+            trust_remote_code=self._trust_remote_code,
+        )
+        self._tell(f"loading {record.id}")
+        encoder = load(record, replace(options, prompts=asked.prompts))  # type: ignore[arg-type]
+        self.embeddings.require_encoder(encoder.fingerprint)
+        self._encoder = encoder
+        return encoder
+
+
+_DEFAULTS: Mapping[str, Any] = {
+    "images": (),
+    "like": (),
+    "like_at": (),
+    "not_text": (),
+    "not_images": (),
+    "not_like": (),
+    "raw": False,
+    "mix": MIX,
+    "not_weight": NOT_WEIGHT,
+    "bbox": None,
+    "region": None,
+    "k": _MOST,
+    "min_score": None,
+    "lon": 180,
+    "keep_examples": False,
+}
