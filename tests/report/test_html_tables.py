@@ -72,7 +72,7 @@ def test_protocols_that_differ_have_columns_and_a_best_each(tmp_path: Path) -> N
     ties = {(row[0], row[3]): row[4:] for row in page.section("left-out").one("table").rows()}
     worst, best = figures["ties"]["t2i_mrr"]
     shown = figures["strict"]["t2i_mrr"]
-    expected = [f"{100 * each:.1f}" for each in (worst, shown, best)]
+    expected = [f"{100 * each:.2f}" for each in (worst, shown, best)]
     assert ties["constant", "MRR, text to image"] == expected
     assert ties["constant", "MedR, image to text"][0] == "120"
 

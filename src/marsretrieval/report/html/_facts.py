@@ -128,11 +128,8 @@ def ties(sets: Sequence[ResultSet]) -> list[Tie]:
                 for key, (worst, best) in evaluation.get("ties", {}).items():
                     figure = names.get(key) or Figure(key, key, "")
                     shown = look_up(evaluation, "strict", figure)
-                    texts = [
-                        Value(worst).shown(figure),
-                        shown.shown(figure) if shown else "–",
-                        Value(best).shown(figure),
-                    ]
+                    values = (Value(worst), shown, Value(best))
+                    texts = ["–" if v is None else v.shown(figure, 2) for v in values]
                     queries = "all" if group == "all" else group
                     tie = Tie(TASK_TITLES[each.task], entry.label, queries, figure.heading, *texts)
                     span = abs(best - worst) if figure.percent else 1.0
