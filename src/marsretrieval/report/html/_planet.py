@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields, replace
 from functools import cache
+from typing import Any
 
 from marsretrieval.maps import LIGHT, lat_label, lon_label, planet_map
 from marsretrieval.report.html._svg import MAP_TEXT, drawing, inline_svg, panel
@@ -18,7 +19,10 @@ _NAMES = 24  # features: more would hide what is found
 def planet() -> str:
     """A `<g id="mars">` of 720 x 360 units: the planet with a graticule of 30 degrees and the IAU
     names of its largest features."""
-    colours = {f.name: MAP_TEXT for f in fields(LIGHT) if str(getattr(LIGHT, f.name))[0] == "#"}
+    names = [each.name for each in fields(LIGHT)]
+    colours: dict[str, Any] = {
+        name: MAP_TEXT for name in names if str(getattr(LIGHT, name)).startswith("#")
+    }
     with drawing():
         figure, axes = panel(10.0, 5.0)
         axes.set_position((0.0, 0.0, 1.0, 1.0))
@@ -27,12 +31,12 @@ def planet() -> str:
         for text in axes.texts:
             text.set_path_effects([])
         svg = inline_svg(figure, "mars", "")
-    names = re.sub(r"^<svg[^>]*>|</svg>\s*$", "", svg)
+    features = re.sub(r"^<svg[^>]*>|</svg>\s*$", "", svg)
     lines = "".join(f"M{x} 0v360" for x in range(60, 720, 60))
     lines += "".join(f"M0 {y}h720" for y in range(60, 360, 60))
     return (
         '<g id="mars"><rect class="ground" width="720" height="360"/>'
-        f'<path class="grat" d="{lines}"/><g class="names">{names}</g>{_labels()}</g>'
+        f'<path class="grat" d="{lines}"/><g class="names">{features}</g>{_labels()}</g>'
     )
 
 
