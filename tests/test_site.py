@@ -17,6 +17,7 @@ pytest.importorskip("material", reason="needs the extra docs")
 
 ROOT = Path(__file__).parent.parent
 FACES = (
+    "api",
     "encoders",
     "datasets",
     "embeddings",
