@@ -55,6 +55,7 @@ class Pictures:
         self.thumbnails: dict[str, str] = {}  # key to data URI
         self.changed = 0  # pictures that are not what was embedded
         self.too_many = 0  # pictures that there was no room for
+        self.unchecked = 0  # pictures shown that no store has a hash of
 
     def read(
         self,
@@ -108,6 +109,7 @@ class Pictures:
                         self.changed += 1
                     else:
                         item.key = self._thumbnail(record, f"{prefix}-{len(self.thumbnails)}")
+                        self.unchecked += content is None and item.key is not None
                 found[record.id] = item
                 bar.advance()
         except (MarsRetrievalError, OSError):

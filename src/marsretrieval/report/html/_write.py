@@ -126,7 +126,7 @@ def _with_pictures(
     """The gallery with the pictures that could be found, and a note about the others."""
     if not gallery.queries:
         return gallery
-    changed, too_many = pictures.changed, pictures.too_many
+    changed, too_many, unchecked = pictures.changed, pictures.too_many, pictures.unchecked
     # Any model of the set will do: they saw the same items.
     looked_at: list[Place] = []
 
@@ -156,6 +156,11 @@ def _with_pictures(
         notes.append(
             f"{changed:,} of {len(need.pictures):,} pictures of {name} not shown: they are not "
             "what the model saw (another hash)."
+        )
+    if pictures.unchecked > unchecked:
+        notes.append(
+            f"Pictures of {name} were found by their ids alone: no embedding store was there to "
+            "check that they are what the model saw."
         )
     if too_many:
         notes.append(
