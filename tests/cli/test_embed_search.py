@@ -240,7 +240,7 @@ def test_a_store_of_another_model_version_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["search", "--store", "STORE"], 2, "Give --text, --image, or both"),
+        (["search", "--store", "STORE"], 2, "Give a text (--text), an image"),
         (["search", "--store", "STORE", "--text", "x", "--bbox", "1,2,3"], 2, "is no box"),
         (["search", "--store", "STORE", "--text", "x", "-k", "0"], 2, "-k"),
         (["search", "--store", "STORE", "--text", "x", "--lon", "90"], 2, "Use 180 or 360"),

@@ -58,6 +58,22 @@ class Question:
         """False where everything asked for is in the store already."""
         return self.needs_text or bool(self.images) or bool(self.not_images)
 
+    def asked(self) -> list[tuple[str, str]]:
+        """What is asked, in words, a name and a value each; only what there is."""
+        told = self.about
+        parts = [
+            ("text", told["text"] and told["text"] + (" (as it is)" if self.raw else "")),
+            ("images", ", ".join(told["images"])),
+            ("like", ", ".join(told["like"])),
+            ("mix", told["mix"]),
+            ("not", ", ".join([*told["not_text"], *told["not_images"], *told["not_like"]])),
+            ("weight", told["not_weight"]),
+            ("in", told["bbox"] or told["region"]),
+            ("hits", f"the best {self.k:,}"),
+            ("least", self.min_score),
+        ]
+        return [(name, str(value)) for name, value in parts if value not in (None, "")]
+
     @property
     def left_out(self) -> Sequence[int]:
         """Rows that are not to be hits."""
@@ -110,7 +126,8 @@ def ask(
     against, hidden_ids = _listed(not_text), _listed(not_like)
     if text is None and not shown and not ids and not positions:
         raise UsageError(
-            "nothing to search for", remedy="Give a text, an image, or a tile of the store."
+            "nothing to search for",
+            remedy="Give a text (--text), an image (--image) or a tile (--like, --like-at).",
         )
     if k < 1:
         raise UsageError(f"k must be at least 1, not {k}")

@@ -67,10 +67,10 @@ class SearchResult:
 
         return to_geodataframe(self.hits)
 
-    def write(self, path: str | Path) -> list[Path]:
+    def write(self, path: str | Path, *, style: str = "light") -> list[Path]:
         """Write a file as its name says (`search.FORMATS`: .csv, .geojson, .parquet, .gpkg, .fgb,
         .shp, .shp.zip, .png, ...). Returns what was written, the style for QGIS included."""
-        return write_hits(self.hits, Path(path))
+        return write_hits(self.hits, Path(path), style=style)
 
     def to_csv(self, path: str | Path) -> None:
         self._write(path, ".csv")

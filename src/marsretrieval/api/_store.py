@@ -101,6 +101,11 @@ class Store:
         return str(self.embeddings.encoder.get("id"))
 
     @property
+    def missing(self) -> list[str]:
+        """Shards that were planned and are not there: the store is not finished."""
+        return self.embeddings.missing
+
+    @property
     def encoder(self) -> Encoder:
         """The model that made the store, loaded on first use, made sure that it is the one.
 

@@ -1,4 +1,4 @@
-"""``marsretrieval search``: words, pictures, or both, over a store."""
+"""``marsretrieval search``: words, pictures and tiles, over a store."""
 
 from __future__ import annotations
 
@@ -7,48 +7,91 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marsretrieval.cli._options import (
-    Checkpoint,
-    Device,
-    Offline,
-    TrustRemoteCode,
-    load_options,
-)
+from marsretrieval.cli._options import Checkpoint, Device, Offline, TrustRemoteCode
 from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
-from marsretrieval.errors import ModalityError, UsageError
+from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import EmbeddingStore
-    from marsretrieval.encoders import Encoder
-    from marsretrieval.search import Hits
+    from marsretrieval.api import Question, SearchResult, Store
 
 __all__ = ["search"]
 
 _SHOWN = 20
+
+Paths = list[Path] | None
+Words = list[str] | None
 
 
 def search(
     store: Annotated[Path, typer.Option(help="Folder of a store made by embed or run.")],
     text: Annotated[str | None, typer.Option(help="What to look for: a landform's name.")] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Send the text as it is, without the three templates.")
+        bool, typer.Option("--raw", help="Send texts as they are, without the three templates.")
     ] = False,
-    image: Annotated[list[Path] | None, typer.Option(help="An example image; repeatable.")] = None,
+    image: Annotated[Paths, typer.Option(help="An example image; repeatable.")] = None,
+    like: Annotated[
+        Words, typer.Option(metavar="TILE", help="More like this tile of the store; repeatable.")
+    ] = None,
+    like_at: Annotated[
+        Words,
+        typer.Option(metavar="LON,LAT", help="More like the tile at this position; repeatable."),
+    ] = None,
     mix: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the images in a query of both.")
+        float,
+        typer.Option(min=0, max=1, help="Share of images and tiles in a query with a text, too."),
     ] = 0.3,
+    not_text: Annotated[
+        Words, typer.Option(metavar="TEXT", help="What is not wanted; repeatable.")
+    ] = None,
+    not_image: Annotated[
+        Paths, typer.Option(help="An image of what is not wanted; repeatable.")
+    ] = None,
+    not_like: Annotated[
+        Words, typer.Option(metavar="TILE", help="Nothing like this tile; repeatable.")
+    ] = None,
+    not_weight: Annotated[
+        float, typer.Option(min=0, max=1, help="Weight of what is not wanted, against 1.")
+    ] = 0.25,
     bbox: Annotated[
         str | None,
         typer.Option(metavar="W,S,E,N", help="Only tiles centred in this box, degrees east."),
+    ] = None,
+    region: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Only tiles centred in the polygons of a GeoJSON file."),
     ] = None,
     count: Annotated[int, typer.Option("--count", "-k", min=1, help="How many hits.")] = 500,
     min_score: Annotated[
         float | None, typer.Option(help="Only hits with at least this cosine.")
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="A .geojson, .parquet or .csv file."),
+    keep_examples: Annotated[
+        bool, typer.Option("--keep-examples", help="Tiles of --like may be hits themselves.")
+    ] = False,
+    merge_deg: Annotated[
+        float | None,
+        typer.Option(metavar="DEG", help="Hits within this distance of a better one: one place."),
     ] = None,
+    out: Annotated[
+        Paths,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Hits as .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, or as a map: "
+            ".png, .svg, .pdf; repeatable.",
+        ),
+    ] = None,
+    heatmap: Annotated[
+        Paths,
+        typer.Option(
+            metavar="FILE", help="Every tile's score as GeoTIFF (.tif) or map (.png); repeatable."
+        ),
+    ] = None,
+    heatmap_cell: Annotated[
+        float | None,
+        typer.Option(metavar="DEG", help="Pixels of this size, for tiles that lie on no one grid."),
+    ] = None,
+    style: Annotated[str, typer.Option(help="Look of maps: light or dark.")] = "light",
     lon: Annotated[
         int, typer.Option(metavar="180|360", help="Longitudes as -180..180 or as 0..360.")
     ] = 180,
@@ -56,123 +99,125 @@ def search(
     device: Device = "auto",
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and say what would be searched.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Find places on Mars: the exact best matches of a query in a store of embeddings.
 
-    The model that made the store is loaded for the query. Scores are cosines; places are on the
-    Mars sphere, IAU_2015:49900.
+    The model that made the store is loaded for texts and images; --like needs none. Scores are
+    cosines; places are on the Mars sphere, IAU_2015:49900.
     """
-    from marsretrieval.embeddings import open_store
-    from marsretrieval.geo import Box
+    from marsretrieval.api import open_store
+    from marsretrieval.maps import style_of
     from marsretrieval.search import (
-        Hits,
+        check_distance,
+        check_heatmap_path,
         check_hits_path,
-        exact_topk,
-        make_query,
-        read_images,
-        write_hits,
+        parse_lonlat,
     )
 
-    if text is None and not image:
-        raise UsageError("nothing to search for", remedy="Give --text, --image, or both.")
-    if lon not in (180, 360):
-        raise UsageError(f"--lon {lon}", remedy="Use 180 or 360.")
-    box = Box.parse(bbox) if bbox is not None else None
-    if out is not None:
-        check_hits_path(out)
-    pictures = read_images(image or [])
-    found = open_store(store)
-    if found.kind != "image":
-        raise UsageError(f"{store} holds texts, not images")
-    if not found.complete:
+    for path in out or []:
+        check_hits_path(path)
+    for path in heatmap or []:
+        check_heatmap_path(path)
+    style_of(style)
+    if heatmap_cell is not None and not heatmap:
+        raise UsageError("--heatmap-cell goes with --heatmap")
+    if checkpoint is not None and not checkpoint.exists():
+        raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
+    found = open_store(
+        store,
+        checkpoint=checkpoint,
+        device=device,
+        offline=offline,
+        trust_remote_code=trust_remote_code,
+        tell=say,
+    )
+    question = found.question(
+        text,
+        images=image or [],
+        like=like or [],
+        like_at=[parse_lonlat(each) for each in like_at or []],
+        not_text=not_text or [],
+        not_images=not_image or [],
+        not_like=not_like or [],
+        raw=raw,
+        mix=mix,
+        not_weight=not_weight,
+        bbox=bbox,
+        region=region,
+        k=count,
+        min_score=min_score,
+        lon=lon,
+        keep_examples=keep_examples,
+    )
+    if merge_deg is not None:
+        check_distance(merge_deg)
+    if question.needs_text:
+        found.require_text()
+    if found.missing:
         say(f"warning: {store} is not finished, {len(found.missing)} shards are missing")
-    encoder = _encoder_of(
-        found,
-        needs_text=text is not None,
-        checkpoint=checkpoint,
-        device=device,
-        offline=offline,
-        trust_remote_code=trust_remote_code,
-    )
-    query = make_query(encoder, text=text, images=pictures, raw=raw, mix=mix)
+    files = [*(out or []), *(heatmap or [])]
+    if dry_run:
+        _plan(found, question, files, as_json)
+        return
     with show_progress(quiet=as_json) as progress:
-        ranking = exact_topk(
-            found, query, count, min_score=min_score, region=box, progress=progress
-        )
-    about: dict[str, Any] = {
-        "store": str(store),
-        "model": encoder.id,
-        "text": text,
-        "raw": raw,
-        "images": [str(path) for path in image or []],
-        "mix": mix if text is not None and image else None,
-        "bbox": bbox,
-        "count": count,
-        "min_score": min_score,
-        "dataset": dict(found.dataset),
-    }
-    hits = Hits.of(found, ranking, domain=lon, about=about)
-    if out is not None:
-        write_hits(hits, out)
+        result = found.answer(question, progress=progress)
+        if merge_deg is not None:
+            result = result.merge(merge_deg)
+        written = [path for each in out or [] for path in result.write(each, style=style)]
+        if heatmap:
+            heat = result.heatmap(cell=heatmap_cell, progress=progress)
+            for path in heatmap:
+                heat.write(path, hits=result.hits, style=style)
+    written += heatmap or []
     if as_json:
-        print_json({**about, "rows": found.rows, "hits": list(hits.records())})
+        report = {"rows": len(found), "files": [str(path) for path in written]}
+        print_json({**result.about, **report, "hits": list(result.hits.records())})
     else:
-        _show(hits, out)
+        _show(result, written)
 
 
-def _encoder_of(
-    store: EmbeddingStore,
-    *,
-    needs_text: bool,
-    checkpoint: Path | None,
-    device: str,
-    offline: bool,
-    trust_remote_code: bool,
-) -> Encoder:
-    """Load the model that made the store, and make sure that it is the one."""
-    from marsretrieval.encoders import find, load
-
-    asked = store.model
-    if checkpoint is None and asked.checkpoint is not None:
-        checkpoint = Path(asked.checkpoint)
-        if not checkpoint.exists():
-            raise UsageError(
-                f"{store.path} was made with the weights {checkpoint}, which are gone",
-                remedy="Say with --checkpoint where they are now.",
-            )
-    options = load_options(
-        device=device,
-        dtype=asked.dtype,
-        checkpoint=checkpoint,
-        prompts=asked.prompts,
-        offline=offline,
-        trust_remote_code=trust_remote_code,
-    )
-    record = find(asked.model)
-    if needs_text and "text" not in record.modalities:
-        raise ModalityError(
-            f"{record.id}, the model of {store.path}, is vision-only and cannot embed text",
-            remedy="Search with --image, or in a store made by a model with a text side.",
-        )
-    say(f"loading {record.id}")
-    encoder = load(record, options)
-    store.require_encoder(encoder.fingerprint)
-    return encoder
+def _plan(store: Store, question: Question, files: list[Path], as_json: bool) -> None:
+    plan: dict[str, Any] = {
+        **question.about,
+        "rows": len(store),
+        "complete": not store.missing,
+        "loads_model": question.needs_encoder,
+        "files": [str(path) for path in files],
+    }
+    if as_json:
+        print_json(plan)
+        return
+    model = "loaded" if question.needs_encoder else "not needed"
+    print(f"{store.path}: {len(store):,} images by {store.model} ({model})")
+    for name, value in question.asked():
+        print(f"{name:>10}  {value}")
+    for path in files:
+        print(f"{'writes':>10}  {path}")
 
 
-def _show(hits: Hits, out: Path | None) -> None:
-    if not len(hits):
+def _show(result: SearchResult, written: list[Path]) -> None:
+    if not len(result):
         print("no hits")
-    for record in hits.records():
-        if record["rank"] > _SHOWN:
-            more = len(hits) - _SHOWN
-            print(f"... and {more:,} more" + ("" if out else ": -o FILE or --json give all"))
+    for hit in result:
+        if hit.rank > _SHOWN:
+            more = len(result) - _SHOWN
+            print(f"... and {more:,} more" + ("" if written else ": -o FILE or --json give all"))
             break
-        if record["lon"] is None:
-            place = "position unknown"
-        else:
-            place = f"{record['lon']:9.3f} E {record['lat']:8.3f} N"
-        print(f"{record['rank']:>5}  {record['score']:.4f}  {place}  {record['id']}")
-    if out is not None:
-        print(f"{out}: {len(hits):,} hits")
+        place = "position unknown"
+        if hit.lon is not None:
+            place = f"{hit.lon:9.3f} E {hit.lat:8.3f} N"
+        tiles = "" if hit.tiles is None else f"  {hit.tiles:>4} tile{'s' * (hit.tiles > 1)}"
+        print(f"{hit.rank:>5}  {hit.score:.4f}  {place}  {hit.id}{tiles}")
+    what = "hits" if result.hits.tiles is None else "places"
+    for path in written:
+        print(f"{path}: {_contents(path, len(result), what)}")
+
+
+def _contents(path: Path, count: int, what: str) -> str:
+    if path.suffix == ".qml":
+        return "style for QGIS"
+    return "scores of all tiles" if path.suffix in (".tif", ".tiff") else f"{count:,} {what}"

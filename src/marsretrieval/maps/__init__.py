@@ -9,7 +9,7 @@ from __future__ import annotations
 from marsretrieval.maps._features import Feature, feature, features, features_in
 from marsretrieval.maps._graticule import lat_label, lon_label
 from marsretrieval.maps._planet import PLANET, PlanetMap, planet_map
-from marsretrieval.maps._style import DARK, LIGHT, Style
+from marsretrieval.maps._style import DARK, LIGHT, Style, style_of
 from marsretrieval.maps._window import window
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "lat_label",
     "lon_label",
     "planet_map",
+    "style_of",
     "window",
 ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from marsretrieval.search.ask import QueryEncoder, make_query, read_images
     from marsretrieval.search.exports import FORMATS, check_hits_path, write_hits
     from marsretrieval.search.heatmap import Heatmap, check_heatmap_path, heatmap_of
-    from marsretrieval.search.hits import Hit, Hits
+    from marsretrieval.search.hits import Hit, Hits, check_distance
     from marsretrieval.search.kernels import KERNELS
     from marsretrieval.search.prompts import TEMPLATES, geolocalization_prompts, landform_prompts
     from marsretrieval.search.queries import (
@@ -50,6 +50,7 @@ __all__ = [
     "VectorBlock",
     "VectorSource",
     "away_query",
+    "check_distance",
     "check_heatmap_path",
     "check_hits_path",
     "compose",
@@ -78,7 +79,7 @@ _HOMES = {
     "ask": ("QueryEncoder", "make_query", "read_images"),
     "exports": ("FORMATS", "check_hits_path", "write_hits"),
     "heatmap": ("Heatmap", "check_heatmap_path", "heatmap_of"),
-    "hits": ("Hit", "Hits"),
+    "hits": ("Hit", "Hits", "check_distance"),
     "kernels": ("KERNELS",),
     "prompts": ("TEMPLATES", "geolocalization_prompts", "landform_prompts"),
     "queries": ("away_query", "compose", "hybrid_query", "image_query", "text_query"),

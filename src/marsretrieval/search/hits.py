@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings import Columns, EmbeddingStore
     from marsretrieval.search.topk import Ranking
 
-__all__ = ["Domain", "Hit", "Hits", "lon_domain"]
+__all__ = ["Domain", "Hit", "Hits", "check_distance", "lon_domain"]
 
 Domain = Literal[180, 360]
 
@@ -140,10 +140,7 @@ class Hits:
         side by side instead of one long chain. Hits without a position are places by themselves.
         Of merged hits the counts of tiles are added up.
         """
-        if not (np.isfinite(deg) and 0 < deg <= 180):
-            raise UsageError(
-                f"places {deg:g} degrees wide", remedy="Give a distance above 0, up to 180 degrees."
-            )
+        check_distance(deg)
         counts = self.tiles or [1] * len(self)
         kept, sizes = _places(self.lon, self.lat, deg)
         merged = self._pick(kept)
@@ -160,13 +157,21 @@ class Hits:
         return Hits(**{**_fields(self), **lists, "scores": self.scores[list(kept)]})
 
 
+def check_distance(deg: float) -> None:
+    """Raises UsageError for a distance that no places can have."""
+    if not (np.isfinite(deg) and 0 < deg <= 180):
+        raise UsageError(
+            f"merging within {deg:g} degrees", remedy="Give a distance above 0, up to 180 degrees."
+        )
+
+
 def lon_domain(lon: int) -> Domain:
     """180 or 360. Raises UsageError for another number."""
     if lon == 180:
         return 180
     if lon == 360:
         return 360
-    raise UsageError(f"longitudes to {lon}", remedy="Use 180 (-180..180) or 360 (0..360).")
+    raise UsageError(f"longitudes to {lon}", remedy="Use 180 or 360.")
 
 
 def _places(

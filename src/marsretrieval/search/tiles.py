@@ -106,7 +106,7 @@ def _row_of(store: EmbeddingStore, name: str) -> int:
         alike = pc.indices_nonzero(pc.starts_with(column, pattern=name))
         for place in alike.to_pylist():
             if column[place].as_py() == name:
-                return int(block.start) + place
+                return block.start + int(place)
     return -1
 
 

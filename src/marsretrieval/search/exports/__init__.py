@@ -20,36 +20,37 @@ __all__ = ["FORMATS", "Format", "check_hits_path", "write_hits"]
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """suffix: how the name of the file ends; is_layer: QGIS opens it as a layer, so that a style
-    goes beside it; needs: libraries of an extra."""
+    """suffix: how the name of the file ends; write: takes hits, path and the style of maps;
+    is_layer: QGIS opens it as a layer, so that a style goes beside it; needs: libraries of an
+    extra."""
 
     suffix: str
     name: str
-    write: Callable[[Hits, Path], None]
+    write: Callable[[Hits, Path, str], None]
     is_layer: bool = True
     needs: tuple[str, ...] = ()
 
 
-def _csv(hits: Hits, path: Path) -> None:
+def _csv(hits: Hits, path: Path, style: str) -> None:
     from marsretrieval.search.exports._text import write_csv
 
     write_csv(hits, path)
 
 
-def _geojson(hits: Hits, path: Path) -> None:
+def _geojson(hits: Hits, path: Path, style: str) -> None:
     from marsretrieval.search.exports._text import write_geojson
 
     write_geojson(hits, path)
 
 
-def _parquet(hits: Hits, path: Path) -> None:
+def _parquet(hits: Hits, path: Path, style: str) -> None:
     from marsretrieval.search.exports._parquet import write_parquet
 
     write_parquet(hits, path)
 
 
-def _layer(driver: str) -> Callable[[Hits, Path], None]:
-    def write(hits: Hits, path: Path) -> None:
+def _layer(driver: str) -> Callable[[Hits, Path, str], None]:
+    def write(hits: Hits, path: Path, style: str) -> None:
         from marsretrieval.search.exports._layers import write_layer
 
         write_layer(hits, path, driver)
@@ -57,10 +58,10 @@ def _layer(driver: str) -> Callable[[Hits, Path], None]:
     return write
 
 
-def _picture(hits: Hits, path: Path) -> None:
+def _picture(hits: Hits, path: Path, style: str) -> None:
     from marsretrieval.search.exports._picture import draw_hits
 
-    draw_hits(hits).save(path)
+    draw_hits(hits, style=style).save(path)
 
 
 _GIS = ("geopandas", "pyogrio")
@@ -96,20 +97,20 @@ def check_hits_path(path: Path) -> Format:
     )
 
 
-def write_hits(hits: Hits, path: Path) -> list[Path]:
+def write_hits(hits: Hits, path: Path, *, style: str = "light") -> list[Path]:
     """Write to a file of the format that its name says; `FORMATS` has all. Returns what was
-    written: the file, and the style for QGIS beside a layer.
+    written: the file, and the style for QGIS beside a layer. style: of a map, light or dark.
 
     Raises UsageError, OutputError, MissingDependencyError.
     """
     chosen = check_hits_path(path)
-    chosen.write(hits, path)
+    chosen.write(hits, path, style)
     if not chosen.is_layer:
         return [path]
     from marsretrieval.search.exports._qgis import write_style
 
-    style = write_style(hits, path.with_name(path.name[: -len(chosen.suffix)] + ".qml"))
-    return [path] if style is None else [path, style]
+    beside = write_style(hits, path.with_name(path.name[: -len(chosen.suffix)] + ".qml"))
+    return [path] if beside is None else [path, beside]
 
 
 def _require(chosen: Format) -> None:
