@@ -174,10 +174,19 @@ def workplace(folder: Path | None) -> Iterator[Path]:
         shutil.rmtree(place)
 
 
+def _zip_of(source: Path, place: Path) -> Path:
+    beside = source.with_name(QUAD.zip_name)
+    return beside if beside.exists() else write_zip(source, QUAD, place)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pixels", type=int, default=FULL_PIXELS)
-    parser.add_argument("--source", type=Path, help="a quad that benchmarks.tiles.generate made")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        help="a quad that benchmarks.tiles.generate made, and its zip beside it",
+    )
     parser.add_argument("--folder", type=Path, help="where to work; needs the quad twice over")
     parser.add_argument("--zip", action="store_true", help="the zip too (minutes to pack)")
     arguments = parser.parse_args()
@@ -186,7 +195,7 @@ def main() -> None:
         source = arguments.source or write_quad(place, QUAD, arguments.pixels)
         with rasterio.open(source) as file:
             pixels = file.width
-        archive = write_zip(source, QUAD, place) if arguments.zip else None
+        archive = _zip_of(source, place) if arguments.zip else None
         load = os.getloadavg()[0]
         print(
             f"{platform.machine()}, {usable_cpus()} CPUs, load {load:.1f} at the start; "

@@ -61,7 +61,7 @@ def verify(
 def _show(told: DatasetInventory) -> None:
     print(f"{told.dataset}: {told.folder}")
     for name, value in told.origin.items():
-        print(f"  {name:<10} {value}")
+        print(f"  {name:<10} {_counted(value) if isinstance(value, dict) else value}")
     for name, value in told.counts.items():
         print(f"  {name:<10} {_counted(value)}")
     if told.set_hash:
@@ -79,4 +79,5 @@ def _show(told: DatasetInventory) -> None:
 def _counted(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_counted(each)}" for name, each in value.items())
-    return f"{value:,}" if isinstance(value, (int, float)) else str(value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"{value:,}" if number else str(value)
