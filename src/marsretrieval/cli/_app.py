@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from marsretrieval import __version__
 from marsretrieval.cli import data, models, score, store
+from marsretrieval.cli.compare import compare
 from marsretrieval.cli.demo import demo
 from marsretrieval.cli.doctor import doctor
 from marsretrieval.cli.embed import embed
@@ -78,3 +79,4 @@ app.command()(embed)
 app.add_typer(store.app, name="store")
 app.command()(search)
 app.command()(report)
+app.command()(compare)

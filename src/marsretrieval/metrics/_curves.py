@@ -9,12 +9,24 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.geo import wrap_lon
-from marsretrieval.metrics._coverage import Coverage
+from marsretrieval.metrics._coverage import NEVER, Coverage
 from marsretrieval.metrics.bootstrap import block_weights, interval
 
-__all__ = ["Blocks", "average_precision", "f1_of", "intervals", "published_cuts", "trapezoid"]
+__all__ = [
+    "Blocks",
+    "average_precision",
+    "f1_of",
+    "intervals",
+    "published_cuts",
+    "resample_depths",
+    "resampled",
+    "spread",
+    "trapezoid",
+]
 
 Floats = npt.NDArray[np.float64]
+
+_CURVE = 500  # points of the strict curve that are kept for drawing
 
 
 def f1_of(precision: Floats, recall: Floats) -> Floats:
@@ -35,6 +47,18 @@ def published_cuts(predictions: int, max_k: int) -> npt.NDArray[np.int64]:
     step = max(1, deepest // 100)
     cuts = list(range(step, deepest + 1, step))
     return np.array(cuts if cuts[-1] == deepest else [*cuts, deepest], np.int64)
+
+
+def spread(count: int) -> npt.NDArray[np.int64]:
+    """At most _CURVE depths from 1 to `count`, dense where the curve moves most."""
+    return np.unique(np.geomspace(1, count, _CURVE).astype(np.int64))
+
+
+def resample_depths(coverage: Coverage, best: int) -> npt.NDArray[np.int64]:
+    """Where the strict curve is looked at in a resample: every rank that finds a point, so that
+    the average precision is exact, the best depth, and a few hundred others for the best F1."""
+    found = coverage.first[coverage.first != NEVER]
+    return np.unique(np.concatenate([found, [best], spread(len(coverage.hit))]))
 
 
 def trapezoid(precision: Floats, recall: Floats) -> Floats:
@@ -78,19 +102,30 @@ def intervals(
     """
     if resamples < 2 or blocks.count < 2:
         return {}
+    drawn = block_weights(blocks.count, seed=seed, resamples=resamples)
+    areas, best = resampled(coverage, blocks, depths, area, drawn)
+    return {"area": interval(areas), "best.f1": interval(best)}
+
+
+def resampled(
+    coverage: Coverage,
+    blocks: Blocks,
+    depths: npt.NDArray[np.int64],
+    area: Callable[[Floats, Floats], Floats],
+    drawn: npt.NDArray[np.float32],
+) -> tuple[Floats, Floats]:
+    """(resamples,) each: `area` and the best F1 of every resample; `drawn` as `block_weights`
+    gives it. NaN where a resample holds no point."""
     ranks = np.arange(1, len(coverage.hit) + 1)
     tiles = _per_block(blocks.of_tile, ranks, blocks.count, depths)
     hits = _per_block(blocks.of_tile[coverage.hit], ranks[coverage.hit], blocks.count, depths)
     found = _per_block(blocks.of_point, coverage.first, blocks.count, depths)
     points = np.bincount(blocks.of_point, minlength=blocks.count).astype(np.float32)
-    drawn = block_weights(blocks.count, seed=seed, resamples=resamples)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision: Floats = np.nan_to_num((drawn @ hits).astype(np.float64) / (drawn @ tiles))
         recall: Floats = (drawn @ found).astype(np.float64) / (drawn @ points)[:, None]
-    return {
-        "area": interval(area(precision, recall)),
-        "best.f1": interval(f1_of(precision, recall).max(axis=1)),
-    }
+    best = f1_of(precision, recall).max(axis=1)
+    return area(precision, recall), np.where(np.isnan(recall[:, 0]), np.nan, best)
 
 
 def _per_block(

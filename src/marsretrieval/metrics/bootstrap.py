@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["block_weights", "interval", "over_queries"]
+__all__ = ["block_weights", "interval", "over_queries", "query_draws"]
 
 _LEVEL = (2.5, 97.5)
 _AT_ONCE = 2_000_000  # numbers drawn at a time, to bound memory
@@ -27,15 +27,20 @@ def over_queries(
     length = len(next(iter(columns.values()), ()))
     if resamples < 2 or length < 2:
         return {}
-    rng = np.random.default_rng(seed)
     drawn: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in columns}
-    step = max(1, _AT_ONCE // length)
-    for start in range(0, resamples, step):
-        rows = rng.integers(length, size=(min(step, resamples - start), length))
+    for rows in query_draws(length, seed=seed, resamples=resamples):
         for name, column in columns.items():
             statistic = (statistics or {}).get(name, np.mean)
             drawn[name].append(statistic(column[rows], axis=1))
     return {name: interval(np.concatenate(parts)) for name, parts in drawn.items()}
+
+
+def query_draws(length: int, *, seed: int, resamples: int) -> Iterator[npt.NDArray[np.int64]]:
+    """(r, length) rows drawn with replacement, a resample a line, until there are `resamples`."""
+    rng = np.random.default_rng(seed)
+    step = max(1, _AT_ONCE // length)
+    for start in range(0, resamples, step):
+        yield rng.integers(length, size=(min(step, resamples - start), length))
 
 
 def block_weights(blocks: int, *, seed: int, resamples: int) -> npt.NDArray[np.float32]:

@@ -17,6 +17,8 @@ from marsretrieval.metrics._curves import (
     f1_of,
     intervals,
     published_cuts,
+    resample_depths,
+    spread,
     trapezoid,
 )
 from marsretrieval.metrics._ties import average_precision_bounds
@@ -26,7 +28,6 @@ from marsretrieval.results import Evaluation
 __all__ = ["BLOCK_DEG", "evaluate"]
 
 BLOCK_DEG = 4.0  # the quads of the mosaic: landforms cluster within them
-_CURVE = 500  # points of the strict curve that are kept for drawing
 
 Floats = npt.NDArray[np.float64]
 
@@ -81,7 +82,7 @@ def evaluate(
     strict_intervals = intervals(
         coverage,
         Blocks.of(centres[order[:max_k]], truth, BLOCK_DEG),
-        _depths(coverage, strict["best"]["k"]),
+        resample_depths(coverage, strict["best"]["k"]),
         average_precision,
         seed=seed,
         resamples=resamples,
@@ -132,9 +133,9 @@ def _published(
     ]
     best = {name: curve[top][name] for name in ("k", "f1", "precision", "recall")}
     blocks = Blocks.of(corners[order], truth, BLOCK_DEG)
-    spread = intervals(coverage, blocks, cuts, trapezoid, seed=seed, resamples=resamples)
+    ends = intervals(coverage, blocks, cuts, trapezoid, seed=seed, resamples=resamples)
     area = float(trapezoid(precision, recall))
-    return {"best": best, "auprc": area, "curve": curve}, spread
+    return {"best": best, "auprc": area, "curve": curve}, ends
 
 
 def _strict(coverage: Coverage, near: Pairs, tiles: int, points: int, max_k: int) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _strict(coverage: Coverage, near: Pairs, tiles: int, points: int, max_k: int
     area = float(average_precision(precision, recall))
     relevant = len(np.unique(near[0]))
     ceiling = _ceiling(near, points, max_k)
-    kept = _spread(len(f1)) - 1
+    kept = spread(len(f1)) - 1
     return {
         "average_precision": area,
         "best": {
@@ -180,18 +181,6 @@ def _ceiling(near: Pairs, points: int, max_k: int) -> dict[str, Any]:
         "f1": 2 * recall / (1 + recall),
         "reached": found <= max_k,
     }
-
-
-def _spread(count: int) -> npt.NDArray[np.int64]:
-    """At most _CURVE depths from 1 to `count`, dense where the curve moves most."""
-    return np.unique(np.geomspace(1, count, _CURVE).astype(np.int64))
-
-
-def _depths(coverage: Coverage, best: int) -> npt.NDArray[np.int64]:
-    """Where the strict curve is looked at in a resample: every rank that finds a point, so that
-    the average precision is exact, the best depth, and a few hundred others for the best F1."""
-    found = coverage.first[coverage.first != NEVER]
-    return np.unique(np.concatenate([found, [best], _spread(len(coverage.hit))]))
 
 
 def _ties(scores: Floats, pairs: Pairs, points: int, max_k: int) -> dict[str, tuple[float, float]]:

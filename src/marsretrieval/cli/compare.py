@@ -1,0 +1,66 @@
+"""``marsretrieval compare``: is one model better than another, by how much, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
+from marsretrieval.errors import DataError
+
+__all__ = ["compare"]
+
+
+def compare(
+    a: Annotated[
+        str, typer.Argument(help="A result file, a folder of one model's results, or its name.")
+    ],
+    b: Annotated[str, typer.Argument(help="The same for the other model; differences are B - A.")],
+    results: Annotated[Path, typer.Option(help="Folder of results, for names of models.")] = Path(
+        "results"
+    ),
+    task: Annotated[str | None, typer.Option("-t", "--task", help="Only this task.")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="strict, which is made for comparing models, or published.")
+    ] = "strict",
+    top: Annotated[int, typer.Option(min=0, help="Queries to name, gains and losses each.")] = 3,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare two models on the same items: paired differences, their intervals, and the queries
+    that moved.
+
+    Results over other items are refused, with the items that differ; exit code 1 then.
+    """
+    from marsretrieval.report.compare import compare_results, match_results, print_comparison
+    from marsretrieval.tasks import find_task
+
+    name = None if task is None else find_task(task).name
+    match = match_results(a, b, results=results, task=name)
+    for note in match.notes:
+        say(note)
+    done: list[dict[str, Any]] = []
+    refused: list[DataError] = []
+    for first, second in match.pairs:
+        try:
+            with show_progress() as progress:
+                found = compare_results(
+                    first, second, protocol=protocol, seed=seed, resamples=resamples,
+                    progress=progress,
+                )  # fmt: skip
+        except DataError as error:
+            if len(match.pairs) == 1:
+                raise
+            refused.append(error)
+            say(f"refused: {error}")
+            continue
+        done.append(found.to_dict())
+        if not as_json:
+            print_comparison(found, top=top)
+    if as_json:
+        print_json({"comparisons": done, "refused": [str(each) for each in refused]})
+    if refused:
+        raise typer.Exit(1)
