@@ -3,8 +3,8 @@
 #
 #   MODEL=marscope TILES=tiles STORE=mars.store bash examples/search_region.sh "pitted cones" -60,20,0,60
 #
-# The tiles are embedded the first time (all of them, so that the next search needs no model run),
-# after that a search takes seconds. Writes pitted_cones.geojson and pitted_cones.csv into OUT.
+# The tiles are embedded the first time (all of them: the next question may be of another region),
+# after that a search takes seconds. Writes pitted_cones.geojson, .csv and a map, .png, into OUT.
 # Try it without a network: MODEL=mars-nano, and TILES from 'marsretrieval data synth --out planet'.
 set -euo pipefail
 
@@ -15,7 +15,5 @@ name=${what//[^[:alnum:]]/_}
 
 marsretrieval embed --model "$model" --images "$TILES" --store "$STORE"
 mkdir -p "$out"
-for format in geojson csv; do
-  marsretrieval search --store "$STORE" --text "$what" --bbox="$where" -k "$count" \
-    --out "$out/$name.$format" >&2
-done
+marsretrieval search --store "$STORE" --text "$what" --bbox="$where" -k "$count" \
+  --out "$out/$name.geojson" --out "$out/$name.csv" --out "$out/$name.png"

@@ -95,6 +95,7 @@ def test_a_region_is_searched(box: str, tiny_planet: Path, tmp_path: Path) -> No
     found = json.loads((tmp_path / "out" / "pitted_cones.geojson").read_text())
     rows = list(csv.DictReader((tmp_path / "out" / "pitted_cones.csv").open()))
     assert len(rows) == len(found["features"]) == 400
+    assert (tmp_path / "out" / "pitted_cones.png").stat().st_size > 10_000
     west, east = float(box.split(",")[0]), float(box.split(",")[2])
     for row in rows:
         lon = float(row["lon"])
