@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from marsretrieval import __version__
-from marsretrieval.cli import data, models, score, store
+from marsretrieval.cli import data, export, models, score, store
 from marsretrieval.cli.compare import compare
 from marsretrieval.cli.demo import demo
 from marsretrieval.cli.doctor import doctor
@@ -80,3 +80,4 @@ app.add_typer(store.app, name="store")
 app.command()(search)
 app.command()(report)
 app.command()(compare)
+app.add_typer(export.app, name="export")

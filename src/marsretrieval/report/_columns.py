@@ -11,16 +11,23 @@ __all__ = ["COLUMNS", "MAIN", "MORE", "Column"]
 @dataclass(frozen=True, slots=True)
 class Column:
     """A figure: its heading, and where each protocol keeps it ("best.f1"); percent or as it is.
-    better: 1 the higher, -1 the lower, 0 neither."""
+    better: 1 the higher, -1 the lower, 0 neither. names: where the protocols have two figures in
+    one column, what each is called."""
 
     heading: str
     published: str | None
     strict: str | None
     percent: bool = True
     better: int = 1
+    names: tuple[str, str] | None = None
 
     def key(self, protocol: str) -> str | None:
         return self.published if protocol == "published" else self.strict
+
+    def name(self, protocol: str) -> str:
+        if self.names is None:
+            return self.heading
+        return self.names[protocol != "published"]
 
 
 def _both(heading: str, key: str, *, percent: bool = True, better: int = 1) -> Column:
@@ -56,7 +63,7 @@ COLUMNS: Mapping[str, Sequence[tuple[str, Sequence[Column]]]] = {
         (
             "",
             [
-                Column("AUPRC / AP", "auprc", "average_precision"),
+                Column("AUPRC / AP", "auprc", "average_precision", names=("AUPRC", "AP")),
                 Column("ceiling", None, "ceiling.average_precision", better=0),
                 _both("best F1", "best.f1"),
                 _both("at K", "best.k", percent=False, better=0),

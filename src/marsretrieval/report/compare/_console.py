@@ -29,7 +29,7 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
     for group in comparison.groups:
         name = escape(group.name) if named else ""
         for key, each in group.differences.items():
-            heading, percent = _heading(comparison.task, key)
+            heading, percent = _heading(comparison, key)
             cells = [
                 _number(each.a, percent),
                 _number(each.b, percent),
@@ -64,7 +64,7 @@ def _queries(comparison: Comparison, top: int) -> Iterator[str]:
     for group in comparison.groups:
         if not group.per_query or not top:
             continue
-        heading, _ = _heading(comparison.task, group.per_query)
+        heading, _ = _heading(comparison, group.per_query)
         title = group.name if len(comparison.groups) > 1 else comparison.task
         same = group.queries - group.better - group.worse
         what = {"class": "classes"}.get(group.unit, f"{group.unit}s")
@@ -86,12 +86,11 @@ def _moved(each: Moved, group: Group) -> str:
     return f"{each.name}: {told}"
 
 
-def _heading(task: str, key: str) -> tuple[str, bool]:
-    for _, columns in COLUMNS[task]:
+def _heading(comparison: Comparison, key: str) -> tuple[str, bool]:
+    for _, columns in COLUMNS[comparison.task]:
         for column in columns:
-            if key in (column.published, column.strict):
-                names = {"auprc": "AUPRC", "average_precision": "AP"}
-                return names.get(key, column.heading), column.percent
+            if key == column.key(comparison.protocol):
+                return column.name(comparison.protocol), column.percent
     return key, True
 
 

@@ -1,0 +1,62 @@
+"""``marsretrieval export``: results in the formats of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from marsretrieval.cli._shared import say
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Write results in the formats of MTEB and the hub.")
+
+
+@app.command()
+def mteb(
+    result: Annotated[
+        Path, typer.Argument(help="Result file of paired-image-text, on the frozen copy.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
+) -> None:
+    """Write MTEB's results of MarsVLPairsT2IRetrieval and MarsVLPairsI2TRetrieval.
+
+    For results on MTEB's own data: marsretrieval data download paired --variant frozen.
+    """
+    from marsretrieval.report.exports import write_mteb
+    from marsretrieval.report.html import ResultFile
+
+    for path in write_mteb(ResultFile.read(result), output):
+        say(f"wrote {path}")
+
+
+@app.command()
+def hf(
+    results: Annotated[list[Path], typer.Argument(help="Result files, or folders, of one model.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write.")],
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="model-index: for the head of a model card; eval-results: for a file "
+            "in .eval_results/ of the model's repository.",
+        ),
+    ] = "model-index",
+    protocol: Annotated[str, typer.Option(help="strict or published.")] = "strict",
+) -> None:
+    """Write evaluation results for a model's repository on the Hugging Face hub.
+
+    The hub shows eval-results once the dataset's own eval.yaml names these tasks.
+    """
+    from marsretrieval.files import atomic_path
+    from marsretrieval.report.exports import hf_yaml
+    from marsretrieval.report.html import ResultFile
+    from marsretrieval.results import find_results
+
+    files = [ResultFile.read(path) for path in find_results(results)]
+    text = hf_yaml(files, layout=layout, protocol=protocol)
+    with atomic_path(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    say(f"wrote {output}")

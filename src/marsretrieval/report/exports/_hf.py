@@ -1,0 +1,129 @@
+"""Results as metadata of a model on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from marsretrieval.errors import DataError, MissingDependencyError, UsageError
+from marsretrieval.report.html import ResultFile
+from marsretrieval.report.leaderboard import COLUMNS, Column, Figure, boards
+
+__all__ = ["HF_FORMATS", "hf_yaml"]
+
+# model-index: the metadata of a model card. eval-results: files below .eval_results/ of a model.
+HF_FORMATS = ("model-index", "eval-results")
+_TITLES = {
+    "paired-image-text": "Paired image-text retrieval",
+    "landform": "Landform retrieval",
+    "geolocalization": "Global geo-localization",
+}
+# What a leaderboard of the hub has one value for.
+_MAIN = {"t2i_mrr", "i2t_mrr", "mAP", "auprc", "average_precision"}
+
+
+def hf_yaml(
+    files: Sequence[ResultFile], *, layout: str = "model-index", protocol: str = "strict"
+) -> str:
+    """YAML for the model's repository, in percent, with N and set hash of each figure.
+
+    `model-index` holds every figure of the tables, for the head of README.md. `eval-results` holds
+    the main ones, for a file below .eval_results/; its data must be a dataset of the hub.
+
+    Raises UsageError for results of several models or without any, DataError for data that the
+    hub does not have, MissingDependencyError without huggingface-hub.
+    """
+    if layout not in HF_FORMATS:
+        raise UsageError(f"unknown format '{layout}'", remedy=f"Use {' or '.join(HF_FORMATS)}.")
+    if protocol not in ("published", "strict"):
+        raise UsageError(f"unknown protocol '{protocol}'", remedy="Use published or strict.")
+    if not files:
+        raise UsageError("no results to export")
+    models = {(each.result.model["id"], each.result.model.get("weights_sha256")) for each in files}
+    if len(models) > 1:
+        raise UsageError(
+            f"results of several models: {', '.join(sorted(name for name, _ in models))}",
+            remedy="A model card is of one model: name its results only.",
+        )
+    files = sorted(files, key=lambda each: list(COLUMNS).index(each.result.task))
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "huggingface-hub", "download", needed_for="a model card's metadata"
+        ) from error
+    if layout == "model-index":
+        found = [each for file in files for each in _model_index(huggingface_hub, file, protocol)]
+        name = str(files[0].result.model.get("name") or files[0].result.model["id"])
+        card = huggingface_hub.ModelCardData(model_name=name, eval_results=found)
+        text: str = card.to_yaml()
+        return f"{text.rstrip()}\n"
+    from huggingface_hub.utils import yaml_dump
+
+    entries = [each for file in files for each in _entries(huggingface_hub, file, protocol)]
+    text = yaml_dump(huggingface_hub.eval_result_entries_to_yaml(entries))
+    return f"{text.rstrip()}\n"
+
+
+def _figures(file: ResultFile, protocol: str) -> Iterator[tuple[str, str, Column, Figure]]:
+    """(group, its name, column, figure) of what a table shows of one result."""
+    (board,) = boards([file.result], references=False)
+    for row in board.rows:
+        if row.protocol in (protocol, "both"):
+            for column, figure in row.cells():
+                if figure is not None and column.key(protocol) is not None:
+                    yield row.group, row.name, column, figure
+
+
+def _model_index(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
+    data = file.result.data
+    synthetic = bool(data.get("synthetic"))
+    for group, name, column, figure in _figures(file, protocol):
+        unit = " (%)" if column.percent else ""
+        args: dict[str, Any] = {"protocol": protocol}
+        if group != "all":
+            args["queries"] = group
+        if figure.low is not None and figure.high is not None:
+            args["interval_95"] = [_value(figure.low, column), _value(figure.high, column)]
+        yield hub.EvalResult(
+            task_type="retrieval",
+            task_name=_TITLES[file.result.task],
+            dataset_type="synthetic" if synthetic else data.get("repository") or data["name"],
+            dataset_name=f"{data['name']}{' (synthetic)' if synthetic else ''}",
+            dataset_revision=data.get("revision"),
+            dataset_args={"n": dict(data["n"]), "set_hash": data["set_hash"]},
+            metric_type=str(column.key(protocol)),
+            metric_name=", ".join(filter(None, [f"{column.name(protocol)}{unit}", name, protocol])),
+            metric_value=_value(figure.value, column),
+            metric_args=args,
+        )
+
+
+def _entries(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
+    result = file.result
+    data = result.data
+    if data.get("synthetic") or not data.get("repository"):
+        raise DataError(
+            f"{file.path}: not on a dataset of the hub, which eval-results must name",
+            remedy="Data that marsretrieval data download fetched are; or use model-index.",
+        )
+    n = ", ".join(f"{count} {name}" for name, count in data["n"].items() if "/" not in name)
+    version = result.versions.get("marsretrieval", "")
+    for group, _, column, figure in _figures(file, protocol):
+        key = str(column.key(protocol))
+        if key in _MAIN:
+            mode = f"_{group.rpartition('/')[2]}" if "/" in group else ""
+            yield hub.EvalResultEntry(
+                dataset_id=data["repository"],
+                dataset_revision=data.get("revision"),
+                task_id=f"{result.task}{mode}_{key}",
+                value=_value(figure.value, column),
+                date=result.created,
+                notes=f"marsretrieval {version}, {protocol} protocol, {n}, set "
+                f"{data['set_hash'][:12]}",
+            )
+
+
+def _value(value: float, column: Column) -> float:
+    """In percent, or as it is; the digits that a shorter text would lose are noise."""
+    return round(100 * value if column.percent else value, 5)
