@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from marsretrieval.errors import UsageError
 from marsretrieval.search import (
+    away_query,
+    compose,
     geolocalization_prompts,
     hybrid_query,
     image_query,
     landform_prompts,
+    make_query,
     text_query,
 )
 from tests.shared import shared_file
@@ -82,4 +86,84 @@ def test_the_ends_of_the_mix_and_of_the_temperature() -> None:
 )
 def test_wrong_use(make: Any) -> None:
     with pytest.raises(UsageError):
+        make()
+
+
+@given(st.integers(0, 1000), st.floats(0, 1))
+def test_away_from_what_is_not_wanted(seed: int, weight: float) -> None:
+    wanted, against = unit(seed)[0], unit(seed + 1, 3)
+    vector = away_query(wanted, against, weight)
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+    mean = against.mean(axis=0) / np.linalg.norm(against.mean(axis=0))
+    # Rocchio's formula, and what it is for: nearer to the one, further from the other.
+    expected = wanted - weight * mean
+    np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-6)
+    assert vector @ mean <= wanted @ mean + 1e-6
+    np.testing.assert_allclose(away_query(wanted, against, 0), wanted, atol=1e-6)
+    np.testing.assert_allclose(vector, away_query(wanted, against[::-1], weight), atol=1e-6)
+
+
+def test_composition_of_all_parts() -> None:
+    text, images, tiles = unit(0, 1)[0], unit(1, 2), unit(2, 3)
+    both = np.concatenate([images, tiles])
+    np.testing.assert_array_equal(compose(text=text), text_query(text))
+    np.testing.assert_array_equal(compose(examples=both), image_query(both))
+    np.testing.assert_array_equal(
+        compose(text=text, examples=both, mix=0.4), hybrid_query(both, text, mix=0.4)
+    )
+    np.testing.assert_array_equal(
+        compose(text=text, examples=images, against=tiles, not_weight=0.5),
+        away_query(hybrid_query(images, text), tiles, 0.5),
+    )
+
+
+class Words:
+    """Says what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def encode_images(self, images: Any) -> Any:
+        return unit(3, len(images))
+
+    def encode_texts(self, texts: Any, *, role: str = "query") -> Any:
+        assert role == "query"
+        self.asked += texts
+        return unit(len(texts[0]), len(texts))
+
+
+def test_make_query() -> None:
+    encoder, tiles = Words(), unit(5, 2)
+    image = Image.new("RGB", (2, 2))
+    full = make_query(
+        encoder, text="dunes", images=[image], tiles=tiles * 1.001, not_text=["ice", "rock"],
+        not_images=[image], not_tiles=tiles[:1], mix=0.2, not_weight=0.1,
+    )  # fmt: skip
+    assert len(encoder.asked) == 9 and encoder.asked[0] == geolocalization_prompts("ice")[0]
+    text = text_query(unit(len(geolocalization_prompts("dunes")[0]), 3))
+    wanted = hybrid_query(np.concatenate([unit(3, 1), tiles]), text, mix=0.2)
+    against = [text_query(unit(len(geolocalization_prompts(each)[0]), 3)) for each in
+               ("ice", "rock")]  # fmt: skip
+    expected = away_query(wanted, np.concatenate([against, unit(3, 1), tiles[:1]]), 0.1)
+    np.testing.assert_allclose(full, expected, atol=1e-5)
+    raw = Words()
+    make_query(raw, text="dunes", raw=True)
+    assert raw.asked == ["dunes"]
+    np.testing.assert_allclose(make_query(None, tiles=tiles), image_query(tiles), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: make_query(None, not_tiles=unit(0)), "a text, an image or a tile"),
+        (lambda: make_query(None, text="dunes"), "need the model"),
+        (lambda: make_query(Words(), text="  "), "empty text"),
+        (lambda: make_query(Words(), text="x", not_text=[""]), "empty text"),
+        (lambda: compose(against=unit(0)), "a text, an image or a tile"),
+        (lambda: away_query(unit(0)[0], unit(1), 1.5), "within 0..1"),
+        (lambda: away_query([1.0, 0.0], [[1.0, 0.0]], 1), "cancel each other out"),
+    ],
+)
+def test_wrong_compositions(make: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         make()

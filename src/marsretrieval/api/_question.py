@@ -129,9 +129,11 @@ def ask(
             "nothing to search for",
             remedy="Give a text (--text), an image (--image) or a tile (--like, --like-at).",
         )
+    # Checked here, so that no model is loaded in vain.
+    if any(not each.strip() for each in [*against, *([] if text is None else [text])]):
+        raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
     if k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
-    # Checked here, so that no model is loaded in vain.
     for name, value in (("mix", mix), ("not_weight", not_weight)):
         if not 0 <= value <= 1:
             raise UsageError(f"{name} {value:g} is not within 0..1")
@@ -191,7 +193,8 @@ def _positions(values: At | Sequence[At]) -> list[At]:
 
 def _read(images: Sequence[Any]) -> list[Image]:
     return [
-        read_images([Path(each)])[0] if isinstance(each, str | Path) else each for each in images
+        read_images([Path(each)])[0] if isinstance(each, str | Path) else each.convert("RGB")
+        for each in images
     ]
 
 

@@ -17,6 +17,7 @@ from marsretrieval.maps._graticule import draw_graticule
 from marsretrieval.maps._labels import Rect
 from marsretrieval.maps._names import draw_features
 from marsretrieval.maps._output import write_figure
+from marsretrieval.maps._rectangles import rectangles
 from marsretrieval.maps._sheet import Sheet, draw_title
 from marsretrieval.maps._style import Style, style_of
 
@@ -174,16 +175,7 @@ class PlanetMap:
                 for v in (self.x(lon), lat, width_deg, height_deg)
             )
         )
-        pieces, owners = [], []
-        for turn in (-360.0, 0.0, 360.0):
-            left, right = x + turn - w / 2, x + turn + w / 2
-            seen = np.flatnonzero((right > self.west) & (left < self.east) & np.isfinite(y))
-            low, high = y[seen] - h[seen] / 2, y[seen] + h[seen] / 2
-            sides = (left[seen], right[seen])
-            corners = [(sides[0], low), (sides[1], low), (sides[1], high), (sides[0], high)]
-            pieces.append(np.stack([np.stack(each, axis=-1) for each in corners], axis=1))
-            owners.append(seen)
-        shapes, owner = np.concatenate(pieces), np.concatenate(owners)
+        shapes, owner = rectangles(x, y, w, h, self.west, self.east)
         paint = colour or self.style.accent
         drawn = PolyCollection(
             list(shapes),
@@ -341,6 +333,12 @@ class PlanetMap:
         write_figure(self.figure, buffer, "svg", self._paper(transparent))
         text = buffer.getvalue()
         return text[text.index("<svg") :]
+
+    def _repr_png_(self) -> bytes:
+        """For notebooks."""
+        buffer = io.BytesIO()
+        write_figure(self.figure, buffer, "png", self._paper(False), dpi=100)
+        return buffer.getvalue()
 
     def halo(self) -> list[Any]:
         """Path effects that keep a text legible on whatever is below it."""

@@ -74,9 +74,10 @@ def _classes(hits: Hits) -> list[tuple[float, float, str]]:
     if not len(hits):
         return [(-1.0, 1.0, _COLOURS[2])]
     bounds = np.quantile(hits.scores.astype(np.float64), np.linspace(0, 1, len(_COLOURS) + 1))
-    # Files hold scores of seven decimals, which may lie beyond the exact bounds.
-    bounds[0], bounds[-1] = bounds[0] - 1e-6, bounds[-1] + 1e-6
     bounds = np.unique(np.round(bounds, 7))
+    bounds = bounds if len(bounds) > 1 else np.repeat(bounds, 2)
+    # Files hold rounded scores, which may lie beyond the exact bounds.
+    bounds[0], bounds[-1] = bounds[0] - 1e-6, bounds[-1] + 1e-6
     colours = _COLOURS[-(len(bounds) - 1) :]
     return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), colours, strict=True))
 

@@ -1,0 +1,153 @@
+"""The verb search, from outside: every option, every file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from marsretrieval.geo import tile_name
+from tests.cli.test_embed_search import MODEL, ROOT, call, called, tiles
+from tests.fakes import png_bytes
+
+HERE = tile_name(1.2, 0.2)  # row 1 of tar 1
+ON_IT = "1.3,0.3"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mars")
+    call("embed", "-m", MODEL, "--images", tiles(folder / "tiles"), "--store", folder / "store")
+    return folder / "store"
+
+
+def test_like_a_tile_or_a_place(store: Path) -> None:
+    by_id = call("search", "--store", store, "--like", HERE, "--json")
+    assert "loading" not in by_id.stderr
+    found = json.loads(by_id.stdout)
+    assert len(found["hits"]) == 11 and found["like"] == [HERE] and found["files"] == []
+    assert HERE not in {hit["id"] for hit in found["hits"]}
+    at = called("search", "--store", store, "--like-at", ON_IT)
+    assert at["hits"] == found["hits"]
+    kept = called("search", "--store", store, "--like", HERE, "--keep-examples", "-k", 1)
+    assert kept["hits"][0]["id"] == HERE
+    assert kept["hits"][0]["quad"] == "E000_N00"
+
+
+def test_away_from_texts_images_and_tiles(store: Path, tmp_path: Path) -> None:
+    example = tmp_path / "example.png"
+    example.write_bytes(png_bytes(11))
+    verb = ("search", "--store", store, "--text", "dunes")
+    plain = called(*verb)
+    ranks = {hit["id"]: hit["rank"] for hit in plain["hits"]}
+    assert plain["not_weight"] is None
+    for option, value in (("--not-image", example), ("--not-like", HERE)):
+        away = called(*verb, option, value, "--not-weight", 0.9)
+        assert {hit["id"]: hit["rank"] for hit in away["hits"]}[HERE] >= ranks[HERE]
+        assert away["not_weight"] == 0.9
+        same = called(*verb, option, value, "--not-weight", 0)
+        assert [hit["id"] for hit in same["hits"]] == [hit["id"] for hit in plain["hits"]]
+    assert called(*verb, "--not-text", "ice", "--not-text", "rock")["not_text"] == ["ice", "rock"]
+
+
+def test_regions_and_places(store: Path, tmp_path: Path) -> None:
+    ring = [[1.2, 0.2], [1.6, 0.2], [1.6, 0.4], [1.2, 0.4], [1.2, 0.2]]
+    region = tmp_path / "region.geojson"
+    region.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    verb = ("search", "--store", store, "--text", "dunes", "--region", region)
+    found = called(*verb)
+    assert {(hit["lon"], hit["lat"]) for hit in found["hits"]} == {(1.3, 0.3), (1.5, 0.3)}
+    assert found["region"] == str(region)
+    (place,) = called(*verb, "--merge-deg", 0.3)["hits"]
+    assert place["tiles"] == 2
+    assert "  2 tiles" in call(*verb, "--merge-deg", 0.3).stdout
+
+
+def test_files_by_their_names(store: Path, tmp_path: Path) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    names = ["a.gpkg", "b.fgb", "c.shp", "d.shp.zip", "e.csv", "f.png", "g.parquet"]
+    heats = ["h.tif", "i.png"]
+    outs = [word for name in names for word in ("-o", tmp_path / name)]
+    heat = [word for name in heats for word in ("--heatmap", tmp_path / name)]
+    verb = ("search", "--store", store, "--like", HERE, "-k", 5, *outs, *heat, "--style", "dark")
+    text = call(*verb).stdout
+    assert f"{tmp_path / 'a.gpkg'}: 5 hits" in text and "a.qml: style for QGIS" in text
+    assert "h.tif: scores of all tiles" in text
+    found = called(*verb)
+    assert {Path(each).name for each in found["files"]} == {
+        *names, *heats, "a.qml", "b.qml", "c.qml", "d.qml", "g.qml",
+    }  # fmt: skip
+    assert all(Path(each).stat().st_size for each in found["files"])
+    frame = geopandas.read_file(tmp_path / "a.gpkg")
+    assert frame["id"].tolist() == [hit["id"] for hit in found["hits"]]
+    call("search", "--store", store, "--like", HERE, "--heatmap", tmp_path / "c.tif",
+         "--heatmap-cell", 0.4)  # fmt: skip
+
+
+def test_a_dry_run_says_what_would_be_done(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "hits.csv"
+    verb = ("search", "--store", store, "--text", "dunes", "--not-text", "ice", "-o", out)
+    plan = called(*verb, "--dry-run")
+    assert (plan["rows"], plan["loads_model"], plan["files"]) == (12, True, [str(out)])
+    assert not out.exists()
+    text = call(*verb, "--raw", "--dry-run").stdout
+    assert f"12 images by {MODEL} (loaded)" in text
+    assert "dunes (as it is)" in text and "ice" in text and "the best 500" in text
+    like = call("search", "--store", store, "--like", HERE, "--bbox", "0,0,2,2", "--dry-run")
+    assert "(not needed)" in like.stdout and "0,0,2,2" in like.stdout
+    assert "loading" not in like.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--like", "E1_6_N0_9"), 2, "Did you mean E1_6_N0_4"),
+        (("--like-at", "120,3"), 2, "The nearest is"),
+        (("--like-at", "here"), 2, "is no position"),
+        (("--like", HERE, "--region", "gone.geojson"), 1, "gone.geojson: no such file"),
+        (("--like", HERE, "--merge-deg", "0"), 2, "above 0"),
+        (("--like", HERE, "--heatmap", "a.jpg"), 2, "Use .tif"),
+        (("--like", HERE, "--heatmap-cell", "1"), 2, "goes with --heatmap"),
+        (("--like", HERE, "--style", "sepia"), 2, "light or dark"),
+        (("--like", HERE, "--not-weight", "3"), 2, "--not-weight"),
+        (("--like", HERE, "--checkpoint", "gone"), 2, "--checkpoint gone"),
+        (("--not-text", "ice"), 2, "nothing to search for"),
+        (("--text", ""), 2, "empty text"),
+    ],
+)
+def test_wrong_use(store: Path, options: Sequence[str], code: int, message: str) -> None:
+    result = call("search", "--store", store, *options, code=code)
+    assert message in result.stderr and result.stdout == ""
+
+
+def test_vision_only_models_search_by_tiles(tmp_path: Path) -> None:
+    images, folder = tiles(tmp_path / "tiles"), tmp_path / "store"
+    call("embed", "-m", "tests.fakes:FakeVisionEncoder", "--images", images, "--store", folder)
+    assert len(called("search", "--store", folder, "--like", HERE)["hits"]) == 11
+    for options in (("--text", "x"), ("--like", HERE, "--not-text", "x")):
+        assert "vision-only" in call("search", "--store", folder, *options, code=2).stderr
+
+
+def test_missing_extras_say_what_to_install(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    verb = ("search", "--store", store, "--like", HERE)
+    result = call(*verb, "-o", tmp_path / "a.gpkg", code=1)
+    assert "pip install 'marsretrieval[gis]'" in result.stderr
+    result = call(*verb, "--heatmap", tmp_path / "a.tif", code=1)
+    assert "pip install 'marsretrieval[geotiff]'" in result.stderr
+
+
+def test_no_deep_learning_library_is_loaded_for_a_tile(store: Path) -> None:
+    code = (
+        "import sys\nfrom marsretrieval.cli import main\n"
+        f"sys.argv = ['marsretrieval', 'search', '--store', {str(store)!r}, '--like', '{HERE}']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert not {'torch', 'matplotlib', 'scipy', 'geopandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)

@@ -1,0 +1,215 @@
+"""Hits written for GIS and read back by it: places, CRS, outlines, styles."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from marsretrieval import geo
+from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
+from marsretrieval.search import FORMATS, Hits, check_hits_path, exact_topk, write_hits
+from tests.fakes import FakeEncoder
+from tests.search.places import FOUR, hits_of, make_store
+
+geopandas = pytest.importorskip("geopandas")
+
+LAYERS = [each.suffix for each in FORMATS if each.is_layer and each.suffix != ".json"]
+MIXED = [suffix for suffix in LAYERS if ".shp" not in suffix]  # points beside outlines
+OUTLINES = [*FOUR[:2], FOUR[3]]
+
+
+def read(path: Path) -> Any:
+    if path.suffix == ".parquet":
+        return geopandas.read_parquet(path)
+    return geopandas.read_file(path)
+
+
+def is_mars(crs: Any) -> bool:
+    sphere = crs.ellipsoid
+    return (
+        crs.is_geographic
+        and sphere.semi_major_metre == sphere.semi_minor_metre == geo.MARS_RADIUS_M
+        and crs.to_epsg() is None
+    )
+
+
+@pytest.mark.parametrize("suffix", LAYERS)
+@pytest.mark.parametrize("domain", [180, 360])
+def test_layers_come_back(tmp_path: Path, suffix: str, domain: int) -> None:
+    hits = hits_of(make_store(tmp_path / "store", OUTLINES), domain)
+    path = tmp_path / "out" / f"hits{suffix}"
+    assert write_hits(hits, path) == [path, tmp_path / "out" / "hits.qml"]
+    frame = read(path)
+    assert is_mars(frame.crs)
+    assert frame["rank"].tolist() == [1, 2, 3] and frame["id"].tolist() == hits.ids
+    np.testing.assert_allclose(frame["score"], hits.scores, atol=1e-7)
+    assert list(frame.columns) == [
+        *(["rank", "score", "id", "lon", "lat", "quad", "source"]), "geometry",
+    ]  # fmt: skip
+    nowhere = frame[frame["id"] == "tile-000002"].iloc[0]
+    assert nowhere.geometry is None and np.isnan(nowhere["lon"])
+    shapes = frame.set_index("id").geometry
+    bounds = {name: shape.bounds for name, shape in shapes.items() if shape is not None}
+    assert all(shape.area == pytest.approx(0.04) for shape in shapes if shape is not None)
+    cut, whole = ("tile-000000", "tile-000001")[:: 1 if domain == 180 else -1]
+    low = -180 if domain == 180 else 0
+    assert bounds[cut][0] == low and bounds[cut][2] == low + 360
+    assert len(shapes[cut].geoms) == 2
+    assert bounds[whole][2] - bounds[whole][0] == pytest.approx(0.2)
+    assert not [each.name for each in path.parent.iterdir() if each.name.startswith(".")]
+
+
+@pytest.mark.parametrize("suffix", MIXED)
+def test_points_beside_outlines(tmp_path: Path, suffix: str) -> None:
+    hits = hits_of(make_store(tmp_path / "store", FOUR))
+    write_hits(hits, tmp_path / f"hits{suffix}")
+    frame = read(tmp_path / f"hits{suffix}")
+    point = frame[frame["id"] == "tile-000002"].geometry.iloc[0]
+    assert (point.geom_type, point.x, point.y) == ("Point", -59.9, 45.1)
+
+
+@pytest.mark.parametrize("suffix", LAYERS)
+def test_empty_and_points_only(tmp_path: Path, suffix: str) -> None:
+    store = make_store(tmp_path / "store", [FOUR[2], (10.0, 20.0, None)])
+    query = FakeEncoder().encode_texts(["x"])
+    none = Hits.of(store, exact_topk(store, query, 4, region=geo.Box(50, 50, 51, 51)))
+    write_hits(none, tmp_path / f"none{suffix}")
+    frame = read(tmp_path / f"none{suffix}")
+    assert len(frame) == 0 and is_mars(frame.crs)
+    write_hits(hits_of(store), tmp_path / f"points{suffix}")
+    frame = read(tmp_path / f"points{suffix}")
+    assert set(frame.geom_type) == {"Point"}
+    assert frame.total_bounds.tolist() == [-59.9, 20.0, 10.0, 45.1]
+
+
+def test_places_have_their_number_of_tiles(tmp_path: Path) -> None:
+    hits = hits_of(make_store(tmp_path / "store", OUTLINES)).merge(30)
+    for suffix in LAYERS:
+        write_hits(hits, tmp_path / f"hits{suffix}")
+        assert read(tmp_path / f"hits{suffix}")["tiles"].tolist() == [1, 1, 1]
+
+
+def test_a_shapefile_says_what_it_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="one kind of geometry"):
+        write_hits(hits_of(make_store(tmp_path / "mixed", FOUR)), tmp_path / "hits.shp")
+    long = make_store(tmp_path / "long", [(1.0, 1.0, 0.2)], ["ä" * 130])
+    with pytest.raises(UsageError, match="the id of hit 1 is longer than the 254 bytes"):
+        write_hits(hits_of(long), tmp_path / "hits.shp")
+    assert not list(tmp_path.glob("hits*"))
+    write_hits(hits_of(long), tmp_path / "hits.gpkg")
+    assert read(tmp_path / "hits.gpkg")["id"].tolist() == ["ä" * 130]
+
+
+def test_an_earlier_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    hits = hits_of(make_store(tmp_path / "store", OUTLINES))
+    for suffix in (".gpkg", ".shp", ".shp.zip", ".fgb"):
+        for some in (hits, hits.merge(180)):
+            write_hits(some, tmp_path / f"hits{suffix}")
+        assert len(read(tmp_path / f"hits{suffix}")) == 2
+    with zipfile.ZipFile(tmp_path / "hits.shp.zip") as archive:
+        assert {"hits.shp", "hits.shx", "hits.dbf", "hits.prj"} <= set(archive.namelist())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        write_hits(hits, tmp_path / "file" / "hits.gpkg")
+
+
+def test_a_geodataframe(tmp_path: Path) -> None:
+    from marsretrieval.search.exports._layers import to_geodataframe
+
+    frame = to_geodataframe(hits_of(make_store(tmp_path / "store", FOUR)))
+    assert is_mars(frame.crs) and frame.crs.to_authority() == ("IAU_2015", "49900")
+    assert frame.attrs["marsretrieval"] == {"text": "pitted cones"}
+    assert frame["score"].dtype == np.float32 and frame["rank"].tolist() == [1, 2, 3, 4]
+
+
+def test_the_style_has_a_colour_for_every_score(tmp_path: Path) -> None:
+    places = [(float(lon), 0.1, 0.2) for lon in range(40)]
+    hits = hits_of(make_store(tmp_path / "store", places))
+    write_hits(hits, tmp_path / "hits.gpkg")
+    scores = read(tmp_path / "hits.gpkg")["score"]
+    text = (tmp_path / "hits.qml").read_text()
+    assert text.startswith("<!DOCTYPE qgis")
+    root = ElementTree.fromstring(text)
+    assert root.tag == "qgis" and root.attrib["version"].startswith("3.")
+    renderer = root.find("renderer-v2")
+    assert renderer is not None and renderer.attrib["attr"] == "score"
+    ranges = renderer.findall("ranges/range")
+    symbols = {each.attrib["name"]: each for each in renderer.findall("symbols/symbol")}
+    assert {each.attrib["symbol"] for each in ranges} == set(symbols)
+    assert {each.attrib["type"] for each in symbols.values()} == {"fill"}
+    bounds = [(float(each.attrib["lower"]), float(each.attrib["upper"])) for each in ranges]
+    assert all(one[1] == other[0] for one, other in pairwise(bounds))
+    counts = [int(((scores >= low) & (scores <= high)).sum()) for low, high in bounds]
+    assert bounds[0][0] < scores.min() and bounds[-1][1] > scores.max()
+    assert all(7 <= count <= 9 for count in counts)
+    label = root.find("labeling/settings/text-style")
+    assert label is not None and label.attrib["fieldName"] == "rank"
+
+
+def test_styles_of_few_scores_and_of_points(tmp_path: Path) -> None:
+    one = hits_of(make_store(tmp_path / "one", [(1.0, 1.0, None)]))
+    write_hits(one, tmp_path / "one.geojson")
+    root = ElementTree.fromstring((tmp_path / "one.qml").read_text())
+    (symbol,) = root.findall("renderer-v2/symbols/symbol")
+    assert symbol.attrib["type"] == "marker"
+    write_hits(one.merge(1), tmp_path / "one.geojson")
+
+
+def test_a_style_of_ones_own_is_kept(tmp_path: Path) -> None:
+    hits = hits_of(make_store(tmp_path / "store", OUTLINES))
+    path = tmp_path / "hits.qml"
+    path.write_text("<qgis>mine</qgis>")
+    assert write_hits(hits, tmp_path / "hits.geojson") == [tmp_path / "hits.geojson"]
+    assert path.read_text() == "<qgis>mine</qgis>"
+
+
+@pytest.mark.parametrize("style", ["light", "dark"])
+def test_pictures(tmp_path: Path, style: str) -> None:
+    hits = hits_of(make_store(tmp_path / "store", FOUR))
+    write_hits(hits, tmp_path / "hits.png", style=style)
+    assert min(Image.open(tmp_path / "hits.png").size) > 600
+    write_hits(hits.merge(1), tmp_path / "hits.svg", style=style)
+    text = (tmp_path / "hits.svg").read_text()
+    assert "pitted cones" in text and "4 places of 4 tiles, 1 without a position" in text
+    none = hits_of(make_store(tmp_path / "nowhere", [FOUR[3]]))
+    write_hits(none, tmp_path / "none.png", style=style)
+
+
+def test_csv_has_the_columns_that_jmars_reads(tmp_path: Path) -> None:
+    write_hits(hits_of(make_store(tmp_path / "store", FOUR)), tmp_path / "hits.csv")
+    head = (tmp_path / "hits.csv").read_text().splitlines()[0].split(",")
+    assert head == ["rank", "score", "id", "lon", "lat", "quad", "source", "footprint"]
+
+
+def test_missing_libraries_and_unknown_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("hits", "hits.kml", ".gpkg", "hits.zip"):
+        with pytest.raises(UsageError, match=r"\.gpkg, \.fgb, \.shp\.zip"):
+            check_hits_path(tmp_path / name)
+    hits = hits_of(make_store(tmp_path / "store", OUTLINES))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'marsretrieval\[gis\]'"):
+        check_hits_path(Path("hits.GPKG"))
+    check_hits_path(Path("hits.csv"))
+    monkeypatch.setitem(sys.modules, "geopandas", None)
+    from marsretrieval.search.exports._layers import to_geodataframe
+
+    with pytest.raises(MissingDependencyError, match="a GeoDataFrame needs geopandas"):
+        to_geodataframe(hits)
+
+
+def test_geojson_says_mars_and_what_was_asked(tmp_path: Path) -> None:
+    write_hits(hits_of(make_store(tmp_path / "store", FOUR)), tmp_path / "hits.geojson")
+    told = json.loads((tmp_path / "hits.geojson").read_text())
+    assert told["crs"]["properties"]["name"] == "urn:ogc:def:crs:IAU:2015:49900"
+    assert told["marsretrieval"] == {"text": "pitted cones"}

@@ -1,0 +1,146 @@
+"""Scores as rasters: every tile at its pixel, in the CRS of Mars, or a reason why not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from marsretrieval import geo
+from marsretrieval.embeddings import EmbeddingStore
+from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
+from marsretrieval.search import check_heatmap_path, heatmap_of
+from tests.search.places import FOUR, Place, hits_of, make_store
+
+
+def grid(west: float, south: float, columns: int, rows: int, side: float = 0.2) -> list[Place]:
+    return [
+        (round(west + (column + 0.5) * side, 9), round(south + (row + 0.5) * side, 9), side)
+        for row in range(rows)
+        for column in range(columns)
+    ]
+
+
+def scored(store: EmbeddingStore) -> np.ndarray:
+    return np.arange(store.rows, dtype=np.float32) / 100
+
+
+def test_one_pixel_a_tile(tmp_path: Path) -> None:
+    places = grid(10.0, -4.0, 3, 2)
+    del places[4]  # the middle of the upper row
+    store = make_store(tmp_path / "store", places)
+    heat = heatmap_of(store, scored(store))
+    expected = [[0.03, np.nan, 0.04], [0.0, 0.01, 0.02]]
+    np.testing.assert_array_equal(heat.values, np.array(expected, np.float32))
+    assert (heat.west, heat.north, heat.cell_lon, heat.cell_lat) == (10.0, -3.6, 0.2, 0.2)
+    assert (heat.east, heat.south) == pytest.approx((10.6, -4.0))
+    assert heat.tiles == 5
+
+
+@pytest.mark.parametrize(("domain", "columns"), [(180, 1800), (360, 4)])
+def test_over_the_antimeridian(tmp_path: Path, domain: int, columns: int) -> None:
+    store = make_store(tmp_path / "store", [*grid(179.6, 0, 2, 1), *grid(-180, 0, 2, 1)])
+    heat = heatmap_of(store, scored(store), domain=domain)
+    assert heat.values.shape == (1, columns)
+    row = heat.values[0]
+    found = [*row[-2:], *row[:2]] if domain == 180 else row.tolist()
+    np.testing.assert_allclose(found, [0, 0.01, 0.02, 0.03], atol=1e-6)
+    assert heat.west == (-180 if domain == 180 else 179.6)
+
+
+def test_a_tile_that_straddles_the_seam(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", [(180.0, 0.1, 0.2), (-179.8, 0.1, 0.2)])
+    heat = heatmap_of(store, scored(store))
+    assert (heat.west, heat.values.shape) == (-180.1, (1, 2))
+
+
+def test_only_the_region(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", grid(0, 0, 10, 10))
+    heat = heatmap_of(store, scored(store), region=geo.Box(0.4, 0.4, 0.8, 1.0))
+    assert heat.values.shape == (3, 2) and heat.tiles == 6
+    with pytest.raises(UsageError, match="no tile lies in the region"):
+        heatmap_of(store, scored(store), region=geo.Box(50, 50, 60, 60))
+
+
+@pytest.mark.parametrize(
+    ("places", "reason"),
+    [
+        ([(1.0, 1.0, 0.2), (2.0, 1.0, 0.4)], "several sizes: widths of 0.2, 0.4"),
+        ([(1.0, 1.0, 0.2), (1.1, 1.0, 0.2)], "side by side on one grid of 0.2"),
+        (FOUR, "the width of 1 tiles is unknown"),
+        ([(None, None, None)], "known position"),
+        ([(0.0, 0.0, 0.01), (179.0, 80.0, 0.01)], None),
+        ([(0.0, 0.0, 0.001), (179.0, 80.0, 0.001)], "pixels"),
+    ],
+)
+def test_refusals_name_the_reason(tmp_path: Path, places: list[Place], reason: str | None) -> None:
+    store = make_store(tmp_path / "store", places)
+    if reason is None:
+        assert heatmap_of(store, scored(store)).tiles == 2
+        return
+    with pytest.raises(UsageError, match=reason):
+        heatmap_of(store, scored(store))
+
+
+def test_cells_of_ones_own(tmp_path: Path) -> None:
+    places = [(0.1, 0.1, 0.2), (0.4, 0.4, 0.1), (-0.1, 0.9, None), (None, None, None)]
+    store = make_store(tmp_path / "store", places)
+    heat = heatmap_of(store, np.array([0.5, 0.2, -0.3, 0.9]), cell=0.5)
+    expected = np.array([[-0.3, np.nan], [np.nan, 0.5]], np.float32)
+    np.testing.assert_array_equal(heat.values, expected)
+    assert (heat.west, heat.north) == (-0.5, 1.0)
+    with pytest.raises(UsageError, match="above 0"):
+        heatmap_of(store, np.zeros(4), cell=0)
+
+
+def test_geotiff(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    store = make_store(tmp_path / "store", grid(-60, 76, 20, 20))
+    heat = heatmap_of(store, scored(store), about={"text": "polygons"})
+    heat.write(tmp_path / "heat.tif")
+    assert [each.name for each in tmp_path.iterdir() if "heat" in each.name] == ["heat.tif"]
+    with rasterio.open(tmp_path / "heat.tif") as file:
+        np.testing.assert_array_equal(file.read(1), heat.values)
+        assert file.dtypes == ("float32",) and np.isnan(file.nodata)
+        assert file.profile["compress"] == "deflate" and file.profile["tiled"]
+        assert tuple(file.bounds) == pytest.approx((-60, 76, -56, 80))
+        told = file.crs.to_dict(projjson=True)
+        text = json.dumps(told)
+        assert "3396190" in text and "WGS" not in text and file.crs.is_geographic
+        assert file.crs.to_epsg() is None
+        assert json.loads(file.tags()["MARSRETRIEVAL"]) == {"text": "polygons"}
+        for row, place in enumerate(grid(-60, 76, 20, 20)):
+            (value,) = next(file.sample([place[:2]]))
+            assert value == np.float32(row / 100)
+
+
+@pytest.mark.parametrize("domain", [180, 360])
+def test_pictures(tmp_path: Path, domain: int) -> None:
+    store = make_store(tmp_path / "store", [*grid(176, -2, 20, 5), *grid(-180, -2, 20, 5)])
+    heat = heatmap_of(store, scored(store), domain=domain, about={"text": "yardangs"})
+    chart = heat.draw(hits_of(store, domain, k=3))
+    assert chart.box.width < 20 and chart.axes.get_xlim()[0] < 176 < 184 < chart.axes.get_xlim()[1]
+    drawn = [each.get_extent() for each in chart.axes.images]
+    assert any(west <= 176 and east >= 180 for west, east, _, _ in drawn)
+    heat.write(tmp_path / "heat.png", hits=hits_of(store, domain, k=3), style="dark")
+    assert min(Image.open(tmp_path / "heat.png").size) > 400
+    heat.write(tmp_path / "heat.svg")
+    text = (tmp_path / "heat.svg").read_text()
+    assert "yardangs" in text and "cosine similarity of 200 tiles" in text and "100 km" in text
+
+
+def test_names_and_missing_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path / "store", grid(0, 0, 2, 2))
+    heat = heatmap_of(store, scored(store))
+    with pytest.raises(UsageError, match=r"Use \.tif"):
+        heat.write(tmp_path / "heat.jpg")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        heat.write(tmp_path / "file" / "heat.tif")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"marsretrieval\[geotiff\]"):
+        check_heatmap_path(Path("heat.tif"))
+    check_heatmap_path(Path("heat.png"))
