@@ -47,7 +47,7 @@ def _spans(view: SearchView, box: Box) -> Iterator[tuple[int, int]]:
             continue
         lon = view.lon[start:end]
         for west, east in parts:
-            low, high = np.searchsorted(lon, (west, east + 0.0), side="left").tolist()
+            low, high = np.searchsorted(lon, (west, east), side="left").tolist()
             if low < high:
                 yield start + low, start + high
 
