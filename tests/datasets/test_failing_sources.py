@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from marsretrieval.cli._app import app
 from marsretrieval.datasets import Skipped, WebDatasetSource, open_images
 from marsretrieval.datasets._source_file import SourceFile, is_failing
 from marsretrieval.datasets.verify import verify
@@ -72,6 +74,20 @@ def test_a_build_ends_with_the_file_named_and_goes_on_the_next_time(
     report = build_store(FakeEncoder(), open_images(tiles), store, batch_size=4)
     assert (report.rows, report.reused) == (24, 16)
     assert open_store(store).skipped == []
+
+
+def test_the_command_says_so_with_exit_code_1_and_no_traceback(
+    tiles: Path, bad_sector: set[str], tmp_path: Path
+) -> None:
+    bad_sector.add("00001.tar")
+    arguments = ["embed", "-m", "tests.fakes:FakeEncoder", "--images", str(tiles),
+                 "--store", str(tmp_path / "store")]  # fmt: skip
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 1
+    assert "00001.tar: cannot be read (Input/output error)" in done.stderr
+    bad_sector.clear()
+    assert CliRunner().invoke(app, arguments, catch_exceptions=False).exit_code == 0
+    assert open_store(tmp_path / "store").rows == 24
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
