@@ -52,6 +52,7 @@ def test_hits_are_typed_and_in_order(store: Any) -> None:
     np.testing.assert_allclose([hit.score for hit in result], best, atol=1e-6)
     assert result[0] == next(iter(result)) and result[-1].rank == 7
     assert "7 hits, best" in repr(result) and "20 images by fake-0" in repr(store)
+    assert result[2:4] == [result[2], result[3]] and result[:0] == []
     with pytest.raises(IndexError):
         result[7]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,11 @@ class SearchResult:
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
 
-    def __getitem__(self, index: int) -> Hit:
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Hit]: ...
+    def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
         return self.hits[index]
 
     def __repr__(self) -> str:
@@ -119,7 +123,7 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         """The first hits as a table, for notebooks."""
-        rows = [hit.record() for hit in list(self)[:_SHOWN]]
+        rows = [hit.record() for hit in self[:_SHOWN]]
         if not rows:
             return "<p>no hits</p>"
         head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])

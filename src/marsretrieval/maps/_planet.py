@@ -238,13 +238,15 @@ class PlanetMap:
         self._taken += [Rect.around(px, py, side, side) for px, py in at[:2000].tolist()]
         return drawn
 
-    def mark_text(self, lon: float, lat: float, text: str) -> Self:
-        """A word beside a mark, above right of it; left out where there is no room for it."""
+    def mark_text(self, lon: float, lat: float, text: str, *, centred: bool = False) -> Self:
+        """A word beside a mark, above right of it, or upon it; left out where there is no room."""
         if not self.shows(lon, lat)[0]:
             return self
+        side = ("center", "center", (0, 0)) if centred else ("left", "baseline", (3.5, 3.0))
         written = self.axes.annotate(
-            text, (float(self.x(lon)), lat), xytext=(3.5, 3.0), textcoords="offset points",
-            fontsize=self.style.font - 1, color=self.style.ink, zorder=8, path_effects=self.halo(),
+            text, (float(self.x(lon)), lat), xytext=side[2], textcoords="offset points",
+            ha=side[0], va=side[1], fontsize=self.style.font - 1, color=self.style.ink, zorder=8,
+            path_effects=self.halo(),
         )  # fmt: skip
         extent = written.get_window_extent()
         rect = Rect(extent.x0, extent.y0, extent.x1, extent.y1)

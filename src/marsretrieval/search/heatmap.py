@@ -97,8 +97,8 @@ class Heatmap:
                     dtype="float32",
                     nodata=float("nan"),
                     crs=rasterio.crs.CRS.from_string(json.dumps(geo.MARS_CRS)),
-                    transform=rasterio.transform.from_origin(
-                        self.west, self.north, self.cell_lon, self.cell_lat
+                    transform=rasterio.Affine(
+                        self.cell_lon, 0, self.west, 0, -self.cell_lat, self.north
                     ),
                     compress="deflate",
                     predictor=3,

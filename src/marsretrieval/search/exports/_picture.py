@@ -84,6 +84,7 @@ def _mark(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: bool) -
     limits = {}
     if len(scores):
         limits = {"vmin": scores.min(), "vmax": max(scores.max(), scores.min() + 1e-6)}
+    tiles = order[:0]
     if not coloured:
         size *= 0.3 if chart.box.width > _SCALED_DEG else 1.0  # so as not to hide the raster
         ring = chart.style.second
@@ -98,8 +99,9 @@ def _mark(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: bool) -
             drawn = chart.tiles(
                 lon[tiles], lat[tiles], sizes[:, 0], sizes[:, 1], scores[tiles], **limits
             )
+    within = set(tiles.tolist())
     for index in order[::-1][:_RANKED].tolist():
-        chart.mark_text(lon[index], lat[index], str(index + 1))
+        chart.mark_text(lon[index], lat[index], str(index + 1), centred=index in within)
     return drawn
 
 

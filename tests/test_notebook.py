@@ -1,0 +1,49 @@
+"""The notebook runs as it stands, on the synthetic planet, and is committed without outputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_planet import tiny_planet
+
+__all__ = ["tiny_planet"]
+
+NOTEBOOK = Path(__file__).parent.parent / "examples" / "search_mars.ipynb"
+
+
+def outputs(notebook: Any) -> str:
+    """All that the cells put out, as text of JSON."""
+    return json.dumps([cell.get("outputs", []) for cell in notebook["cells"]])
+
+
+def test_no_outputs_are_committed() -> None:
+    notebook = json.loads(NOTEBOOK.read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(code) >= 8
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+
+
+def test_it_runs(tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("geopandas")
+    pytest.importorskip("rasterio")
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    (tmp_path / "planet").symlink_to(tiny_planet)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    )
+    client.execute()
+    assert {"yardangs.gpkg", "yardangs.qml", "yardangs.csv", "yardangs.tif", "mars.store"} <= {
+        each.name for each in tmp_path.iterdir()
+    }
+    told = outputs(notebook)
+    assert told.count("image/png") >= 5 and "text/html" in told
+    assert "Traceback" not in told
