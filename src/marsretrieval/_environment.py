@@ -12,7 +12,7 @@ __all__ = ["hardware", "package_versions", "usable_cpus"]
 
 _PACKAGES = (
     "marsretrieval", "numpy", "scipy", "pyarrow", "pillow", "torch", "torchvision",
-    "open_clip_torch", "timm", "transformers", "rasterio",
+    "open_clip_torch", "timm", "transformers", "sentence-transformers", "mteb", "rasterio",
 )  # fmt: skip
 
 

@@ -66,7 +66,9 @@ def list_models(
 
 @app.command()
 def check(
-    model: Annotated[str, typer.Argument(help="A catalogue id or module:Class.")],
+    model: Annotated[
+        str, typer.Argument(help="A catalogue id, st:NAME, mteb:NAME or module:Class.")
+    ],
     checkpoint: Checkpoint = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -198,6 +200,10 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     if gated := [row["id"] for row in rows if row["gated"]]:
         print(f"Gated, needs a Hugging Face token: {', '.join(gated)}")
     _print_tried(rows)
+    print(
+        "Others by name: st:NAME of sentence-transformers, mteb:NAME of MTEB's registry,"
+        "\npackage.module:Class of yours."
+    )
 
 
 def _print_tried(rows: Sequence[Mapping[str, Any]]) -> None:

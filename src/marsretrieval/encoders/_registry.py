@@ -20,6 +20,7 @@ __all__ = ["all_records", "find", "load"]
 _GROUP = "marsretrieval.encoders"
 # ``st:<name>``: any model of a library, by the library's own name for it.
 _LIBRARIES = {"st": ("sentence-transformers", "marsretrieval.encoders.sentence_transformers:load")}
+_MTEB = "mteb"  # ``mteb:<name>``, whose registry says what a model is
 _BUILTIN = "builtin"
 
 
@@ -48,14 +49,18 @@ def all_records() -> tuple[ModelRecord, ...]:
 
 def find(name: str) -> ModelRecord:
     """A model by its id, by the name the paper gives it, by its repository, a class as
-    ``module:Class``, or a model of sentence-transformers as ``st:<name or folder>``. Capitals do
-    not count, nor does ``_`` for ``-``.
+    ``module:Class``, a model of sentence-transformers as ``st:<name or folder>``, or one of MTEB's
+    registry as ``mteb:<name>``. Capitals do not count, nor does ``_`` for ``-``.
 
     Raises UnknownNameError with the nearest names.
     """
     library, _, rest = name.partition(":")
     if library in _LIBRARIES and rest:
         return _record_of_library(name, rest, *_LIBRARIES[library])
+    if library == _MTEB and rest:
+        from marsretrieval.encoders._mteb_registry import record as record_of_mteb
+
+        return record_of_mteb(rest)
     if ":" in name:
         return record_of_target(name)
     for record in all_records():

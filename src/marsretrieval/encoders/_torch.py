@@ -31,14 +31,16 @@ class TorchEncoder(ABC):
         model: torch.nn.Module,
         *,
         device: torch.device,
-        dtype: torch.dtype,
+        dtype: torch.dtype | None,
         revision: str | None,
     ) -> None:
+        """dtype None: in the precision that the model is in."""
         self.record = record
         self.options = options
         self.device = device
-        self.dtype = dtype
-        _cast_parameters(model, dtype)  # before the move: half the memory of the device
+        if dtype is not None:
+            _cast_parameters(model, dtype)  # before the move: half the memory of the device
+        self.dtype = _precision(model) if dtype is None else dtype
         try:
             self.model = model.to(device).eval().requires_grad_(False)
         except torch.OutOfMemoryError as error:
@@ -127,6 +129,15 @@ def _cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.data = parameter.data.to(dtype)
+
+
+def _precision(model: torch.nn.Module) -> torch.dtype:
+    """That of most of the parameters."""
+    counts: dict[torch.dtype, int] = {}
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            counts[parameter.dtype] = counts.get(parameter.dtype, 0) + parameter.numel()
+    return max(counts, key=counts.__getitem__, default=torch.float32)
 
 
 def choose_device(name: str) -> torch.device:

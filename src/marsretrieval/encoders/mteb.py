@@ -1,0 +1,243 @@
+"""Any dense model of MTEB's registry that takes images: ``mteb:<name>``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from marsretrieval.encoders._mteb_guards import (
+    RemoteCodeError,
+    missing_weights,
+    no_remote_code,
+    offline,
+    quiet,
+)
+from marsretrieval.encoders._mteb_registry import meta_of
+from marsretrieval.encoders._protocol import Features, TextRole
+from marsretrieval.encoders._record import LoadOptions, ModelRecord
+from marsretrieval.encoders._torch import TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders._torchvision import ensure_torchvision
+from marsretrieval.errors import ModelLoadError, UsageError
+
+__all__ = ["MtebEncoder", "load"]
+
+# The task that models are told they are asked for: its name and instruction choose their prompts.
+_TASK = "MarsVLPairsT2IRetrieval"
+_TEXTS_AT_ONCE = 32
+_TRUST = "--trust-remote-code runs it, if you trust it."
+
+
+def load(record: ModelRecord, options: LoadOptions) -> MtebEncoder:
+    """Load a model by the loader that MTEB has for it, at the revision that MTEB pins.
+
+    With `options.checkpoint` the same loader reads that folder. With a `dtype` other than auto the
+    weights are cast and run under autocast; auto leaves the precision that MTEB loads them in. Code
+    from a repository is run only with `options.trust_remote_code`, whatever MTEB's loader asks for.
+
+    Raises MissingDependencyError without mteb, ModelLoadError when the model cannot be loaded.
+    """
+    device = choose_device(options.device)
+    dtype = None if options.dtype == "auto" else choose_dtype(options.dtype, device, on_gpu="")
+    ensure_torchvision()
+    meta = meta_of(record.repository)
+    if options.checkpoint is not None:
+        meta = meta.model_copy(update={"name": str(options.checkpoint), "revision": None})
+    arguments = {}
+    if meta.loader_kwargs.get("trust_remote_code") and not options.trust_remote_code:
+        arguments["trust_remote_code"] = False
+    trusted = options.trust_remote_code
+    guard = contextlib.nullcontext() if trusted else no_remote_code()
+    try:
+        with guard, offline(options.offline), quiet(), missing_weights() as missing:
+            wrapper = meta.load_model(device=str(device), **arguments)
+    except RemoteCodeError as error:
+        raise ModelLoadError(
+            f"{record.id} needs code from its repository ({error})", remedy=_TRUST
+        ) from error
+    except Exception as error:  # loaders are of many libraries, and raise what these raise
+        first = str(error).strip().split("\n")[0] or type(error).__name__
+        trust = "trust_remote_code" in str(error)
+        raise ModelLoadError(
+            f"{record.id}: MTEB cannot load it ({first})",
+            remedy=f"It needs code of its own: {_TRUST}" if trust else None,
+        ) from error
+    if missing:
+        raise ModelLoadError(
+            f"{record.id}: {len(missing)} weights are missing and would be random "
+            f"({', '.join(missing[:3])})",
+            remedy="The files are not of the architecture that MTEB's loader builds.",
+        )
+    modules = _modules(wrapper)
+    if dtype is not None and not modules:
+        raise UsageError(f"{record.id} is no torch model: --dtype means nothing to it")
+    revision = None if options.checkpoint is not None else meta.revision
+    return MtebEncoder(record, options, wrapper, modules, device, dtype, revision)
+
+
+class MtebEncoder(TorchEncoder):
+    """Images and captions are encoded as MTEB's documents, queries as its queries."""
+
+    def __init__(
+        self,
+        record: ModelRecord,
+        options: LoadOptions,
+        wrapper: Any,
+        modules: torch.nn.ModuleDict,
+        device: torch.device,
+        dtype: torch.dtype | None,
+        revision: str | None,
+    ) -> None:
+        super().__init__(record, options, modules, device=device, dtype=dtype, revision=revision)
+        self._wrapper = wrapper
+        self._cast = dtype
+        self._task = _task_metadata(record)
+        self._of_torch = len(modules) > 0
+        image = Image.new("RGB", (64, 64), (120, 90, 70))
+        self._dimension = int(self.encode_images([image]).shape[1])
+        if "text" in self.modalities:
+            texts = int(self.encode_texts(["dunes"]).shape[1])
+            if texts != self._dimension:
+                raise ModelLoadError(
+                    f"{record.id}: texts of {texts} dimensions, images of {self._dimension}"
+                )
+
+    @property
+    def dimension(self) -> int:
+        return self._dimension
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        found = super().fingerprint
+        return found if self._of_torch else {**found, "weights_sha256": None}
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Features]:
+        return _rgb
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        return {"by": f"MTEB's {type(self._wrapper).__name__}"}
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        """What MTEB chooses from: the prompts of the model, else the instruction of the task."""
+        own = {
+            name: value
+            for name in ("model_prompts", "prompts_dict")
+            if (value := getattr(self._wrapper, name, None))
+        }
+        return {
+            "preset": "MTEB's",
+            "task": self._task.name,
+            "instruction": self._task.prompt,
+            **own,
+        }
+
+    def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
+        return self._encode("image", list(features), "document", len(features))
+
+    def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
+        kind: Literal["query", "document"] = "query" if role == "query" else "document"
+        return self._encode("text", list(texts), kind, _TEXTS_AT_ONCE)
+
+    def _encode(
+        self, column: str, items: list[Any], kind: Literal["query", "document"], at_once: int
+    ) -> torch.Tensor:
+        from mteb.types import PromptType
+
+        inputs = DataLoader(_Column(column, items), batch_size=at_once, collate_fn=_collate)
+        cast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if self._cast is not None and self._cast != torch.float32:
+            cast = torch.autocast(self.device.type, dtype=self._cast)
+        try:
+            with cast, quiet():
+                vectors = self._wrapper.encode(
+                    inputs,
+                    task_metadata=self._task,
+                    hf_split="test",
+                    hf_subset="default",
+                    prompt_type=PromptType(kind),
+                    batch_size=at_once,
+                    show_progress_bar=False,
+                )
+        except Exception as error:  # wrappers are of many authors, and raise what they like
+            if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower():
+                raise  # a smaller batch may do
+            first = str(error).strip().split("\n")[0]
+            raise ModelLoadError(
+                f"{self.id}: MTEB's {type(self._wrapper).__name__} fails on {column}s "
+                f"({type(error).__name__}: {first})"
+            ) from error
+        found = vectors if isinstance(vectors, torch.Tensor) else torch.from_numpy(_dense(vectors))
+        if found.ndim != 2 or len(found) != len(items):
+            raise ModelLoadError(
+                f"{self.id}: {tuple(found.shape)} for {len(items)} {column}s, where a vector each "
+                "is needed"
+            )
+        return found
+
+
+class _Column(Dataset[dict[str, Any]]):
+    """One column of items, with as much of `datasets.Dataset` as MTEB's wrappers look at; without
+    its encoding of every image as PNG."""
+
+    def __init__(self, name: str, items: list[Any]) -> None:
+        self._name = name
+        self._items = items
+        self.features = {name: None}
+        self.column_names = [name]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, key: Any) -> Any:
+        return list(self._items) if key == self._name else {self._name: self._items[key]}
+
+
+def _collate(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image.convert("RGB")  # as MTEB gives them; the wrapper does the rest
+
+
+def _dense(vectors: Any) -> np.ndarray:
+    try:
+        return np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError):
+        return np.empty((0,), np.float32)  # ragged: of the wrong shape, which is told above
+
+
+def _modules(wrapper: Any) -> torch.nn.ModuleDict:
+    """All torch modules that a wrapper holds, however it calls them."""
+    if isinstance(wrapper, torch.nn.Module):
+        return torch.nn.ModuleDict({"of_wrapper": wrapper})
+    found: dict[str, torch.nn.Module] = {}
+    for name, value in vars(wrapper).items():
+        if isinstance(value, torch.nn.Module):
+            found[f"of_{name}"] = value
+        elif hasattr(value, "__dict__"):
+            for inner, each in vars(value).items():
+                if isinstance(each, torch.nn.Module):
+                    found[f"of_{name}_{inner}"] = each
+    return torch.nn.ModuleDict(found)
+
+
+def _task_metadata(record: ModelRecord) -> Any:
+    import mteb
+
+    try:
+        with quiet():
+            return mteb.get_task(_TASK).metadata
+    except KeyError as error:
+        raise ModelLoadError(
+            f"{record.id}: this mteb ({mteb.__version__}) has no task {_TASK}",
+            remedy="pip install -U mteb",
+        ) from error
