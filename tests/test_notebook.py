@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from marsretrieval.datasets import open_images
+from marsretrieval.embeddings import build_store
+from marsretrieval.encoders import load
 from tests.tiny_planet import tiny_planet
 
 __all__ = ["tiny_planet"]
@@ -47,3 +52,17 @@ def test_it_runs(tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     told = outputs(notebook)
     assert told.count("image/png") >= 5 and "text/html" in told
     assert "Traceback" not in told
+
+
+def test_the_python_of_the_page_runs(
+    tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (NOTEBOOK.parents[1] / "docs" / "SEARCH.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    images = open_images(tiny_planet / "Mars-Global-Geolocalization" / "tiles")
+    build_store(load("mars-nano"), images, tmp_path / "mars.store")
+    (tmp_path / "page.py").write_text(code)
+    found = runpy.run_path(str(tmp_path / "page.py"))
+    assert len(found["cones"]) == len(found["more"]) == 20
+    assert {"cones.geojson", "cones.qml", "cones.png"} <= {each.name for each in tmp_path.iterdir()}
