@@ -222,4 +222,4 @@ def _difference(a: float, b: float, parts: Sequence[Floats]) -> Difference:
         return Difference(a, b)
     low, high = interval(drawn)
     side = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
-    return Difference(a, b, low, high, min(1.0, 2 * (side + 1) / (drawn.size + 1)))
+    return Difference(a, b, low, high, min(1.0, 2 * (int(side) + 1) / (drawn.size + 1)))
