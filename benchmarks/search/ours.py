@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.search._memory import memory_kb
 from marsretrieval.search import exact_topk, open_view
 
 
@@ -23,6 +24,7 @@ def main() -> None:
         ids, here = view.ids(rows), places[rows]
         assert len(ids) == len(here) == len(scores) == k
     np.save(sys.argv[5], ranking.rows)
+    print(*memory_kb())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from benchmarks.search._memory import memory_kb
+
 
 def main() -> None:
     folder, number, k, out = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -29,6 +31,7 @@ def main() -> None:
     ]
     assert len(answers) == k
     np.save(out, rows[0])
+    print(*memory_kb())
 
 
 if __name__ == "__main__":

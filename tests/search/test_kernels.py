@@ -82,11 +82,11 @@ def exact(row: Any, query: Any) -> Fraction:
     spread=st.sampled_from([0.0, 1e-12, 1e-5, 1e-2, 1.0]),
     outlier=st.sampled_from([0.0, 0.99]),
     length=st.sampled_from([1e-20, 1.0, 1e6]),
-    centred=st.booleans(),
+    centre=st.sampled_from(["row", "none", "off"]),
 )
 @settings(max_examples=300, deadline=None)
 def test_the_bound_encloses_the_exact_score(
-    seed: int, dimension: int, spread: float, outlier: float, length: float, centred: bool
+    seed: int, dimension: int, spread: float, outlier: float, length: float, centre: str
 ) -> None:
     """In rational arithmetic: nothing is left to rounding."""
     rng = np.random.default_rng(seed)
@@ -97,21 +97,36 @@ def test_the_bound_encloses_the_exact_score(
     rows = rows.astype(np.float16).astype(np.float32)
     queries = (length * rng.standard_normal((2, dimension))).astype(np.float32)
     queries[1] = rows[0] * np.float32(length)
-    mean = rows[1].copy() if centred else np.zeros(dimension, np.float32)
+    mean = {
+        "row": rows[1].copy(),
+        "none": np.zeros(dimension, np.float32),
+        "off": (base + 0.3).astype(np.float32),
+    }[centre]
     plane = quantize_rows(rows.copy(), mean)
     whole = plane.values.astype(np.float64)
-    assert (np.linalg.norm(whole, axis=1) <= plane.norms).all()
-    asked = quantize_queries(queries, mean, float((plane.scale * plane.norms).max()) * (1 + 1e-6))
-    sums = NumpyKernel().prepare(plane.values, asked.planes, float(plane.norms.max()))
-    scores = asked.approximate(sums(0, 6), plane.scale)
+    assert np.linalg.norm(whole, axis=1).max() <= plane.limits.norm
+    assert np.linalg.norm(whole * plane.scale[:, None], axis=1).max() <= plane.limits.radius
+    asked = quantize_queries(queries, mean, plane.limits)
+    sums = NumpyKernel().prepare(plane.values, asked.planes, plane.limits.norm)
+    scores = asked.approximate(sums(0, 6), plane.scale, plane.along)
     for row in range(6):
         for query in range(2):
             middle = asked.offset[query] + asked.scale[query] * float(scores[row, query])
-            half = asked.length[query] * float(plane.error[row]) + asked.slack[query]
+            half = asked.across[query] * float(plane.error[row]) + asked.slack[query]
             true = exact(rows[row], queries[query])
             rounded = exact_scores(rows[row : row + 1], queries[query])[0]
             assert abs(Fraction(middle) - true) <= Fraction(half)
             assert middle - half <= float(rounded) <= middle + half
+
+
+def test_what_lies_along_the_mean_costs_no_certainty() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.full(256, 0.05) + 0.02 * rng.standard_normal((50, 256))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    mean = rows.mean(axis=0)
+    plane = quantize_rows(rows.copy(), mean)
+    asked = quantize_queries(rows[:1], mean, plane.limits)
+    assert 0.3 < asked.across[0] < 0.5 and asked.slack[0] < 1e-4
 
 
 @given(

@@ -77,8 +77,8 @@ class ViewScan:
     ) -> None:
         self._view = view
         self._region = region
-        self._asked = quantize_queries(queries, view.mean, view.radius)
-        self._sums = kernel.prepare(view.plane, self._asked.planes, view.norm)
+        self._asked = quantize_queries(queries, view.mean, view.limits)
+        self._sums = kernel.prepare(view.plane, self._asked.planes, view.limits.norm)
         runs = [Run(0, view.rows, whole=True)] if region is None else runs_of(view, region)
         self._pieces = list(_cut(runs))
         self.rows = sum(run.end - run.start for run in runs)
@@ -93,16 +93,16 @@ class ViewScan:
         view, asked = self._view, self._asked
         offers = []
         for run in piece:
-            error = view.error[run.start : run.end]
+            here = slice(run.start, run.end)
+            error = view.error[here]
             sums = self._sums(run.start, run.end)
-            scores = asked.approximate(sums, view.scale[run.start : run.end])
-            most = asked.length * float(error.max()) + asked.slack
+            scores = asked.approximate(sums, view.scale[here], view.along[here])
+            most = asked.across * float(error.max()) + asked.slack
             with np.errstate(over="ignore"):
                 needed = ((floors - most - asked.offset) / asked.scale).astype(np.float32)
             needed = np.nextafter(needed, np.float32(-np.inf))
             allowed = None
             if self._region is not None and not run.whole:
-                here = slice(run.start, run.end)
                 allowed = self._region.contains(view.lon[here], view.lat[here])
             for query in range(len(asked)):
                 reached = scores[:, query] >= needed[query]
@@ -114,7 +114,7 @@ class ViewScan:
                 middle = asked.offset[query] + asked.scale[query] * scores[kept, query].astype(
                     np.float64
                 )
-                half = asked.length[query] * error[kept].astype(np.float64) + asked.slack[query]
+                half = asked.across[query] * error[kept].astype(np.float64) + asked.slack[query]
                 offers.append(Offer(query, kept + run.start, middle - half, middle + half))
         return offers
 

@@ -22,7 +22,7 @@ from marsretrieval.files import sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search._exact import MAX_NORM
 from marsretrieval.search._halves import Converter
-from marsretrieval.search._quantize import quantize_rows
+from marsretrieval.search._quantize import Limits, quantize_rows
 from marsretrieval.search.view._layout import BANDS, FORMAT, HEADER, band_of
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class ViewInTheMaking(Exception):
 
 
 def bytes_needed(store: EmbeddingStore) -> int:
-    """Of disk, about: a byte for each number, the vectors, and 60 bytes a row."""
+    """Of disk, about: a byte for each number, the vectors, and 64 bytes a row."""
     numbers = store.rows * store.dimension
-    return numbers * (1 + np.dtype(store.dtype).itemsize) + 60 * store.rows
+    return numbers * (1 + np.dtype(store.dtype).itemsize) + 64 * store.rows
 
 
 @contextmanager
@@ -119,6 +119,7 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
         "plane": into.plane,
         "stored": into.stored,
         "scale": into.scale,
+        "along": into.along,
         "error": into.error,
         "mean": into.mean,
         "row_of": order.astype(np.int64),
@@ -127,18 +128,18 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
         "starts": np.searchsorted(bands[order], np.arange(BANDS + 2)).astype(np.int64),
         "id_ends": np.empty(store.rows, dtype=np.int64),
     }
-    radius, norm, length = 0.0, 0.0, 0
+    limits, length = Limits(), 0
     with (
         progress.start("prepare search", store.rows, "rows") as bar,
         ThreadPoolExecutor(usable_cpus()) as pool,
         (folder / "ids.txt").open("wb") as text,
     ):
-        ahead: deque[Future[tuple[int, float, float]]] = deque()
+        ahead: deque[Future[tuple[int, Limits]]] = deque()
 
         def settle() -> None:
-            nonlocal radius, norm
-            count, *longest = ahead.popleft().result()
-            radius, norm = max(radius, longest[0]), max(norm, longest[1])
+            nonlocal limits
+            count, reached = ahead.popleft().result()
+            limits = limits.joined(reached)
             bar.advance(count)
 
         for block in store.blocks():
@@ -157,9 +158,7 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
         "fingerprint": fingerprint,
         "rows": store.rows,
         "dimension": store.dimension,
-        # Rounded up, for they are bounds.
-        "radius": radius * (1 + 1e-6),
-        "norm": norm * (1 + 1e-6),
+        "limits": limits._asdict(),
         "files": _saved(folder, arrays),
     }
     (folder / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
@@ -178,13 +177,14 @@ class _Into:
         self.plane = _reserved(folder, "plane", shape, np.int8)
         self.stored = _reserved(folder, "stored", shape, store.dtype)
         self.scale = np.empty(store.rows, dtype=np.float32)
+        self.along = np.empty(store.rows, dtype=np.float32)
         self.error = np.empty(store.rows, dtype=np.float32)
 
-    def put(self, block: Block) -> tuple[int, float, float]:
-        """Its rows, the greatest |scale * n| and the greatest |n| of them. Raises StoreError."""
+    def put(self, block: Block) -> tuple[int, Limits]:
+        """The number of its rows, and what none of them exceeds. Raises StoreError."""
         convert = Converter(block.dimension)
         vectors = block.vectors
-        radius, norm = 0.0, 0.0
+        limits = Limits()
         for start in range(0, len(block), convert.rows):
             some = vectors[start : start + convert.rows]
             first = block.start + start
@@ -202,10 +202,10 @@ class _Into:
                 )
             found = quantize_rows(floats, self.mean)
             self.plane[places], self.stored[places] = found.values, some
-            self.scale[places], self.error[places] = found.scale, found.error
-            radius = max(radius, float((found.scale * found.norms).max()))
-            norm = max(norm, float(found.norms.max()))
-        return len(block), radius, norm
+            self.scale[places], self.along[places] = found.scale, found.along
+            self.error[places] = found.error
+            limits = limits.joined(found.limits)
+        return len(block), limits
 
 
 def _saved(folder: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import StoreError
+from marsretrieval.search._quantize import Limits
 
 __all__ = ["BANDS", "FORMAT", "HEADER", "NO_BAND", "SearchView", "ViewBlock", "band_of"]
 
@@ -58,7 +59,7 @@ class SearchView:
     Its rows are numbered as those of the store (`rows` of a ranking mean the same in both); the
     number of a row within the sorted files is called its place.
 
-    plane: (n, d) int8. scale, error: (n,) float32, see search/_quantize.py. stored: (n, d)
+    plane: (n, d) int8. scale, along, error: (n,) float32, see search/_quantize.py. stored: (n, d)
     float16 or float32, the vectors of the store. row_of: (n,) the store's number of each place.
     lon, lat: (n,) float64 degrees, NaN where unknown. starts: (BANDS + 2,) first place of each
     band. All these are in the order of places.
@@ -73,10 +74,10 @@ class SearchView:
         self.fingerprint: str = header["fingerprint"]
         self.rows: int = header["rows"]
         self.dimension: int = header["dimension"]
-        self.radius: float = header["radius"]
-        self.norm: float = header["norm"]
+        self.limits = Limits(**header["limits"])
         self.plane: npt.NDArray[np.int8] = self._array("plane")
         self.scale: npt.NDArray[np.float32] = self._array("scale")
+        self.along: npt.NDArray[np.float32] = self._array("along")
         self.error: npt.NDArray[np.float32] = self._array("error")
         self.stored: npt.NDArray[Any] = self._array("stored")
         self.row_of: npt.NDArray[np.int64] = self._array("row_of")
