@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from marsretrieval import geo
-from marsretrieval.datasets import Record, Shard, Skipped
-from marsretrieval.embeddings import build_store, open_store
 from marsretrieval.errors import OutputError, UsageError
 from marsretrieval.search import Hits, exact_topk, write_hits
-from tests.fakes import FakeEncoder, FakeSource
-
-# One tile across the antimeridian, one across the prime meridian, one without an extent, one
-# without a place.
-PLACES = [(180.0, 10.0, 0.2), (0.0, -10.0, 0.2), (-59.9, 45.1, None), (None, None, None)]
-
-
-class Four(FakeSource):
-    def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
-        for record, (lon, lat, size) in zip(super().read(shard), PLACES, strict=True):
-            yield replace(record, lon=lon, lat=lat, width_deg=size, height_deg=size)  # type: ignore[type-var]
+from tests.fakes import FakeEncoder
+from tests.search.places import FOUR, hits_of, make_store
 
 
 @pytest.fixture
@@ -37,11 +24,7 @@ def hits(tmp_path: Path) -> Hits:
 
 
 def found(folder: Path, domain: int) -> Hits:
-    build_store(FakeEncoder(), Four((4,)), folder / "store")
-    store = open_store(folder / "store")
-    query = FakeEncoder().encode_texts(["pitted cones"])
-    ranking = exact_topk(store, query, 4)
-    return Hits.of(store, ranking, domain=domain, about={"text": "pitted cones"})
+    return hits_of(make_store(folder / "store", FOUR), domain)
 
 
 def in_order(hits: Hits, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -108,8 +91,7 @@ def test_parquet(hits: Hits, tmp_path: Path) -> None:
 
 
 def test_no_hits_make_empty_files(tmp_path: Path) -> None:
-    build_store(FakeEncoder(), Four((4,)), tmp_path / "store")
-    store = open_store(tmp_path / "store")
+    store = make_store(tmp_path / "store", FOUR)
     query = FakeEncoder().encode_texts(["x"])
     none = Hits.of(store, exact_topk(store, query, 4, region=geo.Box(50, 50, 51, 51)))
     for name in ("a.csv", "a.geojson", "a.parquet"):

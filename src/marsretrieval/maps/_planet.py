@@ -249,7 +249,7 @@ class PlanetMap:
             path_effects=self.halo(),
         )  # fmt: skip
         extent = written.get_window_extent()
-        rect = Rect(extent.x0, extent.y0, extent.x1, extent.y1)
+        rect = Rect(extent.x0 - 3, extent.y0, extent.x1 + 3, extent.y1)
         if any(rect.overlaps(other) for other in self._texts):
             written.remove()
             return self

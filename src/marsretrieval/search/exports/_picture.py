@@ -56,8 +56,7 @@ def draw_heatmap(
         lon=heat.domain,
         style=style,
         title=title or _title(heat.about),
-        subtitle=f"cosine similarity of {heat.tiles:,} tiles"
-        + (f", the best {len(hits):,} marked" if hits is not None and len(hits) else ""),
+        subtitle=f"cosine similarity of {heat.tiles:,} tiles{_marked(hits)}",
     )
     low, high = np.nanpercentile(heat.values, (2, 100))
     span = _box_of(heat)
@@ -68,6 +67,12 @@ def draw_heatmap(
         _mark(chart, hits, *places, coloured=False)
     _finish(chart, drawn)
     return chart
+
+
+def _marked(hits: Hits | None) -> str:
+    if hits is None or not len(hits):
+        return ""
+    return f", the best {len(hits):,}{'' if hits.tiles is None else ' places'} marked"
 
 
 def _box_of(heat: Heatmap) -> Box:
