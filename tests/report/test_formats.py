@@ -1,0 +1,296 @@
+"""Tables of results as Markdown, LaTeX and CSV: the figures of the results, and nothing else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from marsretrieval.cli._app import app
+from marsretrieval.report.formats import latex, markdown, tidy_csv
+from marsretrieval.report.leaderboard import Row, boards, labels, leaderboards
+from marsretrieval.report.references import published_elsewhere, references_for
+from marsretrieval.results import RunResult, read_result
+from tests.report.made import make_landform, make_paired, result
+
+SPECIAL = r"50%_of|a*b&c$#{~^}\<x>[y]"
+
+
+@pytest.fixture(scope="module")
+def found(results: list[Path]) -> list[RunResult]:
+    return [read_result(path) for path in results]
+
+
+def lines_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def look_up(result: RunResult, group: str, protocol: str, metric: str) -> Any:
+    if group.startswith("class/"):
+        name = group.removeprefix("class/")
+        return result.metrics["all"][protocol]["per_class"][name][metric]
+    value = result.metrics[group][protocol]
+    for part in (metric,) if metric in value else metric.split("."):
+        value = value[part]
+    return value
+
+
+def test_every_line_of_the_csv_is_a_figure_of_a_result(found: list[RunResult]) -> None:
+    by_place = {(each.model["id"], each.task): each for each in found}
+    lines = lines_of(tidy_csv(found, details=True))
+    for line in lines:
+        of = by_place[line["model"], line["task"]]
+        value = look_up(of, line["group"], line["protocol"], line["metric"])
+        assert float(line["value"]) == value  # to the last digit
+        assert line["set_hash"] == of.data["set_hash"] and not line["source"]
+        ends = of.metrics.get(line["group"], {}).get("intervals", {}).get(line["protocol"], {})
+        low, high = ends.get(line["metric"], ("", ""))
+        assert [line["low"], line["high"]] == [str(low), str(high)]
+    seen = Counter((x["model"], x["task"], x["group"], x["protocol"], x["metric"]) for x in lines)
+    assert set(seen.values()) == {1}
+    assert len({x["group"] for x in lines if x["task"] == "landform"}) == 1 + 8
+    paired = [x for x in lines if x["task"] == "paired-image-text"]
+    assert len(paired) == 2 * 2 * 8 and {x["n"] for x in paired} == {"pairs=120"}
+    points = {x["metric"] for x in lines if x["task"] == "geolocalization"}
+    assert {"auprc", "average_precision", "normalised", "relevant_tiles", "best.k"} <= points
+
+
+def test_all_formats_show_the_same_numbers(found: list[RunResult]) -> None:
+    """Every number of the tables is one of the CSV, rounded."""
+    lines = lines_of(tidy_csv(found, references=False))
+    known = set()
+    for line in lines:
+        for value in filter(None, (line["value"], line["low"], line["high"])):
+            known |= {f"{100 * float(value):.1f}", f"{float(value):,.0f}", f"{float(value):,.1f}"}
+    for text in (markdown(found, references=False), latex(found, references=False)):
+        cells = re.findall(r"(?<![\w.])\d[\d,]*\.\d+(?![\w.])", text)
+        assert len(cells) > 80 and set(cells) <= known
+
+
+def test_the_best_is_of_one_task_set_group_and_protocol(found: list[RunResult]) -> None:
+    for board in boards(found, details=True):
+        for section in board.sections:
+            assert len({(row.group, row.protocol, row.name) for row in section}) == 1
+            for number, column in enumerate(section[0].columns):
+                figures = [row.figures[number] for row in section]
+                values = [each.value for each in figures if each is not None]
+                marked = {each.value for each in figures if each is not None and each.best}
+                if len(values) < 2 or not column.better:
+                    assert not marked
+                else:
+                    assert marked == {max(values) if column.better > 0 else min(values)}
+
+
+def test_results_over_other_items_never_share_a_table(found: list[RunResult]) -> None:
+    outcome = make_landform(0.1, classes=7)
+    other = result("landform", "easy-set", outcome)
+    points = next(each for each in found if each.task == "geolocalization")
+    fewer = replace(points, data={**points.data, "n": {**points.data["n"], "points/cones": 3}})
+    made = boards([*found, other, fewer])
+    assert [board.task for board in made].count("landform") == 2
+    assert [board.task for board in made].count("geolocalization") == 2
+    (alone,) = [board for board in made if board.rows[0].model == "easy-set"]
+    assert not any(figure.best for row in alone.rows for _, figure in row.cells() if figure)
+
+
+def test_models_stand_in_the_order_of_the_main_figure(found: list[RunResult]) -> None:
+    for board in boards(reversed(found)):
+        order = list(dict.fromkeys(row.model for row in board.rows))
+        assert order[0] == "sharp-1" and order[-1] != "sharp-1"
+
+
+def test_models_of_one_name_are_told_apart() -> None:
+    one = result("landform", "m", make_landform())
+    half = replace(one, model={**one.model, "dtype": "float16"})
+    tuned = replace(one, model={**one.model, "checkpoint": "runs/epoch_10.pt"})
+    official = replace(one, model={**one.model, "prompts": {"preset": "official"}})
+    assert labels([one, tuned, official]) == ["m", "m+epoch_10.pt", "m+official"]
+    assert labels([one, half]) == ["m+float32", "m+float16"]
+    assert len(set(labels([one, one]))) == 2
+
+
+def test_where_protocols_agree_one_line_stands_for_both(found: list[RunResult]) -> None:
+    def protocols(results: list[RunResult]) -> set[str]:
+        (board,) = boards(results)
+        return {row.protocol for row in board.rows}
+
+    landform = [each for each in found if each.task == "landform"]
+    assert protocols(landform) == {"both"}
+    tied = result("landform", "constant", make_landform(constant=True))
+    # One model whose scores tie, and all lines are apart: else no line could be compared.
+    assert protocols([*landform, tied]) == {"published", "strict"}
+
+
+@pytest.fixture
+def strange() -> RunResult:
+    outcome = make_landform(names=[SPECIAL, "dunes"])
+    made = result("landform", f"me/{SPECIAL}", outcome)
+    return replace(made, data={**made.data, "name": "A_B & C"})
+
+
+def test_latex_is_escaped_and_whole(found: list[RunResult], strange: RunResult) -> None:
+    text = latex([*found, strange], details=True)
+    assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 4
+    assert r"50\%\_of\textbar{}a*b\&c\$\#\{\textasciitilde{}\textasciicircum{}\}" in text
+    assert r"\textbackslash{}\textless{}x\textgreater{}[y]" in text
+    assert r"\textbf{" in text and r"{\scriptsize [" in text
+    plain = re.sub(r"\\[{}\\&%$#_]", "", text)
+    assert plain.count("{") == plain.count("}")
+    for table in text.split(r"\begin{tabular}")[1:]:
+        columns = len(re.match(r"\{(\w+)\}", table)[1])  # type: ignore[index]
+        rows = [line for line in table.splitlines() if line.endswith(r"\\")]
+        for row in rows:
+            assert len(re.split(r"(?<!\\)&", row)) == columns or r"\multicolumn" in row
+    assert len(re.findall(r"\\label\{([^}]+)\}", text)) == len(
+        set(re.findall(r"\\label\{([^}]+)\}", text))
+    )
+
+
+def test_markdown_rows_have_as_many_cells_as_the_head(
+    found: list[RunResult], strange: RunResult
+) -> None:
+    text = markdown([*found, strange], details=True, references=True)
+    head = 0
+    for line in text.splitlines():
+        cells = len(re.findall(r"(?<!\\)\|", line))
+        if not line.startswith("|"):
+            head = 0
+        elif not head:
+            head = cells
+        else:
+            assert cells == head, line
+    assert r"me/50%\_of\|a\*b&c$#{\~^}\\\<x\>\[y\]" in text
+    assert "**" in text and "A\\_B & C" in text
+
+
+# Figures of others
+
+
+def test_references_say_where_they_are_from() -> None:
+    assert len(published_elsewhere()) == 2
+    for each in published_elsewhere():
+        assert each.url.startswith("https://github.com/embeddings-benchmark/mteb/pull/")
+        assert each.pairs == 2247 and each.n == "2,247 pairs"
+        assert each.captions == "refined_caption" and each.notes
+        assert str(each.date) in each.source and each.url in each.source
+        for key, value in each.figures.items():
+            assert value >= 1 if key.endswith("medr") else 0 < value < 1
+        assert set(each.figures) == {
+            f"{way}_{name}" for way in ("i2t", "t2i") for name in ("r1", "r10", "mrr", "medr")
+        }
+
+
+def test_references_stand_where_the_data_are_theirs_or_where_asked_for() -> None:
+    outcome = make_paired(pairs=30)
+    made = result("paired-image-text", "m", outcome)
+    real = replace(made, data={**made.data, "name": "Mars-VL-Pairs"})
+    synthetic = replace(real, data={**real.data, "synthetic": True})
+    landform = result("landform", "m", make_landform())
+    for results, wanted, count in (
+        ([real], None, 2), ([synthetic], None, 0), ([made], None, 0), ([landform], True, 0),
+        ([synthetic], True, 2), ([real], False, 0),
+    ):  # fmt: skip
+        assert len(references_for(results, wanted=wanted)) == count
+
+
+def test_references_are_never_ranked_and_always_sourced() -> None:
+    outcome = make_paired(4.0, pairs=60)  # worse than the references in every figure
+    made = [
+        replace(each, data={**each.data, "name": "Mars-VL-Pairs"})
+        for each in (result("paired-image-text", name, outcome) for name in ("a", "b"))
+    ]
+    ours = [figure.best for row in boards(made)[0].rows for _, figure in row.cells() if figure]
+    assert all(ours)  # both, since they are equal; and no figure from elsewhere takes it away
+    url = published_elsewhere()[0].url
+    for text in (markdown(made), latex(made)):
+        bold = r"\textbf" if "tabular" in text else "**"
+        lines = [x for x in text.splitlines() if "Qwen3-VL-Embedding-2B" in x]
+        assert lines and not any(bold in line for line in lines)
+        assert all("2,247 pairs" in line for line in lines)
+        assert url in text and "not ranked with the above" in text
+    lines = [x for x in lines_of(tidy_csv(made)) if x["source"]]
+    assert {x["source"] for x in lines} == {url} and len(lines) == 16
+    assert {(x["set_hash"], x["protocol"], x["n"]) for x in lines} == {("", "", "pairs=2247")}
+    assert "source" not in {x["source"] for x in lines_of(tidy_csv(made, references=False))}
+
+
+def test_the_console_shows_them_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    made = result("paired-image-text", "mine", make_paired(pairs=30))
+    leaderboards([made], references=True)
+    shown = capsys.readouterr().out
+    assert shown.index("mine") < shown.index("Published elsewhere") < shown.index("18.7")
+    leaderboards([made])
+    assert "Published elsewhere" not in capsys.readouterr().out
+
+
+def test_rows_are_plain_data(found: list[RunResult]) -> None:
+    (row, *_) = boards(found)[0].rows
+    assert isinstance(row, Row) and row.group == "all" and row.name == "image to text"
+
+
+# The command
+
+
+def call(*arguments: str | Path, code: int = 0) -> Result:
+    done = CliRunner().invoke(app, ["report", *map(str, arguments)])
+    assert done.exit_code == code, (done.stdout, done.stderr, done.exception)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_the_name_of_the_file_says_the_format(results: list[Path], tmp_path: Path) -> None:
+    folder = results[0].parent.parent
+    starts = {"md": "### paired", "tex": r"% \usepackage", "csv": "model,task", "json": "["}
+    for suffix, start in starts.items():
+        done = call(folder, "-o", tmp_path / f"out.{suffix}")
+        assert done.stdout == "" and "wrote" in done.stderr
+        assert (tmp_path / f"out.{suffix}").read_text().startswith(start)
+    assert len(json.loads((tmp_path / "out.json").read_text())) == len(results)
+    for flag, suffix in (("--md", "md"), ("--latex", "tex"), ("--csv", "csv")):
+        assert call(folder, flag).stdout == (tmp_path / f"out.{suffix}").read_text()
+    call(folder, "-o", tmp_path / "table.txt", "--md")
+    assert (tmp_path / "table.txt").read_text() == (tmp_path / "out.md").read_text()
+
+
+def test_a_page_is_written_with_what_was_asked_for(results: list[Path], tmp_path: Path) -> None:
+    folder = results[0].parent.parent
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    done = call(
+        folder, broken, "-o", tmp_path / "x.html", "--title", "My runs", "--no-thumbnails",
+        "--references", code=1,
+    )  # fmt: skip
+    page = (tmp_path / "x.html").read_text()
+    assert "<title>My runs" in page and "Qwen3-VL-Embedding-2B" in page
+    assert published_elsewhere()[0].url in page
+    assert "broken.json" in page and "left out" in done.stderr
+    call(folder, "-o", tmp_path / "y.html", "--no-thumbnails")
+    assert "Qwen3-VL-Embedding-2B" not in (tmp_path / "y.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "x.pdf"], "says no format"),
+        (["--md", "--csv"], "choose one"),
+        (["-o", "x.md", "--csv"], "two formats"),
+        (["--title", "x"], "are for a page"),
+        (["-o", "x.md", "--no-thumbnails"], "are for a page"),
+    ],
+)
+def test_wrong_use_is_told(results: list[Path], arguments: list[str], words: str) -> None:
+    assert words in call(results[0], *arguments, code=2).stderr
+
+
+def test_what_cannot_be_written_is_an_error(results: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = call(results[0], "-o", tmp_path / "file" / "x.md", code=1)
+    assert "cannot be written" in done.stderr
