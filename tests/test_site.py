@@ -28,7 +28,7 @@ FACES = (
     "results",
     "errors",
 )
-METRICS = ("paired", "landform", "geolocalization", "ranking", "bootstrap")
+METRICS = ("paired", "landform", "geolocalization", "ranking", "bootstrap", "difference")
 
 
 @pytest.fixture(scope="module")
