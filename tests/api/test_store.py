@@ -139,6 +139,8 @@ def test_several_texts_in_one_pass(store: Any) -> None:
         assert [hit.id for hit in result] == [hit.id for hit in alone]
         assert result.about["text"] == text
     assert store.search_each([]) == []
+    with pytest.raises(UsageError, match="Ask apart"):
+        store.answers([store.question("dunes", k=1), store.question("ice", k=2)])
 
 
 def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:

@@ -66,9 +66,11 @@ def test_rasters_and_backgrounds_lie_where_they_should() -> None:
     chart = planet_map(Box(-10, -10, 10, 10), lon=360)
     assert chart.axes.get_xlim() == (350, 370)
     chart.background(np.zeros((4, 8), np.uint8))
-    assert sorted(tuple(each.get_extent()) for each in chart.axes.images) == [
-        (0, 360, -90, 90), (360, 720, -90, 90),
-    ]  # fmt: skip
+    # An image from -180 to 180, one turn on.
+    assert [tuple(each.get_extent()) for each in chart.axes.images] == [(180, 540, -90, 90)]
+    whole = planet_map(lon=360).background(np.zeros((4, 8), np.uint8))
+    extents = sorted(tuple(each.get_extent()) for each in whole.axes.images)
+    assert extents == [(-180, 180, -90, 90), (180, 540, -90, 90)]
     values = np.array([[np.nan, 1.0], [2.0, 3.0]])
     drawn = chart.raster(values, Box(0, 0, 4, 4))
     assert drawn.get_clim() == (1, 3)

@@ -14,6 +14,7 @@ from marsretrieval.errors import DataError, UsageError
 from marsretrieval.geo import Area, Box, Region
 from marsretrieval.search import make_query, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain
+from marsretrieval.search.queries import MIX, NOT_WEIGHT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.search import QueryEncoder
 
-__all__ = ["At", "Bounds", "ImageLike", "Question", "RegionLike", "ask"]
+__all__ = ["MOST", "At", "Bounds", "Question", "RegionLike", "ask"]
 
-ImageLike = "str | Path | Image"
+MOST = 500  # hits, unless asked otherwise
 At = tuple[float, float]
 Bounds = Box | str | tuple[float, float, float, float]
 RegionLike = Region | str | Path | Mapping[str, Any]
@@ -99,23 +100,23 @@ class Question:
 
 def ask(
     store: EmbeddingStore,
-    text: str | None,
+    text: str | None = None,
     *,
-    images: Any,
-    like: str | Sequence[str],
-    like_at: At | Sequence[At],
-    not_text: str | Sequence[str],
-    not_images: Any,
-    not_like: str | Sequence[str],
-    raw: bool,
-    mix: float,
-    not_weight: float,
-    bbox: Bounds | None,
-    region: RegionLike | None,
-    k: int,
-    min_score: float | None,
-    lon: int,
-    keep_examples: bool,
+    images: Any = (),
+    like: str | Sequence[str] = (),
+    like_at: At | Sequence[At] = (),
+    not_text: str | Sequence[str] = (),
+    not_images: Any = (),
+    not_like: str | Sequence[str] = (),
+    raw: bool = False,
+    mix: float = MIX,
+    not_weight: float = NOT_WEIGHT,
+    bbox: Bounds | None = None,
+    region: RegionLike | None = None,
+    k: int = MOST,
+    min_score: float | None = None,
+    lon: int = 180,
+    keep_examples: bool = False,
 ) -> Question:
     """Put a question in order: read images and regions, find example tiles.
 
@@ -140,6 +141,7 @@ def ask(
     domain = lon_domain(lon)
     area = _region(bbox, region)
     tiles = [*rows_of(store, ids).tolist(), *(row_at(store, *each) for each in positions)]
+    not_tiles = rows_of(store, hidden_ids).tolist()
     about: dict[str, Any] = {
         "store": str(store.path),
         "model": str(store.encoder.get("id")),
@@ -150,7 +152,7 @@ def ask(
         "mix": mix if text is not None and (shown or tiles) else None,
         "not_text": list(against),
         "not_images": [_named(each) for each in hidden],
-        "not_like": list(hidden_ids),
+        "not_like": store.ids(not_tiles),
         "not_weight": not_weight if against or hidden or hidden_ids else None,
         "bbox": _spelled(bbox),
         "region": _named_region(region),
@@ -164,7 +166,7 @@ def ask(
         tiles=tiles,
         not_text=against,
         not_images=_read(hidden),
-        not_tiles=rows_of(store, hidden_ids).tolist(),
+        not_tiles=not_tiles,
         raw=raw,
         mix=mix,
         not_weight=not_weight,

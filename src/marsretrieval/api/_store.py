@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import embeddings
-from marsretrieval.api._question import At, Bounds, Question, RegionLike, ask
+from marsretrieval.api._question import MOST, At, Bounds, Question, RegionLike, ask
 from marsretrieval.api._result import SearchResult
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import ModalityError, UsageError
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     ImageLike = str | Path | Image
 
 __all__ = ["Store", "open_store"]
-
-_MOST = 500
 
 
 def open_store(
@@ -128,7 +126,7 @@ class Store:
         not_weight: float = NOT_WEIGHT,
         bbox: Bounds | None = None,
         region: RegionLike | None = None,
-        k: int = _MOST,
+        k: int = MOST,
         min_score: float | None = None,
         lon: int = 180,
         keep_examples: bool = False,
@@ -164,9 +162,9 @@ class Store:
         return self.answers(questions, progress=progress)
 
     def question(self, text: str | None = None, **options: Any) -> Question:
-        """What `search` would ask, with all its inputs read and checked; nothing is searched and
-        no model loaded."""
-        return ask(self.embeddings, text, **{**_DEFAULTS, **options})
+        """What `search` would ask with the same arguments, all inputs read and checked; nothing is
+        searched and no model loaded."""
+        return ask(self.embeddings, text, **options)
 
     def answer(self, question: Question, *, progress: Progress = NO_PROGRESS) -> SearchResult:
         """Search for one question."""
@@ -176,9 +174,16 @@ class Store:
     def answers(
         self, questions: Sequence[Question], *, progress: Progress = NO_PROGRESS
     ) -> list[SearchResult]:
-        """Search for several questions of the same region, k and least score, in one pass."""
+        """Search for several questions in one pass. Raises UsageError unless they are of the same
+        k, least score and region."""
         if not questions:
             return []
+        if len({(each.k, each.min_score) for each in questions}) > 1 or any(
+            each.about[name] != questions[0].about[name]
+            for each in questions
+            for name in ("bbox", "region")
+        ):
+            raise UsageError("questions of several k, least scores or regions", remedy="Ask apart.")
         vectors = np.stack([self.vector(each) for each in questions])
         first = questions[0]
         extra = max(len(set(each.left_out)) for each in questions)
@@ -261,22 +266,3 @@ class Store:
         self.embeddings.require_encoder(encoder.fingerprint)
         self._encoder = encoder
         return encoder
-
-
-_DEFAULTS: Mapping[str, Any] = {
-    "images": (),
-    "like": (),
-    "like_at": (),
-    "not_text": (),
-    "not_images": (),
-    "not_like": (),
-    "raw": False,
-    "mix": MIX,
-    "not_weight": NOT_WEIGHT,
-    "bbox": None,
-    "region": None,
-    "k": _MOST,
-    "min_score": None,
-    "lon": 180,
-    "keep_examples": False,
-}

@@ -352,10 +352,9 @@ class PlanetMap:
         return "none" if transparent else self.style.paper
 
     def _image(self, array: npt.NDArray[Any], box: Box, **options: Any) -> Any:
-        start = _start(box, self.domain)
         drawn: Any = None
-        for turn in (-360.0, 0.0, 360.0):
-            west, east = start + turn, start + turn + box.width
+        for turn in (-720.0, -360.0, 0.0, 360.0):
+            west, east = box.west + turn, box.west + turn + box.width
             if east > self.west and west < self.east:
                 drawn = self.axes.imshow(
                     array,
