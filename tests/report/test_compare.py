@@ -211,6 +211,16 @@ def test_a_missing_table_is_named(results: list[Path], tmp_path: Path, kind: str
         compare_results(file_of(results, "sharp-1", "geolocalization"), a)
 
 
+@pytest.mark.parametrize("kind", ["queries", "hits"])
+def test_a_table_without_positions_is_named(results: list[Path], tmp_path: Path, kind: str) -> None:
+    a = changed(tmp_path, "geolocalization")
+    beside = a.beside(kind)
+    assert beside is not None
+    pq.write_table(pq.read_table(beside).drop_columns(["lat"]), beside)
+    with pytest.raises(DataError, match=rf"{kind}\.parquet: no column 'lat'"):
+        compare_results(file_of(results, "sharp-1", "geolocalization"), ResultFile.read(a.path))  # type: ignore[arg-type]
+
+
 def test_tables_of_another_run_are_found_out(results: list[Path], tmp_path: Path) -> None:
     a = file_of(results, "sharp-1", "landform")
     outcome = make_landform(2.0)

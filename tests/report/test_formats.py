@@ -15,8 +15,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from marsretrieval.cli._app import app
+from marsretrieval.report.boards import Row, boards, labels
 from marsretrieval.report.formats import latex, markdown, tidy_csv
-from marsretrieval.report.leaderboard import Row, boards, labels, leaderboards
+from marsretrieval.report.leaderboard import leaderboards
 from marsretrieval.report.references import published_elsewhere, references_for
 from marsretrieval.results import RunResult, read_result
 from tests.report.made import make_landform, make_paired, result
@@ -231,6 +232,12 @@ def test_the_console_shows_them_apart(capsys: pytest.CaptureFixture[str]) -> Non
     assert "Published elsewhere" not in capsys.readouterr().out
 
 
+def test_figures_are_never_cut_for_long_names(capsys: pytest.CaptureFixture[str]) -> None:
+    made = result("paired-image-text", "organisation/" + "a-long-name-" * 8, make_paired(pairs=30))
+    leaderboards([made, replace(made, model={**made.model, "id": "other"})], references=True)
+    assert "…" not in capsys.readouterr().out
+
+
 def test_rows_are_plain_data(found: list[RunResult]) -> None:
     (row, *_) = boards(found)[0].rows
     assert isinstance(row, Row) and row.group == "all" and row.name == "image to text"
@@ -294,3 +301,25 @@ def test_what_cannot_be_written_is_an_error(results: list[Path], tmp_path: Path)
     (tmp_path / "file").write_text("")
     done = call(results[0], "-o", tmp_path / "file" / "x.md", code=1)
     assert "cannot be written" in done.stderr
+
+
+def test_results_without_a_table_are_left_out_with_the_reason(
+    results: list[Path], tmp_path: Path
+) -> None:
+    value = json.loads(results[0].read_text())
+    changes = {
+        "task": {**value, "task": "same-class"},
+        "n": {**value, "data": {"set_hash": "0"}},
+        "metrics": {**value, "metrics": {"all": {"strict": {}}}},
+        "figures": {**value, "metrics": {}},
+    }
+    for name, changed in changes.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(changed))
+    for more in ([], ["--csv"], ["-o", tmp_path / "x.html", "--no-thumbnails"]):
+        done = call(results[0], tmp_path, *more, code=1)
+        assert done.stderr.count("left out:") == len(changes)
+        assert "a result of task 'same-class', which has no table" in done.stderr
+        assert done.stderr.count("not a complete result") == 3
+        (tmp_path / "x.html").unlink(missing_ok=True)
+    done = call(tmp_path / "task.json", code=1)
+    assert "no results in" in done.stderr

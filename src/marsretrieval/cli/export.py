@@ -26,9 +26,9 @@ def mteb(
     For results on MTEB's own data: marsretrieval data download paired --variant frozen.
     """
     from marsretrieval.report.exports import write_mteb
-    from marsretrieval.report.html import ResultFile
+    from marsretrieval.report.reading import read_whole
 
-    for path in write_mteb(ResultFile.read(result), output):
+    for path in write_mteb(read_whole(result), output):
         say(f"wrote {path}")
 
 
@@ -52,10 +52,10 @@ def hf(
     """
     from marsretrieval.files import atomic_path
     from marsretrieval.report.exports import hf_yaml
-    from marsretrieval.report.html import ResultFile
+    from marsretrieval.report.reading import read_whole
     from marsretrieval.results import find_results
 
-    files = [ResultFile.read(path) for path in find_results(results)]
+    files = [read_whole(path) for path in find_results(results)]
     text = hf_yaml(files, layout=layout, protocol=protocol)
     with atomic_path(output) as temporary:
         temporary.write_text(text, encoding="utf-8")

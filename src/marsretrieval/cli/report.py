@@ -97,13 +97,13 @@ def _kind(output: Path | None, asked: dict[str, bool]) -> str:
 
 def _read(places: list[Path]) -> tuple[list[ResultFile], list[str]]:
     """The results, and a line for each file that is none."""
-    from marsretrieval.report.html import ResultFile
+    from marsretrieval.report.reading import read_whole
     from marsretrieval.results import find_results
 
     found, refused = [], []
     for path in find_results(places):
         try:
-            found.append(ResultFile.read(path))
+            found.append(read_whole(path))
         except DataError as error:
             refused.append(str(error))
     for line in refused:

@@ -1,6 +1,6 @@
 """Tables of results as text for papers, READMEs and other programs: Markdown, LaTeX, CSV.
 
-All are made of the rows of `leaderboard.boards`; none computes a figure of its own.
+All are made of the rows of `boards`; none computes a figure of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from marsretrieval.report.leaderboard import Board, Column, Figure, Row, boards
+from marsretrieval.report.boards import Board, Column, Figure, Row, boards
 from marsretrieval.results import RunResult
 
 __all__ = ["FORMATS", "SUFFIXES", "latex", "markdown", "tidy_csv"]

@@ -1,144 +1,19 @@
-"""Results sorted into tables of models that may be compared: the rows behind every format."""
+"""Several results on the terminal: a table for each task and set of items."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from marsretrieval.report._columns import COLUMNS, MAIN, MORE, Column
+from marsretrieval.report._columns import COLUMNS, Column
+from marsretrieval.report.boards import Board, Figure, boards
 from marsretrieval.report.console import console
-from marsretrieval.report.references import Reference, references_for
-from marsretrieval.results import MEAN, PROTOCOLS, RunResult
+from marsretrieval.results import RunResult
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = [
-    "BOTH",
-    "COLUMNS",
-    "Board",
-    "Column",
-    "Figure",
-    "Row",
-    "boards",
-    "comparable",
-    "figure_of",
-    "labels",
-    "leaderboards",
-]
-
-_T = TypeVar("_T")
-BOTH = "both"  # in place of a protocol, where the two agree for every model of the table
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure as it is in the result, with its 95 % interval; `best` of its column among the
-    models of the table (never where there is one model, or where neither end is better)."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-    best: bool = False
-
-    def text(self, column: Column, *, digits: int = 1) -> str:
-        """As people read it, without the interval: percent, or median ranks and K as they are."""
-        return _shown(self.value, column, digits)
-
-    def interval(self, column: Column, *, digits: int = 1) -> str:
-        """ "[low, high]", or empty."""
-        if self.low is None or self.high is None:
-            return ""
-        return f"[{_shown(self.low, column, digits)}, {_shown(self.high, column, digits)}]"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A model's figures for a group of queries under a protocol, or under both.
-
-    group: as the result has it, or "class/NAME". name: of the group, for people.
-    """
-
-    model: str
-    group: str
-    name: str
-    protocol: str
-    n: Mapping[str, int]
-    columns: Sequence[Column]
-    figures: Sequence[Figure | None]
-
-    def cells(self) -> Iterator[tuple[Column, Figure | None]]:
-        yield from zip(self.columns, self.figures, strict=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Board:
-    """A table: one task over one set of items. Rows come group by group, then protocol by
-    protocol, the models in the order of the task's main figure, best first."""
-
-    task: str
-    set_hash: str
-    data: Mapping[str, Any]
-    columns: Sequence[Column]  # of the rows; in another part of the table with other keys
-    rows: Sequence[Row]
-    references: Sequence[Reference] = ()
-
-    @property
-    def sections(self) -> list[list[Row]]:
-        """The rows that are ranked among each other."""
-        key = attrgetter("group", "name", "protocol")
-        return [list(rows) for _, rows in groupby(self.rows, key=key)]
-
-    @property
-    def reference_rows(self) -> Iterator[tuple[Reference, str, list[Figure | None]]]:
-        """Figures of others: reference, name of the part, figures in the order of `columns`."""
-        shown = {column.heading for column in self.columns}
-        for part, parted in COLUMNS[self.task]:
-            columns = [column for column in parted if column.heading in shown]
-            for each in self.references:
-                keys = [column.key(each.protocol) for column in columns]
-                found = [each.figures.get(key) if key else None for key in keys]
-                if any(value is not None for value in found):
-                    yield each, part, [None if v is None else Figure(float(v)) for v in found]
-
-    @property
-    def title(self) -> str:
-        """Task, data, N and set hash: what every table has to say of itself."""
-        name = self.data.get("name", "")
-        synthetic = ", synthetic" if self.data.get("synthetic") else ""
-        counts = {each: count for each, count in self.data["n"].items() if "/" not in each}
-        points = [count for each, count in self.data["n"].items() if each.startswith("points/")]
-        if points:
-            counts |= {"landforms": len(points), "points": sum(points)}
-        n = ", ".join(f"{count:,} {each}" for each, count in counts.items())
-        return f"{self.task}: {name}{synthetic}, {n} (set {self.set_hash[:8]})"
-
-
-def boards(
-    results: Iterable[RunResult],
-    *,
-    details: bool = False,
-    more: bool = False,
-    references: bool | None = None,
-) -> list[Board]:
-    """A table for each task and set of items; results over different sets never share one.
-
-    details: every class and landform, where otherwise the mean over them stands alone. more: the
-    figures that a table has no room for as well. references: figures of others, as
-    `references_for` chooses them for each table.
-    """
-    sets: dict[tuple[Any, ...], list[RunResult]] = {}
-    for result in results:
-        sets.setdefault(comparable(result), []).append(result)
-    order = list(COLUMNS)
-    found = [
-        _board(of_set, details=details, more=more, references=references)
-        for of_set in sets.values()
-    ]
-    return sorted(found, key=lambda board: (order.index(board.task), board.set_hash))
+__all__ = ["COLUMNS", "leaderboards"]
 
 
 def leaderboards(
@@ -153,7 +28,8 @@ def leaderboards(
     for board in boards(results, details=details, references=references):
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("queries", "protocol", "model"):
-            table.add_column(heading, no_wrap=True)
+            # A name may take several lines; a figure that is cut short would be a false one.
+            table.add_column(heading, no_wrap=heading == "protocol", overflow="fold")
         for column in board.columns:
             table.add_column(column.heading, justify="right", no_wrap=True)
         shown = ""
@@ -176,31 +52,6 @@ def leaderboards(
     )
 
 
-def comparable(result: RunResult) -> tuple[Any, ...]:
-    """What two results must share to stand in one table. The set hash of geo-localization is
-    that of its tiles, so the number of points counts as well."""
-    return result.task, result.data["set_hash"], *sorted(result.data["n"].items())
-
-
-def labels(results: Sequence[RunResult]) -> list[str]:
-    """A name for each model of a table that tells it from the others."""
-    for way in (_name, _with_dtype, _with_time):
-        names = [way(result) for result in results]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{name} #{number}" for number, name in enumerate(names, 1)]
-
-
-def figure_of(evaluation: Mapping[str, Any], column: Column, protocol: str) -> Figure | None:
-    """A figure of an `Evaluation.to_dict()`; None where it has none."""
-    key = column.key(protocol)
-    value = None if key is None else _look_up(evaluation[protocol], key)
-    if key is None or value is None:
-        return None
-    low, high = evaluation["intervals"].get(protocol, {}).get(key) or (None, None)
-    return Figure(float(value), low, high)
-
-
 def _console_cell(figure: Figure | None, column: Column) -> str:
     from rich.markup import escape
 
@@ -219,141 +70,10 @@ def _references_table(board: Board) -> Table:
     title = "Published elsewhere, over items that cannot be checked here: not ranked with the above"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
     for heading in ("queries", "model", "N"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, no_wrap=heading == "N", overflow="fold")
     for column in board.columns:
         table.add_column(column.heading, justify="right", no_wrap=True)
     for reference, part, figures in board.reference_rows:
         cells = [_console_cell(f, c) for f, c in zip(figures, board.columns, strict=True)]
         table.add_row(part, escape(reference.model), reference.n, *cells)
     return table
-
-
-def _board(
-    of_set: Sequence[RunResult], *, details: bool, more: bool, references: bool | None
-) -> Board:
-    first = of_set[0]
-    names = labels(of_set)
-    ranked = sorted(zip(names, of_set, strict=True), key=lambda each: (-_main(each[1]), each[0]))
-    rows: list[Row] = []
-    extra = MORE.get(first.task, ()) if more else ()
-    for group in _groups(of_set, details=details):
-        evaluations = {
-            name: found for name, result in ranked if (found := _evaluation(result, group))
-        }
-        for part, columns in COLUMNS[first.task]:
-            rows += _section(group, part, [*columns, *extra], evaluations)
-    filled = [any(column) for column in zip(*(row.figures for row in rows), strict=True)]
-    rows = [
-        replace(row, columns=_where(row.columns, filled), figures=_where(row.figures, filled))
-        for row in rows
-    ]
-    columns = _where([*COLUMNS[first.task][0][1], *extra], filled)
-    shown = references_for(of_set, wanted=references)
-    return Board(first.task, first.data["set_hash"], first.data, columns, rows, shown)
-
-
-def _where(values: Sequence[_T], wanted: Sequence[bool]) -> list[_T]:
-    return [value for value, want in zip(values, wanted, strict=True) if want]
-
-
-def _section(
-    group: str, part: str, columns: Sequence[Column], evaluations: Mapping[str, Mapping[str, Any]]
-) -> Iterator[Row]:
-    """The rows that are ranked among each other, protocol by protocol."""
-    figures = {
-        protocol: {
-            model: [figure_of(each, column, protocol) for column in columns]
-            for model, each in evaluations.items()
-        }
-        for protocol in PROTOCOLS
-    }
-    agree = figures["published"] == figures["strict"]
-    title = part or ("" if group == "all" else group.removeprefix(MEAN).removeprefix("class/"))
-    for protocol in (BOTH,) if agree else PROTOCOLS:
-        found = figures["strict" if agree else protocol]
-        by_column = zip(zip(*found.values(), strict=True), columns, strict=True)
-        best = [_best(values, column) for values, column in by_column]
-        for model, values in found.items():
-            marked = [
-                replace(value, best=True) if value and value.value == top else value
-                for value, top in zip(values, best, strict=True)
-            ]
-            n = evaluations[model]["n"]
-            yield Row(model, group, title, protocol, n, columns, marked)
-
-
-def _groups(of_set: Sequence[RunResult], *, details: bool) -> list[str]:
-    groups = list(dict.fromkeys(group for result in of_set for group in result.metrics))
-    means = [group for group in groups if group.startswith(MEAN)]
-    if not details:
-        return means or groups
-    classes = dict.fromkeys(
-        f"class/{name}"
-        for result in of_set
-        for name in result.metrics.get("all", {}).get("strict", {}).get("per_class", ())
-    )
-    return [*groups, *classes]
-
-
-def _evaluation(result: RunResult, group: str) -> Mapping[str, Any] | None:
-    """An evaluation of the result, or one made of what it holds of a class."""
-    if group in result.metrics:
-        found: Mapping[str, Any] = result.metrics[group]
-        return found
-    whole = result.metrics.get("all", {})
-    per_class = {each: whole.get(each, {}).get("per_class", {}) for each in PROTOCOLS}
-    name = group.removeprefix("class/")
-    if any(name not in classes for classes in per_class.values()):
-        return None
-    figures = {each: classes[name] for each, classes in per_class.items()}
-    return {**figures, "n": whole["n"], "intervals": {}}
-
-
-def _best(values: Sequence[Figure | None], column: Column) -> float | None:
-    there = [each.value for each in values if each is not None]
-    if len(there) < 2 or not column.better:
-        return None
-    return max(there) if column.better > 0 else min(there)
-
-
-def _main(result: RunResult) -> float:
-    """The strict figure that orders models; of geo-localization that of the best kind of query."""
-    means = [group for group in result.metrics if group.startswith(MEAN)]
-    found = [
-        _look_up(result.metrics[group]["strict"], MAIN[result.task])
-        for group in means or result.metrics
-    ]
-    return max((float(each) for each in found if each is not None), default=-1.0)
-
-
-def _name(result: RunResult) -> str:
-    parts = [str(result.model["id"])]
-    preset = (result.model.get("prompts") or {}).get("preset", "paper")
-    if preset == "official":
-        parts.append(preset)
-    if result.model.get("checkpoint"):
-        parts.append(str(result.model["checkpoint"]).rstrip("/").rpartition("/")[2])
-    return "+".join(parts)
-
-
-def _with_dtype(result: RunResult) -> str:
-    return f"{_name(result)}+{result.model.get('dtype')}"
-
-
-def _with_time(result: RunResult) -> str:
-    return f"{_with_dtype(result)} ({result.created})"
-
-
-def _shown(value: float, column: Column, digits: int) -> str:
-    if column.percent:
-        return f"{100 * value:.{digits}f}"
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
-
-
-def _look_up(figures: Mapping[str, Any], key: str) -> Any:
-    value: Any = figures
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value

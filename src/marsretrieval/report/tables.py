@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from marsretrieval.report._columns import COLUMNS, MORE, Column
+from marsretrieval.report.boards import figure_of
 from marsretrieval.report.console import console
-from marsretrieval.report.leaderboard import figure_of
 from marsretrieval.results import PROTOCOLS
 
 if TYPE_CHECKING:

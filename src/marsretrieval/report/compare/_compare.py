@@ -12,10 +12,10 @@ from marsretrieval import geo
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.metrics.difference import Difference, Ranking, over_points, over_queries
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.report.boards import labels
 from marsretrieval.report.compare._comparison import Comparison, Group, Moved
-from marsretrieval.report.compare._same import points_of, require_same_items
+from marsretrieval.report.compare._same import points_of, require_columns, require_same_items
 from marsretrieval.report.html import ResultFile
-from marsretrieval.report.leaderboard import labels
 from marsretrieval.results import MEAN, PROTOCOLS
 from marsretrieval.tasks.geolocalization import MAX_K, RADIUS_DEG
 
@@ -46,16 +46,9 @@ def compare_results(
         raise UsageError(f"unknown protocol '{protocol}'", remedy=f"Use {' or '.join(PROTOCOLS)}.")
     require_same_items(a, b)
     task = a.result.task
-    compare: Mapping[str, Callable[..., list[Group]]] = {
-        "paired-image-text": _paired,
-        "landform": _landform,
-        "geolocalization": _geolocalization,
-    }
-    if task not in compare:
-        raise DataError(f"{task}: results of this task cannot be compared")
     if task != "geolocalization" and protocol == "published":
         _require_no_ties(a, b)
-    groups = compare[task](
+    groups = _TASKS[task](
         a, b, protocol=protocol, seed=seed, resamples=resamples, progress=progress
     )
     blocks = "blocks of the planet, 4 degrees wide, with their tiles and points"
@@ -177,6 +170,7 @@ def _rankings(file: ResultFile, groups: set[str], protocol: str) -> dict[str, Ra
     table = file.hits
     if table is None:
         raise _no_table(file, "hits")
+    require_columns(file, "hits", ("lon", "lat"))
     names = np.asarray(table.column("group").to_pylist())
     ids = np.asarray(table.column("id").to_pylist(), dtype=object)
     ranks, scores = (table.column(name).to_numpy() for name in ("rank", "score"))
@@ -208,12 +202,7 @@ def _aligned(
     for file in (a, b):
         table = _with_queries(file).queries
         assert table is not None
-        missing = [name for name in (key, *names) if name not in table.column_names]
-        if missing:
-            raise DataError(
-                f"{file.beside('queries')}: no column '{missing[0]}'",
-                remedy="It is not of this version: run the model again with --force.",
-            )
+        require_columns(file, "queries", (key, *names))
         found = [str(each) for each in table.column(key).to_pylist()]
         order = order or found
         if sorted(found) != sorted(order):
@@ -286,3 +275,10 @@ def _stored(file: ResultFile, group: str, protocol: str, key: str) -> float:
     for part in (key,) if key in value else key.split("."):
         value = value[part]
     return float(value)
+
+
+_TASKS: Mapping[str, Callable[..., list[Group]]] = {
+    "paired-image-text": _paired,
+    "landform": _landform,
+    "geolocalization": _geolocalization,
+}

@@ -22,7 +22,7 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
     out = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("queries", "figure"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")
     for heading in ("A", "B", "B - A", "95 % interval", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     named = len(comparison.groups) > 1

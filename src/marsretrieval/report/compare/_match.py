@@ -9,6 +9,7 @@ from pathlib import Path
 from marsretrieval.errors import DataError, DatasetNotFoundError, UnknownNameError, UsageError
 from marsretrieval.report._columns import COLUMNS
 from marsretrieval.report.html import ResultFile
+from marsretrieval.report.reading import read_whole
 from marsretrieval.results import find_results
 
 __all__ = ["Match", "match_results"]
@@ -31,7 +32,7 @@ def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> 
     """
     first, second = _place(a, results), _place(b, results)
     if first.is_file() and second.is_file():
-        return Match([(ResultFile.read(first), ResultFile.read(second))], [])
+        return Match([(read_whole(first), read_whole(second))], [])
     notes: list[str] = []
     mine, other = _by_task(first, task, notes), _by_task(second, task, notes)
     for side, missing in (("A", mine.keys() - other.keys()), ("B", other.keys() - mine.keys())):
@@ -65,14 +66,11 @@ def _by_task(place: Path, task: str | None, notes: list[str]) -> dict[str, Resul
     found: dict[str, ResultFile] = {}
     for path in find_results([place]):
         try:
-            file = ResultFile.read(path)
+            file = read_whole(path)
         except DataError as error:
             notes.append(f"left out: {error}")
             continue
         name = file.result.task
-        if name not in COLUMNS:
-            notes.append(f"left out: {path}: results of task {name} cannot be compared")
-            continue
         if task is not None and name != task:
             continue
         if name in found:

@@ -9,7 +9,7 @@ import numpy as np
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.report.html import ResultFile
 
-__all__ = ["require_same_items"]
+__all__ = ["points_of", "require_columns", "require_same_items"]
 
 _NAMED = 5  # items named in a message
 
@@ -105,9 +105,21 @@ def points_of(file: ResultFile) -> dict[str, np.ndarray]:
     """Group to its points, (m, 2) lon and lat, in the order of the table."""
     table = file.queries
     assert table is not None
+    require_columns(file, "queries", ("group", "lon", "lat"))
     groups = np.asarray(table.column("group").to_pylist())
     places = np.column_stack([table.column(name).to_numpy() for name in ("lon", "lat")])
     return {name: places[groups == name] for name in dict.fromkeys(groups.tolist())}
+
+
+def require_columns(file: ResultFile, kind: str, names: Iterable[str]) -> None:
+    """Raises DataError where the table beside a result lacks one of the columns."""
+    table = file.queries if kind == "queries" else file.hits
+    for name in names:
+        if table is None or name not in table.column_names:
+            raise DataError(
+                f"{file.beside(kind)}: no column '{name}'",
+                remedy="It is not of this version: run the model again with --force.",
+            )
 
 
 def _places(points: np.ndarray) -> set[str]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from marsretrieval.errors import DataError, MissingDependencyError, UsageError
+from marsretrieval.report.boards import COLUMNS, Column, Figure, boards
 from marsretrieval.report.html import ResultFile
-from marsretrieval.report.leaderboard import COLUMNS, Column, Figure, boards
 
 __all__ = ["HF_FORMATS", "hf_yaml"]
 
