@@ -128,6 +128,16 @@ def test_the_revision_and_the_weights_are_in_the_fingerprint(
     assert told["prompts"]["task"] == "MarsVLPairsT2IRetrieval"
 
 
+def test_a_loader_need_not_know_of_devices(
+    registered: Callable[..., str], tiny_folder: Callable[[str], Path], clip: Encoder
+) -> None:
+    def loader(name: str, revision: str | None) -> Any:
+        return mteb.get_model_meta(CLIP).loader(str(tiny_folder("clip")), revision, device="cpu")
+
+    encoder = load(registered("tiny/clip", loader), LoadOptions(device="cpu"))
+    assert encoder.fingerprint["weights_sha256"] == clip.fingerprint["weights_sha256"]
+
+
 def test_a_precision_that_is_asked_for_is_kept_to(
     tiny_folder: Callable[[str], Path], clip: Encoder
 ) -> None:

@@ -55,7 +55,7 @@ def load(record: ModelRecord, options: LoadOptions) -> MtebEncoder:
     guard = contextlib.nullcontext() if trusted else no_remote_code()
     try:
         with guard, offline(options.offline), quiet(), missing_weights() as missing:
-            wrapper = meta.load_model(device=str(device), **arguments)
+            wrapper = _wrapper(meta, str(device), arguments)
     except RemoteCodeError as error:
         raise ModelLoadError(
             f"{record.id} needs code from its repository ({error})", remedy=_TRUST
@@ -78,6 +78,15 @@ def load(record: ModelRecord, options: LoadOptions) -> MtebEncoder:
         raise UsageError(f"{record.id} is no torch model: --dtype means nothing to it")
     revision = None if options.checkpoint is not None else meta.revision
     return MtebEncoder(record, options, wrapper, modules, device, dtype, revision)
+
+
+def _wrapper(meta: Any, device: str, arguments: dict[str, Any]) -> Any:
+    try:
+        return meta.load_model(device=device, **arguments)
+    except TypeError as error:
+        if "'device'" not in str(error):
+            raise
+        return meta.load_model(**arguments)  # a loader that knows of none; it is moved later
 
 
 class MtebEncoder(TorchEncoder):
