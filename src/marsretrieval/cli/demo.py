@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,8 @@ which most points are found, and the area before it is not counted (docs/PROTOCO
 All of it is synthetic; nothing above says anything about Mars or about a published model.
 
 What next:
-  marsretrieval search --store {store} --text "pitted cones" -k 200 -o hits.geojson
+  open {page}      # tables, curves, maps and examples on one page
+  marsretrieval search --store {store} --text "pitted cones" -o cones.geojson --heatmap map.png
   marsretrieval run -m pe-core-l-14-336 -t landform --data data      # a real model on real data
   marsretrieval models                                               # all there are
 """
@@ -29,7 +31,7 @@ What next:
 
 def demo(
     out: Annotated[
-        Path, typer.Option(help="Folder for the planet, embeddings and results.")
+        Path, typer.Option(help="Folder for the planet, embeddings, results and report.html.")
     ] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of the planet.")] = 0,
     size: Annotated[str, typer.Option(help="default, small or tiny.")] = "default",
@@ -37,7 +39,7 @@ def demo(
 ) -> None:
     """Make a small synthetic Mars and run the three tasks on it with two tiny models.
 
-    Needs no network and no GPU. Run it again: what is there is kept.
+    Ends in OUT/report.html. Needs no network and no GPU. Run it again: what is there is kept.
     """
     from marsretrieval import benchmark
     from marsretrieval.datasets.synthetic import write_planet
@@ -57,8 +59,24 @@ def demo(
         settings=Settings(),
     )
     good = run_jobs(jobs, batch_size=None, workers=None, as_json=as_json)
+    page = out / "report.html"
+    _write_page([job.result_path for job in jobs if job.result_path.exists()], page)
     if not as_json:
         store = next(job.store for job in jobs if job.task.name == "geolocalization")
-        print(_NEXT.format(store=shlex.quote(str(store))))
+        print(_NEXT.format(store=shlex.quote(str(store)), page=shlex.quote(str(page))))
     if not good:
         raise typer.Exit(1)
+
+
+def _write_page(results: Sequence[Path], page: Path) -> None:
+    from marsretrieval.report.html import write_html
+    from marsretrieval.report.reading import read_whole
+
+    with show_progress() as progress:
+        write_html(
+            [read_whole(path) for path in results],
+            page,
+            title="MarsRetrieval on the synthetic planet",
+            progress=progress,
+        )
+    say(f"wrote {page}")
