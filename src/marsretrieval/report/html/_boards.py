@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from marsretrieval.report.html._figures import BOARDS, Board, Figure, Value, look_up
+from marsretrieval.report._columns import Metric
+from marsretrieval.report.html._figures import BOARDS, Board, Value, look_up
 from marsretrieval.report.html._inputs import Reference
 from marsretrieval.report.html._sets import Entry, ResultSet
 from marsretrieval.results import MEAN, PROTOCOLS
@@ -60,14 +61,14 @@ class Columns:
 
     name: str
     protocol: str
-    figures: Sequence[Figure]
+    figures: Sequence[Metric]
 
 
 @dataclass(frozen=True, slots=True)
 class BoardView:
     title: str
     columns: Sequence[Columns]
-    main: Figure
+    main: Metric
     sections: Sequence[Section]
     references: Sequence[Section]
     told: Sequence[str] = ()  # of the references: a line each
@@ -109,7 +110,7 @@ def _board(board: Board, found: ResultSet, references: Sequence[Reference]) -> B
     return BoardView(board.title, columns, board.main, sections, _elsewhere(mine, columns), told)
 
 
-def best_of(values: Iterable[Value | None], figure: Figure) -> float | None:
+def best_of(values: Iterable[Value | None], figure: Metric) -> float | None:
     """The best of several; None where there is nothing to compare."""
     there = [each.value for each in values if each is not None]
     if len(there) < 2 or not figure.better:
@@ -139,7 +140,7 @@ def _agree(board: Board, found: ResultSet) -> bool:
     )
 
 
-def _flat(columns: Sequence[Columns]) -> list[Figure]:
+def _flat(columns: Sequence[Columns]) -> list[Metric]:
     return [figure for each in columns for figure in each.figures]
 
 
@@ -147,13 +148,13 @@ def _values(columns: Sequence[Columns], evaluation: Mapping[str, Any]) -> list[V
     return [look_up(evaluation, each.protocol, f) for each in columns for f in each.figures]
 
 
-def _cell(value: Value | None, figure: Figure, best: float | None) -> Cell:
+def _cell(value: Value | None, figure: Metric, best: float | None) -> Cell:
     if value is None:
         return Cell("–")
     return Cell(value.shown(figure), value.interval(figure), value.value, value.value == best)
 
 
-def _whisker(value: Value | None, figure: Figure) -> Whisker | None:
+def _whisker(value: Value | None, figure: Metric) -> Whisker | None:
     if value is None:
         return None
     interval = value.interval(figure)

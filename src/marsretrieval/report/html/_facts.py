@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from marsretrieval.report.html._figures import BOARDS, Figure, Value, look_up
+from marsretrieval.report._columns import Metric
+from marsretrieval.report.html._figures import BOARDS, Value, look_up
 from marsretrieval.report.html._sets import TASK_TITLES, Entry, ResultSet
 from marsretrieval.results import MEAN
 
@@ -126,7 +127,7 @@ def ties(sets: Sequence[ResultSet]) -> list[Tie]:
         for entry in each.entries:
             for group, evaluation in entry.metrics.items():
                 for key, (worst, best) in evaluation.get("ties", {}).items():
-                    figure = names.get(key) or Figure(key, key, "")
+                    figure = names.get(key) or Metric(key, key, "")
                     shown = look_up(evaluation, "strict", figure)
                     values = (Value(worst), shown, Value(best))
                     texts = ["–" if v is None else v.shown(figure, 2) for v in values]
@@ -137,7 +138,7 @@ def ties(sets: Sequence[ResultSet]) -> list[Tie]:
     return [tie for *_, tie in sorted(found, key=lambda item: item[:2])]
 
 
-def _names(task: str) -> dict[str, Figure]:
+def _names(task: str) -> dict[str, Metric]:
     """Key to figure, its heading with the direction of the query where there are two."""
     found = {}
     for board in BOARDS[task]:

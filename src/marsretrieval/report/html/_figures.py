@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["BOARDS", "PER_CLASS", "PER_LANDFORM", "Board", "Figure", "Value", "look_up"]
+from marsretrieval.report._columns import METRICS, Metric
 
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure of an evaluation: where it is kept ("best.f1"), and what it means."""
-
-    key: str
-    heading: str
-    meaning: str
-    percent: bool = True
-    better: int = 1  # 1: higher, -1: lower, 0: neither, so that none is the best
+__all__ = ["BOARDS", "PER_CLASS", "PER_LANDFORM", "Board", "Value", "look_up"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +16,11 @@ class Board:
     """A leaderboard: the columns of each protocol, and the strict figure that orders it."""
 
     title: str
-    published: Sequence[Figure]
-    strict: Sequence[Figure]
-    main: Figure
+    published: Sequence[Metric]
+    strict: Sequence[Metric]
+    main: Metric
 
-    def figures(self, protocol: str) -> Sequence[Figure]:
+    def figures(self, protocol: str) -> Sequence[Metric]:
         return self.published if protocol == "published" else self.strict
 
 
@@ -41,16 +32,16 @@ class Value:
     low: float | None = None
     high: float | None = None
 
-    def shown(self, figure: Figure, digits: int = 1) -> str:
+    def shown(self, figure: Metric, digits: int = 1) -> str:
         return _shown(self.value, figure, digits)
 
-    def interval(self, figure: Figure) -> str:
+    def interval(self, figure: Metric) -> str:
         if self.low is None or self.high is None:
             return ""
         return f"{_shown(self.low, figure, 1)}–{_shown(self.high, figure, 1)}"
 
 
-def look_up(evaluation: Mapping[str, Any], protocol: str, figure: Figure) -> Value | None:
+def look_up(evaluation: Mapping[str, Any], protocol: str, figure: Metric) -> Value | None:
     """A figure of an `Evaluation.to_dict()`; None where there is none."""
     value: Any = evaluation.get(protocol, {})
     for part in (figure.key,) if figure.key in value else figure.key.split("."):
@@ -64,62 +55,47 @@ def look_up(evaluation: Mapping[str, Any], protocol: str, figure: Figure) -> Val
     return Value(float(value), low, high)
 
 
-def _shown(value: float, figure: Figure, digits: int) -> str:
+def _shown(value: float, figure: Metric, digits: int) -> str:
     if figure.percent:
         return f"{100 * value:.{digits}f}"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.{digits}f}"
 
 
-def _paired(key: str, found: str) -> list[Figure]:
-    return [
-        Figure(f"{key}_r1", "R@1", f"share of queries whose {found} comes first"),
-        Figure(f"{key}_r10", "R@10", f"share of queries whose {found} is among the first ten"),
-        Figure(f"{key}_mrr", "MRR", "mean of 1 / rank"),
-        Figure(f"{key}_medr", "MedR", f"median rank of the {found}", percent=False, better=-1),
-    ]
+def _metrics(*keys: str) -> tuple[Metric, ...]:
+    return tuple(METRICS[key] for key in keys)
 
 
-_LANDFORM = (
-    Figure("mAP", "mAP", "mean, over classes, of the average precision of the full ranking"),
-    Figure("ndcg@10", "nDCG@10", "discounted gain of the first ten, over its greatest value"),
-    Figure("hit@10", "Hit@10", "share of classes with an image among the first ten"),
-    Figure("r_precision", "R-Prec", "precision among the first R, R the images of the class"),
-)
-_AUPRC = Figure("auprc", "AUPRC", "area under the published curve, which begins at its first depth")
-_AP = Figure("average_precision", "AP", "average precision: mean, over points, of the precision "
-             "at the rank that finds the point")  # fmt: skip
-_F1 = Figure("best.f1", "best F1", "highest F1 of precision and recall at any depth")
-_CEILING = Figure("ceiling.average_precision", "ceiling", "AP that no ranking of the same tiles "
-                  "exceeds", better=0)  # fmt: skip
-_NORMALISED = Figure("normalised", "AP / ceiling", "average precision over its ceiling")
-_K = Figure("best.k", "at K", "depth of the best F1", percent=False, better=0)
-_PRECISION = Figure("best.precision", "precision", "share of the first K tiles near a point")
-_RECALL = Figure("best.recall", "recall", "share of the points near one of the first K tiles")
+def _paired(title: str, key: str) -> Board:
+    columns = _metrics(*(f"{key}_{name}" for name in ("r1", "r10", "mrr", "medr")))
+    return Board(title, columns, columns, METRICS[f"{key}_mrr"])
+
+
+_LANDFORM = _metrics("mAP", "ndcg@10", "hit@10", "r_precision")
+_AT_BEST = ("best.f1", "best.k", "best.precision", "best.recall")
 
 BOARDS: Mapping[str, Sequence[Board]] = {
-    "paired-image-text": [
-        Board(title, columns, columns, columns[2])
-        for title, columns in (
-            ("Text to image", _paired("t2i", "image")),
-            ("Image to text", _paired("i2t", "caption")),
-        )
-    ],
-    "landform": [Board("Class name to images", _LANDFORM, _LANDFORM, _LANDFORM[0])],
+    "paired-image-text": [_paired("Text to image", "t2i"), _paired("Image to text", "i2t")],
+    "landform": [Board("Class name to images", _LANDFORM, _LANDFORM, METRICS["mAP"])],
     "geolocalization": [
-        Board("Mean over landforms", (_AUPRC, _F1), (_AP, _CEILING, _NORMALISED, _F1), _AP)
+        Board(
+            "Mean over landforms",
+            _metrics("auprc", "best.f1"),
+            _metrics("average_precision", "ceiling.average_precision", "normalised", "best.f1"),
+            METRICS["average_precision"],
+        )
     ],
 }
 
 # Of a class: its own figures, under the keys of the whole.
-PER_CLASS: Sequence[Figure] = (
-    Figure("mAP", "AP", "average precision of the class"),
-    Figure("ndcg@10", "nDCG@10", "discounted gain of the first ten, over its greatest value"),
-    Figure("hit@10", "Hit@10", "100 when one of the first ten is right, else 0"),
-    Figure("r_precision", "R-Prec", "precision among the first R, R the images of the class"),
+PER_CLASS: Sequence[Metric] = (
+    replace(METRICS["mAP"], heading="AP", meaning="average precision of the class"),
+    METRICS["ndcg@10"],
+    replace(METRICS["hit@10"], meaning="100 when one of the first ten is right, else 0"),
+    METRICS["r_precision"],
 )
 PER_LANDFORM = Board(
     "Each landform",
-    (_AUPRC, _F1, _K, _PRECISION, _RECALL),
-    (_AP, _NORMALISED, _F1, _K, _PRECISION, _RECALL),
-    _AP,
+    _metrics("auprc", *_AT_BEST),
+    _metrics("average_precision", "normalised", *_AT_BEST),
+    METRICS["average_precision"],
 )

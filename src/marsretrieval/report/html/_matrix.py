@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from marsretrieval.report._columns import Metric
 from marsretrieval.report.html._boards import Cell, best_of
-from marsretrieval.report.html._figures import PER_CLASS, PER_LANDFORM, Figure, Value, look_up
+from marsretrieval.report.html._figures import PER_CLASS, PER_LANDFORM, Value, look_up
 from marsretrieval.report.html._sets import Entry, ResultSet
 
 __all__ = ["Matrix", "MatrixRow", "class_matrices", "landform_matrices"]
@@ -27,7 +28,7 @@ class Matrix:
     """sections: name to rows. main: shown at once; the others can be opened."""
 
     protocol: str
-    figure: Figure
+    figure: Metric
     heads: Sequence[str]
     sections: Sequence[tuple[str, Sequence[MatrixRow]]]
     facts: Sequence[str] = ()
@@ -76,7 +77,7 @@ def landform_matrices(found: ResultSet) -> list[Matrix]:
 
 
 def _of_classes(
-    entries: Sequence[tuple[Entry, Mapping[str, Any]]], figure: Figure, protocol: str, *, main: bool
+    entries: Sequence[tuple[Entry, Mapping[str, Any]]], figure: Metric, protocol: str, *, main: bool
 ) -> Matrix:
     values = {
         name: [look_up({"strict": found.get(name) or {}}, "strict", figure) for _, found in entries]
@@ -89,7 +90,7 @@ def _of_classes(
     return Matrix(protocol, figure, heads, [("", rows)], main=main)
 
 
-def _of_landforms(found: ResultSet, protocol: str, figure: Figure, *, main: bool) -> Matrix:
+def _of_landforms(found: ResultSet, protocol: str, figure: Metric, *, main: bool) -> Matrix:
     sections = []
     for mode in found.modes:
         rows = []
@@ -121,7 +122,7 @@ def _facts(evaluation: Mapping[str, Any]) -> list[Cell]:
 
 
 def _row(
-    name: str, values: Sequence[Value | None], figure: Figure, facts: Sequence[Cell] = ()
+    name: str, values: Sequence[Value | None], figure: Metric, facts: Sequence[Cell] = ()
 ) -> MatrixRow:
     best = best_of(values, figure)
     cells = [
