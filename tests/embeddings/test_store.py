@@ -188,13 +188,19 @@ def test_the_documented_ways_to_read(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "STORE.md"
-    ours, plain = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    ours, plain, fast = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     monkeypatch.chdir(store.path.parent)
     names: dict[str, Any] = {"queries": FakeEncoder().encode_texts(["dunes"])}
     exec(ours, names)
     assert names["hits"].ids == store.ids(names["ranking"].rows[0])
     exec(plain, names)
     assert names["table"].column("id").to_pylist() == store.load()[0]
+    ring = [[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]
+    planet = {"type": "Polygon", "coordinates": [ring]}
+    Path("region.geojson").write_text(json.dumps(planet))
+    exec(fast, names)
+    assert names["names"] == names["hits"].ids
+    assert names["strength"].max() == names["ranking"].scores[0, 0]
 
 
 def test_verify_finds_wrong_vectors_and_repeated_ids(tmp_path: Path) -> None:
