@@ -12,11 +12,12 @@ venv: $(STAMP)  ## Create .venv with everything needed
 
 # torch goes first: a plain install would let pip choose the newest torch, with gigabytes of CUDA.
 # torchvision goes without its dependencies because its wheel asks for one exact build of torch.
+# Compiling all of it to bytecode takes four times as long as installing; Python does what it needs.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps torchvision
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt --no-deps torchvision
+	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
 	touch $@
 
 demo: venv  ## Run the whole benchmark offline on the synthetic planet
