@@ -23,6 +23,7 @@ from marsretrieval.cli._app import app
 from marsretrieval.encoders import all_records
 from marsretrieval.metrics import geolocalization, landform, paired
 from marsretrieval.report.leaderboard import COLUMNS
+from marsretrieval.results import PROTOCOLS
 from marsretrieval.tasks import TASKS
 from tests.tiny_planet import tiny_planet
 
@@ -289,7 +290,7 @@ def test_every_figure_is_defined(task) -> None:
         part
         for _, columns in COLUMNS[task.name]
         for column in columns
-        for key in (column.published, column.strict)
+        for key in map(column.key, PROTOCOLS)
         if key
         for part in key.split(".")
     }

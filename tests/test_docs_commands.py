@@ -1,0 +1,134 @@
+"""Every command line of the docs is run, or dry-run, on the synthetic planet."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from marsretrieval.cli._app import app
+from tests.test_docs import MARSRETRIEVAL, WALKED
+from tests.tiny_planet import tiny_planet
+
+__all__ = ["tiny_planet"]
+
+# Asks the hub even when dry, or checks weights that are not here: these are only parsed.
+NETWORK = re.compile(r"data download|models check (pe-core|marscope|my_clip|mteb:)")
+# MTEB's tasks are the real pairs: tests/report/test_exports.py.
+REFUSED = re.compile(r"export mteb")
+# Where work is not worth doing in a test, or needs weights, the plan of it is shown.
+DRY = re.compile(r"^(run|embed)\b|^data tiles (--bbox|--quads)")
+STANDING_FOR = {
+    "137.4,-4.6": "-178.3,-1.9",  # the synthetic planet has no Gale
+    "my_package.my_module": "my_module",
+    "RESULTS/MODEL": "results/mars-nano",
+    "RESULTS...": "results",
+    "DIR": "exported",
+    "$model": "mars-nano",
+    "$MODEL": "mars-nano",
+    "$TILES": "tiles",
+    "$IMAGES": "tiles",
+    "$STORE": "mars.store",
+    "$what": "yardangs",
+    "$where": "-180,-4,-176,0",
+    "$count": "5",
+    "$out/$name": "found",
+    "$part/$SLURM_ARRAY_TASK_COUNT": "1/2",
+}
+CLASS = """
+class MyEncoder:
+    def encode_images(self, images):
+        return [[*image.convert("L").resize((3, 3)).tobytes()] for image in images]
+
+    def encode_texts(self, texts):
+        return [[text.count(each) + 1 for each in "aeiounrst"] for text in texts]
+"""
+
+
+def remaining() -> Iterator[str]:
+    walked = {f"docs/{page}" for page in WALKED}
+    for page, line in MARSRETRIEVAL:
+        if page not in walked and not (NETWORK.search(line) or REFUSED.search(line)):
+            yield line
+
+
+@pytest.fixture(scope="module")
+def stage(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the pages speak of."""
+    folder = tmp_path_factory.mktemp("stage")
+    tiles = tiny_planet / "Mars-Global-Geolocalization" / "tiles"
+    pictures = sorted((tiles.parent / "image_queries" / "pitted_cones").iterdir())
+    (folder / "data").symlink_to(tiny_planet)
+    (folder / "planet").symlink_to(tiny_planet)
+    (folder / "tiles").symlink_to(tiles)
+    (folder / "quads").symlink_to(tiny_planet / "ctx")
+    for name in ("cone1.png", "cone2.png", "a.png"):
+        (folder / name).symlink_to(pictures[0])
+    (folder / "my_module.py").write_text(CLASS)
+    for name in ("my.pt", "epoch_10.pt", "intermediate.pem"):
+        (folder / name).write_bytes(b"")
+    _embeddings(folder)
+    planet, results = str(tiny_planet), str(folder / "results")
+    call("run", "-m", "mars-nano", "-m", "mars-nano-untrained", "-t", "all",
+         "--data", planet, "--results", results)  # fmt: skip
+    call("embed", "-m", "mars-nano", "--images", str(tiles), "--store", str(folder / "mars.store"))
+    # The models that the pages compare.
+    for ours, theirs in (("mars-nano", "pe-core-l-14-336"), ("mars-nano-untrained", "marscope")):
+        for path in (folder / "results" / ours).glob("*.json"):
+            other = folder / "results" / theirs / path.name
+            other.parent.mkdir(exist_ok=True)
+            result = json.loads(path.read_text())
+            result["model"]["id"] = theirs
+            other.write_text(json.dumps(result))
+            for kind in ("queries", "hits"):
+                table = f"{path.stem}.{kind}.parquet"
+                shutil.copy(path.parent / table, other.parent / table)
+    (folder / "A").symlink_to(folder / "results" / "mars-nano")
+    (folder / "B").symlink_to(folder / "results" / "marscope")
+    return folder
+
+
+def _embeddings(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, rows in (("I", 12), ("T", 12), ("Q", 3)):
+        vectors = rng.normal(size=(rows, 8))
+        np.save(folder / f"{name}.npy", vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    labels = {
+        "labels": [["fans", "cones", "dunes"][row % 3] for row in range(12)],
+        "image_ids": [f"{row}" for row in range(12)],
+        "query_names": ["fans", "cones", "dunes"],
+    }
+    (folder / "L.json").write_text(json.dumps(labels))
+    tiles = "".join(f"E{x}_0_N0_0.png,0.{9 - x},{x},0\n" for x in range(9))
+    (folder / "P.csv").write_text("image_name,similarity,lon,lat\n" + tiles)
+    (folder / "G.csv").write_text("lon,lat\n1.1,0.1\n5.1,0.1\n")
+
+
+def call(*words: str) -> None:
+    assert not app(list(words), standalone_mode=False), shlex.join(words)
+
+
+@pytest.mark.parametrize("line", dict.fromkeys(remaining()))
+def test_the_command_works(
+    line: str, stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text, real in STANDING_FOR.items():
+        line = line.replace(text, real)
+    _, verb, *words = shlex.split(line)
+    makes = verb == "embed" or (verb == "data" and words[0] == "tiles")
+    for path in stage.iterdir():
+        if not (makes and path.name in ("mars.store", "tiles" if verb == "data" else "")):
+            (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if DRY.search(shlex.join([verb, *words])) and "--dry-run" not in words:
+        words.append("--dry-run")
+    if verb == "demo":
+        words += ["--size", "tiny", "--out", "demo"]
+    call(verb, *words)
