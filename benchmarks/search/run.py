@@ -1,7 +1,7 @@
 """Exact search: ours beside faiss, warm and as whole processes, in one run.
 
-    python -m benchmarks.search.run --folder /tmp/planet                 # 100,000 x 256, a minute
-    python -m benchmarks.search.run --folder /tmp/planet --full --out figures.json
+    python -m benchmarks.search.run --folder planet                      # 100,000 x 256, a minute
+    python -m benchmarks.search.run --folder planet --full --out figures.json
 
 `--full` is 1,400,000 x 1024 and needs 14 GB of disk and 20 GB of memory for the published way.
 All methods are measured in turn within each round, for on a shared machine only such figures can

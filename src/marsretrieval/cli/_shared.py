@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, Self
 
 import typer
@@ -72,12 +71,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         def __enter__(self) -> Self:
             return self
 
-        def __exit__(
-            self,
-            kind: type[BaseException] | None,
-            error: BaseException | None,
-            trace: TracebackType | None,
-        ) -> None:
+        def __exit__(self, *exception: object) -> None:
             bars.stop_task(self._id)
 
     class Bars:

@@ -6,7 +6,6 @@ import errno
 import os
 import tarfile
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from marsretrieval.errors import DataError
@@ -80,10 +79,5 @@ class SourceFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
