@@ -12,8 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -372,40 +370,3 @@ def test_help_names_models_and_variables(bash: Bash) -> None:
     shown = bash(SCRIPTS / "geolocalization" / "openclip.sh", "--help").stdout
     for each in ("siglip2", "DATA", "RESULTS", "LOGS", "MODEL", "ENGINE"):
         assert each in shown
-
-
-@pytest.fixture
-def summary(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    return import_module("_summary")
-
-
-def row(model: str) -> dict[str, str]:
-    return {"model": model, "created": "2026", "mAP": "1.0000", "request": "r"}
-
-
-def test_rows_written_at_once_are_all_there_and_once(summary, tmp_path: Path) -> None:
-    file = tmp_path / "summary.csv"
-    models = [f"model-{number % 20}" for number in range(60)]
-    with ThreadPoolExecutor(8) as pool:
-        counts = list(pool.map(lambda model: summary.add(file, "landform", [row(model)]), models))
-    assert sum(counts) == 20
-    rows = list(csv.DictReader(file.open()))
-    assert sorted(each["model"] for each in rows) == sorted(set(models))
-    assert list(tmp_path.iterdir()) == [file]  # no temporary file
-
-
-def test_a_file_of_another_program_is_kept_and_not_mixed_with(summary, tmp_path: Path) -> None:
-    file = tmp_path / "summary.csv"
-    file.write_text("model,score\nolder,1\n")
-    summary.add(file, "landform", [row("newer")])
-    assert (tmp_path / "summary.1.csv").read_text() == "model,score\nolder,1\n"
-    assert [each["model"] for each in csv.DictReader(file.open())] == ["newer"]
-
-
-def test_a_file_without_its_last_newline_is_mended(summary, tmp_path: Path) -> None:
-    file = tmp_path / "summary.csv"
-    summary.add(file, "landform", [row("first")])
-    file.write_text(file.read_text().rstrip("\n"))
-    summary.add(file, "landform", [row("second")])
-    assert [each["model"] for each in csv.DictReader(file.open())] == ["first", "second"]

@@ -41,20 +41,12 @@ def record_of(found: Any, name: str, target: str) -> ModelRecord:
     """
     if not (hasattr(found, "encode_images") or _is_function(found)):
         raise UsageError(f"model '{target}' has no encode_images", remedy=_REMEDY)
-    return ModelRecord(
-        id=name,
+    return ModelRecord.uncatalogued(
+        name,
         name=name,
         family="plugin",
         loader=f"{__name__}:load",
         repository=target,
-        revision=None,
-        image_size=None,
-        dimension=0,
-        parameters=None,
-        licence="its author's",
-        paper="",
-        code="",
-        tried="",
         modalities=modalities_of(_made_by(found)),
         settings={"target": target},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from marsretrieval.encoders._protocol import Modality
 
@@ -42,6 +42,22 @@ class ModelRecord:
     gated: bool = False
     notes: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def uncatalogued(cls, id: str, *, name: str, family: str, loader: str, **more: Any) -> Self:
+        """The record of a model that nothing is known of but how to load it."""
+        unknown: dict[str, Any] = {
+            "repository": name,
+            "revision": None,
+            "image_size": None,
+            "dimension": 0,
+            "parameters": None,
+            "licence": "its author's",
+            "paper": "",
+            "code": "",
+            "tried": "",
+        }
+        return cls(id=id, name=name, family=family, loader=loader, **{**unknown, **more})
 
     @property
     def gpu_dtype(self) -> str:

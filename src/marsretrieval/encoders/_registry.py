@@ -56,7 +56,8 @@ def find(name: str) -> ModelRecord:
     """
     library, _, rest = name.partition(":")
     if library in _LIBRARIES and rest:
-        return _record_of_library(name, rest, *_LIBRARIES[library])
+        family, loader = _LIBRARIES[library]
+        return ModelRecord.uncatalogued(name, name=rest, family=family, loader=loader)
     if library == _MTEB and rest:
         from marsretrieval.encoders._mteb_registry import record as record_of_mteb
 
@@ -94,24 +95,6 @@ def load(model: str | ModelRecord, options: LoadOptions | None = None) -> Encode
             f"{record.id}: its loader {record.loader} is not there ({error})"
         ) from error
     return loader(record, options or LoadOptions())
-
-
-def _record_of_library(name: str, model: str, library: str, loader: str) -> ModelRecord:
-    return ModelRecord(
-        id=name,
-        name=model,
-        family=library,
-        loader=loader,
-        repository=model,
-        revision=None,
-        image_size=None,
-        dimension=0,
-        parameters=None,
-        licence="its author's",
-        paper="",
-        code="",
-        tried="",
-    )
 
 
 def _key(name: str) -> str:
