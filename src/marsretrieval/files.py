@@ -1,7 +1,8 @@
-"""Files that are either whole or not there: atomic writes, checksums, a probe for writability."""
+"""Files that are either whole or not there: atomic writes, checksums, probes for writability."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,7 +14,15 @@ from typing import Any
 
 from marsretrieval.errors import DataError, OutputError
 
-__all__ = ["atomic_path", "make_folder", "read_json", "sha256_file", "sha256_json", "write_json"]
+__all__ = [
+    "atomic_path",
+    "check_output",
+    "make_folder",
+    "read_json",
+    "sha256_file",
+    "sha256_json",
+    "write_json",
+]
 
 
 @contextmanager
@@ -43,6 +52,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_output(path: Path) -> None:
+    """Raise OutputError where a file at `path` plainly cannot be written: before long work, not
+    after it. Makes nothing; a full disk is found by the writing alone."""
+    try:
+        above = next(each for each in path.absolute().parents if each.exists())
+        if path.is_dir():
+            wrong = errno.EISDIR
+        elif not above.is_dir():
+            wrong = errno.ENOTDIR
+        elif not os.access(above, os.W_OK | os.X_OK):
+            wrong = errno.EACCES
+        else:
+            return
+        raise OSError(wrong, os.strerror(wrong))
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN and infinity are refused (ValueError)."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
@@ -56,6 +83,8 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: a folder, not a JSON file") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from error
 

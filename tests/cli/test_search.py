@@ -124,6 +124,31 @@ def test_wrong_use(store: Path, options: Sequence[str], code: int, message: str)
     assert message in result.stderr and result.stdout == ""
 
 
+def test_outputs_are_checked_before_the_search(store: Path, tmp_path: Path) -> None:
+    folder, picture = tmp_path / "a.csv", tmp_path / "a.png"
+    folder.mkdir()
+    verb = ("search", "--store", store, "--like", HERE, "--dry-run")
+    assert "a.csv: cannot be written" in call(*verb, "-o", folder, code=1).stderr
+    assert "a.csv/b.png: cannot" not in call(*verb, "-o", folder / "b.png").stderr
+    twice = call(*verb, "-o", picture, "--heatmap", picture, code=2)
+    assert "a.png: named twice" in twice.stderr
+
+
+def test_what_was_written_and_what_was_not_found(store: Path, tmp_path: Path) -> None:
+    verb = ("search", "--store", store, "--like", HERE)
+    out, heat = tmp_path / "hits.png", tmp_path / "heat.png"
+    told = call(*verb, "-o", out, "--heatmap", heat).stdout
+    assert f"{out}: 11 hits\n" in told and f"{heat}: scores of all tiles\n" in told
+    nowhere = call(*verb, "--bbox", "50,50,60,60").stdout
+    assert nowhere.startswith(f"no hits: {store} has no other tile centred in the box 50,50,60,60")
+    assert "with a cosine of 2 or more" in call(*verb, "--min-score", 2).stdout
+
+
+def test_a_folder_of_stores_names_them(store: Path) -> None:
+    result = call("search", "--store", store.parent, "--like", HERE, code=1)
+    assert f"There are some below it: {store}" in result.stderr
+
+
 def test_vision_only_models_search_by_tiles(tmp_path: Path) -> None:
     images, folder = tiles(tmp_path / "tiles"), tmp_path / "store"
     call("embed", "-m", "tests.fakes:FakeVisionEncoder", "--images", images, "--store", folder)

@@ -24,7 +24,7 @@ from marsretrieval.embeddings import (
     open_store,
     verify_store,
 )
-from marsretrieval.errors import OutputError, StoreError, StoreMismatchError
+from marsretrieval.errors import OutputError, StoreError, StoreMismatchError, UsageError
 from tests.fakes import FakeEncoder, FakeSource, png_bytes
 
 
@@ -258,6 +258,8 @@ def test_export_without_positions_and_of_unfinished_stores(tmp_path: Path) -> No
     assert pq.read_table(tmp_path / "out.parquet").column("geometry").null_count == 12
     with pytest.raises(OutputError):
         export_parquet(open_store(tmp_path / "store"), tmp_path / "out.parquet" / "x.parquet")
+    with pytest.raises(UsageError, match="no name of a Parquet file"):
+        export_parquet(open_store(tmp_path / "store"), tmp_path / "out.csv")
 
 
 def test_a_repair_has_just_the_damaged_shards_made_again(tmp_path: Path) -> None:

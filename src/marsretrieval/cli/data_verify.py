@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from marsretrieval.cli._shared import print_json, show_progress
-from marsretrieval.files import make_folder
+from marsretrieval.files import check_output, make_folder
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.verify import DatasetInventory
@@ -46,7 +46,9 @@ def verify(
 
     to_stdout = str(json) == "-"
     if json is not None and not to_stdout:
-        make_folder(json.parent)  # known now, not after hours of checking
+        # Known now, not after hours of checking.
+        check_output(json)
+        make_folder(json.parent)
     with show_progress(quiet=to_stdout) as progress:
         inventory = check(folder, tasks=task or (), workers=workers, progress=progress)
     if json is not None:

@@ -122,6 +122,10 @@ def search(
         check_hits_path(path)
     for path in heatmap or []:
         check_heatmap_path(path)
+    files = [*(out or []), *(heatmap or [])]
+    for path in files:
+        if files.count(path) > 1:
+            raise UsageError(f"{path}: named twice", remedy="Give each file a name of its own.")
     style_of(style)
     if heatmap_cell is not None and not heatmap:
         raise UsageError("--heatmap-cell goes with --heatmap")
@@ -159,7 +163,6 @@ def search(
         found.require_text()
     if found.missing:
         say(f"warning: {store} is not finished, {len(found.missing)} shards are missing")
-    files = [*(out or []), *(heatmap or [])]
     if dry_run:
         _plan(found, question, files, as_json)
         return
@@ -172,12 +175,11 @@ def search(
             heat = result.heatmap(cell=heatmap_cell, progress=progress)
             for path in heatmap:
                 heat.write(path, hits=result.hits, style=style)
-    written += heatmap or []
     if as_json:
-        report = {"rows": len(found), "files": [str(path) for path in written]}
+        report = {"rows": len(found), "files": [str(path) for path in [*written, *(heatmap or [])]]}
         print_json({**result.about, **report, "hits": list(result.hits.records())})
     else:
-        _show(result, written)
+        _show(result, written, heatmap or [])
 
 
 def _plan(store: Store, question: Question, files: list[Path], as_json: bool) -> None:
@@ -199,9 +201,9 @@ def _plan(store: Store, question: Question, files: list[Path], as_json: bool) ->
         print(f"{'writes':>10}  {path}")
 
 
-def _show(result: SearchResult, written: list[Path]) -> None:
+def _show(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> None:
     if not len(result):
-        print("no hits")
+        print(f"no hits: {_nothing(result)}")
     for hit in result:
         if hit.rank > _SHOWN:
             more = len(result) - _SHOWN
@@ -214,10 +216,19 @@ def _show(result: SearchResult, written: list[Path]) -> None:
         print(f"{hit.rank:>5}  {hit.score:.4f}  {place}  {hit.id}{tiles}")
     what = "hits" if result.hits.tiles is None else "places"
     for path in written:
-        print(f"{path}: {_contents(path, len(result), what)}")
+        contents = "style for QGIS" if path.suffix == ".qml" else f"{len(result):,} {what}"
+        print(f"{path}: {contents}")
+    for path in heatmaps:
+        print(f"{path}: scores of all tiles" + ("" if result.region is None else " of the region"))
 
 
-def _contents(path: Path, count: int, what: str) -> str:
-    if path.suffix == ".qml":
-        return "style for QGIS"
-    return "scores of all tiles" if path.suffix in (".tif", ".tiff") else f"{count:,} {what}"
+def _nothing(result: SearchResult) -> str:
+    """Why there is no hit: which tiles were looked for in vain."""
+    about = result.about
+    within = "" if about["bbox"] is None else f" centred in the box {about['bbox']}"
+    if about["region"] is not None:
+        within = f" centred in {about['region']}"
+    least = about["min_score"]
+    scored = "" if least is None else f" with a cosine of {least:g} or more"
+    other = "other " if about["like"] else ""
+    return f"{about['store']} has no {other}tile{within}{scored}"

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from marsretrieval import geo
 from marsretrieval.embeddings._shards import Block
 from marsretrieval.embeddings._store import EmbeddingStore
-from marsretrieval.errors import StoreError
-from marsretrieval.files import atomic_path
+from marsretrieval.errors import StoreError, UsageError
+from marsretrieval.files import atomic_path, check_output
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 __all__ = ["export_parquet"]
@@ -23,8 +23,12 @@ def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO
     """Write ids, positions, sources and vectors, and a footprint or point where one is known.
 
     GeoParquet 1.1 in IAU_2015:49900, longitudes -180..180, footprints split at the antimeridian.
-    Raises StoreError on an unfinished store, OutputError.
+    Raises UsageError unless the name ends in .parquet or .geoparquet, StoreError on an unfinished
+    store, OutputError.
     """
+    if path.suffix.lower() not in (".parquet", ".geoparquet"):
+        raise UsageError(f"{path}: no name of a Parquet file", remedy="Use one ending in .parquet.")
+    check_output(path)
     if not store.complete:
         raise StoreError(
             f"{store.path}: {len(store.missing)} of {len(store.manifest.shards)} shards are "

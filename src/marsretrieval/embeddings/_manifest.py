@@ -39,6 +39,8 @@ SCHEMA_VERSION = 1
 Kind = Literal["image", "text"]
 Dtype = Literal["float16", "float32"]
 
+_DEPTH, _NAMED = 3, 3
+
 _REBUILD = "Run the command that made it again: only what is missing or damaged is computed."
 _REPLACE = "Restore it, or make the whole store anew: the command that made it, with --force."
 
@@ -150,15 +152,27 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
     write_json(manifest_path(store), value)
 
 
+def _stores_below(folder: Path) -> list[Path]:
+    """Stores up to three folders down, where `run` puts those of its results."""
+    found = [
+        each.parent
+        for depth in range(1, _DEPTH + 1)
+        for each in folder.glob("*/" * depth + "manifest.json")
+        if shards_folder(each.parent).is_dir()
+    ]
+    return sorted(found)
+
+
 def read_manifest(store: Path) -> Manifest:
     """Raises StoreError when `store` holds none, or one that this version cannot read."""
     path = manifest_path(store)
     if not path.is_file():
         what = "no such folder" if not store.exists() else "no embedding store (no manifest.json)"
-        raise StoreError(
-            f"{store}: {what}",
-            remedy="Make one: marsretrieval embed -m MODEL --images DIR --store DIR",
-        )
+        below = _stores_below(store)
+        remedy = "Make one: marsretrieval embed -m MODEL --images DIR --store DIR"
+        if below:
+            remedy = f"There are some below it: {', '.join(str(each) for each in below[:_NAMED])}"
+        raise StoreError(f"{store}: {what}", remedy=remedy)
     value = _read(path, remedy=_REPLACE)
     version = value.get("schema_version")
     if version != SCHEMA_VERSION:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
-from marsretrieval.files import atomic_path
+from marsretrieval.files import atomic_path, check_output
 from marsretrieval.search.hits import Domain, lon_domain
 
 if TYPE_CHECKING:
@@ -114,8 +114,9 @@ class Heatmap:
 
 
 def check_heatmap_path(path: Path) -> None:
-    """Raises UsageError unless the name ends in .tif, .tiff, .png, .svg or .pdf, and
-    MissingDependencyError for a .tif without the extra `geotiff`."""
+    """Raises UsageError unless the name ends in .tif, .tiff, .png, .svg or .pdf,
+    MissingDependencyError for a .tif without the extra `geotiff`, and OutputError where it plainly
+    cannot be written."""
     suffix = path.suffix.lower()
     if suffix not in _RASTERS + _PICTURES:
         raise UsageError(
@@ -127,6 +128,7 @@ def check_heatmap_path(path: Path) -> None:
 
         if find_spec("rasterio") is None:
             raise MissingDependencyError("rasterio", "geotiff", needed_for="a GeoTIFF")
+    check_output(path)
 
 
 def heatmap_of(

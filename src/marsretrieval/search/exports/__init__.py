@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marsretrieval.errors import UsageError
+from marsretrieval.files import check_output
 
 if TYPE_CHECKING:
     from marsretrieval.search.hits import Hits
@@ -84,11 +85,12 @@ FORMATS = (
 
 def check_hits_path(path: Path) -> Format:
     """The format that this file name asks for. Raises UsageError when there is none,
-    MissingDependencyError naming the extra."""
+    MissingDependencyError naming the extra, OutputError where it plainly cannot be written."""
     name = path.name.lower()
     for each in FORMATS:
         if name.endswith(each.suffix) and len(name) > len(each.suffix):
             _require(each)
+            check_output(path)
             return each
     raise UsageError(
         f"{path}: no format for '{''.join(path.suffixes[-1:])}'",
