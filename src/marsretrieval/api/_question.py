@@ -189,7 +189,13 @@ def _listed(values: Any) -> list[Any]:
 
 
 def _positions(values: At | Sequence[At]) -> list[At]:
-    pairs = np.asarray(values, dtype=np.float64).reshape(-1, 2) if len(values) else ()
+    try:
+        pairs = np.asarray(values, dtype=np.float64).reshape(-1, 2) if len(values) else ()
+    except ValueError as error:
+        raise UsageError(
+            f"like_at={values!r} is no position",
+            remedy="Give (lon, lat) in degrees, such as (137.4, -4.6), or several of them.",
+        ) from error
     return [(float(lon), float(lat)) for lon, lat in pairs]
 
 
@@ -210,7 +216,14 @@ def _region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
     if bbox is not None:
         if isinstance(bbox, Box):
             return bbox
-        return Box.parse(bbox) if isinstance(bbox, str) else Box(*bbox)
+        if isinstance(bbox, str):
+            return Box.parse(bbox)
+        if len(bbox) != 4:
+            raise UsageError(
+                f"bbox={bbox!r} is no box",
+                remedy="Give (west, south, east, north) in degrees, such as (130, -10, 140, 0).",
+            )
+        return Box(*bbox)
     if isinstance(region, str | Path):
         if not Path(region).exists():
             raise DataError(
