@@ -75,6 +75,9 @@ def tiles(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Cutting threads (default: the CPUs there are).")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Cut over quads that other options made.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show quads, tiles, download and disk; do nothing.")
     ] = False,
@@ -105,13 +108,14 @@ def tiles(
     wanted = ctx.select_quads(box, named) if box is not None or named else None
     inputs, problems = _inputs(sources or [], wanted)
     if dry_run:
-        _show_plan(ctx.plan(inputs, spec, out), out, problems, as_json=as_json)
+        _show_plan(ctx.plan(inputs, spec, out, force=force), out, problems, as_json=as_json)
         return
     settings = ctx.JobSettings(
         threads=threads,
         scratch=scratch,
         server=server or ctx.SERVER,
         fetch=ctx.FetchSettings(ca_file=ca_file),
+        force=force,
     )
     with show_progress(quiet=as_json) as progress:
         report = ctx.cut_quads(

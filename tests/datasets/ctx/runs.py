@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from marsretrieval.datasets.ctx import (
+    JobSettings,
     Quad,
     TileSpec,
     cut_quads,
@@ -17,9 +18,9 @@ QUAD, OTHER = Quad(-4, -4), Quad(-4, 0)
 SPEC = TileSpec(size=32)
 
 
-def run(folder: Path, out: Path, spec: TileSpec = SPEC):
+def run(folder: Path, out: Path, spec: TileSpec = SPEC, *, force: bool = False):
     inputs, problems = find_files([folder])
-    return cut_quads(inputs, spec, out, problems=problems)
+    return cut_quads(inputs, spec, out, problems=problems, settings=JobSettings(force=force))
 
 
 def contents(out: Path) -> dict[str, bytes]:

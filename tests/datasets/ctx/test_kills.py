@@ -62,7 +62,7 @@ def test_a_process_that_is_killed_is_gone_on_with(
         f"module.{name} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from marsretrieval.cli import main\n"
         f"sys.argv = ['marsretrieval', 'data', 'tiles', {str(quads)!r}, '--size', '32', "
-        f"'--out', {str(out)!r}]\n"
+        f"'--out', {str(out)!r}, *{['--force'] * older}]\n"
         "main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -73,7 +73,7 @@ def test_a_process_that_is_killed_is_gone_on_with(
     hours_ago = time.time() - 7200
     for path in leftovers:
         os.utime(path, (hours_ago, hours_ago))
-    assert run(quads, out).complete
+    assert run(quads, out, force=older).complete
     assert contents(out) == contents(tmp_path / "expected")
 
 

@@ -70,18 +70,26 @@ def test_what_was_damaged_afterwards_is_cut_again(quads: Path, out: Path, damage
 
 def test_another_request_or_another_file_is_cut_again(quads: Path, out: Path) -> None:
     run(quads, out)
-    assert len(run(quads, out, TileSpec(size=16)).cut) == 2
-    assert len(run(quads, out).cut) == 2
+    assert len(run(quads, out, TileSpec(size=16), force=True).cut) == 2
+    assert len(run(quads, out, force=True).cut) == 2
     write_quad(quads, QUAD, noise(400, 7))  # of the same size to the byte
     assert [each.quad for each in run(quads, out).cut] == ["E-004_N-04"]
 
 
-def test_quads_cut_otherwise_in_the_same_folder_are_told(quads: Path, out: Path) -> None:
+def test_quads_cut_otherwise_are_not_replaced_or_joined_by_a_slip(quads: Path, out: Path) -> None:
     run(quads, out)
+    before = contents(out)
     inputs, _ = find_files([quads], [OTHER])
-    report = cut_quads(inputs, TileSpec(size=16), out)
+    spec = TileSpec(size=16)
+    for attempt in (cut_quads, plan):
+        with pytest.raises(UsageError, match="2 quads cut with other options") as refused:
+            attempt(inputs, spec, out)
+        assert "--force" in refused.value.remedy
+    assert contents(out) == before
+    assert plan(inputs, spec, out, force=True).todo == inputs
+    report = cut_quads(inputs, spec, out, settings=JobSettings(force=True))
     assert (report.complete, report.otherwise) == (True, ["E-004_N-04"])
-    assert run(quads, out).otherwise == []
+    assert run(quads, out, force=True).otherwise == []
 
 
 @pytest.mark.parametrize("layout", ["rows", "tiled lzw"])

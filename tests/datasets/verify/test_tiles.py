@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval.datasets.ctx import Quad, TileSpec, cut_quads, find_files
+from marsretrieval.datasets.ctx import JobSettings, Quad, TileSpec, cut_quads, find_files
 from tests.datasets.ctx.quads import noise, tiff_name, write_quad
 from tests.datasets.verify.sets import check, grey, named
 
@@ -95,7 +95,7 @@ def test_tiles_that_could_not_be_cut_are_named(quads: Path, tmp_path: Path) -> N
 def test_quads_cut_otherwise_do_not_mix(quads: Path, tmp_path: Path) -> None:
     out = cut(quads, tmp_path / "tiles", [QUADS[0]])
     inputs, _ = find_files([quads], [QUADS[1]])
-    cut_quads(inputs, TileSpec(size=32), out)
+    cut_quads(inputs, TileSpec(size=32), out, settings=JobSettings(force=True))
     (quad,) = named(check(out))["cut-otherwise"].examples
     assert quad in ("E-004_N-04", "E008_N76")
 

@@ -43,12 +43,14 @@ _GIVEN_UP = 3  # quads in a row that the server did not give
 @dataclass(frozen=True, slots=True)
 class JobSettings:
     """threads: cutting threads in all (default: the CPUs there are). scratch: zips on their way
-    (default: a hidden folder in the output). Raises UsageError where `server` is no address."""
+    (default: a hidden folder in the output). force: cut over quads that other options made.
+    Raises UsageError where `server` is no address."""
 
     threads: int | None = None
     scratch: Path | None = None
     server: str = SERVER
     fetch: FetchSettings = field(default_factory=FetchSettings)
+    force: bool = False
 
     def __post_init__(self) -> None:
         address = urlsplit(self.server)
@@ -58,8 +60,9 @@ class JobSettings:
             )
 
 
-def plan(inputs: Sequence[Input], spec: TileSpec, out: Path) -> Plan:
-    """What `cut_quads` would do."""
+def plan(inputs: Sequence[Input], spec: TileSpec, out: Path, *, force: bool = False) -> Plan:
+    """What `cut_quads` would do. Raises UsageError as it does."""
+    _refuse_a_mixture(out, spec, force=force)
     kept, todo = _split(inputs, spec, out)
     tiles = sum(tile_count(each.quad, spec) for each in todo)
     fetched = sum(each.path is None for each in todo)
@@ -87,9 +90,11 @@ def cut_quads(
 
     A quad that is there whole is kept. One that fails is reported, and the others are cut; so are
     `problems`, which were found before. Raises OutputError when `out` or the scratch folder
-    cannot be written or has no room: what is finished by then is kept.
+    cannot be written or has no room: what is finished by then is kept. Raises UsageError when
+    `out` holds quads that other options made, unless `settings.force`.
     """
     settings = settings or JobSettings()
+    _refuse_a_mixture(out, spec, force=settings.force)
     started = time.monotonic()
     make_folder(out)
     kept, todo = _split(inputs, spec, out)
@@ -203,6 +208,16 @@ def _ahead(
         if number + 1 < len(inputs):
             following = begin(inputs[number + 1].quad)
         yield each, future
+
+
+def _refuse_a_mixture(out: Path, spec: TileSpec, *, force: bool) -> None:
+    """Hours of fetching are not replaced by a slip, nor two kinds of tiles mixed in one folder."""
+    there = [] if force else otherwise_cut(out, spec)
+    if there:
+        raise UsageError(
+            f"{out}: holds {len(there)} quads cut with other options, such as {there[0]}",
+            remedy="Choose another --out, or --force to cut over them.",
+        )
 
 
 def _split(
