@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,8 @@ class RunResult:
 def find_results(places: Iterable[Path]) -> list[Path]:
     """Result files: those named, and MODEL/TASK.json at any depth below the folders named.
 
-    Superseded results and what lies among embeddings are passed over. Raises DataError when a
-    place does not exist.
+    Each comes once, however often it was named. Superseded results and what lies among embeddings
+    are passed over. Raises DataError when a place does not exist.
     """
     found: list[Path] = []
     for place in places:
@@ -103,22 +103,28 @@ def find_results(places: Iterable[Path]) -> list[Path]:
             found.append(place)
         else:
             raise DataError(f"{place}: no such file or folder")
-    return found
+    return list({path.resolve(): path for path in found}.values())
 
 
 def read_result(path: Path) -> RunResult:
     """Read a result file. Raises DataError naming it when it is damaged or of another schema."""
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
-        found = value.get("schema_version") if isinstance(value, dict) else None
+        if not isinstance(value, dict) or "schema_version" not in value:
+            raise DataError(f"{path}: not a result that marsretrieval run wrote")
         raise DataError(
-            f"{path}: not a result of this version (schema {found}, expected {SCHEMA_VERSION})",
+            f"{path}: not a result of this version "
+            f"(schema {value['schema_version']}, expected {SCHEMA_VERSION})",
             remedy="Run it again with this version of marsretrieval.",
         )
-    try:
-        return RunResult(**value)
-    except TypeError as error:
-        raise DataError(f"{path}: not a complete result ({error})") from error
+    names = {each.name for each in fields(RunResult)}
+    for what, wrong in (("lacks", names - value.keys()), ("unknown:", value.keys() - names)):
+        if wrong:
+            raise DataError(
+                f"{path}: not a complete result ({what} {', '.join(sorted(wrong))})",
+                remedy="Leave it out, or run it again with this version of marsretrieval.",
+            )
+    return RunResult(**value)
 
 
 def _plain(value: Any) -> Any:

@@ -115,7 +115,7 @@ def test_models_of_one_name_are_told_apart() -> None:
     official = replace(one, model={**one.model, "prompts": {"preset": "official"}})
     assert labels([one, tuned, official]) == ["m", "m+epoch_10.pt", "m+official"]
     assert labels([one, half]) == ["m+float32", "m+float16"]
-    assert len(set(labels([one, one]))) == 2
+    assert labels([one, one]) == ["m #1", "m #2"]
 
 
 def test_where_protocols_agree_one_line_stands_for_both(found: list[RunResult]) -> None:
@@ -313,13 +313,51 @@ def test_results_without_a_table_are_left_out_with_the_reason(
         "metrics": {**value, "metrics": {"all": {"strict": {}}}},
         "figures": {**value, "metrics": {}},
     }
+    for name, wrong in (("text", "high"), ("nan", float("nan")), ("share", 1.7)):
+        metrics = json.loads(results[0].read_text())["metrics"]
+        metrics["all"]["strict"]["t2i_mrr"] = wrong
+        changes[name] = {**value, "metrics": metrics}
+    metrics = json.loads(results[0].read_text())["metrics"]
+    metrics["all"]["intervals"]["strict"]["t2i_mrr"] = [0.1]
+    changes["interval"] = {**value, "metrics": metrics}
+    changes["other"] = {"a": 1}
+    changes["part"] = {key: each for key, each in value.items() if key != "metrics"}
     for name, changed in changes.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(changed))
     for more in ([], ["--csv"], ["-o", tmp_path / "x.html", "--no-thumbnails"]):
         done = call(results[0], tmp_path, *more, code=1)
         assert done.stderr.count("left out:") == len(changes)
         assert "a result of task 'same-class', which has no table" in done.stderr
-        assert done.stderr.count("not a complete result") == 3
+        assert done.stderr.count("not a complete result") == 4
+        assert "not a complete result (lacks metrics)" in done.stderr
+        assert "not a result that marsretrieval run wrote" in done.stderr
+        assert done.stderr.count("is no figure") == 4
+        assert "all: strict t2i_mrr 'high' is no figure" in done.stderr
         (tmp_path / "x.html").unlink(missing_ok=True)
     done = call(tmp_path / "task.json", code=1)
     assert "no results in" in done.stderr
+
+
+def test_a_result_that_is_named_twice_counts_once(results: list[Path]) -> None:
+    done = call(results[0], results[0].parent, "--json")
+    tasks = [each["task"] for each in json.loads(done.stdout)]
+    assert len(tasks) == len(set(tasks)) == 3
+
+
+def test_a_place_of_pictures_that_is_not_there_is_an_error(
+    results: list[Path], tmp_path: Path
+) -> None:
+    done = call(results[0], "-o", tmp_path / "x.html", "--images", tmp_path / "nowhere", code=1)
+    assert "nowhere: no such file or folder" in done.stderr
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_no_results_have_no_table_and_no_legend(capsys: pytest.CaptureFixture[str]) -> None:
+    leaderboards([])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_model_card_goes_to_a_yaml_file(results: list[Path], tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["export", "hf", str(results[0]), "-o", str(tmp_path / "x.txt")])
+    assert done.exit_code == 2 and "ends in .yaml or .yml" in done.stderr
+    assert not (tmp_path / "x.txt").exists()

@@ -50,11 +50,14 @@ def hf(
 
     The hub shows eval-results once the dataset's own eval.yaml names these tasks.
     """
+    from marsretrieval.errors import UsageError
     from marsretrieval.files import atomic_path
     from marsretrieval.report.exports import hf_yaml
     from marsretrieval.report.reading import read_whole
     from marsretrieval.results import find_results
 
+    if output.suffix.lower() not in (".yaml", ".yml"):
+        raise UsageError(f"-o {output}: the name of a YAML file ends in .yaml or .yml")
     files = [read_whole(path) for path in find_results(results)]
     text = hf_yaml(files, layout=layout, protocol=protocol)
     with atomic_path(output) as temporary:

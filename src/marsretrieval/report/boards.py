@@ -23,6 +23,7 @@ __all__ = [
     "comparable",
     "figure_of",
     "labels",
+    "look_up",
 ]
 
 _T = TypeVar("_T")
@@ -144,17 +145,17 @@ def comparable(result: RunResult) -> tuple[Any, ...]:
 
 def labels(results: Sequence[RunResult]) -> list[str]:
     """A name for each model of a table that tells it from the others."""
-    for way in (_name, _with_dtype, _with_time):
-        names = [way(result) for result in results]
-        if len(set(names)) == len(names):
-            return names
+    ways = [[way(result) for result in results] for way in (_name, _with_dtype, _with_time)]
+    names = max(ways, key=lambda each: len(set(each)))  # of equals the first, which is the shortest
+    if len(set(names)) == len(names):
+        return names
     return [f"{name} #{number}" for number, name in enumerate(names, 1)]
 
 
 def figure_of(evaluation: Mapping[str, Any], column: Column, protocol: str) -> Figure | None:
     """A figure of an `Evaluation.to_dict()`; None where it has none."""
     key = column.key(protocol)
-    value = None if key is None else _look_up(evaluation[protocol], key)
+    value = None if key is None else look_up(evaluation[protocol], key)
     if key is None or value is None:
         return None
     low, high = evaluation["intervals"].get(protocol, {}).get(key) or (None, None)
@@ -253,7 +254,7 @@ def _main(result: RunResult) -> float:
     """The strict figure that orders models; of geo-localization that of the best kind of query."""
     means = [group for group in result.metrics if group.startswith(MEAN)]
     found = [
-        _look_up(result.metrics[group]["strict"], MAIN[result.task])
+        look_up(result.metrics[group]["strict"], MAIN[result.task])
         for group in means or result.metrics
     ]
     return max((float(each) for each in found if each is not None), default=-1.0)
@@ -283,7 +284,8 @@ def _shown(value: float, column: Column, digits: int) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
 
 
-def _look_up(figures: Mapping[str, Any], key: str) -> Any:
+def look_up(figures: Mapping[str, Any], key: str) -> Any:
+    """A figure by its key ("best.f1"); None where there is none."""
     value: Any = figures
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:

@@ -19,13 +19,14 @@ __all__ = ["COLUMNS", "leaderboards"]
 def leaderboards(
     results: Iterable[RunResult], *, details: bool = False, references: bool | None = False
 ) -> None:
-    """Print the tables to stdout."""
+    """Print the tables to stdout; nothing where there are no results."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     out = console()
-    for board in boards(results, details=details, references=references):
+    found = boards(results, details=details, references=references)
+    for board in found:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("queries", "protocol", "model"):
             # A name may take several lines; a figure that is cut short would be a false one.
@@ -46,10 +47,11 @@ def leaderboards(
             out.print(_references_table(board))
             for each in board.references:
                 out.print(each.told, markup=False)
-    out.print(
-        "Figures in %, [95 % bootstrap interval], the best in bold; MedR and K as they are.",
-        markup=False,
-    )
+    if found:
+        out.print(
+            "Figures in %, [95 % bootstrap interval], the best in bold; MedR and K as they are.",
+            markup=False,
+        )
 
 
 def _console_cell(figure: Figure | None, column: Column) -> str:

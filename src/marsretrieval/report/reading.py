@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from marsretrieval.errors import DataError
-from marsretrieval.report._columns import COLUMNS
+from marsretrieval.report._columns import COLUMNS, METRICS, Metric
+from marsretrieval.report.boards import look_up
 from marsretrieval.report.html import ResultFile
 from marsretrieval.results import PROTOCOLS
 
@@ -16,7 +19,8 @@ _PARTS = {"n", "intervals", *PROTOCOLS}
 
 
 def read_whole(path: Path) -> ResultFile:
-    """Raises DataError where a file is no result, lacks a part, or is of a task without a table."""
+    """Raises DataError where a file is no result, lacks a part, is of a task without a table, or
+    holds a figure that is none."""
     file = ResultFile.read(path)
     result = file.result
     if result.task not in COLUMNS:
@@ -25,9 +29,12 @@ def read_whole(path: Path) -> ResultFile:
             remedy=f"There are tables of {', '.join(COLUMNS)}.",
         )
     whole = (
-        "id" in result.model
+        isinstance(result.model, Mapping)
+        and isinstance(result.model.get("id"), str)
+        and isinstance(result.data, Mapping)
         and isinstance(result.data.get("n"), Mapping)
         and isinstance(result.data.get("set_hash"), str)
+        and isinstance(result.metrics, Mapping)
         and bool(result.metrics)
         and all(
             isinstance(each, Mapping)
@@ -42,4 +49,43 @@ def read_whole(path: Path) -> ResultFile:
             f"{path}: not a complete result of task '{result.task}'",
             remedy="Leave it out, or run it again with this version of marsretrieval.",
         )
+    for group, evaluation in result.metrics.items():
+        for wrong in _wrong(evaluation):
+            raise DataError(
+                f"{path}: {group}: {wrong} is no figure",
+                remedy="Run the model again with --force.",
+            )
     return file
+
+
+def _wrong(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """Names and values of figures and intervals that cannot be shown."""
+    for protocol in PROTOCOLS:
+        figures, intervals = evaluation[protocol], evaluation["intervals"].get(protocol, {})
+        classes = figures.get("per_class") or {}
+        if not all(isinstance(each, Mapping) for each in (intervals, classes, *classes.values())):
+            yield protocol
+            continue
+        for key, metric in METRICS.items():
+            found = [look_up(each, key) for each in (figures, *classes.values())]
+            for value in found:
+                if value is not None and not _is_figure(value, metric):
+                    yield f"{protocol} {key} {value!r}"
+            pair = intervals.get(key)
+            if pair is not None and not _is_interval(pair, metric):
+                yield f"interval of {protocol} {key} {pair!r}"
+
+
+def _is_interval(value: object, metric: Metric) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(each is None or _is_figure(each, metric) for each in value)
+    )
+
+
+def _is_figure(value: object, metric: Metric) -> bool:
+    """A number; where it is a share, within 0..1 but for rounding."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        return False
+    return value >= 0 and (value <= 1 + 1e-9 or not metric.percent)

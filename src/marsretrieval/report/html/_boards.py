@@ -78,6 +78,13 @@ class BoardView:
         """Columns in all, the model and its whisker included."""
         return 2 + sum(len(each.figures) for each in self.columns)
 
+    @property
+    def intervals(self) -> bool:
+        """Whether any figure has one; means over landforms have none."""
+        return any(
+            cell.interval for each in self.sections for line in each.lines for cell in line.cells
+        )
+
 
 def boards(found: ResultSet, references: Sequence[Reference]) -> list[BoardView]:
     """The leaderboards of a set, best first by the strict main figure."""

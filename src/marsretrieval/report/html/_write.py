@@ -56,13 +56,16 @@ def write_html(
     about result files that could not be read, to be shown on the page.
 
     The same results and pictures give the same bytes. Raises UsageError without results,
-    DataError for an incomplete result or a damaged table beside it, and OutputError when `path`
-    cannot be written.
+    DataError for an incomplete result, a damaged table beside it or a place of `images` that is
+    not there, and OutputError when `path` cannot be written.
     """
     if not results:
         raise UsageError("no results to report", remedy="marsretrieval run writes some.")
     for each in results:
         _check(each)
+    for place in images:
+        if not place.exists():
+            raise DataError(f"{place}: no such file or folder (pictures)")
     sets = result_sets(results)
     galleries = [choose(found) for found in sets]
     needs = [wanted(gallery) for gallery in galleries]
