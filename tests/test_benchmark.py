@@ -225,6 +225,7 @@ def test_the_command_runs_a_class_of_ones_own(data: Path, tmp_path: Path) -> Non
         (["-m", MODEL, "-t", "landfrom"], 2, "Did you mean landform"),
         (["-m", "no.such.module:Class", "-t", "landform"], 2, "no.such.module"),
         (["-m", MODEL, "-t", "landform", "--prompts", "mine"], 2, "official"),
+        (["-m", MODEL, "-t", "landform", "--dtype", "int4", "--dry-run"], 2, "unknown dtype"),
         (["-m", MODEL, "-t", "landform", "--checkpoint", "nowhere.pt"], 2, "nowhere.pt"),
         (["-m", MODEL, "-t", "landform", "--data", "nowhere"], 1, "data synth"),
     ],
@@ -242,9 +243,13 @@ def test_wrong_input_is_a_line_and_an_exit_code(
 
 def test_results_that_cannot_be_written_are_named(data: Path, tmp_path: Path) -> None:
     (tmp_path / "r").write_text("a file, not a folder")
-    done = cli("-m", MODEL, "-t", "landform", "--data", data, "--results", tmp_path / "r")
-    assert done.returncode == 1
-    assert "cannot be written" in done.stderr and "Traceback" not in done.stderr
+    for more in ([], ["--dry-run"]):
+        done = cli(
+            "-m", MODEL, "-t", "landform", "--data", data, "--results", tmp_path / "r", *more
+        )
+        assert done.returncode == 1
+        assert "cannot be written" in done.stderr and "Traceback" not in done.stderr
+        assert "loading" not in done.stderr and done.stdout == ""
 
 
 def test_ctrl_c_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:

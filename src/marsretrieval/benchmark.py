@@ -22,7 +22,7 @@ from marsretrieval.embeddings import (
 )
 from marsretrieval.encoders import Encoder, LoadOptions, ModelRecord, load
 from marsretrieval.errors import DataError, MarsRetrievalError, ModalityError, StoreError
-from marsretrieval.files import atomic_path, make_folder, read_json, sha256_json
+from marsretrieval.files import atomic_path, check_output, make_folder, read_json, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import SCHEMA_VERSION, RunResult, read_result
 from marsretrieval.tasks import Outcome, Settings, Task, TaskData
@@ -77,7 +77,8 @@ def plan(
     """Check data and models for every pair, and find out what was computed before.
 
     `tiles_store` is a finished store for geo-localization, in place of the tiles themselves.
-    Raises ModalityError for a vision-only model on a task of texts, and the tasks' data errors:
+    Raises ModalityError for a vision-only model on a task of texts, OutputError where results
+    plainly cannot be written, and the tasks' data errors:
     all before a model is loaded.
     """
     opened = {
@@ -105,7 +106,10 @@ def plan(
             store = folder / "embeddings" / _dataset_key(found.folder) if own else tiles_store
             assert store is not None
             request = _request(record, options, task, found, settings)
-            done = not force and _is_done(folder / f"{task.name}.json", request)
+            path = folder / f"{task.name}.json"
+            done = not force and _is_done(path, request)
+            if not done:
+                check_output(path)
             jobs.append(
                 Job(record, options, task, found, settings, folder, store, own,
                     "done" if done else "to do")

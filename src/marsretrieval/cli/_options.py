@@ -47,6 +47,8 @@ TrustRemoteCode = Annotated[
     typer.Option("--trust-remote-code", help="Run code from a model's repository (unsafe)."),
 ]
 
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+
 
 def load_options(
     *,
@@ -62,6 +64,8 @@ def load_options(
 
     if prompts not in ("paper", "official"):
         raise UsageError(f"unknown prompts '{prompts}'", remedy="Use paper or official.")
+    if dtype not in DTYPES:
+        raise UsageError(f"unknown dtype '{dtype}'", remedy=f"Use {', '.join(DTYPES)}.")
     if checkpoint is not None and not checkpoint.exists():
         raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
     return LoadOptions(

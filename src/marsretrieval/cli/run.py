@@ -110,7 +110,7 @@ def run(
 
 
 def tasks(as_json: JsonFlag = False) -> None:
-    """List the benchmark's tasks, their data and their metrics."""
+    """List the benchmark's tasks, their data and main figures."""
     from marsretrieval.tasks import TASKS
 
     rows = [
@@ -127,7 +127,8 @@ def tasks(as_json: JsonFlag = False) -> None:
         print_json(rows)
         return
     for row in rows:
-        print(f"{row['task']:<18} {row['title']:<28} data: {row['data']}")
+        data, figure = f"data: {row['data']:<27}", f"main figure: {row['main_metric']}"
+        print(f"{row['task']:<18} {row['title']:<28} {data} {figure}")
 
 
 def run_jobs(
