@@ -51,6 +51,9 @@ class MarsRetrievalError(Exception):
         return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
 
 
+_LISTED = 40  # names that a message holds at most
+
+
 class UsageError(MarsRetrievalError):
     exit_code = 2
 
@@ -62,7 +65,12 @@ class UnknownNameError(UsageError):
         names = sorted(known)
         near = [each for each in names if name.lower() in each.lower()][:3]
         near = near or difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {', '.join(names)}."
+        if near:
+            hint = f"Did you mean {' or '.join(near)}?"
+        elif len(names) <= _LISTED:
+            hint = f"Known: {', '.join(names)}."
+        else:
+            hint = f"None of the {len(names)} known names is near it."
         super().__init__(f"unknown {kind} '{name}'", remedy=" ".join(filter(None, [hint, remedy])))
 
 

@@ -189,6 +189,17 @@ def test_what_cannot_be_done_is_exit_code_1(files: Path, tmp_path: Path) -> None
         assert done.stdout == ""
 
 
+def test_labels_and_queries_without_each_other_are_told(files: Path, tmp_path: Path) -> None:
+    told = json.loads((files / "labels.json").read_text())
+    first = told["query_names"][0]
+    told["query_names"][0] = "nothing of the kind"
+    (tmp_path / "labels.json").write_text(json.dumps(told))
+    done = call(*landform(files), "--labels", tmp_path / "labels.json", "--json", "-")
+    assert "1 queries have no image and no figure: nothing of the kind" in done.stderr
+    assert f"1 labels have no query, their images are distractors: {first}" in done.stderr
+    assert json.loads(done.stdout)["n"]["classes"] == len(told["query_names"]) - 1
+
+
 def test_wrong_use_is_exit_code_2(files: Path) -> None:
     verb = geolocalization(files)
     for more in (("--radius", 0), ("--radius", "nan"), ("--radius", 181), ("--tile-deg", -1),

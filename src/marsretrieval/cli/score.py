@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marsretrieval.cli._shared import print_json
+from marsretrieval.cli._shared import print_json, say
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def landform(
     from marsretrieval.metrics import landform as metric
 
     told = read_labels(labels)
+    for line in told.unmatched:
+        say(line)
     _show(
         metric.evaluate(
             read_vectors(images),

@@ -26,6 +26,17 @@ class Labels:
     image_ids: list[str]
     query_names: list[str]
 
+    @property
+    def unmatched(self) -> list[str]:
+        """A line about queries without an image, and one about labels without a query."""
+        queries = sorted(set(self.query_names) - set(self.labels))
+        labels = sorted(set(self.labels) - set(self.query_names))
+        told = (
+            ("queries have no image and no figure", queries),
+            ("labels have no query, their images are distractors", labels),
+        )
+        return [f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in told if names]
+
 
 @dataclass(frozen=True, slots=True)
 class Predictions:

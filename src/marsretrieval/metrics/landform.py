@@ -51,7 +51,7 @@ def evaluate(
     _checks.same_length(images=images, labels=labels, image_ids=image_ids)
     _checks.same_length(queries=queries, query_names=query_names)
     _checks.unique(query_names, "query_names")
-    _checks.same_length(dimensions_of_images=images.T, dimensions_of_queries=queries.T)
+    _checks.same_length(**{"dimensions of images": images.T, "dimensions of queries": queries.T})
     classes = np.asarray(labels)
     places = id_order(list(image_ids))
     rows = np.arange(len(images))

@@ -32,7 +32,7 @@ def evaluate(
     images = _checks.unit_rows(images, "images")
     texts = _checks.unit_rows(texts, "texts")
     _checks.same_length(images=images, texts=texts)
-    _checks.same_length(dimensions_of_images=images.T, dimensions_of_texts=texts.T)
+    _checks.same_length(**{"dimensions of images": images.T, "dimensions of texts": texts.T})
     names = list(ids) if ids is not None else [f"{row:09d}" for row in range(len(images))]
     _checks.same_length(pairs=images, ids=names)
     places = id_order(names)
