@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -272,6 +273,19 @@ def test_a_refused_task_does_not_stop_the_others(results: list[Path], tmp_path: 
     assert "landform, strict" in done.stdout
     value = json.loads(call(*arguments, "--json", code=1).stdout)
     assert len(value["refused"]) == 1 and len(value["comparisons"]) == 1
+
+
+def test_a_damaged_result_is_left_out_and_the_rest_compared(
+    results: list[Path], tmp_path: Path
+) -> None:
+    folders = {path.parent.name: path.parent for path in results}
+    shutil.copytree(folders["blurred-2"], tmp_path / "a")
+    (tmp_path / "a" / "landform.json").write_text("{")
+    done = call(tmp_path / "a", folders["sharp-1"], "--resamples", "0", "--json", code=1)
+    assert "left out: " in done.stderr and "landform: only B has a result" in done.stderr
+    assert len(json.loads(done.stdout)["comparisons"]) == 2
+    more = ("-t", "paired-image-text", "--resamples", "0")
+    assert "left out" not in call(tmp_path / "a", folders["sharp-1"], *more).stderr
 
 
 def test_wrong_places_are_told_apart(results: list[Path], tmp_path: Path) -> None:

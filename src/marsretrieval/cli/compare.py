@@ -33,15 +33,16 @@ def compare(
     """Compare two models on the same items: paired differences, their intervals, and the queries
     that moved.
 
-    Results over other items are refused, with the items that differ; exit code 1 then.
+    Results over other items are refused, with the items that differ, and files that are no
+    results left out; exit code 1 then.
     """
     from marsretrieval.report.compare import compare_results, match_results, print_comparison
     from marsretrieval.tasks import find_task
 
     name = None if task is None else find_task(task).name
     match = match_results(a, b, results=results, task=name)
-    for note in match.notes:
-        say(note)
+    for line in (*(f"left out: {each}" for each in match.left_out), *match.notes):
+        say(line)
     done: list[dict[str, Any]] = []
     refused: list[DataError] = []
     for first, second in match.pairs:
@@ -62,5 +63,5 @@ def compare(
             print_comparison(found, top=top)
     if as_json:
         print_json({"comparisons": done, "refused": [str(each) for each in refused]})
-    if refused:
+    if refused or match.left_out:
         raise typer.Exit(1)

@@ -17,10 +17,12 @@ __all__ = ["Match", "match_results"]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Pairs of results of the same task; notes: what was left out, a line each."""
+    """Pairs of results of the same task. notes: tasks that only one has, a line each; left_out:
+    files that could not be read, a line each."""
 
     pairs: Sequence[tuple[ResultFile, ResultFile]]
     notes: Sequence[str]
+    left_out: Sequence[str] = ()
 
 
 def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> Match:
@@ -34,7 +36,8 @@ def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> 
     if first.is_file() and second.is_file():
         return Match([(read_whole(first), read_whole(second))], [])
     notes: list[str] = []
-    mine, other = _by_task(first, task, notes), _by_task(second, task, notes)
+    left_out: list[str] = []
+    mine, other = _by_task(first, task, left_out), _by_task(second, task, left_out)
     for side, missing in (("A", mine.keys() - other.keys()), ("B", other.keys() - mine.keys())):
         notes += [f"{each}: only {side} has a result" for each in sorted(missing)]
     order = list(COLUMNS)
@@ -46,7 +49,7 @@ def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> 
             f"{second} has {', '.join(other) or 'none'}",
             remedy="marsretrieval run writes results, a folder for each model.",
         )
-    return Match(pairs, notes)
+    return Match(pairs, notes, left_out)
 
 
 def _place(name: str, results: Path) -> Path:
@@ -62,13 +65,14 @@ def _place(name: str, results: Path) -> Path:
     )
 
 
-def _by_task(place: Path, task: str | None, notes: list[str]) -> dict[str, ResultFile]:
+def _by_task(place: Path, task: str | None, left_out: list[str]) -> dict[str, ResultFile]:
     found: dict[str, ResultFile] = {}
     for path in find_results([place]):
         try:
             file = read_whole(path)
         except DataError as error:
-            notes.append(f"left out: {error}")
+            if task in (None, path.stem):
+                left_out.append(str(error))
             continue
         name = file.result.task
         if task is not None and name != task:
