@@ -18,8 +18,17 @@ from marsretrieval.search.kernels import KERNELS, NumpyKernel, choose_kernel
 
 
 def every_kernel() -> list[kernels.Kernel]:
+    def numkong(*, tiles: bool) -> kernels.Kernel:
+        kernel = kernels.NumkongKernel()
+        kernel._tiles = tiles
+        return kernel
+
     found: list[kernels.Kernel] = [NumpyKernel()]
-    for make in (kernels.NumkongKernel, lambda: kernels.TorchKernel("cpu")):
+    for make in (
+        lambda: numkong(tiles=False),
+        lambda: numkong(tiles=True),
+        lambda: kernels.TorchKernel("cpu"),
+    ):
         try:
             found.append(make())
         except kernels.MissingDependencyError:
@@ -33,6 +42,8 @@ def every_kernel() -> list[kernels.Kernel]:
     [
         (1, 1, 1, False),
         (37, 5, 3, False),
+        (3, 40, 2, False),
+        (1001, 64, 4, False),
         (700, 96, 20, False),
         (300, 3584, 64, False),
         (50, 2000, 2, True),  # sums beyond what float32 holds exactly

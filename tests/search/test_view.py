@@ -76,7 +76,8 @@ def test_answers_are_those_of_the_plain_pass(
         from marsretrieval.search import kernels
 
         monkeypatch.setitem(kernels._ready, "torch", kernels.TorchKernel("cpu"))
-    monkeypatch.setattr(_scan, "_PIECE_ROWS", 128)
+    monkeypatch.setattr(_scan, "_SHORT_ROWS", 64)
+    monkeypatch.setattr(_scan, "_LONG_ROWS", 300)
     monkeypatch.setattr(_candidates, "_SLACK", 20)
     store = planet(tmp_path / "store", dtype=dtype)
     view = make_view(store)

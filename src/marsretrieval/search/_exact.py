@@ -29,21 +29,19 @@ def exact_scores(
     """(n,) inner products of (n, d) float16 or float32 rows with (d,), each the float32 nearest to
     the exact value; of two equally near ones the even."""
     count, dimension = vectors.shape
-    scores = np.empty(count, dtype=np.float32)
     wide = query.astype(np.float64)
     # gamma_d |x| |q| (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1) with
     # u = 2^-53, twice over for the two sums below.
     slack = 2.0**-52 * (dimension + 2) * MAX_NORM * float(np.linalg.norm(wide))
     convert = Converter(dimension)
     sums = _sums(query)
+    found = np.empty(count)
     for start in range(0, count, convert.rows):
         rows = convert(vectors[start : start + convert.rows])
-        found = sums(rows)
-        low = (found - slack).astype(np.float32)
-        high = (found + slack).astype(np.float32)
-        for place in np.flatnonzero(low != high):
-            low[place] = _nearest(rows[place] * wide)
-        scores[start : start + len(rows)] = low
+        found[start : start + len(rows)] = sums(rows)
+    scores: npt.NDArray[np.float32] = (found - slack).astype(np.float32)
+    for row in np.flatnonzero(scores != (found + slack).astype(np.float32)):
+        scores[row] = _nearest(vectors[row].astype(np.float64) * wide)
     return scores
 
 

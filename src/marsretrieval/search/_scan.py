@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +27,9 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 _PIECE_ROWS = 2**13
-_EVERY = 16  # pieces are taken in this stride first: a sample of everywhere finds a good floor
+# A view is cut into short and long pieces in turn.
+_SHORT_ROWS = 2**12
+_LONG_ROWS = 7 * 2**12
 
 
 class VectorBlock(Protocol):
@@ -80,13 +83,12 @@ class ViewScan:
         self._asked = quantize_queries(queries, view.mean, view.limits)
         self._sums = kernel.prepare(view.plane, self._asked.planes, view.limits.norm)
         runs = [Run(0, view.rows, whole=True)] if region is None else runs_of(view, region)
-        self._pieces = list(_cut(runs))
+        self._pieces = list(_cut(runs, (_SHORT_ROWS, _LONG_ROWS)))
         self.rows = sum(run.end - run.start for run in runs)
 
     def pieces(self) -> Iterator[tuple[list[Run], int]]:
-        first = self._pieces[::_EVERY]
-        rest = (piece for number, piece in enumerate(self._pieces) if number % _EVERY)
-        for piece in (*first, *rest):
+        # The short ones first: a sample of everywhere finds a good floor. Long ones cost less.
+        for piece in (*self._pieces[::2], *self._pieces[1::2]):
             yield piece, sum(run.end - run.start for run in piece)
 
     def look_at(self, piece: Sequence[Run], floors: Floats) -> list[Offer]:
@@ -203,19 +205,20 @@ def _margin(query: Queries) -> float:
     return steps / (1 - steps) * MAX_NORM * length
 
 
-def _cut(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    """Pieces of about equal size: long runs are cut, short ones put together."""
+def _cut(runs: Sequence[Run], lengths: Sequence[int]) -> Iterator[list[Run]]:
+    """Pieces of these numbers of rows in turn: long runs are cut, short ones put together."""
+    turn = cycle(lengths)
     piece: list[Run] = []
-    held = 0
+    room = next(turn)
     for run in runs:
         start = run.start
         while start < run.end:
-            end = min(run.end, start + _PIECE_ROWS - held)
+            end = min(run.end, start + room)
             piece.append(Run(start, end, run.whole))
-            held += end - start
+            room -= end - start
             start = end
-            if held == _PIECE_ROWS:
+            if not room:
                 yield piece
-                piece, held = [], 0
+                piece, room = [], next(turn)
     if piece:
         yield piece

@@ -25,6 +25,7 @@ Sums = Callable[[int, int], npt.NDArray[Any]]
 KERNELS = ("auto", "numpy", "numkong", "torch")
 
 _EXACT_FLOAT32 = 2.0**24  # whole numbers below it are float32 numbers
+_TILE = 16  # vectors in a tile of AMX
 _CHUNK_BYTES = 2**20  # of floats: fits a core's second-level cache
 
 
@@ -80,15 +81,30 @@ class NumkongKernel:
         except ImportError as error:
             raise MissingDependencyError("numkong", "fast", needed_for="this kernel") from error
         self._numkong = numkong
+        self._tiles = numkong.get_capabilities().get("sapphireamx", False)
 
     def prepare(self, matrix: Whole, vectors: Whole, norm: float) -> Sums:
+        count, dimension = vectors.shape
         multiply = self._numkong.dots_packed
-        packed = self._numkong.dots_pack(np.ascontiguousarray(vectors), dtype="int8")
+        packed = self._packed(vectors)
+        # AMX multiplies with 16 vectors in the time of one, and likes long rows: so several rows
+        # are taken as one long row, each to be multiplied with its own copy of the vectors.
+        together = max(1, _TILE // count) if self._tiles else 1
+        packed_long = self._packed(np.kron(np.eye(together, dtype=np.int8), vectors))
 
         def sums(start: int, end: int) -> npt.NDArray[Any]:
-            return np.asarray(multiply(matrix[start:end], packed))
+            middle = end - (end - start) % together
+            long = matrix[start:middle].reshape(-1, together * dimension)
+            found = np.asarray(multiply(long, packed_long)).reshape(-1, count)
+            if middle == end:
+                return found
+            rest = np.asarray(multiply(matrix[middle:end], packed))
+            return np.concatenate([found, rest])
 
         return sums
+
+    def _packed(self, vectors: Whole) -> Any:
+        return self._numkong.dots_pack(np.ascontiguousarray(vectors), dtype="int8")
 
 
 class TorchKernel:
