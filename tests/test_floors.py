@@ -31,6 +31,7 @@ FLOORS = [
     "files",
     "progress",
     "errors",
+    "_words",
 ]
 # Rooms on one floor that must not know of each other, or that look across on purpose.
 FORBIDDEN = {("metrics", "datasets"), ("metrics", "files"), ("tasks", "training")}

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marsretrieval._environment import hardware, package_versions
+from marsretrieval._words import counted
 from marsretrieval.embeddings import (
     BuildReport,
     EmbeddingStore,
@@ -188,7 +189,7 @@ def _finished_store(path: Path) -> EmbeddingStore:
     store = open_store(path)
     if not store.complete:
         raise StoreError(
-            f"{path}: not finished, {len(store.missing)} shards are missing",
+            f"{path}: not finished: without {counted(len(store.missing), 'shard')}",
             remedy="Run the embed command that began it once more.",
         )
     return store

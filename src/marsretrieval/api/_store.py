@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import embeddings
+from marsretrieval._words import counted
 from marsretrieval.api._question import MOST, At, Bounds, Question, RegionLike, ask
 from marsretrieval.api._result import SearchResult
 from marsretrieval.embeddings import EmbeddingStore
@@ -87,7 +88,7 @@ class Store:
         return self.embeddings.rows
 
     def __repr__(self) -> str:
-        return f"<Store {self.path}: {len(self):,} images by {self.model}>"
+        return f"<Store {self.path}: {counted(len(self), 'image')} by {self.model}>"
 
     @property
     def path(self) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from marsretrieval._words import counted
 from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
 from marsretrieval.errors import UsageError
 
@@ -145,9 +146,10 @@ def _inputs(sources: list[Path], wanted: list[Quad] | None) -> tuple[list[Input]
 def _show(report: Report, out: Path) -> None:
     told = report.to_dict()
     cut, kept = len(report.cut), len(report.kept)
-    print(f"{out}: {told['tiles']:,} tiles in {cut + kept:,} quads ({told['bytes'] / 1e6:,.1f} MB)")
-    print(f"  quads    {cut:,} cut in {report.seconds:,.1f} s, {kept:,} were there before")
-    print(f"  no data  {told['empty']:,} tiles without any, {told['dropped']:,} tiles left out")
+    tiles, quads = counted(told["tiles"], "tile"), counted(cut + kept, "quad")
+    print(f"{out}: {tiles} in {quads} ({told['bytes'] / 1e6:,.1f} MB)")
+    print(f"  quads    {cut:,} cut in {report.seconds:,.1f} s, {kept:,} there before")
+    print(f"  no data  {counted(told['empty'], 'tile')} without any, {told['dropped']:,} left out")
     if report.otherwise:
         say(f"note: quads in this folder were cut with other options: {_few(report.otherwise)}")
     if report.complete:
@@ -171,7 +173,7 @@ def _show_plan(plan: Plan, out: Path, problems: list[Problem], *, as_json: bool)
         print_json({"out": str(out), **plan.to_dict(), "problems": found})
         return
     names = [each.quad.name for each in plan.todo]
-    print(f"{out}: {len(names):,} quads to cut, {len(plan.kept):,} are there; nothing is done")
+    print(f"{out}: {counted(len(names), 'quad')} to cut, {len(plan.kept):,} there; nothing is done")
     print(f"  quads    {_few(names) or 'none'}")
     print(f"  tiles    {plan.tiles:,}")
     print(f"  fetch    about {readable_bytes(plan.download_bytes)}")

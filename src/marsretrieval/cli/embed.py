@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marsretrieval._words import counted
 from marsretrieval.cli._options import (
     BatchSize,
     Checkpoint,
@@ -212,7 +213,8 @@ def _show_plans(plans: list[BuildPlan], records: list[ModelRecord], *, as_json: 
     for plan, record in zip(plans, records, strict=True):
         count = "an unknown number of" if plan.todo_rows is None else f"{plan.todo_rows:,}"
         print(f"{plan.dataset['name']} ({plan.dataset['kind']}) -> {plan.store}, with {record.id}")
-        print(f"  to do: {count} images in {len(plan.todo)} shards; done: {len(plan.done)} shards")
+        shards = counted(len(plan.todo), "shard")
+        print(f"  to do: {count} images in {shards}; done: {counted(len(plan.done), 'shard')}")
 
 
 def _as_json(
@@ -238,9 +240,10 @@ def _tell(report: BuildReport, store: Path, missing: list[str]) -> None:
     if report.images_per_s and report.device_idle is not None:
         rate = f" at {report.images_per_s:,.0f} images/s (device idle {report.device_idle:.0%})"
     there = f", {report.reused:,} were there" if report.reused else ""
-    print(f"{store}: {report.rows:,} images, {report.embedded:,} embedded now{rate}{there}")
+    images = counted(report.rows, "image")
+    print(f"{store}: {images}, {report.embedded:,} embedded now{rate}{there}")
     if report.skipped:
         first = report.skipped[0]
         print(f"  {len(report.skipped):,} left out (first: {first.source}: {first.reason})")
     if missing:
-        print(f"  not finished: {len(missing):,} shards are still to be embedded")
+        print(f"  not finished: {counted(len(missing), 'shard')} still to be embedded")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marsretrieval._words import counted
 from marsretrieval.cli._options import Checkpoint, Device, Offline, TrustRemoteCode
 from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
 from marsretrieval.errors import UsageError
@@ -162,7 +163,7 @@ def search(
     if question.needs_text:
         found.require_text()
     if found.missing:
-        say(f"warning: {store} is not finished, {len(found.missing)} shards are missing")
+        say(f"warning: {store} is not finished: without {counted(len(found.missing), 'shard')}")
     if dry_run:
         _plan(found, question, files, as_json)
         return
@@ -212,11 +213,11 @@ def _show(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> No
         place = "position unknown"
         if hit.lon is not None:
             place = f"{hit.lon:9.3f} E {hit.lat:8.3f} N"
-        tiles = "" if hit.tiles is None else f"  {hit.tiles:>4} tile{'s' * (hit.tiles > 1)}"
+        tiles = "" if hit.tiles is None else f"  {counted(hit.tiles, 'tile'):>10}"
         print(f"{hit.rank:>5}  {hit.score:.4f}  {place}  {hit.id}{tiles}")
-    what = "hits" if result.hits.tiles is None else "places"
+    what = counted(len(result), "hit" if result.hits.tiles is None else "place")
     for path in written:
-        contents = "style for QGIS" if path.suffix == ".qml" else f"{len(result):,} {what}"
+        contents = "style for QGIS" if path.suffix == ".qml" else what
         print(f"{path}: {contents}")
     for path in heatmaps:
         print(f"{path}: scores of all tiles" + ("" if result.region is None else " of the region"))

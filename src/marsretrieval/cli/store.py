@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from marsretrieval._words import counted
 from marsretrieval.cli._shared import JsonFlag, print_json, show_progress
 from marsretrieval.errors import UsageError
 
@@ -53,8 +54,9 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({**told, "skipped": skipped})
         return
-    state = "complete" if store.complete else f"{len(store.missing)} shards missing"
-    print(f"{folder}: {store.rows:,} {store.kind}s in {len(store.manifest.shards)} shards, {state}")
+    state = "complete" if store.complete else f"{counted(len(store.missing), 'shard')} missing"
+    rows, shards = counted(store.rows, store.kind), counted(len(store.manifest.shards), "shard")
+    print(f"{folder}: {rows} in {shards}, {state}")
     print(f"  model    {store.encoder.get('id')}, {store.dimension} x {store.dtype}")
     print(f"  data     {store.dataset['name']} ({store.dataset['kind']})")
     print(f"  set hash {told['set_hash']}")
@@ -113,14 +115,16 @@ def verify(
             }
         )
     elif not found.problems:
-        print(f"{folder}: {found.rows:,} rows in {found.shards} shards, all as written")
+        rows, shards = counted(found.rows, "row"), counted(found.shards, "shard")
+        print(f"{folder}: {rows} in {shards}, all as written")
     else:
         for problem in found.problems:
             print(problem)
         if found.dropped:
             print(f"dropped: {', '.join(found.dropped)}")
         if found.to_embed:
-            print(f"The command that made the store embeds {len(found.to_embed)} shards anew.")
+            shards = counted(len(found.to_embed), "shard")
+            print(f"The command that made the store embeds {shards} anew.")
         elif not repair and any(problem.cured for problem in found.problems):
             print("To have damaged shards made again: --repair, then the command that made it.")
     if views and not as_json:

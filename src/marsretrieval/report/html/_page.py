@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from marsretrieval._words import counted
 from marsretrieval.report.html import _again as again
 from marsretrieval.report.html import _facts as facts
 from marsretrieval.report.html._boards import BoardView
@@ -148,13 +149,9 @@ def _lede(sets: Sequence[ResultSet]) -> str:
     versions = sorted({str(e.file.result.versions.get("marsretrieval", "?")) for e in entries})
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     counts = [
-        _count(len(models), "model"), _count(len(tasks), "task"), _count(len(entries), "result")
+        counted(len(models), "model"), counted(len(tasks), "task"), counted(len(entries), "result")
     ]  # fmt: skip
     return f"{', '.join(counts)}; computed {span} with marsretrieval {', '.join(versions)}."
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _seconds(value: float | None) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from marsretrieval._words import counted
 from marsretrieval.geo import Box, Shape, wrap_lon
 from marsretrieval.maps import PlanetMap, planet_map, window
 
@@ -56,7 +57,7 @@ def draw_heatmap(
         lon=heat.domain,
         style=style,
         title=title or _title(heat.about),
-        subtitle=f"cosine similarity of {heat.tiles:,} tiles{_marked(hits)}",
+        subtitle=f"cosine similarity of {counted(heat.tiles, 'tile')}{_marked(hits)}",
     )
     low, high = np.nanpercentile(heat.values, (2, 100))
     span = _box_of(heat)
@@ -129,12 +130,12 @@ def _title(about: Any) -> str:
     """What was looked for, in a line."""
     texts = [about["text"]] if about.get("text") else []
     images, tiles = len(about.get("images") or ()), len(about.get("like") or ())
-    texts += [f"{images} example image{'s' * (images > 1)}"] if images else []
+    texts += [counted(images, "example image")] if images else []
     texts += [f"like {about['like'][0]}" if tiles == 1 else f"like {tiles} tiles"] if tiles else []
     against = [*(about.get("not_text") or ())]
     images, tiles = len(about.get("not_images") or ()), len(about.get("not_like") or ())
-    against += [f"{images} image{'s' * (images > 1)}"] if images else []
-    against += [f"{tiles} tile{'s' * (tiles > 1)}"] if tiles else []
+    against += [counted(images, "image")] if images else []
+    against += [counted(tiles, "tile")] if tiles else []
     line = ", ".join(texts) or "Search"
     return line + (f", not {', '.join(against)}" if against else "")
 
@@ -144,7 +145,7 @@ def _told(hits: Hits) -> str:
     if hits.tiles is None:
         parts.append(f"the best {len(hits):,} tiles" if len(hits) else "no hits")
     else:
-        parts.append(f"{len(hits):,} places of {sum(hits.tiles):,} tiles")
+        parts.append(f"{counted(len(hits), 'place')} of {counted(sum(hits.tiles), 'tile')}")
     unknown = sum(lon is None for lon in hits.lon)
     if unknown:
         parts.append(f"{unknown:,} without a position")
