@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,20 @@ def whole(settings: argparse.Namespace, count: int) -> dict[str, Any]:
     }
 
 
+def commands(settings: argparse.Namespace, tile: str) -> dict[str, float]:
+    """Seconds that `marsretrieval search` takes for the tiles like one, by what it writes."""
+    verb = [sys.executable, "-m", "marsretrieval", "search", "--store", settings.folder / "store"]
+    asked = [*verb, "--like", tile, "-k", str(settings.k)]
+    found = {}
+    with tempfile.TemporaryDirectory() as out:
+        for name in ("", "hits.csv", "hits.gpkg"):
+            into = ["-o", Path(out) / name] if name else []
+            call = partial(subprocess.run, [*asked, *into], check=True, capture_output=True)
+            times = [seconds(call) for _ in range(settings.rounds + 1)][1:]
+            found[name or "to the terminal"] = statistics.median(times)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="for the data; kept")
@@ -240,6 +255,7 @@ def main() -> None:
         "warm": warm(settings, view, queries),
     }
     if not settings.skip_processes:
+        told["commands"] = commands(settings, *view.ids([0]))
         told["processes"] = whole(settings, len(queries))
     if settings.json:
         print(json.dumps(told, indent=2))
@@ -262,6 +278,8 @@ def show(told: dict[str, Any]) -> None:
     )
     print(f"same set as faiss on float32: {found['same_set_as_faiss_on_float32']}")
     if "processes" in told:
+        for name, took in told["commands"].items():
+            print(f"marsretrieval search --like, k={told['k']}, {name:20} {took:8.2f} s")
         each = told["processes"]
         print("whole processes   ours, all queries in one   published, one a query   ratio")
         print(f"  wall, s         {each['ours_s']:24.2f} {each['published_s']:24.1f} "

@@ -13,6 +13,8 @@ MarsRetrievalError            exit code 1: the request was right, but it could n
 ├── StoreError                an embedding store is damaged or unreadable
 │   └── StoreMismatchError    it was made by another model or from other data
 └── OutputError               the result cannot be written
+
+MarsRetrievalWarning          something was done in another way than it should have been
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ __all__ = [
     "DatasetNotFoundError",
     "ImageError",
     "MarsRetrievalError",
+    "MarsRetrievalWarning",
     "MissingDependencyError",
     "ModalityError",
     "ModelLoadError",
@@ -49,6 +52,10 @@ class MarsRetrievalError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
+
+class MarsRetrievalWarning(UserWarning):
+    """Base of all warnings shown to users."""
 
 
 _LISTED = 40  # names that a message holds at most

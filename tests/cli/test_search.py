@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -168,11 +169,23 @@ def test_missing_extras_say_what_to_install(
     assert "pip install 'marsretrieval[geotiff]'" in result.stderr
 
 
+def test_a_damaged_view_is_told_once(store: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(store, tmp_path / "store")
+    call("store", "index", folder)
+    whole = called("search", "--store", folder, "--like", HERE)
+    (plane,) = folder.glob("view/*/plane.npy")
+    plane.write_bytes(b"")
+    done = call("search", "--store", folder, "--like", HERE, "--json")
+    assert json.loads(done.stdout) == whole
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("warning: search view not used: ") and "plane.npy" in line
+
+
 def test_no_deep_learning_library_is_loaded_for_a_tile(store: Path) -> None:
     code = (
         "import sys\nfrom marsretrieval.cli import main\n"
         f"sys.argv = ['marsretrieval', 'search', '--store', {str(store)!r}, '--like', '{HERE}']\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
-        "assert not {'torch', 'matplotlib', 'scipy', 'geopandas'} & set(sys.modules)"
+        "assert not {'torch', 'matplotlib', 'scipy', 'pandas', 'geopandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)

@@ -39,10 +39,12 @@ def write_store(
         items = [
             Item(
                 names[row] if names else f"{row:07d}",
-                "source",
+                f"tiles-{row // 40 % 9}.tar",
                 bytes(16),
                 None if lon is None or np.isnan(lon[row]) else float(lon[row]),
                 None if lat is None or np.isnan(lat[row]) else float(lat[row]),
+                None if row % 13 == 0 else 0.2,
+                None if row % 13 == 0 else 0.1 + row % 3,
             )
             for row in some
         ]

@@ -9,17 +9,24 @@ import pytest
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import UsageError
 from marsretrieval.geo import tile_name
-from marsretrieval.search import parse_lonlat, row_at, rows_of
+from marsretrieval.search import SearchView, make_view, parse_lonlat, row_at, rows_of
+from marsretrieval.search.view import known_of
 from tests.search.places import make_store
 
 CORNERS = [(137.2, 4.6), (137.4, 4.6), (179.8, -4.0), (-180.0, -4.0), (-0.2, 79.8), (0.0, 79.8)]
 NAMES = [tile_name(*corner) for corner in CORNERS]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingStore:
+@pytest.fixture(scope="module", params=["store", "view"])
+def store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> EmbeddingStore:
     places = [(lon + 0.1, lat + 0.1, 0.2) for lon, lat in CORNERS]
-    return make_store(tmp_path_factory.mktemp("tiles") / "store", places, NAMES)
+    made = make_store(tmp_path_factory.mktemp("tiles") / "store", places, NAMES)
+    if request.param == "view":
+        make_view(made)
+    assert isinstance(known_of(made), SearchView) == (request.param == "view")
+    return made
 
 
 def test_by_id(store: EmbeddingStore) -> None:

@@ -33,6 +33,8 @@ from marsretrieval.search import (
     verify_view,
 )
 from marsretrieval.search.view import _build, _find
+from marsretrieval.search.view._layout import FORMAT
+from marsretrieval.search.view._texts import Texts, TextsWriter
 from tests.search.stores import unit, write_store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,12 +155,37 @@ def test_a_view_is_the_store_in_another_order(tmp_path: Path) -> None:
     some = [2999, 0, 17, 17]
     np.testing.assert_array_equal(view.vectors(some), store.vectors(some))
     assert view.ids(some) == store.ids(some)
+    np.testing.assert_array_equal(view.extents(), store.extents())
+    for rows in (some, [], np.arange(3000)[::-1]):
+        found, expected = view.take(rows), store.take(rows)
+        for name in ("ids", "sources", "lon", "lat", "width_deg", "height_deg"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    for name in ("00000", "02999", "2999", "029990", "x"):
+        assert view.find(name) == store.find(name)
     np.testing.assert_array_equal(
         np.concatenate([block.vectors for block in view.blocks()]), store.vectors(range(3000))
     )
     for band in range(181):
         here = view.lon[view.starts[band] : view.starts[band + 1]]
         assert band == 180 or (np.diff(here) >= 0).all()
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=4)), st.data())
+def test_texts_are_found_by_number_and_by_what_they_are(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    cut = data.draw(st.integers(0, len(texts)))
+    with TextsWriter(path) as writer:
+        writer.add(texts[:cut])
+        writer.add(texts[cut:])
+    found = Texts(path, writer.ends)
+    numbers = data.draw(st.lists(st.integers(0, len(texts) - 1))) if texts else []
+    assert found.take(np.array(numbers, dtype=np.int64)) == [texts[number] for number in numbers]
+    for text in [*texts, "ab", "a"]:
+        if text:
+            assert found.find(text) == (texts.index(text) if text in texts else -1)
 
 
 def test_small_and_unfinished_stores_get_no_view_by_themselves(
@@ -238,7 +265,7 @@ def test_a_damaged_view_is_never_used_silently(
         (folder / "header.json").write_text("{")
     elif damage == "format":
         header = (folder / "header.json").read_text()
-        (folder / "header.json").write_text(header.replace('"format": 1', '"format": 0'))
+        (folder / "header.json").write_text(header.replace(f'"format": {FORMAT}', '"format": 0'))
     else:
         size = (folder / "scale.npy").stat().st_size
         np.save(folder / "scale.npy", np.zeros(3000, np.int32))

@@ -15,6 +15,7 @@ from marsretrieval.geo import Area, Box, Region
 from marsretrieval.search import make_query, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.queries import MIX, NOT_WEIGHT
+from marsretrieval.search.view import known_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -142,17 +143,18 @@ def ask(
     area = _region(bbox, region)
     tiles = [*rows_of(store, ids).tolist(), *(row_at(store, *each) for each in positions)]
     not_tiles = rows_of(store, hidden_ids).tolist()
+    known = known_of(store)
     about: dict[str, Any] = {
         "store": str(store.path),
         "model": str(store.encoder.get("id")),
         "text": text,
         "raw": raw,
         "images": [_named(each) for each in shown],
-        "like": store.ids(tiles),
+        "like": known.ids(tiles),
         "mix": mix if text is not None and (shown or tiles) else None,
         "not_text": list(against),
         "not_images": [_named(each) for each in hidden],
-        "not_like": store.ids(not_tiles),
+        "not_like": known.ids(not_tiles),
         "not_weight": not_weight if against or hidden or hidden_ids else None,
         "bbox": _spelled(bbox),
         "region": _named_region(region),

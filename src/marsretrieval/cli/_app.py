@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +13,7 @@ from typer.core import TyperGroup
 
 from marsretrieval import __version__
 from marsretrieval.cli import data, export, models, score, store
+from marsretrieval.cli._shared import say
 from marsretrieval.cli.compare import compare
 from marsretrieval.cli.demo import demo
 from marsretrieval.cli.doctor import doctor
@@ -17,7 +21,7 @@ from marsretrieval.cli.embed import embed
 from marsretrieval.cli.report import report
 from marsretrieval.cli.run import run, tasks
 from marsretrieval.cli.search import search
-from marsretrieval.errors import MarsRetrievalError
+from marsretrieval.errors import MarsRetrievalError, MarsRetrievalWarning
 
 __all__ = ["app"]
 
@@ -29,7 +33,8 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _plain_warnings():
+                return super().invoke(ctx)
         except MarsRetrievalError as error:
             print(f"error: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
@@ -39,6 +44,25 @@ class _Group(TyperGroup):
                 file=sys.stderr,
             )
             raise typer.Exit(_INTERRUPTED) from error
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Shows a warning of ours as one line, and the same one once."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, MarsRetrievalWarning):
+                usual(message, category, *where, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                say(f"warning: {message}")
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", MarsRetrievalWarning)
+        yield
 
 
 app = typer.Typer(

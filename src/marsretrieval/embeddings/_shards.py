@@ -101,15 +101,38 @@ class Block:
         """(n, dimension) float16 or float32, read-only, not copied."""
         column = self._batch.column("vector")
         values = column.values.slice(column.offset * self.dimension, len(self) * self.dimension)
-        flat: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True)
-        return flat.reshape(len(self), self.dimension)
+        return _numbers(values).reshape(len(self), self.dimension)
 
     def column(self, name: str) -> pa.Array:
         return self._batch.column(name)
 
+    def texts(self, name: str, rows: npt.NDArray[np.int64]) -> list[str]:
+        """A column of texts at some rows."""
+        # From a numpy array, Arrow would make these only after loading pandas.
+        buffer = pa.py_buffer(np.ascontiguousarray(rows))
+        chosen = pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer])
+        found: list[str] = self.column(name).take(chosen).to_pylist()
+        return found
+
     def _floats(self, name: str) -> Floats:
-        values = self._batch.column(name).to_numpy(zero_copy_only=False)
-        return np.asarray(values, dtype=np.float64)
+        column = self._batch.column(name)
+        values = _numbers(column).astype(np.float64)
+        if column.null_count:
+            bits = np.frombuffer(column.buffers()[0], dtype=np.uint8)
+            known = np.unpackbits(bits, count=column.offset + len(column), bitorder="little")
+            values[known[column.offset :] == 0] = np.nan
+        return values
+
+
+def _numbers(values: pa.Array) -> npt.NDArray[Any]:
+    """What an array holds, not copied, anything where it is null. Arrow's own way there loads
+    pandas first."""
+    dtype = np.dtype(values.type.to_pandas_dtype())
+    if not len(values):
+        return np.frombuffer(b"", dtype)
+    return np.frombuffer(
+        values.buffers()[1], dtype, count=len(values), offset=values.offset * dtype.itemsize
+    )
 
 
 @cache

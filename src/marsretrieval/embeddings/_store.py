@@ -146,11 +146,11 @@ class EmbeddingStore:
 
     def positions(self) -> Floats:
         """(rows, 2) longitude and latitude of all centres, degrees; NaN where unknown."""
-        places = np.empty((self.rows, 2))
-        for block in self.blocks():
-            places[block.start : block.start + len(block), 0] = block.lon
-            places[block.start : block.start + len(block), 1] = block.lat
-        return places
+        return self._columns("lon", "lat")
+
+    def extents(self) -> Floats:
+        """(rows, 2) width and height of all tiles, degrees; NaN where unknown."""
+        return self._columns("width_deg", "height_deg")
 
     def content_hashes(self) -> list[bytes]:
         """16 bytes a row: equal contents, equal bytes."""
@@ -160,9 +160,23 @@ class EmbeddingStore:
         """Ids of n rows, in the order asked for."""
         found: list[str] = [""] * len(np.atleast_1d(np.asarray(rows)))
         for block, local, places in self._located(rows):
-            for place, name in zip(places, block.column("id").take(local).to_pylist(), strict=True):
+            for place, name in zip(places, block.texts("id", local), strict=True):
                 found[place] = name
         return found
+
+    def find(self, name: str) -> int:
+        """The first row with this id, or -1. A few milliseconds for a million rows whose shards
+        are open."""
+        import pyarrow.compute as pc
+
+        for block in self.blocks():
+            column = block.column("id")
+            # By prefix, then in full: to compare with a scalar, Arrow would load pandas.
+            alike = pc.indices_nonzero(pc.starts_with(column, pattern=name))
+            for place in alike.to_pylist():
+                if column[place].as_py() == name:
+                    return block.start + int(place)
+        return -1
 
     def vectors(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """(n, dimension) copies of n rows as they are stored, in the order asked for."""
@@ -180,8 +194,7 @@ class EmbeddingStore:
         for block, local, places in self._located(rows):
             for name, values in numbers.items():
                 values[places] = getattr(block, name)[local]
-            names = block.column("source").take(local).to_pylist()
-            for place, source in zip(places, names, strict=True):
+            for place, source in zip(places, block.texts("source", local), strict=True):
                 sources[place] = source
         return Columns(ids=self.ids(rows), sources=sources, **numbers)
 
@@ -190,6 +203,13 @@ class EmbeddingStore:
         from marsretrieval.embeddings._verify import verify_store
 
         return [str(problem) for problem in verify_store(self.path, progress=progress).problems]
+
+    def _columns(self, *names: str) -> Floats:
+        found = np.empty((self.rows, len(names)))
+        for block in self.blocks():
+            for number, name in enumerate(names):
+                found[block.start : block.start + len(block), number] = getattr(block, name)
+        return found
 
     def _block(self, index: int) -> Block:
         block = self._blocks.get(index)

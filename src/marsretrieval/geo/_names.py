@@ -7,6 +7,7 @@ underscores: `E_4_0_N_4_0` lies at 4.0 W, 4.0 S.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from marsretrieval.geo._sphere import wrap_lon
@@ -68,6 +69,7 @@ def tile_name(lon: float, lat: float, delta: float = TILE_DEG) -> str:
     return f"E{_spelled(lon, decimals)}_N{_spelled(lat, decimals)}"
 
 
+@lru_cache(maxsize=4096)
 def parse_quad_name(name: str) -> tuple[int, int] | None:
     """(lon, lat) of the south-west corner of a quad, from the name of its GeoTIFF or zip.
 

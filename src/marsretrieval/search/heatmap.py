@@ -15,6 +15,7 @@ from marsretrieval import geo
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
 from marsretrieval.files import atomic_path, check_output
 from marsretrieval.search.hits import Domain, lon_domain
+from marsretrieval.search.view import known_of
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
@@ -149,7 +150,8 @@ def heatmap_of(
     -180..180 or 0..360 as `domain` says. Raises UsageError naming what does not fit.
     """
     turned = lon_domain(domain)
-    lon, lat, width, height = _extents(store)
+    known = known_of(store)
+    (lon, lat), (width, height) = known.positions().T, known.extents().T
     values = np.asarray(scores, dtype=np.float32)
     kept = np.isfinite(lon) & np.isfinite(lat)
     if not kept.any():
@@ -188,18 +190,6 @@ def heatmap_of(
         domain=turned,
         about=about or {},
     )
-
-
-def _extents(store: EmbeddingStore) -> tuple[Floats, Floats, Floats, Floats]:
-    """Centres and sizes of all rows, (rows,) each."""
-    names = ("lon", "lat", "width_deg", "height_deg")
-    parts: dict[str, list[Floats]] = {name: [] for name in names}
-    for block in store.blocks():
-        for name in names:
-            parts[name].append(np.asarray(getattr(block, name), dtype=np.float64))
-    empty = np.empty(0)
-    lon, lat, width, height = (np.concatenate([empty, *parts[name]]) for name in names)
-    return lon, lat, width, height
 
 
 def _size(values: Floats, name: str) -> float:

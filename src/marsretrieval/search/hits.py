@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.errors import UsageError
+from marsretrieval.search.view import known_of
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import Columns, EmbeddingStore
@@ -93,7 +94,7 @@ class Hits:
         the rows `without`."""
         scores, rows = ranking.hits(query)
         kept = np.flatnonzero(~np.isin(rows, np.asarray(without, dtype=np.int64)))[:most]
-        found = store.take(rows[kept])
+        found = known_of(store).take(rows[kept])
         turned = lon_domain(domain)
         turn = geo.wrap_lon if turned == 180 else geo.lon_180_to_360
         return cls(

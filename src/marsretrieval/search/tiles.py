@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.errors import UsageError
+from marsretrieval.search.view import known_of
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
@@ -29,11 +30,12 @@ def rows_of(store: EmbeddingStore, ids: Sequence[str]) -> npt.NDArray[np.int64]:
     The extension of an image file may be left on. Raises UsageError for an id that is not in the
     store, with the nearest that are: by place for the name of a tile, else by spelling.
     """
+    known = known_of(store)
     rows = np.full(len(ids), -1, dtype=np.int64)
     for number, name in enumerate(ids):
-        rows[number] = _row_of(store, name)
+        rows[number] = known.find(name)
         if rows[number] < 0 and _IMAGE.search(name):
-            rows[number] = _row_of(store, _IMAGE.sub("", name))
+            rows[number] = known.find(_IMAGE.sub("", name))
     for name, row in zip(ids, rows.tolist(), strict=True):
         if row < 0:
             near = _alike(store, name)
@@ -55,22 +57,15 @@ def row_at(store: EmbeddingStore, lon: float, lat: float) -> int:
             f"{lon:g},{lat:g} is no position on Mars",
             remedy="Give longitude and latitude in degrees, east positive, such as 137.4,-4.6.",
         )
-    best, row, away = np.inf, -1, (np.nan, np.nan)
-    for block in store.blocks():
-        if not len(block):
-            continue
-        distance = geo.great_circle_deg(lon, lat, block.lon, block.lat)
-        if not np.isfinite(distance).any():
-            continue
-        local = int(np.nanargmin(distance))
-        if distance[local] < best:
-            best, row = float(distance[local]), block.start + local
-            away = (float(block.width_deg[local]), float(block.height_deg[local]))
-    if row < 0:
+    known = known_of(store)
+    distance = geo.great_circle_deg(lon, lat, *known.positions().T)
+    if not np.isfinite(distance).any():
         raise UsageError(f"no tile of {store.path} has a known position")
-    found = store.take([row])
+    row = int(np.nanargmin(distance))
+    best, found = float(distance[row]), known.take([row])
     across = abs(float(geo.wrap_lon(found.lon[0] - lon)))
     upward = abs(float(found.lat[0]) - lat)
+    away = (float(found.width_deg[0]), float(found.height_deg[0]))
     if np.isfinite(away).all():
         inside = across <= away[0] / 2 + 1e-6 and upward <= away[1] / 2 + 1e-6
     else:
@@ -96,30 +91,17 @@ def parse_lonlat(text: str) -> tuple[float, float]:
     return lon, lat
 
 
-def _row_of(store: EmbeddingStore, name: str) -> int:
-    """The first row of this id, or -1. A few milliseconds for a million rows."""
-    import pyarrow.compute as pc
-
-    for block in store.blocks():
-        column = block.column("id")
-        # By prefix, then in full: to compare with a scalar, Arrow would load pandas.
-        alike = pc.indices_nonzero(pc.starts_with(column, pattern=name))
-        for place in alike.to_pylist():
-            if column[place].as_py() == name:
-                return block.start + int(place)
-    return -1
-
-
 def _alike(store: EmbeddingStore, name: str) -> list[str]:
     """Ids nearest to one that is not there, the nearest first."""
     centre = geo.tile_centre(name)
     if centre is not None:
-        lon, lat = store.positions().T
+        known = known_of(store)
+        lon, lat = known.positions().T
         distance = geo.great_circle_deg(*centre, lon, lat)
         rows = np.argsort(distance, kind="stable")[:_GUESSES]
         rows = rows[np.isfinite(distance[rows])]
         if len(rows):
-            return store.ids(rows)
+            return known.ids(rows)
     return difflib.get_close_matches(name, _candidates(store, name), n=_GUESSES, cutoff=0.5)
 
 

@@ -24,6 +24,7 @@ from marsretrieval.search._exact import MAX_NORM
 from marsretrieval.search._halves import Converter
 from marsretrieval.search._quantize import Limits, quantize_rows
 from marsretrieval.search.view._layout import BANDS, FORMAT, HEADER, band_of
+from marsretrieval.search.view._texts import TextsWriter
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import Block, EmbeddingStore
@@ -43,9 +44,9 @@ class ViewInTheMaking(Exception):
 
 
 def bytes_needed(store: EmbeddingStore) -> int:
-    """Of disk, about: a byte for each number, the vectors, and 64 bytes a row."""
+    """Of disk, about: a byte for each number, the vectors, and 128 bytes a row."""
     numbers = store.rows * store.dimension
-    return numbers * (1 + np.dtype(store.dtype).itemsize) + 64 * store.rows
+    return numbers * (1 + np.dtype(store.dtype).itemsize) + 128 * store.rows
 
 
 @contextmanager
@@ -126,13 +127,15 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
         "lon": places[order, 0],
         "lat": places[order, 1],
         "starts": np.searchsorted(bands[order], np.arange(BANDS + 2)).astype(np.int64),
-        "id_ends": np.empty(store.rows, dtype=np.int64),
     }
-    limits, length = Limits(), 0
+    extents = np.empty((store.rows, 2), dtype=np.float32)
+    source_of = np.empty(store.rows, dtype=np.int64)
+    limits, last, count = Limits(), None, 0
     with (
         progress.start("prepare search", store.rows, "rows") as bar,
         ThreadPoolExecutor(usable_cpus()) as pool,
-        (folder / "ids.txt").open("wb") as text,
+        TextsWriter(folder / "ids.txt") as ids,
+        TextsWriter(folder / "sources.txt") as sources,
     ):
         ahead: deque[Future[tuple[int, Limits]]] = deque()
 
@@ -144,15 +147,28 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
 
         for block in store.blocks():
             ahead.append(pool.submit(into.put, block))
-            names = [name.encode() for name in block.ids]
-            ends = length + np.cumsum(np.fromiter(map(len, names), np.int64, len(names)))
-            arrays["id_ends"][block.start : block.start + len(block)] = ends
-            length = int(ends[-1]) if len(names) else length
-            text.write(b"".join(names))
+            here = slice(block.start, block.start + len(block))
+            extents[here, 0], extents[here, 1] = block.width_deg, block.height_deg
+            ids.add(block.ids)
+            fresh = []
+            for row, source in enumerate(block.sources, block.start):
+                if source != last:  # tiles of one file follow each other
+                    fresh.append(source)
+                    last = source
+                source_of[row] = count + len(fresh) - 1
+            sources.add(fresh)
+            count += len(fresh)
             if len(ahead) > 4 * usable_cpus():
                 settle()
         while ahead:
             settle()
+    arrays |= {
+        "width_deg": extents[order, 0],
+        "height_deg": extents[order, 1],
+        "id_ends": ids.ends,
+        "source_of": source_of,
+        "source_ends": sources.ends,
+    }
     header = {
         "format": FORMAT,
         "fingerprint": fingerprint,

@@ -19,7 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval.errors import MarsRetrievalError, OutputError, StoreError
+from marsretrieval.errors import (
+    MarsRetrievalError,
+    MarsRetrievalWarning,
+    OutputError,
+    StoreError,
+)
 from marsretrieval.files import sha256_file, sha256_json, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.view._layout import HEADER, SearchView
@@ -32,6 +37,7 @@ __all__ = [
     "discard_view",
     "drop_view",
     "existing_view",
+    "known_of",
     "make_view",
     "open_view",
     "verify_view",
@@ -45,7 +51,7 @@ _SETTLED_SECONDS = 2.0  # a folder changed this recently may change again within
 _open: weakref.WeakKeyDictionary[Any, SearchView] = weakref.WeakKeyDictionary()
 
 
-class SearchViewWarning(UserWarning):
+class SearchViewWarning(MarsRetrievalWarning):
     """A search view could not be made or used; the search goes on without it, more slowly."""
 
 
@@ -98,6 +104,12 @@ def view_of(
     if found is not None:
         _open[store] = found
     return found
+
+
+def known_of(store: EmbeddingStore) -> EmbeddingStore | SearchView:
+    """Where ids, places and sources of rows are looked up: the view if there is one, for the
+    store opens a file for each shard that is asked."""
+    return view_of(store, build=False) or store
 
 
 def existing_view(store: EmbeddingStore) -> SearchView | None:

@@ -3,25 +3,27 @@ searching likes."""
 
 from __future__ import annotations
 
-import builtins
 import json
-import mmap
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import StoreError
 from marsretrieval.search._quantize import Limits
+from marsretrieval.search.view._texts import Texts
+
+if TYPE_CHECKING:
+    from marsretrieval.embeddings import Columns
 
 __all__ = ["BANDS", "FORMAT", "HEADER", "NO_BAND", "SearchView", "ViewBlock", "band_of"]
 
-FORMAT = 1  # of the view; another one is not read, the view is made anew
+FORMAT = 2  # of the view; another one is not read, the view is made anew
 HEADER = "header.json"
 BANDS = 180  # of one degree of latitude, from the south; one more for rows without a place
 NO_BAND = BANDS
@@ -61,8 +63,8 @@ class SearchView:
 
     plane: (n, d) int8. scale, along, error: (n,) float32, see search/_quantize.py. stored: (n, d)
     float16 or float32, the vectors of the store. row_of: (n,) the store's number of each place.
-    lon, lat: (n,) float64 degrees, NaN where unknown. starts: (BANDS + 2,) first place of each
-    band. All these are in the order of places.
+    lon, lat, width_deg, height_deg: (n,) degrees, NaN where unknown. starts: (BANDS + 2,) first
+    place of each band. All these are in the order of places.
     """
 
     def __init__(self, folder: Path, store: Path) -> None:
@@ -83,9 +85,10 @@ class SearchView:
         self.row_of: npt.NDArray[np.int64] = self._array("row_of")
         self.lon: Floats = self._array("lon")
         self.lat: Floats = self._array("lat")
+        self.width_deg: npt.NDArray[np.float32] = self._array("width_deg")
+        self.height_deg: npt.NDArray[np.float32] = self._array("height_deg")
         self.starts: npt.NDArray[np.int64] = self._array("starts")
         self.mean: npt.NDArray[np.float32] = self._array("mean")
-        self._id_ends: npt.NDArray[np.int64] = self._array("id_ends")
 
     @property
     def bytes(self) -> int:
@@ -101,23 +104,39 @@ class SearchView:
 
     def ids(self, rows: npt.ArrayLike) -> list[str]:
         """Ids of n rows, in the order asked for."""
-        wanted = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        text = self._ids
-        ends = self._id_ends[wanted].tolist()
-        begins = np.where(wanted > 0, self._id_ends[np.maximum(wanted, 1) - 1], 0).tolist()
-        return [text[a:b].decode() for a, b in zip(begins, ends, strict=True)]
+        return self._ids.take(np.atleast_1d(np.asarray(rows, dtype=np.int64)))
+
+    def find(self, name: str) -> int:
+        """The first row with this id, or -1."""
+        return self._ids.find(name)
 
     def vectors(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """(n, dimension) copies of n rows as they are stored, in the order asked for."""
         places: npt.NDArray[Any] = self.stored[self.place_of[np.asarray(rows, dtype=np.int64)]]
         return places
 
+    def take(self, rows: npt.ArrayLike) -> Columns:
+        """What is known of n rows, in the order asked for."""
+        from marsretrieval.embeddings import Columns
+
+        wanted = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        places = self.place_of[wanted]
+        return Columns(
+            ids=self.ids(wanted),
+            lon=self.lon[places],
+            lat=self.lat[places],
+            width_deg=self.width_deg[places].astype(np.float64),
+            height_deg=self.height_deg[places].astype(np.float64),
+            sources=self._sources.take(self._source_of[wanted]),
+        )
+
     def positions(self) -> Floats:
         """(rows, 2) longitude and latitude of all centres, degrees; NaN where unknown."""
-        found = np.empty((self.rows, 2))
-        found[self.row_of, 0] = self.lon
-        found[self.row_of, 1] = self.lat
-        return found
+        return self._by_row(self.lon, self.lat)
+
+    def extents(self) -> Floats:
+        """(rows, 2) width and height of all tiles, degrees; NaN where unknown."""
+        return self._by_row(self.width_deg, self.height_deg)
 
     def blocks(self) -> Iterator[ViewBlock]:
         """All rows in the store's order."""
@@ -126,12 +145,22 @@ class SearchView:
             yield ViewBlock(start, self.stored[places], self.lon[places], self.lat[places])
 
     @cached_property
-    def _ids(self) -> mmap.mmap | builtins.bytes:
-        path = self.path / "ids.txt"
-        if not self.header["files"]["ids.txt"]["bytes"]:
-            return b""
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    def _ids(self) -> Texts:
+        return Texts(self.path / "ids.txt", self._array("id_ends"))
+
+    @cached_property
+    def _sources(self) -> Texts:
+        return Texts(self.path / "sources.txt", self._array("source_ends"))
+
+    @cached_property
+    def _source_of(self) -> Rows:
+        return self._array("source_of")
+
+    def _by_row(self, *columns: npt.NDArray[Any]) -> Floats:
+        found = np.empty((self.rows, len(columns)))
+        for number, values in enumerate(columns):
+            found[self.row_of, number] = values
+        return found
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         path = self.path / f"{name}.npy"
