@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -27,6 +29,13 @@ def test_every_mode_and_format_becomes_rgb(mode: str, kind: str) -> None:
     assert image.mode == "RGB"
     assert image.size == (12, 9)
     assert np.asarray(image).std() > 5
+
+
+def test_decoding_in_threads_leaves_warnings_as_they_were() -> None:
+    data, before = encoded("L", kind="TIFF"), list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: decode_rgb(data, str(number)), range(400)))
+    assert warnings.filters == before
 
 
 def test_deep_images_are_stretched_over_all_greys() -> None:

@@ -30,6 +30,11 @@ _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _BITS, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 339, 42113  # TIFF tags
 
 
+# What is wrong with an image is raised, and told once. For all threads and once for all: to set a
+# filter and take it back again is not safe where several decode.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
 def decode_rgb(data: bytes, source: str) -> Image.Image:
     """Decode to an RGB image of the size it is stored in, EXIF orientation applied.
 
@@ -45,14 +50,12 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
     # Other libraries switch this on for the whole process; half an image must never count as one.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong is raised, and told once
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                check_size(source, image.width, image.height, MAX_PIXELS)
-                if _misread(image):
-                    return read_tiff(data, source, MAX_PIXELS)
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image), _nodata(image))
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            check_size(source, image.width, image.height, MAX_PIXELS)
+            if _misread(image):
+                return read_tiff(data, source, MAX_PIXELS)
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image), _nodata(image))
     except Image.DecompressionBombError as error:
         raise ImageError(f"{source}: too many pixels ({error})") from error
     except UnidentifiedImageError as error:

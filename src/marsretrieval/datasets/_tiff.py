@@ -14,6 +14,9 @@ from marsretrieval.errors import ImageError
 
 __all__ = ["check_size", "is_tiff", "read_tiff"]
 
+# A picture need not lie on a planet. Set once for all threads, as in _images.py.
+warnings.filterwarnings("ignore", message="Dataset has no geotransform")
+
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, both byte orders
 
 
@@ -37,7 +40,7 @@ def read_tiff(data: bytes, source: str, max_pixels: int) -> Image.Image:
     Raises ImageError naming `source`.
     """
     try:
-        from rasterio.errors import NotGeoreferencedWarning, RasterioError
+        from rasterio.errors import RasterioError
         from rasterio.io import MemoryFile
     except ModuleNotFoundError as error:
         raise ImageError(
@@ -45,13 +48,11 @@ def read_tiff(data: bytes, source: str, max_pixels: int) -> Image.Image:
             remedy="pip install 'marsretrieval[geotiff]'",
         ) from error
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            # By its driver alone: other formats of GDAL's may name further files to open.
-            with MemoryFile(data) as memory, memory.open(driver="GTiff") as file:
-                check_size(source, file.width, file.height, max_pixels)
-                bands: npt.NDArray[Any] = file.read([1, 2, 3] if file.count > 2 else [1])
-                valid: npt.NDArray[Any] = file.dataset_mask()
+        # By its driver alone: other formats of GDAL's may name further files to open.
+        with MemoryFile(data) as memory, memory.open(driver="GTiff") as file:
+            check_size(source, file.width, file.height, max_pixels)
+            bands: npt.NDArray[Any] = file.read([1, 2, 3] if file.count > 2 else [1])
+            valid: npt.NDArray[Any] = file.dataset_mask()
     except (RasterioError, OSError, ValueError) as error:
         raise ImageError(f"{source}: cannot be decoded ({error})") from error
     if np.iscomplexobj(bands):

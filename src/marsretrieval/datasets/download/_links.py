@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -63,9 +62,7 @@ def fetch_links(
         Fetcher(settings) as fetcher,
         progress.start("fetch", len(wanted), "images") as bar,
         ThreadPoolExecutor(settings.workers) as pool,
-        warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore")  # of the decoders; set here since threads share it
         futures = {pool.submit(_fetch, url, fetcher, cache): url for url in wanted}
         try:
             for done, future in enumerate(as_completed(futures), 1):
