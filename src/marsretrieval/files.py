@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,23 +30,24 @@ __all__ = [
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block succeeds, fsync and rename it there.
 
-    Raises OutputError when the folder cannot be written or the disk is full. On any error,
-    Ctrl-C included, the temporary file is removed and an earlier `path` is left as it was.
+    Raises OutputError when the folder cannot be written or the disk is full, DataError when
+    another file fails within the block. On any error, Ctrl-C included, the temporary file is
+    removed and an earlier `path` is left as it was.
     """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
+        temporary.open("xb").close()
     except OSError as error:
         raise _output_error(path, error) from error
-    temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        if error.filename is not None and temporary.name not in str(error.filename):
+            raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
         raise _output_error(path, error) from error
     finally:
         with suppress(FileNotFoundError):
@@ -109,12 +111,6 @@ def sha256_json(value: Any) -> str:
     """SHA-256 of the canonical JSON text (sorted keys, no spaces): a fingerprint of plain data."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -206,14 +205,14 @@ def test_a_store_that_becomes_read_only_ends_the_build_clearly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = FakeSource(counts=COUNTS)
-    real = tempfile.mkstemp
+    real = Path.open
 
-    def refuse(*arguments: Any, prefix: str, **options: Any) -> Any:
-        if prefix.startswith(".000004"):
+    def refuse(path: Path, mode: str = "r", **options: Any) -> Any:
+        if path.name.startswith(".000004") and mode == "xb":
             raise OSError(errno.EROFS, "Read-only file system")
-        return real(*arguments, prefix=prefix, **options)
+        return real(path, mode, **options)
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(OutputError, match=r"000004\.arrow: cannot be written \(Read-only"):
         build_store(FakeEncoder(), source, tmp_path)
     monkeypatch.undo()
