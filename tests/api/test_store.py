@@ -143,6 +143,21 @@ def test_several_texts_in_one_pass(store: Any) -> None:
         store.answers([store.question("dunes", k=1), store.question("ice", k=2)])
 
 
+def test_questions_are_asked_together_only_of_the_very_same_region(store: Any) -> None:
+    def square(east: float) -> dict[str, Any]:
+        corners = [[-180, -90], [east, -90], [east, 90], [-180, 90], [-180, -90]]
+        return {"type": "Polygon", "coordinates": [corners]}
+
+    for name, one, other in (
+        ("region", square(0), square(-100)),
+        ("bbox", (-60, -10, 59.99999, 10), (-60, -10, 60.000001, 10)),
+    ):
+        questions = [store.question("dunes", **{name: each}) for each in (one, other, one)]
+        assert len(store.answers(questions[::2])) == 2
+        with pytest.raises(UsageError, match="Ask apart"):
+            store.answers(questions)
+
+
 def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
     pytest.importorskip("geopandas")
     result = store.search("dunes", k=12, lon=360)

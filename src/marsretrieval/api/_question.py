@@ -20,8 +20,7 @@ from marsretrieval.search.view import known_of
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from marsretrieval.embeddings import EmbeddingStore
-    from marsretrieval.search import QueryEncoder
+    from marsretrieval.embeddings import EmbeddingStore, QueryEncoder
 
 __all__ = ["MOST", "At", "Bounds", "Question", "RegionLike", "ask"]
 
@@ -241,7 +240,7 @@ def _spelled(bbox: Bounds | None) -> str | None:
     if bbox is None or isinstance(bbox, str):
         return bbox
     edges = (bbox.west, bbox.south, bbox.east, bbox.north) if isinstance(bbox, Box) else bbox
-    return ",".join(f"{each:g}" for each in edges)
+    return ",".join(f"{each:.9g}" for each in edges)
 
 
 def _named_region(region: RegionLike | None) -> str | None:

@@ -179,10 +179,10 @@ class Store:
         k, least score and region."""
         if not questions:
             return []
-        if len({(each.k, each.min_score) for each in questions}) > 1 or any(
-            each.about[name] != questions[0].about[name]
+        if any(
+            (each.k, each.min_score, each.region)
+            != (questions[0].k, questions[0].min_score, questions[0].region)
             for each in questions
-            for name in ("bbox", "region")
         ):
             raise UsageError("questions of several k, least scores or regions", remedy="Ask apart.")
         vectors = np.stack([self.vector(each) for each in questions])

@@ -91,6 +91,17 @@ class Area:
             raise DataError(f"{name}: it holds no polygon", remedy=_HELP)
         return cls(polygons)
 
+    def __eq__(self, other: object) -> bool:
+        """Are the polygons the same, one by one?"""
+        return isinstance(other, Area) and self._edges == other._edges
+
+    def __hash__(self) -> int:
+        return hash(self._edges)
+
+    @property
+    def _edges(self) -> tuple[bytes, ...]:
+        return tuple(polygon.edges.tobytes() for polygon in self._polygons)
+
     @property
     def boxes(self) -> Sequence[Box]:
         return [polygon.box for polygon in self._polygons]
