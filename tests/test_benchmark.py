@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -24,6 +26,15 @@ def oracle(record: ModelRecord, options: LoadOptions) -> OracleEncoder:
 
 def broken(record: ModelRecord, options: LoadOptions) -> OracleEncoder:
     raise ModelLoadError("weights are gone")
+
+
+class Exploding(OracleEncoder):
+    def encode_texts(self, texts: Sequence[str], *, role: str = "query") -> np.ndarray:
+        raise RuntimeError("a kernel was lost")
+
+
+def exploding(record: ModelRecord, options: LoadOptions) -> OracleEncoder:
+    return Exploding()
 
 
 def record(loader: str = "oracle", **changes: object) -> ModelRecord:
@@ -124,6 +135,20 @@ def test_a_model_that_fails_does_not_stop_the_others(data: Path, tmp_path: Path)
     finished = list(benchmark.run(planned(data, tmp_path, record("broken"), record())))
     assert [each.error is None for each in finished] == [False] * 3 + [True] * 3
     assert not (tmp_path / "results" / "broken" / "landform.json").exists()
+
+
+def test_an_encoder_that_raises_anything_does_not_stop_the_others(
+    data: Path, tmp_path: Path
+) -> None:
+    finished = list(benchmark.run(planned(data, tmp_path, record("exploding"), record())))
+    assert [each.error is None for each in finished] == [False] * 3 + [True] * 3
+    assert all("a kernel was lost" in str(each.error) for each in finished[:3])
+
+
+def test_facts_of_a_dataset_that_are_no_facts_are_named(data: Path, tmp_path: Path) -> None:
+    (data / "planet.json").write_text("[]")
+    finished = list(benchmark.run(planned(data, tmp_path)))
+    assert all("planet.json: not a JSON object" in str(each.error) for each in finished)
 
 
 def test_modality_is_checked_before_anything_is_loaded(data: Path, tmp_path: Path) -> None:

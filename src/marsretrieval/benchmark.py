@@ -241,7 +241,7 @@ def _keep_superseded(job: Job, say: Callable[[str], None]) -> None:
             return
         stamp = earlier.created.replace(":", "")
     except DataError:
-        stamp = "unreadable"
+        stamp = f"unreadable-{job.result_path.stat().st_mtime_ns}"
     kept = make_folder(job.folder / "superseded")
     for file in job.folder.glob(f"{job.task.name}.*"):
         file.replace(kept / f"{stamp}.{file.name}")
@@ -291,13 +291,20 @@ def _result(
 def _provenance(folder: Path) -> dict[str, Any]:
     """Revision of a download, or seed of a synthetic planet, as the folder itself tells it."""
     if (folder / "download.json").exists():
-        told = read_json(folder / "download.json")
+        told = _facts(folder / "download.json")
         return {key: told.get(key) for key in ("repository", "revision", "variant")}
     for place in (folder, folder.parent):
         if (place / "planet.json").exists():
-            told = read_json(place / "planet.json")
+            told = _facts(place / "planet.json")
             return {"synthetic": True, **{key: told.get(key) for key in ("seed", "version")}}
     return {}
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    told = read_json(path)
+    if not isinstance(told, dict):
+        raise DataError(f"{path}: not a JSON object")
+    return told
 
 
 def _write(job: Job, result: RunResult, outcome: Outcome) -> None:

@@ -28,6 +28,11 @@ class Long:
         return [[1.0, 2.0, float(len(text))] for text in texts]
 
 
+class Told(Long):
+    def __init__(self, device: str) -> None:
+        self.where = device
+
+
 class Blind(Long):
     modalities = frozenset({"image"})
 
@@ -262,3 +267,16 @@ def test_a_module_that_fails_at_import_is_no_traceback(
 def test_what_is_no_encoder_is_wrong_use(target: str) -> None:
     with pytest.raises(UsageError, match=target):
         find(target)
+
+
+def test_the_device_is_the_one_asked_for_or_told() -> None:
+    def of(target: type, device: str) -> str:
+        return load(find(f"{__name__}:{target.__name__}"), LoadOptions(device=device)).device  # type: ignore[attr-defined,no-any-return]
+
+    assert of(Told, "cuda:7") == "cuda:7"
+    assert of(Long, "cpu") == "cpu"
+    Told.device = property(lambda self: "mps")  # type: ignore[attr-defined]
+    try:
+        assert of(Told, "cuda:7") == "mps"
+    finally:
+        del Told.device  # type: ignore[attr-defined]

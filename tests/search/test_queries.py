@@ -120,6 +120,9 @@ def test_composition_of_all_parts() -> None:
 class Words:
     """Says what it was asked."""
 
+    id = "words"
+    dimension = unit(0).shape[-1]
+
     def __init__(self) -> None:
         self.asked: list[str] = []
 

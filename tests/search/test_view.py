@@ -387,6 +387,7 @@ def test_wrong_use(tmp_path: Path) -> None:
         ({"k": 0}, "at least 1"),
         ({"k": None}, "min_score"),
         ({"k": 1, "min_score": float("nan")}, "not a number"),
+        ({"k": 1, "min_score": -float("inf")}, "not a number"),
         ({"k": 1, "kernel": "numpi"}, "numpy"),
     ):
         with pytest.raises(UsageError, match=message):

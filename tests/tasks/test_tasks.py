@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from marsretrieval import tasks
 from marsretrieval.embeddings import build_store, open_store
 from marsretrieval.errors import DataError, DatasetNotFoundError, UnknownNameError
 from marsretrieval.results import MEAN
@@ -117,6 +121,46 @@ def test_a_corrupt_image_takes_its_pair_out_and_is_named(tmp_path: Path) -> None
     assert outcome.n["images"] == 5
     (skipped,) = open_store(tmp_path / "s" / "images").skipped
     assert "plains-1" in skipped.source
+
+
+def test_hits_are_shown_of_scored_images_alone(tmp_path: Path) -> None:
+    folder = class_folders(tmp_path / "data", {"plains": 3, "yardangs": 3})
+    task, encoder = find_task("landform"), OracleEncoder()
+    data = task.open(folder)
+    unlabelled = sorted(data.annotations)[0]
+    fewer = {key: name for key, name in data.annotations.items() if key != unlabelled}
+    assert data.source is not None
+    build_store(encoder, data.source, tmp_path / "s", dtype=task.vector_dtype)
+    outcome = task.evaluate(
+        replace(data, annotations=fewer), encoder, open_store(tmp_path / "s"), tmp_path, Settings()
+    )
+    assert outcome.n["images"] == 5
+    assert unlabelled not in outcome.hits.id and max(outcome.hits.rank) == 5
+
+
+class Scattered(OracleEncoder):
+    """The same vector for all images, and little memory."""
+
+    def encode_preprocessed(self, features: Sequence[int]) -> np.ndarray:
+        if len(features) > 2:
+            raise MemoryError
+        return np.full((len(features), self.dimension), 1 / 8, dtype=np.float32)
+
+
+def test_ties_at_the_depth_of_the_search_are_left_to_the_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiles_folder(tmp_path / "data")
+    monkeypatch.setattr(tasks.geolocalization, "MAX_K", 400)
+    whole = ask("geolocalization", data, tmp_path / "all", Scattered())
+    monkeypatch.setattr(tasks.geolocalization, "MAX_K", 50)
+    found = ask("geolocalization", data, tmp_path / "some", Scattered())
+    for name in (each for each in found.groups if not each.startswith(MEAN)):
+        first, last = found.groups[name].ties["average_precision"]
+        assert first <= found.groups[name].strict["average_precision"] <= last
+        tiles = {group.n["predictions"] for group in (whole.groups[name], found.groups[name])}
+        assert tiles == {400}
+    assert max(found.hits.rank) == 50
 
 
 def test_the_set_hash_follows_the_items_and_not_their_order(tmp_path: Path) -> None:

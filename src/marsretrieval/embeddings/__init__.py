@@ -9,6 +9,7 @@ from marsretrieval.embeddings._build import Target, build_store, build_stores, p
 from marsretrieval.embeddings._export import export_parquet
 from marsretrieval.embeddings._manifest import ModelRequest
 from marsretrieval.embeddings._plan import BuildPlan, plan_build
+from marsretrieval.embeddings._queries import QueryEncoder, embed_images, embed_texts
 from marsretrieval.embeddings._ray import RayOptions, build_stores_with_ray
 from marsretrieval.embeddings._report import BuildReport
 from marsretrieval.embeddings._shards import Block
@@ -24,6 +25,7 @@ __all__ = [
     "EmbeddingStore",
     "ModelRequest",
     "Problem",
+    "QueryEncoder",
     "RayOptions",
     "Target",
     "Verification",
@@ -31,6 +33,8 @@ __all__ = [
     "build_stores",
     "build_stores_with_ray",
     "build_text_store",
+    "embed_images",
+    "embed_texts",
     "export_parquet",
     "open_store",
     "plan_build",

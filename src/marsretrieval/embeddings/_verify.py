@@ -74,13 +74,13 @@ def verify_store(
                 entry = read_entry(path, name)
             except StoreError as error:
                 found.append(Problem(name, error.message))
-                continue
-            if entry is None or not entry.fits(manifest):
-                found.append(Problem(name, _MISSING))
             else:
-                found += _of_shard(path, manifest, entry, rows, seen)
-                rows += entry.rows
-                shards += 1
+                if entry is None or not entry.fits(manifest):
+                    found.append(Problem(name, _MISSING))
+                else:
+                    found += _of_shard(path, manifest, entry, rows, seen)
+                    rows += entry.rows
+                    shards += 1
             bar.advance()
     dropped = []
     if repair:

@@ -62,6 +62,11 @@ class PluginEncoder:
         return modalities_of(self._inner)
 
     @property
+    def device(self) -> str:
+        """Where the object says that it computes, else where it was asked to."""
+        return str(getattr(self._inner, "device", self._given.get("device", "cpu")))
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
         """What the object itself tells; else the hash of its source file and what it was given."""
         told = getattr(self._inner, "fingerprint", None)

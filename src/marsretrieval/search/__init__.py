@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from marsretrieval.search.ask import QueryEncoder, make_query, read_images
+    from marsretrieval.search.ask import make_query, read_images
     from marsretrieval.search.exports import FORMATS, check_hits_path, write_hits
     from marsretrieval.search.heatmap import Heatmap, check_heatmap_path, heatmap_of
     from marsretrieval.search.hits import Hit, Hits, check_distance
@@ -43,7 +43,6 @@ __all__ = [
     "Heatmap",
     "Hit",
     "Hits",
-    "QueryEncoder",
     "Ranking",
     "SearchView",
     "SearchViewWarning",
@@ -76,7 +75,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ask": ("QueryEncoder", "make_query", "read_images"),
+    "ask": ("make_query", "read_images"),
     "exports": ("FORMATS", "check_hits_path", "write_hits"),
     "heatmap": ("Heatmap", "check_heatmap_path", "heatmap_of"),
     "hits": ("Hit", "Hits", "check_distance"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +16,9 @@ from marsretrieval.search.queries import MIX, NOT_WEIGHT, compose, text_query
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["QueryEncoder", "make_query", "read_images", "text_vector"]
+    from marsretrieval.embeddings import QueryEncoder
 
-
-class QueryEncoder(Protocol):
-    """The part of an encoder that queries need."""
-
-    def encode_images(self, images: Sequence[Image]) -> npt.NDArray[np.float32]: ...
-
-    def encode_texts(
-        self, texts: Sequence[str], *, role: Literal["query", "caption"] = "query"
-    ) -> npt.NDArray[np.float32]: ...
+__all__ = ["make_query", "read_images", "text_vector"]
 
 
 def make_query(
@@ -56,11 +48,11 @@ def make_query(
         )
     against = [
         *(text_vector(encoder, each, raw=raw)[None] for each in not_text),
-        *([_needed(encoder).encode_images(not_images)] if not_images else []),
+        *([_image_vectors(encoder, not_images)] if not_images else []),
         *([_unit_rows(not_tiles)] if not_tiles is not None else []),
     ]
     examples = [
-        *([_needed(encoder).encode_images(images)] if images else []),
+        *([_image_vectors(encoder, images)] if images else []),
         *([_unit_rows(tiles)] if tiles is not None else []),
     ]
     return compose(
@@ -78,8 +70,10 @@ def text_vector(
     """(dimension,): the mean over the three published templates, or the text alone with `raw`."""
     if not text.strip():
         raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
+    from marsretrieval.embeddings import embed_texts
+
     prompts = [text] if raw else geolocalization_prompts(text)
-    return text_query(_needed(encoder).encode_texts(prompts, role="query"))
+    return text_query(embed_texts(_needed(encoder), prompts))
 
 
 def read_images(paths: Sequence[Path]) -> list[Image]:
@@ -94,6 +88,14 @@ def read_images(paths: Sequence[Path]) -> list[Image]:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         images.append(decode_rgb(data, str(path)))
     return images
+
+
+def _image_vectors(
+    encoder: QueryEncoder | None, images: Sequence[Image]
+) -> npt.NDArray[np.float32]:
+    from marsretrieval.embeddings import embed_images
+
+    return embed_images(_needed(encoder), images)
 
 
 def _needed(encoder: QueryEncoder | None) -> QueryEncoder:

@@ -99,8 +99,8 @@ def exact_topk(
         raise UsageError("without k, a search needs a min_score")
     if k is not None and k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
-    if min_score is not None and np.isnan(min_score):
-        raise UsageError("min_score is not a number")
+    if min_score is not None and not np.isfinite(min_score):
+        raise UsageError(f"min_score is {min_score}, not a number")
     if asked.ndim != 2 or asked.shape[1] != source.dimension:
         raise UsageError(
             f"queries of shape {asked.shape}; the store holds vectors of {source.dimension} numbers"

@@ -10,6 +10,7 @@ from operator import getitem
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.datasets import (
@@ -22,7 +23,7 @@ from marsretrieval.datasets import (
     read_ground_truth,
     read_image_queries,
 )
-from marsretrieval.embeddings import EmbeddingStore
+from marsretrieval.embeddings import EmbeddingStore, embed_images, embed_texts
 from marsretrieval.encoders import Encoder, Modality, Vectors
 from marsretrieval.errors import DataError, ImageError
 from marsretrieval.files import sha256_json
@@ -111,16 +112,15 @@ class Geolocalization:
             )
         embedded = time.perf_counter()
         asked = np.stack(list(queries.values()))
-        ranking = exact_topk(images, asked, MAX_K, view="use", progress=progress)
+        ranking = exact_topk(images, asked, MAX_K + 1, view="use", progress=progress)
         searched = time.perf_counter()
 
         groups: dict[str, Evaluation] = {}
         hits = Hits()
         tiles = images.positions()
         with progress.start("score", len(queries), "queries") as bar:
-            for (landform, mode), scores, rows in zip(
-                queries, ranking.scores, ranking.rows, strict=True
-            ):
+            for number, (landform, mode) in enumerate(queries):
+                scores, rows = _best(images, asked[number], *ranking.hits(number))
                 points = annotations.points[landform]
                 group = f"{landform}/{mode}"
                 found = images.take(rows)
@@ -137,9 +137,9 @@ class Geolocalization:
                     resamples=settings.resamples,
                 )
                 relevant = geo.near_any(found.lon, found.lat, points.lon, points.lat, RADIUS_DEG)
-                for rank, row in enumerate(range(len(rows)), 1):
+                for row in range(min(len(rows), MAX_K)):
                     hits.append(
-                        group, landform, rank, found.ids[row], float(scores[row]),
+                        group, landform, row + 1, found.ids[row], float(scores[row]),
                         relevant=bool(relevant[row]),
                         lon=float(found.lon[row]), lat=float(found.lat[row]),
                     )  # fmt: skip
@@ -159,6 +159,17 @@ class Geolocalization:
                 "score": time.perf_counter() - searched,
             },
         )
+
+
+def _best(
+    images: EmbeddingStore, query: Vectors, scores: Vectors, rows: npt.NDArray[np.int64]
+) -> tuple[Vectors, npt.NDArray[np.int64]]:
+    """The best MAX_K tiles, and all others that are no worse than the last of them: which of
+    those count is for the metric to say, and what that could change."""
+    if len(rows) <= MAX_K or scores[MAX_K] < scores[MAX_K - 1]:
+        return scores[:MAX_K], rows[:MAX_K]
+    least = float(scores[MAX_K - 1])
+    return exact_topk(images, query, None, min_score=least, view="use").hits(0)
 
 
 def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
@@ -203,7 +214,7 @@ def _queries(
     for landform in annotations.points:
         text = images = None
         if "text" in encoder.modalities:
-            text = text_query(encoder.encode_texts(geolocalization_prompts(landform), role="query"))
+            text = text_query(embed_texts(encoder, geolocalization_prompts(landform)))
             queries[landform, "text"] = text
         if landform in annotations.examples:
             images = _example_vectors(encoder, annotations.examples[landform], skipped)
@@ -227,7 +238,7 @@ def _example_vectors(
                     skipped.append(Skipped(item.id, item.source, error.message))
             else:
                 skipped.append(item)
-    return encoder.encode_images(pictures) if pictures else None
+    return embed_images(encoder, pictures) if pictures else None
 
 
 def _published_positions(ids: Sequence[str], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from marsretrieval.datasets import annotated_hash, open_images, set_hash
-from marsretrieval.embeddings import EmbeddingStore
+from marsretrieval.embeddings import EmbeddingStore, embed_texts
 from marsretrieval.encoders import Encoder, Modality
 from marsretrieval.errors import DataError
 from marsretrieval.metrics import landform
@@ -69,9 +69,7 @@ class LandformRetrieval:
         classes = sorted(set(labels.values()))
         start = time.perf_counter()
         prompts = [prompt for name in classes for prompt in landform_prompts(name)]
-        vectors = encoder.encode_texts(prompts, role="query").reshape(
-            len(classes), -1, encoder.dimension
-        )
+        vectors = embed_texts(encoder, prompts).reshape(len(classes), -1, encoder.dimension)
         queries = np.stack([text_query(each) for each in vectors])
         embedded = time.perf_counter()
 
@@ -88,12 +86,15 @@ class LandformRetrieval:
             resamples=settings.resamples,
         )
         content = images.content_hashes()
-        ranking = exact_topk(images, queries, _SHOWN, view="use")
+        # As many more as are not scored: unlabelled, or there before.
+        ranking = exact_topk(images, queries, _SHOWN + len(ids) - len(kept), view="use")
         hits = Hits()
-        for name, scores, rows in zip(classes, ranking.scores, ranking.rows, strict=True):
-            for rank, (score, row) in enumerate(zip(scores, rows, strict=True), 1):
+        for query, name in enumerate(classes):
+            scores, rows = ranking.hits(query)
+            shown = np.flatnonzero(np.isin(rows, kept))[:_SHOWN]
+            for rank, (score, row) in enumerate(zip(scores[shown], rows[shown], strict=True), 1):
                 key = ids[row]
-                hits.append("all", name, rank, key, float(score), relevant=labels.get(key) == name)
+                hits.append("all", name, rank, key, float(score), relevant=labels[key] == name)
         return Outcome(
             groups={"all": evaluation},
             n={"images": len(image_ids), "classes": len(classes)},
