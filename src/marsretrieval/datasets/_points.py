@@ -16,7 +16,13 @@ from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._protocol import ImageSource
 from marsretrieval.errors import DatasetNotFoundError, TableError
 
-__all__ = ["Points", "read_ground_truth", "read_image_queries", "read_points"]
+__all__ = [
+    "Points",
+    "ground_truth_tables",
+    "read_ground_truth",
+    "read_image_queries",
+    "read_points",
+]
 
 _NAMES = {"lon": ("lon", "longitude"), "lat": ("lat", "latitude")}
 
@@ -65,6 +71,11 @@ def read_points(path: Path, *, as_written: bool = False) -> Points:
 
 def read_ground_truth(folder: Path) -> dict[str, Points]:
     """``<name>.csv`` in `folder`, by name. Raises DatasetNotFoundError or TableError."""
+    return {path.stem: read_points(path) for path in ground_truth_tables(folder)}
+
+
+def ground_truth_tables(folder: Path) -> list[Path]:
+    """Every ``<name>.csv`` in `folder`. Raises DatasetNotFoundError where there is none."""
     if not folder.is_dir():
         raise DatasetNotFoundError(
             f"{folder}: no such folder; it holds one <landform>.csv with lon and lat each"
@@ -74,7 +85,7 @@ def read_ground_truth(folder: Path) -> dict[str, Points]:
     if not tables:
         names = ", ".join(path.name for path in entries[:5]) or "nothing"
         raise DatasetNotFoundError(f"{folder}: no .csv of points here (found: {names})")
-    return {path.stem: read_points(path) for path in tables}
+    return tables
 
 
 def read_image_queries(folder: Path) -> dict[str, ImageSource]:

@@ -207,7 +207,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> Any:
-        if req.full_url.startswith("https:") and not newurl.startswith("https:"):
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
             raise ServerError(f"{req.full_url}: redirected to {newurl}, which is not https")
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         token = req.unredirected_hdrs.get("Authorization")

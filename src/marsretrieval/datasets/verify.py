@@ -22,7 +22,7 @@ from marsretrieval.datasets._inventory import DatasetInventory, Inventory, Probl
 from marsretrieval.datasets._items import Item
 from marsretrieval.datasets._listing import visible
 from marsretrieval.datasets._open import open_images
-from marsretrieval.datasets._points import read_points
+from marsretrieval.datasets._points import ground_truth_tables, read_points
 from marsretrieval.datasets._protocol import ImageSource, Record
 from marsretrieval.datasets._provenance import check_provenance
 from marsretrieval.datasets._scan import Scan, scan
@@ -190,10 +190,11 @@ def _scored(kind: str, item: Item) -> tuple[str, bytes]:
 
 
 def _check_points(folder: Path, told: DatasetInventory) -> None:
-    place = folder / "ground_truth"
-    tables = [path for path in visible(place) if path.suffix == ".csv"] if place.is_dir() else []
-    if not tables:
-        told.error("no-ground-truth", [f"{place}: no <landform>.csv with lon and lat"])
+    tables: list[Path] = []
+    try:
+        tables = ground_truth_tables(folder / "ground_truth")
+    except DatasetNotFoundError as error:
+        told.error("no-ground-truth", [error.message])
     counts, bad, doubles = {}, [], []
     for path in tables:
         try:
@@ -202,9 +203,8 @@ def _check_points(folder: Path, told: DatasetInventory) -> None:
             bad.append(error.message)
             continue
         counts[path.stem] = len(points.lon)
-        distinct = set(zip(points.lon.tolist(), points.lat.tolist(), strict=True))
-        if len(distinct) < len(points.lon):
-            doubles.append(f"{path.name}: {len(points.lon) - len(distinct)}")
+        if points.duplicates:
+            doubles.append(f"{path.name}: {points.duplicates}")
     told.counts["points"] = counts
     told.error("bad-table", bad)
     told.note("double-point", doubles)

@@ -95,6 +95,14 @@ class TestGeolocalization:
         assert any("line 4: longitude 370.0 is not within" in each for each in tables)
         assert any("no column 'lon'" in each for each in tables)
 
+    def test_tables_are_read_as_the_task_reads_them(self, tmp_path: Path) -> None:
+        folder = tmp_path / "Mars-Global-Geolocalization"
+        (folder / "ground_truth").mkdir(parents=True)
+        (folder / "ground_truth" / "yardangs.CSV").write_text("lon,lat\n180,5\n-180,5\n")
+        problems = named(check(folder))
+        assert "no-ground-truth" not in problems
+        assert problems["double-point"].examples == ("yardangs.CSV: 1",)
+
     def test_without_tiles_and_without_points(self, tmp_path: Path) -> None:
         folder = tmp_path / "Mars-Global-Geolocalization"
         folder.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -93,12 +94,18 @@ def _points(a: ResultFile, b: ResultFile) -> list[str]:
     if a.queries is None or b.queries is None:
         return []
     mine, other = points_of(a), points_of(b)
-    return [
-        f"other points of {name}: {_some(only)} in A only"
-        for name in mine.keys() & other.keys()
-        if not np.array_equal(mine[name], other[name])
-        and (only := _places(mine[name]) - _places(other[name]))
-    ]
+    lines = []
+    for name in sorted(mine.keys() & other.keys()):
+        if np.array_equal(mine[name], other[name]):
+            continue
+        here, there = Counter(_places(mine[name])), Counter(_places(other[name]))
+        sides = [
+            f"{_some(only)} in {side} only"
+            for side, only in (("A", here - there), ("B", there - here))
+            if only
+        ]
+        lines.append(f"other points of {name}: {'; '.join(sides) or 'in another order'}")
+    return lines
 
 
 def points_of(file: ResultFile) -> dict[str, np.ndarray]:
@@ -122,8 +129,8 @@ def require_columns(file: ResultFile, kind: str, names: Iterable[str]) -> None:
             )
 
 
-def _places(points: np.ndarray) -> set[str]:
-    return {f"{lon:g} {lat:g}" for lon, lat in points}
+def _places(points: np.ndarray) -> list[str]:
+    return [f"{lon:.9g} {lat:.9g}" for lon, lat in points.tolist()]
 
 
 def _some(names: Iterable[str]) -> str:
