@@ -67,7 +67,7 @@ class SearchResult:
 
     def to_geodataframe(self) -> GeoDataFrame:
         """Footprints and columns, CRS IAU_2015:49900. Needs the extra `gis`."""
-        from marsretrieval.search.exports._layers import to_geodataframe
+        from marsretrieval.search.exports.layers import to_geodataframe
 
         return to_geodataframe(self.hits)
 
@@ -80,7 +80,7 @@ class SearchResult:
         self._write(path, ".csv")
 
     def to_geojson(self, path: str | Path) -> None:
-        self._write(path, ".geojson")
+        self._write(path, ".geojson", ".json")
 
     def to_parquet(self, path: str | Path) -> None:
         """GeoParquet."""
@@ -88,7 +88,7 @@ class SearchResult:
 
     def map(self, *, style: str = "light", title: str | None = None) -> PlanetMap:
         """A map of the hits."""
-        from marsretrieval.search.exports._picture import draw_hits
+        from marsretrieval.search.exports.picture import draw_hits
 
         return draw_hits(self.hits, style=style, title=title)
 
@@ -115,10 +115,10 @@ class SearchResult:
             heat.write(Path(path), hits=self.hits, style=style)
         return heat
 
-    def _write(self, path: str | Path, suffix: str) -> None:
+    def _write(self, path: str | Path, *suffixes: str) -> None:
         target = Path(path)
-        if target.suffix.lower() != suffix:
-            target = target.with_name(target.name + suffix)
+        if target.suffix.lower() not in suffixes:
+            target = target.with_name(target.name + suffixes[0])
         write_hits(self.hits, target)
 
     def _repr_html_(self) -> str:

@@ -36,7 +36,7 @@ def paired(
     resamples: Resamples = 1000,
 ) -> None:
     """Paired image-text retrieval: R@1, R@10, MRR, median rank, both directions."""
-    from marsretrieval.datasets._scores import read_vectors
+    from marsretrieval.datasets.submissions import read_vectors
     from marsretrieval.metrics import paired as metric
 
     _show(
@@ -57,7 +57,7 @@ def landform(
     resamples: Resamples = 1000,
 ) -> None:
     """Landform retrieval: mAP, nDCG@10, Hit@10, R-Precision, overall and per class."""
-    from marsretrieval.datasets._scores import read_labels, read_vectors
+    from marsretrieval.datasets.submissions import read_labels, read_vectors
     from marsretrieval.metrics import landform as metric
 
     told = read_labels(labels)
@@ -96,7 +96,7 @@ def geolocalization(
     Longitudes are within -180..180 or 0..360. Equal for strict; published measures in the plane.
     """
     from marsretrieval.datasets import read_points
-    from marsretrieval.datasets._scores import read_predictions
+    from marsretrieval.datasets.submissions import read_predictions
     from marsretrieval.metrics import geolocalization as metric
 
     if not (0 < radius <= 180 and 0 < tile_deg <= 180):

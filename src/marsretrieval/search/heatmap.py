@@ -75,7 +75,7 @@ class Heatmap:
         self, hits: Hits | None = None, *, style: str = "light", title: str | None = None
     ) -> PlanetMap:
         """A map with graticule, named features, colour bar, and the places of `hits`."""
-        from marsretrieval.search.exports._picture import draw_heatmap
+        from marsretrieval.search.exports.picture import draw_heatmap
 
         return draw_heatmap(self, hits, style=style, title=title)
 

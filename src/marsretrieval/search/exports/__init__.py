@@ -52,7 +52,7 @@ def _parquet(hits: Hits, path: Path, style: str) -> None:
 
 def _layer(driver: str) -> Callable[[Hits, Path, str], None]:
     def write(hits: Hits, path: Path, style: str) -> None:
-        from marsretrieval.search.exports._layers import write_layer
+        from marsretrieval.search.exports.layers import write_layer
 
         write_layer(hits, path, driver)
 
@@ -60,7 +60,7 @@ def _layer(driver: str) -> Callable[[Hits, Path, str], None]:
 
 
 def _picture(hits: Hits, path: Path, style: str) -> None:
-    from marsretrieval.search.exports._picture import draw_hits
+    from marsretrieval.search.exports.picture import draw_hits
 
     draw_hits(hits, style=style).save(path)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from marsretrieval.datasets._scores import read_labels, read_predictions, read_vectors
+from marsretrieval.datasets.submissions import read_labels, read_predictions, read_vectors
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
 
 HEAD = "image_name,similarity,lon,lat\n"
