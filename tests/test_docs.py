@@ -147,7 +147,9 @@ def test_a_page_can_be_walked_through(
     for language, block in FENCED.findall((DOCS / page).read_text()):
         if language == "python" and not NEEDS_MORE.search(block):
             named = re.match(r"# (\w+\.py)\n", block)
-            Path(named[1] if named else "script.py").write_text(block)
+            script = Path(named[1] if named else "script.py")
+            script.write_text(block)
+            sys.modules.pop(script.stem, None)  # of the same name, from another test
             if not named:
                 runpy.run_path("script.py", run_name="__main__")
         elif language == "bash":

@@ -7,8 +7,10 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,21 @@ from marsretrieval.errors import DataError, OutputError
 __all__ = [
     "atomic_path",
     "check_output",
+    "locked",
     "make_folder",
     "read_json",
+    "remove_stale",
     "sha256_file",
     "sha256_json",
     "write_json",
 ]
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_STALE_SECONDS = 3600.0
 
 
 @contextmanager
@@ -52,6 +63,44 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextmanager
+def locked(place: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a file or folder: one process at a time. It dies with its process, however
+    that ends.
+
+    Yields False where there are no such locks (Windows, some network file systems). Raises
+    BlockingIOError where another process holds it, unless told to `wait`; OSError when `place`
+    cannot be opened.
+    """
+    if fcntl is None:
+        yield False
+        return
+    handle = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
+    try:
+        held = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            held = False
+        yield held
+    finally:
+        os.close(handle)
+
+
+def remove_stale(paths: Iterable[Path]) -> None:
+    """Remove files and folders that nobody has touched for an hour: temporary ones, left behind
+    by processes that were killed."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
 
 def check_output(path: Path) -> None:

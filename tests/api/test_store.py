@@ -165,8 +165,6 @@ def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
     frame = result.to_geodataframe()
     assert len(frame) == 12 and frame.total_bounds[2] > 180
     result.to_geojson(tmp_path / "a.geojson")
-    result.to_geojson(tmp_path / "b.json")
-    assert (tmp_path / "b.json").exists()
     result.to_parquet(tmp_path / "a")
     result.to_csv(str(tmp_path / "a.csv"))
     assert {each.name for each in tmp_path.iterdir()} == {
@@ -175,6 +173,8 @@ def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
         "a.csv",
         "a.qml",
     }
+    result.to_geojson(tmp_path / "b.json")
+    assert (tmp_path / "b.json").exists()
     places = result.merge(0.25)
     assert sum(hit.tiles for hit in places) == 12 and "places" in repr(places)
     np.testing.assert_array_equal(places.query, result.query)

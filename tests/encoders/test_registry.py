@@ -200,6 +200,7 @@ def test_the_class_in_the_docs_is_an_encoder(
     monkeypatch.setattr(sys, "path", list(sys.path))
     (text,) = [block for block in blocks("python") if "encode_images" in block]
     (tmp_path / "my_model.py").write_text(text)
+    monkeypatch.delitem(sys.modules, "my_model", raising=False)
     encoder = load("my_model:Brightness")
     assert encoder.modalities == {"image", "text"}
     light, dark = encoder.encode_images(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from marsretrieval.errors import OutputError, UsageError
+from marsretrieval.files import locked
 
 __all__ = ["check_space", "free_bytes", "only_one", "readable_bytes"]
 
@@ -45,27 +45,16 @@ def readable_bytes(count: int) -> str:
 
 @contextmanager
 def only_one(folder: Path, otherwise: str) -> Iterator[None]:
-    """Two runs must not write to the same half-fetched files. The system ends the lock with the
-    process, however that ends.
+    """Two runs must not write to the same half-fetched files.
 
     otherwise: what to do but wait. Raises UsageError when another run holds the lock.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    place = os.open(folder, os.O_RDONLY)
-    try:
+    with ExitStack() as lock:
         try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.enter_context(locked(folder, wait=False))
         except BlockingIOError as error:
             raise UsageError(
                 f"{folder}: another run fetches into this folder",
                 remedy=f"Wait for it, or {otherwise}.",
             ) from error
-        except OSError:
-            pass  # a file system without locks
         yield
-    finally:
-        os.close(place)

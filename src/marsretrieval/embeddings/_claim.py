@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,14 +15,12 @@ from marsretrieval.embeddings._manifest import (
 )
 from marsretrieval.embeddings._plan import BuildPlan, existing_manifest, finished
 from marsretrieval.errors import StoreMismatchError
-from marsretrieval.files import make_folder
+from marsretrieval.files import make_folder, remove_stale
 
 if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder
 
 __all__ = ["claim_store"]
-
-_STALE_S = 3600.0  # a temporary file this old belongs to a process that was killed
 
 
 def claim_store(
@@ -77,10 +73,7 @@ def _drop_outdated(plan: BuildPlan, manifest: Manifest) -> None:
         if shard.name not in fresh:
             entry_path(plan.store, shard.name).unlink(missing_ok=True)
     planned = {shard.name for shard in plan.shards}
+    remove_stale(shards_folder(plan.store).glob(".*"))
     for path in shards_folder(plan.store).iterdir():
-        with suppress(FileNotFoundError):
-            if path.name.startswith("."):
-                if time.time() - path.stat().st_mtime > _STALE_S:
-                    path.unlink()
-            elif path.suffix in (".json", ".arrow") and path.stem not in planned:
-                path.unlink()
+        if path.suffix in (".json", ".arrow") and path.stem not in planned:
+            path.unlink(missing_ok=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,13 +23,8 @@ from marsretrieval.embeddings._manifest import (
     write_entry,
 )
 from marsretrieval.errors import StoreError
-from marsretrieval.files import atomic_path, sha256_file
+from marsretrieval.files import atomic_path, locked, sha256_file
 from marsretrieval.geo import wrap_lon
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Block", "Item", "open_block", "schema", "write_shard"]
 
@@ -170,7 +164,9 @@ def write_shard(
                 with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, columns) as out:
                     out.write_batch(batch)
                 size, checksum = temporary.stat().st_size, sha256_file(temporary)
-                turn.enter_context(_turn(path.parent))
+                # Two processes that embed the same shard must not leave the vectors of one beside
+                # the entry of the other.
+                turn.enter_context(locked(path.parent))
                 there = finished_entry(store, entry.made_by, entry.shard, entry.fingerprint)
                 if there is not None:
                     raise _FinishedElsewhere(there)
@@ -186,23 +182,6 @@ def write_shard(
 class _FinishedElsewhere(Exception):
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
-
-
-@contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """One process at a time puts a shard into place: two that embed the same one must not leave
-    the vectors of one beside the entry of the other. The lock is on the folder itself and dies
-    with its process; on file systems without such locks there is none."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dtype) -> Block:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
@@ -28,7 +27,7 @@ from marsretrieval.datasets.ctx._pack import (
 from marsretrieval.datasets.ctx._report import Plan, Report
 from marsretrieval.datasets.ctx._rows import UNPACKED
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.files import make_folder
+from marsretrieval.files import make_folder, remove_stale
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 
 __all__ = ["JobSettings", "cut_quads", "plan"]
@@ -36,7 +35,6 @@ __all__ = ["JobSettings", "cut_quads", "plan"]
 # Expected size of a tile: measured on images of the CTX camera, per pixel.
 _BYTES_A_PIXEL = {"png": 0.5, "jpeg": 0.27}
 _THREADS_A_QUAD = 4  # one reads, and three keep up with it
-_STALE_S = 3600.0  # what a killed process left behind
 _GIVEN_UP = 3  # quads in a row that the server did not give
 
 
@@ -254,9 +252,7 @@ def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
 def _scratch(folder: Path) -> Iterator[Path]:
     """A folder for zips and what is unpacked; gone afterwards unless something is left there."""
     make_folder(folder)
-    for path in folder.glob(f"{UNPACKED}*"):
-        if time.time() - path.stat().st_mtime > _STALE_S:
-            shutil.rmtree(path, ignore_errors=True)
+    remove_stale(folder.glob(f"{UNPACKED}*"))
     try:
         yield folder
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -19,13 +18,12 @@ from marsretrieval.datasets.ctx._grid import TileSpec, tile_rows
 from marsretrieval.datasets.ctx._mosaic import Quad
 from marsretrieval.datasets.ctx._rows import open_quad
 from marsretrieval.errors import DataError
-from marsretrieval.files import atomic_path, read_json, sha256_file, write_json
+from marsretrieval.files import atomic_path, read_json, remove_stale, sha256_file, write_json
 from marsretrieval.progress import ProgressTask
 
 __all__ = ["QuadManifest", "finished_manifest", "otherwise_cut", "pack_quad", "read_manifest"]
 
 _SCHEMA_VERSION = 1
-_STALE_S = 3600.0  # a temporary file this old belongs to a process that was killed
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def pack_quad(
     """
     tar = out / f"{quad.name}.tar"
     manifest = out / f"{quad.name}.json"
-    _remove_leftovers(out, quad)
+    remove_stale(out.glob(f".{quad.name}.*.tmp"))
     told = _Told()
     rows = tile_rows(quad, spec)
     with open_quad(source, quad, scratch) as file, atomic_path(tar) as temporary:
@@ -186,11 +184,3 @@ def _annotation(each: CutTile, quad: Quad) -> bytes:
         "quad": quad.name,
     }
     return json.dumps(value).encode()
-
-
-def _remove_leftovers(out: Path, quad: Quad) -> None:
-    """Temporary files that killed processes left behind."""
-    for path in out.glob(f".{quad.name}.*.tmp"):
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _STALE_S:
-                path.unlink()

@@ -9,7 +9,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from marsretrieval._environment import usable_cpus
 from marsretrieval.errors import OutputError, StoreError
-from marsretrieval.files import sha256_file
+from marsretrieval.files import locked, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search._exact import MAX_NORM
 from marsretrieval.search._halves import Converter
@@ -32,11 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["ViewInTheMaking", "build_view", "bytes_needed", "turn_to_build"]
 
 _SAMPLE_BLOCKS, _SAMPLE_ROWS = 256, 64
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 class ViewInTheMaking(Exception):
@@ -56,25 +51,23 @@ def turn_to_build(root: Path, *, wait: bool) -> Iterator[None]:
     The lock dies with its process. Raises ViewInTheMaking without `wait`, OutputError when the
     folder cannot be written.
     """
+    lock = root / ".lock"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        lock.touch()
     except OSError as error:
         raise OutputError(f"{root}: cannot be written ({error.strerror})") from error
-    try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError as error:
-                raise ViewInTheMaking(str(root)) from error
-            except OSError:
-                pass  # a file system without locks: two would do the same work twice
-            else:
-                for left in root.glob(".*.tmp"):
-                    shutil.rmtree(left, ignore_errors=True)
+    with ExitStack() as turn:
+        try:
+            held = turn.enter_context(locked(lock, wait=wait))
+        except BlockingIOError as error:
+            raise ViewInTheMaking(str(root)) from error
+        except OSError as error:
+            raise OutputError(f"{lock}: cannot be written ({error.strerror})") from error
+        if held:  # without locks, two would do the same work twice
+            for left in root.glob(".*.tmp"):
+                shutil.rmtree(left, ignore_errors=True)
         yield
-    finally:
-        os.close(handle)
 
 
 def build_view(
