@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from marsretrieval.report.html import ResultFile, write_html
+from marsretrieval.report.html import write_html
+from marsretrieval.report.result_file import ResultFile
 
 __all__ = ["Element", "Page", "page_of"]
 

@@ -21,7 +21,7 @@ from marsretrieval.datasets.download import find_source
 from marsretrieval.errors import DataError, MissingDependencyError, UsageError
 from marsretrieval.report.exports import MTEB_TASKS, hf_yaml, mteb_results
 from marsretrieval.report.exports._mteb import rank_scores
-from marsretrieval.report.html import ResultFile
+from marsretrieval.report.result_file import ResultFile
 from tests.report.made import make_landform, make_paired, result, write
 
 FROZEN = find_source("paired", "frozen")

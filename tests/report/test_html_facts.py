@@ -7,9 +7,9 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from marsretrieval.report.html import ResultFile
 from marsretrieval.report.html import _again as again
 from marsretrieval.report.html._sets import result_sets
+from marsretrieval.report.result_file import ResultFile
 from tests.report.made import make_landform, make_paired, result, write
 from tests.report.pages import page_of
 
@@ -70,9 +70,13 @@ def test_the_commands_are_those_that_made_the_results(tmp_path: Path) -> None:
         model={**plain.model, "id": "my.module:Class", "checkpoint": "/a b/c.pt",
                "prompts": {"preset": "official"}},
     )  # fmt: skip
+    theirs = replace(
+        plain, model={**plain.model, "id": "mteb:x/y", "prompts": {"preset": "MTEB's"}}
+    )
     files = [
         ResultFile(plain),
         ResultFile(odd),
+        ResultFile(theirs),
         ResultFile(result("paired-image-text", "a", pairs, data=real), tmp_path / "a+float16/x"),
     ]
     lines = again.commands(result_sets(files))
@@ -81,6 +85,7 @@ def test_the_commands_are_those_that_made_the_results(tmp_path: Path) -> None:
     )
     assert lines[1] == "marsretrieval data synth --out data --seed 3"
     assert "marsretrieval run -m a -t paired-image-text -t landform --data data --seed 0" in lines
+    assert "marsretrieval run -m mteb:x/y -t landform --data data --seed 0" in lines
     command = get_command(app)
     for line in lines:
         words = shlex.split(line)[1:]

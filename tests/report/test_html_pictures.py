@@ -15,9 +15,10 @@ from PIL import Image
 
 from marsretrieval.datasets import open_images
 from marsretrieval.embeddings import build_store
-from marsretrieval.report.html import ResultFile, _pictures, write_html
+from marsretrieval.report.html import _pictures, write_html
 from marsretrieval.report.html._pictures import Pictures, Wanted
 from marsretrieval.report.html._places import Place, places
+from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import RunResult
 from tests.fakes import FakeEncoder, png_bytes
 from tests.report.made import make_geolocalization, make_landform, make_paired, result, write

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marsretrieval.report.html import ResultFile
 from marsretrieval.report.html._charts import curve_groups, rank_charts
 from marsretrieval.report.html._sets import result_sets
 from marsretrieval.report.html._svg import COLOURS, INK, drawing, inline_svg, panel
 from marsretrieval.report.html._thin import thinned
+from marsretrieval.report.result_file import ResultFile
 from tests.report.made import make_geolocalization, make_paired, result, write
 from tests.report.pages import Page
 

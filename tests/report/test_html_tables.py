@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval.report.html import ResultFile
 from marsretrieval.report.html._boards import boards
 from marsretrieval.report.html._matrix import class_matrices, landform_matrices
 from marsretrieval.report.html._sets import result_sets
+from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import RunResult
 from tests.report.made import make_geolocalization, make_landform, make_paired, result, write
 from tests.report.pages import Element, page_of
@@ -188,7 +188,10 @@ def test_models_of_one_name_are_told_apart() -> None:
         (found,) = result_sets(files(*results))
         return {entry.label for entry in found.entries}
 
-    assert labels(plain, official, own) == {"model", "model+official", "model+mine"}
+    assert labels(plain, official, own) == {"model", "model+official", "model+mine.pt"}
+    version = replace(plain, model={**plain.model, "checkpoint": "/a/v1.5"})
+    theirs = replace(plain, model={**plain.model, "prompts": {"preset": "MTEB's"}})
+    assert labels(version, theirs) == {"model+v1.5", "model"}
     assert labels(plain, half) == {"model+float32", "model+float16"}
     assert len(labels(plain, plain, plain)) == 3
 

@@ -12,7 +12,7 @@ from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.report.html import ResultFile
+    from marsretrieval.report.result_file import ResultFile
 
 __all__ = ["report"]
 

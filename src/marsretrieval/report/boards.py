@@ -24,6 +24,8 @@ __all__ = [
     "figure_of",
     "labels",
     "look_up",
+    "main_of",
+    "name_of",
 ]
 
 _T = TypeVar("_T")
@@ -145,7 +147,7 @@ def comparable(result: RunResult) -> tuple[Any, ...]:
 
 def labels(results: Sequence[RunResult]) -> list[str]:
     """A name for each model of a table that tells it from the others."""
-    ways = [[way(result) for result in results] for way in (_name, _with_dtype, _with_time)]
+    ways = [[way(result) for result in results] for way in (name_of, _with_dtype, _with_time)]
     names = max(ways, key=lambda each: len(set(each)))  # of equals the first, which is the shortest
     if len(set(names)) == len(names):
         return names
@@ -167,7 +169,7 @@ def _board(
 ) -> Board:
     first = of_set[0]
     names = labels(of_set)
-    ranked = sorted(zip(names, of_set, strict=True), key=lambda each: (-_main(each[1]), each[0]))
+    ranked = sorted(zip(names, of_set, strict=True), key=lambda each: (-main_of(each[1]), each[0]))
     rows: list[Row] = []
     extra = MORE.get(first.task, ()) if more else ()
     for group in _groups(of_set, details=details):
@@ -250,7 +252,7 @@ def _best(values: Sequence[Figure | None], column: Column) -> float | None:
     return max(there) if column.better > 0 else min(there)
 
 
-def _main(result: RunResult) -> float:
+def main_of(result: RunResult) -> float:
     """The strict figure that orders models; of geo-localization that of the best kind of query."""
     means = [group for group in result.metrics if group.startswith(MEAN)]
     found = [
@@ -260,7 +262,8 @@ def _main(result: RunResult) -> float:
     return max((float(each) for each in found if each is not None), default=-1.0)
 
 
-def _name(result: RunResult) -> str:
+def name_of(result: RunResult) -> str:
+    """Of its model: the id, and what was not as usual."""
     parts = [str(result.model["id"])]
     preset = (result.model.get("prompts") or {}).get("preset", "paper")
     if preset == "official":
@@ -271,7 +274,7 @@ def _name(result: RunResult) -> str:
 
 
 def _with_dtype(result: RunResult) -> str:
-    return f"{_name(result)}+{result.model.get('dtype')}"
+    return f"{name_of(result)}+{result.model.get('dtype')}"
 
 
 def _with_time(result: RunResult) -> str:

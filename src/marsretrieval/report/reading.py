@@ -10,19 +10,26 @@ from typing import Any
 from marsretrieval.errors import DataError
 from marsretrieval.report._columns import COLUMNS, METRICS, Metric
 from marsretrieval.report.boards import look_up
-from marsretrieval.report.html import ResultFile
+from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import PROTOCOLS
 
-__all__ = ["read_whole"]
+__all__ = ["read_whole", "require_whole"]
 
 _PARTS = {"n", "intervals", *PROTOCOLS}
 
 
 def read_whole(path: Path) -> ResultFile:
-    """Raises DataError where a file is no result, lacks a part, is of a task without a table, or
-    holds a figure that is none."""
+    """Raises DataError where a file is no result, and as `require_whole`."""
     file = ResultFile.read(path)
+    require_whole(file)
+    return file
+
+
+def require_whole(file: ResultFile) -> None:
+    """Raises DataError where a result lacks a part, is of a task without a table, or holds a
+    figure that is none."""
     result = file.result
+    path = file.path or result.model.get("id")
     if result.task not in COLUMNS:
         raise DataError(
             f"{path}: a result of task '{result.task}', which has no table",
@@ -55,7 +62,6 @@ def read_whole(path: Path) -> ResultFile:
                 f"{path}: {group}: {wrong} is no figure",
                 remedy="Run the model again with --force.",
             )
-    return file
 
 
 def _wrong(evaluation: Mapping[str, Any]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.report.boards import labels
 from marsretrieval.report.compare._comparison import Comparison, Group, Moved
 from marsretrieval.report.compare._same import points_of, require_columns, require_same_items
-from marsretrieval.report.html import ResultFile
+from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import MEAN, PROTOCOLS
 from marsretrieval.tasks.geolocalization import MAX_K, RADIUS_DEG
 

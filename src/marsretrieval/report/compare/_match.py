@@ -8,8 +8,8 @@ from pathlib import Path
 
 from marsretrieval.errors import DataError, DatasetNotFoundError, UnknownNameError, UsageError
 from marsretrieval.report._columns import COLUMNS
-from marsretrieval.report.html import ResultFile
 from marsretrieval.report.reading import read_whole
+from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import find_results
 
 __all__ = ["Match", "match_results"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.report.html import ResultFile
+from marsretrieval.report.result_file import ResultFile
 
 __all__ = ["points_of", "require_columns", "require_same_items"]
 

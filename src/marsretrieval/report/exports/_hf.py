@@ -7,7 +7,7 @@ from typing import Any
 
 from marsretrieval.errors import DataError, MissingDependencyError, UsageError
 from marsretrieval.report.boards import COLUMNS, Column, Figure, boards
-from marsretrieval.report.html import ResultFile
+from marsretrieval.report.result_file import ResultFile
 
 __all__ = ["HF_FORMATS", "hf_yaml"]
 

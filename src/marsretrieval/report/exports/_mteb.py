@@ -14,7 +14,7 @@ from marsretrieval import __version__
 from marsretrieval.datasets.download import find_source
 from marsretrieval.errors import DataError
 from marsretrieval.files import make_folder, write_json
-from marsretrieval.report.html import ResultFile
+from marsretrieval.report.result_file import ResultFile
 
 __all__ = ["MTEB_TASKS", "mteb_results", "write_mteb"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from marsretrieval.report.html._inputs import Reference, ResultFile
 from marsretrieval.report.html._write import HtmlReport, write_html
 
-__all__ = ["HtmlReport", "Reference", "ResultFile", "write_html"]
+__all__ = ["HtmlReport", "write_html"]

@@ -87,9 +87,8 @@ def _fetching(found: ResultSet) -> Iterator[str]:
 def _asked(entry: Entry) -> str:
     model = entry.file.result.model
     parts = ["-m", shlex.quote(str(model["id"]))]
-    preset = (model.get("prompts") or {}).get("preset", "paper")
-    if preset != "paper":
-        parts += ["--prompts", shlex.quote(str(preset))]
+    if (model.get("prompts") or {}).get("preset") == "official":
+        parts.append("--prompts official")
     if model.get("checkpoint"):
         parts += ["--checkpoint", shlex.quote(str(model["checkpoint"]))]
     folder = entry.file.path.parent.name if entry.file.path is not None else ""

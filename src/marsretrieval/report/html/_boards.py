@@ -8,8 +8,8 @@ from typing import Any
 
 from marsretrieval.report._columns import Metric
 from marsretrieval.report.html._figures import BOARDS, Board, Value, look_up
-from marsretrieval.report.html._inputs import Reference
 from marsretrieval.report.html._sets import Entry, ResultSet
+from marsretrieval.report.references import Reference
 from marsretrieval.results import MEAN, PROTOCOLS
 
 __all__ = ["BoardView", "Cell", "Columns", "Line", "Section", "Whisker", "best_of", "boards"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from marsretrieval.datasets import ImageSource, open_images
 from marsretrieval.embeddings import EmbeddingStore, open_store
 from marsretrieval.errors import MarsRetrievalError
-from marsretrieval.report.html._inputs import ResultFile
+from marsretrieval.report.result_file import ResultFile
 
 __all__ = ["Place", "example_images", "places"]
 

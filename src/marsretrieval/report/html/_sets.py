@@ -6,11 +6,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from marsretrieval.report.html._figures import BOARDS, look_up
-from marsretrieval.report.html._inputs import ResultFile
+from marsretrieval.report.boards import comparable, main_of, name_of
+from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import MEAN
 
 __all__ = ["HUES", "MODES", "TASK_TITLES", "Entry", "ResultSet", "result_sets"]
@@ -87,14 +86,12 @@ class ResultSet:
 
 def result_sets(files: Sequence[ResultFile]) -> list[ResultSet]:
     """All results, by task and set of items: the tasks in their usual order, then the set with
-    most models. The set hash of geo-localization is that of its tiles, so the number of points
-    counts as well."""
+    most models."""
     groups: dict[tuple[Any, ...], list[ResultFile]] = defaultdict(list)
     for file in files:
-        data = file.result.data
-        groups[file.result.task, data["set_hash"], *sorted(data["n"].items())].append(file)
+        groups[comparable(file.result)].append(file)
     label = _labels(groups.values())
-    ranked = {key: sorted(group, key=lambda f: (-_main(f), label(f))) for key, group in
+    ranked = {key: sorted(group, key=lambda f: (-main_of(f.result), label(f))) for key, group in
               groups.items()}  # fmt: skip
     hues = _hues([[label(file) for file in group] for group in ranked.values()])
     sets = [
@@ -104,17 +101,6 @@ def result_sets(files: Sequence[ResultFile]) -> list[ResultSet]:
     order = list(TASK_TITLES)
     sets.sort(key=lambda s: (order.index(s.task), -len(s.entries), s.set_hash, s.n))
     return [replace(found, number=number) for number, found in enumerate(sets, 1)]
-
-
-def _main(file: ResultFile) -> float:
-    """The strict figure that orders models: of geo-localization the best kind of query."""
-    figure = BOARDS[file.result.task][0].main
-    means = [group for group in file.result.metrics if group.startswith(MEAN)]
-    found = [
-        look_up(file.result.metrics[group], "strict", figure)
-        for group in means or file.result.metrics
-    ]
-    return max((each.value for each in found if each is not None), default=-1.0)
 
 
 def _labels(groups: Iterable[Sequence[ResultFile]]) -> Callable[[ResultFile], str]:
@@ -128,24 +114,13 @@ def _labels(groups: Iterable[Sequence[ResultFile]]) -> Callable[[ResultFile], st
     return lambda file: numbered[id(file)]
 
 
-def _name(file: ResultFile) -> str:
-    model = file.result.model
-    parts = [str(model["id"])]
-    preset = (model.get("prompts") or {}).get("preset", "paper")
-    if preset != "paper":
-        parts.append(str(preset))
-    if model.get("checkpoint"):
-        parts.append(Path(model["checkpoint"]).stem)
-    return "+".join(parts)
-
-
 def _folder(file: ResultFile) -> str:
-    return file.path.parent.name if file.path is not None else _name(file)
+    return file.path.parent.name if file.path is not None else name_of(file.result)
 
 
 _WAYS: Sequence[Callable[[ResultFile], str]] = (
-    _name,
-    lambda file: f"{_name(file)}+{file.result.model.get('dtype')}",
+    lambda file: name_of(file.result),
+    lambda file: f"{name_of(file.result)}+{file.result.model.get('dtype')}",
     _folder,
     lambda file: f"{_folder(file)} ({file.result.created})",
 )

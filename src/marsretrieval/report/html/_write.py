@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,13 +13,15 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.report.html._boards import boards
 from marsretrieval.report.html._charts import curve_groups, rank_charts
 from marsretrieval.report.html._gallery import Gallery, choose, wanted
-from marsretrieval.report.html._inputs import Reference, ResultFile
 from marsretrieval.report.html._map import maps_of
 from marsretrieval.report.html._matrix import class_matrices, landform_matrices
 from marsretrieval.report.html._page import SetView, page
 from marsretrieval.report.html._pictures import Pictures, Wanted
 from marsretrieval.report.html._places import Place, example_images, places
 from marsretrieval.report.html._sets import TASK_TITLES, ResultSet, result_sets
+from marsretrieval.report.reading import require_whole
+from marsretrieval.report.references import Reference
+from marsretrieval.report.result_file import ResultFile
 
 __all__ = ["HtmlReport", "write_html"]
 
@@ -62,7 +64,7 @@ def write_html(
     if not results:
         raise UsageError("no results to report", remedy="marsretrieval run writes some.")
     for each in results:
-        _check(each)
+        require_whole(each)
     for place in images:
         if not place.exists():
             raise DataError(f"{place}: no such file or folder (pictures)")
@@ -171,26 +173,3 @@ def _with_pictures(
             "file small."
         )
     return replace(gallery, items=items, examples=examples, notes=notes)
-
-
-def _check(file: ResultFile) -> None:
-    """Raises DataError where a result lacks what every result has."""
-    result = file.result
-    whole = (
-        result.task in TASK_TITLES
-        and "id" in result.model
-        and isinstance(result.data.get("n"), Mapping)
-        and isinstance(result.data.get("set_hash"), str)
-        and isinstance(result.created, str)
-        and bool(result.metrics)
-        and (result.task == "geolocalization" or "all" in result.metrics)
-        and all(
-            isinstance(each, Mapping) and {"n", "published", "strict", "intervals"} <= each.keys()
-            for each in result.metrics.values()
-        )
-    )
-    if not whole:
-        raise DataError(
-            f"{file.path or result.model.get('id')}: not a complete result of task '{result.task}'",
-            remedy="Leave it out, or run it again with this version of marsretrieval.",
-        )

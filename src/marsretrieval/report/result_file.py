@@ -1,13 +1,13 @@
-"""What a report is made of: results with the tables beside them, and figures of others."""
+"""A result with the tables beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from marsretrieval.errors import DataError
 from marsretrieval.results import RunResult, read_result
@@ -15,46 +15,12 @@ from marsretrieval.results import RunResult, read_result
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Reference", "ResultFile"]
+__all__ = ["ResultFile"]
 
 _COLUMNS = {
     "queries": ("group",),
     "hits": ("group", "query", "rank", "id", "score", "relevant"),
 }
-
-
-class Reference(Protocol):
-    """A row of figures that were not computed here, shown below a leaderboard and never ranked."""
-
-    @property
-    def task(self) -> str: ...
-
-    @property
-    def protocol(self) -> str:
-        """published or strict: the figures stand in the columns of that protocol."""
-
-    @property
-    def group(self) -> str:
-        """Kind of query ("text", "image" or "hybrid") for geo-localization; else empty."""
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def source(self) -> str:
-        """Where the figures come from, in short: a paper and its table."""
-
-    @property
-    def n(self) -> str:
-        """On what: "2,287 pairs"."""
-
-    @property
-    def told(self) -> str:
-        """One line on where the figures are from, who computed them, and on what."""
-
-    @property
-    def figures(self) -> Mapping[str, float]:
-        """Key of `Evaluation.published` or `.strict` ("i2t_r1", "mAP", "best.f1") to fraction."""
 
 
 @dataclass(frozen=True)
