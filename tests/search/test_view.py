@@ -34,7 +34,6 @@ from marsretrieval.search import (
 )
 from marsretrieval.search.view import _build, _find
 from marsretrieval.search.view._layout import FORMAT
-from marsretrieval.search.view._texts import Texts, TextsWriter
 from tests.search.stores import unit, write_store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,24 +167,6 @@ def test_a_view_is_the_store_in_another_order(tmp_path: Path) -> None:
     for band in range(181):
         here = view.lon[view.starts[band] : view.starts[band + 1]]
         assert band == 180 or (np.diff(here) >= 0).all()
-
-
-@settings(deadline=None)
-@given(st.lists(st.text(max_size=4)), st.data())
-def test_texts_are_found_by_number_and_by_what_they_are(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject
-) -> None:
-    path = tmp_path_factory.mktemp("texts") / "texts.txt"
-    cut = data.draw(st.integers(0, len(texts)))
-    with TextsWriter(path) as writer:
-        writer.add(texts[:cut])
-        writer.add(texts[cut:])
-    found = Texts(path, writer.ends)
-    numbers = data.draw(st.lists(st.integers(0, len(texts) - 1))) if texts else []
-    assert found.take(np.array(numbers, dtype=np.int64)) == [texts[number] for number in numbers]
-    for text in [*texts, "ab", "a"]:
-        if text:
-            assert found.find(text) == (texts.index(text) if text in texts else -1)
 
 
 def test_small_and_unfinished_stores_get_no_view_by_themselves(

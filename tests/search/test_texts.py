@@ -1,0 +1,28 @@
+"""Texts in one file are those that were written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marsretrieval.search.view._texts import Texts, TextsWriter
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=4)), st.data())
+def test_texts_are_found_by_number_and_by_what_they_are(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    cut = data.draw(st.integers(0, len(texts)))
+    with TextsWriter(path) as writer:
+        writer.add(texts[:cut])
+        writer.add(texts[cut:])
+    found = Texts(path, writer.ends)
+    numbers = data.draw(st.lists(st.integers(0, len(texts) - 1))) if texts else []
+    assert found.take(np.array(numbers, dtype=np.int64)) == [texts[number] for number in numbers]
+    for text in [*texts, "ab", "a"]:
+        if text:
+            assert found.find(text) == (texts.index(text) if text in texts else -1)
