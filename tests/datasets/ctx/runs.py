@@ -1,8 +1,14 @@
-"""Two small quads, cut in one go; what came of it."""
+"""Two small quads, cut in one go; what came of it, told in few words where it is not the same."""
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from marsretrieval.datasets.ctx import (
     JobSettings,
@@ -11,8 +17,9 @@ from marsretrieval.datasets.ctx import (
     cut_quads,
     find_files,
 )
+from marsretrieval.files import sha256_file
 
-__all__ = ["OTHER", "QUAD", "SPEC", "contents", "run"]
+__all__ = ["OTHER", "QUAD", "SPEC", "contents", "difference", "members", "run"]
 
 QUAD, OTHER = Quad(-4, -4), Quad(-4, 0)
 SPEC = TileSpec(size=32)
@@ -23,5 +30,45 @@ def run(folder: Path, out: Path, spec: TileSpec = SPEC, *, force: bool = False):
     return cut_quads(inputs, spec, out, problems=problems, settings=JobSettings(force=force))
 
 
-def contents(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
+def contents(out: Path) -> dict[str, str]:
+    """Name to SHA-256: what differs is named in one line, not shown by the megabyte."""
+    return {path.name: sha256_file(path) for path in sorted(out.iterdir())}
+
+
+def members(path: Path) -> dict[str, tuple[np.ndarray, dict]]:
+    """Name to (pixels, annotation)."""
+    data = _members(path)
+    return {
+        name.rpartition(".")[0]: (
+            np.asarray(Image.open(io.BytesIO(image))),
+            json.loads(data[name.rpartition(".")[0] + ".json"]),
+        )
+        for name, image in data.items()
+        if not name.endswith(".json")
+    }
+
+
+def difference(one: Path, other: Path) -> str:
+    """Empty where two tars have the same bytes, or else what differs first."""
+    if sha256_file(one) == sha256_file(other):
+        return ""
+    first, second = _members(one), _members(other)
+    if list(first) != list(second):
+        return f"other members: {sorted(set(first) ^ set(second))[:5]}"
+    names = [name for name in first if first[name] != second[name]]
+    if not names:
+        return "other headers"
+    name = next((name for name in names if name.endswith(".json")), names[0])
+    if name.endswith(".json"):
+        return f"{len(names)} members, such as {name}: {first[name]!r}, {second[name]!r}"
+    a, b = (np.asarray(Image.open(io.BytesIO(each[name]))).astype(int) for each in (first, second))
+    places = np.argwhere(a != b)
+    return (
+        f"{len(names)} members, such as {name}: {len(places)} pixels, by {np.abs(a - b).max()} "
+        f"grey levels at most, such as at {places[:3].tolist()}"
+    )
+
+
+def _members(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}

@@ -57,7 +57,10 @@ def test_pixels_are_gdals_bit_for_bit(step, origin, no_data) -> None:
     shape = (48, 80)
     source = noise(1100)
     done = ours(source, origin, step, shape, no_data)
-    differing = np.count_nonzero(done.pixels != gdal(source, origin, step, shape, no_data))
+    expected = gdal(source, origin, step, shape, no_data)
+    # Where the source declares no nodata, GDAL 3.12 writes 1 for a grey of 0; 3.10 did not.
+    least = 1 if no_data is None else 0
+    differing = np.count_nonzero(np.maximum(done.pixels, least) != np.maximum(expected, least))
     assert differing <= done.ties
     assert done.ties <= 2
 

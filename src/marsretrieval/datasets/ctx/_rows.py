@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
-from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets._disk import check_space
 from marsretrieval.datasets.ctx._member import Member, geotiff_in
 from marsretrieval.datasets.ctx._mosaic import Quad, check_quad
@@ -27,7 +26,9 @@ from marsretrieval.errors import DataError, MissingDependencyError, OutputError
 
 __all__ = ["UNPACKED", "QuadFile", "open_quad"]
 
-_GDAL_CACHE_MB = 64
+# The cache is in bytes, as rasterio passes it on: a row of blocks of any usual layout. One thread,
+# whatever the environment asks for: the tiles keep the CPUs busy.
+_GDAL = {"GDAL_CACHEMAX": 64 * 2**20, "GDAL_NUM_THREADS": 1}
 UNPACKED = "unpacked-"
 
 Bytes = npt.NDArray[np.uint8]
@@ -62,9 +63,7 @@ def open_quad(path: Path, quad: Quad, scratch: Path) -> Iterator[QuadFile]:
     except ImportError as error:
         raise MissingDependencyError("rasterio", "geotiff", needed_for="cutting tiles") from error
     with ExitStack() as stack:
-        stack.enter_context(
-            rasterio.Env(GDAL_CACHEMAX=_GDAL_CACHE_MB, GDAL_NUM_THREADS=usable_cpus())
-        )
+        stack.enter_context(rasterio.Env(**_GDAL))
         opened = _open_zip if path.suffix.lower() == ".zip" else _open_geotiff
         yield opened(path, quad, scratch, stack)
 
