@@ -267,6 +267,15 @@ def test_the_name_of_the_file_says_the_format(results: list[Path], tmp_path: Pat
     assert (tmp_path / "table.txt").read_text() == (tmp_path / "out.md").read_text()
 
 
+def test_one_damaged_table_does_not_cost_the_page(results: list[Path], tmp_path: Path) -> None:
+    for each in results[1].parent.glob("landform.*"):
+        (tmp_path / each.name).write_bytes(each.read_bytes())
+    (tmp_path / "landform.hits.parquet").write_bytes(b"half a file")
+    done = call(tmp_path, "-o", tmp_path / "r.html", code=1)
+    assert "left out: " in done.stderr and "landform.hits.parquet: not a readable" in done.stderr
+    assert (tmp_path / "r.html").exists()
+
+
 def test_a_page_is_written_with_what_was_asked_for(results: list[Path], tmp_path: Path) -> None:
     folder = results[0].parent.parent
     broken = tmp_path / "broken.json"

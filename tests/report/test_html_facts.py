@@ -18,10 +18,10 @@ def test_time_is_told_where_it_was_taken(results: list[Path], tmp_path: Path) ->
     page = page_of(results, tmp_path / "report.html")
     rows = {(row[0], row[1]): row[2:] for row in page.section("time").one("table").rows()}
     assert len(rows) == len(results)
-    assert rows["sharp-1", "Landform retrieval"] == [
-        "400", "12 %", "3.40", "4.00", "3.00", "0.20", "–", "0.50", "cpu",
+    assert rows["sharp-1 cpu", "Landform retrieval"] == [
+        "400", "12 %", "3.40", "4.00", "3.00", "0.20", "–", "0.50",
     ]  # fmt: skip
-    assert rows["eyes-only", "Global geo-localization"][:2] == ["–", "–"]
+    assert rows["eyes-only cpu", "Global geo-localization"][:2] == ["–", "–"]
 
 
 def test_long_times_are_short_to_read() -> None:

@@ -10,10 +10,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from marsretrieval.errors import DataError, OutputError, UsageError
+from marsretrieval.report.compare import compare_results
 from marsretrieval.report.html import write_html
 from marsretrieval.report.result_file import ResultFile
 from tests.report.made import make_geolocalization, make_landform, make_paired, result, write
@@ -142,23 +144,53 @@ def test_empty_tables_are_as_good_as_none(results: list[Path], tmp_path: Path) -
     assert not page.all("article", class_="query") and not page.all("figure", class_="map")
 
 
+def _copied(result: Path, folder: Path) -> Path:
+    for each in result.parent.glob(f"{result.stem}.*"):
+        (folder / each.name).write_bytes(each.read_bytes())
+    return folder / result.name
+
+
 @pytest.mark.parametrize("damage", [b"", b"PAR1 and no more"])
-def test_a_damaged_table_is_named(results: list[Path], tmp_path: Path, damage: bytes) -> None:
-    path = tmp_path / results[1].name
-    path.write_bytes(results[1].read_bytes())
+def test_a_damaged_table_costs_what_is_drawn_from_it_and_is_told(
+    results: list[Path], tmp_path: Path, damage: bytes
+) -> None:
+    path = _copied(results[1], tmp_path)
     path.with_suffix(".hits.parquet").write_bytes(damage)
-    with pytest.raises(DataError, match=r"landform\.hits\.parquet: not a readable Parquet file"):
-        write_html([ResultFile.read(path)], tmp_path / "report.html")
-    assert not (tmp_path / "report.html").exists()
+    done = write_html([ResultFile.read(path)], tmp_path / "report.html")
+    (line,) = done.damaged
+    assert line.startswith(f"{path.with_suffix('.hits.parquet')}: not a readable Parquet file")
+    page = page_of([path], tmp_path / "report.html")
+    assert "landform.hits.parquet" in page.section("left-out").text
+    assert page.all("table", class_="board") and not page.all("article", class_="query")
 
 
-def test_a_table_of_another_kind_is_named(results: list[Path], tmp_path: Path) -> None:
-    path = tmp_path / results[1].name
-    path.write_bytes(results[1].read_bytes())
-    other = results[1].with_suffix(".queries.parquet").read_bytes()
-    path.with_suffix(".hits.parquet").write_bytes(other)
-    with pytest.raises(DataError, match="no column 'query'"):
-        write_html([ResultFile.read(path)], tmp_path / "report.html")
+def test_a_table_of_another_kind_is_told(results: list[Path], tmp_path: Path) -> None:
+    path = _copied(results[1], tmp_path)
+    path.with_suffix(".hits.parquet").write_bytes(path.with_suffix(".queries.parquet").read_bytes())
+    done = write_html([ResultFile.read(path)], tmp_path / "report.html")
+    assert "no column 'query'" in done.damaged[0]
+
+
+@pytest.mark.parametrize("column", ["group", "rank", "id", "score", "relevant", "lon", "lat"])
+@pytest.mark.parametrize("how", ["gone", "words", "gaps"])
+def test_a_table_with_other_columns_is_no_traceback(
+    results: list[Path], tmp_path: Path, column: str, how: str
+) -> None:
+    path = _copied(results[2], tmp_path)
+    table = pq.read_table(path.with_suffix(".hits.parquet"))
+    place, field = table.column_names.index(column), table.schema.field(column)
+    if how == "gone":
+        table = table.remove_column(place)
+    elif how == "gaps":
+        table = table.set_column(place, column, pa.nulls(len(table), field.type))
+    else:
+        words = [["x"]] * len(table)  # no column of ours holds lists
+        table = table.set_column(place, column, pa.array(words))
+    pq.write_table(table, path.with_suffix(".hits.parquet"))
+    done = write_html([ResultFile.read(path)], tmp_path / "report.html")
+    assert f"column '{column}'" in done.damaged[0]
+    with pytest.raises(DataError, match=f"column '{column}'"):
+        compare_results(ResultFile.read(results[2]), ResultFile.read(path))
 
 
 @pytest.mark.parametrize(

@@ -84,12 +84,12 @@ def test_a_curve_ends_where_its_points_say(results: list[Path]) -> None:
     assert [group.title for group in groups] == [
         f"{mode} queries, {protocol}"
         for protocol in ("strict", "published")
-        for mode in ("hybrid", "image", "text")
+        for mode in ("text", "image", "hybrid")
     ]
     assert [group.open for group in groups] == [True] + [False] * 5
     svg = Page(groups[0].charts[0].svg).all("svg")[0]
     entry = found.entries[0]
-    last = entry.metrics["cones/hybrid"]["strict"]["curve"][-1]
+    last = entry.metrics["cones/text"]["strict"]["curve"][-1]
     (line,) = [
         each.attributes["d"]
         for each in svg.all("path")
@@ -99,7 +99,7 @@ def test_a_curve_ends_where_its_points_say(results: list[Path]) -> None:
     left, width, bottom, height = 0.15 * 237.6, 0.83 * 237.6, 180 * 0.835, 180 * 0.805
     assert (x - left) / width * 1.012 == pytest.approx(last["recall"], abs=0.002)
     assert (bottom - y) / height * 1.03 == pytest.approx(last["precision"], abs=0.002)
-    assert "cones, hybrid queries, strict: " in svg.attributes["aria-label"]
+    assert "cones, text queries, strict: " in svg.attributes["aria-label"]
 
 
 def test_a_curve_of_one_tile_is_seen(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_more_charts_than_anyone_looks_at_are_counted() -> None:
     results = [ResultFile(result("geolocalization", f"m{n:03d}", made)) for n in range(120)]
     (found,) = result_sets(results)
     groups = {group.title: (len(group.charts), group.left_out) for group in curve_groups(found)}
-    assert groups["image queries, strict"] == (3, 0)
-    assert groups["text queries, strict"] == (1, 2)
+    assert groups["text queries, strict"] == (3, 0)
+    assert groups["image queries, strict"] == (1, 2)
 
 
 def test_ranks_are_counted_in_bins_that_add_up(tmp_path: Path) -> None:

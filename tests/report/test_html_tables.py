@@ -111,7 +111,7 @@ def test_a_vision_only_model_stands_where_it_has_queries(
         body.all("tr")[0].text: [row.children[0].text for row in body.all("tr")[1:]]
         for body in table.all("tbody")
     }
-    assert list(bodies) == ["hybrid queries", "image queries", "text queries"]
+    assert list(bodies) == ["text queries", "image queries", "hybrid queries"]
     assert "eyes-only" in bodies["image queries"] and "eyes-only" not in bodies["text queries"]
     matrix = page.section("geolocalization-3-each").all("table")[0]
     column = heads(matrix).index("eyes-only")

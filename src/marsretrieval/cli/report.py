@@ -56,7 +56,8 @@ def report(
 ) -> None:
     """Show results as tables, a table for each task and set of items; or write them to a file.
 
-    Files that are no results are named and left out; exit code 1 if there were any.
+    Files that are no results, and damaged tables beside results, are named and left out; exit
+    code 1 if there were any.
     """
     kind = _kind(output, {"md": md, "latex": latex, "csv": csv, "json": as_json})
     if kind != "html" and (title or images or not thumbnails):
@@ -64,7 +65,7 @@ def report(
     found, refused = _read(results)
     if kind == "html":
         assert output is not None
-        _write_page(
+        refused += _write_page(
             found, output, title=title, images=images or (), thumbnails=thumbnails,
             references=references, left_out=refused,
         )  # fmt: skip
@@ -153,7 +154,8 @@ def _write_page(
     thumbnails: bool,
     references: bool | None,
     left_out: Sequence[str],
-) -> None:
+) -> Sequence[str]:
+    """Write it; returns a line for each table that was damaged."""
     from marsretrieval.report.html import write_html
     from marsretrieval.report.references import references_for
 
@@ -163,6 +165,9 @@ def _write_page(
             found, output, title=title, images=images, thumbnails=thumbnails, references=shown,
             left_out=left_out, progress=progress,
         )  # fmt: skip
+    for line in page.damaged:
+        say(f"left out: {line}")
     for note in page.notes:
         say(note)
     say(f"wrote {page.path}: {page.size / 1e6:.1f} MB, {page.pictures:,} pictures")
+    return page.damaged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,10 @@ _COLUMNS = {
     "queries": ("group",),
     "hits": ("group", "query", "rank", "id", "score", "relevant"),
 }
+# What is in the columns that readers know, wherever they are.
+_TEXTS = {"group", "query", "id", "class"}
+_NUMBERS = {"rank", "score", "lon", "lat", "found_at", "i2t_rank", "t2i_rank", "mAP", "hit@10",
+            "r_precision", "ndcg@10"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,13 @@ class ResultFile:
     """A result and where it was read from; `path` None when it was never written.
 
     `queries` and `hits` are the Parquet tables beside it; None where they are not there, or empty.
-    Reading them raises DataError when they are damaged.
+    Reading them raises DataError when they are damaged; but where there is a list `damaged`, they
+    count as not there, and the list has a line for each.
     """
 
     result: RunResult
     path: Path | None = None
+    damaged: list[str] | None = field(default=None, compare=False)
 
     @classmethod
     def read(cls, path: Path) -> ResultFile:
@@ -48,7 +54,17 @@ class ResultFile:
         return self._table("hits")
 
     def has(self, kind: str) -> bool:
-        """Whether the table of this kind is there and has rows; quicker than reading it."""
+        """Whether the table of this kind is there and has rows; quicker than reading it, unless
+        damage counts as absence."""
+        if self.damaged is not None:
+            return (self.queries if kind == "queries" else self.hits) is not None
+        return self._has(kind)
+
+    def beside(self, kind: str) -> Path | None:
+        """Path of the table of this kind, whether it is there or not."""
+        return self.path.with_suffix(f".{kind}.parquet") if self.path is not None else None
+
+    def _has(self, kind: str) -> bool:
         path = self.beside(kind)
         if path is None or not path.is_file():
             return False
@@ -57,25 +73,54 @@ class ResultFile:
         with _readable(path):
             return bool(pq.read_metadata(path).num_rows)
 
-    def beside(self, kind: str) -> Path | None:
-        """Path of the table of this kind, whether it is there or not."""
-        return self.path.with_suffix(f".{kind}.parquet") if self.path is not None else None
-
     def _table(self, kind: str) -> pa.Table | None:
-        path = self.beside(kind)
-        if path is None or not self.has(kind):
+        try:
+            return self._read(kind) if self._has(kind) else None
+        except DataError as error:
+            if self.damaged is None:
+                raise
+            self.damaged.append(str(error))
             return None
+
+    def _read(self, kind: str) -> pa.Table:
         import pyarrow.parquet as pq
 
+        path = self.beside(kind)
+        assert path is not None
         with _readable(path):
             table = pq.read_table(path)
-        missing = [name for name in _COLUMNS[kind] if name not in table.column_names]
-        if missing:
+        flaw = _flaw(table, kind, self.result.task)
+        if flaw:
             raise DataError(
-                f"{path}: no column '{missing[0]}' (there are: {', '.join(table.column_names)})",
+                f"{path}: {flaw}",
                 remedy="It is not of this version: run the model again with --force.",
             )
         return table
+
+
+def _flaw(table: pa.Table, kind: str, task: str) -> str:
+    """What is wrong with the columns; empty where nothing is."""
+    import pyarrow.types as types
+
+    placed = task == "geolocalization"
+    for name in (*_COLUMNS[kind], *(("lon", "lat") if placed else ())):
+        if name not in table.column_names:
+            return f"no column '{name}' (there are: {', '.join(table.column_names)})"
+    for column in table.schema:
+        name, kept = column.name, column.type
+        if name in ("lon", "lat") and not placed:
+            continue  # of tasks without positions: empty
+        right = (
+            types.is_string(kept) or types.is_large_string(kept) if name in _TEXTS
+            else types.is_integer(kept) or types.is_floating(kept) if name in _NUMBERS
+            else types.is_boolean(kept) if name == "relevant"
+            else True
+        )  # fmt: skip
+        if not right:
+            return f"column '{name}' holds {kept}"
+        if table.column(name).null_count:
+            return f"column '{name}' has rows without a value"
+    return ""
 
 
 @contextmanager
@@ -87,6 +132,5 @@ def _readable(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{path}: not a readable Parquet file ({error})",
-            remedy="Run the model again with --force, or remove the file: the report then does "
-            "without it.",
+            remedy="Run the model again with --force.",
         ) from error

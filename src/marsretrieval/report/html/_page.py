@@ -76,6 +76,7 @@ def page(
     title: str,
     thumbnails: Mapping[str, str],
     refused: Sequence[str],
+    damaged: Sequence[str],
     version: str,
 ) -> str:
     """The whole page. Whatever comes from results and data is escaped."""
@@ -107,6 +108,7 @@ def page(
         fastest=max(rates, default=1.0),
         left_out=facts.left_out(sets),
         refused=refused,
+        damaged=damaged,
         ties=facts.ties(sets),
         commands=again.commands(sets),
         versions=again.versions(sets),

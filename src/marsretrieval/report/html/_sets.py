@@ -15,7 +15,7 @@ from marsretrieval.results import MEAN
 __all__ = ["HUES", "MODES", "TASK_TITLES", "Entry", "ResultSet", "result_sets"]
 
 HUES = 6  # models that have a colour of their own; more could not be told apart
-MODES = ("hybrid", "image", "text")  # kinds of query of geo-localization
+MODES = ("text", "image", "hybrid")  # kinds of query of geo-localization, as in all tables
 TASK_TITLES: Mapping[str, str] = {
     "paired-image-text": "Paired image-text retrieval",
     "landform": "Landform retrieval",

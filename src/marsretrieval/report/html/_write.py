@@ -30,12 +30,14 @@ _EXAMPLES = 5  # example images of a landform that are shown
 
 @dataclass(frozen=True, slots=True)
 class HtmlReport:
-    """What was written. `notes`: a line for everything that the page could not show, for people."""
+    """What was written. `notes`: a line for everything that the page could not show, for people.
+    `damaged`: a line for each table beside a result that could not be read."""
 
     path: Path
     size: int  # bytes
     pictures: int  # thumbnails in it
     notes: Sequence[str] = ()
+    damaged: Sequence[str] = ()
 
 
 def write_html(
@@ -57,9 +59,10 @@ def write_html(
     only. references: figures from elsewhere, to stand below the leaderboards. left_out: lines
     about result files that could not be read, to be shown on the page.
 
-    The same results and pictures give the same bytes. Raises UsageError without results,
-    DataError for an incomplete result, a damaged table beside it or a place of `images` that is
-    not there, and OutputError when `path` cannot be written.
+    A damaged table beside a result costs the page what is drawn from it; the page says so, and
+    the leaderboards, which need no table, are whole. The same results and pictures give the same
+    bytes. Raises UsageError without results, DataError for an incomplete result or a place of
+    `images` that is not there, and OutputError when `path` cannot be written.
     """
     if not results:
         raise UsageError("no results to report", remedy="marsretrieval run writes some.")
@@ -68,7 +71,8 @@ def write_html(
     for place in images:
         if not place.exists():
             raise DataError(f"{place}: no such file or folder (pictures)")
-    sets = result_sets(results)
+    damaged: list[str] = []
+    sets = result_sets([replace(each, damaged=damaged) for each in results])
     galleries = [choose(found) for found in sets]
     needs = [wanted(gallery) for gallery in galleries]
     pictures = Pictures(sum(len(each.pictures) for each in needs))
@@ -84,6 +88,7 @@ def write_html(
         title=title or "MarsRetrieval results",
         thumbnails=pictures.thumbnails,
         refused=left_out,
+        damaged=damaged,
         version=version("marsretrieval"),
     )
     encoded = text.encode("utf-8", errors="replace")
@@ -94,7 +99,7 @@ def write_html(
         for view in views
         for note in (*view.gallery.notes, *(f"maps: {note}" for note in view.maps.notes))
     ]
-    return HtmlReport(path, len(encoded), len(pictures.thumbnails), notes)
+    return HtmlReport(path, len(encoded), len(pictures.thumbnails), notes, damaged)
 
 
 def _view(
