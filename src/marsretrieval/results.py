@@ -37,6 +37,8 @@ class Evaluation:
     intervals: protocol to metric name to (low, high), 95 % bootstrap.
     ties: what ties could change: metric name to (worst, best); empty when there are none.
     per_query: equally long columns, one row a query.
+    drawn: protocol to metric name to its value in each resample, NaN where a resample has none;
+    for intervals of means of evaluations, never written.
     """
 
     task: str
@@ -46,9 +48,10 @@ class Evaluation:
     intervals: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     ties: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     per_query: Mapping[str, npt.NDArray[Any] | list[Any]] = field(default_factory=dict)
+    drawn: Mapping[str, Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without the per-query columns."""
+        """Plain data for JSON, without the per-query columns and resamples."""
         return {
             "task": self.task,
             "n": dict(self.n),

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from marsretrieval.errors import DataError
 from marsretrieval.metrics import bootstrap, geolocalization
-from marsretrieval.metrics.bootstrap import block_weights
+from marsretrieval.metrics.bootstrap import block_weights, seed_of
 from marsretrieval.metrics.difference import (
     Difference,
     OfPoints,
     Ranking,
+    mean_over,
     over_points,
     over_queries,
 )
@@ -214,3 +215,26 @@ def test_a_resample_without_a_point_says_nothing() -> None:
         truth_lonlat=tiles[:1],
     )  # fmt: skip
     assert alone.intervals["strict"]["best.f1"] == (1, 1)
+
+
+def test_a_mean_over_catalogues_is_resampled_catalogue_by_catalogue() -> None:
+    found = []
+    for number in range(4):
+        a, b, truth = rankings(number)
+        found.append(over_points(a, b, truth, radius_deg=0.5, max_k=400,
+                                 seed=seed_of(0, str(number)), resamples=400))  # fmt: skip
+    for key, mean in mean_over(found).items():
+        apart = [each.figures[key].difference for each in found]
+        assert mean.difference == pytest.approx(np.mean(apart), abs=1e-12)
+        drawn = np.stack([each.drawn[key] for each in found])
+        assert np.isfinite(drawn).all()
+        ends = np.percentile(drawn.mean(axis=0), [2.5, 97.5])
+        assert [mean.low, mean.high] == pytest.approx(list(ends), abs=1e-12)
+        # Independent strata: variances add up, and the mean is the surer for it.
+        together = np.sqrt((drawn.std(axis=1) ** 2).sum()) / 4
+        assert drawn.mean(axis=0).std() == pytest.approx(together, rel=0.2)
+
+
+def test_strata_have_seeds_of_their_own_that_stay() -> None:
+    assert seed_of(0, "cones") == seed_of(0, "cones")
+    assert len({seed_of(0, "cones"), seed_of(1, "cones"), seed_of(0, "yardangs")}) == 3

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
@@ -66,7 +67,8 @@ def test_differences_are_those_of_the_figures(
         for key, each in group.differences.items():
             assert each.a == pytest.approx(look_up(a[name][protocol], key), abs=1e-12)
             assert each.b == pytest.approx(look_up(b[name][protocol], key), abs=1e-12)
-            assert (each.low is None) == name.startswith("mean")
+            assert each.low is not None and each.high is not None
+            assert each.low <= each.difference <= each.high
             seen += 1
     assert seen == {"paired-image-text": 8, "landform": 4, "geolocalization": 18}[task]
 
@@ -317,3 +319,22 @@ def test_people_see_figures_and_the_queries_that_moved(
     assert "Paired bootstrap over queries, 50 resamples" in " ".join(shown.split())
     print_comparison(compared(results, "paired-image-text"), top=0)
     assert "gain" not in capsys.readouterr().out
+
+
+def test_means_over_other_landforms_are_not_compared(results: list[Path], tmp_path: Path) -> None:
+    """B could not ask one landform by example images: its mean is of another thing."""
+    a = file_of(results, "blurred-2", "geolocalization")
+    made = changed(tmp_path, "geolocalization", 1.2)
+    assert made.path is not None
+    value = json.loads(made.path.read_text())
+    del value["metrics"]["cones/image"]
+    made.path.write_text(json.dumps(value))
+    with pytest.raises(DataError, match="the tables beside it have cones/image, it has not"):
+        compare_results(a, ResultFile.read(made.path), resamples=20)
+    for kind in ("queries", "hits"):
+        path = made.path.with_suffix(f".{kind}.parquet")
+        table = pq.read_table(path)
+        pq.write_table(table.filter(pc.not_equal(table.column("group"), "cones/image")), path)
+    found = compare_results(a, ResultFile.read(made.path), resamples=20)
+    means = [group.name for group in found.groups if group.name.startswith("mean")]
+    assert means == ["mean over landforms/text", "mean over landforms/hybrid"]

@@ -12,6 +12,7 @@ from marsretrieval.embeddings import build_store, open_store
 from marsretrieval.errors import DataError, DatasetNotFoundError, UnknownNameError
 from marsretrieval.results import MEAN
 from marsretrieval.tasks import TASKS, Outcome, Settings, find_task
+from tests.report.made import make_geolocalization
 from tests.tasks.oracle import OracleEncoder, class_folders, pairs_tar, tiles_folder
 
 
@@ -54,6 +55,8 @@ def test_an_oracle_reaches_the_ceiling_of_geolocalization(tmp_path: Path) -> Non
     single = {name: each for name, each in outcome.groups.items() if not name.startswith(MEAN)}
     assert len(single) == 5 * 3 and len(outcome.groups) == 6 * 3
     aps = [each.strict["average_precision"] for name, each in single.items() if "text" in name]
+    # All tiles lie in one block of the planet: nothing to resample, and no interval that says so.
+    assert not any(each.intervals["strict"] for each in outcome.groups.values())
     assert outcome.groups[f"{MEAN}text"].strict["average_precision"] == pytest.approx(
         sum(aps) / len(aps)
     )
@@ -182,3 +185,16 @@ def test_an_item_in_two_shards_counts_once_and_is_named(tmp_path: Path) -> None:
     outcome = ask("paired", data, tmp_path)
     assert outcome.n == {"pairs": 20}
     assert outcome.groups["all"].strict["i2t_r1"] == 1
+
+
+def test_a_mean_over_landforms_has_the_interval_of_its_landforms_together() -> None:
+    groups = make_geolocalization(landforms=("cones", "slides", "fans")).groups
+    for mode in ("text", "image", "hybrid"):
+        mean = groups[f"{MEAN}{mode}"]
+        for protocol, key in (("published", "auprc"), ("strict", "average_precision")):
+            alone = [groups[f"{name}/{mode}"] for name in ("cones", "slides", "fans")]
+            drawn = np.mean([each.drawn[protocol][key] for each in alone], axis=0)
+            ends = np.nanpercentile(drawn, [2.5, 97.5])
+            assert mean.intervals[protocol][key] == pytest.approx(tuple(ends), abs=1e-12)
+            assert ends[0] <= getattr(mean, protocol)[key] <= ends[1]
+    assert "drawn" not in mean.to_dict()

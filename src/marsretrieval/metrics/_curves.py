@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from marsretrieval.geo import wrap_lon
 from marsretrieval.metrics._coverage import NEVER, Coverage
-from marsretrieval.metrics.bootstrap import block_weights, interval
+from marsretrieval.metrics.bootstrap import block_weights
 
 __all__ = [
     "Blocks",
     "average_precision",
+    "draw",
     "f1_of",
-    "intervals",
     "published_cuts",
     "resample_depths",
     "resampled",
@@ -86,7 +86,7 @@ class Blocks:
         return cls(numbers[: len(tiles)], numbers[len(tiles) :], int(numbers.max()) + 1)
 
 
-def intervals(
+def draw(
     coverage: Coverage,
     blocks: Blocks,
     depths: npt.NDArray[np.int64],
@@ -94,8 +94,9 @@ def intervals(
     *,
     seed: int,
     resamples: int,
-) -> dict[str, tuple[float, float]]:
-    """Intervals of `area` and of the best F1 over the depths, blocks drawn with replacement.
+) -> dict[str, Floats]:
+    """`area` and the best F1 over the depths (`best.f1`) in each resample of the blocks, (r,);
+    empty with fewer than 2 resamples or blocks.
 
     depths: (k,) increasing; area: (precision, recall), both (resamples, k), to (resamples,).
     Whether a tile is a hit, and which rank finds a point, stay as they are in the whole data.
@@ -104,7 +105,7 @@ def intervals(
         return {}
     drawn = block_weights(blocks.count, seed=seed, resamples=resamples)
     areas, best = resampled(coverage, blocks, depths, area, drawn)
-    return {"area": interval(areas), "best.f1": interval(best)}
+    return {"area": areas, "best.f1": best}
 
 
 def resampled(

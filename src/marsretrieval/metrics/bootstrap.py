@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["block_weights", "interval", "over_queries", "query_draws"]
+__all__ = ["block_weights", "interval", "over_queries", "query_draws", "seed_of"]
 
 _LEVEL = (2.5, 97.5)
 _AT_ONCE = 2_000_000  # numbers drawn at a time, to bound memory
@@ -50,6 +51,11 @@ def block_weights(blocks: int, *, seed: int, resamples: int) -> npt.NDArray[np.f
     for row in weights:
         row[:] = np.bincount(rng.integers(blocks, size=blocks), minlength=blocks)
     return weights
+
+
+def seed_of(seed: int, stratum: str) -> int:
+    """A seed of its own for each stratum, so that strata are drawn independently."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {stratum}".encode()).digest()[:8], "big")
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -32,7 +32,7 @@ from marsretrieval.metrics.bootstrap import block_weights, interval, query_draws
 from marsretrieval.metrics.geolocalization import BLOCK_DEG
 from marsretrieval.metrics.ranking import id_order, ranked
 
-__all__ = ["Difference", "OfPoints", "Ranking", "over_points", "over_queries"]
+__all__ = ["Difference", "OfPoints", "Ranking", "mean_over", "over_points", "over_queries"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -81,6 +81,7 @@ class OfPoints:
     rank_a: npt.NDArray[np.int64]
     rank_b: npt.NDArray[np.int64]
     blocks: int
+    drawn: Mapping[str, Floats]  # (r,) each: the difference of a figure in each resample, or empty
 
 
 def over_queries(
@@ -143,27 +144,46 @@ def over_points(
         Blocks(together.of_tile[:cut], together.of_point, together.count),
         Blocks(together.of_tile[cut:], together.of_point, together.count),
     ]
-    areas: list[Floats] = []
-    best: list[Floats] = []
+    parts: dict[str, Floats] = {}
+    name = "average_precision" if protocol == "strict" else "auprc"
     if resamples > 1 and together.count > 1:
         drawn = block_weights(together.count, seed=seed, resamples=resamples)
         first, second = (
             resampled(curve.coverage, each, curve.depths, curve.area_of, drawn)
             for curve, each in zip(curves, blocks, strict=True)
         )
-        areas, best = [second[0] - first[0]], [second[1] - first[1]]
-    name = "average_precision" if protocol == "strict" else "auprc"
+        parts = {name: second[0] - first[0], "best.f1": second[1] - first[1]}
     return OfPoints(
         {
-            name: _difference(curves[0].area, curves[1].area, areas),
-            "best.f1": _difference(curves[0].f1, curves[1].f1, best),
+            key: _difference(a, b, [parts[key]] if parts else [])
+            for key, a, b in (
+                (name, curves[0].area, curves[1].area),
+                ("best.f1", curves[0].f1, curves[1].f1),
+            )
         },
         _per_point(curves[0].coverage),
         _per_point(curves[1].coverage),
         _rank(curves[0].coverage),
         _rank(curves[1].coverage),
         len(np.unique(together.of_point)),
+        parts,
     )
+
+
+def mean_over(catalogues: Sequence[OfPoints]) -> dict[str, Difference]:
+    """Differences of the unweighted means of each figure over several catalogues, which are the
+    strata of a stratified bootstrap: give each a seed of its own (`bootstrap.seed_of`) and the same
+    number of resamples. A resample in which some catalogue has no point is left out."""
+    return {
+        key: _difference(
+            float(np.mean([each.figures[key].a for each in catalogues])),
+            float(np.mean([each.figures[key].b for each in catalogues])),
+            [np.mean([each.drawn[key] for each in catalogues], axis=0)]
+            if all(key in each.drawn for each in catalogues)
+            else [],
+        )
+        for key in catalogues[0].figures
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,15 @@ from marsretrieval.metrics._coverage import NEVER, Coverage, Pairs, planar, sphe
 from marsretrieval.metrics._curves import (
     Blocks,
     average_precision,
+    draw,
     f1_of,
-    intervals,
     published_cuts,
     resample_depths,
     spread,
     trapezoid,
 )
 from marsretrieval.metrics._ties import average_precision_bounds
+from marsretrieval.metrics.bootstrap import interval
 from marsretrieval.metrics.ranking import id_order, ranked
 from marsretrieval.results import Evaluation
 
@@ -71,7 +72,7 @@ def evaluate(
     everything = (
         centres if all_centre_lonlat is None else _checks.lonlat(all_centre_lonlat, "all tiles")
     )
-    published, published_intervals = _published(
+    published, published_drawn = _published(
         values, corners, truth, radius_deg, max_k, seed, resamples
     )
     order = ranked(values, id_order(ids))
@@ -79,7 +80,7 @@ def evaluate(
     coverage = Coverage.of(order, pairs, len(truth)).head(max_k)
     reachable = spherical(everything, truth, radius_deg)
     strict = _strict(coverage, reachable, len(everything), len(truth), max_k)
-    strict_intervals = intervals(
+    strict_drawn = draw(
         coverage,
         Blocks.of(centres[order[:max_k]], truth, BLOCK_DEG),
         resample_depths(coverage, strict["best"]["k"]),
@@ -87,14 +88,18 @@ def evaluate(
         seed=seed,
         resamples=resamples,
     )
+    drawn = {
+        "published": _renamed(published_drawn, "auprc"),
+        "strict": _renamed(strict_drawn, "average_precision"),
+    }
     return Evaluation(
         task="geolocalization",
         n={"predictions": len(values), "points": len(truth), "tiles": len(everything)},
         published=published,
         strict=strict,
         intervals={
-            "published": _renamed(published_intervals, "auprc"),
-            "strict": _renamed(strict_intervals, "average_precision"),
+            protocol: {name: interval(values) for name, values in found.items()}
+            for protocol, found in drawn.items()
         },
         ties=_ties(values, pairs, len(truth), max_k),
         per_query={
@@ -102,6 +107,7 @@ def evaluate(
             "lat": truth[:, 1],
             "found_at": np.where(coverage.first == NEVER, 0, coverage.first),
         },
+        drawn=drawn,
     )
 
 
@@ -113,7 +119,7 @@ def _published(
     max_k: int,
     seed: int,
     resamples: int,
-) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
+) -> tuple[dict[str, Any], dict[str, Floats]]:
     known = np.isfinite(corners).all(axis=1)
     scores, corners = scores[known], corners[known]
     if not len(scores):
@@ -133,9 +139,9 @@ def _published(
     ]
     best = {name: curve[top][name] for name in ("k", "f1", "precision", "recall")}
     blocks = Blocks.of(corners[order], truth, BLOCK_DEG)
-    ends = intervals(coverage, blocks, cuts, trapezoid, seed=seed, resamples=resamples)
+    drawn = draw(coverage, blocks, cuts, trapezoid, seed=seed, resamples=resamples)
     area = float(trapezoid(precision, recall))
-    return {"best": best, "auprc": area, "curve": curve}, ends
+    return {"best": best, "auprc": area, "curve": curve}, drawn
 
 
 def _strict(coverage: Coverage, near: Pairs, tiles: int, points: int, max_k: int) -> dict[str, Any]:
@@ -188,5 +194,5 @@ def _ties(scores: Floats, pairs: Pairs, points: int, max_k: int) -> dict[str, tu
     return {"average_precision": (low, high)} if low < high else {}
 
 
-def _renamed(found: Mapping[str, tuple[float, float]], area: str) -> dict[str, tuple[float, float]]:
+def _renamed(found: Mapping[str, Floats], area: str) -> dict[str, Floats]:
     return {area if name == "area" else name: value for name, value in found.items()}

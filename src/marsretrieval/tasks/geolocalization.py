@@ -28,8 +28,9 @@ from marsretrieval.encoders import Encoder, Modality, Vectors
 from marsretrieval.errors import DataError, ImageError
 from marsretrieval.files import sha256_json
 from marsretrieval.metrics import geolocalization
+from marsretrieval.metrics.bootstrap import interval, seed_of
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.results import MEAN, Evaluation
+from marsretrieval.results import MEAN, PROTOCOLS, Evaluation
 from marsretrieval.search import (
     exact_topk,
     geolocalization_prompts,
@@ -133,7 +134,7 @@ class Geolocalization:
                     all_centre_lonlat=tiles,
                     radius_deg=RADIUS_DEG,
                     max_k=MAX_K,
-                    seed=settings.seed,
+                    seed=seed_of(settings.seed, landform),
                     resamples=settings.resamples,
                 )
                 relevant = geo.near_any(found.lon, found.lat, points.lon, points.lat, RADIUS_DEG)
@@ -173,8 +174,12 @@ def _best(
 
 
 def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
-    """Unweighted means over landforms, one for each kind of query; without intervals, since
-    landforms are five chosen ones and not a sample."""
+    """Unweighted means over landforms, one for each kind of query.
+
+    Landforms are chosen ones and not a sample: they are strata, each resampled by itself
+    (Davison & Hinkley 1997, section 3.2). An interval says how far the means would move with
+    other regions and the same landforms.
+    """
     by_mode: dict[str, list[Evaluation]] = {}
     for group, evaluation in groups.items():
         by_mode.setdefault(group.split("/")[1], []).append(evaluation)
@@ -182,6 +187,14 @@ def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     def mean(evaluations: list[Evaluation], protocol: str, *path: str) -> float:
         values = [reduce(getitem, path, getattr(each, protocol)) for each in evaluations]
         return float(np.mean(values))
+
+    def intervals(evaluations: list[Evaluation], protocol: str) -> dict[str, tuple[float, float]]:
+        drawn = [each.drawn.get(protocol, {}) for each in evaluations]
+        return {
+            key: interval(np.mean([each[key] for each in drawn], axis=0))
+            for key in drawn[0]
+            if all(key in each for each in drawn)
+        }
 
     return {
         f"{MEAN}{mode}": Evaluation(
@@ -200,6 +213,7 @@ def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
                     "f1": mean(found, "strict", "ceiling", "f1"),
                 },
             },
+            intervals={protocol: intervals(found, protocol) for protocol in PROTOCOLS},
         )
         for mode, found in by_mode.items()
     }

@@ -10,7 +10,15 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.metrics.difference import Difference, Ranking, over_points, over_queries
+from marsretrieval.metrics.bootstrap import seed_of
+from marsretrieval.metrics.difference import (
+    Difference,
+    OfPoints,
+    Ranking,
+    mean_over,
+    over_points,
+    over_queries,
+)
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.report.boards import labels
 from marsretrieval.report.compare._comparison import Comparison, Group, Moved
@@ -125,13 +133,16 @@ def _geolocalization(
         raise DataError("geolocalization: no kind of query that both results have")
     rankings = [_rankings(file, set(shared), protocol) for file in (a, b)]
     groups = []
+    apart: dict[str, OfPoints] = {}
     with progress.start("compare", len(shared), "queries") as bar:
         for name in shared:
             truth = points[name]
             found = over_points(
                 rankings[0][name], rankings[1][name], truth, protocol=protocol,
-                radius_deg=RADIUS_DEG, max_k=MAX_K, seed=seed, resamples=resamples,
+                radius_deg=RADIUS_DEG, max_k=MAX_K,
+                seed=seed_of(seed, name.rpartition("/")[0]), resamples=resamples,
             )  # fmt: skip
+            apart[name] = found
             _require_same_figures(a, b, name, protocol, found.figures)
             per_query = "average_precision" if protocol == "strict" else ""
             places = [f"{lon:.3f} {lat:.3f}" for lon, lat in truth]
@@ -145,24 +156,29 @@ def _geolocalization(
                 Group(name, n, found.figures, per_query, "point", len(truth), moved, found.blocks)
             )
             bar.advance()
-    return [*groups, *_means(a, b, protocol)]
+    return [*groups, *_means(a, b, protocol, apart)]
 
 
-def _means(a: ResultFile, b: ResultFile, protocol: str) -> list[Group]:
-    """Means over landforms: their difference alone, since the landforms were chosen, not drawn."""
-    keys = ("average_precision", "best.f1") if protocol == "strict" else ("auprc", "best.f1")
-    return [
-        Group(
-            name,
-            figures["n"],
-            {
-                key: Difference(_stored(a, name, protocol, key), _stored(b, name, protocol, key))
-                for key in keys
-            },
-        )
-        for name, figures in a.result.metrics.items()
-        if name.startswith(MEAN) and name in b.result.metrics
-    ]
+def _means(
+    a: ResultFile, b: ResultFile, protocol: str, apart: Mapping[str, OfPoints]
+) -> list[Group]:
+    """Differences of the means over landforms; where both are over the same landforms."""
+    groups = []
+    for name, figures in a.result.metrics.items():
+        if not name.startswith(MEAN) or name not in b.result.metrics:
+            continue
+        mode = name.removeprefix(MEAN)
+        parts = {group for group in apart if _is_of(group, mode)}
+        if any({g for g in file.result.metrics if _is_of(g, mode)} != parts for file in (a, b)):
+            continue
+        differences = mean_over([apart[group] for group in sorted(parts)])
+        _require_same_figures(a, b, name, protocol, differences)
+        groups.append(Group(name, figures["n"], differences))
+    return groups
+
+
+def _is_of(group: str, mode: str) -> bool:
+    return not group.startswith(MEAN) and group.rpartition("/")[2] == mode
 
 
 def _rankings(file: ResultFile, groups: set[str], protocol: str) -> dict[str, Ranking]:
@@ -259,6 +275,12 @@ def _require_same_figures(
     a: ResultFile, b: ResultFile, group: str, protocol: str, found: Mapping[str, Difference]
 ) -> None:
     """The tables must be those of the results: what is recomputed is what the results say."""
+    for file in (a, b):
+        if group not in file.result.metrics:
+            raise DataError(
+                f"{file.path}: the tables beside it have {group}, it has not",
+                remedy="They are not of one run: run the model again with --force.",
+            )
     for key, each in found.items():
         for file, value in ((a, each.a), (b, each.b)):
             stored = _stored(file, group, protocol, key)

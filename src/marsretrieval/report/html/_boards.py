@@ -80,7 +80,7 @@ class BoardView:
 
     @property
     def intervals(self) -> bool:
-        """Whether any figure has one; means over landforms have none."""
+        """Whether any figure has one: not where too little was there to resample."""
         return any(
             cell.interval for each in self.sections for line in each.lines for cell in line.cells
         )
