@@ -126,7 +126,9 @@ def _build(
         raise Stop(f"MARSRETRIEVAL_ENGINE={engine}: unknown", "Use ray or shards.", code=2)
     _say(f"{'would build' if dry else 'building'} the database on GPUs {', '.join(ids)} ({engine})")
     if dry:
-        _say(f"  {shlex.join(embed)}")
+        how = ["--engine", "ray"] if engine == "ray" else ["--shard", f"1/{len(ids)}"]
+        rest = "" if engine == "ray" else f", and so on to {len(ids)}/{len(ids)}, one on each GPU"
+        _say(f"  {shlex.join([*embed, *how])}{rest}")
     elif engine == "ray":
         code = call([*embed, "--engine", "ray"], ids, stdout=sys.stderr).returncode
         if code:
@@ -161,6 +163,12 @@ def _split(given: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _model(asked: Sequence[str], models: Sequence[str]) -> str:
     """The second argument, else MARSRETRIEVAL_MODEL, else the script's own."""
+    if asked and asked[0].isdigit():
+        raise Stop(
+            f"unexpected argument '{asked[0]}'",
+            "GPU ids are one argument, with commas between them: 0,1,2,3.",
+            code=2,
+        )
     if len(asked) > 1 or (asked and len(models) == 1):
         raise Stop(
             f"unexpected argument '{asked[-1]}'",

@@ -306,6 +306,7 @@ def test_without_ids_the_visible_devices_count(
         (["0,,1"], 2, "'' is no GPU id"),
         (["0,0"], 2, "an id comes twice"),
         (["0", "siglip"], 2, "vit-l-16-siglip2-512"),
+        (["0", "1"], 2, "with commas between them: 0,1,2,3"),
         (["0", "siglip2", "more"], 2, "unexpected argument 'more'"),
         (["0", "-m", "gme"], 2, "the script sets model and task"),
         (["0", "--no-such-option", "--dry-run"], 2, "--no-such-option"),
