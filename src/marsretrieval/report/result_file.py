@@ -54,33 +54,36 @@ class ResultFile:
         return self._table("hits")
 
     def has(self, kind: str) -> bool:
-        """Whether the table of this kind is there and has rows; quicker than reading it, unless
-        damage counts as absence."""
-        if self.damaged is not None:
-            return (self.queries if kind == "queries" else self.hits) is not None
-        return self._has(kind)
-
-    def beside(self, kind: str) -> Path | None:
-        """Path of the table of this kind, whether it is there or not."""
-        return self.path.with_suffix(f".{kind}.parquet") if self.path is not None else None
-
-    def _has(self, kind: str) -> bool:
+        """Whether the table of this kind is there and has rows; quicker than reading it, which may
+        still find damage."""
         path = self.beside(kind)
         if path is None or not path.is_file():
             return False
         import pyarrow.parquet as pq
 
-        with _readable(path):
+        with self._forgiving(), _readable(path):
             return bool(pq.read_metadata(path).num_rows)
+        return False
+
+    def beside(self, kind: str) -> Path | None:
+        """Path of the table of this kind, whether it is there or not."""
+        return self.path.with_suffix(f".{kind}.parquet") if self.path is not None else None
 
     def _table(self, kind: str) -> pa.Table | None:
+        with self._forgiving():
+            return self._read(kind) if self.has(kind) else None
+        return None
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        """Where there is a list of damage, what is raised goes there, once."""
         try:
-            return self._read(kind) if self._has(kind) else None
+            yield
         except DataError as error:
             if self.damaged is None:
                 raise
-            self.damaged.append(str(error))
-            return None
+            if str(error) not in self.damaged:
+                self.damaged.append(str(error))
 
     def _read(self, kind: str) -> pa.Table:
         import pyarrow.parquet as pq
