@@ -63,6 +63,15 @@ def test_by_position(store: EmbeddingStore, lon: float, lat: float, row: int) ->
     assert row_at(store, lon, lat) == row
 
 
+def test_the_tile_that_holds_it_need_not_have_the_nearest_centre(tmp_path: Path) -> None:
+    large_and_small = make_store(tmp_path / "sizes", [(10.0, 10.0, 4.0), (12.5, 10.0, 0.2)])
+    assert row_at(large_and_small, 11.9, 10.0) == 0
+    assert row_at(large_and_small, 12.45, 10.0) == 1
+    # Circles of longitude are shorter to the north: so near the corner its centre is the nearer.
+    rows = make_store(tmp_path / "rows", [(10.1, 60.1, 0.2), (10.1, 60.3, 0.2)])
+    assert row_at(rows, 10.199, 60.19999) == 0
+
+
 def test_positions_without_a_tile(store: EmbeddingStore, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"The nearest is E137_4_N4_6 at 137\.5,4\.7, 0\.29"):
         row_at(store, 137.8, 4.7)

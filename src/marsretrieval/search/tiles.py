@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_lonlat", "row_at", "rows_of"]
 
+_EDGE_DEG = 1e-6  # an edge written in decimals belongs to the tile
 _NEAR_DEG = 0.5  # a position is that of a tile no further away, where extents are unknown
 _GUESSES = 3
 _IMAGE = re.compile(r"\.(png|jpe?g|tiff?|webp)$", re.IGNORECASE)
@@ -48,9 +49,10 @@ def rows_of(store: EmbeddingStore, ids: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def row_at(store: EmbeddingStore, lon: float, lat: float) -> int:
-    """The row of the tile that holds a position: of all whose centres are nearest, the first.
+    """The row of the tile that holds a position: of several, the one whose centre is nearest.
 
-    Raises UsageError where no tile is near, naming the nearest.
+    A tile whose extent is unknown holds what is within half a degree. Raises UsageError where no
+    tile holds it, naming the nearest.
     """
     if not (np.isfinite(lon) and -360 <= lon <= 360 and -90 <= lat <= 90):
         raise UsageError(
@@ -58,25 +60,22 @@ def row_at(store: EmbeddingStore, lon: float, lat: float) -> int:
             remedy="Give longitude and latitude in degrees, east positive, such as 137.4,-4.6.",
         )
     known = known_of(store)
-    distance = geo.great_circle_deg(lon, lat, *known.positions().T)
+    (x, y), (width, height) = known.positions().T, known.extents().T
+    distance = geo.great_circle_deg(lon, lat, x, y)
     if not np.isfinite(distance).any():
         raise UsageError(f"no tile of {store.path} has a known position")
-    row = int(np.nanargmin(distance))
-    best, found = float(distance[row]), known.take([row])
-    across = abs(float(geo.wrap_lon(found.lon[0] - lon)))
-    upward = abs(float(found.lat[0]) - lat)
-    away = (float(found.width_deg[0]), float(found.height_deg[0]))
-    if np.isfinite(away).all():
-        inside = across <= away[0] / 2 + 1e-6 and upward <= away[1] / 2 + 1e-6
-    else:
-        inside = best <= _NEAR_DEG
-    if not inside:
+    across, upward = np.abs(geo.wrap_lon(x - lon)), np.abs(y - lat)
+    holds = (across <= width / 2 + _EDGE_DEG) & (upward <= height / 2 + _EDGE_DEG)
+    holds |= ~np.isfinite(width + height) & (distance <= _NEAR_DEG)
+    if not holds.any():
+        nearest = int(np.nanargmin(distance))
         raise UsageError(
             f"no tile of {store.path} holds {lon:g},{lat:g}",
-            remedy=f"The nearest is {found.ids[0]} at {found.lon[0]:.4g},{found.lat[0]:.4g}, "
-            f"{best:.3g} degrees away.",
+            remedy=f"The nearest is {known.ids(nearest)[0]} at {x[nearest]:.4g},{y[nearest]:.4g}, "
+            f"{distance[nearest]:.3g} degrees away.",
         )
-    return row
+    # Not simply the nearest centre: beside a corner that may be a neighbour's, or a smaller tile's.
+    return int(np.argmin(np.where(holds, distance, np.inf)))
 
 
 def parse_lonlat(text: str) -> tuple[float, float]:
