@@ -21,6 +21,7 @@ from marsretrieval.embeddings import EmbeddingStore, open_store
 from marsretrieval.errors import OutputError, StoreError, UsageError
 from marsretrieval.geo import Area, Box
 from marsretrieval.search import (
+    Hits,
     SearchView,
     SearchViewWarning,
     _candidates,
@@ -286,6 +287,30 @@ def test_a_view_that_lies_is_found_out_by_its_exact_scores(tmp_path: Path) -> No
         exact_topk(open_store(store.path), queries(), 40)
     assert open_view(store.path, build=False) is None
     assert exact_topk(open_store(store.path), queries(), 40).rows.shape == (3, 40)
+
+
+@pytest.mark.parametrize("name", ["ids.txt", "sources.txt", "row_of.npy", "source_of.npy"])
+def test_a_view_whose_texts_or_numbers_lead_nowhere_is_named(tmp_path: Path, name: str) -> None:
+    store = planet(tmp_path / "store")
+    folder = make_view(store).path
+    with (folder / name).open("r+b") as file:
+        file.seek(200)
+        file.write(b"\xff\x7f" * ((folder / name).stat().st_size // 2 - 100))
+    damaged = open_store(store.path)
+    with pytest.raises(StoreError, match="store verify"):
+        Hits.of(damaged, exact_topk(damaged, queries(), 3000))
+    assert name in verify_view(store.path)[0]
+    assert len(Hits.of(store, exact_topk(open_store(store.path), queries(), 9))) == 9
+
+
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be removed")
+def test_a_view_in_use_may_be_replaced_by_another_process(tmp_path: Path) -> None:
+    make_view(planet(tmp_path / "store"))
+    held = open_store(tmp_path / "store")
+    ranking = exact_topk(held, queries(), 5)
+    shutil.rmtree(tmp_path / "store" / "view")
+    hits = Hits.of(held, ranking)
+    assert hits.ids == held.ids(ranking.rows[0]) and hits.sources[0].endswith(".tar")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")

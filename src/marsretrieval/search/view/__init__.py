@@ -1,6 +1,8 @@
 """Search views: a store once more, sorted by place and rounded to bytes, for fast exact search.
 
-A view is derived and disposable: what it lacks or has wrong costs time, never the answer.
+A view is derived and disposable. One of other contents, or with a file missing or cut short, is not
+used, which costs time and never the answer. Bytes that changed within a file are found where scores
+leave their bounds or numbers lead nowhere, and all of them by `store verify`.
 """
 
 from __future__ import annotations

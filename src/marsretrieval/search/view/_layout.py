@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +90,10 @@ class SearchView:
         self.height_deg: npt.NDArray[np.float32] = self._array("height_deg")
         self.starts: npt.NDArray[np.int64] = self._array("starts")
         self.mean: npt.NDArray[np.float32] = self._array("mean")
+        # At once, too: when the store has grown, another process may replace this folder.
+        self._ids = Texts(folder / "ids.txt", self._array("id_ends"))
+        self._sources = Texts(folder / "sources.txt", self._array("source_ends"))
+        self._source_of: Rows = self._array("source_of")
 
     @property
     def bytes(self) -> int:
@@ -98,17 +103,24 @@ class SearchView:
     @cached_property
     def place_of(self) -> Rows:
         """(n,) the place of each row of the store."""
-        places = np.empty(self.rows, dtype=np.int64)
-        places[self.row_of] = np.arange(self.rows)
-        return places
+        return self.by_row(np.arange(self.rows))
+
+    def by_row(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(n,) one value for each place, in the order of the store's rows."""
+        found = np.empty_like(values)
+        with self._undamaged():
+            found[self.row_of] = values
+        return found
 
     def ids(self, rows: npt.ArrayLike) -> list[str]:
         """Ids of n rows, in the order asked for."""
-        return self._ids.take(np.atleast_1d(np.asarray(rows, dtype=np.int64)))
+        with self._undamaged():
+            return self._ids.take(np.atleast_1d(np.asarray(rows, dtype=np.int64)))
 
     def find(self, name: str) -> int:
         """The first row with this id, or -1."""
-        return self._ids.find(name)
+        with self._undamaged():
+            return self._ids.find(name)
 
     def vectors(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """(n, dimension) copies of n rows as they are stored, in the order asked for."""
@@ -120,23 +132,25 @@ class SearchView:
         from marsretrieval.embeddings import Columns
 
         wanted = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        places = self.place_of[wanted]
-        return Columns(
-            ids=self.ids(wanted),
-            lon=self.lon[places],
-            lat=self.lat[places],
-            width_deg=self.width_deg[places].astype(np.float64),
-            height_deg=self.height_deg[places].astype(np.float64),
-            sources=self._sources.take(self._source_of[wanted]),
-        )
+        with self._undamaged():
+            places = self.place_of[wanted]
+            return Columns(
+                ids=self.ids(wanted),
+                lon=self.lon[places],
+                lat=self.lat[places],
+                width_deg=self.width_deg[places].astype(np.float64),
+                height_deg=self.height_deg[places].astype(np.float64),
+                sources=self._sources.take(self._source_of[wanted]),
+            )
 
     def positions(self) -> Floats:
         """(rows, 2) longitude and latitude of all centres, degrees; NaN where unknown."""
-        return self._by_row(self.lon, self.lat)
+        return np.column_stack([self.by_row(self.lon), self.by_row(self.lat)])
 
     def extents(self) -> Floats:
         """(rows, 2) width and height of all tiles, degrees; NaN where unknown."""
-        return self._by_row(self.width_deg, self.height_deg)
+        sides = [self.by_row(each).astype(np.float64) for each in (self.width_deg, self.height_deg)]
+        return np.column_stack(sides)
 
     def blocks(self) -> Iterator[ViewBlock]:
         """All rows in the store's order."""
@@ -144,23 +158,17 @@ class SearchView:
             places = self.place_of[start : start + _BLOCK_ROWS]
             yield ViewBlock(start, self.stored[places], self.lon[places], self.lat[places])
 
-    @cached_property
-    def _ids(self) -> Texts:
-        return Texts(self.path / "ids.txt", self._array("id_ends"))
-
-    @cached_property
-    def _sources(self) -> Texts:
-        return Texts(self.path / "sources.txt", self._array("source_ends"))
-
-    @cached_property
-    def _source_of(self) -> Rows:
-        return self._array("source_of")
-
-    def _by_row(self, *columns: npt.NDArray[Any]) -> Floats:
-        found = np.empty((self.rows, len(columns)))
-        for number, values in enumerate(columns):
-            found[self.row_of, number] = values
-        return found
+    @contextmanager
+    def _undamaged(self) -> Iterator[None]:
+        """Numbers that lead nowhere and texts that are none: bytes changed on the disk."""
+        try:
+            yield
+        except (IndexError, UnicodeDecodeError) as error:
+            raise StoreError(
+                f"{self.path}: the search view is damaged",
+                remedy=f"marsretrieval store verify {self.store} removes it, and the next search "
+                "makes it anew.",
+            ) from error
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         path = self.path / f"{name}.npy"
