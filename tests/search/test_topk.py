@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marsretrieval.errors import UsageError
+from marsretrieval.errors import StoreError, UsageError
 from marsretrieval.geo import Box
-from marsretrieval.search import _candidates, _halves, _scan, exact_topk, topk
+from marsretrieval.search import _candidates, _halves, _scan, exact_topk, score_all, topk
 from tests.search.memory import ArraySource
 
 
@@ -148,6 +149,29 @@ def test_min_score_cuts_each_query_where_it_must() -> None:
     scores, rows = ranking.hits(0)
     assert rows.tolist() == [0, 1] and scores.tolist() == [1.0, np.float32(0.8)]
     assert len(ranking.hits(2)[1]) == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 100.0])
+def test_a_damaged_vector_is_told_and_not_passed_over(dtype: Any, wrong: float) -> None:
+    rng = np.random.default_rng(0)
+    source = ArraySource(unit(rng.standard_normal((500, 64)), dtype))
+    source.matrix[77] *= dtype(wrong)
+    query = unit(rng.standard_normal((1, 64)), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(StoreError, match="not of unit length"):
+            exact_topk(source, query, 10)
+        with pytest.raises(StoreError, match="not of unit length"):
+            score_all(source, query[0])
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-45, 1e-39, 1e-20, 1e20])
+def test_queries_of_any_length(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    source = ArraySource(unit(rng.standard_normal((300, 48))))
+    query = (scale * unit(rng.standard_normal((1, 48)), np.float64)).astype(np.float32)
+    assert_exact(source, query, 40)
 
 
 def test_every_half_is_converted_exactly() -> None:

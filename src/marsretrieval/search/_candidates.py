@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Candidates", "WrongBoundsError"]
+from marsretrieval.search._exact import WrongBoundsError
+
+__all__ = ["Candidates"]
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -15,10 +17,6 @@ Scores = npt.NDArray[np.float32]
 
 _SLACK = 2**12  # candidates beyond 2 k before the worst are dropped
 _MANY = 2**16  # and beyond 4 k before they are scored exactly
-
-
-class WrongBoundsError(Exception):
-    """An exact score lies outside its bounds: what the bounds were made from is damaged."""
 
 
 class Candidates:

@@ -18,16 +18,22 @@ import numpy.typing as npt
 from marsretrieval.search._halves import Converter
 from marsretrieval.search._products import thread_products
 
-__all__ = ["MAX_NORM", "exact_scores"]
+__all__ = ["MAX_NORM", "WrongBoundsError", "exact_scores"]
 
 MAX_NORM = 1.01  # of a stored row: unit length, rounded to float16
+
+
+class WrongBoundsError(Exception):
+    """A score lies outside its bounds: what these were made from, or a stored row, is damaged."""
 
 
 def exact_scores(
     vectors: npt.NDArray[Any], query: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     """(n,) inner products of (n, d) float16 or float32 rows with (d,), each the float32 nearest to
-    the exact value; of two equally near ones the even."""
+    the exact value; of two equally near ones the even.
+
+    Raises WrongBoundsError where one is no number."""
     count, dimension = vectors.shape
     wide = query.astype(np.float64)
     # gamma_d |x| |q| (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1) with
@@ -39,6 +45,8 @@ def exact_scores(
     for start in range(0, count, convert.rows):
         rows = convert(vectors[start : start + convert.rows])
         found[start : start + len(rows)] = sums(rows)
+    if not np.isfinite(found).all():
+        raise WrongBoundsError
     scores: npt.NDArray[np.float32] = (found - slack).astype(np.float32)
     for row in np.flatnonzero(scores != (found + slack).astype(np.float32)):
         scores[row] = _nearest(vectors[row].astype(np.float64) * wide)

@@ -29,6 +29,7 @@ def thread_products(
     few = rows_at_once(*columns.shape)
     whole = len(rows) // few * few
     stack = rows[:whole].reshape(-1, few, rows.shape[1])
-    np.matmul(stack, columns, out=out[:whole].reshape(-1, few, columns.shape[1]))
-    if whole < len(rows):
-        np.matmul(rows[whole:], columns, out=out[whole:])
+    with np.errstate(invalid="ignore", over="ignore"):  # callers look at what comes out
+        np.matmul(stack, columns, out=out[:whole].reshape(-1, few, columns.shape[1]))
+        if whole < len(rows):
+            np.matmul(rows[whole:], columns, out=out[whole:])

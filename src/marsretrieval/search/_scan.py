@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.geo import Region
-from marsretrieval.search._exact import MAX_NORM
+from marsretrieval.search._exact import MAX_NORM, WrongBoundsError
 from marsretrieval.search._halves import Converter
 from marsretrieval.search._products import thread_products
 from marsretrieval.search._quantize import quantize_queries
@@ -69,7 +69,9 @@ class Scan(Protocol):
         """Each piece and its number of rows."""
 
     def look_at(self, piece: Any, floors: Floats) -> list[Offer]:
-        """What a piece holds that reaches the floor (q,) of each query."""
+        """What a piece holds that reaches the floor (q,) of each query.
+
+        Raises WrongBoundsError where a row turns out to be damaged."""
 
 
 class ViewScan:
@@ -136,7 +138,9 @@ class BlockScan:
         self._region = region
         self._queries = queries
         self._columns = np.ascontiguousarray(queries).T
-        self._margins = np.array([_margin(query) for query in queries])
+        lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
+        self._margins = _margins(queries.shape[1], lengths)
+        self._most = MAX_NORM * lengths + self._margins  # no row of unit length scores beyond it
         self._local = threading.local()
 
     def pieces(self) -> Iterator[tuple[list[tuple[VectorBlock, int, int]], int]]:
@@ -189,6 +193,8 @@ class BlockScan:
                 chosen: Any = slice(some[0], some[-1] + 1) if self._region is None else some
                 into = found[first : first + len(some)]
                 thread_products(convert(vectors[chosen]), self._columns, into)
+            if not (np.abs(found) <= self._most).all():  # NaN is no less than anything
+                raise WrongBoundsError
             scores.append(found)
             rows.append(numbers + block.start)
         if not rows:
@@ -196,13 +202,13 @@ class BlockScan:
         return np.concatenate(rows), np.concatenate(scores).T
 
 
-def _margin(query: Queries) -> float:
-    """How far a float32 inner product may be off: gamma_d |x| |q| with gamma_d = d u / (1 - d u)
-    and u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), plus the
-    rounding of the score itself."""
-    steps = (len(query) + 2) * 2.0**-24
-    length = float(np.linalg.norm(query.astype(np.float64)))
-    return steps / (1 - steps) * MAX_NORM * length
+def _margins(dimension: int, lengths: Floats) -> Floats:
+    """How far float32 inner products may be off, for queries of these lengths (q,): gamma_d |x| |q|
+    with gamma_d = d u / (1 - d u) and u = 2^-24 (Higham, Accuracy and Stability of Numerical
+    Algorithms, section 3.1), plus the rounding of the score itself, plus underflow."""
+    steps = (dimension + 2) * 2.0**-24
+    margins: Floats = steps / (1 - steps) * MAX_NORM * lengths + (dimension + 2) * 2.0**-149
+    return margins
 
 
 def _cut(runs: Sequence[Run], lengths: Sequence[int]) -> Iterator[list[Run]]:

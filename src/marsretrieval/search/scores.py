@@ -13,8 +13,8 @@ import numpy.typing as npt
 from marsretrieval._environment import usable_cpus
 from marsretrieval.errors import UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search._exact import exact_scores
-from marsretrieval.search.topk import VectorSource, view_for
+from marsretrieval.search._exact import MAX_NORM, WrongBoundsError, exact_scores
+from marsretrieval.search.topk import VectorSource, damaged, view_for
 from marsretrieval.search.view import SearchView
 
 __all__ = ["score_all"]
@@ -31,7 +31,8 @@ def score_all(
     """(rows,) inner products of one query with all stored vectors, in the order of the rows.
 
     The very scores of `exact_topk`. Reads the search view where there is one, but makes none.
-    Raises UsageError for a query of another dimension or not finite.
+    Raises UsageError for a query of another dimension or not finite, StoreError when a vector of
+    the store is not of unit length, or its view turns out to be damaged.
     """
     asked = np.asarray(query, dtype=np.float32)
     if asked.shape != (source.dimension,):
@@ -43,26 +44,29 @@ def score_all(
     view = view_for(source, "use", progress)
     found = np.empty(source.rows, dtype=np.float32)
     ahead: deque[Future[int]] = deque()
+    most = 1.001 * MAX_NORM * float(np.linalg.norm(asked.astype(np.float64)))
 
     def score(start: int, vectors: npt.NDArray[Any]) -> int:
-        found[start : start + len(vectors)] = exact_scores(vectors, asked)
+        scores = exact_scores(vectors, asked)
+        if (np.abs(scores) > most).any():  # as no row of unit length can
+            raise WrongBoundsError
+        found[start : start + len(vectors)] = scores
         return len(vectors)
 
     with (
         progress.start("score", source.rows, "rows") as bar,
         ThreadPoolExecutor(usable_cpus()) as pool,
     ):
-        for start, vectors in _pieces(source, view):
-            ahead.append(pool.submit(score, start, vectors))
-            if len(ahead) > 2 * usable_cpus():
-                bar.advance(ahead.popleft().result())
-        for work in ahead:
-            bar.advance(work.result())
-    if view is None:
-        return found
-    scores = np.empty_like(found)
-    scores[view.row_of] = found
-    return scores
+        try:
+            for start, vectors in _pieces(source, view):
+                ahead.append(pool.submit(score, start, vectors))
+                if len(ahead) > 2 * usable_cpus():
+                    bar.advance(ahead.popleft().result())
+            for work in ahead:
+                bar.advance(work.result())
+        except WrongBoundsError as error:
+            raise damaged(view) from error
+    return found if view is None else view.by_row(found)
 
 
 def _pieces(

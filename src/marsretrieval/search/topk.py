@@ -20,13 +20,21 @@ from marsretrieval._environment import usable_cpus
 from marsretrieval.errors import StoreError, UsageError
 from marsretrieval.geo import Region
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search._candidates import Candidates, WrongBoundsError
-from marsretrieval.search._exact import exact_scores
+from marsretrieval.search._candidates import Candidates
+from marsretrieval.search._exact import WrongBoundsError, exact_scores
 from marsretrieval.search._scan import BlockScan, Scan, VectorBlock, ViewScan
 from marsretrieval.search.kernels import choose_kernel
 from marsretrieval.search.view import SearchView, discard_view, view_of
 
-__all__ = ["Ranking", "VectorBlock", "VectorSource", "ViewUse", "exact_topk", "view_for"]
+__all__ = [
+    "Ranking",
+    "VectorBlock",
+    "VectorSource",
+    "ViewUse",
+    "damaged",
+    "exact_topk",
+    "view_for",
+]
 
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -153,14 +161,26 @@ def _field(
             vectors=source.vectors,
             ids=source.ids,
             rows=lambda rows: rows,
-            damaged=lambda: StoreError("a vector of the store is not of unit length"),
+            damaged=lambda: damaged(None),
         )
     return _Field(
         scan=lambda queries: ViewScan(view, queries, region, chosen),
         vectors=lambda places: np.take(view.stored, places, axis=0),
         ids=lambda places: view.ids(view.row_of[places]),
         rows=lambda places: view.row_of[places],
-        damaged=lambda: discard_view(view),
+        damaged=lambda: damaged(view),
+    )
+
+
+def damaged(view: SearchView | None) -> StoreError:
+    """The error to raise when the rows of this view, or of a store without one, were found to be
+    damaged. A view is removed."""
+    if view is not None:
+        return discard_view(view)
+    return StoreError(
+        "a vector of the store is not of unit length",
+        remedy="Either a shard is damaged (marsretrieval store verify tells which), or the model "
+        "gives such vectors and has to be mended.",
     )
 
 
