@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import marsretrieval
+from marsretrieval.api import _question
 from marsretrieval.embeddings import build_store, build_text_store
 from marsretrieval.errors import (
     DataError,
@@ -55,6 +56,21 @@ def test_hits_are_typed_and_in_order(store: Any) -> None:
     assert result[2:4] == [result[2], result[3]] and result[:0] == []
     with pytest.raises(IndexError):
         result[7]
+
+
+def test_how_many(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_question, "MOST", 5)
+    assert len(store.search("dunes")) == 5
+    ranked = store.search("dunes", k=20)
+    reached = store.search("dunes", min_score=ranked[8].score - 1e-6)
+    assert [hit.id for hit in reached] == [hit.id for hit in ranked[:9]]
+    assert reached.about["count"] is None
+    assert dict(store.question("dunes", min_score=0.2).asked())["hits"] == "all"
+    assert len(store.search("dunes", min_score=ranked[8].score - 1e-6, k=4)) == 4
+    example = store.search(like=ranked[0].id, min_score=-1)
+    assert len(example) == 19 and ranked[0].id not in example.hits.ids
+    with pytest.raises(UsageError, match="not a number"):
+        store.question("dunes", min_score=float("nan"))
 
 
 def test_like_leaves_the_tile_itself_out(store: Any) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST", "At", "Bounds", "Question", "RegionLike", "ask"]
 
-MOST = 500  # hits, unless asked otherwise
+MOST = 500  # hits, unless a number or a least score is given
 At = tuple[float, float]
 Bounds = Box | str | tuple[float, float, float, float]
 RegionLike = Region | str | Path | Mapping[str, Any]
@@ -44,7 +44,7 @@ class Question:
     mix: float
     not_weight: float
     region: Region | None
-    k: int
+    k: int | None  # None: all that reach min_score
     min_score: float | None
     lon: Domain
     keep_examples: bool
@@ -70,7 +70,7 @@ class Question:
             ("not", ", ".join([*told["not_text"], *told["not_images"], *told["not_like"]])),
             ("weight", told["not_weight"]),
             ("in", told["bbox"] or told["region"]),
-            ("hits", f"the best {self.k:,}"),
+            ("hits", "all" if self.k is None else f"the best {self.k:,}"),
             ("least", self.min_score),
         ]
         return [(name, str(value)) for name, value in parts if value not in (None, "")]
@@ -113,7 +113,7 @@ def ask(
     not_weight: float = NOT_WEIGHT,
     bbox: Bounds | None = None,
     region: RegionLike | None = None,
-    k: int = MOST,
+    k: int | None = None,
     min_score: float | None = None,
     lon: int = 180,
     keep_examples: bool = False,
@@ -133,8 +133,12 @@ def ask(
     # Checked here, so that no model is loaded in vain.
     if any(not each.strip() for each in [*against, *([] if text is None else [text])]):
         raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
-    if k < 1:
+    if k is not None and k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
+    if min_score is not None and not np.isfinite(min_score):
+        raise UsageError(f"min_score is {min_score}, not a number")
+    if k is None and min_score is None:
+        k = MOST
     for name, value in (("mix", mix), ("not_weight", not_weight)):
         if not 0 <= value <= 1:
             raise UsageError(f"{name} {value:g} is not within 0..1")

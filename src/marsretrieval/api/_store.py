@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from marsretrieval import embeddings
 from marsretrieval._words import counted
-from marsretrieval.api._question import MOST, At, Bounds, Question, RegionLike, ask
+from marsretrieval.api._question import At, Bounds, Question, RegionLike, ask
 from marsretrieval.api._result import SearchResult
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import ModalityError, UsageError
@@ -127,13 +127,13 @@ class Store:
         not_weight: float = NOT_WEIGHT,
         bbox: Bounds | None = None,
         region: RegionLike | None = None,
-        k: int = MOST,
+        k: int | None = None,
         min_score: float | None = None,
         lon: int = 180,
         keep_examples: bool = False,
         progress: Progress = NO_PROGRESS,
     ) -> SearchResult:
-        """The k tiles nearest to a query, exactly, best first.
+        """The tiles nearest to a query, exactly, best first.
 
         text: what to look for, through the three published templates unless `raw`. images: paths
         or PIL images. like: ids of tiles of the store, like_at: positions (lon, lat) in tiles;
@@ -141,8 +141,9 @@ class Store:
         images or tiles, `mix` is the share of the latter. not_text, not_images, not_like: what is
         not wanted, subtracted with `not_weight` (search.queries.away_query). bbox: a geo.Box,
         (west, south, east, north) or "W,S,E,N"; region: a geo.Area, GeoJSON or the path of a
-        GeoJSON file of polygons; only tiles centred in it count. min_score: the least cosine.
-        lon: 180 for longitudes -180..180, 360 for 0..360.
+        GeoJSON file of polygons; only tiles centred in it count. k: how many, 500 unless given;
+        min_score: the least cosine, of all tiles that reach it if k is not given. lon: 180 for
+        longitudes -180..180, 360 for 0..360.
 
         Raises UsageError, DataError, ModalityError (a text asked of a vision-only model), and
         what loading the model raises.
@@ -191,7 +192,7 @@ class Store:
         ranking = exact_topk(
             self.embeddings,
             vectors,
-            first.k + extra,
+            None if first.k is None else first.k + extra,
             min_score=first.min_score,
             region=first.region,
             progress=progress,

@@ -61,9 +61,12 @@ def search(
         Path | None,
         typer.Option(metavar="FILE", help="Only tiles centred in the polygons of a GeoJSON file."),
     ] = None,
-    count: Annotated[int, typer.Option("--count", "-k", min=1, help="How many hits.")] = 500,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", "-k", min=1, help="How many hits: 500 unless --min-score is given."),
+    ] = None,
     min_score: Annotated[
-        float | None, typer.Option(help="Only hits with at least this cosine.")
+        float | None, typer.Option(help="Only hits with at least this cosine: all, or the best -k.")
     ] = None,
     keep_examples: Annotated[
         bool, typer.Option("--keep-examples", help="Tiles of --like may be hits themselves.")
