@@ -180,9 +180,10 @@ def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
     assert all(hit.lon >= 0 for hit in result)
     frame = result.to_geodataframe()
     assert len(frame) == 12 and frame.total_bounds[2] > 180
-    result.to_geojson(tmp_path / "a.geojson")
-    result.to_parquet(tmp_path / "a")
-    result.to_csv(str(tmp_path / "a.csv"))
+    style = tmp_path / "a.qml"
+    assert result.to_geojson(tmp_path / "a.geojson") == [tmp_path / "a.geojson", style]
+    assert result.to_parquet(tmp_path / "a") == [tmp_path / "a.parquet", style]
+    assert result.to_csv(str(tmp_path / "a.csv")) == [tmp_path / "a.csv"]
     assert {each.name for each in tmp_path.iterdir()} == {
         "a.geojson",
         "a.parquet",

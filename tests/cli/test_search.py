@@ -145,6 +145,12 @@ def test_what_was_written_and_what_was_not_found(store: Path, tmp_path: Path) ->
     assert "with a cosine of 2 or more" in call(*verb, "--min-score", 2).stdout
 
 
+def test_layers_of_one_name_share_a_style_that_is_told_once(store: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "hits.geojson", tmp_path / "hits.parquet"]
+    found = called("search", "--store", store, "--like", HERE, "-o", files[0], "-o", files[1])
+    assert found["files"] == [str(each) for each in (files[0], tmp_path / "hits.qml", files[1])]
+
+
 def test_a_folder_of_stores_names_them(store: Path) -> None:
     result = call("search", "--store", store.parent, "--like", HERE, code=1)
     assert f"There are some below it: {store}" in result.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import zipfile
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,27 @@ def test_layers_come_back(tmp_path: Path, suffix: str, domain: int) -> None:
     assert len(shapes[cut].geoms) == 2
     assert bounds[whole][2] - bounds[whole][0] == pytest.approx(0.2)
     assert not [each.name for each in path.parent.iterdir() if each.name.startswith(".")]
+
+
+def test_a_name_in_capitals_is_kept(tmp_path: Path) -> None:
+    hits = hits_of(make_store(tmp_path / "store", OUTLINES))
+    for name in ("HITS.SHP", "Hits.GPKG"):
+        written, style = write_hits(hits, tmp_path / "out" / name)
+        assert written.exists() and written.name == name and style.exists()
+        assert len(read(written)) == 3
+    assert not (tmp_path / "out" / "HITS.shp").exists()
+
+
+def test_a_geopackage_says_what_was_asked(tmp_path: Path) -> None:
+    import pyogrio
+
+    about = {"text": "dunes", "like": ["a", "b"], "dataset": {"name": "made up"}, "mix": None}
+    hits = replace(hits_of(make_store(tmp_path / "store", OUTLINES)), about=about)
+    write_hits(hits, tmp_path / "hits.gpkg")
+    told = pyogrio.read_info(tmp_path / "hits.gpkg")["dataset_metadata"]
+    assert told["text"] == "dunes" and "mix" not in told
+    assert json.loads(told["like"]) == ["a", "b"]
+    assert json.loads(told["dataset"]) == {"name": "made up"}
 
 
 @pytest.mark.parametrize("suffix", MIXED)

@@ -76,15 +76,20 @@ class SearchResult:
         .shp, .shp.zip, .png, ...). Returns what was written, the style for QGIS included."""
         return write_hits(self.hits, Path(path), style=style)
 
-    def to_csv(self, path: str | Path) -> None:
-        self._write(path, ".csv")
+    def to_csv(self, path: str | Path) -> list[Path]:
+        """Write a table with outlines as WKT; the name gets `.csv` where it lacks it. Returns what
+        was written."""
+        return self._write(path, ".csv")
 
-    def to_geojson(self, path: str | Path) -> None:
-        self._write(path, ".geojson", ".json")
+    def to_geojson(self, path: str | Path) -> list[Path]:
+        """Write GeoJSON; the name gets `.geojson` where it has neither this nor `.json`. Returns
+        what was written, the style for QGIS included."""
+        return self._write(path, ".geojson", ".json")
 
-    def to_parquet(self, path: str | Path) -> None:
-        """GeoParquet."""
-        self._write(path, ".parquet")
+    def to_parquet(self, path: str | Path) -> list[Path]:
+        """Write GeoParquet; the name gets `.parquet` where it lacks it. Returns what was written,
+        the style for QGIS included."""
+        return self._write(path, ".parquet")
 
     def map(self, *, style: str = "light", title: str | None = None) -> PlanetMap:
         """A map of the hits."""
@@ -115,11 +120,11 @@ class SearchResult:
             heat.write(Path(path), hits=self.hits, style=style)
         return heat
 
-    def _write(self, path: str | Path, *suffixes: str) -> None:
+    def _write(self, path: str | Path, *suffixes: str) -> list[Path]:
         target = Path(path)
         if target.suffix.lower() not in suffixes:
             target = target.with_name(target.name + suffixes[0])
-        write_hits(self.hits, target)
+        return write_hits(self.hits, target)
 
     def _repr_html_(self) -> str:
         """The first hits as a table, for notebooks."""

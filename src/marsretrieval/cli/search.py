@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,7 +64,7 @@ def search(
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option("--count", "-k", min=1, help="How many hits: 500 unless --min-score is given."),
+        typer.Option("--count", "-k", min=1, help="How many hits: 500 without --min-score."),
     ] = None,
     min_score: Annotated[
         float | None, typer.Option(help="Only hits with at least this cosine: all, or the best -k.")
@@ -174,7 +175,8 @@ def search(
         result = found.answer(question, progress=progress)
         if merge_deg is not None:
             result = result.merge(merge_deg)
-        written = [path for each in out or [] for path in result.write(each, style=style)]
+        files_of = (result.write(each, style=style) for each in out or [])
+        written = list(dict.fromkeys(chain.from_iterable(files_of)))  # layers may share a style
         if heatmap:
             heat = result.heatmap(cell=heatmap_cell, progress=progress)
             for path in heatmap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import zipfile
@@ -79,11 +80,14 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
             )
             if zipped:
                 _zip(Path(folder), path.name)
-            made = sorted(Path(folder).iterdir(), key=lambda each: each.name == path.name)
-            for file in made if not zipped else [Path(folder) / path.name]:
+            main = Path(folder) / (path.name if zipped else name)
+            parts = {main: path}
+            if not zipped:  # a Shapefile has several
+                parts = {each: path.parent / each.name for each in main.parent.iterdir()} | parts
+            for file in sorted(parts, key=lambda each: each == main):
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
-                file.replace(path.parent / file.name)
+                file.replace(parts[file])
         except (OSError, RuntimeError) as error:
             raise OutputError(
                 f"{path}: cannot be written ({error})",
@@ -118,7 +122,12 @@ def _check_shapefile(hits: Hits, path: Path) -> None:
 
 
 def _about(hits: Hits) -> dict[str, str]:
-    return {name: str(value) for name, value in hits.about.items() if value not in (None, [], "")}
+    """Texts as they are, all else as JSON."""
+    return {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for name, value in hits.about.items()
+        if value not in (None, [], "")
+    }
 
 
 def _zip(folder: Path, name: str) -> None:
