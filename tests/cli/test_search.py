@@ -133,6 +133,8 @@ def test_outputs_are_checked_before_the_search(store: Path, tmp_path: Path) -> N
     assert "a.csv/b.png: cannot" not in call(*verb, "-o", folder / "b.png").stderr
     twice = call(*verb, "-o", picture, "--heatmap", picture, code=2)
     assert "a.png: named twice" in twice.stderr
+    nowhere = call(*verb, "--heatmap", picture, "--bbox", "50,50,60,60", code=2)
+    assert "nothing to map" in nowhere.stderr and not picture.exists()
 
 
 def test_what_was_written_and_what_was_not_found(store: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from marsretrieval import geo
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
-from marsretrieval.search import check_heatmap_path, heatmap_of
+from marsretrieval.search import check_heatmap, check_heatmap_path, heatmap_of
 from tests.search.places import FOUR, Place, hits_of, make_store
 
 
@@ -79,8 +79,11 @@ def test_only_the_region(tmp_path: Path) -> None:
 def test_refusals_name_the_reason(tmp_path: Path, places: list[Place], reason: str | None) -> None:
     store = make_store(tmp_path / "store", places)
     if reason is None:
+        check_heatmap(store)
         assert heatmap_of(store, scored(store)).tiles == 2
         return
+    with pytest.raises(UsageError, match=reason):
+        check_heatmap(store)
     with pytest.raises(UsageError, match=reason):
         heatmap_of(store, scored(store))
 

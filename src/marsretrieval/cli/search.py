@@ -118,6 +118,7 @@ def search(
     from marsretrieval.maps import style_of
     from marsretrieval.search import (
         check_distance,
+        check_heatmap,
         check_heatmap_path,
         check_hits_path,
         parse_lonlat,
@@ -164,6 +165,8 @@ def search(
     )
     if merge_deg is not None:
         check_distance(merge_deg)
+    if heatmap:
+        check_heatmap(found.embeddings, region=question.region, cell=heatmap_cell, domain=lon)
     if question.needs_text:
         found.require_text()
     if found.missing:

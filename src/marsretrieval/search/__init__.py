@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from marsretrieval.search.ask import make_query, read_images
     from marsretrieval.search.exports import FORMATS, check_hits_path, write_hits
-    from marsretrieval.search.heatmap import Heatmap, check_heatmap_path, heatmap_of
+    from marsretrieval.search.heatmap import (
+        Heatmap,
+        check_heatmap,
+        check_heatmap_path,
+        heatmap_of,
+    )
     from marsretrieval.search.hits import Hit, Hits, check_distance
     from marsretrieval.search.kernels import KERNELS
     from marsretrieval.search.prompts import TEMPLATES, geolocalization_prompts, landform_prompts
@@ -50,6 +55,7 @@ __all__ = [
     "VectorSource",
     "away_query",
     "check_distance",
+    "check_heatmap",
     "check_heatmap_path",
     "check_hits_path",
     "compose",
@@ -77,7 +83,7 @@ __all__ = [
 _HOMES = {
     "ask": ("make_query", "read_images"),
     "exports": ("FORMATS", "check_hits_path", "write_hits"),
-    "heatmap": ("Heatmap", "check_heatmap_path", "heatmap_of"),
+    "heatmap": ("Heatmap", "check_heatmap", "check_heatmap_path", "heatmap_of"),
     "hits": ("Hit", "Hits", "check_distance"),
     "kernels": ("KERNELS",),
     "prompts": ("TEMPLATES", "geolocalization_prompts", "landform_prompts"),

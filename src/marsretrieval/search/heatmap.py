@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from marsretrieval.maps import PlanetMap
     from marsretrieval.search.hits import Hits
 
-__all__ = ["Heatmap", "check_heatmap_path", "heatmap_of"]
+__all__ = ["Heatmap", "check_heatmap", "check_heatmap_path", "heatmap_of"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -149,10 +149,58 @@ def heatmap_of(
     score for a pixel of several. The raster is as large as the tiles it holds; longitudes are
     -180..180 or 0..360 as `domain` says. Raises UsageError naming what does not fit.
     """
+    grid = _grid(store, region, cell, domain)
+    raster = np.full((grid.rows, grid.columns), np.nan, dtype=np.float32)
+    values = np.asarray(scores, dtype=np.float32)[grid.kept]
+    np.fmax.at(raster, (grid.rows - 1 - grid.row, grid.column), values)
+    return Heatmap(
+        raster,
+        west=round(grid.west, 9),
+        north=round(grid.south + grid.rows * grid.upward, 9),
+        cell_lon=grid.across,
+        cell_lat=grid.upward,
+        domain=lon_domain(domain),
+        about=about or {},
+    )
+
+
+def check_heatmap(
+    store: EmbeddingStore,
+    *,
+    region: geo.Region | None = None,
+    cell: float | None = None,
+    domain: int = 180,
+) -> None:
+    """Raises the UsageError that `heatmap_of` would, before there are scores."""
+    _grid(store, region, cell, domain)
+
+
+class _Grid(NamedTuple):
+    """kept: (n,) which tiles of the store count; row, column: of these, from the lower left."""
+
+    kept: npt.NDArray[np.bool_]
+    row: npt.NDArray[np.int64]
+    column: npt.NDArray[np.int64]
+    west: float
+    south: float
+    across: float
+    upward: float
+
+    @property
+    def rows(self) -> int:
+        return int(self.row.max()) + 1
+
+    @property
+    def columns(self) -> int:
+        return int(self.column.max()) + 1
+
+
+def _grid(
+    store: EmbeddingStore, region: geo.Region | None, cell: float | None, domain: int
+) -> _Grid:
     turned = lon_domain(domain)
     known = known_of(store)
     (lon, lat), (width, height) = known.positions().T, known.extents().T
-    values = np.asarray(scores, dtype=np.float32)
     kept = np.isfinite(lon) & np.isfinite(lat)
     if not kept.any():
         raise UsageError(f"no tile of {store.path} has a known position: there is nothing to map")
@@ -173,23 +221,13 @@ def heatmap_of(
         column, row = (np.floor(each / cell + 1e-9).astype(np.int64) for each in (lon, lat))
         west, south = (float(each.min() * cell) for each in (column, row))
         column, row = column - column.min(), row - row.min()
-    shape = (int(row.max()) + 1, int(column.max()) + 1)
-    if shape[0] * shape[1] > _MOST_PIXELS:
+    grid = _Grid(kept, row, column, west, south, across, upward)
+    if grid.rows * grid.columns > _MOST_PIXELS:
         raise UsageError(
-            f"a heat map of {shape[1]:,} x {shape[0]:,} pixels",
+            f"a heat map of {grid.columns:,} x {grid.rows:,} pixels",
             remedy="Take a smaller region, or larger cells (--heatmap-cell).",
         )
-    raster = np.full(shape, np.nan, dtype=np.float32)
-    np.fmax.at(raster, (shape[0] - 1 - row, column), values[kept])
-    return Heatmap(
-        raster,
-        west=round(west, 9),
-        north=round(south + shape[0] * upward, 9),
-        cell_lon=across,
-        cell_lat=upward,
-        domain=turned,
-        about=about or {},
-    )
+    return grid
 
 
 def _size(values: Floats, name: str) -> float:
