@@ -195,6 +195,9 @@ def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
     places = result.merge(0.25)
     assert sum(hit.tiles for hit in places) == 12 and "places" in repr(places)
     np.testing.assert_array_equal(places.query, result.query)
+    assert places == places and places != result  # without comparing arrays
+    with pytest.raises(UsageError, match=r"Use \.tif"):
+        places.heatmap(tmp_path / "heat.jpg")
     heat = places.heatmap(tmp_path / "heat.png")
     assert heat.values.shape == (5, 4) and heat.tiles == 20
     best = np.unravel_index(np.nanargmax(heat.values), heat.values.shape)

@@ -100,6 +100,15 @@ def test_names_keep_clear_of_points_and_of_each_other() -> None:
     assert len(few.axes.texts) == 5
 
 
+def test_a_word_beside_a_mark_stays_on_the_map() -> None:
+    chart = planet_map(Box(0, -10, 10, 10))
+    chart.mark_text(9.95, 0, "12").mark_text(5, 0, "3")
+    texts = {text.get_text(): text.get_window_extent() for text in chart.axes.texts}
+    frame, marks = chart.axes.get_window_extent(), chart.axes.transData
+    assert texts["12"].x1 < marks.transform((9.95, 0))[0] < frame.x1
+    assert texts["3"].x0 > marks.transform((5, 0))[0]
+
+
 @pytest.mark.parametrize("style", ["light", "dark"])
 def test_files(tmp_path: Path, style: str) -> None:
     box = Box(130, -10, 140, 0)

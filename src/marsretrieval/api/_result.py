@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from marsretrieval.geo import Region
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search import Heatmap, Hit, Hits, heatmap_of, write_hits
+from marsretrieval.search import Heatmap, Hit, Hits, check_heatmap_path, heatmap_of, write_hits
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -26,7 +26,7 @@ __all__ = ["SearchResult"]
 _SHOWN = 10
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class SearchResult:
     """Hits, best first: a sequence of `search.Hit`.
 
@@ -108,6 +108,8 @@ class SearchResult:
         """The score of every tile of the store (or of the region), not of the hits alone, as a
         raster: `search.heatmap_of`. With `path` it is written as well, a GeoTIFF (.tif) or a map
         with the hits on it (.png, .svg, .pdf)."""
+        if path is not None:
+            check_heatmap_path(Path(path))
         heat = heatmap_of(
             self.store.embeddings,
             self.store.scores(self.query, progress=progress),

@@ -249,6 +249,9 @@ class PlanetMap:
             path_effects=self.halo(),
         )  # fmt: skip
         extent = written.get_window_extent()
+        if not centred and extent.x1 > self.axes.get_window_extent().x1:
+            written.set(ha="right", position=(-side[2][0], side[2][1]))
+            extent = written.get_window_extent()
         rect = Rect(extent.x0 - 3, extent.y0, extent.x1 + 3, extent.y1)
         if any(rect.overlaps(other) for other in self._texts):
             written.remove()

@@ -32,7 +32,7 @@ _MOST_PIXELS = 2**28
 _BLOCK = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Heatmap:
     """values: (rows, columns) float32, north up, NaN where no tile is; west, north: its upper left
     corner; cell_lon, cell_lat: size of a pixel; all in degrees on the sphere IAU_2015:49900.

@@ -59,7 +59,7 @@ class Hit:
         return {**row, "source": self.source}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Hits:
     """The hits of one query, best first; a sequence of `Hit`.
 

@@ -65,7 +65,7 @@ def score_all(
             for work in ahead:
                 bar.advance(work.result())
         except WrongBoundsError as error:
-            raise damaged(view) from error
+            raise damaged(source, view) from error
     return found if view is None else view.by_row(found)
 
 

@@ -60,7 +60,7 @@ class VectorSource(Protocol):
     def ids(self, rows: Rows) -> list[str]: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
     """The best rows of a source for q queries, best first.
 
@@ -161,24 +161,24 @@ def _field(
             vectors=source.vectors,
             ids=source.ids,
             rows=lambda rows: rows,
-            damaged=lambda: damaged(None),
+            damaged=lambda: damaged(source, None),
         )
     return _Field(
         scan=lambda queries: ViewScan(view, queries, region, chosen),
         vectors=lambda places: np.take(view.stored, places, axis=0),
         ids=lambda places: view.ids(view.row_of[places]),
         rows=lambda places: view.row_of[places],
-        damaged=lambda: damaged(view),
+        damaged=lambda: damaged(source, view),
     )
 
 
-def damaged(view: SearchView | None) -> StoreError:
-    """The error to raise when the rows of this view, or of a store without one, were found to be
-    damaged. A view is removed."""
+def damaged(source: VectorSource | SearchView, view: SearchView | None) -> StoreError:
+    """The error to raise when rows of a source were found to be damaged, read through this view,
+    which is removed, or without one."""
     if view is not None:
         return discard_view(view)
     return StoreError(
-        "a vector of the store is not of unit length",
+        f"a vector of {getattr(source, 'path', 'the store')} is not of unit length",
         remedy="Either a shard is damaged (marsretrieval store verify tells which), or the model "
         "gives such vectors and has to be mended.",
     )
