@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import zipfile
+from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -84,6 +86,12 @@ def test_a_geopackage_says_what_was_asked(tmp_path: Path) -> None:
     about = {"text": "dunes", "like": ["a", "b"], "dataset": {"name": "made up"}, "mix": None}
     hits = replace(hits_of(make_store(tmp_path / "store", OUTLINES)), about=about)
     write_hits(hits, tmp_path / "hits.gpkg")
+    with closing(sqlite3.connect(tmp_path / "hits.gpkg")) as file:
+        ((definition,),) = file.execute(
+            "SELECT definition FROM gpkg_spatial_ref_sys JOIN gpkg_contents USING (srs_id) "
+            "WHERE organization = 'IAU_2015' AND organization_coordsys_id = 49900"
+        )
+    assert definition.endswith('AUTHORITY["IAU_2015","49900"]]')
     told = pyogrio.read_info(tmp_path / "hits.gpkg")["dataset_metadata"]
     assert told["text"] == "dunes" and "mix" not in told
     assert json.loads(told["like"]) == ["a", "b"]

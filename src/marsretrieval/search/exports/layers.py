@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import tempfile
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +80,8 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
                 promote_to_multi=_geometry_type(hits) == "MultiPolygon",
                 **options,
             )
+            if driver == "GPKG":
+                _name_authority(Path(folder) / name)
             if zipped:
                 _zip(Path(folder), path.name)
             main = Path(folder) / (path.name if zipped else name)
@@ -88,11 +92,22 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
                 file.replace(parts[file])
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, sqlite3.Error) as error:
             raise OutputError(
                 f"{path}: cannot be written ({error})",
                 remedy="Check that the folder is yours and has free space, or choose another.",
             ) from error
+
+
+def _name_authority(path: Path) -> None:
+    """GDAL calls the authority of IAU_2015:49900 just IAU in a GeoPackage. PROJ knows no such one,
+    and QGIS 3.22 then takes the layer for one without a reference system."""
+    with closing(sqlite3.connect(path)) as file, file:
+        file.execute(
+            "UPDATE gpkg_spatial_ref_sys SET organization = 'IAU_2015', "
+            """definition = replace(definition, 'AUTHORITY["IAU",', 'AUTHORITY["IAU_2015",') """
+            "WHERE organization = 'IAU'"
+        )
 
 
 def _geometry_type(hits: Hits) -> str:
