@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,50 +18,64 @@ import numpy as np
 import pytest
 
 from marsretrieval.datasets import open_images
-from marsretrieval.embeddings import build_store, open_store
+from marsretrieval.embeddings import _claim, build_store, open_store
 from marsretrieval.embeddings._manifest import Entry
 from marsretrieval.embeddings._shards import Item, write_shard
-from marsretrieval.errors import DataError, OutputError, StoreMismatchError
+from marsretrieval.errors import DataError, OutputError, StoreError, StoreMismatchError
+from marsretrieval.files import locked
 from tests.fakes import FakeEncoder, FakeSource, png_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = (6,) * 12
 
 BUILD = """
-import sys
+import os, sys, time
 from pathlib import Path
 from marsretrieval.embeddings import build_store
-from tests.fakes import FakeEncoder, FakeSource, png_bytes
-part = tuple(map(int, sys.argv[3].split("/")))
+from tests.fakes import FakeEncoder, FakeSource
+
+class Stalling(FakeEncoder):
+    def encode_preprocessed(self, features):
+        if len(self.calls) == int(sys.argv[3]):
+            Path(sys.argv[1], f".waits-{os.getpid()}").touch()
+            while not Path(sys.argv[1], ".go").exists():
+                time.sleep(0.01)
+        return super().encode_preprocessed(features)
+
 build_store(
-    FakeEncoder(delay=float(sys.argv[2])), FakeSource(counts=(6,) * 12), Path(sys.argv[1]),
-    batch_size=4, part=part,
+    Stalling(), FakeSource(counts=(6,) * 12), Path(sys.argv[1]), batch_size=4,
+    part=tuple(map(int, sys.argv[2].split("/"))),
 )
 """
 
 
-def start(store: Path, *, delay: float, part: str = "1/1") -> subprocess.Popen[str]:
+def start(store: Path, *, part: str = "1/1", batches: int = -1) -> subprocess.Popen[str]:
+    """A process that builds; after some batches, two for each shard, its model waits for .go."""
     return subprocess.Popen(
-        [sys.executable, "-c", BUILD, str(store), str(delay), part],
+        [sys.executable, "-c", BUILD, str(store), part, str(batches)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def wait_for_shards(store: Path, count: int, process: subprocess.Popen[str]) -> None:
+def wait_for(process: subprocess.Popen[str], store: Path, pattern: str, count: int = 1) -> None:
+    """Until so many files are there; fails when the process ends before."""
     end = time.monotonic() + 60
-    while len(list(store.glob("shards/*.json"))) < count:
+    while len(list(store.glob(pattern))) < count:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.005)
 
 
 def assert_equal_stores(one: Path, other: Path) -> None:
-    (ids, vectors), (other_ids, other_vectors) = open_store(one).load(), open_store(other).load()
-    assert ids == other_ids
-    np.testing.assert_array_equal(vectors, other_vectors)
+    """Byte for byte, but for the timings in the entries."""
     assert open_store(one).set_hash == open_store(other).set_hash
+    contents = [
+        {path.name: path.read_bytes() for path in store.glob("shards/*.arrow")}
+        for store in (one, other)
+    ]
+    assert contents[0] == contents[1]
 
 
 @pytest.fixture(scope="module")
@@ -70,22 +85,44 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+class Blending(FakeEncoder):
+    """As real models do, it gives an image other last bits in another batch."""
+
+    def encode_preprocessed(self, features: Any) -> Any:
+        rows = super().encode_preprocessed(features)
+        rows += 0.1 * rows.mean(axis=0)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_what_was_done_before_changes_no_bit_of_a_shard(tmp_path: Path) -> None:
+    source = FakeSource(counts=(5, 3, 0, 9, 4))
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    build_store(Blending(), source, whole, batch_size=4)
+    for part in ((2, 3), (3, 3), None):
+        build_store(Blending(), source, parts, batch_size=4, part=part)
+    assert_equal_stores(parts, whole)
+    build_store(Blending(), source, tmp_path / "other", batch_size=3)
+    with pytest.raises(AssertionError):
+        assert_equal_stores(tmp_path / "other", whole)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, whole: Path, how: int) -> None:
-    process = start(tmp_path, delay=0.05)
-    wait_for_shards(tmp_path, 4, process)
+    process = start(tmp_path, batches=9)
+    wait_for(process, tmp_path, "shards/*.json", 4)
     process.send_signal(how)
+    (tmp_path / ".go").touch()
     _, error = process.communicate(timeout=60)
     assert process.returncode != 0
     if how == signal.SIGINT:
         assert "KeyboardInterrupt" in error
     half = open_store(tmp_path)
-    assert not half.complete and 24 <= half.rows < 72
+    assert not half.complete and half.rows == 24
     assert [text for text in half.verify() if "not embedded yet" not in text] == []
-    encoder, kept = FakeEncoder(), half.rows
+    encoder = FakeEncoder()
     report = build_store(encoder, FakeSource(counts=COUNTS), tmp_path)
-    assert (report.reused, report.embedded) == (kept, 72 - kept)
-    assert sum(encoder.calls) == 72 - kept
+    assert (report.reused, report.embedded) == (24, 48)
+    assert sum(encoder.calls) == 48
     assert open_store(tmp_path).complete and open_store(tmp_path).verify() == []
     assert_equal_stores(tmp_path, whole)
 
@@ -93,22 +130,25 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, whole: Path, how: i
 def test_several_processes_build_one_store_and_one_of_them_dies(
     tmp_path: Path, whole: Path
 ) -> None:
-    processes = [start(tmp_path, delay=0.05, part=f"{number}/3") for number in (1, 2, 3)]
-    wait_for_shards(tmp_path, 3, processes[0])
+    batches = (-1, 3, -1)
+    processes = [start(tmp_path, part=f"{n + 1}/3", batches=batches[n]) for n in range(3)]
+    wait_for(processes[1], tmp_path, "shards/000001.json")
     processes[1].kill()
     for process in processes:
         process.communicate(timeout=60)
     assert [process.returncode for process in processes] == [0, -signal.SIGKILL, 0]
-    store = open_store(tmp_path)
-    assert all(int(name) % 3 == 1 for name in store.missing)
-    again = start(tmp_path, delay=0, part="2/3")
+    assert open_store(tmp_path).missing == ["000004", "000007", "000010"]
+    again = start(tmp_path, part="2/3")
     again.communicate(timeout=60)
     assert again.returncode == 0 and open_store(tmp_path).complete
     assert_equal_stores(tmp_path, whole)
 
 
 def test_two_processes_embed_the_very_same_shards(tmp_path: Path, whole: Path) -> None:
-    processes = [start(tmp_path, delay=delay) for delay in (0.02, 0.03)]
+    processes = [start(tmp_path, batches=1) for _ in range(2)]
+    for process in processes:  # both have begun the first shard before either ends it
+        wait_for(process, tmp_path, f".waits-{process.pid}")
+    (tmp_path / ".go").touch()
     for process in processes:
         _, error = process.communicate(timeout=60)
         assert process.returncode == 0, error
@@ -142,6 +182,47 @@ def test_the_first_to_finish_a_shard_is_kept_whole(tmp_path: Path) -> None:
     assert write_shard(tmp_path, late, items, other, "float16") == first
     assert (tmp_path / "shards" / "000000.arrow").read_bytes() == before
     assert list((tmp_path / "shards").glob(".*")) == []
+
+
+def test_another_process_takes_the_folder_at_the_last_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(place: Path) -> Any:
+        monkeypatch.undo()
+        build_store(FakeEncoder(), FakeSource(), tmp_path, part=(1, 3))
+        return locked(place)
+
+    monkeypatch.setattr(_claim, "locked", late)
+    with pytest.raises(StoreMismatchError, match="id: fake-0 in the store, fake-1 now"):
+        build_store(FakeEncoder(seed=1), FakeSource(), tmp_path)
+    assert open_store(tmp_path).encoder["id"] == "fake-0" and open_store(tmp_path).rows == 5
+    # Where it makes the same store, what it has finished stays.
+    shutil.rmtree(tmp_path)
+    monkeypatch.setattr(_claim, "locked", late)
+    encoder = FakeEncoder()
+    assert build_store(encoder, FakeSource(), tmp_path).rows == 12 and sum(encoder.calls) == 7
+
+
+def test_a_store_that_is_replaced_or_removed_meanwhile_is_not_written_to(tmp_path: Path) -> None:
+    class Meanwhile(FakeSource):
+        def read(self, shard: Any, *, images: bool = True) -> Any:
+            if shard.name == "000000":
+                self.done()
+            return super().read(shard, images=images)
+
+        def done(self) -> None:
+            build_store(FakeEncoder(seed=1), FakeSource(), tmp_path / "store", force=True)
+
+    class Removed(Meanwhile):
+        def done(self) -> None:
+            shutil.rmtree(tmp_path / "store")
+
+    with pytest.raises(StoreMismatchError, match="replaced by another store"):
+        build_store(FakeEncoder(), Meanwhile(), tmp_path / "store")
+    store = open_store(tmp_path / "store")
+    assert store.encoder["id"] == "fake-1" and store.complete and store.verify() == []
+    with pytest.raises(StoreError, match="store: no embedding store"):
+        build_store(FakeEncoder(), Removed(), tmp_path / "store", force=True)
 
 
 def test_a_kill_between_vectors_and_entry_leaves_the_shard_undone(

@@ -30,7 +30,7 @@ from marsretrieval.errors import (
     StoreMismatchError,
     UsageError,
 )
-from tests.embeddings.test_interruptions import assert_equal_stores, wait_for_shards
+from tests.embeddings.test_interruptions import assert_equal_stores, wait_for
 from tests.fakes import FakeEncoder, FakeSource
 
 ray = pytest.importorskip("ray")
@@ -136,7 +136,7 @@ def test_the_driver_is_killed_and_started_again(tmp_path: Path, whole: Path) -> 
     store, log = tmp_path / "store", tmp_path / "log"
     command = [sys.executable, "-c", DRIVER, str(store), str(log)]
     driver = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    wait_for_shards(store, 5, driver)
+    wait_for(driver, store, "shards/*.json", 5)
     driver.kill()
     driver.communicate(timeout=60)
     there = open_store(store).rows

@@ -226,9 +226,6 @@ class _Device:
                     for batch in lane.batches():
                         self._submit(thread, lane, batch)
                     lane.write(writer, self.busy)
-            for lane in lanes:
-                for batch in lane.batches(rest=True):
-                    self._submit(thread, lane, batch)
             while self._running:
                 self._settle()
             for lane in lanes:

@@ -15,7 +15,7 @@ from marsretrieval.embeddings._manifest import (
 )
 from marsretrieval.embeddings._plan import BuildPlan, existing_manifest, finished
 from marsretrieval.errors import StoreMismatchError
-from marsretrieval.files import make_folder, remove_stale
+from marsretrieval.files import locked, make_folder, remove_stale
 
 if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder
@@ -30,26 +30,27 @@ def claim_store(
 
     Raises StoreMismatchError naming each difference.
     """
-    fingerprint = encoder.fingerprint
+    _wanted(plan, encoder, request, role)  # nothing is made where it does not fit
+    folder = make_folder(shards_folder(plan.store))
+    # Others begin the same store at the same moment, or finish a shard of it.
+    with locked(folder):
+        there, wanted = _wanted(plan, encoder, request, role)
+        if wanted != there:
+            write_manifest(plan.store, wanted)
+        _drop_outdated(plan, wanted)
+    return wanted
+
+
+def _wanted(
+    plan: BuildPlan, encoder: Encoder, request: ModelRequest | None, role: str | None
+) -> tuple[Manifest | None, Manifest]:
+    """The manifest that is there now, and the one that is to be."""
+    there = existing_manifest(plan.store, force=plan.force)
     shards = tuple(shard.name for shard in plan.shards)
-    # Another process may have begun the same store while this one was loading its model.
-    there = plan.manifest or existing_manifest(plan.store, force=plan.force)
-    if there is not None:
-        lines = differences(there.encoder, fingerprint)
-        if there.role != role:
-            lines.append(f"role: {there.role} in the store, {role} now")
-        if lines:
-            raise StoreMismatchError(
-                f"{plan.store}: made by another encoder: {'; '.join(lines)}",
-                remedy="Choose another folder, or --force to replace what is there.",
-            )
-        wanted = replace(
-            there, dataset=plan.dataset, shards=shards, request=request or there.request
-        )
-    else:
-        wanted = Manifest(
+    if there is None:
+        return None, Manifest(
             kind=plan.kind,
-            encoder=fingerprint,
+            encoder=encoder.fingerprint,
             dataset=plan.dataset,
             dimension=encoder.dimension,
             dtype=plan.dtype,
@@ -57,11 +58,18 @@ def claim_store(
             request=request,
             role=role,
         )
-    make_folder(shards_folder(plan.store))
-    if wanted != there:
-        write_manifest(plan.store, wanted)
-    _drop_outdated(plan, wanted)
-    return wanted
+    lines = differences(there.encoder, encoder.fingerprint)
+    pairs = {"dtype": (there.dtype, plan.dtype), "role": (there.role, role)}
+    lines += [f"{key}: {old} in the store, {new} now" for key, (old, new) in pairs.items()
+              if old != new]  # fmt: skip
+    if lines:
+        raise StoreMismatchError(
+            f"{plan.store}: made by another encoder: {'; '.join(lines)}",
+            remedy="Choose another folder, or --force to replace what is there.",
+        )
+    return there, replace(
+        there, dataset=plan.dataset, shards=shards, request=request or there.request
+    )
 
 
 def _drop_outdated(plan: BuildPlan, manifest: Manifest) -> None:

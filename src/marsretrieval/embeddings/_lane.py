@@ -1,4 +1,4 @@
-"""One model's way into its store: batches across the borders of shards, shards written whole."""
+"""One model's way into its store: batches within a shard, shards written whole."""
 
 from __future__ import annotations
 
@@ -115,9 +115,13 @@ class Lane:
         self._batch.append((current, features))
         return True
 
-    def batches(self, *, rest: bool = False) -> Iterator[Batch]:
-        """Full batches; with `rest` the last one too, however small."""
-        while self._batch and (rest or len(self._batch) >= self.forward.size):
+    def batches(self) -> Iterator[Batch]:
+        """Full batches, and at the end of a shard what is left of it.
+
+        No batch holds images of two shards: what shares a batch with an image moves the last bits
+        of its vector, and a shard must not depend on which were done before it, or where.
+        """
+        while self._batch and (self._open[-1].ended or len(self._batch) >= self.forward.size):
             size = self.forward.size
             batch, self._batch = self._batch[:size], self._batch[size:]
             yield batch

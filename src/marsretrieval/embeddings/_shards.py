@@ -19,10 +19,11 @@ from marsretrieval.embeddings._manifest import (
     Entry,
     entry_path,
     finished_entry,
+    read_manifest,
     vectors_path,
     write_entry,
 )
-from marsretrieval.errors import StoreError
+from marsretrieval.errors import StoreError, StoreMismatchError
 from marsretrieval.files import atomic_path, locked, sha256_file
 from marsretrieval.geo import wrap_lon
 
@@ -154,7 +155,8 @@ def write_shard(
 ) -> Entry:
     """Write vectors (n, d), then the entry that makes them count: `entry` with rows, size and
     checksum filled in. Where another process has finished the very shard meanwhile, its files
-    stay and its entry is returned. Raises OutputError."""
+    stay and its entry is returned. Raises OutputError, StoreMismatchError where another process
+    has made this another store meanwhile, StoreError where it is gone."""
     columns = schema(vectors.shape[1], dtype)
     batch = pa.record_batch(_arrays(items, vectors, columns), schema=columns)
     path = vectors_path(store, entry.shard)
@@ -167,6 +169,11 @@ def write_shard(
                 # Two processes that embed the same shard must not leave the vectors of one beside
                 # the entry of the other.
                 turn.enter_context(locked(path.parent))
+                if read_manifest(store).made_by != entry.made_by:
+                    raise StoreMismatchError(
+                        f"{store}: replaced by another store while this one was made",
+                        remedy="Another process runs here with --force. Give each its own folder.",
+                    )
                 there = finished_entry(store, entry.made_by, entry.shard, entry.fingerprint)
                 if there is not None:
                     raise _FinishedElsewhere(there)
