@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from marsretrieval.embeddings import (
     build_stores_with_ray,
     open_store,
 )
+from marsretrieval.embeddings._ray import _actors
 from marsretrieval.errors import (
     DataError,
     MarsRetrievalError,
@@ -40,18 +42,24 @@ COUNTS = (6,) * 24
 
 
 class Slow(FakeSource):
-    """A shard takes a twentieth of a second; who reads is written down, a line for each shard."""
+    """A shard takes a twentieth of a second; who reads is written down, a line for each shard.
 
-    def __init__(self, log: Path, deadly: str = "", **options: Any) -> None:
+    The shard `deadly` kills who reads it; `held` is not read before the log has a file .go beside.
+    """
+
+    def __init__(self, log: Path, deadly: str = "", held: str = "", **options: Any) -> None:
         super().__init__(counts=COUNTS, **options)
         self.log = log
         self.deadly = deadly
+        self.held = held
 
     def read(self, shard: Any, *, images: bool = True) -> Any:
         with self.log.open("a") as file:
             file.write(f"{shard.name} {os.getpid()}\n")
         if shard.name == self.deadly:
             os.kill(os.getpid(), signal.SIGKILL)
+        while shard.name == self.held and not self.log.with_name(".go").exists():
+            time.sleep(0.01)
         time.sleep(0.05)
         yield from super().read(shard, images=images)
 
@@ -88,17 +96,18 @@ def test_two_workers_make_the_same_stores_and_one_is_killed(
     killed: list[int] = []
 
     def kill_one() -> None:
-        while len(lines(log)) < 6:
+        """That which waits for a shard in the middle, so that it is not between two."""
+        while "000012" not in dict(lines(log)):
             time.sleep(0.01)
-        killed.append(lines(log)[-1][1])
+        killed.append(dict(lines(log))["000012"])
         os.kill(killed[0], signal.SIGKILL)
+        (tmp_path / ".go").touch()
 
-    killer = threading.Thread(target=kill_one)
-    killer.start()
+    threading.Thread(target=kill_one, daemon=True).start()
     reports = build_stores_with_ray(
-        [target(stores[0]), target(stores[1], seed=1)], Slow(log), options=two_workers
-    )
-    killer.join()
+        [target(stores[0]), target(stores[1], seed=1)], Slow(log, held="000012"),
+        options=two_workers,
+    )  # fmt: skip
     assert [(report.rows, report.embedded, report.reused) for report in reports] == [
         (144, 144, 0)
     ] * 2
@@ -125,7 +134,8 @@ from marsretrieval.embeddings import RayOptions, Target, build_stores_with_ray
 from tests.embeddings.test_ray import Slow
 from tests.fakes import FakeEncoder
 report, = build_stores_with_ray(
-    [Target(FakeEncoder, Path(sys.argv[1]))], Slow(Path(sys.argv[2])), options=RayOptions(workers=1)
+    [Target(FakeEncoder, Path(sys.argv[1]))], Slow(Path(sys.argv[2]), held="000012"),
+    options=RayOptions(workers=1),
 )
 print(report.embedded, report.reused)
 """
@@ -140,13 +150,91 @@ def test_the_driver_is_killed_and_started_again(tmp_path: Path, whole: Path) -> 
     driver.kill()
     driver.communicate(timeout=60)
     there = open_store(store).rows
-    assert 30 <= there < 144
+    assert 30 <= there < 144 and "000012" in open_store(store).missing
+    (tmp_path / ".go").touch()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     embedded, reused = map(int, done.stdout.split())
     assert embedded + reused == 144 and reused >= there
     assert open_store(store).complete and open_store(store).verify() == []
     assert_equal_stores(store, whole)
+
+
+CLUSTER = """
+import sys, threading, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from marsretrieval.embeddings import RayOptions, Target, build_stores_with_ray
+from tests.embeddings.test_ray import Slow, lines
+from tests.fakes import FakeEncoder
+
+cluster = Cluster(
+    initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+)
+second = cluster.add_node(num_cpus=1)
+ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+cluster.wait_for_nodes()
+store, log = Path(sys.argv[1]), Path(sys.argv[2])
+
+def lose_a_machine():
+    while len({pid for _, pid in lines(log)}) < 2 or "000012" not in dict(lines(log)):
+        time.sleep(0.01)
+    cluster.remove_node(second, allow_graceful=False)
+    log.with_name(".go").touch()
+
+threading.Thread(target=lose_a_machine, daemon=True).start()
+report, = build_stores_with_ray(
+    [Target(FakeEncoder, store)], Slow(log, held="000012"), options=RayOptions(workers=1)
+)
+print(report.embedded)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_machine_is_lost_and_no_other_has_room(tmp_path: Path, whole: Path) -> None:
+    # What it was doing is done by the other one, once that has nothing else to do.
+    store, log = tmp_path / "store", tmp_path / "log"
+    command = [sys.executable, "-c", CLUSTER, str(store), str(log)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.split()[-1] == "144", done.stderr
+    assert open_store(store).complete and open_store(store).verify() == []
+    assert_equal_stores(store, whole)
+
+
+def nodes(*resources: dict[str, float]) -> Any:
+    there = [{"Alive": True, "Resources": each} for each in resources]
+    return SimpleNamespace(nodes=lambda: [*there, {"Alive": False, "Resources": {"CPU": 64}}])
+
+
+@pytest.mark.parametrize(
+    ("machines", "workers", "expected"),
+    [
+        ([{"CPU": 64.0}, {"CPU": 16.0, "GPU": 8.0}], None, (8, 2, 1.0)),  # not (64 + 16) / 8 CPUs
+        ([{"CPU": 32.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 2.0}], None, (6, 4, 1.0)),
+        ([{"CPU": 32.0, "GPU": 4.0}], 12, (2, 12, 1.0)),
+        ([{"CPU": 4.0, "GPU": 8.0}], None, (4, 1, 1.0)),
+        ([{"CPU": 6.0}, {"CPU": 6.0}], None, (2, 4, None)),  # not three, of which one has no room
+        ([{"CPU": 2.0}], None, (1, 2, None)),
+        ([{"CPU": 2.0}, {"CPU": 3.0}], 8, (1, 3, None)),
+        ([{}, {"CPU": 16.0}], None, (4, 4, None)),
+    ],
+)
+def test_no_more_actors_than_the_machines_have_room_for(
+    machines: list[dict[str, float]], workers: int | None, expected: tuple[int, int, float | None]
+) -> None:
+    count, cpus, resources = _actors(nodes(*machines), RayOptions(workers=workers), 8)
+    assert (count, cpus, resources.get("num_gpus")) == expected
+    assert resources["num_cpus"] == cpus
+
+
+def test_a_cluster_without_a_cpu_to_give() -> None:
+    with pytest.raises(UsageError, match="no machine of the cluster has a CPU"):
+        _actors(nodes({"GPU": 2.0}), RayOptions(), 100)
+    count, _, resources = _actors(nodes({"CPU": 8.0, "GPU": 2.0}), RayOptions(gpus=False), 100)
+    assert count == 2 and "num_gpus" not in resources
 
 
 @pytest.mark.slow

@@ -136,7 +136,6 @@ def build_stores_with_ray(
     reports = []
     for number, now in enumerate(plan_targets(targets, source, dtype=dtype)):
         there = {entry.shard for entry in plans[number].done}
-        busy = sum(o.seconds[0]["total"] - o.seconds[0]["wait"] for o in outcomes)
         seconds = {
             name: sum(outcome.seconds[number][name] for outcome in outcomes)
             for name in ("decode", "embed", "write")
@@ -146,7 +145,11 @@ def build_stores_with_ray(
                 [entry for entry in now.done if entry.shard in there],
                 [entry for entry in now.done if entry.shard not in there],
                 min(filter(None, (o.batch_sizes[number] for o in outcomes)), default=None),
-                {**seconds, "wait": max(0.0, elapsed - busy / devices), "total": elapsed},
+                {
+                    **seconds,
+                    "wait": max(0.0, elapsed - _busy(outcomes) / devices),
+                    "total": elapsed,
+                },
             )
         )
     require_any(source, reports)
@@ -161,40 +164,59 @@ def _drive(
     force: bool,
     progress: Progress,
 ) -> tuple[list[_Outcome], int]:
-    """Give every actor a task at a time until none is left; outcomes, and the number of actors."""
+    """Give every actor a task at a time until none is left; outcomes, and the number of actors
+    that worked."""
     wanted = {shard.name for plan in plans for shard in plan.todo}
     names = [shard.name for shard in plans[0].shards if shard.name in wanted]
-    count, resources = _actors(ray, options, len(names))
+    count, cpus, resources = _actors(ray, options, len(names))
     size = max(1, min(_SHARDS_A_TASK, len(names) // (count * _TASKS_A_WORKER)))
     tasks = [tuple(names[at : at + size]) for at in range(0, len(names), size)]
-    ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger).remote()
-    actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(_Worker)
-    actors = [actor.remote(job, int(resources["num_cpus"])) for _ in range(count)]
-    # The manifests are there before a second actor looks for them.
-    ray.get(actors[0].begin.remote(force, ledger))
-    numbers = iter(range(len(tasks)))
-
-    def give(one: Any) -> dict[Any, Any]:
-        number = next(numbers, None)
-        if number is None:
-            return {}
-        return {one.embed.remote(tasks[number], number, ledger): one}
-
-    running: dict[Any, Any] = {}
-    for one in actors:
-        running |= give(one)
-    outcomes: list[_Outcome] = []
     counts = [plan.todo_rows for plan in plans]
     total = None if None in counts else sum(each or 0 for each in counts)
+    ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger).remote()
+    actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(_Worker)
+    first = actor.remote(job, cpus)
     with progress.start(f"embed on {count}", total, "vectors") as bar:
-        while running:
-            ready, _ = ray.wait(list(running), num_returns=1)
-            one = running.pop(ready[0])
-            outcome: _Outcome = ray.get(ready[0])
-            outcomes.append(outcome)
-            bar.advance(outcome.items)
-            running |= give(one)
-    return outcomes, count
+        bar.note("waiting for the cluster")
+        # The manifests are there before a second actor looks for them.
+        ray.get(first.begin.remote(force, ledger))
+        # No task goes to an actor that has not started: there may never be room for it.
+        running = {
+            one.ready.remote(): one for one in (actor.remote(job, cpus) for _ in range(1, count))
+        }
+        running[first.ready.remote()] = first
+        del first
+        outcomes: list[_Outcome] = []
+        started = given = 0
+        clock = time.perf_counter()
+        while len(outcomes) < len(tasks):
+            done, _ = ray.wait(list(running), num_returns=1)
+            one = running.pop(done[0])
+            outcome: _Outcome | None = ray.get(done[0])
+            if outcome is None:
+                started += 1
+            else:
+                outcomes.append(outcome)
+                bar.advance(outcome.items)
+                bar.note(_state(outcomes, started, time.perf_counter() - clock))
+            if given < len(tasks):
+                running[one.embed.remote(tasks[given], given, ledger)] = one
+                given += 1
+            # Else it is let go, and its device is free: for one that lost its machine, too.
+            del one
+    return outcomes, max(1, started)
+
+
+def _busy(outcomes: Sequence[_Outcome]) -> float:
+    """Seconds in which a device worked, over all of them."""
+    return sum(each.seconds[0]["total"] - each.seconds[0]["wait"] for each in outcomes)
+
+
+def _state(outcomes: Sequence[_Outcome], actors: int, elapsed: float) -> str:
+    idle = min(1.0, max(0.0, 1 - _busy(outcomes) / max(1e-9, elapsed * actors)))
+    failed = sum(len(shards) for each in outcomes for shards in each.failed)
+    unread = f", {failed} shards not read" if failed else ""
+    return f"{actors} at work, device idle {idle:.0%}{unread}"
 
 
 class _Ledger:
@@ -226,6 +248,9 @@ class _Worker:
                 remedy="Is there memory enough? Fewer models at once, or float16, need less.",
             )
         self._claim(force)
+
+    def ready(self) -> None:
+        """Answers once the actor runs."""
 
     def _claim(self, force: bool) -> None:
         """Load the models and make the stores' manifests, or check them."""
@@ -260,16 +285,31 @@ class _Worker:
         )
 
 
-def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, dict[str, float]]:
-    """How many actors, and what each of them takes."""
-    there = ray.cluster_resources()
-    cpus = max(1, int(there.get("CPU", 1)))
-    gpus = int(there.get("GPU", 0)) if options.gpus else 0
-    if gpus:
-        each = {"num_gpus": 1.0, "num_cpus": options.workers or max(1, cpus // gpus)}
-        return min(gpus, most), each
-    workers = min(cpus, options.workers or _CPUS_AN_ACTOR)
-    return min(cpus // workers, most), {"num_cpus": workers}
+def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, int, dict[str, float]]:
+    """How many actors, the CPUs of each, and what each of them takes. An actor is on one machine,
+    so that what it takes must be there on one."""
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    machines = [(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in there]
+    with_gpu = [(cpus, gpus) for cpus, gpus in machines if gpus and options.gpus]
+    if with_gpu:
+        cpus = options.workers or min(cpus // gpus for cpus, gpus in with_gpu)
+    else:
+        cpus = options.workers or _CPUS_AN_ACTOR
+    cpus = max(1, min(cpus, max(cpus for cpus, _ in with_gpu or machines)))
+    count = (
+        sum(min(gpus, has // cpus) for has, gpus in with_gpu)
+        if with_gpu
+        else sum(has // cpus for has, _ in machines)
+    )
+    if not count:
+        raise UsageError(
+            "no machine of the cluster has a CPU to give",
+            remedy="Start Ray there with --num-cpus.",
+        )
+    resources = (
+        {"num_gpus": 1.0, "num_cpus": float(cpus)} if with_gpu else {"num_cpus": float(cpus)}
+    )
+    return min(count, most), cpus, resources
 
 
 def _connect(ray: Any, address: str | None) -> None:
