@@ -28,7 +28,7 @@ from marsretrieval.errors import (
     StoreMismatchError,
     UsageError,
 )
-from tests.fakes import FakeEncoder, FakeSource, png_bytes
+from tests.fakes import FakeEncoder, FakeSource, png_bytes, thumbnail
 
 
 def built(path: Path, source: FakeSource | None = None, **options: Any) -> EmbeddingStore:
@@ -328,6 +328,47 @@ def test_preprocessing_may_fail_on_an_image_but_not_on_all(tmp_path: Path) -> No
     encoder.reject = "all"
     with pytest.raises(MarsRetrievalError, match=r"preprocessing failed.*on all of its 5"):
         build_store(encoder, FakeSource(), tmp_path / "all")
+
+
+def test_memory_that_runs_out_while_preparing_is_no_fault_of_the_image(tmp_path: Path) -> None:
+    class Full(FakeEncoder):
+        @property
+        def preprocess(self) -> Callable[[Image.Image], Any]:
+            def fail(image: Image.Image) -> Any:
+                raise MemoryError
+
+            return fail
+
+    with pytest.raises(MarsRetrievalError, match=r"tile-000000\.png: no memory left"):
+        build_store(Full(), FakeSource(), tmp_path)
+    assert open_store(tmp_path).rows == 0 and open_store(tmp_path).skipped == []
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda:0", {1}), ("cpu", {3})])
+def test_beside_a_gpu_each_worker_is_one_thread(
+    tmp_path: Path, device: str, expected: set[int]
+) -> None:
+    torch = pytest.importorskip("torch")
+    seen = set()
+
+    class Watched(FakeEncoder):
+        @property
+        def preprocess(self) -> Callable[[Image.Image], Any]:
+            def prepare(image: Image.Image) -> Any:
+                seen.add(torch.get_num_threads())
+                return thumbnail(image)
+
+            return prepare
+
+    encoder = Watched()
+    encoder.device = device  # type: ignore[attr-defined]
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        build_store(encoder, FakeSource(), tmp_path, workers=2)
+        assert seen == expected and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_error_of_the_reader_is_not_swallowed(tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +18,7 @@ import numpy.typing as npt
 from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets import ImageSource, Shard
 from marsretrieval.embeddings._claim import claim_store
-from marsretrieval.embeddings._forward import Forward, batch_sizes
+from marsretrieval.embeddings._forward import Forward, batch_sizes, on_cpu
 from marsretrieval.embeddings._lane import Batch, Lane
 from marsretrieval.embeddings._manifest import ModelRequest
 from marsretrieval.embeddings._pipeline import Decoded, decode_ahead
@@ -168,11 +170,28 @@ def embed_shards(
     total = sum(known) if len(known) == len(counts) else None
     label, unit = ("embed", "images") if len(lanes) == 1 else (f"embed x {len(lanes)}", "vectors")
     start = time.perf_counter()
-    with progress.start(label, total, unit) as bar:
+    with progress.start(label, total, unit) as bar, _one_thread_each(lanes):
         device = _Device(bar)
         device.run(lanes, source, usable_cpus() if workers is None else workers)
     elapsed = time.perf_counter() - start
     return {"wait": max(0.0, elapsed - device.busy), "total": elapsed}
+
+
+@contextmanager
+def _one_thread_each(lanes: Sequence[Lane]) -> Iterator[None]:
+    """Where no model computes on the CPUs, torch uses one of them for each call: preprocessing runs
+    on as many threads as there are CPUs, and each would otherwise split its small sums among as
+    many again."""
+    torch = sys.modules.get("torch")
+    if torch is None or any(lane.on_cpu for lane in lanes):
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def require_readable(
@@ -281,7 +300,7 @@ def open_lane(target: Target, plan: BuildPlan, batch_size: int | None) -> Lane:
     forward = Forward(
         model.encode_preprocessed, name=model.id, dimension=model.dimension, size=size, limit=limit
     )
-    return Lane(plan, manifest, model.preprocess, forward)
+    return Lane(plan, manifest, model.preprocess, forward, on_cpu=on_cpu(model))
 
 
 def _nothing_changed(plan: BuildPlan, request: ModelRequest | None) -> bool:

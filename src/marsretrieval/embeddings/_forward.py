@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from marsretrieval.errors import MarsRetrievalError, ModelLoadError
 
-__all__ = ["Forward", "batch_sizes"]
+__all__ = ["Forward", "batch_sizes", "on_cpu"]
 
 _UNIT_TOLERANCE = 1e-3
 _TRIALS = 3  # batches of one size, before a larger one is tried
@@ -112,9 +112,14 @@ class Forward:
 
 
 def batch_sizes(encoder: Any) -> tuple[int, int]:
-    """First and largest batch size where none is given, by the device a torch encoder says it is
-    on: fixed on a CPU, where larger batches gain nothing."""
-    return (16, 16) if str(getattr(encoder, "device", "cpu")).startswith("cpu") else (64, 512)
+    """First and largest batch size where none is given: fixed on a CPU, where larger batches gain
+    nothing."""
+    return (16, 16) if on_cpu(encoder) else (64, 512)
+
+
+def on_cpu(encoder: Any) -> bool:
+    """By the device that a torch encoder says it is on."""
+    return str(getattr(encoder, "device", "cpu")).startswith("cpu")
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -55,8 +55,11 @@ class Lane:
         manifest: Manifest,
         preprocess: Callable[[Any], Any],
         forward: Forward,
+        *,
+        on_cpu: bool,
     ) -> None:
         self.plan = plan
+        self.on_cpu = on_cpu
         self.preprocess = preprocess
         self.forward = forward
         self.written: list[Entry] = []
@@ -74,7 +77,13 @@ class Lane:
     def fresh(self, plan: BuildPlan, names: Collection[str]) -> Lane:
         """The same way with nothing on it yet, for some shards of a plan."""
         todo = tuple(shard for shard in plan.todo if shard.name in names)
-        return Lane(replace(plan, todo=todo), self._manifest, self.preprocess, self.forward)
+        return Lane(
+            replace(plan, todo=todo),
+            self._manifest,
+            self.preprocess,
+            self.forward,
+            on_cpu=self.on_cpu,
+        )
 
     def needs(self, shard: Shard) -> bool:
         """Is the shard still to be embedded here? Asked just before it is read."""

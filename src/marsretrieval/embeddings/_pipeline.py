@@ -163,6 +163,11 @@ def _features(
 ) -> Any | Skipped:
     try:
         return preprocess(image)
+    except MemoryError as error:  # no fault of this image: next time there may be enough
+        raise MarsRetrievalError(
+            f"{record.source}: no memory left to prepare it for the model",
+            remedy="Use fewer --workers, a smaller --batch-size, or fewer models at once.",
+        ) from error
     except Exception as error:  # a user's encoder may raise anything, for one odd image too
         reason = f"the model's preprocessing failed: {type(error).__name__}: {error}"
         return Skipped(record.id, record.source, reason)
