@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, Self
 
-__all__ = ["NO_PROGRESS", "Progress", "ProgressTask"]
+__all__ = ["NO_PROGRESS", "Progress", "ProgressTask", "time_left"]
 
 
 class ProgressTask(Protocol):
@@ -21,6 +21,16 @@ class ProgressTask(Protocol):
 class Progress(Protocol):
     def start(self, label: str, total: int | None, unit: str = "items") -> ProgressTask:
         """Open a bar; `total` None shows a count without time left."""
+
+
+def time_left(elapsed: float, share: float) -> str:
+    """In words, after so many seconds for a share of the work: for a note on a bar that cannot
+    tell, since its total is not known. Empty while nothing is done."""
+    if not share:
+        return ""
+    minutes, seconds = divmod(round(elapsed * (1 - share) / share), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
 
 
 class _Silent:

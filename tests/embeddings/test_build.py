@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from PIL import Image
 from marsretrieval.embeddings import (
     EmbeddingStore,
     ModelRequest,
+    _claim,
     build_store,
     open_store,
     plan_build,
@@ -28,6 +32,7 @@ from marsretrieval.errors import (
     StoreMismatchError,
     UsageError,
 )
+from marsretrieval.progress import NO_PROGRESS
 from tests.fakes import FakeEncoder, FakeSource, png_bytes, thumbnail
 
 
@@ -85,6 +90,15 @@ def test_a_second_build_does_nothing(tmp_path: Path) -> None:
     assert report.images_per_s is None and report.timings == {}
     assert encoder.calls == [] and source.reads == []
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_finished_store_need_not_be_writable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    monkeypatch.setattr(_claim, "make_folder", lambda path: pytest.fail("written to"))
+    assert build_store(FakeEncoder(), FakeSource(), tmp_path).reused == 12
 
 
 def test_the_model_is_not_loaded_where_nothing_is_to_do(tmp_path: Path) -> None:
@@ -402,6 +416,27 @@ def test_two_shards_of_one_name_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="two shards are called 000000"):
         build_store(FakeEncoder(), Same(), tmp_path)
+
+
+def test_the_bar_tells_the_time_left_where_counting_images_would_be_reading(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Bar(type(NO_PROGRESS)):  # type: ignore[misc]
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    class Tars(FakeSource):
+        def shards(self) -> Any:
+            return [replace(shard, rows=None) for shard in super().shards()]
+
+        def read(self, shard: Any, *, images: bool = True) -> Any:
+            return super().read(replace(shard, rows=3), images=images)
+
+    build_store(FakeEncoder(), Tars(counts=(3,) * 9), tmp_path / "tars", progress=Bar())
+    assert any(re.fullmatch(r"\d+:\d\d left, device idle \d+%", text) for text in told)
+    told.clear()
+    build_store(FakeEncoder(), FakeSource(counts=(3,) * 9), tmp_path / "known", progress=Bar())
+    assert all(re.fullmatch(r"device idle \d+%", text) for text in told)  # the bar itself knows
 
 
 def test_the_report_says_where_the_time_went(tmp_path: Path) -> None:

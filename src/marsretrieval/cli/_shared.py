@@ -80,7 +80,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
 
     bars = RichProgress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),  # a note and the rate are to fit into 80 columns
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),

@@ -21,11 +21,11 @@ from marsretrieval.embeddings._claim import claim_store
 from marsretrieval.embeddings._forward import Forward, batch_sizes, on_cpu
 from marsretrieval.embeddings._lane import Batch, Lane
 from marsretrieval.embeddings._manifest import ModelRequest
-from marsretrieval.embeddings._pipeline import Decoded, decode_ahead
+from marsretrieval.embeddings._pipeline import Decoded, ShardEnd, decode_ahead
 from marsretrieval.embeddings._plan import BuildPlan, plan_shards
 from marsretrieval.embeddings._report import BuildReport
 from marsretrieval.errors import DataError, MarsRetrievalError, UsageError
-from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
+from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask, time_left
 
 if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder
@@ -171,7 +171,7 @@ def embed_shards(
     label, unit = ("embed", "images") if len(lanes) == 1 else (f"embed x {len(lanes)}", "vectors")
     start = time.perf_counter()
     with progress.start(label, total, unit) as bar, _one_thread_each(lanes):
-        device = _Device(bar)
+        device = _Device(bar, None if total is not None else len(_wanted(lanes)))
         device.run(lanes, source, usable_cpus() if workers is None else workers)
     elapsed = time.perf_counter() - start
     return {"wait": max(0.0, elapsed - device.busy), "total": elapsed}
@@ -215,7 +215,8 @@ def require_any(source: ImageSource, reports: Sequence[BuildReport]) -> None:
             lost = report.skipped[0]
             raise DataError(
                 f"{source.name}: none of {len(report.skipped)} images could be read "
-                f"(first: {lost.source}: {lost.reason})"
+                f"(first: {lost.source}: {lost.reason})",
+                remedy="Where only access to them was wrong, run again with --force.",
             )
 
 
@@ -223,9 +224,12 @@ class _Device:
     """Feeds the lanes, runs their batches on a thread of its own so that the next one is ready
     when the device is free, and gives the vectors back."""
 
-    def __init__(self, bar: ProgressTask) -> None:
+    def __init__(self, bar: ProgressTask, shards: int | None) -> None:
+        """shards: how many are to be read, where the bar does not know the number of images."""
         self.busy = 0.0
         self._bar = bar
+        self._shards = shards
+        self._read = 0
         self._start = time.perf_counter()
         self._running: deque[tuple[Lane, Batch, Future[tuple[npt.NDArray[np.float32], float]]]]
         self._running = deque()
@@ -245,6 +249,7 @@ class _Device:
                     for batch in lane.batches():
                         self._submit(thread, lane, batch)
                     lane.write(writer, self.busy)
+                self._read += isinstance(event, ShardEnd)
             while self._running:
                 self._settle()
             for lane in lanes:
@@ -270,9 +275,15 @@ class _Device:
         self._bar.advance(len(batch))
 
     def _note(self, lanes: Sequence[Lane]) -> None:
-        idle = max(0.0, 1 - self.busy / max(1e-9, time.perf_counter() - self._start))
+        elapsed = time.perf_counter() - self._start
+        idle = max(0.0, 1 - self.busy / max(1e-9, elapsed))
         left_out = sum(lane.left_out for lane in lanes)
-        self._bar.note(f"device idle {idle:.0%}" + (f", {left_out} left out" if left_out else ""))
+        parts = [
+            time_left(elapsed, self._read / self._shards) if self._shards else "",
+            f"device idle {idle:.0%}",
+            f"{left_out} left out" if left_out else "",
+        ]
+        self._bar.note(", ".join(filter(None, parts)))
 
 
 def _forward(forward: Forward, batch: Batch) -> tuple[npt.NDArray[np.float32], float]:
@@ -281,9 +292,13 @@ def _forward(forward: Forward, batch: Batch) -> tuple[npt.NDArray[np.float32], f
     return vectors, time.perf_counter() - start
 
 
+def _wanted(lanes: Sequence[Lane]) -> set[str]:
+    return {shard.name for lane in lanes for shard in lane.plan.todo}
+
+
 def _work(lanes: Sequence[Lane]) -> Iterator[tuple[Shard, tuple[Lane, ...]]]:
     """Each shard that some lane has to do, with those lanes, in the order of the source."""
-    wanted = {shard.name for lane in lanes for shard in lane.plan.todo}
+    wanted = _wanted(lanes)
     for shard in lanes[0].plan.shards:
         if shard.name in wanted:
             takers = tuple(lane for lane in lanes if lane.needs(shard))

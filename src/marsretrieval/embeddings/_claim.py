@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,11 @@ def claim_store(
 
     Raises StoreMismatchError naming each difference.
     """
-    _wanted(plan, encoder, request, role)  # nothing is made where it does not fit
-    folder = make_folder(shards_folder(plan.store))
+    there, wanted = _wanted(plan, encoder, request, role)  # nothing is made where it does not fit
+    folder = shards_folder(plan.store)
+    if there == wanted and not plan.todo and not os.access(folder, os.W_OK):
+        return wanted
+    make_folder(folder)
     # Others begin the same store at the same moment, or finish a shard of it.
     with locked(folder):
         there, wanted = _wanted(plan, encoder, request, role)

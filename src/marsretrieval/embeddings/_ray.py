@@ -29,7 +29,7 @@ from marsretrieval.embeddings._lane import Lane
 from marsretrieval.embeddings._plan import BuildPlan
 from marsretrieval.embeddings._report import BuildReport
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, UsageError
-from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.progress import NO_PROGRESS, Progress, time_left
 
 __all__ = ["RayOptions", "build_stores_with_ray"]
 
@@ -198,7 +198,9 @@ def _drive(
             else:
                 outcomes.append(outcome)
                 bar.advance(outcome.items)
-                bar.note(_state(outcomes, started, time.perf_counter() - clock))
+                elapsed = time.perf_counter() - clock
+                left = "" if total is not None else time_left(elapsed, len(outcomes) / len(tasks))
+                bar.note(_state(outcomes, started, elapsed, left))
             if given < len(tasks):
                 running[one.embed.remote(tasks[given], given, ledger)] = one
                 given += 1
@@ -212,11 +214,11 @@ def _busy(outcomes: Sequence[_Outcome]) -> float:
     return sum(each.seconds[0]["total"] - each.seconds[0]["wait"] for each in outcomes)
 
 
-def _state(outcomes: Sequence[_Outcome], actors: int, elapsed: float) -> str:
+def _state(outcomes: Sequence[_Outcome], actors: int, elapsed: float, left: str) -> str:
     idle = min(1.0, max(0.0, 1 - _busy(outcomes) / max(1e-9, elapsed * actors)))
     failed = sum(len(shards) for each in outcomes for shards in each.failed)
-    unread = f", {failed} shards not read" if failed else ""
-    return f"{actors} at work, device idle {idle:.0%}{unread}"
+    unread = f"{failed} shards not read" if failed else ""
+    return ", ".join(filter(None, [left, f"device idle {idle:.0%}", unread, f"{actors} at work"]))
 
 
 class _Ledger:
