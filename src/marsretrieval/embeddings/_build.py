@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-import numpy.typing as npt
-
-from marsretrieval._environment import usable_cpus
-from marsretrieval.datasets import ImageSource, Shard
+from marsretrieval.datasets import ImageSource
 from marsretrieval.embeddings._claim import claim_store
+from marsretrieval.embeddings._device import embed_shards
 from marsretrieval.embeddings._forward import Forward, batch_sizes, on_cpu
-from marsretrieval.embeddings._lane import Batch, Lane
+from marsretrieval.embeddings._lane import Lane
 from marsretrieval.embeddings._manifest import ModelRequest
-from marsretrieval.embeddings._pipeline import Decoded, ShardEnd, decode_ahead
 from marsretrieval.embeddings._plan import BuildPlan, plan_shards
 from marsretrieval.embeddings._report import BuildReport
 from marsretrieval.errors import DataError, MarsRetrievalError, UsageError
-from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask, time_left
+from marsretrieval.progress import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder
@@ -34,15 +25,11 @@ __all__ = [
     "Target",
     "build_store",
     "build_stores",
-    "embed_shards",
     "open_lane",
     "plan_targets",
     "require_any",
     "require_readable",
 ]
-
-_BATCHES_IN_FLIGHT = 2  # one in the model, one waiting for it
-_DECODED_AHEAD = 16  # images, and four for each worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,46 +141,6 @@ def plan_targets(
     ]
 
 
-def embed_shards(
-    lanes: Sequence[Lane],
-    source: ImageSource,
-    *,
-    workers: int | None = None,
-    progress: Progress = NO_PROGRESS,
-) -> dict[str, float]:
-    """Put every shard that a lane's plan has to do through its model, and write it. Seconds:
-    total, and wait, while the device had nothing to do."""
-    if not lanes:
-        return {}
-    counts = [lane.plan.todo_rows for lane in lanes]
-    known = [count for count in counts if count is not None]
-    total = sum(known) if len(known) == len(counts) else None
-    label, unit = ("embed", "images") if len(lanes) == 1 else (f"embed x {len(lanes)}", "vectors")
-    start = time.perf_counter()
-    with progress.start(label, total, unit) as bar, _one_thread_each(lanes):
-        device = _Device(bar, None if total is not None else len(_wanted(lanes)))
-        device.run(lanes, source, usable_cpus() if workers is None else workers)
-    elapsed = time.perf_counter() - start
-    return {"wait": max(0.0, elapsed - device.busy), "total": elapsed}
-
-
-@contextmanager
-def _one_thread_each(lanes: Sequence[Lane]) -> Iterator[None]:
-    """Where no model computes on the CPUs, torch uses one of them for each call: preprocessing runs
-    on as many threads as there are CPUs, and each would otherwise split its small sums among as
-    many again."""
-    torch = sys.modules.get("torch")
-    if torch is None or any(lane.on_cpu for lane in lanes):
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def require_readable(
     outcomes: Sequence[tuple[int, Sequence[tuple[str, MarsRetrievalError]]]],
 ) -> None:
@@ -218,92 +165,6 @@ def require_any(source: ImageSource, reports: Sequence[BuildReport]) -> None:
                 f"(first: {lost.source}: {lost.reason})",
                 remedy="Where only access to them was wrong, run again with --force.",
             )
-
-
-class _Device:
-    """Feeds the lanes, runs their batches on a thread of its own so that the next one is ready
-    when the device is free, and gives the vectors back."""
-
-    def __init__(self, bar: ProgressTask, shards: int | None) -> None:
-        """shards: how many are to be read, where the bar does not know the number of images."""
-        self.busy = 0.0
-        self._bar = bar
-        self._shards = shards
-        self._read = 0
-        self._start = time.perf_counter()
-        self._running: deque[tuple[Lane, Batch, Future[tuple[npt.NDArray[np.float32], float]]]]
-        self._running = deque()
-
-    def run(self, lanes: Sequence[Lane], source: ImageSource, workers: int) -> None:
-        events = decode_ahead(
-            source, _work(lanes), workers=workers, depth=_DECODED_AHEAD + 4 * workers
-        )
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
-        writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write")
-        try:
-            for shard, takers, event in events:
-                for number, lane in enumerate(takers):
-                    features = event.features[number] if isinstance(event, Decoded) else None
-                    if not lane.take(shard, event, features):
-                        self._bar.advance()
-                    for batch in lane.batches():
-                        self._submit(thread, lane, batch)
-                    lane.write(writer, self.busy)
-                self._read += isinstance(event, ShardEnd)
-            while self._running:
-                self._settle()
-            for lane in lanes:
-                lane.write(writer, self.busy)
-                lane.finish()
-        finally:
-            events.close()
-            thread.shutdown(wait=True, cancel_futures=True)
-            writer.shutdown(wait=True)
-            self._note(lanes)
-
-    def _submit(self, thread: ThreadPoolExecutor, lane: Lane, batch: Batch) -> None:
-        while len(self._running) >= _BATCHES_IN_FLIGHT:
-            self._settle()
-            self._note([lane])
-        self._running.append((lane, batch, thread.submit(_forward, lane.forward, batch)))
-
-    def _settle(self) -> None:
-        lane, batch, future = self._running.popleft()
-        vectors, spent = future.result()
-        self.busy += spent
-        lane.scatter(batch, vectors, spent)
-        self._bar.advance(len(batch))
-
-    def _note(self, lanes: Sequence[Lane]) -> None:
-        elapsed = time.perf_counter() - self._start
-        idle = max(0.0, 1 - self.busy / max(1e-9, elapsed))
-        left_out = sum(lane.left_out for lane in lanes)
-        parts = [
-            time_left(elapsed, self._read / self._shards) if self._shards else "",
-            f"device idle {idle:.0%}",
-            f"{left_out} left out" if left_out else "",
-        ]
-        self._bar.note(", ".join(filter(None, parts)))
-
-
-def _forward(forward: Forward, batch: Batch) -> tuple[npt.NDArray[np.float32], float]:
-    start = time.perf_counter()
-    vectors = forward([features for _, features in batch])
-    return vectors, time.perf_counter() - start
-
-
-def _wanted(lanes: Sequence[Lane]) -> set[str]:
-    return {shard.name for lane in lanes for shard in lane.plan.todo}
-
-
-def _work(lanes: Sequence[Lane]) -> Iterator[tuple[Shard, tuple[Lane, ...]]]:
-    """Each shard that some lane has to do, with those lanes, in the order of the source."""
-    wanted = _wanted(lanes)
-    for shard in lanes[0].plan.shards:
-        if shard.name in wanted:
-            takers = tuple(lane for lane in lanes if lane.needs(shard))
-            if takers:
-                yield shard, takers
 
 
 def open_lane(target: Target, plan: BuildPlan, batch_size: int | None) -> Lane:

@@ -19,12 +19,12 @@ from marsretrieval.datasets import ImageSource
 from marsretrieval.embeddings._build import (
     Target,
     build_stores,
-    embed_shards,
     open_lane,
     plan_targets,
     require_any,
     require_readable,
 )
+from marsretrieval.embeddings._device import embed_shards
 from marsretrieval.embeddings._lane import Lane
 from marsretrieval.embeddings._plan import BuildPlan
 from marsretrieval.embeddings._report import BuildReport
