@@ -79,6 +79,8 @@ def test_preprocessing_is_picklable_and_on_record(encoder: OpenClipEncoder) -> N
     again = pickle.loads(pickle.dumps(encoder.preprocess))
     picture = pictures()[1]
     assert torch.equal(again(picture), encoder.preprocess(picture))
+    joined = encoder.collate([again(each) for each in pictures()])
+    assert np.array_equal(encoder.encode_preprocessed(joined), encoder.encode_images(pictures()))
     told = encoder.fingerprint
     assert told["preprocessing"]["size"] in (32, [32, 32])
     assert len(told["weights_sha256"]) == 64

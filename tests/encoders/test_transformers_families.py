@@ -80,8 +80,12 @@ def test_grey_is_the_same_as_grey_in_colour(encoder: Encoder) -> None:
 
 def test_preprocess_goes_to_workers(encoder: Encoder) -> None:
     copy = pickle.loads(pickle.dumps(encoder.preprocess))
-    there = encoder.encode_preprocessed([copy(each) for each in pictures()])
-    assert np.array_equal(there, encoder.encode_images(pictures()))
+    features = [copy(each) for each in pictures()]
+    expected = encoder.encode_images(pictures())
+    assert np.array_equal(encoder.encode_preprocessed(features), expected)
+    joined = encoder.collate(features)  # type: ignore[attr-defined]
+    assert len(joined) == len(features)
+    assert np.array_equal(encoder.encode_preprocessed(joined), expected)
 
 
 def test_fingerprint_is_json_and_repeatable(

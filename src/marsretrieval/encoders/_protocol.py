@@ -49,7 +49,12 @@ class Encoder(Protocol):
         """A picklable callable, RGB image to model input, so that loader workers can run it."""
 
     def encode_preprocessed(self, features: Sequence[Features]) -> Vectors:
-        """Embed what `preprocess` returned for each of n images: (n, dimension)."""
+        """Embed what `preprocess` returned for each of n images: (n, dimension).
+
+        An encoder may have a method `collate` as well, which takes the same n features and returns
+        what `encode_preprocessed` takes in their place. It runs on the host beside the batch that
+        is in work: joining, casting, pinning memory.
+        """
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """Embed n RGB images: (n, dimension)."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,34 @@ from marsretrieval.encoders._protocol import Features, Modality, TextRole, Vecto
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.errors import ModalityError, ModelLoadError, UsageError
 
-__all__ = ["TorchEncoder", "choose_device", "choose_dtype", "unit_rows", "weights_sha256"]
+__all__ = [
+    "Inputs",
+    "TorchEncoder",
+    "choose_device",
+    "choose_dtype",
+    "unit_rows",
+    "weights_sha256",
+]
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+Inputs = Mapping[str, Any]  # tensors of n images by name; what is no tensor is left as it is
+
+
+@dataclass(frozen=True, slots=True)
+class Collated:
+    """The inputs of `count` images on the host, in the precision of the model."""
+
+    inputs: Inputs
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
 class TorchEncoder(ABC):
-    """Base of the built-in encoders. A family implements `_embed_images`, `_embed_texts`
+    """Base of the built-in encoders. A family implements `_join`, `_embed_images`, `_embed_texts`
     and `preprocessing`; device, precision, normalisation and identity are handled here."""
 
     def __init__(
@@ -50,6 +73,7 @@ class TorchEncoder(ABC):
             ) from error
         self.revision = revision
         self._weights_sha256: str | None = None
+        self._joining = threading.Lock()
 
     @property
     def id(self) -> str:
@@ -93,8 +117,13 @@ class TorchEncoder(ABC):
         return {"preset": self.options.prompts}
 
     @abstractmethod
-    def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
-        """(n, d) vectors of any length and precision, on any device."""
+    def _join(self, features: Sequence[Features]) -> Inputs:
+        """What `preprocess` made of n images as the inputs of one batch, on the host."""
+
+    @abstractmethod
+    def _embed_images(self, inputs: Inputs) -> torch.Tensor:
+        """What `_join` gave, on the device by now: (n, d) vectors of any length and precision,
+        on any device."""
 
     def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
         raise NotImplementedError(f"{self.id} declares a text side but implements none")
@@ -103,10 +132,32 @@ class TorchEncoder(ABC):
         return None
 
     @torch.inference_mode()
-    def encode_preprocessed(self, features: Sequence[Features]) -> Vectors:
-        if not features:
+    def collate(self, features: Sequence[Features]) -> Collated:
+        """Join the features of n images, at least one, into one batch that `encode_preprocessed`
+        takes in their place. Touches neither model nor device: another thread can do it while
+        the device has a batch in work."""
+        with self._joining:  # tokenizers are not for two threads at once
+            joined = self._join(features)
+        inputs = {name: self._on_host(value) for name, value in joined.items()}
+        return Collated(inputs, len(features))
+
+    def _on_host(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        value = value.to(self.dtype) if value.is_floating_point() else value
+        # Out of pinned memory a GPU fetches several times faster.
+        return value.pin_memory() if self.device.type == "cuda" else value
+
+    def _on_device(self, value: Any) -> Any:
+        return value.to(self.device, non_blocking=True) if torch.is_tensor(value) else value
+
+    @torch.inference_mode()
+    def encode_preprocessed(self, features: Sequence[Features] | Collated) -> Vectors:
+        if not len(features):
             return np.empty((0, self.dimension), np.float32)
-        return unit_rows(self._embed_images(features), what=f"image vectors of {self.id}")
+        batch = features if isinstance(features, Collated) else self.collate(features)
+        inputs = {name: self._on_device(value) for name, value in batch.inputs.items()}
+        return unit_rows(self._embed_images(inputs), what=f"image vectors of {self.id}")
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         return self.encode_preprocessed([self.preprocess(image) for image in images])

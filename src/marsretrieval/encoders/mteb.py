@@ -21,7 +21,7 @@ from marsretrieval.encoders._mteb_guards import (
 from marsretrieval.encoders._mteb_registry import meta_of
 from marsretrieval.encoders._protocol import Features, TextRole
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.encoders._torch import TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders._torchvision import ensure_torchvision
 from marsretrieval.errors import ModelLoadError, UsageError
 
@@ -148,8 +148,12 @@ class MtebEncoder(TorchEncoder):
             **own,
         }
 
-    def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
-        return self._encode("image", list(features), "document", len(features))
+    def _join(self, features: Sequence[Features]) -> Inputs:
+        return {"images": list(features)}
+
+    def _embed_images(self, inputs: Inputs) -> torch.Tensor:
+        images = inputs["images"]
+        return self._encode("image", images, "document", len(images))
 
     def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
         kind: Literal["query", "document"] = "query" if role == "query" else "document"

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
@@ -20,7 +20,7 @@ from marsretrieval.encoders._open_clip_files import (
 )
 from marsretrieval.encoders._protocol import Features, TextRole
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.encoders._torch import TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders._torchvision import ensure_torchvision
 from marsretrieval.errors import ModelLoadError
 
@@ -73,14 +73,11 @@ class OpenClipEncoder(TorchEncoder):
         dtype: torch.dtype,
         revision: str | None,
     ) -> None:
-        from open_clip.transform import PreprocessCfg, image_transform_v2
-
         super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
         self._tokenizer = tokenizer
         self._tokenizer_identity = tokenizer_identity(tokenizer)
         self._settings = dict(model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
-        self._transform = image_transform_v2(PreprocessCfg(**self._settings), is_train=False)
-
+        self._preprocess = _Preprocess(self._settings)
         # A checkpoint of one's own may be of another width than the catalogue says.
         self._dimension = int(self.encode_images([Image.new("RGB", (32, 32))]).shape[1])
 
@@ -94,8 +91,7 @@ class OpenClipEncoder(TorchEncoder):
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
-        transform: Callable[[Image.Image], Features] = self._transform
-        return transform
+        return self._preprocess
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -106,9 +102,11 @@ class OpenClipEncoder(TorchEncoder):
         """No prompt is added; what a text becomes depends on the tokenizer."""
         return {**super().prompts, "tokenizer": self._tokenizer_identity}
 
-    def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
-        batch = torch.stack(list(features)).to(self.device, self.dtype)
-        vectors: torch.Tensor = self.model.encode_image(batch)  # type: ignore[operator]
+    def _join(self, features: Sequence[Features]) -> Inputs:
+        return {"image": torch.stack(list(features))}
+
+    def _embed_images(self, inputs: Inputs) -> torch.Tensor:
+        vectors: torch.Tensor = self.model.encode_image(**inputs)  # type: ignore[operator]
         return vectors
 
     def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
@@ -127,6 +125,24 @@ class OpenClipEncoder(TorchEncoder):
         if hasattr(self._tokenizer, "encode"):  # open_clip's own: encode() adds no ends
             return len(self._tokenizer.encode(clean)) + 2
         return len(self._tokenizer.tokenizer(clean, verbose=False)["input_ids"])
+
+
+class _Preprocess:
+    """open_clip's own transform, made anew in a process that unpickles it: there, too, torchvision
+    has to be importable first."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        ensure_torchvision()
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+
+        self._settings = settings
+        self._transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+
+    def __call__(self, image: Image.Image) -> Features:
+        return self._transform(image)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]:
+        return type(self), (self._settings,)
 
 
 def _create(record: ModelRecord, source: Source) -> torch.nn.Module:

@@ -12,7 +12,7 @@ from PIL import Image
 from marsretrieval.encoders._hub import snapshot
 from marsretrieval.encoders._protocol import Features, TextRole
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.encoders._torch import TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders._torchvision import ensure_torchvision
 from marsretrieval.errors import MissingDependencyError, ModelLoadError
 
@@ -92,8 +92,11 @@ class SentenceTransformersEncoder(TorchEncoder):
     def prompts(self) -> dict[str, Any]:
         return {"preset": "the model's own", "saved": dict(self._encode.prompts or {})}
 
-    def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
-        return self._run(self._encode.encode_document, list(features))
+    def _join(self, features: Sequence[Features]) -> Inputs:
+        return {"images": list(features)}
+
+    def _embed_images(self, inputs: Inputs) -> torch.Tensor:
+        return self._run(self._encode.encode_document, inputs["images"])
 
     def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
         encode = self._encode.encode_query if role == "query" else self._encode.encode_document

@@ -10,7 +10,7 @@ from PIL import Image
 
 from marsretrieval.encoders._protocol import Features, TextRole
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.encoders._torch import TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders._transformers import (
     ImagePreprocess,
     find_files,
@@ -97,9 +97,11 @@ class TwoTowerEncoder(TorchEncoder):
         template = "{text}"
         return {**super().prompts, "query": template, "caption": template}
 
-    def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
-        pixels = torch.cat([each["pixel_values"] for each in features])
-        output = self._features.get_image_features(pixels.to(self.device, self.dtype))
+    def _join(self, features: Sequence[Features]) -> Inputs:
+        return {"pixel_values": torch.cat([each["pixel_values"] for each in features])}
+
+    def _embed_images(self, inputs: Inputs) -> torch.Tensor:
+        output = self._features.get_image_features(**inputs)
         vectors: torch.Tensor = output.pooler_output
         return vectors
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from marsretrieval.encoders._protocol import Features, Modality
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.encoders._torch import TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders._transformers import (
     ImagePreprocess,
     find_files,
@@ -89,9 +89,11 @@ class VisionOnlyEncoder(TorchEncoder):
     def preprocessing(self) -> dict[str, Any]:
         return {**self._preprocess.description, "pooling": self._pooling}
 
-    def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
-        pixels = torch.cat([each["pixel_values"] for each in features])
-        tokens: torch.Tensor = self.model(pixels.to(self.device, self.dtype)).last_hidden_state
+    def _join(self, features: Sequence[Features]) -> Inputs:
+        return {"pixel_values": torch.cat([each["pixel_values"] for each in features])}
+
+    def _embed_images(self, inputs: Inputs) -> torch.Tensor:
+        tokens: torch.Tensor = self.model(**inputs).last_hidden_state
         if self._pooling == "cls":
             return tokens[:, 0]
         return tokens[:, self._prefix :].float().mean(1)

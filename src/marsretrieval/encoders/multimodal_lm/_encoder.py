@@ -10,7 +10,7 @@ from PIL import Image
 
 from marsretrieval.encoders._protocol import Features, TextRole
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.encoders._torch import TorchEncoder
+from marsretrieval.encoders._torch import Inputs, TorchEncoder
 from marsretrieval.encoders._transformers import ImagePreprocess
 from marsretrieval.encoders.multimodal_lm._recipe import Recipe, cut_caption
 
@@ -22,8 +22,8 @@ _TEXTS_A_BATCH = 16
 class MultimodalEncoder(TorchEncoder):
     """`model` is the core of a generation model: no scores over the vocabulary are computed.
 
-    `preprocess` runs the image processor on one image; `encode_preprocessed` writes the prompts
-    with each image's number of image tokens, pads them on the left, and runs the model once.
+    `preprocess` runs the image processor on one image; `collate` writes the prompts with each
+    image's number of image tokens and pads them on the left; the model is run once a batch.
     """
 
     def __init__(
@@ -89,22 +89,23 @@ class MultimodalEncoder(TorchEncoder):
         prompts = [self._prompt(text, role)[0] for text in texts]
         parts = []
         for start in range(0, len(prompts), _TEXTS_A_BATCH):
-            batch = self._tokenize(prompts[start : start + _TEXTS_A_BATCH])
+            there = self._tokenize(prompts[start : start + _TEXTS_A_BATCH])
+            batch = {name: value.to(self.device) for name, value in there.items()}
             hidden = self._run(batch, self._positions_1d(batch["attention_mask"]))
             parts.append(self._pool(hidden, batch["attention_mask"].bool()))
         return torch.cat(parts)
 
-    def _embed_images(self, features: Sequence[Features]) -> torch.Tensor:
+    def _join(self, features: Sequence[Features]) -> Inputs:
         batch = self._tokenize([self._image_prompt(each) for each in features])
-        ids, mask = batch["input_ids"], batch["attention_mask"]
         if self._rotary_3d:
-            batch["mm_token_type_ids"] = (ids == self._processor.image_token_id).int()
-        for key, value in _gather(features).items():
-            precision = self.dtype if value.is_floating_point() else value.dtype
-            batch[key] = value.to(self.device, precision)
+            image_token = self._processor.image_token_id
+            batch["mm_token_type_ids"] = (batch["input_ids"] == image_token).int()
+        return {**batch, **_gather(features)}
+
+    def _embed_images(self, inputs: Inputs) -> torch.Tensor:
         flat = self.recipe.positions == "1d" or not self._rotary_3d
-        hidden = self._run(batch, self._positions_1d(mask) if flat else None)
-        return self._pool(hidden, self._image_span(ids))
+        hidden = self._run(inputs, self._positions_1d(inputs["attention_mask"]) if flat else None)
+        return self._pool(hidden, self._image_span(inputs["input_ids"]))
 
     def _image_prompt(self, features: Mapping[str, torch.Tensor]) -> str:
         """The image prompt with the image token repeated for each token the image becomes."""
@@ -113,11 +114,9 @@ class MultimodalEncoder(TorchEncoder):
 
     def _tokenize(self, prompts: list[str]) -> dict[str, torch.Tensor]:
         batch = self._tokenizer(prompts, padding=True, return_tensors="pt", verbose=False)
-        return {key: batch[key].to(self.device) for key in ("input_ids", "attention_mask")}
+        return {key: batch[key] for key in ("input_ids", "attention_mask")}
 
-    def _run(
-        self, batch: Mapping[str, torch.Tensor], positions: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _run(self, batch: Inputs, positions: torch.Tensor | None) -> torch.Tensor:
         """(n, length, d): the last layer after its norm. `positions` None: the model's own."""
         output = self.model(**batch, position_ids=positions, use_cache=False)
         hidden: torch.Tensor = output.last_hidden_state
