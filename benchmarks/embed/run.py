@@ -5,9 +5,10 @@
     python -m benchmarks.embed.run --model gme --random --device cuda --images 2048 --out gme.json
 
 The loop reads, decodes and preprocesses one image after the other and calls the model whenever a
-batch is full, in one thread. `forward` is the model alone on features that are ready in memory;
-`decode` is reading, decoding and preprocessing alone, on all CPUs. All are measured in turn in
-one run, several times over: on a shared machine only such figures can be compared.
+batch is full, in one thread. The pipeline decodes in threads, and in processes. `forward` is the
+model alone on features that are ready in memory; `decode` is reading, decoding and preprocessing
+alone, in threads on all CPUs. All are measured in turn in one run, several times over: on a shared
+machine only such figures can be compared. The start of the processes, some seconds, counts.
 """
 
 from __future__ import annotations
@@ -32,24 +33,23 @@ from PIL import Image
 from benchmarks.embed._models import Pretended, RandomViT
 from marsretrieval._environment import hardware, usable_cpus
 from marsretrieval.datasets import ImageSource, Record, decode_rgb, open_images
-from marsretrieval.embeddings import build_store
+from marsretrieval.embeddings import DecodeIn, build_store
 from marsretrieval.encoders import Encoder, LoadOptions, load
 
 _SHARD = 512
-_SIDE = 512
 
 
-def write_tiles(folder: Path, count: int) -> None:
-    """Grey PNG tiles of 512 x 512, of the texture and size (some 150 kB) of an orbiter's."""
+def write_tiles(folder: Path, count: int, side: int) -> None:
+    """Square grey PNG tiles, of the texture and size (some 150 kB at 512) of an orbiter's."""
     rng = np.random.default_rng(0)
-    grain = rng.normal(0, 6, (2 * _SIDE, 2 * _SIDE))
+    grain = rng.normal(0, 6, (2 * side, 2 * side))
     for start in range(0, count, _SHARD):
         with tarfile.open(folder / f"{start // _SHARD:06d}.tar", "w") as tar:
             for number in range(start, min(start + _SHARD, count)):
                 coarse = Image.fromarray(rng.integers(40, 200, (24, 24), dtype=np.uint8))
-                relief = np.asarray(coarse.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC))
-                x, y = rng.integers(0, _SIDE, 2)
-                pixels = relief + grain[y : y + _SIDE, x : x + _SIDE]
+                relief = np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC))
+                x, y = rng.integers(0, side, 2)
+                pixels = relief + grain[y : y + side, x : x + side]
                 buffer = io.BytesIO()
                 Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
                 info = tarfile.TarInfo(f"tile-{number:07d}.png")
@@ -110,23 +110,33 @@ def measure(encoder: Encoder, source: ImageSource, settings: argparse.Namespace)
     rounds: list[dict[str, float]] = []
     for _ in range(settings.rounds):
         with tempfile.TemporaryDirectory() as out:
-            reports = []
+            reports = {}
 
-            def ours(into: Path = Path(out), keep: list[Any] = reports) -> None:
-                store = into / "store"
-                keep.append(build_store(encoder, source, store, batch_size=batch, workers=workers))
+            def ours(
+                kind: DecodeIn, into: Path = Path(out), keep: dict[str, Any] = reports
+            ) -> None:
+                keep[kind] = build_store(
+                    encoder,
+                    source,
+                    into / kind,
+                    batch_size=batch,
+                    workers=workers,
+                    decode_in=kind,
+                )
 
             one = {
                 "loop": rate(count, lambda: by_loop(encoder, source, batch, Path(out))),
-                "pipeline": rate(count, ours),
+                "threads": rate(count, lambda: ours("threads")),
+                "processes": rate(count, lambda: ours("processes")),
                 "forward": rate(
                     len(features) * repeats,
                     lambda: [forward_only(encoder, features, batch) for _ in range(repeats)],
                 ),
                 "decode": rate(count, lambda: decode_only(encoder, source, workers)),
-                "device_idle": reports[0].device_idle,
             }
-            one["share_of_forward"] = one["pipeline"] / one["forward"]
+            for kind, report in reports.items():
+                one[f"{kind}_device_idle"] = report.device_idle
+                one[f"{kind}_share_of_forward"] = one[kind] / one["forward"]
             rounds.append(one)
             print(json.dumps({name: round(value, 3) for name, value in one.items()}), flush=True)
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
@@ -143,6 +153,7 @@ def main() -> None:
     parser.add_argument("--pretend", type=float, help="images/s of a device that takes no CPU")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--side", type=int, default=512, help="of a tile, pixels")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--workers", type=int, default=usable_cpus())
     parser.add_argument("--rounds", type=int, default=3)
@@ -159,11 +170,12 @@ def main() -> None:
     if settings.pretend:
         encoder = Pretended(encoder, settings.pretend)
     with tempfile.TemporaryDirectory() as folder:
-        write_tiles(Path(folder), settings.images)
+        write_tiles(Path(folder), settings.images, settings.side)
         figures = measure(encoder, open_images(Path(folder)), settings)
     told = {
         "model": encoder.id,
         "images": settings.images,
+        "side": settings.side,
         "batch": settings.batch,
         "workers": settings.workers,
         "hardware": hardware(settings.device),

@@ -16,6 +16,7 @@ from marsretrieval._environment import hardware, package_versions
 from marsretrieval._words import counted
 from marsretrieval.embeddings import (
     BuildReport,
+    DecodeIn,
     EmbeddingStore,
     ModelRequest,
     build_store,
@@ -123,6 +124,7 @@ def run(
     *,
     batch_size: int | None = None,
     workers: int | None = None,
+    decode_in: DecodeIn = "threads",
     progress: Progress = NO_PROGRESS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Finished]:
@@ -151,6 +153,7 @@ def run(
                         dtype=job.task.vector_dtype,
                         batch_size=batch_size,
                         workers=workers,
+                        decode_in=decode_in,
                         request=ModelRequest.of(job.record, job.options),
                         progress=progress,
                     )

@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from marsretrieval.errors import UsageError
+from marsretrieval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from marsretrieval.embeddings import DecodeIn
     from marsretrieval.encoders import LoadOptions, PromptPreset
 
 __all__ = [
     "BatchSize",
     "Checkpoint",
+    "DecodeInOption",
     "Device",
     "Dtype",
     "Offline",
     "Prompts",
     "TrustRemoteCode",
     "Workers",
+    "decode_in_of",
     "load_options",
 ]
 
@@ -40,6 +43,12 @@ BatchSize = Annotated[
 ]
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Decoding workers (default: the CPUs there are).")
+]
+DecodeInOption = Annotated[
+    str,
+    typer.Option(
+        "--decode-in", help="Decoding workers are threads, processes (to feed a GPU), or auto."
+    ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the network for weights.")]
 TrustRemoteCode = Annotated[
@@ -76,3 +85,13 @@ def load_options(
         offline=offline,
         trust_remote_code=trust_remote_code,
     )
+
+
+def decode_in_of(name: str) -> DecodeIn:
+    """Raises UnknownNameError."""
+    from marsretrieval.embeddings import DECODE_IN
+
+    for known in DECODE_IN:
+        if known == name:
+            return known
+    raise UnknownNameError("kind of decoding worker", name, DECODE_IN)

@@ -58,7 +58,7 @@ def demo(
         options=LoadOptions(device="cpu"),
         settings=Settings(),
     )
-    good = run_jobs(jobs, batch_size=None, workers=None, as_json=as_json)
+    good = run_jobs(jobs, batch_size=None, workers=None, decode_in="threads", as_json=as_json)
     page = out / "report.html"
     _write_page([job.result_path for job in jobs if job.result_path.exists()], page)
     if not as_json:

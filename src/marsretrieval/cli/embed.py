@@ -12,12 +12,14 @@ from marsretrieval._words import counted
 from marsretrieval.cli._options import (
     BatchSize,
     Checkpoint,
+    DecodeInOption,
     Device,
     Dtype,
     Offline,
     Prompts,
     TrustRemoteCode,
     Workers,
+    decode_in_of,
     load_options,
 )
 from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
@@ -61,6 +63,7 @@ def embed(
     dtype: Dtype = "auto",
     batch_size: BatchSize = None,
     workers: Workers = None,
+    decode_in: DecodeInOption = "auto",
     engine: Annotated[
         str, typer.Option(help="local: one device; ray: every device of a machine or cluster.")
     ] = "local",
@@ -93,6 +96,7 @@ def embed(
     )
 
     _check(engine, shard, ray_address, device)
+    decoding = decode_in_of(decode_in)
     if engine == "ray":  # its processes may have another working folder
         images = images.resolve()
         checkpoint = checkpoint and checkpoint.resolve()
@@ -119,7 +123,7 @@ def embed(
                 dtype=vectors,
                 batch_size=batch_size,
                 force=force,
-                options=RayOptions(ray_address, workers, gpus=device != "cpu"),
+                options=RayOptions(ray_address, workers, device != "cpu", decoding),
                 progress=progress,
             )
         else:
@@ -129,6 +133,7 @@ def embed(
                 dtype=vectors,
                 batch_size=batch_size,
                 workers=workers,
+                decode_in=decoding,
                 part=part,
                 force=force,
                 progress=progress,

@@ -11,12 +11,14 @@ import typer
 from marsretrieval.cli._options import (
     BatchSize,
     Checkpoint,
+    DecodeInOption,
     Device,
     Dtype,
     Offline,
     Prompts,
     TrustRemoteCode,
     Workers,
+    decode_in_of,
     load_options,
 )
 from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
@@ -24,6 +26,7 @@ from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
     from marsretrieval.benchmark import Finished, Job
+    from marsretrieval.embeddings import DecodeIn
 
 __all__ = ["run", "run_jobs", "tasks"]
 
@@ -60,6 +63,7 @@ def run(
     dtype: Dtype = "auto",
     batch_size: BatchSize = None,
     workers: Workers = None,
+    decode_in: DecodeInOption = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     resamples: Annotated[
         int, typer.Option(min=0, help="Bootstrap resamples behind the intervals; 0: none.")
@@ -81,6 +85,7 @@ def run(
     from marsretrieval.encoders import find
     from marsretrieval.tasks import TASKS, Settings, find_task
 
+    decoding = decode_in_of(decode_in)
     options = load_options(
         device=device,
         dtype=dtype,
@@ -105,7 +110,9 @@ def run(
     if dry_run:
         _show_plan(jobs, as_json=as_json)
         return
-    if not run_jobs(jobs, batch_size=batch_size, workers=workers, as_json=as_json):
+    if not run_jobs(
+        jobs, batch_size=batch_size, workers=workers, decode_in=decoding, as_json=as_json
+    ):
         raise typer.Exit(1)
 
 
@@ -132,7 +139,12 @@ def tasks(as_json: JsonFlag = False) -> None:
 
 
 def run_jobs(
-    jobs: Sequence[Job], *, batch_size: int | None, workers: int | None, as_json: bool
+    jobs: Sequence[Job],
+    *,
+    batch_size: int | None,
+    workers: int | None,
+    decode_in: DecodeIn,
+    as_json: bool,
 ) -> bool:
     """Do the jobs, tell of each as it ends, show the tables. True when all of them succeeded."""
     from marsretrieval import benchmark
@@ -141,7 +153,12 @@ def run_jobs(
     finished: list[Finished] = []
     with show_progress() as progress:
         for each in benchmark.run(
-            jobs, batch_size=batch_size, workers=workers, progress=progress, say=say
+            jobs,
+            batch_size=batch_size,
+            workers=workers,
+            decode_in=decode_in,
+            progress=progress,
+            say=say,
         ):
             finished.append(each)
             say(_told(each))

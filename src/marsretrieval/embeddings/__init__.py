@@ -16,12 +16,15 @@ from marsretrieval.embeddings._shards import Block
 from marsretrieval.embeddings._store import Columns, EmbeddingStore, open_store
 from marsretrieval.embeddings._texts import build_text_store
 from marsretrieval.embeddings._verify import Problem, Verification, verify_store
+from marsretrieval.embeddings._workers import DECODE_IN, DecodeIn
 
 __all__ = [
+    "DECODE_IN",
     "Block",
     "BuildPlan",
     "BuildReport",
     "Columns",
+    "DecodeIn",
     "EmbeddingStore",
     "ModelRequest",
     "Problem",

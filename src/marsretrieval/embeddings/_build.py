@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from marsretrieval.datasets import ImageSource
 from marsretrieval.embeddings._claim import claim_store
-from marsretrieval.embeddings._device import embed_shards
+from marsretrieval.embeddings._device import decoders_of, embed_shards
 from marsretrieval.embeddings._forward import Forward, batch_sizes, on_cpu
 from marsretrieval.embeddings._lane import Lane
 from marsretrieval.embeddings._manifest import ModelRequest
 from marsretrieval.embeddings._plan import BuildPlan, plan_shards
 from marsretrieval.embeddings._report import BuildReport
+from marsretrieval.embeddings._workers import DecodeIn
 from marsretrieval.errors import DataError, MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
@@ -58,6 +60,7 @@ def build_store(
     dtype: str = "float16",
     batch_size: int | None = None,
     workers: int | None = None,
+    decode_in: DecodeIn = "threads",
     part: tuple[int, int] | None = None,
     force: bool = False,
     request: ModelRequest | None = None,
@@ -71,6 +74,7 @@ def build_store(
         dtype=dtype,
         batch_size=batch_size,
         workers=workers,
+        decode_in=decode_in,
         part=part,
         force=force,
         progress=progress,
@@ -85,6 +89,7 @@ def build_stores(
     dtype: str = "float16",
     batch_size: int | None = None,
     workers: int | None = None,
+    decode_in: DecodeIn = "threads",
     part: tuple[int, int] | None = None,
     force: bool = False,
     progress: Progress = NO_PROGRESS,
@@ -96,8 +101,13 @@ def build_stores(
     call goes on, and a shard whose files changed is embedded again. Unreadable images are left
     out and listed; an unreadable shard is passed over and raised as DataError at the end.
 
+    `workers` (default: the CPUs there are) decode, in threads, in processes, or as `auto` chooses;
+    processes import the script that calls this, whose work must stand below
+    `if __name__ == "__main__"`.
+
     Raises StoreMismatchError when a store was made by another encoder or from other data,
-    OutputError when one cannot be written; finished shards are kept.
+    OutputError when one cannot be written, MarsRetrievalError when a process that decodes dies;
+    finished shards are kept.
     """
     plans = plan_targets(targets, source, dtype=dtype, part=part, force=force)
     lanes: list[Lane | None] = []
@@ -106,7 +116,10 @@ def build_stores(
             None if _nothing_changed(plan, target.request) else open_lane(target, plan, batch_size)
         )
     open_lanes = [lane for lane in lanes if lane is not None and lane.plan.todo]
-    seconds = embed_shards(open_lanes, source, workers=workers, progress=progress)
+    seconds: dict[str, float] = {}
+    if open_lanes:
+        with closing(decoders_of(open_lanes, workers, decode_in)) as decoders:
+            seconds = embed_shards(open_lanes, source, decoders, progress=progress)
     require_readable([(len(lane.plan.todo), lane.failed) for lane in open_lanes])
     reports = [_report(plan, lane, seconds) for plan, lane in zip(plans, lanes, strict=True)]
     if part is None:
@@ -174,7 +187,12 @@ def open_lane(target: Target, plan: BuildPlan, batch_size: int | None) -> Lane:
     manifest = claim_store(plan, model, request=target.request)
     size, limit = (batch_size, batch_size) if batch_size else batch_sizes(model)
     forward = Forward(
-        model.encode_preprocessed, name=model.id, dimension=model.dimension, size=size, limit=limit
+        model.encode_preprocessed,
+        name=model.id,
+        dimension=model.dimension,
+        size=size,
+        limit=limit,
+        collate=getattr(model, "collate", None),
     )
     return Lane(plan, manifest, model.preprocess, forward, on_cpu=on_cpu(model))
 

@@ -1,4 +1,5 @@
-"""Shards through the models of one device: decoded ahead, embedded, written, all at once."""
+"""Shards through the models of one device: decoded and collated ahead, embedded, written, all at
+once."""
 
 from __future__ import annotations
 
@@ -8,34 +9,47 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets import ImageSource, Shard
+from marsretrieval.embeddings._decode import Decoded
 from marsretrieval.embeddings._forward import Forward
 from marsretrieval.embeddings._lane import Batch, Lane
-from marsretrieval.embeddings._pipeline import Decoded, ShardEnd, decode_ahead
+from marsretrieval.embeddings._pipeline import ShardEnd, decode_ahead
+from marsretrieval.embeddings._workers import DecodeIn, Decoders, open_decoders
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask, time_left
 
-__all__ = ["embed_shards"]
+__all__ = ["decoders_of", "embed_shards"]
 
 _BATCHES_IN_FLIGHT = 2  # one in the model, one waiting for it
 _DECODED_AHEAD = 16  # images, and four for each worker
 
 
+def decoders_of(lanes: Sequence[Lane], workers: int | None, decode_in: DecodeIn) -> Decoders:
+    """Workers for the models of these lanes; to be closed."""
+    counts = [lane.plan.todo_rows for lane in lanes]
+    return open_decoders(
+        [lane.preprocess for lane in lanes],
+        usable_cpus() if workers is None else workers,
+        decode_in,
+        gpu=not any(lane.on_cpu for lane in lanes),
+        images=None if None in counts else max(count or 0 for count in counts),
+    )
+
+
 def embed_shards(
     lanes: Sequence[Lane],
     source: ImageSource,
+    decoders: Decoders,
     *,
-    workers: int | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> dict[str, float]:
-    """Put every shard that a lane's plan has to do through its model, and write it. Seconds:
-    total, and wait, while the device had nothing to do."""
-    if not lanes:
-        return {}
+    """Put every shard that a lane's plan has to do through its model, and write it; `decoders`
+    know the lanes by their places. Seconds: total, and wait, while the device had nothing to do."""
     counts = [lane.plan.todo_rows for lane in lanes]
     known = [count for count in counts if count is not None]
     total = sum(known) if len(known) == len(counts) else None
@@ -43,7 +57,7 @@ def embed_shards(
     start = time.perf_counter()
     with progress.start(label, total, unit) as bar, _one_thread_each(lanes):
         device = _Device(bar, None if total is not None else len(_wanted(lanes)))
-        device.run(lanes, source, usable_cpus() if workers is None else workers)
+        device.run(lanes, source, decoders)
     elapsed = time.perf_counter() - start
     return {"wait": max(0.0, elapsed - device.busy), "total": elapsed}
 
@@ -66,8 +80,8 @@ def _one_thread_each(lanes: Sequence[Lane]) -> Iterator[None]:
 
 
 class _Device:
-    """Feeds the lanes, runs their batches on a thread of its own so that the next one is ready
-    when the device is free, and gives the vectors back."""
+    """Feeds the lanes, runs their batches on a thread of its own, the next one collated on
+    another so that it is ready when the device is free, and gives the vectors back."""
 
     def __init__(self, bar: ProgressTask, shards: int | None) -> None:
         """shards: how many are to be read, where the bar does not know the number of images."""
@@ -79,20 +93,22 @@ class _Device:
         self._running: deque[tuple[Lane, Batch, Future[tuple[npt.NDArray[np.float32], float]]]]
         self._running = deque()
 
-    def run(self, lanes: Sequence[Lane], source: ImageSource, workers: int) -> None:
-        events = decode_ahead(
-            source, _work(lanes), workers=workers, depth=_DECODED_AHEAD + 4 * workers
+    def run(self, lanes: Sequence[Lane], source: ImageSource, decoders: Decoders) -> None:
+        depth = _DECODED_AHEAD + 4 * decoders.workers
+        events = decode_ahead(source, _work(lanes), decoders, depth=depth)
+        collating, device, writer = (
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+            for name in ("collate", "device", "write")
         )
-        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
-        writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="write")
         try:
             for shard, takers, event in events:
-                for number, lane in enumerate(takers):
+                for number, taker in enumerate(takers):
+                    lane = lanes[taker]
                     features = event.features[number] if isinstance(event, Decoded) else None
                     if not lane.take(shard, event, features):
                         self._bar.advance()
                     for batch in lane.batches():
-                        self._submit(thread, lane, batch)
+                        self._submit(collating, device, lane, batch)
                     lane.write(writer, self.busy)
                 self._read += isinstance(event, ShardEnd)
             while self._running:
@@ -102,15 +118,21 @@ class _Device:
                 lane.finish()
         finally:
             events.close()
-            thread.shutdown(wait=True, cancel_futures=True)
+            collating.shutdown(wait=True, cancel_futures=True)
+            device.shutdown(wait=True, cancel_futures=True)
             writer.shutdown(wait=True)
             self._note(lanes)
 
-    def _submit(self, thread: ThreadPoolExecutor, lane: Lane, batch: Batch) -> None:
+    def _submit(
+        self, collating: ThreadPoolExecutor, device: ThreadPoolExecutor, lane: Lane, batch: Batch
+    ) -> None:
         while len(self._running) >= _BATCHES_IN_FLIGHT:
             self._settle()
             self._note([lane])
-        self._running.append((lane, batch, thread.submit(_forward, lane.forward, batch)))
+        features = [each for _, each in batch]
+        collated = collating.submit(lane.forward.collate, features)
+        work = device.submit(_forward, lane.forward, features, collated)
+        self._running.append((lane, batch, work))
 
     def _settle(self) -> None:
         lane, batch, future = self._running.popleft()
@@ -131,9 +153,12 @@ class _Device:
         self._bar.note(", ".join(filter(None, parts)))
 
 
-def _forward(forward: Forward, batch: Batch) -> tuple[npt.NDArray[np.float32], float]:
-    start = time.perf_counter()
-    vectors = forward([features for _, features in batch])
+def _forward(
+    forward: Forward, features: list[Any], collated: Future[Any]
+) -> tuple[npt.NDArray[np.float32], float]:
+    ready = collated.result()
+    start = time.perf_counter()  # until here the device had nothing to do
+    vectors = forward(features, ready)
     return vectors, time.perf_counter() - start
 
 
@@ -141,11 +166,11 @@ def _wanted(lanes: Sequence[Lane]) -> set[str]:
     return {shard.name for lane in lanes for shard in lane.plan.todo}
 
 
-def _work(lanes: Sequence[Lane]) -> Iterator[tuple[Shard, tuple[Lane, ...]]]:
-    """Each shard that some lane has to do, with those lanes, in the order of the source."""
+def _work(lanes: Sequence[Lane]) -> Iterator[tuple[Shard, tuple[int, ...]]]:
+    """Each shard that some lane has to do, with those lanes' places, in the order of the source."""
     wanted = _wanted(lanes)
     for shard in lanes[0].plan.shards:
         if shard.name in wanted:
-            takers = tuple(lane for lane in lanes if lane.needs(shard))
+            takers = tuple(place for place, lane in enumerate(lanes) if lane.needs(shard))
             if takers:
                 yield shard, takers

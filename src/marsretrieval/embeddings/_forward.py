@@ -24,6 +24,8 @@ class Forward:
 
     With a `limit` above `size` the size is found: it doubles as long as that makes the model
     faster by a twentieth, up to the limit.
+
+    `collate`: makes of a batch, ahead of its turn, what `embed` takes in its place.
     """
 
     def __init__(
@@ -34,16 +36,27 @@ class Forward:
         dimension: int,
         size: int,
         limit: int | None = None,
+        collate: Callable[[Sequence[Any]], Any] | None = None,
     ) -> None:
         self.size = size
         self.limit = limit or size
         self._trials: list[float] = []
         self._best = 0.0  # items a second at half the present size
         self._embed = embed
+        self._collate = collate
         self._name = name
         self._dimension = dimension
 
-    def __call__(self, batch: Sequence[Any]) -> npt.NDArray[np.float32]:
+    def collate(self, batch: Sequence[Any]) -> Any:
+        """To be called before the batch's turn; None where there is nothing to be done."""
+        if self._collate is None or len(batch) > self.size:
+            return None
+        try:
+            return self._collate(batch)
+        except Exception:  # embedding the batch itself meets the same, and tells it
+            return None
+
+    def __call__(self, batch: Sequence[Any], collated: Any = None) -> npt.NDArray[np.float32]:
         """(n, dimension). Raises ModelLoadError when the model fails or gives no unit vectors."""
         parts: list[npt.NDArray[np.float32]] = []
         start = 0
@@ -51,7 +64,8 @@ class Forward:
             some = batch[start : start + self.size]
             began = time.perf_counter()
             try:
-                vectors = self._embed(some)
+                whole = collated is not None and len(some) == len(batch)
+                vectors = self._embed(collated if whole else some)
             except MarsRetrievalError:
                 raise
             except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.datasets import Shard, Skipped
+from marsretrieval.embeddings._decode import Decoded, Preprocess
 from marsretrieval.embeddings._forward import Forward
 from marsretrieval.embeddings._manifest import Entry, Manifest, finished_entry
-from marsretrieval.embeddings._pipeline import Decoded, ShardEnd
+from marsretrieval.embeddings._pipeline import ShardEnd
 from marsretrieval.embeddings._plan import BuildPlan
 from marsretrieval.embeddings._shards import Item, write_shard
 from marsretrieval.errors import MarsRetrievalError
@@ -46,14 +47,14 @@ Batch = list[tuple[_Open, Any]]
 class Lane:
     """Takes the events of `decode_ahead`, gives batches, takes their vectors back, writes.
 
-    Used by one thread; only `needs` and `preprocess` may be called from another.
+    Used by one thread; only `needs` may be called from another.
     """
 
     def __init__(
         self,
         plan: BuildPlan,
         manifest: Manifest,
-        preprocess: Callable[[Any], Any],
+        preprocess: Preprocess,
         forward: Forward,
         *,
         on_cpu: bool,

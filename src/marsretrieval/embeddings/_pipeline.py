@@ -4,40 +4,19 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from PIL import Image
+from marsretrieval.datasets import ImageSource, Record, Shard, Skipped
+from marsretrieval.embeddings._decode import Decoded
+from marsretrieval.embeddings._workers import Decoders
+from marsretrieval.errors import DataError, MarsRetrievalError
 
-from marsretrieval.datasets import (
-    ImageSource,
-    Record,
-    Shard,
-    Skipped,
-    content_hash,
-    decode_rgb,
-)
-from marsretrieval.embeddings._shards import Item
-from marsretrieval.errors import DataError, ImageError, MarsRetrievalError
-
-__all__ = ["Decoded", "ShardEnd", "decode_ahead"]
+__all__ = ["ShardEnd", "decode_ahead"]
 
 _POLL_S = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """One image, ready for every model that wants it.
-
-    `features` has what each model's preprocessing gave, or a Skipped where it failed.
-    """
-
-    item: Item
-    features: tuple[Any, ...]
-    seconds: float  # spent decoding and preprocessing, in its worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +29,22 @@ class ShardEnd:
 Event = Decoded | Skipped | ShardEnd
 
 
-class Taker(Protocol):
-    """A model that wants the images of a shard."""
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], Any]: ...
-
-
-T = TypeVar("T", bound=Taker)
-
-
 def decode_ahead(
     source: ImageSource,
-    work: Iterable[tuple[Shard, tuple[T, ...]]],
+    work: Iterable[tuple[Shard, tuple[int, ...]]],
+    decoders: Decoders,
     *,
-    workers: int,
     depth: int,
-) -> Generator[tuple[Shard, tuple[T, ...], Event], None, None]:
-    """Yield each shard's events in order, the last one a ShardEnd, with at most `depth` images
-    in flight. Every image is read and decoded once, whatever the number of models that take it;
-    `work` is asked for the next shard only when that is to be read.
+) -> Generator[tuple[Shard, tuple[int, ...], Event], None, None]:
+    """Yield each shard's events in order, the last one a ShardEnd, with about `depth` images in
+    flight, or two portions a worker if that is more.
 
-    Threads, not processes: Pillow lets go of the interpreter lock while it decodes.
+    `work` gives shards, each with the numbers of the models that take it; it is asked for the next
+    one only when that is to be read. Every image is read and decoded once, for all of them.
     """
     stop = threading.Event()
-    ahead: queue.Queue[tuple[Shard, tuple[T, ...], Future[Event] | Event] | BaseException | None]
-    ahead = queue.Queue(maxsize=max(2, depth))
-    pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="decode")
+    ahead: queue.Queue[tuple[Shard, tuple[int, ...], Future[Any] | Event] | BaseException | None]
+    ahead = queue.Queue(maxsize=max(2 * decoders.workers, depth // decoders.at_once))
 
     def put(value: Any) -> None:
         while not stop.is_set():
@@ -86,29 +54,44 @@ def decode_ahead(
                 continue
             return
 
+    def read_shard(shard: Shard, takers: tuple[int, ...]) -> None:
+        records: list[Record] = []
+
+        def submit() -> None:
+            if records:
+                put((shard, takers, decoders.submit(records.copy(), takers)))
+                records.clear()
+
+        end = ShardEnd()
+        item: Record | Skipped | None = None
+        try:
+            for item in source.read(shard):
+                if stop.is_set():
+                    return
+                if isinstance(item, Record):
+                    records.append(item)
+                    if len(records) == decoders.at_once:
+                        submit()
+                else:
+                    submit()
+                    put((shard, takers, item))
+            # What ends early is damaged, or was taken away: then it is not finished.
+            if isinstance(item, Skipped) and not _is_still_there(source, shard):
+                text = f"shard {shard.name}: changed or vanished while it was read"
+                end = ShardEnd(DataError(f"{text} ({item.source}: {item.reason})"))
+        except MarsRetrievalError as error:
+            end = ShardEnd(error)
+        except OSError as error:
+            end = ShardEnd(DataError(f"shard {shard.name}: cannot be read ({error})"))
+        submit()
+        put((shard, takers, end))
+
     def read() -> None:
         try:
             for shard, takers in work:
-                preprocess = tuple(taker.preprocess for taker in takers)
-                end = ShardEnd()
-                item: Record | Skipped | None = None
-                try:
-                    for item in source.read(shard):
-                        if stop.is_set():
-                            return
-                        if isinstance(item, Record):
-                            put((shard, takers, pool.submit(_decode, item, preprocess)))
-                        else:
-                            put((shard, takers, item))
-                    # What ends early is damaged, or was taken away: then it is not finished.
-                    if isinstance(item, Skipped) and not _is_still_there(source, shard):
-                        text = f"shard {shard.name}: changed or vanished while it was read"
-                        end = ShardEnd(DataError(f"{text} ({item.source}: {item.reason})"))
-                except MarsRetrievalError as error:
-                    end = ShardEnd(error)
-                except OSError as error:
-                    end = ShardEnd(DataError(f"shard {shard.name}: cannot be read ({error})"))
-                put((shard, takers, end))
+                read_shard(shard, takers)
+                if stop.is_set():
+                    return
             put(None)
         except BaseException as error:
             put(error)
@@ -120,10 +103,13 @@ def decode_ahead(
             if isinstance(value, BaseException):
                 raise value
             shard, takers, event = value
-            yield shard, takers, event.result() if isinstance(event, Future) else event
+            if not isinstance(event, Future):
+                yield shard, takers, event
+                continue
+            for answer in decoders.answers(event):
+                yield shard, takers, answer
     finally:
         stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
         reader.join()
 
 
@@ -135,39 +121,3 @@ def _is_still_there(source: ImageSource, shard: Shard) -> bool:
         )
     except (MarsRetrievalError, OSError):
         return False
-
-
-def _decode(
-    record: Record, preprocess: Sequence[Callable[[Image.Image], Any]]
-) -> Decoded | Skipped:
-    start = time.perf_counter()
-    try:
-        image = decode_rgb(record.data, record.source)
-    except ImageError as error:
-        return Skipped(record.id, record.source, error.message)
-    features = tuple(_features(image, each, record) for each in preprocess)
-    item = Item(
-        id=record.id,
-        source=record.source,
-        content=content_hash(record.data),
-        lon=record.lon,
-        lat=record.lat,
-        width_deg=record.width_deg,
-        height_deg=record.height_deg,
-    )
-    return Decoded(item, features, time.perf_counter() - start)
-
-
-def _features(
-    image: Image.Image, preprocess: Callable[[Image.Image], Any], record: Record
-) -> Any | Skipped:
-    try:
-        return preprocess(image)
-    except MemoryError as error:  # no fault of this image: next time there may be enough
-        raise MarsRetrievalError(
-            f"{record.source}: no memory left to prepare it for the model",
-            remedy="Use fewer --workers, a smaller --batch-size, or fewer models at once.",
-        ) from error
-    except Exception as error:  # a user's encoder may raise anything, for one odd image too
-        reason = f"the model's preprocessing failed: {type(error).__name__}: {error}"
-        return Skipped(record.id, record.source, reason)

@@ -24,10 +24,11 @@ from marsretrieval.embeddings._build import (
     require_any,
     require_readable,
 )
-from marsretrieval.embeddings._device import embed_shards
+from marsretrieval.embeddings._device import decoders_of, embed_shards
 from marsretrieval.embeddings._lane import Lane
 from marsretrieval.embeddings._plan import BuildPlan
 from marsretrieval.embeddings._report import BuildReport
+from marsretrieval.embeddings._workers import DecodeIn, Decoders
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress, time_left
 
@@ -46,12 +47,14 @@ _OBJECT_STORE = 128 * 2**20  # bytes; nothing large goes through it
 class RayOptions:
     """Where to run. Without an `address` Ray starts on this machine alone.
 
-    `workers`: CPUs of each actor, which decode (and without `gpus`, embed).
+    `workers`: CPUs of each actor, which decode (and without `gpus`, embed). `decode_in`: as of
+    `build_stores`.
     """
 
     address: str | None = None
     workers: int | None = None
     gpus: bool = True  # use those there are
+    decode_in: DecodeIn = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class _Job:
     targets: tuple[Target, ...]
     dtype: str
     batch_size: int | None
+    decode_in: DecodeIn
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,12 @@ def build_stores_with_ray(
         _connect(ray, options.address)
     try:
         outcomes, devices = _drive(
-            ray, _Job(source, tuple(targets), dtype, batch_size), plans, options, force, progress
+            ray,
+            _Job(source, tuple(targets), dtype, batch_size, options.decode_in),
+            plans,
+            options,
+            force,
+            progress,
         )
     except ray.exceptions.RayTaskError as error:
         # Its own class holds the traceback of the other process in its message.
@@ -239,6 +248,7 @@ class _Worker:
         self._job = job
         self._workers = workers
         self._lanes: list[tuple[Lane, BuildPlan]] = []
+        self._decoders: Decoders | None = None  # of all tasks: processes take long to start
 
     def begin(self, force: bool, ledger: Any) -> None:
         """What the first actor does before all others start: see `_claim`."""
@@ -278,7 +288,10 @@ class _Worker:
         if not self._lanes:
             self._claim(force=False)
         lanes = [lane.fresh(plan, names) for lane, plan in self._lanes]
-        seconds = embed_shards(lanes, self._job.source, workers=self._workers)
+        if self._decoders is None:
+            all_lanes = [lane for lane, _ in self._lanes]
+            self._decoders = decoders_of(all_lanes, self._workers, self._job.decode_in)
+        seconds = embed_shards(lanes, self._job.source, self._decoders)
         return _Outcome(
             sum(lane.left_out + sum(entry.rows for entry in lane.written) for lane in lanes),
             [lane.failed for lane in lanes],

@@ -1,0 +1,70 @@
+"""Bytes of an image to the inputs of models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from marsretrieval.datasets import Record, Skipped, content_hash, decode_rgb
+from marsretrieval.embeddings._shards import Item
+from marsretrieval.errors import ImageError, MarsRetrievalError
+
+__all__ = ["Answers", "Decoded", "Preprocess", "decode"]
+
+Preprocess = Callable[[Image.Image], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One image, ready for every model that wants it.
+
+    `features` has what each model's preprocessing gave, or a Skipped where it failed.
+    """
+
+    item: Item
+    features: tuple[Any, ...]
+    seconds: float  # spent decoding and preprocessing, in its worker
+
+
+Answers = list[Decoded | Skipped]
+
+
+def decode(records: Sequence[Record], preprocess: Sequence[Preprocess]) -> Answers:
+    """Each record for each of the models; what cannot be decoded is a Skipped."""
+    return [_decode(record, preprocess) for record in records]
+
+
+def _decode(record: Record, preprocess: Sequence[Preprocess]) -> Decoded | Skipped:
+    start = time.perf_counter()
+    try:
+        image = decode_rgb(record.data, record.source)
+    except ImageError as error:
+        return Skipped(record.id, record.source, error.message)
+    features = tuple(_features(image, each, record) for each in preprocess)
+    item = Item(
+        id=record.id,
+        source=record.source,
+        content=content_hash(record.data),
+        lon=record.lon,
+        lat=record.lat,
+        width_deg=record.width_deg,
+        height_deg=record.height_deg,
+    )
+    return Decoded(item, features, time.perf_counter() - start)
+
+
+def _features(image: Image.Image, preprocess: Preprocess, record: Record) -> Any | Skipped:
+    try:
+        return preprocess(image)
+    except MemoryError as error:  # no fault of this image: next time there may be enough
+        raise MarsRetrievalError(
+            f"{record.source}: no memory left to prepare it for the model",
+            remedy="Use fewer --workers, a smaller --batch-size, or fewer models at once.",
+        ) from error
+    except Exception as error:  # a user's encoder may raise anything, for one odd image too
+        reason = f"the model's preprocessing failed: {type(error).__name__}: {error}"
+        return Skipped(record.id, record.source, reason)

@@ -1,0 +1,74 @@
+"""What goes from one process to another comes out as it was, and leaves no file behind."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from marsretrieval.embeddings._ferry import dock, pack, unpack
+
+LARGE = np.arange(200_000, dtype=np.float32).reshape(400, 500)
+
+
+def test_arrays_and_tensors_come_out_as_they_were(tmp_path: Path) -> None:
+    value = {
+        "array": LARGE,
+        "tensor": torch.from_numpy(LARGE.copy()),
+        "turned": torch.from_numpy(LARGE.copy()).T,
+        "none": np.zeros((0, 3), np.int64),
+        "number": torch.tensor(2.5),
+        "brain": torch.ones(70_000, dtype=torch.bfloat16),
+        "rest": [(1, "b"), b"c"],
+    }
+    packed = pack(value, tmp_path)
+    assert packed.file is not None and list(tmp_path.iterdir()) == [packed.file]
+    assert len(packed.pickled) < 150_000  # of which 140,000 are bfloat16
+    found = unpack(packed)
+    assert list(tmp_path.iterdir()) == []
+    assert list(found) == list(value) and found["rest"] == value["rest"]
+    for name in ("array", "none"):
+        np.testing.assert_array_equal(found[name], value[name])
+        assert found[name].dtype == value[name].dtype
+    for name in ("tensor", "turned", "number", "brain"):
+        assert torch.equal(found[name], value[name]) and found[name].dtype == value[name].dtype
+    found["array"][0] = 7  # and they are one's own
+
+
+def test_what_is_small_needs_no_file(tmp_path: Path) -> None:
+    packed = pack([np.arange(5), Image.new("L", (3, 2), 9)], tmp_path)
+    assert packed.file is None and list(tmp_path.iterdir()) == []
+    array, image = unpack(packed)
+    assert array.tolist() == [0, 1, 2, 3, 4] and image.getpixel((0, 0)) == 9
+    array[0] = 1
+
+
+def test_without_room_it_travels_beside_the_pickle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(
+        "marsretrieval.embeddings._ferry.os.fdopen", lambda number, *_, **__: Full(number, "wb")
+    )
+    packed = pack(LARGE, tmp_path)
+    monkeypatch.undo()
+    assert packed.file is None and list(tmp_path.iterdir()) == []
+    np.testing.assert_array_equal(unpack(packed), LARGE)
+    np.testing.assert_array_equal(unpack(pack(LARGE, tmp_path / "missing")), LARGE)
+
+
+def test_the_dock_is_in_memory_where_there_is_such_a_place() -> None:
+    with dock() as folder:
+        assert Path(folder).is_dir()
+        assert Path("/dev/shm") in Path(folder).parents or not os.access("/dev/shm", os.W_OK)
+    assert not Path(folder).exists()
