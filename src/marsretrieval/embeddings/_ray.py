@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,23 +18,19 @@ from marsretrieval.datasets import ImageSource
 from marsretrieval.embeddings._build import (
     Target,
     build_stores,
-    open_lane,
     plan_targets,
     require_any,
     require_readable,
 )
-from marsretrieval.embeddings._device import decoders_of, embed_shards
-from marsretrieval.embeddings._lane import Lane
 from marsretrieval.embeddings._plan import BuildPlan
+from marsretrieval.embeddings._ray_actor import Job, Ledger, Outcome, Worker
 from marsretrieval.embeddings._report import BuildReport
-from marsretrieval.embeddings._workers import DecodeIn, Decoders
+from marsretrieval.embeddings._workers import DecodeIn
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress, time_left
 
 __all__ = ["RayOptions", "build_stores_with_ray"]
 
-_DEATHS = 5  # of workers, on the same shards: then the shards are at fault
-_NO_TASK = -1
 _TASKS_A_WORKER = 4  # at least, so that the last ones end at about the same time
 _SHARDS_A_TASK = 8  # at most: what a death may cost
 _CPUS_AN_ACTOR = 4  # where there is no GPU
@@ -55,27 +50,6 @@ class RayOptions:
     workers: int | None = None
     gpus: bool = True  # use those there are
     decode_in: DecodeIn = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What every actor is told; the encoders are loaded by the actor."""
-
-    source: ImageSource
-    targets: tuple[Target, ...]
-    dtype: str
-    batch_size: int | None
-    decode_in: DecodeIn
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """Of one task, for each target."""
-
-    items: int  # embedded or left out, for all targets together
-    failed: list[list[tuple[str, MarsRetrievalError]]]
-    seconds: list[Mapping[str, float]]
-    batch_sizes: list[int]
 
 
 def build_stores_with_ray(
@@ -111,7 +85,7 @@ def build_stores_with_ray(
     try:
         outcomes, devices = _drive(
             ray,
-            _Job(source, tuple(targets), dtype, batch_size, options.decode_in),
+            Job(source, tuple(targets), dtype, batch_size, options.decode_in),
             plans,
             options,
             force,
@@ -167,12 +141,12 @@ def build_stores_with_ray(
 
 def _drive(
     ray: Any,
-    job: _Job,
+    job: Job,
     plans: Sequence[BuildPlan],
     options: RayOptions,
     force: bool,
     progress: Progress,
-) -> tuple[list[_Outcome], int]:
+) -> tuple[list[Outcome], int]:
     """Give every actor a task at a time until none is left; outcomes, and the number of actors
     that worked."""
     wanted = {shard.name for plan in plans for shard in plan.todo}
@@ -182,8 +156,8 @@ def _drive(
     tasks = [tuple(names[at : at + size]) for at in range(0, len(names), size)]
     counts = [plan.todo_rows for plan in plans]
     total = None if None in counts else sum(each or 0 for each in counts)
-    ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger).remote()
-    actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(_Worker)
+    ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger).remote()
+    actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(Worker)
     first = actor.remote(job, cpus)
     with progress.start(f"embed on {count}", total, "vectors") as bar:
         bar.note("waiting for the cluster")
@@ -195,13 +169,13 @@ def _drive(
         }
         running[first.ready.remote()] = first
         del first
-        outcomes: list[_Outcome] = []
+        outcomes: list[Outcome] = []
         started = given = 0
         clock = time.perf_counter()
         while len(outcomes) < len(tasks):
             done, _ = ray.wait(list(running), num_returns=1)
             one = running.pop(done[0])
-            outcome: _Outcome | None = ray.get(done[0])
+            outcome: Outcome | None = ray.get(done[0])
             if outcome is None:
                 started += 1
             else:
@@ -218,86 +192,16 @@ def _drive(
     return outcomes, max(1, started)
 
 
-def _busy(outcomes: Sequence[_Outcome]) -> float:
+def _busy(outcomes: Sequence[Outcome]) -> float:
     """Seconds in which a device worked, over all of them."""
     return sum(each.seconds[0]["total"] - each.seconds[0]["wait"] for each in outcomes)
 
 
-def _state(outcomes: Sequence[_Outcome], actors: int, elapsed: float, left: str) -> str:
+def _state(outcomes: Sequence[Outcome], actors: int, elapsed: float, left: str) -> str:
     idle = min(1.0, max(0.0, 1 - _busy(outcomes) / max(1e-9, elapsed * actors)))
     failed = sum(len(shards) for each in outcomes for shards in each.failed)
     unread = f"{failed} shards not read" if failed else ""
     return ", ".join(filter(None, [left, f"device idle {idle:.0%}", unread, f"{actors} at work"]))
-
-
-class _Ledger:
-    """Counts how often a task was begun; a task begun again has killed its process before."""
-
-    def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
-
-    def begin(self, task: int) -> int:
-        self._begun[task] += 1
-        return self._begun[task] - 1
-
-
-class _Worker:
-    """An actor: has the models, embeds the shards that it is given."""
-
-    def __init__(self, job: _Job, workers: int) -> None:
-        self._job = job
-        self._workers = workers
-        self._lanes: list[tuple[Lane, BuildPlan]] = []
-        self._decoders: Decoders | None = None  # of all tasks: processes take long to start
-
-    def begin(self, force: bool, ledger: Any) -> None:
-        """What the first actor does before all others start: see `_claim`."""
-        import ray
-
-        if ray.get(ledger.begin.remote(_NO_TASK)) >= _DEATHS:
-            raise MarsRetrievalError(
-                f"the process that loads the models died {_DEATHS} times",
-                remedy="Is there memory enough? Fewer models at once, or float16, need less.",
-            )
-        self._claim(force)
-
-    def ready(self) -> None:
-        """Answers once the actor runs."""
-
-    def _claim(self, force: bool) -> None:
-        """Load the models and make the stores' manifests, or check them."""
-        job = self._job
-        self._lanes.clear()
-        plans = plan_targets(job.targets, job.source, dtype=job.dtype, force=force)
-        for target, plan in zip(job.targets, plans, strict=True):
-            # An entry of another actor's shard is none of ours to remove, except with force.
-            mine = plan if force else replace(plan, todo=())
-            self._lanes.append((open_lane(target, mine, job.batch_size), plan))
-
-    def embed(self, names: tuple[str, ...], task: int, ledger: Any) -> _Outcome:
-        import ray
-
-        deaths = ray.get(ledger.begin.remote(task))
-        if deaths >= _DEATHS:
-            error = MarsRetrievalError(f"the process that embeds it died {deaths} times")
-            nothing = dict.fromkeys(("decode", "embed", "write", "wait", "total"), 0.0)
-            each = len(self._job.targets)
-            return _Outcome(
-                0, [[(name, error) for name in names]] * each, [nothing] * each, [0] * each
-            )
-        if not self._lanes:
-            self._claim(force=False)
-        lanes = [lane.fresh(plan, names) for lane, plan in self._lanes]
-        if self._decoders is None:
-            all_lanes = [lane for lane, _ in self._lanes]
-            self._decoders = decoders_of(all_lanes, self._workers, self._job.decode_in)
-        seconds = embed_shards(lanes, self._job.source, self._decoders)
-        return _Outcome(
-            sum(lane.left_out + sum(entry.rows for entry in lane.written) for lane in lanes),
-            [lane.failed for lane in lanes],
-            [{**lane.seconds, **seconds} for lane in lanes],
-            [lane.forward.size for lane in lanes],
-        )
 
 
 def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, int, dict[str, float]]:
