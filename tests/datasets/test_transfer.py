@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +168,23 @@ def test_a_server_that_gives_nothing_is_given_up(server: Server, url: str, tmp_p
     with pytest.raises(ServerError, match="503"):
         fetch(url, tmp_path, Patience(attempts=3, backoff_s=0.01))
     assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("call", ["read1", "begin"])
+def test_a_network_that_goes_away_meanwhile(
+    server: Server, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """No route, network down: the operating system's errors, of no class of their own."""
+    real = getattr(HTTPResponse, call)
+    errors = [OSError(errno.EHOSTUNREACH, "No route to host"), OSError(errno.ENETDOWN, "Down")]
+
+    def broken(*arguments: Any) -> Any:
+        if errors:
+            raise errors.pop(0)
+        return real(*arguments)
+
+    monkeypatch.setattr(HTTPResponse, call, broken)
+    assert fetch(url, tmp_path).read_bytes() == BODY
 
 
 def test_nobody_there(tmp_path: Path) -> None:

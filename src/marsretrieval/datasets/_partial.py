@@ -82,8 +82,11 @@ class Partial:
             raise self._unwritable(error) from error
 
     def forget(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._facts.unlink(missing_ok=True)
+        try:
+            self.path.unlink(missing_ok=True)
+            self._facts.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
         self.total = self._validator = None
 
     def become(self, final: Path) -> None:

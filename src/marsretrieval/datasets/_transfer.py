@@ -169,7 +169,7 @@ class Transfer:
                     f"({reason.verify_message})"
                 ) from error
             raise Retry(f"cannot connect ({reason})", reached=False) from error
-        except (HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+        except (HTTPException, OSError) as error:  # those of the disk come as ours
             raise Retry(f"the connection broke ({error})") from error
         if part.total is not None and part.size != part.total:
             raise Retry(f"{part.size:,} of {part.total:,} bytes came")

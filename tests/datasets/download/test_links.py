@@ -148,6 +148,28 @@ def test_a_redirect_is_followed_and_recorded(
     assert (found.url, found.resolved_url) == (f"{base}/old.jpg", f"{base}/new.jpg")
 
 
+def test_the_body_of_a_redirect_is_not_waited_for(
+    web: Web, base: str, settings: FetchSettings, tmp_path: Path
+) -> None:
+    followed = threading.Event()
+
+    def endless(handler: Handler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", "/new.jpg")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.wfile.write(b"x" * 10_000)
+        followed.wait(30)  # more would come
+        handler.close_connection = True
+
+    def answer(handler: Handler) -> None:
+        followed.set()
+        handler.send(200, picture(1))
+
+    web.routes |= {"/old.jpg": endless, "/new.jpg": answer}
+    assert isinstance(fetch(f"{base}/old.jpg", settings, tmp_path), Fetched)
+
+
 def test_too_large_by_what_it_says_and_by_what_it_sends(
     web: Web, base: str, settings: FetchSettings, tmp_path: Path
 ) -> None:

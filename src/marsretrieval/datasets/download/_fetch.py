@@ -6,7 +6,8 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
@@ -59,8 +60,6 @@ class Fetcher:
         self._lock = threading.Lock()
         self._client = httpx2.Client(
             transport=GuardedTransport(settings.allowed_addresses),
-            follow_redirects=True,
-            max_redirects=settings.max_redirects,
             timeout=httpx2.Timeout(settings.read_s, connect=settings.connect_s),
             headers={
                 "User-Agent": settings.user_agent,
@@ -98,8 +97,6 @@ class Fetcher:
             raise FetchError(f"refused: no public address ({error})", final=True) from error
         except HostNotFoundError as error:
             raise FetchError("host not found", final=False, reached=False) from error
-        except httpx2.TooManyRedirects as error:
-            raise FetchError("too many redirects", final=True) from error
         except httpx2.UnsupportedProtocol as error:
             raise FetchError("redirected to no web address", final=True) from error
         except httpx2.ConnectTimeout as error:
@@ -121,7 +118,7 @@ class Fetcher:
         limit = self.settings.max_bytes
         too_large = FetchError(f"too large (over {limit:,} bytes)", final=True)
         deadline = time.monotonic() + self.settings.total_s
-        with self._client.stream("GET", url) as response:
+        with self._answer(url, deadline) as response:
             if response.status_code != 200:
                 raise FetchError(
                     f"HTTP {response.status_code}",
@@ -137,13 +134,30 @@ class Fetcher:
                 size += len(chunk)
                 if size > limit:
                     raise too_large
-                if time.monotonic() > deadline:
-                    raise FetchError(f"slower than {self.settings.total_s:g} s", final=True)
-                if self.stop.is_set():
-                    raise _interrupted()
+                self._check_time(deadline)
             if not size:
                 raise FetchError("empty answer", final=False)
             return b"".join(chunks), str(response.url)
+
+    @contextmanager
+    def _answer(self, url: httpx2.URL, deadline: float) -> Iterator[httpx2.Response]:
+        """The answer behind all redirects. Not by the client's own following: it reads the body
+        of each redirect to its end, however long that is and lasts."""
+        request = self._client.build_request("GET", url)
+        for _ in range(self.settings.max_redirects + 1):
+            with closing(self._client.send(request, stream=True)) as response:
+                if response.next_request is None:
+                    yield response
+                    return
+                request = response.next_request
+            self._check_time(deadline)
+        raise FetchError("too many redirects", final=True)
+
+    def _check_time(self, deadline: float) -> None:
+        if time.monotonic() > deadline:
+            raise FetchError(f"slower than {self.settings.total_s:g} s", final=True)
+        if self.stop.is_set():
+            raise _interrupted()
 
     def _turn(self, host: str) -> threading.BoundedSemaphore:
         """At most `per_host` requests at once: politeness, and fewer refusals."""
