@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -195,11 +197,31 @@ def test_nobody_there(tmp_path: Path) -> None:
 def test_a_stop_ends_a_pause_and_a_transfer(server: Server, url: str, tmp_path: Path) -> None:
     transfer = Transfer(Patience(backoff_s=60))
     server.statuses = [503]
-    threading.Timer(0.2, transfer.stop.set).start()
+    threading.Timer(0.2, transfer.stop).start()
     with pytest.raises(ServerError, match="stopped"):
         transfer.fetch(url, tmp_path / "a.zip")
     with pytest.raises(ServerError, match="stopped"):
         transfer.fetch(url, tmp_path / "a.zip")
+
+
+def test_a_stop_does_not_wait_for_a_server_that_fell_silent(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def stalls(request: Handler) -> None:
+        request.send(200, BODY[:1000], {"Content-Length": str(len(BODY))})
+        over.wait(60)
+
+    transfer = Transfer(Patience(timeout_s=60))
+    with serve(stalls) as address, ThreadPoolExecutor(1) as pool:
+        fetching = pool.submit(transfer.fetch, address, tmp_path / "a.zip")
+        while not (part := tmp_path / "a.zip.part").exists() or part.stat().st_size < 1000:
+            assert not fetching.done()
+            time.sleep(0.01)
+        transfer.stop()
+        with pytest.raises(ServerError, match="stopped"):
+            fetching.result(timeout=30)
+        over.set()
+    assert part.read_bytes() == BODY[:1000]
 
 
 def test_no_room_is_said_before_the_first_byte(url: str, tmp_path: Path, monkeypatch) -> None:

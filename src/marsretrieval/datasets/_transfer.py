@@ -6,10 +6,12 @@ connections, and cutting tiles should ask for no more than rasterio.
 
 from __future__ import annotations
 
+import socket
 import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -34,9 +36,9 @@ Told = Callable[[int, int | None], None]
 class Patience:
     """How often and how long a server is tried. Times in seconds."""
 
-    attempts: int = 8  # in a row without a byte: four minutes, by the pauses below
+    attempts: int = 8  # in a row without a byte: four minutes by the pauses below, seven by silence
     first_attempts: int = 3  # as long as nobody has ever answered
-    timeout_s: float = 60.0
+    timeout_s: float = 20.0
     backoff_s: float = 2.0  # before the second attempt; doubled before each further one
     max_pause_s: float = 120.0
 
@@ -63,7 +65,7 @@ class RefusedError(DataError):
 
 
 class Transfer:
-    """Fetches files, for several threads too. `stop`, once set, ends all soon.
+    """Fetches files, for several threads too, until `stop` is called.
 
     context: what is trusted; certificates are always verified. token: sent as a bearer, to the
     servers asked themselves, never to another that they redirect to.
@@ -76,13 +78,27 @@ class Transfer:
         context: ssl.SSLContext | None = None,
         token: str | None = None,
     ) -> None:
-        self.stop = Event()
+        self._stopped = Event()
+        self._open: set[HTTPResponse] = set()
         self._patience = patience
         self._token = token
         self._answered = False
         handler = urllib.request.HTTPSHandler(context=context or ssl.create_default_context())
         self._opener = urllib.request.build_opener(handler, _Redirects())
         self._opener.addheaders = [("User-Agent", f"marsretrieval/{__version__}")]
+
+    def stop(self) -> None:
+        """End what is under way, at once where bytes are waited for; begin nothing more."""
+        self._stopped.set()
+        for response in tuple(self._open):
+            # Another thread reads it: shut, it gives that thread no more; closed, it might be
+            # another file's by then.
+            # AttributeError and ValueError: it was read to its end just now.
+            with (
+                suppress(OSError, ValueError, AttributeError),
+                socket.fromfd(response.fileno(), socket.AF_INET, socket.SOCK_STREAM) as connection,
+            ):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def fetch(
         self,
@@ -122,7 +138,7 @@ class Transfer:
         """Until it is as long as it should be; whether it began with earlier bytes."""
         resumed, failures = part.size > 0, 0
         while True:
-            if self.stop.is_set():
+            if self._stopped.is_set():
                 raise _stopped(part.url)
             before = part.size
             try:
@@ -140,7 +156,7 @@ class Transfer:
                         reached=error.reached,
                     ) from error
                 pause = error.pause_s or self._patience.backoff_s * 2 ** (failures - 1)
-                if self.stop.wait(min(pause, self._patience.max_pause_s)):
+                if self._stopped.wait(min(pause, self._patience.max_pause_s)):
                     raise _stopped(part.url) from error
 
     def _attempts(self) -> int:
@@ -175,13 +191,17 @@ class Transfer:
             raise Retry(f"{part.size:,} of {part.total:,} bytes came")
 
     def _receive(self, response: HTTPResponse, part: Partial, told: Told | None) -> None:
-        with part.open() as file:
-            while chunk := response.read1(_CHUNK):
-                if self.stop.is_set():
-                    raise _stopped(part.url)
-                part.write(file, chunk)
-                if told is not None:
-                    told(part.size, part.total)
+        self._open.add(response)
+        try:
+            with part.open() as file:
+                while not self._stopped.is_set() and (chunk := response.read1(_CHUNK)):
+                    part.write(file, chunk)
+                    if told is not None:
+                        told(part.size, part.total)
+        finally:
+            self._open.discard(response)
+        if self._stopped.is_set():
+            raise _stopped(part.url)
 
 
 def _refused(part: Partial, error: urllib.error.HTTPError) -> None:

@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from urllib.parse import urlsplit
 
 from marsretrieval.datasets._transfer import (
@@ -29,15 +28,14 @@ class FetchSettings(Patience):
 
 
 class Fetcher:
-    """Fetches one zip at a time into `folder`. `stop`, once set, ends it soon."""
+    """Fetches one zip at a time into `folder`."""
 
     def __init__(self, folder: Path, settings: FetchSettings) -> None:
         self._folder = folder
         self._transfer = Transfer(settings, context=_trust(settings.ca_file))
 
-    @property
-    def stop(self) -> Event:
-        return self._transfer.stop
+    def stop(self) -> None:
+        self._transfer.stop()
 
     def fetch(self, url: str, *, told: Callable[[int, int | None], None] | None = None) -> Path:
         """The path of the whole file, not fetched again if it is there.

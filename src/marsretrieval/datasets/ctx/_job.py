@@ -167,7 +167,7 @@ class _Job:
                     self.cut_one(each, path)
                     path.unlink(missing_ok=True)  # damaged or cut: fetched anew, or not needed
             finally:
-                fetcher.stop.set()
+                fetcher.stop()
 
     def cut_one(self, each: Input, path: Path) -> None:
         self.bar.note(each.quad.name)

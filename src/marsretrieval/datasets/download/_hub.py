@@ -129,7 +129,7 @@ def fetch_snapshot(listing: Listing, folder: Path, progress: Progress = NO_PROGR
             for future in as_completed(futures):
                 future.result()
         except BaseException:
-            transfer.stop.set()
+            transfer.stop()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     shutil.rmtree(parts, ignore_errors=True)
