@@ -161,7 +161,7 @@ def _show(report: Report, out: Path) -> None:
     if len(failed) > _SHOWN:
         say(f"and {len(failed) - _SHOWN} more failures: --json lists all")
     if report.untried:
-        say(f"not tried, for the server gave nothing: {_few(report.untried)}")
+        say(f"not tried after these: {_few(report.untried)}")
     say("error: not everything could be cut; run the same command again for what failed")
 
 

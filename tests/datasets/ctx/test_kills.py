@@ -109,15 +109,14 @@ def test_ctrl_c_ends_it_soon_and_leaves_nothing_half_made(tmp_path: Path, out: P
         write_quad(folder, Quad(0, west), noise(2000, west, no_data=False))
     command = [*COMMAND[:-1], "512", str(folder), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not list(out.glob(".*.tmp")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    started = time.monotonic()
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in error
-    assert time.monotonic() - started < 10
+    assert len(list(out.glob("*.json"))) < 4, "it went on to the end"
     assert not list(out.glob(".*.tmp"))
     for path in out.glob("*.tar"):
         assert path.with_suffix(".json").exists()

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,12 +34,13 @@ SPEC = TileSpec(size=32)
 
 
 class Mosaic:
-    """A server of zips, with ranges. `slow`: seconds before each 100 kB."""
+    """A server of zips, with ranges. `silent_after`: so many bytes of a zip, then no more."""
 
     def __init__(self, zips: dict[str, bytes]) -> None:
         self.zips = zips
         self.asked: list[tuple[str, str | None]] = []
-        self.slow = 0.0
+        self.silent_after: int | None = None
+        self.over = threading.Event()
 
     def __call__(self, request: Handler) -> None:
         name = request.path.rpartition("/")[2]
@@ -54,9 +56,11 @@ class Mosaic:
         if span:
             request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         request.end_headers()
-        for place in range(start, len(data), 100_000):
-            time.sleep(self.slow)
-            request.wfile.write(data[place : place + 100_000])
+        if self.silent_after is None:
+            request.wfile.write(data[start:])
+        else:
+            request.wfile.write(data[start : self.silent_after])
+            self.over.wait(120)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,7 @@ def mosaic(zips) -> Mosaic:
 def address(mosaic: Mosaic) -> Iterator[str]:
     with serve(mosaic) as url:
         yield f"{url}/CTX/V01/tiles"
+        mosaic.over.set()
 
 
 def fetched(out: Path, address: str, quads=QUADS, **settings):
@@ -95,6 +100,13 @@ def command(out: Path, address: str, *more: str) -> list[str]:
         sys.executable, "-m", "marsretrieval", "data", "tiles", "--size", "32", "--bbox",
         "173,1,-179,2", "--server", address, "--out", str(out), "--json", *more,
     ]  # fmt: skip
+
+
+def wait_for(path: Path, size: int) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (path.exists() and path.stat().st_size == size):
+        time.sleep(0.01)
+    assert path.stat().st_size == size
 
 
 def test_a_region_is_fetched_cut_and_its_zips_deleted(mosaic, address, tmp_path: Path) -> None:
@@ -150,23 +162,32 @@ def test_a_damaged_zip_is_thrown_away_and_fetched_again_next_time(
 
 def test_a_killed_run_goes_on_within_the_file(mosaic, address, zips, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    mosaic.slow = 0.15
+    part = out / ".scratch" / f"{QUADS[2].zip_name}.part"  # the mosaic's order is by west edge
+    mosaic.silent_after = 200_000
     process = subprocess.Popen(
         command(out, address), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    part = out / ".scratch" / f"{QUADS[2].zip_name}.part"  # the mosaic's order is by west edge
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and not (part.exists() and part.stat().st_size > 150_000):
-        time.sleep(0.01)
+    wait_for(part, 200_000)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    there = part.stat().st_size
-    assert there > 150_000
-    mosaic.slow, mosaic.asked = 0.0, []
+    mosaic.silent_after, mosaic.asked = None, []
     done = subprocess.run(command(out, address), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert mosaic.asked[0] == (QUADS[2].zip_name, f"bytes={there}-")
+    assert mosaic.asked[0] == (QUADS[2].zip_name, "bytes=200000-")
     assert json.loads(done.stdout)["tiles"] == 1200
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_server(mosaic, address, tmp_path: Path) -> None:
+    """Twenty seconds is how long it would be waited for otherwise, then again."""
+    out = tmp_path / "out"
+    mosaic.silent_after = 200_000
+    process = subprocess.Popen(command(out, address), stderr=subprocess.PIPE, text=True)
+    wait_for(out / ".scratch" / f"{QUADS[2].zip_name}.part", 200_000)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.startswith("interrupted")
+    assert len(mosaic.asked) == 1
 
 
 def test_a_zip_that_came_whole_is_not_fetched_twice(mosaic, address, zips, tmp_path: Path):
@@ -185,13 +206,17 @@ def test_at_most_two_zips_lie_in_the_scratch_folder(mosaic, address, tmp_path, m
     real = _job.pack_quad
 
     def slowly(path, *args, **kwargs):
-        time.sleep(0.3)
-        seen.append(sorted(each.name for each in path.parent.glob("*.zip*")))
+        deadline, following = time.monotonic() + 60, len(seen) < 2
+        while len(list(path.parent.glob("*.zip"))) < 1 + following:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.1)  # for one too many
+        seen.append(len({each.name.partition(".")[0] for each in path.parent.glob("*.zip*")}))
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(_job, "pack_quad", slowly)
     assert fetched(tmp_path, address).complete
-    assert [len(each) for each in seen] == [2, 2, 1]
+    assert seen == [2, 2, 1]
 
 
 def test_without_a_server_nothing_more_is_tried(tmp_path: Path) -> None:
@@ -222,6 +247,20 @@ def test_a_server_that_fails_for_some_quads_is_asked_for_the_others(
         quads = [Quad(0, west) for west in range(0, 20, 4)]
         report = fetched(tmp_path / "other", url, quads)
         assert (len(report.failed), len(report.untried)) == (3, 2)
+
+
+def test_quads_that_are_not_what_is_assumed_are_not_fetched_by_the_thousand(
+    mosaic, address, zips, tmp_path: Path
+) -> None:
+    """Each is whole, and has another quad inside."""
+    quads = [Quad(0, west) for west in range(0, 20, 4)]
+    mosaic.zips = {quad.zip_name: zips[QUADS[0].zip_name] for quad in quads}
+    report = fetched(tmp_path, address, quads)
+    assert [each.source for each in report.failed] == ["E000_N00", "E004_N00", "E008_N00"]
+    assert all("not the quad" in each.reason for each in report.failed)
+    assert report.untried == ["E012_N00", "E016_N00"]
+    assert not report.complete
+    assert len({name for name, _ in mosaic.asked}) <= 4  # one ahead
 
 
 def test_two_runs_do_not_share_a_scratch_folder(address, tmp_path: Path, monkeypatch) -> None:

@@ -248,6 +248,16 @@ def test_what_a_killed_run_unpacked_is_removed_when_it_is_old(quads: Path, tmp_p
     assert [path.name for path in scratch.iterdir()] == ["unpacked-of-another-run"]
 
 
+def test_what_a_killed_run_had_begun_is_removed_when_it_is_old(quads: Path, out: Path) -> None:
+    run(quads, out)
+    for name, hours in ((".E-004_N-04.tar.0123abcd.tmp", 3), (".E000_N-04.tar.4567cdef.tmp", 0)):
+        (out / name).write_bytes(b"x")
+        then = time.time() - 3600 * hours
+        os.utime(out / name, (then, then))
+    assert len(run(quads, out).kept) == 2
+    assert [path.name for path in out.glob(".*")] == [".E000_N-04.tar.4567cdef.tmp"]
+
+
 def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"schema_version": 99}')
     with pytest.raises(DataError, match="not a manifest"):

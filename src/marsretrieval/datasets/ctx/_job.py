@@ -35,7 +35,7 @@ __all__ = ["JobSettings", "cut_quads", "plan"]
 # Expected size of a tile: measured on images of the CTX camera, per pixel.
 _BYTES_A_PIXEL = {"png": 0.5, "jpeg": 0.27}
 _THREADS_A_QUAD = 4  # one reads, and three keep up with it
-_GIVEN_UP = 3  # quads in a row that the server did not give
+_GIVEN_UP = 3  # quads in a row that the server did not give, or that could not be cut
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ def cut_quads(
     _refuse_a_mixture(out, spec, force=settings.force)
     started = time.monotonic()
     make_folder(out)
+    remove_stale(out.glob(".E*_N*.tmp"))
     kept, todo = _split(inputs, spec, out)
     check_space(out, round(sum(tile_count(each.quad, spec) for each in todo) * _tile_bytes(spec)))
     report = Report(kept=list(kept), failed=list(problems))
@@ -156,21 +157,24 @@ class _Job:
                         self._failed(each.quad.name, error)
                         failures += 1
                         if failures == _GIVEN_UP or not error.reached:
-                            rest = inputs[number + 1 :]
-                            self.report.untried += [later.quad.name for later in rest]
+                            self._untried(inputs[number + 1 :])
                             return
                         continue
                     except DataError as error:
                         self._failed(each.quad.name, error)
                         continue
-                    failures = 0
-                    self.cut_one(each, path)
+                    done = self.cut_one(each, path)
                     path.unlink(missing_ok=True)  # damaged or cut: fetched anew, or not needed
+                    failures = 0 if done else failures + 1
+                    if failures == _GIVEN_UP:  # none is what is assumed of them: not for terabytes
+                        self._untried(inputs[number + 1 :])
+                        return
             finally:
                 fetcher.stop()
 
-    def cut_one(self, each: Input, path: Path) -> None:
-        self.bar.note(each.quad.name)
+    def cut_one(self, each: Input, path: Path) -> bool:
+        """Whether any of its tiles could be cut."""
+        self.bar.note(self._told(each.quad.name))
         check_space(self.out, round(tile_count(each.quad, self.spec) * _tile_bytes(self.spec)))
         try:
             manifest = pack_quad(
@@ -184,11 +188,20 @@ class _Job:
             )
         except DataError as error:
             self._failed(str(path) if each.path else each.quad.name, error)
-        else:
-            self.report.cut.append(manifest)
+            return False
+        self.report.cut.append(manifest)
+        return True
 
     def _failed(self, source: str, error: DataError) -> None:
         self.report.failed.append(Problem(source, str(error)))
+        self.bar.note(self._told(source))
+
+    def _untried(self, rest: Sequence[Input]) -> None:
+        self.report.untried += [each.quad.name for each in rest]
+
+    def _told(self, name: str) -> str:
+        failed = len(self.report.failed)
+        return f"{name}; {failed:,} failed" if failed else name
 
 
 def _ahead(

@@ -18,7 +18,7 @@ from marsretrieval.datasets.ctx._grid import TileSpec, tile_rows
 from marsretrieval.datasets.ctx._mosaic import Quad
 from marsretrieval.datasets.ctx._rows import open_quad
 from marsretrieval.errors import DataError
-from marsretrieval.files import atomic_path, read_json, remove_stale, sha256_file, write_json
+from marsretrieval.files import atomic_path, read_json, sha256_file, write_json
 from marsretrieval.progress import ProgressTask
 
 __all__ = ["QuadManifest", "finished_manifest", "otherwise_cut", "pack_quad", "read_manifest"]
@@ -113,7 +113,6 @@ def pack_quad(
     """
     tar = out / f"{quad.name}.tar"
     manifest = out / f"{quad.name}.json"
-    remove_stale(out.glob(f".{quad.name}.*.tmp"))
     told = _Told()
     rows = tile_rows(quad, spec)
     with open_quad(source, quad, scratch) as file, atomic_path(tar) as temporary:

@@ -43,7 +43,7 @@ _PLAN_FIGURES = ("tiles", "download_bytes", "scratch_bytes", "output_bytes", "fr
 @dataclass
 class Report:
     """cut: quads cut now, also those with failed tiles. failed: quads and files without any tile.
-    untried: quads not reached, because the server gave nothing.
+    untried: quads not reached, because the server gave nothing or several in a row failed.
     otherwise: quads in the same folder that were cut by another spec."""
 
     cut: list[QuadManifest] = field(default_factory=list)
