@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -118,7 +117,7 @@ class Hub:
 
     cdn: where large files are redirected to, as the real hub does: another server with the same
     `answer`. cut_after: so many bytes of the next large file, then the connection breaks off.
-    slow: seconds before each 100 kB of a large file.
+    silent_after: so many bytes of each large file, then no more until `over`.
     """
 
     def __init__(self, repository: str, revision: str, files: Mapping[str, bytes]) -> None:
@@ -130,7 +129,8 @@ class Hub:
         self.cdn: str | None = None
         self.cdn_tokens: set[str | None] = set()
         self.cut_after: int | None = None
-        self.slow = 0.0
+        self.silent_after: int | None = None
+        self.over = threading.Event()
         self.ranges: list[str | None] = []  # of the large files that were sent
         self.served: dict[str, bytes] = {}  # what is sent in place of a file: damage
         self.statuses: dict[str, int] = {}  # of files that are refused
@@ -219,10 +219,10 @@ class Hub:
             short, self.cut_after = part[: self.cut_after], None
             handler.send(status, short, headers)
             handler.close_connection = True
-        elif self.slow and handler.command == "GET" and large:
-            handler.send(status, b"", headers | {"Content-Length": str(len(part))})
-            for place in range(0, len(part), 100_000):
-                time.sleep(self.slow)
-                handler.wfile.write(part[place : place + 100_000])
+        elif self.silent_after is not None and handler.command == "GET" and large:
+            headers["Content-Length"] = str(len(part))
+            handler.send(status, part[: self.silent_after], headers)
+            self.over.wait(60)
+            handler.close_connection = True
         else:
             handler.send(status, part, headers)

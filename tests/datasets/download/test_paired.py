@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 
@@ -214,11 +215,14 @@ def test_a_killed_download_goes_on(
     names = [f"{number}.jpg" for number in range(30)]
     publish(pair_table(base, names))
 
-    def slow(handler: Handler) -> None:
-        time.sleep(0.05)
+    over = threading.Event()
+
+    def silent_later(handler: Handler) -> None:
+        if sum(web.asked.values()) > 12:
+            over.wait(60)
         handler.send(200, picture(int(handler.path[1:-4])))
 
-    web.routes = {f"/{name}": slow for name in names}
+    web.routes = {f"/{name}": silent_later for name in names}
     script = (
         "import sys, pathlib\n"
         "from marsretrieval.datasets.download import FetchSettings, download\n"
@@ -227,11 +231,12 @@ def test_a_killed_download_goes_on(
         " settings=settings)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), SHA])
-    deadline = time.monotonic() + 30
-    while sum(web.asked.values()) < 10 and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while sum(web.asked.values()) <= 12 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    over.set()
     kept = len(list(tmp_path.rglob("*.image")))
     assert 1 <= kept < 30
     first = web.asked.copy()
