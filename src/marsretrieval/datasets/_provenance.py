@@ -24,14 +24,45 @@ def check_provenance(folder: Path, told: DatasetInventory) -> None:
             told.origin = {key: record.get(key) for key in _KEPT}
             _check_download(folder, record, told)
             return
+        folder = folder.absolute()  # the working directory has a parent too
         for path in (folder / "planet.json", folder.parent / "planet.json"):
             if path.is_file():
                 planet = read_json(path)
                 facts = planet if isinstance(planet, dict) else {}
                 told.origin = {"synthetic": True, **{key: facts.get(key) for key in _PLANET}}
+                _check_planet(path, folder, facts, told)
                 return
     except DataError as error:
         told.error("damaged-record", [error.message])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        told.error("damaged-record", [f"{folder}: its record is not complete ({error!r})"])
+
+
+def _check_planet(path: Path, folder: Path, facts: dict[str, Any], told: DatasetInventory) -> None:
+    """The files of `folder`, which may be one dataset of the planet."""
+    files = {path.parent / name: file for name, file in facts.get("files", {}).items()}
+    _check_files(
+        folder,
+        [
+            (place.relative_to(folder).as_posix(), int(file["bytes"]), str(file["sha256"]))
+            for place, file in files.items()
+            if place.is_relative_to(folder)
+        ],
+        told,
+    )
+
+
+def _check_files(folder: Path, files: list[tuple[str, int, str]], told: DatasetInventory) -> None:
+    """Each by name, size and SHA-256."""
+    missing, altered = [], []
+    for name, size, sha256 in files:
+        path = folder / name
+        if not path.is_file():
+            missing.append(name)
+        elif path.stat().st_size != size or sha256_file(path) != sha256:
+            altered.append(name)
+    told.error("missing-file", missing)
+    told.error("altered-file", altered)
 
 
 def _check_download(folder: Path, record: dict[str, Any], told: DatasetInventory) -> None:
@@ -39,15 +70,8 @@ def _check_download(folder: Path, record: dict[str, Any], told: DatasetInventory
         again = f"marsretrieval data download {record['dataset']} --out {folder.parent}"
         told.error("unfinished-download", [f"{folder}: run it again: {again}"])
         return
-    missing, altered = [], []
-    for file in record["files"]:
-        path = folder / file["path"]
-        if not path.is_file():
-            missing.append(file["path"])
-        elif path.stat().st_size != file["size"] or sha256_file(path) != file["sha256"]:
-            altered.append(file["path"])
-    told.error("missing-file", missing)
-    told.error("altered-file", altered)
+    files = [(str(file["path"]), file["size"], file["sha256"]) for file in record["files"]]
+    _check_files(folder, files, told)
     gone = record.get("missing") or []
     rows = record["counts"].get("rows")
     if rows is not None:

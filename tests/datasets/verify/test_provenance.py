@@ -9,7 +9,7 @@ import pytest
 from marsretrieval.files import sha256_file
 from tests.datasets.download.servers import picture
 from tests.datasets.layouts import write_tar
-from tests.datasets.verify.sets import check, named, pair, pairs
+from tests.datasets.verify.sets import check, landforms, named, pair, pairs
 
 
 def record(folder: Path, **told: Any) -> None:
@@ -46,6 +46,37 @@ def test_files_altered_and_gone(folder: Path) -> None:
     problems = named(check(folder))
     assert problems["altered-file"].examples == ("00000.tar",)
     assert problems["missing-file"].examples == ("00001.tar",)
+
+
+def test_a_synthetic_planet_is_compared_with_its_record(tmp_path: Path) -> None:
+    """A picture that decodes, but is not the one that was made: a JPEG has no checksum."""
+    rows = [{"id": name, "image": picture(number), "label": "yardangs"}
+            for number, name in enumerate("ab")]  # fmt: skip
+    folder = landforms(tmp_path / "Mars-Landforms", rows)
+    files = {
+        f"Mars-Landforms/{path.relative_to(folder)}": {
+            "bytes": path.stat().st_size, "sha256": sha256_file(path),
+        }
+        for path in folder.rglob("*.parquet")
+    } | {"Mars-Landforms/gone.txt": {"bytes": 1, "sha256": ""}, "ctx/a.tif": {}}  # fmt: skip
+    text = json.dumps({"seed": 0, "files": files})
+    (tmp_path / "planet.json").write_text(text)
+    told = named(check(folder))
+    assert told["missing-file"].examples == ("gone.txt",)
+    assert "altered-file" not in told
+    rows[0]["image"] = picture(7)
+    landforms(folder, rows)
+    assert named(check(folder))["altered-file"].examples == ("data/train-0.parquet",)
+
+
+def test_a_record_of_another_shape_is_damaged(folder: Path) -> None:
+    for files in ([1], [{"path": "a"}], None):
+        record(folder, files=files)
+        assert "damaged-record" in named(check(folder))
+    (folder / "download.json").unlink()
+    for text in ('{"files": [1]}', '{"files": {"Mars-VL-Pairs/a": 1}}'):
+        (folder.parent / "planet.json").write_text(text)
+        assert "damaged-record" in named(check(folder))
 
 
 def test_what_could_not_be_had(folder: Path) -> None:
