@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import zipfile
@@ -256,6 +257,19 @@ def test_what_a_killed_run_had_begun_is_removed_when_it_is_old(quads: Path, out:
         os.utime(out / name, (then, then))
     assert len(run(quads, out).kept) == 2
     assert [path.name for path in out.glob(".*")] == [".E000_N-04.tar.4567cdef.tmp"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("failed", None), ("empty", 3), ("tar", 5), ("tar_bytes", "1"), ("spec", [])],
+)
+def test_a_damaged_manifest_is_no_manifest(quads: Path, out: Path, name: str, value) -> None:
+    run(quads, out)
+    path = out / "E-004_N-04.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(DataError, match=f"not a sound manifest \\('{name}'"):
+        read_manifest(path)
+    assert [each.quad for each in run(quads, out).cut] == ["E-004_N-04"]
 
 
 def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:

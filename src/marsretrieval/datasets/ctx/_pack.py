@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from marsretrieval.datasets._listing import file_fingerprint
 from marsretrieval.datasets._tar import write_tar
@@ -62,9 +62,13 @@ def read_manifest(path: Path) -> QuadManifest:
     if not isinstance(value, dict) or value.get("schema_version") != _SCHEMA_VERSION:
         raise DataError(f"{path}: not a manifest of tiles of this version")
     try:
-        return QuadManifest(**value)
+        manifest = QuadManifest(**value)
     except TypeError as error:
         raise DataError(f"{path}: not a complete manifest ({error})") from error
+    for name, kind in get_type_hints(QuadManifest).items():
+        if not isinstance(getattr(manifest, name), get_origin(kind) or kind):
+            raise DataError(f"{path}: not a sound manifest ('{name}' is no {kind.__name__})")
+    return manifest
 
 
 def finished_manifest(
