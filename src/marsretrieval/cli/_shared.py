@@ -35,11 +35,17 @@ def say(text: str = "") -> None:
 
 @contextmanager
 def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """Bars with rate and time left on stderr; silent with `quiet` or where there is no terminal."""
-    if quiet or not sys.stderr.isatty():
+    """Bars with rate and time left on stderr; where there is no terminal a line a minute. Silent
+    with `quiet`."""
+    if quiet:
         from marsretrieval.progress import NO_PROGRESS
 
         yield NO_PROGRESS
+        return
+    if not sys.stderr.isatty():
+        from marsretrieval.cli._lines import Lines
+
+        yield Lines()
         return
     from rich.console import Console
     from rich.progress import (

@@ -154,3 +154,5 @@ def _show_plans(plans: list[Plan], *, as_json: bool) -> None:
             print(f"  images   {plan.links:,} by their links, {plan.links_present:,} are there")
         needed, free = readable_bytes(plan.needed_bytes), readable_bytes(plan.free_bytes)
         print(f"  disk     about {needed} needed, {free} free")
+        if plan.needed_bytes > plan.free_bytes:
+            say("note: there is not that much room: choose another --out")

@@ -180,6 +180,8 @@ def _show_plan(plan: Plan, out: Path, problems: list[Problem], *, as_json: bool)
     needed, scratch = readable_bytes(plan.output_bytes), readable_bytes(plan.scratch_bytes)
     print(f"  disk     about {needed} for tiles and {scratch} for zips on their way;", end=" ")
     print(f"{readable_bytes(plan.free_bytes)} free")
+    if plan.output_bytes + plan.scratch_bytes > plan.free_bytes:
+        say("note: there is not that much room: choose another --out, or a smaller region")
     for each in problems:
         say(f"problem: {each.source}: {each.reason}")
 

@@ -280,6 +280,7 @@ def test_two_runs_do_not_share_a_scratch_folder(address, tmp_path: Path, monkeyp
 
 def test_the_command_shows_its_plan_and_refuses_wrong_use(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("marsretrieval.datasets.ctx._job.free_bytes", lambda folder: 10**13)
     runner = CliRunner()
 
     def run(*arguments: str) -> Result:
@@ -293,6 +294,10 @@ def test_the_command_shows_its_plan_and_refuses_wrong_use(tmp_path: Path, monkey
     assert done.exit_code == 0
     assert "E-004_N-04, E000_N00" in done.stdout
     assert "800" in done.stdout
+    assert "not that much room" not in done.stderr
+    monkeypatch.setattr("marsretrieval.datasets.ctx._job.free_bytes", lambda folder: 10**9)
+    done = run("--quads", "E-004_N-04,E000_N00", "--dry-run")
+    assert (done.exit_code, "not that much room" in done.stderr) == (0, True)
     assert list(tmp_path.iterdir()) == []
     server = ["--quads", "E000_N00", "--server"]
     for arguments in (

@@ -1,0 +1,41 @@
+"""Progress in a log file."""
+
+from __future__ import annotations
+
+import pytest
+
+from marsretrieval.cli import _lines
+from marsretrieval.cli._lines import Lines
+from marsretrieval.cli._shared import show_progress
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(_lines.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_line_a_minute(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress() as progress, progress.start("cut", 1_440_000, "tiles") as bar:
+        assert isinstance(progress, Lines)  # no terminal under test
+        for _ in range(30):
+            clock[0] += 5
+            bar.note("E-004_N-04")
+            bar.advance(400)
+    assert capsys.readouterr().err.splitlines() == [
+        "cut: 4,800 of 1,440,000 tiles (80.0/s) E-004_N-04",
+        "cut: 9,600 of 1,440,000 tiles (80.0/s) E-004_N-04",
+    ]
+
+
+def test_short_work_and_quiet_work_say_nothing(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with show_progress() as progress, progress.start("cut", None) as bar:
+        clock[0] += 59
+        bar.advance()
+    with show_progress(quiet=True) as progress, progress.start("cut", None) as bar:
+        clock[0] += 600
+        bar.advance()
+    assert capsys.readouterr().err == ""
