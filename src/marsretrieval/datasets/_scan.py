@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
 
 from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets._hashing import content_hash
@@ -73,7 +75,10 @@ def _scanned(
         return
     # Started anew, not forked: a progress bar's thread may hold a lock at the moment of a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(shards)), mp_context=context) as pool:
+    stop = context.Event()
+    with ProcessPoolExecutor(
+        min(workers, len(shards)), mp_context=context, initializer=_begin, initargs=(stop,)
+    ) as pool:
         futures = {
             pool.submit(_scan_shard, source, shard, likeness): number
             for number, shard in enumerate(shards)
@@ -88,8 +93,19 @@ def _scanned(
                 "if __name__ == '__main__', since the workers import it.",
             ) from error
         except BaseException:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+_stop: Event | None = None  # of a worker: nobody waits for it any more
+
+
+def _begin(stop: Event) -> None:
+    """Ctrl-C goes to every process at a terminal: here the one that waits decides."""
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
@@ -97,6 +113,8 @@ def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
     items: list[Item] = []
     try:
         for record in source.read(shard):
+            if _stop is not None and _stop.is_set():
+                break
             item = record if isinstance(record, Skipped) else _decoded(record, likeness)
             if isinstance(item, Skipped):
                 found.bad.append(item)

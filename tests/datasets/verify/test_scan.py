@@ -1,0 +1,45 @@
+"""Verification by several processes, ended before its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from marsretrieval.datasets import _scan, open_images
+from tests.datasets.layouts import write_tar
+from tests.datasets.verify.sets import grey
+
+
+class Interrupting:
+    """Progress of someone who presses Ctrl-C when the first shard is done."""
+
+    def start(self, label: str, total: int | None, unit: str = "items") -> Interrupting:
+        return self
+
+    def advance(self, count: int = 1) -> None:
+        raise KeyboardInterrupt
+
+    def note(self, text: str) -> None:
+        pass
+
+    def __enter__(self) -> Interrupting:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+
+def test_workers_end_within_a_shard_when_nobody_waits(tmp_path: Path, monkeypatch) -> None:
+    for number in range(6):
+        write_tar(tmp_path / f"{number}.tar", [(f"{number}.png", grey(number))])
+    source = open_images(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        _scan.scan(source, likeness=False, workers=2, progress=Interrupting())
+    stop = Event()
+    monkeypatch.setattr(_scan, "_stop", stop)
+    shard = source.shards()[0]
+    assert len(_scan._scan_shard(source, shard, likeness=False).items) == 1
+    stop.set()
+    assert len(_scan._scan_shard(source, shard, likeness=False).items) == 0
