@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -102,10 +104,19 @@ _stop: Event | None = None  # of a worker: nobody waits for it any more
 
 
 def _begin(stop: Event) -> None:
-    """Ctrl-C goes to every process at a terminal: here the one that waits decides."""
+    """Ctrl-C goes to every process at a terminal: here the one that waits decides. Where that one
+    was killed, its workers end too: the library would have them wait for work for ever."""
     global _stop
     _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
