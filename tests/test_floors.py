@@ -27,6 +27,7 @@ FLOORS = [
     "maps",
     "geo",
     "_environment",
+    "_processes",
     "results",
     "files",
     "progress",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 
 from marsretrieval._environment import usable_cpus
+from marsretrieval._processes import SPAWN, process_pool
 from marsretrieval.datasets._hashing import content_hash
 from marsretrieval.datasets._images import decode_rgb
 from marsretrieval.datasets._items import Item, Items
@@ -75,12 +72,8 @@ def _scanned(
         for number, shard in enumerate(shards):
             yield number, _scan_shard(source, shard, likeness)
         return
-    # Started anew, not forked: a progress bar's thread may hold a lock at the moment of a fork.
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    with ProcessPoolExecutor(
-        min(workers, len(shards)), mp_context=context, initializer=_begin, initargs=(stop,)
-    ) as pool:
+    stop = SPAWN.Event()
+    with process_pool(min(workers, len(shards)), _begin, (stop,)) as pool:
         futures = {
             pool.submit(_scan_shard, source, shard, likeness): number
             for number, shard in enumerate(shards)
@@ -104,19 +97,8 @@ _stop: Event | None = None  # of a worker: nobody waits for it any more
 
 
 def _begin(stop: Event) -> None:
-    """Ctrl-C goes to every process at a terminal: here the one that waits decides. Where that one
-    was killed, its workers end too: the library would have them wait for work for ever."""
     global _stop
     _stop = stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
-import shutil
-import signal
 import sys
-import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from marsretrieval._processes import process_pool
 from marsretrieval.datasets import Record
 from marsretrieval.embeddings._decode import Answers, Preprocess, decode
 from marsretrieval.embeddings._ferry import Packed, dock, pack, unpack
@@ -103,13 +99,8 @@ class _Processes:
     def __init__(self, preprocess: bytes, workers: int) -> None:
         self.workers = workers
         self._folder = dock()
-        # Started anew, not forked: a thread of torch or CUDA may hold a lock at that moment.
-        self._pool = ProcessPoolExecutor(
-            workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_begin,
-            initargs=(preprocess, self._folder.name),
-        )
+        folder = Path(self._folder.name)
+        self._pool = process_pool(workers, _begin, (preprocess, folder), scratch=folder)
 
     def submit(self, records: list[Record], takers: tuple[int, ...]) -> Future[Packed]:
         try:
@@ -146,10 +137,8 @@ class _There:
     failed: Exception | None = None
 
 
-def _begin(preprocess: bytes, folder: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
-    _There.folder = Path(folder)
+def _begin(preprocess: bytes, folder: Path) -> None:
+    _There.folder = folder
     try:
         _There.preprocess = pickle.loads(preprocess)
     except Exception as error:  # told with the first answer; here it would print a traceback
@@ -157,14 +146,6 @@ def _begin(preprocess: bytes, folder: str) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)  # the processes are the parallelism
-
-
-def _end_with_parent(folder: str) -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
 
 
 def _decode_there(records: list[Record], takers: tuple[int, ...]) -> Packed:

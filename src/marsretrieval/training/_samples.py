@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval._environment import usable_cpus
+from marsretrieval._processes import process_pool
 from marsretrieval.datasets.synthetic import LANDFORMS, sample, sample_pair
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import geolocalization_prompts, landform_prompts
@@ -38,7 +38,7 @@ def make_samples(recipe: Recipe, progress: Progress = NO_PROGRESS) -> Samples:
     images, texts = [], []
     with (
         progress.start("samples", recipe.pairs + recipe.named, "images") as bar,
-        ProcessPoolExecutor(usable_cpus()) as pool,
+        process_pool(usable_cpus()) as pool,
     ):
         for drawn, described in pool.map(_draw, chunks):
             images.append(drawn)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
 from pathlib import Path
 from threading import Event
 
@@ -46,34 +43,3 @@ def test_workers_end_within_a_shard_when_nobody_waits(tmp_path: Path, monkeypatc
     assert len(_scan._scan_shard(source, shard, likeness=False).items) == 1
     stop.set()
     assert len(_scan._scan_shard(source, shard, likeness=False).items) == 0
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
-def test_workers_end_when_the_one_they_work_for_is_killed() -> None:
-    code = """if True:
-        import multiprocessing, os, time
-        from concurrent.futures import ProcessPoolExecutor
-        from marsretrieval.datasets._scan import _begin
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(1, context, _begin, (context.Event(),))
-        print(pool.submit(os.getpid).result(), flush=True)
-        time.sleep(600)
-    """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    worker = int(process.stdout.readline())
-    assert runs(worker)
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 60
-    while runs(worker) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not runs(worker)
-
-
-def runs(pid: int) -> bool:
-    try:
-        told = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return told.rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,55 @@
+"""Worker processes end with the process that they work for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CODE = """
+import os, sys, time
+from pathlib import Path
+from marsretrieval._processes import process_pool
+
+def begin(word):
+    global told
+    told = word
+
+def answer():
+    return told, os.getpid()
+
+if __name__ == "__main__":
+    pool = process_pool(1, begin, ("begun",), scratch=Path(sys.argv[1]))
+    print(*pool.submit(answer).result(), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
+def test_they_end_and_clear_up_when_it_is_killed(tmp_path: Path) -> None:
+    script, scratch = tmp_path / "script.py", tmp_path / "scratch"
+    script.write_text(CODE)
+    (scratch / "deep").mkdir(parents=True)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(scratch)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    word, worker = process.stdout.readline().split()
+    assert word == "begun" and runs(int(worker)) and scratch.exists()
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while (runs(int(worker)) or scratch.exists()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not runs(int(worker)) and not scratch.exists()
+
+
+def runs(pid: int) -> bool:
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return told.rpartition(")")[2].split()[0] != "Z"
