@@ -4,67 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from marsretrieval.encoders import Encoder
+from marsretrieval.encoders import Encoder, LoadOptions, find
+from marsretrieval.encoders._torch import choose_device, choose_dtype
 from marsretrieval.encoders._torchvision import ensure_torchvision
+from marsretrieval.encoders.open_clip import OpenClipEncoder
 from marsretrieval.errors import ModalityError
 
-__all__ = ["Pretended", "RandomViT"]
+__all__ = ["Pretended", "random_vit"]
 
 
-class RandomViT(Encoder):
-    """A ViT of open_clip, full size, random weights: as fast as a trained one, and offline."""
+def random_vit(name: str, device: str) -> Encoder:
+    """An open_clip model of that architecture, full size, random weights: as fast as a trained
+    one, offline, and by the encoder that a trained one is run with."""
+    ensure_torchvision()
+    import open_clip
 
-    def __init__(self, name: str, device: str) -> None:
-        ensure_torchvision()
-        import open_clip
-
-        torch.manual_seed(0)
-        model, _, preprocess = open_clip.create_model_and_transforms(name, pretrained=None)
-        self.device = torch.device(device)
-        self._dtype = torch.float32 if self.device.type == "cpu" else torch.bfloat16
-        self._model = model.visual.to(self.device, self._dtype).eval()
-        self._preprocess = preprocess
-        self._name = name
-
-    @property
-    def id(self) -> str:
-        return f"{self._name}-random"
-
-    @property
-    def dimension(self) -> int:
-        return int(self._model.output_dim)
-
-    @property
-    def modalities(self) -> frozenset[Any]:
-        return frozenset({"image"})
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        return {"id": self.id, "dtype": str(self._dtype)}
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], Any]:
-        return self._preprocess
-
-    @torch.inference_mode()
-    def encode_preprocessed(self, features: Sequence[Any]) -> Any:
-        batch = torch.stack(list(features)).to(self.device, self._dtype)
-        return torch.nn.functional.normalize(self._model(batch).float(), dim=-1).cpu().numpy()
-
-    def encode_images(self, images: Sequence[Image.Image]) -> Any:
-        return self.encode_preprocessed([self.preprocess(image) for image in images])
-
-    def encode_texts(self, texts: Sequence[str], *, role: str = "query") -> Any:
-        raise ModalityError(f"{self.id} has no text side")
-
-    def count_truncated(self, texts: Sequence[str], *, role: str = "query") -> int | None:
-        return None
+    torch.manual_seed(0)
+    model = open_clip.create_model(name, pretrained=None)
+    options = LoadOptions(device=device)
+    chosen = choose_device(device)
+    return OpenClipEncoder(
+        replace(find("dfn2b-clip-vit-l-14"), id=f"{name}-random"),
+        options,
+        model,
+        open_clip.get_tokenizer(name),
+        device=chosen,
+        dtype=choose_dtype("auto", chosen, on_gpu="bfloat16"),
+        revision=None,
+    )
 
 
 class Pretended(Encoder):

@@ -5,10 +5,10 @@
     python -m benchmarks.embed.run --model gme --random --device cuda --images 2048 --out gme.json
 
 The loop reads, decodes and preprocesses one image after the other and calls the model whenever a
-batch is full, in one thread. The pipeline decodes in threads, and in processes. `forward` is the
-model alone on features that are ready in memory; `decode` is reading, decoding and preprocessing
-alone, in threads on all CPUs. All are measured in turn in one run, several times over: on a shared
-machine only such figures can be compared. The start of the processes, some seconds, counts.
+batch is full, in one thread. `forward` is the model alone on features that are ready in memory;
+`decode` is reading, decoding and preprocessing alone, in threads on all CPUs. All are measured in
+turn in one run, several times over: on a shared machine only such figures can be compared. With
+`--decode-in processes` their start, ten seconds or so, counts: take many images.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.embed._models import Pretended, RandomViT
+from benchmarks.embed._models import Pretended, random_vit
 from marsretrieval._environment import hardware, usable_cpus
 from marsretrieval.datasets import ImageSource, Record, decode_rgb, open_images
-from marsretrieval.embeddings import DecodeIn, build_store
+from marsretrieval.embeddings import DECODE_IN, build_store
 from marsretrieval.encoders import Encoder, LoadOptions, load
 
 _SHARD = 512
@@ -110,33 +110,32 @@ def measure(encoder: Encoder, source: ImageSource, settings: argparse.Namespace)
     rounds: list[dict[str, float]] = []
     for _ in range(settings.rounds):
         with tempfile.TemporaryDirectory() as out:
-            reports = {}
+            reports = []
 
-            def ours(
-                kind: DecodeIn, into: Path = Path(out), keep: dict[str, Any] = reports
-            ) -> None:
-                keep[kind] = build_store(
-                    encoder,
-                    source,
-                    into / kind,
-                    batch_size=batch,
-                    workers=workers,
-                    decode_in=kind,
+            def ours(into: Path = Path(out), keep: list[Any] = reports) -> None:
+                store = into / "store"
+                keep.append(
+                    build_store(
+                        encoder,
+                        source,
+                        store,
+                        batch_size=batch,
+                        workers=workers,
+                        decode_in=settings.decode_in,
+                    )
                 )
 
             one = {
                 "loop": rate(count, lambda: by_loop(encoder, source, batch, Path(out))),
-                "threads": rate(count, lambda: ours("threads")),
-                "processes": rate(count, lambda: ours("processes")),
+                "pipeline": rate(count, ours),
                 "forward": rate(
                     len(features) * repeats,
                     lambda: [forward_only(encoder, features, batch) for _ in range(repeats)],
                 ),
                 "decode": rate(count, lambda: decode_only(encoder, source, workers)),
+                "device_idle": reports[0].device_idle,
             }
-            for kind, report in reports.items():
-                one[f"{kind}_device_idle"] = report.device_idle
-                one[f"{kind}_share_of_forward"] = one[kind] / one["forward"]
+            one["share_of_forward"] = one["pipeline"] / one["forward"]
             rounds.append(one)
             print(json.dumps({name: round(value, 3) for name, value in one.items()}), flush=True)
     return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
@@ -156,11 +155,12 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512, help="of a tile, pixels")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--workers", type=int, default=usable_cpus())
+    parser.add_argument("--decode-in", choices=DECODE_IN, default="threads")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     settings = parser.parse_args()
     if settings.model.startswith("ViT"):
-        encoder: Encoder = RandomViT(settings.model, settings.device)
+        encoder: Encoder = random_vit(settings.model, settings.device)
     elif settings.random:
         from benchmarks.models.full_size import build_encoder
 
@@ -178,6 +178,7 @@ def main() -> None:
         "side": settings.side,
         "batch": settings.batch,
         "workers": settings.workers,
+        "decode_in": settings.decode_in,
         "hardware": hardware(settings.device),
         "median": {name: round(value, 4) for name, value in figures.items()},
     }
