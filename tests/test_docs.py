@@ -20,6 +20,7 @@ import pytest
 import typer
 
 from marsretrieval.cli._app import app
+from marsretrieval.cli._examples import EXAMPLES
 from marsretrieval.encoders import all_records
 from marsretrieval.metrics import geolocalization, landform, paired
 from marsretrieval.report.leaderboard import COLUMNS
@@ -77,6 +78,8 @@ def commands() -> list[tuple[str, str]]:
         unfenced = FENCED.sub("", page.read_text())
         indented = re.findall(r"^    (marsretrieval .*)$", unfenced, re.MULTILINE)
         found += [(name_of(page), line) for text in indented for line in lines_of(text)]
+    for shown in EXAMPLES.values():
+        found += [("--help", line) for line in lines_of(shown)]
     for script in (ROOT / "examples").glob("*.sh"):
         text = re.sub(r"^#.*$|^exec ", "", script.read_text(), flags=re.MULTILINE)
         calls = re.findall(r"^\s*(marsretrieval (?:.*\\\n)*.*)$", text, re.MULTILINE)

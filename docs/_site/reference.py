@@ -9,6 +9,7 @@ import typer
 
 import marsretrieval.errors
 from marsretrieval.cli._app import app
+from marsretrieval.cli._help import examples, sections
 from marsretrieval.encoders import ModelRecord, all_records
 
 __all__ = ["catalogue", "command_line", "commands", "errors"]
@@ -40,10 +41,15 @@ def command_line() -> str:
         heading = f"{'#' * level} {name}\n\n" if level > 1 else ""
         usage = " ".join(command.collect_usage_pieces(context))
         parts.append(f"{heading}{_text(command.help or '')}\n\n```\n{name} {usage}\n```\n")
-        rows = [record for param in command.params if (record := param.get_help_record(context))]
-        if rows:
-            parts.append("| | |\n|---|---|")
-            parts += [f"| `{_cell(left)}` | {_cell(_text(right))} |" for left, right in rows]
+        lines = [line for line in examples(context) if line]
+        if lines:
+            parts.append("\n".join(["```bash", *lines, "```\n"]))
+        for title, rows in sections(command, context):
+            rows = [row for row in rows if not row[0].endswith("--help")]
+            if rows:
+                parts.append(f"| {title} | |\n|---|---|")
+                parts += [f"| `{_cell(left)}` | {_cell(_text(right))} |" for left, right in rows]
+                parts.append("")
         parts.append("")
     return "\n".join(parts)
 

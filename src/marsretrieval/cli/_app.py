@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from marsretrieval import __version__
 from marsretrieval.cli import data, export, models, score, store
+from marsretrieval.cli._help import Command, Group
 from marsretrieval.cli._shared import say
 from marsretrieval.cli.compare import compare
 from marsretrieval.cli.demo import demo
@@ -28,7 +28,7 @@ __all__ = ["app"]
 _INTERRUPTED = 130
 
 
-class _Group(TyperGroup):
+class _Group(Group):
     """Shows an error as its message and remedy, never as a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -71,7 +71,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Benchmark vision-language models on Mars orbital imagery, and search Mars with them.",
 )
 
@@ -92,16 +92,18 @@ def _root(
     pass
 
 
-app.command()(demo)
-app.command()(run)
-app.command()(tasks)
-app.add_typer(models.app, name="models")
-app.command()(doctor)
-app.add_typer(score.app, name="score")
-app.add_typer(data.app, name="data")
-app.command()(embed)
-app.add_typer(store.app, name="store")
-app.command()(search)
-app.command()(report)
-app.command()(compare)
-app.add_typer(export.app, name="export")
+_START, _BENCHMARK, _SEARCH = "Start here", "Benchmark", "Images and search"
+
+app.command(cls=Command, rich_help_panel=_START)(demo)
+app.command(cls=Command, rich_help_panel=_START)(doctor)
+app.add_typer(models.app, name="models", rich_help_panel=_START)
+app.command(cls=Command, rich_help_panel=_START)(tasks)
+app.command(cls=Command, rich_help_panel=_BENCHMARK)(run)
+app.command(cls=Command, rich_help_panel=_BENCHMARK)(report)
+app.command(cls=Command, rich_help_panel=_BENCHMARK)(compare)
+app.add_typer(score.app, name="score", rich_help_panel=_BENCHMARK)
+app.add_typer(export.app, name="export", rich_help_panel=_BENCHMARK)
+app.add_typer(data.app, name="data", rich_help_panel=_SEARCH)
+app.command(cls=Command, rich_help_panel=_SEARCH)(embed)
+app.add_typer(store.app, name="store", rich_help_panel=_SEARCH)
+app.command(cls=Command, rich_help_panel=_SEARCH)(search)

@@ -27,33 +27,71 @@ __all__ = [
     "load_options",
 ]
 
+_MODEL = "The model"
+
 Checkpoint = Annotated[
     Path | None,
-    typer.Option(help="Local weights (file or folder) in place of the model's repository."),
+    typer.Option(
+        rich_help_panel=_MODEL,
+        help="Local weights (file or folder) in place of the model's repository.",
+    ),
 ]
 Prompts = Annotated[
-    str, typer.Option(help="paper: as the published code sends; official: as the authors do.")
+    str,
+    typer.Option(
+        metavar="paper|official",
+        rich_help_panel=_MODEL,
+        help="Prompts as the published code sends them, or as the model's authors do.",
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE", rich_help_panel=_MODEL, help="auto, cpu, cuda, cuda:1 (one GPU) or mps."
+    ),
+]
 Dtype = Annotated[
-    str, typer.Option(help="Precision of the model: auto, float32, float16 or bfloat16.")
+    str,
+    typer.Option(
+        metavar="DTYPE",
+        rich_help_panel=_MODEL,
+        help="Precision of the model: auto, float32, float16 or bfloat16.",
+    ),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="Images a batch (default: chosen for the device).")
+    int | None,
+    typer.Option(
+        min=1, rich_help_panel=_MODEL, help="Images per batch (default: chosen for the device)."
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=0, help="Decoding workers (default: the CPUs there are).")
+    int | None,
+    typer.Option(
+        min=0,
+        rich_help_panel=_MODEL,
+        help="Workers that decode images (default: as many as CPUs).",
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option("--offline", rich_help_panel=_MODEL, help="Never ask the network for weights."),
 ]
 DecodeInOption = Annotated[
     str,
     typer.Option(
-        "--decode-in", help="Decoding workers are threads, processes (to feed a GPU), or auto."
+        "--decode-in",
+        metavar="auto|threads|processes",
+        rich_help_panel=_MODEL,
+        help="What the decoding workers are: threads, processes (to feed a fast GPU), or by need.",
     ),
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Never ask the network for weights.")]
 TrustRemoteCode = Annotated[
     bool,
-    typer.Option("--trust-remote-code", help="Run code from a model's repository (unsafe)."),
+    typer.Option(
+        "--trust-remote-code",
+        rich_help_panel=_MODEL,
+        help="Run code from a model's repository (unsafe).",
+    ),
 ]
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")

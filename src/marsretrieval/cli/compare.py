@@ -15,23 +15,35 @@ __all__ = ["compare"]
 
 def compare(
     a: Annotated[
-        str, typer.Argument(help="A result file, a folder of one model's results, or its name.")
+        str,
+        typer.Argument(
+            metavar="A", help="A result file, a folder of one model's results, or its name."
+        ),
     ],
-    b: Annotated[str, typer.Argument(help="The same for the other model; differences are B - A.")],
+    b: Annotated[
+        str,
+        typer.Argument(metavar="B", help="The same for the other model; differences are B - A."),
+    ],
     results: Annotated[Path, typer.Option(help="Folder of results, for names of models.")] = Path(
         "results"
     ),
-    task: Annotated[str | None, typer.Option("-t", "--task", help="Only this task.")] = None,
+    task: Annotated[
+        str | None, typer.Option("-t", "--task", metavar="TASK", help="Only this task.")
+    ] = None,
     protocol: Annotated[
-        str, typer.Option(help="strict, which is made for comparing models, or published.")
+        str,
+        typer.Option(
+            metavar="strict|published", help="Whose figures; strict is made for comparing."
+        ),
     ] = "strict",
     top: Annotated[int, typer.Option(min=0, help="Queries to name, gains and losses each.")] = 3,
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare two models on the same items: paired differences, their intervals, and the queries
-    that moved.
+    """Compare two models, paired query by query on the same items.
+
+    Shows differences with their intervals, and the queries that moved.
 
     Results over other items are refused, with the items that differ, and files that are no
     results left out; exit code 1 then.

@@ -28,8 +28,9 @@ def download(
     variant: Annotated[
         str | None,
         typer.Option(
+            metavar="whole|published|frozen",
             help="Of paired: whole (images as fetched; default), published (512 px crops as the "
-            "published pipeline makes them), frozen (a copy with 2,247 images inside)."
+            "published pipeline makes them), frozen (a copy with 2,247 images inside).",
         ),
     ] = None,
     revision: Annotated[

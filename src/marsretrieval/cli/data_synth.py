@@ -15,7 +15,9 @@ __all__ = ["synth"]
 def synth(
     out: Annotated[Path, typer.Option(help="Folder of the planet.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same planet.")] = 0,
-    size: Annotated[str, typer.Option(help="default, small or tiny.")] = "default",
+    size: Annotated[
+        str, typer.Option(metavar="default|small|tiny", help="How much of everything.")
+    ] = "default",
     force: Annotated[
         bool, typer.Option("--force", help="Replace a synthetic planet that is there.")
     ] = False,
@@ -24,7 +26,9 @@ def synth(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a small synthetic Mars: data of the three tasks and GeoTIFF quads, from a seed.
+    """Make a small synthetic Mars from a seed.
+
+    Holds data of the three tasks and GeoTIFF quads.
 
     Everything in it is synthetic, and says so. A planet that is there already is left as it is.
     """

@@ -44,10 +44,12 @@ def tiles(
         bool, typer.Option("--clip", help="Only tiles that overlap --bbox, not whole quads.")
     ] = False,
     delta: Annotated[
-        str, typer.Option(help="Height of a tile in degrees, and its width; divides 4.")
+        str, typer.Option(metavar="DEG", help="Height and width of a tile in degrees; divides 4.")
     ] = "0.2",
     size: Annotated[int, typer.Option(help="Pixels a side.")] = 512,
-    format: Annotated[str, typer.Option(help="png (lossless) or jpeg (about half of it).")] = "png",
+    format: Annotated[
+        str, typer.Option(metavar="png|jpeg", help="jpeg is lossy, about half the size.")
+    ] = "png",
     equal_aspect: Annotated[
         bool,
         typer.Option(
@@ -67,7 +69,8 @@ def tiles(
         typer.Option(help="Where zips are kept until they are cut (default: hidden in --out)."),
     ] = None,
     server: Annotated[
-        str | None, typer.Option(help="Address of the zips (default: the Murray Lab's).")
+        str | None,
+        typer.Option(help="Address of the zips (default: the Murray Lab's).", metavar="URL"),
     ] = None,
     ca_file: Annotated[
         Path | None,
@@ -84,7 +87,7 @@ def tiles(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Cut the CTX mosaic into tiles for geo-localization; run it again to go on.
+    """Cut the CTX mosaic into tiles; run it again to go on.
 
     A quad is 4 x 4 degrees: 400 tiles of 0.2 degrees, 1.7 GB to fetch, 50 MB of tiles. Quads that
     are done are kept, each zip is deleted once it is cut. -180,-80,180,80 is the benchmark's

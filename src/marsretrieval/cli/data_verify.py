@@ -24,7 +24,9 @@ def verify(
     ] = Path("data"),
     task: Annotated[
         list[str] | None,
-        typer.Option("--task", "-t", metavar="TASK", help="Check this one only; repeatable."),
+        typer.Option(
+            "--task", "-t", metavar="TASK", help="Check only this task's data; repeatable."
+        ),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes (default: the CPUs there are).")
@@ -37,7 +39,7 @@ def verify(
         typer.Option("--json", metavar="OUT", help="Write the inventory as JSON; - for stdout."),
     ] = None,
 ) -> None:
-    """Hash every file, decode every image, name and count every problem.
+    """Hash every file, decode every image, count every problem.
 
     The set hash is the one that results carry when all of the set was scored. Exit code 1 if
     anything is wrong. Notes say what the real datasets have too: near-duplicates, missing quads.

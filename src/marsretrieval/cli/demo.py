@@ -34,12 +34,15 @@ def demo(
         Path, typer.Option(help="Folder for the planet, embeddings, results and report.html.")
     ] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Seed of the planet.")] = 0,
-    size: Annotated[str, typer.Option(help="default, small or tiny.")] = "default",
+    size: Annotated[
+        str, typer.Option(metavar="default|small|tiny", help="How much of everything.")
+    ] = "default",
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a small synthetic Mars and run the three tasks on it with two tiny models.
+    """Run the three tasks on a small synthetic Mars, offline.
 
-    Ends in OUT/report.html. Needs no network and no GPU. Run it again: what is there is kept.
+    Two tiny models, a trained one and its untrained twin. Ends in OUT/report.html. Needs no
+    network and no GPU. Run it again: what is there is kept.
     """
     from marsretrieval import benchmark
     from marsretrieval.datasets.synthetic import write_planet

@@ -12,9 +12,10 @@ __all__ = ["doctor"]
 
 
 def doctor(as_json: JsonFlag = False) -> None:
-    """Look at Python, cores, memory, disk, torch and its devices, and the model cache.
+    """Check that this machine can run models, and name the remedies.
 
-    Exit code 1 if models cannot be run here, with the remedy.
+    Looks at Python, cores, memory, disk, torch and its devices, and the model cache. Exit code 1
+    if models cannot be run here.
     """
     from marsretrieval.encoders import examine_machine
 

@@ -39,7 +39,8 @@ def embed(
             "--model",
             "-m",
             metavar="MODEL",
-            help="A catalogue id or module:Class; several share one reading of the images.",
+            help="A catalogue id, st:NAME, mteb:NAME or module:Class. Repeat for more: each "
+            "image is decoded once for all.",
         ),
     ],
     images: Annotated[
@@ -54,9 +55,15 @@ def embed(
     ],
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Only part I of N, from 1/N on: one process each."),
+        typer.Option(
+            metavar="I/N",
+            rich_help_panel="Several machines or devices",
+            help="Only part I of N, from 1/N on: one process each, for job arrays.",
+        ),
     ] = None,
-    vectors: Annotated[str, typer.Option(help="Numbers stored: float16 or float32.")] = "float16",
+    vectors: Annotated[
+        str, typer.Option(metavar="float16|float32", help="Precision of the stored vectors.")
+    ] = "float16",
     checkpoint: Checkpoint = None,
     prompts: Prompts = "paper",
     device: Device = "auto",
@@ -65,11 +72,20 @@ def embed(
     workers: Workers = None,
     decode_in: DecodeInOption = "auto",
     engine: Annotated[
-        str, typer.Option(help="local: one device; ray: every device of a machine or cluster.")
+        str,
+        typer.Option(
+            metavar="local|ray",
+            rich_help_panel="Several machines or devices",
+            help="One device, or every device of a machine or cluster.",
+        ),
     ] = "local",
     ray_address: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="With --engine ray: a cluster, such as auto."),
+        typer.Option(
+            metavar="ADDRESS",
+            rich_help_panel="Several machines or devices",
+            help="With --engine ray: a cluster, such as auto.",
+        ),
     ] = None,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -81,7 +97,7 @@ def embed(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Embed images into a store that is benchmarked and searched from then on.
+    """Embed images into a store, to be benchmarked and searched.
 
     Interrupted at any moment, the same command goes on from there; on a finished store it does
     nothing. Images that cannot be read are left out and listed in the store.

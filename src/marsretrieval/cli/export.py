@@ -7,23 +7,27 @@ from typing import Annotated
 
 import typer
 
+from marsretrieval.cli._help import Command, Group
 from marsretrieval.cli._shared import say
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Write results in the formats of MTEB and the hub.")
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Write results in the formats of MTEB and the hub."
+)
 
 
-@app.command()
+@app.command(cls=Command)
 def mteb(
     result: Annotated[
         Path, typer.Argument(help="Result file of paired-image-text, on the frozen copy.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
 ) -> None:
-    """Write MTEB's results of MarsVLPairsT2IRetrieval and MarsVLPairsI2TRetrieval.
+    """Write a paired-image-text result in MTEB's format.
 
-    For results on MTEB's own data: marsretrieval data download paired --variant frozen.
+    As MarsVLPairsT2IRetrieval and MarsVLPairsI2TRetrieval. For results on MTEB's own data:
+    marsretrieval data download paired --variant frozen.
     """
     from marsretrieval.report.exports import write_mteb
     from marsretrieval.report.reading import read_whole
@@ -32,7 +36,7 @@ def mteb(
         say(f"wrote {path}")
 
 
-@app.command()
+@app.command(cls=Command)
 def hf(
     results: Annotated[list[Path], typer.Argument(help="Result files, or folders, of one model.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write.")],
@@ -40,13 +44,16 @@ def hf(
         str,
         typer.Option(
             "--format",
+            metavar="model-index|eval-results",
             help="model-index: for the head of a model card; eval-results: for a file "
             "in .eval_results/ of the model's repository.",
         ),
     ] = "model-index",
-    protocol: Annotated[str, typer.Option(help="strict or published.")] = "strict",
+    protocol: Annotated[
+        str, typer.Option(metavar="strict|published", help="Whose figures.")
+    ] = "strict",
 ) -> None:
-    """Write evaluation results for a model's repository on the Hugging Face hub.
+    """Write results for a model's repository on Hugging Face.
 
     The hub shows eval-results once the dataset's own eval.yaml names these tasks.
     """

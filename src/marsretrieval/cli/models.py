@@ -9,8 +9,8 @@ from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from marsretrieval.cli._help import Command, Group
 from marsretrieval.cli._options import (
     Checkpoint,
     Device,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 
-class _PatternOrCommand(TyperGroup):
+class _PatternOrCommand(Group):
     """``models siglip`` lists what matches; ``models check ID`` is a command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -40,12 +40,12 @@ class _PatternOrCommand(TyperGroup):
 
 app = typer.Typer(
     cls=_PatternOrCommand,
-    help="List the models, or check that one loads. `models PATTERN` is short for `models list "
+    help="List the models, or check that one loads.\n\n`models PATTERN` is short for `models list "
     "PATTERN`.",
 )
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_models(
     pattern: Annotated[
         str, typer.Argument(help="Part of an id, name or family; * and ? as in file names.")
@@ -64,7 +64,7 @@ def list_models(
         _print_table([_row(record) for record in found])
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     model: Annotated[
         str, typer.Argument(help="A catalogue id, st:NAME, mteb:NAME or module:Class.")

@@ -54,7 +54,9 @@ def report(
     ] = True,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show results as tables, a table for each task and set of items; or write them to a file.
+    """Show results as tables, or write them to a page or a file.
+
+    There is a table for each task and set of items.
 
     Files that are no results, and damaged tables beside results, are named and left out; exit
     code 1 if there were any.

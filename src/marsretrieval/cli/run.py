@@ -30,12 +30,17 @@ if TYPE_CHECKING:
 
 __all__ = ["run", "run_jobs", "tasks"]
 
+_INTERVALS = "Confidence intervals"
+
 
 def run(
     model: Annotated[
         list[str],
         typer.Option(
-            "--model", "-m", metavar="MODEL", help="A catalogue id or module:Class; repeatable."
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="A catalogue id, st:NAME, mteb:NAME or module:Class; repeatable.",
         ),
     ],
     task: Annotated[
@@ -64,9 +69,16 @@ def run(
     batch_size: BatchSize = None,
     workers: Workers = None,
     decode_in: DecodeInOption = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[
+        int, typer.Option(rich_help_panel=_INTERVALS, help="Seed of the bootstrap.")
+    ] = 0,
     resamples: Annotated[
-        int, typer.Option(min=0, help="Bootstrap resamples behind the intervals; 0: none.")
+        int,
+        typer.Option(
+            min=0,
+            rich_help_panel=_INTERVALS,
+            help="Bootstrap resamples behind the 95 % intervals; 0: none.",
+        ),
     ] = 1000,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -76,7 +88,7 @@ def run(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Benchmark models on tasks; what is already done is not done again.
+    """Benchmark models on tasks; what is already done is kept.
 
     Writes RESULTS/MODEL/TASK.json (all figures, both protocols), .queries.parquet (a row a
     query) and .hits.parquet (the head of each ranking). Exit code 1 if any pair failed.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from marsretrieval.cli._help import Command, Group
 from marsretrieval.cli._shared import print_json, say
 from marsretrieval.errors import UsageError
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
+    cls=Group,
     no_args_is_help=True,
-    help="Score embeddings or predictions that you bring, under both protocols.",
+    help="Score embeddings or predictions of your own.",
 )
 
 Json = Annotated[
@@ -27,7 +29,7 @@ Seed = Annotated[int, typer.Option(help="Seed of the bootstrap.")]
 Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples; 0: no intervals.")]
 
 
-@app.command()
+@app.command(cls=Command)
 def paired(
     images: Annotated[Path, typer.Option(help=".npy, (n, d) unit rows.")],
     texts: Annotated[Path, typer.Option(help=".npy, (n, d) unit rows; row i belongs to image i.")],
@@ -35,7 +37,7 @@ def paired(
     seed: Seed = 0,
     resamples: Resamples = 1000,
 ) -> None:
-    """Paired image-text retrieval: R@1, R@10, MRR, median rank, both directions."""
+    """Paired image-text retrieval: R@1, R@10, MRR, median rank."""
     from marsretrieval.datasets.submissions import read_vectors
     from marsretrieval.metrics import paired as metric
 
@@ -45,7 +47,7 @@ def paired(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def landform(
     images: Annotated[Path, typer.Option(help=".npy, (n, d) unit rows.")],
     labels: Annotated[
@@ -56,7 +58,9 @@ def landform(
     seed: Seed = 0,
     resamples: Resamples = 1000,
 ) -> None:
-    """Landform retrieval: mAP, nDCG@10, Hit@10, R-Precision, overall and per class."""
+    """Landform retrieval: mAP, nDCG@10, Hit@10, R-Precision.
+
+    Over all classes and for each of them."""
     from marsretrieval.datasets.submissions import read_labels, read_vectors
     from marsretrieval.metrics import landform as metric
 
@@ -77,7 +81,7 @@ def landform(
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def geolocalization(
     predictions: Annotated[Path, typer.Option(help="CSV: image_name, similarity, lon, lat.")],
     ground_truth: Annotated[Path, typer.Option(help="CSV of points: lon, lat in degrees.")],
@@ -91,9 +95,10 @@ def geolocalization(
     seed: Seed = 0,
     resamples: Resamples = 1000,
 ) -> None:
-    """Geo-localization: AUPRC, average precision and its ceiling, best F1 over K.
+    """Geo-localization: AUPRC, average precision, best F1 over K.
 
-    Longitudes are within -180..180 or 0..360. Equal for strict; published measures in the plane.
+    Longitudes are within -180..180 or 0..360: the same to the strict protocol, not to the
+    published one, which measures distances in the plane of degrees.
     """
     from marsretrieval.datasets import read_points
     from marsretrieval.datasets.submissions import read_predictions

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["search"]
 
 _SHOWN = 20
+_QUERY, _WHICH, _OUTPUT = "What to look for", "Which tiles, how many", "Files"
 
 Paths = list[Path] | None
 Words = list[str] | None
@@ -26,61 +27,128 @@ Words = list[str] | None
 
 def search(
     store: Annotated[Path, typer.Option(help="Folder of a store made by embed or run.")],
-    text: Annotated[str | None, typer.Option(help="What to look for: a landform's name.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=_QUERY, help="What to look for: a landform's name."),
+    ] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Send texts as they are, without the three templates.")
+        bool,
+        typer.Option(
+            "--raw",
+            rich_help_panel=_QUERY,
+            help="Send texts as they are, without the three templates.",
+        ),
     ] = False,
-    image: Annotated[Paths, typer.Option(help="An example image; repeatable.")] = None,
+    image: Annotated[
+        Paths,
+        typer.Option(rich_help_panel=_QUERY, metavar="FILE", help="An example image; repeatable."),
+    ] = None,
     like: Annotated[
-        Words, typer.Option(metavar="TILE", help="More like this tile of the store; repeatable.")
+        Words,
+        typer.Option(
+            rich_help_panel=_QUERY,
+            metavar="TILE",
+            help="More like this tile of the store; repeatable.",
+        ),
     ] = None,
     like_at: Annotated[
         Words,
-        typer.Option(metavar="LON,LAT", help="More like the tile at this position; repeatable."),
+        typer.Option(
+            rich_help_panel=_QUERY,
+            metavar="LON,LAT",
+            help="More like the tile at this position; repeatable.",
+        ),
     ] = None,
     mix: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Share of images and tiles in a query with a text, too."),
+        typer.Option(
+            rich_help_panel=_QUERY,
+            min=0,
+            max=1,
+            help="Share of images and tiles in a query with a text, too.",
+        ),
     ] = 0.3,
     not_text: Annotated[
-        Words, typer.Option(metavar="TEXT", help="What is not wanted; repeatable.")
+        Words,
+        typer.Option(
+            rich_help_panel=_QUERY, metavar="TEXT", help="What is not wanted; repeatable."
+        ),
     ] = None,
     not_image: Annotated[
-        Paths, typer.Option(help="An image of what is not wanted; repeatable.")
+        Paths,
+        typer.Option(
+            rich_help_panel=_QUERY,
+            metavar="FILE",
+            help="An image of what is not wanted; repeatable.",
+        ),
     ] = None,
     not_like: Annotated[
-        Words, typer.Option(metavar="TILE", help="Nothing like this tile; repeatable.")
+        Words,
+        typer.Option(
+            rich_help_panel=_QUERY, metavar="TILE", help="Nothing like this tile; repeatable."
+        ),
     ] = None,
     not_weight: Annotated[
-        float, typer.Option(min=0, max=1, help="Weight of what is not wanted, against 1.")
+        float,
+        typer.Option(
+            rich_help_panel=_QUERY, min=0, max=1, help="Weight of what is not wanted, against 1."
+        ),
     ] = 0.25,
     bbox: Annotated[
         str | None,
-        typer.Option(metavar="W,S,E,N", help="Only tiles centred in this box, degrees east."),
+        typer.Option(
+            rich_help_panel=_WHICH,
+            metavar="W,S,E,N",
+            help="Only tiles centred in this box, degrees east.",
+        ),
     ] = None,
     region: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Only tiles centred in the polygons of a GeoJSON file."),
+        typer.Option(
+            rich_help_panel=_WHICH,
+            metavar="FILE",
+            help="Only tiles centred in the polygons of a GeoJSON file.",
+        ),
     ] = None,
     count: Annotated[
         int | None,
-        typer.Option("--count", "-k", min=1, help="How many hits: 500 without --min-score."),
+        typer.Option(
+            "--count",
+            "-k",
+            rich_help_panel=_WHICH,
+            min=1,
+            help="How many hits: 500 without --min-score.",
+        ),
     ] = None,
     min_score: Annotated[
-        float | None, typer.Option(help="Only hits with at least this cosine: all, or the best -k.")
+        float | None,
+        typer.Option(
+            rich_help_panel=_WHICH,
+            help="Only hits with at least this cosine: all, or the best -k.",
+        ),
     ] = None,
     keep_examples: Annotated[
-        bool, typer.Option("--keep-examples", help="Tiles of --like may be hits themselves.")
+        bool,
+        typer.Option(
+            "--keep-examples",
+            rich_help_panel=_WHICH,
+            help="Tiles of --like may be hits themselves.",
+        ),
     ] = False,
     merge_deg: Annotated[
         float | None,
-        typer.Option(metavar="DEG", help="Hits within this distance of a better one: one place."),
+        typer.Option(
+            rich_help_panel=_WHICH,
+            metavar="DEG",
+            help="Hits within this distance of a better one: one place.",
+        ),
     ] = None,
     out: Annotated[
         Paths,
         typer.Option(
             "--out",
             "-o",
+            rich_help_panel=_OUTPUT,
             metavar="FILE",
             help="Hits as .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, or as a map: "
             ".png, .svg, .pdf; repeatable.",
@@ -89,16 +157,27 @@ def search(
     heatmap: Annotated[
         Paths,
         typer.Option(
-            metavar="FILE", help="Every tile's score as GeoTIFF (.tif) or map (.png); repeatable."
+            rich_help_panel=_OUTPUT,
+            metavar="FILE",
+            help="Every tile's score as GeoTIFF (.tif) or map (.png); repeatable.",
         ),
     ] = None,
     heatmap_cell: Annotated[
         float | None,
-        typer.Option(metavar="DEG", help="Pixels of this size, for tiles that lie on no one grid."),
+        typer.Option(
+            rich_help_panel=_OUTPUT,
+            metavar="DEG",
+            help="Pixels of this size, for tiles that lie on no one grid.",
+        ),
     ] = None,
-    style: Annotated[str, typer.Option(help="Look of maps: light or dark.")] = "light",
+    style: Annotated[
+        str, typer.Option(rich_help_panel=_OUTPUT, metavar="light|dark", help="Look of maps.")
+    ] = "light",
     lon: Annotated[
-        int, typer.Option(metavar="180|360", help="Longitudes as -180..180 or as 0..360.")
+        int,
+        typer.Option(
+            rich_help_panel=_OUTPUT, metavar="180|360", help="Longitudes as -180..180 or as 0..360."
+        ),
     ] = 180,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
@@ -109,10 +188,11 @@ def search(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find places on Mars: the exact best matches of a query in a store of embeddings.
+    """Find the tiles of a store that match a text, images or tiles best.
 
-    The model that made the store is loaded for texts and images; --like needs none. Scores are
-    cosines; places are on the Mars sphere, IAU_2015:49900.
+    The ranking is exact: every tile (of --bbox or --region) is compared with the query. The model
+    that made the store is loaded for texts and images; --like needs none. Scores are cosines;
+    places are on the Mars sphere, IAU_2015:49900.
     """
     from marsretrieval.api import open_store
     from marsretrieval.maps import style_of

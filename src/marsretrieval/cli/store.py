@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from marsretrieval._words import counted
+from marsretrieval.cli._help import Command, Group
 from marsretrieval.cli._shared import JsonFlag, print_json, show_progress
 from marsretrieval.errors import UsageError
 
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    no_args_is_help=True, help="Look at a store of embeddings, check it, prepare it, export it."
+    cls=Group,
+    no_args_is_help=True,
+    help="Look at a store of embeddings, check it, prepare it, export it.",
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the store.")]
 
 
-@app.command()
+@app.command(cls=Command)
 def info(folder: Folder, as_json: JsonFlag = False) -> None:
     """What a store holds, who made it, and what was left out."""
     from marsretrieval.embeddings import open_store
@@ -84,7 +87,7 @@ def _speed(store: EmbeddingStore) -> dict[str, float | None]:
     }
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(
     folder: Folder,
     repair: Annotated[
@@ -93,9 +96,9 @@ def verify(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read all of a store and compare it with its checksums; exit code 1 if anything is wrong.
+    """Read all of a store and compare it with its checksums.
 
-    With --repair, exit code 0 if embedding again will set all of it right.
+    Exit code 1 if anything is wrong; with --repair, 0 if embedding again will set all of it right.
     """
     from marsretrieval.embeddings import verify_store
     from marsretrieval.search import verify_view
@@ -136,17 +139,18 @@ def verify(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(cls=Command)
 def index(
     folder: Folder,
     drop: Annotated[bool, typer.Option("--drop", help="Remove it instead.")] = False,
     anew: Annotated[bool, typer.Option("--anew", help="Make it even if it is there.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make the search view ahead of the first search: the vectors once more, sorted by place.
+    """Make the search view ahead of the first search.
 
-    A view makes searches of a large store several times faster and changes no answer. It takes
-    one and a half times the space of a float16 store, and may be removed at any time.
+    A view holds the vectors once more, sorted by place. It makes searches of a large store several
+    times faster and changes no answer. It takes one and a half times the space of a float16 store,
+    and may be removed at any time.
     """
     from marsretrieval.embeddings import open_store
     from marsretrieval.search import drop_view, make_view
@@ -168,14 +172,14 @@ def index(
         print(f"{view.path}: {view.rows:,} rows, {view.bytes:,} bytes")
 
 
-@app.command()
+@app.command(cls=Command)
 def export(
     folder: Folder,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.")],
     to: Annotated[str, typer.Option(help="Format: parquet (GeoParquet 1.1).")] = "parquet",
     as_json: JsonFlag = False,
 ) -> None:
-    """Write ids, positions, footprints and vectors to one file for other programs."""
+    """Write ids, positions and vectors to one file for other programs."""
     if to != "parquet":
         raise UsageError(f"no export to '{to}'", remedy="Use --to parquet.")
     from marsretrieval.embeddings import export_parquet, open_store

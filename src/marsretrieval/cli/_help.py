@@ -1,0 +1,88 @@
+"""How `--help` looks: options in groups, values by plain names, examples to copy.
+
+typer draws groups and examples only with rich, which takes longer to import than the whole of
+`marsretrieval --help` takes to answer, and cuts lines that one would copy.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from marsretrieval.cli._examples import EXAMPLES
+
+__all__ = ["Command", "Group", "examples", "sections"]
+
+# What typer calls types: names of Python, in one of its versions with brackets, in others without.
+_VALUES = {
+    r"<list\[Path\]>|<path>": "PATH",
+    r"<list\[str\]>|<str>": "TEXT",
+    r"<(int|float)( range)?>|(INTEGER|FLOAT)( RANGE)?\b": "N",
+}
+
+
+class Command(TyperCommand):
+    """A verb."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        for title, rows in sections(self, ctx):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        lines = examples(ctx)
+        if lines:
+            with formatter.section("Examples"):
+                for line in lines:
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+class Group(TyperGroup):
+    """Verbs, by what they are for."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, Any]]] = {}
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None:
+                title = getattr(command, "rich_help_panel", None)
+                groups.setdefault(title if isinstance(title, str) else "Commands", []).append(
+                    (name, command)
+                )
+        width = max(len(name) for rows in groups.values() for name, _ in rows)
+        room = formatter.width - width - 6
+        for title, commands in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(f"{name:{width}}", each.get_short_help_str(room)) for name, each in commands]
+                )
+
+    format_epilog = Command.format_epilog
+
+
+def sections(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(title, [(option, explanation), ...]) of every group of options, in the order of `--help`."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx)
+        if record is None:
+            continue
+        usual = "Arguments" if param.param_type_name == "argument" else "Options"
+        title = getattr(param, "rich_help_panel", None)
+        rows = found.setdefault(title if isinstance(title, str) else usual, [])
+        left, right = record
+        for pattern, plain in _VALUES.items():
+            left = re.sub(pattern, plain, left)
+        rows.append((left, right))
+    return list(found.items())
+
+
+def examples(ctx: Any) -> list[str]:
+    """Command lines that show the verb of `ctx` at work."""
+    names: list[str] = []
+    while ctx.parent is not None:
+        names.insert(0, ctx.info_name)
+        ctx = ctx.parent
+    return EXAMPLES.get(" ".join(names), "").strip().splitlines()

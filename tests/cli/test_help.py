@@ -1,0 +1,78 @@
+"""`--help` can be scanned: groups, plain names for values, defaults, examples, nothing cut off."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from marsretrieval.cli._app import app
+from marsretrieval.cli._examples import EXAMPLES
+
+
+def commands(command: Any = None, name: str = "") -> Iterator[tuple[str, Any]]:
+    command = command or typer.main.get_command(app)
+    yield name, command
+    for each, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{name} {each}".strip())
+
+
+ALL = dict(commands())
+VERBS = [name for name, command in ALL.items() if not hasattr(command, "commands")]
+
+
+def shown(name: str, columns: int = 80) -> str:
+    done = CliRunner().invoke(app, [*name.split(), "-h"], env={"COLUMNS": str(columns)})
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_is_cut_off_and_no_type_of_python_is_shown(name: str) -> None:
+    text = shown(name)
+    assert not re.search(r"\w\.\.\.$", text, re.MULTILINE)
+    assert not re.search(r"<[\w\[\] ]+>|\b(INTEGER|FLOAT)\b", text)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_ends_in_examples_of_itself(name: str) -> None:
+    lines = EXAMPLES[name].strip().splitlines()
+    text = shown(name)
+    for line in lines:
+        assert line.startswith(f"marsretrieval {name.removesuffix(' list')}")
+        assert f"\n  {line}\n" in text, "an example is on one line, to be copied"
+
+
+def test_examples_belong_to_verbs() -> None:
+    assert set(EXAMPLES) == {"", *VERBS}
+
+
+def test_options_and_verbs_stand_in_groups() -> None:
+    titles = re.findall(r"^(\S.*):$", shown("search"), re.MULTILINE)
+    assert titles == [
+        "Options",
+        "What to look for",
+        "Which tiles, how many",
+        "Files",
+        "The model",
+        "Examples",
+    ]
+    text = shown("")
+    assert text.index("\nStart here:") < text.index("\n  demo ") < text.index("\nBenchmark:")
+    for name, command in ALL.items():
+        if " " not in name and name:
+            assert f"\n  {name} " in text
+        options = [each for each in command.params if each.param_type_name == "option"]
+        text_of_it = shown(name)
+        for option in (opt for each in options for opt in each.opts):
+            assert option in text_of_it, f"{name} {option}"
+
+
+def test_defaults_and_choices_are_shown() -> None:
+    text = " ".join(shown("run").split())
+    assert "--prompts paper|official" in text and "[default: paper]" in text
+    assert "[default: results]" in text and "[required]" in text
