@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,7 +49,7 @@ def command_line() -> str:
             rows = [row for row in rows if not row[0].endswith("--help")]
             if rows:
                 parts.append(f"| {title} | |\n|---|---|")
-                parts += [f"| `{_cell(left)}` | {_cell(_text(right))} |" for left, right in rows]
+                parts += [f"| {_code(left)} | {_cell(_text(right))} |" for left, right in rows]
                 parts.append("")
         parts.append("")
     return "\n".join(parts)
@@ -63,6 +64,11 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def _code(text: str) -> str:
+    """A cell of code; in backquotes a bar that is no border would keep its backslash."""
+    return f"<code>{html.escape(' '.join(text.split())).replace('|', '&#124;')}</code>"
+
+
 def errors() -> str:
     """The tree of errors, as their module tells it."""
     return "\n".join((marsretrieval.errors.__doc__ or "").strip().splitlines()[2:])
@@ -71,7 +77,7 @@ def errors() -> str:
 def catalogue() -> str:
     """Every model that comes with the package, as its record says."""
     lines = [
-        "# Catalogue\n",
+        "---\nhide: [toc]\n---\n\n# Catalogue\n",  # the table takes the whole width
         "This page is made from the records in `src/marsretrieval/encoders/catalogue`. "
         "How each model is prompted and pooled: [Models](MODELS.md). A revision that is not pinned "
         "is recorded when the model is loaded.\n",

@@ -6,8 +6,8 @@ __all__ = ["EXAMPLES"]
 
 EXAMPLES = {
     "": """
-marsretrieval demo                                          # all of it, offline, in a minute
-marsretrieval run -m pe-core-l-14-336 -t landform           # benchmark a model
+marsretrieval demo                                  # all of it, offline
+marsretrieval run -m pe-core-l-14-336 -t landform   # benchmark a model
 marsretrieval search --store mars.store --text "pitted cones" -o cones.geojson
 """,
     "demo": """
@@ -51,8 +51,8 @@ marsretrieval data download landform
 marsretrieval data download paired --variant frozen --dry-run
 """,
     "data tiles": """
-marsretrieval data tiles --bbox 132,-8,140,0 --dry-run      # what a region costs
-marsretrieval data tiles quads --out tiles                  # files that are here
+marsretrieval data tiles --bbox 132,-8,140,0 --dry-run   # what a region costs
+marsretrieval data tiles quads --out tiles               # files that are here
 """,
     "data verify": """
 marsretrieval data verify

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +23,7 @@ The published AUPRC is low even where the ranking is nearly perfect: its curve b
 which most points are found, and the area before it is not counted (docs/PROTOCOL.md).
 All of it is synthetic; nothing above says anything about Mars or about a published model.
 
-What next:
+What next:{activate}
   open {page}      # tables, curves, maps and examples on one page
   marsretrieval search --store {store} --text "pitted cones" -o cones.geojson --heatmap map.png
   marsretrieval run -m pe-core-l-14-336 -t landform --data data      # a real model on real data
@@ -66,9 +68,23 @@ def demo(
     _write_page([job.result_path for job in jobs if job.result_path.exists()], page)
     if not as_json:
         store = next(job.store for job in jobs if job.task.name == "geolocalization")
-        print(_NEXT.format(store=shlex.quote(str(store)), page=shlex.quote(str(page))))
+        print(
+            _NEXT.format(
+                store=shlex.quote(str(store)),
+                page=shlex.quote(str(page)),
+                activate=_activation(),
+            )
+        )
     if not good:
         raise typer.Exit(1)
+
+
+def _activation() -> str:
+    """What makes the commands below be found, where they are not: `make demo` activates nothing."""
+    if shutil.which("marsretrieval") is not None:
+        return ""
+    script = Path(sys.executable).parent / "activate"
+    return f"\n  source {shlex.quote(str(script))}" if script.exists() else ""
 
 
 def _write_page(results: Sequence[Path], page: Path) -> None:
