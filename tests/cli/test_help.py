@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from typer.testing import CliRunner
 
 from marsretrieval.cli._app import app
 from marsretrieval.cli._examples import EXAMPLES
+
+demo = importlib.import_module("marsretrieval.cli.demo")  # the package has the verb of this name
 
 
 def commands(command: Any = None, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -76,3 +80,14 @@ def test_defaults_and_choices_are_shown() -> None:
     text = " ".join(shown("run").split())
     assert "--prompts paper|official" in text and "[default: paper]" in text
     assert "[default: results]" in text and "[required]" in text
+
+
+def test_demo_says_how_its_next_commands_are_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "activate").touch()
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert demo._activation() == f"\n  source {tmp_path / 'activate'}"
+    monkeypatch.setattr("shutil.which", lambda name: "/somewhere/marsretrieval")
+    assert demo._activation() == ""
