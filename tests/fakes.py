@@ -21,6 +21,7 @@ __all__ = [
     "FakeSource",
     "FakeVisionEncoder",
     "fake_encoder",
+    "picture",
     "png_bytes",
     "thumbnail",
 ]
@@ -133,6 +134,11 @@ def png_bytes(seed: int, size: int = 24) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def picture(row: int) -> Image.Image:
+    """What an image of FakeSource is decoded to."""
+    return Image.open(io.BytesIO(png_bytes(row))).convert("RGB")
 
 
 @dataclass

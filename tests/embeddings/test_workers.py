@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
@@ -18,15 +17,14 @@ from PIL import Image
 from marsretrieval.embeddings import Target, build_store, build_stores, open_store
 from marsretrieval.embeddings._workers import open_decoders
 from marsretrieval.errors import MarsRetrievalError, UsageError
-from tests.fakes import FakeEncoder, FakeSource, png_bytes, thumbnail
+from tests.fakes import FakeEncoder, FakeSource, picture, thumbnail
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = (5, 0, 19, 1, 8, 12)
 
 
 def is_picture(image: Image.Image, row: int) -> bool:
-    there = Image.open(io.BytesIO(png_bytes(row))).convert("RGB")
-    return there.tobytes() == image.tobytes()
+    return picture(row).tobytes() == image.tobytes()
 
 
 def upside_down(image: Image.Image) -> Any:
