@@ -51,7 +51,7 @@ class Encoder(Protocol):
     def encode_preprocessed(self, features: Sequence[Features]) -> Vectors:
         """Embed what `preprocess` returned for each of n images: (n, dimension).
 
-        An encoder may have a method `collate` as well, which takes the same n features and returns
+        A built-in encoder has a method `collate` as well: it takes the same n features and returns
         what `encode_preprocessed` takes in their place. It runs on the host beside the batch that
         is in work: joining, casting, pinning memory.
         """
