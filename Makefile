@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help venv demo test lint types check nano docs docs-serve clean
+.PHONY: help venv demo test lint types check nano docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,10 +37,7 @@ nano: venv  ## Train the demo's tiny encoder again from its recipe
 	$(BIN)/python -m marsretrieval.training
 
 docs: venv  ## Build the documentation site into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-
-docs-serve: venv  ## Show the site on http://localhost:8000, built again at every change
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+	$(BIN)/sphinx-build -W --keep-going -q -b html -c docs . site
 
 clean:  ## Remove .venv and caches
 	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache

@@ -1,25 +1,21 @@
-"""Pages made from the code at build time, so that they are never stale."""
+"""Sphinx directives for pages made from the code: the command line and the model table."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
 
-import marsretrieval.errors
 from marsretrieval.cli._app import app
 from marsretrieval.cli._help import examples, sections
 from marsretrieval.encoders import ModelRecord, all_records
 
-__all__ = ["catalogue", "command_line", "commands", "errors"]
-
-_INTRO = """# Command line
-
-This page is made from the program itself. Exit codes: 0 done, 1 could not, 2 wrong use, 130
-interrupted. Progress goes to stderr; `--json` puts JSON on stdout and nothing else.
-"""
+__all__ = ["catalogue", "command_line", "commands", "setup"]
 
 
 def commands() -> Iterator[tuple[str, Any, typer.Context]]:
@@ -36,7 +32,7 @@ def _walk(name: str, command: Any, context: Any) -> Iterator[tuple[str, Any, Any
 
 
 def command_line() -> str:
-    parts = [_INTRO]
+    parts = []
     for name, command, context in commands():
         level = min(len(name.split()), 3)
         heading = f"{'#' * level} {name}\n\n" if level > 1 else ""
@@ -69,18 +65,9 @@ def _code(text: str) -> str:
     return f"<code>{html.escape(' '.join(text.split())).replace('|', '&#124;')}</code>"
 
 
-def errors() -> str:
-    """The tree of errors, as their module tells it."""
-    return "\n".join((marsretrieval.errors.__doc__ or "").strip().splitlines()[2:])
-
-
 def catalogue() -> str:
     """Every model that comes with the package, as its record says."""
     lines = [
-        "---\nhide: [toc]\n---\n\n# Catalogue\n",  # the table takes the whole width
-        "This page is made from the records in `src/marsretrieval/encoders/catalogue`. "
-        "How each model is prompted and pooled: [Models](MODELS.md). A revision that is not pinned "
-        "is recorded when the model is loaded.\n",
         "| id | name in its paper | pixels | dimension | parameters | licence | revision | |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -111,3 +98,31 @@ def _row(record: ModelRecord) -> str:
         links,
     ]
     return "| " + " | ".join(_cell(each) for each in cells) + " |"
+
+
+class _Markdown(SphinxDirective):
+    """Insert Markdown made at build time where the directive stands."""
+
+    make: Callable[[], str]
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_text_to_nodes(type(self).make(), allow_section_headings=True)
+
+
+class CommandLine(_Markdown):
+    """Every command with its usage, examples and options."""
+
+    make = staticmethod(command_line)
+
+
+class ModelTable(_Markdown):
+    """Every model that comes with the package."""
+
+    make = staticmethod(catalogue)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Register the directives with Sphinx."""
+    app.add_directive("command-line", CommandLine)
+    app.add_directive("model-table", ModelTable)
+    return {"parallel_read_safe": True}

@@ -73,7 +73,7 @@ def hybrid_query(
 ) -> Vector:
     """Example images weighted by how well they fit the text, mixed with the text.
 
-    With w = softmax(images @ text / temperature) and u(x) = x / |x|:
+    With w = softmax(images @ text / temperature) and u(x) = x / norm(x):
     u(mix * u(sum of w_i image_i) + (1 - mix) * text). `mix` is the share of the images, 0 to 1.
     """
     if not 0 <= mix <= 1:
