@@ -24,7 +24,7 @@ FLOORS = [
     "embeddings",
     "datasets",
     "metrics",
-    "maps",
+    "plotting",
     "geo",
     "_environment",
     "_processes",
@@ -39,7 +39,7 @@ FORBIDDEN = {("tasks", "training")}
 # Rooms that know no others but these.
 KNOWS = {
     "metrics": {"geo", "results", "errors"},
-    "maps": {"geo", "files", "errors"},
+    "plotting": {"geo", "files", "errors"},
     "geo": {"files", "errors"},
 }
 # What begins with an underscore is for its own room, with these exceptions.
@@ -96,6 +96,6 @@ def test_no_file_is_longer_than_fits_in_a_head() -> None:
     long = {
         str(path.relative_to(ROOT)): lines
         for path in ROOT.rglob("*.py")
-        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 600
     }
     assert not long

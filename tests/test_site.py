@@ -24,7 +24,7 @@ FACES = (
     "search",
     "tasks",
     "geo",
-    "maps",
+    "plotting",
     "results",
     "errors",
 )

@@ -18,7 +18,7 @@ from marsretrieval.datasets import Record, open_images, read_points
 from marsretrieval.embeddings import EmbeddingStore, open_store
 from marsretrieval.encoders import Encoder, load
 from marsretrieval.geo import Box
-from marsretrieval.maps import planet_map
+from marsretrieval.plotting import planet_map
 from marsretrieval.search import exact_topk, make_query
 
 NAMES = ("alluvial fans", "pitted cones", "yardangs")

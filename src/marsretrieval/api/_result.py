@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
     from marsretrieval.api._store import Store
-    from marsretrieval.maps import PlanetMap
+    from marsretrieval.plotting import PlanetMap
 
 __all__ = ["SearchResult"]
 

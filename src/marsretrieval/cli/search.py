@@ -195,7 +195,7 @@ def search(
     places are on the Mars sphere, IAU_2015:49900.
     """
     from marsretrieval.api import open_store
-    from marsretrieval.maps import style_of
+    from marsretrieval.plotting import style_of
     from marsretrieval.search import (
         check_distance,
         check_heatmap,

@@ -14,12 +14,13 @@ import numpy.typing as npt
 from marsretrieval import geo
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
 from marsretrieval.files import atomic_path, check_output
+from marsretrieval.plotting.projection import require_cartopy
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.view import known_of
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
-    from marsretrieval.maps import PlanetMap
+    from marsretrieval.plotting import PlanetMap
     from marsretrieval.search.hits import Hits
 
 __all__ = ["Heatmap", "check_heatmap", "check_heatmap_path", "heatmap_of"]
@@ -116,8 +117,8 @@ class Heatmap:
 
 def check_heatmap_path(path: Path) -> None:
     """Raises UsageError unless the name ends in .tif, .tiff, .png, .svg or .pdf,
-    MissingDependencyError for a .tif without the extra `geotiff`, and OutputError where it plainly
-    cannot be written."""
+    MissingDependencyError for a .tif without the extra `geotiff` and for a map without the extra
+    `gis`, and OutputError where it plainly cannot be written."""
     suffix = path.suffix.lower()
     if suffix not in _RASTERS + _PICTURES:
         raise UsageError(
@@ -129,6 +130,8 @@ def check_heatmap_path(path: Path) -> None:
 
         if find_spec("rasterio") is None:
             raise MissingDependencyError("rasterio", "geotiff", needed_for="a GeoTIFF")
+    else:
+        require_cartopy()
     check_output(path)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import fields, replace
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
-from marsretrieval.maps import LIGHT, lat_label, lon_label, planet_map
+from marsretrieval.plotting import LIGHT, lat_label, lon_label, planet_map
 from marsretrieval.report.html._svg import MAP_TEXT, drawing, inline_svg, panel
 
 __all__ = ["planet"]
@@ -18,7 +19,17 @@ _NAMES = 24  # features: more would hide what is found
 @cache
 def planet() -> str:
     """A `<g id="mars">` of 720 x 360 units: the planet with a graticule of 30 degrees and the IAU
-    names of its largest features."""
+    names of its largest features, which need the extra `gis`."""
+    features = _feature_names() if find_spec("cartopy") else ""
+    lines = "".join(f"M{x} 0v360" for x in range(60, 720, 60))
+    lines += "".join(f"M0 {y}h720" for y in range(60, 360, 60))
+    return (
+        '<g id="mars"><rect class="ground" width="720" height="360"/>'
+        f'<path class="grat" d="{lines}"/><g class="names">{features}</g>{_labels()}</g>'
+    )
+
+
+def _feature_names() -> str:
     names = [each.name for each in fields(LIGHT)]
     colours: dict[str, Any] = {
         name: MAP_TEXT for name in names if str(getattr(LIGHT, name)).startswith("#")
@@ -26,18 +37,12 @@ def planet() -> str:
     with drawing():
         figure, axes = panel(10.0, 5.0)
         axes.set_position((0.0, 0.0, 1.0, 1.0))
-        planet_map(axes=axes, style=replace(LIGHT, **colours, font=13.0)).features(at_most=_NAMES)
-        axes.set_axis_off()
-        for text in axes.texts:
+        chart = planet_map(axes=axes, style=replace(LIGHT, **colours, font=13.0), graticule=False)
+        chart.features(at_most=_NAMES).axes.set_axis_off()
+        for text in chart.axes.texts:
             text.set_path_effects([])
         svg = inline_svg(figure, "mars", "")
-    features = re.sub(r"^<svg[^>]*>|</svg>\s*$", "", svg)
-    lines = "".join(f"M{x} 0v360" for x in range(60, 720, 60))
-    lines += "".join(f"M0 {y}h720" for y in range(60, 360, 60))
-    return (
-        '<g id="mars"><rect class="ground" width="720" height="360"/>'
-        f'<path class="grat" d="{lines}"/><g class="names">{features}</g>{_labels()}</g>'
-    )
+    return re.sub(r"^<svg[^>]*>|</svg>\s*$", "", svg)
 
 
 def _labels() -> str:

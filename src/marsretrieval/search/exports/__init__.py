@@ -77,9 +77,9 @@ FORMATS = (
     Format(".fgb", "FlatGeobuf", _layer("FlatGeobuf"), needs=_GIS),
     Format(".shp.zip", "Shapefile, zipped", _layer(_SHAPEFILE), needs=_GIS),
     Format(".shp", "Shapefile", _layer(_SHAPEFILE), needs=_GIS),
-    Format(".png", "map", _picture, is_layer=False),
-    Format(".svg", "map", _picture, is_layer=False),
-    Format(".pdf", "map", _picture, is_layer=False),
+    Format(".png", "map", _picture, is_layer=False, needs=("cartopy",)),
+    Format(".svg", "map", _picture, is_layer=False, needs=("cartopy",)),
+    Format(".pdf", "map", _picture, is_layer=False, needs=("cartopy",)),
 )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from marsretrieval._words import counted
 from marsretrieval.geo import Box, Shape, wrap_lon
-from marsretrieval.maps import PlanetMap, planet_map, window
+from marsretrieval.plotting import PlanetMap, planet_map, window
 
 if TYPE_CHECKING:
     from marsretrieval.search.heatmap import Heatmap
@@ -97,7 +97,8 @@ def _mark(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: bool) -
         drawn = chart.points(lon[order], lat[order], colour=ring, size=size, hollow=True)
     else:
         extents = np.array([_extent(hits.shapes[index]) for index in order]).reshape(-1, 2)
-        seen = extents[:, 0] * chart.pixels_a_degree >= _SEEN_PIXELS
+        middle = (chart.box.south + chart.box.north) / 2
+        seen = extents[:, 0] * chart.pixels_per_degree(middle) >= _SEEN_PIXELS
         tiles, marks = order[seen], order[~seen]
         sizes = extents[seen]
         drawn = chart.points(lon[marks], lat[marks], scores[marks], size=size, **limits)
@@ -121,7 +122,7 @@ def _extent(shape: Shape | None) -> tuple[float, float]:
 
 
 def _finish(chart: PlanetMap, drawn: Any) -> None:
-    if chart.box.width <= _SCALED_DEG:
+    if chart.frame.polar or chart.box.width <= _SCALED_DEG:
         chart.scale_bar()
     chart.features().colour_bar(drawn, "cosine similarity")
 

@@ -54,7 +54,7 @@ class Feature:
 @cache
 def features() -> tuple[Feature, ...]:
     """All that come with the package, largest first."""
-    text = resources.files("marsretrieval.maps").joinpath("features.csv").read_text("utf-8")
+    text = resources.files("marsretrieval.plotting").joinpath("features.csv").read_text("utf-8")
     rows = csv.DictReader(text.splitlines())
     found = [
         Feature(

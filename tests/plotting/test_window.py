@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marsretrieval.maps import PLANET, window
+from marsretrieval.plotting import PLANET, window
 
 spots = st.lists(st.tuples(st.floats(-180, 360), st.floats(-90, 90)), min_size=1, max_size=20)
 
@@ -36,3 +36,10 @@ def test_one_position_has_surroundings() -> None:
     assert box.height >= 2 and box.width >= 4  # two degrees of a great circle
     pole = window([10], [89.9])
     assert pole.north == 90 and pole.height == pytest.approx(2)
+
+
+def test_positions_around_a_pole_show_its_cap() -> None:
+    box = window([0, 90, 180, -90], [75, 80, 70, 85])
+    assert (box.north, box.width) == (90, 360) and 60 < box.south < 70
+    south = window([0, 120, -120], [-80, -70, -85])
+    assert (south.south, south.width) == (-90, 360) and -70 < south.north < -60

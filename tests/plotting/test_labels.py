@@ -5,9 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marsretrieval.maps import lat_label, lon_label
-from marsretrieval.maps._graticule import lines, step_for
-from marsretrieval.maps._labels import Candidate, Rect, place
+from marsretrieval.plotting import lat_label, lon_label
+from marsretrieval.plotting.labels import (
+    LabelCandidate,
+    Rect,
+    multiples,
+    place_labels,
+    round_step,
+)
 
 FRAME = Rect(0, 0, 100, 100)
 
@@ -20,17 +25,17 @@ def test_labels_never_overlap(
     wanted: list[tuple[float, float, float]], points: list[tuple[float, float]]
 ) -> None:
     candidates = [
-        Candidate(
+        LabelCandidate(
             [Rect.around(x, y + step, width, 5) for step in (0, 6, -6)],
             mark=Rect.around(x, y, 4, 4) if number % 2 else None,
         )
         for number, (x, y, width) in enumerate(wanted)
     ]
     taken = [Rect.around(x, y, 3, 3) for x, y in points]
-    chosen = place(candidates, FRAME, taken)
+    chosen = place_labels(candidates, FRAME, taken)
     shown = [
-        each.places[number]
-        for each, number in zip(candidates, chosen, strict=True)
+        candidate.positions[number]
+        for candidate, number in zip(candidates, chosen, strict=True)
         if number is not None
     ]
     for index, one in enumerate(shown):
@@ -49,6 +54,6 @@ def test_names_of_lines() -> None:
 
 
 def test_steps_are_round() -> None:
-    assert [step_for(span, 12) for span in (360, 60, 12, 4, 0.4)] == [30, 5, 1, 0.5, 0.05]
-    assert lines(174, 186, 5).tolist() == [175, 180, 185]
-    assert lines(-180, 180, 90).tolist() == [-180, -90, 0, 90, 180]
+    assert [round_step(span, 12) for span in (360, 60, 12, 4, 0.4)] == [30, 5, 1, 0.5, 0.05]
+    assert multiples(174, 186, 5) == [175, 180, 185]
+    assert multiples(-180, 180, 90) == [-180, -90, 0, 90, 180]

@@ -8,7 +8,7 @@ import pytest
 
 from marsretrieval.errors import UnknownNameError
 from marsretrieval.geo import Box, great_circle_deg
-from marsretrieval.maps import feature, features, features_in
+from marsretrieval.plotting import feature, features, features_in
 from tests.shared import shared_file
 
 

@@ -1,16 +1,18 @@
-"""How maps look: two styles, light and dark."""
+"""Map styles, light and dark, and figures as files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
-__all__ = ["DARK", "LIGHT", "Style", "style_of"]
+__all__ = ["DARK", "LIGHT", "Style", "style_of", "write_figure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +78,35 @@ def style_of(style: str | Style, *, font: float | None = None) -> Style:
             raise UsageError(f"unknown style '{style}'", remedy="Use light or dark.")
         style = found
     return style if font is None else replace(style, font=font)
+
+
+def write_figure(figure: Any, target: Any, kind: str, paper: str, *, dpi: float = 72) -> None:
+    """Write a matplotlib figure as png, svg or pdf, with the same bytes on every call.
+
+    Args:
+        figure: The figure.
+        target: Path or binary buffer (text buffer for svg).
+        kind: png, svg or pdf.
+        paper: Colour behind the axes; "none" is transparent.
+        dpi: Resolution of a png.
+    """
+    from matplotlib import rc_context
+
+    settings = {"svg.hashsalt": "marsretrieval", "svg.fonttype": "none"}
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with rc_context(settings), _without_halos(figure) if kind == "svg" else nullcontext():
+        figure.savefig(target, format=kind, dpi=dpi, metadata=metadata, facecolor=paper)
+
+
+@contextmanager
+def _without_halos(figure: Any) -> Iterator[None]:
+    """Remove path effects while writing: matplotlib would turn the texts into outlines."""
+    texts = [text for axes in figure.axes for text in axes.texts]
+    effects = [text.get_path_effects() for text in texts]
+    try:
+        for text in texts:
+            text.set_path_effects([])
+        yield
+    finally:
+        for text, effect in zip(texts, effects, strict=True):
+            text.set_path_effects(effect)

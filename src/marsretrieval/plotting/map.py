@@ -1,0 +1,594 @@
+"""A map of Mars, or of a part of it."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.errors import UsageError
+from marsretrieval.files import atomic_path
+from marsretrieval.geo import Box, wrap_lon
+from marsretrieval.plotting.labels import (
+    Rect,
+    draw_feature_names,
+    lat_label,
+    lon_label,
+    multiples,
+    round_step,
+)
+from marsretrieval.plotting.layout import PLANET, Layout
+from marsretrieval.plotting.projection import MapFrame, map_frame
+from marsretrieval.plotting.style import Style, style_of, write_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["PlanetMap", "planet_map"]
+
+Domain = Literal[180, 360]
+Floats = npt.NDArray[np.float64]
+
+_RASTER_PIXELS = 1600  # across a map, of rasters and backgrounds
+
+
+def planet_map(
+    box: Box | None = None,
+    *,
+    lon: Domain = 180,
+    style: str | Style = "light",
+    width: float = 11.0,
+    title: str | None = None,
+    subtitle: str | None = None,
+    axes: Axes | None = None,
+    graticule: bool = True,
+) -> PlanetMap:
+    """Make an empty map with its graticule.
+
+    Args:
+        box: What the map shows, over the antimeridian too; the planet by default. A box near a
+            pole gets a polar stereographic projection, any other an equirectangular one that is
+            true to shape at its middle latitude.
+        lon: Longitudes are labelled -180..180 (W and E) or 0..360 (E), and the map of the planet
+            begins at 180 W or at 0.
+        style: light, dark, or a `Style`.
+        width: Width of the figure, inches.
+        title: First line above the map.
+        subtitle: Second line above the map.
+        axes: Matplotlib axes to be replaced by the map, in a figure of your own.
+        graticule: Draw lines of longitude and latitude.
+
+    Returns:
+        The map.
+
+    Raises:
+        UsageError: `lon` or `style` is invalid.
+        MissingDependencyError: cartopy is not installed (extra `gis`).
+    """
+    if lon not in (180, 360):
+        raise UsageError(f"longitudes to {lon}", remedy="Use 180 or 360.")
+    return PlanetMap(
+        box or PLANET,
+        domain=lon,
+        style=style_of(style),
+        width=width,
+        title=title,
+        subtitle=subtitle,
+        axes=axes,
+        graticule=graticule,
+    )
+
+
+class PlanetMap:
+    """A map on cartopy axes.
+
+    Attributes:
+        axes: The axes. Their coordinates are those of `frame`.
+        figure: The figure.
+        frame: Projection and extent; `frame.project` converts positions to coordinates.
+        box: The area that was asked for.
+        style: Colours and sizes.
+    """
+
+    def __init__(
+        self,
+        box: Box,
+        *,
+        domain: Domain,
+        style: Style,
+        width: float,
+        title: str | None,
+        subtitle: str | None,
+        axes: Axes | None,
+        graticule: bool,
+    ) -> None:
+        self.box, self.domain, self.style = box, domain, style
+        self.frame: MapFrame = map_frame(box, _west_edge(box, domain))
+        self.stretch = 1.0
+        if not self.frame.polar and box.width < 180:
+            middle = min(abs((box.south + box.north) / 2), 80.0)
+            self.stretch = 1 / math.cos(math.radians(middle))
+        self._occupied: list[Rect] = []  # by marks and texts
+        self._texts: list[Rect] = []
+        self._layout: Layout | None = None
+        if axes is None:
+            ratio = self.frame.height * self.stretch / self.frame.width
+            self._layout = Layout(width, ratio, self.frame, style, titled=bool(title or subtitle))
+            self.axes: Any = self._layout.axes
+        else:
+            figure: Any = axes.figure
+            position = axes.get_position()
+            axes.remove()
+            self.axes = figure.add_axes(position, projection=self.frame.projection)
+        self.figure = self.axes.figure
+        self.axes.set_aspect(self.stretch)
+        self.axes.set_facecolor(style.ground)
+        self._set_extent()
+        if graticule:
+            self._draw_graticule()
+        self._draw_title(title, subtitle)
+
+    def shows(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Tell which of n positions lie on the map, shape (n,)."""
+        return self.frame.contains(lon, lat)
+
+    def background(
+        self,
+        image: npt.ArrayLike,
+        box: Box | None = None,
+        *,
+        alpha: float = 1.0,
+        cmap: str = "gray",
+    ) -> Self:
+        """Draw an image of Mars below everything else.
+
+        Args:
+            image: Shape (rows, columns) or (rows, columns, 3 or 4), north up, equirectangular.
+            box: What the image covers; the planet by default.
+            alpha: Opacity.
+            cmap: Colour map of a single-band image.
+
+        Returns:
+            The map.
+        """
+        self._draw_image(np.asarray(image), box or PLANET, zorder=0, alpha=alpha, cmap=cmap)
+        return self
+
+    def raster(
+        self,
+        values: npt.ArrayLike,
+        box: Box | None = None,
+        *,
+        vmin: float | None = None,
+        vmax: float | None = None,
+        cmap: str | None = None,
+        alpha: float = 1.0,
+    ) -> Any:
+        """Draw numbers as colours.
+
+        Args:
+            values: Shape (rows, columns), north up, equirectangular; NaN is transparent.
+            box: What the raster covers; the planet by default.
+            vmin: Lowest value of the colour scale.
+            vmax: Highest value of the colour scale.
+            cmap: Colour map; that of the style by default.
+            alpha: Opacity.
+
+        Returns:
+            What `colour_bar` takes.
+        """
+        array = np.asarray(values, dtype=np.float64)
+        finite = array[np.isfinite(array)]
+        low = vmin if vmin is not None else float(finite.min()) if finite.size else 0.0
+        high = vmax if vmax is not None else float(finite.max()) if finite.size else 1.0
+        return self._draw_image(
+            array,
+            box or PLANET,
+            zorder=1,
+            alpha=alpha,
+            cmap=cmap or self.style.colours,
+            vmin=low,
+            vmax=high if high > low else low + 1e-9,
+        )
+
+    def tiles(
+        self,
+        lon: npt.ArrayLike,
+        lat: npt.ArrayLike,
+        width_deg: npt.ArrayLike,
+        height_deg: npt.ArrayLike,
+        values: npt.ArrayLike | None = None,
+        *,
+        colour: str | None = None,
+        vmin: float | None = None,
+        vmax: float | None = None,
+        alpha: float = 0.9,
+        outline: bool = False,
+        label: str | None = None,
+    ) -> Any:
+        """Draw rectangles of longitude and latitude.
+
+        Args:
+            lon: Longitudes of n centres, degrees.
+            lat: Latitudes of n centres, degrees.
+            width_deg: Extent in longitude.
+            height_deg: Extent in latitude.
+            values: n numbers that give the colours.
+            colour: One colour for all, without `values`.
+            vmin: Lowest value of the colour scale.
+            vmax: Highest value of the colour scale.
+            alpha: Opacity.
+            outline: Draw only the outlines.
+            label: Text of the legend.
+
+        Returns:
+            What `colour_bar` takes.
+        """
+        from matplotlib.collections import PolyCollection
+
+        columns = (np.atleast_1d(np.asarray(v, float)) for v in (lon, lat, width_deg, height_deg))
+        shapes, owner = self._outlines(*np.broadcast_arrays(*columns))
+        paint = colour or self.style.accent
+        drawn = PolyCollection(
+            shapes,
+            closed=True,
+            alpha=alpha,
+            zorder=2,
+            label=label,
+            linewidths=0.7 if outline else 0.0,
+            edgecolors=paint if outline else "none",
+            facecolors="none" if outline else paint,
+            antialiased=outline,
+        )
+        if values is not None:
+            drawn.set_array(np.asarray(values, dtype=np.float64)[owner])
+            drawn.set_cmap(self.style.colours)
+            drawn.set_clim(vmin, vmax)
+            if outline:
+                drawn.set_facecolor("none")
+        self.axes.add_collection(drawn, autolim=False)
+        return drawn
+
+    def points(
+        self,
+        lon: npt.ArrayLike,
+        lat: npt.ArrayLike,
+        values: npt.ArrayLike | None = None,
+        *,
+        colour: str | None = None,
+        marker: str = "o",
+        size: float = 22.0,
+        alpha: float = 1.0,
+        hollow: bool = False,
+        label: str | None = None,
+        vmin: float | None = None,
+        vmax: float | None = None,
+    ) -> Any:
+        """Draw marks; names that are drawn later keep clear of them.
+
+        Args:
+            lon: n longitudes, degrees.
+            lat: n latitudes, degrees.
+            values: n numbers that give the colours.
+            colour: One colour for all, without `values`.
+            marker: Matplotlib marker.
+            size: Area of a mark, square points.
+            alpha: Opacity.
+            hollow: Draw rings.
+            label: Text of the legend.
+            vmin: Lowest value of the colour scale.
+            vmax: Highest value of the colour scale.
+
+        Returns:
+            What `colour_bar` takes.
+        """
+        lons, lats = np.broadcast_arrays(np.asarray(lon, float), np.asarray(lat, float))
+        inside = self.shows(lons.ravel(), lats.ravel())
+        x, y = self.frame.project(lons.ravel()[inside], lats.ravel()[inside])
+        paint: dict[str, Any] = {"color": colour or self.style.accent}
+        if values is not None:
+            shown = np.asarray(values, dtype=np.float64).ravel()[inside]
+            paint = {"c": shown, "cmap": self.style.colours, "vmin": vmin, "vmax": vmax}
+        elif hollow:
+            paint = {"facecolors": "none", "edgecolors": colour or self.style.accent}
+        if not hollow and marker not in "x+":
+            paint["edgecolors"] = self.style.paper if values is None else self.style.ink
+        if hollow:  # legible on any raster
+            self.axes.scatter(
+                x, y, s=size, marker=marker, alpha=0.8 * alpha, zorder=4.9, facecolors="none",
+                edgecolors=self.style.paper, linewidths=2.4,
+            )  # fmt: skip
+        drawn = self.axes.scatter(
+            x, y, s=size, marker=marker, alpha=alpha, zorder=5, label=label,
+            linewidths=1.1 if hollow or marker in "x+" else 0.5, **paint,
+        )  # fmt: skip
+        self._set_extent()
+        side = math.sqrt(size) * self.figure.dpi / 72
+        pixels = self.axes.transData.transform(np.column_stack([x, y]))
+        self._occupied += [Rect.around(px, py, side, side) for px, py in pixels[:2000].tolist()]
+        return drawn
+
+    def mark_text(self, lon: float, lat: float, text: str, *, centred: bool = False) -> Self:
+        """Write a word above right of a position, or upon it; leave it out if there is no room."""
+        if not self.shows(lon, lat)[0]:
+            return self
+        side = ("center", "center", (0, 0)) if centred else ("left", "baseline", (3.5, 3.0))
+        x, y = self.frame.project(lon, lat)
+        written = self.axes.annotate(
+            text, (float(x), float(y)), xytext=side[2], textcoords="offset points",
+            ha=side[0], va=side[1], fontsize=self.style.font - 1, color=self.style.ink, zorder=8,
+            path_effects=self.halo(), parse_math=False,
+        )  # fmt: skip
+        extent = written.get_window_extent()
+        if not centred and extent.x1 > self.axes.get_window_extent().x1:
+            written.set(ha="right", position=(-side[2][0], side[2][1]))
+            extent = written.get_window_extent()
+        rect = Rect(extent.x0 - 3, extent.y0, extent.x1 + 3, extent.y1)
+        if any(rect.overlaps(other) for other in self._texts):
+            written.remove()
+            return self
+        self._texts.append(rect)
+        self._occupied.append(rect)
+        return self
+
+    def features(self, *, at_most: int = 60, smallest_km: float = 0.0) -> Self:
+        """Draw IAU names where there is room, those of the largest weight first, and outlines.
+
+        Args:
+            at_most: Largest number of names.
+            smallest_km: Smallest diameter of a named feature.
+
+        Returns:
+            The map.
+        """
+        self._occupied += draw_feature_names(self, self._occupied, at_most, smallest_km)
+        return self
+
+    def colour_bar(self, drawn: Any, label: str) -> Self:
+        """Draw a colour bar on the right of the map."""
+        if self._layout is not None:
+            bar = self.figure.colorbar(drawn, cax=self._layout.colour_bar_axes())
+        else:
+            bar = self.figure.colorbar(drawn, ax=self.axes, shrink=0.8, pad=0.02)
+        bar.set_label(label, color=self.style.ink, fontsize=self.style.font, parse_math=False)
+        bar.ax.tick_params(colors=self.style.ink, labelsize=self.style.font - 0.5, length=2)
+        bar.outline.set_edgecolor(self.style.muted)
+        bar.outline.set_linewidth(0.6)
+        return self
+
+    def legend(self) -> Self:
+        """Draw a legend of everything with a label, below the map."""
+        handles, labels = self.axes.get_legend_handles_labels()
+        if labels:
+            if self._layout is not None:
+                self._layout.add_legend_row()
+            drop = 0.34 / self._inches_high
+            legend = self.axes.legend(
+                handles,
+                labels,
+                loc="upper left",
+                bbox_to_anchor=(0.0, -drop),
+                ncols=min(len(labels), 5),
+                frameon=False,
+                fontsize=self.style.font,
+                labelcolor=self.style.ink,
+                borderaxespad=0.0,
+                borderpad=0.0,
+                handletextpad=0.4,
+            )
+            for text in legend.get_texts():
+                text.set_parse_math(False)
+        return self
+
+    def scale_bar(self) -> Self:
+        """Draw a length in kilometres, true at the middle of the map."""
+        left, right, bottom, top = self.frame.extent
+        km_per_unit = self.frame.kilometres_per_unit((left + right) / 2, (bottom + top) / 2)
+        room = self.frame.width * km_per_unit / 4
+        power = 10.0 ** math.floor(math.log10(room))
+        length = max(factor * power for factor in (1, 2, 5) if factor * power <= room)
+        span = length / km_per_unit / self.frame.width
+        start, low = 0.985 - span, 0.14 / self._inches_high
+        colour, axes_fraction = self.style.ink, self.axes.transAxes
+        self.axes.plot(
+            [start, start + span], [low, low], color=colour, lw=2, transform=axes_fraction,
+            zorder=7, solid_capstyle="butt", clip_on=False,
+        )  # fmt: skip
+        written = self.axes.text(
+            start + span / 2, low + 0.05 / self._inches_high, f"{length:g} km", color=colour,
+            ha="center", va="bottom", fontsize=self.style.font, transform=axes_fraction, zorder=7,
+            path_effects=self.halo(),
+        )  # fmt: skip
+        edges = axes_fraction.transform([[start - 0.01, 0], [start + span + 0.01, low]])
+        self._occupied.append(
+            Rect(edges[0][0], edges[0][1], edges[1][0], written.get_window_extent().y1)
+        )
+        return self
+
+    def save(self, path: Path, *, dpi: float = 160, transparent: bool = False) -> None:
+        """Write the map to a file.
+
+        Args:
+            path: A name in .png, .svg or .pdf.
+            dpi: Resolution of a .png.
+            transparent: Leave out the paper around the map.
+
+        Raises:
+            UsageError: The name has another ending.
+            OutputError: The file cannot be written.
+        """
+        kind = path.suffix.lower().removeprefix(".")
+        if kind not in ("png", "svg", "pdf"):
+            raise UsageError(
+                f"{path}: unknown map format", remedy="Use a name in .png, .svg or .pdf."
+            )
+        with atomic_path(path) as temporary:
+            write_figure(self.figure, temporary, kind, self._paper(transparent), dpi=dpi)
+
+    def svg(self, *, transparent: bool = True) -> str:
+        """Return the map as an <svg> element for a page; its text stays text."""
+        buffer = io.StringIO()
+        write_figure(self.figure, buffer, "svg", self._paper(transparent))
+        text = buffer.getvalue()
+        return text[text.index("<svg") :]
+
+    def _repr_png_(self) -> bytes:
+        """Show the map in a notebook."""
+        buffer = io.BytesIO()
+        write_figure(self.figure, buffer, "png", self._paper(False), dpi=100)
+        return buffer.getvalue()
+
+    def halo(self) -> list[Any]:
+        """Return path effects that keep a text legible on any background."""
+        from matplotlib.patheffects import withStroke
+
+        return [withStroke(linewidth=2.2, foreground=self.style.ground, alpha=0.85)]
+
+    def pixels_per_degree(self, lat: float) -> float:
+        """Pixels of a degree of longitude at a latitude, at 100 dots per inch."""
+        inches = float(self.axes.get_window_extent().width) / float(self.figure.dpi)
+        per_unit = 100 * inches / self.frame.width
+        if not self.frame.polar:
+            return per_unit
+        lon = self.frame.centre_lon
+        x, y = self.frame.project([lon - 0.5, lon + 0.5], [lat, lat])
+        return float(np.hypot(x[1] - x[0], y[1] - y[0])) * per_unit
+
+    def _outlines(
+        self, lon: Floats, lat: Floats, width: Floats, height: Floats
+    ) -> tuple[list[Floats], npt.NDArray[np.int64]]:
+        """Corners of the rectangles that reach into the map, and the number of each one's tile.
+
+        A tile that is cut by the seam of the map of the planet comes twice.
+        """
+        left, right, bottom, top = self.frame.extent
+        shapes, owners = [], []
+        known = np.isfinite(lon) & np.isfinite(lat)
+        for index in np.flatnonzero(known).tolist():
+            steps = 8 if self.frame.polar and width[index] > 2 else 1
+            corners = self.frame.outline(lon[index], lat[index], width[index], height[index], steps)
+            turns = (0.0,) if self.frame.polar else (-360.0, 0.0, 360.0)
+            for turn in turns:
+                shape = corners + np.array([turn, 0.0])
+                low, high = shape.min(axis=0), shape.max(axis=0)
+                if low[0] < right and high[0] > left and low[1] < top and high[1] > bottom:
+                    shapes.append(shape)
+                    owners.append(index)
+        return shapes, np.array(owners, dtype=np.int64)
+
+    def _draw_image(self, array: npt.NDArray[Any], box: Box, **options: Any) -> Any:
+        """Resample an equirectangular image into the plane of the map (nearest pixel)."""
+        left, right, bottom, top = self.frame.extent
+        columns = max(_RASTER_PIXELS, 2)
+        rows = max(2, round(columns * self.frame.height * self.stretch / self.frame.width))
+        x = left + (np.arange(columns) + 0.5) / columns * self.frame.width
+        y = top - (np.arange(rows) + 0.5) / rows * self.frame.height
+        lon, lat = self.frame.locate(*np.meshgrid(x, y))
+        eastward = np.remainder(lon - box.west, 360.0)
+        column = np.floor(eastward / box.width * array.shape[1])
+        row = np.floor((box.north - lat) / box.height * array.shape[0])
+        inside = (column >= 0) & (column < array.shape[1]) & (row >= 0) & (row < array.shape[0])
+        column, row = (np.where(inside, index, 0).astype(np.int64) for index in (column, row))
+        image: Any = np.ma.masked_invalid(array[row, column].astype(np.float64))
+        if array.ndim == 2:
+            image[~inside] = np.ma.masked
+        else:
+            scale = 255.0 if array.dtype == np.uint8 else 1.0
+            opaque = np.ones_like(lat) if array.shape[2] == 3 else image[..., 3] / scale
+            image = np.dstack([image[..., :3] / scale, np.where(inside, opaque, 0.0)])
+        drawn = self.axes.imshow(
+            image,
+            extent=(left, right, bottom, top),
+            origin="upper",
+            aspect=self.stretch,
+            interpolation="nearest",
+            **options,
+        )
+        self._set_extent()
+        return drawn
+
+    def _draw_graticule(self) -> None:
+        """Draw lines of longitude and latitude with their labels at the edges."""
+        from matplotlib.ticker import FixedLocator, FuncFormatter
+
+        frame, box, style = self.frame, self.box, self.style
+        across = round_step(box.width, 12)
+        ratio = frame.height * self.stretch / frame.width
+        upward = round_step(box.height, max(4, min(12, round(12 * ratio))))
+        if box.width >= 180 and not frame.polar:
+            across = upward = max(across, upward)
+        west = frame.centre_lon - box.width / 2
+        longitudes = multiples(west, west + box.width, across)
+        latitudes = multiples(box.south, box.north, upward)
+        if box.width >= 360.0:
+            longitudes = longitudes[:-1]
+        lines = self.axes.gridlines(
+            draw_labels=True,
+            xlocs=FixedLocator(sorted({float(wrap_lon(lon)) for lon in longitudes})),
+            ylocs=FixedLocator(latitudes),
+            xformatter=FuncFormatter(lambda lon, _: lon_label(float(lon), self.domain)),
+            yformatter=FuncFormatter(lambda lat, _: lat_label(float(lat))),
+            color=style.grid,
+            linewidth=0.5,
+            zorder=1.5,  # above rasters, below tiles and points
+            xlabel_style={"color": style.muted, "fontsize": style.font - 0.5},
+            ylabel_style={"color": style.muted, "fontsize": style.font - 0.5},
+            x_inline=False,
+            y_inline=frame.circular,
+        )
+        if not frame.polar:
+            lines.top_labels = lines.right_labels = False
+            lines.xpadding = lines.ypadding = 4
+        elif frame.circular:
+            self._clip_to_disk()
+        elif box.north > -box.south:
+            lines.top_labels = False
+        else:
+            lines.bottom_labels = False
+        for spine in self.axes.spines.values():
+            spine.set_edgecolor(style.muted)
+            spine.set_linewidth(0.7)
+
+    def _clip_to_disk(self) -> None:
+        from matplotlib.path import Path as Outline
+
+        angle = np.linspace(0, 2 * np.pi, 361)
+        disk = Outline(0.5 + 0.5 * np.column_stack([np.sin(angle), np.cos(angle)]))
+        self.axes.set_boundary(disk, transform=self.axes.transAxes)
+
+    def _draw_title(self, title: str | None, subtitle: str | None) -> None:
+        style, axes = self.style, self.axes
+        inch = float(axes.figure.dpi) / float(axes.get_window_extent().height)
+        base = 1 + (0.25 * inch if self.frame.polar else 0.0)  # above the labels of meridians
+        if subtitle:
+            axes.text(
+                0, base + 0.09 * inch, subtitle, transform=axes.transAxes, ha="left", va="bottom",
+                color=style.muted, fontsize=style.font, parse_math=False,
+            )  # fmt: skip
+        if title:
+            axes.text(
+                0, base + (0.27 if subtitle else 0.1) * inch, title, transform=axes.transAxes,
+                ha="left", va="bottom", color=style.ink, fontsize=style.font + 4,
+                fontweight="bold", parse_math=False,
+            )  # fmt: skip
+
+    def _set_extent(self) -> None:
+        self.axes.set_xlim(*self.frame.extent[:2])
+        self.axes.set_ylim(*self.frame.extent[2:])
+
+    def _paper(self, transparent: bool) -> str:
+        return "none" if transparent else self.style.paper
+
+    @property
+    def _inches_high(self) -> float:
+        return float(self.axes.get_window_extent().height) / float(self.figure.dpi)
+
+
+def _west_edge(box: Box, domain: Domain) -> float:
+    """West edge in the domain's range; a box of all longitudes begins where the domain does."""
+    low = -180.0 if domain == 180 else 0.0
+    return low if box.width >= 360 else low + (box.west - low) % 360.0

@@ -1,0 +1,185 @@
+"""Map projections on the sphere of Mars, by cartopy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.errors import MissingDependencyError
+from marsretrieval.geo import MARS_RADIUS_M, Box, great_circle_deg, wrap_lon
+
+if TYPE_CHECKING:
+    from cartopy.crs import Projection
+
+__all__ = ["MapFrame", "is_polar", "map_frame", "require_cartopy"]
+
+Floats = npt.NDArray[np.float64]
+
+POLAR_LAT_DEG = 60.0  # a box beyond this latitude gets a polar map
+
+
+def require_cartopy() -> None:
+    """Raise MissingDependencyError if cartopy is not installed, without importing it."""
+    from importlib.util import find_spec
+
+    if find_spec("cartopy") is None:
+        raise MissingDependencyError("cartopy", "gis", needed_for="a map")
+
+
+def is_polar(box: Box) -> bool:
+    """Whether a box is mapped in polar stereographic projection.
+
+    Args:
+        box: The area of the map.
+
+    Returns:
+        True for boxes poleward of 60 degrees, and for caps of all longitudes that hold a pole and
+        end poleward of 30 degrees.
+    """
+    inner = box.south if box.north > -box.south else -box.north
+    outer = box.north if box.north > -box.south else -box.south
+    return inner >= POLAR_LAT_DEG or (inner >= 30.0 and outer == 90.0 and box.width >= 360.0)
+
+
+@dataclass(frozen=True, slots=True)
+class MapFrame:
+    """A projection of the sphere of Mars and the part of its plane that a map shows.
+
+    Attributes:
+        projection: A cartopy projection. Its plane is in degrees for equirectangular maps and in
+            metres for polar ones.
+        polar: Whether the projection is polar stereographic.
+        centre_lon: Longitude of the central meridian, degrees.
+        extent: Left, right, bottom and top edges in the plane.
+        circular: Whether the map is a disk about a pole.
+    """
+
+    projection: Projection
+    polar: bool
+    centre_lon: float
+    extent: tuple[float, float, float, float]
+    circular: bool
+
+    @property
+    def width(self) -> float:
+        """Width in units of the plane."""
+        return self.extent[1] - self.extent[0]
+
+    @property
+    def height(self) -> float:
+        """Height in units of the plane."""
+        return self.extent[3] - self.extent[2]
+
+    def project(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> tuple[Floats, Floats]:
+        """Convert positions to coordinates of the plane.
+
+        Args:
+            lon: Longitudes of any range, degrees, broadcast against `lat`.
+            lat: Planetocentric latitudes, degrees.
+
+        Returns:
+            x and y. On an equirectangular map x lies within half a turn of the central meridian.
+        """
+        x, y = np.broadcast_arrays(np.asarray(lon, np.float64), np.asarray(lat, np.float64))
+        if not self.polar:
+            return np.asarray(wrap_lon(x - self.centre_lon)), y.copy()
+        points = self.projection.transform_points(_geodetic(), x.ravel(), y.ravel())
+        return points[:, 0].reshape(x.shape), points[:, 1].reshape(x.shape)
+
+    def locate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats]:
+        """Convert coordinates of the plane to longitudes (-180..180) and latitudes."""
+        u, v = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
+        if not self.polar:
+            return np.asarray(wrap_lon(u + self.centre_lon)), v.copy()
+        points = _geodetic().transform_points(self.projection, u.ravel(), v.ravel())
+        return np.asarray(wrap_lon(points[:, 0])).reshape(u.shape), points[:, 1].reshape(u.shape)
+
+    def contains(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Tell which positions lie on the map; unknown positions (NaN) do not."""
+        x, y = (np.atleast_1d(values) for values in self.project(lon, lat))
+        left, right, bottom, top = self.extent
+        slack = 1e-9 * self.width
+        inside = (x >= left - slack) & (x <= right + slack) & (y >= bottom - slack)
+        inside &= y <= top + slack
+        if self.circular:
+            inside &= np.hypot(x, y) <= right + slack
+        return np.asarray(inside)
+
+    def outline(
+        self, lon: float, lat: float, width_deg: float, height_deg: float, steps: int
+    ) -> Floats:
+        """Project a rectangle of longitude and latitude, its edges cut into `steps` pieces.
+
+        Returns:
+            Corners of shape (4 * steps, 2).
+        """
+        t = np.linspace(0, 1, steps, endpoint=False)
+        u = np.concatenate([t, np.ones(steps), 1 - t, np.zeros(steps)]) - 0.5
+        v = np.concatenate([np.zeros(steps), t, np.ones(steps), 1 - t]) - 0.5
+        if not self.polar:
+            x, _ = self.project(lon, lat)
+            return np.column_stack([float(x) + u * width_deg, lat + v * height_deg])
+        latitudes = np.clip(lat + v * height_deg, -90.0, 90.0)
+        return np.column_stack(self.project(lon + u * width_deg, latitudes))
+
+    def kilometres_per_unit(self, x: float, y: float) -> float:
+        """Length on the sphere of one unit of the plane to the right of a point, in kilometres."""
+        step = 1e-4 * self.width
+        lon, lat = self.locate([x - step, x + step], [y, y])
+        angle = float(great_circle_deg(lon[0], lat[0], lon[1], lat[1]))
+        return float(np.radians(angle) * MARS_RADIUS_M / 1000 / (2 * step))
+
+
+def map_frame(box: Box, west: float) -> MapFrame:
+    """Choose projection and extent of a map.
+
+    Args:
+        box: What the map shows. Boxes near a pole (`is_polar`) get a polar stereographic
+            projection, all others an equirectangular one.
+        west: Longitude of the left edge of an equirectangular map, degrees.
+
+    Returns:
+        The frame of the map.
+
+    Raises:
+        MissingDependencyError: cartopy is not installed.
+    """
+    require_cartopy()
+    from cartopy import crs
+
+    centre = west + box.width / 2
+    if not is_polar(box):
+        projection = crs.PlateCarree(central_longitude=float(wrap_lon(centre)), globe=_globe())
+        half = box.width / 2
+        return MapFrame(projection, False, centre, (-half, half, box.south, box.north), False)
+    north = box.north > -box.south
+    if box.width >= 360.0:
+        centre = 0.0
+    stereo: Any = crs.NorthPolarStereo if north else crs.SouthPolarStereo
+    projection = stereo(central_longitude=float(wrap_lon(centre)), globe=_globe())
+    frame = MapFrame(projection, True, centre, (-1.0, 1.0, -1.0, 1.0), False)
+    edge = box.south if north else box.north
+    if box.width >= 360.0:
+        radius = float(np.hypot(*frame.project(0.0, edge)))
+        return MapFrame(projection, True, centre, (-radius, radius, -radius, radius), True)
+    middle = (box.south + box.north) / 2
+    corners = frame.outline(centre, middle, box.width, box.height, 90)
+    (left, bottom), (right, top) = corners.min(axis=0), corners.max(axis=0)
+    extent = (float(left), float(right), float(bottom), float(top))
+    return MapFrame(projection, True, centre, extent, False)
+
+
+def _globe() -> Any:
+    from cartopy.crs import Globe
+
+    # A sphere: PROJ has no ellipsoid to follow, so degrees stay those of the mosaic.
+    return Globe(ellipse=None, semimajor_axis=MARS_RADIUS_M, semiminor_axis=MARS_RADIUS_M)
+
+
+def _geodetic() -> Any:
+    from cartopy.crs import PlateCarree
+
+    return PlateCarree(globe=_globe())
