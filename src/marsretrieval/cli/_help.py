@@ -1,4 +1,4 @@
-"""How `--help` looks: options in groups, values by plain names, examples to copy.
+"""Commands: the look of `--help`, and the check that no option is given twice.
 
 typer draws groups and examples only with rich, which takes longer to import than the whole of
 `marsretrieval --help` takes to answer, and cuts lines that one would copy.
@@ -12,6 +12,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 from marsretrieval.cli._examples import EXAMPLES
+from marsretrieval.errors import UsageError
 
 __all__ = ["Command", "Group", "examples", "sections"]
 
@@ -24,7 +25,16 @@ _VALUES = {
 
 
 class Command(TyperCommand):
-    """A verb."""
+    """A command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, and refuse an option of one value that is given twice.
+
+        Raises:
+            UsageError: If it is; click alone would use the last value and drop the others.
+        """
+        _refuse_repeated(self, ctx, args)
+        return list(super().parse_args(ctx, args))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         for title, rows in sections(self, ctx):
@@ -40,7 +50,12 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Verbs, by what they are for."""
+    """Commands, by what they are for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As `Command.parse_args`, for the options of the group itself."""
+        _refuse_repeated(self, ctx, args)
+        return list(super().parse_args(ctx, args))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, Any]]] = {}
@@ -60,6 +75,26 @@ class Group(TyperGroup):
                 )
 
     format_epilog = Command.format_epilog
+
+
+def _refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
+    if ctx.resilient_parsing:
+        return
+    _, _, order = command.make_parser(ctx).parse_args(args=list(args))
+    if any(param.is_eager for param in order):  # --help answers whatever else is given
+        return
+    for param in dict.fromkeys(order):
+        if param.param_type_name != "option" or param.multiple or param.count:
+            continue
+        # A switch given twice says the same twice, unless it has an opposite.
+        if param.is_flag and not param.secondary_opts:
+            continue
+        times = order.count(param)
+        if times > 1:
+            name = "/".join([max(param.opts, key=len), *param.secondary_opts[:1]])
+            raise UsageError(
+                f"{name} is given {times} times, and has one value", remedy="Give it once."
+            )
 
 
 def sections(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:

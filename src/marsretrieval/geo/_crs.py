@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
 from collections.abc import Callable
@@ -76,8 +77,6 @@ def converter_from(crs: Any, *, name: str) -> Converter | None:
     from marsretrieval.geo._exchange import MARS_CRS
 
     target = pyproj.CRS.from_json_dict(MARS_CRS)
-    if system.is_geographic and not (system.ellipsoid.inverse_flattening or 0):
-        return None  # planetocentric degrees of a sphere, whichever name they have
     transformer = pyproj.Transformer.from_crs(system, target, always_xy=True)
     scale = 1.0 if system.is_geographic else 1.0 / _STEP_M
 
@@ -123,7 +122,7 @@ def _for_proj(text: str) -> str:
 def _with_points_between(ring: Floats, per_unit: float) -> Floats:
     """The ring with points added on long edges."""
     parts: list[Floats] = []
-    for start, end in zip(ring[:-1], ring[1:], strict=True):
+    for start, end in itertools.pairwise(ring):
         length = float(np.abs(end - start).max())
         steps = int(np.clip(np.ceil(length * per_unit), 1, _MOST_STEPS))
         parts.append(start + (end - start) * (np.arange(steps) / steps)[:, None])
