@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from marsretrieval.encoders import Encoder
 
-    ImageLike = str | Path | Image
+    ImageLike = str | Path | Image | npt.NDArray[Any]
 
 __all__ = ["Store", "open_store"]
 
@@ -114,7 +114,7 @@ class Store:
 
     def search(
         self,
-        text: str | None = None,
+        text: str | Sequence[str] | None = None,
         *,
         images: ImageLike | Sequence[ImageLike] = (),
         like: str | Sequence[str] = (),
@@ -135,13 +135,13 @@ class Store:
     ) -> SearchResult:
         """The tiles nearest to a query, exactly, best first.
 
-        text: what to look for, through the three published templates unless `raw`. images: paths
-        or PIL images. like: ids of tiles of the store, like_at: positions (lon, lat) in tiles;
+        text: what to look for, through the three published templates unless `raw`; of several
+        texts the vectors are averaged. images: paths, PIL images or arrays (datasets.rgb_of). like: ids of tiles of the store, like_at: positions (lon, lat) in tiles;
         these need no model and are no hits themselves, unless `keep_examples`. With a text and
         images or tiles, `mix` is the share of the latter. not_text, not_images, not_like: what is
         not wanted, subtracted with `not_weight` (search.queries.away_query). bbox: a geo.Box,
-        (west, south, east, north) or "W,S,E,N"; region: a geo.Area, GeoJSON or the path of a
-        GeoJSON file of polygons; only tiles centred in it count. k: how many, 500 unless given;
+        (west, south, east, north) or "W,S,E,N"; region: a geo.Area, GeoJSON, the path of a GeoJSON
+        file of polygons, a shapely geometry, a GeoSeries or a GeoDataFrame; only tiles centred in it count. k: how many, 500 unless given;
         min_score: the least cosine, of all tiles that reach it if k is not given. lon: 180 for
         longitudes -180..180, 360 for 0..360.
 
@@ -163,7 +163,7 @@ class Store:
         questions = [self.question(text, **options) for text in texts]
         return self.answers(questions, progress=progress)
 
-    def question(self, text: str | None = None, **options: Any) -> Question:
+    def question(self, text: str | Sequence[str] | None = None, **options: Any) -> Question:
         """What `search` would ask with the same arguments, all inputs read and checked; nothing is
         searched and no model loaded."""
         return ask(self.embeddings, text, **options)

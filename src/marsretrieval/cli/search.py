@@ -28,8 +28,12 @@ Words = list[str] | None
 def search(
     store: Annotated[Path, typer.Option(help="Folder of a store made by embed or run.")],
     text: Annotated[
-        str | None,
-        typer.Option(rich_help_panel=_QUERY, help="What to look for: a landform's name."),
+        Words,
+        typer.Option(
+            rich_help_panel=_QUERY,
+            metavar="TEXT",
+            help="Name or description of a landform; repeatable: the mean of several.",
+        ),
     ] = None,
     raw: Annotated[
         bool,

@@ -1,11 +1,13 @@
 """Where images, captions, labels and points come from: every layout through one door."""
 
 from marsretrieval.datasets._annotations import read_annotations
+from marsretrieval.datasets._combined import CombinedSource, open_sources
 from marsretrieval.datasets._folder import FolderSource
 from marsretrieval.datasets._hashing import annotated_hash, content_hash, set_hash
 from marsretrieval.datasets._images import decode_rgb
 from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._parquet import ParquetSource
+from marsretrieval.datasets._pixels import rgb_of
 from marsretrieval.datasets._points import (
     Points,
     read_ground_truth,
@@ -16,6 +18,7 @@ from marsretrieval.datasets._protocol import ImageSource, Record, Shard, Skipped
 from marsretrieval.datasets._webdataset import WebDatasetSource
 
 __all__ = [
+    "CombinedSource",
     "FolderSource",
     "ImageSource",
     "ParquetSource",
@@ -28,9 +31,11 @@ __all__ = [
     "content_hash",
     "decode_rgb",
     "open_images",
+    "open_sources",
     "read_annotations",
     "read_ground_truth",
     "read_image_queries",
     "read_points",
+    "rgb_of",
     "set_hash",
 ]

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from marsretrieval.search.ask import make_query, read_images
+    from marsretrieval.search.ask import make_query, prompts_of, read_images
     from marsretrieval.search.exports import FORMATS, check_hits_path, write_hits
     from marsretrieval.search.heatmap import (
         Heatmap,
@@ -71,6 +71,7 @@ __all__ = [
     "make_view",
     "open_view",
     "parse_lonlat",
+    "prompts_of",
     "read_images",
     "row_at",
     "rows_of",
@@ -81,7 +82,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ask": ("make_query", "read_images"),
+    "ask": ("make_query", "prompts_of", "read_images"),
     "exports": ("FORMATS", "check_hits_path", "write_hits"),
     "heatmap": ("Heatmap", "check_heatmap", "check_heatmap_path", "heatmap_of"),
     "hits": ("Hit", "Hits", "check_distance"),

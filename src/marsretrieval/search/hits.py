@@ -147,6 +147,7 @@ class Hits:
         side by side instead of one long chain. Hits without a position are places by themselves.
         Of merged hits the counts of tiles are added up.
         """
+        deg = float(deg)  # numpy's scalars are no numbers to JSON
         check_distance(deg)
         counts = self.tiles or [1] * len(self)
         kept, sizes = _places(self.lon, self.lat, deg)
