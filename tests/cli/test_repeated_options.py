@@ -28,6 +28,7 @@ OPTIONS = [
 ]
 VALUED = [row for row in OPTIONS if not row[1].is_flag and not row[1].multiple]
 
+
 @pytest.mark.parametrize(
     ("path", "param"), VALUED, ids=[f"{' '.join(path)} {param.name}" for path, param in VALUED]
 )

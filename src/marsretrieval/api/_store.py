@@ -133,20 +133,37 @@ class Store:
         keep_examples: bool = False,
         progress: Progress = NO_PROGRESS,
     ) -> SearchResult:
-        """The tiles nearest to a query, exactly, best first.
+        """Rank the tiles by cosine similarity to a query, exactly.
 
-        text: what to look for, through the three published templates unless `raw`; of several
-        texts the vectors are averaged. images: paths, PIL images or arrays (datasets.rgb_of). like: ids of tiles of the store, like_at: positions (lon, lat) in tiles;
-        these need no model and are no hits themselves, unless `keep_examples`. With a text and
-        images or tiles, `mix` is the share of the latter. not_text, not_images, not_like: what is
-        not wanted, subtracted with `not_weight` (search.queries.away_query). bbox: a geo.Box,
-        (west, south, east, north) or "W,S,E,N"; region: a geo.Area, GeoJSON, the path of a GeoJSON
-        file of polygons, a shapely geometry, a GeoSeries or a GeoDataFrame; only tiles centred in it count. k: how many, 500 unless given;
-        min_score: the least cosine, of all tiles that reach it if k is not given. lon: 180 for
-        longitudes -180..180, 360 for 0..360.
+        Args:
+            text: What to look for, through the three published templates unless `raw`; of several
+                texts the vectors are averaged.
+            images: Example images: paths, Pillow images or arrays (`datasets.rgb_of`).
+            like: Ids of tiles of the store. Tiles need no model, and are no hits themselves unless
+                `keep_examples`.
+            like_at: Positions (lon, lat) in tiles of the store.
+            not_text, not_images, not_like: What is not wanted, subtracted with `not_weight`
+                (`search.queries.away_query`).
+            raw: Send texts without the templates.
+            mix: Weight of images and tiles in a query that has a text, too, 0 to 1.
+            not_weight: Weight of what is not wanted, 0 to 1.
+            bbox: A geo.Box, (west, south, east, north) or "W,S,E,N": only tiles centred in it.
+            region: A geo.Area, GeoJSON, the path of a GeoJSON file of polygons, a shapely
+                geometry, a GeoSeries or a GeoDataFrame: only tiles centred in it.
+            k: Number of hits: 500, or all that reach `min_score`, unless given.
+            min_score: The least cosine of a hit.
+            lon: 180 for longitudes -180..180, 360 for 0..360.
+            keep_examples: Allow the tiles of `like` and `like_at` as hits.
+            progress: Shows the progress of the search.
 
-        Raises UsageError, DataError, ModalityError (a text asked of a vision-only model), and
-        what loading the model raises.
+        Returns:
+            The hits, best first.
+
+        Raises:
+            UsageError: If the query is incomplete or an option is invalid.
+            DataError: If a file cannot be read.
+            ModalityError: If it has a text and the model of the store is vision-only.
+            ModelLoadError: If the model of the store cannot be loaded.
         """
         question = self.question(
             text, images=images, like=like, like_at=like_at, not_text=not_text,

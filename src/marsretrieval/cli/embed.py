@@ -161,17 +161,18 @@ def embed(
     told = []
     for record, target, report in zip(records, targets, reports, strict=True):
         missing = open_store(target.path).missing
-        told.append(_as_json(record, target.path, report, missing))
+        summary = _as_json(record, target.path, report, missing)
         if len(images) > 1:
-            _warn_of_repeated_ids(target.path)
+            summary["repeated_ids"] = _count_repeated_ids(target.path)
+        told.append(summary)
         if not as_json:
             _tell(report, target.path, missing)
     if as_json:
         print_json(told[0] if len(told) == 1 else {"stores": told})
 
 
-def _warn_of_repeated_ids(store: Path) -> None:
-    """Tiles of the same name may come from several sources."""
+def _count_repeated_ids(store: Path) -> int:
+    """Count ids with several images, which tiles of several sources may have, and warn of them."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -185,6 +186,7 @@ def _warn_of_repeated_ids(store: Path) -> None:
             f"warning: {store}: {counted(len(repeated), 'id')} from several sources "
             f"(first: {repeated[0]}); --like uses the first image of an id"
         )
+    return len(repeated)
 
 
 def _check(engine: str, shard: str | None, ray_address: str | None, device: str) -> None:

@@ -120,9 +120,7 @@ def read_images(items: Sequence[Any]) -> list[Image]:
     return images
 
 
-def _image_vectors(
-    encoder: QueryEncoder | None, images: Sequence[Any]
-) -> npt.NDArray[np.float32]:
+def _image_vectors(encoder: QueryEncoder | None, images: Sequence[Any]) -> npt.NDArray[np.float32]:
     from marsretrieval.embeddings import embed_images
 
     return embed_images(_needed(encoder), read_images(images))

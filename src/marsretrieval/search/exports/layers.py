@@ -47,6 +47,7 @@ def to_geodataframe(hits: Hits) -> GeoDataFrame:
         geometry=shapely.from_wkb([geometry.wkb(shape) for shape in hits.shapes]),
         crs=pyproj.CRS.from_json_dict(geo.MARS_CRS),
     ).astype({name: kind for name, kind in numbers.items() if name in names})
+    frame["score"] = hits.scores  # not rounded: min_score=frame.score.min() finds all again
     frame.attrs["marsretrieval"] = dict(hits.about)
     return frame
 
