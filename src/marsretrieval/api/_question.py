@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.geo import Area, Box, Region
-from marsretrieval.search import make_query, read_images, row_at, rows_of
+from marsretrieval.search import make_query, prompts_of, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.queries import MIX, NOT_WEIGHT
 from marsretrieval.search.view import known_of
@@ -75,6 +75,16 @@ class Question:
             ("least", self.min_score),
         ]
         return [(name, str(value)) for name, value in parts if value not in (None, "")]
+
+    def prompts(self) -> list[tuple[str, list[str]]]:
+        """Each text, wanted or not, with what is sent to the model for it."""
+        return [(text, prompts_of(text, raw=self.raw)) for text in (*self.texts, *self.not_text)]
+
+    @property
+    def is_text_alone(self) -> bool:
+        """No images, no tiles, nothing that is not wanted."""
+        parts = (self.images, self.tiles, self.not_text, self.not_images, self.not_tiles)
+        return bool(self.texts) and not any(map(len, parts))
 
     @property
     def left_out(self) -> Sequence[int]:

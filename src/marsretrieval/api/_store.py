@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,20 +15,26 @@ from marsretrieval import embeddings
 from marsretrieval._words import counted
 from marsretrieval.api._question import At, Bounds, Question, RegionLike, ask
 from marsretrieval.api._result import SearchResult
+from marsretrieval.api._standing import cut_texts, standing
 from marsretrieval.embeddings import EmbeddingStore
-from marsretrieval.errors import ModalityError, UsageError
+from marsretrieval.errors import MarsRetrievalError, ModalityError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Hits, exact_topk, score_all
+from marsretrieval.search.ask import text_vector
+from marsretrieval.search.background import MEANINGLESS, Background, ScoreSample
 from marsretrieval.search.queries import MIX, NOT_WEIGHT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from marsretrieval.encoders import Encoder
+    from marsretrieval.search import Ranking
 
     ImageLike = str | Path | Image | npt.NDArray[Any]
 
 __all__ = ["Store", "open_store"]
+
+Vector = npt.NDArray[np.float32]
 
 
 def open_store(
@@ -83,6 +90,8 @@ class Store:
         self._offline = offline
         self._trust_remote_code = trust_remote_code
         self._tell = tell
+        self._sample: ScoreSample | None = None
+        self._meaningless: dict[bool, list[Background]] = {}
 
     def __len__(self) -> int:
         return self.embeddings.rows
@@ -215,22 +224,62 @@ class Store:
             progress=progress,
         )
         return [
-            SearchResult(
-                Hits.of(
-                    self.embeddings,
-                    ranking,
-                    query=number,
-                    domain=each.lon,
-                    about=each.about,
-                    without=each.left_out,
-                    most=each.k,
-                ),
-                vectors[number],
-                self,
-                each.region,
-            )
-            for number, each in enumerate(questions)
+            self._result(question, vectors[number], ranking, number)
+            for number, question in enumerate(questions)
         ]
+
+    def _result(
+        self, question: Question, vector: Vector, ranking: Ranking, number: int
+    ) -> SearchResult:
+        background = self.background(vector)
+        hits = Hits.of(
+            self.embeddings,
+            ranking,
+            query=number,
+            domain=question.lon,
+            without=question.left_out,
+            most=question.k,
+            background=background,
+        )
+        best = float(hits.scores[0]) if len(hits) else None
+        meaningless = self._meaningless_scores(question.raw) if question.is_text_alone else None
+        about = {
+            **question.about,
+            "truncated": self._cut_texts(question) if question.needs_text else [],
+            "scores": standing(background, best, meaningless),
+        }
+        return SearchResult(replace(hits, about=about), vector, self, question.region)
+
+    def _meaningless_scores(self, raw: bool) -> list[Background]:
+        if raw not in self._meaningless:
+            encoder = self._load(needs_text=True)
+            self._meaningless[raw] = [
+                self.background(text_vector(encoder, text, raw=raw)) for text in MEANINGLESS
+            ]
+        return self._meaningless[raw]
+
+    def _cut_texts(self, question: Question) -> list[str]:
+        encoder = self._load(needs_text=True)
+        context = getattr(encoder, "context_length", None)
+        if context is None:
+            with suppress(MarsRetrievalError):  # a model given as `encoder` has no record
+                from marsretrieval.encoders import find
+
+                context = find(self.embeddings.model.model).context_length
+        return cut_texts(question, encoder, context)
+
+    def background(self, query: npt.ArrayLike) -> Background:
+        """Distribution of a query's scores over the store.
+
+        Args:
+            query: Vector of shape (dimension,).
+
+        Returns:
+            Scores of all tiles of a store of up to 8,192, and of a sample of a larger one.
+        """
+        if self._sample is None:
+            self._sample = ScoreSample(self.embeddings)
+        return self._sample.background(query)
 
     def vector(self, question: Question) -> npt.NDArray[np.float32]:
         """(dimension,): the query vector of a question."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from marsretrieval.search.ask import make_query, prompts_of, read_images
+    from marsretrieval.search.background import Background, ScoreSample
     from marsretrieval.search.exports import FORMATS, check_hits_path, write_hits
     from marsretrieval.search.heatmap import (
         Heatmap,
@@ -45,10 +46,12 @@ __all__ = [
     "FORMATS",
     "KERNELS",
     "TEMPLATES",
+    "Background",
     "Heatmap",
     "Hit",
     "Hits",
     "Ranking",
+    "ScoreSample",
     "SearchView",
     "SearchViewWarning",
     "VectorBlock",
@@ -82,6 +85,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "background": ("Background", "ScoreSample"),
     "ask": ("make_query", "prompts_of", "read_images"),
     "exports": ("FORMATS", "check_hits_path", "write_hits"),
     "heatmap": ("Heatmap", "check_heatmap", "check_heatmap_path", "heatmap_of"),
