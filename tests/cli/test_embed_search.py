@@ -198,7 +198,10 @@ def test_search_by_text_image_and_both(store: Path, tmp_path: Path) -> None:
     assert both["hits"][0]["id"] == best["id"] and both["mix"] == 1.0
 
     text = call("search", "--store", store, "--image", example).stdout
-    assert text.splitlines()[0].split() == ["1", f"{best['score']:.4f}", "1.300", "E", "0.500", "N",
+    header, first = text.splitlines()[:2]
+    assert header.split() == ["rank", "score", "z", "percentile", "lon", "lat", "id"]
+    assert first.split() == ["1", f"{best['score']:.4f}", f"{best['z']:.1f}",
+                             f"{best['percentile']:.2f}", "1.300", "E", "0.500", "N",
                                             best["id"]]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from marsretrieval.errors import TruncatedTextWarning
@@ -34,7 +35,7 @@ def cut_texts(question: Question, encoder: Encoder, context: int | None) -> list
     for text in cut:
         warnings.warn(
             f"{encoder.id} reads a text up to {limit} only, so the end of this one has no "
-            f"effect: '{text}'",
+            f"effect: '{shorten(text, 72, placeholder=' ...')}'",
             TruncatedTextWarning,
             stacklevel=5,
         )

@@ -246,6 +246,7 @@ class Store:
         about = {
             **question.about,
             "truncated": self._cut_texts(question) if question.needs_text else [],
+            "context_length": self._context_length() if question.needs_text else None,
             "scores": standing(background, best, meaningless),
         }
         return SearchResult(replace(hits, about=about), vector, self, question.region)
@@ -259,14 +260,17 @@ class Store:
         return self._meaningless[raw]
 
     def _cut_texts(self, question: Question) -> list[str]:
-        encoder = self._load(needs_text=True)
-        context = getattr(encoder, "context_length", None)
+        return cut_texts(question, self._load(needs_text=True), self._context_length())
+
+    def _context_length(self) -> int | None:
+        """Tokens that the model reads of a text, where known."""
+        context = getattr(self._encoder, "context_length", None)
         if context is None:
             with suppress(MarsRetrievalError):  # a model given as `encoder` has no record
                 from marsretrieval.encoders import find
 
                 context = find(self.embeddings.model.model).context_length
-        return cut_texts(question, encoder, context)
+        return None if context is None else int(context)
 
     def background(self, query: npt.ArrayLike) -> Background:
         """Distribution of a query's scores over the store.

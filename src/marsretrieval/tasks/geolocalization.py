@@ -39,6 +39,7 @@ from marsretrieval.search import (
     text_query,
 )
 from marsretrieval.tasks._annotations import fingerprint
+from marsretrieval.tasks._cut_texts import count_cut
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
@@ -154,12 +155,20 @@ class Geolocalization:
             set_hash=images.set_hash,
             hits=hits,
             skipped=skipped,
+            truncated=_cut_prompts(encoder, annotations),
             timings={
                 "embed_queries": embedded - start,
                 "search": searched - embedded,
                 "score": time.perf_counter() - searched,
             },
         )
+
+
+def _cut_prompts(encoder: Encoder, annotations: _Annotations) -> dict[str, int]:
+    if "text" not in encoder.modalities:
+        return {}
+    prompts = [prompt for name in annotations.points for prompt in geolocalization_prompts(name)]
+    return count_cut(encoder, prompts, role="query")
 
 
 def _best(

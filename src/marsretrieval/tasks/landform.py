@@ -15,6 +15,7 @@ from marsretrieval.metrics import landform
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import exact_topk, landform_prompts, text_query
 from marsretrieval.tasks._annotations import collect, fingerprint, first_rows
+from marsretrieval.tasks._cut_texts import count_cut
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
@@ -102,6 +103,7 @@ class LandformRetrieval:
                 (ids[row], annotated_hash(content[row], labels[ids[row]])) for row in kept
             ),
             hits=hits,
+            truncated=count_cut(encoder, prompts, role="query"),
             timings={
                 "embed_texts": embedded - start,
                 "score": time.perf_counter() - embedded,

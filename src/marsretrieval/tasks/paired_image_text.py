@@ -14,6 +14,7 @@ from marsretrieval.errors import DataError
 from marsretrieval.metrics import paired
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.tasks._annotations import collect, fingerprint, first_rows
+from marsretrieval.tasks._cut_texts import count_cut
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
@@ -97,17 +98,12 @@ class PairedImageText:
             ),
             hits=_hits(left, right, ids),
             skipped=lost,
-            truncated=_truncated(encoder, list(captions.values())),
+            truncated=count_cut(encoder, list(captions.values()), role="caption"),
             timings={
                 "embed_texts": embedded - start,
                 "score": time.perf_counter() - embedded,
             },
         )
-
-
-def _truncated(encoder: Encoder, captions: list[str]) -> dict[str, int]:
-    cut = encoder.count_truncated(captions, role="caption")
-    return {} if cut is None else {"captions": len(captions), "cut": cut}
 
 
 def _hits(images: np.ndarray, texts: np.ndarray, ids: list[str]) -> Hits:
