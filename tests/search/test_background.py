@@ -105,7 +105,7 @@ def test_a_sample_of_a_large_store() -> None:
     import marsretrieval.search.background as module
 
     rows = module._sampled(store.rows)
-    assert len(np.unique(rows)) == 8192 and rows.max() < store.rows
+    assert len(np.unique(rows)) == 4096 and rows.max() < store.rows
     sample._vectors, sample._rows = store.vectors(rows), store.rows
     query = np.eye(8, dtype=np.float32)[0]
     background = sample.background(query)

@@ -279,7 +279,7 @@ class Store:
             query: Vector of shape (dimension,).
 
         Returns:
-            Scores of all tiles of a store of up to 8,192, and of a sample of a larger one.
+            Scores of all tiles of a store of up to 4,096, and of a sample of a larger one.
         """
         if self._sample is None:
             self._sample = ScoreSample(self.embeddings)

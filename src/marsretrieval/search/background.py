@@ -25,7 +25,7 @@ MEANINGLESS = (
 )  # fmt: skip
 MIN_Z = 2.0  # of the best score of a query that is not text alone
 
-_SAMPLE_ROWS = 8192
+_SAMPLE_ROWS = 4096
 _RUN_ROWS = 16  # neighbours, which lie in the same pages of a file
 
 
@@ -72,7 +72,7 @@ class Background:
 
 
 class ScoreSample:
-    """Vectors of up to 8,192 tiles of a store, runs of neighbours at even distances.
+    """Vectors of up to 4,096 tiles of a store, runs of neighbours at even distances.
 
     Of smaller stores it holds all tiles. The sample depends on the number of tiles alone.
     """
