@@ -15,7 +15,10 @@ from marsretrieval.errors import ImageError
 
 __all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "decode_rgb"]
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jp2"})
+EXTENSIONS = frozenset(
+    {".png", ".apng", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+    | {".jp2", ".j2k", ".jpf", ".jpx"}
+)
 # Pillow knows more, some of which call other programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
 

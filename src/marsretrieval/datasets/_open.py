@@ -7,9 +7,11 @@ from pathlib import Path
 
 from marsretrieval.datasets._folder import FolderSource
 from marsretrieval.datasets._images import EXTENSIONS
+from marsretrieval.datasets._labels import is_split
 from marsretrieval.datasets._listing import visible
 from marsretrieval.datasets._parquet import ParquetSource
 from marsretrieval.datasets._protocol import ImageSource
+from marsretrieval.datasets._utf8 import escape, is_utf8
 from marsretrieval.datasets._webdataset import WebDatasetSource
 from marsretrieval.errors import DataError, DatasetNotFoundError
 
@@ -26,6 +28,8 @@ def open_images(path: Path) -> ImageSource:
     of several at once.
     """
     path = Path(path)
+    if not is_utf8(str(path)):
+        raise DataError(f"{escape(str(path))}: its name is not UTF-8", remedy="Rename it.")
     if not path.exists():
         raise DatasetNotFoundError(f"{path}: no such file or folder")
     if path.is_file():
@@ -69,8 +73,12 @@ def _file(path: Path) -> ImageSource:
 def _folder(path: Path) -> FolderSource:
     entries = visible(path)
     here = any(map(_is_image, entries))
-    below = [entry for entry in entries if entry.is_dir()]
-    source = FolderSource.of(path, by_class=not here and any(map(_holds_images, below)))
+    below = [] if here else [entry for entry in entries if entry.is_dir()]
+    by_class = any(map(_holds_images, below))
+    splits = [folder for folder in below if is_split(folder.name)]
+    in_splits = (entry for folder in splits for entry in visible(folder) if entry.is_dir())
+    class_folders = by_class or any(map(_holds_images, in_splits))
+    source = FolderSource.of(path, by_class=by_class, class_folders=class_folders)
     if not any(map(_is_image, source.files)):
         raise DatasetNotFoundError(
             f"{path}: no images, tars or Parquet files (found: {_some(entries) or 'nothing'})",
@@ -82,7 +90,7 @@ def _folder(path: Path) -> FolderSource:
 def _some(entries: list[Path]) -> str:
     kinds = {f"{entry.name}/" if entry.is_dir() else entry.suffix or entry.name: None
              for entry in entries}  # fmt: skip
-    return ", ".join(list(kinds)[:5]) + (", ..." if len(kinds) > 5 else "")
+    return escape(", ".join(list(kinds)[:5])) + (", ..." if len(kinds) > 5 else "")
 
 
 def _where(path: Path, files: Sequence[Path]) -> str:

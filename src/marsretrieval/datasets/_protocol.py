@@ -26,6 +26,7 @@ class Record:
     lat: float | None = None
     width_deg: float | None = None  # tile extent in longitude
     height_deg: float | None = None  # tile extent in latitude
+    problem: str | None = None  # what is wrong with its annotations, which the image outlives
 
 
 @dataclass(frozen=True, slots=True)
