@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from marsretrieval.datasets._arrow import ArrowSource, saved_files
 from marsretrieval.datasets._folder import FolderSource
 from marsretrieval.datasets._images import EXTENSIONS
 from marsretrieval.datasets._labels import is_split
@@ -22,7 +23,7 @@ _TARS = (".tar", ".tar.gz", ".tgz")
 
 def open_images(path: Path) -> ImageSource:
     """The images at `path`: a .tar or .parquet file, or a folder of tars, of Parquet files (there
-    or in its data/), of class folders, or of images at any depth.
+    or in its data/), of class folders, or of images at any depth, or one that `save_to_disk` wrote.
 
     Raises DatasetNotFoundError when there is nothing, DataError when it is of no known layout, or
     of several at once.
@@ -34,6 +35,9 @@ def open_images(path: Path) -> ImageSource:
         raise DatasetNotFoundError(f"{path}: no such file or folder")
     if path.is_file():
         return _file(path)
+    saved = saved_files(path)
+    if saved:
+        return ArrowSource(str(path), saved)
     for folder in (path, path / "data"):
         if folder.is_dir():
             entries = visible(folder)
@@ -66,7 +70,8 @@ def _file(path: Path) -> ImageSource:
         return ParquetSource(str(path), (path,))
     raise DataError(
         f"{path}: neither a .tar nor a .parquet file",
-        remedy="Name a folder of images, of tars or of Parquet files.",
+        remedy="Name a folder of images, of tars or of Parquet files, or a dataset's own folder "
+        "if it was written by save_to_disk.",
     )
 
 
@@ -95,6 +100,8 @@ def _some(entries: list[Path]) -> str:
 
 def _where(path: Path, files: Sequence[Path]) -> str:
     """The folder further down that holds what was looked for."""
+    if any(entry.suffix == ".arrow" for entry in visible(path)):
+        return "Write the dataset as Parquet: ds.to_parquet('set.parquet'), and name that file."
     for file in files:
         if file.parent != path and (_is_tar(file) or _is_table(file)):
             return f"Name the folder that holds them: {file.parent}"

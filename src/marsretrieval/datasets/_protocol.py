@@ -60,7 +60,7 @@ class ImageSource(Protocol):
 
     @property
     def kind(self) -> str:
-        """folder, classes, webdataset or parquet."""
+        """folder, classes, webdataset, parquet or arrow."""
 
     def shards(self) -> Sequence[Shard]:
         """In a fixed order. Raises DatasetNotFoundError or DataError naming the path."""

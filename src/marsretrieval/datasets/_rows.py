@@ -72,7 +72,7 @@ class Columns:
         try:
             key = str(number if value is None else _identity(value))
         except ValueError:
-            key = bytes(value).decode("utf-8", "backslashreplace")
+            key = bytes(value or b"").decode("utf-8", "backslashreplace")
             return Skipped(key, source, f"its {self.id} is not UTF-8")
         problems: list[str] = []
 
