@@ -3,7 +3,7 @@
 from marsretrieval.datasets._annotations import read_annotations
 from marsretrieval.datasets._folder import FolderSource
 from marsretrieval.datasets._hashing import annotated_hash, content_hash, set_hash
-from marsretrieval.datasets._images import decode_rgb
+from marsretrieval.datasets._images import MAX_BYTES, decode_rgb
 from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._parquet import ParquetSource
 from marsretrieval.datasets._points import (
@@ -13,9 +13,11 @@ from marsretrieval.datasets._points import (
     read_points,
 )
 from marsretrieval.datasets._protocol import ImageSource, Record, Shard, Skipped
+from marsretrieval.datasets._source_file import read_regular
 from marsretrieval.datasets._webdataset import WebDatasetSource
 
 __all__ = [
+    "MAX_BYTES",
     "FolderSource",
     "ImageSource",
     "ParquetSource",
@@ -32,5 +34,6 @@ __all__ = [
     "read_ground_truth",
     "read_image_queries",
     "read_points",
+    "read_regular",
     "set_hash",
 ]

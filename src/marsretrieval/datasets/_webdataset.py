@@ -269,7 +269,8 @@ def _groups(path: Path, *, images: bool, annotations: bool = True) -> Iterator[_
     except _DAMAGE as error:
         # The item begun may lack members, or the end of one.
         lost = f", from '{current.id}' on" if current is not None else ""
-        yield _because(whole, f"the tar cannot be read to its end{lost} ({error})")
+        words = " ".join(str(error).split())
+        yield _because(whole, f"the tar cannot be read to its end{lost} ({words})")
         return
     if current is not None:
         yield current

@@ -175,9 +175,10 @@ def require_any(source: ImageSource, reports: Sequence[BuildReport]) -> None:
     for report in reports:
         if not report.rows and report.skipped:
             lost = report.skipped[0]
+            reason = lost.reason.removeprefix(f"{lost.source}: ")
             raise DataError(
                 f"{source.name}: none of {len(report.skipped)} images could be read "
-                f"(first: {lost.source}: {lost.reason})",
+                f"(first: {lost.source}: {reason})",
                 remedy=_remedy(source, lost.reason),
             )
 

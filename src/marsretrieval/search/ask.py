@@ -78,14 +78,14 @@ def text_vector(
 
 def read_images(paths: Sequence[Path]) -> list[Image]:
     """Decode image files. Raises DataError or ImageError naming the file."""
-    from marsretrieval.datasets import decode_rgb
+    from marsretrieval.datasets import MAX_BYTES, decode_rgb, read_regular
 
     images = []
     for path in paths:
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+            data = read_regular(path, MAX_BYTES)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}", remedy="Name an image file.") from error
         images.append(decode_rgb(data, str(path)))
     return images
 
