@@ -27,6 +27,7 @@ from marsretrieval.errors import UsageError
 if TYPE_CHECKING:
     from marsretrieval.benchmark import Finished, Job
     from marsretrieval.embeddings import DecodeIn
+    from marsretrieval.tasks import Task
 
 __all__ = ["run", "run_jobs", "tasks"]
 
@@ -61,6 +62,14 @@ def run(
     store: Annotated[
         Path | None,
         typer.Option(help="A store of tiles made by embed, for geolocalization."),
+    ] = None,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(
+            "--class-names",
+            metavar="FILE",
+            help="Names of classes whose labels are numbers (.txt, .csv or .json).",
+        ),
     ] = None,
     checkpoint: Checkpoint = None,
     prompts: Prompts = "paper",
@@ -109,6 +118,7 @@ def run(
     if checkpoint is not None and len(model) > 1:
         raise UsageError("--checkpoint goes with one model", remedy="Run the models one by one.")
     wanted = list(TASKS) if "all" in task else [find_task(name) for name in task]
+    wanted = _with_class_names(wanted, class_names)
     jobs = benchmark.plan(
         [find(name) for name in model],
         wanted,
@@ -126,6 +136,20 @@ def run(
         jobs, batch_size=batch_size, workers=workers, decode_in=decoding, as_json=as_json
     ):
         raise typer.Exit(1)
+
+
+def _with_class_names(tasks: Sequence[Task], path: Path | None) -> list[Task]:
+    """Give the names of a file to the landform task. Raises UsageError where it does not run."""
+    from marsretrieval.tasks import LandformRetrieval, read_class_names
+
+    if path is None:
+        return list(tasks)
+    if not any(isinstance(task, LandformRetrieval) for task in tasks):
+        raise UsageError("--class-names goes with the landform task", remedy="Add -t landform.")
+    names = read_class_names(path)
+    return [
+        LandformRetrieval(names) if isinstance(task, LandformRetrieval) else task for task in tasks
+    ]
 
 
 def tasks(as_json: JsonFlag = False) -> None:

@@ -4,7 +4,7 @@ from marsretrieval.datasets._annotations import read_annotations
 from marsretrieval.datasets._combined import CombinedSource, open_sources
 from marsretrieval.datasets._folder import FolderSource
 from marsretrieval.datasets._hashing import annotated_hash, content_hash, set_hash
-from marsretrieval.datasets._images import decode_rgb
+from marsretrieval.datasets._images import MAX_BYTES, decode_rgb
 from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._parquet import ParquetSource
 from marsretrieval.datasets._pixels import rgb_of
@@ -15,9 +15,11 @@ from marsretrieval.datasets._points import (
     read_points,
 )
 from marsretrieval.datasets._protocol import ImageSource, Record, Shard, Skipped
+from marsretrieval.datasets._source_file import read_regular
 from marsretrieval.datasets._webdataset import WebDatasetSource
 
 __all__ = [
+    "MAX_BYTES",
     "CombinedSource",
     "FolderSource",
     "ImageSource",
@@ -36,6 +38,7 @@ __all__ = [
     "read_ground_truth",
     "read_image_queries",
     "read_points",
+    "read_regular",
     "rgb_of",
     "set_hash",
 ]

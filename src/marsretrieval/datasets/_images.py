@@ -22,7 +22,10 @@ __all__ = [
     "to_rgb",
 ]
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jp2"})
+EXTENSIONS = frozenset(
+    {".png", ".apng", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+    | {".jp2", ".j2k", ".jpf", ".jpx"}
+)
 # Pillow knows more, some of which call other programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
 
@@ -32,6 +35,9 @@ MAX_PIXELS = 500_000_000
 MAX_BYTES = 2**31
 # Pillow's own limit, for the whole process, refuses images that this benchmark really holds.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+# Above so many pixels, no real picture takes less than a byte for so many of them.
+_LARGE, _PIXELS_PER_BYTE = 100_000_000, 250
 
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _BITS, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 339, 42113  # TIFF tags
@@ -59,6 +65,7 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             check_size(source, image.width, image.height, MAX_PIXELS)
+            _check_expansion(source, image.width * image.height, len(data))
             if has_other_pixels(image):
                 return read_tiff(data, source, MAX_PIXELS)
             image.load()
@@ -74,6 +81,15 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
     except Exception as error:
         # Damaged bytes lead Pillow's decoders into errors of nearly any class.
         raise ImageError(f"{source}: cannot be decoded ({error})") from error
+
+
+def _check_expansion(source: str, pixels: int, stored: int) -> None:
+    """Raise ImageError for a few bytes that would fill the memory with one colour."""
+    if pixels > _LARGE and pixels > stored * _PIXELS_PER_BYTE:
+        raise ImageError(
+            f"{source}: {pixels:,} pixels in {stored:,} bytes, which no real picture has",
+            remedy="Leave it out, or cut it into tiles.",
+        )
 
 
 def to_rgb(image: Image.Image, file: Image.Image | None) -> Image.Image:

@@ -104,7 +104,7 @@ def read_images(items: Sequence[Any]) -> list[Image]:
         DataError: If a file cannot be read.
         ImageError: If an item is no image; it names the file.
     """
-    from marsretrieval.datasets import decode_rgb, rgb_of
+    from marsretrieval.datasets import MAX_BYTES, decode_rgb, read_regular, rgb_of
 
     images = []
     for number, item in enumerate(items, 1):
@@ -113,9 +113,9 @@ def read_images(items: Sequence[Any]) -> list[Image]:
             continue
         path = Path(item)
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+            data = read_regular(path, MAX_BYTES)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}", remedy="Name an image file.") from error
         images.append(decode_rgb(data, str(path)))
     return images
 
