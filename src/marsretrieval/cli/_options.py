@@ -10,21 +10,29 @@ import typer
 from marsretrieval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from marsretrieval.datasets import PositionColumns
     from marsretrieval.embeddings import DecodeIn
     from marsretrieval.encoders import LoadOptions, PromptPreset
 
 __all__ = [
     "BatchSize",
     "Checkpoint",
+    "CoveredOnly",
     "DecodeInOption",
     "Device",
     "Dtype",
+    "LatColumn",
+    "LonColumn",
+    "LonWest",
     "Offline",
     "Prompts",
+    "Resamples",
+    "Seed",
     "TrustRemoteCode",
     "Workers",
     "decode_in_of",
     "load_options",
+    "position_columns",
 ]
 
 _MODEL = "The model"
@@ -94,6 +102,59 @@ TrustRemoteCode = Annotated[
     ),
 ]
 
+_INTERVALS = "Confidence intervals"
+_CATALOGUES = "Catalogues of points"
+
+Seed = Annotated[
+    int,
+    typer.Option(min=0, max=2**63 - 1, rich_help_panel=_INTERVALS, help="Seed of the bootstrap."),
+]
+# More resamples would move a percentile by less than its last digit, and need memory for each.
+Resamples = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=100_000,
+        rich_help_panel=_INTERVALS,
+        help="Bootstrap resamples behind the 95 % intervals; 0: none.",
+    ),
+]
+LonColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--lon-column",
+        metavar="NAME",
+        rich_help_panel=_CATALOGUES,
+        help="Column of longitudes (default: known names).",
+    ),
+]
+LatColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--lat-column",
+        metavar="NAME",
+        rich_help_panel=_CATALOGUES,
+        help="Column of latitudes (default: known names).",
+    ),
+]
+LonWest = Annotated[
+    bool | None,
+    typer.Option(
+        "--lon-west/--lon-east",
+        rich_help_panel=_CATALOGUES,
+        help="Direction of positive longitudes (default: by the column's name).",
+        show_default=False,
+    ),
+]
+CoveredOnly = Annotated[
+    bool,
+    typer.Option(
+        "--covered-only",
+        rich_help_panel=_CATALOGUES,
+        help="Count only points within the tiles' coverage.",
+    ),
+]
+
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -123,6 +184,22 @@ def load_options(
         offline=offline,
         trust_remote_code=trust_remote_code,
     )
+
+
+def position_columns(lon: str | None, lat: str | None, west: bool | None) -> PositionColumns:
+    """Columns of a catalogue as the options name them.
+
+    Args:
+        lon: Value of --lon-column.
+        lat: Value of --lat-column.
+        west: True for --lon-west, False for --lon-east.
+
+    Returns:
+        The choice that the readers of catalogues take.
+    """
+    from marsretrieval.datasets import PositionColumns
+
+    return PositionColumns(lon, lat, west)
 
 
 def decode_in_of(name: str) -> DecodeIn:

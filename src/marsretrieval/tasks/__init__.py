@@ -8,7 +8,16 @@ from marsretrieval.tasks.geolocalization import Geolocalization
 from marsretrieval.tasks.landform import LandformRetrieval
 from marsretrieval.tasks.paired_image_text import PairedImageText
 
-__all__ = ["TASKS", "Hits", "Outcome", "Settings", "Task", "TaskData", "find_task"]
+__all__ = [
+    "TASKS",
+    "Geolocalization",
+    "Hits",
+    "Outcome",
+    "Settings",
+    "Task",
+    "TaskData",
+    "find_task",
+]
 
 TASKS: tuple[Task, ...] = (PairedImageText(), LandformRetrieval(), Geolocalization())
 
