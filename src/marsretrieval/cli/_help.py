@@ -6,12 +6,14 @@ typer draws groups and examples only with rich, which takes longer to import tha
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
 from marsretrieval.cli._examples import EXAMPLES
+from marsretrieval.errors import UsageError
 
 __all__ = ["Command", "Group", "examples", "sections"]
 
@@ -25,6 +27,24 @@ _VALUES = {
 
 class Command(TyperCommand):
     """A verb."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, and refuse NaN, infinity and integers beyond 64 bits in any option."""
+        rest: list[str] = super().parse_args(ctx, args)
+        options = {param.name: param.opts[0] for param in self.get_params(ctx) if param.opts}
+        for name, value in ctx.params.items():
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise UsageError(
+                        f"{options.get(name, name)} {number}: not a finite number",
+                        remedy="Give a decimal number, such as 0.5.",
+                    )
+                if isinstance(number, int) and abs(number) >= 2**63:
+                    raise UsageError(
+                        f"{options.get(name, name)}: an integer of {len(str(number))} digits",
+                        remedy="Give one below 2^63.",
+                    )
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         for title, rows in sections(self, ctx):

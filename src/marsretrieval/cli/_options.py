@@ -69,13 +69,17 @@ Dtype = Annotated[
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        min=1, rich_help_panel=_MODEL, help="Images per batch (default: chosen for the device)."
+        min=1,
+        max=1_000_000,
+        rich_help_panel=_MODEL,
+        help="Images per batch (default: chosen for the device).",
     ),
 ]
 Workers = Annotated[
     int | None,
     typer.Option(
         min=0,
+        max=4096,
         rich_help_panel=_MODEL,
         help="Workers that decode images (default: as many as CPUs).",
     ),
@@ -107,7 +111,7 @@ _CATALOGUES = "Catalogues of points"
 
 Seed = Annotated[
     int,
-    typer.Option(min=0, max=2**63 - 1, rich_help_panel=_INTERVALS, help="Seed of the bootstrap."),
+    typer.Option(min=0, rich_help_panel=_INTERVALS, help="Seed of the bootstrap."),
 ]
 # More resamples would move a percentile by less than its last digit, and need memory for each.
 Resamples = Annotated[

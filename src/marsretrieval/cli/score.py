@@ -99,7 +99,9 @@ def geolocalization(
         Path, typer.Option(help="Points: CSV with lon, lat in degrees, or a GIS file.")
     ],
     radius: Annotated[float, typer.Option(help="Tolerance in degrees.")] = 0.5,
-    max_k: Annotated[int, typer.Option(min=1, help="Depth of the ranking.")] = 20_000,
+    max_k: Annotated[
+        int, typer.Option(min=1, max=2**31 - 1, help="Depth of the ranking.")
+    ] = 20_000,
     tile_deg: Annotated[
         float,
         typer.Option(help="Size of the tiles, where image names tell their south-west corner."),
