@@ -73,7 +73,7 @@ def test_points_outside_of_the_tiles_are_named_and_can_be_left_out(tmp_path: Pat
     table = folder / f"{landform}.csv"
     text = table.read_text()
     inside = len(text.splitlines()) - 1
-    table.write_text(f"{text.rstrip()}\n-170,-60\n,\n")
+    table.write_text(f"{text.rstrip()}\n-170,-60\n,5\n")
     (folder / "notes.xlsx").write_bytes(b"")
 
     outcome = ask("geolocalization", data, tmp_path)
