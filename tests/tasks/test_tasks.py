@@ -22,6 +22,7 @@ from marsretrieval.errors import (
 from marsretrieval.results import MEAN
 from marsretrieval.tasks import (
     TASKS,
+    Geolocalization,
     LandformRetrieval,
     Outcome,
     Settings,
@@ -81,6 +82,33 @@ def test_an_oracle_reaches_the_ceiling_of_geolocalization(tmp_path: Path) -> Non
         assert figures.published["curve"], group
         ceiling = figures.strict["ceiling"]["average_precision"]
         assert figures.strict["average_precision"] == pytest.approx(ceiling) == 1, group
+
+
+def test_points_outside_of_the_tiles_are_named_and_can_be_left_out(tmp_path: Path) -> None:
+    data = tiles_folder(tmp_path / "data")
+    folder = find_task("geolocalization").open(data).folder / "ground_truth"
+    landform = min(path.stem for path in folder.glob("*.csv"))
+    table = folder / f"{landform}.csv"
+    text = table.read_text()
+    inside = len(text.splitlines()) - 1
+    table.write_text(f"{text.rstrip()}\n-170,-60\n,5\n")
+    (folder / "notes.xlsx").write_bytes(b"")
+
+    outcome = ask("geolocalization", data, tmp_path)
+    details = outcome.details["catalogues"][landform]
+    assert (details["covered"], details["points"], details["skipped"]) == (inside, inside + 1, 1)
+    assert f"{landform}: {inside} of {inside + 1} points lie within" in " ".join(outcome.notes)
+
+    task = Geolocalization(covered_only=True)
+    found = task.open(data)
+    assert [item.id for item in found.skipped] == ["notes.xlsx"]
+    assert "1 row without a position left out" in " ".join(found.notes)
+    assert found.fingerprint != find_task("geolocalization").open(data).fingerprint
+    store = open_store(tmp_path / "s" / "images")
+    covered = task.evaluate(found, OracleEncoder(), store, tmp_path / "s", Settings(resamples=0))
+    assert covered.n[f"points/{landform}"] == inside
+    assert outcome.n[f"points/{landform}"] == inside + 1
+    assert covered.details["covered_only"]
 
 
 def test_a_vision_only_model_is_asked_with_images_alone(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ typer draws groups and examples only with rich, which takes longer to import tha
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -35,6 +36,24 @@ class Command(TyperCommand):
         """
         _refuse_repeated(self, ctx, args)
         return list(super().parse_args(ctx, args))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, and refuse NaN, infinity and integers beyond 64 bits in any option."""
+        rest: list[str] = super().parse_args(ctx, args)
+        options = {param.name: param.opts[0] for param in self.get_params(ctx) if param.opts}
+        for name, value in ctx.params.items():
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise UsageError(
+                        f"{options.get(name, name)} {number}: not a finite number",
+                        remedy="Give a decimal number, such as 0.5.",
+                    )
+                if isinstance(number, int) and abs(number) >= 2**63:
+                    raise UsageError(
+                        f"{options.get(name, name)}: an integer of {len(str(number))} digits",
+                        remedy="Give one below 2^63.",
+                    )
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         for title, rows in sections(self, ctx):

@@ -77,7 +77,8 @@ def tiles(
         typer.Option(help="Certificates (PEM) to trust besides the system's."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Cutting threads (default: the CPUs there are).")
+        int | None,
+        typer.Option(min=1, max=4096, help="Cutting threads (default: the CPUs there are)."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Cut over quads that other options made.")

@@ -36,7 +36,7 @@ def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for the planet, embeddings, results and report.html.")
     ] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the planet.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the planet.")] = 0,
     size: Annotated[
         str, typer.Option(metavar="default|small|tiny", help="How much of everything.")
     ] = "default",

@@ -11,15 +11,22 @@ import typer
 from marsretrieval.cli._options import (
     BatchSize,
     Checkpoint,
+    CoveredOnly,
     DecodeInOption,
     Device,
     Dtype,
+    LatColumn,
+    LonColumn,
+    LonWest,
     Offline,
     Prompts,
+    Resamples,
+    Seed,
     TrustRemoteCode,
     Workers,
     decode_in_of,
     load_options,
+    position_columns,
 )
 from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
 from marsretrieval.errors import UsageError
@@ -30,8 +37,6 @@ if TYPE_CHECKING:
     from marsretrieval.tasks import Task
 
 __all__ = ["run", "run_jobs", "tasks"]
-
-_INTERVALS = "Confidence intervals"
 
 
 def run(
@@ -78,17 +83,12 @@ def run(
     batch_size: BatchSize = None,
     workers: Workers = None,
     decode_in: DecodeInOption = "auto",
-    seed: Annotated[
-        int, typer.Option(rich_help_panel=_INTERVALS, help="Seed of the bootstrap.")
-    ] = 0,
-    resamples: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            rich_help_panel=_INTERVALS,
-            help="Bootstrap resamples behind the 95 % intervals; 0: none.",
-        ),
-    ] = 1000,
+    seed: Seed = 0,
+    resamples: Resamples = 1000,
+    lon_column: LonColumn = None,
+    lat_column: LatColumn = None,
+    lon_west: LonWest = None,
+    covered_only: CoveredOnly = False,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
     force: Annotated[bool, typer.Option("--force", help="Compute again what is done.")] = False,
@@ -104,7 +104,7 @@ def run(
     """
     from marsretrieval import benchmark
     from marsretrieval.encoders import find
-    from marsretrieval.tasks import TASKS, Settings, find_task
+    from marsretrieval.tasks import TASKS, Geolocalization, Settings, find_task
 
     decoding = decode_in_of(decode_in)
     options = load_options(
@@ -119,6 +119,15 @@ def run(
         raise UsageError("--checkpoint goes with one model", remedy="Run the models one by one.")
     wanted = list(TASKS) if "all" in task else [find_task(name) for name in task]
     wanted = _with_class_names(wanted, class_names)
+    columns = position_columns(lon_column, lat_column, lon_west)
+    if not columns.is_default or covered_only:
+        if not any(isinstance(each, Geolocalization) for each in wanted):
+            raise UsageError(
+                "--lon-column, --lat-column, --lon-west and --covered-only need catalogues",
+                remedy="Use them with -t geolocalization.",
+            )
+        catalogues = Geolocalization(columns=columns, covered_only=covered_only)
+        wanted = [catalogues if isinstance(each, Geolocalization) else each for each in wanted]
     jobs = benchmark.plan(
         [find(name) for name in model],
         wanted,
@@ -129,6 +138,7 @@ def run(
         tiles_store=store,
         force=force,
     )
+    _show_reading(jobs)
     if dry_run:
         _show_plan(jobs, as_json=as_json)
         return
@@ -218,6 +228,17 @@ def run_jobs(
     else:
         leaderboards(results)
     return all(each.error is None for each in finished)
+
+
+def _show_reading(jobs: Sequence[Job]) -> None:
+    """Name the files that were not read, and what was assumed of the others; once per dataset."""
+    lines: dict[str, None] = {}
+    for job in jobs:
+        unread = [item for item in job.data.skipped if item.reason.startswith("not read")]
+        lines |= dict.fromkeys(f"{item.source}: {item.reason}" for item in unread)
+        lines |= dict.fromkeys(job.data.notes)
+    for line in lines:
+        say(line)
 
 
 def _told(each: Finished) -> str:

@@ -11,6 +11,7 @@ from marsretrieval.tasks.paired_image_text import PairedImageText
 
 __all__ = [
     "TASKS",
+    "Geolocalization",
     "Hits",
     "LandformRetrieval",
     "Outcome",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,15 @@ from marsretrieval import geo
 from marsretrieval.datasets import (
     ImageSource,
     Points,
+    PositionColumns,
     Record,
     Skipped,
+    TileCoverage,
+    catalogue_files,
+    coverage_line,
     decode_rgb,
     open_images,
-    read_ground_truth,
+    read_catalogues,
     read_image_queries,
 )
 from marsretrieval.embeddings import EmbeddingStore, embed_images, embed_texts
@@ -65,17 +70,36 @@ class Geolocalization:
     vector_dtype = "float16"
     main_metric = "average_precision"
 
+    def __init__(
+        self, *, columns: PositionColumns | None = None, covered_only: bool = False
+    ) -> None:
+        """Choose how catalogues are read.
+
+        Args:
+            columns: Columns that hold the positions; None: found by their names.
+            covered_only: Count only points within the tiles' coverage.
+        """
+        self.columns = columns
+        self.covered_only = covered_only
+
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
         folder = dataset_folder(data, self.folder_name, task=self.name)
-        points = read_ground_truth(folder / "ground_truth")
+        files = catalogue_files(folder / "ground_truth")
+        points = read_catalogues(files, columns=self.columns)
         examples_folder = folder / "image_queries"
         examples = read_image_queries(examples_folder) if examples_folder.is_dir() else {}
+        unused = [
+            Skipped(name, str(examples_folder / name), "not read: no catalogue of this name")
+            for name in sorted(examples.keys() - points.keys())
+        ]
         source = open_images(folder / "tiles") if with_images else None
-        parts = {
+        parts: dict[str, Any] = {
             "points": {name: _points_hash(each) for name, each in points.items()},
             "examples": {name: fingerprint(each) for name, each in examples.items()},
             "tiles": fingerprint(source) if source else None,
         }
+        if self.covered_only:
+            parts["covered_only"] = True
         rows = [shard.rows for shard in source.shards()] if source else []
         counts = {
             "landforms": len(points),
@@ -89,6 +113,8 @@ class Geolocalization:
             counts=counts,
             fingerprint=sha256_json(parts),
             annotations=_Annotations(points, examples),
+            skipped=[*files.ignored, *unused],
+            notes=[note for each in points.values() for note in each.notes],
         )
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
@@ -104,6 +130,7 @@ class Geolocalization:
         progress: Progress = NO_PROGRESS,
     ) -> Outcome:
         annotations: _Annotations = data.annotations
+        catalogues, notes, details = self._covered(annotations.points, images.positions())
         start = time.perf_counter()
         queries, skipped = _queries(encoder, annotations)
         if not queries:
@@ -123,7 +150,7 @@ class Geolocalization:
         with progress.start("score", len(queries), "queries") as bar:
             for number, (landform, mode) in enumerate(queries):
                 scores, rows = _best(images, asked[number], *ranking.hits(number))
-                points = annotations.points[landform]
+                points = catalogues[landform]
                 group = f"{landform}/{mode}"
                 found = images.take(rows)
                 groups[group] = geolocalization.evaluate(
@@ -150,7 +177,7 @@ class Geolocalization:
             groups=groups | _means(groups),
             n={
                 "tiles": images.rows,
-                **{f"points/{k}": len(v.lon) for k, v in annotations.points.items()},
+                **{f"points/{k}": len(v.lon) for k, v in catalogues.items()},
             },
             set_hash=images.set_hash,
             hits=hits,
@@ -161,7 +188,34 @@ class Geolocalization:
                 "search": searched - embedded,
                 "score": time.perf_counter() - searched,
             },
+            notes=notes,
+            details={"catalogues": details, "covered_only": self.covered_only},
         )
+
+    def _covered(
+        self, catalogues: Mapping[str, Points], tiles: npt.NDArray[np.float64]
+    ) -> tuple[dict[str, Points], list[str], dict[str, Any]]:
+        """The catalogues whose points count, with what there is to say about their coverage."""
+        coverage = TileCoverage(tiles, RADIUS_DEG)
+        counted: dict[str, Points] = {}
+        notes: list[str] = []
+        details: dict[str, Any] = {}
+        for landform, points in catalogues.items():
+            near = coverage.contains(points.lon, points.lat)
+            notes.append(coverage_line(landform, int(near.sum()), len(near), RADIUS_DEG))
+            warnings = points.suspicions(coverage)
+            notes += [f"warning: {warning}" for warning in warnings]
+            details[landform] = points.to_dict() | {
+                "covered": int(near.sum()),
+                "warnings": warnings,
+            }
+            if self.covered_only and not near.any():
+                raise DataError(
+                    f"{points.source or landform}: no point lies within the tiles' coverage",
+                    remedy="Leave --covered-only out, or take this catalogue out of the folder.",
+                )
+            counted[landform] = points.take(near) if self.covered_only else points
+        return counted, notes, details
 
 
 def _cut_prompts(encoder: Encoder, annotations: _Annotations) -> dict[str, int]:

@@ -76,7 +76,7 @@ class TestGeolocalization:
         folder = self.folder(tmp_path, {(0, 0): 1})
         truth = folder / "ground_truth"
         (truth / "landslides.csv").write_text("lon,lat\n10,200\n")
-        (truth / "cones.csv").write_text("x,y\n10,20\n")
+        (truth / "cones.csv").write_text("a,b\n10,20\n")
         (truth / "fans.csv").write_text("lon,lat\n10,20\n10,20\n370,1\n")
         (truth / "dunes.csv").write_text("lon,lat\n10,20\n10,20\n")
         (folder / "image_queries/dunes").mkdir()
