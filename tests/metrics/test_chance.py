@@ -167,6 +167,13 @@ def test_chance_does_not_depend_on_the_model_or_the_seed() -> None:
     assert first.chance == second.chance
 
 
+def test_chance_does_not_depend_on_the_order_of_the_tiles() -> None:
+    tiles, truth = (geo_input(4, tiles=600)[name] for name in ("corners", "truth"))
+    moved = np.random.default_rng(0).permutation(tiles)
+    first = geolocalization.expect_random(tiles, tiles, truth)
+    assert geolocalization.expect_random(moved, moved, truth) == first
+
+
 def test_chance_of_the_best_tiles_alone_is_left_out_or_that_of_all() -> None:
     made = geo_input(3, tiles=900)
     order = np.argsort(-made["scores"])[:100]
