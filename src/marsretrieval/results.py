@@ -37,6 +37,10 @@ class Evaluation:
     intervals: protocol to metric name to (low, high), 95 % bootstrap.
     ties: what ties could change: metric name to (worst, best); empty when there are none.
     per_query: equally long columns, one row a query.
+    chance: protocol to the metrics expected of a random ranking, under the keys of `published` and
+    `strict`; empty where they are unknown.
+    interval_basis: protocol to what was resampled for its intervals: `unit` ("pairs", "classes",
+    "spatial blocks") and `count`; of a mean over landforms the smallest count of a landform.
     drawn: protocol to metric name to its value in each resample, NaN where a resample has none;
     for intervals of means of evaluations, never written.
     """
@@ -48,6 +52,8 @@ class Evaluation:
     intervals: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     ties: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     per_query: Mapping[str, npt.NDArray[Any] | list[Any]] = field(default_factory=dict)
+    chance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    interval_basis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     drawn: Mapping[str, Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,6 +65,8 @@ class Evaluation:
             "strict": _plain(self.strict),
             "intervals": _plain(self.intervals),
             "ties": _plain(self.ties),
+            "chance": _plain(self.chance),
+            "interval_basis": _plain(self.interval_basis),
         }
 
 

@@ -17,7 +17,7 @@ from marsretrieval.cli._app import app
 from tests.metrics.inputs import flat, geo_input, landform_input, paired_input
 from tests.shared import shared_file
 
-KEYS = {"task", "n", "published", "strict", "intervals", "ties"}
+KEYS = {"task", "n", "published", "strict", "intervals", "ties", "chance", "interval_basis"}
 
 
 def call(*arguments: str | Path | float, code: int = 0) -> Result:

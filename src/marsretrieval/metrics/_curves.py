@@ -79,12 +79,21 @@ class Blocks:
     @classmethod
     def of(cls, tiles: Floats, points: Floats, size_deg: float) -> Blocks:
         """Cells of `size_deg` in longitude and latitude; tiles (n, 2) in rank order."""
-        everything = np.concatenate([tiles, points])
-        everything[:, 0] = wrap_lon(everything[:, 0])
-        cells = np.floor(everything / size_deg).astype(np.int64)
+        cells = _cells(np.concatenate([tiles, points]), size_deg)
         _, numbers = np.unique(cells, axis=0, return_inverse=True)
         numbers = numbers.reshape(-1)
         return cls(numbers[: len(tiles)], numbers[len(tiles) :], int(numbers.max()) + 1)
+
+    @staticmethod
+    def count_of(points: Floats, size_deg: float) -> int:
+        """Number of blocks that hold a point."""
+        return len(np.unique(_cells(points, size_deg), axis=0))
+
+
+def _cells(positions: Floats, size_deg: float) -> npt.NDArray[np.int64]:
+    """(n, 2): column and row of the cell of each position."""
+    wrapped = np.column_stack([wrap_lon(positions[:, 0]), positions[:, 1]])
+    return np.floor(wrapped / size_deg).astype(np.int64)
 
 
 def draw(

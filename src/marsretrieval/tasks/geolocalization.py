@@ -33,7 +33,7 @@ from marsretrieval.encoders import Encoder, Modality, Vectors
 from marsretrieval.errors import DataError, ImageError
 from marsretrieval.files import sha256_json
 from marsretrieval.metrics import geolocalization
-from marsretrieval.metrics.bootstrap import interval, seed_of
+from marsretrieval.metrics.bootstrap import basis_of, interval, seed_of
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import MEAN, PROTOCOLS, Evaluation
 from marsretrieval.search import (
@@ -147,6 +147,8 @@ class Geolocalization:
         groups: dict[str, Evaluation] = {}
         hits = Hits()
         tiles = images.positions()
+        catalogues = {landform: annotations.points[landform] for landform, _ in queries}
+        chance = _expect_random(images, tiles, catalogues)
         with progress.start("score", len(queries), "queries") as bar:
             for number, (landform, mode) in enumerate(queries):
                 scores, rows = _best(images, asked[number], *ranking.hits(number))
@@ -164,6 +166,7 @@ class Geolocalization:
                     max_k=MAX_K,
                     seed=seed_of(settings.seed, landform),
                     resamples=settings.resamples,
+                    chance=chance[landform],
                 )
                 relevant = geo.near_any(found.lon, found.lat, points.lon, points.lat, RADIUS_DEG)
                 for row in range(min(len(rows), MAX_K)):
@@ -236,6 +239,25 @@ def _best(
     return exact_topk(images, query, None, min_score=least, view="use").hits(0)
 
 
+def _expect_random(
+    images: EmbeddingStore, centres: npt.NDArray[np.float64], points: Mapping[str, Points]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Landform to the expected metrics of a random ranking of all tiles of the store."""
+    corners = np.concatenate(
+        [_published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
+    )
+    return {
+        name: geolocalization.expect_random(
+            corners,
+            centres,
+            np.column_stack([catalogue.lon, catalogue.lat]),
+            radius_deg=RADIUS_DEG,
+            max_k=MAX_K,
+        )
+        for name, catalogue in points.items()
+    }
+
+
 def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     """Unweighted means over landforms, one for each kind of query.
 
@@ -259,6 +281,29 @@ def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
             if all(key in each for each in drawn)
         }
 
+    def expected(evaluations: list[Evaluation]) -> dict[str, dict[str, Any]]:
+        if not all(evaluation.chance for evaluation in evaluations):
+            return {}
+        areas = {"published": ("auprc",), "strict": ("average_precision", "normalised")}
+        return {
+            protocol: {
+                **{key: mean(evaluations, "chance", protocol, key) for key in keys},
+                "best": {"f1": mean(evaluations, "chance", protocol, "best", "f1")},
+            }
+            for protocol, keys in areas.items()
+        }
+
+    def fewest_blocks(evaluations: list[Evaluation]) -> int:
+        """Of a landform, under either protocol: an interval is as coarse as they are few."""
+        bases = [
+            basis for evaluation in evaluations for basis in evaluation.interval_basis.values()
+        ]
+        return min((int(basis["count"]) for basis in bases), default=0)
+
+    ends = {
+        mode: {protocol: intervals(evaluations, protocol) for protocol in PROTOCOLS}
+        for mode, evaluations in by_mode.items()
+    }
     return {
         f"{MEAN}{mode}": Evaluation(
             task="geolocalization",
@@ -276,7 +321,9 @@ def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
                     "f1": mean(found, "strict", "ceiling", "f1"),
                 },
             },
-            intervals={protocol: intervals(found, protocol) for protocol in PROTOCOLS},
+            intervals=ends[mode],
+            chance=expected(found),
+            interval_basis=basis_of(ends[mode], "spatial blocks", fewest_blocks(found)),
         )
         for mode, found in by_mode.items()
     }
