@@ -29,16 +29,13 @@ class Command(TyperCommand):
     """A command."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse, and refuse an option of one value that is given twice.
+        """Parse the arguments of a command.
 
         Raises:
-            UsageError: If it is; click alone would use the last value and drop the others.
+            UsageError: An option of one value is given twice (click alone would drop the first),
+                or a number is NaN, infinite, or an integer beyond 64 bits.
         """
         _refuse_repeated(self, ctx, args)
-        return list(super().parse_args(ctx, args))
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse, and refuse NaN, infinity and integers beyond 64 bits in any option."""
         rest: list[str] = super().parse_args(ctx, args)
         options = {param.name: param.opts[0] for param in self.get_params(ctx) if param.opts}
         for name, value in ctx.params.items():

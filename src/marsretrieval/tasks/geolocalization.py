@@ -130,7 +130,8 @@ class Geolocalization:
         progress: Progress = NO_PROGRESS,
     ) -> Outcome:
         annotations: _Annotations = data.annotations
-        catalogues, notes, details = self._covered(annotations.points, images.positions())
+        tiles = images.positions()
+        catalogues, notes, details = self._covered(annotations.points, tiles)
         start = time.perf_counter()
         queries, skipped = _queries(encoder, annotations)
         if not queries:
@@ -146,9 +147,7 @@ class Geolocalization:
 
         groups: dict[str, Evaluation] = {}
         hits = Hits()
-        tiles = images.positions()
-        catalogues = {landform: annotations.points[landform] for landform, _ in queries}
-        chance = _expect_random(images, tiles, catalogues)
+        chance = _expect_random(images, tiles, {name: catalogues[name] for name, _ in queries})
         with progress.start("score", len(queries), "queries") as bar:
             for number, (landform, mode) in enumerate(queries):
                 scores, rows = _best(images, asked[number], *ranking.hits(number))
