@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from marsretrieval.datasets._images import decode_rgb, has_other_pixels, to_rgb
 from marsretrieval.datasets._stretch import stretch
+from marsretrieval.datasets._tiff import has_mask
 from marsretrieval.errors import ImageError
 
 __all__ = ["rgb_of"]
@@ -59,8 +60,10 @@ def rgb_of(image: Image.Image | npt.NDArray[Any], name: str = "image") -> Image.
 
 
 def _from_pillow(image: Image.Image, name: str) -> Image.Image:
+    file = Path(getattr(image, "filename", "") or "")
+    if image.format == "TIFF" and file.is_file() and has_mask(file.read_bytes()):
+        return decode_rgb(file.read_bytes(), str(file))
     if has_other_pixels(image):
-        file = Path(getattr(image, "filename", "") or "")
         if not file.is_file():
             raise ImageError(
                 f"{name}: Pillow cannot read the pixels of such a TIFF",
