@@ -93,9 +93,9 @@ def test_wrong_columns_are_named(columns, words: str, tmp_path: Path) -> None:
         ({"label": [True]}, "column 'label' holds a bool"),
         ({"caption": [["a", "b"]]}, "column 'caption' holds a list, expected text"),
         ({"refined_caption": [7]}, "column 'refined_caption' holds a int, expected text"),
-        ({"lon": ["east"], "lat": ["4"]}, "lon should be degrees, found 'east'"),
-        ({"lon": [[1.0]], "lat": [4.0]}, "column 'lon' holds a list, expected degrees"),
-        ({"lon": [400.0], "lat": [0.0]}, "centre 400.0, 0.0 is no place on the planet"),
+        ({"lon": ["east"], "lat": ["4"]}, "lon, lat should be numbers in degrees, not 'east'"),
+        ({"lon": [[1.0]], "lat": [4.0]}, "lon, lat should be numbers in degrees, not [1.0]"),
+        ({"lon": [400.0], "lat": [0.0]}, "centre 400, 0 is no position on a planet"),
     ],
 )
 def test_an_image_outlives_what_is_wrong_beside_it(columns, words: str, tmp_path: Path) -> None:
@@ -150,6 +150,8 @@ def test_places_by_columns_or_by_the_name_in_the_id(tmp_path: Path) -> None:
         (-10, -4.5, None), (10.1, 20.1, 0.2), (None, None, None), (None, None, None),
         (None, None, None),
     ]  # fmt: skip
+    assert "lon without a latitude" in found[3].warnings[0].reason
+    assert "400" in found[4].warnings[0].reason
 
 
 def test_small_row_groups_are_read_together_and_large_ones_alone(monkeypatch, tmp_path) -> None:
