@@ -18,6 +18,7 @@ from marsretrieval.embeddings import (
     ModelRequest,
     build_store,
     drop_stores,
+    invalidate_cache,
     open_store,
     prepare_cache,
 )
@@ -69,13 +70,13 @@ def run(
         One `Finished` per job.
     """
     build = {"batch_size": batch_size, "workers": workers, "decode_in": decode_in}
-    renewed: set[Path] = set()
     for _, group in groupby(jobs, key=lambda job: job.folder):
         of_model = list(group)
         encoder: Encoder | None = None
         failure: MarsRetrievalError | None = None
         if any(_must_load(job) for job in of_model):
             try:
+                _begin_force([job for job in of_model if job.force and job.refusal is None])
                 encoder = _load(of_model[0], progress, say)
             except MarsRetrievalError as error:
                 failure = error
@@ -93,12 +94,22 @@ def run(
                         continue
                     job = replace(job, status="to do", reason=reason)
                 assert encoder is not None
-                finished = _compute(job, encoder, build, renewed, progress, say)
+                finished = _compute(job, encoder, build, progress, say)
             except MarsRetrievalError as error:
                 _remove_empty(job)
                 yield Finished(job, error=error)
             else:
                 yield finished
+
+
+def _begin_force(jobs: Sequence[Job]) -> None:
+    """Mark results and embeddings as outdated, so that a forced run may be interrupted."""
+    for folder in {job.cache for job in jobs}:
+        invalidate_cache(folder)
+    for job in jobs:
+        if job.result_path.exists():
+            with suppress(OSError):  # writing the result itself says what is wrong
+                unfinished_marker(job.result_path).touch()
 
 
 def _load(job: Job, progress: Progress, say: Callable[[str], None]) -> Encoder:
@@ -112,17 +123,13 @@ def _compute(
     job: Job,
     encoder: Encoder,
     build: Mapping[str, Any],
-    renewed: set[Path],
     progress: Progress,
     say: Callable[[str], None],
 ) -> Finished:
     """Embed what is missing, evaluate, and write the result."""
     if job.reason is not None:
         say(f"{job.name} on {job.task.name}: {job.reason}; computing again")
-    marker = unfinished_marker(job.result_path)
-    if job.result_path.exists():
-        marker.touch()
-    report = _embed(job, encoder, build, renewed, progress, say)
+    report = _embed(job, encoder, build, progress, say)
     store = open_store(job.store)
     if not job.own_store:
         store.require_encoder(encoder.fingerprint)
@@ -133,7 +140,7 @@ def _compute(
         path = choose_path(job.folder, ResultKey.from_result(result))
         move_earlier(path, job.request, say)
         write_result(path, result, outcome)
-    marker.unlink(missing_ok=True)
+    unfinished_marker(job.result_path).unlink(missing_ok=True)
     return Finished(job, result, computed=True, path=path)
 
 
@@ -141,14 +148,10 @@ def _embed(
     job: Job,
     encoder: Encoder,
     build: Mapping[str, Any],
-    renewed: set[Path],
     progress: Progress,
     say: Callable[[str], None],
 ) -> BuildReport | None:
     """Bring the stores of a job up to date: of this version of the model, and complete."""
-    if job.force and job.cache not in renewed:
-        drop_stores(job.cache)
-    renewed.add(job.cache)
     reason = prepare_cache(job.cache, job.identity, encoder.fingerprint)
     if reason is not None:
         say(f"{job.cache}: embeddings are computed again: {reason}")

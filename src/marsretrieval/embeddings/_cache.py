@@ -12,9 +12,10 @@ from marsretrieval.embeddings._manifest import shards_folder as _shards_folder
 from marsretrieval.errors import DataError, OutputError, StoreError
 from marsretrieval.files import read_json, sha256_json, write_json
 
-__all__ = ["drop_stores", "prepare_cache"]
+__all__ = ["drop_stores", "invalidate_cache", "prepare_cache"]
 
 _FILE = "model.json"
+_INVALID = {"invalid": True}
 
 
 def prepare_cache(
@@ -43,6 +44,19 @@ def prepare_cache(
     if reason is not None or _read(folder) != now:
         write_json(folder / _FILE, now)
     return reason
+
+
+def invalidate_cache(folder: Path) -> None:
+    """Mark the stores of a cache as outdated: the next `prepare_cache` removes them.
+
+    Args:
+        folder: Folder that holds stores; nothing is written where it holds none.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+    """
+    if _stores(folder):
+        write_json(folder / _FILE, _INVALID)
 
 
 def drop_stores(folder: Path) -> bool:
@@ -97,6 +111,8 @@ def _difference(
     fingerprint: Mapping[str, Any],
 ) -> str | None:
     before = _read(folder)
+    if before == _INVALID:
+        return "--force"
     if isinstance(before, dict):
         if before == now:
             return None
@@ -110,6 +126,8 @@ def _difference(
             lines += differences(read_manifest(store).encoder, fingerprint)
         except StoreError as error:
             lines.append(error.message)
+    if lines and all(line.startswith("source_sha256:") for line in lines):
+        return "the model's source has changed"
     if lines:
         return f"made by another encoder: {'; '.join(dict.fromkeys(lines))}"
     return None if before is None else "the model has changed"

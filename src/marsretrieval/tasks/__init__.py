@@ -58,7 +58,11 @@ def task_info(task: Task) -> dict[str, Any]:
     """
     if any(type(task) is type(builtin) for builtin in TASKS):
         return {}
-    info: dict[str, Any] = {"title": task.title, "main_metric": task.main_metric}
+    info: dict[str, Any] = {
+        "title": task.title,
+        "main_metric": task.main_metric,
+        "target": f"{type(task).__module__}:{type(task).__qualname__}",
+    }
     metrics = getattr(task, "metrics", None)
     if isinstance(metrics, dict):
         info["metrics"] = {str(key): dict(value) for key, value in metrics.items()}
