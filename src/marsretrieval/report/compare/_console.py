@@ -67,7 +67,7 @@ def _queries(comparison: Comparison, top: int) -> Iterator[str]:
         heading, _ = _heading(comparison, group.per_query)
         title = group.name if len(comparison.groups) > 1 else comparison.task
         same = group.queries - group.better - group.worse
-        what = {"class": "classes"}.get(group.unit, f"{group.unit}s")
+        what = {"class": "classes", "query": "queries"}.get(group.unit, f"{group.unit}s")
         where = "" if group.blocks is None else f" in {group.blocks:,} blocks"
         yield (
             f"{title}: of {group.queries:,} {what}{where}, {group.better:,} better in B, "
