@@ -195,7 +195,7 @@ def test_a_table_with_other_columns_is_no_traceback(
 
 @pytest.mark.parametrize(
     "change",
-    [{"task": "counting"}, {"metrics": {}}, {"metrics": {"all": {"n": {}}}}, {"data": {"n": {}}}],
+    [{"task": ["counting"]}, {"metrics": {}}, {"metrics": {"all": {"n": {}}}}, {"data": {"n": {}}}],
 )
 def test_a_result_that_lacks_something_is_named(
     results: list[Path], tmp_path: Path, change: dict[str, Any]

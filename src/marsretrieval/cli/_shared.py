@@ -13,7 +13,7 @@ import typer
 
 from marsretrieval.progress import Progress
 
-__all__ = ["JsonFlag", "print_json", "say", "show_progress"]
+__all__ = ["JsonFlag", "print_json", "say", "show_progress", "show_status"]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
 
@@ -31,6 +31,24 @@ def print_json(value: Any, path: Path | None = None) -> None:
 def say(text: str = "") -> None:
     """A line for people: on stderr, so that stdout stays clean for what was asked."""
     print(text, file=sys.stderr)
+
+
+@contextmanager
+def show_status(text: str) -> Iterator[None]:
+    """Show that work is going on which cannot be counted, such as importing a library.
+
+    Args:
+        text: What is being done; a spinner stands beside it on a terminal, elsewhere it is a
+            line on stderr.
+    """
+    if not sys.stderr.isatty():
+        say(text)
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
 
 
 @contextmanager
@@ -64,6 +82,11 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "")
 
+    class Count(MofNCompleteColumn):
+        def render(self, task: RichTask) -> Text:
+            """The count; nothing for work that has no unit to count in."""
+            return super().render(task) if task.fields["unit"] else Text("")
+
     class Bar:
         def __init__(self, label: str, total: int | None, unit: str) -> None:
             self._id = bars.add_task(label, total=total, unit=unit, note="")
@@ -87,7 +110,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
     bars = RichProgress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),  # a note and the rate are to fit into 80 columns
-        MofNCompleteColumn(),
+        Count(),
         Rate(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from marsretrieval.errors import DataError
-from marsretrieval.report._columns import COLUMNS, METRICS, Metric
-from marsretrieval.report.boards import look_up
+from marsretrieval.report._columns import METRICS, Metric, look_up
 from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import PROTOCOLS
 
@@ -30,13 +29,9 @@ def require_whole(file: ResultFile) -> None:
     figure that is none."""
     result = file.result
     path = file.path or result.model.get("id")
-    if result.task not in COLUMNS:
-        raise DataError(
-            f"{path}: a result of task '{result.task}', which has no table",
-            remedy=f"There are tables of {', '.join(COLUMNS)}.",
-        )
     whole = (
-        isinstance(result.model, Mapping)
+        isinstance(result.task, str)
+        and isinstance(result.model, Mapping)
         and isinstance(result.model.get("id"), str)
         and isinstance(result.data, Mapping)
         and isinstance(result.data.get("n"), Mapping)
@@ -49,7 +44,9 @@ def require_whole(file: ResultFile) -> None:
             and all(isinstance(each[part], Mapping) for part in _PARTS)
             for each in result.metrics.values()
         )
-        and ("all" in result.metrics or result.task == "geolocalization")
+        and ("all" in result.metrics or result.task not in ("paired-image-text", "landform"))
+        and isinstance(result.settings, Mapping)
+        and isinstance(result.task_info, Mapping)
     )
     if not whole:
         raise DataError(
