@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError
-from marsretrieval.files import read_json, write_json
+from marsretrieval.files import check_fields, from_json, read_json, write_json
 
 __all__ = [
     "MEAN",
@@ -26,6 +27,30 @@ __all__ = [
 SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")
 MEAN = "mean over landforms/"  # prefix of a query group that is a mean of others
+
+_AGAIN = "Leave it out, or run it again with this version of marsretrieval."
+# Kinds of what tables and pages read; all else may be anything.
+_MODEL = {
+    **dict.fromkeys(
+        ("name", "repository", "revision", "checkpoint", "weights_sha256", "licence", "dtype",
+         "loader"), str | None,
+    ),
+    "id": str,
+    "prompts": dict[str, Any] | None,
+    **dict.fromkeys(("parameters", "dimension"), int | None),
+}  # fmt: skip
+_DATA = {
+    **dict.fromkeys(("repository", "revision", "variant"), str | None),
+    **dict.fromkeys(("name", "set_hash", "store_dtype"), str),
+    "n": dict[str, int],
+    "truncated": {"captions": int, "cut": int},
+    "skipped": list[dict[str, str]],
+}
+_EVALUATION = {
+    **dict.fromkeys(("published", "strict", "intervals"), dict[str, Any]),
+    "n": dict[str, int],
+    "ties": dict[str, tuple[float, float]],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +145,27 @@ def read_result(path: Path) -> RunResult:
             f"(schema {value['schema_version']}, expected {SCHEMA_VERSION})",
             remedy="Run it again with this version of marsretrieval.",
         )
-    names = {each.name for each in fields(RunResult)}
+    names = {field.name for field in fields(RunResult)}
     for what, wrong in (("lacks", names - value.keys()), ("unknown:", value.keys() - names)):
         if wrong:
             raise DataError(
-                f"{path}: not a complete result ({what} {', '.join(sorted(wrong))})",
-                remedy="Leave it out, or run it again with this version of marsretrieval.",
+                f"{path}: not a complete result ({what} {', '.join(sorted(wrong))})", remedy=_AGAIN
             )
-    return RunResult(**value)
+    try:
+        result = from_json(RunResult, value, source=path)
+        check_fields(result.model, _MODEL, source=path, at="model", optional=True)
+        check_fields(result.data, _DATA, source=path, at="data", optional=True)
+        for group, evaluation in result.metrics.items():
+            at = f"metrics.{group}"
+            check_fields(evaluation, _EVALUATION, source=path, at=at, optional=True)
+        datetime.datetime.fromisoformat(result.created)
+    except DataError as error:
+        raise DataError(error.message, remedy=_AGAIN) from error
+    except ValueError as error:
+        raise DataError(
+            f"{path}: 'created' must be a time, not {result.created[:60]!r}", remedy=_AGAIN
+        ) from error
+    return result
 
 
 def _plain(value: Any) -> Any:

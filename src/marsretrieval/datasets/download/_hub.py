@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from marsretrieval.datasets._disk import only_one
 from marsretrieval.datasets._megabytes import MEGABYTE, Megabytes
 from marsretrieval.datasets._transfer import Patience, RefusedError, Transfer, UntrustedError
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError
-from marsretrieval.files import atomic_path, make_folder, sha256_file
+from marsretrieval.files import atomic_path, confined, make_folder, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 __all__ = [
@@ -85,9 +85,7 @@ def list_repository(repository: str, revision: str | None) -> Listing:
     if not files:
         raise DataError(f"{repository} at {info.sha}: an empty repository")
     for file in files:
-        path = PurePosixPath(file.path)
-        if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"{repository} at {info.sha}: a file outside of it ({file.path})")
+        confined(Path(), file.path, source=f"{repository} at {info.sha}")
     return Listing(repository, str(info.sha), files)
 
 
@@ -142,7 +140,7 @@ def _fetch(
     try:
         transfer.fetch(
             _address(listing, file),
-            folder / file.path,
+            confined(folder, file.path),
             part=_part(folder, file),
             sound=file.matches,
             told=count.of(file.path),
@@ -212,7 +210,7 @@ def find_cached(repository: str, revision: str | None) -> tuple[Listing, Path]:
 def copy_cached(listing: Listing, snapshot: Path, folder: Path) -> None:
     """Bring the files of a snapshot into `folder`, each whole or not at all."""
     for file in listing.files:
-        with atomic_path(folder / file.path) as temporary:
+        with atomic_path(confined(folder, file.path)) as temporary:
             shutil.copyfile(snapshot / file.path, temporary)
 
 
