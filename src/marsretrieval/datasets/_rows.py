@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from marsretrieval.datasets._images import MAX_BYTES
 from marsretrieval.datasets._places import Place, place_of
 from marsretrieval.datasets._protocol import Record, Skipped
 from marsretrieval.datasets._source_file import is_failing, unanswered
-from marsretrieval.errors import TableError
+from marsretrieval.errors import DataError, TableError
+from marsretrieval.files import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -151,9 +151,10 @@ def _label_names(path: Path, schema: pa.Schema) -> tuple[str, ...] | None:
     if metadata is None:
         return None
     try:
-        names = json.loads(metadata)["info"]["features"].get("label", {}).get("names")
+        facts = parse_json(metadata, source=path, strict=False)
+        names = facts["info"]["features"].get("label", {}).get("names")
         return None if names is None else tuple(str(name) for name in names)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TableError(
             f"{path}: its Hugging Face metadata cannot be read",
             remedy="Write it again with the datasets library, or with labels as text.",

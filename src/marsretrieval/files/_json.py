@@ -27,12 +27,13 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, *, limit: int = _JSON_BYTES) -> Any:
+def read_json(path: Path, *, limit: int = _JSON_BYTES, strict: bool = True) -> Any:
     """Parse a JSON file.
 
     Args:
         path: File in UTF-8.
         limit: Most bytes that it may have.
+        strict: As `parse_json`.
 
     Raises:
         DataError: If it is missing, unreadable, longer than `limit`, or as `parse_json`.
@@ -48,7 +49,7 @@ def read_json(path: Path, *, limit: int = _JSON_BYTES) -> Any:
         raise DataError(f"{path}: not readable as JSON ({error})") from error
     if len(data) > limit:
         raise DataError(f"{path}: longer than the {limit:,} bytes that such a file may have")
-    return parse_json(data, source=path)
+    return parse_json(data, source=path, strict=strict)
 
 
 def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) -> Any:
