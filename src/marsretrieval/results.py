@@ -44,8 +44,9 @@ _DATA = {
     **dict.fromkeys(("name", "set_hash", "store_dtype"), str),
     "n": dict[str, int],
     "truncated": {"captions": int, "cut": int},
-    "skipped": list[dict[str, str]],
+    "skipped": list[dict[str, Any]],
 }
+_SKIPPED = dict.fromkeys(("id", "source", "reason"), str)
 _EVALUATION = {
     **dict.fromkeys(("published", "strict", "intervals"), dict[str, Any]),
     "n": dict[str, int],
@@ -155,6 +156,8 @@ def read_result(path: Path) -> RunResult:
         result = from_json(RunResult, value, source=path)
         check_fields(result.model, _MODEL, source=path, at="model", optional=True)
         check_fields(result.data, _DATA, source=path, at="data", optional=True)
+        for number, item in enumerate(result.data.get("skipped", ())):
+            check_fields(item, _SKIPPED, source=path, at=f"data.skipped[{number}]")
         for group, evaluation in result.metrics.items():
             at = f"metrics.{group}"
             check_fields(evaluation, _EVALUATION, source=path, at=at, optional=True)

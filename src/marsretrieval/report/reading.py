@@ -69,7 +69,9 @@ def _wrong(evaluation: Mapping[str, Any]) -> Iterator[str]:
     for protocol in PROTOCOLS:
         figures, intervals = evaluation[protocol], evaluation["intervals"].get(protocol, {})
         classes = figures.get("per_class") or {}
-        if not all(isinstance(each, Mapping) for each in (intervals, classes, *classes.values())):
+        if not (isinstance(intervals, Mapping) and isinstance(classes, Mapping)) or not all(
+            isinstance(figure, Mapping) for figure in classes.values()
+        ):
             yield protocol
             continue
         for key, metric in METRICS.items():
