@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import typer
 from marsretrieval import __version__
 from marsretrieval.cli import data, export, models, score, store
 from marsretrieval.cli._help import Command, Group
-from marsretrieval.cli._shared import say
+from marsretrieval.cli._shared import echo, say
 from marsretrieval.cli.compare import compare
 from marsretrieval.cli.demo import demo
 from marsretrieval.cli.doctor import doctor
@@ -36,13 +35,10 @@ class _Group(Group):
             with _plain_warnings():
                 return super().invoke(ctx)
         except MarsRetrievalError as error:
-            print(f"error: {error}", file=sys.stderr)
+            say(f"error: {error}")
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            print(
-                "interrupted: what was finished is kept; the same command goes on from there",
-                file=sys.stderr,
-            )
+            say("interrupted: what was finished is kept; the same command goes on from there")
             raise typer.Exit(_INTERRUPTED) from error
 
 
@@ -78,7 +74,7 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        print(f"marsretrieval {__version__}")
+        echo(f"marsretrieval {__version__}")
         raise typer.Exit
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from marsretrieval.cli._shared import JsonFlag, say, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, say, show_progress
 from marsretrieval.cli.run import run_jobs
 
 __all__ = ["demo"]
@@ -68,7 +68,7 @@ def demo(
     _write_page([job.result_path for job in jobs if job.result_path.exists()], page)
     if not as_json:
         store = next(job.store for job in jobs if job.task.name == "geolocalization")
-        print(
+        echo(
             _NEXT.format(
                 store=shlex.quote(str(store)),
                 page=shlex.quote(str(page)),

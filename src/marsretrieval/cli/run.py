@@ -21,7 +21,7 @@ from marsretrieval.cli._options import (
     decode_in_of,
     load_options,
 )
-from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def tasks(as_json: JsonFlag = False) -> None:
         return
     for row in rows:
         data, figure = f"data: {row['data']:<27}", f"main figure: {row['main_metric']}"
-        print(f"{row['task']:<18} {row['title']:<28} {data} {figure}")
+        echo(f"{row['task']:<18} {row['title']:<28} {data} {figure}")
 
 
 def run_jobs(
@@ -232,6 +232,6 @@ def _show_plan(jobs: Sequence[Job], *, as_json: bool) -> None:
     for row in rows:
         counts = ", ".join(f"{count:,} {name}" for name, count in row["counts"].items())
         left_out = f", {row['left_out']} left out" if row["left_out"] else ""
-        print(f"{row['model']} on {row['task']}: {row['status']}")
-        print(f"  data {row['data']}: {counts}{left_out}")
-        print(f"  result {row['result']}")
+        echo(f"{row['model']} on {row['task']}: {row['status']}")
+        echo(f"  data {row['data']}: {counts}{left_out}")
+        echo(f"  result {row['result']}")
