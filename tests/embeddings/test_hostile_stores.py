@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from marsretrieval.cli._app import app
 from marsretrieval.embeddings import build_store, open_store, verify_store
 from marsretrieval.errors import StoreError
 from tests.fakes import FakeEncoder, FakeSource
@@ -85,4 +87,40 @@ def test_a_failing_disk_is_no_damage(
         patch.setattr(Path, "open", path_open)
         with pytest.raises(StoreError, match=f"cannot be read.*{os.strerror(code)}"):
             verify_store(store, repair=True)
+    assert verify_store(store).problems == ()
+
+
+def flip(path: Path, at: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(at * (len(data) - 1))] ^= 0xFF
+    path.write_bytes(data)
+
+
+def edit(path: Path, **more: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda vectors, entry: edit(entry, rows=7),
+        lambda vectors, entry: edit(entry, bytes=7),
+        lambda vectors, entry: edit(entry, sha256="0" * 64),
+        lambda vectors, entry: edit(entry, shard="x"),
+        lambda vectors, entry: edit(entry, skipped=[3]),
+        lambda vectors, entry: vectors.write_bytes(vectors.read_bytes()[:-100]),
+        lambda vectors, entry: vectors.write_bytes(bytes(vectors.stat().st_size)),
+        lambda vectors, entry: flip(vectors, 0.0),
+        lambda vectors, entry: flip(vectors, 0.5),
+        lambda vectors, entry: flip(vectors, 1.0),
+    ],
+)
+def test_verify_names_shard_and_remedy_on_stderr(store: Path, damage: Any) -> None:
+    vectors = sorted((store / "shards").glob("*.arrow"))[0]
+    damage(vectors, vectors.with_suffix(".json"))
+    done = CliRunner().invoke(app, ["store", "verify", str(store)])
+    assert done.exit_code == 1
+    assert f"1 problem in 1 shard ({vectors.stem})" in done.stderr and "--repair" in done.stderr
+    assert CliRunner().invoke(app, ["store", "verify", "--repair", str(store)]).exit_code == 0
+    build_store(FakeEncoder(), FakeSource(counts=(3, 2)), store)
     assert verify_store(store).problems == ()

@@ -11,6 +11,8 @@ import pytest
 from marsretrieval.geo import Box
 from marsretrieval.plotting import planet_map
 
+pytest.importorskip("cartopy")
+
 EVIL = r"$\x$ $\frac{ _^ \x1b[2J <&".replace("\\x1b", "\x1b")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,13 +10,15 @@ import typer
 
 from marsretrieval._words import counted
 from marsretrieval.cli._help import Command, Group
-from marsretrieval.cli._shared import JsonFlag, echo, print_json, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import EmbeddingStore
+    from marsretrieval.embeddings import EmbeddingStore, Problem
 
 __all__ = ["app"]
+
+_NAMED = 3
 
 app = typer.Typer(
     cls=Group,
@@ -136,7 +139,25 @@ def verify(
         echo("The search view was removed; the next search, or store index, makes it anew.")
     left = [problem for problem in found.problems if not (repair and problem.cured)]
     if left:
+        say(f"error: {folder}: {_summary(left)}")
         raise typer.Exit(1)
+
+
+def _summary(problems: Sequence[Problem]) -> str:
+    """What is wrong with a store, naming shards, and the remedy."""
+    shards = list(dict.fromkeys(problem.shard for problem in problems))
+    more = f" and {len(shards) - _NAMED} more" if len(shards) > _NAMED else ""
+    remedy = (
+        "Run the command that made the store again."
+        if all(problem.text == "not embedded yet" for problem in problems)
+        else "Run it again with --repair, then the command that made the store."
+        if any(problem.cured for problem in problems)
+        else "Rename the images that share an id, then embed them into a new store."
+    )
+    return (
+        f"{counted(len(problems), 'problem')} in {counted(len(shards), 'shard')} "
+        f"({', '.join(shards[:_NAMED])}{more}): {problems[0].text}\n  {remedy}"
+    )
 
 
 @app.command(cls=Command)
