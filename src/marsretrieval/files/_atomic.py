@@ -90,9 +90,9 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(place: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a file or folder: one process at a time. It dies with its process, however
-    that ends.
+def locked(place: Path, *, wait: bool = True, shared: bool = False) -> Iterator[bool]:
+    """Hold the lock of a file or folder: one process at a time, or all those that share it. It
+    dies with its process, however that ends.
 
     Yields False where there are no such locks (Windows, some network file systems). Raises
     BlockingIOError where another process holds it, unless told to `wait`; OSError when `place`
@@ -105,7 +105,8 @@ def locked(place: Path, *, wait: bool = True) -> Iterator[bool]:
     try:
         held = True
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(handle, kind | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             raise
         except OSError:

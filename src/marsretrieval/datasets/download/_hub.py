@@ -258,17 +258,29 @@ def _told(repository: str, revision: str | None) -> Iterator[None]:
             f"{place}: the hub cannot be asked ({_first_line(error)})",
             remedy="Unset HF_HUB_OFFLINE, or use --offline with what is there.",
         ) from error
-    except (errors.HfHubHTTPError, httpx2.HTTPError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # HTML in place of JSON
+        if isinstance(error, (errors.HfHubHTTPError, httpx2.HTTPError)):
+            raise _unexpected_answer(place, error) from error
         raise DataError(
-            f"{place}: the hub does not answer as it should ({_first_line(error)})",
-            remedy="Check the network and HF_ENDPOINT, then run the same command again: "
-            "the files that are whole are kept.",
+            f"{place}: the hub's answer cannot be read ({_first_line(error)})",
+            remedy="Something else may have answered, such as the login page of a network: open "
+            "a web page, log in, then run the same command again.",
         ) from error
+    except (errors.HfHubHTTPError, httpx2.HTTPError) as error:
+        raise _unexpected_answer(place, error) from error
     except OSError as error:
         raise OutputError(
             f"{place}: cannot be stored ({error.strerror or error})",
             remedy="Check that the folder is yours and has free space, or choose another.",
         ) from error
+
+
+def _unexpected_answer(place: str, error: Exception) -> DataError:
+    return DataError(
+        f"{place}: the hub does not answer as it should ({_first_line(error)})",
+        remedy="Check the network and HF_ENDPOINT, then run the same command again: "
+        "the files that are whole are kept.",
+    )
 
 
 def _first_line(error: Exception) -> str:
