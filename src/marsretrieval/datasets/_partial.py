@@ -19,8 +19,11 @@ _FACTS = {"url": str, "total": int | None, "validator": str | None}
 class Retry(Exception):
     """This request did not bring the whole file; the next one may."""
 
-    def __init__(self, reason: str, *, pause_s: float | None = None, reached: bool = True) -> None:
+    def __init__(
+        self, reason: str, *, pause_s: float | None = None, reached: bool = True, slow: bool = False
+    ) -> None:
         super().__init__(reason)
+        self.slow = slow
         self.pause_s = pause_s
         self.reached = reached
 
