@@ -4,7 +4,7 @@
 #   MODEL=marscope TILES=tiles STORE=mars.store bash examples/search_region.sh "pitted cones" -60,20,0,60
 #
 # The tiles are embedded the first time (all of them: the next question may be of another region),
-# after that a search takes seconds. Writes pitted_cones.geojson, .csv and a map, .png, into OUT.
+# after that a search takes seconds. Writes pitted_cones.gpkg (extra gis), .csv and a map, .png, into OUT.
 # Try it without a network: MODEL=mars-nano, and TILES from 'marsretrieval data synth --out planet'.
 set -euo pipefail
 
@@ -16,4 +16,4 @@ name=${what//[^[:alnum:]]/_}
 marsretrieval embed --model "$model" --images "$TILES" --store "$STORE"
 mkdir -p "$out"
 marsretrieval search --store "$STORE" --text "$what" --bbox="$where" -k "$count" \
-  --out "$out/$name.geojson" --out "$out/$name.csv" --out "$out/$name.png"
+  --out "$out/$name.gpkg" --out "$out/$name.csv" --out "$out/$name.png"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from marsretrieval.errors import DataError
+from marsretrieval.errors import DataError, MarsRetrievalWarning
 from marsretrieval.geo import Area, Box
 
 
@@ -187,3 +187,112 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.geojson").write_text("{")
     with pytest.raises(DataError, match="not readable as JSON"):
         Area.read(tmp_path / "bad.geojson")
+
+
+@pytest.mark.parametrize(
+    ("west", "east"), [(-100, 100), (-179.9999, 179.9999), (-170, 120), (0, 200), (20, 350)]
+)
+@pytest.mark.parametrize("first", [0, 1, 2, 3])
+def test_a_wide_rectangle_is_its_box(west: float, east: float, first: int) -> None:
+    corners = ring(west, -60, east, 60)[:-1]
+    turned = [*corners[first:], *corners[:first]]
+    area = Area.from_geojson(polygon([*turned, turned[0]]))
+    lon, lat = grid()
+    np.testing.assert_array_equal(
+        area.contains(lon, lat), Box(west, -60, east, 60).contains(lon, lat)
+    )
+    covered = np.any([each.contains(lon, lat) for each in area.boxes], axis=0)
+    assert covered[area.contains(lon, lat)].all()
+
+
+def test_the_direction_of_a_wide_ring_tells_which_side() -> None:
+    lon, lat = grid()
+    with pytest.warns(MarsRetrievalWarning, match="clockwise ring from -100 to 100"):
+        area = Area.from_geojson(polygon(list(reversed(ring(-100, -60, 100, 60)))))
+    expected = Box(100, -60, -100, 60).contains(lon, lat)
+    np.testing.assert_array_equal(area.contains(lon, lat), expected)
+
+
+def test_a_wide_triangle_has_straight_edges() -> None:
+    area = Area.from_geojson(polygon([[-100, 0], [100, 0], [0, 50], [-100, 0]]))
+    assert area.contains([0, 0, 90, 170, -170], [1, 49, 2, 1, 60]).tolist() == [
+        True, True, True, False, False,
+    ]  # fmt: skip
+
+
+def test_a_tip_across_the_antimeridian_stays_a_tip() -> None:
+    drawn = [[170, -60], [180, -1], [-175, 0], [180, 1], [170, 60], [100, 0], [170, -60]]
+    area = Area.from_geojson(polygon(drawn))
+    assert area.contains([-178, -170, 0, 150, 90], [0, 0, 0, 0, 0]).tolist() == [
+        True, False, False, True, False,
+    ]  # fmt: skip
+
+
+def test_holes_wider_than_half_the_planet() -> None:
+    lon, lat = grid()
+    for outer in (ring(-180, -80, 180, 80), ring(-150, -80, 150, 80)):
+        area = Area.from_geojson(polygon(outer, list(reversed(ring(-100, -60, 100, 60)))))
+        expected = Box(outer[0][0], -80, outer[1][0], 80).contains(lon, lat)
+        expected &= ~Box(-100, -60, 100, 60).contains(lon, lat)
+        np.testing.assert_array_equal(area.contains(lon, lat), expected)
+
+
+def test_geometries_of_other_libraries() -> None:
+    shapely = pytest.importorskip("shapely")
+    geopandas = pytest.importorskip("geopandas")
+    lon, lat = grid()
+    shape = shapely.box(130, -10, 140, 0)
+    series = geopandas.GeoSeries([shape], crs=pyproj_mars())
+    frame = geopandas.GeoDataFrame({"name": ["a"]}, geometry=series)
+    expected = Box(130, -10, 140, 0).contains(lon, lat)
+    for value in (shape, shapely.geometry.mapping(shape), series, frame):
+        np.testing.assert_array_equal(Area.from_geojson(value).contains(lon, lat), expected)
+    projected = frame.to_crs("IAU_2015:49910")
+    np.testing.assert_array_equal(Area.from_geojson(projected).contains(lon, lat), expected)
+
+
+def pyproj_mars() -> Any:
+    from marsretrieval.geo import MARS_CRS
+
+    return pytest.importorskip("pyproj").CRS.from_json_dict(MARS_CRS)
+
+
+def in_metres(crs: str, size: float) -> dict[str, Any]:
+    member = {"type": "name", "properties": {"name": crs}}
+    return {**polygon(ring(-size, -size, size, size)), "crs": member}
+
+
+def test_coordinates_in_metres_are_converted() -> None:
+    pytest.importorskip("pyproj")
+    lon, lat = grid()
+    metres = 3_396_190 * np.pi / 180
+    area = Area.from_geojson(in_metres("urn:ogc:def:crs:IAU:2015::49910", 10 * metres))
+    expected = Box(-10, -10, 10, 10).contains(lon, lat)
+    np.testing.assert_array_equal(area.contains(lon, lat), expected)
+    # A square about the north pole, in polar stereographic metres.
+    area = Area.from_geojson(in_metres("IAU_2015:49930", 10 * metres))
+    colatitude = np.degrees(2 * np.arctan(np.radians(10) / 2))
+    assert area.contains(lon, lat)[lat > 90 - colatitude + 0.5].all()
+    assert not area.contains(lon, lat)[lat < 90 - 1.5 * colatitude].any()
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "urn:ogc:def:crs:EPSG::32632", "IAU_2015:30110"])
+def test_projected_systems_of_other_bodies_are_refused(crs: str) -> None:
+    pytest.importorskip("pyproj")
+    with pytest.raises(DataError, match="is not one of Mars"):
+        Area.from_geojson(in_metres(crs, 20.0))
+    with pytest.raises(DataError, match="unknown coordinate reference system"):
+        Area.from_geojson(in_metres("EPSG:999999", 20.0))
+
+
+@pytest.mark.parametrize("crs", ["urn:ogc:def:crs:OGC:1.3:CRS84", "EPSG:4326"])
+def test_degrees_of_the_earth_are_used_with_a_warning(crs: str) -> None:
+    with pytest.warns(MarsRetrievalWarning, match="a system of the Earth"):
+        area = Area.from_geojson(in_metres(crs, 20.0))
+    assert area.contains([0, 30], [0, 0]).tolist() == [True, False]
+
+
+def test_the_system_of_own_files_needs_no_conversion(recwarn: pytest.WarningsRecorder) -> None:
+    for crs in ("urn:ogc:def:crs:IAU:2015:49900", "urn:ogc:def:crs:IAU:2015::49900"):
+        assert Area.from_geojson(in_metres(crs, 20.0)).contains(0, 0).all()
+    assert not len(recwarn)

@@ -163,6 +163,8 @@ def run(
                 outcome = job.task.evaluate(
                     job.data, encoder, store, job.store.parent, job.settings, progress
                 )
+                for note in outcome.notes:
+                    say(note)
                 result = _result(job, encoder, store, outcome, built)
                 _keep_superseded(job, say)
                 _write(job, result, outcome)
@@ -281,6 +283,8 @@ def _result(
             "store_dtype": store.dtype,
             "truncated": dict(outcome.truncated),
             "skipped": [asdict(item) for item in skipped.values()],
+            "notes": [*job.data.notes, *outcome.notes],
+            **outcome.details,
         },
         metrics={name: each.to_dict() for name, each in outcome.groups.items()},
         seed=job.settings.seed,

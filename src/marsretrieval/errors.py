@@ -15,6 +15,7 @@ MarsRetrievalError            exit code 1: the request was right, but it could n
 └── OutputError               the result cannot be written
 
 MarsRetrievalWarning          something was done in another way than it should have been
+└── TruncatedTextWarning      a text is longer than the model reads
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = [
     "StoreError",
     "StoreMismatchError",
     "TableError",
+    "TruncatedTextWarning",
     "UnknownNameError",
     "UsageError",
 ]
@@ -56,6 +58,10 @@ class MarsRetrievalError(Exception):
 
 class MarsRetrievalWarning(UserWarning):
     """Base of all warnings shown to users."""
+
+
+class TruncatedTextWarning(MarsRetrievalWarning):
+    """A text is longer than the context length of the model, and its end has no effect."""
 
 
 _LISTED = 40  # names that a message holds at most

@@ -43,7 +43,7 @@ _DATA = {
     **dict.fromkeys(("repository", "revision", "variant"), str | None),
     **dict.fromkeys(("name", "set_hash", "store_dtype"), str),
     "n": dict[str, int],
-    "truncated": {"captions": int, "cut": int},
+    "truncated": dict.fromkeys(("captions", "queries", "cut"), int),
     "skipped": list[dict[str, Any]],
 }
 _SKIPPED = dict.fromkeys(("id", "source", "reason"), str)
@@ -51,6 +51,8 @@ _EVALUATION = {
     **dict.fromkeys(("published", "strict", "intervals"), dict[str, Any]),
     "n": dict[str, int],
     "ties": dict[str, tuple[float, float]],
+    "chance": dict[str, dict[str, Any]],
+    "interval_basis": dict[str, dict[str, Any]],
 }
 
 
@@ -63,6 +65,10 @@ class Evaluation:
     intervals: protocol to metric name to (low, high), 95 % bootstrap.
     ties: what ties could change: metric name to (worst, best); empty when there are none.
     per_query: equally long columns, one row a query.
+    chance: protocol to the metrics expected of a random ranking, under the keys of `published` and
+    `strict`; empty where they are unknown.
+    interval_basis: protocol to what was resampled for its intervals: `unit` ("pairs", "classes",
+    "spatial blocks") and `count`; of a mean over landforms the smallest count of a landform.
     drawn: protocol to metric name to its value in each resample, NaN where a resample has none;
     for intervals of means of evaluations, never written.
     """
@@ -74,6 +80,8 @@ class Evaluation:
     intervals: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     ties: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     per_query: Mapping[str, npt.NDArray[Any] | list[Any]] = field(default_factory=dict)
+    chance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    interval_basis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     drawn: Mapping[str, Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,6 +93,8 @@ class Evaluation:
             "strict": _plain(self.strict),
             "intervals": _plain(self.intervals),
             "ties": _plain(self.ties),
+            "chance": _plain(self.chance),
+            "interval_basis": _plain(self.interval_basis),
         }
 
 
@@ -161,6 +171,9 @@ def read_result(path: Path) -> RunResult:
         for group, evaluation in result.metrics.items():
             at = f"metrics.{group}"
             check_fields(evaluation, _EVALUATION, source=path, at=at, optional=True)
+            for protocol, basis in evaluation.get("interval_basis", {}).items():
+                at_basis = f"{at}.interval_basis.{protocol}"
+                check_fields(basis, {"unit": str, "count": int}, source=path, at=at_basis)
         datetime.datetime.fromisoformat(result.created)
     except DataError as error:
         raise DataError(error.message, remedy=_AGAIN) from error

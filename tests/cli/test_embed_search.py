@@ -198,7 +198,10 @@ def test_search_by_text_image_and_both(store: Path, tmp_path: Path) -> None:
     assert both["hits"][0]["id"] == best["id"] and both["mix"] == 1.0
 
     text = call("search", "--store", store, "--image", example).stdout
-    assert text.splitlines()[0].split() == ["1", f"{best['score']:.4f}", "1.300", "E", "0.500", "N",
+    header, first = text.splitlines()[:2]
+    assert header.split() == ["rank", "score", "z", "percentile", "lon", "lat", "id"]
+    assert first.split() == ["1", f"{best['score']:.4f}", f"{best['z']:.1f}",
+                             f"{best['percentile']:.2f}", "1.300", "E", "0.500", "N",
                                             best["id"]]  # fmt: skip
 
 
@@ -297,3 +300,32 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     assert 4 <= store.rows < 80 and not store.complete
     call("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store", code=1)
+
+
+def test_embed_several_sources_into_one_store(tmp_path: Path) -> None:
+    first, second = tiles(tmp_path / "north"), tiles(tmp_path / "south", tars=1)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(png_bytes(90))
+    verb = ("embed", "-m", MODEL, "--store", tmp_path / "store", "--images", first)
+    assert called(*verb)["rows"] == 12
+    done = call(*verb, "--images", second, "--json")
+    report = json.loads(done.stdout)
+    assert (report["rows"], report["embedded"], report["reused"]) == (16, 4, 12)
+    assert report["repeated_ids"] == 4 and "4 ids from several sources" in done.stderr
+    assert called(*verb, "--images", second)["embedded"] == 0
+    dropped = call(*verb, code=1)
+    assert "of its 4 shards" in dropped.stderr
+    mixed = called(*verb[:4], tmp_path / "mixed", "--images", folder, "--images", second)
+    assert (mixed["rows"], mixed["repeated_ids"]) == (5, 0)
+    ids, _ = open_store(tmp_path / "mixed").load()
+    assert ids[0] == "a" and ids[1] == "E1_0_N0_0"
+    assert "given twice" in call(*verb, "--images", first, code=2).stderr
+
+
+def test_search_for_several_texts(store: Path) -> None:
+    found = called("search", "--store", store, "--text", "dunes", "--text", "ice", "-k", 3)
+    assert (found["text"], found["texts"]) == ("dunes; ice", ["dunes", "ice"])
+    alone = called("search", "--store", store, "--text", "dunes", "-k", 3)
+    assert alone["texts"] == ["dunes"]
+    assert [hit["score"] for hit in alone["hits"]] != [hit["score"] for hit in found["hits"]]

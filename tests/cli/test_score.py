@@ -17,7 +17,7 @@ from marsretrieval.cli._app import app
 from tests.metrics.inputs import flat, geo_input, landform_input, paired_input
 from tests.shared import shared_file
 
-KEYS = {"task", "n", "published", "strict", "intervals", "ties"}
+KEYS = {"task", "n", "published", "strict", "intervals", "ties", "chance", "interval_basis"}
 
 
 def call(*arguments: str | Path | float, code: int = 0) -> Result:
@@ -30,7 +30,7 @@ def call(*arguments: str | Path | float, code: int = 0) -> Result:
 def scored(out: Path, *arguments: str | Path | float) -> dict[str, Any]:
     assert call(*arguments, "--json", out).stdout == ""
     figures: dict[str, Any] = json.loads(out.read_text())
-    assert figures.keys() == KEYS
+    assert figures.keys() - {"data"} == KEYS
     return figures
 
 
@@ -65,8 +65,9 @@ def paired(files: Path) -> tuple[str | Path, ...]:
     return ("paired", "--images", files / "pair_images.npy", "--texts", files / "pair_texts.npy")
 
 
-def landform(files: Path) -> tuple[str | Path, ...]:
-    return ("landform", "--images", files / "images.npy", "--labels", files / "labels.json",
+def landform(files: Path, **swapped: Path) -> tuple[str | Path, ...]:
+    return ("landform", "--images", swapped.get("images", files / "images.npy"),
+            "--labels", swapped.get("labels", files / "labels.json"),
             "--queries", files / "queries.npy")  # fmt: skip
 
 
@@ -125,7 +126,9 @@ def test_people_get_a_table_of_both_protocols(files: Path) -> None:
         done = call(*verb, "--resamples", 20)
         for each in words:
             assert each in done.stdout, each
-        assert done.stderr == ""
+        lines = done.stderr.splitlines()
+        assert len(lines) == (verb[0] == "geolocalization")
+        assert all("30 points lie within the tiles' coverage" in line for line in lines)
 
 
 def test_lines_in_any_order_give_the_same_strict_figures(files: Path, tmp_path: Path) -> None:
@@ -177,9 +180,9 @@ def test_what_cannot_be_done_is_exit_code_1(files: Path, tmp_path: Path) -> None
         ((*images, "--texts", tmp_path / "nan.npy"), "nan.npy: 60 rows hold NaN"),
         ((*images, "--texts", files / "labels.json"), "not readable as .npy"),
         ((*paired(files), "--json", tmp_path / "file" / "out.json"), "cannot be written"),
-        ((*landform(files), "--labels", files / "truth.csv"), "not readable as JSON"),
-        ((*landform(files), "--images", files / "pair_images.npy"), "counts do not match"),
-        (geolocalization(files, p=tmp_path / "columns.csv"), "no column image_name"),
+        (landform(files, labels=files / "truth.csv"), "not readable as JSON"),
+        (landform(files, images=files / "pair_images.npy"), "counts do not match"),
+        (geolocalization(files, p=tmp_path / "columns.csv"), "no column 'lon'"),
         (geolocalization(files, p=tmp_path / "empty.csv"), "no column image_name"),
         (geolocalization(files, g=tmp_path / "columns.csv"), "no column 'lon'"),
         (geolocalization(files, g=tmp_path / "nowhere.csv"), "no such file"),
@@ -194,7 +197,7 @@ def test_labels_and_queries_without_each_other_are_told(files: Path, tmp_path: P
     first = told["query_names"][0]
     told["query_names"][0] = "nothing of the kind"
     (tmp_path / "labels.json").write_text(json.dumps(told))
-    done = call(*landform(files), "--labels", tmp_path / "labels.json", "--json", "-")
+    done = call(*landform(files, labels=tmp_path / "labels.json"), "--json", "-")
     assert "1 queries have no image and no figure: nothing of the kind" in done.stderr
     assert f"1 labels have no query, their images are distractors: {first}" in done.stderr
     assert json.loads(done.stdout)["n"]["classes"] == len(told["query_names"]) - 1
@@ -203,7 +206,9 @@ def test_labels_and_queries_without_each_other_are_told(files: Path, tmp_path: P
 def test_wrong_use_is_exit_code_2(files: Path) -> None:
     verb = geolocalization(files)
     for more in (("--radius", 0), ("--radius", "nan"), ("--radius", 181), ("--tile-deg", -1),
-                 ("--max-k", 0), ("--resamples", -1), ("--seed", "x")):  # fmt: skip
+                 ("--max-k", 0), ("--max-k", 10**11), ("--resamples", -1), ("--resamples", 10**11),
+                 ("--seed", "x"), ("--seed", -1), ("--seed", 10**30), ("--radius", "inf"),
+                 ("--tile-deg", "nan")):  # fmt: skip
         call(*verb, *more, code=2)
     call("paired", "--images", files / "pair_images.npy", code=2)
     call("nonsense", code=2)
@@ -217,3 +222,69 @@ def test_the_installed_command_prints_only_json(files: Path) -> None:
     )  # fmt: skip
     assert json.loads(done.stdout)["n"] == {"images": 90, "classes": 9}
     assert done.stderr == ""
+
+
+def test_every_number_of_every_command_has_bounds() -> None:
+    for command in (
+        ("run", "-m", "mars-nano", "-t", "landform", "--seed", -1),
+        ("run", "-m", "mars-nano", "-t", "landform", "--resamples", 10**11),
+        ("run", "-m", "mars-nano", "-t", "landform", "--workers", 10**9),
+        ("run", "-m", "mars-nano", "-t", "landform", "--batch-size", 10**11),
+        ("run", "-m", "mars-nano", "-t", "landform", "--device", "tpu", "--dry-run"),
+        ("compare", "a", "b", "--seed", -1),
+        ("compare", "a", "b", "--resamples", 10**11),
+        ("compare", "a", "b", "--top", 10**30),
+        ("search", "--store", "s", "--text", "x", "--min-score", "nan"),
+        ("search", "--store", "s", "--text", "x", "--merge-deg", "inf"),
+        ("search", "--store", "s", "--text", "x", "--heatmap-cell", "nan"),
+        ("search", "--store", "s", "--text", "x", "--mix", "nan"),
+        ("data", "synth", "--out", "planet", "--seed", -1, "--dry-run"),
+        ("data", "tiles", "--out", "t", "--size", "nan"),
+        ("data", "tiles", "--out", "t", "--drop-empty", "nan"),
+        ("data", "download", "landform", "--workers", 10**9),
+        ("demo", "--seed", -1),
+    ):
+        done = CliRunner().invoke(app, [str(word) for word in command])
+        assert done.exit_code == 2, (command, done.stderr, done.exception)
+        assert "Traceback" not in done.stderr
+        option = next(word for word in command[::-1] if str(word).startswith("--") and (
+            word != "--dry-run"))  # fmt: skip
+        assert str(option) in done.stderr or "unknown device 'tpu'" in done.stderr, done.stderr
+
+
+@pytest.fixture
+def half_covered(tmp_path: Path) -> tuple[str | Path, ...]:
+    """Two points, one of them near the only tile."""
+    (tmp_path / "p.csv").write_text("image_name,similarity,lon,lat\nx,0.5,10,10\n")
+    (tmp_path / "g.tsv").write_text("lon\tlat\tname\n10.2\t10\ta\n90\t10\tb\n\t\tc\n")
+    return geolocalization(tmp_path, p=tmp_path / "p.csv", g=tmp_path / "g.tsv")
+
+
+def test_coverage_is_shown_and_can_be_chosen(
+    half_covered: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    done = call(*half_covered, "--json", "-")
+    assert "1 of 2 points lie within the tiles' coverage (0.5 degrees" in done.stderr
+    assert "1 row without a position left out (line 4)" in done.stderr
+    figures = json.loads(done.stdout)
+    truth = figures["data"]["ground_truth"]
+    assert (truth["points"], truth["covered"], truth["skipped"]) == (2, 1, 1)
+    assert figures["n"]["points"] == 2 and figures["strict"]["average_precision"] == 0.5
+    covered = scored(tmp_path / "out.json", *half_covered, "--covered-only")
+    assert covered["n"]["points"] == 1 and covered["strict"]["average_precision"] == 1
+    assert covered["data"]["covered_only"] and covered["data"]["ground_truth"]["points"] == 2
+    (tmp_path / "g.tsv").write_text("lon,lat\n90,10\n")
+    assert "no point lies within" in call(*half_covered, "--covered-only", code=1).stderr
+
+
+def test_columns_and_west_longitudes_by_options(tmp_path: Path) -> None:
+    (tmp_path / "predictions.csv").write_text("image_name,similarity,lon,lat\nx,0.5,-10,10\n")
+    (tmp_path / "truth.csv").write_text("a,b,lon,lat\n10,10,50,50\n")
+    verb = geolocalization(tmp_path)
+    options = ("--lon-column", "a", "--lat-column", "b")
+    west = scored(tmp_path / "out.json", *verb, *options, "--lon-west")
+    assert west["strict"]["average_precision"] == west["published"]["best"]["f1"] == 1
+    assert west["data"]["ground_truth"]["columns"] == ["a", "b"]
+    east = call(*verb, *options, "--json", "-")
+    assert "longitudes may be positive to the west" in east.stderr
+    assert json.loads(east.stdout)["strict"]["average_precision"] == 0

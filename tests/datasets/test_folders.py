@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval.datasets import FolderSource, Record, Skipped, _folder, open_images
+from marsretrieval.datasets import (
+    FolderSource,
+    Record,
+    Skipped,
+    _folder,
+    open_images,
+    read_annotations,
+)
 from marsretrieval.errors import DataError, DatasetNotFoundError
 from tests.datasets.layouts import images, read_all, write_parquet, write_tar
 from tests.fakes import png_bytes
@@ -132,3 +139,85 @@ def test_extensions_are_read_in_any_case_and_paths_as_text(tmp_path: Path) -> No
     write_tar(tmp_path / "A.TAR", [("k.PNG", png_bytes(1)), ("k.JSON", b'{"caption": "c"}')])
     (record,) = read_all(open_images(str(tmp_path)))  # type: ignore[arg-type]
     assert (record.id, record.caption) == ("k", "c")
+
+
+def test_side_files_are_passed_over_and_jfif_is_an_image(tmp_path: Path) -> None:
+    stray = "Thumbs.db desktop.ini .DS_Store ._b.jpg a.jpg.ovr a.jpg.aux.xml hits.qml out.gpkg"
+    worlds = "a.j2w a.jgw a.pgw a.tfw a.wld a.prj"
+    for name in f"{stray} {worlds}".split():
+        put(tmp_path / name, "x")
+    put(tmp_path / "a.jpg")
+    put(tmp_path / "b.jfif")
+    assert ids(open_images(tmp_path)) == ["a", "b"]
+
+
+def test_only_regular_files_are_images(tmp_path: Path) -> None:
+    (tmp_path / "a.png").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to(tmp_path / "b.png")
+    put(tmp_path / "d.png")
+    (tmp_path / "d.json").symlink_to("/dev/zero")
+    for images_wanted in (True, False):
+        *bad, good = read_all(open_images(tmp_path), images=images_wanted)
+        assert [item.id for item in bad] == ["a", "b", "c"]
+        assert all("not a regular file" in item.reason for item in bad)
+        assert good.id == "d"
+
+
+def test_names_that_are_not_utf8_are_named_and_the_others_read(tmp_path: Path) -> None:
+    put(tmp_path / "set" / "good.png")
+    put(tmp_path / "set" / os.fsdecode(b"cr\xe4ter.png"))
+    put(tmp_path / "set" / os.fsdecode(b"d\xfcnen") / "1.png")
+    bad, worse, good = read_all(open_images(tmp_path / "set"))
+    assert [bad.id, worse.id, good.id] == [r"cr\xe4ter", r"d\xfcnen/1", "good"]
+    assert "not UTF-8" in bad.reason and "not UTF-8" in worse.reason
+    (tmp_path / "set").rename(tmp_path / os.fsdecode(b"s\xe4t"))
+    with pytest.raises(DataError, match="not UTF-8"):
+        open_images(tmp_path / os.fsdecode(b"s\xe4t"))
+
+
+def test_a_renamed_class_folder_changes_the_fingerprint(tmp_path: Path) -> None:
+    put(tmp_path / "crater" / "1.png")
+    before = open_images(tmp_path).shards()
+    (tmp_path / "crater").rename(tmp_path / "cone")
+    assert open_images(tmp_path).shards() != before
+
+
+def labels(source: FolderSource) -> dict[str, str | None]:
+    return {item.id: item.label for item in read_all(source) if isinstance(item, Record)}
+
+
+def test_folders_of_a_split_are_no_classes(tmp_path: Path) -> None:
+    put(tmp_path / "train" / "crater_0.png")
+    put(tmp_path / "test" / "dune_0.png")
+    assert set(labels(open_images(tmp_path)).values()) == {None}
+
+
+def test_classes_below_the_folders_of_a_split(tmp_path: Path) -> None:
+    for name in ("train/crater/0.png", "train/dune/0.png", "val/dune/0.png"):
+        put(tmp_path / name)
+    assert labels(open_images(tmp_path)) == {
+        "train/crater/0": "crater", "train/dune/0": "dune", "val/dune/0": "dune",
+    }  # fmt: skip
+
+
+def test_a_table_of_labels_beside_a_folder_of_images(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        put(tmp_path / "map-proj-v3" / f"{name}.jpg")
+    lines = "a.jpg 0\nb.jpg 1\nmap-proj-v3/c.jpg 1 train\ngone.jpg 2\nd.jpg 0\nd.jpg 1\n"
+    table = put(tmp_path / "labels-map-proj-v3.txt", lines)
+    put(tmp_path / "landmarks_map-proj-v3_classmap.csv", "0,crater\n1,dune\n2,plain\n")
+    source = open_images(tmp_path)
+    assert list(labels(source).values()) == ["crater", "dune", "dune", None]
+    records, (problem,) = read_annotations(source)
+    assert problem.source == str(table)
+    assert problem.reason == "1 of its 6 lines name no image of the folder (first: gone.jpg)"
+    assert records[3].problem == "several labels in the tables: crater, dune"
+
+
+def test_a_list_of_class_names_is_no_table_of_labels(tmp_path: Path) -> None:
+    put(tmp_path / "crater" / "1.png")
+    put(tmp_path / "labels.txt", "crater\nsand dune\n")
+    source = open_images(tmp_path)
+    assert labels(source) == {"crater/1": "crater"}
+    assert read_annotations(source)[1] == []

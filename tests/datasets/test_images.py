@@ -115,3 +115,10 @@ def test_real_patches_decode() -> None:
     assert len({record.label for record in records}) == 9
     for record in records:
         assert np.asarray(decode_rgb(record.data, record.source)).std() > 0
+
+
+def test_a_picture_of_one_colour_does_not_fill_the_memory() -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (12_000, 12_000)).save(buffer, "PNG", optimize=False)
+    with pytest.raises(ImageError, match=r"bomb\.png: 144,000,000 pixels in .* bytes"):
+        decode_rgb(buffer.getvalue(), "bomb.png")

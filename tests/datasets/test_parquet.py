@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,12 +23,15 @@ from tests.fakes import png_bytes
     [
         pa.array([png_bytes(0), png_bytes(1)], pa.binary()),
         pa.array([png_bytes(0), png_bytes(1)], pa.large_binary()),
+        pa.array([png_bytes(0), png_bytes(1)], pa.binary_view()),
         pa.array([{"bytes": png_bytes(0)}, {"bytes": png_bytes(1)}]),
         pa.array([{"bytes": png_bytes(0), "path": None}, {"bytes": None, "path": "in/1.png"}]),
         pa.array(["0.png", "in/1.png"]),
+        pa.array(["0.png", "in\\1.png"], pa.string_view()),
+        pa.array([{"bytes": None, "path": "0.png"}, {"bytes": None, "path": ".\\in\\1.png"}]),
         pa.array(["0.png", "in/1.png"]).dictionary_encode(),
     ],
-    ids=["binary", "large", "bytes", "mixed", "paths", "dictionary"],
+    ids=["binary", "large", "view", "bytes", "mixed", "paths", "windows", "struct", "dictionary"],
 )
 def test_images_in_every_kind_of_column(column: pa.Array, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
@@ -66,9 +72,9 @@ def test_rows_without_an_image_are_named(value, words: str, tmp_path: Path) -> N
     [
         ({"image": [1.5]}, "column 'image' is double, expected a struct of bytes and path"),
         ({"image": [{"url": "x"}]}, "column 'image' is struct<url: string>"),
-        ({"image": [b"x"], "label": [["a", "b"]]}, "column 'label' is list<.*expected text"),
-        ({"image": [b"x"], "caption": [["a", "b"]]}, "column 'caption' is list<"),
-        ({"image": [b"x"], "lon": ["east"]}, "column 'lon' is string, expected degrees"),
+        ({"image": [7]}, "column 'image' is int64"),
+        ({"image": [{"bytes": "text", "path": None}]}, "column 'image' is struct<bytes: string"),
+        ({"image": [{"path": 7}]}, "column 'image' is struct<path: int64>"),
         ({"Image": [b"x"]}, r"no column 'image' \(there are Image\)"),
     ],
 )
@@ -79,12 +85,40 @@ def test_wrong_columns_are_named(columns, words: str, tmp_path: Path) -> None:
     assert "a.parquet" in str(raised.value)
 
 
-@pytest.mark.parametrize("told", [b"{", b"[]", b'{"info": {"features": []}}'])
-def test_metadata_that_cannot_be_read_is_named(told: bytes, tmp_path: Path) -> None:
-    table = pa.table({"image": [b"x"], "label": [0]})
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"label": [["a", "b"]]}, "column 'label' holds a list, expected text or ClassLabel"),
+        ({"label": [0.5]}, "label 0.5 is neither text nor a whole number"),
+        ({"label": [True]}, "column 'label' holds a bool"),
+        ({"caption": [["a", "b"]]}, "column 'caption' holds a list, expected text"),
+        ({"refined_caption": [7]}, "column 'refined_caption' holds a int, expected text"),
+        ({"lon": ["east"], "lat": ["4"]}, "lon should be degrees, found 'east'"),
+        ({"lon": [[1.0]], "lat": [4.0]}, "column 'lon' holds a list, expected degrees"),
+        ({"lon": [400.0], "lat": [0.0]}, "centre 400.0, 0.0 is no place on the planet"),
+    ],
+)
+def test_an_image_outlives_what_is_wrong_beside_it(columns, words: str, tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"image": [b"x"], **columns})
+    for with_images in (True, False):
+        (record,) = read_all(open_images(path), images=with_images)
+        assert isinstance(record, Record) and record.problem is not None
+        assert words in record.problem
+        assert (record.label, record.caption, record.lon) == (None, None, None)
+
+
+DEEP = b'{"info": ' + b"[" * 100_000
+
+
+@pytest.mark.parametrize("told", [b"{", b"[]", b'{"info": {"features": []}}', DEEP])
+def test_metadata_that_cannot_be_read_is_named_where_it_is_needed(told, tmp_path: Path) -> None:
+    table = pa.table({"image": [b"x", b"x"], "label": [0, None]})
     pq.write_table(table.replace_schema_metadata({"huggingface": told}), tmp_path / "a.parquet")
-    with pytest.raises(TableError, match=r"a\.parquet"):
-        read_all(open_images(tmp_path))
+    first, second = read_all(open_images(tmp_path))
+    assert "metadata cannot be read" in first.problem and second.problem is None
+    table = table.set_column(1, "label", pa.array(["dune", None]))
+    pq.write_table(table.replace_schema_metadata({"huggingface": told}), tmp_path / "a.parquet")
+    assert [item.label for item in read_all(open_images(tmp_path))] == ["dune", None]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +126,9 @@ def test_metadata_that_cannot_be_read_is_named(told: bytes, tmp_path: Path) -> N
     [
         pa.array(["dune", None]),
         pa.array(["dune", None], pa.large_string()),
+        pa.array(["dune", None], pa.string_view()),
+        pa.array([b"dune", None], pa.binary()),
+        pa.array([b"dune", None], pa.binary_view()),
         pa.array(["dune", None]).dictionary_encode(),
     ],
 )
@@ -107,12 +144,12 @@ def test_places_by_columns_or_by_the_name_in_the_id(tmp_path: Path) -> None:
         "lon": [350.0, None, math.nan, 4.0, 400.0],
         "lat": [-4.5, None, math.nan, None, 0.0],
     }
-    *found, astray = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns)))
+    found = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns)))
     places = [(each.lon, each.lat, each.width_deg) for each in found]
     assert places == [
         (-10, -4.5, None), (10.1, 20.1, 0.2), (None, None, None), (None, None, None),
+        (None, None, None),
     ]  # fmt: skip
-    assert isinstance(astray, Skipped) and "400.0" in astray.reason
 
 
 def test_small_row_groups_are_read_together_and_large_ones_alone(monkeypatch, tmp_path) -> None:
@@ -168,3 +205,102 @@ def test_a_shard_of_another_source_is_refused(tmp_path: Path) -> None:
 def test_a_table_without_rows_has_no_shards(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"image": pa.array([], pa.binary())})
     assert list(open_images(path).shards()) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "right"),
+    [
+        (pa.array([0, 1, None], pa.float64()), None, ["0", "1", None]),
+        (pa.array([0, 1, None], pa.float64()), ["a", "b"], ["a", "b", None]),
+        (pa.array([math.nan, 1.0, -1.0]), ["a", "b"], [None, "b", None]),
+        (pa.array([0, 1, -1], pa.int8()), ["a", "b"], ["a", "b", None]),
+        (pa.array([0, 1, -1], pa.int64()), None, ["0", "1", None]),
+        (pa.array([0, 1, None], pa.decimal128(3)), None, ["0", "1", None]),
+        (pa.array([0, 1, 0]).dictionary_encode(), ["a", "b"], ["a", "b", "a"]),
+    ],
+)
+def test_labels_as_numbers(labels, names, right, tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"image": images(3), "label": labels}, names)
+    records = read_all(open_images(path))
+    assert [record.label for record in records] == right
+    assert {record.problem for record in records} == {None}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([137.4, None]), pa.array([137.4, None], pa.float32()),
+        pa.array(["137.4", None]), pa.array(["137.4", None], pa.string_view()),
+        pa.array([Decimal("137.4"), None], pa.decimal128(4, 1)),
+    ],
+)  # fmt: skip
+def test_degrees_of_every_kind(values: pa.Array, tmp_path: Path) -> None:
+    columns = {"image": images(2), "lon": values, "lat": values}
+    columns["lat"] = pa.array([-4.6, None])
+    first, second = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns)))
+    assert (first.lon, first.lat) == pytest.approx((137.4, -4.6), abs=1e-4)
+    assert (second.lon, second.lat) == (None, None)
+
+
+def test_texts_that_are_not_utf8_are_named_by_their_rows(tmp_path: Path) -> None:
+    def texts(*values: bytes) -> pa.Array:
+        offsets = np.cumsum([0, *map(len, values)]).astype(np.int32)
+        buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"".join(values))]
+        return pa.Array.from_buffers(pa.string(), len(values), buffers)
+
+    columns = {"image": images(3), "id": texts(b"a", b"b\xe4", b"c")}
+    columns["caption"] = texts(b"one", b"two", b"thr\xe4")
+    first, bad, last = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns)))
+    assert (first.id, first.caption) == ("a", "one")
+    assert isinstance(bad, Skipped) and (bad.id, bad.reason) == (r"b\xe4", "its id is not UTF-8")
+    assert last.id == "c" and "caption is not UTF-8" in last.problem
+
+
+def test_absolute_paths_inside_the_folder_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    (folder / "in").mkdir(parents=True)
+    (folder / "in/0.png").write_bytes(png_bytes(0))
+    (tmp_path / "set2.png").write_bytes(png_bytes(0))
+    paths = [str(folder / "in/0.png"), "in/../in/0.png", str(tmp_path / "set2.png"), r"..\set2.png"]
+    items = read_all(open_images(write_parquet(folder / "a.parquet", {"image": paths})))
+    assert [isinstance(item, Record) for item in items] == [True, True, False, False]
+    assert "outside of the dataset" in items[2].reason
+    assert "No such file" in items[3].reason
+
+
+def test_pipes_and_devices_are_no_images(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("/dev/zero")
+    path = write_parquet(tmp_path / "a.parquet", {"image": ["a.png", "b.png"]})
+    assert all("not a regular file" in item.reason for item in read_all(open_images(path)))
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_images_that_only_compression_makes_small_are_named(dictionary, tmp_path, monkeypatch):
+    monkeypatch.setattr(_parquet, "_SMALL", 1_000_000)
+    bombs = pa.array([bytes(500_000 + n % 2) for n in range(8)], pa.binary())
+    schema = pa.schema([("image", pa.binary())])
+    with pq.ParquetWriter(
+        tmp_path / "a.parquet", schema, compression="zstd", use_dictionary=dictionary
+    ) as writer:
+        for column in (pa.array([png_bytes(0)], pa.binary()), bombs, pa.array([png_bytes(1)])):
+            writer.write_table(pa.table([column.cast(pa.binary())], schema=schema))
+    first, bomb, last = read_all(open_images(tmp_path))
+    assert (first.data, last.data) == (png_bytes(0), png_bytes(1))
+    assert (first.id, last.id) == ("0", "9")
+    assert "a.parquet:rows 1 to 8" in bomb.source and "no real data do" in bomb.reason
+
+
+def test_large_images_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(_parquet, "_BYTES_AT_A_TIME", 3 * len(png_bytes(0, 60)) * 40)
+    columns = {"image": [png_bytes(n, 60) for n in range(40)]}
+    source = open_images(write_parquet(tmp_path / "a.parquet", columns))
+    sizes = []
+    real = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "iter_batches",
+        lambda self, size, **more: sizes.append(size) or real(self, size, **more),
+    )
+    assert len(read_all(source)) == 40
+    assert sizes and 1 <= sizes[0] <= 3

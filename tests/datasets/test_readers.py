@@ -156,11 +156,12 @@ def test_captions_in_columns_and_images_beside(tmp_path: Path) -> None:
     assert "gone.png cannot be read" in second.reason
 
 
-def test_a_label_that_has_no_name_is_left_out_by_name(tmp_path: Path) -> None:
+def test_a_label_that_has_no_name_is_named_and_minus_one_is_none(tmp_path: Path) -> None:
     columns = {"image": images(3), "label": [0, 7, -1]}
     items = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns, ["dune"])))
-    assert len(records(items)) == 1
-    assert "label 7" in reasons(items)[0] and "label -1" in reasons(items)[1]
+    assert [item.label for item in records(items)] == ["dune", None, None]
+    problems = [item.problem for item in records(items)]
+    assert problems == [None, "label 7 is none of the dataset's 1", None]
 
 
 def test_wrong_parquet_is_named(tmp_path: Path) -> None:

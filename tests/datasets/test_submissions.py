@@ -95,14 +95,15 @@ def test_a_tile_name_tells_the_corner_and_any_other_name_nothing(tmp_path: Path)
     ("text", "words"),
     [
         ("", "no column image_name, similarity, lon, lat .there are: none"),
-        ("image_name,score,lon,lat\nx,1,2,3\n", "no column similarity .there are: image_name, sc"),
+        ("image_name,points,lon,lat\nx,1,2,3\n", "no column similarity .there are: image_name, p"),
         (HEAD, "no predictions, only a header"),
-        (HEAD + "x,0.5,1,2\nx,high,1,2\n", "line 3: similarity, lon and lat must be numbers"),
-        (HEAD + "x,0.5,1\n", "line 2: similarity 0.5, longitude 1.0, latitude nan"),
-        (HEAD + "x,0.5,,\n", "line 2: similarity 0.5, longitude nan"),
-        (HEAD + "E1_2_N3_4.png,0.5,1.2,\n", "line 2: similarity 0.5, longitude 1.2, latitude nan"),
-        (HEAD + "x,nan,1,2\n", "line 2: similarity nan"),
-        (HEAD + "x,inf,1,2\n", "line 2: similarity inf"),
+        (HEAD + "x,0.5,1,2\nx,high,1,2\n", "line 3: similarity 'high' is not a finite number"),
+        (HEAD + "x,0.5,1\n", "line 2: half a position"),
+        (HEAD + "x,0.5,,\n", "line 2: no position"),
+        (HEAD + "E1_2_N3_4.png,0.5,1.2,\n", "line 2: half a position"),
+        (HEAD + "x,nan,1,2\n", "line 2: similarity 'nan' is not a finite number"),
+        (HEAD + "x,inf,1,2\n", "line 2: similarity 'inf' is not a finite number"),
+        (HEAD + "x,1,1,2\ny,2,1,2\nx,3,1,2\n", r"1 tile listed more than once: x .line 2, line 4."),
         (HEAD + "x,0.5,361,2\n", "longitude 361"),
         (HEAD + "x,0.5,1,-90.5\n", "latitude -90.5"),
     ],
@@ -121,3 +122,35 @@ def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
         read_predictions(tmp_path)
     with pytest.raises(DatasetNotFoundError):
         read_predictions(tmp_path / "nowhere.csv")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", ", "])
+def test_delimiters_capitals_and_spaces_in_headers_change_nothing(
+    delimiter: str, tmp_path: Path
+) -> None:
+    rows = [["Image_Name", "SIMILARITY", "Lon", "LAT"], ["E1_0_N2_0.png", "0.5", "1.0", "2.0"]]
+    text = "".join(f"{delimiter.join(row)}\n" for row in rows)
+    found = read_predictions(predictions(tmp_path, text))
+    assert (found.ids, found.scores.tolist()) == (["E1_0_N2_0.png"], [0.5])
+    assert found.centres.tolist() == [[1.1, 2.1]]
+
+
+def test_a_position_in_the_file_counts_before_the_tile_name(tmp_path: Path) -> None:
+    text = HEAD + "E10_0_N0_0.png,0.5,50,20\nE10_0_N1_0.png,0.4,10.1,1.1\nE0_0_N0_0,0.3,360,0\n"
+    found = read_predictions(predictions(tmp_path, text))
+    assert found.centres.tolist() == [[50, 20], [10.1, 1.1], [0.1, 0.1]]
+    assert found.published.tolist() == [[50, 20], [10.1, 1.1], [360, 0]]
+    (note,) = found.notes
+    assert "1 positions are neither corner nor centre" in note and "line 2" in note
+
+
+def test_the_columns_of_a_search_are_read_as_the_benchmark_reads_its_tiles(tmp_path: Path) -> None:
+    text = (
+        "rank,score,id,lon,lat,quad,source,footprint\n"
+        '1,0.9,E10_0_N0_0,10.1,0.1,E008_N00,a.tar:x.png,"POLYGON ((10 0, 10.2 0))"\n'
+        "2,0.8,mine,50.5,20.5,,b.png,\n"
+    )
+    found = read_predictions(predictions(tmp_path, text))
+    assert found.ids == ["E10_0_N0_0", "mine"]
+    assert found.centres.tolist() == [[10.1, 0.1], [50.5, 20.5]]
+    assert found.published.tolist() == [[10.0, 0.0], [50.5, 20.5]]

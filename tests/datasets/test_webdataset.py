@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pickle
 import tarfile
 from pathlib import Path
 
@@ -152,24 +154,110 @@ def test_members_of_other_kinds_are_no_obstacle(tmp_path: Path) -> None:
     assert (record.id, record.data) == ("k", png_bytes(1))
 
 
-def test_one_name_in_two_folders_of_a_tar_is_one_key(tmp_path: Path) -> None:
-    members = [("x/k.png", png_bytes(1)), ("y/k.png", png_bytes(2))]
-    record, again = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+def test_one_name_in_two_folders_of_a_tar_is_two_images(tmp_path: Path) -> None:
+    members = [("x/k.png", png_bytes(1)), ("y/k.png", png_bytes(2)), ("y/l.png", png_bytes(3))]
+    records = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    assert [(record.id, record.data) for record in records] == [
+        ("x/k", png_bytes(1)), ("y/k", png_bytes(2)), ("l", png_bytes(3)),
+    ]  # fmt: skip
+    assert [record.label for record in records] == ["x", "y", "y"]
+
+
+def test_a_key_that_comes_twice_in_one_tar_is_named(tmp_path: Path) -> None:
+    members = [("x/k.png", png_bytes(1)), ("l.png", png_bytes(3)), ("x/k.png", png_bytes(2))]
+    record, _, again = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
     assert record.id == again.id == "k"
-    assert "same key" in again.reason and again.source.endswith("a.tar:y/k.png")
+    assert "same key" in again.reason and again.source.endswith("a.tar:x/k.png")
 
 
-def test_a_key_in_two_tars_is_named_by_both(tmp_path: Path) -> None:
-    for name in ("a.tar", "b.tar"):
-        write_tar(tmp_path / name, MEMBERS[:4])
-    records, skipped = read_annotations(open_images(tmp_path))
+def test_a_key_in_two_tars_gets_their_names(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", MEMBERS[:4])
+    alone = open_images(tmp_path).shards()[0]
+    write_tar(tmp_path / "b.tar", MEMBERS[2:6])
+    source = open_images(tmp_path)
+    records, skipped = read_annotations(source)
     assert [(record.id, record.caption) for record in records] == [
-        ("a", "caption a"),
-        ("b", "caption b"),
-    ]
-    assert {record.data for record in records} == {b""}
-    assert [item.id for item in skipped] == ["a", "b"]
-    assert "b.tar:a.png" in skipped[0].source and "a.tar:a.png" in skipped[0].reason
+        ("a", "caption a"), ("a/b", "caption b"), ("b/b", "caption b"), ("c", "caption c"),
+    ]  # fmt: skip
+    assert {record.data for record in records} == {b""} and not skipped
+    first, second = source.shards()
+    assert first.fingerprint != alone.fingerprint  # its ids changed: it is embedded again
+    copy = pickle.loads(pickle.dumps(open_images(tmp_path)))
+    assert [item.id for item in copy.read(second)] == ["b/b", "c"]
+
+
+def test_ids_of_tars_without_a_clash_stay_as_they_were(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("x/k.png", png_bytes(1))])
+    alone = open_images(tmp_path).shards()[0]
+    write_tar(tmp_path / "b.tar", [("y/l.png", png_bytes(1))])
+    source = open_images(tmp_path)
+    assert [item.id for item in read_all(source)] == ["k", "l"]
+    assert source.shards()[0] == alone
+
+
+def test_folders_of_a_split_in_a_tar_are_no_labels(tmp_path: Path) -> None:
+    members = [("train/k.png", png_bytes(1)), ("test/l.png", png_bytes(2))]
+    records = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    assert [(record.id, record.label) for record in records] == [("k", None), ("l", None)]
+
+
+def test_a_name_with_several_dots_is_explained(tmp_path: Path) -> None:
+    members = [("ESP_020245_2190_RED.abrowse.jpg", png_bytes(1))]
+    (item,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    assert "all after the first dot of a name is its extension, here '.abrowse.jpg'" in item.reason
+
+
+def test_names_that_are_not_utf8_are_named_and_the_others_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        for name in ("cr\xe4ter.png", "good.png"):
+            info = tarfile.TarInfo(name)
+            info.size = len(png_bytes(1))
+            tar.addfile(info, io.BytesIO(png_bytes(1)))
+    bad, good = read_all(open_images(path))
+    assert isinstance(bad, Skipped) and "not UTF-8" in bad.reason
+    assert bad.id == r"cr\xe4ter" and good.id == "good"
+    path.rename(tmp_path / os.fsdecode(b"b\xe4.tar"))
+    source = open_images(tmp_path)
+    assert [shard.name for shard in source.shards()] == ["b%xe4"]
+    assert [item.id for item in read_all(source)] == [r"cr\xe4ter", "good"]
+
+
+def test_a_caption_with_a_lone_surrogate_is_named(tmp_path: Path) -> None:
+    members = [("k.png", png_bytes(1)), ("k.json", rb'{"caption": "a \ud800 b"}')]
+    (item,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    told = item.reason if isinstance(item, Skipped) else item.problem
+    assert told is not None and r"a lone surrogate in the text 'a \ud800 b'" in told
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_name_of_megabytes_is_refused_before_it_is_read(kind: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz", format=kind) as tar:
+        for name in ("j.png", "k.png", "x" * 3_000_000 + ".png"):
+            info = tarfile.TarInfo(name)
+            info.size = len(png_bytes(1))
+            tar.addfile(info, io.BytesIO(png_bytes(1)))
+    first, rest = read_all(open_images(path))
+    assert first.id == "j"
+    assert "a member's name or attributes have 3,0" in rest.reason
+
+
+def test_members_that_only_compression_makes_small_are_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(_webdataset, "_SMALL", 10_000)
+    monkeypatch.setattr(_webdataset, "MAX_ANNOTATION_BYTES", 5_000)
+    members = [("k.png", bytes(1_000_000)), ("l.png", png_bytes(1)), ("l.json", bytes(6_000))]
+    told = read_all(open_images(write_tar(tmp_path / "a.tar.gz", members, "w:gz")))
+    reasons = {item.id: item.reason for item in told if isinstance(item, Skipped)}
+    assert "over 200 times as much as its tar" in told[1].reason
+    assert reasons["l"] == "l.json holds 6,000 bytes, more than 5,000"
+
+
+def test_side_files_of_a_tar_are_passed_over(tmp_path: Path) -> None:
+    members = [(name, b"x") for name in ("Thumbs.db", "desktop.ini", "README.md", "k.jpg.ovr")]
+    members += [("k.jfif", png_bytes(1)), ("k.j2w", b"x")]
+    (record,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    assert record.id == "k"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from marsretrieval.datasets import Skipped
 from marsretrieval.embeddings import (
     EmbeddingStore,
     ModelRequest,
@@ -359,3 +360,16 @@ def test_the_report_says_where_the_time_went(tmp_path: Path) -> None:
         report.seconds["embed"], abs=1e-4
     )
     assert sum(e.seconds["elapsed"] for e in entries) <= report.seconds["total"]
+
+
+def test_where_nothing_could_be_read_the_remedy_fits_the_reason(tmp_path: Path) -> None:
+    source = FakeSource(counts=(2,), corrupt=frozenset({"tile-000000", "tile-000001"}))
+    with pytest.raises(DataError, match="none of 2 images could be read") as raised:
+        build_store(FakeEncoder(), source, tmp_path / "store")
+    assert "data verify" in str(raised.value) and "--force" not in str(raised.value)
+    source = FakeSource(counts=(1,), unreadable=frozenset({"tile-000000"}))
+    denied = [Skipped("tile-000000", "a.png", "cannot be read (Permission denied)")]
+    source.read = lambda shard, *, images=True: iter(denied)  # type: ignore[method-assign]
+    with pytest.raises(DataError, match="Permission denied") as raised:
+        build_store(FakeEncoder(), source, tmp_path / "denied")
+    assert "run again with --force" in str(raised.value)

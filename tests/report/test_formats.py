@@ -47,6 +47,9 @@ def look_up(result: RunResult, group: str, protocol: str, metric: str) -> Any:
 def test_every_line_of_the_csv_is_a_figure_of_a_result(found: list[RunResult]) -> None:
     by_place = {(each.model["id"], each.task): each for each in found}
     lines = lines_of(tidy_csv(found, details=True))
+    chance = [line for line in lines if line["source"]]
+    assert {(line["model"], line["source"]) for line in chance} == {("chance", "random ranking")}
+    lines = [line for line in lines if not line["source"]]
     for line in lines:
         of = by_place[line["model"], line["task"]]
         value = look_up(of, line["group"], line["protocol"], line["metric"])
@@ -55,6 +58,9 @@ def test_every_line_of_the_csv_is_a_figure_of_a_result(found: list[RunResult]) -
         ends = of.metrics.get(line["group"], {}).get("intervals", {}).get(line["protocol"], {})
         low, high = ends.get(line["metric"], ("", ""))
         assert [line["low"], line["high"]] == [str(low), str(high)]
+        basis = of.metrics.get(line["group"], {}).get("interval_basis", {}).get(line["protocol"])
+        count = str(basis["count"]) if basis and line["low"] else ""
+        assert line["interval_count"] == count
     seen = Counter((x["model"], x["task"], x["group"], x["protocol"], x["metric"]) for x in lines)
     assert set(seen.values()) == {1}
     assert len({x["group"] for x in lines if x["task"] == "landform"}) == 1 + 8
@@ -62,6 +68,15 @@ def test_every_line_of_the_csv_is_a_figure_of_a_result(found: list[RunResult]) -
     assert len(paired) == 2 * 2 * 8 and {x["n"] for x in paired} == {"pairs=120"}
     points = {x["metric"] for x in lines if x["task"] == "geolocalization"}
     assert {"auprc", "average_precision", "normalised", "relevant_tiles", "best.k"} <= points
+    for line in chance:
+        of = next(each for (_, task), each in by_place.items() if task == line["task"])
+        group = "all" if line["group"].startswith("class/") else line["group"]
+        expected = replace(of, metrics={group: of.metrics[group]["chance"]})
+        value = look_up(expected, line["group"], line["protocol"], line["metric"])
+        assert float(line["value"]) == value and not line["low"]
+    assert {"auprc", "average_precision", "best.f1", "best.k", "normalised"} == {
+        line["metric"] for line in chance if line["task"] == "geolocalization"
+    } & {"auprc", "average_precision", "best.f1", "best.k", "normalised"}
 
 
 def test_all_formats_show_the_same_numbers(found: list[RunResult]) -> None:
@@ -208,7 +223,8 @@ def test_references_are_never_ranked_and_always_sourced() -> None:
         replace(each, data={**each.data, "name": "Mars-VL-Pairs"})
         for each in (result("paired-image-text", name, outcome) for name in ("a", "b"))
     ]
-    ours = [figure.best for row in boards(made)[0].rows for _, figure in row.cells() if figure]
+    ours = [figure.best for row in boards(made)[0].rows if not row.chance
+            for _, figure in row.cells() if figure]  # fmt: skip
     assert all(ours)  # both, since they are equal; and no figure from elsewhere takes it away
     url = published_elsewhere()[0].url
     for text in (markdown(made), latex(made)):
@@ -217,7 +233,7 @@ def test_references_are_never_ranked_and_always_sourced() -> None:
         assert lines and not any(bold in line for line in lines)
         assert all("2,247 pairs" in line for line in lines)
         assert url in text and "not ranked with the above" in text
-    lines = [x for x in lines_of(tidy_csv(made)) if x["source"]]
+    lines = [x for x in lines_of(tidy_csv(made)) if x["source"].startswith("https")]
     assert {x["source"] for x in lines} == {url} and len(lines) == 16
     assert {(x["set_hash"], x["protocol"], x["n"]) for x in lines} == {("", "", "pairs=2247")}
     assert "source" not in {x["source"] for x in lines_of(tidy_csv(made, references=False))}

@@ -47,7 +47,13 @@ def test_figures_stand_with_their_intervals_and_the_best_is_bold(
     figures = ResultFile.read(results[0]).result.metrics["all"]
     low, high = (100 * each for each in figures["intervals"]["strict"]["t2i_mrr"])
     rows = {row[0]: row[1:] for row in table.rows()}
-    assert list(rows) == ["sharp-1", "blurred-2"]
+    assert list(rows) == ["sharp-1", "blurred-2", "chance"]
+    expected = figures["chance"]["strict"]
+    assert rows["chance"][2:] == [
+        f"{100 * expected['t2i_r10']:.1f}", f"{100 * expected['t2i_mrr']:.1f}", "60.5",
+    ]  # fmt: skip
+    note = page.section("paired-image-text-1-board").text
+    assert "Intervals are from 120 pairs." in note
     assert rows["sharp-1"][3] == f"{100 * figures['strict']['t2i_mrr']:.1f} {low:.1f}–{high:.1f}"
     bold = [cell.text for row in table.all("tr") for cell in row.all("strong")]
     assert bold[:3] == [rows["sharp-1"][column].split()[0] for column in (1, 2, 3)]
@@ -86,8 +92,8 @@ def test_different_sets_never_share_a_table_or_a_best(tmp_path: Path) -> None:
     first, second = (
         page.section(f"paired-image-text-{number}-board").all("table")[0] for number in (1, 2)
     )
-    assert [row[0] for row in first.rows()] == ["one", "two"] and first.all("strong")
-    assert [row[0] for row in second.rows()] == ["alone"] and not second.all("strong")
+    assert [row[0] for row in first.rows()] == ["one", "two", "chance"] and first.all("strong")
+    assert [row[0] for row in second.rows()] == ["alone", "chance"] and not second.all("strong")
     assert "120 pairs" in first.one("caption").text and "90 pairs" in second.one("caption").text
     assert "do not compare" in page.section("paired-image-text-2").text
 
@@ -110,7 +116,9 @@ def test_a_vision_only_model_stands_where_it_has_queries(
     bodies = {
         body.all("tr")[0].text: [row.children[0].text for row in body.all("tr")[1:]]
         for body in table.all("tbody")
+        if body.attributes.get("class") != "chance"
     }
+    assert len(table.all("tbody")) == 2 * len(bodies)
     assert list(bodies) == ["text queries", "image queries", "hybrid queries"]
     assert "eyes-only" in bodies["image queries"] and "eyes-only" not in bodies["text queries"]
     matrix = page.section("geolocalization-3-each").all("table")[0]
@@ -171,10 +179,15 @@ def test_landforms_stand_beside_what_no_ranking_exceeds() -> None:
     assert [cell.text for cell in row.facts] == [
         str(made.n["points/cones"]),
         str(strict["relevant_tiles"]),
-        f"{100 * strict['chance_precision']:.1f}",
+        f"{100 * made.groups['cones/text'].chance['strict']['average_precision']:.1f}",
         f"{100 * strict['ceiling']['average_precision']:.1f}",
     ]
     assert row.cells[0].value == pytest.approx(strict["average_precision"])
+    assert "Intervals are from spatial blocks: cones" in first.note
+    best = next(each for each in landform_matrices(found) if each.figure.key == "best.f1")
+    cells = {row.name: row.facts for row in dict(best.sections)["text queries"]}["cones"]
+    expected = made.groups["cones/text"].chance[best.protocol]["best"]["f1"]
+    assert [cell.text for cell in cells] == [f"{100 * expected:.1f}"]
 
 
 def test_models_of_one_name_are_told_apart() -> None:

@@ -23,13 +23,13 @@ def test_pairs_stand_side_by_side_with_intervals() -> None:
     figures = paired.evaluate(**paired_input(), resamples=50).to_dict()
     (table,) = evaluation_tables(figures)
     assert table.title == "paired-image-text: 150 pairs"
-    assert [column.header for column in table.columns] == ["", "published", "strict"]
+    assert [column.header for column in table.columns] == ["", "published", "strict", "chance"]
     shown = cells(table)
     assert len(shown) == 8
     low, high = (100 * each for each in figures["intervals"]["strict"]["t2i_r10"])
     expected = f"{100 * figures['strict']['t2i_r10']:.1f} [{low:.1f}, {high:.1f}]"
-    assert shown["text to image R@10"] == [expected, expected]
-    assert shown["image to text MedR"] == ["2", "2"]
+    assert shown["text to image R@10"] == [expected, expected, "6.7"]
+    assert shown["image to text MedR"] == ["2", "2", "75.5"]
 
 
 def test_classes_have_a_table_and_brackets_in_their_names_stay() -> None:
@@ -38,11 +38,15 @@ def test_classes_have_a_table_and_brackets_in_their_names_stay() -> None:
     made["query_names"] = [f"[red]{name}" for name in made["query_names"]]
     figures = landform.evaluate(**made, resamples=0).to_dict()
     whole, classes = evaluation_tables(figures, title="[mine]")
-    assert cells(whole)["mAP"] == [f"{100 * figures['strict']['mAP']:.1f}"] * 2
+    by_chance = f"{100 * figures['chance']['strict']['mAP']:.1f}"
+    assert cells(whole)["mAP"] == [f"{100 * figures['strict']['mAP']:.1f}"] * 2 + [by_chance]
     assert classes.title == "per class, both protocols"
     assert len(cells(classes)) == 9
     first = figures["strict"]["per_class"]["[red]class_00"]
     assert cells(classes)[r"\[red]class_00"][0] == f"{100 * first['mAP']:.1f}"
+    expected = figures["chance"]["strict"]["per_class"]["[red]class_00"]["mAP"]
+    assert classes.columns[5].header == "mAP by chance"
+    assert cells(classes)[r"\[red]class_00"][4] == f"{100 * expected:.1f}"
 
 
 def test_classes_have_a_table_for_each_protocol_where_ties_part_them(
@@ -74,7 +78,16 @@ def test_points_have_what_a_leaderboard_has_no_room_for(
     best = figures["strict"]["best"]
     assert shown["at K"][1] == f"{best['k']:,}"
     assert shown["precision at K"][1] == f"{100 * best['precision']:.1f}"
-    assert shown["relevant tiles"] == ["", str(figures["strict"]["relevant_tiles"])]
+    assert shown["relevant tiles"] == ["", str(figures["strict"]["relevant_tiles"]), "", ""]
+    chance = figures["chance"]
+    assert [column.header for column in table.columns][3:] == [
+        "chance, published",
+        "chance, strict",
+    ]
+    assert shown["AUPRC / AP"][2:] == [
+        f"{100 * chance['published']['auprc']:.1f}",
+        f"{100 * chance['strict']['average_precision']:.1f}",
+    ]
     assert shown["AUPRC / AP"][0].startswith(f"{100 * figures['published']['auprc']:.1f} [")
     print_evaluation(figures)
     lines = capsys.readouterr().out.splitlines()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from marsretrieval.errors import UsageError
+from marsretrieval.errors import DataError, UsageError
 from marsretrieval.search import (
     away_query,
     compose,
@@ -22,6 +24,7 @@ from marsretrieval.search import (
     make_query,
     text_query,
 )
+from marsretrieval.search.ask import read_images
 from tests.shared import shared_file
 
 
@@ -170,3 +173,11 @@ def test_make_query() -> None:
 def test_wrong_compositions(make: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
+
+
+def test_example_images_are_regular_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("/dev/zero")
+    for name, words in (("a.png", "regular"), ("b.png", "regular"), ("c.png", "No such file")):
+        with pytest.raises(DataError, match=rf"{name}: .*{words}"):
+            read_images([tmp_path / name])

@@ -1,17 +1,35 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from marsretrieval import tasks
 from marsretrieval.embeddings import build_store, open_store
-from marsretrieval.errors import DataError, DatasetNotFoundError, UnknownNameError
+from marsretrieval.errors import (
+    DataError,
+    DatasetNotFoundError,
+    MarsRetrievalWarning,
+    UnknownNameError,
+    UsageError,
+)
 from marsretrieval.results import MEAN
-from marsretrieval.tasks import TASKS, Outcome, Settings, find_task
+from marsretrieval.tasks import (
+    TASKS,
+    Geolocalization,
+    LandformRetrieval,
+    Outcome,
+    Settings,
+    find_task,
+    read_class_names,
+)
+from tests.fakes import png_bytes
 from tests.report.made import make_geolocalization
 from tests.tasks.oracle import OracleEncoder, class_folders, pairs_tar, tiles_folder
 
@@ -64,6 +82,33 @@ def test_an_oracle_reaches_the_ceiling_of_geolocalization(tmp_path: Path) -> Non
         assert figures.published["curve"], group
         ceiling = figures.strict["ceiling"]["average_precision"]
         assert figures.strict["average_precision"] == pytest.approx(ceiling) == 1, group
+
+
+def test_points_outside_of_the_tiles_are_named_and_can_be_left_out(tmp_path: Path) -> None:
+    data = tiles_folder(tmp_path / "data")
+    folder = find_task("geolocalization").open(data).folder / "ground_truth"
+    landform = min(path.stem for path in folder.glob("*.csv"))
+    table = folder / f"{landform}.csv"
+    text = table.read_text()
+    inside = len(text.splitlines()) - 1
+    table.write_text(f"{text.rstrip()}\n-170,-60\n,5\n")
+    (folder / "notes.xlsx").write_bytes(b"")
+
+    outcome = ask("geolocalization", data, tmp_path)
+    details = outcome.details["catalogues"][landform]
+    assert (details["covered"], details["points"], details["skipped"]) == (inside, inside + 1, 1)
+    assert f"{landform}: {inside} of {inside + 1} points lie within" in " ".join(outcome.notes)
+
+    task = Geolocalization(covered_only=True)
+    found = task.open(data)
+    assert [item.id for item in found.skipped] == ["notes.xlsx"]
+    assert "1 row without a position left out" in " ".join(found.notes)
+    assert found.fingerprint != find_task("geolocalization").open(data).fingerprint
+    store = open_store(tmp_path / "s" / "images")
+    covered = task.evaluate(found, OracleEncoder(), store, tmp_path / "s", Settings(resamples=0))
+    assert covered.n[f"points/{landform}"] == inside
+    assert outcome.n[f"points/{landform}"] == inside + 1
+    assert covered.details["covered_only"]
 
 
 def test_a_vision_only_model_is_asked_with_images_alone(tmp_path: Path) -> None:
@@ -175,16 +220,97 @@ def test_the_set_hash_follows_the_items_and_not_their_order(tmp_path: Path) -> N
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_an_item_in_two_shards_counts_once_and_is_named(tmp_path: Path) -> None:
+def test_a_key_in_two_shards_counts_twice(tmp_path: Path) -> None:
     data = pairs_tar(tmp_path / "data")
     tar = data / "Mars-VL-Pairs" / "000000.tar"
     tar.with_name("000001.tar").write_bytes(tar.read_bytes())
     found = find_task("paired").open(data)
-    assert found.counts == {"pairs": 20}
-    assert len(found.skipped) == 20 and "same key" in found.skipped[0].reason
-    outcome = ask("paired", data, tmp_path)
-    assert outcome.n == {"pairs": 20}
-    assert outcome.groups["all"].strict["i2t_r1"] == 1
+    assert found.counts == {"pairs": 40} and not found.skipped
+    assert ask("paired", data, tmp_path).n == {"pairs": 40}
+
+
+def test_landforms_of_one_class_are_refused(tmp_path: Path) -> None:
+    data = class_folders(tmp_path / "data", {"plains": 3})
+    with pytest.raises(DataError, match="all images have the label 'plains'") as raised:
+        find_task("landform").open(data)
+    assert "one folder of images per class" in str(raised.value)
+    data = class_folders(tmp_path / "two", {"plains": 3, "yardangs": 1})
+    (broken,) = data.rglob("yardangs-*.png")
+    broken.write_bytes(b"not an image")
+    with pytest.raises(DataError, match="at least two classes with images"):
+        ask("landform", data, tmp_path)
+
+
+def test_folders_of_a_split_are_no_landforms(tmp_path: Path) -> None:
+    data = class_folders(tmp_path / "data", {"plains": 3, "yardangs": 2})
+    (data / "plains").rename(data / "train")
+    (data / "yardangs").rename(data / "test")
+    with pytest.raises(DataError, match="no image has a label") as raised:
+        find_task("landform").open(data)
+    assert "train/crater/0.png" in str(raised.value)
+
+
+def labelled(path: Path, labels: Sequence[int | None]) -> Path:
+    data = [{"bytes": png_bytes(seed), "path": None} for seed in range(len(labels))]
+    path.mkdir(parents=True)
+    pq.write_table(pa.table({"image": data, "label": labels}), path / "a.parquet")
+    return path
+
+
+def test_labels_that_are_numbers_are_warned_of_or_named(tmp_path: Path) -> None:
+    data = labelled(tmp_path / "set", [0, 1, -1, None])
+    with pytest.warns(MarsRetrievalWarning, match="2 labels are numbers.*--class-names"):
+        numbers = find_task("landform").open(data)
+    named = LandformRetrieval({"0": "crater", "1": "dune"}).open(data)
+    assert named.annotations == {"0": "crater", "1": "dune"}
+    assert [item.reason for item in named.skipped] == ["no label", "no label"]
+    assert named.fingerprint != numbers.fingerprint
+    assert named.fingerprint != LandformRetrieval({"0": "a", "1": "b"}).open(data).fingerprint
+    with pytest.raises(UsageError, match=r"lack 1 of 2 labels of .*: 1"):
+        LandformRetrieval({"0": "crater"}).open(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.txt", "crater\ndune\n"),
+        ("a.csv", "0,crater\n1,dune\n"),
+        ("a.json", '{"0": "crater", "1": "dune"}'),
+        ("b.json", '["crater", "dune"]'),
+    ],
+)
+def test_class_names_of_every_kind_of_file(name: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    assert read_class_names(tmp_path / name) == {"0": "crater", "1": "dune"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.txt", "", "holds no class names"),
+        ("a.csv", "0,crater,x\n", "LABEL,NAME"),
+        ("a.csv", "0,crater\n0,dune\n", "twice"),
+        ("a.csv", "0,\n", "without a name"),
+        ("a.json", "{", "not readable"),
+        ("a.json", '{"0": 1}', "not an object or list of texts"),
+        ("a.json", "[" * 100_000, "not readable"),
+    ],
+)
+def test_class_names_that_make_no_sense_are_named(name, text, words, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=rf"{name}.*{words}"):
+        read_class_names(tmp_path / name)
+    with pytest.raises(DataError, match="nowhere"):
+        read_class_names(tmp_path / "nowhere.txt")
+
+
+def test_a_sidecar_that_changes_changes_the_fingerprint(tmp_path: Path) -> None:
+    for number, label in enumerate(("crater", "dune")):
+        (tmp_path / f"{number}.png").write_bytes(png_bytes(number))
+        (tmp_path / f"{number}.json").write_text(json.dumps({"label": label}))
+    before = find_task("landform").open(tmp_path)
+    (tmp_path / "1.json").write_text(json.dumps({"label": "plain"}))
+    assert find_task("landform").open(tmp_path).fingerprint != before.fingerprint
 
 
 def test_a_mean_over_landforms_has_the_interval_of_its_landforms_together() -> None:

@@ -1,4 +1,4 @@
-"""What someone asks of a store, put in order before any model is loaded."""
+"""Parse and validate a search request before any model is loaded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.geo import Area, Box, Region
-from marsretrieval.search import make_query, read_images, row_at, rows_of
+from marsretrieval.search import make_query, prompts_of, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.queries import MIX, NOT_WEIGHT
 from marsretrieval.search.view import known_of
@@ -27,14 +27,15 @@ __all__ = ["MOST", "At", "Bounds", "Question", "RegionLike", "ask"]
 MOST = 500  # hits, unless a number or a least score is given
 At = tuple[float, float]
 Bounds = Box | str | tuple[float, float, float, float]
-RegionLike = Region | str | Path | Mapping[str, Any]
+# Or an object with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
+RegionLike = Region | str | Path | Mapping[str, Any] | Any
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """All parts of one search, checked. Example tiles are rows of the store."""
 
-    text: str | None
+    texts: Sequence[str]
     images: Sequence[Image]
     tiles: Sequence[int]
     not_text: Sequence[str]
@@ -52,7 +53,7 @@ class Question:
 
     @property
     def needs_text(self) -> bool:
-        return self.text is not None or bool(self.not_text)
+        return bool(self.texts) or bool(self.not_text)
 
     @property
     def needs_encoder(self) -> bool:
@@ -75,6 +76,16 @@ class Question:
         ]
         return [(name, str(value)) for name, value in parts if value not in (None, "")]
 
+    def prompts(self) -> list[tuple[str, list[str]]]:
+        """Each text, wanted or not, with what is sent to the model for it."""
+        return [(text, prompts_of(text, raw=self.raw)) for text in (*self.texts, *self.not_text)]
+
+    @property
+    def is_text_alone(self) -> bool:
+        """No images, no tiles, nothing that is not wanted."""
+        parts = (self.images, self.tiles, self.not_text, self.not_images, self.not_tiles)
+        return bool(self.texts) and not any(map(len, parts))
+
     @property
     def left_out(self) -> Sequence[int]:
         """Rows that are not to be hits."""
@@ -86,7 +97,7 @@ class Question:
         """(dimension,), see `search.make_query`."""
         return make_query(
             encoder,
-            text=self.text,
+            text=self.texts,
             images=self.images,
             tiles=store.vectors(self.tiles) if self.tiles else None,
             not_text=self.not_text,
@@ -100,7 +111,7 @@ class Question:
 
 def ask(
     store: EmbeddingStore,
-    text: str | None = None,
+    text: str | Sequence[str] | None = None,
     *,
     images: Any = (),
     like: str | Sequence[str] = (),
@@ -122,17 +133,25 @@ def ask(
 
     Raises UsageError, DataError or ImageError for whatever is wrong with it.
     """
+    texts = _listed(text)
     shown, hidden = _listed(images), _listed(not_images)
     ids, positions = _listed(like), _positions(like_at)
     against, hidden_ids = _listed(not_text), _listed(not_like)
-    if text is None and not shown and not ids and not positions:
+    if not texts and not shown and not ids and not positions:
         raise UsageError(
             "nothing to search for",
             remedy="Give a text (--text), an image (--image) or a tile (--like, --like-at).",
         )
     # Checked here, so that no model is loaded in vain.
-    if any(not each.strip() for each in [*against, *([] if text is None else [text])]):
+    for words in [*texts, *against]:
+        if not isinstance(words, str):
+            raise UsageError(f"{words!r} is not a text", remedy="Give strings.")
+    if any(not words.strip() for words in [*texts, *against]):
         raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
+    k = None if k is None else _whole(k, "k")
+    min_score = None if min_score is None else _number(min_score, "min_score")
+    mix, not_weight = _number(mix, "mix"), _number(not_weight, "not_weight")
+    raw, keep_examples = bool(raw), bool(keep_examples)
     if k is not None and k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
     if min_score is not None and not np.isfinite(min_score):
@@ -142,7 +161,7 @@ def ask(
     for name, value in (("mix", mix), ("not_weight", not_weight)):
         if not 0 <= value <= 1:
             raise UsageError(f"{name} {value:g} is not within 0..1")
-    domain = lon_domain(lon)
+    domain = lon_domain(_whole(lon, "lon"))
     area = _region(bbox, region)
     tiles = [*rows_of(store, ids).tolist(), *(row_at(store, *each) for each in positions)]
     not_tiles = rows_of(store, hidden_ids).tolist()
@@ -150,11 +169,12 @@ def ask(
     about: dict[str, Any] = {
         "store": str(store.path),
         "model": str(store.encoder.get("id")),
-        "text": text,
+        "text": "; ".join(texts) or None,
+        "texts": texts,
         "raw": raw,
         "images": [_named(each) for each in shown],
         "like": known.ids(tiles),
-        "mix": mix if text is not None and (shown or tiles) else None,
+        "mix": mix if texts and (shown or tiles) else None,
         "not_text": list(against),
         "not_images": [_named(each) for each in hidden],
         "not_like": known.ids(not_tiles),
@@ -166,11 +186,11 @@ def ask(
         "dataset": dict(store.dataset),
     }
     return Question(
-        text=text,
-        images=_read(shown),
+        texts=texts,
+        images=read_images(shown),
         tiles=tiles,
         not_text=against,
-        not_images=_read(hidden),
+        not_images=read_images(hidden),
         not_tiles=not_tiles,
         raw=raw,
         mix=mix,
@@ -190,7 +210,27 @@ def _listed(values: Any) -> list[Any]:
 
     if values is None:
         return []
+    if isinstance(values, np.ndarray) and values.dtype.kind in "buif":
+        return [values] if values.ndim < 4 else list(values)  # one image, or a batch
     return [values] if isinstance(values, str | Path | Picture) else list(values)
+
+
+def _whole(value: Any, name: str) -> int:
+    """An int, also of numpy's integers and of floats that are whole."""
+    try:
+        if int(value) == value:
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UsageError(f"{name} is {value!r}, not a whole number")
+
+
+def _number(value: Any, name: str) -> float:
+    """A float, also of numpy's scalars."""
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} is {value!r}, not a number") from error
 
 
 def _positions(values: At | Sequence[At]) -> list[At]:
@@ -202,13 +242,6 @@ def _positions(values: At | Sequence[At]) -> list[At]:
             remedy="Give (lon, lat) in degrees, such as (137.4, -4.6), or several of them.",
         ) from error
     return [(float(lon), float(lat)) for lon, lat in pairs]
-
-
-def _read(images: Sequence[Any]) -> list[Image]:
-    return [
-        read_images([Path(each)])[0] if isinstance(each, str | Path) else each.convert("RGB")
-        for each in images
-    ]
 
 
 def _named(image: Any) -> str:
@@ -223,7 +256,7 @@ def _region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
             return bbox
         if isinstance(bbox, str):
             return Box.parse(bbox)
-        if len(bbox) != 4:
+        if np.shape(bbox) != (4,):
             raise UsageError(
                 f"bbox={bbox!r} is no box",
                 remedy="Give (west, south, east, north) in degrees, such as (130, -10, 140, 0).",
@@ -235,8 +268,14 @@ def _region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
                 f"{region}: no such file", remedy="A region is a GeoJSON file of polygons."
             )
         return Area.read(Path(region))
-    if isinstance(region, Mapping):
+    if isinstance(region, Mapping) or hasattr(region, "__geo_interface__"):
         return Area.from_geojson(region)
+    if region is not None and not (hasattr(region, "boxes") and hasattr(region, "contains")):
+        raise UsageError(
+            f"region is of type {type(region).__name__}, which has no area",
+            remedy="Give a GeoJSON file or mapping, a geo.Area, a shapely geometry, a GeoSeries "
+            "or a GeoDataFrame.",
+        )
     return region
 
 

@@ -61,6 +61,21 @@ class SearchResult:
         """What was asked: store, model, text, images, ..."""
         return self.hits.about
 
+    @property
+    def truncated(self) -> list[str]:
+        """Texts of the query that are longer than the model reads."""
+        return list(self.about.get("truncated") or [])
+
+    @property
+    def stands_out(self) -> bool | None:
+        """Whether the best score stands out in this store; None where unknown.
+
+        A text stands out if its best score is above those of twelve meaningless texts, another
+        query if its best score is at least two standard deviations above the mean.
+        """
+        scores = self.about.get("scores") or {}
+        return scores.get("stands_out")
+
     def merge(self, deg: float) -> SearchResult:
         """Hits within `deg` degrees of a better one as one place with it: `Hits.merge`."""
         return replace(self, hits=self.hits.merge(deg))

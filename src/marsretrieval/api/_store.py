@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,20 +15,26 @@ from marsretrieval import embeddings
 from marsretrieval._words import counted
 from marsretrieval.api._question import At, Bounds, Question, RegionLike, ask
 from marsretrieval.api._result import SearchResult
+from marsretrieval.api._standing import cut_texts, standing
 from marsretrieval.embeddings import EmbeddingStore
-from marsretrieval.errors import ModalityError, UsageError
+from marsretrieval.errors import MarsRetrievalError, ModalityError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Hits, exact_topk, score_all
+from marsretrieval.search.ask import text_vector
+from marsretrieval.search.background import MEANINGLESS, Background, ScoreSample
 from marsretrieval.search.queries import MIX, NOT_WEIGHT
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from marsretrieval.encoders import Encoder
+    from marsretrieval.search import Ranking
 
-    ImageLike = str | Path | Image
+    ImageLike = str | Path | Image | npt.NDArray[Any]
 
 __all__ = ["Store", "open_store"]
+
+Vector = npt.NDArray[np.float32]
 
 
 def open_store(
@@ -83,6 +90,8 @@ class Store:
         self._offline = offline
         self._trust_remote_code = trust_remote_code
         self._tell = tell
+        self._sample: ScoreSample | None = None
+        self._meaningless: dict[bool, list[Background]] = {}
 
     def __len__(self) -> int:
         return self.embeddings.rows
@@ -114,7 +123,7 @@ class Store:
 
     def search(
         self,
-        text: str | None = None,
+        text: str | Sequence[str] | None = None,
         *,
         images: ImageLike | Sequence[ImageLike] = (),
         like: str | Sequence[str] = (),
@@ -133,20 +142,37 @@ class Store:
         keep_examples: bool = False,
         progress: Progress = NO_PROGRESS,
     ) -> SearchResult:
-        """The tiles nearest to a query, exactly, best first.
+        """Rank the tiles by cosine similarity to a query, exactly.
 
-        text: what to look for, through the three published templates unless `raw`. images: paths
-        or PIL images. like: ids of tiles of the store, like_at: positions (lon, lat) in tiles;
-        these need no model and are no hits themselves, unless `keep_examples`. With a text and
-        images or tiles, `mix` is the share of the latter. not_text, not_images, not_like: what is
-        not wanted, subtracted with `not_weight` (search.queries.away_query). bbox: a geo.Box,
-        (west, south, east, north) or "W,S,E,N"; region: a geo.Area, GeoJSON or the path of a
-        GeoJSON file of polygons; only tiles centred in it count. k: how many, 500 unless given;
-        min_score: the least cosine, of all tiles that reach it if k is not given. lon: 180 for
-        longitudes -180..180, 360 for 0..360.
+        Args:
+            text: What to look for, through the three published templates unless `raw`; of several
+                texts the vectors are averaged.
+            images: Example images: paths, Pillow images or arrays (`datasets.rgb_of`).
+            like: Ids of tiles of the store. Tiles need no model, and are no hits themselves unless
+                `keep_examples`.
+            like_at: Positions (lon, lat) in tiles of the store.
+            not_text, not_images, not_like: What is not wanted, subtracted with `not_weight`
+                (`search.queries.away_query`).
+            raw: Send texts without the templates.
+            mix: Weight of images and tiles in a query that has a text, too, 0 to 1.
+            not_weight: Weight of what is not wanted, 0 to 1.
+            bbox: A geo.Box, (west, south, east, north) or "W,S,E,N": only tiles centred in it.
+            region: A geo.Area, GeoJSON, the path of a GeoJSON file of polygons, a shapely
+                geometry, a GeoSeries or a GeoDataFrame: only tiles centred in it.
+            k: Number of hits: 500, or all that reach `min_score`, unless given.
+            min_score: The least cosine of a hit.
+            lon: 180 for longitudes -180..180, 360 for 0..360.
+            keep_examples: Allow the tiles of `like` and `like_at` as hits.
+            progress: Shows the progress of the search.
 
-        Raises UsageError, DataError, ModalityError (a text asked of a vision-only model), and
-        what loading the model raises.
+        Returns:
+            The hits, best first.
+
+        Raises:
+            UsageError: If the query is incomplete or an option is invalid.
+            DataError: If a file cannot be read.
+            ModalityError: If it has a text and the model of the store is vision-only.
+            ModelLoadError: If the model of the store cannot be loaded.
         """
         question = self.question(
             text, images=images, like=like, like_at=like_at, not_text=not_text,
@@ -163,7 +189,7 @@ class Store:
         questions = [self.question(text, **options) for text in texts]
         return self.answers(questions, progress=progress)
 
-    def question(self, text: str | None = None, **options: Any) -> Question:
+    def question(self, text: str | Sequence[str] | None = None, **options: Any) -> Question:
         """What `search` would ask with the same arguments, all inputs read and checked; nothing is
         searched and no model loaded."""
         return ask(self.embeddings, text, **options)
@@ -198,22 +224,66 @@ class Store:
             progress=progress,
         )
         return [
-            SearchResult(
-                Hits.of(
-                    self.embeddings,
-                    ranking,
-                    query=number,
-                    domain=each.lon,
-                    about=each.about,
-                    without=each.left_out,
-                    most=each.k,
-                ),
-                vectors[number],
-                self,
-                each.region,
-            )
-            for number, each in enumerate(questions)
+            self._result(question, vectors[number], ranking, number)
+            for number, question in enumerate(questions)
         ]
+
+    def _result(
+        self, question: Question, vector: Vector, ranking: Ranking, number: int
+    ) -> SearchResult:
+        background = self.background(vector)
+        hits = Hits.of(
+            self.embeddings,
+            ranking,
+            query=number,
+            domain=question.lon,
+            without=question.left_out,
+            most=question.k,
+            background=background,
+        )
+        best = float(hits.scores[0]) if len(hits) else None
+        meaningless = self._meaningless_scores(question.raw) if question.is_text_alone else None
+        about = {
+            **question.about,
+            "truncated": self._cut_texts(question) if question.needs_text else [],
+            "context_length": self._context_length() if question.needs_text else None,
+            "scores": standing(background, best, meaningless),
+        }
+        return SearchResult(replace(hits, about=about), vector, self, question.region)
+
+    def _meaningless_scores(self, raw: bool) -> list[Background]:
+        if raw not in self._meaningless:
+            encoder = self._load(needs_text=True)
+            self._meaningless[raw] = [
+                self.background(text_vector(encoder, text, raw=raw)) for text in MEANINGLESS
+            ]
+        return self._meaningless[raw]
+
+    def _cut_texts(self, question: Question) -> list[str]:
+        return cut_texts(question, self._load(needs_text=True), self._context_length())
+
+    def _context_length(self) -> int | None:
+        """Tokens that the model reads of a text, where known."""
+        context = getattr(self._encoder, "context_length", None)
+        if context is None:
+            with suppress(MarsRetrievalError):  # a model given as `encoder` has no record
+                from marsretrieval.encoders import find
+
+                context = find(self.embeddings.model.model).context_length
+        return None if context is None else int(context)
+
+    def background(self, query: npt.ArrayLike) -> Background:
+        """Distribution of a query's scores over the store.
+
+        Args:
+            query: Vector of shape (dimension,).
+
+        Returns:
+            Scores of all tiles of a store of up to 4,096, and of a sample of a larger one.
+        """
+        if self._sample is None:
+            self._sample = ScoreSample(self.embeddings)
+        return self._sample.background(query)
 
     def vector(self, question: Question) -> npt.NDArray[np.float32]:
         """(dimension,): the query vector of a question."""

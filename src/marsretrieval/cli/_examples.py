@@ -8,7 +8,7 @@ EXAMPLES = {
     "": """
 marsretrieval demo                                  # all of it, offline
 marsretrieval run -m pe-core-l-14-336 -t landform   # benchmark a model
-marsretrieval search --store mars.store --text "pitted cones" -o cones.geojson
+marsretrieval search --store mars.store --text "pitted cones" -o cones.gpkg
 """,
     "demo": """
 marsretrieval demo

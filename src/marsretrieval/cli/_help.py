@@ -1,4 +1,4 @@
-"""How `--help` looks: options in groups, values by plain names, examples to copy.
+"""Commands: the look of `--help`, and the check that no option is given twice.
 
 typer draws groups and examples only with rich, which takes longer to import than the whole of
 `marsretrieval --help` takes to answer, and cuts lines that one would copy.
@@ -6,12 +6,14 @@ typer draws groups and examples only with rich, which takes longer to import tha
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
 from marsretrieval.cli._examples import EXAMPLES
+from marsretrieval.errors import UsageError
 
 __all__ = ["Command", "Group", "examples", "sections"]
 
@@ -24,7 +26,31 @@ _VALUES = {
 
 
 class Command(TyperCommand):
-    """A verb."""
+    """A command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, and refuse what would be dropped or cannot be computed with.
+
+        Raises:
+            UsageError: If an option of one value is given twice (click alone would use the last
+                value and drop the others), or is NaN, infinite or an integer beyond 64 bits.
+        """
+        _refuse_repeated(self, ctx, args)
+        rest: list[str] = super().parse_args(ctx, args)
+        options = {param.name: param.opts[0] for param in self.get_params(ctx) if param.opts}
+        for name, value in ctx.params.items():
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise UsageError(
+                        f"{options.get(name, name)} {number}: not a finite number",
+                        remedy="Give a decimal number, such as 0.5.",
+                    )
+                if isinstance(number, int) and abs(number) >= 2**63:
+                    raise UsageError(
+                        f"{options.get(name, name)}: an integer of {len(str(number))} digits",
+                        remedy="Give one below 2^63.",
+                    )
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         for title, rows in sections(self, ctx):
@@ -40,7 +66,12 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Verbs, by what they are for."""
+    """Commands, by what they are for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As `Command.parse_args`, for the options of the group itself."""
+        _refuse_repeated(self, ctx, args)
+        return list(super().parse_args(ctx, args))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, Any]]] = {}
@@ -60,6 +91,26 @@ class Group(TyperGroup):
                 )
 
     format_epilog = Command.format_epilog
+
+
+def _refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
+    if ctx.resilient_parsing:
+        return
+    _, _, order = command.make_parser(ctx).parse_args(args=list(args))
+    if any(param.is_eager for param in order):  # --help answers whatever else is given
+        return
+    for param in dict.fromkeys(order):
+        if param.param_type_name != "option" or param.multiple or param.count:
+            continue
+        # A switch given twice says the same twice, unless it has an opposite.
+        if param.is_flag and not param.secondary_opts:
+            continue
+        times = order.count(param)
+        if times > 1:
+            name = "/".join([max(param.opts, key=len), *param.secondary_opts[:1]])
+            raise UsageError(
+                f"{name} is given {times} times, and has one value", remedy="Give it once."
+            )
 
 
 def sections(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:

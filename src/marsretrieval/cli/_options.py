@@ -10,21 +10,29 @@ import typer
 from marsretrieval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from marsretrieval.datasets import PositionColumns
     from marsretrieval.embeddings import DecodeIn
     from marsretrieval.encoders import LoadOptions, PromptPreset
 
 __all__ = [
     "BatchSize",
     "Checkpoint",
+    "CoveredOnly",
     "DecodeInOption",
     "Device",
     "Dtype",
+    "LatColumn",
+    "LonColumn",
+    "LonWest",
     "Offline",
     "Prompts",
+    "Resamples",
+    "Seed",
     "TrustRemoteCode",
     "Workers",
     "decode_in_of",
     "load_options",
+    "position_columns",
 ]
 
 _MODEL = "The model"
@@ -61,13 +69,17 @@ Dtype = Annotated[
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        min=1, rich_help_panel=_MODEL, help="Images per batch (default: chosen for the device)."
+        min=1,
+        max=1_000_000,
+        rich_help_panel=_MODEL,
+        help="Images per batch (default: chosen for the device).",
     ),
 ]
 Workers = Annotated[
     int | None,
     typer.Option(
         min=0,
+        max=4096,
         rich_help_panel=_MODEL,
         help="Workers that decode images (default: as many as CPUs).",
     ),
@@ -91,6 +103,59 @@ TrustRemoteCode = Annotated[
         "--trust-remote-code",
         rich_help_panel=_MODEL,
         help="Run code from a model's repository (unsafe).",
+    ),
+]
+
+_INTERVALS = "Confidence intervals"
+_CATALOGUES = "Catalogues of points"
+
+Seed = Annotated[
+    int,
+    typer.Option(min=0, rich_help_panel=_INTERVALS, help="Seed of the bootstrap."),
+]
+# More resamples would move a percentile by less than its last digit, and need memory for each.
+Resamples = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=100_000,
+        rich_help_panel=_INTERVALS,
+        help="Bootstrap resamples behind the 95 % intervals; 0: none.",
+    ),
+]
+LonColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--lon-column",
+        metavar="NAME",
+        rich_help_panel=_CATALOGUES,
+        help="Column of longitudes (default: known names).",
+    ),
+]
+LatColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--lat-column",
+        metavar="NAME",
+        rich_help_panel=_CATALOGUES,
+        help="Column of latitudes (default: known names).",
+    ),
+]
+LonWest = Annotated[
+    bool | None,
+    typer.Option(
+        "--lon-west/--lon-east",
+        rich_help_panel=_CATALOGUES,
+        help="Direction of positive longitudes (default: by the column's name).",
+        show_default=False,
+    ),
+]
+CoveredOnly = Annotated[
+    bool,
+    typer.Option(
+        "--covered-only",
+        rich_help_panel=_CATALOGUES,
+        help="Count only points within the tiles' coverage.",
     ),
 ]
 
@@ -123,6 +188,22 @@ def load_options(
         offline=offline,
         trust_remote_code=trust_remote_code,
     )
+
+
+def position_columns(lon: str | None, lat: str | None, west: bool | None) -> PositionColumns:
+    """Columns of a catalogue as the options name them.
+
+    Args:
+        lon: Value of --lon-column.
+        lat: Value of --lat-column.
+        west: True for --lon-west, False for --lon-east.
+
+    Returns:
+        The choice that the readers of catalogues take.
+    """
+    from marsretrieval.datasets import PositionColumns
+
+    return PositionColumns(lon, lat, west)
 
 
 def decode_in_of(name: str) -> DecodeIn:

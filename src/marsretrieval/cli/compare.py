@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from marsretrieval.cli._options import Resamples, Seed
 from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
 from marsretrieval.errors import DataError
 
@@ -37,8 +38,8 @@ def compare(
         ),
     ] = "strict",
     top: Annotated[int, typer.Option(min=0, help="Queries to name, gains and losses each.")] = 3,
-    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap resamples.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    resamples: Resamples = 1000,
+    seed: Seed = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare two models, paired query by query on the same items.

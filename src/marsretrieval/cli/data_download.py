@@ -41,7 +41,7 @@ def download(
         Path | None,
         typer.Option(help="Where fetched images are kept (default: hidden beside the data)."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Images fetched at once.")] = 16,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Images fetched at once.")] = 16,
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask nobody; use what is there.")
     ] = False,

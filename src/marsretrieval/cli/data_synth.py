@@ -14,7 +14,7 @@ __all__ = ["synth"]
 
 def synth(
     out: Annotated[Path, typer.Option(help="Folder of the planet.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same planet.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same planet.")] = 0,
     size: Annotated[
         str, typer.Option(metavar="default|small|tiny", help="How much of everything.")
     ] = "default",

@@ -77,7 +77,8 @@ def tiles(
         typer.Option(help="Certificates (PEM) to trust besides the system's."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Cutting threads (default: the CPUs there are).")
+        int | None,
+        typer.Option(min=1, max=4096, help="Cutting threads (default: the CPUs there are)."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Cut over quads that other options made.")
@@ -110,9 +111,13 @@ def tiles(
     )
     named = ctx.parse_quads(quads) if quads is not None else []
     wanted = ctx.select_quads(box, named) if box is not None or named else None
+    outside = None if box is None else ctx.part_outside(box)
+    if outside is not None:
+        say(f"warning: --bbox {bbox}: {outside}")
     inputs, problems = _inputs(sources or [], wanted)
     if dry_run:
-        _show_plan(ctx.plan(inputs, spec, out, force=force), out, problems, as_json=as_json)
+        plan = ctx.plan(inputs, spec, out, force=force)
+        _show_plan(plan, out, problems, outside, as_json=as_json)
         return
     settings = ctx.JobSettings(
         threads=threads,
@@ -126,7 +131,7 @@ def tiles(
             inputs, spec, out, problems=problems, settings=settings, progress=progress
         )
     if as_json:
-        print_json({"out": str(out), **report.to_dict()})
+        print_json({"out": str(out), "outside": outside, **report.to_dict()})
     else:
         _show(report, out)
     if not report.complete:
@@ -168,12 +173,14 @@ def _show(report: Report, out: Path) -> None:
     say("error: not everything could be cut; run the same command again for what failed")
 
 
-def _show_plan(plan: Plan, out: Path, problems: list[Problem], *, as_json: bool) -> None:
+def _show_plan(
+    plan: Plan, out: Path, problems: list[Problem], outside: str | None, *, as_json: bool
+) -> None:
     from marsretrieval.datasets.ctx import readable_bytes
 
     if as_json:
         found = [{"source": each.source, "reason": each.reason} for each in problems]
-        print_json({"out": str(out), **plan.to_dict(), "problems": found})
+        print_json({"out": str(out), "outside": outside, **plan.to_dict(), "problems": found})
         return
     names = [each.quad.name for each in plan.todo]
     echo(f"{out}: {counted(len(names), 'quad')} to cut, {len(plan.kept):,} there; nothing is done")

@@ -29,7 +29,7 @@ def verify(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes (default: the CPUs there are).")
+        int | None, typer.Option(min=1, max=4096, help="Processes (default: the CPUs there are).")
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Notes make exit code 1 too, not only errors.")

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ All of it is synthetic; nothing above says anything about Mars or about a publis
 
 What next:{activate}
   open {page}      # tables, curves, maps and examples on one page
-  marsretrieval search --store {store} --text "pitted cones" -o cones.geojson --heatmap map.png
+  marsretrieval search --store {store} --text "pitted cones" -o {layer} --heatmap map.png
   marsretrieval run -m pe-core-l-14-336 -t landform --data data      # a real model on real data
   marsretrieval models                                               # all there are
 """
@@ -35,7 +36,7 @@ def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for the planet, embeddings, results and report.html.")
     ] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Seed of the planet.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the planet.")] = 0,
     size: Annotated[
         str, typer.Option(metavar="default|small|tiny", help="How much of everything.")
     ] = "default",
@@ -73,10 +74,17 @@ def demo(
                 store=shlex.quote(str(store)),
                 page=shlex.quote(str(page)),
                 activate=_activation(),
+                layer=_layer(),
             )
         )
     if not good:
         raise typer.Exit(1)
+
+
+def _layer() -> str:
+    """A file name of a format that can be written here and that QGIS opens with its CRS."""
+    installed = all(find_spec(name) is not None for name in ("geopandas", "pyogrio"))
+    return "cones.gpkg" if installed else "cones.parquet"
 
 
 def _activation() -> str:

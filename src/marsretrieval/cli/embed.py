@@ -44,8 +44,12 @@ def embed(
         ),
     ],
     images: Annotated[
-        Path,
-        typer.Option(help="A .tar or .parquet file, or a folder of tars, Parquet files or images."),
+        list[Path],
+        typer.Option(
+            metavar="PATH",
+            help="A .tar or .parquet file, or a folder of tars, Parquet files or images; "
+            "repeatable: all go into one store.",
+        ),
     ],
     store: Annotated[
         Path,
@@ -102,7 +106,7 @@ def embed(
     Interrupted at any moment, the same command goes on from there; on a finished store it does
     nothing. Images that cannot be read are left out and listed in the store.
     """
-    from marsretrieval.datasets import open_images
+    from marsretrieval.datasets import open_sources
     from marsretrieval.embeddings import (
         RayOptions,
         build_stores,
@@ -114,7 +118,7 @@ def embed(
     _check(engine, shard, ray_address, device)
     decoding = decode_in_of(decode_in)
     if engine == "ray":  # its processes may have another working folder
-        images = images.resolve()
+        images = [path.resolve() for path in images]
         checkpoint = checkpoint and checkpoint.resolve()
     options = load_options(
         device=device,
@@ -126,7 +130,7 @@ def embed(
     )
     records, targets = _targets(model, store, options)
     part = _part(shard)
-    source = open_images(images)
+    source = open_sources(images)
     if dry_run:
         plans = plan_targets(targets, source, dtype=vectors, part=part, force=force)
         _show_plans(plans, records, as_json=as_json)
@@ -157,11 +161,32 @@ def embed(
     told = []
     for record, target, report in zip(records, targets, reports, strict=True):
         missing = open_store(target.path).missing
-        told.append(_as_json(record, target.path, report, missing))
+        summary = _as_json(record, target.path, report, missing)
+        if len(images) > 1:
+            summary["repeated_ids"] = _count_repeated_ids(target.path)
+        told.append(summary)
         if not as_json:
             _tell(report, target.path, missing)
     if as_json:
         print_json(told[0] if len(told) == 1 else {"stores": told})
+
+
+def _count_repeated_ids(store: Path) -> int:
+    """Count ids with several images, which tiles of several sources may have, and warn of them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from marsretrieval.embeddings import open_store
+
+    columns = [block.column("id") for block in open_store(store).blocks()]
+    counts = pc.value_counts(pa.chunked_array(columns, type=pa.string())) if columns else []
+    repeated = [row["values"].as_py() for row in counts if row["counts"].as_py() > 1]
+    if repeated:
+        say(
+            f"warning: {store}: {counted(len(repeated), 'id')} from several sources "
+            f"(first: {repeated[0]}); --like uses the first image of an id"
+        )
+    return len(repeated)
 
 
 def _check(engine: str, shard: str | None, ray_address: str | None, device: str) -> None:

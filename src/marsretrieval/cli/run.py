@@ -11,15 +11,22 @@ import typer
 from marsretrieval.cli._options import (
     BatchSize,
     Checkpoint,
+    CoveredOnly,
     DecodeInOption,
     Device,
     Dtype,
+    LatColumn,
+    LonColumn,
+    LonWest,
     Offline,
     Prompts,
+    Resamples,
+    Seed,
     TrustRemoteCode,
     Workers,
     decode_in_of,
     load_options,
+    position_columns,
 )
 from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import UsageError
@@ -27,10 +34,9 @@ from marsretrieval.errors import UsageError
 if TYPE_CHECKING:
     from marsretrieval.benchmark import Finished, Job
     from marsretrieval.embeddings import DecodeIn
+    from marsretrieval.tasks import Task
 
 __all__ = ["run", "run_jobs", "tasks"]
-
-_INTERVALS = "Confidence intervals"
 
 
 def run(
@@ -62,6 +68,14 @@ def run(
         Path | None,
         typer.Option(help="A store of tiles made by embed, for geolocalization."),
     ] = None,
+    class_names: Annotated[
+        Path | None,
+        typer.Option(
+            "--class-names",
+            metavar="FILE",
+            help="Names of classes whose labels are numbers (.txt, .csv or .json).",
+        ),
+    ] = None,
     checkpoint: Checkpoint = None,
     prompts: Prompts = "paper",
     device: Device = "auto",
@@ -69,17 +83,12 @@ def run(
     batch_size: BatchSize = None,
     workers: Workers = None,
     decode_in: DecodeInOption = "auto",
-    seed: Annotated[
-        int, typer.Option(rich_help_panel=_INTERVALS, help="Seed of the bootstrap.")
-    ] = 0,
-    resamples: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            rich_help_panel=_INTERVALS,
-            help="Bootstrap resamples behind the 95 % intervals; 0: none.",
-        ),
-    ] = 1000,
+    seed: Seed = 0,
+    resamples: Resamples = 1000,
+    lon_column: LonColumn = None,
+    lat_column: LatColumn = None,
+    lon_west: LonWest = None,
+    covered_only: CoveredOnly = False,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
     force: Annotated[bool, typer.Option("--force", help="Compute again what is done.")] = False,
@@ -95,7 +104,7 @@ def run(
     """
     from marsretrieval import benchmark
     from marsretrieval.encoders import find
-    from marsretrieval.tasks import TASKS, Settings, find_task
+    from marsretrieval.tasks import TASKS, Geolocalization, Settings, find_task
 
     decoding = decode_in_of(decode_in)
     options = load_options(
@@ -109,6 +118,16 @@ def run(
     if checkpoint is not None and len(model) > 1:
         raise UsageError("--checkpoint goes with one model", remedy="Run the models one by one.")
     wanted = list(TASKS) if "all" in task else [find_task(name) for name in task]
+    wanted = _with_class_names(wanted, class_names)
+    columns = position_columns(lon_column, lat_column, lon_west)
+    if not columns.is_default or covered_only:
+        if not any(isinstance(each, Geolocalization) for each in wanted):
+            raise UsageError(
+                "--lon-column, --lat-column, --lon-west and --covered-only need catalogues",
+                remedy="Use them with -t geolocalization.",
+            )
+        catalogues = Geolocalization(columns=columns, covered_only=covered_only)
+        wanted = [catalogues if isinstance(each, Geolocalization) else each for each in wanted]
     jobs = benchmark.plan(
         [find(name) for name in model],
         wanted,
@@ -119,6 +138,7 @@ def run(
         tiles_store=store,
         force=force,
     )
+    _show_reading(jobs)
     if dry_run:
         _show_plan(jobs, as_json=as_json)
         return
@@ -126,6 +146,20 @@ def run(
         jobs, batch_size=batch_size, workers=workers, decode_in=decoding, as_json=as_json
     ):
         raise typer.Exit(1)
+
+
+def _with_class_names(tasks: Sequence[Task], path: Path | None) -> list[Task]:
+    """Give the names of a file to the landform task. Raises UsageError where it does not run."""
+    from marsretrieval.tasks import LandformRetrieval, read_class_names
+
+    if path is None:
+        return list(tasks)
+    if not any(isinstance(task, LandformRetrieval) for task in tasks):
+        raise UsageError("--class-names goes with the landform task", remedy="Add -t landform.")
+    names = read_class_names(path)
+    return [
+        LandformRetrieval(names) if isinstance(task, LandformRetrieval) else task for task in tasks
+    ]
 
 
 def tasks(as_json: JsonFlag = False) -> None:
@@ -194,6 +228,17 @@ def run_jobs(
     else:
         leaderboards(results)
     return all(each.error is None for each in finished)
+
+
+def _show_reading(jobs: Sequence[Job]) -> None:
+    """Name the files that were not read, and what was assumed of the others; once per dataset."""
+    lines: dict[str, None] = {}
+    for job in jobs:
+        unread = [item for item in job.data.skipped if item.reason.startswith("not read")]
+        lines |= dict.fromkeys(f"{item.source}: {item.reason}" for item in unread)
+        lines |= dict.fromkeys(job.data.notes)
+    for line in lines:
+        say(line)
 
 
 def _told(each: Finished) -> str:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from marsretrieval.cli._help import Command, Group
+from marsretrieval.cli._options import (
+    CoveredOnly,
+    LatColumn,
+    LonColumn,
+    LonWest,
+    Resamples,
+    Seed,
+    position_columns,
+)
 from marsretrieval.cli._shared import print_json, say
-from marsretrieval.errors import UsageError
+from marsretrieval.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from marsretrieval.results import Evaluation
@@ -25,8 +35,6 @@ app = typer.Typer(
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="OUT", help="Write JSON to a file; - for stdout.")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the bootstrap.")]
-Resamples = Annotated[int, typer.Option(min=0, help="Bootstrap resamples; 0: no intervals.")]
 
 
 @app.command(cls=Command)
@@ -83,14 +91,25 @@ def landform(
 
 @app.command(cls=Command)
 def geolocalization(
-    predictions: Annotated[Path, typer.Option(help="CSV: image_name, similarity, lon, lat.")],
-    ground_truth: Annotated[Path, typer.Option(help="CSV of points: lon, lat in degrees.")],
+    predictions: Annotated[
+        Path,
+        typer.Option(help="CSV: image_name, similarity, lon, lat; or a file of search -o."),
+    ],
+    ground_truth: Annotated[
+        Path, typer.Option(help="Points: CSV with lon, lat in degrees, or a GIS file.")
+    ],
     radius: Annotated[float, typer.Option(help="Tolerance in degrees.")] = 0.5,
-    max_k: Annotated[int, typer.Option(min=1, help="Depth of the ranking.")] = 20_000,
+    max_k: Annotated[
+        int, typer.Option(min=1, max=2**31 - 1, help="Depth of the ranking.")
+    ] = 20_000,
     tile_deg: Annotated[
         float,
         typer.Option(help="Size of the tiles, where image names tell their south-west corner."),
     ] = 0.2,
+    lon_column: LonColumn = None,
+    lat_column: LatColumn = None,
+    lon_west: LonWest = None,
+    covered_only: CoveredOnly = False,
     json: Json = None,
     seed: Seed = 0,
     resamples: Resamples = 1000,
@@ -100,32 +119,63 @@ def geolocalization(
     Longitudes are within -180..180 or 0..360: the same to the strict protocol, not to the
     published one, which measures distances in the plane of degrees.
     """
-    from marsretrieval.datasets import read_points
+    import numpy as np
+
+    from marsretrieval.datasets import TileCoverage, coverage_line, read_points
     from marsretrieval.datasets.submissions import read_predictions
     from marsretrieval.metrics import geolocalization as metric
 
     if not (0 < radius <= 180 and 0 < tile_deg <= 180):
         raise UsageError("--radius and --tile-deg must be greater than 0 and at most 180 degrees")
-    points = read_points(ground_truth, as_written=True)
-    found = read_predictions(predictions, tile_deg=tile_deg)
-    _show(
-        metric.evaluate(
-            found.scores,
-            ids=found.ids,
-            published_lonlat=found.published,
-            centre_lonlat=found.centres,
-            truth_lonlat=list(zip(points.lon, points.lat, strict=True)),
-            radius_deg=radius,
-            max_k=max_k,
-            seed=seed,
-            resamples=resamples,
-        ),
-        json,
+    columns = position_columns(lon_column, lat_column, lon_west)
+    points = read_points(ground_truth, as_written=True, columns=columns)
+    tiles = read_predictions(predictions, tile_deg=tile_deg)
+    coverage = TileCoverage(tiles.centres, radius)
+    covered = coverage.contains(points.lon, points.lat)
+    warnings = points.suspicions(coverage)
+    if np.any(points.lon > 180) != np.any(tiles.published[:, 0] > 180) and (
+        np.any(points.lon < 0) or np.any(tiles.published[:, 0] < 0)
+    ):
+        warnings.append(
+            "one file has longitudes of -180..180 and the other of 0..360: the published "
+            "distance takes them as written. Write both in one range."
+        )
+    for note in (*tiles.notes, *points.notes):
+        say(note)
+    say(coverage_line(ground_truth, int(covered.sum()), len(covered), radius))
+    for warning in warnings:
+        say(f"warning: {warning}")
+    if covered_only:
+        if not covered.any():
+            raise DataError(
+                f"{ground_truth}: no point lies within the tiles' coverage",
+                remedy="Leave --covered-only out, or score predictions of the points' region.",
+            )
+        points = points.take(covered)
+    evaluation = metric.evaluate(
+        tiles.scores,
+        ids=tiles.ids,
+        published_lonlat=tiles.published,
+        centre_lonlat=tiles.centres,
+        truth_lonlat=np.column_stack([points.lon, points.lat]),
+        radius_deg=radius,
+        max_k=max_k,
+        seed=seed,
+        resamples=resamples,
     )
+    data = {
+        "predictions": {"notes": list(tiles.notes)},
+        "ground_truth": points.to_dict()
+        | {"points": len(covered), "covered": int(covered.sum()), "warnings": warnings},
+        "covered_only": covered_only,
+    }
+    _show(evaluation, json, data=data)
 
 
-def _show(evaluation: Evaluation, out: Path | None) -> None:
-    figures = evaluation.to_dict()
+def _show(
+    evaluation: Evaluation, out: Path | None, *, data: Mapping[str, Any] | None = None
+) -> None:
+    figures = evaluation.to_dict() | ({"data": dict(data)} if data else {})
     if out is not None:
         print_json(figures, None if str(out) == "-" else out)
         return

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["search"]
 
 _SHOWN = 20
+_HEADER = f"{'rank':>5}  {'score':>6}  {'z':>5}  {'percentile':>10}  {'lon':>9} {'lat':>8}  id"
 _QUERY, _WHICH, _OUTPUT = "What to look for", "Which tiles, how many", "Files"
 
 Paths = list[Path] | None
@@ -28,8 +29,12 @@ Words = list[str] | None
 def search(
     store: Annotated[Path, typer.Option(help="Folder of a store made by embed or run.")],
     text: Annotated[
-        str | None,
-        typer.Option(rich_help_panel=_QUERY, help="What to look for: a landform's name."),
+        Words,
+        typer.Option(
+            rich_help_panel=_QUERY,
+            metavar="TEXT",
+            help="Name or description of a landform; repeatable: the mean of several.",
+        ),
     ] = None,
     raw: Annotated[
         bool,
@@ -293,22 +298,50 @@ def _plan(store: Store, question: Question, files: list[Path], as_json: bool) ->
 def _show(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> None:
     if not len(result):
         echo(f"no hits: {_nothing(result)}")
+    else:
+        echo(_HEADER)
     for hit in result:
         if hit.rank > _SHOWN:
             more = len(result) - _SHOWN
             echo(f"... and {more:,} more" + ("" if written else ": -o FILE or --json give all"))
             break
-        place = "position unknown"
-        if hit.lon is not None:
-            place = f"{hit.lon:9.3f} E {hit.lat:8.3f} N"
+        place = f"{'position unknown':>20}"
+        if hit.lon is not None and hit.lat is not None:
+            place = f"{_lon(hit.lon)} {_lat(hit.lat)}"
+        z = "" if hit.z is None else f"{hit.z:5.1f}"
+        percentile = "" if hit.percentile is None else f"{hit.percentile:10.2f}"
         tiles = "" if hit.tiles is None else f"  {counted(hit.tiles, 'tile'):>10}"
-        echo(f"{hit.rank:>5}  {hit.score:.4f}  {place}  {hit.id}{tiles}")
+        echo(f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {place}  {hit.id}{tiles}")
+    _show_standing(result)
     what = counted(len(result), "hit" if result.hits.tiles is None else "place")
     for path in written:
         contents = "style for QGIS" if path.suffix == ".qml" else what
         echo(f"{path}: {contents}")
     for path in heatmaps:
         echo(f"{path}: scores of all tiles" + ("" if result.region is None else " of the region"))
+
+
+def _lon(value: float) -> str:
+    """East or west, without a sign."""
+    return f"{abs(value):7.3f} {'W' if value < 0 else 'E'}"
+
+
+def _lat(value: float) -> str:
+    return f"{abs(value):6.3f} {'S' if value < 0 else 'N'}"
+
+
+def _show_standing(result: SearchResult) -> None:
+    if result.stands_out is not False:
+        return
+    scores = result.about["scores"]
+    if scores["meaningless_best"] is None:
+        why = f"the best score is {scores['best_z']:.1f} standard deviations above the mean"
+    else:
+        why = (
+            f"the best score is {result[0].score:.4f}, and meaningless texts reach "
+            f"{scores['meaningless_best']:.4f}"
+        )
+    echo(f"nothing stands out: {why}")
 
 
 def _nothing(result: SearchResult) -> str:

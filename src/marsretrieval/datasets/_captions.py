@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from marsretrieval.datasets._utf8 import escape, is_utf8
 from marsretrieval.errors import DataError
 from marsretrieval.files import parse_json
 
-__all__ = ["Annotation", "annotation", "from_fields"]
+__all__ = ["MAX_ANNOTATION_BYTES", "Annotation", "annotation", "from_fields"]
+
+# Of one image; the JSON of a real one has some kilobytes.
+MAX_ANNOTATION_BYTES = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,8 @@ def _caption_field(value: Any) -> tuple[Mapping[str, Any], str | None]:
 def _text(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise ValueError(f"text expected, found {value!r:.60}")
+    if value is not None and not is_utf8(value):
+        raise ValueError(f"a lone surrogate in the text '{escape(value):.60}'")
     return value.strip() or None if value is not None else None
 
 

@@ -6,27 +6,32 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from marsretrieval.datasets._captions import Annotation, annotation
+from marsretrieval.datasets._captions import MAX_ANNOTATION_BYTES, Annotation, annotation
 from marsretrieval.datasets._images import EXTENSIONS, MAX_BYTES
-from marsretrieval.datasets._listing import files_below, files_fingerprint
+from marsretrieval.datasets._labels import LabelTables, class_of, read_label_tables
+from marsretrieval.datasets._listing import files_below, files_fingerprint, is_side_file
 from marsretrieval.datasets._places import place_of
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
-from marsretrieval.datasets._source_file import is_failing, unanswered
+from marsretrieval.datasets._source_file import (
+    is_failing,
+    read_regular,
+    regular_size,
+    unanswered,
+)
+from marsretrieval.datasets._utf8 import escape, skip_unless_utf8
 
 __all__ = ["FolderSource"]
 
 _PER_SHARD = 512
-_SIDECARS = frozenset(
-    {".json", ".txt", ".csv", ".md", ".xml", ".yaml", ".yml", ".html"}
-    | {".pgw", ".jgw", ".tfw", ".wld", ".prj"}  # world files, which lie beside maps
-)
 
 
 @dataclass(frozen=True)
 class FolderSource:
     """Every image below `root`, in the order of its path. The id is the path below `root` without
-    its extension; with `by_class`, the label is the name of the first folder below `root`.
+    its extension.
 
+    With `class_folders`, the label is the name of the first folder below `root` that is no split
+    (train, test, val ...). A table ``labels*.txt`` goes before that, see `read_label_tables`.
     A .json or .txt beside an image annotates it, as in a WebDataset.
     """
 
@@ -35,20 +40,21 @@ class FolderSource:
     by_class: bool = False
     files: tuple[Path, ...] = field(default=(), repr=False)
     again: frozenset[Path] = field(default=frozenset(), repr=False)  # of an id that others have
+    class_folders: bool = False
+    tables: LabelTables = field(default=LabelTables(), repr=False)
 
     @classmethod
-    def of(cls, root: Path, *, by_class: bool) -> FolderSource:
-        files = [path for path in files_below(root) if path.suffix.lower() not in _SIDECARS]
+    def of(cls, root: Path, *, by_class: bool, class_folders: bool) -> FolderSource:
+        everything = files_below(root)
+        files = [path for path in everything if not is_side_file(path)]
+        images = [path for path in files if path.suffix.lower() in EXTENSIONS]
         first: dict[Path, Path] = {}
-        for path in files:
-            if path.suffix.lower() in EXTENSIONS:
-                first.setdefault(path.with_suffix(""), path)
-        again = (
-            path
-            for path in files
-            if path.suffix.lower() in EXTENSIONS and first[path.with_suffix("")] != path
-        )
-        return cls(str(root), root, by_class, tuple(files), frozenset(again))
+        for path in images:
+            first.setdefault(path.with_suffix(""), path)
+        again = frozenset(path for path in images if first[path.with_suffix("")] != path)
+        tables = read_label_tables(root, everything, images)
+        name = escape(str(root))
+        return cls(name, root, by_class, tuple(files), again, class_folders, tables)
 
     @property
     def kind(self) -> str:
@@ -56,7 +62,7 @@ class FolderSource:
 
     def shards(self) -> Sequence[Shard]:
         return [
-            Shard(f"{start // _PER_SHARD:06d}", files_fingerprint(part), len(part))
+            Shard(f"{start // _PER_SHARD:06d}", files_fingerprint(part, root=self.root), len(part))
             for start in range(0, len(self.files), _PER_SHARD)
             for part in [self.files[start : start + _PER_SHARD]]
         ]
@@ -64,48 +70,57 @@ class FolderSource:
     def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
         start = int(shard.name) * _PER_SHARD
         for path in self.files[start : start + _PER_SHARD]:
-            yield self._item(path, images=images)
+            yield skip_unless_utf8(self._item(path, images=images))
+        if not images and start + _PER_SHARD >= len(self.files):
+            yield from map(skip_unless_utf8, self.tables.problems)
 
     def _item(self, path: Path, *, images: bool) -> Record | Skipped:
         below = path.relative_to(self.root)
         key = below.with_suffix("").as_posix()
+        source = escape(str(path))
         if path.suffix.lower() not in EXTENSIONS:
-            return Skipped(key, str(path), f"no image by its extension '{path.suffix}'")
+            return Skipped(key, source, f"no image by its extension '{path.suffix}'")
         if path in self.again:
-            return Skipped(key, str(path), "the same key has an image of another format")
+            return Skipped(key, source, "the same key has an image of another format")
         try:
-            size = path.stat().st_size
-            if size > MAX_BYTES:
-                return Skipped(key, str(path), f"{size:,} bytes, more than {MAX_BYTES:,}")
-            data = path.read_bytes() if images else b""
-        except OSError as error:
-            if is_failing(error):
-                raise unanswered(path, error) from error
-            return Skipped(key, str(path), f"cannot be read ({error.strerror})")
+            if images:
+                data = read_regular(path, MAX_BYTES)
+            else:
+                regular_size(path, MAX_BYTES)
+                data = b""
+        except ValueError as error:
+            return Skipped(key, source, str(error))
         try:
             found = _beside(path)
             place = place_of(path.stem, found.bounds, found.centre)
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and is_failing(error):
                 raise unanswered(path, error) from error
-            return Skipped(key, str(path), f"its annotation cannot be read ({error})")
+            return Skipped(key, source, f"its annotation cannot be read ({error})")
         return Record(
             id=key,
             data=data,
-            source=str(path),
+            source=source,
             caption=found.caption,
             original_caption=found.original_caption,
-            label=below.parts[0] if self.by_class and len(below.parts) > 1 else found.label,
+            label=self._label(path, below.parts[:-1], found.label),
             lon=place.lon,
             lat=place.lat,
             width_deg=place.width_deg,
             height_deg=place.height_deg,
+            problem=self.tables.conflicts.get(path),
         )
+
+    def _label(self, path: Path, folders: Sequence[str], sidecar: str | None) -> str | None:
+        if path in self.tables.conflicts:
+            return None
+        folder = class_of(folders) if self.class_folders else None
+        return self.tables.labels.get(path) or folder or sidecar
 
 
 def _beside(path: Path) -> Annotation:
     def content(suffix: str) -> bytes | None:
         beside = path.with_suffix(suffix)
-        return beside.read_bytes() if beside.is_file() else None
+        return read_regular(beside, MAX_ANNOTATION_BYTES) if beside.is_file() else None
 
     return annotation(content(".json"), content(".txt"))

@@ -13,9 +13,19 @@ from marsretrieval.datasets._stretch import stretch
 from marsretrieval.datasets._tiff import check_size, is_tiff, read_tiff
 from marsretrieval.errors import ImageError
 
-__all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "decode_rgb"]
+__all__ = [
+    "EXTENSIONS",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "decode_rgb",
+    "has_other_pixels",
+    "to_rgb",
+]
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".jp2"})
+EXTENSIONS = frozenset(
+    {".png", ".apng", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
+    | {".jp2", ".j2k", ".jpf", ".jpx"}
+)
 # Pillow knows more, some of which call other programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
 
@@ -25,6 +35,9 @@ MAX_PIXELS = 500_000_000
 MAX_BYTES = 2**31
 # Pillow's own limit, for the whole process, refuses images that this benchmark really holds.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+# Above so many pixels, no real picture takes less than a byte for so many of them.
+_LARGE, _PIXELS_PER_BYTE = 100_000_000, 250
 
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _BITS, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 339, 42113  # TIFF tags
@@ -52,10 +65,11 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             check_size(source, image.width, image.height, MAX_PIXELS)
-            if _misread(image):
+            _check_expansion(source, image.width * image.height, len(data))
+            if has_other_pixels(image):
                 return read_tiff(data, source, MAX_PIXELS)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), _nodata(image))
+            return to_rgb(ImageOps.exif_transpose(image), image)
     except Image.DecompressionBombError as error:
         raise ImageError(f"{source}: too many pixels ({error})") from error
     except UnidentifiedImageError as error:
@@ -69,8 +83,19 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
         raise ImageError(f"{source}: cannot be decoded ({error})") from error
 
 
-def _to_rgb(image: Image.Image, nodata: float | None) -> Image.Image:
+def _check_expansion(source: str, pixels: int, stored: int) -> None:
+    """Raise ImageError for a few bytes that would fill the memory with one colour."""
+    if pixels > _LARGE and pixels > stored * _PIXELS_PER_BYTE:
+        raise ImageError(
+            f"{source}: {pixels:,} pixels in {stored:,} bytes, which no real picture has",
+            remedy="Leave it out, or cut it into tiles.",
+        )
+
+
+def to_rgb(image: Image.Image, file: Image.Image | None) -> Image.Image:
+    """Convert an upright image to RGB; `file` is what it was opened as, for its tags."""
     if image.mode in _DEEP:
+        nodata = None if file is None else _nodata(file)
         return Image.fromarray(stretch(np.asarray(image), nodata)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         over = image.convert("RGBA")
@@ -83,8 +108,10 @@ def _tags(image: Image.Image) -> dict[int, Any]:
     return dict(getattr(image, "tag_v2", {}))
 
 
-def _misread(image: Image.Image) -> bool:
-    """A TIFF of signed bytes, which Pillow takes for unsigned ones, or of deep colours, of which
+def has_other_pixels(image: Image.Image) -> bool:
+    """Does Pillow decode the file wrongly?
+
+    It is a TIFF of signed bytes, which Pillow takes for unsigned ones, or of deep colours, of which
     it keeps the upper 8 bits."""
     tags = _tags(image) if image.format == "TIFF" else {}
     bits = tags.get(_BITS, (1,))

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath
 
+from marsretrieval.datasets._utf8 import escape
 from marsretrieval.errors import DataError
 from marsretrieval.files import sha256_json
 
-__all__ = ["file_fingerprint", "files_below", "files_fingerprint", "visible"]
+__all__ = ["file_fingerprint", "files_below", "files_fingerprint", "is_side_file", "visible"]
+
+# Files that lie beside images and are none: what operating systems, GIS programs and people leave.
+_SIDE_NAMES = frozenset(
+    {"thumbs.db", "ehthumbs.db", "desktop.ini", "license", "readme", "makefile"}
+)
+_SIDE_SUFFIXES = frozenset(
+    {".json", ".txt", ".csv", ".tsv", ".md", ".rst", ".xml", ".yaml", ".yml", ".html", ".pdf"}
+    | {".ini", ".log", ".py", ".ipynb", ".sh", ".bib"}
+    | {".pgw", ".jgw", ".tfw", ".wld", ".j2w", ".bpw", ".gfw", ".wpw"}  # world files
+    | {".pngw", ".jpgw", ".tifw", ".tfwx", ".pgwx", ".jgwx", ".jp2w", ".jpegw", ".tiffw"}
+    | {".prj", ".ovr", ".aux", ".rrd", ".msk", ".hdr", ".lbl"}  # of GDAL, ENVI and PDS
+    | {".qml", ".qmd", ".qgs", ".qgz", ".qlr", ".sld", ".lyr"}  # of QGIS and ArcGIS
+    | {".gpkg", ".gpkg-wal", ".gpkg-shm", ".geojson", ".kml", ".kmz"}
+    | {".shp", ".shx", ".dbf", ".cpg", ".qix", ".sbn", ".sbx", ".idx", ".sha256", ".md5"}
+)
 
 
 def visible(folder: Path) -> list[Path]:
@@ -17,11 +33,24 @@ def visible(folder: Path) -> list[Path]:
     return [folder / entry.name for entry in _entries(folder)]
 
 
+def is_side_file(path: PurePath) -> bool:
+    """Return whether a file is one that commonly lies beside images, to be passed over.
+
+    Args:
+        path: File in a folder or member of an archive.
+
+    Returns:
+        True for annotations, world files, styles, vector layers, thumbnails' databases and notes.
+    """
+    return path.name.lower() in _SIDE_NAMES or path.suffix.lower() in _SIDE_SUFFIXES
+
+
 def files_below(root: Path) -> list[Path]:
     """All files of a folder at any depth, in the order of their paths, hidden ones left out.
 
-    Links are followed, but not from a folder into one that holds it. A link to nowhere is listed:
-    reading it says what is wrong. Raises DataError naming a folder that cannot be listed.
+    Links are followed, but not from a folder into one that holds it. A link to nowhere, a pipe or
+    a device is listed: reading it says what is wrong. Raises DataError naming a folder that cannot
+    be listed.
     """
     return list(_walk(root, frozenset()))
 
@@ -34,7 +63,7 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     for entry in _entries(folder):
         if entry.is_dir():
             yield from _walk(folder / entry.name, above | {here})
-        elif entry.is_file() or entry.is_symlink():
+        else:
             yield folder / entry.name
 
 
@@ -44,7 +73,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             entries = [entry for entry in found if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(
-            f"{folder}: cannot be listed ({error.strerror})", remedy="Check who may read it."
+            f"{escape(str(folder))}: cannot be listed ({error.strerror})",
+            remedy="Check who may read it.",
         ) from error
     return sorted(entries, key=lambda entry: entry.name)
 
@@ -54,14 +84,25 @@ def file_fingerprint(path: Path) -> str:
     return files_fingerprint([path])
 
 
-def files_fingerprint(paths: Iterable[Path], *extra: Sequence[int]) -> str:
-    return sha256_json([[_facts(path) for path in paths], *extra])
+def files_fingerprint(paths: Iterable[Path], *, root: Path | None = None) -> str:
+    """Compute a fingerprint from the names, sizes and modification times of files.
+
+    Args:
+        paths: Files, in a fixed order.
+        root: Folder that the names are relative to, so that a renamed folder in between counts as
+            a change; None: the last part of each path is its name.
+
+    Returns:
+        SHA-256 in hex.
+    """
+    return sha256_json([[_facts(path, root) for path in paths]])
 
 
-def _facts(path: Path) -> list[str | int | None]:
+def _facts(path: Path, root: Path | None) -> list[str | int | None]:
     """Name, size and time; a file that is gone by now has neither."""
+    name = escape(path.name if root is None else path.relative_to(root).as_posix())
     try:
         stat = path.stat()
     except OSError:
-        return [path.name, None, None]
-    return [path.name, stat.st_size, stat.st_mtime_ns]
+        return [name, None, None]
+    return [name, stat.st_size, stat.st_mtime_ns]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marsretrieval.datasets._captions import MAX_ANNOTATION_BYTES
 from marsretrieval.datasets._listing import file_fingerprint
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
-from marsretrieval.datasets._rows import Columns
+from marsretrieval.datasets._rows import Columns, rows_of
 from marsretrieval.datasets._source_file import unanswered
+from marsretrieval.datasets._utf8 import escape
 from marsretrieval.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["ParquetSource"]
 
 _PER_SHARD = 512
-_AT_A_TIME = 32  # rows in memory, images and all
+_AT_A_TIME = 32  # rows in memory, images and all, and of these at most so many bytes
+_BYTES_AT_A_TIME = 2**28
+# Encoded images hardly shrink in Parquet; beyond this they are there to fill memory.
+_EXPANSION, _SMALL = 200, 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +65,19 @@ class ParquetSource:
         path = self.files[part.file]
         file = _open(path)
         columns = Columns.of(path, file.schema_arrow)
-        row = part.first_row
-        for fields in _rows(file, part, columns.wanted(images=images)):
-            if isinstance(fields, OSError) and fields.errno is not None:
-                raise unanswered(path, fields) from fields
-            if isinstance(fields, Exception):
-                source = f"{path}:rows {row} to {part.first_row + part.rows - 1}"
-                yield Skipped(shard.name, source, f"cannot be read ({fields})")
-                return
-            yield columns.item(row, fields, images=images)
-            row += 1
+        start = part.first_row
+        for group in part.groups:
+            row, end = start, start + file.metadata.row_group(group).num_rows
+            for fields in _rows(file, group, columns.wanted(images=images)):
+                if isinstance(fields, OSError) and fields.errno is not None:
+                    raise unanswered(path, fields) from fields
+                if isinstance(fields, Exception):
+                    source = f"{escape(str(path))}:rows {row} to {end - 1}"
+                    yield Skipped(shard.name, source, f"cannot be read ({fields})")
+                    break
+                yield columns.item(row, fields, images=images)
+                row += 1
+            start = end
 
     def _parts(self) -> list[_Part]:
         parts = []
@@ -88,18 +96,51 @@ class ParquetSource:
         return parts
 
 
-def _rows(file: pq.ParquetFile, part: _Part, columns: list[str]) -> Iterator[Any]:
-    """Rows as dictionaries, and the error that ended them early, if any."""
+def _rows(
+    file: pq.ParquetFile, group: int, columns: list[str]
+) -> Iterator[Mapping[str, Any] | Exception]:
+    """Rows of a row group as dictionaries, and the error that ended them early, if any."""
     import pyarrow as pa
 
+    rows = file.metadata.row_group(group).num_rows
     if not columns:
-        yield from ({} for _ in range(part.rows))
+        yield from ({} for _ in range(rows))
         return
     try:
-        for batch in file.iter_batches(_AT_A_TIME, row_groups=list(part.groups), columns=columns):
-            yield from batch.to_pylist()
+        at_a_time = _rows_at_a_time(file, group, columns)
+        for batch in file.iter_batches(at_a_time, row_groups=[group], columns=columns):
+            yield from rows_of(batch)
     except (pa.ArrowException, OSError, ValueError) as error:
         yield error
+
+
+def _rows_at_a_time(file: pq.ParquetFile, group: int, columns: list[str]) -> int:
+    """How many rows fit into memory, should a single one hold all bytes of the row group.
+
+    Raises ValueError where a column expands as no real one does.
+    """
+    metadata = file.metadata.row_group(group)
+    total = 0
+    for number in range(metadata.num_columns):
+        chunk = metadata.column(number)
+        name = chunk.path_in_schema.split(".")[0]
+        if name not in columns:
+            continue
+        size, stored = chunk.total_uncompressed_size, chunk.total_compressed_size
+        total += size
+        if name == "image":
+            refused = size > _EXPANSION * stored
+        else:
+            refused = size > metadata.num_rows * MAX_ANNOTATION_BYTES
+        if refused and size > _SMALL:
+            raise ValueError(
+                f"its column '{name}' expands from {stored:,} bytes to {size:,}: no real data do"
+                if name == "image"
+                else f"its column '{name}' has {size:,} bytes in {metadata.num_rows:,} rows"
+            )
+    if "image" not in columns:
+        return _AT_A_TIME
+    return max(1, min(_AT_A_TIME, _BYTES_AT_A_TIME // max(1, total)))
 
 
 @lru_cache(maxsize=4096)

@@ -26,6 +26,7 @@ class Record:
     lat: float | None = None
     width_deg: float | None = None  # tile extent in longitude
     height_deg: float | None = None  # tile extent in latitude
+    problem: str | None = None  # what is wrong with its annotations, which the image outlives
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class ImageSource(Protocol):
 
     @property
     def kind(self) -> str:
-        """folder, classes, webdataset or parquet."""
+        """folder, classes, webdataset, parquet or arrow."""
 
     def shards(self) -> Sequence[Shard]:
         """In a fixed order. Raises DatasetNotFoundError or DataError naming the path."""

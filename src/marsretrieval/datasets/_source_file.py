@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tarfile
 from pathlib import Path
 from typing import Self
 
 from marsretrieval.errors import DataError
 
-__all__ = ["SourceFile", "is_failing", "unanswered"]
+__all__ = ["SourceFile", "is_failing", "read_regular", "regular_size", "unanswered"]
 
 # What the name or the content of a file may cause: the same again, however often it is tried.
 _LASTING = frozenset(
@@ -31,6 +32,57 @@ def unanswered(path: Path | str, error: OSError) -> DataError:
         remedy="Nothing is known to be wrong with its content. Check the disk or server that it "
         "is on, then run the same command again.",
     )
+
+
+def regular_size(path: Path, limit: int) -> int:
+    """Return the size of a regular file.
+
+    Args:
+        path: File, or a link to one.
+        limit: Largest size in bytes.
+
+    Returns:
+        Size in bytes.
+
+    Raises:
+        ValueError: If it is missing, longer than `limit`, or a pipe, device or folder, which may
+            give bytes without end or none at all.
+        DataError: If the disk or server does not answer.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        if is_failing(error):
+            raise unanswered(path, error) from error
+        raise ValueError(f"cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("not a regular file (a pipe, device, socket or folder)")
+    if status.st_size > limit:
+        raise ValueError(f"{status.st_size:,} bytes, more than {limit:,}")
+    return status.st_size
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Read a regular file of limited size.
+
+    Args:
+        path: File, or a link to one.
+        limit: Largest size in bytes.
+
+    Returns:
+        The content.
+
+    Raises:
+        ValueError: As `regular_size`, or if the file cannot be read.
+        DataError: If the disk or server does not answer.
+    """
+    regular_size(path, limit)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if is_failing(error):
+            raise unanswered(path, error) from error
+        raise ValueError(f"cannot be read ({error.strerror})") from error
 
 
 class SourceFile:

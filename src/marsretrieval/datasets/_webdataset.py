@@ -5,18 +5,25 @@ from __future__ import annotations
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Self, cast
 
-from marsretrieval.datasets._captions import annotation
+from marsretrieval.datasets._captions import MAX_ANNOTATION_BYTES, annotation
 from marsretrieval.datasets._images import EXTENSIONS, MAX_BYTES
-from marsretrieval.datasets._listing import file_fingerprint
+from marsretrieval.datasets._labels import class_of
+from marsretrieval.datasets._listing import file_fingerprint, is_side_file
 from marsretrieval.datasets._places import place_of
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
 from marsretrieval.datasets._source_file import SourceFile
+from marsretrieval.datasets._utf8 import escape, is_utf8, skip_unless_utf8
 from marsretrieval.errors import DataError
+from marsretrieval.files import sha256_json
+from marsretrieval.geo import parse_quad_name
 
 __all__ = ["WebDatasetSource"]
 
@@ -24,37 +31,127 @@ __all__ = ["WebDatasetSource"]
 _DAMAGE = (
     tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError,
 )  # fmt: skip
+_LONG_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
+_MAX_HEADER_BYTES = 2**20  # names and attributes of real members take some hundred bytes
+# An image does not shrink so far in a compressed or sparse tar, unless it is there to fill memory.
+_EXPANSION, _SMALL = 200, 2**26
+_NAMED = 5  # members of no use, in messages
 
 
 @dataclass(frozen=True)
 class WebDatasetSource:
     """One shard a tar. An item is the run of neighbouring members with one key, as the
     WebDataset convention has it: the key is the path up to the first dot of its last part. That
-    last part is the id."""
+    last part is the id. Where several keys of the source share it, the whole key is the id, and
+    where several tars hold that key, the name of the tar precedes it: a dataset has the same ids
+    whichever tar is read first.
+
+    Without a label beside it, an image in a folder is labelled by the folder, if there are several.
+    """
 
     name: str
     files: tuple[Path, ...]
     kind: str = "webdataset"
+    # Filled on demand, and sent along to other processes: listing the keys means reading headers.
+    _keys: dict[str, _Keys] = field(default_factory=dict, repr=False, compare=False)
 
     def shards(self) -> Sequence[Shard]:
-        return [Shard(_shard_name(path), file_fingerprint(path), None) for path in self.files]
+        prints = [file_fingerprint(path) for path in self.files]
+        keys = self._keys_of(prints)
+        return [
+            Shard(_shard_name(path), keys.fingerprint(_shard_name(path), print_), None)
+            for path, print_ in zip(self.files, prints, strict=True)
+        ]
 
     def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
         path = next((path for path in self.files if _shard_name(path) == shard.name), None)
         if path is None:
             raise DataError(f"{self.name}: holds no tar '{shard.name}'")
+        keys = self._keys_of([file_fingerprint(each) for each in self.files])
         seen: set[str] = set()
         for group in _groups(path, images=images):
-            item = group if isinstance(group, Skipped) else group.item(path, seen)
+            if isinstance(group, Skipped):
+                yield skip_unless_utf8(group)
+                continue
+            group.id = keys.ids.get(shard.name, {}).get(group.key, group.id)
+            item = group.item(path, seen, by_class=keys.by_class)
             if isinstance(item, Record):
-                seen.add(item.id)
-            yield item
-            if not isinstance(group, Skipped):
-                yield from group.left_out(path)
+                seen.add(group.key)
+            yield skip_unless_utf8(item)
+            yield from map(skip_unless_utf8, group.left_out(path))
+
+    def _keys_of(self, fingerprints: Sequence[str]) -> _Keys:
+        version = sha256_json(fingerprints)
+        if version not in self._keys:
+            self._keys[version] = _Keys.of(self.files, fingerprints)
+        return self._keys[version]
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """How the keys of all tars become ids: `ids` has, by shard and key, those that are longer than
+    the last part of their key; `by_class` says that the folders of the keys are labels."""
+
+    ids: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    by_class: bool = False
+
+    @classmethod
+    def of(cls, files: Sequence[Path], fingerprints: Sequence[str]) -> Self:
+        names = [_shard_name(path) for path in files]
+        # Tiles of quads are named by their positions, so that no two share a name.
+        if all(map(parse_quad_name, names)) or not files:
+            return cls()
+        with ThreadPoolExecutor(min(8, len(files))) as pool:
+            keys = list(pool.map(_keys_or_none, files, fingerprints))
+        if len(keys) == 1 and not any("/" in key for key in keys[0]):
+            return cls()
+        lasts = Counter(_last(key) for part in keys for key in part)
+        wholes = Counter(key for part in keys for key in part)
+        ids = {
+            name: {
+                key: key if wholes[key] == 1 else f"{name}/{key}"
+                for key in part
+                if lasts[_last(key)] > 1
+            }
+            for name, part in zip(names, keys, strict=True)
+        }
+        classes = {class_of(PurePosixPath(key).parts[:-1]) for key in wholes}
+        return cls(
+            {name: part for name, part in ids.items() if part},
+            None not in classes and len(classes) > 1,
+        )
+
+    def fingerprint(self, shard: str, content: str) -> str:
+        """Of a shard: that of its content, unless other tars have a say in its ids."""
+        ids = self.ids.get(shard)
+        return content if not ids else f"{content}-{sha256_json(sorted(ids.items()))[:16]}"
+
+
+def _keys_or_none(path: Path, fingerprint: str) -> tuple[str, ...]:
+    try:
+        return _image_keys(path, fingerprint)
+    except (DataError, OSError):
+        return ()  # reading the shard says what is wrong
+
+
+@lru_cache(maxsize=8192)
+def _image_keys(path: Path, fingerprint: str) -> tuple[str, ...]:
+    """Keys of the images of a tar, from its headers; kept for as long as the file is the same."""
+    groups = _groups(path, images=False, annotations=False)
+    names = (group.key for group in groups if isinstance(group, _Group) and group.image_name)
+    return tuple(dict.fromkeys(names))
+
+
+def _last(key: str) -> str:
+    return key.rpartition("/")[2]
 
 
 def _shard_name(path: Path) -> str:
-    return path.stem if path.suffix.lower() == ".tar" else path.name
+    name = path.stem if path.suffix.lower() == ".tar" else path.name
+    return name if is_utf8(name) else escape(name).replace("\\", "%")
 
 
 @dataclass
@@ -68,21 +165,21 @@ class _Group:
     text: bytes | None = None
     problems: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
+    id: str = ""
 
-    @property
-    def id(self) -> str:
-        return PurePosixPath(self.key).name
+    def __post_init__(self) -> None:
+        self.id = _last(self.key)
 
     def left_out(self, path: Path) -> Iterator[Skipped]:
         """Members that are in the way of the item, or of no use to it."""
         for problem in self.problems:
             yield Skipped(self.id, f"{path}:{self.key}", problem)
 
-    def item(self, path: Path, seen: set[str]) -> Record | Skipped:
-        source = f"{path}:{self.image_name or self.key}"
+    def item(self, path: Path, seen: set[str], *, by_class: bool) -> Record | Skipped:
+        source = escape(f"{path}:{self.image_name or self.key}")
         if self.image_name is None:
             return Skipped(self.id, source, self._without_image(seen))
-        if self.id in seen:
+        if self.key in seen:
             return Skipped(self.id, source, "the same key stands in this tar before")
         try:
             found = annotation(self.json, self.text)
@@ -95,7 +192,8 @@ class _Group:
             source=source,
             caption=found.caption,
             original_caption=found.original_caption,
-            label=found.label,
+            label=found.label
+            or (class_of(PurePosixPath(self.key).parts[:-1]) if by_class else None),
             lon=place.lon,
             lat=place.lat,
             width_deg=place.width_deg,
@@ -104,13 +202,41 @@ class _Group:
 
     def _without_image(self, seen: set[str]) -> str:
         if self.json is None and self.text is None:
-            return f"no image among its members ({', '.join(self.others) or 'left out'})"
-        if self.id in seen:
+            return (
+                f"no image among its members ({', '.join(self.others) or 'left out'}){self._rule()}"
+            )
+        if self.key in seen:
             return "an annotation apart from its image: the members of a key must be neighbours"
-        return "an annotation without an image"
+        return f"an annotation without an image{self._rule()}"
+
+    def _rule(self) -> str:
+        """Explain the key rule where a further dot hides the extension of an image."""
+        for name in self.others:
+            path = PurePosixPath(name)
+            extension = path.name.partition(".")[2]
+            if path.suffix.lower() in EXTENSIONS:
+                return (
+                    f": in a WebDataset, all after the first dot of a name is its extension, here "
+                    f"'.{extension}'. Replace the other dots, or extract the tar into a folder"
+                )
+        return ""
 
 
-def _groups(path: Path, *, images: bool) -> Iterator[_Group | Skipped]:
+class _Header(tarfile.TarInfo):
+    """Member header whose name and extended attributes are of a size that fits into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _LONG_HEADERS and header.size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(
+                f"a member's name or attributes have {header.size:,} bytes, more than "
+                f"{_MAX_HEADER_BYTES:,}"
+            )
+        return header
+
+
+def _groups(path: Path, *, images: bool, annotations: bool = True) -> Iterator[_Group | Skipped]:
     """Read a tar from front to back; what is damaged ends it with a Skipped for the tar.
 
     Raises DataError when the file cannot be read: that is no damage.
@@ -122,10 +248,12 @@ def _groups(path: Path, *, images: bool) -> Iterator[_Group | Skipped]:
             if file.size == 0:
                 yield _because(whole, "an empty file, not a tar")
                 return
-            with tarfile.open(fileobj=cast(IO[bytes], file)) as tar:
+            with tarfile.open(fileobj=cast(IO[bytes], file), tarinfo=_Header) as tar:
                 for member in _members(tar):
                     name = PurePosixPath(member.name)
                     if member.isdir() or name.name.startswith("."):
+                        continue
+                    if is_side_file(name) and name.suffix.lower() not in (".json", ".txt"):
                         continue
                     stem, _, extension = name.name.partition(".")
                     key = str(name.with_name(stem))
@@ -133,12 +261,16 @@ def _groups(path: Path, *, images: bool) -> Iterator[_Group | Skipped]:
                         yield current
                         current = None
                     current = current or _Group(key)
-                    _take(tar, member, current, f".{extension.lower()}", images=images)
+                    suffix = f".{extension.lower()}"
+                    if annotations or suffix in EXTENSIONS:
+                        largest = max(_SMALL, _EXPANSION * file.size)
+                        _take(tar, member, current, suffix, images=images, largest=largest)
                 damage = _after_the_last(tar)
     except _DAMAGE as error:
         # The item begun may lack members, or the end of one.
         lost = f", from '{current.id}' on" if current is not None else ""
-        yield _because(whole, f"the tar cannot be read to its end{lost} ({error})")
+        words = " ".join(str(error).split())
+        yield _because(whole, f"the tar cannot be read to its end{lost} ({words})")
         return
     if current is not None:
         yield current
@@ -158,15 +290,27 @@ def _because(item: Skipped, reason: str) -> Skipped:
 
 
 def _take(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, group: _Group, suffix: str, *, images: bool
+    tar: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    group: _Group,
+    suffix: str,
+    *,
+    images: bool,
+    largest: int,
 ) -> None:
-    """Put a member into its group."""
+    """Put a member into its group; `largest` is what may be in a tar of this size."""
+    limit = MAX_BYTES if suffix in EXTENSIONS else MAX_ANNOTATION_BYTES
     if suffix not in EXTENSIONS and suffix not in (".json", ".txt"):
-        group.others.append(member.name)
+        if len(group.others) < _NAMED:
+            group.others.append(member.name)
     elif not member.isfile():
         group.problems.append(f"{member.name} is a link or device, not a file")
-    elif member.size > MAX_BYTES:
-        group.problems.append(f"{member.name} holds {member.size:,} bytes, more than {MAX_BYTES:,}")
+    elif member.size > limit:
+        group.problems.append(f"{member.name} holds {member.size:,} bytes, more than {limit:,}")
+    elif member.size > largest:
+        group.problems.append(
+            f"{member.name} holds {member.size:,} bytes, over {_EXPANSION} times as much as its tar"
+        )
     elif suffix == ".json":
         group.json = _content(tar, member)
     elif suffix == ".txt":

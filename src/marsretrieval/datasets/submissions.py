@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
+from marsretrieval._words import counted
+from marsretrieval.datasets.positions import has_positions, read_positions
+from marsretrieval.datasets.tables import Table, listed, parse_number, read_table
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
 from marsretrieval.files import read_json
 
 __all__ = ["Labels", "Predictions", "read_labels", "read_predictions", "read_vectors"]
 
 _COLUMNS = ("image_name", "similarity", "lon", "lat")
+# Normalized names of columns, the preferred ones first; search writes id and score.
+_NAMES = ("image_name", "image_id", "id", "tile_name", "tile_id", "tile", "image", "name",
+          "file_name", "filename", "file")  # fmt: skip
+_SCORES = ("similarity", "score", "cosine_similarity", "cosine", "similarity_score")
+_TOLERANCE = 1e-6  # degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +45,23 @@ class Labels:
         return [f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in told if names]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """scores: (n,); published: (n, 2) positions as written, NaN where there is none; centres:
-    (n, 2) of the tiles."""
+    """Tiles with scores.
+
+    Attributes:
+        ids: Names of the tiles, all different.
+        scores: Shape (n,).
+        published: Positions as written, shape (n, 2), NaN where there is none.
+        centres: Centres of the tiles, shape (n, 2).
+        notes: Sentences about what was left out or assumed while reading.
+    """
 
     ids: list[str]
     scores: npt.NDArray[np.float64]
     published: npt.NDArray[np.float64]
     centres: npt.NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
 
 def read_vectors(path: Path) -> npt.NDArray[Any]:
@@ -90,52 +105,113 @@ def read_labels(path: Path) -> Labels:
 
 
 def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictions:
-    """CSV with columns image_name, similarity, lon, lat.
+    """Read scored tiles: a file of one's own, or one that `search` wrote.
 
-    Where image_name is a tile name (`E137_2_N_4_6.png`), it tells the south-west corner, and the
-    centre lies half a tile further; lon and lat may then be empty. Elsewhere the position as
-    written is taken as the centre. Raises TableError naming the column, or the line.
+    Args:
+        path: Columns image_name, similarity, lon, lat, or id, score, lon, lat; any format of
+            `tables.read_table`.
+        tile_deg: Size of the tiles whose names state their south-west corner
+            (`E137_2_N_4_6.png`), in degrees.
+
+    Returns:
+        The predictions. A position in the file counts before the one in the tile's name, except
+        that the corner stated by the name stands for that tile. Where the name is a tile's, both
+        lon and lat may be empty.
+
+    Raises:
+        DatasetNotFoundError: If there is no such file.
+        TableError: If columns are missing, a value is invalid, or a tile is listed twice.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file)
-            lacking = [name for name in _COLUMNS if name not in (table.fieldnames or [])]
-            if lacking:
-                raise TableError(
-                    f"{path}: no column {', '.join(lacking)} "
-                    f"(there are: {', '.join(table.fieldnames or []) or 'none'})",
-                    remedy=f"The columns are {', '.join(_COLUMNS)}.",
-                )
-            rows = [_row(path, table.line_num, row, tile_deg) for row in table]
-    except FileNotFoundError as error:
-        raise DatasetNotFoundError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TableError(f"{path}: not readable as CSV ({error})") from error
-    if not rows:
-        raise TableError(f"{path}: no predictions, only a header")
-    ids = [name for name, _ in rows]
-    numbers = np.array([values for _, values in rows], dtype=np.float64)
-    return Predictions(ids, numbers[:, 0], numbers[:, 1:3], numbers[:, 3:5])
-
-
-def _row(
-    path: Path, line: int, row: dict[str, Any], tile_deg: float
-) -> tuple[str, tuple[float, ...]]:
-    """The name; similarity, position as written, centre."""
-    name = str(row["image_name"])
-    try:
-        similarity = float(row["similarity"])
-        lon, lat = (float((row[key] or "").strip() or "nan") for key in ("lon", "lat"))
-    except (TypeError, ValueError) as error:
-        raise TableError(f"{path}: line {line}: similarity, lon and lat must be numbers") from error
-    corner = geo.tile_corner(name)
-    unknown = math.isnan(lon) and math.isnan(lat) and corner is not None
-    within = -180 <= lon <= 360 and -90 <= lat <= 90
-    if not (math.isfinite(similarity) and (within or unknown)):
+    table = read_table(path)
+    name, score = table.index(_NAMES), table.index(_SCORES)
+    if name is None or score is None:
+        lacking = [
+            label for label, number in zip(_COLUMNS, (name, score), strict=False) if number is None
+        ]
+        lacking += [] if has_positions(table) else list(_COLUMNS[2:])
         raise TableError(
-            f"{path}: line {line}: similarity {similarity}, longitude {lon}, latitude {lat}",
-            remedy="Finite similarities; longitudes in -180..360, latitudes in -90..90. Only "
-            "where image_name is a tile name may both be empty.",
+            f"{path}: no column {', '.join(lacking)} (there are: {table.columns()})",
+            remedy=f"The columns are {', '.join(_COLUMNS)}, or those of search: id, score, "
+            "lon, lat.",
         )
-    centre = geo.tile_centre(name, tile_deg) or (lon, lat)
-    return name, (similarity, lon, lat, *centre)
+    try:
+        positions = read_positions(table)
+    except TableError as error:
+        raise TableError(
+            error.message,
+            remedy="Columns lon and lat hold degrees: longitudes -180..180 or 0..360 east, "
+            "latitudes -90..90 north.",
+        ) from error
+    if not positions.rows.size:
+        raise TableError(f"{path}: no predictions, only a header")
+    ids = [_text(table.rows[row][name]) for row in positions.rows]
+    labels = [table.labels[row] for row in positions.rows]
+    scores = np.array(
+        [_score(table, row, score) for row in positions.rows.tolist()], dtype=np.float64
+    )
+    _check_unique(path, ids, labels)
+    published = np.column_stack([positions.lon, positions.lat])
+    of_search = table.normalized(name) == "id" and table.normalized(score) == "score"
+    centres = published.copy()
+    moved: list[str] = []
+    for row, tile in enumerate(ids):
+        corner, centre = geo.tile_corner(tile), geo.tile_centre(tile, tile_deg)
+        given = int(np.isfinite(published[row]).sum())
+        if corner is None or centre is None or given == 1:
+            if given < 2:
+                raise TableError(
+                    f"{path}: {labels[row]}: {'half a' if given else 'no'} position",
+                    remedy="Give lon and lat; only where the name is a tile's, such as "
+                    "E137_2_N_4_6, may both be empty.",
+                )
+            continue
+        if not given or _same(published[row], corner):
+            centres[row] = centre
+        elif not _same(published[row], centre):
+            moved.append(f"{tile} ({labels[row]})")
+        elif of_search:
+            published[row] = corner  # what the published code reads, and `run` as well
+    notes = (*table.notes, *positions.notes)
+    if moved:
+        notes = (
+            *notes,
+            f"{path}: {len(moved):,} positions are neither corner nor centre of the tile that the "
+            f"name states: {listed(moved)}; lon and lat count",
+        )
+    return Predictions(ids, scores, published, centres, notes)
+
+
+def _check_unique(path: Path, ids: list[str], labels: list[str]) -> None:
+    rows: dict[str, list[str]] = {}
+    for tile, label in zip(ids, labels, strict=True):
+        rows.setdefault(tile, []).append(label)
+    double = [f"{tile} ({listed(where)})" for tile, where in rows.items() if len(where) > 1]
+    if double:
+        raise TableError(
+            f"{path}: {counted(len(double), 'tile')} listed more than once: {listed(double, 3)}",
+            remedy="Keep one row per tile.",
+        )
+
+
+def _same(position: npt.NDArray[np.float64], other: tuple[float, float]) -> bool:
+    lon = (position[0] - other[0] + 180) % 360 - 180
+    return bool(abs(lon) < _TOLERANCE and abs(position[1] - other[1]) < _TOLERANCE)
+
+
+def _score(table: Table, row: int, column: int) -> float:
+    value = table.rows[row][column]
+    try:
+        number = parse_number(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or not math.isfinite(number):
+        raise TableError(
+            f"{table.path}: {table.labels[row]}: {table.header[column].strip()} {value!r} is not "
+            "a finite number",
+            remedy="Give every tile a score, or take the row out.",
+        )
+    return number
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()

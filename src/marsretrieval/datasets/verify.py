@@ -22,13 +22,18 @@ from marsretrieval.datasets._inventory import DatasetInventory, Inventory, Probl
 from marsretrieval.datasets._items import Item
 from marsretrieval.datasets._listing import visible
 from marsretrieval.datasets._open import open_images
-from marsretrieval.datasets._points import ground_truth_tables, read_points
+from marsretrieval.datasets._points import catalogue_files, read_points
 from marsretrieval.datasets._protocol import ImageSource, Record
 from marsretrieval.datasets._provenance import check_provenance
 from marsretrieval.datasets._scan import Scan, scan
 from marsretrieval.datasets._tile_manifests import check_manifests
 from marsretrieval.datasets.download import find_source, read_record
-from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
+from marsretrieval.errors import (
+    DataError,
+    DatasetNotFoundError,
+    MissingDependencyError,
+    TableError,
+)
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 __all__ = ["DatasetInventory", "Inventory", "Problem", "verify"]
@@ -191,23 +196,30 @@ def _scored(kind: str, item: Item) -> tuple[str, bytes]:
 
 def _check_points(folder: Path, told: DatasetInventory) -> None:
     tables: list[Path] = []
+    ignored: list[str] = []
     try:
-        tables = ground_truth_tables(folder / "ground_truth")
+        files = catalogue_files(folder / "ground_truth")
+        tables = files.tables
+        ignored = [f"{item.id}: {item.reason}" for item in files.ignored]
     except DatasetNotFoundError as error:
         told.error("no-ground-truth", [error.message])
     counts, bad, doubles = {}, [], []
+    notes: list[str] = []
     for path in tables:
         try:
             points = read_points(path)
-        except (TableError, DatasetNotFoundError) as error:
+        except (TableError, DatasetNotFoundError, MissingDependencyError) as error:
             bad.append(error.message)
             continue
+        notes += points.notes
         counts[path.stem] = len(points.lon)
         if points.duplicates:
             doubles.append(f"{path.name}: {points.duplicates}")
     told.counts["points"] = counts
     told.error("bad-table", bad)
     told.note("double-point", doubles)
+    told.note("catalogue-not-read", ignored)
+    told.note("catalogue-rows", notes)
 
 
 def _check_examples(folder: Path, told: DatasetInventory) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -173,11 +175,22 @@ def require_any(source: ImageSource, reports: Sequence[BuildReport]) -> None:
     for report in reports:
         if not report.rows and report.skipped:
             lost = report.skipped[0]
+            reason = lost.reason.removeprefix(f"{lost.source}: ")
             raise DataError(
                 f"{source.name}: none of {len(report.skipped)} images could be read "
-                f"(first: {lost.source}: {lost.reason})",
-                remedy="Where only access to them was wrong, run again with --force.",
+                f"(first: {lost.source}: {reason})",
+                remedy=_remedy(source, lost.reason),
             )
+
+
+def _remedy(source: ImageSource, reason: str) -> str:
+    """What to do where no image could be read: access is not part of a file's fingerprint."""
+    if any(os.strerror(code) in reason for code in (errno.EACCES, errno.EPERM)):
+        return "Allow access to the files, then run again with --force."
+    return (
+        f"Correct the files, then run again. marsretrieval data verify {source.name} names every "
+        "one and its reason."
+    )
 
 
 def open_lane(target: Target, plan: BuildPlan, batch_size: int | None) -> Lane:

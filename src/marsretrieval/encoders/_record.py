@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from marsretrieval.encoders._protocol import Modality
+from marsretrieval.errors import UsageError
 
 __all__ = ["LoadOptions", "ModelRecord", "PromptPreset"]
 
 PromptPreset = Literal["paper", "official"]
 
+_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?")
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -79,3 +82,9 @@ class LoadOptions:
     prompts: PromptPreset = "paper"
     offline: bool = False
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if not _DEVICE.fullmatch(self.device):
+            raise UsageError(
+                f"unknown device '{self.device}'", remedy="Use auto, cpu, cuda, cuda:0 or mps."
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,18 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.errors import DataError
+from marsretrieval.errors import DataError, MarsRetrievalWarning
 from marsretrieval.files import read_json
+from marsretrieval.geo._crs import Converter, converter_from
 from marsretrieval.geo._shapes import Box
 from marsretrieval.geo._sphere import wrap_lon
 
 __all__ = ["Area", "Region"]
 
 Floats = npt.NDArray[np.float64]
+
+_POLE_STEP_DEG = 90.0
+_DOUBTFUL_DEG = 120.0
 
 _HELP = (
     "A region is a GeoJSON Polygon, MultiPolygon, Feature or FeatureCollection in degrees, "
@@ -69,10 +74,12 @@ class Area:
     """The area of one or more polygons, which may have holes, cross the antimeridian or enclose
     a pole.
 
-    Edges are straight lines in longitude and latitude (as in every GIS), each taken the shorter
-    way round the planet; an edge of more than 180 degrees needs a vertex between. A position on an
-    edge shared by two polygons lies in exactly one of them. Holes and self-crossings follow the
-    even-odd rule; several polygons are united.
+    Edges are straight lines in longitude and latitude (RFC 7946, and every GIS). A ring with an
+    edge of more than 180 degrees is read as it is written if it then runs counter-clockwise
+    without crossing itself, as RFC 7946 asks of outer rings; otherwise it crosses the antimeridian
+    or goes round a pole, and its long edges take the shorter way. A position on an edge shared by
+    two polygons lies in exactly one of them. Holes and self-crossings follow the even-odd rule;
+    several polygons are united.
     """
 
     def __init__(self, polygons: Sequence[_Polygon]) -> None:
@@ -86,9 +93,30 @@ class Area:
 
     @classmethod
     def from_geojson(cls, value: Any, *, name: str = "region") -> Self:
-        """From parsed GeoJSON. Raises DataError; `name` begins its message."""
+        """Make the area of parsed GeoJSON, or of an object that gives it.
+
+        Args:
+            value: A GeoJSON mapping, or an object with `__geo_interface__`: a shapely geometry, a
+                GeoSeries, a GeoDataFrame.
+            name: Begins the message of an error.
+
+        Returns:
+            The area of all polygons. Coordinates of another reference system of Mars, named by
+            the member (or attribute) `crs`, are converted.
+
+        Raises:
+            DataError: If it holds no polygon, or its reference system is not one of Mars.
+            MissingDependencyError: If converting the coordinates needs pyproj, which is missing.
+        """
+        crs = None
+        if not isinstance(value, Mapping) and hasattr(value, "__geo_interface__"):
+            crs, value = getattr(value, "crs", None), value.__geo_interface__
+        elif isinstance(value, Mapping):
+            crs = value.get("crs")
         try:
-            polygons = [_polygon(rings) for rings in _rings_of(value)]
+            rings_of = list(_rings_of(value))
+            convert = converter_from(crs, name=name)
+            polygons = [_polygon(rings, convert, name) for rings in rings_of]
         except _Bad as error:
             raise DataError(f"{name}: {error}", remedy=_HELP) from error
         if not polygons:
@@ -151,15 +179,19 @@ def _rings_of(value: Any) -> Iterator[Sequence[Any]]:
 
 
 def _list(value: Any, name: str) -> Sequence[Any]:
-    if not isinstance(value, list):
+    if not isinstance(value, list | tuple):  # tuples come from __geo_interface__
         raise _Bad(f"{name}: not a list")
     return value
 
 
-def _polygon(rings: Sequence[Any]) -> _Polygon:
+def _polygon(rings: Sequence[Any], convert: Converter | None, name: str) -> _Polygon:
     if not rings:
         raise _Bad("a polygon has no ring")
-    outer, *holes = (_unrolled(_ring(ring)) for ring in rings)
+    first, *others = (_ring(ring, convert) for ring in rings)
+    outer = _unrolled(first, _as_written(first))
+    if (np.abs(np.diff(first[:, 0])) > 180).any() and np.ptp(outer[:, 0]) < np.ptp(first[:, 0]):
+        _warn_if_wide(first, outer, name)
+    holes = [_unrolled(hole, _hole_as_written(hole, outer)) for hole in others]
     west, east = float(outer[:, 0].min()), float(outer[:, 0].max())
     south, north = float(outer[:, 1].min()), float(outer[:, 1].max())
     if not (west < east and south < north):
@@ -177,10 +209,10 @@ def _polygon(rings: Sequence[Any]) -> _Polygon:
     return _Polygon(edges, west, east, Box(span[0], south, span[1], north))
 
 
-def _ring(value: Any) -> Floats:
+def _ring(value: Any, convert: Converter | None) -> Floats:
     """(n, 2) longitude and latitude of a closed ring."""
     positions = _list(value, "a ring")
-    if any(not isinstance(each, list) or len(each) < 2 for each in positions):
+    if any(not isinstance(corner, list | tuple) or len(corner) < 2 for corner in positions):
         raise _Bad("a position is not a list of longitude and latitude")
     try:
         corners = np.array([each[:2] for each in positions], dtype=np.float64).reshape(-1, 2)
@@ -190,6 +222,10 @@ def _ring(value: Any) -> Floats:
         raise _Bad(f"a ring has {len(corners)} positions; the least is 4, the first again at last")
     if not np.isfinite(corners).all():
         raise _Bad("a coordinate is not finite")
+    if convert is not None:
+        corners = convert(corners)
+        if not np.isfinite(corners).all():
+            raise _Bad("a position lies outside of the area of its coordinate reference system")
     if np.abs(corners[:, 0]).max() > 540 or np.abs(corners[:, 1]).max() > 90:
         x, y = corners[np.argmax(np.abs(corners).max(axis=1))]
         raise _Bad(f"position {x:g}, {y:g} is not in degrees of longitude and latitude")
@@ -199,23 +235,92 @@ def _ring(value: Any) -> Floats:
     return corners
 
 
-def _unrolled(ring: Floats) -> Floats:
+def _as_written(ring: Floats) -> bool:
+    """Read an outer ring as it is written, its edges of more than 180 degrees included?"""
+    steps = np.diff(ring[:, 0])
+    if not _jumps(steps).any():
+        return True
+    if _signed_area(ring) <= 0 or _long_edges_cross(ring):
+        return False
+    short = np.where(_jumps(steps), steps - 360.0 * np.round(steps / 360.0), steps)
+    goes_round = round(short.sum() / 360.0) != 0
+    # Many short steps all the way round: a ring about a pole, whichever way it runs.
+    return not (goes_round and np.abs(short).max() <= _POLE_STEP_DEG)
+
+
+def _hole_as_written(hole: Floats, outer: Floats) -> bool:
+    """As `_as_written`, of a ring that must lie within `outer` and should run clockwise."""
+    if not _jumps(np.diff(hole[:, 0])).any():
+        return True
+    west, east = float(outer[:, 0].min()), float(outer[:, 0].max())
+    fits = west - 1e-9 <= hole[:, 0].min() and hole[:, 0].max() <= east + 1e-9
+    return bool(fits and (east - west < 360 or _signed_area(hole) < 0))
+
+
+def _jumps(steps: Floats) -> npt.NDArray[np.bool_]:
+    # A full turn is an edge along the whole map, not a jump; half a turn is as it is written.
+    return np.asarray((np.abs(steps) > 180.0) & (np.abs(steps) != 360.0))
+
+
+def _signed_area(ring: Floats) -> float:
+    """Square degrees, positive for a counter-clockwise ring (shoelace formula)."""
+    x, y = (ring - ring[0]).T
+    return float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2
+
+
+def _long_edges_cross(ring: Floats) -> bool:
+    """Does an edge of more than 180 degrees cross another edge of the ring?"""
+    start, end = ring[:-1], ring[1:]
+    for number in np.flatnonzero(_jumps(np.diff(ring[:, 0]))):
+        a, b = start[number], end[number]
+        one, other = _side(a, b, start), _side(a, b, end)
+        first = (b[0] - start[:, 0]) * (end[:, 1] - start[:, 1])
+        first -= (b[1] - start[:, 1]) * (end[:, 0] - start[:, 0])
+        second = (a[0] - start[:, 0]) * (end[:, 1] - start[:, 1])
+        second -= (a[1] - start[:, 1]) * (end[:, 0] - start[:, 0])
+        if ((one * other < 0) & (first * second < 0)).any():
+            return True
+    return False
+
+
+def _side(a: Floats, b: Floats, points: Floats) -> Floats:
+    """Positive for points left of the line from `a` to `b`, negative right of it."""
+    across = (b[0] - a[0]) * (points[:, 1] - a[1]) - (b[1] - a[1]) * (points[:, 0] - a[0])
+    return np.asarray(across)
+
+
+def _warn_if_wide(ring: Floats, outer: Floats, name: str) -> None:
+    """Warn where both readings of a ring are wide, so that the other may be meant."""
+    if np.ptp(outer[:, 0]) < _DOUBTFUL_DEG or np.ptp(outer[:, 0]) >= 360:
+        return
+    west, east = ring[:, 0].min(), ring[:, 0].max()
+    warnings.warn(
+        f"{name}: a clockwise ring from {west:g} to {east:g} degrees is read as the part across "
+        "the antimeridian; write it counter-clockwise if it is the part between",
+        MarsRetrievalWarning,
+        stacklevel=4,
+    )
+
+
+def _unrolled(ring: Floats, as_written: bool) -> Floats:
     """The ring with each longitude next to the one before, so that no edge jumps; one that goes
     round the planet is closed by way of the pole it is nearer to."""
-    steps = np.diff(ring[:, 0])
-    # A full turn is an edge along the whole map, not a jump; half a turn is as it is written.
-    jumps = (np.abs(steps) > 180.0) & (np.abs(steps) != 360.0)
-    steps = np.where(jumps, steps - 360.0 * np.round(steps / 360.0), steps)
-    lon = ring[0, 0] + np.concatenate([[0.0], np.cumsum(steps)])
-    # Sums of steps drift; the longitude itself, some turns on, does not.
-    lon = ring[:, 0] + 360.0 * np.round((lon - ring[:, 0]) / 360.0)
-    turns = round((lon[-1] - lon[0]) / 360.0)
-    unrolled = np.column_stack([lon, ring[:, 1]])
+    if as_written:
+        unrolled = ring.copy()
+        turns = round(float(ring[-1, 0] - ring[0, 0]) / 360.0)
+    else:
+        steps = np.diff(ring[:, 0])
+        steps = np.where(_jumps(steps), steps - 360.0 * np.round(steps / 360.0), steps)
+        lon = ring[0, 0] + np.concatenate([[0.0], np.cumsum(steps)])
+        # Sums of steps drift; the longitude itself, some turns on, does not.
+        lon = ring[:, 0] + 360.0 * np.round((lon - ring[:, 0]) / 360.0)
+        unrolled = np.column_stack([lon, ring[:, 1]])
+        turns = round(float(lon[-1] - lon[0]) / 360.0)
     if turns == 0:
         unrolled[-1] = unrolled[0]
         return unrolled
     if abs(turns) > 1:
         raise _Bad("a ring goes round the planet more than once")
     pole = math.copysign(90.0, float(ring[:, 1].mean()))
-    corners = [[lon[-1], pole], [lon[0], pole], unrolled[0].tolist()]
+    corners = [[unrolled[-1, 0], pole], [unrolled[0, 0], pole], unrolled[0].tolist()]
     return np.concatenate([unrolled, corners])

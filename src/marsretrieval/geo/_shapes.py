@@ -34,6 +34,14 @@ class Box:
     north: float
 
     def __post_init__(self) -> None:
+        for name in ("west", "south", "east", "north"):
+            try:  # numpy's scalars are no numbers to JSON
+                object.__setattr__(self, name, float(getattr(self, name)))
+            except (TypeError, ValueError) as error:
+                raise UsageError(
+                    f"{name} of a box is {getattr(self, name)!r}, not a number",
+                    remedy="Give west, south, east, north in degrees.",
+                ) from error
         values = (self.west, self.south, self.east, self.north)
         text = ",".join(f"{value:g}" for value in values)
         if not all(np.isfinite(values)):

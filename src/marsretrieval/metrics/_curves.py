@@ -26,6 +26,7 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 
+_AT_ONCE = 4_000_000  # values of resampled curves at a time, to bound memory
 _CURVE = 500  # points of the strict curve that are kept for drawing
 
 
@@ -78,12 +79,21 @@ class Blocks:
     @classmethod
     def of(cls, tiles: Floats, points: Floats, size_deg: float) -> Blocks:
         """Cells of `size_deg` in longitude and latitude; tiles (n, 2) in rank order."""
-        everything = np.concatenate([tiles, points])
-        everything[:, 0] = wrap_lon(everything[:, 0])
-        cells = np.floor(everything / size_deg).astype(np.int64)
+        cells = _cells(np.concatenate([tiles, points]), size_deg)
         _, numbers = np.unique(cells, axis=0, return_inverse=True)
         numbers = numbers.reshape(-1)
         return cls(numbers[: len(tiles)], numbers[len(tiles) :], int(numbers.max()) + 1)
+
+    @staticmethod
+    def count_of(points: Floats, size_deg: float) -> int:
+        """Number of blocks that hold a point."""
+        return len(np.unique(_cells(points, size_deg), axis=0))
+
+
+def _cells(positions: Floats, size_deg: float) -> npt.NDArray[np.int64]:
+    """(n, 2): column and row of the cell of each position."""
+    wrapped = np.column_stack([wrap_lon(positions[:, 0]), positions[:, 1]])
+    return np.floor(wrapped / size_deg).astype(np.int64)
 
 
 def draw(
@@ -122,11 +132,19 @@ def resampled(
     hits = _per_block(blocks.of_tile[coverage.hit], ranks[coverage.hit], blocks.count, depths)
     found = _per_block(blocks.of_point, coverage.first, blocks.count, depths)
     points = np.bincount(blocks.of_point, minlength=blocks.count).astype(np.float32)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision: Floats = np.nan_to_num((drawn @ hits).astype(np.float64) / (drawn @ tiles))
-        recall: Floats = (drawn @ found).astype(np.float64) / (drawn @ points)[:, None]
-    best = f1_of(precision, recall).max(axis=1)
-    return area(precision, recall), np.where(np.isnan(recall[:, 0]), np.nan, best)
+    areas, best = [], []
+    step = max(1, _AT_ONCE // max(1, len(depths)))
+    for start in range(0, len(drawn), step):
+        weights = drawn[start : start + step]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision: Floats = np.nan_to_num(
+                (weights @ hits).astype(np.float64) / (weights @ tiles)
+            )
+            recall: Floats = (weights @ found).astype(np.float64) / (weights @ points)[:, None]
+        f1 = f1_of(precision, recall).max(axis=1)
+        areas.append(area(precision, recall))
+        best.append(np.where(np.isnan(recall[:, 0]), np.nan, f1))
+    return np.concatenate(areas), np.concatenate(best)
 
 
 def _per_block(

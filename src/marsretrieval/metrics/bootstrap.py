@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["block_weights", "interval", "over_queries", "query_draws", "seed_of"]
+__all__ = ["basis_of", "block_weights", "interval", "over_queries", "query_draws", "seed_of"]
 
 _LEVEL = (2.5, 97.5)
 _AT_ONCE = 2_000_000  # numbers drawn at a time, to bound memory
@@ -34,6 +34,24 @@ def over_queries(
             statistic = (statistics or {}).get(name, np.mean)
             drawn[name].append(statistic(column[rows], axis=1))
     return {name: interval(np.concatenate(parts)) for name, parts in drawn.items()}
+
+
+def basis_of(
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]], unit: str, count: int
+) -> dict[str, dict[str, str | int]]:
+    """State what was resampled, for the protocols that have intervals.
+
+    Args:
+        intervals: Protocol to metric name to interval.
+        unit: What was resampled: "pairs", "classes" or "spatial blocks".
+        count: Number of these.
+
+    Returns:
+        Protocol to `unit` and `count`.
+    """
+    return {
+        protocol: {"unit": unit, "count": count} for protocol, ends in intervals.items() if ends
+    }
 
 
 def query_draws(length: int, *, seed: int, resamples: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -22,11 +22,12 @@ from marsretrieval.metrics._curves import (
     trapezoid,
 )
 from marsretrieval.metrics._ties import average_precision_bounds
-from marsretrieval.metrics.bootstrap import interval
+from marsretrieval.metrics.bootstrap import basis_of, interval
+from marsretrieval.metrics.chance import RandomTiles
 from marsretrieval.metrics.ranking import id_order, ranked
 from marsretrieval.results import Evaluation
 
-__all__ = ["BLOCK_DEG", "evaluate"]
+__all__ = ["BLOCK_DEG", "evaluate", "expect_random"]
 
 BLOCK_DEG = 4.0  # the quads of the mosaic: landforms cluster within them
 
@@ -45,6 +46,7 @@ def evaluate(
     max_k: int = 20_000,
     seed: int = 0,
     resamples: int = 1000,
+    chance: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Evaluation:
     """Precision counts tiles near a point, recall counts points near a tile, for growing K.
 
@@ -54,7 +56,8 @@ def evaluate(
     all tiles that were ranked, when `scores` are only the best of them; the ceiling is theirs.
     radius_deg is in the plane of degrees under `published`, an arc under `strict`. Longitudes may
     be in -180..180 or 0..360; `strict` does not care, `published` takes them as they are.
-    Raises DataError.
+    chance: what `expect_random` returns for all tiles that were ranked; default: it is computed
+    where `scores` are of all tiles. Raises DataError.
     """
     values = _checks.scores_of(scores, "scores")
     corners = _checks.lonlat(published_lonlat, "published positions", unknown=True)
@@ -92,23 +95,83 @@ def evaluate(
         "published": _renamed(published_drawn, "auprc"),
         "strict": _renamed(strict_drawn, "average_precision"),
     }
+    intervals = {
+        protocol: {name: interval(values) for name, values in found.items()}
+        for protocol, found in drawn.items()
+    }
+    if chance is None and all_centre_lonlat is None:
+        chance = expect_random(corners, centres, truth, radius_deg=radius_deg, max_k=max_k)
     return Evaluation(
         task="geolocalization",
         n={"predictions": len(values), "points": len(truth), "tiles": len(everything)},
         published=published,
         strict=strict,
-        intervals={
-            protocol: {name: interval(values) for name, values in found.items()}
-            for protocol, found in drawn.items()
-        },
+        intervals=intervals,
         ties=_ties(values, pairs, len(truth), max_k),
         per_query={
             "lon": truth[:, 0],
             "lat": truth[:, 1],
             "found_at": np.where(coverage.first == NEVER, 0, coverage.first),
         },
+        chance=chance or {},
+        interval_basis=basis_of(intervals, "spatial blocks", Blocks.count_of(truth, BLOCK_DEG)),
         drawn=drawn,
     )
+
+
+def expect_random(
+    published_lonlat: npt.ArrayLike,
+    centre_lonlat: npt.ArrayLike,
+    truth_lonlat: npt.ArrayLike,
+    *,
+    radius_deg: float = 0.5,
+    max_k: int = 20_000,
+) -> dict[str, dict[str, Any]]:
+    """Expected metrics of a random ranking of all tiles, cut at max_k.
+
+    The areas are exact; the best F1 over K is the mean of seeded permutations, which do not depend
+    on the seed of a run.
+
+    Args:
+        published_lonlat: (n, 2) positions of all tiles as the published code reads them, NaN where
+            it reads none.
+        centre_lonlat: (n, 2) centres of all tiles, degrees.
+        truth_lonlat: (m, 2) points of the catalogue, degrees.
+        radius_deg: Tolerance in degrees.
+        max_k: Depth of the ranking.
+
+    Returns:
+        `published` and `strict`, with the keys of an evaluation's metrics.
+
+    Raises:
+        DataError: If positions are invalid, or none is known.
+    """
+    corners = _checks.lonlat(published_lonlat, "published positions", unknown=True)
+    corners = corners[np.isfinite(corners).all(axis=1)]
+    centres = _checks.lonlat(centre_lonlat, "tile centres")
+    truth = _checks.lonlat(truth_lonlat, "ground truth")
+    if not len(corners):
+        raise DataError("published positions: none of the tiles has one")
+    # The order of the tiles must not matter, also not to the permutations.
+    corners, centres = (tiles[np.lexsort(tiles.T)] for tiles in (corners, centres))
+    cuts = published_cuts(len(corners), max_k)
+    near = planar(corners, truth, radius_deg)
+    published = RandomTiles(near, len(corners), len(truth), min(len(corners), max_k))
+    near = spherical(centres, truth, radius_deg)
+    strict = RandomTiles(near, len(centres), len(truth), min(len(centres), max_k))
+    area = strict.expect_average_precision()
+    ceiling = _ceiling(near, len(truth), max_k)["average_precision"]
+    return {
+        "published": {
+            "auprc": published.expect_trapezoid(cuts),
+            "best": published.expect_best(cuts),
+        },
+        "strict": {
+            "average_precision": area,
+            "normalised": area / ceiling if ceiling else 0.0,
+            "best": strict.expect_best(np.arange(1, strict.depth + 1)),
+        },
+    }
 
 
 def _published(

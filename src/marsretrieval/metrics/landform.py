@@ -9,7 +9,13 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DataError
 from marsretrieval.metrics import _checks
-from marsretrieval.metrics.bootstrap import over_queries
+from marsretrieval.metrics.bootstrap import basis_of, over_queries
+from marsretrieval.metrics.chance import (
+    expect_average_precision,
+    expect_hit_at,
+    expect_ndcg_at,
+    expect_r_precision,
+)
 from marsretrieval.metrics.ranking import (
     average_precision,
     cosines,
@@ -19,7 +25,7 @@ from marsretrieval.metrics.ranking import (
     r_precision,
     ranked,
 )
-from marsretrieval.results import Evaluation
+from marsretrieval.results import PROTOCOLS, Evaluation
 
 __all__ = ["evaluate"]
 
@@ -59,6 +65,7 @@ def evaluate(
     strict: dict[str, _Figures] = {}
     worst: dict[str, _Figures] = {}
     best: dict[str, _Figures] = {}
+    chance: dict[str, _Figures] = {}
     for name, scores in zip(query_names, cosines(queries, images), strict=True):
         relevant = classes == name
         if not relevant.any():
@@ -67,27 +74,31 @@ def evaluate(
         strict[name] = _of(relevant[ranked(scores, places)])
         worst[name] = _of(relevant[ranked(scores, relevant.astype(np.int64))])
         best[name] = _of(relevant[ranked(scores, 1 - relevant.astype(np.int64))])
+        chance[name] = _expect_random(len(images), int(relevant.sum()))
     if not strict:
         raise DataError(
             "no query names a class that an image has",
             remedy=f"Queries: {', '.join(list(query_names)[:5])}; "
             f"labels: {', '.join(sorted(set(labels))[:5])}.",
         )
+    intervals = {
+        protocol: over_queries(_columns(figures), seed=seed, resamples=resamples)
+        for protocol, figures in (("published", published), ("strict", strict))
+    }
     return Evaluation(
         task="landform",
         n={"images": len(images), "classes": len(strict)},
         published=_macro(published),
         strict=_macro(strict),
-        intervals={
-            protocol: over_queries(_columns(figures), seed=seed, resamples=resamples)
-            for protocol, figures in (("published", published), ("strict", strict))
-        },
+        intervals=intervals,
         ties={
             key: (float(np.mean(_columns(worst)[key])), float(np.mean(_columns(best)[key])))
             for key in _KEYS
             if worst != best
         },
         per_query={"class": list(strict), **_columns(strict)},
+        chance=dict.fromkeys(PROTOCOLS, _macro(chance)),
+        interval_basis=basis_of(intervals, "classes", len(strict)),
     )
 
 
@@ -97,6 +108,15 @@ def _of(relevant: npt.NDArray[np.bool_]) -> _Figures:
         "hit@10": hit_at(relevant, 10),
         "r_precision": r_precision(relevant),
         "ndcg@10": ndcg_at(relevant, 10),
+    }
+
+
+def _expect_random(images: int, relevant: int) -> _Figures:
+    return {
+        "mAP": expect_average_precision(images, relevant),
+        "hit@10": expect_hit_at(images, relevant, 10),
+        "r_precision": expect_r_precision(images, relevant),
+        "ndcg@10": expect_ndcg_at(images, relevant, 10),
     }
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.metrics import _checks
-from marsretrieval.metrics.bootstrap import over_queries
+from marsretrieval.metrics.bootstrap import basis_of, over_queries
+from marsretrieval.metrics.chance import expect_reciprocal_rank
 from marsretrieval.metrics.ranking import Ranks, id_order, own_ranks
-from marsretrieval.results import Evaluation
+from marsretrieval.results import PROTOCOLS, Evaluation
 
 __all__ = ["evaluate"]
 
@@ -47,21 +48,36 @@ def evaluate(
         luck |= _luck(direction, ranks)
         per_query[f"{direction}_rank"] = ranks.stated
     statistics = {name: np.median for name in strict if name.endswith("_medr")}
+    intervals = {
+        protocol: over_queries(columns, seed=seed, resamples=resamples, statistics=statistics)
+        for protocol, columns in (("published", published), ("strict", strict))
+    }
     return Evaluation(
         task="paired-image-text",
         n={"pairs": len(images)},
         published=_figures(published),
         strict=_figures(strict),
-        intervals={
-            protocol: over_queries(columns, seed=seed, resamples=resamples, statistics=statistics)
-            for protocol, columns in (("published", published), ("strict", strict))
-        },
+        intervals=intervals,
         ties={
             name: (_figure(name, worst), _figure(name, best))
             for name, (worst, best) in luck.items()
         },
         per_query=per_query,
+        chance=dict.fromkeys(PROTOCOLS, _expect_random(len(images))),
+        interval_basis=basis_of(intervals, "pairs", len(images)),
     )
+
+
+def _expect_random(pairs: int) -> dict[str, float]:
+    """Expected metrics when every query has a random ranking of its own: its rank is uniform on
+    1 to `pairs`, and so symmetric that the expected median is the mean of 1 and `pairs`."""
+    expected = {
+        "r1": 1 / pairs,
+        "r10": min(10, pairs) / pairs,
+        "medr": (1 + pairs) / 2,
+        "mrr": expect_reciprocal_rank(pairs),
+    }
+    return {f"{way}_{name}": value for way in ("i2t", "t2i") for name, value in expected.items()}
 
 
 def _columns(direction: str, ranks: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float64]]:

@@ -89,7 +89,12 @@ _ALL = [
     Metric("best.precision", "precision at K", "share of the first K tiles near a point"),
     Metric("best.recall", "recall at K", "share of the points near one of the first K tiles"),
     Metric("ceiling.f1", "ceiling of F1", "F1 that no ranking of the same tiles exceeds", better=0),
-    Metric("chance_precision", "precision by chance", "share of all tiles near a point", better=0),
+    Metric(
+        "chance_precision",
+        "precision by chance",
+        "share of all tiles near a point: precision at any K of a random ranking",
+        better=0,
+    ),
     Metric("relevant_tiles", "relevant tiles", "tiles near a point", percent=False, better=0),
 ]
 METRICS: Mapping[str, Metric] = {each.key: each for each in _ALL}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, TypeVar
 
 from marsretrieval.report._columns import COLUMNS, MAIN, MORE, Column
+from marsretrieval.report.chance import DAGGER, chance_of, interval_note, is_coarse
 from marsretrieval.report.references import Reference, references_for
 from marsretrieval.results import MEAN, PROTOCOLS, RunResult
 
@@ -35,29 +36,34 @@ BOTH = "both"  # in place of a protocol, where the two agree for every model of 
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A figure as it is in the result, with its 95 % interval; `best` of its column among the
-    models of the table (never where there is one model, or where neither end is better)."""
+    models of the table (never where there is one model, or where neither end is better).
+    coarse: whether the interval comes from too few blocks, classes or pairs."""
 
     value: float
     low: float | None = None
     high: float | None = None
     best: bool = False
+    coarse: bool = False
 
     def text(self, column: Column, *, digits: int = 1) -> str:
         """As people read it, without the interval: percent, or median ranks and K as they are."""
         return _shown(self.value, column, digits)
 
     def interval(self, column: Column, *, digits: int = 1) -> str:
-        """ "[low, high]", or empty."""
+        """ "[low, high]", with a dagger where it is coarse, or empty."""
         if self.low is None or self.high is None:
             return ""
-        return f"[{_shown(self.low, column, digits)}, {_shown(self.high, column, digits)}]"
+        ends = f"[{_shown(self.low, column, digits)}, {_shown(self.high, column, digits)}]"
+        return f"{ends}{DAGGER}" if self.coarse else ends
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A model's figures for a group of queries under a protocol, or under both.
 
-    group: as the result has it, or "class/NAME". name: of the group, for people.
+    group: as the result has it, or "class/NAME". name: of the group, for people. chance: whether
+    the row is the expectation of a random ranking, `model` being "chance". basis: of the intervals,
+    as in `Evaluation.interval_basis`.
     """
 
     model: str
@@ -67,6 +73,8 @@ class Row:
     n: Mapping[str, int]
     columns: Sequence[Column]
     figures: Sequence[Figure | None]
+    chance: bool = False
+    basis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def cells(self) -> Iterator[tuple[Column, Figure | None]]:
         yield from zip(self.columns, self.figures, strict=True)
@@ -75,7 +83,8 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Board:
     """A table: one task over one set of items. Rows come group by group, then protocol by
-    protocol, the models in the order of the task's main figure, best first."""
+    protocol, the models in the order of the task's main figure, best first, and chance below them.
+    note: what the intervals resample."""
 
     task: str
     set_hash: str
@@ -83,6 +92,7 @@ class Board:
     columns: Sequence[Column]  # of the rows; in another part of the table with other keys
     rows: Sequence[Row]
     references: Sequence[Reference] = ()
+    note: str = ""
 
     @property
     def sections(self) -> list[list[Row]]:
@@ -161,7 +171,8 @@ def figure_of(evaluation: Mapping[str, Any], column: Column, protocol: str) -> F
     if key is None or value is None:
         return None
     low, high = evaluation["intervals"].get(protocol, {}).get(key) or (None, None)
-    return Figure(float(value), low, high)
+    coarse = low is not None and is_coarse(evaluation, protocol)
+    return Figure(float(value), low, high, coarse=coarse)
 
 
 def _board(
@@ -172,20 +183,24 @@ def _board(
     ranked = sorted(zip(names, of_set, strict=True), key=lambda each: (-main_of(each[1]), each[0]))
     rows: list[Row] = []
     extra = MORE.get(first.task, ()) if more else ()
+    shown_groups: list[tuple[str, Mapping[str, Any]]] = []
     for group in _groups(of_set, details=details):
         evaluations = {
             name: found for name, result in ranked if (found := _evaluation(result, group))
         }
+        shown_groups += [(group, evaluation) for evaluation in evaluations.values()]
         for part, columns in COLUMNS[first.task]:
             rows += _section(group, part, [*columns, *extra], evaluations)
-    filled = [any(column) for column in zip(*(row.figures for row in rows), strict=True)]
+    models = [row.figures for row in rows if not row.chance]
+    filled = [any(column) for column in zip(*models, strict=True)]
     rows = [
         replace(row, columns=_where(row.columns, filled), figures=_where(row.figures, filled))
         for row in rows
     ]
     columns = _where([*COLUMNS[first.task][0][1], *extra], filled)
     shown = references_for(of_set, wanted=references)
-    return Board(first.task, first.data["set_hash"], first.data, columns, rows, shown)
+    note = interval_note(shown_groups)
+    return Board(first.task, first.data["set_hash"], first.data, columns, rows, shown, note)
 
 
 def _where(values: Sequence[_T], wanted: Sequence[bool]) -> list[_T]:
@@ -205,7 +220,15 @@ def _section(
         }
         for protocol in PROTOCOLS
     }
-    agree = figures["published"] == figures["strict"]
+    chance = chance_of(evaluations)
+    expected = {
+        protocol: {
+            name: [figure_of(row, column, protocol) for column in columns] for name, row in chance
+        }
+        for protocol in PROTOCOLS
+    }
+    agree = all(by_protocol["published"] == by_protocol["strict"]
+                for by_protocol in (figures, expected))  # fmt: skip
     title = part or ("" if group == "all" else group.removeprefix(MEAN).removeprefix("class/"))
     for protocol in (BOTH,) if agree else PROTOCOLS:
         found = figures["strict" if agree else protocol]
@@ -217,7 +240,12 @@ def _section(
                 for value, top in zip(values, best, strict=True)
             ]
             n = evaluations[model]["n"]
-            yield Row(model, group, title, protocol, n, columns, marked)
+            basis = evaluations[model].get("interval_basis", {})
+            yield Row(model, group, title, protocol, n, columns, marked, basis=basis)
+        n = next((evaluation["n"] for evaluation in evaluations.values()), {})
+        for name, values in expected["strict" if agree else protocol].items():
+            if any(values):
+                yield Row(name, group, title, protocol, n, columns, values, chance=True)
 
 
 def _groups(of_set: Sequence[RunResult], *, details: bool) -> list[str]:
@@ -244,7 +272,12 @@ def _evaluation(result: RunResult, group: str) -> Mapping[str, Any] | None:
     if any(name not in classes for classes in per_class.values()):
         return None
     figures = {each: classes[name] for each, classes in per_class.items()}
-    return {**figures, "n": whole["n"], "intervals": {}}
+    expected = {
+        protocol: metrics["per_class"][name]
+        for protocol, metrics in whole.get("chance", {}).items()
+        if name in (metrics.get("per_class") or {})
+    }
+    return {**figures, "n": whole["n"], "intervals": {}, "chance": expected}
 
 
 def _best(values: Sequence[Figure | None], column: Column) -> float | None:

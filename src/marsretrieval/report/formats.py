@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from marsretrieval._words import printable, table_cell
 from marsretrieval.report.boards import Board, Column, Figure, Row, boards
+from marsretrieval.report.chance import DAGGER
 from marsretrieval.results import RunResult
 
 __all__ = ["FORMATS", "SUFFIXES", "latex", "markdown", "tidy_csv"]
 
 CSV_COLUMNS = ("model", "task", "set_hash", "n", "group", "protocol", "metric", "value", "low",
-               "high", "source")  # fmt: skip
+               "high", "source", "interval_unit", "interval_count")  # fmt: skip
+RANDOM = "random ranking"  # source of chance in the CSV
 _FOOT = (
     "In %; MedR and K as they are. In brackets the 95 % bootstrap interval; in bold the best "
-    "model, for the same queries under the same protocol."
+    "model, for the same queries under the same protocol. Chance: the expectation of a random "
+    "ranking."
 )
 _ELSEWHERE = (
     "Published elsewhere, over items that cannot be checked here: not ranked with the above."
@@ -31,6 +34,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    DAGGER: r"\textdagger{}",
 }  # fmt: skip
 
 
@@ -57,8 +61,9 @@ def tidy_csv(
     """Long form, a figure a line, as it is in the result: shares in 0..1, all its digits.
 
     A line of each protocol stands for itself even where the two agree. `source` is empty for
-    results, and the address for figures from elsewhere, whose protocol is empty: theirs is not
-    ours.
+    results, "random ranking" for chance, and the address for figures from elsewhere, whose protocol
+    is empty: theirs is not ours. `interval_unit` and `interval_count` say what an interval
+    resamples.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -70,7 +75,8 @@ def tidy_csv(
             for key, value in reference.figures.items():
                 where = (reference.model, board.task, "", f"pairs={reference.pairs}")
                 line = [*where, reference.group or "all", "", key]
-                writer.writerow([*map(table_cell, line), repr(value), "", "", reference.url])
+                ends = [repr(value), "", "", reference.url, "", ""]
+                writer.writerow([*map(table_cell, line), *ends])
     return out.getvalue()
 
 
@@ -89,8 +95,11 @@ def _csv_lines(board: Board, row: Row) -> Iterable[list[str]]:
             key = column.key(protocol)
             if figure is not None and key is not None:
                 ends = ["" if x is None else repr(float(x)) for x in (figure.low, figure.high)]
+                source = RANDOM if row.chance else ""
+                basis = row.basis.get(protocol, {}) if figure.low is not None else {}
                 line = [row.model, board.task, board.set_hash, n, row.group, protocol, key]
-                yield [*map(table_cell, line), repr(figure.value), *ends, ""]
+                rest = [source, str(basis.get("unit", "")), str(basis.get("count", ""))]
+                yield [*map(table_cell, line), repr(figure.value), *ends, *rest]
 
 
 def _markdown_board(board: Board) -> str:
@@ -105,7 +114,7 @@ def _markdown_board(board: Board) -> str:
         cells = [_md_cell(figure, column) for column, figure in row.cells()]
         first = [row.name] if named else []
         lines.append(_md_row([*map(_md, [*first, row.protocol, row.model]), *cells]))
-    lines += ["", _FOOT]
+    lines += ["", _FOOT, *(["", _md(board.note)] if board.note else [])]
     if board.references:
         lines += ["", _ELSEWHERE, "", *_md_head(["queries", "model", "N"], board.columns)]
         for reference, part, figures in board.reference_rows:
@@ -113,6 +122,10 @@ def _markdown_board(board: Board) -> str:
             lines.append(_md_row([*map(_md, [part, reference.model, reference.n]), *cells]))
         lines += ["", *(f"- {_md(each.told)}" for each in board.references)]
     return "\n".join(lines)
+
+
+def _foot(board: Board) -> str:
+    return f"{_FOOT} {board.note}" if board.note else _FOOT
 
 
 def _md_head(names: Sequence[str], columns: Sequence[Column]) -> list[str]:
@@ -146,7 +159,7 @@ def _latex_board(board: Board, number: int) -> str:
     columns = "l" * first + "r" * len(board.columns)
     heads = [*(["queries"] if named else []), "protocol", "model"]
     heads += [_tex(column.heading) for column in board.columns]
-    caption = _tex(f"{board.title}. {_FOOT}")
+    caption = _tex(f"{board.title}. {_foot(board)}")
     body: list[str] = []
     for section in board.sections:
         body.append(r"\midrule")
@@ -194,5 +207,5 @@ def _tex_cell(figure: Figure | None, column: Column) -> str:
         return ""
     text = figure.text(column)
     text = rf"\textbf{{{text}}}" if figure.best else text
-    interval = figure.interval(column)
+    interval = _tex(figure.interval(column))
     return rf"{text} {{\scriptsize {interval}}}" if interval else text

@@ -38,11 +38,14 @@ def leaderboards(
             for row in section:
                 cells = [_console_cell(figure, column) for column, figure in row.cells()]
                 name = escape(row.name) if row.name != shown else ""
-                table.add_row(name, row.protocol, escape(row.model), *cells)
+                style = "dim" if row.chance else None
+                table.add_row(name, row.protocol, escape(row.model), *cells, style=style)
                 shown = row.name
             table.add_section()
         out.print(f"\n{board.title}", markup=False)
         out.print(table)
+        if board.note:
+            out.print(board.note, markup=False)
         if board.references:
             out.print(_references_table(board))
             for each in board.references:
@@ -52,6 +55,8 @@ def leaderboards(
             "Figures in %, [95 % bootstrap interval], the best in bold; MedR and K as they are.",
             markup=False,
         )
+        if any(row.chance for board in found for row in board.rows):
+            out.print("Chance: the expectation of a random ranking.", markup=False)
 
 
 def _console_cell(figure: Figure | None, column: Column) -> str:

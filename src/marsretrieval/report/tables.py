@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from marsretrieval.report._columns import COLUMNS, MORE, Column
 from marsretrieval.report.boards import figure_of
+from marsretrieval.report.chance import chance_of, interval_note
 from marsretrieval.report.console import console
 from marsretrieval.results import PROTOCOLS
 
@@ -23,12 +24,14 @@ def evaluation_tables(evaluation: Mapping[str, Any], *, title: str | None = None
     """
     task = evaluation["task"]
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation["n"].items())
-    whole = _table(title or f"{task}: {counts}", ["", *PROTOCOLS])
+    chance = _chance_columns(evaluation)
+    whole = _table(title or f"{task}: {counts}", ["", *PROTOCOLS, *(head for head, *_ in chance)])
     for part, columns in [*COLUMNS[task], ("", MORE.get(task, ()))]:
         for column in columns:
             name = f"{part} {column.heading}".strip()
             shown = (_cell(evaluation, column, each) for each in PROTOCOLS)
-            whole.add_row(name, *shown)
+            expected = (_cell(row, column, protocol) for _, row, protocol in chance)
+            whole.add_row(name, *shown, *expected)
         whole.add_section()
     return [whole, *_class_tables(evaluation)]
 
@@ -40,9 +43,25 @@ def print_evaluation(evaluation: Mapping[str, Any], *, title: str | None = None)
         out.print(table)
     for name, (worst, best) in evaluation["ties"].items():
         out.print(f"Scores tie: strict {name} is within {worst:.4f} and {best:.4f}.", markup=False)
+    note = interval_note([("all", evaluation)])
+    if note:
+        out.print(note, markup=False)
+    if evaluation.get("chance"):
+        out.print("Chance: the expectation of a random ranking.", markup=False)
     out.print(
         "Figures in %, [95 % bootstrap interval]; MedR, K and tiles as they are.", markup=False
     )
+
+
+def _chance_columns(evaluation: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+    """(heading, evaluation, protocol): one column for both protocols where they agree."""
+    columns = []
+    for name, row in chance_of({"": evaluation}):
+        if row["published"] == row["strict"]:
+            columns.append((name, row, "strict"))
+        else:
+            columns += [(f"{name}, {protocol}", row, protocol) for protocol in PROTOCOLS]
+    return columns
 
 
 def _class_tables(evaluation: Mapping[str, Any]) -> list[Table]:
@@ -55,14 +74,29 @@ def _class_tables(evaluation: Mapping[str, Any]) -> list[Table]:
     if classes["published"] == classes["strict"]:
         classes = {"both protocols": classes["strict"]}
     ((_, columns),) = COLUMNS[evaluation["task"]]
+    chances = {
+        protocol: evaluation.get("chance", {}).get(protocol, {}).get("per_class", {})
+        for protocol in PROTOCOLS
+    }
     tables = []
     for name, figures in classes.items():
-        table = _table(f"per class, {name}", ["", *(column.heading for column in columns)])
+        chance = chances["strict" if name == "both protocols" else name]
+        heads = ["", *(column.heading for column in columns)]
+        if chance:
+            heads += [f"{column.heading} by chance" for column in columns]
+        table = _table(f"per class, {name}", heads)
         for label, values in figures.items():
-            shown = {"strict": values, "intervals": {}}
-            table.add_row(escape(label), *(_cell(shown, column, "strict") for column in columns))
+            cells = [_cell(_strict(values), column, "strict") for column in columns]
+            if chance:
+                expected = _strict(chance.get(label, {}))
+                cells += [_cell(expected, column, "strict") for column in columns]
+            table.add_row(escape(label), *cells)
         tables.append(table)
     return tables
+
+
+def _strict(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {"strict": metrics, "intervals": {}}
 
 
 def _cell(evaluation: Mapping[str, Any], column: Column, protocol: str) -> str:

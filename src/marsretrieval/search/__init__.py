@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from marsretrieval.search.ask import make_query, read_images
+    from marsretrieval.search.ask import make_query, prompts_of, read_images
+    from marsretrieval.search.background import Background, ScoreSample
     from marsretrieval.search.exports import FORMATS, check_hits_path, write_hits
     from marsretrieval.search.heatmap import (
         Heatmap,
@@ -45,10 +46,12 @@ __all__ = [
     "FORMATS",
     "KERNELS",
     "TEMPLATES",
+    "Background",
     "Heatmap",
     "Hit",
     "Hits",
     "Ranking",
+    "ScoreSample",
     "SearchView",
     "SearchViewWarning",
     "VectorBlock",
@@ -71,6 +74,7 @@ __all__ = [
     "make_view",
     "open_view",
     "parse_lonlat",
+    "prompts_of",
     "read_images",
     "row_at",
     "rows_of",
@@ -81,7 +85,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ask": ("make_query", "read_images"),
+    "background": ("Background", "ScoreSample"),
+    "ask": ("make_query", "prompts_of", "read_images"),
     "exports": ("FORMATS", "check_hits_path", "write_hits"),
     "heatmap": ("Heatmap", "check_heatmap", "check_heatmap_path", "heatmap_of"),
     "hits": ("Hit", "Hits", "check_distance"),

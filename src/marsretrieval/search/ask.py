@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from marsretrieval.embeddings import QueryEncoder
 
-__all__ = ["make_query", "read_images", "text_vector"]
+__all__ = ["make_query", "prompts_of", "read_images", "text_vector"]
 
 
 def make_query(
     encoder: QueryEncoder | None,
     *,
-    text: str | None = None,
-    images: Sequence[Image] = (),
+    text: str | Sequence[str] | None = None,
+    images: Sequence[Any] = (),
     tiles: npt.ArrayLike | None = None,
     not_text: Sequence[str] = (),
-    not_images: Sequence[Image] = (),
+    not_images: Sequence[Any] = (),
     not_tiles: npt.ArrayLike | None = None,
     raw: bool = False,
     mix: float = MIX,
@@ -37,11 +37,13 @@ def make_query(
     """(dimension,) of unit length, for a text, example images, stored tiles, or all of them, away
     from others (see `queries.compose`).
 
-    A text goes through the three published templates unless `raw`. tiles: (n, dimension) vectors
+    A text goes through the three published templates unless `raw`; of several texts the vectors
+    are averaged. images: Pillow images or arrays (`datasets.rgb_of`). tiles: (n, dimension) vectors
     of the store, taken as images; with nothing but tiles there is no need of an encoder. Raises
     UsageError without a wanted part, ModalityError for a text asked of a vision-only model.
     """
-    if text is None and not images and tiles is None:
+    texts = [text] if isinstance(text, str) else list(text or ())
+    if not texts and not len(images) and tiles is None:
         raise UsageError(
             "a search needs a text, an image or a tile to look for",
             remedy="What is not wanted comes on top of it.",
@@ -56,7 +58,7 @@ def make_query(
         *([_unit_rows(tiles)] if tiles is not None else []),
     ]
     return compose(
-        text=None if text is None else text_vector(encoder, text, raw=raw),
+        text=_texts_vector(encoder, texts, raw=raw) if texts else None,
         examples=np.concatenate(examples) if examples else None,
         against=np.concatenate(against) if against else None,
         mix=mix,
@@ -72,30 +74,56 @@ def text_vector(
         raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
     from marsretrieval.embeddings import embed_texts
 
-    prompts = [text] if raw else geolocalization_prompts(text)
+    prompts = prompts_of(text, raw=raw)
     return text_query(embed_texts(_needed(encoder), prompts))
 
 
-def read_images(paths: Sequence[Path]) -> list[Image]:
-    """Decode image files. Raises DataError or ImageError naming the file."""
-    from marsretrieval.datasets import decode_rgb
+def prompts_of(text: str, *, raw: bool = False) -> list[str]:
+    """What is sent to the model for a text: the three published templates, or it alone."""
+    return [text] if raw else list(geolocalization_prompts(text))
+
+
+def _texts_vector(
+    encoder: QueryEncoder | None, texts: Sequence[str], *, raw: bool
+) -> npt.NDArray[np.float32]:
+    """(dimension,) of unit length, the mean of the texts' vectors."""
+    vectors = [text_vector(encoder, text, raw=raw) for text in texts]
+    return vectors[0] if len(vectors) == 1 else text_query(np.stack(vectors))
+
+
+def read_images(items: Sequence[Any]) -> list[Image]:
+    """Read images as RGB.
+
+    Args:
+        items: Paths, Pillow images or arrays, each converted by the same rules.
+
+    Returns:
+        One RGB image per item.
+
+    Raises:
+        DataError: If a file cannot be read.
+        ImageError: If an item is no image; it names the file.
+    """
+    from marsretrieval.datasets import MAX_BYTES, decode_rgb, read_regular, rgb_of
 
     images = []
-    for path in paths:
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, str | Path):
+            images.append(rgb_of(item, f"image {number}"))
+            continue
+        path = Path(item)
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+            data = read_regular(path, MAX_BYTES)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}", remedy="Name an image file.") from error
         images.append(decode_rgb(data, str(path)))
     return images
 
 
-def _image_vectors(
-    encoder: QueryEncoder | None, images: Sequence[Image]
-) -> npt.NDArray[np.float32]:
+def _image_vectors(encoder: QueryEncoder | None, images: Sequence[Any]) -> npt.NDArray[np.float32]:
     from marsretrieval.embeddings import embed_images
 
-    return embed_images(_needed(encoder), images)
+    return embed_images(_needed(encoder), read_images(images))
 
 
 def _needed(encoder: QueryEncoder | None) -> QueryEncoder:

@@ -155,7 +155,7 @@ def heatmap_of(
     score for a pixel of several. The raster is as large as the tiles it holds; longitudes are
     -180..180 or 0..360 as `domain` says. Raises UsageError naming what does not fit.
     """
-    grid = _grid(store, region, cell, domain)
+    grid = _grid(store, region, None if cell is None else float(cell), int(domain))
     raster = np.full((grid.rows, grid.columns), np.nan, dtype=np.float32)
     values = np.asarray(scores, dtype=np.float32)[grid.kept]
     np.fmax.at(raster, (grid.rows - 1 - grid.row, grid.column), values)

@@ -15,6 +15,7 @@ from marsretrieval.search.view import known_of
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import Columns, EmbeddingStore
+    from marsretrieval.search.background import Background
     from marsretrieval.search.topk import Ranking
 
 __all__ = ["Domain", "Hit", "Hits", "check_distance", "lon_domain"]
@@ -31,7 +32,8 @@ class Hit:
     rank from 1; score: the cosine with the query; lon, lat: the centre, planetocentric degrees,
     east positive, None where unknown; quad: the quad of the CTX mosaic that it lies in; tiles:
     how many hits the place holds, None where places were not asked for; shape: the footprint,
-    the centre where the extent is unknown, None without a place.
+    the centre where the extent is unknown, None without a place. z: standard deviations of the
+    score above the mean of the store; percentile: percent of the store's tiles that score lower.
     """
 
     rank: int
@@ -43,6 +45,8 @@ class Hit:
     source: str
     tiles: int | None
     shape: geo.Shape | None
+    z: float | None = None
+    percentile: float | None = None
 
     def record(self) -> dict[str, Any]:
         """All but the shape, as a row of a table; `tiles` only of a place."""
@@ -56,7 +60,10 @@ class Hit:
         }
         if self.tiles is not None:
             row["tiles"] = self.tiles
-        return {**row, "source": self.source}
+        row["source"] = self.source
+        if self.z is not None:
+            row |= {"z": self.z, "percentile": self.percentile}
+        return row
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +84,8 @@ class Hits:
     about: Mapping[str, Any] = field(default_factory=dict)
     domain: Domain = 180
     tiles: list[int] | None = None
+    z: list[float] | None = None
+    percentile: list[float] | None = None
 
     @classmethod
     def of(
@@ -89,6 +98,7 @@ class Hits:
         about: Mapping[str, Any] | None = None,
         without: Sequence[int] = (),
         most: int | None = None,
+        background: Background | None = None,
     ) -> Hits:
         """Look up what the store knows of the rows found for one query: at most `most`, and not
         the rows `without`."""
@@ -106,6 +116,10 @@ class Hits:
             shapes=list(_shapes(found, turned)),
             about=about or {},
             domain=turned,
+            z=None if background is None else _rounded(background.z(scores[kept]), 3),
+            percentile=(
+                None if background is None else _rounded(background.percentile(scores[kept]), 4)
+            ),
         )
 
     def __len__(self) -> int:
@@ -129,6 +143,8 @@ class Hits:
             source=self.sources[number],
             tiles=None if self.tiles is None else self.tiles[number],
             shape=self.shapes[number],
+            z=None if self.z is None else self.z[number],
+            percentile=None if self.percentile is None else self.percentile[number],
         )
 
     def __iter__(self) -> Iterator[Hit]:
@@ -147,6 +163,7 @@ class Hits:
         side by side instead of one long chain. Hits without a position are places by themselves.
         Of merged hits the counts of tiles are added up.
         """
+        deg = float(deg)  # numpy's scalars are no numbers to JSON
         check_distance(deg)
         counts = self.tiles or [1] * len(self)
         kept, sizes = _places(self.lon, self.lat, deg)
@@ -159,7 +176,8 @@ class Hits:
     def _pick(self, kept: Sequence[int]) -> Hits:
         lists = {
             name: [getattr(self, name)[index] for index in kept]
-            for name in ("ids", "lon", "lat", "sources", "shapes")
+            for name in ("ids", "lon", "lat", "sources", "shapes", "z", "percentile")
+            if getattr(self, name) is not None
         }
         return Hits(**{**_fields(self), **lists, "scores": self.scores[list(kept)]})
 
@@ -220,6 +238,10 @@ def _quad(source: str, lon: float | None, lat: float | None) -> str | None:
     if lon is None or lat is None or not -88 <= lat < 88:
         return None
     return geo.quad_name(lon, lat)
+
+
+def _rounded(values: npt.NDArray[np.float64], decimals: int) -> list[float]:
+    return [float(value) for value in np.round(values, decimals)]
 
 
 def _known(values: npt.NDArray[np.float64]) -> list[float | None]:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from marsretrieval.errors import UnknownNameError
+from marsretrieval.tasks._class_names import read_class_names
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, Task, TaskData
 from marsretrieval.tasks.geolocalization import Geolocalization
 from marsretrieval.tasks.landform import LandformRetrieval
 from marsretrieval.tasks.paired_image_text import PairedImageText
 
-__all__ = ["TASKS", "Hits", "Outcome", "Settings", "Task", "TaskData", "find_task"]
+__all__ = [
+    "TASKS",
+    "Geolocalization",
+    "Hits",
+    "LandformRetrieval",
+    "Outcome",
+    "Settings",
+    "Task",
+    "TaskData",
+    "find_task",
+    "read_class_names",
+]
 
 TASKS: tuple[Task, ...] = (PairedImageText(), LandformRetrieval(), Geolocalization())
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from marsretrieval.datasets import ImageSource, Record, Skipped, read_annotations
 from marsretrieval.files import sha256_json
 
-__all__ = ["collect", "fingerprint", "first_rows"]
+__all__ = ["collect", "fingerprint", "first_reason", "first_rows"]
 
 
 def collect(
@@ -21,8 +21,24 @@ def collect(
         if value and value.strip():
             found[record.id] = value
         else:
-            skipped.append(Skipped(record.id, record.source, missing))
+            reason = f"{missing} ({record.problem})" if record.problem else missing
+            skipped.append(Skipped(record.id, record.source, reason))
     return found, skipped
+
+
+def first_reason(skipped: Sequence[Skipped]) -> str:
+    """Name the first item that is left out for another reason than a missing annotation.
+
+    Args:
+        skipped: Items that are left out.
+
+    Returns:
+        The words in parentheses, after a space; nothing where there is no such item.
+    """
+    for item in skipped:
+        if item.reason not in ("no caption", "no label"):
+            return f" (first: {item.source}: {item.reason})"
+    return ""
 
 
 def first_rows(ids: Iterable[str]) -> dict[str, int]:
@@ -33,6 +49,17 @@ def first_rows(ids: Iterable[str]) -> dict[str, int]:
     return rows
 
 
-def fingerprint(source: ImageSource) -> str:
-    """Moves when any file of the source may have changed."""
-    return sha256_json([[shard.name, shard.fingerprint] for shard in source.shards()])
+def fingerprint(source: ImageSource, annotations: Mapping[str, str] | None = None) -> str:
+    """Compute what changes whenever an image or annotation may have changed.
+
+    Args:
+        source: The images of a task.
+        annotations: Item id to caption or label, for tasks that read these.
+
+    Returns:
+        SHA-256 in hex.
+    """
+    shards = [[shard.name, shard.fingerprint] for shard in source.shards()]
+    if annotations is None or source.kind not in ("folder", "classes"):
+        return sha256_json(shards)  # files of other kinds hold the annotations, too
+    return sha256_json([shards, sorted(annotations.items())])

@@ -38,6 +38,7 @@ class TaskData:
     fingerprint: str
     annotations: Any  # the task's own: captions, labels or ground-truth points
     skipped: Sequence[Skipped] = ()
+    notes: Sequence[str] = ()  # about what was assumed while reading; shown, and in the result
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Outcome:
     skipped: Sequence[Skipped] = ()
     truncated: Mapping[str, int] = field(default_factory=dict)  # texts cut, of how many
     timings: Mapping[str, float] = field(default_factory=dict)  # seconds
+    notes: Sequence[str] = ()  # about the evaluation; shown, and in the result
+    details: Mapping[str, Any] = field(default_factory=dict)  # more keys of the result's data
 
 
 class Task(Protocol):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,15 @@ from marsretrieval import geo
 from marsretrieval.datasets import (
     ImageSource,
     Points,
+    PositionColumns,
     Record,
     Skipped,
+    TileCoverage,
+    catalogue_files,
+    coverage_line,
     decode_rgb,
     open_images,
-    read_ground_truth,
+    read_catalogues,
     read_image_queries,
 )
 from marsretrieval.embeddings import EmbeddingStore, embed_images, embed_texts
@@ -28,7 +33,7 @@ from marsretrieval.encoders import Encoder, Modality, Vectors
 from marsretrieval.errors import DataError, ImageError
 from marsretrieval.files import sha256_json
 from marsretrieval.metrics import geolocalization
-from marsretrieval.metrics.bootstrap import interval, seed_of
+from marsretrieval.metrics.bootstrap import basis_of, interval, seed_of
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import MEAN, PROTOCOLS, Evaluation
 from marsretrieval.search import (
@@ -39,6 +44,7 @@ from marsretrieval.search import (
     text_query,
 )
 from marsretrieval.tasks._annotations import fingerprint
+from marsretrieval.tasks._cut_texts import count_cut
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
@@ -64,17 +70,36 @@ class Geolocalization:
     vector_dtype = "float16"
     main_metric = "average_precision"
 
+    def __init__(
+        self, *, columns: PositionColumns | None = None, covered_only: bool = False
+    ) -> None:
+        """Choose how catalogues are read.
+
+        Args:
+            columns: Columns that hold the positions; None: found by their names.
+            covered_only: Count only points within the tiles' coverage.
+        """
+        self.columns = columns
+        self.covered_only = covered_only
+
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
         folder = dataset_folder(data, self.folder_name, task=self.name)
-        points = read_ground_truth(folder / "ground_truth")
+        files = catalogue_files(folder / "ground_truth")
+        points = read_catalogues(files, columns=self.columns)
         examples_folder = folder / "image_queries"
         examples = read_image_queries(examples_folder) if examples_folder.is_dir() else {}
+        unused = [
+            Skipped(name, str(examples_folder / name), "not read: no catalogue of this name")
+            for name in sorted(examples.keys() - points.keys())
+        ]
         source = open_images(folder / "tiles") if with_images else None
-        parts = {
+        parts: dict[str, Any] = {
             "points": {name: _points_hash(each) for name, each in points.items()},
             "examples": {name: fingerprint(each) for name, each in examples.items()},
             "tiles": fingerprint(source) if source else None,
         }
+        if self.covered_only:
+            parts["covered_only"] = True
         rows = [shard.rows for shard in source.shards()] if source else []
         counts = {
             "landforms": len(points),
@@ -88,6 +113,8 @@ class Geolocalization:
             counts=counts,
             fingerprint=sha256_json(parts),
             annotations=_Annotations(points, examples),
+            skipped=[*files.ignored, *unused],
+            notes=[note for each in points.values() for note in each.notes],
         )
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
@@ -103,6 +130,7 @@ class Geolocalization:
         progress: Progress = NO_PROGRESS,
     ) -> Outcome:
         annotations: _Annotations = data.annotations
+        catalogues, notes, details = self._covered(annotations.points, images.positions())
         start = time.perf_counter()
         queries, skipped = _queries(encoder, annotations)
         if not queries:
@@ -119,10 +147,12 @@ class Geolocalization:
         groups: dict[str, Evaluation] = {}
         hits = Hits()
         tiles = images.positions()
+        catalogues = {landform: annotations.points[landform] for landform, _ in queries}
+        chance = _expect_random(images, tiles, catalogues)
         with progress.start("score", len(queries), "queries") as bar:
             for number, (landform, mode) in enumerate(queries):
                 scores, rows = _best(images, asked[number], *ranking.hits(number))
-                points = annotations.points[landform]
+                points = catalogues[landform]
                 group = f"{landform}/{mode}"
                 found = images.take(rows)
                 groups[group] = geolocalization.evaluate(
@@ -136,6 +166,7 @@ class Geolocalization:
                     max_k=MAX_K,
                     seed=seed_of(settings.seed, landform),
                     resamples=settings.resamples,
+                    chance=chance[landform],
                 )
                 relevant = geo.near_any(found.lon, found.lat, points.lon, points.lat, RADIUS_DEG)
                 for row in range(min(len(rows), MAX_K)):
@@ -149,17 +180,52 @@ class Geolocalization:
             groups=groups | _means(groups),
             n={
                 "tiles": images.rows,
-                **{f"points/{k}": len(v.lon) for k, v in annotations.points.items()},
+                **{f"points/{k}": len(v.lon) for k, v in catalogues.items()},
             },
             set_hash=images.set_hash,
             hits=hits,
             skipped=skipped,
+            truncated=_cut_prompts(encoder, annotations),
             timings={
                 "embed_queries": embedded - start,
                 "search": searched - embedded,
                 "score": time.perf_counter() - searched,
             },
+            notes=notes,
+            details={"catalogues": details, "covered_only": self.covered_only},
         )
+
+    def _covered(
+        self, catalogues: Mapping[str, Points], tiles: npt.NDArray[np.float64]
+    ) -> tuple[dict[str, Points], list[str], dict[str, Any]]:
+        """The catalogues whose points count, with what there is to say about their coverage."""
+        coverage = TileCoverage(tiles, RADIUS_DEG)
+        counted: dict[str, Points] = {}
+        notes: list[str] = []
+        details: dict[str, Any] = {}
+        for landform, points in catalogues.items():
+            near = coverage.contains(points.lon, points.lat)
+            notes.append(coverage_line(landform, int(near.sum()), len(near), RADIUS_DEG))
+            warnings = points.suspicions(coverage)
+            notes += [f"warning: {warning}" for warning in warnings]
+            details[landform] = points.to_dict() | {
+                "covered": int(near.sum()),
+                "warnings": warnings,
+            }
+            if self.covered_only and not near.any():
+                raise DataError(
+                    f"{points.source or landform}: no point lies within the tiles' coverage",
+                    remedy="Leave --covered-only out, or take this catalogue out of the folder.",
+                )
+            counted[landform] = points.take(near) if self.covered_only else points
+        return counted, notes, details
+
+
+def _cut_prompts(encoder: Encoder, annotations: _Annotations) -> dict[str, int]:
+    if "text" not in encoder.modalities:
+        return {}
+    prompts = [prompt for name in annotations.points for prompt in geolocalization_prompts(name)]
+    return count_cut(encoder, prompts, role="query")
 
 
 def _best(
@@ -171,6 +237,25 @@ def _best(
         return scores[:MAX_K], rows[:MAX_K]
     least = float(scores[MAX_K - 1])
     return exact_topk(images, query, None, min_score=least, view="use").hits(0)
+
+
+def _expect_random(
+    images: EmbeddingStore, centres: npt.NDArray[np.float64], points: Mapping[str, Points]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Landform to the expected metrics of a random ranking of all tiles of the store."""
+    corners = np.concatenate(
+        [_published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
+    )
+    return {
+        name: geolocalization.expect_random(
+            corners,
+            centres,
+            np.column_stack([catalogue.lon, catalogue.lat]),
+            radius_deg=RADIUS_DEG,
+            max_k=MAX_K,
+        )
+        for name, catalogue in points.items()
+    }
 
 
 def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
@@ -196,6 +281,29 @@ def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
             if all(key in each for each in drawn)
         }
 
+    def expected(evaluations: list[Evaluation]) -> dict[str, dict[str, Any]]:
+        if not all(evaluation.chance for evaluation in evaluations):
+            return {}
+        areas = {"published": ("auprc",), "strict": ("average_precision", "normalised")}
+        return {
+            protocol: {
+                **{key: mean(evaluations, "chance", protocol, key) for key in keys},
+                "best": {"f1": mean(evaluations, "chance", protocol, "best", "f1")},
+            }
+            for protocol, keys in areas.items()
+        }
+
+    def fewest_blocks(evaluations: list[Evaluation]) -> int:
+        """Of a landform, under either protocol: an interval is as coarse as they are few."""
+        bases = [
+            basis for evaluation in evaluations for basis in evaluation.interval_basis.values()
+        ]
+        return min((int(basis["count"]) for basis in bases), default=0)
+
+    ends = {
+        mode: {protocol: intervals(evaluations, protocol) for protocol in PROTOCOLS}
+        for mode, evaluations in by_mode.items()
+    }
     return {
         f"{MEAN}{mode}": Evaluation(
             task="geolocalization",
@@ -213,7 +321,9 @@ def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
                     "f1": mean(found, "strict", "ceiling", "f1"),
                 },
             },
-            intervals={protocol: intervals(found, protocol) for protocol in PROTOCOLS},
+            intervals=ends[mode],
+            chance=expected(found),
+            interval_basis=basis_of(ends[mode], "spatial blocks", fewest_blocks(found)),
         )
         for mode, found in by_mode.items()
     }

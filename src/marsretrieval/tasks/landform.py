@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+import re
 import time
+import warnings
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from marsretrieval.datasets import annotated_hash, open_images, set_hash
+from marsretrieval.datasets import ImageSource, annotated_hash, open_images, set_hash
 from marsretrieval.embeddings import EmbeddingStore, embed_texts
 from marsretrieval.encoders import Encoder, Modality
-from marsretrieval.errors import DataError
+from marsretrieval.errors import DataError, MarsRetrievalWarning, UsageError
+from marsretrieval.files import sha256_json
 from marsretrieval.metrics import landform
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import exact_topk, landform_prompts, text_query
-from marsretrieval.tasks._annotations import collect, fingerprint, first_rows
+from marsretrieval.tasks._annotations import collect, fingerprint, first_reason, first_rows
+from marsretrieval.tasks._cut_texts import count_cut
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
 __all__ = ["LandformRetrieval"]
 
 _SHOWN = 20  # hits kept for each class
+_NUMBER = re.compile(r"[+-]?\d+")
+_NAMED = 5  # labels in a message
+
+_LAYOUTS = (
+    "Labels come from one folder of images per class (crater/0.png, or train/crater/0.png), "
+    "from a column 'label' of a Parquet file, from 'label' in the JSON beside an image, or from "
+    "a table labels*.txt of lines FILE LABEL. File names and folders of a split (train, test, "
+    "val) are not labels."
+)
 
 
 class LandformRetrieval:
-    """Every class name, put into three prompts whose vectors are averaged, ranks all images."""
+    """Every class name, put into three prompts whose vectors are averaged, ranks all images.
+
+    Args:
+        class_names: Label in the data to the name of its class in the prompts. All labels must be
+            in it. None: labels are the names.
+    """
 
     name = "landform"
     aliases: tuple[str, ...] = ("landform_retrieval",)
@@ -33,25 +52,58 @@ class LandformRetrieval:
     vector_dtype = "float32"
     main_metric = "mAP"
 
+    def __init__(self, class_names: Mapping[str, str] | None = None) -> None:
+        self.class_names = class_names
+
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
         labels, skipped = collect(source, lambda record: record.label, missing="no label")
+        labels = self._named(folder, labels)
         classes = sorted(set(labels.values()))
         if not classes:
             raise DataError(
-                f"{folder}: no image has a label",
-                remedy="Landforms come as Parquet with columns image and label, or as one folder "
-                "of images per class.",
+                f"{folder}: no image has a label{first_reason(skipped)}", remedy=_LAYOUTS
             )
+        _require_two(folder, classes)
         return TaskData(
             folder=folder,
             source=source if with_images else None,
             counts={"images": len(labels), "classes": len(classes)},
-            fingerprint=fingerprint(source),
+            fingerprint=self._fingerprint(source, labels),
             annotations=labels,
             skipped=skipped,
         )
+
+    def _fingerprint(self, source: ImageSource, labels: Mapping[str, str]) -> str:
+        found = fingerprint(source, labels)
+        if self.class_names is None:
+            return found
+        return sha256_json([found, sorted(self.class_names.items())])
+
+    def _named(self, folder: Path, labels: dict[str, str]) -> dict[str, str]:
+        """Put names in the place of labels. Raises UsageError where some have none."""
+        known = set(labels.values())
+        if self.class_names is None:
+            if known and all(map(_NUMBER.fullmatch, known)):
+                warnings.warn(
+                    MarsRetrievalWarning(
+                        f"{folder}: its {len(known)} labels are numbers without names, so that "
+                        f"models are asked for '{sorted(known)[0]}'. Name the classes: "
+                        "--class-names FILE"
+                    ),
+                    stacklevel=2,
+                )
+            return labels
+        missing = sorted(known - self.class_names.keys())
+        if missing:
+            names = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+            raise UsageError(
+                f"the class names lack {len(missing)} of {len(known)} labels of {folder}: {names}",
+                remedy="Name every label: a line per class in the order of their numbers from 0, "
+                "or lines LABEL,NAME in a .csv, or an object in a .json.",
+            )
+        return {key: self.class_names[label] for key, label in labels.items()}
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
         return None if "text" in modalities else "text"
@@ -76,6 +128,7 @@ class LandformRetrieval:
         ids, matrix = images.load()
         kept = [row for key, row in first_rows(ids).items() if key in labels]
         image_ids = [ids[row] for row in kept]
+        _require_two(data.folder, {labels[key] for key in image_ids})
         evaluation = landform.evaluate(
             matrix[kept],
             queries,
@@ -102,8 +155,18 @@ class LandformRetrieval:
                 (ids[row], annotated_hash(content[row], labels[ids[row]])) for row in kept
             ),
             hits=hits,
+            truncated=count_cut(encoder, prompts, role="query"),
             timings={
                 "embed_texts": embedded - start,
                 "score": time.perf_counter() - embedded,
             },
+        )
+
+
+def _require_two(folder: Path, classes: Collection[str]) -> None:
+    """Raise DataError where any ranking would be perfect, or none possible."""
+    if len(classes) < 2:
+        label = f"all images have the label '{next(iter(classes))}'" if classes else "no image left"
+        raise DataError(
+            f"{folder}: {label}, at least two classes with images are needed", remedy=_LAYOUTS
         )

@@ -13,7 +13,8 @@ from marsretrieval.encoders import Encoder, Modality
 from marsretrieval.errors import DataError
 from marsretrieval.metrics import paired
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.tasks._annotations import collect, fingerprint, first_rows
+from marsretrieval.tasks._annotations import collect, fingerprint, first_reason, first_rows
+from marsretrieval.tasks._cut_texts import count_cut
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
@@ -41,7 +42,7 @@ class PairedImageText:
         captions, skipped = collect(source, lambda record: record.caption, missing="no caption")
         if not captions:
             raise DataError(
-                f"{folder}: {len(skipped)} images, none with a caption",
+                f"{folder}: {len(skipped)} images, none with a caption{first_reason(skipped)}",
                 remedy="Pairs need a caption beside each image: key.json with refined_caption, "
                 "or key.txt.",
             )
@@ -49,7 +50,7 @@ class PairedImageText:
             folder=folder,
             source=source if with_images else None,
             counts={"pairs": len(captions)},
-            fingerprint=fingerprint(source),
+            fingerprint=fingerprint(source, captions),
             annotations=captions,
             skipped=skipped,
         )
@@ -97,17 +98,12 @@ class PairedImageText:
             ),
             hits=_hits(left, right, ids),
             skipped=lost,
-            truncated=_truncated(encoder, list(captions.values())),
+            truncated=count_cut(encoder, list(captions.values()), role="caption"),
             timings={
                 "embed_texts": embedded - start,
                 "score": time.perf_counter() - embedded,
             },
         )
-
-
-def _truncated(encoder: Encoder, captions: list[str]) -> dict[str, int]:
-    cut = encoder.count_truncated(captions, role="caption")
-    return {} if cut is None else {"captions": len(captions), "cut": cut}
 
 
 def _hits(images: np.ndarray, texts: np.ndarray, ids: list[str]) -> Hits:

@@ -125,8 +125,8 @@ def test_tiles_are_windows_of_the_quads(planet: Path) -> None:
             assert (east, north) == pytest.approx((west + 0.2, south + 0.2))
             assert told["center"] == list(geo.tile_centre(name) or ())
             assert (told["quad"], told["synthetic"]) == (quad, True)
-            row, column = round((corner[1] + 4 - north) * 160), round((west - corner[0]) * 160)
-            window = pixels[row : row + 32, column : column + 32]
+            row, column = round((corner[1] + 4 - north) * 320), round((west - corner[0]) * 320)
+            window = pixels[row : row + 64, column : column + 64]
             assert np.array_equal(grey(found[f"{name}.png"]), window)
             assert told["valid"] == pytest.approx((window > 0).mean(), abs=1e-6)
 
@@ -165,7 +165,7 @@ def test_example_images_are_not_of_this_planet(planet: Path) -> None:
         for record in records:
             assert isinstance(record, Record)
             assert record.data not in tiles
-            assert grey(record.data).shape == (32, 32)
+            assert grey(record.data).shape == (64, 64)
 
 
 def test_the_readers_read_all_of_it(planet: Path) -> None:

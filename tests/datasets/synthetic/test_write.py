@@ -56,6 +56,17 @@ def test_another_planet_is_replaced_only_with_force(tmp_path: Path, micro: str) 
     assert content(tmp_path) != kept
 
 
+def test_a_planet_of_another_generator_version_is_not_taken_for_this_one(
+    tmp_path: Path, micro: str
+) -> None:
+    write_planet(tmp_path, size=micro)
+    record = json.loads((tmp_path / "planet.json").read_text())
+    (tmp_path / "planet.json").write_text(json.dumps(record | {"version": 0}))
+    with pytest.raises(OutputError, match="version 0; asked for version 1"):
+        write_planet(tmp_path, size=micro)
+    assert write_planet(tmp_path, size=micro, force=True).version == 1
+
+
 def test_data_of_others_is_never_replaced(tmp_path: Path, micro: str) -> None:
     real = tmp_path / "Mars-Landforms" / "data" / "train.parquet"
     real.parent.mkdir(parents=True)

@@ -12,7 +12,14 @@ from marsretrieval.datasets.ctx._fetch import FetchSettings
 from marsretrieval.datasets.ctx._grid import FORMATS, Tile, TileSpec, tile_rows
 from marsretrieval.datasets.ctx._inputs import Input, Problem, find_files, select_quads
 from marsretrieval.datasets.ctx._job import JobSettings, cut_quads, plan
-from marsretrieval.datasets.ctx._mosaic import SERVER, Quad, all_quads, parse_quads, quads_in
+from marsretrieval.datasets.ctx._mosaic import (
+    SERVER,
+    Quad,
+    all_quads,
+    parse_quads,
+    part_outside,
+    quads_in,
+)
 from marsretrieval.datasets.ctx._pack import QuadManifest, read_manifest
 from marsretrieval.datasets.ctx._report import Plan, Report
 
@@ -34,6 +41,7 @@ __all__ = [
     "cut_quads",
     "find_files",
     "parse_quads",
+    "part_outside",
     "plan",
     "quads_in",
     "read_manifest",

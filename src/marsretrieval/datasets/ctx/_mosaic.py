@@ -23,6 +23,7 @@ __all__ = [
     "all_quads",
     "check_quad",
     "parse_quads",
+    "part_outside",
     "quads_in",
 ]
 
@@ -72,6 +73,22 @@ def quads_in(box: geo.Box) -> list[Quad]:
             remedy=f"The mosaic reaches from {SOUTHMOST} to {NORTHMOST + geo.QUAD_DEG} degrees.",
         )
     return found
+
+
+def part_outside(box: geo.Box) -> str | None:
+    """Describe the part of a box north or south of the mosaic; None where there is none."""
+    south, north = SOUTHMOST, NORTHMOST + geo.QUAD_DEG
+    parts = []
+    if box.south < south:
+        parts.append(f"{box.south:g} to {min(box.north, south):g}")
+    if box.north > north:
+        parts.append(f"{max(box.south, north):g} to {box.north:g}")
+    if not parts:
+        return None
+    return (
+        f"latitudes {' and '.join(parts)} of the box lie outside of the mosaic, which reaches "
+        f"from {south} to {north} degrees"
+    )
 
 
 def parse_quads(text: str) -> list[Quad]:

@@ -66,6 +66,7 @@ class PlanetSize:
     tile_px: int
     regions: tuple[Region, ...]
     examples: int = 5  # image queries of each benchmark landform
+    version: int = 1  # the same version and seed give the same planet
 
 
 _EQUATOR = Region(
@@ -101,5 +102,5 @@ _TINY = Region(
 SIZES: Mapping[str, PlanetSize] = {
     "default": PlanetSize(320, 600, (96, 144), None, 64, (_EQUATOR, _CANYONS, _MIDDLE, _POLAR)),
     "small": PlanetSize(120, 260, (64, 96), None, 64, (_CANYONS, _MIDDLE, _POLAR)),
-    "tiny": PlanetSize(40, 48, (48, 64), (*BENCHMARK, "impact_crater"), 32, (_TINY,)),
+    "tiny": PlanetSize(40, 48, (64, 80), (*BENCHMARK, "impact_crater"), 64, (_TINY,), version=2),
 }

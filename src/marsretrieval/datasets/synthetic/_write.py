@@ -29,9 +29,9 @@ from marsretrieval.files import (
 )
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = ["VERSION", "Summary", "describe_planet", "write_planet"]
+__all__ = ["Summary", "describe_planet", "write_planet"]
 
-VERSION = 1  # of the generator: the same version and seed give the same planet
+_STREAM = 1  # part of every random seed; another number would change every planet
 
 _PAIRS, _LANDFORMS = "Mars-VL-Pairs", "Mars-Landforms"
 _GEO, _CTX = "Mars-Global-Geolocalization", "ctx"
@@ -48,7 +48,7 @@ _README = f"""SYNTHETIC DATA
 
 {_STATEMENT}
 
-Made by `marsretrieval data synth` with seed {{seed}}, size {{size}}, generator version {VERSION},
+Made by `marsretrieval data synth` with seed {{seed}}, size {{size}}, generator version {{version}},
 in the layouts of the real datasets, so that everything that reads those can be tried on it:
 
 {_PAIRS}/            pictures with captions (WebDataset)
@@ -105,7 +105,7 @@ def describe_planet(
         "folder": str(out),
         "seed": seed,
         "size": size,
-        "version": VERSION,
+        "version": parts.version,
         "status": status,
         "pairs": parts.pairs,
         "landform_images": parts.landform_images,
@@ -172,7 +172,7 @@ def _status(out: Path, seed: int, size: str, force: bool) -> str:
                           remedy="Choose another folder with --out.")  # fmt: skip
     if force:
         return "replace"
-    wanted = {"seed": seed, "size": size, "version": VERSION}
+    wanted = {"seed": seed, "size": size, "version": _size(size).version}
     other = {key: there.get(key) for key in wanted if there.get(key) != wanted[key]}
     if other:
         found = ", ".join(f"{key} {value}" for key, value in other.items())
@@ -244,12 +244,13 @@ def _fill(
             bar.advance()
     _layouts.write_ground_truth(folder / _GEO / "ground_truth", features, BENCHMARK)
     _layouts.write_examples(folder / _GEO / "image_queries", parts, BENCHMARK, _rng(seed, _EXAMPLE))
-    (folder / "README.txt").write_text(_README.format(seed=seed, size=size), encoding="utf-8")
+    readme = _README.format(seed=seed, size=size, version=parts.version)
+    (folder / "README.txt").write_text(readme, encoding="utf-8")
     return {
         "synthetic": True,
         "statement": _STATEMENT,
         "generator": "marsretrieval data synth",
-        "version": VERSION,
+        "version": parts.version,
         "seed": seed,
         "size": size,
         "counts": {
@@ -282,7 +283,7 @@ def _fill(
 
 def _rng(seed: int, *stream: int) -> np.random.Generator:
     """Never the generator that training draws its samples from, whatever the seed."""
-    return np.random.default_rng([seed, VERSION, *stream])
+    return np.random.default_rng([seed, _STREAM, *stream])
 
 
 def _read_record(out: Path) -> dict[str, Any]:

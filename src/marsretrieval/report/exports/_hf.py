@@ -69,7 +69,7 @@ def _figures(file: ResultFile, protocol: str) -> Iterator[tuple[str, str, Column
     """(group, its name, column, figure) of what a table shows of one result."""
     (board,) = boards([file.result], references=False)
     for row in board.rows:
-        if row.protocol in (protocol, "both"):
+        if row.protocol in (protocol, "both") and not row.chance:
             for column, figure in row.cells():
                 if figure is not None and column.key(protocol) is not None:
                     yield row.group, row.name, column, figure

@@ -116,5 +116,6 @@ def _model_rows(entry: Entry) -> Iterator[tuple[str, str]]:
         if value is not None:
             yield name, str(value)
     cut = entry.file.result.data.get("truncated") or {}
-    if cut.get("cut") and "captions" in cut:
-        yield "captions cut at the context length", f"{cut['cut']:,} of {cut['captions']:,}"
+    for kind in ("captions", "queries"):
+        if cut.get("cut") and kind in cut:
+            yield f"{kind} cut at the context length", f"{cut['cut']:,} of {cut[kind]:,}"

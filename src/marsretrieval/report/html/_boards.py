@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from marsretrieval.report._columns import Metric
+from marsretrieval.report.chance import chance_of, interval_note
 from marsretrieval.report.html._figures import BOARDS, Board, Value, look_up
 from marsretrieval.report.html._sets import Entry, ResultSet
 from marsretrieval.report.references import Reference
@@ -49,10 +50,11 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Rows that are ranked among each other."""
+    """Rows that are ranked among each other. chance: rows below them, not ranked."""
 
     name: str
     lines: Sequence[Line]
+    chance: Sequence[Line] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class BoardView:
     sections: Sequence[Section]
     references: Sequence[Section]
     told: Sequence[str] = ()  # of the references: a line each
+    note: str = ""  # what the intervals resample
 
     @property
     def width(self) -> int:
@@ -97,6 +100,7 @@ def _board(board: Board, found: ResultSet, references: Sequence[Reference]) -> B
     mine = [each for each in references if keys & set(each.figures)]
     columns = _columns(board, found, together=not mine)
     sections = []
+    shown: list[tuple[str, Mapping[str, Any]]] = []
     for group, name in _groups(found):
         having = [entry for entry in found.entries if group in entry.metrics]
         values = [_values(columns, entry.metrics[group]) for entry in having]
@@ -112,9 +116,26 @@ def _board(board: Board, found: ResultSet, references: Sequence[Reference]) -> B
             for entry, row in zip(having, values, strict=True)
         ]
         lines.sort(key=lambda line: -(line.whisker.value if line.whisker else -1))
-        sections.append(Section(name, lines))
+        chance = chance_of({entry.label: entry.metrics[group] for entry in having})
+        sections.append(
+            Section(name, lines, [_chance_line(label, row, columns) for label, row in chance])
+        )
+        shown += [(group, entry.metrics[group]) for entry in having]
     told = list(dict.fromkeys(each.told for each in mine))
-    return BoardView(board.title, columns, board.main, sections, _elsewhere(mine, columns), told)
+    return BoardView(
+        board.title,
+        columns,
+        board.main,
+        sections,
+        _elsewhere(mine, columns),
+        told,
+        interval_note(shown),
+    )
+
+
+def _chance_line(label: str, chance: Mapping[str, Any], columns: Sequence[Columns]) -> Line:
+    values = zip(_values(columns, chance), _flat(columns), strict=True)
+    return Line(None, label, [_cell(value, figure, None) for value, figure in values])
 
 
 def best_of(values: Iterable[Value | None], figure: Metric) -> float | None:
@@ -139,10 +160,11 @@ def _columns(board: Board, found: ResultSet, *, together: bool) -> list[Columns]
 
 
 def _agree(board: Board, found: ResultSet) -> bool:
+    evaluations = [each for entry in found.entries for each in entry.metrics.values()]
+    chances = [row for each in evaluations for _, row in chance_of({"": each})]
     return all(
         look_up(evaluation, "published", figure) == look_up(evaluation, "strict", figure)
-        for entry in found.entries
-        for evaluation in entry.metrics.values()
+        for evaluation in [*evaluations, *chances]
         for figure in board.strict
     )
 

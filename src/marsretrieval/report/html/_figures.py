@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from marsretrieval.report._columns import METRICS, Metric
+from marsretrieval.report.chance import DAGGER, is_coarse
 
 __all__ = ["BOARDS", "PER_CLASS", "PER_LANDFORM", "Board", "Value", "look_up"]
 
@@ -26,11 +27,12 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A figure with its 95 % interval, if any."""
+    """A figure with its 95 % interval, if any. coarse: from too few blocks, classes or pairs."""
 
     value: float
     low: float | None = None
     high: float | None = None
+    coarse: bool = False
 
     def shown(self, figure: Metric, digits: int = 1) -> str:
         return _shown(self.value, figure, digits)
@@ -38,7 +40,8 @@ class Value:
     def interval(self, figure: Metric) -> str:
         if self.low is None or self.high is None:
             return ""
-        return f"{_shown(self.low, figure, 1)}–{_shown(self.high, figure, 1)}"
+        ends = f"{_shown(self.low, figure, 1)}–{_shown(self.high, figure, 1)}"
+        return f"{ends}{DAGGER}" if self.coarse else ends
 
 
 def look_up(evaluation: Mapping[str, Any], protocol: str, figure: Metric) -> Value | None:
@@ -52,7 +55,7 @@ def look_up(evaluation: Mapping[str, Any], protocol: str, figure: Metric) -> Val
         return None
     interval = evaluation.get("intervals", {}).get(protocol, {}).get(figure.key)
     low, high = interval if interval else (None, None)
-    return Value(float(value), low, high)
+    return Value(float(value), low, high, low is not None and is_coarse(evaluation, protocol))
 
 
 def _shown(value: float, figure: Metric, digits: int) -> str:

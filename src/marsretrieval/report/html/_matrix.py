@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from marsretrieval.report._columns import Metric
+from marsretrieval.report.chance import interval_note
 from marsretrieval.report.html._boards import Cell, best_of
 from marsretrieval.report.html._figures import PER_CLASS, PER_LANDFORM, Value, look_up
 from marsretrieval.report.html._sets import Entry, ResultSet
+from marsretrieval.results import MEAN
 
 __all__ = ["Matrix", "MatrixRow", "class_matrices", "landform_matrices"]
 
@@ -25,7 +27,8 @@ class MatrixRow:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """sections: name to rows. main: shown at once; the others can be opened."""
+    """sections: name to rows. main: shown at once; the others can be opened. note: what the
+    intervals resample."""
 
     protocol: str
     figure: Metric
@@ -33,6 +36,7 @@ class Matrix:
     sections: Sequence[tuple[str, Sequence[MatrixRow]]]
     facts: Sequence[str] = ()
     main: bool = False
+    note: str = ""
 
     @property
     def title(self) -> str:
@@ -85,9 +89,29 @@ def _of_classes(
     }
     # From the class that is found best to the one that is hardest.
     names = sorted(values, key=lambda name: (-_mean(values[name]), name))
-    rows = [_row(name, values[name], figure) for name in names]
+    chance = _class_chances(entries, figure)
+    rows = [
+        _row(name, values[name], figure, [_plain_cell(chance.get(name), figure)] if chance else ())
+        for name in names
+    ]
     heads = [entry.label for entry, _ in entries]
-    return Matrix(protocol, figure, heads, [("", rows)], main=main)
+    facts = ("by chance",) if chance else ()
+    return Matrix(protocol, figure, heads, [("", rows)], facts, main=main)
+
+
+def _class_chances(
+    entries: Sequence[tuple[Entry, Mapping[str, Any]]], figure: Metric
+) -> dict[str, Value | None]:
+    """Class to chance, which is the same under both protocols; empty where no result states it."""
+    for entry, _ in entries:
+        expected = entry.metrics.get("all", {}).get("chance", {}).get("strict", {})
+        classes = expected.get("per_class")
+        if classes:
+            return {
+                name: look_up({"strict": values}, "strict", figure)
+                for name, values in classes.items()
+            }
+    return {}
 
 
 def _of_landforms(found: ResultSet, protocol: str, figure: Metric, *, main: bool) -> Matrix:
@@ -100,24 +124,35 @@ def _of_landforms(found: ResultSet, protocol: str, figure: Metric, *, main: bool
             if any(having):
                 values = [look_up(each, protocol, figure) for each in having]
                 some = next(filter(None, having))
-                rows.append(_row(landform, values, figure, _facts(some) if main else ()))
+                rows.append(_row(landform, values, figure, _facts(some, protocol, figure, main)))
         sections.append((f"{mode} queries", rows))
     heads = [entry.label for entry in found.entries]
-    facts = ("points", "tiles near a point", "by chance", "ceiling") if main else ()
-    return Matrix(protocol, figure, heads, sections, facts, main)
+    facts = ("points", "tiles near a point", "by chance", "ceiling") if main else ("by chance",)
+    shown = [
+        (group, evaluation)
+        for entry in found.entries
+        for group, evaluation in entry.metrics.items()
+        if not group.startswith(MEAN)
+    ]
+    return Matrix(protocol, figure, heads, sections, facts, main, interval_note(shown))
 
 
-def _facts(evaluation: Mapping[str, Any]) -> list[Cell]:
+def _plain_cell(value: Value | None, figure: Metric) -> Cell:
+    return Cell("–") if value is None else Cell(value.shown(figure), value=value.value)
+
+
+def _facts(evaluation: Mapping[str, Any], protocol: str, figure: Metric, main: bool) -> list[Cell]:
     """What the tiles and points allow: the same for every model."""
+    expected = look_up(evaluation.get("chance", {}), protocol, figure)
+    if not main:
+        return [_plain_cell(expected, figure)]
     strict, points = evaluation["strict"], evaluation["n"].get("points")
     near = strict.get("relevant_tiles")
-    shares = [
-        strict.get("chance_precision"),
-        (strict.get("ceiling") or {}).get("average_precision"),
-    ]
+    ceiling = (strict.get("ceiling") or {}).get("average_precision")
     return [
         *(Cell("–" if v is None else f"{v:,}", value=v) for v in (points, near)),
-        *(Cell("–" if v is None else f"{100 * v:.1f}", value=v) for v in shares),
+        _plain_cell(expected, figure),
+        Cell("–" if ceiling is None else f"{100 * ceiling:.1f}", value=ceiling),
     ]
 
 

@@ -28,7 +28,11 @@ def write_parquet(hits: Hits, path: Path) -> None:
         "quad": pa.utf8(),
         "tiles": pa.int32(),
         "source": pa.utf8(),
+        "z": pa.float32(),
+        "percentile": pa.float64(),
     }
+    if hits.z is None:
+        del kinds["z"], kinds["percentile"]
     if hits.tiles is None:
         del kinds["tiles"]
     rows = list(hits.records())

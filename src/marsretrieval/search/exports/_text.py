@@ -20,7 +20,19 @@ __all__ = ["write_csv", "write_geojson"]
 def write_csv(hits: Hits, path: Path) -> None:
     """JMARS finds the positions by the names `lon` and `lat`, QGIS the outlines in `footprint`."""
     merged = ["tiles"] if hits.tiles is not None else []
-    columns = ["rank", "score", "id", "lon", "lat", "quad", *merged, "source", "footprint"]
+    standing = ["z", "percentile"] if hits.z is not None else []
+    columns = [
+        "rank",
+        "score",
+        "id",
+        "lon",
+        "lat",
+        "quad",
+        *merged,
+        "source",
+        *standing,
+        "footprint",
+    ]
     with (
         atomic_path(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,

@@ -35,17 +35,21 @@ def to_geodataframe(hits: Hits) -> GeoDataFrame:
         raise MissingDependencyError("geopandas", "gis", needed_for="a GeoDataFrame") from error
 
     geometry = geo.GeometryColumn()
-    names = ["rank", "score", "id", "lon", "lat", "quad", "tiles", "source"]
+    names = ["rank", "score", "id", "lon", "lat", "quad", "tiles", "source",
+             "z", "percentile"]  # fmt: skip
     if hits.tiles is None:
         names.remove("tiles")
+    if hits.z is None:
+        names = names[:-2]
     rows = list(hits.records())
     numbers = {"rank": "int32", "score": "float32", "lon": "float64", "lat": "float64",
-               "tiles": "int32"}  # fmt: skip
+               "tiles": "int32", "z": "float32", "percentile": "float64"}  # fmt: skip
     frame = geopandas.GeoDataFrame(
         {name: [row[name] for row in rows] for name in names},
         geometry=shapely.from_wkb([geometry.wkb(shape) for shape in hits.shapes]),
         crs=pyproj.CRS.from_json_dict(geo.MARS_CRS),
     ).astype({name: kind for name, kind in numbers.items() if name in names})
+    frame["score"] = hits.scores  # not rounded: min_score=frame.score.min() finds all again
     frame.attrs["marsretrieval"] = dict(hits.about)
     return frame
 

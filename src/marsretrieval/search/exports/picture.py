@@ -129,7 +129,7 @@ def _finish(chart: PlanetMap, drawn: Any) -> None:
 
 def _title(about: Any) -> str:
     """What was looked for, in a line."""
-    texts = [about["text"]] if about.get("text") else []
+    texts = [*(about.get("texts") or ([about["text"]] if about.get("text") else []))]
     images, tiles = len(about.get("images") or ()), len(about.get("like") or ())
     texts += [counted(images, "example image")] if images else []
     texts += [f"like {about['like'][0]}" if tiles == 1 else f"like {tiles} tiles"] if tiles else []

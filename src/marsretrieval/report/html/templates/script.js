@@ -42,7 +42,7 @@
         head.setAttribute("aria-sort", order);
         const sign = order === "ascending" ? 1 : -1;
         const column = Number(head.dataset.column);
-        for (const body of table.querySelectorAll("tbody:not(.foreign)")) {
+        for (const body of table.querySelectorAll("tbody:not(.foreign):not(.chance)")) {
           const rows = [...body.rows].filter((row) => !row.classList.contains("group"));
           const keyed = rows.map((row) => [valueOf(row, column), row]);
           keyed.sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : sign * compare(a, b)));
