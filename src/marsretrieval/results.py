@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError
-from marsretrieval.files import make_folder, read_json, write_json
+from marsretrieval.files import check_fields, from_json, make_folder, read_json, write_json
 
 __all__ = [
     "MEAN",
@@ -31,6 +32,33 @@ __all__ = [
 SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")
 MEAN = "mean over landforms/"  # prefix of a query group that is a mean of others
+
+_AGAIN = "Leave it out, or run it again with this version of marsretrieval."
+# Kinds of what tables and pages read; all else may be anything.
+_MODEL = {
+    **dict.fromkeys(
+        ("name", "repository", "revision", "checkpoint", "weights_sha256", "licence", "dtype",
+         "loader"), str | None,
+    ),
+    "id": str,
+    "prompts": dict[str, Any] | None,
+    **dict.fromkeys(("parameters", "dimension"), int | None),
+}  # fmt: skip
+_DATA = {
+    **dict.fromkeys(("repository", "revision", "variant"), str | None),
+    **dict.fromkeys(("name", "set_hash", "store_dtype"), str),
+    "n": dict[str, int],
+    "truncated": dict.fromkeys(("captions", "queries", "cut"), int),
+    "skipped": list[dict[str, Any]],
+}
+_SKIPPED = dict.fromkeys(("id", "source", "reason"), str)
+_EVALUATION = {
+    **dict.fromkeys(("published", "strict", "intervals"), dict[str, Any]),
+    "n": dict[str, int],
+    "ties": dict[str, tuple[float, float]],
+    "chance": dict[str, dict[str, Any]],
+    "interval_basis": dict[str, dict[str, Any]],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +163,7 @@ def read_result(path: Path) -> RunResult:
             f"(schema {value['schema_version']}, expected {SCHEMA_VERSION})",
             remedy="Run it again with this version of marsretrieval.",
         )
-    names = {each.name for each in fields(RunResult)}
+    names = {field.name for field in fields(RunResult)}
     required = {
         field.name
         for field in fields(RunResult)
@@ -144,10 +172,28 @@ def read_result(path: Path) -> RunResult:
     for what, wrong in (("lacks", required - value.keys()), ("unknown:", value.keys() - names)):
         if wrong:
             raise DataError(
-                f"{path}: not a complete result ({what} {', '.join(sorted(wrong))})",
-                remedy="Leave it out, or run it again with this version of marsretrieval.",
+                f"{path}: not a complete result ({what} {', '.join(sorted(wrong))})", remedy=_AGAIN
             )
-    return RunResult(**value)
+    try:
+        result = from_json(RunResult, value, source=path)
+        check_fields(result.model, _MODEL, source=path, at="model", optional=True)
+        check_fields(result.data, _DATA, source=path, at="data", optional=True)
+        for number, item in enumerate(result.data.get("skipped", ())):
+            check_fields(item, _SKIPPED, source=path, at=f"data.skipped[{number}]")
+        for group, evaluation in result.metrics.items():
+            at = f"metrics.{group}"
+            check_fields(evaluation, _EVALUATION, source=path, at=at, optional=True)
+            for protocol, basis in evaluation.get("interval_basis", {}).items():
+                at_basis = f"{at}.interval_basis.{protocol}"
+                check_fields(basis, {"unit": str, "count": int}, source=path, at=at_basis)
+        datetime.datetime.fromisoformat(result.created)
+    except DataError as error:
+        raise DataError(error.message, remedy=_AGAIN) from error
+    except ValueError as error:
+        raise DataError(
+            f"{path}: 'created' must be a time, not {result.created[:60]!r}", remedy=_AGAIN
+        ) from error
+    return result
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from typing import Annotated, Any, Self
 
 import typer
 
+from marsretrieval._words import printable
 from marsretrieval.progress import Progress
 
-__all__ = ["JsonFlag", "print_json", "say", "show_progress", "show_status"]
+__all__ = ["JsonFlag", "echo", "print_json", "say", "show_progress", "show_status"]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
 
@@ -25,12 +27,19 @@ def print_json(value: Any, path: Path | None = None) -> None:
 
         write_json(path, value)
     else:
-        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        # What JSON leaves as it is, and terminals do not.
+        print(re.sub(r"[\x7f-\x9f\ud800-\udfff]", lambda one: f"\\u{ord(one[0]):04x}", text))
+
+
+def echo(text: object = "", *, end: str = "\n") -> None:
+    """Print a line on stdout, control characters of names from data spelt out."""
+    print(printable(str(text)), end=end)
 
 
 def say(text: str = "") -> None:
     """A line for people: on stderr, so that stdout stays clean for what was asked."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 @contextmanager
@@ -65,7 +74,6 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
 
         yield Lines()
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -76,6 +84,8 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
     from rich.progress import Progress as RichProgress
     from rich.progress import Task as RichTask
     from rich.text import Text
+
+    from marsretrieval.report.console import console
 
     class Rate(ProgressColumn):
         def render(self, task: RichTask) -> Text:
@@ -114,7 +124,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         Rate(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=console(stderr=True),
     )
     with bars:
         yield Bars()

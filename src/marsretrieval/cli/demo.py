@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from marsretrieval.cli._shared import JsonFlag, say, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, say, show_progress
 from marsretrieval.cli.run import run_jobs
 
 __all__ = ["demo"]
@@ -69,7 +69,7 @@ def demo(
     _write_page([each.path for each in finished if each.path is not None], page)
     if not as_json:
         store = next(job.store for job in jobs if job.task.name == "geolocalization")
-        print(
+        echo(
             _NEXT.format(
                 store=shlex.quote(str(store)),
                 page=shlex.quote(str(page)),

@@ -22,7 +22,7 @@ from marsretrieval.cli._options import (
     decode_in_of,
     load_options,
 )
-from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -258,9 +258,9 @@ def _show_plans(plans: list[BuildPlan], records: list[ModelRecord], *, as_json: 
         return
     for plan, record in zip(plans, records, strict=True):
         count = "an unknown number of" if plan.todo_rows is None else f"{plan.todo_rows:,}"
-        print(f"{plan.dataset['name']} ({plan.dataset['kind']}) -> {plan.store}, with {record.id}")
+        echo(f"{plan.dataset['name']} ({plan.dataset['kind']}) -> {plan.store}, with {record.id}")
         shards = counted(len(plan.todo), "shard")
-        print(f"  to do: {count} images in {shards}; done: {counted(len(plan.done), 'shard')}")
+        echo(f"  to do: {count} images in {shards}; done: {counted(len(plan.done), 'shard')}")
 
 
 def _as_json(
@@ -287,9 +287,9 @@ def _tell(report: BuildReport, store: Path, missing: list[str]) -> None:
         rate = f" at {report.images_per_s:,.0f} images/s (device idle {report.device_idle:.0%})"
     there = f", {report.reused:,} were there" if report.reused else ""
     images = counted(report.rows, "image")
-    print(f"{store}: {images}, {report.embedded:,} embedded now{rate}{there}")
+    echo(f"{store}: {images}, {report.embedded:,} embedded now{rate}{there}")
     if report.skipped:
         first = report.skipped[0]
-        print(f"  {len(report.skipped):,} left out (first: {first.source}: {first.reason})")
+        echo(f"  {len(report.skipped):,} left out (first: {first.source}: {first.reason})")
     if missing:
-        print(f"  not finished: {counted(len(missing), 'shard')} still to be embedded")
+        echo(f"  not finished: {counted(len(missing), 'shard')} still to be embedded")

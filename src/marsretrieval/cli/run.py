@@ -28,7 +28,7 @@ from marsretrieval.cli._options import (
     load_options,
     position_columns,
 )
-from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress, show_status
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress, show_status
 from marsretrieval.errors import ModalityError, UsageError
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def tasks(as_json: JsonFlag = False) -> None:
         return
     for row in rows:
         data, figure = f"data: {row['data']:<27}", f"main figure: {row['main_metric']}"
-        print(f"{row['task']:<18} {row['title']:<28} {data} {figure}")
+        echo(f"{row['task']:<18} {row['title']:<28} {data} {figure}")
 
 
 def run_jobs(
@@ -334,6 +334,6 @@ def _show_plan(jobs: Sequence[Job], skipped: Sequence[Mapping[str, str]], *, as_
             say(f"{row['name']} on {row['task']}: refused: {job.refusal}")
             continue
         reason = f" ({job.reason})" if job.reason else ""
-        print(f"{row['name']} on {row['task']}: {row['status']}{reason}")
-        print(f"  data {row['data']}: {counts}{left_out}")
-        print(f"  result {row['result']}")
+        echo(f"{row['name']} on {row['task']}: {row['status']}{reason}")
+        echo(f"  data {row['data']}: {counts}{left_out}")
+        echo(f"  result {row['result']}")

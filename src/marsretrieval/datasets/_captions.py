@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from marsretrieval.datasets._utf8 import escape, is_utf8
+from marsretrieval.errors import DataError
+from marsretrieval.files import parse_json
 
 __all__ = ["MAX_ANNOTATION_BYTES", "Annotation", "annotation", "from_fields"]
 
@@ -61,9 +62,9 @@ def from_fields(fields: Mapping[str, Any]) -> Annotation:
 
 def _from_json(data: bytes) -> Annotation:
     try:
-        value = json.loads(data.decode("utf-8-sig"))
-    except RecursionError as error:
-        raise ValueError("JSON of too many levels") from error
+        value = parse_json(data, source="its JSON", strict=False)
+    except DataError as error:
+        raise ValueError(error.message) from error
     if not isinstance(value, dict):
         raise ValueError(f"a JSON {type(value).__name__}, not an object")
     return from_fields(value)
@@ -74,8 +75,8 @@ def _caption_field(value: Any) -> tuple[Mapping[str, Any], str | None]:
         return value, None
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            parsed = json.loads(value)
-        except (json.JSONDecodeError, RecursionError):
+            parsed = parse_json(value, source="caption", strict=False)
+        except DataError:
             return {}, _text(value)
         return (parsed, None) if isinstance(parsed, dict) else ({}, _text(value))
     return {}, _text(value)

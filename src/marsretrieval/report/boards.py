@@ -258,6 +258,8 @@ def _section(
     group: str, part: str, columns: Sequence[Column], evaluations: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Row]:
     """The rows that are ranked among each other, protocol by protocol."""
+    if not evaluations:
+        return
     figures = {
         protocol: {
             model: [figure_of(each, column, protocol) for column in columns]
@@ -301,7 +303,7 @@ def _groups(of_set: Sequence[RunResult], *, details: bool) -> list[str]:
     classes = dict.fromkeys(
         f"class/{name}"
         for result in of_set
-        for name in result.metrics.get("all", {}).get("strict", {}).get("per_class", ())
+        for name in result.metrics.get("all", {}).get("strict", {}).get("per_class") or ()
     )
     return [*groups, *classes]
 
@@ -312,7 +314,7 @@ def _evaluation(result: RunResult, group: str) -> Mapping[str, Any] | None:
         found: Mapping[str, Any] = result.metrics[group]
         return found
     whole = result.metrics.get("all", {})
-    per_class = {each: whole.get(each, {}).get("per_class", {}) for each in PROTOCOLS}
+    per_class = {each: whole.get(each, {}).get("per_class") or {} for each in PROTOCOLS}
     name = group.removeprefix("class/")
     if any(name not in classes for classes in per_class.values()):
         return None
@@ -320,7 +322,7 @@ def _evaluation(result: RunResult, group: str) -> Mapping[str, Any] | None:
     expected = {
         protocol: metrics["per_class"][name]
         for protocol, metrics in whole.get("chance", {}).items()
-        if name in metrics.get("per_class", {})
+        if name in (metrics.get("per_class") or {})
     }
     return {**figures, "n": whole["n"], "intervals": {}, "chance": expected}
 

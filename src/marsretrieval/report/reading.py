@@ -64,19 +64,34 @@ def require_whole(file: ResultFile) -> None:
 def _wrong(evaluation: Mapping[str, Any]) -> Iterator[str]:
     """Names and values of figures and intervals that cannot be shown."""
     for protocol in PROTOCOLS:
-        figures, intervals = evaluation[protocol], evaluation["intervals"].get(protocol, {})
-        classes = figures.get("per_class") or {}
-        if not all(isinstance(each, Mapping) for each in (intervals, classes, *classes.values())):
-            yield protocol
+        intervals = evaluation["intervals"].get(protocol, {})
+        if not isinstance(intervals, Mapping):
+            yield f"intervals of {protocol}"
             continue
+        expected = evaluation.get("chance", {}).get(protocol, {})
+        yield from _wrong_metrics(evaluation[protocol], protocol)
+        yield from _wrong_metrics(expected, f"chance {protocol}")
         for key, metric in METRICS.items():
-            found = [look_up(each, key) for each in (figures, *classes.values())]
-            for value in found:
-                if value is not None and not _is_figure(value, metric):
-                    yield f"{protocol} {key} {value!r}"
             pair = intervals.get(key)
             if pair is not None and not _is_interval(pair, metric):
                 yield f"interval of {protocol} {key} {pair!r}"
+
+
+def _wrong_metrics(metrics: object, name: str) -> Iterator[str]:
+    """Names and values of metrics, of all and per class, that are no numbers."""
+    classes = (metrics.get("per_class") or {}) if isinstance(metrics, Mapping) else None
+    if not (
+        isinstance(metrics, Mapping)
+        and isinstance(classes, Mapping)
+        and all(isinstance(one, Mapping) for one in classes.values())
+    ):
+        yield name
+        return
+    for key, metric in METRICS.items():
+        for one in (metrics, *classes.values()):
+            value = look_up(one, key)
+            if value is not None and not _is_figure(value, metric):
+                yield f"{name} {key} {value!r}"
 
 
 def _is_interval(value: object, metric: Metric) -> bool:

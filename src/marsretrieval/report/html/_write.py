@@ -83,6 +83,8 @@ def write_html(
         elif gallery.queries:
             gallery = replace(gallery, notes=["Made without pictures: ids stand in their place."])
         views.append(_view(found, gallery, references, progress))
+    for entry in (entry for found in sets for entry in found.entries):
+        entry.file.check_tables()
     text = page(
         views,
         title=title or "MarsRetrieval results",
