@@ -100,7 +100,7 @@ def test_a_second_run_computes_nothing(
     before = files(tmp_path / "results")
     jobs = planned(data, tmp_path)
     assert {job.status for job in jobs} == {"done"}
-    monkeypatch.setattr(benchmark, "load", pytest.fail)
+    monkeypatch.setattr("marsretrieval.benchmark._run.load", pytest.fail)
     second = list(benchmark.run(jobs))
     assert [each.result for each in second] == [each.result for each in first]
     assert not any(each.computed for each in second)
@@ -118,17 +118,19 @@ def test_force_computes_again_and_gives_the_same_figures(data: Path, tmp_path: P
         assert one.result.metrics == two.result.metrics
 
 
-def test_changed_data_is_computed_again_and_the_earlier_result_kept(
-    data: Path, tmp_path: Path
-) -> None:
+def test_results_on_changed_data_stand_beside_the_earlier_ones(data: Path, tmp_path: Path) -> None:
     first = list(benchmark.run(planned(data, tmp_path)))
     class_folders(data / "Mars-Landforms", {"pitted_cones": 3})
     jobs = planned(data, tmp_path)
     assert [job.task.name for job in jobs if job.status == "to do"] == ["landform"]
-    (landform,) = [each.result for each in benchmark.run(jobs) if each.computed]
-    assert landform and landform.data["n"]["images"] == 12
-    (kept,) = (tmp_path / "results" / "oracle" / "superseded").glob("*.landform.json")
-    assert read_result(kept) == first[1].result
+    (finished,) = [each for each in benchmark.run(jobs) if each.computed]
+    assert finished.result and finished.result.data["n"]["images"] == 12
+    folder = tmp_path / "results" / "oracle"
+    assert read_result(folder / "landform.json") == first[1].result
+    assert finished.path is not None and finished.path.name.startswith("landform.set-")
+    assert read_result(finished.path) == finished.result
+    assert not (folder / "superseded").exists()
+    assert {job.status for job in planned(data, tmp_path)} == {"done"}
 
 
 def test_a_model_that_fails_does_not_stop_the_others(data: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def stage(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).symlink_to(pictures[0])
     (folder / "my_module.py").write_text(CLASS)
     for name in ("my.pt", "epoch_10.pt", "intermediate.pem"):
-        (folder / name).write_bytes(b"")
+        (folder / name).write_bytes(b"not empty")
     _embeddings(folder)
     planet, results = str(tiny_planet), str(folder / "results")
     call("run", "-m", "mars-nano", "-m", "mars-nano-untrained", "-t", "all",

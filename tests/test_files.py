@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from marsretrieval import files
 from marsretrieval.errors import DataError, OutputError
-from marsretrieval.files import atomic_path
+from marsretrieval.files import atomic_path, confined
 
 
 def test_a_file_appears_whole_with_the_rights_of_others(tmp_path: Path) -> None:
@@ -46,3 +49,55 @@ def test_the_file_that_failed_is_the_one_that_is_named(tmp_path: Path) -> None:
         atomic_path(tmp_path / "file" / "x"),
     ):
         pass
+
+
+def test_what_killed_processes_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path; from marsretrieval.files import *\n"
+        "with atomic_path(Path(sys.argv[1]) / 'x.tar') as temporary:\n"
+        "    temporary.write_bytes(b'half'); print('ready', flush=True); time.sleep(60)"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen(arguments, stdout=subprocess.PIPE) for _ in range(2)]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    dead, alive = processes
+    dead.kill()
+    dead.wait()
+    (tmp_path / "x.tar.mine.tmp").touch()
+    (tmp_path / ".other.tar.0123456789abcdef.tmp").touch()  # of another machine, just now
+    files._atomic._seen_folders.clear()
+    with atomic_path(tmp_path / "x.tar") as temporary:
+        temporary.write_bytes(b"whole")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 4 and sum(name.startswith(".x.tar.") for name in names) == 1
+    alive.kill()
+    alive.wait()
+    for process in processes:
+        process.stdout.close()  # type: ignore[union-attr]
+    files._atomic._seen_folders.clear()
+    with atomic_path(tmp_path / "x.tar") as temporary:
+        temporary.write_bytes(b"whole")
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".x.tar.")]
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "/etc/passwd", "a/../b", "a//b", "a\\b", "a\nb", "x" * 256, None, 3]
+)
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: object) -> None:
+    with pytest.raises(DataError, match="not the name of a file below"):
+        confined(tmp_path, name)
+
+
+def test_names_below_a_folder_are_accepted(tmp_path: Path) -> None:
+    for name in ("a", "a b/c.tar", "火星/é.png", "a\u00a0b", "..a", "-x"):
+        assert confined(tmp_path, name) == tmp_path / name
+    with pytest.raises(DataError):
+        confined(tmp_path, "a/b", nested=False)
+
+
+def test_a_name_as_long_as_allowed_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 251 + ".txt")
+    with atomic_path(path) as temporary:
+        temporary.write_text("whole")
+    assert path.read_text() == "whole"

@@ -39,7 +39,7 @@ FORBIDDEN = {("tasks", "training")}
 # Rooms that know no others but these.
 KNOWS = {
     "metrics": {"geo", "results", "errors"},
-    "plotting": {"geo", "files", "errors"},
+    "plotting": {"geo", "files", "errors", "_words"},
     "geo": {"files", "errors"},
 }
 # What begins with an underscore is for its own room, with these exceptions.

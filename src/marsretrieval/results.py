@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+import datetime
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,52 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError
-from marsretrieval.files import read_json, write_json
+from marsretrieval.files import check_fields, from_json, make_folder, read_json, write_json
 
 __all__ = [
     "MEAN",
     "PROTOCOLS",
     "SCHEMA_VERSION",
     "Evaluation",
+    "ResultKey",
     "RunResult",
+    "choose_path",
     "find_results",
+    "move_superseded",
     "read_result",
+    "results_of_task",
 ]
 
 SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")
 MEAN = "mean over landforms/"  # prefix of a query group that is a mean of others
+
+_AGAIN = "Leave it out, or run it again with this version of marsretrieval."
+# Kinds of what tables and pages read; all else may be anything.
+_MODEL = {
+    **dict.fromkeys(
+        ("name", "repository", "revision", "checkpoint", "weights_sha256", "licence", "dtype",
+         "loader"), str | None,
+    ),
+    "id": str,
+    "prompts": dict[str, Any] | None,
+    **dict.fromkeys(("parameters", "dimension"), int | None),
+}  # fmt: skip
+_DATA = {
+    **dict.fromkeys(("repository", "revision", "variant"), str | None),
+    **dict.fromkeys(("name", "set_hash", "store_dtype"), str),
+    "n": dict[str, int],
+    "truncated": dict.fromkeys(("captions", "queries", "cut"), int),
+    "skipped": list[dict[str, Any]],
+}
+_SKIPPED = dict.fromkeys(("id", "source", "reason"), str)
+_EVALUATION = {
+    **dict.fromkeys(("published", "strict", "intervals"), dict[str, Any]),
+    "n": dict[str, int],
+    "ties": dict[str, tuple[float, float]],
+    "chance": dict[str, dict[str, Any]],
+    "interval_basis": dict[str, dict[str, Any]],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +120,8 @@ class RunResult:
     timings: Mapping[str, float]
     created: str  # ISO 8601, UTC
     schema_version: int = SCHEMA_VERSION
+    settings: Mapping[str, Any] = field(default_factory=dict)  # seed, resamples; older: {}
+    task_info: Mapping[str, Any] = field(default_factory=dict)  # of a task that is not built in
 
     def to_dict(self) -> dict[str, Any]:
         plain: dict[str, Any] = _plain(asdict(self))
@@ -128,14 +163,164 @@ def read_result(path: Path) -> RunResult:
             f"(schema {value['schema_version']}, expected {SCHEMA_VERSION})",
             remedy="Run it again with this version of marsretrieval.",
         )
-    names = {each.name for each in fields(RunResult)}
-    for what, wrong in (("lacks", names - value.keys()), ("unknown:", value.keys() - names)):
+    names = {field.name for field in fields(RunResult)}
+    required = {
+        field.name
+        for field in fields(RunResult)
+        if field.default is MISSING and field.default_factory is MISSING
+    }
+    for what, wrong in (("lacks", required - value.keys()), ("unknown:", value.keys() - names)):
         if wrong:
             raise DataError(
-                f"{path}: not a complete result ({what} {', '.join(sorted(wrong))})",
-                remedy="Leave it out, or run it again with this version of marsretrieval.",
+                f"{path}: not a complete result ({what} {', '.join(sorted(wrong))})", remedy=_AGAIN
             )
-    return RunResult(**value)
+    try:
+        result = from_json(RunResult, value, source=path)
+        check_fields(result.model, _MODEL, source=path, at="model", optional=True)
+        check_fields(result.data, _DATA, source=path, at="data", optional=True)
+        for number, item in enumerate(result.data.get("skipped", ())):
+            check_fields(item, _SKIPPED, source=path, at=f"data.skipped[{number}]")
+        for group, evaluation in result.metrics.items():
+            at = f"metrics.{group}"
+            check_fields(evaluation, _EVALUATION, source=path, at=at, optional=True)
+            for protocol, basis in evaluation.get("interval_basis", {}).items():
+                at_basis = f"{at}.interval_basis.{protocol}"
+                check_fields(basis, {"unit": str, "count": int}, source=path, at=at_basis)
+        datetime.datetime.fromisoformat(result.created)
+    except DataError as error:
+        raise DataError(error.message, remedy=_AGAIN) from error
+    except ValueError as error:
+        raise DataError(
+            f"{path}: 'created' must be a time, not {result.created[:60]!r}", remedy=_AGAIN
+        ) from error
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class ResultKey:
+    """What tells two results of one model on one task apart: the data and the settings.
+
+    `set_hash`, `n` and `items_hash` are known after the evaluation only.
+    """
+
+    task: str
+    fingerprint: str  # of the data, from the files' names, sizes and times
+    settings: Mapping[str, Any]
+    set_hash: str | None = None
+    n: Mapping[str, int] | None = None
+    items_hash: str | None = None
+
+    @classmethod
+    def from_result(cls, result: RunResult) -> ResultKey:
+        """The key of a result that was computed or read."""
+        data: Mapping[str, Any] = result.data if isinstance(result.data, Mapping) else {}
+        return cls(
+            task=result.task,
+            fingerprint=data.get("fingerprint") or "",
+            settings={"seed": result.seed, **(result.settings or {})},
+            set_hash=data.get("set_hash"),
+            n=data.get("n"),
+            items_hash=data.get("items_hash"),
+        )
+
+    def same_data(self, other: ResultKey) -> bool:
+        """Compare the data: their files, or the contents of the items where both are known."""
+        if self.fingerprint and self.fingerprint == other.fingerprint:
+            return True
+        if self.set_hash is None or (self.set_hash, self.n) != (other.set_hash, other.n):
+            return False
+        return None in (self.items_hash, other.items_hash) or self.items_hash == other.items_hash
+
+    def same_settings(self, other: ResultKey) -> bool:
+        """Compare the settings that both have; results of older versions have the seed only."""
+        shared = self.settings.keys() & other.settings.keys()
+        return all(self.settings[name] == other.settings[name] for name in shared)
+
+    def same(self, other: ResultKey) -> bool:
+        """Return whether one of the two results replaces the other."""
+        return self.task == other.task and self.same_data(other) and self.same_settings(other)
+
+
+def results_of_task(folder: Path, task: str) -> Iterator[tuple[Path, RunResult]]:
+    """Read the results of a task in the folder of a model: TASK.json first, then TASK.*.json.
+
+    Args:
+        folder: Folder of one model's results.
+        task: Name of the task.
+
+    Yields:
+        Path and result; files that are no results are passed over.
+    """
+    for path in [folder / f"{task}.json", *sorted(folder.glob(f"{task}.*.json"))]:
+        try:
+            result = read_result(path)
+        except DataError:
+            continue
+        if result.task == task:
+            yield path, result
+
+
+def choose_path(folder: Path, key: ResultKey) -> Path:
+    """Choose the file for a result: that of the result that it replaces, else a new one.
+
+    The first result of a task is TASK.json. Results on other data or with other settings stand
+    beside it, as ``TASK.set-1a2b3c4d.seed-1.json``.
+
+    Args:
+        folder: Folder of one model's results.
+        key: Data and settings of the result.
+
+    Returns:
+        The path, whether there is a file or not.
+    """
+    base = folder / f"{key.task}.json"
+    first: ResultKey | None = None
+    for path, result in results_of_task(folder, key.task):
+        other = ResultKey.from_result(result)
+        if path == base:
+            first = other
+        if key.same(other):
+            return path
+    if first is None:
+        return base
+    tags = [] if key.same_data(first) else [f"set-{key.fingerprint[:8]}"]
+    tags += [
+        f"{name}-{value}"
+        for name, value in key.settings.items()
+        if value != first.settings.get(name, value)
+    ]
+    stem = ".".join([key.task, *tags])
+    path, number = folder / f"{stem}.json", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}.{number}.json"
+    return path
+
+
+def move_superseded(path: Path) -> Path:
+    """Move a result and the tables beside it to ``superseded/`` of their folder.
+
+    Args:
+        path: The result file; it need not be readable.
+
+    Returns:
+        The folder that they are in now.
+    """
+    try:
+        stamp = re.sub(r"[^0-9A-Za-z+-]", "", str(read_result(path).created))[:32]
+    except DataError:
+        stamp = ""
+    stamp = stamp or f"unreadable-{path.stat().st_mtime_ns}"
+    folder = make_folder(path.parent / "superseded")
+    name, number = stamp, 1
+    while (folder / f"{name}.{path.name}").exists():
+        number += 1
+        name = f"{stamp}-{number}"
+    for suffix in (".json", ".queries.parquet", ".hits.parquet"):
+        file = path.with_suffix(suffix)
+        if file.exists():
+            file.replace(folder / f"{name}.{file.name}")
+    return folder
 
 
 def _plain(value: Any) -> Any:

@@ -65,8 +65,9 @@ def paired(files: Path) -> tuple[str | Path, ...]:
     return ("paired", "--images", files / "pair_images.npy", "--texts", files / "pair_texts.npy")
 
 
-def landform(files: Path) -> tuple[str | Path, ...]:
-    return ("landform", "--images", files / "images.npy", "--labels", files / "labels.json",
+def landform(files: Path, **swapped: Path) -> tuple[str | Path, ...]:
+    return ("landform", "--images", swapped.get("images", files / "images.npy"),
+            "--labels", swapped.get("labels", files / "labels.json"),
             "--queries", files / "queries.npy")  # fmt: skip
 
 
@@ -179,8 +180,8 @@ def test_what_cannot_be_done_is_exit_code_1(files: Path, tmp_path: Path) -> None
         ((*images, "--texts", tmp_path / "nan.npy"), "nan.npy: 60 rows hold NaN"),
         ((*images, "--texts", files / "labels.json"), "not readable as .npy"),
         ((*paired(files), "--json", tmp_path / "file" / "out.json"), "cannot be written"),
-        ((*landform(files), "--labels", files / "truth.csv"), "not readable as JSON"),
-        ((*landform(files), "--images", files / "pair_images.npy"), "counts do not match"),
+        (landform(files, labels=files / "truth.csv"), "not readable as JSON"),
+        (landform(files, images=files / "pair_images.npy"), "counts do not match"),
         (geolocalization(files, p=tmp_path / "columns.csv"), "no column 'lon'"),
         (geolocalization(files, p=tmp_path / "empty.csv"), "no column image_name"),
         (geolocalization(files, g=tmp_path / "columns.csv"), "no column 'lon'"),
@@ -196,7 +197,7 @@ def test_labels_and_queries_without_each_other_are_told(files: Path, tmp_path: P
     first = told["query_names"][0]
     told["query_names"][0] = "nothing of the kind"
     (tmp_path / "labels.json").write_text(json.dumps(told))
-    done = call(*landform(files), "--labels", tmp_path / "labels.json", "--json", "-")
+    done = call(*landform(files, labels=tmp_path / "labels.json"), "--json", "-")
     assert "1 queries have no image and no figure: nothing of the kind" in done.stderr
     assert f"1 labels have no query, their images are distractors: {first}" in done.stderr
     assert json.loads(done.stdout)["n"]["classes"] == len(told["query_names"]) - 1

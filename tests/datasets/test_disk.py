@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval.datasets._disk import free_bytes, only_one, readable_bytes
+from marsretrieval.datasets._disk import free_bytes, only_alike, only_one, readable_bytes
 from marsretrieval.datasets._megabytes import Megabytes
 from marsretrieval.errors import UsageError
 
@@ -66,3 +66,17 @@ def test_megabytes_of_several_files_add_up_and_never_go_back() -> None:
     first(10_000_000, 10_000_000)
     assert bar.shown == 10
     assert bar.text == "a: 10 of 10 MB"
+
+
+def test_runs_with_other_settings_do_not_mix(tmp_path: Path) -> None:
+    with (
+        only_alike(tmp_path, "a", "choose"),
+        only_alike(tmp_path, "a", "choose"),
+        pytest.raises(UsageError, match="another run with other options"),
+        only_alike(tmp_path, "b", "choose"),
+    ):
+        pass
+    (tmp_path / ".writing-a.lock").touch()  # of a process that was killed
+    with only_alike(tmp_path, "b", "choose"):
+        assert [path.name for path in tmp_path.iterdir()] == [".writing-b.lock"]
+    assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marsretrieval import geo
-from marsretrieval.benchmark import _per_query
+from marsretrieval.benchmark._write import per_query_table
 from marsretrieval.metrics import geolocalization, landform, paired
 from marsretrieval.results import RunResult
 from marsretrieval.tasks import Hits, Outcome
@@ -55,7 +55,7 @@ def write(made: RunResult, outcome: Outcome, folder: Path, *, tables: bool = Tru
     path = folder / f"{made.task}.json"
     made.write(path)
     if tables:
-        pq.write_table(_per_query(outcome), path.with_suffix(".queries.parquet"))
+        pq.write_table(per_query_table(outcome), path.with_suffix(".queries.parquet"))
         pq.write_table(pa.table(asdict(outcome.hits)), path.with_suffix(".hits.parquet"))
     return path
 

@@ -129,8 +129,8 @@ def test_models_of_one_name_are_told_apart() -> None:
     tuned = replace(one, model={**one.model, "checkpoint": "runs/epoch_10.pt"})
     official = replace(one, model={**one.model, "prompts": {"preset": "official"}})
     assert labels([one, tuned, official]) == ["m", "m+epoch_10.pt", "m+official"]
-    assert labels([one, half]) == ["m+float32", "m+float16"]
-    assert labels([one, one]) == ["m #1", "m #2"]
+    assert labels([one, half]) == ["m (float32)", "m (float16)"]
+    assert labels([one, one]) == ["m (#1)", "m (#2)"]
 
 
 def test_where_protocols_agree_one_line_stands_for_both(found: list[RunResult]) -> None:
@@ -183,7 +183,7 @@ def test_markdown_rows_have_as_many_cells_as_the_head(
             head = cells
         else:
             assert cells == head, line
-    assert r"me/50%\_of\|a\*b&c$#{\~^}\\\<x\>\[y\]" in text
+    assert r"me-50%\_of\|a\*b&c$#{\~^}\\\<x\>\[y\]" in text
     assert "**" in text and "A\\_B & C" in text
 
 
@@ -333,7 +333,7 @@ def test_results_without_a_table_are_left_out_with_the_reason(
 ) -> None:
     value = json.loads(results[0].read_text())
     changes = {
-        "task": {**value, "task": "same-class"},
+        "task": {**value, "task": ["same-class"]},
         "n": {**value, "data": {"set_hash": "0"}},
         "metrics": {**value, "metrics": {"all": {"strict": {}}}},
         "figures": {**value, "metrics": {}},
@@ -352,11 +352,12 @@ def test_results_without_a_table_are_left_out_with_the_reason(
     for more in ([], ["--csv"], ["-o", tmp_path / "x.html", "--no-thumbnails"]):
         done = call(results[0], tmp_path, *more, code=1)
         assert done.stderr.count("left out:") == len(changes)
-        assert "a result of task 'same-class', which has no table" in done.stderr
-        assert done.stderr.count("not a complete result") == 4
+        assert "task.json: not a complete result" in done.stderr
+        assert done.stderr.count("not a complete result") == 5
         assert "not a complete result (lacks metrics)" in done.stderr
         assert "not a result that marsretrieval run wrote" in done.stderr
-        assert done.stderr.count("is no figure") == 4
+        assert done.stderr.count("is no figure") == 3
+        assert done.stderr.count("NaN is not a JSON number") == 1
         assert "all: strict t2i_mrr 'high' is no figure" in done.stderr
         (tmp_path / "x.html").unlink(missing_ok=True)
     done = call(tmp_path / "task.json", code=1)

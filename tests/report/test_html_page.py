@@ -13,7 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from marsretrieval.cli._app import app
 from marsretrieval.errors import DataError, OutputError, UsageError
 from marsretrieval.report.compare import compare_results
 from marsretrieval.report.html import write_html
@@ -107,7 +109,7 @@ def test_nothing_that_comes_from_results_is_taken_for_markup(tmp_path: Path) -> 
     value = json.loads(paths[0].read_text())
     value["versions"][EVIL] = value["hardware"]["platform"] = value["data"]["repository"] = EVIL
     value["model"] |= {"licence": EVIL, "checkpoint": EVIL}
-    value["data"]["set_hash"] = value["created"] = EVIL
+    value["data"]["set_hash"] = EVIL
     paths[0].write_text(json.dumps(value))
     page = page_of(paths, tmp_path / "report.html", title=EVIL, left_out=[EVIL])
     assert len(page.all("script")) == 1 and len(page.all("style")) == 1 and not page.all("img")
@@ -195,7 +197,7 @@ def test_a_table_with_other_columns_is_no_traceback(
 
 @pytest.mark.parametrize(
     "change",
-    [{"task": "counting"}, {"metrics": {}}, {"metrics": {"all": {"n": {}}}}, {"data": {"n": {}}}],
+    [{"task": ["counting"]}, {"metrics": {}}, {"metrics": {"all": {"n": {}}}}, {"data": {"n": {}}}],
 )
 def test_a_result_that_lacks_something_is_named(
     results: list[Path], tmp_path: Path, change: dict[str, Any]
@@ -223,3 +225,20 @@ def test_a_page_of_one_result_compares_with_nobody(results: list[Path], tmp_path
 def test_what_could_not_be_read_is_on_the_page(results: list[Path], tmp_path: Path) -> None:
     page = page_of(results[:1], tmp_path / "report.html", left_out=["old.json: of another schema"])
     assert "old.json: of another schema" in page.section("left-out").text
+
+
+def test_a_damaged_table_that_nothing_is_drawn_of_is_named(
+    results: list[Path], tmp_path: Path
+) -> None:
+    for number, path in enumerate(results[:3]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / path.name).write_bytes(path.read_bytes())
+        for kind in ("queries", "hits"):
+            (folder / path.with_suffix(f".{kind}.parquet").name).write_bytes(b"PAR1 damaged PAR1")
+        page = tmp_path / f"{number}.html"
+        done = CliRunner().invoke(app, ["report", str(folder), "-o", str(page), "--no-thumbnails"])
+        assert done.exit_code == 1
+        for kind in ("queries", "hits"):
+            assert f"{path.stem}.{kind}.parquet: not a readable Parquet file" in done.stderr
+            assert f"{path.stem}.{kind}.parquet: not a readable" in page.read_text()

@@ -205,7 +205,7 @@ def test_models_of_one_name_are_told_apart() -> None:
     version = replace(plain, model={**plain.model, "checkpoint": "/a/v1.5"})
     theirs = replace(plain, model={**plain.model, "prompts": {"preset": "MTEB's"}})
     assert labels(version, theirs) == {"model+v1.5", "model"}
-    assert labels(plain, half) == {"model+float32", "model+float16"}
+    assert labels(plain, half) == {"model (float32)", "model (float16)"}
     assert len(labels(plain, plain, plain)) == 3
 
 

@@ -149,3 +149,22 @@ def test_names_and_missing_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyP
         check_heatmap_path(Path("heat.tif"))
     with pytest.raises(MissingDependencyError, match=r"marsretrieval\[gis\]"):
         check_heatmap_path(Path("heat.png"))
+
+
+def test_a_full_disk_keeps_the_earlier_raster(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    store = make_store(tmp_path / "store", grid(0.0, 0.0, 12, 12))
+    heat = heatmap_of(store, scored(store))
+    path = tmp_path / "x.tif"
+    heat.write(path)
+    earlier = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        for size in (0, 100, len(earlier) - 1):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+            with pytest.raises(OutputError, match=r"x\.tif: cannot be written"):
+                heat.write(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == earlier
+    assert sorted(name.name for name in tmp_path.iterdir()) == ["store", "x.tif"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +16,7 @@ import typer
 from marsretrieval import __version__
 from marsretrieval.cli import data, export, models, score, store
 from marsretrieval.cli._help import Command, Group
-from marsretrieval.cli._shared import say
+from marsretrieval.cli._shared import echo, say
 from marsretrieval.cli.compare import compare
 from marsretrieval.cli.demo import demo
 from marsretrieval.cli.doctor import doctor
@@ -25,7 +28,27 @@ from marsretrieval.errors import MarsRetrievalError, MarsRetrievalWarning
 
 __all__ = ["app"]
 
-_INTERRUPTED = 130
+_TRACEBACK = "MARSRETRIEVAL_TRACEBACK"  # set to 1 to see where an unexpected error comes from
+
+
+# How typer ends a command. Wrong use has the base of BadParameter, which typer does not export.
+_OF_TYPER: tuple[type[Exception], ...] = (
+    typer.Exit,
+    typer.Abort,
+    *(
+        base
+        for base in typer.BadParameter.__mro__
+        if issubclass(base, Exception) and base is not Exception
+    ),
+)
+
+
+class _EndedError(KeyboardInterrupt):
+    """A signal that asks the process to end: handled wherever Ctrl-C is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class _Group(Group):
@@ -33,17 +56,92 @@ class _Group(Group):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _plain_warnings():
-                return super().invoke(ctx)
+            with _plain_warnings(), _ending_signals():
+                value = super().invoke(ctx)
+                sys.stdout.flush()
+                return value
         except MarsRetrievalError as error:
-            print(f"error: {error}", file=sys.stderr)
+            _say_last(f"error: {error}")
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            print(
-                "interrupted: what was finished is kept; the same command goes on from there",
-                file=sys.stderr,
-            )
-            raise typer.Exit(_INTERRUPTED) from error
+            number = error.number if isinstance(error, _EndedError) else signal.SIGINT
+            what = "interrupted" if number == signal.SIGINT else f"ended by {_name(number)}"
+            _say_last(f"{what}: what was finished is kept; the same command goes on from there")
+            raise typer.Exit(128 + number) from error
+        except _OF_TYPER:
+            raise
+        except BrokenPipeError as error:  # of `| head`, which has seen enough
+            _drop_stdout()
+            raise typer.Exit(1) from error
+        except Exception as error:
+            if os.environ.get(_TRACEBACK, "0") not in ("", "0"):
+                raise
+            _say_last(_unexpected(error))
+            raise typer.Exit(1) from error
+
+
+def _unexpected(error: Exception) -> str:
+    """One line and a remedy for an error that nothing else has taken care of."""
+    if isinstance(error, MemoryError):
+        return "error: out of memory\n  Close other programs, or use smaller batches."
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, OSError) and error.errno is not None:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return (
+            f"error: {place}{error.strerror or text}\n"
+            "  Check the disk, the rights and the limits of this process (ulimit -a)."
+        )
+    kind = type(error).__name__
+    return (
+        f"error: unexpected {kind}{f': {text}' if text else ''}\n"
+        f"  Set {_TRACEBACK}=1 to see where it comes from, and report it."
+    )
+
+
+def _say_last(text: str) -> None:
+    """A line on stderr; whatever stdout still holds is dropped where it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _drop_stdout()
+    with suppress(OSError, ValueError):
+        say(text)
+        sys.stderr.flush()
+
+
+def _drop_stdout() -> None:
+    """Nothing is written there any more: not when the interpreter ends, either."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _name(number: int) -> str:
+    return signal.Signals(number).name
+
+
+@contextmanager
+def _ending_signals() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP end the work as Ctrl-C does, cleaning up. One that the caller
+    ignores (nohup) stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise _EndedError(number)
+
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -78,7 +176,7 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        print(f"marsretrieval {__version__}")
+        echo(f"marsretrieval {__version__}")
         raise typer.Exit
 
 

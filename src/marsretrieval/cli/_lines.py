@@ -7,6 +7,8 @@ import time
 from threading import Lock
 from typing import Self
 
+from marsretrieval._words import printable
+
 __all__ = ["Lines"]
 
 _EVERY_S = 60.0  # short work says nothing
@@ -38,7 +40,8 @@ class _Line:
             self._said = now
             rate = self._count / (now - self._started)
             told = f"{self._label}: {self._count:,}{self._of} {self._unit} ({rate:,.1f}/s)"
-            print(f"{told} {self._note}".rstrip(), file=sys.stderr, flush=True)
+            line = printable(f"{told} {self._note}".rstrip())
+            print(line, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         self._note = text

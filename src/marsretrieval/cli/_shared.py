@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from typing import Annotated, Any, Self
 
 import typer
 
+from marsretrieval._words import printable
 from marsretrieval.progress import Progress
 
-__all__ = ["JsonFlag", "print_json", "say", "show_progress"]
+__all__ = ["JsonFlag", "echo", "print_json", "say", "show_progress", "show_status"]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
 
@@ -25,12 +27,37 @@ def print_json(value: Any, path: Path | None = None) -> None:
 
         write_json(path, value)
     else:
-        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        # What JSON leaves as it is, and terminals do not.
+        print(re.sub(r"[\x7f-\x9f\ud800-\udfff]", lambda one: f"\\u{ord(one[0]):04x}", text))
+
+
+def echo(text: object = "", *, end: str = "\n") -> None:
+    """Print a line on stdout, control characters of names from data spelt out."""
+    print(printable(str(text)), end=end)
 
 
 def say(text: str = "") -> None:
     """A line for people: on stderr, so that stdout stays clean for what was asked."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
+
+
+@contextmanager
+def show_status(text: str) -> Iterator[None]:
+    """Show that work is going on which cannot be counted, such as importing a library.
+
+    Args:
+        text: What is being done; a spinner stands beside it on a terminal, elsewhere it is a
+            line on stderr.
+    """
+    if not sys.stderr.isatty():
+        say(text)
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
 
 
 @contextmanager
@@ -47,7 +74,6 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
 
         yield Lines()
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -59,10 +85,17 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
     from rich.progress import Task as RichTask
     from rich.text import Text
 
+    from marsretrieval.report.console import console
+
     class Rate(ProgressColumn):
         def render(self, task: RichTask) -> Text:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "")
+
+    class Count(MofNCompleteColumn):
+        def render(self, task: RichTask) -> Text:
+            """The count; nothing for work that has no unit to count in."""
+            return super().render(task) if task.fields["unit"] else Text("")
 
     class Bar:
         def __init__(self, label: str, total: int | None, unit: str) -> None:
@@ -87,11 +120,11 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
     bars = RichProgress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),  # a note and the rate are to fit into 80 columns
-        MofNCompleteColumn(),
+        Count(),
         Rate(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=console(stderr=True),
     )
     with bars:
         yield Bars()

@@ -9,7 +9,7 @@ import typer
 
 from marsretrieval.cli._options import Resamples, Seed
 from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
-from marsretrieval.errors import DataError
+from marsretrieval.errors import DataError, UnknownNameError
 
 __all__ = ["compare"]
 
@@ -52,7 +52,16 @@ def compare(
     from marsretrieval.report.compare import compare_results, match_results, print_comparison
     from marsretrieval.tasks import find_task
 
-    name = None if task is None else find_task(task).name
+    try:
+        name = None if task is None else find_task(task).name
+    except UnknownNameError:
+        from marsretrieval.results import find_results
+
+        if not (results.is_dir() and any(
+            path.name.partition(".")[0] == task for path in find_results([results])
+        )):  # fmt: skip
+            raise
+        name = task
     match = match_results(a, b, results=results, task=name)
     for line in (*(f"left out: {each}" for each in match.left_out), *match.notes):
         say(line)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -116,25 +116,25 @@ def _show(report: Report) -> None:
     counts = dict(report.counts)
     fetched = readable_bytes(report.fetched_bytes) if report.fetched_bytes else "nothing new"
     variant = f", variant {report.variant}" if report.variant else ""
-    print(f"{report.dataset}: {report.folder}{variant}; fetched {fetched}")
-    print(f"  from     {report.repository} @ {report.revision}")
-    print(f"  licence  {report.licence}")
+    echo(f"{report.dataset}: {report.folder}{variant}; fetched {fetched}")
+    echo(f"  from     {report.repository} @ {report.revision}")
+    echo(f"  licence  {report.licence}")
     if "pairs" in counts:
         rows, pairs, missing = (counts.pop(name) for name in ("rows", "pairs", "missing"))
         ways = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-        print(f"  pairs    {pairs:,} of {rows:,}: {ways}")
+        echo(f"  pairs    {pairs:,} of {rows:,}: {ways}")
         if missing:
-            print(f"  missing  {missing:,}, see {Path(report.folder) / 'missing.csv'}")
+            echo(f"  missing  {missing:,}, see {Path(report.folder) / 'missing.csv'}")
             for each in report.missing[:_SHOWN]:
-                print(f"    {each.key}: {each.reason}")
-            print(f"    ({KNOWN_GONE} of 2,287 were gone for good in August 2026)")
+                echo(f"    {each.key}: {each.reason}")
+            echo(f"    ({KNOWN_GONE} of 2,287 were gone for good in August 2026)")
     elif "points" in counts:
         for name, count in counts["points"].items():
             examples = counts["examples"].get(name, 0)
-            print(f"  {name}: {count:,} points, {examples} example images")
-        print("  The tiles are not hosted: make them with  marsretrieval data tiles")
+            echo(f"  {name}: {count:,} points, {examples} example images")
+        echo("  The tiles are not hosted: make them with  marsretrieval data tiles")
     else:
-        print(f"  images   {counts['rows']:,}")
+        echo(f"  images   {counts['rows']:,}")
 
 
 def _show_plans(plans: list[Plan], *, as_json: bool) -> None:
@@ -145,15 +145,15 @@ def _show_plans(plans: list[Plan], *, as_json: bool) -> None:
         return
     for plan in plans:
         variant = f", variant {plan.variant}" if plan.variant else ""
-        print(f"{plan.dataset}: {plan.folder}{variant}")
-        print(f"  from     {plan.repository} @ {plan.revision}")
-        print(f"  licence  {plan.licence}")
+        echo(f"{plan.dataset}: {plan.folder}{variant}")
+        echo(f"  from     {plan.repository} @ {plan.revision}")
+        echo(f"  licence  {plan.licence}")
         present = sum(bool(file["present"]) for file in plan.files)
         left = readable_bytes(plan.bytes_to_fetch)
-        print(f"  files    {len(plan.files):,}, {present:,} are there; {left} to fetch")
+        echo(f"  files    {len(plan.files):,}, {present:,} are there; {left} to fetch")
         if plan.links:
-            print(f"  images   {plan.links:,} by their links, {plan.links_present:,} are there")
+            echo(f"  images   {plan.links:,} by their links, {plan.links_present:,} are there")
         needed, free = readable_bytes(plan.needed_bytes), readable_bytes(plan.free_bytes)
-        print(f"  disk     about {needed} needed, {free} free")
+        echo(f"  disk     about {needed} needed, {free} free")
         if plan.needed_bytes > plan.free_bytes:
             say("note: there is not that much room: choose another --out")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from marsretrieval.cli._shared import JsonFlag, print_json, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, show_progress
 
 __all__ = ["synth"]
 
@@ -39,7 +39,7 @@ def synth(
         if as_json:
             print_json(plan)
             return
-        print(f"{out}: {plan['status']}; nothing is written (--dry-run)")
+        echo(f"{out}: {plan['status']}; nothing is written (--dry-run)")
         _show(plan)
         return
     with show_progress(quiet=as_json) as progress:
@@ -49,16 +49,16 @@ def synth(
         print_json(told)
         return
     made = "made" if summary.made else "was there before: nothing to do"
-    print(f"{out}: a synthetic planet, {made} ({summary.bytes / 1e6:.1f} MB)")
+    echo(f"{out}: a synthetic planet, {made} ({summary.bytes / 1e6:.1f} MB)")
     _show(told)
     points = ", ".join(f"{name} {count}" for name, count in summary.points.items())
-    print(f"  ground truth     {points}")
+    echo(f"  ground truth     {points}")
 
 
 def _show(told: dict[str, object]) -> None:
     quads = told["quads"]
     assert isinstance(quads, list)
-    print(f"  seed             {told['seed']}, size {told['size']}, generator {told['version']}")
-    print(f"  caption pairs    {told['pairs']}")
-    print(f"  landform images  {told['landform_images']} in {told['classes']} classes")
-    print(f"  tiles            {told['tiles']} from {len(quads)} quads: {', '.join(quads)}")
+    echo(f"  seed             {told['seed']}, size {told['size']}, generator {told['version']}")
+    echo(f"  caption pairs    {told['pairs']}")
+    echo(f"  landform images  {told['landform_images']} in {told['classes']} classes")
+    echo(f"  tiles            {told['tiles']} from {len(quads)} quads: {', '.join(quads)}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from marsretrieval._words import counted
-from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -155,9 +155,9 @@ def _show(report: Report, out: Path) -> None:
     told = report.to_dict()
     cut, kept = len(report.cut), len(report.kept)
     tiles, quads = counted(told["tiles"], "tile"), counted(cut + kept, "quad")
-    print(f"{out}: {tiles} in {quads} ({told['bytes'] / 1e6:,.1f} MB)")
-    print(f"  quads    {cut:,} cut in {report.seconds:,.1f} s, {kept:,} there before")
-    print(f"  no data  {counted(told['empty'], 'tile')} without any, {told['dropped']:,} left out")
+    echo(f"{out}: {tiles} in {quads} ({told['bytes'] / 1e6:,.1f} MB)")
+    echo(f"  quads    {cut:,} cut in {report.seconds:,.1f} s, {kept:,} there before")
+    echo(f"  no data  {counted(told['empty'], 'tile')} without any, {told['dropped']:,} left out")
     if report.otherwise:
         say(f"note: quads in this folder were cut with other options: {_few(report.otherwise)}")
     if report.complete:
@@ -183,13 +183,13 @@ def _show_plan(
         print_json({"out": str(out), "outside": outside, **plan.to_dict(), "problems": found})
         return
     names = [each.quad.name for each in plan.todo]
-    print(f"{out}: {counted(len(names), 'quad')} to cut, {len(plan.kept):,} there; nothing is done")
-    print(f"  quads    {_few(names) or 'none'}")
-    print(f"  tiles    {plan.tiles:,}")
-    print(f"  fetch    about {readable_bytes(plan.download_bytes)}")
+    echo(f"{out}: {counted(len(names), 'quad')} to cut, {len(plan.kept):,} there; nothing is done")
+    echo(f"  quads    {_few(names) or 'none'}")
+    echo(f"  tiles    {plan.tiles:,}")
+    echo(f"  fetch    about {readable_bytes(plan.download_bytes)}")
     needed, scratch = readable_bytes(plan.output_bytes), readable_bytes(plan.scratch_bytes)
-    print(f"  disk     about {needed} for tiles and {scratch} for zips on their way;", end=" ")
-    print(f"{readable_bytes(plan.free_bytes)} free")
+    echo(f"  disk     about {needed} for tiles and {scratch} for zips on their way;", end=" ")
+    echo(f"{readable_bytes(plan.free_bytes)} free")
     if plan.output_bytes + plan.scratch_bytes > plan.free_bytes:
         say("note: there is not that much room: choose another --out, or a smaller region")
     for each in problems:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marsretrieval.cli._shared import print_json, show_progress
+from marsretrieval.cli._shared import echo, print_json, show_progress
 from marsretrieval.files import check_output, make_folder
 
 if TYPE_CHECKING:
@@ -63,21 +63,21 @@ def verify(
 
 
 def _show(told: DatasetInventory) -> None:
-    print(f"{told.dataset}: {told.folder}")
+    echo(f"{told.dataset}: {told.folder}")
     for name, value in told.origin.items():
-        print(f"  {name:<10} {_counted(value) if isinstance(value, dict) else value}")
+        echo(f"  {name:<10} {_counted(value) if isinstance(value, dict) else value}")
     for name, value in told.counts.items():
-        print(f"  {name:<10} {_counted(value)}")
+        echo(f"  {name:<10} {_counted(value)}")
     if told.set_hash:
-        print(f"  set hash   {told.set_hash}")
+        echo(f"  set hash   {told.set_hash}")
     for problem in told.problems:
-        print(f"  {problem.severity}: {problem.kind}: {problem.count:,}")
+        echo(f"  {problem.severity}: {problem.kind}: {problem.count:,}")
         for example in problem.examples[:_SHOWN]:
-            print(f"    {example}")
+            echo(f"    {example}")
         if problem.count > _SHOWN and len(problem.examples) > _SHOWN:
-            print("    ...")
+            echo("    ...")
     if all(problem.severity == "note" for problem in told.problems):
-        print("  nothing is wrong")
+        echo("  nothing is wrong")
 
 
 def _counted(value: object) -> str:

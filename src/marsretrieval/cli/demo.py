@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from marsretrieval.cli._shared import JsonFlag, say, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, say, show_progress
 from marsretrieval.cli.run import run_jobs
 
 __all__ = ["demo"]
@@ -64,12 +64,12 @@ def demo(
         options=LoadOptions(device="cpu"),
         settings=Settings(),
     )
-    good = run_jobs(jobs, batch_size=None, workers=None, decode_in="threads", as_json=as_json)
+    finished = run_jobs(jobs, batch_size=None, workers=None, decode_in="threads", as_json=as_json)
     page = out / "report.html"
-    _write_page([job.result_path for job in jobs if job.result_path.exists()], page)
+    _write_page([each.path for each in finished if each.path is not None], page)
     if not as_json:
         store = next(job.store for job in jobs if job.task.name == "geolocalization")
-        print(
+        echo(
             _NEXT.format(
                 store=shlex.quote(str(store)),
                 page=shlex.quote(str(page)),
@@ -77,7 +77,7 @@ def demo(
                 layer=_layer(),
             )
         )
-    if not good:
+    if any(each.error is not None for each in finished):
         raise typer.Exit(1)
 
 

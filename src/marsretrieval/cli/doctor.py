@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from marsretrieval.cli._shared import JsonFlag, print_json
+from marsretrieval.cli._shared import JsonFlag, echo, print_json
 
 __all__ = ["doctor"]
 
@@ -28,17 +28,17 @@ def doctor(as_json: JsonFlag = False) -> None:
             if name not in ("problems", "notes"):
                 _print(name, value)
         for line in notes:
-            print(f"note: {line}")
+            echo(f"note: {line}")
         for line in problems:
-            print(f"problem: {line}")
-        print("fit: no" if problems else "fit: yes")
+            echo(f"problem: {line}")
+        echo("fit: no" if problems else "fit: yes")
     if problems:
         raise typer.Exit(1)
 
 
 def _print(name: str, value: Any, indent: str = "") -> None:
     if isinstance(value, dict):
-        print(f"{indent}{name}:")
+        echo(f"{indent}{name}:")
         for key, each in value.items():
             _print(key, each, indent + "  ")
         return
@@ -48,4 +48,4 @@ def _print(name: str, value: Any, indent: str = "") -> None:
         told = ", ".join(map(str, value))
     else:
         told = "not installed" if value is None else str(value)
-    print(f"{indent}{name}: {told}")
+    echo(f"{indent}{name}: {told}")

@@ -23,7 +23,7 @@ from marsretrieval.cli._options import (
     decode_in_of,
     load_options,
 )
-from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -265,9 +265,9 @@ def _show_plans(plans: list[BuildPlan], records: list[ModelRecord], *, as_json: 
         return
     for plan, record in zip(plans, records, strict=True):
         count = "an unknown number of" if plan.todo_rows is None else f"{plan.todo_rows:,}"
-        print(f"{plan.dataset['name']} ({plan.dataset['kind']}) -> {plan.store}, with {record.id}")
+        echo(f"{plan.dataset['name']} ({plan.dataset['kind']}) -> {plan.store}, with {record.id}")
         shards = counted(len(plan.todo), "shard")
-        print(f"  to do: {count} images in {shards}; done: {counted(len(plan.done), 'shard')}")
+        echo(f"  to do: {count} images in {shards}; done: {counted(len(plan.done), 'shard')}")
 
 
 def _count_positions(store: EmbeddingStore) -> int:
@@ -304,11 +304,11 @@ def _tell(report: BuildReport, store: EmbeddingStore, placed: int) -> None:
         rate = f" at {report.images_per_s:,.0f} images/s (device idle {report.device_idle:.0%})"
     there = f", {report.reused:,} were there" if report.reused else ""
     images = counted(report.rows, "image")
-    print(f"{store.path}: {images}, {report.embedded:,} embedded now{rate}{there}")
+    echo(f"{store.path}: {images}, {report.embedded:,} embedded now{rate}{there}")
     if report.skipped:
         first = report.skipped[0]
-        print(f"  {len(report.skipped):,} left out (first: {first.source}: {first.reason})")
-    print(f"  {counted(store.rows, 'image')}, {placed:,} with a position")
+        echo(f"  {len(report.skipped):,} left out (first: {first.source}: {first.reason})")
+    echo(f"  {counted(store.rows, 'image')}, {placed:,} with a position")
     for kind, what in _IGNORED.items():
         ignored = [warning for warning in report.warnings if warning.kind == kind]
         if ignored:
@@ -316,4 +316,4 @@ def _tell(report: BuildReport, store: EmbeddingStore, placed: int) -> None:
             example = f"first: {ignored[0].source}: {ignored[0].reason}"
             say(f"  {count} whose {what} ({example})")
     if store.missing:
-        print(f"  not finished: {counted(len(store.missing), 'shard')} still to be embedded")
+        echo(f"  not finished: {counted(len(store.missing), 'shard')} still to be embedded")

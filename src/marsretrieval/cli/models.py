@@ -20,7 +20,7 @@ from marsretrieval.cli._options import (
     TrustRemoteCode,
     load_options,
 )
-from marsretrieval.cli._shared import JsonFlag, print_json, say
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, say
 from marsretrieval.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -105,28 +105,28 @@ def check(
 
 
 def _print_check(found: Mapping[str, Any]) -> None:
-    print(f"{found['id']}: loaded in {found['seconds_to_load']} s, dimension {found['dimension']}")
+    echo(f"{found['id']}: loaded in {found['seconds_to_load']} s, dimension {found['dimension']}")
     for what in ("images", "texts"):
         if what in found:
             seen = found[what]
-            print(
+            echo(
                 f"two {what}: {seen['seconds']} s; unit length to {seen['off_unit_length']:.0e}; "
                 f"a batch equals one by one to {seen['batch_difference']:.0e}"
             )
     if "texts" in found:
         cut = found["texts"]["cut_at_context_length"]
-        print(f"texts cut at the context length: {'not known' if cut is None else cut}")
-        print("cosines, an image a row:")
+        echo(f"texts cut at the context length: {'not known' if cut is None else cut}")
+        echo("cosines, an image a row:")
         texts = [f"'{text}'" for text in found["texts"]["embedded"]]
-        print("  " + "  ".join(texts))
+        echo("  " + "  ".join(texts))
         for row in found["cosines"]:
             cells = zip(row, texts, strict=True)
-            print("  " + "  ".join(f"{cosine:>{len(text)}.4f}" for cosine, text in cells))
+            echo("  " + "  ".join(f"{cosine:>{len(text)}.4f}" for cosine, text in cells))
     for name, value in found["fingerprint"].items():
-        print(f"{name}: {value}")
+        echo(f"{name}: {value}")
     for line in found["problems"]:
-        print(f"problem: {line}")
-    print("ok: no" if found["problems"] else "ok: yes")
+        echo(f"problem: {line}")
+    echo("ok: no" if found["problems"] else "ok: yes")
 
 
 def _matches(record: ModelRecord, pattern: str) -> bool:
@@ -193,14 +193,14 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
             row["licence"],
         )
     console().print(table)
-    print(
+    echo(
         "\nCPU, GPU: GiB of weights in memory; loading takes up to twice that. px: image size."
         "\nrevision: pinned commit; - where the result records the one loaded. --json has more."
     )
     if gated := [row["id"] for row in rows if row["gated"]]:
-        print(f"Gated, needs a Hugging Face token: {', '.join(gated)}")
+        echo(f"Gated, needs a Hugging Face token: {', '.join(gated)}")
     _print_tried(rows)
-    print(
+    echo(
         "Others by name: st:NAME of sentence-transformers, mteb:NAME of MTEB's registry,"
         "\npackage.module:Class of yours."
     )
@@ -212,7 +212,7 @@ def _print_tried(rows: Sequence[Mapping[str, Any]]) -> None:
         if row["tried"]:
             models[row["tried"]].append(row["id"])
     for tried, ids in models.items():
-        print(f"Tried of {', '.join(ids) if len(ids) < 3 else f'{len(ids)} models'}: {tried}")
+        echo(f"Tried of {', '.join(ids) if len(ids) < 3 else f'{len(ids)} models'}: {tried}")
 
 
 def _size(gib: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _show(
     else:
         text = FORMATS[kind](results, details=details, references=references)
         if output is None:
-            print(text, end="")
+            echo(text, end="")
         else:
             with atomic_path(output) as temporary:
                 temporary.write_text(text, encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,12 +28,13 @@ from marsretrieval.cli._options import (
     load_options,
     position_columns,
 )
-from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
-from marsretrieval.errors import UsageError
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress, show_status
+from marsretrieval.errors import ModalityError, UsageError
 
 if TYPE_CHECKING:
     from marsretrieval.benchmark import Finished, Job
     from marsretrieval.embeddings import DecodeIn
+    from marsretrieval.encoders import ModelRecord
     from marsretrieval.tasks import Task
 
 __all__ = ["run", "run_jobs", "tasks"]
@@ -55,7 +56,7 @@ def run(
             "--task",
             "-t",
             metavar="TASK",
-            help="paired-image-text, landform, geolocalization or all; repeatable.",
+            help="paired-image-text, landform, geolocalization, all or module:Class; repeatable.",
         ),
     ],
     data: Annotated[
@@ -76,6 +77,10 @@ def run(
             help="Names of classes whose labels are numbers (.txt, .csv or .json).",
         ),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the model in tables and folders."),
+    ] = None,
     checkpoint: Checkpoint = None,
     prompts: Prompts = "paper",
     device: Device = "auto",
@@ -91,13 +96,18 @@ def run(
     covered_only: CoveredOnly = False,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
-    force: Annotated[bool, typer.Option("--force", help="Compute again what is done.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Embed and evaluate again what is done.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check data and models, show the plan, stop.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Benchmark models on tasks; what is already done is kept.
+
+    A result is computed again when its model has changed: the file of a class, its fingerprint,
+    the files of a checkpoint. A change in a module that the class imports needs --force.
 
     Writes RESULTS/MODEL/TASK.json (all figures, both protocols), .queries.parquet (a row a
     query) and .hits.parquet (the head of each ranking). Exit code 1 if any pair failed.
@@ -117,34 +127,61 @@ def run(
     )
     if checkpoint is not None and len(model) > 1:
         raise UsageError("--checkpoint goes with one model", remedy="Run the models one by one.")
-    wanted = list(TASKS) if "all" in task else [find_task(name) for name in task]
-    wanted = _with_class_names(wanted, class_names)
+    explicit = [find_task(key) for key in task if key != "all"]
+    chosen = {item.name: item for item in (*(TASKS if "all" in task else ()), *explicit)}
+    explicit_names = {item.name for item in explicit}
+    chosen_tasks = _with_class_names(list(chosen.values()), class_names)
     columns = position_columns(lon_column, lat_column, lon_west)
     if not columns.is_default or covered_only:
-        if not any(isinstance(each, Geolocalization) for each in wanted):
+        if not any(isinstance(item, Geolocalization) for item in chosen_tasks):
             raise UsageError(
                 "--lon-column, --lat-column, --lon-west and --covered-only need catalogues",
                 remedy="Use them with -t geolocalization.",
             )
         catalogues = Geolocalization(columns=columns, covered_only=covered_only)
-        wanted = [catalogues if isinstance(each, Geolocalization) else each for each in wanted]
-    jobs = benchmark.plan(
-        [find(name) for name in model],
-        wanted,
-        data=data,
-        results=results,
-        options=options,
-        settings=Settings(seed=seed, resamples=resamples),
-        tiles_store=store,
-        force=force,
-    )
+        chosen_tasks = [
+            catalogues if isinstance(item, Geolocalization) else item for item in chosen_tasks
+        ]
+    skipped: list[dict[str, str]] = []
+
+    def skip(record: ModelRecord, unfit: Task, reason: str) -> bool:
+        if unfit.name in explicit_names:
+            return False
+        skipped.append({"model": record.id, "task": unfit.name, "reason": reason})
+        return True
+
+    with show_status("reading models and data"):
+        jobs = benchmark.plan(
+            [find(key) for key in model],
+            chosen_tasks,
+            data=data,
+            results=results,
+            options=options,
+            settings=Settings(seed=seed, resamples=resamples),
+            tiles_store=store,
+            force=force,
+            name=name,
+            skip=skip,
+        )
+    for pair in skipped:
+        say(f"{pair['model']} on {pair['task']}: skipped: {pair['reason']}")
+    if not jobs:
+        raise ModalityError(
+            f"no task that {', '.join(model)} can do on these data",
+            remedy="Choose another model: marsretrieval models",
+        )
     _show_reading(jobs)
     if dry_run:
-        _show_plan(jobs, as_json=as_json)
+        _show_plan(jobs, skipped, as_json=as_json)
+        refusals = [job.refusal for job in jobs if job.refusal is not None]
+        if refusals:
+            raise typer.Exit(refusals[0].exit_code)
         return
-    if not run_jobs(
-        jobs, batch_size=batch_size, workers=workers, decode_in=decoding, as_json=as_json
-    ):
+    finished = run_jobs(
+        jobs, batch_size=batch_size, workers=workers, decode_in=decoding, as_json=as_json,
+        skipped=skipped,
+    )  # fmt: skip
+    if any(each.error is not None for each in finished):
         raise typer.Exit(1)
 
 
@@ -181,7 +218,7 @@ def tasks(as_json: JsonFlag = False) -> None:
         return
     for row in rows:
         data, figure = f"data: {row['data']:<27}", f"main figure: {row['main_metric']}"
-        print(f"{row['task']:<18} {row['title']:<28} {data} {figure}")
+        echo(f"{row['task']:<18} {row['title']:<28} {data} {figure}")
 
 
 def run_jobs(
@@ -191,8 +228,21 @@ def run_jobs(
     workers: int | None,
     decode_in: DecodeIn,
     as_json: bool,
-) -> bool:
-    """Do the jobs, tell of each as it ends, show the tables. True when all of them succeeded."""
+    skipped: Sequence[Mapping[str, str]] = (),
+) -> list[Finished]:
+    """Run jobs, report each as it ends, and print the tables.
+
+    Args:
+        jobs: From `benchmark.plan`.
+        batch_size: Images per batch.
+        workers: Workers that decode images.
+        decode_in: Threads or processes.
+        as_json: Print JSON in place of tables.
+        skipped: Pairs that were left out, with model, task and reason; for the JSON.
+
+    Returns:
+        How each job ended.
+    """
     from marsretrieval import benchmark
     from marsretrieval.report.leaderboard import leaderboards
 
@@ -212,7 +262,7 @@ def run_jobs(
     if as_json:
         print_json(
             {
-                "results": [str(each.job.result_path) for each in finished if each.result],
+                "results": [str(each.path) for each in finished if each.result],
                 "failed": [
                     {
                         "model": each.job.record.id,
@@ -222,12 +272,13 @@ def run_jobs(
                     for each in finished
                     if each.error
                 ],
+                "skipped": [dict(pair) for pair in skipped],
                 "figures": [each.to_dict() for each in results],
             }
         )
     else:
         leaderboards(results)
-    return all(each.error is None for each in finished)
+    return finished
 
 
 def _show_reading(jobs: Sequence[Job]) -> None:
@@ -242,12 +293,12 @@ def _show_reading(jobs: Sequence[Job]) -> None:
 
 
 def _told(each: Finished) -> str:
-    name = f"{each.job.record.id} on {each.job.task.name}"
+    name = f"{each.job.name} on {each.job.task.name}"
     if each.error is not None:
         return f"{name}: failed: {each.error}"
     assert each.result is not None
     left_out = each.result.data["skipped"]
-    notes = [f"-> {each.job.result_path}"] if each.computed else ["done before, kept"]
+    notes = [f"-> {each.path}"] if each.computed else ["done before, kept"]
     if left_out:
         first = left_out[0]
         notes.append(
@@ -256,12 +307,14 @@ def _told(each: Finished) -> str:
     return f"{name}: {'; '.join(notes)}"
 
 
-def _show_plan(jobs: Sequence[Job], *, as_json: bool) -> None:
+def _show_plan(jobs: Sequence[Job], skipped: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
     rows: list[dict[str, Any]] = [
         {
             "model": job.record.id,
+            "name": job.name,
             "task": job.task.name,
             "status": job.status,
+            "reason": job.reason if job.refusal is None else str(job.refusal),
             "data": str(job.data.folder),
             "counts": dict(job.data.counts),
             "left_out": len(job.data.skipped),
@@ -272,11 +325,15 @@ def _show_plan(jobs: Sequence[Job], *, as_json: bool) -> None:
         for job in jobs
     ]
     if as_json:
-        print_json(rows)
+        print_json([*rows, *({**pair, "status": "skipped"} for pair in skipped)])
         return
-    for row in rows:
+    for row, job in zip(rows, jobs, strict=True):
         counts = ", ".join(f"{count:,} {name}" for name, count in row["counts"].items())
         left_out = f", {row['left_out']} left out" if row["left_out"] else ""
-        print(f"{row['model']} on {row['task']}: {row['status']}")
-        print(f"  data {row['data']}: {counts}{left_out}")
-        print(f"  result {row['result']}")
+        if job.refusal is not None:
+            say(f"{row['name']} on {row['task']}: refused: {job.refusal}")
+            continue
+        reason = f" ({job.reason})" if job.reason else ""
+        echo(f"{row['name']} on {row['task']}: {row['status']}{reason}")
+        echo(f"  data {row['data']}: {counts}{left_out}")
+        echo(f"  result {row['result']}")

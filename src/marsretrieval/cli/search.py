@@ -10,7 +10,7 @@ import typer
 
 from marsretrieval._words import counted
 from marsretrieval.cli._options import Checkpoint, Device, Offline, TrustRemoteCode
-from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -307,22 +307,22 @@ def _plan(store: Store, question: Question, files: list[Path], as_json: bool) ->
         print_json(plan)
         return
     model = "loaded" if question.needs_encoder else "not needed"
-    print(f"{store.path}: {len(store):,} images by {store.model} ({model})")
+    echo(f"{store.path}: {len(store):,} images by {store.model} ({model})")
     for name, value in question.asked():
-        print(f"{name:>10}  {value}")
+        echo(f"{name:>10}  {value}")
     for path in files:
-        print(f"{'writes':>10}  {path}")
+        echo(f"{'writes':>10}  {path}")
 
 
 def _show(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> None:
     if not len(result):
-        print(f"no hits: {_nothing(result)}")
+        echo(f"no hits: {_nothing(result)}")
     else:
-        print(_HEADER)
+        echo(_HEADER)
     for hit in result:
         if hit.rank > _SHOWN:
             more = len(result) - _SHOWN
-            print(f"... and {more:,} more" + ("" if written else ": -o FILE or --json give all"))
+            echo(f"... and {more:,} more" + ("" if written else ": -o FILE or --json give all"))
             break
         place = f"{'position unknown':>20}"
         if hit.lon is not None and hit.lat is not None:
@@ -330,16 +330,14 @@ def _show(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> No
         z = "" if hit.z is None else f"{hit.z:5.1f}"
         percentile = "" if hit.percentile is None else f"{hit.percentile:10.2f}"
         tiles = "" if hit.tiles is None else f"  {counted(hit.tiles, 'tile'):>10}"
-        print(
-            f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {place}  {hit.id}{tiles}"
-        )
+        echo(f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {place}  {hit.id}{tiles}")
     _show_standing(result)
     what = counted(len(result), "hit" if result.hits.tiles is None else "place")
     for path in written:
         contents = "style for QGIS" if path.suffix == ".qml" else what
-        print(f"{path}: {contents}")
+        echo(f"{path}: {contents}")
     for path in heatmaps:
-        print(f"{path}: scores of all tiles" + ("" if result.region is None else " of the region"))
+        echo(f"{path}: scores of all tiles" + ("" if result.region is None else " of the region"))
 
 
 def _lon(value: float) -> str:
@@ -362,7 +360,7 @@ def _show_standing(result: SearchResult) -> None:
             f"the best score is {result[0].score:.4f}, and meaningless texts reach "
             f"{scores['meaningless_best']:.4f}"
         )
-    print(f"nothing stands out: {why}")
+    echo(f"nothing stands out: {why}")
 
 
 def _nothing(result: SearchResult) -> str:

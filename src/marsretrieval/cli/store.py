@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,13 +10,15 @@ import typer
 
 from marsretrieval._words import counted
 from marsretrieval.cli._help import Command, Group
-from marsretrieval.cli._shared import JsonFlag, print_json, show_progress
+from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import EmbeddingStore
+    from marsretrieval.embeddings import EmbeddingStore, Problem
 
 __all__ = ["app"]
+
+_NAMED = 3
 
 app = typer.Typer(
     cls=Group,
@@ -59,21 +62,21 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
         return
     state = "complete" if store.complete else f"{counted(len(store.missing), 'shard')} missing"
     rows, shards = counted(store.rows, store.kind), counted(len(store.manifest.shards), "shard")
-    print(f"{folder}: {rows} in {shards}, {state}")
-    print(f"  model    {store.encoder.get('id')}, {store.dimension} x {store.dtype}")
-    print(f"  data     {store.dataset['name']} ({store.dataset['kind']})")
-    print(f"  set hash {told['set_hash']}")
-    print(f"  size     {told['bytes']:,} bytes, made {store.manifest.created}")
+    echo(f"{folder}: {rows} in {shards}, {state}")
+    echo(f"  model    {store.encoder.get('id')}, {store.dimension} x {store.dtype}")
+    echo(f"  data     {store.dataset['name']} ({store.dataset['kind']})")
+    echo(f"  set hash {told['set_hash']}")
+    echo(f"  size     {told['bytes']:,} bytes, made {store.manifest.created}")
     if told["images_per_s"] and told["device_idle"] is not None:
-        print(f"  made at  {told['images_per_s']:,.0f} {store.kind}s/s, "
+        echo(f"  made at  {told['images_per_s']:,.0f} {store.kind}s/s, "
               f"device idle {told['device_idle']:.0%}")  # fmt: skip
     if view is not None:
-        print(f"  search   view of {view.bytes:,} bytes in {view.path}")
-    print(f"  left out {len(skipped)}")
+        echo(f"  search   view of {view.bytes:,} bytes in {view.path}")
+    echo(f"  left out {len(skipped)}")
     for item in skipped[:10]:
-        print(f"    {item['source']}: {item['reason']}")
+        echo(f"    {item['source']}: {item['reason']}")
     if len(skipped) > 10:
-        print(f"    and {len(skipped) - 10} more: --json lists all")
+        echo(f"    and {len(skipped) - 10} more: --json lists all")
 
 
 def _speed(store: EmbeddingStore) -> dict[str, float | None]:
@@ -119,24 +122,42 @@ def verify(
         )
     elif not found.problems:
         rows, shards = counted(found.rows, "row"), counted(found.shards, "shard")
-        print(f"{folder}: {rows} in {shards}, all as written")
+        echo(f"{folder}: {rows} in {shards}, all as written")
     else:
         for problem in found.problems:
-            print(problem)
+            echo(problem)
         if found.dropped:
-            print(f"dropped: {', '.join(found.dropped)}")
+            echo(f"dropped: {', '.join(found.dropped)}")
         if found.to_embed:
             shards = counted(len(found.to_embed), "shard")
-            print(f"The command that made the store embeds {shards} anew.")
+            echo(f"The command that made the store embeds {shards} anew.")
         elif not repair and any(problem.cured for problem in found.problems):
-            print("To have damaged shards made again: --repair, then the command that made it.")
+            echo("To have damaged shards made again: --repair, then the command that made it.")
     if views and not as_json:
         for line in views:
-            print(line)
-        print("The search view was removed; the next search, or store index, makes it anew.")
+            echo(line)
+        echo("The search view was removed; the next search, or store index, makes it anew.")
     left = [problem for problem in found.problems if not (repair and problem.cured)]
     if left:
+        say(f"error: {folder}: {_summary(left)}")
         raise typer.Exit(1)
+
+
+def _summary(problems: Sequence[Problem]) -> str:
+    """What is wrong with a store, naming shards, and the remedy."""
+    shards = list(dict.fromkeys(problem.shard for problem in problems))
+    more = f" and {len(shards) - _NAMED} more" if len(shards) > _NAMED else ""
+    remedy = (
+        "Run the command that made the store again."
+        if all(problem.text == "not embedded yet" for problem in problems)
+        else "Run it again with --repair, then the command that made the store."
+        if any(problem.cured for problem in problems)
+        else "Rename the images that share an id, then embed them into a new store."
+    )
+    return (
+        f"{counted(len(problems), 'problem')} in {counted(len(shards), 'shard')} "
+        f"({', '.join(shards[:_NAMED])}{more}): {problems[0].text}\n  {remedy}"
+    )
 
 
 @app.command(cls=Command)
@@ -160,7 +181,7 @@ def index(
         if as_json:
             print_json({"store": str(folder), "freed": freed})
         else:
-            print(f"{folder}: {freed:,} bytes freed" if freed else f"{folder}: no search view")
+            echo(f"{folder}: {freed:,} bytes freed" if freed else f"{folder}: no search view")
         return
     store = open_store(folder)
     with show_progress(quiet=as_json) as progress:
@@ -169,7 +190,7 @@ def index(
         about = {"store": str(folder), "search_view": str(view.path)}
         print_json({**about, "rows": view.rows, "bytes": view.bytes})
     else:
-        print(f"{view.path}: {view.rows:,} rows, {view.bytes:,} bytes")
+        echo(f"{view.path}: {view.rows:,} rows, {view.bytes:,} bytes")
 
 
 @app.command(cls=Command)
@@ -190,4 +211,4 @@ def export(
     if as_json:
         print_json({"store": str(folder), "out": str(out), "rows": store.rows})
     else:
-        print(f"{out}: {store.rows:,} rows, {out.stat().st_size:,} bytes")
+        echo(f"{out}: {store.rows:,} rows, {out.stat().st_size:,} bytes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -12,6 +11,8 @@ from marsretrieval.datasets._places import NOWHERE, Place, Position, place_of
 from marsretrieval.datasets._position_fields import number_of, position_of, unwrap_feature
 from marsretrieval.datasets._protocol import ItemWarning
 from marsretrieval.datasets._utf8 import escape, is_utf8
+from marsretrieval.errors import DataError
+from marsretrieval.files import parse_json
 
 __all__ = ["MAX_ANNOTATION_BYTES", "Annotation", "Problem", "annotation", "from_fields", "locate"]
 
@@ -137,11 +138,9 @@ def locate(
 
 def _from_json(data: bytes) -> Annotation:
     try:
-        value = json.loads(data.decode("utf-8-sig"))
-    except RecursionError:
-        return Annotation(problems=(("annotation", "its JSON has too many levels"),))
-    except ValueError as error:
-        return Annotation(problems=(("annotation", f"its JSON cannot be read ({error})"),))
+        value = parse_json(data, source="its JSON", strict=False)
+    except DataError as error:
+        return Annotation(problems=(("annotation", error.message),))
     if not isinstance(value, dict):
         kind = type(value).__name__
         return Annotation(problems=(("annotation", f"its JSON is a {kind}, not an object"),))
@@ -155,8 +154,8 @@ def _caption_field(value: Any) -> tuple[Mapping[str, Any], str | None]:
         return {}, next((text for text in map(_text, value) if text), None)
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            parsed = json.loads(value)
-        except (ValueError, RecursionError):
+            parsed = parse_json(value, source="caption", strict=False)
+        except DataError:
             return {}, _text(value)
         return (parsed, None) if isinstance(parsed, dict) else ({}, _text(value))
     return {}, _text(value, "caption")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from marsretrieval.errors import OutputError, UsageError
 from marsretrieval.files import locked
 
-__all__ = ["check_space", "free_bytes", "only_one", "readable_bytes"]
+__all__ = ["check_space", "free_bytes", "only_alike", "only_one", "readable_bytes"]
 
 _SPARE = 64 * 2**20
 
@@ -45,9 +45,14 @@ def readable_bytes(count: int) -> str:
 
 @contextmanager
 def only_one(folder: Path, otherwise: str) -> Iterator[None]:
-    """Two runs must not write to the same half-fetched files.
+    """Hold a folder's lock, so that two runs do not write to the same files.
 
-    otherwise: what to do but wait. Raises UsageError when another run holds the lock.
+    Args:
+        folder: An existing folder.
+        otherwise: What to do but wait.
+
+    Raises:
+        UsageError: If another run holds the lock.
     """
     with ExitStack() as lock:
         try:
@@ -58,3 +63,46 @@ def only_one(folder: Path, otherwise: str) -> Iterator[None]:
                 remedy=f"Wait for it, or {otherwise}.",
             ) from error
         yield
+
+
+@contextmanager
+def only_alike(folder: Path, key: str, otherwise: str) -> Iterator[None]:
+    """Let several runs write to one folder at once, as long as all have the same settings.
+
+    Args:
+        folder: An existing folder.
+        key: Stands for the settings, part of a file name.
+        otherwise: What to do but wait.
+
+    Raises:
+        UsageError: If a run with other settings is under way there.
+    """
+    mine = folder / f".writing-{key}.lock"
+    with ExitStack() as lock:
+        with locked(folder):
+            for other in folder.glob(".writing-*.lock"):
+                if other != mine and not _unused(other):
+                    raise UsageError(
+                        f"{folder}: another run with other options writes into this folder",
+                        remedy=f"Wait for it, or {otherwise}.",
+                    )
+            mine.touch()
+            lock.enter_context(locked(mine, shared=True))
+        try:
+            yield
+        finally:
+            lock.close()
+            with suppress(OSError), locked(folder):
+                _unused(mine)
+
+
+def _unused(path: Path) -> bool:
+    """Whether no run holds this lock file, which is then removed."""
+    try:
+        with locked(path, wait=False):
+            path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        pass
+    return True

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from marsretrieval.errors import OutputError
-from marsretrieval.files import write_json
+from marsretrieval.errors import DataError, OutputError
+from marsretrieval.files import check_fields, read_json, write_json
 
 __all__ = ["Partial", "Retry"]
+
+
+_FACTS = {"url": str, "total": int | None, "validator": str | None}
 
 
 class Retry(Exception):
     """This request did not bring the whole file; the next one may."""
 
-    def __init__(self, reason: str, *, pause_s: float | None = None, reached: bool = True) -> None:
+    def __init__(
+        self, reason: str, *, pause_s: float | None = None, reached: bool = True, slow: bool = False
+    ) -> None:
         super().__init__(reason)
+        self.slow = slow
         self.pause_s = pause_s
         self.reached = reached
 
@@ -37,8 +42,9 @@ class Partial:
         self._checked = checked
         self.total: int | None = None
         self._validator: str | None = None
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            facts = json.loads(self._facts.read_text(encoding="utf-8"))
+        with suppress(DataError):
+            facts = read_json(self._facts)
+            check_fields(facts, _FACTS, source=self._facts)
             if checked or facts["url"] == url:
                 self.total, self._validator = facts["total"], facts["validator"]
         if self.total is None:

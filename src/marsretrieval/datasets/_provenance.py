@@ -8,12 +8,14 @@ from typing import Any
 from marsretrieval.datasets._inventory import DatasetInventory
 from marsretrieval.datasets.download import MAX_MISSING, read_record
 from marsretrieval.errors import DataError
-from marsretrieval.files import read_json, sha256_file
+from marsretrieval.files import check_fields, confined, read_json, sha256_file
 
 __all__ = ["check_provenance"]
 
 _KEPT = ("repository", "revision", "variant", "created")
 _PLANET = ("version", "seed", "size")
+_PLANET_KINDS = {"files": dict[str, dict[str, Any]], "counts": dict[str, int]}
+_FILE_KINDS = {"bytes": int, "sha256": str}
 
 
 def check_provenance(folder: Path, told: DatasetInventory) -> None:
@@ -27,8 +29,8 @@ def check_provenance(folder: Path, told: DatasetInventory) -> None:
         folder = folder.absolute()  # the working directory has a parent too
         for path in (folder / "planet.json", folder.parent / "planet.json"):
             if path.is_file():
-                planet = read_json(path)
-                facts = planet if isinstance(planet, dict) else {}
+                facts = read_json(path)
+                check_fields(facts, _PLANET_KINDS, source=path, optional=True)
                 told.origin = {"synthetic": True, **{key: facts.get(key) for key in _PLANET}}
                 _check_planet(path, folder, facts, told)
                 return
@@ -40,13 +42,17 @@ def check_provenance(folder: Path, told: DatasetInventory) -> None:
 
 def _check_planet(path: Path, folder: Path, facts: dict[str, Any], told: DatasetInventory) -> None:
     """The files of `folder`, which may be one dataset of the planet."""
-    files = {path.parent / name: file for name, file in facts.get("files", {}).items()}
+    files = {}
+    for name, file in facts.get("files", {}).items():
+        place = confined(path.parent, name, source=path)
+        if place.is_relative_to(folder):
+            check_fields(file, _FILE_KINDS, source=path, at=f"files.{name}")
+            files[place] = file
     _check_files(
         folder,
         [
             (place.relative_to(folder).as_posix(), int(file["bytes"]), str(file["sha256"]))
             for place, file in files.items()
-            if place.is_relative_to(folder)
         ],
         told,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +22,8 @@ from marsretrieval.datasets._position_fields import POSITION_FIELDS
 from marsretrieval.datasets._protocol import Record, Skipped
 from marsretrieval.datasets._source_file import read_regular
 from marsretrieval.datasets._utf8 import escape, skip_unless_utf8
-from marsretrieval.errors import TableError
+from marsretrieval.errors import DataError, TableError
+from marsretrieval.files import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -312,9 +312,10 @@ def _label_names(schema: pa.Schema) -> tuple[str, ...] | None:
     if metadata is None:
         return None
     try:
-        names = json.loads(metadata)["info"]["features"].get("label", {}).get("names")
+        facts = parse_json(metadata, source="metadata", strict=False)
+        names = facts["info"]["features"].get("label", {}).get("names")
         return None if names is None else tuple(str(name) for name in names)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             "the table's Hugging Face metadata cannot be read, so that its numbers have no names"
         ) from error

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,9 +26,17 @@ from marsretrieval.datasets._disk import check_space
 from marsretrieval.datasets._partial import Partial, Retry
 from marsretrieval.errors import DataError
 
-__all__ = ["Patience", "RefusedError", "ServerError", "Transfer", "UntrustedError"]
+__all__ = [
+    "Patience",
+    "RefusedError",
+    "ServerError",
+    "Transfer",
+    "UntrustedError",
+    "shut_down",
+]
 
 _CHUNK = 2**20
+_LONGEST = 2**40  # of a file whose length the server does not say
 _FINAL = frozenset({400, 401, 403, 404, 405, 410, 451})
 
 Told = Callable[[int, int | None], None]
@@ -41,6 +51,9 @@ class Patience:
     timeout_s: float = 20.0
     backoff_s: float = 2.0  # before the second attempt; doubled before each further one
     max_pause_s: float = 120.0
+    head_s: float = 60.0  # for redirects and headers, however slowly or often they come
+    slow_s: float = 60.0  # a body must bring `slow_bytes` within any such time
+    slow_bytes: int = 2**14
 
 
 class ServerError(DataError):
@@ -79,26 +92,26 @@ class Transfer:
         token: str | None = None,
     ) -> None:
         self._stopped = Event()
-        self._open: set[HTTPResponse] = set()
+        self._sockets: set[socket.socket] = set()  # of all requests under way
         self._patience = patience
         self._token = token
         self._answered = False
-        handler = urllib.request.HTTPSHandler(context=context or ssl.create_default_context())
-        self._opener = urllib.request.build_opener(handler, _Redirects())
+        trusted = context or ssl.create_default_context()
+        self._opener = urllib.request.build_opener(*_handlers(self, trusted), _Redirects())
         self._opener.addheaders = [("User-Agent", f"marsretrieval/{__version__}")]
 
     def stop(self) -> None:
         """End what is under way, at once where bytes are waited for; begin nothing more."""
         self._stopped.set()
-        for response in tuple(self._open):
-            # Another thread reads it: shut, it gives that thread no more; closed, it might be
-            # another file's by then.
-            # AttributeError and ValueError: it was read to its end just now.
-            with (
-                suppress(OSError, ValueError, AttributeError),
-                socket.fromfd(response.fileno(), socket.AF_INET, socket.SOCK_STREAM) as connection,
-            ):
-                connection.shutdown(socket.SHUT_RDWR)
+        for connection in tuple(self._sockets):
+            shut_down(connection)
+
+    def opened(self, connection: socket.socket) -> None:
+        """Remember a connection of this thread, which `stop` and time limits shut."""
+        self._sockets.add(connection)
+        _of_thread.sockets.append(connection)
+        if self._stopped.is_set():
+            shut_down(connection)
 
     def fetch(
         self,
@@ -145,7 +158,7 @@ class Transfer:
                 self._go_on(part, told)
                 return resumed
             except Retry as error:
-                failures = 1 if part.size > before else failures + 1
+                failures = 1 if part.size > before and not error.slow else failures + 1
                 self._answered = self._answered or error.reached
                 if failures >= self._attempts():
                     raise ServerError(
@@ -168,8 +181,17 @@ class Transfer:
         request = urllib.request.Request(part.url, headers=part.headers())
         if self._token:
             request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        connections: list[socket.socket] = []
+        _of_thread.sockets = connections
+        late = Event()
+        timer = Timer(self._patience.head_s, _end_late, (connections, late))
+        timer.daemon = True
+        timer.start()
         try:
             with self._opener.open(request, timeout=self._patience.timeout_s) as response:
+                timer.cancel()
+                if late.is_set():  # what was cut off reads as headers that are complete
+                    raise HTTPException("headers cut off")
                 self._answered = True
                 part.begin(response)
                 if part.total is not None:
@@ -186,20 +208,34 @@ class Transfer:
                 ) from error
             raise Retry(f"cannot connect ({reason})", reached=False) from error
         except (HTTPException, OSError) as error:  # those of the disk come as ours
+            if late.is_set():
+                raise Retry(f"no answer within {self._patience.head_s:g} s", slow=True) from error
             raise Retry(f"the connection broke ({error})") from error
+        finally:
+            timer.cancel()
+            self._sockets.difference_update(connections)
         if part.total is not None and part.size != part.total:
             raise Retry(f"{part.size:,} of {part.total:,} bytes came")
 
     def _receive(self, response: HTTPResponse, part: Partial, told: Told | None) -> None:
-        self._open.add(response)
-        try:
-            with part.open() as file:
-                while not self._stopped.is_set() and (chunk := response.read1(_CHUNK)):
-                    part.write(file, chunk)
-                    if told is not None:
-                        told(part.size, part.total)
-        finally:
-            self._open.discard(response)
+        began, before = time.monotonic(), part.size
+        with part.open() as file:
+            while not self._stopped.is_set() and (chunk := response.read1(_CHUNK)):
+                part.write(file, chunk)
+                if told is not None:
+                    told(part.size, part.total)
+                if part.total is not None and part.size > part.total:
+                    raise Retry(f"more than the {part.total:,} bytes announced")
+                if part.total is None and part.size > _LONGEST:
+                    raise DataError(f"{part.url}: over {_LONGEST:,} bytes of unknown length")
+                if time.monotonic() - began > self._patience.slow_s:
+                    if part.size - before < self._patience.slow_bytes:
+                        raise Retry(
+                            f"less than {self._patience.slow_bytes:,} bytes in "
+                            f"{self._patience.slow_s:g} s",
+                            slow=True,
+                        )
+                    began, before = time.monotonic(), part.size
         if self._stopped.is_set():
             raise _stopped(part.url)
 
@@ -220,6 +256,56 @@ def _refused(part: Partial, error: urllib.error.HTTPError) -> None:
     ) from error
 
 
+class _Connections(threading.local):
+    """Those that this thread has opened for one request."""
+
+    def __init__(self) -> None:
+        self.sockets: list[socket.socket] = []
+
+
+_of_thread = _Connections()
+
+
+def _end_late(connections: list[socket.socket], late: Event) -> None:
+    late.set()
+    for connection in tuple(connections):
+        shut_down(connection)
+
+
+def shut_down(connection: socket.socket) -> None:
+    """Another thread reads it: shut, it gives that thread no more; closed, it might be another
+    file's by then."""
+    with (
+        suppress(OSError, ValueError),
+        socket.fromfd(connection.fileno(), connection.family, connection.type) as same,
+    ):
+        same.shutdown(socket.SHUT_RDWR)
+
+
+def _handlers(transfer: Transfer, context: ssl.SSLContext) -> list[urllib.request.BaseHandler]:
+    """Of http and https, whose connections `transfer` knows from the moment that they are open."""
+
+    class Plain(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            transfer.opened(self.sock)
+
+    class Secure(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            transfer.opened(self.sock)
+
+    class PlainHandler(urllib.request.HTTPHandler):
+        def http_open(self, req: urllib.request.Request) -> HTTPResponse:
+            return self.do_open(Plain, req)
+
+    class SecureHandler(urllib.request.HTTPSHandler):
+        def https_open(self, req: urllib.request.Request) -> HTTPResponse:
+            return self.do_open(Secure, req, context=context)
+
+    return [PlainHandler(), SecureHandler(context=context)]
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Followed, but not from https to a place that anyone on the way could forge; the token goes
     along to the same server only."""
@@ -229,6 +315,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> Any:
         if req.type == "https" and urlsplit(newurl).scheme != "https":
             raise ServerError(f"{req.full_url}: redirected to {newurl}, which is not https")
+        fp.close()  # its body may have no end, and would be read to it
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
         token = req.unredirected_hdrs.get("Authorization")
         if request is not None and token and _server(newurl) == _server(req.full_url):

@@ -6,6 +6,7 @@ The format is specified in docs/STORE.md.
 from __future__ import annotations
 
 from marsretrieval.embeddings._build import Target, build_store, build_stores, plan_targets
+from marsretrieval.embeddings._cache import drop_stores, invalidate_cache, prepare_cache
 from marsretrieval.embeddings._export import export_parquet
 from marsretrieval.embeddings._manifest import ModelRequest
 from marsretrieval.embeddings._plan import BuildPlan, plan_build
@@ -36,11 +37,14 @@ __all__ = [
     "build_stores",
     "build_stores_with_ray",
     "build_text_store",
+    "drop_stores",
     "embed_images",
     "embed_texts",
     "export_parquet",
+    "invalidate_cache",
     "open_store",
     "plan_build",
     "plan_targets",
+    "prepare_cache",
     "verify_store",
 ]

@@ -11,6 +11,7 @@ from marsretrieval.embeddings._manifest import (
     ModelRequest,
     differences,
     entry_path,
+    require_own_shards,
     shards_folder,
     write_manifest,
 )
@@ -37,6 +38,7 @@ def claim_store(
         return wanted
     make_folder(folder)
     # Others begin the same store at the same moment, or finish a shard of it.
+    require_own_shards(plan.store)
     with locked(folder):
         there, wanted = _wanted(plan, encoder, request, role)
         if wanted != there:

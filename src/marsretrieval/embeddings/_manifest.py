@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from marsretrieval.datasets import ItemWarning, Skipped
 from marsretrieval.errors import DataError, StoreError
-from marsretrieval.files import read_json, sha256_json, write_json
+from marsretrieval.files import (
+    check_fields,
+    confined,
+    from_json,
+    is_damage,
+    read_json,
+    sha256_json,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from marsretrieval.encoders import LoadOptions, ModelRecord
@@ -28,7 +36,9 @@ __all__ = [
     "manifest_path",
     "read_entry",
     "read_manifest",
+    "require_own_shards",
     "shards_folder",
+    "unreadable",
     "vectors_path",
     "write_entry",
     "write_manifest",
@@ -40,6 +50,9 @@ Kind = Literal["image", "text"]
 Dtype = Literal["float16", "float32"]
 
 _DEPTH, _NAMED = 3, 3
+
+_LARGEST_DIMENSION, _LARGEST_FILE = 2**20, 2**50
+_DATASET = {"name": str, "kind": str, "fingerprint": str}
 
 _REBUILD = "Run the command that made it again: only what is missing or damaged is computed."
 _REPLACE = "Restore it, or make the whole store anew: the command that made it, with --force."
@@ -54,11 +67,30 @@ def shards_folder(store: Path) -> Path:
 
 
 def vectors_path(store: Path, shard: str) -> Path:
-    return shards_folder(store) / f"{shard}.arrow"
+    """Arrow file of a shard. Raises StoreError for a name that leads out of the store."""
+    return _shard_path(store, shard, ".arrow")
 
 
 def entry_path(store: Path, shard: str) -> Path:
-    return shards_folder(store) / f"{shard}.json"
+    """Entry of a shard. Raises StoreError for a name that leads out of the store."""
+    return _shard_path(store, shard, ".json")
+
+
+def _shard_path(store: Path, shard: str, suffix: str) -> Path:
+    try:
+        return confined(shards_folder(store), f"{shard}{suffix}", nested=False, source=store)
+    except DataError as error:
+        raise StoreError(error.message, remedy=error.remedy) from error
+
+
+def require_own_shards(store: Path) -> None:
+    """Raise StoreError where the folder of shards is a link: nothing behind it may be removed."""
+    folder = shards_folder(store)
+    if folder.is_symlink():
+        raise StoreError(
+            f"{folder}: a link to {folder.resolve()}; files there are not removed",
+            remedy="Move that folder into the store, or link to the whole store instead.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +170,6 @@ class Entry:
     def fits(self, manifest: Manifest) -> bool:
         return self.made_by == manifest.made_by
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        known = dict(value)
-        known["skipped"] = tuple(Skipped(**item) for item in value["skipped"])
-        known["warnings"] = tuple(ItemWarning(**item) for item in value.get("warnings", ()))
-        return cls(**known)
-
 
 def write_manifest(store: Path, manifest: Manifest) -> None:
     value = asdict(manifest)
@@ -183,12 +208,16 @@ def read_manifest(store: Path) -> Manifest:
             remedy="Use the version of marsretrieval that made it, or make it anew with --force.",
         )
     try:
-        request = value["request"] and ModelRequest(**value["request"])
-        manifest = Manifest(**{**value, "shards": tuple(value["shards"]), "request": request})
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not a complete manifest ({error})", remedy=_REPLACE) from error
-    if manifest.dtype not in ("float16", "float32") or manifest.kind not in ("image", "text"):
-        raise StoreError(f"{path}: dtype {manifest.dtype}, kind {manifest.kind} are not known")
+        manifest = from_json(Manifest, value, source=path)
+        check_fields(manifest.dataset, _DATASET, source=path, at="dataset")
+        if not 0 < manifest.dimension <= _LARGEST_DIMENSION:
+            raise DataError(f"{path}: 'dimension' is {manifest.dimension}")
+        for shard in manifest.shards:
+            confined(shards_folder(store), f"{shard}.arrow", nested=False, source=path)
+        if len(set(manifest.shards)) != len(manifest.shards):
+            raise DataError(f"{path}: 'shards' names a shard twice")
+    except DataError as error:
+        raise StoreError(error.message, remedy=error.remedy or _REPLACE) from error
     return manifest
 
 
@@ -202,25 +231,37 @@ def write_entry(store: Path, entry: Entry) -> None:
 def read_entry(store: Path, shard: str) -> Entry | None:
     """None where the shard is not finished. Raises StoreError when its entry is damaged."""
     path = entry_path(store, shard)
-    if not path.exists():
-        return None
     try:
-        entry = Entry.from_json(_read(path, remedy=_REBUILD))
-    except (KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not a complete entry ({error})", remedy=_REBUILD) from error
+        if not path.exists():
+            return None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    value = _read(path, remedy=_REBUILD)
+    try:
+        entry = from_json(Entry, value, source=path)
+        for name in ("rows", "bytes"):
+            if not 0 <= getattr(entry, name) <= _LARGEST_FILE:
+                raise DataError(f"{path}: '{name}' is {getattr(entry, name)}")
+    except DataError as error:
+        raise StoreError(error.message, remedy=_REBUILD) from error
     if entry.shard != shard:
-        raise StoreError(f"{path}: speaks of another shard, {entry.shard}", remedy=_REBUILD)
+        raise StoreError(f"{path}: of another shard, {entry.shard[:80]}", remedy=_REBUILD)
     return entry
 
 
 def finished_entry(store: Path, made_by: str, shard: str, fingerprint: str) -> Entry | None:
     """The entry of a shard whose vectors are there, by this maker and of this content; else None:
-    missing, outdated and damaged ones are all to be embedded."""
+    missing, outdated and damaged ones are all to be embedded. Raises StoreError where the disk,
+    the rights or a lack of descriptors keep it from being read."""
     try:
         entry = read_entry(store, shard)
         size = vectors_path(store, shard).stat().st_size
-    except (StoreError, OSError):
-        return None
+    except (StoreError, OSError) as error:
+        if is_damage(error):
+            return None
+        if isinstance(error, StoreError):
+            raise
+        raise unreadable(vectors_path(store, shard), error) from error
     fits = (
         entry is not None
         and entry.made_by == made_by
@@ -234,10 +275,21 @@ def _read(path: Path, *, remedy: str) -> dict[str, Any]:
     try:
         value = read_json(path)
     except DataError as error:
+        if isinstance(error.__cause__, OSError) and not is_damage(error):
+            raise unreadable(path, error.__cause__) from error
         raise StoreError(error.message, remedy=remedy) from error
     if not isinstance(value, dict):
         raise StoreError(f"{path}: not a JSON object", remedy=remedy)
     return value
+
+
+def unreadable(path: Path, error: OSError) -> StoreError:
+    """The error for a file that the disk or the rights keep from being read."""
+    return StoreError(
+        f"{path}: cannot be read ({error.strerror or error})",
+        remedy="Check the disk, the rights and the limits of this process (ulimit -n): this is "
+        "no damage of the store.",
+    )
 
 
 def differences(

@@ -20,7 +20,7 @@ from marsretrieval.embeddings._manifest import (
     read_manifest,
 )
 from marsretrieval.errors import DataError, StoreError, StoreMismatchError, UsageError
-from marsretrieval.files import sha256_json
+from marsretrieval.files import is_safe_name, sha256_json
 
 __all__ = ["BuildPlan", "existing_manifest", "finished", "plan_build", "plan_shards"]
 
@@ -90,6 +90,11 @@ def plan_shards(
     repeated = [each for each, count in Counter(s.name for s in shards).items() if count > 1]
     if repeated:
         raise DataError(f"{name}: two shards are called {repeated[0]}", remedy="Rename one.")
+    for shard in shards:
+        if not is_safe_name(f"{shard.name}.arrow"):
+            raise DataError(
+                f"{name}: {shard.name!r} cannot name the files of a shard", remedy="Rename it."
+            )
     number, parts = part or (1, 1)
     if not 1 <= number <= parts:
         raise UsageError(

@@ -20,11 +20,12 @@ from marsretrieval.embeddings._manifest import (
     entry_path,
     finished_entry,
     read_manifest,
+    unreadable,
     vectors_path,
     write_entry,
 )
 from marsretrieval.errors import StoreError, StoreMismatchError
-from marsretrieval.files import atomic_path, locked, sha256_file
+from marsretrieval.files import atomic_path, is_damage, locked, sha256_file
 from marsretrieval.geo import wrap_lon
 
 __all__ = ["Block", "Item", "open_block", "schema", "write_shard"]
@@ -217,6 +218,8 @@ def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dty
     try:
         size = path.stat().st_size
     except OSError as error:
+        if not is_damage(error):
+            raise unreadable(path, error) from error
         raise StoreError(f"{path}: missing", remedy=remedy) from error
     if size != entry.bytes:
         raise StoreError(f"{path}: {size} bytes, {entry.bytes} were written", remedy=remedy)
@@ -224,6 +227,8 @@ def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dty
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and not is_damage(error):
+            raise unreadable(path, error) from error
         raise StoreError(f"{path}: not readable as Arrow IPC ({error})", remedy=remedy) from error
     expected = schema(dimension, dtype, valid=VALID in reader.schema.names)
     if not reader.schema.equals(expected):

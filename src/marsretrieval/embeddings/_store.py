@@ -70,9 +70,10 @@ class EmbeddingStore:
     def model(self) -> ModelRequest:
         """How to load the encoder again, with the very precision that was used. A user's class
         has the one it was asked for: it may know of no other."""
+        prompts = self.encoder.get("prompts")
+        preset = prompts.get("preset", "paper") if isinstance(prompts, Mapping) else "paper"
         request = self.manifest.request or ModelRequest(
-            model=str(self.encoder.get("id")),
-            prompts=str((self.encoder.get("prompts") or {}).get("preset", "paper")),
+            model=str(self.encoder.get("id")), prompts=str(preset)
         )
         if ":" in request.model:
             return request

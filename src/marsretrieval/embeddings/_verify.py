@@ -14,11 +14,13 @@ from marsretrieval.embeddings._manifest import (
     entry_path,
     read_entry,
     read_manifest,
+    require_own_shards,
+    unreadable,
     vectors_path,
 )
 from marsretrieval.embeddings._shards import Block, open_block
 from marsretrieval.errors import OutputError, StoreError
-from marsretrieval.files import sha256_file
+from marsretrieval.files import is_damage, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 __all__ = ["Problem", "Verification", "verify_store"]
@@ -62,9 +64,13 @@ def verify_store(
 
     With `repair` the entries of damaged shards are removed, so that the command which made the
     store embeds them again; vectors stay until then, but no longer count. Raises StoreError when
-    there is no readable manifest, OutputError when an entry cannot be removed.
+    there is no readable manifest, or when the disk, the rights or a lack of memory or descriptors
+    keep a file from being read: that is no damage, and nothing is removed. Raises OutputError when
+    an entry cannot be removed.
     """
     manifest = read_manifest(path)
+    if repair:
+        require_own_shards(path)
     found: list[Problem] = []
     seen: dict[str, str] = {}
     rows = shards = 0
@@ -73,6 +79,8 @@ def verify_store(
             try:
                 entry = read_entry(path, name)
             except StoreError as error:
+                if not is_damage(error):
+                    raise
                 found.append(Problem(name, error.message))
             else:
                 if entry is None or not entry.fits(manifest):
@@ -98,8 +106,12 @@ def _of_shard(
         block = open_block(store, entry, start, manifest.dimension, manifest.dtype)
         if sha256_file(path) != entry.sha256:
             raise StoreError(f"{path}: changed since it was written (SHA-256 differs)")
-    except StoreError as error:
-        yield Problem(entry.shard, error.message)
+    except (StoreError, OSError) as error:
+        if not is_damage(error):
+            if isinstance(error, StoreError):
+                raise
+            raise unreadable(path, error) from error
+        yield Problem(entry.shard, error.message if isinstance(error, StoreError) else str(error))
         return
     for text in _faults(block):
         yield Problem(entry.shard, text)

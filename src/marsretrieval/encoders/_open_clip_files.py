@@ -11,8 +11,8 @@ from typing import Any
 
 from marsretrieval.encoders._hub import snapshot
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.errors import ModelLoadError
-from marsretrieval.files import sha256_json
+from marsretrieval.errors import DataError, ModelLoadError
+from marsretrieval.files import check_fields, read_json, sha256_json
 
 __all__ = ["Source", "find_source", "load_tokenizer", "tokenizer_identity", "unreadable"]
 
@@ -45,7 +45,11 @@ class Source:
     def config(self) -> Mapping[str, Any]:
         """`model_cfg` and `preprocess_cfg`, as the folder or the library has them."""
         if self.folder is not None:
-            found = json.loads((self.folder / _CONFIG).read_text(encoding="utf-8"))
+            try:
+                found = read_json(self.folder / _CONFIG)
+                check_fields(found, {"model_cfg": dict[str, Any]}, source=self.folder / _CONFIG)
+            except DataError as error:
+                raise ModelLoadError(error.message) from error
             return dict(found)
         import open_clip
 

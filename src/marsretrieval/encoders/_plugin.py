@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import linecache
 import sys
 from functools import reduce
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_type_hints
 
 from marsretrieval.encoders._plugin_encoder import (
@@ -18,8 +20,9 @@ from marsretrieval.encoders._plugin_encoder import (
 from marsretrieval.encoders._protocol import Encoder
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.errors import ModelLoadError, UsageError
+from marsretrieval.files import sha256_file
 
-__all__ = ["load", "record_of", "record_of_target"]
+__all__ = ["import_target", "load", "record_of", "record_of_target", "require_options"]
 
 _OPTIONS = ("device", "dtype", "checkpoint", "prompts", "offline")
 _CHANGE_VECTORS = ("checkpoint", "dtype", "prompts")
@@ -31,7 +34,7 @@ def record_of_target(target: str) -> ModelRecord:
 
     Raises UsageError when it cannot be imported or is no encoder.
     """
-    return record_of(_import(target), target, target)
+    return record_of(import_target(target), target, target)
 
 
 def record_of(found: Any, name: str, target: str) -> ModelRecord:
@@ -59,7 +62,7 @@ def load(record: ModelRecord, options: LoadOptions) -> Encoder:
     Raises UsageError when an option is given that would change the vectors and that it does not
     take, ModelLoadError when it fails or gives what no encoder may.
     """
-    found = _import(record.settings["target"])
+    found = import_target(record.settings["target"])
     names = parameters_of(found)
     _require_taken(record, options, names)
     offered: dict[str, Any] = {name: getattr(options, name) for name in _OPTIONS if name in names}
@@ -114,15 +117,64 @@ def _require_taken(record: ModelRecord, options: LoadOptions, names: frozenset[s
             )
 
 
-def _import(target: str) -> Any:
+def require_options(record: ModelRecord, options: LoadOptions) -> None:
+    """Check, without loading, that the class takes the options that change vectors.
+
+    Args:
+        record: A record whose settings name a target.
+        options: The options it would be loaded with.
+
+    Raises:
+        UsageError: If it does not take one of them, or cannot be imported.
+    """
+    _require_taken(record, options, parameters_of(import_target(record.settings["target"])))
+
+
+def import_target(target: str) -> Any:
+    """Import what ``package.module:Class`` names, also from the current folder.
+
+    A module whose file has changed since this process imported it is imported anew.
+
+    Args:
+        target: ``package.module:Class``.
+
+    Returns:
+        The class, function or object.
+
+    Raises:
+        UsageError: If it cannot be imported.
+    """
     module, _, name = target.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # last: a file that happens to lie here hides no installed library
     try:
-        return reduce(getattr, name.split("."), importlib.import_module(module))
+        return reduce(getattr, name.split("."), _import_current(module))
     except Exception as error:  # a user's module may raise anything at import
         raise UsageError(
             f"model '{target}' cannot be imported ({type(error).__name__}: {error})",
             remedy="Give it as package.module:Class, importable from the current folder.",
         ) from error
+
+
+_SOURCES: dict[str, tuple[ModuleType, str]] = {}  # modules imported here, and their files' hashes
+
+
+def _import_current(name: str) -> ModuleType:
+    importlib.invalidate_caches()
+    module = importlib.import_module(name)
+    source = _source_of(module)
+    known = _SOURCES.get(name)
+    if known is not None and known[0] is module and source != known[1] and name != "__main__":
+        linecache.checkcache()
+        module = importlib.reload(module)
+    _SOURCES[name] = (module, source)
+    return module
+
+
+def _source_of(module: ModuleType) -> str:
+    """The hash of a module's file; empty where it has none, or none that can be read."""
+    try:
+        return sha256_file(Path(str(module.__file__)))
+    except (AttributeError, OSError):
+        return ""

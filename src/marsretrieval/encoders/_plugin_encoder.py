@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import json
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from marsretrieval.encoders._record import ModelRecord
 from marsretrieval.errors import ModalityError, ModelLoadError
 from marsretrieval.files import sha256_file
 
-__all__ = ["PluginEncoder", "modalities_of", "parameters_of", "what_failed"]
+__all__ = [
+    "PluginEncoder",
+    "modalities_of",
+    "parameters_of",
+    "static_fingerprint",
+    "what_failed",
+]
 
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})
@@ -168,6 +174,21 @@ def modalities_of(found: Any) -> frozenset[Modality]:
     return _BOTH if found is None or hasattr(found, "encode_texts") else _IMAGE
 
 
+def static_fingerprint(target: Any) -> Mapping[str, Any] | None:
+    """The `fingerprint` of a class, a function or an object, where it needs no instance.
+
+    Args:
+        target: What ``module:Class`` names.
+
+    Returns:
+        The mapping; None where there is none, or where only a loaded encoder has it.
+    """
+    fingerprint = getattr(target, "fingerprint", None)
+    if callable(fingerprint) and not inspect.isclass(target):
+        fingerprint = fingerprint()
+    return fingerprint if isinstance(fingerprint, Mapping) else None
+
+
 def parameters_of(found: Any) -> frozenset[str]:
     """Names of the arguments that a class or function takes."""
     try:
@@ -183,17 +204,15 @@ def _asked_for(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]
 
 def _identity(inner: Any, given: dict[str, Any]) -> dict[str, Any]:
     """For an object that tells nothing of itself: its source, and the options it was made with."""
-    found: dict[str, Any] = {}
-    try:
-        found["source_sha256"] = sha256_file(Path(inspect.getfile(type(inner))))
-    except (OSError, TypeError):
-        found["source_sha256"] = None
+    from marsretrieval.encoders._identity import source_sha256
+
+    identity: dict[str, Any] = {"source_sha256": source_sha256(type(inner))}
     checkpoint = given.get("checkpoint")
     if checkpoint is not None and checkpoint.is_file():
-        found["checkpoint_sha256"] = sha256_file(checkpoint)
+        identity["checkpoint_sha256"] = sha256_file(checkpoint)
     elif checkpoint is not None:
-        found["checkpoint"] = str(checkpoint)
-    return {**found, **{name: given[name] for name in ("dtype", "prompts") if name in given}}
+        identity["checkpoint"] = str(checkpoint)
+    return {**identity, **{name: given[name] for name in ("dtype", "prompts") if name in given}}
 
 
 def what_failed(error: BaseException) -> str:

@@ -67,6 +67,9 @@ class _Polygon:
         return inside
 
 
+_REGION_BYTES = 2**29  # global geological maps have some 100 MB
+
+
 class Area:
     """The area of one or more polygons, which may have holes, cross the antimeridian or enclose
     a pole.
@@ -85,7 +88,8 @@ class Area:
     @classmethod
     def read(cls, path: Path) -> Self:
         """From a GeoJSON file. Raises DataError naming the file and what is wrong."""
-        return cls.from_geojson(read_json(path), name=str(path))
+        value = read_json(path, limit=_REGION_BYTES, strict=False)
+        return cls.from_geojson(value, name=str(path))
 
     @classmethod
     def from_geojson(cls, value: Any, *, name: str = "region") -> Self:
@@ -212,7 +216,7 @@ def _ring(value: Any, convert: Converter | None) -> Floats:
         raise _Bad("a position is not a list of longitude and latitude")
     try:
         corners = np.array([each[:2] for each in positions], dtype=np.float64).reshape(-1, 2)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise _Bad("a coordinate is not a number") from error
     if len(corners) < 4:
         raise _Bad(f"a ring has {len(corners)} positions; the least is 4, the first again at last")

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from marsretrieval._words import printable
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,7 +92,12 @@ def write_figure(figure: Any, target: Any, kind: str, paper: str, *, dpi: float 
         dpi: Resolution of a png.
     """
     from matplotlib import rc_context
+    from matplotlib.text import Text
 
+    for text in figure.findobj(Text):  # names from data: no formulas, no control characters
+        text.set_parse_math(False)
+        if not text.get_text().isprintable():
+            text.set_text(printable(text.get_text()))
     settings = {"svg.hashsalt": "marsretrieval", "svg.fonttype": "none"}
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     with rc_context(settings), _without_halos(figure) if kind == "svg" else nullcontext():

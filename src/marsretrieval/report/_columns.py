@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["COLUMNS", "MAIN", "METRICS", "MORE", "Column", "Metric"]
+from marsretrieval.results import PROTOCOLS, RunResult
+
+__all__ = [
+    "COLUMNS",
+    "MAIN",
+    "METRICS",
+    "MORE",
+    "Column",
+    "Metric",
+    "evaluation_columns",
+    "look_up",
+    "main_metric",
+    "task_columns",
+    "task_order",
+    "task_title",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,3 +157,99 @@ MAIN: Mapping[str, str] = {
     "landform": "mAP",
     "geolocalization": "average_precision",
 }
+
+TITLES: Mapping[str, str] = {
+    "paired-image-text": "Paired image-text retrieval",
+    "landform": "Landform retrieval",
+    "geolocalization": "Global geo-localization",
+}
+
+
+def look_up(figures: Mapping[str, Any], key: str) -> Any:
+    """A figure by its key ("best.f1"); None where there is none."""
+    value: Any = figures
+    for part in key.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def task_order(task: str) -> tuple[int, str]:
+    """Sort key of a task: the built-in ones in their usual order, then the others by name."""
+    order = list(COLUMNS)
+    return (order.index(task) if task in COLUMNS else len(order), task)
+
+
+def task_title(result: RunResult) -> str:
+    """The title of a result's task, for people."""
+    return TITLES.get(result.task) or str(result.task_info.get("title") or result.task)
+
+
+def task_columns(results: Sequence[RunResult]) -> Sequence[tuple[str, Sequence[Column]]]:
+    """The parts of a table and their columns.
+
+    Args:
+        results: Results of one task.
+
+    Returns:
+        ``(part, columns)`` as in `COLUMNS`; for a task that is not built in one part with every
+        metric that its results hold, the main one first.
+    """
+    if results[0].task in COLUMNS:
+        return COLUMNS[results[0].task]
+    columns: dict[str, Column] = {}
+    for result in results:
+        declared = result.task_info.get("metrics")
+        for key, is_share in _metric_keys(result.metrics.values()).items():
+            own = declared.get(key) if isinstance(declared, Mapping) else None
+            metric = _metric(key, own if isinstance(own, Mapping) else {}, is_share=is_share)
+            columns.setdefault(key, Column(metric, metric))
+    main = main_metric(results[0])
+    ordered = sorted(columns, key=lambda key: key != main)
+    return [("", [columns[key] for key in ordered])]
+
+
+def evaluation_columns(
+    evaluation: Mapping[str, Any],
+) -> Sequence[tuple[str, Sequence[Column]]]:
+    """The columns of one `Evaluation.to_dict()`, as `task_columns` gives them."""
+    if evaluation["task"] in COLUMNS:
+        return COLUMNS[evaluation["task"]]
+    metrics = [
+        _metric(key, {}, is_share=share) for key, share in _metric_keys([evaluation]).items()
+    ]
+    return [("", [Column(metric, metric) for metric in metrics])]
+
+
+def main_metric(result: RunResult) -> str:
+    """The key of the strict metric that orders the models of a table."""
+    if result.task in MAIN:
+        return MAIN[result.task]
+    main = result.task_info.get("main_metric")
+    keys = _metric_keys(result.metrics.values())
+    return str(main) if main in keys else next(iter(keys), "")
+
+
+def _metric_keys(evaluations: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
+    """Keys of the metrics of evaluations, and whether all their values are within 0..1."""
+    keys: dict[str, bool] = {}
+    for evaluation in evaluations:
+        for protocol in reversed(PROTOCOLS):
+            for key, value in evaluation[protocol].items():
+                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                    keys[key] = keys.get(key, True) and 0 <= value <= 1
+    return keys
+
+
+def _metric(key: str, own: Mapping[str, Any], *, is_share: bool) -> Metric:
+    """The metric as its task declares it, else as it is known here, else by its values."""
+    known = METRICS.get(key)
+    better = own.get("better", known.better if known else 1)
+    return Metric(
+        key,
+        str(own.get("heading", known.heading if known else key)),
+        str(own.get("meaning", known.meaning if known else "a metric of the task")),
+        percent=bool(own.get("percent", known.percent if known else is_share)),
+        better=better if better in (1, 0, -1) else 1,
+    )

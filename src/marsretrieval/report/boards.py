@@ -8,7 +8,15 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from marsretrieval.report._columns import COLUMNS, MAIN, MORE, Column
+from marsretrieval.report._columns import (
+    COLUMNS,
+    MORE,
+    Column,
+    look_up,
+    main_metric,
+    task_columns,
+    task_order,
+)
 from marsretrieval.report.chance import DAGGER, chance_of, interval_note, is_coarse
 from marsretrieval.report.references import Reference, references_for
 from marsretrieval.results import MEAN, PROTOCOLS, RunResult
@@ -104,7 +112,7 @@ class Board:
     def reference_rows(self) -> Iterator[tuple[Reference, str, list[Figure | None]]]:
         """Figures of others: reference, name of the part, figures in the order of `columns`."""
         shown = {column.heading for column in self.columns}
-        for part, parted in COLUMNS[self.task]:
+        for part, parted in COLUMNS.get(self.task, ()):
             columns = [column for column in parted if column.heading in shown]
             for each in self.references:
                 keys = [column.key(each.protocol) for column in columns]
@@ -141,12 +149,11 @@ def boards(
     sets: dict[tuple[Any, ...], list[RunResult]] = {}
     for result in results:
         sets.setdefault(comparable(result), []).append(result)
-    order = list(COLUMNS)
     found = [
         _board(of_set, details=details, more=more, references=references)
         for of_set in sets.values()
     ]
-    return sorted(found, key=lambda board: (order.index(board.task), board.set_hash))
+    return sorted(found, key=lambda board: (task_order(board.task), board.set_hash))
 
 
 def comparable(result: RunResult) -> tuple[Any, ...]:
@@ -156,12 +163,51 @@ def comparable(result: RunResult) -> tuple[Any, ...]:
 
 
 def labels(results: Sequence[RunResult]) -> list[str]:
-    """A name for each model of a table that tells it from the others."""
-    ways = [[way(result) for result in results] for way in (name_of, _with_dtype, _with_time)]
-    names = max(ways, key=lambda each: len(set(each)))  # of equals the first, which is the shortest
-    if len(set(names)) == len(names):
-        return names
-    return [f"{name} #{number}" for number, name in enumerate(names, 1)]
+    """Name the models of a table so that no two rows share a name.
+
+    Args:
+        results: Results over the same items.
+
+    Returns:
+        A name per result: that of the model where it stands alone; rows that share a name get
+        in brackets what tells them apart (precision, seed, resamples, time), the others nothing.
+    """
+    names = [name_of(result) for result in results]
+    for name in {name for name in names if names.count(name) > 1}:
+        rows = [row for row, other in enumerate(names) if other == name]
+        notes = _notes([results[row] for row in rows])
+        for row, note in zip(rows, notes, strict=True):
+            names[row] = f"{name} ({note})" if note else name
+    return names
+
+
+def _notes(results: Sequence[RunResult]) -> list[str]:
+    """The shortest description of each result that tells it from the others."""
+    facts = [_facts(result) for result in results]
+    differing = [key for key in facts[0] if len({fact[key] for fact in facts}) > 1]
+    notes = [", ".join(fact[key] for key in differing if fact[key]) for fact in facts]
+    if len(set(notes)) == len(notes):
+        return notes
+    timed = [
+        ", ".join(filter(None, (note, str(result.created))))
+        for note, result in zip(notes, results, strict=True)
+    ]
+    if len(set(timed)) == len(timed):
+        return timed
+    return [f"{note} #{number}".strip() for number, note in enumerate(notes, 1)]
+
+
+def _facts(result: RunResult) -> dict[str, str]:
+    """What may differ between two results of one name, in words; empty where it is not known."""
+    settings: Mapping[str, Any] = result.settings or {}
+    checkpoint = str(result.model.get("checkpoint") or "").rstrip("/").rpartition("/")[2]
+    resamples = settings.get("resamples")
+    return {
+        "checkpoint": checkpoint,
+        "dtype": str(result.model.get("dtype") or ""),
+        "seed": f"seed {result.seed}",
+        "resamples": "" if resamples is None else f"{resamples} resamples",
+    }
 
 
 def figure_of(evaluation: Mapping[str, Any], column: Column, protocol: str) -> Figure | None:
@@ -184,12 +230,13 @@ def _board(
     rows: list[Row] = []
     extra = MORE.get(first.task, ()) if more else ()
     shown_groups: list[tuple[str, Mapping[str, Any]]] = []
+    parts = task_columns(of_set)
     for group in _groups(of_set, details=details):
         evaluations = {
             name: found for name, result in ranked if (found := _evaluation(result, group))
         }
         shown_groups += [(group, evaluation) for evaluation in evaluations.values()]
-        for part, columns in COLUMNS[first.task]:
+        for part, columns in parts:
             rows += _section(group, part, [*columns, *extra], evaluations)
     models = [row.figures for row in rows if not row.chance]
     filled = [any(column) for column in zip(*models, strict=True)]
@@ -197,7 +244,7 @@ def _board(
         replace(row, columns=_where(row.columns, filled), figures=_where(row.figures, filled))
         for row in rows
     ]
-    columns = _where([*COLUMNS[first.task][0][1], *extra], filled)
+    columns = _where([*parts[0][1], *extra], filled)
     shown = references_for(of_set, wanted=references)
     note = interval_note(shown_groups)
     return Board(first.task, first.data["set_hash"], first.data, columns, rows, shown, note)
@@ -211,6 +258,8 @@ def _section(
     group: str, part: str, columns: Sequence[Column], evaluations: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[Row]:
     """The rows that are ranked among each other, protocol by protocol."""
+    if not evaluations:
+        return
     figures = {
         protocol: {
             model: [figure_of(each, column, protocol) for column in columns]
@@ -254,7 +303,7 @@ def _groups(of_set: Sequence[RunResult], *, details: bool) -> list[str]:
     classes = dict.fromkeys(
         f"class/{name}"
         for result in of_set
-        for name in result.metrics.get("all", {}).get("strict", {}).get("per_class", ())
+        for name in result.metrics.get("all", {}).get("strict", {}).get("per_class") or ()
     )
     return [*groups, *classes]
 
@@ -265,7 +314,7 @@ def _evaluation(result: RunResult, group: str) -> Mapping[str, Any] | None:
         found: Mapping[str, Any] = result.metrics[group]
         return found
     whole = result.metrics.get("all", {})
-    per_class = {each: whole.get(each, {}).get("per_class", {}) for each in PROTOCOLS}
+    per_class = {each: whole.get(each, {}).get("per_class") or {} for each in PROTOCOLS}
     name = group.removeprefix("class/")
     if any(name not in classes for classes in per_class.values()):
         return None
@@ -273,7 +322,7 @@ def _evaluation(result: RunResult, group: str) -> Mapping[str, Any] | None:
     expected = {
         protocol: metrics["per_class"][name]
         for protocol, metrics in whole.get("chance", {}).items()
-        if name in metrics.get("per_class", {})
+        if name in (metrics.get("per_class") or {})
     }
     return {**figures, "n": whole["n"], "intervals": {}, "chance": expected}
 
@@ -289,15 +338,25 @@ def main_of(result: RunResult) -> float:
     """The strict figure that orders models; of geo-localization that of the best kind of query."""
     means = [group for group in result.metrics if group.startswith(MEAN)]
     found = [
-        look_up(result.metrics[group]["strict"], MAIN[result.task])
+        look_up(result.metrics[group]["strict"], main_metric(result))
         for group in means or result.metrics
     ]
     return max((float(each) for each in found if each is not None), default=-1.0)
 
 
 def name_of(result: RunResult) -> str:
-    """Of its model: the id, and what was not as usual."""
-    parts = [str(result.model["id"])]
+    """Name the model of a result as its folder is named.
+
+    Args:
+        result: A result; those of older versions do not hold the name of their folder.
+
+    Returns:
+        The name for tables, pages and `compare`.
+    """
+    label = result.model.get("label")
+    if isinstance(label, str) and label:
+        return label
+    parts = [str(result.model["id"]).replace(":", "-").replace("/", "-")]
     preset = (result.model.get("prompts") or {}).get("preset", "paper")
     if preset == "official":
         parts.append(preset)
@@ -306,25 +365,7 @@ def name_of(result: RunResult) -> str:
     return "+".join(parts)
 
 
-def _with_dtype(result: RunResult) -> str:
-    return f"{name_of(result)}+{result.model.get('dtype')}"
-
-
-def _with_time(result: RunResult) -> str:
-    return f"{_with_dtype(result)} ({result.created})"
-
-
 def _shown(value: float, column: Column, digits: int) -> str:
     if column.percent:
         return f"{100 * value:.{digits}f}"
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
-
-
-def look_up(figures: Mapping[str, Any], key: str) -> Any:
-    """A figure by its key ("best.f1"); None where there is none."""
-    value: Any = figures
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from marsretrieval._words import printable, table_cell
 from marsretrieval.report.boards import Board, Column, Figure, Row, boards
 from marsretrieval.report.chance import DAGGER
 from marsretrieval.results import RunResult
@@ -28,6 +29,7 @@ _ELSEWHERE = (
     "Published elsewhere, over items that cannot be checked here: not ranked with the above."
 )
 
+_ADDRESS = re.compile(r"https://[\w./:%?=&#+,;@'()-]*")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -72,20 +74,9 @@ def tidy_csv(
         for reference in board.references:
             for key, value in reference.figures.items():
                 where = (reference.model, board.task, "", f"pairs={reference.pairs}")
-                writer.writerow(
-                    [
-                        *where,
-                        reference.group or "all",
-                        "",
-                        key,
-                        repr(value),
-                        "",
-                        "",
-                        reference.url,
-                        "",
-                        "",
-                    ]
-                )
+                line = [*where, reference.group or "all", "", key]
+                ends = [repr(value), "", "", reference.url, "", ""]
+                writer.writerow([*map(table_cell, line), *ends])
     return out.getvalue()
 
 
@@ -106,9 +97,9 @@ def _csv_lines(board: Board, row: Row) -> Iterable[list[str]]:
                 ends = ["" if x is None else repr(float(x)) for x in (figure.low, figure.high)]
                 source = RANDOM if row.chance else ""
                 basis = row.basis.get(protocol, {}) if figure.low is not None else {}
-                yield [row.model, board.task, board.set_hash, n, row.group, protocol, key,
-                       repr(figure.value), *ends, source,
-                       str(basis.get("unit", "")), str(basis.get("count", ""))]  # fmt: skip
+                line = [row.model, board.task, board.set_hash, n, row.group, protocol, key]
+                rest = [source, str(basis.get("unit", "")), str(basis.get("count", ""))]
+                yield [*map(table_cell, line), repr(figure.value), *ends, *rest]
 
 
 def _markdown_board(board: Board) -> str:
@@ -149,8 +140,8 @@ def _md_row(cells: Iterable[str]) -> str:
 def _md(text: str) -> str:
     """Escaped where Markdown or HTML would take it as markup; addresses stay whole."""
     words = (
-        word if word.startswith("https://") else re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", word)
-        for word in re.split(r"(\s+)", text.replace("\n", " "))
+        word if _ADDRESS.fullmatch(word) else re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", word)
+        for word in re.split(r"(\s+)", printable(text.replace("\n", " "), one_line=True))
     )
     return "".join(words)
 
@@ -207,7 +198,8 @@ def _tex_row(cells: Iterable[str]) -> str:
 
 
 def _tex(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+    line = printable(text, one_line=True)
+    return "".join(_LATEX.get(letter, letter) for letter in line)
 
 
 def _tex_cell(figure: Figure | None, column: Column) -> str:

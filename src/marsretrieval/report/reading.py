@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from marsretrieval.errors import DataError
-from marsretrieval.report._columns import COLUMNS, METRICS, Metric
-from marsretrieval.report.boards import look_up
+from marsretrieval.report._columns import METRICS, Metric, look_up
 from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import PROTOCOLS
 
@@ -30,13 +29,9 @@ def require_whole(file: ResultFile) -> None:
     figure that is none."""
     result = file.result
     path = file.path or result.model.get("id")
-    if result.task not in COLUMNS:
-        raise DataError(
-            f"{path}: a result of task '{result.task}', which has no table",
-            remedy=f"There are tables of {', '.join(COLUMNS)}.",
-        )
     whole = (
-        isinstance(result.model, Mapping)
+        isinstance(result.task, str)
+        and isinstance(result.model, Mapping)
         and isinstance(result.model.get("id"), str)
         and isinstance(result.data, Mapping)
         and isinstance(result.data.get("n"), Mapping)
@@ -49,7 +44,9 @@ def require_whole(file: ResultFile) -> None:
             and all(isinstance(each[part], Mapping) for part in _PARTS)
             for each in result.metrics.values()
         )
-        and ("all" in result.metrics or result.task == "geolocalization")
+        and ("all" in result.metrics or result.task not in ("paired-image-text", "landform"))
+        and isinstance(result.settings, Mapping)
+        and isinstance(result.task_info, Mapping)
     )
     if not whole:
         raise DataError(
@@ -67,19 +64,34 @@ def require_whole(file: ResultFile) -> None:
 def _wrong(evaluation: Mapping[str, Any]) -> Iterator[str]:
     """Names and values of figures and intervals that cannot be shown."""
     for protocol in PROTOCOLS:
-        figures, intervals = evaluation[protocol], evaluation["intervals"].get(protocol, {})
-        classes = figures.get("per_class") or {}
-        if not all(isinstance(each, Mapping) for each in (intervals, classes, *classes.values())):
-            yield protocol
+        intervals = evaluation["intervals"].get(protocol, {})
+        if not isinstance(intervals, Mapping):
+            yield f"intervals of {protocol}"
             continue
+        expected = evaluation.get("chance", {}).get(protocol, {})
+        yield from _wrong_metrics(evaluation[protocol], protocol)
+        yield from _wrong_metrics(expected, f"chance {protocol}")
         for key, metric in METRICS.items():
-            found = [look_up(each, key) for each in (figures, *classes.values())]
-            for value in found:
-                if value is not None and not _is_figure(value, metric):
-                    yield f"{protocol} {key} {value!r}"
             pair = intervals.get(key)
             if pair is not None and not _is_interval(pair, metric):
                 yield f"interval of {protocol} {key} {pair!r}"
+
+
+def _wrong_metrics(metrics: object, name: str) -> Iterator[str]:
+    """Names and values of metrics, of all and per class, that are no numbers."""
+    classes = (metrics.get("per_class") or {}) if isinstance(metrics, Mapping) else None
+    if not (
+        isinstance(metrics, Mapping)
+        and isinstance(classes, Mapping)
+        and all(isinstance(one, Mapping) for one in classes.values())
+    ):
+        yield name
+        return
+    for key, metric in METRICS.items():
+        for one in (metrics, *classes.values()):
+            value = look_up(one, key)
+            if value is not None and not _is_figure(value, metric):
+                yield f"{name} {key} {value!r}"
 
 
 def _is_interval(value: object, metric: Metric) -> bool:

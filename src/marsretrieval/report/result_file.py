@@ -65,6 +65,11 @@ class ResultFile:
             return bool(pq.read_metadata(path).num_rows)
         return False
 
+    def check_tables(self) -> None:
+        """Read both tables, so that damage is known whether or not anything is drawn of them."""
+        for kind in ("queries", "hits"):
+            getattr(self, kind)
+
     def beside(self, kind: str) -> Path | None:
         """Path of the table of this kind, whether it is there or not."""
         return self.path.with_suffix(f".{kind}.parquet") if self.path is not None else None

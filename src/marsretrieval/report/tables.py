@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval.report._columns import COLUMNS, MORE, Column
+from marsretrieval.report._columns import MORE, Column, evaluation_columns
 from marsretrieval.report.boards import figure_of
 from marsretrieval.report.chance import chance_of, interval_note
 from marsretrieval.report.console import console
@@ -26,7 +26,7 @@ def evaluation_tables(evaluation: Mapping[str, Any], *, title: str | None = None
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation["n"].items())
     chance = _chance_columns(evaluation)
     whole = _table(title or f"{task}: {counts}", ["", *PROTOCOLS, *(head for head, *_ in chance)])
-    for part, columns in [*COLUMNS[task], ("", MORE.get(task, ()))]:
+    for part, columns in [*evaluation_columns(evaluation), ("", MORE.get(task, ()))]:
         for column in columns:
             name = f"{part} {column.heading}".strip()
             shown = (_cell(evaluation, column, each) for each in PROTOCOLS)
@@ -73,7 +73,7 @@ def _class_tables(evaluation: Mapping[str, Any]) -> list[Table]:
         return []
     if classes["published"] == classes["strict"]:
         classes = {"both protocols": classes["strict"]}
-    ((_, columns),) = COLUMNS[evaluation["task"]]
+    ((_, columns),) = evaluation_columns(evaluation)
     chances = {
         protocol: evaluation.get("chance", {}).get(protocol, {}).get("per_class", {})
         for protocol in PROTOCOLS

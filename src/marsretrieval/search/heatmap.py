@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,11 +89,10 @@ class Heatmap:
             raise MissingDependencyError("rasterio", "geotiff", needed_for="a GeoTIFF") from error
 
         rows, columns = self.values.shape
-        with atomic_path(path) as temporary, rasterio.Env(GDAL_PAM_ENABLED="NO"):
+        # In memory first: GDAL reports no error of a disk that is full when a file is closed.
+        with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.io.MemoryFile() as memory:
             try:
-                with rasterio.open(
-                    temporary,
-                    "w",
+                with memory.open(
                     driver="GTiff",
                     width=columns,
                     height=rows,
@@ -114,6 +114,9 @@ class Heatmap:
                     file.update_tags(MARSRETRIEVAL=json.dumps(dict(self.about), ensure_ascii=False))
             except rasterio.errors.RasterioError as error:
                 raise OutputError(f"{path}: cannot be written ({error})") from error
+            memory.seek(0)
+            with atomic_path(path) as temporary, temporary.open("wb") as target:
+                shutil.copyfileobj(memory, target, 2**20)
 
 
 def check_heatmap_path(path: Path) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from marsretrieval.errors import UnknownNameError
+import importlib
+import sys
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from marsretrieval.errors import UnknownNameError, UsageError
 from marsretrieval.tasks._class_names import read_class_names
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, Task, TaskData
 from marsretrieval.tasks.geolocalization import Geolocalization
@@ -20,14 +26,85 @@ __all__ = [
     "TaskData",
     "find_task",
     "read_class_names",
+    "task_info",
 ]
 
 TASKS: tuple[Task, ...] = (PairedImageText(), LandformRetrieval(), Geolocalization())
 
+_TEXTS = ("name", "title", "folder_name", "vector_dtype", "main_metric")
+_METHODS = ("open", "missing_modality", "evaluate")
+
 
 def find_task(name: str) -> Task:
-    """A task by its name or one of its aliases. Raises UnknownNameError."""
+    """Find a task by its name, by one of its aliases, or a class as ``module:Class``.
+
+    Args:
+        name: Name, alias, or ``package.module:Class`` importable from here or from the current
+            folder.
+
+    Returns:
+        The task.
+
+    Raises:
+        UnknownNameError: If no built-in task has this name.
+        UsageError: If the class cannot be imported or is not a task.
+    """
+    if ":" in name:
+        return _task_of_target(name)
     for task in TASKS:
         if name.lower() in (task.name, *task.aliases):
             return task
-    raise UnknownNameError("task", name, [task.name for task in TASKS])
+    raise UnknownNameError(
+        "task", name, [task.name for task in TASKS],
+        remedy="A task of your own goes as package.module:Class.",
+    )  # fmt: skip
+
+
+def task_info(task: Task) -> dict[str, Any]:
+    """Describe a task that is not built in, for the tables of its results.
+
+    Args:
+        task: Any task.
+
+    Returns:
+        Title, main metric and, where the task has them, its `metrics`; empty for built-in tasks.
+    """
+    if any(type(task) is type(builtin) for builtin in TASKS):
+        return {}
+    info: dict[str, Any] = {
+        "title": task.title,
+        "main_metric": task.main_metric,
+        "target": f"{type(task).__module__}:{type(task).__qualname__}",
+    }
+    metrics = getattr(task, "metrics", None)
+    if isinstance(metrics, dict):
+        info["metrics"] = {str(key): dict(value) for key, value in metrics.items()}
+    return info
+
+
+def _task_of_target(target: str) -> Task:
+    module, _, name = target.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    remedy = "Give it as package.module:Class, importable from the current folder."
+    try:
+        value = reduce(getattr, name.split("."), importlib.import_module(module))
+        task = value() if isinstance(value, type) else value
+    except Exception as error:  # a user's module may raise anything at import
+        raise UsageError(
+            f"task '{target}' cannot be imported ({type(error).__name__}: {error})", remedy=remedy
+        ) from error
+    lacking = [key for key in _TEXTS if not isinstance(getattr(task, key, None), str)]
+    lacking += [method for method in _METHODS if not callable(getattr(task, method, None))]
+    if lacking:
+        raise UsageError(
+            f"task '{target}' lacks {', '.join(lacking)}",
+            remedy="docs/howto/task.md shows a whole task.",
+        )
+    if any(task.name in (builtin.name, *builtin.aliases) for builtin in TASKS):
+        raise UsageError(
+            f"task '{target}' has the name of a built-in task, {task.name}",
+            remedy="Give it another name.",
+        )
+    return task

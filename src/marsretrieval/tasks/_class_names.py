@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 from marsretrieval.errors import DataError
+from marsretrieval.files import parse_json
 
 __all__ = ["read_class_names"]
 
@@ -38,7 +38,10 @@ def read_class_names(path: Path) -> dict[str, str]:
         raise DataError(f"{path}: cannot be read ({error})", remedy=_REMEDY) from error
     try:
         names = _parse(path.suffix.lower(), text)
-    except (ValueError, RecursionError, csv.Error) as error:
+    except DataError as error:
+        message = error.message.removeprefix("it: ")
+        raise DataError(f"{path}: {message}", remedy=_REMEDY) from error
+    except (ValueError, csv.Error) as error:
         raise DataError(f"{path}: not readable as class names ({error})", remedy=_REMEDY) from error
     if not names:
         raise DataError(f"{path}: holds no class names", remedy=_REMEDY)
@@ -52,7 +55,7 @@ def _parse(suffix: str, text: str) -> dict[str, str]:
             raise ValueError("a line that is not LABEL,NAME")
         pairs = [(row[0], row[1]) for row in rows]
     elif suffix == ".json":
-        value = json.loads(text)
+        value = parse_json(text, source="it")
         if isinstance(value, list):
             value = dict(enumerate(value))
         if not isinstance(value, dict) or not all(isinstance(n, str) for n in value.values()):

@@ -228,6 +228,6 @@ def test_a_listing_cannot_reach_out_of_the_folder(
     hub = landforms()
     hub.files[name] = b"x"
     publish(hub)
-    with pytest.raises(DataError, match="a file outside of it"):
+    with pytest.raises(DataError, match="not the name of a file below"):
         download("landform", tmp_path)
     assert list(tmp_path.iterdir()) == []

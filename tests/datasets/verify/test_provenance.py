@@ -92,3 +92,13 @@ def test_an_unfinished_or_damaged_record(folder: Path) -> None:
     assert "data download paired" in named(check(folder))["unfinished-download"].examples[0]
     (folder / "download.json").write_text("{")
     assert "damaged-record" in named(check(folder, "paired"))
+
+
+def test_the_names_in_the_record_of_a_planet_are_confined(tmp_path: Path) -> None:
+    rows = [{"id": "a", "image": picture(0), "label": "yardangs"}]
+    folder = landforms(tmp_path / "Mars-Landforms", rows)
+    (tmp_path.parent / "secret.txt").write_text("mine")
+    files = {"../secret.txt": {"bytes": 4, "sha256": ""}}
+    (tmp_path / "planet.json").write_text(json.dumps({"synthetic": True, "files": files}))
+    told = named(check(folder))
+    assert "below its folder" in told["damaged-record"].examples[0]

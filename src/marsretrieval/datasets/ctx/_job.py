@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from marsretrieval._environment import usable_cpus
-from marsretrieval.datasets._disk import check_space, free_bytes, only_one
+from marsretrieval.datasets._disk import check_space, free_bytes, only_alike, only_one
 from marsretrieval.datasets._megabytes import Megabytes
 from marsretrieval.datasets._transfer import ServerError
 from marsretrieval.datasets.ctx._fetch import Fetcher, FetchSettings
@@ -95,19 +95,26 @@ def cut_quads(
     _refuse_a_mixture(out, spec, force=settings.force)
     started = time.monotonic()
     make_folder(out)
-    remove_stale(out.glob(".E*_N*.tmp"))
-    kept, todo = _split(inputs, spec, out)
-    check_space(out, round(sum(tile_count(each.quad, spec) for each in todo) * _tile_bytes(spec)))
-    report = Report(kept=list(kept), failed=list(problems))
-    threads = settings.threads or usable_cpus()
-    with (
-        _scratch(settings.scratch or out / ".scratch") as scratch,
-        progress.start("cut", sum(tile_count(each.quad, spec) for each in todo), "tiles") as bar,
-        _threads(threads) as pool,
-    ):
-        job = _Job(spec, out, scratch, settings, pool, bar, report)
-        job.cut_files([each for each in todo if each.path is not None], threads)
-        job.cut_fetched([each for each in todo if each.path is None], progress)
+    with only_alike(out, spec.hash[:16], "choose another folder with --out"):
+        # Again: another run may have cut otherwise while this one waited or looked.
+        _refuse_a_mixture(out, spec, force=settings.force)
+        remove_stale(out.glob(".E*_N*.tmp"))
+        kept, todo = _split(inputs, spec, out)
+        check_space(
+            out, round(sum(tile_count(each.quad, spec) for each in todo) * _tile_bytes(spec))
+        )
+        report = Report(kept=list(kept), failed=list(problems))
+        threads = settings.threads or usable_cpus()
+        with (
+            _scratch(settings.scratch or out / ".scratch") as scratch,
+            progress.start(
+                "cut", sum(tile_count(each.quad, spec) for each in todo), "tiles"
+            ) as bar,
+            _threads(threads) as pool,
+        ):
+            job = _Job(spec, out, scratch, settings, pool, bar, report)
+            job.cut_files([each for each in todo if each.path is not None], threads)
+            job.cut_fetched([each for each in todo if each.path is None], progress)
     report.cut.sort(key=lambda each: each.quad)
     report.otherwise = otherwise_cut(out, spec)
     report.seconds = time.monotonic() - started

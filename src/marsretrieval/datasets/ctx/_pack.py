@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any
 
 from marsretrieval.datasets._listing import file_fingerprint
 from marsretrieval.datasets._tar import write_tar
@@ -18,7 +18,15 @@ from marsretrieval.datasets.ctx._grid import TileSpec, tile_rows
 from marsretrieval.datasets.ctx._mosaic import Quad
 from marsretrieval.datasets.ctx._rows import open_quad
 from marsretrieval.errors import DataError
-from marsretrieval.files import atomic_path, read_json, sha256_file, write_json
+from marsretrieval.files import (
+    atomic_path,
+    confined,
+    from_json,
+    is_damage,
+    read_json,
+    sha256_file,
+    write_json,
+)
 from marsretrieval.progress import ProgressTask
 
 __all__ = ["QuadManifest", "finished_manifest", "otherwise_cut", "pack_quad", "read_manifest"]
@@ -61,13 +69,8 @@ def read_manifest(path: Path) -> QuadManifest:
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema_version") != _SCHEMA_VERSION:
         raise DataError(f"{path}: not a manifest of tiles of this version")
-    try:
-        manifest = QuadManifest(**value)
-    except TypeError as error:
-        raise DataError(f"{path}: not a complete manifest ({error})") from error
-    for name, kind in get_type_hints(QuadManifest).items():
-        if not isinstance(getattr(manifest, name), get_origin(kind) or kind):
-            raise DataError(f"{path}: not a sound manifest ('{name}' is no {kind.__name__})")
+    manifest = from_json(QuadManifest, value, source=path)
+    confined(path.parent, manifest.tar, nested=False, source=path)
     return manifest
 
 
@@ -84,8 +87,15 @@ def finished_manifest(
             and found.tar_bytes == (out / f"{quad.name}.tar").stat().st_size
             and (source is None or found.source_fingerprint == file_fingerprint(source))
         )
-    except (DataError, OSError):
-        return None
+    except (DataError, OSError) as error:
+        if is_damage(error):
+            return None
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{out / quad.name}.tar: cannot be read ({error.strerror or error})",
+            remedy="Check the disk, the rights and the limits of this process (ulimit -n).",
+        ) from error
     return found if same else None
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from marsretrieval.files import atomic_path, write_json
+from marsretrieval.errors import DataError
+from marsretrieval.files import atomic_path, from_json, read_json, write_json
 
 __all__ = ["Fetched", "LinkCache"]
 
@@ -38,9 +38,9 @@ class LinkCache:
         """None where it was never fetched, or where its bytes are no longer those fetched."""
         facts = self._path(url, "json")
         try:
-            found = Fetched(**json.loads(facts.read_text(encoding="utf-8")))
+            found = from_json(Fetched, read_json(facts), source=facts)
             data = self._path(url, "image").read_bytes()
-        except (OSError, ValueError, TypeError):
+        except (OSError, DataError):
             return None  # absent or damaged: fetched anew
         whole = hashlib.sha256(data).hexdigest() == found.sha256
         return found if whole and found.url == url else None

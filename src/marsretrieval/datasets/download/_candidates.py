@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
 
 from marsretrieval.datasets.download._fetch import Fetcher, FetchError
 from marsretrieval.datasets.download._settings import FetchSettings
+from marsretrieval.errors import DataError
+from marsretrieval.files import parse_json
 
 __all__ = ["candidates", "wikimedia_original"]
 
@@ -63,11 +64,12 @@ def _closest(url: str, near: str, fetcher: Fetcher) -> str | None:
 def _stamp(body: bytes) -> str | None:
     """The time stamp out of the availability API's answer; None: never captured."""
     try:
-        closest = json.loads(body)["archived_snapshots"].get("closest")
+        answer = parse_json(body, source="the archive's index", strict=False)
+        closest = answer["archived_snapshots"].get("closest")
         if closest is None or not closest.get("available"):
             return None
         stamp = str(closest["timestamp"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FetchError("the archive's index gives no JSON", final=False) from error
     return stamp if stamp.isdecimal() else None
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import httpx2
 
+from marsretrieval.datasets._transfer import shut_down
 from marsretrieval.datasets.download._guard import (
     GuardedTransport,
     HostNotFoundError,
@@ -23,6 +25,8 @@ from marsretrieval.datasets.download._settings import FetchSettings
 __all__ = ["FetchError", "Fetcher", "Got"]
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+_LOOK_S = 0.2  # how often a watched connection is looked at
 
 T = TypeVar("T")
 
@@ -118,7 +122,7 @@ class Fetcher:
         limit = self.settings.max_bytes
         too_large = FetchError(f"too large (over {limit:,} bytes)", final=True)
         deadline = time.monotonic() + self.settings.total_s
-        with self._answer(url, deadline) as response:
+        with self._watched(deadline) as watch, self._answer(url, deadline, watch) as response:
             if response.status_code != 200:
                 raise FetchError(
                     f"HTTP {response.status_code}",
@@ -140,10 +144,12 @@ class Fetcher:
             return b"".join(chunks), str(response.url)
 
     @contextmanager
-    def _answer(self, url: httpx2.URL, deadline: float) -> Iterator[httpx2.Response]:
+    def _answer(
+        self, url: httpx2.URL, deadline: float, watch: Callable[[str, dict[str, Any]], None]
+    ) -> Iterator[httpx2.Response]:
         """The answer behind all redirects. Not by the client's own following: it reads the body
         of each redirect to its end, however long that is and lasts."""
-        request = self._client.build_request("GET", url)
+        request = self._client.build_request("GET", url, extensions={"trace": watch})
         for _ in range(self.settings.max_redirects + 1):
             with closing(self._client.send(request, stream=True)) as response:
                 if response.next_request is None:
@@ -152,6 +158,35 @@ class Fetcher:
                 request = response.next_request
             self._check_time(deadline)
         raise FetchError("too many redirects", final=True)
+
+    @contextmanager
+    def _watched(self, deadline: float) -> Iterator[Callable[[str, dict[str, Any]], None]]:
+        """Shut the connections of one try when its time is over or all is stopped: headers that
+        drip, or answers that say 100 Continue for ever, never run into a time limit for reading.
+
+        Yields what the client calls with the name of each of its events.
+        """
+        sockets: list[socket.socket] = []
+        done = threading.Event()
+
+        def watch(event: str, info: dict[str, Any]) -> None:
+            if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+                sockets.append(info["return_value"].get_extra_info("socket"))
+
+        def guard() -> None:
+            while not done.wait(_LOOK_S):
+                if self.stop.is_set() or time.monotonic() > deadline:
+                    for connection in sockets:
+                        shut_down(connection)
+
+        threading.Thread(target=guard, daemon=True).start()
+        try:
+            yield watch
+        except httpx2.HTTPError:
+            self._check_time(deadline)
+            raise
+        finally:
+            done.set()
 
     def _check_time(self, deadline: float) -> None:
         if time.monotonic() > deadline:

@@ -18,11 +18,17 @@ from marsretrieval.datasets.download._hub import (
     list_repository,
     missing_bytes,
 )
-from marsretrieval.datasets.download._record import BEGUN, begin_record, check_folder, end_record
+from marsretrieval.datasets.download._record import (
+    BEGUN,
+    RECORD,
+    begin_record,
+    check_folder,
+    end_record,
+)
 from marsretrieval.datasets.download._report import Report, described
 from marsretrieval.datasets.download._sources import Source
 from marsretrieval.errors import DataError
-from marsretrieval.files import sha256_file
+from marsretrieval.files import confined, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 __all__ = ["bring", "download_hosted", "file_records", "wanted_revision"]
@@ -85,7 +91,7 @@ def bring(
     earlier = {each["path"] for each in (record or {}).get(key, ())}
     earlier |= set((record or {}).get(BEGUN, ()))
     for name in earlier - {file.path for file in listing.files}:
-        (place / name).unlink(missing_ok=True)
+        confined(place, name, source=folder / RECORD).unlink(missing_ok=True)
     return listing, fetched
 
 

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from marsretrieval.datasets._disk import only_one
 from marsretrieval.datasets._megabytes import MEGABYTE, Megabytes
 from marsretrieval.datasets._transfer import Patience, RefusedError, Transfer, UntrustedError
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError
-from marsretrieval.files import atomic_path, make_folder, sha256_file
+from marsretrieval.files import atomic_path, confined, make_folder, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 __all__ = [
@@ -85,9 +85,7 @@ def list_repository(repository: str, revision: str | None) -> Listing:
     if not files:
         raise DataError(f"{repository} at {info.sha}: an empty repository")
     for file in files:
-        path = PurePosixPath(file.path)
-        if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"{repository} at {info.sha}: a file outside of it ({file.path})")
+        confined(Path(), file.path, source=f"{repository} at {info.sha}")
     return Listing(repository, str(info.sha), files)
 
 
@@ -142,7 +140,7 @@ def _fetch(
     try:
         transfer.fetch(
             _address(listing, file),
-            folder / file.path,
+            confined(folder, file.path),
             part=_part(folder, file),
             sound=file.matches,
             told=count.of(file.path),
@@ -212,7 +210,7 @@ def find_cached(repository: str, revision: str | None) -> tuple[Listing, Path]:
 def copy_cached(listing: Listing, snapshot: Path, folder: Path) -> None:
     """Bring the files of a snapshot into `folder`, each whole or not at all."""
     for file in listing.files:
-        with atomic_path(folder / file.path) as temporary:
+        with atomic_path(confined(folder, file.path)) as temporary:
             shutil.copyfile(snapshot / file.path, temporary)
 
 
@@ -260,17 +258,29 @@ def _told(repository: str, revision: str | None) -> Iterator[None]:
             f"{place}: the hub cannot be asked ({_first_line(error)})",
             remedy="Unset HF_HUB_OFFLINE, or use --offline with what is there.",
         ) from error
-    except (errors.HfHubHTTPError, httpx2.HTTPError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # HTML in place of JSON
+        if isinstance(error, (errors.HfHubHTTPError, httpx2.HTTPError)):
+            raise _unexpected_answer(place, error) from error
         raise DataError(
-            f"{place}: the hub does not answer as it should ({_first_line(error)})",
-            remedy="Check the network and HF_ENDPOINT, then run the same command again: "
-            "the files that are whole are kept.",
+            f"{place}: the hub's answer cannot be read ({_first_line(error)})",
+            remedy="Something else may have answered, such as the login page of a network: open "
+            "a web page, log in, then run the same command again.",
         ) from error
+    except (errors.HfHubHTTPError, httpx2.HTTPError) as error:
+        raise _unexpected_answer(place, error) from error
     except OSError as error:
         raise OutputError(
             f"{place}: cannot be stored ({error.strerror or error})",
             remedy="Check that the folder is yours and has free space, or choose another.",
         ) from error
+
+
+def _unexpected_answer(place: str, error: Exception) -> DataError:
+    return DataError(
+        f"{place}: the hub does not answer as it should ({_first_line(error)})",
+        remedy="Check the network and HF_ENDPOINT, then run the same command again: "
+        "the files that are whole are kept.",
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from marsretrieval._words import table_cell
 from marsretrieval.datasets._disk import check_space
 from marsretrieval.datasets.download._cache import Fetched, LinkCache
 from marsretrieval.datasets.download._hosted import bring, file_records
@@ -160,7 +161,9 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows(
+            [table_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
+        )
 
 
 def _size(image: Fetched | Failure) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from marsretrieval.datasets._tar import write_tar
 from marsretrieval.datasets.download._cache import Fetched
 from marsretrieval.datasets.download._pairs import Pair
-from marsretrieval.files import atomic_path, sha256_file, sha256_json
+from marsretrieval.files import atomic_path, confined, sha256_file, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 __all__ = ["SHARD_ROWS", "PackedPair", "pack"]
@@ -82,12 +82,12 @@ def pack(
             bar.advance(len(members))
     for name in before.keys() - shards.keys():
         if name.endswith(".tar"):
-            (folder / name).unlink(missing_ok=True)
+            confined(folder, name, nested=False).unlink(missing_ok=True)
     return records
 
 
 def _changed(folder: Path, record: Mapping[str, Any]) -> bool:
-    path = folder / str(record["path"])
+    path = confined(folder, record["path"])
     return not path.is_file() or sha256_file(path) != record["sha256"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from marsretrieval import __version__
 from marsretrieval.datasets.download._sources import Source
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.files import make_folder, read_json, write_json
+from marsretrieval.files import check_fields, confined, make_folder, read_json, write_json
 
 __all__ = ["BEGUN", "CACHE", "RECORD", "begin_record", "check_folder", "end_record", "read_record"]
 
@@ -21,6 +21,17 @@ _OURS = (CACHE, "tiles")  # tiles may be cut before the rest is fetched
 _SCHEMA = 1
 _ALWAYS = ("dataset", "repository", "revision", "variant", "complete", "created")
 _IN_THE_END = ("files", "counts")
+_FILE = {"path": str, "size": int, "sha256": str}
+_KINDS = {
+    **dict.fromkeys(("dataset", "repository", "revision", "created"), str),
+    "variant": str | None,
+    "complete": bool,
+    "counts": dict[str, Any],
+    "files": list[dict[str, Any]],
+    "table": list[dict[str, Any]],
+    "missing": list[str],
+    BEGUN: list[str],
+}
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -41,6 +52,14 @@ def read_record(folder: Path) -> dict[str, Any] | None:
             f"{path}: has no '{absent[0]}'",
             remedy="Move the folder away and download again.",
         )
+    check_fields(value, _KINDS, source=path, optional=True)
+    # Files are removed by these names when the dataset no longer has them.
+    for key, place in (("files", folder), ("table", folder / CACHE / "hub")):
+        for number, file in enumerate(value.get(key, ())):
+            check_fields(file, _FILE, source=path, at=f"{key}[{number}]")
+            confined(place, file["path"], source=path)
+    for name in value.get(BEGUN, ()):
+        confined(folder, name, source=path)
     return value
 
 

@@ -46,15 +46,19 @@ def write_quad(path: Path, west: int, south: int, pixels: npt.NDArray[np.uint8])
     left, top = (float(edge) for edge in geo.lonlat_to_metres(west, south + geo.QUAD_DEG))
     right, bottom = (float(edge) for edge in geo.lonlat_to_metres(west + geo.QUAD_DEG, south))
     rows, columns = pixels.shape
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        width=columns,
-        height=rows,
-        count=1,
-        dtype="uint8",
-        crs=rasterio.crs.CRS.from_wkt(_CRS),
-        transform=rasterio.Affine((right - left) / columns, 0, left, 0, (bottom - top) / rows, top),
-    ) as file:
-        file.write(pixels, 1)
+    # In memory first: GDAL reports no error of a disk that is full when a file is closed.
+    with rasterio.io.MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff",
+            width=columns,
+            height=rows,
+            count=1,
+            dtype="uint8",
+            crs=rasterio.crs.CRS.from_wkt(_CRS),
+            transform=rasterio.Affine(
+                (right - left) / columns, 0, left, 0, (bottom - top) / rows, top
+            ),
+        ) as file:
+            file.write(pixels, 1)
+        memory.seek(0)
+        path.write_bytes(memory.read())

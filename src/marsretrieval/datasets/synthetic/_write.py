@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,7 +19,14 @@ from marsretrieval.datasets.synthetic._planet import Feature, cut_quads, paint, 
 from marsretrieval.datasets.synthetic._regions import SIZES, TILES, PlanetSize
 from marsretrieval.datasets.synthetic._registry import BENCHMARK, LANDFORMS
 from marsretrieval.errors import DataError, OutputError, UnknownNameError, UsageError
-from marsretrieval.files import make_folder, read_json, sha256_file, write_json
+from marsretrieval.files import (
+    check_fields,
+    confined,
+    make_folder,
+    read_json,
+    sha256_file,
+    write_json,
+)
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 __all__ = ["Summary", "describe_planet", "write_planet"]
@@ -53,6 +60,17 @@ planet.json               every feature that was planted, and the checksum of ev
 
 # Streams of random numbers that have nothing in common.
 _SCATTER, _PAINT, _PAIR, _CLASS, _EXAMPLE = range(5)
+
+
+_KINDS = {
+    **dict.fromkeys(("seed", "version"), int),
+    "size": str,
+    "counts": dict.fromkeys(("pairs", "landform_images", "tiles", "features"), int),
+    "classes": dict[str, int],
+    "quads": list[str],
+    "features": list[dict[str, Any]],
+    "files": dict[str, dict[str, Any]],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +136,7 @@ def write_planet(
     """
     parts = _size(size)
     if _status(out, seed, size, force) == "done":
-        return _summary(out, read_json(out / _RECORD), made=False)
+        return _summary(out, _read_record(out), made=False)
     require_rasterio()
     make_folder(out)
     with _staged(out) as folder:
@@ -148,7 +166,7 @@ def _status(out: Path, seed: int, size: str, force: bool) -> str:
                 remedy="Choose another folder with --out: data of others is never replaced.",
             )
         return "new"
-    there = read_json(out / _RECORD)
+    there = read_json(out / _RECORD) if force else _read_record(out)
     if not isinstance(there, dict) or there.get("synthetic") is not True:
         raise OutputError(f"{out / _RECORD}: not the record of a synthetic planet",
                           remedy="Choose another folder with --out.")  # fmt: skip
@@ -164,7 +182,7 @@ def _status(out: Path, seed: int, size: str, force: bool) -> str:
             remedy="Choose another folder with --out, or replace that planet with --force.",
         )
     for name, file in there["files"].items():
-        path = out / name
+        path = confined(out, name, source=out / _RECORD)
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             raise DataError(f"{path}: missing or changed since the planet was made",
                             remedy="Make the planet anew with --force.")  # fmt: skip
@@ -266,6 +284,23 @@ def _fill(
 def _rng(seed: int, *stream: int) -> np.random.Generator:
     """Never the generator that training draws its samples from, whatever the seed."""
     return np.random.default_rng([seed, _STREAM, *stream])
+
+
+def _read_record(out: Path) -> dict[str, Any]:
+    """The record of a planet. Raises DataError where a field is missing or of another kind,
+    OutputError where it is the record of something else."""
+    path = out / _RECORD
+    record = read_json(path)
+    if isinstance(record, dict) and record.get("synthetic") is True:
+        try:
+            check_fields(record, _KINDS, source=path)
+            for number, feature in enumerate(record["features"]):
+                check_fields(feature, {"class": str}, source=path, at=f"features[{number}]")
+            for name, file in record["files"].items():
+                check_fields(file, {"bytes": int}, source=path, at=f"files.{name}")
+        except DataError as error:
+            raise DataError(error.message, remedy="Make the planet anew with --force.") from error
+    return cast("dict[str, Any]", record)
 
 
 def _summary(out: Path, record: dict[str, Any], *, made: bool) -> Summary:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from marsretrieval.encoders._transformers import loading
-from marsretrieval.errors import ModelLoadError
-from marsretrieval.files import read_json
+from marsretrieval.errors import DataError, ModelLoadError
+from marsretrieval.files import check_fields, read_json
 
 __all__ = ["fold_adapter", "read_adapter_config"]
 
@@ -37,12 +37,24 @@ _LAYOUTS = (
 )
 
 
+_CONFIG_KINDS = {
+    **dict.fromkeys(("peft_type", "bias"), str | None),
+    **dict.fromkeys(("lora_alpha", "r"), float | None),
+    **dict.fromkeys(("use_dora", "use_rslora", "fan_in_fan_out"), bool | None),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern"), dict[str, float] | None),
+}
+
+
 def read_adapter_config(folder: Path) -> dict[str, Any] | None:
     """`adapter_config.json` of a folder, or None where it holds a whole model."""
     path = folder / _CONFIG
     if not path.exists():
         return None
-    config: dict[str, Any] = read_json(path)
+    try:
+        config: dict[str, Any] = read_json(path)
+        check_fields(config, _CONFIG_KINDS, source=path, optional=True)
+    except DataError as error:
+        raise ModelLoadError(error.message) from error
     if config.get("peft_type") != "LORA" or not config.get("lora_alpha"):
         raise ModelLoadError(f"{path}: only LoRA adapters can be folded into a model")
     if config.get("bias", "none") != "none" or config.get("fan_in_fan_out"):
@@ -102,7 +114,13 @@ def _fold(
 def _scale(config: Mapping[str, Any], name: str, parts: Mapping[str, torch.Tensor]) -> float:
     alpha = float(config["lora_alpha"])
     for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", name):
+        try:
+            matches = re.fullmatch(rf"(.*\.)?({pattern})", name)
+        except re.error as error:
+            raise ModelLoadError(
+                f"{_CONFIG}: alpha_pattern: invalid pattern {pattern[:60]!r} ({error})"
+            ) from error
+        if matches:
             alpha = float(value)
             break
     rank = parts["lora_A"].shape[0]

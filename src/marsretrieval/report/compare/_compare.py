@@ -20,7 +20,9 @@ from marsretrieval.metrics.difference import (
     over_queries,
 )
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.report._columns import task_columns
 from marsretrieval.report.boards import labels
+from marsretrieval.report.compare._any_task import any_task_groups
 from marsretrieval.report.compare._comparison import Comparison, Group, Moved
 from marsretrieval.report.compare._same import points_of, require_columns, require_same_items
 from marsretrieval.report.result_file import ResultFile
@@ -56,7 +58,7 @@ def compare_results(
     task = a.result.task
     if task != "geolocalization" and protocol == "published":
         _require_no_ties(a, b)
-    groups = _TASKS[task](
+    groups = _TASKS.get(task, any_task_groups)(
         a, b, protocol=protocol, seed=seed, resamples=resamples, progress=progress
     )
     blocks = "blocks of the planet, 4 degrees wide, with their tiles and points"
@@ -73,6 +75,12 @@ def compare_results(
         drawn=blocks if task == "geolocalization" else "queries",
         seed=seed,
         resamples=resamples,
+        plain=frozenset(
+            column.strict.key
+            for _, columns in task_columns([a.result, b.result])
+            for column in columns
+            if column.strict is not None and not column.percent
+        ),
     )
 
 

@@ -74,6 +74,7 @@ class Comparison:
     drawn: str
     seed: int
     resamples: int
+    plain: frozenset[str] = frozenset()  # metrics that are not shares
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; every query that moved."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from marsretrieval.metrics.difference import Difference
-from marsretrieval.report._columns import COLUMNS
+from marsretrieval.report._columns import COLUMNS, METRICS
 from marsretrieval.report.compare._comparison import Comparison, Group, Moved
 from marsretrieval.report.console import console
 
@@ -67,7 +67,7 @@ def _queries(comparison: Comparison, top: int) -> Iterator[str]:
         heading, _ = _heading(comparison, group.per_query)
         title = group.name if len(comparison.groups) > 1 else comparison.task
         same = group.queries - group.better - group.worse
-        what = {"class": "classes"}.get(group.unit, f"{group.unit}s")
+        what = {"class": "classes", "query": "queries"}.get(group.unit, f"{group.unit}s")
         where = "" if group.blocks is None else f" in {group.blocks:,} blocks"
         yield (
             f"{title}: of {group.queries:,} {what}{where}, {group.better:,} better in B, "
@@ -87,11 +87,12 @@ def _moved(each: Moved, group: Group) -> str:
 
 
 def _heading(comparison: Comparison, key: str) -> tuple[str, bool]:
-    for _, columns in COLUMNS[comparison.task]:
+    for _, columns in COLUMNS.get(comparison.task, ()):
         for column in columns:
             if key == column.key(comparison.protocol):
                 return column.name(comparison.protocol), column.percent
-    return key, True
+    known = METRICS.get(key)
+    return (known.heading, known.percent) if known else (key, key not in comparison.plain)
 
 
 def _number(value: float, percent: bool) -> str:

@@ -6,18 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from marsretrieval.errors import DataError, MissingDependencyError, UsageError
-from marsretrieval.report.boards import COLUMNS, Column, Figure, boards
+from marsretrieval.report._columns import MAIN, main_metric, task_order, task_title
+from marsretrieval.report.boards import Column, Figure, boards
 from marsretrieval.report.result_file import ResultFile
+from marsretrieval.tasks import Settings
 
 __all__ = ["HF_FORMATS", "hf_yaml"]
 
 # model-index: the metadata of a model card. eval-results: files below .eval_results/ of a model.
 HF_FORMATS = ("model-index", "eval-results")
-_TITLES = {
-    "paired-image-text": "Paired image-text retrieval",
-    "landform": "Landform retrieval",
-    "geolocalization": "Global geo-localization",
-}
 # What a leaderboard of the hub has one value for.
 _MAIN = {"t2i_mrr", "i2t_mrr", "mAP", "auprc", "average_precision"}
 
@@ -45,7 +42,7 @@ def hf_yaml(
             f"results of several models: {', '.join(sorted(name for name, _ in models))}",
             remedy="A model card is of one model: name its results only.",
         )
-    files = sorted(files, key=lambda each: list(COLUMNS).index(each.result.task))
+    files = sorted(files, key=lambda each: task_order(each.result.task))
     try:
         import huggingface_hub
     except ModuleNotFoundError as error:
@@ -83,11 +80,12 @@ def _model_index(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
         args: dict[str, Any] = {"protocol": protocol}
         if group != "all":
             args["queries"] = group
+        args |= _settings(file)
         if figure.low is not None and figure.high is not None:
             args["interval_95"] = [_value(figure.low, column), _value(figure.high, column)]
         yield hub.EvalResult(
             task_type="retrieval",
-            task_name=_TITLES[file.result.task],
+            task_name=task_title(file.result),
             dataset_type="synthetic" if synthetic else data.get("repository") or data["name"],
             dataset_name=f"{data['name']}{' (synthetic)' if synthetic else ''}",
             dataset_revision=data.get("revision"),
@@ -97,6 +95,14 @@ def _model_index(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
             metric_value=_value(figure.value, column),
             metric_args=args,
         )
+
+
+def _settings(file: ResultFile) -> dict[str, Any]:
+    """Seed and resamples where they are not the defaults: two such results are two entries."""
+    settings = {"seed": file.result.seed, **file.result.settings}
+    return {
+        name: value for name, value in settings.items() if value != getattr(Settings(), name, value)
+    }
 
 
 def _entries(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
@@ -111,7 +117,7 @@ def _entries(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
     version = result.versions.get("marsretrieval", "")
     for group, _, column, figure in _figures(file, protocol):
         key = str(column.key(protocol))
-        if key in _MAIN:
+        if key in (_MAIN if result.task in MAIN else {main_metric(result)}):
             mode = f"_{group.rpartition('/')[2]}" if "/" in group else ""
             yield hub.EvalResultEntry(
                 dataset_id=data["repository"],

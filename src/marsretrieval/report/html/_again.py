@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from marsretrieval.report.html._sets import Entry, ResultSet
+from marsretrieval.tasks import Settings
 
 __all__ = ["ModelFacts", "commands", "models", "versions"]
 
@@ -63,7 +65,9 @@ def commands(sets: Sequence[ResultSet]) -> list[str]:
     for found in sets:
         for entry in found.entries:
             model, seed = _asked(entry), entry.file.result.seed
-            runs[f"{model} --data data --seed {seed}"][found.task] = None
+            settings = f"--seed {seed}{_resamples(entry)}"
+            target = entry.file.result.task_info.get("target")
+            runs[f"{model} --data data {settings}"][shlex.quote(str(target or found.task))] = None
     for asked, tasks in runs.items():
         names = " ".join(f"-t {task}" for task in tasks)
         model, _, rest = asked.partition(" --data")
@@ -74,6 +78,8 @@ def commands(sets: Sequence[ResultSet]) -> list[str]:
 def _fetching(found: ResultSet) -> Iterator[str]:
     """How the data of a set are made or fetched, as far as they say where they come from."""
     data = found.data
+    if found.task not in _DATASETS:
+        return
     if data.get("synthetic"):
         yield f"marsretrieval data synth --out data --seed {data.get('seed')}"
     elif data.get("repository"):
@@ -84,6 +90,11 @@ def _fetching(found: ResultSet) -> Iterator[str]:
         yield " ".join(parts)
 
 
+def _resamples(entry: Entry) -> str:
+    count = (entry.file.result.settings or {}).get("resamples")
+    return "" if count is None or count == Settings().resamples else f" --resamples {count}"
+
+
 def _asked(entry: Entry) -> str:
     model = entry.file.result.model
     parts = ["-m", shlex.quote(str(model["id"]))]
@@ -91,6 +102,9 @@ def _asked(entry: Entry) -> str:
         parts.append("--prompts official")
     if model.get("checkpoint"):
         parts += ["--checkpoint", shlex.quote(str(model["checkpoint"]))]
+    label = str(model.get("label") or "")
+    if label and not label.startswith(re.sub("[:/]", "-", str(model["id"]))):
+        parts += ["--name", shlex.quote(label)]
     folder = entry.file.path.parent.name if entry.file.path is not None else ""
     if model.get("dtype") in folder.split("+")[1:]:
         parts += ["--dtype", str(model["dtype"])]

@@ -8,7 +8,7 @@ from typing import Any
 
 from marsretrieval.report._columns import Metric
 from marsretrieval.report.chance import chance_of, interval_note
-from marsretrieval.report.html._figures import BOARDS, Board, Value, look_up
+from marsretrieval.report.html._figures import BOARDS, Board, Value, look_up, task_boards
 from marsretrieval.report.html._sets import Entry, ResultSet
 from marsretrieval.report.references import Reference
 from marsretrieval.results import MEAN, PROTOCOLS
@@ -92,7 +92,7 @@ class BoardView:
 def boards(found: ResultSet, references: Sequence[Reference]) -> list[BoardView]:
     """The leaderboards of a set, best first by the strict main figure."""
     mine = [each for each in references if each.task == found.task]
-    return [_board(board, found, mine) for board in BOARDS[found.task]]
+    return [_board(board, found, mine) for board in task_boards(found.results)]
 
 
 def _board(board: Board, found: ResultSet, references: Sequence[Reference]) -> BoardView:
@@ -148,6 +148,9 @@ def best_of(values: Iterable[Value | None], figure: Metric) -> float | None:
 
 def _groups(found: ResultSet) -> list[tuple[str, str]]:
     """Query groups that stand in the leaderboard, and their names."""
+    if found.task not in BOARDS:
+        groups = dict.fromkeys(group for entry in found.entries for group in entry.metrics)
+        return [(group, "" if group == "all" else group) for group in groups]
     if found.task != "geolocalization":
         return [("all", "")]
     return [(f"{MEAN}{mode}", f"{mode} queries") for mode in found.modes]

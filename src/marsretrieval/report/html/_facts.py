@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from marsretrieval.report._columns import Metric
-from marsretrieval.report.html._figures import BOARDS, Value, look_up
-from marsretrieval.report.html._sets import TASK_TITLES, Entry, ResultSet
+from marsretrieval.report.html._figures import Value, look_up, task_boards
+from marsretrieval.report.html._sets import Entry, ResultSet
 from marsretrieval.results import MEAN
 
 __all__ = ["LeftOut", "Summary", "Tie", "Timing", "left_out", "summary", "ties", "timings"]
@@ -72,7 +72,7 @@ def summary(sets: Sequence[ResultSet]) -> list[Summary]:
     return [
         Summary(
             key=each.key,
-            task=TASK_TITLES[each.task],
+            task=each.title,
             data=str(each.data.get("name", "")),
             provenance=_provenance(each.data),
             n=each.n,
@@ -123,7 +123,7 @@ def ties(sets: Sequence[ResultSet]) -> list[Tie]:
     """Strict figures that another order of equal scores would change, the most first."""
     found: list[tuple[float, int, Tie]] = []
     for each in sets:
-        names = _names(each.task)
+        names = _names(each)
         for entry in each.entries:
             for group, evaluation in entry.metrics.items():
                 for key, (worst, best) in evaluation.get("ties", {}).items():
@@ -132,18 +132,19 @@ def ties(sets: Sequence[ResultSet]) -> list[Tie]:
                     values = (Value(worst), shown, Value(best))
                     texts = ["–" if v is None else v.shown(figure, 2) for v in values]
                     queries = "all" if group == "all" else group
-                    tie = Tie(TASK_TITLES[each.task], entry.label, queries, figure.heading, *texts)
+                    tie = Tie(each.title, entry.label, queries, figure.heading, *texts)
                     span = abs(best - worst) if figure.percent else 1.0
                     found.append((-span, len(found), tie))
     return [tie for *_, tie in sorted(found, key=lambda item: item[:2])]
 
 
-def _names(task: str) -> dict[str, Metric]:
+def _names(of_set: ResultSet) -> dict[str, Metric]:
     """Key to figure, its heading with the direction of the query where there are two."""
     found = {}
-    for board in BOARDS[task]:
+    boards = task_boards(of_set.results)
+    for board in boards:
         for figure in board.strict:
-            where = f", {board.title.lower()}" if len(BOARDS[task]) > 1 else ""
+            where = f", {board.title.lower()}" if len(boards) > 1 else ""
             found[figure.key] = replace(figure, heading=figure.heading + where)
     return found
 
@@ -165,9 +166,12 @@ def _when(created: Sequence[str]) -> str:
 def _leading(found: ResultSet) -> tuple[str, str, str]:
     """The strict main figure of the first model: its name, with the kind of query for
     geo-localization, its value and its interval."""
-    board = BOARDS[found.task][0]
+    boards = task_boards(found.results)
+    if not boards:
+        return "", "", ""
+    board = boards[0]
     metrics = found.entries[0].metrics
-    groups = [group for group in metrics if group.startswith(MEAN)] or ["all"]
+    groups = [group for group in metrics if group.startswith(MEAN)] or [*metrics]
     values = {g: v for g in groups if (v := look_up(metrics.get(g, {}), "strict", board.main))}
     if not values:
         return "", "", ""
@@ -187,4 +191,4 @@ def _timing(found: ResultSet, entry: Entry) -> Timing:
     device = result.hardware.get("accelerator") or result.hardware.get("device") or "–"
     idle = told.get("device_idle")
     rate = told.get("images_per_s")
-    return Timing(TASK_TITLES[found.task], entry.label, rate, idle, seconds, str(device))
+    return Timing(found.title, entry.label, rate, idle, seconds, str(device))

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from marsretrieval.report._columns import METRICS, Metric
+from marsretrieval.report._columns import METRICS, Metric, main_metric, task_columns
 from marsretrieval.report.chance import DAGGER, is_coarse
+from marsretrieval.results import RunResult
 
-__all__ = ["BOARDS", "PER_CLASS", "PER_LANDFORM", "Board", "Value", "look_up"]
+__all__ = ["BOARDS", "PER_CLASS", "PER_LANDFORM", "Board", "Value", "look_up", "task_boards"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,26 @@ BOARDS: Mapping[str, Sequence[Board]] = {
         )
     ],
 }
+
+
+def task_boards(results: Sequence[RunResult]) -> Sequence[Board]:
+    """The leaderboards of a task.
+
+    Args:
+        results: Results of one task.
+
+    Returns:
+        Those of `BOARDS`; for a task that is not built in, one with all its metrics.
+    """
+    if results[0].task in BOARDS:
+        return BOARDS[results[0].task]
+    ((_, columns),) = task_columns(results)
+    metrics = [column.strict for column in columns if column.strict is not None]
+    main = next((metric for metric in metrics if metric.key == main_metric(results[0])), None)
+    if main is None:
+        return []
+    return [Board("All metrics", metrics, metrics, main)]
+
 
 # Of a class: its own figures, under the keys of the whole.
 PER_CLASS: Sequence[Metric] = (

@@ -90,6 +90,8 @@ def choose(found: ResultSet) -> Gallery:
     if not shown:
         return Gallery([])
     build = {"paired-image-text": _pairs, "landform": _classes, "geolocalization": _places}
+    if found.task not in build:
+        return Gallery([])
     return Gallery(build[found.task](found, shown, left_out), left_out)
 
 

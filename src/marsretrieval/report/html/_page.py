@@ -19,7 +19,7 @@ from marsretrieval.report.html._gallery import Gallery
 from marsretrieval.report.html._map import Maps
 from marsretrieval.report.html._matrix import Matrix
 from marsretrieval.report.html._planet import planet
-from marsretrieval.report.html._sets import TASK_TITLES, ResultSet
+from marsretrieval.report.html._sets import ResultSet
 
 if TYPE_CHECKING:
     import jinja2
@@ -133,8 +133,8 @@ def _templates() -> jinja2.Environment:
 
 def _tasks(views: Sequence[SetView]) -> list[_Task]:
     return [
-        _Task(task, title, of_task)
-        for task, title in TASK_TITLES.items()
+        _Task(task, of_task[0].set.title, of_task)
+        for task in dict.fromkeys(view.set.task for view in views)
         if (of_task := [view for view in views if view.set.task == task])
     ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from marsretrieval.datasets import ImageSource, open_images
 from marsretrieval.embeddings import EmbeddingStore, open_store
 from marsretrieval.errors import MarsRetrievalError
+from marsretrieval.files import is_safe_name
 from marsretrieval.report.result_file import ResultFile
 
 __all__ = ["Place", "example_images", "places"]
@@ -56,7 +57,7 @@ def example_images(found: Iterable[Place], landform: str) -> ImageSource | None:
 def _of_dataset(path: Path, file: ResultFile) -> Path:
     """The dataset of this result inside a folder of datasets; else the path itself."""
     name = str(file.result.data.get("name", ""))
-    inside = path / name if name else path
+    inside = path / name if is_safe_name(name) else path
     if not inside.is_dir():
         inside = path
     tiles = inside / "tiles"

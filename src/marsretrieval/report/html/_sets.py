@@ -8,19 +8,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from marsretrieval.report.boards import comparable, main_of, name_of
+from marsretrieval.report._columns import task_order, task_title
+from marsretrieval.report.boards import comparable, labels, main_of
 from marsretrieval.report.result_file import ResultFile
-from marsretrieval.results import MEAN
+from marsretrieval.results import MEAN, RunResult
 
-__all__ = ["HUES", "MODES", "TASK_TITLES", "Entry", "ResultSet", "result_sets"]
+__all__ = ["HUES", "MODES", "Entry", "ResultSet", "result_sets"]
 
 HUES = 6  # models that have a colour of their own; more could not be told apart
 MODES = ("text", "image", "hybrid")  # kinds of query of geo-localization, as in all tables
-TASK_TITLES: Mapping[str, str] = {
-    "paired-image-text": "Paired image-text retrieval",
-    "landform": "Landform retrieval",
-    "geolocalization": "Global geo-localization",
-}
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,11 @@ class ResultSet:
         return self.first.result.data
 
     @property
+    def title(self) -> str:
+        """Of the task, for people."""
+        return task_title(self.first.result)
+
+    @property
     def set_hash(self) -> str:
         return str(self.data["set_hash"])
 
@@ -61,6 +62,11 @@ class ResultSet:
     def key(self) -> str:
         """For anchors: unique on the page."""
         return f"{self.task}-{self.number}"
+
+    @property
+    def results(self) -> list[RunResult]:
+        """The results, the best first."""
+        return [entry.file.result for entry in self.entries]
 
     @cached_property
     def n(self) -> str:
@@ -98,39 +104,25 @@ def result_sets(files: Sequence[ResultFile]) -> list[ResultSet]:
         ResultSet(key[0], [Entry(label(f), f, hues.get(label(f), 0)) for f in group])
         for key, group in ranked.items()
     ]
-    order = list(TASK_TITLES)
-    sets.sort(key=lambda s: (order.index(s.task), -len(s.entries), s.set_hash, s.n))
+    sets.sort(key=lambda s: (task_order(s.task), -len(s.entries), s.set_hash, s.n))
     return [replace(found, number=number) for number, found in enumerate(sets, 1)]
 
 
 def _labels(groups: Iterable[Sequence[ResultFile]]) -> Callable[[ResultFile], str]:
-    """The shortest way to name a model that tells all of a set apart."""
-    groups = list(groups)
-    for way in _WAYS:
-        if all(len({way(file) for file in group}) == len(group) for group in groups):
-            return way
-    numbered = {id(file): f"{_WAYS[-1](file)} #{n}" for group in groups
-                for n, file in enumerate(group, 1)}  # fmt: skip
-    return lambda file: numbered[id(file)]
-
-
-def _folder(file: ResultFile) -> str:
-    return file.path.parent.name if file.path is not None else name_of(file.result)
-
-
-_WAYS: Sequence[Callable[[ResultFile], str]] = (
-    lambda file: name_of(file.result),
-    lambda file: f"{name_of(file.result)}+{file.result.model.get('dtype')}",
-    _folder,
-    lambda file: f"{_folder(file)} ({file.result.created})",
-)
+    """The names that the tables use, by file."""
+    names = {
+        id(file): name
+        for group in groups
+        for file, name in zip(group, labels([file.result for file in group]), strict=True)
+    }
+    return lambda file: names[id(file)]
 
 
 def _hues(sets: Sequence[Sequence[str]]) -> dict[str, int]:
     """A colour for those that stand highest over all sets: the same on the whole page."""
     places: dict[str, list[float]] = defaultdict(list)
-    for labels in sets:
-        for place, label in enumerate(labels):
-            places[label].append(place / len(labels))
+    for names in sets:
+        for place, label in enumerate(names):
+            places[label].append(place / len(names))
     order = sorted(places, key=lambda label: (sum(places[label]) / len(places[label]), label))
     return {label: hue for hue, label in enumerate(order[:HUES], 1)}

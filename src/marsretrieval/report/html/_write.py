@@ -18,7 +18,7 @@ from marsretrieval.report.html._matrix import class_matrices, landform_matrices
 from marsretrieval.report.html._page import SetView, page
 from marsretrieval.report.html._pictures import Pictures, Wanted
 from marsretrieval.report.html._places import Place, example_images, places
-from marsretrieval.report.html._sets import TASK_TITLES, ResultSet, result_sets
+from marsretrieval.report.html._sets import ResultSet, result_sets
 from marsretrieval.report.reading import require_whole
 from marsretrieval.report.references import Reference
 from marsretrieval.report.result_file import ResultFile
@@ -83,6 +83,8 @@ def write_html(
         elif gallery.queries:
             gallery = replace(gallery, notes=["Made without pictures: ids stand in their place."])
         views.append(_view(found, gallery, references, progress))
+    for entry in (entry for found in sets for entry in found.entries):
+        entry.file.check_tables()
     text = page(
         views,
         title=title or "MarsRetrieval results",
@@ -95,7 +97,7 @@ def write_html(
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded)
     notes = [
-        f"{TASK_TITLES[view.set.task]}: {note}"
+        f"{view.set.title}: {note}"
         for view in views
         for note in (*view.gallery.notes, *(f"maps: {note}" for note in view.maps.notes))
     ]
@@ -115,6 +117,8 @@ def _view(
     if found.task == "landform":
         matrices = class_matrices(found)
         return SetView(found, boards(found, references), matrices, gallery=gallery)
+    if found.task != "geolocalization":
+        return SetView(found, boards(found, references), gallery=gallery)
     return SetView(
         found,
         boards(found, references),

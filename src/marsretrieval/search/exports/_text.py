@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marsretrieval import geo
+from marsretrieval._words import table_cell
 from marsretrieval.files import atomic_path
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def write_csv(hits: Hits, path: Path) -> None:
         table = csv.writer(file)
         table.writerow(columns)
         for hit in hits:
-            table.writerow([*hit.record().values(), geo.wkt(hit.shape)])
+            cells = [table_cell(v) if isinstance(v, str) else v for v in hit.record().values()]
+            table.writerow([*cells, geo.wkt(hit.shape)])
 
 
 def write_geojson(hits: Hits, path: Path) -> None:

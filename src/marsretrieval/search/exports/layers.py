@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import tempfile
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from marsretrieval import geo
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
-from marsretrieval.files import make_folder
+from marsretrieval.files import make_folder, temporary_folder
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -74,21 +73,22 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
     if driver == "FlatGeobuf" and frame.geometry.isna().any():
         options["SPATIAL_INDEX"] = "NO"  # an index cannot hold hits without a place
     make_folder(path.parent)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    with temporary_folder(path.parent, path.name) as folder:
         try:
             pyogrio.write_dataframe(
                 frame,
-                Path(folder) / name,
+                folder / name,
                 driver=driver,
                 geometry_type=_geometry_type(hits),
                 promote_to_multi=_geometry_type(hits) == "MultiPolygon",
                 **options,
             )
+            _require_written(folder / name, len(frame))
             if driver == "GPKG":
-                _name_authority(Path(folder) / name)
+                _name_authority(folder / name)
             if zipped:
-                _zip(Path(folder), path.name)
-            main = Path(folder) / (path.name if zipped else name)
+                _zip(folder, path.name)
+            main = folder / (path.name if zipped else name)
             parts = {main: path}
             if not zipped:  # a Shapefile has several
                 parts = {each: path.parent / each.name for each in main.parent.iterdir()} | parts
@@ -101,6 +101,19 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
                 f"{path}: cannot be written ({error})",
                 remedy="Check that the folder is yours and has free space, or choose another.",
             ) from error
+
+
+def _require_written(path: Path, rows: int) -> None:
+    """Raise OSError unless the layer can be read: GDAL reports no error of a disk that is full
+    when a file is closed."""
+    import pyogrio
+
+    try:
+        table = pyogrio.read_dataframe(path)
+    except Exception as error:  # whatever GDAL says of half a file
+        raise OSError(f"what was written cannot be read: is the disk full? {error}") from error
+    if len(table) != rows:
+        raise OSError(f"{len(table)} of {rows} rows were written: is the disk full?")
 
 
 def _name_authority(path: Path) -> None:

@@ -8,7 +8,6 @@ last read. It is never needed.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -20,12 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marsretrieval.errors import (
+    DataError,
     MarsRetrievalError,
     MarsRetrievalWarning,
     OutputError,
     StoreError,
 )
-from marsretrieval.files import sha256_file, sha256_json, write_json
+from marsretrieval.files import confined, read_json, sha256_file, sha256_json, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.view._layout import HEADER, SearchView
 
@@ -71,10 +71,10 @@ def open_view(
     """
     look = _look(path)
     for root in _roots(path):
-        with suppress(OSError, ValueError, KeyError, TypeError, StoreError):
-            stamp = json.loads((root / "stamp.json").read_text(encoding="utf-8"))
+        with suppress(OSError, ValueError, KeyError, TypeError, DataError, StoreError):
+            stamp = read_json(root / "stamp.json")
             if look is not None and stamp["look"] == look:
-                return SearchView(root / stamp["fingerprint"], path)
+                return SearchView(confined(root, stamp["fingerprint"], nested=False), path)
     from marsretrieval.embeddings import open_store
 
     store = open_store(path)
@@ -208,7 +208,7 @@ def verify_view(path: Path) -> list[str]:
         try:
             header = SearchView(folder, path).header
             for name, told in header["files"].items():
-                if sha256_file(folder / name) != told["sha256"]:
+                if sha256_file(folder / name) != told.get("sha256"):
                     found.append(f"{folder / name}: not as it was written (checksum)")
         except (StoreError, ValueError, OSError) as error:
             found.append(error.message if isinstance(error, MarsRetrievalError) else str(error))

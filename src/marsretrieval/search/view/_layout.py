@@ -3,19 +3,19 @@ searching likes."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.errors import StoreError
+from marsretrieval.errors import DataError, StoreError
+from marsretrieval.files import check_fields, confined, is_damage, read_json
 from marsretrieval.search._quantize import Limits
 from marsretrieval.search.view._texts import Texts
 
@@ -30,6 +30,30 @@ BANDS = 180  # of one degree of latitude, from the south; one more for rows with
 NO_BAND = BANDS
 
 _BLOCK_ROWS = 4096
+
+_FIELDS = {
+    "fingerprint": str,
+    "rows": int,
+    "dimension": int,
+    "limits": dict.fromkeys(Limits._fields, float),
+    "files": dict[str, dict[str, Any]],
+}
+_ARRAY = {
+    "shape": list[int],
+    "dtype": Literal["int8", "int64", "float16", "float32", "float64"],
+}
+_ROWS = ("rows",)
+_AXES = {
+    **dict.fromkeys(
+        ("scale", "along", "error", "row_of", "lon", "lat", "width_deg", "height_deg", "id_ends",
+         "source_of"), _ROWS,
+    ),
+    "plane": ("rows", "dimension"),
+    "stored": ("rows", "dimension"),
+    "mean": ("dimension",),
+    "starts": ("bands",),
+    "source_ends": ("sources",),
+}  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -77,7 +101,7 @@ class SearchView:
         self.fingerprint: str = header["fingerprint"]
         self.rows: int = header["rows"]
         self.dimension: int = header["dimension"]
-        self.limits = Limits(**header["limits"])
+        self.limits = Limits(**{name: header["limits"][name] for name in Limits._fields})
         self.plane: npt.NDArray[np.int8] = self._array("plane")
         self.scale: npt.NDArray[np.float32] = self._array("scale")
         self.along: npt.NDArray[np.float32] = self._array("along")
@@ -185,8 +209,11 @@ class SearchView:
         shape = tuple(told["shape"])
         if 0 in shape:
             return np.empty(shape, dtype=told["dtype"])
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        if array.shape != shape or array.dtype != np.dtype(told["dtype"]):
+        try:
+            array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, SyntaxError, EOFError, OSError) as error:
+            raise StoreError(f"{path}: not readable as an array ({error})") from error
+        if array.shape != shape or array.dtype.name != told["dtype"]:
             raise StoreError(f"{path}: not the array that was written")
         return np.asarray(array)
 
@@ -194,17 +221,35 @@ class SearchView:
 def _header(folder: Path) -> dict[str, Any]:
     path = folder / HEADER
     try:
-        header: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        header: dict[str, Any] = read_json(path)
+        check_fields(header, {"format": int}, source=path)
         if header["format"] != FORMAT:
             raise StoreError(f"{path}: format {header['format']}, this version reads {FORMAT}")
-        files: dict[str, dict[str, Any]] = header["files"]
-        sizes: Sequence[tuple[str, int]] = [(name, told["bytes"]) for name, told in files.items()]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path}: not readable as a header ({error})") from error
-    for name, expected in sizes:
+        check_fields(header, _FIELDS, source=path)
+        if not (0 <= header["rows"] < 2**40 and 0 < header["dimension"] <= 2**20):
+            raise DataError(f"{path}: {header['rows']} rows of {header['dimension']} numbers")
+        for name, told in header["files"].items():
+            confined(folder, name, nested=False, source=path)
+            check_fields(told, {"bytes": int}, source=path, at=f"files.{name}")
+        sizes = {"rows": header["rows"], "dimension": header["dimension"], "bands": BANDS + 2}
+        for name, axes in _AXES.items():
+            at = f"files.{name}.npy"
+            told = header["files"].get(f"{name}.npy")
+            check_fields(told, _ARRAY, source=path, at=at)
+            expected = [sizes.get(axis) for axis in axes]
+            if len(told["shape"]) != len(axes) or any(
+                size != there if size is not None else not 0 <= there <= header["rows"]
+                for size, there in zip(expected, told["shape"], strict=True)
+            ):
+                raise DataError(f"{path}: '{at}.shape' is {told['shape']}")
+    except DataError as error:
+        raise StoreError(error.message) from error
+    for name, expected in ((name, told["bytes"]) for name, told in header["files"].items()):
         try:
             size = os.stat(folder / name).st_size  # noqa: PTH116 - a path object for each takes time
         except OSError as error:
+            if not is_damage(error):
+                raise StoreError(f"{folder / name}: cannot be read ({error.strerror})") from error
             raise StoreError(f"{folder / name}: missing") from error
         if size != expected:
             raise StoreError(f"{folder / name}: {size} bytes, {expected} were written")

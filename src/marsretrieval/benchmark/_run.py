@@ -1,0 +1,212 @@
+"""Run the jobs of a benchmark: load, embed, evaluate, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from marsretrieval.benchmark._plan import Job, unfinished_marker
+from marsretrieval.benchmark._write import make_result, move_earlier, write_result
+from marsretrieval.embeddings import (
+    BuildReport,
+    DecodeIn,
+    ModelRequest,
+    build_store,
+    drop_stores,
+    invalidate_cache,
+    open_store,
+    prepare_cache,
+)
+from marsretrieval.encoders import Encoder, load
+from marsretrieval.errors import MarsRetrievalError, StoreError
+from marsretrieval.files import locked, make_folder
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.results import ResultKey, RunResult, choose_path, read_result
+
+__all__ = ["Finished", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a job ended: a result, freshly computed or kept from before, or an error."""
+
+    job: Job
+    result: RunResult | None = None
+    computed: bool = False
+    error: MarsRetrievalError | None = None
+    path: Path | None = None  # of the result
+
+
+def run(
+    jobs: Sequence[Job],
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    decode_in: DecodeIn = "threads",
+    progress: Progress = NO_PROGRESS,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Finished]:
+    """Do the jobs, a model at a time; yields each as it ends.
+
+    A job that fails is yielded with its error and the others go on. Results, per-query figures
+    and hits are written before a job is yielded. Embeddings in the folder of results are used
+    again where the same version of the model made them, and removed and computed again where
+    another one did.
+
+    Args:
+        jobs: From `plan`.
+        batch_size: Images per batch; default: chosen for the device.
+        workers: Workers that decode images; default: one per CPU.
+        decode_in: Threads or processes.
+        progress: Shows how far the work is.
+        say: Called with a line for people, such as why an earlier result is not kept.
+
+    Yields:
+        One `Finished` per job.
+    """
+    build = {"batch_size": batch_size, "workers": workers, "decode_in": decode_in}
+    for _, group in groupby(jobs, key=lambda job: job.folder):
+        of_model = list(group)
+        encoder: Encoder | None = None
+        failure: MarsRetrievalError | None = None
+        if any(_must_load(job) for job in of_model):
+            try:
+                _begin_force([job for job in of_model if job.force and job.refusal is None])
+                encoder = _load(of_model[0], progress, say)
+            except MarsRetrievalError as error:
+                failure = error
+        for job in of_model:
+            refusal = failure if _must_load(job) else job.refusal
+            if refusal is not None:
+                yield Finished(job, error=refusal)
+                continue
+            try:
+                if job.status == "done":
+                    earlier = read_result(job.result_path)
+                    reason = None if encoder is None else _other_model(earlier, encoder)
+                    if reason is None:
+                        yield Finished(job, earlier, path=job.result_path)
+                        continue
+                    job = replace(job, status="to do", reason=reason)
+                assert encoder is not None
+                finished = _compute(job, encoder, build, progress, say)
+            except MarsRetrievalError as error:
+                _remove_empty(job)
+                yield Finished(job, error=error)
+            else:
+                yield finished
+
+
+def _begin_force(jobs: Sequence[Job]) -> None:
+    """Mark results and embeddings as outdated, so that a forced run may be interrupted."""
+    for folder in {job.cache for job in jobs}:
+        invalidate_cache(folder)
+    for job in jobs:
+        if job.result_path.exists():
+            with suppress(OSError):  # writing the result itself says what is wrong
+                unfinished_marker(job.result_path).touch()
+
+
+def _load(job: Job, progress: Progress, say: Callable[[str], None]) -> Encoder:
+    """Load the model of a job, with a sign of life: importing torch alone takes seconds."""
+    say(f"loading {job.record.id}")
+    with progress.start(f"load {job.record.id}", None, ""):
+        return load(job.record, job.options)
+
+
+def _compute(
+    job: Job,
+    encoder: Encoder,
+    build: Mapping[str, Any],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Finished:
+    """Embed what is missing, evaluate, and write the result."""
+    if job.reason is not None:
+        say(f"{job.name} on {job.task.name}: {job.reason}; computing again")
+    report = _embed(job, encoder, build, progress, say)
+    store = open_store(job.store)
+    if not job.own_store:
+        store.require_encoder(encoder.fingerprint)
+    outcome = job.task.evaluate(job.data, encoder, store, job.cache, job.settings, progress)
+    for note in outcome.notes:
+        say(note)
+    result = make_result(job, encoder, store, outcome, report)
+    make_folder(job.folder)
+    with locked(job.folder):
+        path = choose_path(job.folder, ResultKey.from_result(result))
+        move_earlier(path, job.request, say)
+        write_result(path, result, outcome)
+    unfinished_marker(job.result_path).unlink(missing_ok=True)
+    return Finished(job, result, computed=True, path=path)
+
+
+def _embed(
+    job: Job,
+    encoder: Encoder,
+    build: Mapping[str, Any],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> BuildReport | None:
+    """Bring the stores of a job up to date: of this version of the model, and complete."""
+    reason = prepare_cache(job.cache, job.identity, encoder.fingerprint)
+    if reason is not None:
+        say(f"{job.cache}: embeddings are computed again: {reason}")
+    if job.data.source is None:
+        return None
+    for last in (False, True):
+        try:
+            return build_store(
+                encoder,
+                job.data.source,
+                job.store,
+                dtype=job.task.vector_dtype,
+                request=ModelRequest.of(job.record, job.options),
+                progress=progress,
+                **build,
+            )
+        except StoreError as error:
+            if last or not drop_stores(job.cache):
+                raise
+            say(f"{job.cache}: embeddings are computed again: {error.message}")
+    raise AssertionError
+
+
+def _must_load(job: Job) -> bool:
+    """Return whether the model is needed: to compute, or for a fingerprint that only it has."""
+    if job.status == "to do":
+        return True
+    if job.status == "refused" or job.record.family != "plugin":
+        return False
+    # What a result of a class without a fingerprint stands on is the hash of its source.
+    model = read_result(job.result_path).model
+    return "source_sha256" not in model and "fingerprint" not in job.identity
+
+
+def _other_model(earlier: RunResult, encoder: Encoder) -> str | None:
+    """Why a result is not of this encoder; None where it is."""
+    now = json.loads(json.dumps(encoder.fingerprint))
+    changed = [
+        name
+        for name, value in now.items()
+        if name not in _BY_DEVICE and earlier.model.get(name) != value
+    ]
+    return f"the model has changed ({', '.join(changed)})" if changed else None
+
+
+_BY_DEVICE = {"dtype", "device"}  # "auto" means another precision on another device
+
+
+def _remove_empty(job: Job) -> None:
+    """Remove folders that a failed job has made and left empty."""
+    for folder in (job.store / "shards", job.store, job.cache, job.cache.parent, job.folder,
+                   job.folder.parent):  # fmt: skip
+        if folder == job.store and not job.own_store:
+            continue
+        with suppress(OSError):
+            folder.rmdir()  # fails where it holds anything

@@ -1,0 +1,101 @@
+"""How commands end: signals, pipes that close, disks that are full, errors nobody foresaw."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from marsretrieval.cli._app import app
+
+CODE = """
+import sys, time
+from pathlib import Path
+from marsretrieval.cli._app import app
+from marsretrieval.files import atomic_path
+
+folder = Path(sys.argv[1])
+
+@app.command("work")
+def work() -> None:
+    with atomic_path(folder / "out.txt"):
+        print("ready", flush=True)
+        time.sleep(30)
+
+sys.argv = ["marsretrieval", "work"]
+app()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("number", "word"),
+    [(signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP"), (signal.SIGINT, "interrupted")],
+)
+def test_signals_end_the_work_cleanly(tmp_path: Path, number: signal.Signals, word: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CODE, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        assert len(list(tmp_path.iterdir())) == 1
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 128 + number
+    assert word in errors and "what was finished is kept" in errors
+    assert "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_stdout_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "marsretrieval", "tasks"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "No space left" in done.stderr and "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_pipe_that_closes_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "marsretrieval", "tasks"],
+        stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert done.returncode == 1 and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (RuntimeError("odd\nthing"), "error: unexpected RuntimeError: odd thing"),
+        (MemoryError(), "error: out of memory"),
+        (PermissionError(13, "Permission denied", "/x/y"), "error: /x/y: Permission denied"),
+    ],
+)
+def test_an_error_nobody_foresaw_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
+) -> None:
+    def fail(*values: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("marsretrieval.report.console.console", fail)
+    done = CliRunner().invoke(app, ["models", "list"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith(text) and "Traceback" not in done.stderr
+    monkeypatch.setenv("MARSRETRIEVAL_TRACEBACK", "1")
+    assert CliRunner().invoke(app, ["models", "list"]).exception is error

@@ -1,0 +1,286 @@
+"""Our own JSON files with values of another kind, and JSON made to exhaust whoever reads it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marsretrieval.benchmark import _provenance
+from marsretrieval.datasets import ctx, synthetic
+from marsretrieval.datasets.download import read_record
+from marsretrieval.datasets.verify import verify as verify_data
+from marsretrieval.embeddings import build_store, open_store, verify_store
+from marsretrieval.encoders.multimodal_lm._lora import read_adapter_config
+from marsretrieval.errors import DataError, MarsRetrievalError
+from marsretrieval.files import parse_json, read_json
+from marsretrieval.geo import Area
+from marsretrieval.report.formats import latex, markdown, tidy_csv
+from marsretrieval.report.html import write_html
+from marsretrieval.report.leaderboard import leaderboards
+from marsretrieval.report.reading import read_whole
+from marsretrieval.results import find_results
+from marsretrieval.search import drop_view, make_view, verify_view
+from marsretrieval.search.view import open_view
+from tests.fakes import FakeEncoder, FakeSource
+from tests.report.made import make_landform, make_paired, result, write
+
+OTHERS: list[Any] = [
+    None,
+    "x",
+    "",
+    -1,
+    10**30,
+    1e300,
+    [],
+    {},
+    True,
+    [[1]],
+    {"a": 1},
+    "../x",
+    "\u001b",
+]
+MOST = 220  # changes of one file that are tried
+
+
+def paths_of(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Of all values inside: of a list the first only."""
+    if at:
+        yield at
+    if isinstance(value, dict):
+        for key in list(value)[:40]:
+            yield from paths_of(value[key], (*at, key))
+    elif isinstance(value, list) and value:
+        yield from paths_of(value[0], (*at, 0))
+
+
+def changed(value: Any, at: tuple[Any, ...], other: Any) -> Any:
+    """A copy with another value there; without it where `other` is ..."""
+    made = copy.deepcopy(value)
+    parent = made
+    for key in at[:-1]:
+        parent = parent[key]
+    if other is ...:
+        del parent[at[-1]]
+    else:
+        parent[at[-1]] = other
+    return made
+
+
+def sweep(path: Path, read: Callable[[], object], most: int = MOST) -> int:
+    """The number of changes of the file that were refused; each is either accepted or refused."""
+    original = path.read_text(encoding="utf-8")
+    value = json.loads(original)
+    changes = [(at, other) for at in paths_of(value) for other in (*OTHERS, ...)]
+    chosen = random.Random(0).sample(changes, min(most, len(changes)))
+    refused = 0
+    try:
+        for at, other in chosen:
+            path.write_text(json.dumps(changed(value, at, other)), encoding="utf-8")
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    read()
+            except MarsRetrievalError as error:
+                assert error.exit_code in (1, 2)
+                refused += 1
+            except Exception as error:
+                raise AssertionError(f"{path.name}: {at} = {other!r}: {error!r}") from error
+        for text in ("[]", "3", "null", '"x"', "{}", "", "{", "[" * 5000, "\ufeff{}"):
+            path.write_text(text, encoding="utf-8")
+            with pytest.raises(MarsRetrievalError):
+                read()
+    finally:
+        path.write_text(original, encoding="utf-8")
+    return refused
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    build_store(FakeEncoder(), FakeSource(counts=(3, 2)), tmp_path / "store")
+    return tmp_path / "store"
+
+
+def test_manifests(store: Path) -> None:
+    def read() -> None:
+        there = open_store(store)
+        there.load()
+        assert there.model and there.missing is not None
+        verify_store(store)
+        build_store(FakeEncoder(), FakeSource(counts=(3, 2)), store)
+
+    assert sweep(store / "manifest.json", read) > MOST / 2
+
+
+def test_entries(store: Path) -> None:
+    def read() -> None:
+        there = open_store(store)
+        there.load()
+        there.seconds("embed")
+        assert there.skipped is not None
+
+    entry = next((store / "shards").glob("*.json"))
+    assert sweep(entry, read) > MOST / 2
+
+    def verify() -> None:
+        if verify_store(store).problems:
+            raise DataError("damaged")
+
+    assert sweep(entry, verify) > MOST / 2
+
+
+def test_headers_of_search_views(store: Path) -> None:
+    view = make_view(open_store(store))
+
+    def read() -> None:
+        there = type(view)(view.path, store)
+        there.ids([0, 1])
+        there.take([0, 1])
+        there.positions()
+        assert there.bytes
+        list(there.blocks())
+
+    assert sweep(view.path / "header.json", read) > MOST / 2
+    original = (view.path / "header.json").read_text()
+    (view.path / "header.json").write_text("[" * 10_000)
+    assert verify_view(store)
+    assert original and open_view(store) is not None
+    drop_view(store)
+
+
+def test_stamps_of_search_views(store: Path, tmp_path: Path) -> None:
+    view = make_view(open_store(store))
+    stamp = view.path.parent / "stamp.json"
+    for text in ('{"look": [], "fingerprint": "../.."}', "[" * 5000, "3", '{"look": 1}'):
+        stamp.write_text(text)
+        found = open_view(store)
+        assert found is not None and found.path == view.path
+
+
+@pytest.mark.parametrize("make", [make_paired, make_landform])
+def test_results(
+    tmp_path: Path, make: Callable[[], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome = make()
+    task = "paired-image-text" if make is make_paired else "landform"
+    skipped = [{"id": "a", "source": "b", "reason": "c"}]
+    made = result(task, "clip", outcome, data={"skipped": skipped})
+    path = write(made, outcome, tmp_path / "results", tables=False)
+
+    def read() -> None:
+        (name,) = find_results([path.parent])
+        file = read_whole(name)
+        for form in (markdown, latex, tidy_csv):
+            assert form([file.result], details=True)
+        leaderboards([file.result])
+        write_html([file], tmp_path / "page.html", thumbnails=False)
+
+    assert sweep(path, read, 120) > 30
+
+
+def test_records_of_planets(tmp_path: Path) -> None:
+    synthetic.write_planet(tmp_path, size="tiny")
+
+    def read() -> None:
+        synthetic.describe_planet(tmp_path, size="tiny")
+        synthetic.write_planet(tmp_path, size="tiny")
+
+    path = tmp_path / "planet.json"
+    value = json.loads(path.read_text())
+    value["files"] = dict(list(value["files"].items())[:3])
+    value["features"] = value["features"][:2]
+    path.write_text(json.dumps(value))
+    assert sweep(path, read) > MOST / 3
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/planet.json").write_text("[" * 5000)
+    with pytest.raises(DataError):
+        _provenance(tmp_path / "empty")
+
+
+def test_records_of_downloads(tmp_path: Path) -> None:
+    path = tmp_path / "download.json"
+    file = {"path": "a.txt", "size": 1, "sha256": "0"}
+    record = {
+        "schema_version": 1, "dataset": "landform", "repository": "a/b", "revision": "c",
+        "variant": None, "licence": "x", "complete": True, "created": "2026-01-01",
+        "files": [file], "table": [file], "counts": {"rows": 1}, "missing": ["k"], "begun": ["a"],
+    }  # fmt: skip
+    path.write_text(json.dumps(record))
+
+    def read() -> None:
+        read_record(tmp_path)
+        verify_data(tmp_path, tasks=["landform"], workers=1)
+
+    assert sweep(path, read) > MOST / 2
+
+
+def test_manifests_of_tiles(tmp_path: Path) -> None:
+    path = tmp_path / "E000_N00.json"
+    manifest = {
+        "quad": "E000_N00", "spec": {}, "spec_hash": "a", "source": "b", "source_fingerprint": "c",
+        "tar": "E000_N00.tar", "tar_bytes": 1, "tar_sha256": "d", "encoder": "e", "tiles": 1,
+        "empty": ["f"], "dropped": ["g"], "failed": {"h": "i"}, "schema_version": 1,
+    }  # fmt: skip
+    path.write_text(json.dumps(manifest))
+    assert sweep(path, lambda: ctx.read_manifest(path)) > MOST / 2
+
+
+def test_adapters(tmp_path: Path) -> None:
+    path = tmp_path / "adapter_config.json"
+    config = {
+        "peft_type": "LORA", "lora_alpha": 16, "r": 8, "bias": "none", "fan_in_fan_out": False,
+        "use_dora": False, "use_rslora": True, "alpha_pattern": {"q_proj": 8},
+    }  # fmt: skip
+    path.write_text(json.dumps(config))
+    assert sweep(path, lambda: read_adapter_config(tmp_path)) > 40
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "[" * 150 + "]" * 150,
+        '{"a":' * 5000 + "1" + "}" * 5000,
+        "1" * 5000,
+        "1" * 400,
+        "1e999",
+        "[NaN]",
+        "[-Infinity]",
+        '{"a": 1, "a": 2}',
+        '"\\ud800"',
+        "\x00",
+    ],
+)
+def test_json_that_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"x\.json: not readable as JSON"):
+        read_json(path)
+    with pytest.raises(DataError, match=r"x\.json"):
+        Area.read(path)
+
+
+def test_json_that_is_accepted(tmp_path: Path) -> None:
+    deep = "[" * 90 + "]" * 90
+    assert parse_json(f'{{"a": {deep}, "b": 1.5, "c": "\\ud83d\\ude00"}}', source="x")["b"] == 1.5
+    assert str(parse_json("[NaN]", source="x", strict=False)) == "[nan]"
+    path = tmp_path / "long.json"
+    path.write_text(json.dumps("x" * 100))
+    with pytest.raises(DataError, match="longer than the 50 bytes"):
+        read_json(path, limit=50)
+
+
+def test_a_region_of_numbers_too_large_for_floats(tmp_path: Path) -> None:
+    corners = [[0, 0], [10**290, 0], [1, 1], [0, 0]]
+    path = tmp_path / "region.geojson"
+    path.write_text(json.dumps({"type": "Polygon", "coordinates": [corners]}))
+    with pytest.raises(DataError, match=r"region\.geojson"):
+        Area.read(path)
+    with pytest.raises(DataError, match="not a number"):
+        Area.from_geojson({"type": "Polygon", "coordinates": [[[0, 0], [10**400, 0]] * 2]})

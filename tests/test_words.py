@@ -1,0 +1,74 @@
+"""Texts from data that are shown, and those that spreadsheets open."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+import marsretrieval.cli
+from marsretrieval._words import printable, table_cell
+from marsretrieval.cli._shared import echo, print_json, say
+from marsretrieval.report.console import console
+from marsretrieval.report.formats import latex, markdown, tidy_csv
+from tests.report.made import make_landform, result
+
+STEER = "a\x1b[2J\x9b31m\x07\r\u202e\x7fb"
+SHOWN = r"a\x1b[2J\x9b31m\x07\r\u202e\x7fb"
+
+
+def test_controls_are_spelt_out() -> None:
+    assert printable(STEER) == SHOWN
+    assert printable("two\nlines\tä 火星 \u00a0") == "two\nlines\tä 火星 \u00a0"
+    assert printable("two\nlines", one_line=True) == r"two\nlines"
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1"])
+def test_formulas_become_texts(text: str) -> None:
+    assert table_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["", "E-004_N-04", "-12.5", "+3", "a=1", "clip", "'x"])
+def test_other_texts_stay(text: str) -> None:
+    assert table_cell(text) == text
+
+
+def test_nothing_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    echo(STEER)
+    say(STEER)
+    print_json({"id": STEER})
+    console().print(STEER, markup=False)
+    seen = capsys.readouterr()
+    for text in (seen.out, seen.err):
+        assert text and not set(text) & set("\x1b\x9b\x07\r\u202e\x7f") - {"\u202e"}
+    assert "\u202e" not in seen.err
+    assert SHOWN in seen.err
+
+
+def test_commands_print_through_one_door() -> None:
+    folder = Path(marsretrieval.cli.__file__).parent
+    names = {
+        f"{path.name}:{node.lineno}": ast.unparse(node.func)
+        for path in folder.glob("*.py")
+        if path.name not in ("_shared.py", "_lines.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    }
+    assert not {where for where, name in names.items() if name == "print"}
+
+
+def test_tables_of_results_are_no_formulas_and_no_markup() -> None:
+    outcome = make_landform()
+    made = [
+        result("landform", name, outcome)
+        for name in ("=HYPERLINK(1)", "-1+2", "<b>x</b>", "https://x|y<i>", "a\x1bb", "![x](y)")
+    ]
+    rows = list(csv.reader(io.StringIO(tidy_csv(made))))
+    assert {"'=HYPERLINK(1)", "'-1+2"} <= {row[0] for row in rows}
+    assert all(float(row[7]) >= 0 for row in rows[1:])
+    text = markdown(made)
+    assert r"\<b\>x\</b\>" in text and r"https://x\|y\<i\>" in text and r"!\[x\]" in text
+    assert "\x1b" not in text + latex(made)
