@@ -7,10 +7,11 @@ import warnings
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from marsretrieval.datasets._stretch import stretch
-from marsretrieval.datasets._tiff import check_size, is_tiff, read_tiff
+from marsretrieval.datasets._tiff import check_size, has_mask, is_tiff, read_mask, read_tiff
 from marsretrieval.errors import ImageError
 
 __all__ = ["EXTENSIONS", "MAX_BYTES", "MAX_PIXELS", "decode_rgb"]
@@ -27,7 +28,19 @@ MAX_BYTES = 2**31
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-_BITS, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 339, 42113  # TIFF tags
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 262, 339, 42113  # TIFF tags
+_ORIENTATION = 274
+_MIN_IS_WHITE = 0  # of _PHOTOMETRIC: Pillow inverts 8-bit grey
+# What Pillow does to a TIFF of an orientation when it loads it; masks are read without Pillow.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 # What is wrong with an image is raised, and told once. For all threads and once for all: to set a
@@ -39,9 +52,11 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
     """Decode to an RGB image of the size it is stored in, EXIF orientation applied.
 
     Grey is repeated over the channels; transparency is laid over black, as no-data is in the
-    mosaic; more than 8 bits are stretched linearly from the least to the greatest value that is a
-    measurement (`stretch`), save the colours of a PNG, which keep their upper 8. Of several bands
-    the first three are taken, of fewer than three the first; of an animation the first frame.
+    mosaic. Black are also pixels of GDAL's no-data value (of colours: in all bands) and those that
+    the internal mask of a TIFF hides. More than 8 bits are stretched linearly from the least to
+    the greatest value that is a measurement (`stretch`), save the colours of a PNG, which keep
+    their upper 8. Of several bands the first three are taken, of fewer than three the first; of an
+    animation the first frame.
     Raises ImageError naming `source` when the bytes are no image, are cut short, or hold more
     than MAX_PIXELS.
     """
@@ -54,8 +69,17 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
             check_size(source, image.width, image.height, MAX_PIXELS)
             if _misread(image):
                 return read_tiff(data, source, MAX_PIXELS)
+            turn = _TURNS.get(_tags(image).get(_ORIENTATION, 1))
+            masked = image.format == "TIFF" and has_mask(data)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image), _nodata(image))
+            nodata, white = _nodata(image), _tags(image).get(_PHOTOMETRIC) == _MIN_IS_WHITE
+            upright = ImageOps.exif_transpose(image)
+            if masked:
+                valid = read_mask(data, source)
+                if turn is not None:
+                    valid = np.asarray(Image.fromarray(valid.astype(np.uint8)).transpose(turn)) != 0
+                return _to_rgb(upright, None, valid)
+            return _to_rgb(upright, nodata, _valid(upright, nodata, inverted=white))
     except Image.DecompressionBombError as error:
         raise ImageError(f"{source}: too many pixels ({error})") from error
     except UnidentifiedImageError as error:
@@ -69,14 +93,34 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
         raise ImageError(f"{source}: cannot be decoded ({error})") from error
 
 
-def _to_rgb(image: Image.Image, nodata: float | None) -> Image.Image:
+def _to_rgb(
+    image: Image.Image, nodata: float | None, valid: npt.NDArray[np.bool_] | None
+) -> Image.Image:
     if image.mode in _DEEP:
-        return Image.fromarray(stretch(np.asarray(image), nodata)).convert("RGB")
+        return Image.fromarray(stretch(np.asarray(image), nodata, valid)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         over = image.convert("RGBA")
         black = Image.new("RGBA", over.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, over).convert("RGB")
-    return image.convert("RGB")
+        rgb = Image.alpha_composite(black, over).convert("RGB")
+    else:
+        rgb = image.convert("RGB")
+    if valid is None:
+        return rgb
+    return Image.fromarray(np.where(valid[..., None], np.asarray(rgb), np.uint8(0)))
+
+
+def _valid(
+    image: Image.Image, nodata: float | None, *, inverted: bool
+) -> npt.NDArray[np.bool_] | None:
+    """Which pixels of 8 bits differ from the no-data value, in any band; None for other modes.
+
+    Deeper images are masked when they are stretched.
+    """
+    if nodata is None or image.mode not in ("L", "P", "RGB"):
+        return None
+    values = np.asarray(image)
+    differs: npt.NDArray[np.bool_] = values != (255 - nodata if inverted and image.mode == "L" else nodata)
+    return differs if differs.ndim == 2 else np.asarray(differs.any(axis=2))
 
 
 def _tags(image: Image.Image) -> dict[int, Any]:
