@@ -86,9 +86,9 @@ def test_what_lies_beside_an_image_annotates_it(tmp_path: Path) -> None:
     first, second, third, last = read_all(open_images(tmp_path))
     assert (first.caption, first.label) == ("words", "3")
     assert (first.lon, first.lat, first.width_deg) == pytest.approx((10.2, 20.1, 0.4))
-    assert "annotation cannot be read" in second.reason
-    assert "no place on the planet" in third.reason
-    assert (last.caption, last.lon) == (None, None)
+    assert [(each.kind, each.id) for each in second.warnings] == [("annotation", "b")]
+    assert "no position on a planet" in third.warnings[0].reason
+    assert (last.caption, last.lon, last.warnings) == (None, None, ())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root lists everything")

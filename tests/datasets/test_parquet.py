@@ -112,7 +112,8 @@ def test_places_by_columns_or_by_the_name_in_the_id(tmp_path: Path) -> None:
     assert places == [
         (-10, -4.5, None), (10.1, 20.1, 0.2), (None, None, None), (None, None, None),
     ]  # fmt: skip
-    assert isinstance(astray, Skipped) and "400.0" in astray.reason
+    assert astray.lon is None and "400" in astray.warnings[0].reason
+    assert "lon without a latitude" in found[3].warnings[0].reason
 
 
 def test_small_row_groups_are_read_together_and_large_ones_alone(monkeypatch, tmp_path) -> None:

@@ -177,17 +177,22 @@ def test_a_key_in_two_tars_is_named_by_both(tmp_path: Path) -> None:
     [
         b"[1]", b'"x"', b"{", b"\xff", b"[" * 100_000,
         b'{"caption": ["two", "of them"]}', b'{"label": {}}',
-        b'{"bounds": [1, 2, 3]}', b'{"bounds": "1 2 3 4"}', b'{"bounds": [null, 0, 1, 1]}',
+        b'{"bounds": [-180, -90, 180, 90]}', b'{"bounds": [1, 2, 3]}', b'{"bounds": "1 2 3 4"}',
+        b'{"bounds": [null, 0, 1, 1]}', b'{"bounds": [-4, 0, -8, 1]}',
         b'{"bounds": [NaN, 0, 1, 1]}', b'{"bounds": [0, 5, 1, 4]}', b'{"bounds": [3, 0, 3, 1]}',
         b'{"center": [0, 91]}', b'{"center": [361, 0]}', b'{"center": [true, 0]}',
         b'{"center": [1e999, 0]}', b'{"center": [1' + b"0" * 400 + b", 0]}",
     ],
 )  # fmt: skip
-def test_an_annotation_that_makes_no_sense_is_named(fields: bytes, tmp_path: Path) -> None:
+def test_an_annotation_that_makes_no_sense_costs_no_image(fields: bytes, tmp_path: Path) -> None:
     members = [("k.png", png_bytes(1)), ("k.json", fields), ("l.png", png_bytes(2))]
     bad, good = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
-    assert bad.id == "k" and "annotation cannot be read" in bad.reason
-    assert isinstance(good, Record)
+    assert isinstance(bad, Record) and bad.data and (bad.lon, bad.lat) == (None, None)
+    (warning,) = bad.warnings
+    assert (warning.id, warning.source) == ("k", bad.source)
+    assert warning.kind == ("position" if b"bounds" in fields or b"center" in fields
+                            else "annotation")  # fmt: skip
+    assert isinstance(good, Record) and good.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -195,7 +200,7 @@ def test_an_annotation_that_makes_no_sense_is_named(fields: bytes, tmp_path: Pat
     [
         ({"bounds": [179.8, 0, -179.8, 0.4]}, (-180.0, 0.2, 0.4, 0.4)),
         ({"bounds": [359.9, 0, 360, 0.2]}, (-0.05, 0.1, 0.1, 0.2)),
-        ({"bounds": [-180, -90, 180, 90]}, (0, 0, 360, 180)),
+        ({"bounds": [-90, -90, 90, 90]}, (0, 0, 180, 180)),
         ({"center": [226.2, 18.6]}, (-133.8, 18.6, None, None)),
     ],
 )

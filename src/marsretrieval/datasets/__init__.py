@@ -12,12 +12,13 @@ from marsretrieval.datasets._points import (
     read_image_queries,
     read_points,
 )
-from marsretrieval.datasets._protocol import ImageSource, Record, Shard, Skipped
+from marsretrieval.datasets._protocol import ImageSource, ItemWarning, Record, Shard, Skipped
 from marsretrieval.datasets._webdataset import WebDatasetSource
 
 __all__ = [
     "FolderSource",
     "ImageSource",
+    "ItemWarning",
     "ParquetSource",
     "Points",
     "Record",

@@ -6,10 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from marsretrieval.datasets._captions import Annotation, annotation
+from marsretrieval.datasets._captions import Annotation, annotation, locate
+from marsretrieval.datasets._georeference import (
+    is_world_file,
+    read_georeference,
+    read_world_file,
+    world_file_suffixes,
+)
 from marsretrieval.datasets._images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets._listing import files_below, files_fingerprint
-from marsretrieval.datasets._places import place_of
+from marsretrieval.datasets._places import Position
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
 from marsretrieval.datasets._source_file import is_failing, unanswered
 
@@ -18,8 +24,9 @@ __all__ = ["FolderSource"]
 _PER_SHARD = 512
 _SIDECARS = frozenset(
     {".json", ".txt", ".csv", ".md", ".xml", ".yaml", ".yml", ".html"}
-    | {".pgw", ".jgw", ".tfw", ".wld", ".prj"}  # world files, which lie beside maps
+    | {".prj"}  # beside world files
 )
+_MAX_SIDECAR = 2**26  # bytes
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ class FolderSource:
     """Every image below `root`, in the order of its path. The id is the path below `root` without
     its extension; with `by_class`, the label is the name of the first folder below `root`.
 
-    A .json or .txt beside an image annotates it, as in a WebDataset.
+    A .json or .txt beside an image annotates it, as in a WebDataset; a world file says where it
+    lies.
     """
 
     name: str
@@ -38,7 +46,7 @@ class FolderSource:
 
     @classmethod
     def of(cls, root: Path, *, by_class: bool) -> FolderSource:
-        files = [path for path in files_below(root) if path.suffix.lower() not in _SIDECARS]
+        files = [path for path in files_below(root) if not _is_sidecar(path)]
         first: dict[Path, Path] = {}
         for path in files:
             if path.suffix.lower() in EXTENSIONS:
@@ -82,13 +90,9 @@ class FolderSource:
             if is_failing(error):
                 raise unanswered(path, error) from error
             return Skipped(key, str(path), f"cannot be read ({error.strerror})")
-        try:
-            found = _beside(path)
-            place = place_of(path.stem, found.bounds, found.centre)
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and is_failing(error):
-                raise unanswered(path, error) from error
-            return Skipped(key, str(path), f"its annotation cannot be read ({error})")
+        place, found = locate(
+            path.stem, _beside(path), lambda: _georeference(path, data) if images else None
+        )
         return Record(
             id=key,
             data=data,
@@ -100,12 +104,48 @@ class FolderSource:
             lat=place.lat,
             width_deg=place.width_deg,
             height_deg=place.height_deg,
+            valid=found.valid,
+            warnings=found.warnings(key, str(path)),
         )
 
 
-def _beside(path: Path) -> Annotation:
-    def content(suffix: str) -> bytes | None:
-        beside = path.with_suffix(suffix)
-        return beside.read_bytes() if beside.is_file() else None
+def _is_sidecar(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in _SIDECARS or is_world_file(suffix)
 
-    return annotation(content(".json"), content(".txt"))
+
+def _beside(path: Path) -> Annotation:
+    try:
+        return annotation(_content(path, ".json"), _content(path, ".txt"))
+    except OSError as error:
+        if is_failing(error):
+            raise unanswered(path, error) from error
+        reason = f"its annotation cannot be read ({error.strerror})"
+        return Annotation(problems=(("annotation", reason),))
+
+
+def _georeference(path: Path, data: bytes) -> Position | None:
+    """What the image holds itself, else the world file beside it. Raises ValueError."""
+    position = read_georeference(data)
+    if position is not None:
+        return position
+    try:
+        for suffix in world_file_suffixes(path.suffix):
+            text = _content(path, suffix)
+            if text is not None:
+                return read_world_file(text, data, _content(path, ".prj"))
+    except OSError as error:
+        if is_failing(error):
+            raise unanswered(path, error) from error
+        raise ValueError(f"its world file cannot be read ({error.strerror})") from error
+    return None
+
+
+def _content(path: Path, suffix: str) -> bytes | None:
+    for name in (suffix, suffix.upper()):
+        beside = path.with_suffix(name)
+        if beside.is_file():
+            if beside.stat().st_size > _MAX_SIDECAR:
+                raise OSError(0, f"more than {_MAX_SIDECAR:,} bytes")
+            return beside.read_bytes()
+    return None

@@ -119,7 +119,9 @@ def _valid(
     if nodata is None or image.mode not in ("L", "P", "RGB"):
         return None
     values = np.asarray(image)
-    differs: npt.NDArray[np.bool_] = values != (255 - nodata if inverted and image.mode == "L" else nodata)
+    if inverted and image.mode == "L":
+        nodata = 255 - nodata
+    differs: npt.NDArray[np.bool_] = values != nodata
     return differs if differs.ndim == 2 else np.asarray(differs.any(axis=2))
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval.datasets._captions import from_fields
+from marsretrieval.datasets._captions import from_fields, locate
+from marsretrieval.datasets._georeference import read_georeference
 from marsretrieval.datasets._images import MAX_BYTES
-from marsretrieval.datasets._places import Place, place_of
+from marsretrieval.datasets._position_fields import POSITION_FIELDS
 from marsretrieval.datasets._protocol import Record, Skipped
 from marsretrieval.datasets._source_file import is_failing, unanswered
 from marsretrieval.errors import TableError
@@ -22,13 +23,15 @@ __all__ = ["Columns"]
 
 _IDS = ("image_id", "id", "key")  # the first that there is
 _CAPTIONS = ("refined_caption", "ori_caption", "caption")
-_PLACE = ("lon", "lat")
+_NUMBERS = ("lon", "lat")
+_PLACE = (*POSITION_FIELDS, "valid")
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Those of a table that are read: `image` (a struct of bytes and path, binary, or a path),
-    and any of label, image_id or id or key, refined_caption, ori_caption, caption, lon, lat."""
+    and any of label, image_id or id or key, refined_caption, ori_caption, caption, valid and the
+    fields of a position."""
 
     path: Path
     names: tuple[str, ...]
@@ -53,11 +56,12 @@ class Columns:
         key = str(number if told is None else told)
         source = f"{self.path}:row {number}"
         try:
-            found = from_fields({name: row.get(name) for name in _CAPTIONS})
-            place = _place(key, row)
+            image = _encoded(row.get("image"), self.path.parent) if images else b""
+            found = from_fields({name: row.get(name) for name in (*_CAPTIONS, *_PLACE)})
+            place, found = locate(key, found, lambda: read_georeference(image) if image else None)
             return Record(
                 id=key,
-                data=_encoded(row.get("image"), self.path.parent) if images else b"",
+                data=image,
                 source=source,
                 caption=found.caption,
                 original_caption=found.original_caption,
@@ -66,6 +70,8 @@ class Columns:
                 lat=place.lat,
                 width_deg=place.width_deg,
                 height_deg=place.height_deg,
+                valid=found.valid,
+                warnings=found.warnings(key, source),
             )
         except ValueError as error:
             return Skipped(key, source, str(error))
@@ -78,12 +84,6 @@ class Columns:
         if not 0 <= value < len(self.label_names):
             raise ValueError(f"label {value} is none of the dataset's {len(self.label_names)}")
         return self.label_names[int(value)]
-
-
-def _place(key: str, row: Mapping[str, Any]) -> Place:
-    values = [row.get(name) for name in _PLACE]
-    known = [float(each) for each in values if each is not None and each == each]
-    return place_of(key, centre=tuple(known) if len(known) == 2 else None)
 
 
 def _encoded(value: Any, folder: Path) -> bytes:
@@ -136,7 +136,7 @@ def _check_types(path: Path, schema: pa.Schema) -> None:
     expected = {"image": (image, "a struct of bytes and path, or binary")}
     expected["label"] = (lambda kind: text(kind) or kinds.is_integer(kind), "text or ClassLabel")
     expected |= dict.fromkeys(_CAPTIONS, (text, "text"))
-    expected |= dict.fromkeys(_PLACE, (number, "degrees"))
+    expected |= dict.fromkeys(_NUMBERS, (number, "degrees"))
     for name, (fits, words) in expected.items():
         if name in schema.names and not fits(schema.field(name).type):
             raise TableError(

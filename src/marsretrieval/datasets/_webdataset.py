@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from marsretrieval.datasets._captions import annotation
+from marsretrieval.datasets._captions import annotation, locate
+from marsretrieval.datasets._georeference import is_world_file, read_georeference, read_world_file
 from marsretrieval.datasets._images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets._listing import file_fingerprint
-from marsretrieval.datasets._places import place_of
+from marsretrieval.datasets._places import Position
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
 from marsretrieval.datasets._source_file import SourceFile
 from marsretrieval.errors import DataError
@@ -66,6 +67,8 @@ class _Group:
     image: bytes = b""
     json: bytes | None = None
     text: bytes | None = None
+    world: bytes | None = None
+    projection: bytes | None = None
     problems: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
 
@@ -84,11 +87,7 @@ class _Group:
             return Skipped(self.id, source, self._without_image(seen))
         if self.id in seen:
             return Skipped(self.id, source, "the same key stands in this tar before")
-        try:
-            found = annotation(self.json, self.text)
-            place = place_of(self.key, found.bounds, found.centre)
-        except ValueError as error:
-            return Skipped(self.id, source, f"its annotation cannot be read ({error})")
+        place, found = locate(self.key, annotation(self.json, self.text), self._georeference)
         return Record(
             id=self.id,
             data=self.image,
@@ -100,7 +99,18 @@ class _Group:
             lat=place.lat,
             width_deg=place.width_deg,
             height_deg=place.height_deg,
+            valid=found.valid,
+            warnings=found.warnings(self.id, source),
         )
+
+    def _georeference(self) -> Position | None:
+        """What the image holds itself, else the world file beside it. Raises ValueError."""
+        if not self.image:
+            return None
+        position = read_georeference(self.image)
+        if position is None and self.world is not None:
+            position = read_world_file(self.world, self.image, self.projection)
+        return position
 
     def _without_image(self, seen: set[str]) -> str:
         if self.json is None and self.text is None:
@@ -161,7 +171,8 @@ def _take(
     tar: tarfile.TarFile, member: tarfile.TarInfo, group: _Group, suffix: str, *, images: bool
 ) -> None:
     """Put a member into its group."""
-    if suffix not in EXTENSIONS and suffix not in (".json", ".txt"):
+    world = is_world_file(suffix)
+    if suffix not in EXTENSIONS and suffix not in (".json", ".txt", ".prj") and not world:
         group.others.append(member.name)
     elif not member.isfile():
         group.problems.append(f"{member.name} is a link or device, not a file")
@@ -171,6 +182,10 @@ def _take(
         group.json = _content(tar, member)
     elif suffix == ".txt":
         group.text = _content(tar, member)
+    elif suffix == ".prj":
+        group.projection = _content(tar, member)
+    elif world:
+        group.world = _content(tar, member)
     elif group.image_name is not None:
         group.problems.append(f"a second image under one key: {member.name}")
     else:

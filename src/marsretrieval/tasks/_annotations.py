@@ -21,7 +21,10 @@ def collect(
         if value and value.strip():
             found[record.id] = value
         else:
-            skipped.append(Skipped(record.id, record.source, missing))
+            reasons = [
+                warning.reason for warning in record.warnings if warning.kind == "annotation"
+            ]
+            skipped.append(Skipped(record.id, record.source, "; ".join([missing, *reasons])))
     return found, skipped
 
 
