@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["embed"]
 
 _IGNORED = {
-    "annotation": "a part of its annotation, which is odd",
-    "position": "its position, which is contradictory or cannot be read",
+    "annotation": "annotation is partly ignored",
+    "position": "position is contradictory or cannot be read, and is ignored",
 }
 
 
@@ -289,6 +289,6 @@ def _tell(report: BuildReport, store: EmbeddingStore, placed: int) -> None:
         if ignored:
             count = counted(len({(warning.source, warning.id) for warning in ignored}), "image")
             example = f"first: {ignored[0].source}: {ignored[0].reason}"
-            say(f"  {count} embedded without {what} ({example})")
+            say(f"  {count} whose {what} ({example})")
     if store.missing:
         print(f"  not finished: {counted(len(store.missing), 'shard')} still to be embedded")
