@@ -127,6 +127,16 @@ def search(
             help="Only hits with at least this cosine: all, or the best -k.",
         ),
     ] = None,
+    min_valid: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=_WHICH,
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Only tiles with at least this share of data; 0 keeps empty ones.",
+        ),
+    ] = None,
     keep_examples: Annotated[
         bool,
         typer.Option(
@@ -240,6 +250,7 @@ def search(
         region=region,
         k=count,
         min_score=min_score,
+        min_valid=min_valid,
         lon=lon,
         keep_examples=keep_examples,
     )
@@ -251,6 +262,11 @@ def search(
         found.require_text()
     if found.missing:
         say(f"warning: {store} is not finished: without {counted(len(found.missing), 'shard')}")
+    if question.exclude is not None:
+        share = "without data" if min_valid is None else f"with less data than {min_valid:g}"
+        tiles = counted(int(question.exclude.sum()), "tile")
+        remedy = "; --min-valid 0 keeps them" if min_valid is None else ""
+        say(f"note: {tiles} {share} left out{remedy}")
     if dry_run:
         _plan(found, question, files, as_json)
         return
