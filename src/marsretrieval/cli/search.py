@@ -280,6 +280,9 @@ def search(
             heat = result.heatmap(cell=heatmap_cell, progress=progress)
             for path in heatmap:
                 heat.write(path, hits=result.hits, style=style)
+            blank = int(heat.about.get("without_data", 0))
+            if blank and question.exclude is None:
+                say(f"note: {counted(blank, 'tile')} without data have no score in the heat map")
     if as_json:
         report = {"rows": len(found), "files": [str(path) for path in [*written, *(heatmap or [])]]}
         print_json({**result.about, **report, "hits": list(result.hits.records())})
