@@ -17,7 +17,7 @@ from marsretrieval.datasets import (
     read_annotations,
 )
 from marsretrieval.errors import DataError, DatasetNotFoundError
-from tests.datasets.layouts import images, read_all, write_parquet, write_tar
+from tests.datasets.layouts import images, problem_of, read_all, write_parquet, write_tar
 from tests.fakes import png_bytes
 
 
@@ -93,9 +93,9 @@ def test_what_lies_beside_an_image_annotates_it(tmp_path: Path) -> None:
     first, second, third, last = read_all(open_images(tmp_path))
     assert (first.caption, first.label) == ("words", "3")
     assert (first.lon, first.lat, first.width_deg) == pytest.approx((10.2, 20.1, 0.4))
-    assert "annotation cannot be read" in second.reason
-    assert "no place on the planet" in third.reason
-    assert (last.caption, last.lon) == (None, None)
+    assert [(each.kind, each.id) for each in second.warnings] == [("annotation", "b")]
+    assert "no position on a planet" in third.warnings[0].reason
+    assert (last.caption, last.lon, last.warnings) == (None, None, ())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root lists everything")
@@ -212,7 +212,7 @@ def test_a_table_of_labels_beside_a_folder_of_images(tmp_path: Path) -> None:
     records, (problem,) = read_annotations(source)
     assert problem.source == str(table)
     assert problem.reason == "1 of its 6 lines name no image of the folder (first: gone.jpg)"
-    assert records[3].problem == "several labels in the tables: crater, dune"
+    assert problem_of(records[3]) == "several labels in the tables: crater, dune"
 
 
 def test_a_list_of_class_names_is_no_table_of_labels(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def write_store(
     lon: Any = None,
     lat: Any = None,
     names: Sequence[str] | None = None,
+    valid: Any = None,
     shard_rows: int = 100,
 ) -> EmbeddingStore:
     """A finished store of (n, d) vectors as they are; float32 vectors are kept as float32."""
@@ -45,6 +46,7 @@ def write_store(
                 None if lat is None or np.isnan(lat[row]) else float(lat[row]),
                 None if row % 13 == 0 else 0.2,
                 None if row % 13 == 0 else 0.1 + row % 3,
+                None if valid is None or np.isnan(valid[row]) else float(valid[row]),
             )
             for row in some
         ]

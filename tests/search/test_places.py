@@ -76,7 +76,8 @@ def test_wrong_distances(deg: float) -> None:
     ("source", "lon", "lat", "quad"),
     [
         ("E-180_N-04.tar:E_179_8_N_1_2.png", -179.7, -1.1, "E-180_N-04"),
-        ("/data/MurrayLab_CTX_V01_E137_N4.tif", 0, 0, "E136_N04"),
+        ("/data/MurrayLab_CTX_V01_E137_N4.tif", 0, 0, "E000_N00"),
+        ("B01_009958_1524_XI_E-004_N-04.tif", None, None, None),
         ("000000.tar:E137_2_N_4_6.png", 137.3, -4.5, "E136_N-08"),
         ("000000.tar:E137_2_N_4_6.png", None, None, None),
         ("tiles/x.png", 10, 89, None),

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.geo import Area, Box, Region
 from marsretrieval.search import make_query, prompts_of, read_images, row_at, rows_of
+from marsretrieval.search.data_share import rows_below
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.queries import MIX, NOT_WEIGHT
 from marsretrieval.search.view import known_of
@@ -47,6 +48,8 @@ class Question:
     region: Region | None
     k: int | None  # None: all that reach min_score
     min_score: float | None
+    min_valid: float | None
+    exclude: npt.NDArray[np.bool_] | None  # rows with too little data
     lon: Domain
     keep_examples: bool
     about: Mapping[str, Any]
@@ -73,6 +76,7 @@ class Question:
             ("in", told["bbox"] or told["region"]),
             ("hits", "all" if self.k is None else f"the best {self.k:,}"),
             ("least", self.min_score),
+            ("data", self.min_valid),
         ]
         return [(name, str(value)) for name, value in parts if value not in (None, "")]
 
@@ -126,6 +130,7 @@ def ask(
     region: RegionLike | None = None,
     k: int | None = None,
     min_score: float | None = None,
+    min_valid: float | None = None,
     lon: int = 180,
     keep_examples: bool = False,
 ) -> Question:
@@ -165,6 +170,8 @@ def ask(
     area = _region(bbox, region)
     tiles = [*rows_of(store, ids).tolist(), *(row_at(store, *each) for each in positions)]
     not_tiles = rows_of(store, hidden_ids).tolist()
+    # Like an example, tiles without data are like each other, and nothing that is looked for.
+    exclude = rows_below(store, min_valid) if tiles or min_valid is not None else None
     known = known_of(store)
     about: dict[str, Any] = {
         "store": str(store.path),
@@ -183,6 +190,8 @@ def ask(
         "region": _named_region(region),
         "count": k,
         "min_score": min_score,
+        "min_valid": min_valid,
+        "without_data": 0 if exclude is None else int(exclude.sum()),
         "dataset": dict(store.dataset),
     }
     return Question(
@@ -198,6 +207,8 @@ def ask(
         region=area,
         k=k,
         min_score=min_score,
+        min_valid=min_valid,
+        exclude=exclude,
         lon=domain,
         keep_examples=keep_examples,
         about=about,

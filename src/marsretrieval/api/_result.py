@@ -131,6 +131,7 @@ class SearchResult:
             region=self.region,
             cell=cell,
             domain=self.hits.domain,
+            min_valid=self.about.get("min_valid"),
             about=self.about,
         )
         if path is not None:

@@ -138,6 +138,7 @@ class Store:
         region: RegionLike | None = None,
         k: int | None = None,
         min_score: float | None = None,
+        min_valid: float | None = None,
         lon: int = 180,
         keep_examples: bool = False,
         progress: Progress = NO_PROGRESS,
@@ -161,6 +162,8 @@ class Store:
                 geometry, a GeoSeries or a GeoDataFrame: only tiles centred in it.
             k: Number of hits: 500, or all that reach `min_score`, unless given.
             min_score: The least cosine of a hit.
+            min_valid: The least share of a tile with data, 0 to 1. With example tiles, tiles
+                without any data are left out unless it is 0.
             lon: 180 for longitudes -180..180, 360 for 0..360.
             keep_examples: Allow the tiles of `like` and `like_at` as hits.
             progress: Shows the progress of the search.
@@ -177,7 +180,7 @@ class Store:
         question = self.question(
             text, images=images, like=like, like_at=like_at, not_text=not_text,
             not_images=not_images, not_like=not_like, raw=raw, mix=mix, not_weight=not_weight,
-            bbox=bbox, region=region, k=k, min_score=min_score, lon=lon,
+            bbox=bbox, region=region, k=k, min_score=min_score, min_valid=min_valid, lon=lon,
             keep_examples=keep_examples,
         )  # fmt: skip
         return self.answer(question, progress=progress)
@@ -207,13 +210,16 @@ class Store:
         if not questions:
             return []
         if any(
-            (each.k, each.min_score, each.region)
-            != (questions[0].k, questions[0].min_score, questions[0].region)
+            (each.k, each.min_score, each.region, each.min_valid)
+            != (questions[0].k, questions[0].min_score, questions[0].region, questions[0].min_valid)
             for each in questions
         ):
             raise UsageError("questions of several k, least scores or regions", remedy="Ask apart.")
-        vectors = np.stack([self.vector(each) for each in questions])
         first = questions[0]
+        if any((question.exclude is None) != (first.exclude is None) for question in questions):
+            # With example tiles, those without data are left out.
+            return [self.answer(question, progress=progress) for question in questions]
+        vectors = np.stack([self.vector(each) for each in questions])
         extra = max(len(set(each.left_out)) for each in questions)
         ranking = exact_topk(
             self.embeddings,
@@ -221,6 +227,7 @@ class Store:
             None if first.k is None else first.k + extra,
             min_score=first.min_score,
             region=first.region,
+            exclude=first.exclude,
             progress=progress,
         )
         return [

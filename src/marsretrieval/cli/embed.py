@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,10 +27,15 @@ from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_prog
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import BuildPlan, BuildReport, Target
+    from marsretrieval.embeddings import BuildPlan, BuildReport, EmbeddingStore, Target
     from marsretrieval.encoders import Encoder, LoadOptions, ModelRecord
 
 __all__ = ["embed"]
+
+_IGNORED = {
+    "annotation": "annotation is partly ignored",
+    "position": "position is contradictory or cannot be read, and is ignored",
+}
 
 
 def embed(
@@ -160,13 +166,14 @@ def embed(
             )
     told = []
     for record, target, report in zip(records, targets, reports, strict=True):
-        missing = open_store(target.path).missing
-        summary = _as_json(record, target.path, report, missing)
+        finished = open_store(target.path)
+        placed = _count_positions(finished)
+        summary = _as_json(record, finished, report, placed)
         if len(images) > 1:
             summary["repeated_ids"] = _count_repeated_ids(target.path)
         told.append(summary)
         if not as_json:
-            _tell(report, target.path, missing)
+            _tell(report, finished, placed)
     if as_json:
         print_json(told[0] if len(told) == 1 else {"stores": told})
 
@@ -263,33 +270,50 @@ def _show_plans(plans: list[BuildPlan], records: list[ModelRecord], *, as_json: 
         echo(f"  to do: {count} images in {shards}; done: {counted(len(plan.done), 'shard')}")
 
 
+def _count_positions(store: EmbeddingStore) -> int:
+    """Images of a store whose position is known."""
+    import numpy as np
+
+    return int(sum(np.isfinite(block.lon + block.lat).sum() for block in store.blocks()))
+
+
 def _as_json(
-    record: ModelRecord, store: Path, report: BuildReport, missing: list[str]
+    record: ModelRecord, store: EmbeddingStore, report: BuildReport, placed: int
 ) -> dict[str, Any]:
     return {
-        "store": str(store),
+        "store": str(store.path),
         "model": record.id,
-        "complete": not missing,
+        "complete": not store.missing,
         "rows": report.rows,
+        "images": store.rows,
+        "with_position": placed,
         "embedded": report.embedded,
         "reused": report.reused,
         "skipped": [
             {"id": item.id, "source": item.source, "reason": item.reason} for item in report.skipped
         ],
+        "warnings": [asdict(warning) for warning in report.warnings],
         "batch_size": report.batch_size,
         "timings": report.timings,
     }
 
 
-def _tell(report: BuildReport, store: Path, missing: list[str]) -> None:
+def _tell(report: BuildReport, store: EmbeddingStore, placed: int) -> None:
     rate = ""
     if report.images_per_s and report.device_idle is not None:
         rate = f" at {report.images_per_s:,.0f} images/s (device idle {report.device_idle:.0%})"
     there = f", {report.reused:,} were there" if report.reused else ""
     images = counted(report.rows, "image")
-    echo(f"{store}: {images}, {report.embedded:,} embedded now{rate}{there}")
+    echo(f"{store.path}: {images}, {report.embedded:,} embedded now{rate}{there}")
     if report.skipped:
         first = report.skipped[0]
         echo(f"  {len(report.skipped):,} left out (first: {first.source}: {first.reason})")
-    if missing:
-        echo(f"  not finished: {counted(len(missing), 'shard')} still to be embedded")
+    echo(f"  {counted(store.rows, 'image')}, {placed:,} with a position")
+    for kind, what in _IGNORED.items():
+        ignored = [warning for warning in report.warnings if warning.kind == kind]
+        if ignored:
+            count = counted(len({(warning.source, warning.id) for warning in ignored}), "image")
+            example = f"first: {ignored[0].source}: {ignored[0].reason}"
+            say(f"  {count} whose {what} ({example})")
+    if store.missing:
+        echo(f"  not finished: {counted(len(store.missing), 'shard')} still to be embedded")

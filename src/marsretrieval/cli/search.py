@@ -132,6 +132,16 @@ def search(
             help="Only hits with at least this cosine: all, or the best -k.",
         ),
     ] = None,
+    min_valid: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=_WHICH,
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Only tiles with at least this share of data; 0 keeps empty ones.",
+        ),
+    ] = None,
     keep_examples: Annotated[
         bool,
         typer.Option(
@@ -245,6 +255,7 @@ def search(
         region=region,
         k=count,
         min_score=min_score,
+        min_valid=min_valid,
         lon=lon,
         keep_examples=keep_examples,
     )
@@ -256,6 +267,11 @@ def search(
         found.require_text()
     if found.missing:
         say(f"warning: {store} is not finished: without {counted(len(found.missing), 'shard')}")
+    if question.exclude is not None:
+        share = "without data" if min_valid is None else f"with less data than {min_valid:g}"
+        tiles = counted(int(question.exclude.sum()), "tile")
+        remedy = "; --min-valid 0 keeps them" if min_valid is None else ""
+        say(f"note: {tiles} {share} left out{remedy}")
     if dry_run:
         _plan(found, question, files, as_json)
         return
@@ -269,6 +285,9 @@ def search(
             heat = result.heatmap(cell=heatmap_cell, progress=progress)
             for path in heatmap:
                 heat.write(path, hits=result.hits, style=style)
+            blank = int(heat.about.get("without_data", 0))
+            if blank and question.exclude is None:
+                say(f"note: {counted(blank, 'tile')} without data have no score in the heat map")
     if as_json:
         report = {"rows": len(found), "files": [str(path) for path in [*written, *(heatmap or [])]]}
         print_json({**result.about, **report, "hits": list(result.hits.records())})

@@ -17,7 +17,7 @@ from marsretrieval.datasets._points import (
     read_image_queries,
     read_points,
 )
-from marsretrieval.datasets._protocol import ImageSource, Record, Shard, Skipped
+from marsretrieval.datasets._protocol import ImageSource, ItemWarning, Record, Shard, Skipped
 from marsretrieval.datasets._source_file import read_regular
 from marsretrieval.datasets._webdataset import WebDatasetSource
 from marsretrieval.datasets.positions import PositionColumns, TileCoverage, coverage_line
@@ -28,6 +28,7 @@ __all__ = [
     "CombinedSource",
     "FolderSource",
     "ImageSource",
+    "ItemWarning",
     "ParquetSource",
     "Points",
     "PositionColumns",

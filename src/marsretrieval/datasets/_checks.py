@@ -42,6 +42,15 @@ def check_images(found: Scan, told: DatasetInventory) -> None:
     unreadable = [bad for bad in found.bad if not _said_before(bad)]
     told.error("unreadable-image", (f"{bad.source}: {bad.reason}" for bad in unreadable))
     told.error("empty-shard", found.empty)
+    for kind in ("annotation", "position"):
+        told.error(
+            f"wrong-{kind}",
+            (
+                f"{warning.source}: {warning.reason}"
+                for warning in found.warnings
+                if warning.kind == kind
+            ),
+        )
     doubles = _groups(found.items, lambda item: item.id)
     cases = [f"{key}: {_sources(items)}" for key, items in doubles.items()]
     told.error("double-id", [*cases, *(f"{bad.id}: {bad.source}" for bad in again)])

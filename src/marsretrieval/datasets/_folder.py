@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from marsretrieval.datasets._captions import MAX_ANNOTATION_BYTES, Annotation, annotation
+from marsretrieval.datasets._captions import (
+    MAX_ANNOTATION_BYTES,
+    Annotation,
+    Problem,
+    annotation,
+    locate,
+)
+from marsretrieval.datasets._georeference import (
+    read_georeference,
+    read_world_file,
+    world_file_suffixes,
+)
 from marsretrieval.datasets._images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets._labels import LabelTables, class_of, read_label_tables
 from marsretrieval.datasets._listing import files_below, files_fingerprint, is_side_file
-from marsretrieval.datasets._places import place_of
+from marsretrieval.datasets._places import Position
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
 from marsretrieval.datasets._source_file import (
-    is_failing,
     read_regular,
     regular_size,
-    unanswered,
 )
 from marsretrieval.datasets._utf8 import escape, skip_unless_utf8
 
@@ -32,7 +41,8 @@ class FolderSource:
 
     With `class_folders`, the label is the name of the first folder below `root` that is no split
     (train, test, val ...). A table ``labels*.txt`` goes before that, see `read_label_tables`.
-    A .json or .txt beside an image annotates it, as in a WebDataset.
+    A .json or .txt beside an image annotates it, as in a WebDataset; a world file says where it
+    lies.
     """
 
     name: str
@@ -90,13 +100,13 @@ class FolderSource:
                 data = b""
         except ValueError as error:
             return Skipped(key, source, str(error))
-        try:
-            found = _beside(path)
-            place = place_of(path.stem, found.bounds, found.centre)
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and is_failing(error):
-                raise unanswered(path, error) from error
-            return Skipped(key, source, f"its annotation cannot be read ({error})")
+        found = _beside(path)
+        if path in self.tables.conflicts:
+            conflict: Problem = ("annotation", self.tables.conflicts[path])
+            found = replace(found, problems=(*found.problems, conflict))
+        place, found = locate(
+            path.stem, found, lambda: _georeference(path, data) if images else None
+        )
         return Record(
             id=key,
             data=data,
@@ -108,7 +118,8 @@ class FolderSource:
             lat=place.lat,
             width_deg=place.width_deg,
             height_deg=place.height_deg,
-            problem=self.tables.conflicts.get(path),
+            valid=found.valid,
+            warnings=found.warnings(key, source),
         )
 
     def _label(self, path: Path, folders: Sequence[str], sidecar: str | None) -> str | None:
@@ -119,8 +130,29 @@ class FolderSource:
 
 
 def _beside(path: Path) -> Annotation:
-    def content(suffix: str) -> bytes | None:
-        beside = path.with_suffix(suffix)
-        return read_regular(beside, MAX_ANNOTATION_BYTES) if beside.is_file() else None
+    try:
+        return annotation(_content(path, ".json"), _content(path, ".txt"))
+    except ValueError as error:
+        reason = f"its annotation cannot be read ({error})"
+        return Annotation(problems=(("annotation", reason),))
 
-    return annotation(content(".json"), content(".txt"))
+
+def _georeference(path: Path, data: bytes) -> Position | None:
+    """What the image holds itself, else the world file beside it. Raises ValueError."""
+    position = read_georeference(data)
+    if position is not None:
+        return position
+    for suffix in world_file_suffixes(path.suffix):
+        text = _content(path, suffix)
+        if text is not None:
+            return read_world_file(text, data, _content(path, ".prj"))
+    return None
+
+
+def _content(path: Path, suffix: str) -> bytes | None:
+    """Content of the file beside an image; None without one. Raises ValueError, DataError."""
+    for name in (suffix, suffix.upper()):
+        beside = path.with_suffix(name)
+        if beside.is_file():
+            return read_regular(beside, MAX_ANNOTATION_BYTES)
+    return None

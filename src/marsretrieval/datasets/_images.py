@@ -7,10 +7,11 @@ import warnings
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from marsretrieval.datasets._stretch import stretch
-from marsretrieval.datasets._tiff import check_size, is_tiff, read_tiff
+from marsretrieval.datasets._tiff import check_size, has_mask, is_tiff, read_mask, read_tiff
 from marsretrieval.errors import ImageError
 
 __all__ = [
@@ -40,7 +41,19 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 _LARGE, _PIXELS_PER_BYTE = 100_000_000, 250
 
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-_BITS, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 339, 42113  # TIFF tags
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT, _GDAL_NODATA = 258, 262, 339, 42113  # TIFF tags
+_ORIENTATION = 274
+_MIN_IS_WHITE = 0  # of _PHOTOMETRIC: Pillow inverts 8-bit grey
+# What Pillow does to a TIFF of an orientation when it loads it; masks are read without Pillow.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 # What is wrong with an image is raised, and told once. For all threads and once for all: to set a
@@ -52,9 +65,11 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
     """Decode to an RGB image of the size it is stored in, EXIF orientation applied.
 
     Grey is repeated over the channels; transparency is laid over black, as no-data is in the
-    mosaic; more than 8 bits are stretched linearly from the least to the greatest value that is a
-    measurement (`stretch`), save the colours of a PNG, which keep their upper 8. Of several bands
-    the first three are taken, of fewer than three the first; of an animation the first frame.
+    mosaic. Black are also pixels of GDAL's no-data value (of colours: in all bands) and those that
+    the internal mask of a TIFF hides. More than 8 bits are stretched linearly from the least to
+    the greatest value that is a measurement (`stretch`), save the colours of a PNG, which keep
+    their upper 8. Of several bands the first three are taken, of fewer than three the first; of an
+    animation the first frame.
     Raises ImageError naming `source` when the bytes are no image, are cut short, or hold more
     than MAX_PIXELS.
     """
@@ -68,8 +83,16 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
             _check_expansion(source, image.width * image.height, len(data))
             if has_other_pixels(image):
                 return read_tiff(data, source, MAX_PIXELS)
+            turn = _TURNS.get(_tags(image).get(_ORIENTATION, 1))
+            masked = image.format == "TIFF" and has_mask(data)
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image), image)
+            upright = ImageOps.exif_transpose(image)
+            if masked:
+                valid = read_mask(data, source)
+                if turn is not None:
+                    valid = np.asarray(Image.fromarray(valid.astype(np.uint8)).transpose(turn)) != 0
+                return _to_rgb(upright, None, valid)
+            return to_rgb(upright, image)
     except Image.DecompressionBombError as error:
         raise ImageError(f"{source}: too many pixels ({error})") from error
     except UnidentifiedImageError as error:
@@ -94,14 +117,42 @@ def _check_expansion(source: str, pixels: int, stored: int) -> None:
 
 def to_rgb(image: Image.Image, file: Image.Image | None) -> Image.Image:
     """Convert an upright image to RGB; `file` is what it was opened as, for its tags."""
+    if file is None:
+        return _to_rgb(image, None, None)
+    nodata, white = _nodata(file), _tags(file).get(_PHOTOMETRIC) == _MIN_IS_WHITE
+    return _to_rgb(image, nodata, _valid(image, nodata, inverted=white))
+
+
+def _to_rgb(
+    image: Image.Image, nodata: float | None, valid: npt.NDArray[np.bool_] | None
+) -> Image.Image:
     if image.mode in _DEEP:
-        nodata = None if file is None else _nodata(file)
-        return Image.fromarray(stretch(np.asarray(image), nodata)).convert("RGB")
+        return Image.fromarray(stretch(np.asarray(image), nodata, valid)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         over = image.convert("RGBA")
         black = Image.new("RGBA", over.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, over).convert("RGB")
-    return image.convert("RGB")
+        rgb = Image.alpha_composite(black, over).convert("RGB")
+    else:
+        rgb = image.convert("RGB")
+    if valid is None:
+        return rgb
+    return Image.fromarray(np.where(valid[..., None], np.asarray(rgb), np.uint8(0)))
+
+
+def _valid(
+    image: Image.Image, nodata: float | None, *, inverted: bool
+) -> npt.NDArray[np.bool_] | None:
+    """Which pixels of 8 bits differ from the no-data value, in any band; None for other modes.
+
+    Deeper images are masked when they are stretched.
+    """
+    if nodata is None or image.mode not in ("L", "P", "RGB"):
+        return None
+    values = np.asarray(image)
+    if inverted and image.mode == "L":
+        nodata = 255 - nodata
+    differs: npt.NDArray[np.bool_] = values != nodata
+    return differs if differs.ndim == 2 else np.asarray(differs.any(axis=2))
 
 
 def _tags(image: Image.Image) -> dict[int, Any]:

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
-__all__ = ["ImageSource", "Record", "Shard", "Skipped"]
+__all__ = ["ImageSource", "ItemWarning", "Record", "Shard", "Skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemWarning:
+    """A part of an item that was ignored, while its image is used.
+
+    kind: `annotation` for captions, labels and what cannot be read at all, `position` for positions
+    that are contradictory or cannot be read.
+    """
+
+    id: str
+    source: str
+    kind: Literal["annotation", "position"]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +40,8 @@ class Record:
     lat: float | None = None
     width_deg: float | None = None  # tile extent in longitude
     height_deg: float | None = None  # tile extent in latitude
-    problem: str | None = None  # what is wrong with its annotations, which the image outlives
+    valid: float | None = None  # share of the tile with data, 0 to 1
+    warnings: tuple[ItemWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,5 +83,6 @@ class ImageSource(Protocol):
     def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
         """Stream the shard's items in a fixed order; a damaged one comes as Skipped.
 
-        `images=False` leaves `data` empty and reads no more than the annotations need.
+        `images=False` leaves `data` empty and reads no more than the annotations need; positions
+        that stand in the image file itself (GeoTIFF) stay unknown.
         """

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from marsretrieval.datasets._captions import MAX_ANNOTATION_BYTES, Annotation, from_fields
+from marsretrieval.datasets._captions import MAX_ANNOTATION_BYTES, Problem, from_fields, locate
+from marsretrieval.datasets._georeference import read_georeference
 from marsretrieval.datasets._images import MAX_BYTES
-from marsretrieval.datasets._places import NOWHERE, Place, place_of
+from marsretrieval.datasets._position_fields import POSITION_FIELDS
 from marsretrieval.datasets._protocol import Record, Skipped
 from marsretrieval.datasets._source_file import read_regular
 from marsretrieval.datasets._utf8 import escape, skip_unless_utf8
@@ -27,17 +28,18 @@ T = TypeVar("T")
 
 _IDS = ("image_id", "id", "key")  # the first that there is
 _CAPTIONS = ("refined_caption", "ori_caption", "caption")
-_PLACE = ("lon", "lat")
+_PLACE = (*POSITION_FIELDS, "valid")
 _NO_LABEL = -1  # of a ClassLabel, in the datasets library
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Those of a table that are read: `image` (a struct of bytes and path, binary, or a path),
-    and any of label, image_id or id or key, refined_caption, ori_caption, caption, lon, lat.
+    and any of label, image_id or id or key, refined_caption, ori_caption, caption, valid and the
+    fields of a position.
 
     Only `image` has to be of a certain type. Other values are converted where nothing is lost, and
-    are a `problem` of their record where that cannot be.
+    are a warning of their record where that cannot be.
     """
 
     path: Path
@@ -74,23 +76,25 @@ class Columns:
         except ValueError:
             key = bytes(value or b"").decode("utf-8", "backslashreplace")
             return Skipped(key, source, f"its {self.id} is not UTF-8")
-        problems: list[str] = []
+        problems: list[Problem] = []
 
         def attempt(read: Callable[[], T], otherwise: T) -> T:
             try:
                 return read()
             except ValueError as error:
-                problems.append(str(error))
+                problems.append(("annotation", str(error)))
                 return otherwise
 
-        found = attempt(lambda: from_fields(_captions(row)), Annotation())
+        captions: dict[str, Any] = attempt(lambda: _captions(row), {})
         label = attempt(lambda: self._label(row.get("label")), None)
-        place = attempt(lambda: _place(key, row), NOWHERE)
         image = {"path": row.get("image")} if self.by_path else row.get("image")
         try:
             data = _encoded(image, self.path.parent) if images else b""
         except ValueError as error:
             return skip_unless_utf8(Skipped(key, source, str(error)))
+        found = from_fields({**captions, **{name: _decoded(row.get(name)) for name in _PLACE}})
+        found = replace(found, problems=(*problems, *found.problems))
+        place, found = locate(key, found, lambda: read_georeference(data) if data else None)
         return skip_unless_utf8(
             Record(
                 id=key,
@@ -103,7 +107,8 @@ class Columns:
                 lat=place.lat,
                 width_deg=place.width_deg,
                 height_deg=place.height_deg,
-                problem="; ".join(problems) or None,
+                valid=found.valid,
+                warnings=found.warnings(key, source),
             )
         )
 
@@ -204,25 +209,17 @@ def _captions(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _place(key: str, row: Mapping[str, Any]) -> Place:
-    values = [_degrees(name, row.get(name)) for name in _PLACE]
-    known = [value for value in values if value is not None]
-    return place_of(key, centre=tuple(known) if len(known) == 2 else None)
-
-
-def _degrees(name: str, value: Any) -> float | None:
-    """Raises ValueError where a value is no number."""
+def _decoded(value: Any) -> Any:
+    """Text for bytes and floats for decimals, also in lists and structs."""
     if isinstance(value, bytes):
-        text = _text(name, value)
-        try:
-            value = float(text) if text and text.strip() else None
-        except ValueError as error:
-            raise ValueError(f"{name} should be degrees, found '{text:.60}'") from error
-    if value is None or value != value:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        raise ValueError(f"column '{name}' holds {_kind(value)}, expected degrees")
-    return float(value)
+        return value.decode("utf-8", "backslashreplace").strip() or None
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, list):
+        return [_decoded(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _decoded(part) for name, part in value.items()}
+    return value
 
 
 def _encoded(value: Any, folder: Path) -> bytes:

@@ -14,7 +14,7 @@ from marsretrieval.datasets._hashing import content_hash
 from marsretrieval.datasets._images import decode_rgb
 from marsretrieval.datasets._items import Item, Items
 from marsretrieval.datasets._likeness import difference_hash
-from marsretrieval.datasets._protocol import ImageSource, Record, Shard, Skipped
+from marsretrieval.datasets._protocol import ImageSource, ItemWarning, Record, Shard, Skipped
 from marsretrieval.errors import MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
@@ -30,6 +30,7 @@ class Scan:
     items: Items = field(default_factory=Items)
     bad: list[Skipped] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)  # shards without an image
+    warnings: list[ItemWarning] = field(default_factory=list)
 
 
 def scan(
@@ -60,6 +61,7 @@ def scan(
         part = parts.pop(number)
         found.items.extend(part.items)
         found.bad += part.bad
+        found.warnings += part.warnings
         if not part.items and not part.bad:
             found.empty.append(f"{source.name}: {shard.name}")
     return found
@@ -109,6 +111,8 @@ def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
             if _stop is not None and _stop.is_set():
                 break
             item = record if isinstance(record, Skipped) else _decoded(record, likeness)
+            if isinstance(record, Record):
+                found.warnings += record.warnings
             if isinstance(item, Skipped):
                 found.bad.append(item)
                 continue

@@ -13,11 +13,12 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Self, cast
 
-from marsretrieval.datasets._captions import MAX_ANNOTATION_BYTES, annotation
+from marsretrieval.datasets._captions import MAX_ANNOTATION_BYTES, annotation, locate
+from marsretrieval.datasets._georeference import is_world_file, read_georeference, read_world_file
 from marsretrieval.datasets._images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets._labels import class_of
 from marsretrieval.datasets._listing import file_fingerprint, is_side_file
-from marsretrieval.datasets._places import place_of
+from marsretrieval.datasets._places import Position
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
 from marsretrieval.datasets._source_file import SourceFile
 from marsretrieval.datasets._utf8 import escape, is_utf8, skip_unless_utf8
@@ -163,6 +164,8 @@ class _Group:
     image: bytes = b""
     json: bytes | None = None
     text: bytes | None = None
+    world: bytes | None = None
+    projection: bytes | None = None
     problems: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     id: str = ""
@@ -181,11 +184,7 @@ class _Group:
             return Skipped(self.id, source, self._without_image(seen))
         if self.key in seen:
             return Skipped(self.id, source, "the same key stands in this tar before")
-        try:
-            found = annotation(self.json, self.text)
-            place = place_of(self.key, found.bounds, found.centre)
-        except ValueError as error:
-            return Skipped(self.id, source, f"its annotation cannot be read ({error})")
+        place, found = locate(self.key, annotation(self.json, self.text), self._georeference)
         return Record(
             id=self.id,
             data=self.image,
@@ -198,7 +197,18 @@ class _Group:
             lat=place.lat,
             width_deg=place.width_deg,
             height_deg=place.height_deg,
+            valid=found.valid,
+            warnings=found.warnings(self.id, source),
         )
+
+    def _georeference(self) -> Position | None:
+        """What the image holds itself, else the world file beside it. Raises ValueError."""
+        if not self.image:
+            return None
+        position = read_georeference(self.image)
+        if position is None and self.world is not None:
+            position = read_world_file(self.world, self.image, self.projection)
+        return position
 
     def _without_image(self, seen: set[str]) -> str:
         if self.json is None and self.text is None:
@@ -253,7 +263,7 @@ def _groups(path: Path, *, images: bool, annotations: bool = True) -> Iterator[_
                     name = PurePosixPath(member.name)
                     if member.isdir() or name.name.startswith("."):
                         continue
-                    if is_side_file(name) and name.suffix.lower() not in (".json", ".txt"):
+                    if is_side_file(name) and not _is_annotation(name.suffix.lower()):
                         continue
                     stem, _, extension = name.name.partition(".")
                     key = str(name.with_name(stem))
@@ -289,6 +299,10 @@ def _because(item: Skipped, reason: str) -> Skipped:
     return Skipped(item.id, item.source, reason)
 
 
+def _is_annotation(suffix: str) -> bool:
+    return suffix in (".json", ".txt", ".prj") or is_world_file(suffix)
+
+
 def _take(
     tar: tarfile.TarFile,
     member: tarfile.TarInfo,
@@ -300,7 +314,7 @@ def _take(
 ) -> None:
     """Put a member into its group; `largest` is what may be in a tar of this size."""
     limit = MAX_BYTES if suffix in EXTENSIONS else MAX_ANNOTATION_BYTES
-    if suffix not in EXTENSIONS and suffix not in (".json", ".txt"):
+    if suffix not in EXTENSIONS and not _is_annotation(suffix):
         if len(group.others) < _NAMED:
             group.others.append(member.name)
     elif not member.isfile():
@@ -315,6 +329,10 @@ def _take(
         group.json = _content(tar, member)
     elif suffix == ".txt":
         group.text = _content(tar, member)
+    elif suffix == ".prj":
+        group.projection = _content(tar, member)
+    elif is_world_file(suffix):
+        group.world = _content(tar, member)
     elif group.image_name is not None:
         group.problems.append(f"a second image under one key: {member.name}")
     else:

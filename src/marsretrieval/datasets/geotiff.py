@@ -7,8 +7,10 @@ given to PROJ, which since 9.8 would put the mosaic's pixels up to 0.40 degrees 
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
+from marsretrieval.datasets._gdal import is_tiff, open_gtiff
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 
 __all__ = ["GeoTiff", "open_geotiff"]
 
 _ROUNDING_DEG = 1e-9
+_HEAD = 64
 _MARS_RADII_M = (3_376_000.0, 3_397_500.0)  # polar to equatorial, any of the usual bodies
 
 
@@ -118,7 +122,6 @@ def open_geotiff(path: Path, *, member: str | None = None) -> Iterator[GeoTiff]:
     another projection or reaches over a pole, or bears the name of a quad and does not lie there
     to half a pixel."""
     try:
-        import rasterio
         from rasterio.errors import RasterioError
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
@@ -126,17 +129,45 @@ def open_geotiff(path: Path, *, member: str | None = None) -> Iterator[GeoTiff]:
         ) from error
     if not path.is_file():
         raise DatasetNotFoundError(f"{path}: no such file")
+    name = str(path) if member is None else f"{path}, {member}"
+    _check_signature(path, member, name)
     place = path if member is None else f"/vsizip/{{{path.absolute()}}}/{member}"
-    try:
-        file = rasterio.open(place)
-    except (RasterioError, OSError) as error:
-        raise DataError(
-            f"{path}: not readable as a GeoTIFF ({error})", remedy="Fetch it again."
-        ) from error
-    with file:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_gtiff(place, name))
+        except (RasterioError, OSError) as error:
+            raise DataError(
+                f"{path}: not readable as a GeoTIFF ({error})", remedy="Fetch it again."
+            ) from error
         raster = _described(path, file)
         _check_place(raster)
         yield raster
+
+
+def _check_signature(path: Path, member: str | None, name: str) -> None:
+    """GDAL names no reason, and a file of another format may be an attempt to have it opened."""
+    try:
+        if member is None:
+            with path.open("rb") as file:
+                head = file.read(_HEAD)
+        else:
+            with zipfile.ZipFile(path) as archive, archive.open(member) as packed:
+                head = packed.read(_HEAD)
+    except (OSError, KeyError, EOFError, ValueError, zipfile.BadZipFile, zlib.error,
+            NotImplementedError, RuntimeError) as error:  # fmt: skip
+        raise DataError(
+            f"{name}: not readable as a GeoTIFF ({error})", remedy="Fetch it again."
+        ) from error
+    if head.lstrip()[:11] == b"<VRTDataset":
+        raise DataError(
+            f"{name}: a VRT, which names other files, not a GeoTIFF",
+            remedy="Convert it: gdal_translate -of GTiff IN.vrt OUT.tif",
+        )
+    if head and not is_tiff(head):
+        raise DataError(
+            f"{name}: not readable as a GeoTIFF (it begins with {head[:8]!r})",
+            remedy="Fetch it again.",
+        )
 
 
 def _described(path: Path, file: Any) -> GeoTiff:

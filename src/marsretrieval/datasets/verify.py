@@ -102,7 +102,8 @@ def _kind(folder: Path) -> str:
         return "paired"
     if first.label:
         return "landform"
-    return "tiles" if first.lon is not None else "images"
+    placed = first.lon is not None or any(warning.kind == "position" for warning in first.warnings)
+    return "tiles" if placed else "images"
 
 
 def _first(source: ImageSource) -> Record | None:

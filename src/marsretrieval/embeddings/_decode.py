@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from marsretrieval.datasets import Record, Skipped, content_hash, decode_rgb
+from marsretrieval.datasets import ItemWarning, Record, Skipped, content_hash, decode_rgb
 from marsretrieval.embeddings._shards import Item
 from marsretrieval.errors import ImageError, MarsRetrievalError
 
@@ -28,6 +28,7 @@ class Decoded:
     item: Item
     features: tuple[Any, ...]
     seconds: float  # spent decoding and preprocessing, in its worker
+    warnings: tuple[ItemWarning, ...] = ()
 
 
 Answers = list[Decoded | Skipped]
@@ -53,8 +54,9 @@ def _decode(record: Record, preprocess: Sequence[Preprocess]) -> Decoded | Skipp
         lat=record.lat,
         width_deg=record.width_deg,
         height_deg=record.height_deg,
+        valid=record.valid,
     )
-    return Decoded(item, features, time.perf_counter() - start)
+    return Decoded(item, features, time.perf_counter() - start, record.warnings)
 
 
 def _features(image: Image.Image, preprocess: Preprocess, record: Record) -> Any | Skipped:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -15,8 +16,6 @@ from marsretrieval.files import atomic_path, check_output
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 __all__ = ["export_parquet"]
-
-_PLAIN = ("id", "lon", "lat", "width_deg", "height_deg", "source", "vector")
 
 
 def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO_PROGRESS) -> None:
@@ -35,6 +34,7 @@ def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO
             "not embedded yet",
             remedy="Finish it with the command that started it.",
         )
+    valid = bool(np.isfinite(store.valid()).any())
     number = pa.float16() if store.dtype == "float16" else pa.float32()
     columns = pa.schema(
         [
@@ -43,6 +43,7 @@ def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO
             pa.field("lat", pa.float64()),
             pa.field("width_deg", pa.float32()),
             pa.field("height_deg", pa.float32()),
+            *([pa.field("valid", pa.float32())] if valid else []),
             pa.field("source", pa.utf8(), nullable=False),
             # A plain list: not every reader of Parquet knows fixed-size ones.
             pa.field("vector", pa.list_(number), nullable=False),
@@ -70,5 +71,11 @@ def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO
 def _table(block: Block, geometry: geo.GeometryColumn, columns: pa.Schema) -> pa.Table:
     places = zip(block.lon, block.lat, block.width_deg, block.height_deg, strict=True)
     shapes = [geometry.wkb(geo.outline(*map(float, place))) for place in places]
-    arrays = [block.column(name).cast(columns.field(name).type) for name in _PLAIN]
+    arrays = [
+        pa.array(block.valid, pa.float32(), from_pandas=True)
+        if name == "valid"
+        else block.column(name).cast(columns.field(name).type)
+        for name in columns.names
+        if name != "geometry"
+    ]
     return pa.Table.from_arrays([*arrays, pa.array(shapes, pa.binary())], schema=columns)

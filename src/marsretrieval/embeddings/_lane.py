@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.datasets import Shard, Skipped
+from marsretrieval.datasets import ItemWarning, Shard, Skipped
 from marsretrieval.embeddings._decode import Decoded, Preprocess
 from marsretrieval.embeddings._forward import Forward
 from marsretrieval.embeddings._manifest import Entry, Manifest, finished_entry
@@ -34,6 +34,7 @@ class _Open:
     items: list[Item] = field(default_factory=list)
     vectors: list[npt.NDArray[np.float32]] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    warnings: list[ItemWarning] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     decode: float = 0.0
     embed: float = 0.0
@@ -120,6 +121,7 @@ class Lane:
             return False
         current.ids.add(event.item.id)
         current.items.append(event.item)
+        current.warnings += event.warnings
         current.decode += event.seconds
         self.seconds["decode"] += event.seconds
         self._batch.append((current, features))
@@ -180,6 +182,7 @@ class Lane:
             fingerprint=done.shard.fingerprint,
             made_by=manifest.made_by,
             skipped=tuple(done.skipped),
+            warnings=tuple(done.warnings),
             seconds={name: round(value, 6) for name, value in seconds.items()},
         )
         written = write_shard(self.plan.store, entry, done.items, vectors, manifest.dtype)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from marsretrieval.datasets import Skipped
+from marsretrieval.datasets import ItemWarning, Skipped
 from marsretrieval.errors import DataError, StoreError
 from marsretrieval.files import (
     check_fields,
@@ -165,6 +165,7 @@ class Entry:
     sha256: str = ""  # of the Arrow file
     skipped: tuple[Skipped, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[ItemWarning, ...] = ()  # parts of annotations that were ignored
 
     def fits(self, manifest: Manifest) -> bool:
         return self.made_by == manifest.made_by
@@ -221,7 +222,10 @@ def read_manifest(store: Path) -> Manifest:
 
 
 def write_entry(store: Path, entry: Entry) -> None:
-    write_json(entry_path(store, entry.shard), asdict(entry))
+    value = asdict(entry)
+    if not entry.warnings:  # versions before this key read the entry
+        del value["warnings"]
+    write_json(entry_path(store, entry.shard), value)
 
 
 def read_entry(store: Path, shard: str) -> Entry | None:

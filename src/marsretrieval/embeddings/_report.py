@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from marsretrieval.datasets import Skipped
+from marsretrieval.datasets import ItemWarning, Skipped
 from marsretrieval.embeddings._manifest import Entry
 
 __all__ = ["BuildReport", "device_idle"]
@@ -21,6 +21,7 @@ class BuildReport:
     skipped: list[Skipped]
     batch_size: int | None  # in the end; None when nothing was computed
     seconds: Mapping[str, float] = field(default_factory=dict)
+    warnings: Sequence[ItemWarning] = ()  # parts of annotations that were ignored
 
     @property
     def images_per_s(self) -> float | None:
@@ -60,6 +61,7 @@ class BuildReport:
             skipped=[item for entry in (*done, *written) for item in entry.skipped],
             batch_size=batch_size,
             seconds=seconds,
+            warnings=[item for entry in (*done, *written) for item in entry.warnings],
         )
 
 

@@ -32,6 +32,8 @@ __all__ = ["Block", "Item", "open_block", "schema", "write_shard"]
 
 Floats = npt.NDArray[np.float64]
 
+VALID = "valid"  # the optional column
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -44,6 +46,7 @@ class Item:
     lat: float | None = None
     width_deg: float | None = None
     height_deg: float | None = None
+    valid: float | None = None  # share with data, 0 to 1
 
 
 class Block:
@@ -93,6 +96,13 @@ class Block:
         return self._floats("height_deg")
 
     @property
+    def valid(self) -> Floats:
+        """(n,) share of each tile with data, 0 to 1; NaN where unknown."""
+        if VALID not in self._batch.schema.names:
+            return np.full(len(self), np.nan)
+        return self._floats(VALID)
+
+    @property
     def vectors(self) -> npt.NDArray[Any]:
         """(n, dimension) float16 or float32, read-only, not copied."""
         column = self._batch.column("vector")
@@ -132,8 +142,15 @@ def _numbers(values: pa.Array) -> npt.NDArray[Any]:
 
 
 @cache
-def schema(dimension: int, dtype: Dtype) -> pa.Schema:
-    """Columns of a shard, as docs/STORE.md specifies them."""
+def schema(dimension: int, dtype: Dtype, *, valid: bool = False) -> pa.Schema:
+    """Columns of a shard, as docs/STORE.md specifies them.
+
+    Args:
+        dimension: Numbers in a vector.
+        dtype: Their type.
+        valid: Include the optional column `valid`.
+    """
+    shares = [pa.field(VALID, pa.float32())] if valid else []
     number = pa.float16() if dtype == "float16" else pa.float32()
     vector = pa.list_(pa.field("item", number, nullable=False), dimension)
     return pa.schema(
@@ -143,6 +160,7 @@ def schema(dimension: int, dtype: Dtype) -> pa.Schema:
             pa.field("lat", pa.float64()),
             pa.field("width_deg", pa.float32()),
             pa.field("height_deg", pa.float32()),
+            *shares,
             pa.field("source", pa.utf8(), nullable=False),
             pa.field("content", pa.binary(16), nullable=False),
             pa.field("vector", vector, nullable=False),
@@ -158,7 +176,8 @@ def write_shard(
     checksum filled in. Where another process has finished the very shard meanwhile, its files
     stay and its entry is returned. Raises OutputError, StoreMismatchError where another process
     has made this another store meanwhile, StoreError where it is gone."""
-    columns = schema(vectors.shape[1], dtype)
+    valid = any(item.valid is not None for item in items)
+    columns = schema(vectors.shape[1], dtype, valid=valid)
     batch = pa.record_batch(_arrays(items, vectors, columns), schema=columns)
     path = vectors_path(store, entry.shard)
     try:
@@ -211,7 +230,7 @@ def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dty
         if isinstance(error, OSError) and not is_damage(error):
             raise unreadable(path, error) from error
         raise StoreError(f"{path}: not readable as Arrow IPC ({error})", remedy=remedy) from error
-    expected = schema(dimension, dtype)
+    expected = schema(dimension, dtype, valid=VALID in reader.schema.names)
     if not reader.schema.equals(expected):
         raise StoreError(f"{path}: its columns are not those of the store", remedy=remedy)
     if len(batches) != 1 or batches[0].num_rows != entry.rows:
@@ -230,8 +249,13 @@ def _arrays(items: Sequence[Item], vectors: npt.NDArray[Any], columns: pa.Schema
         "lat": [item.lat for item in items],
         "width_deg": [item.width_deg for item in items],
         "height_deg": [item.height_deg for item in items],
+        VALID: [item.valid for item in items],
         "source": [item.source for item in items],
         "content": [item.content for item in items],
     }
-    arrays = [pa.array(column, columns.field(name).type) for name, column in values.items()]
+    arrays = [
+        pa.array(values[name], columns.field(name).type)
+        for name in columns.names
+        if name != "vector"
+    ]
     return [*arrays, pa.FixedSizeListArray.from_arrays(pa.array(flat), type=kind)]

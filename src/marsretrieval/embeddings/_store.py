@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.datasets import Skipped, set_hash
+from marsretrieval.datasets import ItemWarning, Skipped, set_hash
 from marsretrieval.embeddings._manifest import (
     Dtype,
     Entry,
@@ -152,6 +152,15 @@ class EmbeddingStore:
     def extents(self) -> Floats:
         """(rows, 2) width and height of all tiles, degrees; NaN where unknown."""
         return self._columns("width_deg", "height_deg")
+
+    def valid(self) -> Floats:
+        """(rows,) share of each tile with data, 0 to 1; NaN where unknown."""
+        return self._columns("valid")[:, 0]
+
+    @property
+    def warnings(self) -> list[ItemWarning]:
+        """Parts of annotations that were ignored, with the reason."""
+        return [item for entry in self.entries for item in entry.warnings]
 
     def content_hashes(self) -> list[bytes]:
         """16 bytes a row: equal contents, equal bytes."""

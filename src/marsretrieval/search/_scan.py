@@ -25,6 +25,7 @@ __all__ = ["BlockScan", "Offer", "Scan", "VectorBlock", "ViewScan"]
 Queries = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 _PIECE_ROWS = 2**13
 # A view is cut into short and long pieces in turn.
@@ -78,10 +79,16 @@ class ViewScan:
     """A search view, through sums of whole numbers; its rows are places."""
 
     def __init__(
-        self, view: SearchView, queries: Queries, region: Region | None, kernel: Kernel
+        self,
+        view: SearchView,
+        queries: Queries,
+        region: Region | None,
+        kernel: Kernel,
+        exclude: Flags | None = None,
     ) -> None:
         self._view = view
         self._region = region
+        self._exclude = exclude
         self._asked = quantize_queries(queries, view.mean, view.limits)
         self._sums = kernel.prepare(view.plane, self._asked.planes, view.limits.norm)
         runs = [Run(0, view.rows, whole=True)] if region is None else runs_of(view, region)
@@ -108,6 +115,9 @@ class ViewScan:
             allowed = None
             if self._region is not None and not run.whole:
                 allowed = self._region.contains(view.lon[here], view.lat[here])
+            if self._exclude is not None:
+                counted = ~self._exclude[view.row_of[here]]
+                allowed = counted if allowed is None else allowed & counted
             for query in range(len(asked)):
                 reached = scores[:, query] >= needed[query]
                 if allowed is not None:
@@ -132,8 +142,10 @@ class BlockScan:
         rows: int,
         queries: Queries,
         region: Region | None,
+        exclude: Flags | None = None,
     ) -> None:
         self.rows = rows
+        self._exclude = exclude
         self._blocks = blocks
         self._region = region
         self._queries = queries
@@ -184,13 +196,16 @@ class BlockScan:
             if self._region is not None:
                 inside = self._region.contains(block.lon[start:end], block.lat[start:end])
                 numbers = numbers[inside]
+            if self._exclude is not None:
+                numbers = numbers[~self._exclude[numbers + block.start]]
             if not len(numbers):
                 continue
             vectors = block.vectors
             found = np.empty((len(numbers), count), dtype=np.float32)
             for first in range(0, len(numbers), convert.rows):
                 some = numbers[first : first + convert.rows]
-                chosen: Any = slice(some[0], some[-1] + 1) if self._region is None else some
+                whole = self._region is None and self._exclude is None
+                chosen: Any = slice(some[0], some[-1] + 1) if whole else some
                 into = found[first : first + len(some)]
                 thread_products(convert(vectors[chosen]), self._columns, into)
             if not (np.abs(found) <= self._most).all():  # NaN is no less than anything

@@ -16,6 +16,7 @@ from marsretrieval import geo
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
 from marsretrieval.files import atomic_path, check_output
 from marsretrieval.plotting.projection import require_cartopy
+from marsretrieval.search.data_share import rows_below
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.view import known_of
 
@@ -145,6 +146,7 @@ def heatmap_of(
     region: geo.Region | None = None,
     cell: float | None = None,
     domain: int = 180,
+    min_valid: float | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Heatmap:
     """Scores (rows,), as `score_all` gives them, on the grid of the tiles of a store.
@@ -153,11 +155,18 @@ def heatmap_of(
     pixel. Where they do not, or their size is unknown, `cell` (degrees) asks for a grid of this
     step through 0 E, 0 N: each tile counts for the pixel that holds its centre, and the highest
     score for a pixel of several. The raster is as large as the tiles it holds; longitudes are
-    -180..180 or 0..360 as `domain` says. Raises UsageError naming what does not fit.
+    -180..180 or 0..360 as `domain` says. Tiles without data, or below `min_valid` (`rows_below`),
+    have no score: NaN; `about` has their number as `without_data`. Raises UsageError naming what
+    does not fit.
     """
     grid = _grid(store, region, None if cell is None else float(cell), int(domain))
     raster = np.full((grid.rows, grid.columns), np.nan, dtype=np.float32)
-    values = np.asarray(scores, dtype=np.float32)[grid.kept]
+    values = np.asarray(scores, dtype=np.float32)
+    below = rows_below(store, min_valid)
+    if below is not None:
+        values = np.where(below, np.float32(np.nan), values)
+        about = {**(about or {}), "without_data": int((below & grid.kept).sum())}
+    values = values[grid.kept]
     np.fmax.at(raster, (grid.rows - 1 - grid.row, grid.column), values)
     return Heatmap(
         raster,

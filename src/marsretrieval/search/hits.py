@@ -139,7 +139,7 @@ class Hits:
             id=self.ids[number],
             lon=self.lon[number],
             lat=self.lat[number],
-            quad=_quad(self.sources[number], self.lon[number], self.lat[number]),
+            quad=_quad(self.lon[number], self.lat[number]),
             source=self.sources[number],
             tiles=None if self.tiles is None else self.tiles[number],
             shape=self.shapes[number],
@@ -230,11 +230,8 @@ def _fields(hits: Hits) -> dict[str, Any]:
     return {name: getattr(hits, name) for name in Hits.__slots__}
 
 
-def _quad(source: str, lon: float | None, lat: float | None) -> str | None:
-    """The quad that the source names, else the one at this position."""
-    named = geo.parse_quad_name(source)
-    if named is not None:
-        return geo.quad_name(*named)
+def _quad(lon: float | None, lat: float | None) -> str | None:
+    """The quad at a position; None without one, and where the mosaic has no quads."""
     if lon is None or lat is None or not -88 <= lat < 88:
         return None
     return geo.quad_name(lon, lat)

@@ -83,6 +83,7 @@ def exact_topk(
     *,
     min_score: float | None = None,
     region: Region | None = None,
+    exclude: npt.NDArray[np.bool_] | None = None,
     view: ViewUse = "build",
     kernel: str = "auto",
     progress: Progress = NO_PROGRESS,
@@ -92,8 +93,8 @@ def exact_topk(
     queries: (q, dimension), or (dimension,) for one. A score is the inner product of the query
     with the vector as it is stored, rounded once to float32; equal scores are ordered by id. With
     `region` (a geo.Box, a geo.Area) only rows whose centre lies in it count, with `min_score` only
-    those that reach it; k beyond what is left gives all of it, and so does k None, which needs a
-    `min_score`.
+    those that reach it; rows where `exclude` (rows,) is True never count. k beyond what is left
+    gives all of it, and so does k None, which needs a `min_score`.
 
     view: whether a large store gets a search view (`build`, a minute for a million rows, once),
     is searched with one if it has one (`use`), or never (`ignore`); the answers are the same.
@@ -115,7 +116,9 @@ def exact_topk(
         )
     if not np.isfinite(asked).all():
         raise UsageError("a query vector holds NaN or infinity")
-    field = _field(source, region, view, kernel, progress)
+    if exclude is not None and exclude.shape != (source.rows,):
+        raise UsageError(f"exclude of shape {exclude.shape}; the store has {source.rows:,} rows")
+    field = _field(source, region, exclude, view, kernel, progress)
     found: list[tuple[Scores, Rows]] = []
     with ThreadPoolExecutor(usable_cpus()) as pool:
         for start in range(0, len(asked), _QUERIES_AT_ONCE):
@@ -149,6 +152,7 @@ class _Field:
 def _field(
     source: VectorSource | SearchView,
     region: Region | None,
+    exclude: npt.NDArray[np.bool_] | None,
     use: ViewUse,
     kernel: str,
     progress: Progress,
@@ -157,14 +161,14 @@ def _field(
     chosen = choose_kernel(kernel)
     if view is None:
         return _Field(
-            scan=lambda queries: BlockScan(source.blocks(), source.rows, queries, region),
+            scan=lambda queries: BlockScan(source.blocks(), source.rows, queries, region, exclude),
             vectors=source.vectors,
             ids=source.ids,
             rows=lambda rows: rows,
             damaged=lambda: damaged(source, None),
         )
     return _Field(
-        scan=lambda queries: ViewScan(view, queries, region, chosen),
+        scan=lambda queries: ViewScan(view, queries, region, chosen, exclude),
         vectors=lambda places: np.take(view.stored, places, axis=0),
         ids=lambda places: view.ids(view.row_of[places]),
         rows=lambda places: view.row_of[places],

@@ -161,7 +161,7 @@ def test_a_file_without_a_quads_name_is_told(quads: Path, out: Path) -> None:
     report = run(quads, out)
     assert [each.quad for each in report.cut] == ["E000_N-04"]
     assert len(report.failed) == 2
-    assert all("its name is not that of a quad" in each.reason for each in report.failed)
+    assert all("not named as a quad" in each.reason for each in report.failed)
 
 
 def test_a_quad_with_a_zip_and_a_geotiff_is_taken_from_the_zip(tmp_path: Path, quads: Path):

@@ -59,8 +59,9 @@ def find_files(
             problems.append(
                 Problem(
                     str(path),
-                    "its name is not that of a quad of the mosaic, such as "
-                    "MurrayLab_CTX_V01_E-004_N-04_Mosaic.tif: nothing says where it lies",
+                    "not named as a quad of the CTX mosaic, such as "
+                    "MurrayLab_CTX_V01_E-004_N-04_Mosaic.tif. This command cuts that mosaic "
+                    "alone; `marsretrieval embed` reads the positions of other GeoTIFFs",
                 )
             )
             continue

@@ -122,6 +122,7 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
         "starts": np.searchsorted(bands[order], np.arange(BANDS + 2)).astype(np.int64),
     }
     extents = np.empty((store.rows, 2), dtype=np.float32)
+    valid = np.empty(store.rows, dtype=np.float32)
     source_of = np.empty(store.rows, dtype=np.int64)
     limits, last, count = Limits(), None, 0
     with (
@@ -142,6 +143,7 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
             ahead.append(pool.submit(into.put, block))
             here = slice(block.start, block.start + len(block))
             extents[here, 0], extents[here, 1] = block.width_deg, block.height_deg
+            valid[here] = block.valid
             ids.add(block.ids)
             fresh = []
             for row, source in enumerate(block.sources, block.start):
@@ -162,6 +164,8 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
         "source_of": source_of,
         "source_ends": sources.ends,
     }
+    if np.isfinite(valid).any():
+        arrays["valid"] = valid[order]
     header = {
         "format": FORMAT,
         "fingerprint": fingerprint,

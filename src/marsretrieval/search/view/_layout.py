@@ -112,6 +112,8 @@ class SearchView:
         self.lat: Floats = self._array("lat")
         self.width_deg: npt.NDArray[np.float32] = self._array("width_deg")
         self.height_deg: npt.NDArray[np.float32] = self._array("height_deg")
+        # Only of stores that hold shares of data.
+        self._valid = self._array("valid") if "valid.npy" in header["files"] else None
         self.starts: npt.NDArray[np.int64] = self._array("starts")
         self.mean: npt.NDArray[np.float32] = self._array("mean")
         # At once, too: when the store has grown, another process may replace this folder.
@@ -175,6 +177,13 @@ class SearchView:
         """(rows, 2) width and height of all tiles, degrees; NaN where unknown."""
         sides = [self.by_row(each).astype(np.float64) for each in (self.width_deg, self.height_deg)]
         return np.column_stack(sides)
+
+    def valid(self) -> Floats:
+        """(rows,) share of each tile with data, 0 to 1; NaN where unknown."""
+        if self._valid is None:
+            return np.full(self.rows, np.nan)
+        values: Floats = self.by_row(self._valid).astype(np.float64)
+        return values
 
     def blocks(self) -> Iterator[ViewBlock]:
         """All rows in the store's order."""
