@@ -22,8 +22,9 @@ from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.errors import ModelLoadError, UsageError
 from marsretrieval.files import sha256_file
 
-__all__ = ["import_target", "load", "record_of", "record_of_target", "require_options"]
+__all__ = ["FAMILY", "import_target", "load", "record_of", "record_of_target", "require_options"]
 
+FAMILY = "plugin"
 _OPTIONS = ("device", "dtype", "checkpoint", "prompts", "offline")
 _CHANGE_VECTORS = ("checkpoint", "dtype", "prompts")
 _REMEDY = "An encoder has encode_images(images) -> (n, d), and encode_texts(texts) if it reads."
@@ -47,7 +48,7 @@ def record_of(found: Any, name: str, target: str) -> ModelRecord:
     return ModelRecord.uncatalogued(
         name,
         name=name,
-        family="plugin",
+        family=FAMILY,
         loader=f"{__name__}:load",
         repository=target,
         modalities=modalities_of(_made_by(found)),

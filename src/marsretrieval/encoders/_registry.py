@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import sys
@@ -10,7 +11,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from marsretrieval.encoders._plugin import record_of, record_of_target
+from marsretrieval.encoders._plugin import FAMILY, record_of, record_of_target
 from marsretrieval.encoders._protocol import Encoder
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.errors import MissingDependencyError, ModelLoadError, UnknownNameError
@@ -22,6 +23,7 @@ _GROUP = "marsretrieval.encoders"
 _LIBRARIES = {"st": ("sentence-transformers", "marsretrieval.encoders.sentence_transformers:load")}
 _MTEB = "mteb"  # ``mteb:<name>``, whose registry says what a model is
 _BUILTIN = "builtin"
+_PACKAGE = "marsretrieval.encoders."
 
 
 @cache
@@ -94,7 +96,21 @@ def load(model: str | ModelRecord, options: LoadOptions | None = None) -> Encode
         raise ModelLoadError(
             f"{record.id}: its loader {record.loader} is not there ({error})"
         ) from error
-    return loader(record, options or LoadOptions())
+    options = options or LoadOptions()
+    with _code_guard(record, options):
+        return loader(record, options)
+
+
+def _code_guard(
+    record: ModelRecord, options: LoadOptions
+) -> contextlib.AbstractContextManager[None]:
+    """Refuse code in the files of a model. A user's own class decides for itself."""
+    ours = record.loader.startswith(_PACKAGE) and record.family != FAMILY
+    if options.trust_remote_code or not ours:
+        return contextlib.nullcontext()
+    from marsretrieval.encoders._remote_code import no_remote_code
+
+    return no_remote_code()
 
 
 def _key(name: str) -> str:
