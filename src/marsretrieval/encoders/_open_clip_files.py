@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from marsretrieval.encoders._hub import snapshot
-from marsretrieval.encoders._remote_code import TRUST, asks_for_trust, refuse_switches
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
+from marsretrieval.encoders._remote_code import TRUST, asks_for_trust, refuse_switches
 from marsretrieval.errors import DataError, ModelLoadError
 from marsretrieval.files import check_fields, read_json, sha256_json
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import pickle
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from marsretrieval.encoders._protocol import Features, Modality, TextRole, Vectors
 from marsretrieval.encoders._record import ModelRecord
+from marsretrieval.encoders._torchvision import guard_torchvision
 from marsretrieval.errors import ModalityError, ModelLoadError
 from marsretrieval.files import sha256_file
 
@@ -90,11 +92,11 @@ class PluginEncoder:
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
         if hasattr(self._inner, "encode_preprocessed") and hasattr(self._inner, "preprocess"):
-            return self._inner.preprocess  # type: ignore[no-any-return]
+            return _Preprocess(self._inner.preprocess)
         return _as_it_is  # encode_images takes images and prepares them itself
 
     def encode_preprocessed(self, features: Sequence[Features]) -> Vectors:
-        apart = self.preprocess is not _as_it_is
+        apart = isinstance(self.preprocess, _Preprocess)
         return self._rows("encode_preprocessed" if apart else "encode_images", features)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
@@ -160,6 +162,24 @@ class PluginEncoder:
                 f"{self.id}: {method} gave a {type(vectors).__name__} that is no array ({error})",
                 remedy="It returns (n, dimension) numbers.",
             ) from error
+
+
+class _Preprocess:
+    """A user's preprocessing, importable in a fresh process that has not loaded the model."""
+
+    def __init__(self, preprocess: Callable[[Image.Image], Features]) -> None:
+        self._preprocess = preprocess
+
+    def __call__(self, image: Image.Image) -> Features:
+        return self._preprocess(image)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], _Preprocess], tuple[bytes]]:
+        return _unpickle_preprocess, (pickle.dumps(self._preprocess),)
+
+
+def _unpickle_preprocess(state: bytes) -> _Preprocess:
+    guard_torchvision()
+    return _Preprocess(pickle.loads(state))
 
 
 def _as_it_is(image: Image.Image) -> Image.Image:

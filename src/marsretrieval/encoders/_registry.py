@@ -14,6 +14,7 @@ from typing import Any
 from marsretrieval.encoders._plugin import FAMILY, record_of, record_of_target
 from marsretrieval.encoders._protocol import Encoder
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
+from marsretrieval.encoders._torchvision import guard_torchvision
 from marsretrieval.errors import MissingDependencyError, ModelLoadError, UnknownNameError
 
 __all__ = ["all_records", "find", "load"]
@@ -33,6 +34,7 @@ def all_records() -> tuple[ModelRecord, ...]:
     A plugin that cannot be imported is named on stderr and left out, as is a model whose id is
     taken; the others go on.
     """
+    guard_torchvision()
     points = sorted(entry_points(group=_GROUP), key=lambda each: (each.name != _BUILTIN, each.name))
     found: dict[str, ModelRecord] = {}
     for point in points:
@@ -56,6 +58,7 @@ def find(name: str) -> ModelRecord:
 
     Raises UnknownNameError with the nearest names.
     """
+    guard_torchvision()
     library, _, rest = name.partition(":")
     if library in _LIBRARIES and rest:
         family, loader = _LIBRARIES[library]
@@ -82,6 +85,7 @@ def load(model: str | ModelRecord, options: LoadOptions | None = None) -> Encode
 
     Raises ModelLoadError or MissingDependencyError, or what its loader raises.
     """
+    guard_torchvision()
     record = find(model) if isinstance(model, str) else model
     module, _, function = record.loader.partition(":")
     try:
