@@ -43,8 +43,10 @@ def record_of(found: Any, name: str, target: str) -> ModelRecord:
 
     Raises UsageError when it is none of these.
     """
-    if not (hasattr(found, "encode_images") or _is_function(found)):
-        raise UsageError(f"model '{target}' has no encode_images", remedy=_REMEDY)
+    if not hasattr(found, "encode_images"):
+        if not _is_function(found):
+            raise UsageError(f"model '{target}' has no encode_images", remedy=_REMEDY)
+        _require_factory(found, target)
     return ModelRecord.uncatalogued(
         name,
         name=name,
@@ -71,7 +73,7 @@ def load(record: ModelRecord, options: LoadOptions) -> Encoder:
         offered["device"] = _best_device()
     try:
         inner = found(**offered) if isinstance(found, type) or _is_function(found) else found
-    except Exception as error:  # a user's constructor may raise anything
+    except (Exception, SystemExit) as error:  # a user's constructor may raise anything
         raise ModelLoadError(
             f"{record.id}: its constructor failed ({what_failed(error)})"
         ) from error
@@ -94,6 +96,29 @@ def _best_device() -> str:
 
 def _is_function(found: Any) -> bool:
     return inspect.isfunction(found) or inspect.ismethod(found)
+
+
+def _require_factory(function: Any, target: str) -> None:
+    """Refuse a function that does not look like one that makes an encoder; it is not called.
+
+    It takes no arguments, or one of the known options, or says that it returns an encoder; every
+    other argument has a default.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    required = [
+        one.name
+        for one in parameters
+        if one.default is one.empty
+        and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        and one.name not in _OPTIONS
+    ]
+    offered = not parameters or any(one.name in _OPTIONS for one in parameters)
+    if required or not (offered or _made_by(function) is not None):
+        what = f"needs an argument '{required[0]}'" if required else "makes no encoder"
+        raise UsageError(
+            f"model '{target}' is a function that {what}",
+            remedy=f"Let it take arguments among {', '.join(_OPTIONS)} and return an encoder.",
+        )
 
 
 def _made_by(found: Any) -> Any:
@@ -146,12 +171,17 @@ def import_target(target: str) -> Any:
         UsageError: If it cannot be imported.
     """
     module, _, name = target.partition(":")
+    if module.split(".")[0] in sys.stdlib_module_names:
+        raise UsageError(
+            f"model '{target}' is part of Python's standard library, which has no encoders",
+            remedy="Give it as package.module:Class; rename a file of yours that has such a name.",
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # last: a file that happens to lie here hides no installed library
     try:
         return reduce(getattr, name.split("."), _import_current(module))
-    except Exception as error:  # a user's module may raise anything at import
+    except (Exception, SystemExit) as error:  # a user's module may raise anything at import
         raise UsageError(
             f"model '{target}' cannot be imported ({type(error).__name__}: {error})",
             remedy="Give it as package.module:Class, importable from the current folder.",
