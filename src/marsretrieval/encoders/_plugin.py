@@ -15,11 +15,10 @@ from marsretrieval.encoders._plugin_encoder import (
     PluginEncoder,
     modalities_of,
     parameters_of,
-    what_failed,
 )
 from marsretrieval.encoders._protocol import Encoder
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.errors import ModelLoadError, UsageError
+from marsretrieval.errors import ModelLoadError, UsageError, describe_exception
 from marsretrieval.files import sha256_file
 
 __all__ = ["FAMILY", "import_target", "load", "record_of", "record_of_target", "require_options"]
@@ -75,7 +74,7 @@ def load(record: ModelRecord, options: LoadOptions) -> Encoder:
         inner = found(**offered) if isinstance(found, type) or _is_function(found) else found
     except (Exception, SystemExit) as error:  # a user's constructor may raise anything
         raise ModelLoadError(
-            f"{record.id}: its constructor failed ({what_failed(error)})"
+            f"{record.id}: its constructor failed ({describe_exception(error)})"
         ) from error
     if not hasattr(inner, "encode_images"):
         raise ModelLoadError(

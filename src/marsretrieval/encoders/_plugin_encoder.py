@@ -6,7 +6,6 @@ import contextlib
 import inspect
 import json
 import pickle
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,16 @@ from PIL import Image
 from marsretrieval.encoders._protocol import Features, Modality, TextRole, Vectors
 from marsretrieval.encoders._record import ModelRecord
 from marsretrieval.encoders._torchvision import guard_torchvision
-from marsretrieval.errors import ModalityError, ModelLoadError
+from marsretrieval.errors import (
+    MarsRetrievalError,
+    ModalityError,
+    ModelLoadError,
+    describe_exception,
+    is_out_of_memory,
+)
 from marsretrieval.files import sha256_file
 
-__all__ = [
-    "PluginEncoder",
-    "modalities_of",
-    "parameters_of",
-    "static_fingerprint",
-    "what_failed",
-]
+__all__ = ["PluginEncoder", "modalities_of", "parameters_of", "static_fingerprint"]
 
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})
@@ -120,8 +119,12 @@ class PluginEncoder:
     def _try_text(self) -> None:
         """Find a text of another width than the images before all of them are embedded."""
         # A class may know the texts of its task only, and refuse others: that is no fault.
-        with self._telling("encode_texts"), contextlib.suppress(LookupError, ValueError):
-            self.encode_texts(["dunes on Mars"])
+        with self._telling("encode_texts"):
+            try:
+                self.encode_texts(["dunes on Mars"])
+            except ModelLoadError as error:
+                if not isinstance(error.__cause__, (LookupError, ValueError)):
+                    raise
 
     @contextlib.contextmanager
     def _telling(self, method: str) -> Iterator[None]:
@@ -131,14 +134,22 @@ class PluginEncoder:
             raise
         except Exception as error:  # a user's method may raise anything
             raise ModelLoadError(
-                f"{self.id}: its {method} failed ({what_failed(error)})"
+                f"{self.id}: its {method} failed ({describe_exception(error)})"
             ) from error
 
     def _rows(self, method: str, items: Sequence[Any], **optional: Any) -> Vectors:
         if not items:
             return np.empty((0, self.dimension), np.float32)
         encode = getattr(self._inner, method)
-        rows = self._array(method, encode(list(items), **_asked_for(encode, **optional)))
+        try:
+            vectors = encode(list(items), **_asked_for(encode, **optional))
+        except Exception as error:  # a user's method may raise anything
+            if isinstance(error, MarsRetrievalError) or is_out_of_memory(error):
+                raise
+            raise ModelLoadError(
+                f"{self.id}: its {method} failed ({describe_exception(error)})"
+            ) from error
+        rows = self._array(method, vectors)
         width = self._dimension or (rows.shape[-1] if rows.ndim else 0)
         if rows.shape != (len(items), width):
             wanted = self._dimension or "dimension"
@@ -233,9 +244,3 @@ def _identity(inner: Any, given: dict[str, Any]) -> dict[str, Any]:
     elif checkpoint is not None:
         identity["checkpoint"] = str(checkpoint)
     return {**identity, **{name: given[name] for name in ("dtype", "prompts") if name in given}}
-
-
-def what_failed(error: BaseException) -> str:
-    """The error in a line, with the place in the user's code that raised it."""
-    at = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error}, at {Path(at.filename).name}:{at.lineno}"
