@@ -15,7 +15,7 @@ from marsretrieval.cli._app import app
 from marsretrieval.embeddings import ModelRequest, build_store
 from marsretrieval.encoders import LoadOptions, find, load
 from marsretrieval.errors import StoreMismatchError, UsageError
-from tests.fakes import FakeSource, png_bytes
+from tests.fakes import FakeEncoder, FakeSource, png_bytes
 
 CODE = """
 from pathlib import Path
@@ -134,3 +134,14 @@ def test_a_function_that_is_no_encoder_is_not_called(
     with pytest.raises(UsageError, match=words):
         find(target)
     assert not (tmp_path / "called").exists()
+
+
+def test_an_encoder_of_ones_own_leaves_the_class_of_the_store_alone(tmp_path: Path) -> None:
+    build_store(FakeEncoder(), FakeSource((4,)), tmp_path, request=ModelRequest("hostile_two:Mean"))
+    sys.modules.pop("hostile_two", None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        (tmp_path / "hostile_two.py").write_text(CODE)
+        store = marsretrieval.open_store(tmp_path, encoder=FakeEncoder())
+        assert len(store.search("dunes")) == 4
+    assert "hostile_two" not in sys.modules

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -269,10 +270,9 @@ class Store:
         """Tokens that the model reads of a text, where known."""
         context = getattr(self._encoder, "context_length", None)
         if context is None:
-            with suppress(MarsRetrievalError):  # a model given as `encoder` has no record
-                from marsretrieval.encoders import find
-
-                context = find(self.embeddings.model.model).context_length
+            # A model given as `encoder` has no record, or one that only the user may load.
+            with suppress(MarsRetrievalError):
+                context = self._model.record().context_length
         return None if context is None else int(context)
 
     def background(self, query: npt.ArrayLike) -> Background:

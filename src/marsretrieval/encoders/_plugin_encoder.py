@@ -7,7 +7,6 @@ import inspect
 import json
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,8 +75,9 @@ class PluginEncoder:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What the object itself tells; else the hash of its source file and what it was given."""
-        told = getattr(self._inner, "fingerprint", None)
-        told = told() if callable(told) else told
+        with self._telling("fingerprint"):
+            told = getattr(self._inner, "fingerprint", None)
+            told = told() if callable(told) else told
         return {
             "loader": self._record.loader,
             "revision": None,
@@ -108,8 +108,11 @@ class PluginEncoder:
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
         count = getattr(self._inner, "count_truncated", None)
-        found = None if count is None else count(list(texts), **_asked_for(count, role=role))
-        return None if found is None else int(found)
+        if count is None:
+            return None
+        with self._telling("count_truncated"):
+            number = count(list(texts), **_asked_for(count, role=role))
+            return None if number is None else int(number)
 
     def _try_image(self) -> int:
         """The dimension of what it gives for one image."""
@@ -122,7 +125,7 @@ class PluginEncoder:
         with self._telling("encode_texts"):
             try:
                 self.encode_texts(["dunes on Mars"])
-            except ModelLoadError as error:
+            except _MethodError as error:
                 if not isinstance(error.__cause__, (LookupError, ValueError)):
                     raise
 
@@ -146,7 +149,7 @@ class PluginEncoder:
         except Exception as error:  # a user's method may raise anything
             if isinstance(error, MarsRetrievalError) or is_out_of_memory(error):
                 raise
-            raise ModelLoadError(
+            raise _MethodError(
                 f"{self.id}: its {method} failed ({describe_exception(error)})"
             ) from error
         rows = self._array(method, vectors)
@@ -173,6 +176,10 @@ class PluginEncoder:
                 f"{self.id}: {method} gave a {type(vectors).__name__} that is no array ({error})",
                 remedy="It returns (n, dimension) numbers.",
             ) from error
+
+
+class _MethodError(ModelLoadError):
+    """A method of the user's object raised."""
 
 
 class _Preprocess:
