@@ -21,7 +21,10 @@ MarsRetrievalWarning          something was done in another way than it should h
 from __future__ import annotations
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = [
     "DataError",
@@ -39,6 +42,8 @@ __all__ = [
     "TruncatedTextWarning",
     "UnknownNameError",
     "UsageError",
+    "describe_exception",
+    "is_out_of_memory",
 ]
 
 
@@ -129,3 +134,40 @@ class StoreMismatchError(StoreError):
 
 class OutputError(MarsRetrievalError):
     pass
+
+
+def describe_exception(error: BaseException) -> str:
+    """Describe an exception in one line, with the line of the user's code that raised it.
+
+    Args:
+        error: An exception that was raised.
+
+    Returns:
+        Such as `ValueError: too small, at my_model.py:12`. The line is the innermost one outside
+        of installed packages and the standard library, if there is one.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _is_installed(frame.filename)]
+    text = " ".join(str(error).split())
+    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    place = (own or list(frames))[-1:]
+    return line + "".join(f", at {Path(frame.filename).name}:{frame.lineno}" for frame in place)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch may help. By name, since torch need not be installed."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
+    )
+
+
+def _is_installed(filename: str) -> bool:
+    parts = Path(filename).parts
+    own = str(Path(__file__).parent)
+    return (
+        "site-packages" in parts
+        or "dist-packages" in parts
+        or filename.startswith((own, sysconfig.get_path("stdlib"), "<frozen"))
+    )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.fakes import png_bytes
 
-__all__ = ["encoded", "read_all", "write_parquet", "write_tar"]
+__all__ = ["encoded", "problem_of", "read_all", "write_parquet", "write_tar"]
 
 
 def encoded(mode: str = "L", size: tuple[int, int] = (12, 9), kind: str = "PNG") -> bytes:
@@ -63,6 +63,11 @@ def write_parquet(
 
 def images(count: int) -> list[dict[str, Any]]:
     return [{"bytes": png_bytes(seed), "path": f"{seed}.png"} for seed in range(count)]
+
+
+def problem_of(record: Any) -> str | None:
+    """Reasons of the warnings of a record, in one line."""
+    return "; ".join(warning.reason for warning in record.warnings) or None
 
 
 def read_all(source: Any, *, images: bool = True) -> list[Any]:

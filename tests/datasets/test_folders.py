@@ -17,7 +17,7 @@ from marsretrieval.datasets import (
     read_annotations,
 )
 from marsretrieval.errors import DataError, DatasetNotFoundError
-from tests.datasets.layouts import images, read_all, write_parquet, write_tar
+from tests.datasets.layouts import images, problem_of, read_all, write_parquet, write_tar
 from tests.fakes import png_bytes
 
 
@@ -212,7 +212,7 @@ def test_a_table_of_labels_beside_a_folder_of_images(tmp_path: Path) -> None:
     records, (problem,) = read_annotations(source)
     assert problem.source == str(table)
     assert problem.reason == "1 of its 6 lines name no image of the folder (first: gone.jpg)"
-    assert records[3].problem == "several labels in the tables: crater, dune"
+    assert problem_of(records[3]) == "several labels in the tables: crater, dune"
 
 
 def test_a_list_of_class_names_is_no_table_of_labels(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from marsretrieval.datasets import decode_rgb
+from marsretrieval.datasets import decode_rgb, rgb_of
 from marsretrieval.datasets.geotiff import open_geotiff
 from marsretrieval.errors import DataError, ImageError
 
@@ -106,6 +106,16 @@ def test_a_mask_turns_with_the_image() -> None:
         found = pixels(bytes(data))
         expected = np.rot90(pixels(plain), 2 if orientation == 3 else -1)
         assert np.array_equal(found, expected)
+
+
+def test_a_pillow_image_is_masked_like_its_file(tmp_path: Path) -> None:
+    mask = np.full((5, 6), 255, np.uint8)
+    mask[1:3, 2:4] = 0
+    for data in (geotiff(grey(), mask=mask), geotiff(grey(), nodata=255)):
+        path = tmp_path / "a.tif"
+        path.write_bytes(data)
+        with Image.open(path) as image:
+            assert np.array_equal(np.asarray(rgb_of(image)), pixels(data))
 
 
 def test_without_nodata_no_pixel_changes() -> None:

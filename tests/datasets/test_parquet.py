@@ -14,7 +14,7 @@ import pytest
 
 from marsretrieval.datasets import Record, Skipped, _parquet, open_images, read_annotations
 from marsretrieval.errors import DataError, TableError
-from tests.datasets.layouts import images, read_all, write_parquet
+from tests.datasets.layouts import images, problem_of, read_all, write_parquet
 from tests.fakes import png_bytes
 
 
@@ -93,17 +93,17 @@ def test_wrong_columns_are_named(columns, words: str, tmp_path: Path) -> None:
         ({"label": [True]}, "column 'label' holds a bool"),
         ({"caption": [["a", "b"]]}, "column 'caption' holds a list, expected text"),
         ({"refined_caption": [7]}, "column 'refined_caption' holds a int, expected text"),
-        ({"lon": ["east"], "lat": ["4"]}, "lon, lat should be numbers in degrees, not 'east'"),
-        ({"lon": [[1.0]], "lat": [4.0]}, "lon, lat should be numbers in degrees, not [1.0]"),
-        ({"lon": [400.0], "lat": [0.0]}, "centre 400, 0 is no position on a planet"),
+        ({"lon": ["east"], "lat": ["4"]}, "lon, lat should be numbers in degrees, not 'east', '4'"),
+        ({"lon": [[1.0]], "lat": [4.0]}, "lon, lat should be numbers in degrees, not [1.0], 4.0"),
+        ({"lon": [400.0], "lat": [0.0]}, "centre 400, 0 is no position on a planet in degrees"),
     ],
 )
 def test_an_image_outlives_what_is_wrong_beside_it(columns, words: str, tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"image": [b"x"], **columns})
     for with_images in (True, False):
         (record,) = read_all(open_images(path), images=with_images)
-        assert isinstance(record, Record) and record.problem is not None
-        assert words in record.problem
+        assert isinstance(record, Record) and problem_of(record) is not None
+        assert words in problem_of(record)
         assert (record.label, record.caption, record.lon) == (None, None, None)
 
 
@@ -115,7 +115,7 @@ def test_metadata_that_cannot_be_read_is_named_where_it_is_needed(told, tmp_path
     table = pa.table({"image": [b"x", b"x"], "label": [0, None]})
     pq.write_table(table.replace_schema_metadata({"huggingface": told}), tmp_path / "a.parquet")
     first, second = read_all(open_images(tmp_path))
-    assert "metadata cannot be read" in first.problem and second.problem is None
+    assert "metadata cannot be read" in problem_of(first) and problem_of(second) is None
     table = table.set_column(1, "label", pa.array(["dune", None]))
     pq.write_table(table.replace_schema_metadata({"huggingface": told}), tmp_path / "a.parquet")
     assert [item.label for item in read_all(open_images(tmp_path))] == ["dune", None]
@@ -150,8 +150,8 @@ def test_places_by_columns_or_by_the_name_in_the_id(tmp_path: Path) -> None:
         (-10, -4.5, None), (10.1, 20.1, 0.2), (None, None, None), (None, None, None),
         (None, None, None),
     ]  # fmt: skip
-    assert "lon without a latitude" in found[3].warnings[0].reason
     assert "400" in found[4].warnings[0].reason
+    assert "lon without a latitude" in found[3].warnings[0].reason
 
 
 def test_small_row_groups_are_read_together_and_large_ones_alone(monkeypatch, tmp_path) -> None:
@@ -225,7 +225,7 @@ def test_labels_as_numbers(labels, names, right, tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"image": images(3), "label": labels}, names)
     records = read_all(open_images(path))
     assert [record.label for record in records] == right
-    assert {record.problem for record in records} == {None}
+    assert {problem_of(record) for record in records} == {None}
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_texts_that_are_not_utf8_are_named_by_their_rows(tmp_path: Path) -> None
     first, bad, last = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns)))
     assert (first.id, first.caption) == ("a", "one")
     assert isinstance(bad, Skipped) and (bad.id, bad.reason) == (r"b\xe4", "its id is not UTF-8")
-    assert last.id == "c" and "caption is not UTF-8" in last.problem
+    assert last.id == "c" and "caption is not UTF-8" in problem_of(last)
 
 
 def test_absolute_paths_inside_the_folder_are_read(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from marsretrieval.datasets import Record, Skipped, content_hash, open_images, set_hash
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
-from tests.datasets.layouts import images, read_all, write_parquet, write_tar
+from tests.datasets.layouts import images, problem_of, read_all, write_parquet, write_tar
 from tests.fakes import png_bytes
 
 
@@ -80,7 +80,7 @@ def test_what_is_wrong_in_a_tar_is_named_and_the_rest_is_read(tmp_path: Path) ->
     ]
     items = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
     assert [record.id for record in records(items)] == ["a", "c", "d", "e"]
-    assert "its JSON: not readable as JSON" in records(items)[1].warnings[0].reason
+    assert "JSON cannot be read" in records(items)[1].warnings[0].reason
     told = " | ".join(reasons(items))
     for words in ("without an image", "same key", "second image"):
         assert words in told
@@ -161,7 +161,7 @@ def test_a_label_that_has_no_name_is_named_and_minus_one_is_none(tmp_path: Path)
     columns = {"image": images(3), "label": [0, 7, -1]}
     items = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns, ["dune"])))
     assert [item.label for item in records(items)] == ["dune", None, None]
-    problems = [item.problem for item in records(items)]
+    problems = [problem_of(item) for item in records(items)]
     assert problems == [None, "label 7 is none of the dataset's 1", None]
 
 

@@ -21,7 +21,7 @@ from marsretrieval.datasets import (
     open_images,
     read_annotations,
 )
-from tests.datasets.layouts import read_all, write_tar
+from tests.datasets.layouts import problem_of, read_all, write_tar
 from tests.fakes import png_bytes
 
 KEYS = "abcd"
@@ -226,8 +226,8 @@ def test_names_that_are_not_utf8_are_named_and_the_others_read(tmp_path: Path) -
 def test_a_caption_with_a_lone_surrogate_is_named(tmp_path: Path) -> None:
     members = [("k.png", png_bytes(1)), ("k.json", rb'{"caption": "a \ud800 b"}')]
     (item,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
-    told = item.reason if isinstance(item, Skipped) else item.problem
-    assert told is not None and r"a lone surrogate in the text 'a \ud800 b'" in told
+    told = item.reason if isinstance(item, Skipped) else problem_of(item)
+    assert told is not None and "surrogates not allowed" in told
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -278,8 +278,9 @@ def test_an_annotation_that_makes_no_sense_costs_no_image(fields: bytes, tmp_pat
     assert isinstance(bad, Record) and bad.data and (bad.lon, bad.lat) == (None, None)
     (warning,) = bad.warnings
     assert (warning.id, warning.source) == ("k", bad.source)
-    unreadable = len(fields) > 300 or not (b"bounds" in fields or b"center" in fields)
-    assert warning.kind == ("annotation" if unreadable else "position")
+    states_position = b"bounds" in fields or b"center" in fields
+    readable = len(fields) < 400  # digits that no number has
+    assert warning.kind == ("position" if states_position and readable else "annotation")
     assert isinstance(good, Record) and good.warnings == ()
 
 

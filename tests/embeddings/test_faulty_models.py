@@ -12,10 +12,14 @@ from PIL import Image
 
 from marsretrieval.embeddings import (
     build_store,
+    build_text_store,
+    embed_texts,
     open_store,
 )
 from marsretrieval.errors import (
+    DataError,
     MarsRetrievalError,
+    MarsRetrievalWarning,
     ModelLoadError,
 )
 from tests.fakes import FakeEncoder, FakeSource, picture
@@ -108,3 +112,89 @@ def test_memory_that_runs_out_while_preparing_is_no_fault_of_the_image(tmp_path:
     with pytest.raises(MarsRetrievalError, match=r"tile-000000\.png: no memory left"):
         build_store(Full(), FakeSource(), tmp_path)
     assert open_store(tmp_path).rows == 0 and open_store(tmp_path).skipped == []
+
+
+def _spoil_one(kind: str) -> type[FakeEncoder]:
+    """A model that fails on tile-000001 and on tile-001002, in one of three ways."""
+    odd = [FakeEncoder().preprocess(picture(row)) for row in (1, 1002)]
+
+    class Faulty(FakeEncoder):
+        def encode_preprocessed(self, features: Sequence[Any]) -> np.ndarray:
+            rows = super().encode_preprocessed(features)
+            for number, feature in enumerate(features):
+                if any(np.array_equal(feature, other) for other in odd):
+                    if kind == "raises":
+                        raise ValueError("no such texture")
+                    rows[number] = np.nan if kind == "nan" else 0
+            return rows
+
+    return Faulty
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+@pytest.mark.parametrize("kind", ["raises", "nan", "zero"])
+def test_one_bad_image_is_named_and_skipped(kind: str, batch_size: int, tmp_path: Path) -> None:
+    source = FakeSource(corrupt=frozenset({"tile-000003"}))
+    report = build_store(_spoil_one(kind)(), source, tmp_path / "a", batch_size=batch_size)
+    store = open_store(tmp_path / "a")
+    assert [item.id for item in store.skipped] == ["tile-000001", "tile-000003", "tile-001002"]
+    assert store.skipped[0].source == "000000.tar:tile-000001.png"
+    expected = (
+        "ValueError: no such texture, at test_faulty_models.py" if kind == "raises" else "not"
+    )
+    assert expected in store.skipped[0].reason
+    assert report.rows == store.rows == 9 and len(report.skipped) == 3
+    whole = FakeEncoder().encode_images([picture(row) for row in (0, 2, 4)])
+    np.testing.assert_array_equal(store.load()[1][:3], whole.astype(np.float16))
+    again = build_store(_spoil_one(kind)(), source, tmp_path / "b", batch_size=batch_size)
+    assert again.rows == 9
+    for file in sorted((tmp_path / "a" / "shards").glob("*.arrow")):
+        assert file.read_bytes() == (tmp_path / "b" / "shards" / file.name).read_bytes()
+
+
+def test_strict_makes_a_bad_image_fatal(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"000000\.tar:tile-000001\.png: .*no such texture"):
+        build_store(_spoil_one("raises")(), FakeSource(), tmp_path, strict=True)
+    build_store(_spoil_one("raises")(), FakeSource(), tmp_path)
+    with pytest.raises(DataError, match="2 images are left out"):
+        build_store(_spoil_one("raises")(), FakeSource(), tmp_path, strict=True)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_model_that_breaks_on_the_way_is_no_fault_of_the_images(
+    batch_size: int, tmp_path: Path
+) -> None:
+    class Lost(FakeEncoder):
+        def encode_preprocessed(self, features: Sequence[Any]) -> np.ndarray:
+            if sum(self.calls) >= 6:
+                raise RuntimeError("CUDA error: the device is gone")
+            return super().encode_preprocessed(features)
+
+    with pytest.raises(ModelLoadError, match="the device is gone"):
+        build_store(Lost(), FakeSource(), tmp_path, batch_size=batch_size)
+    assert open_store(tmp_path).skipped == []
+
+
+def test_a_model_that_fails_on_batches_alone_is_told(tmp_path: Path) -> None:
+    class Single(FakeEncoder):
+        def encode_preprocessed(self, features: Sequence[Any]) -> np.ndarray:
+            if len(features) > 1:
+                raise ValueError("one at a time")
+            return super().encode_preprocessed(features)
+
+    with pytest.warns(MarsRetrievalWarning, match="one at a time"):
+        build_store(Single(), FakeSource(), tmp_path)
+    assert open_store(tmp_path).rows == 12 and open_store(tmp_path).skipped == []
+
+
+def test_the_text_on_which_a_model_fails_is_named(tmp_path: Path) -> None:
+    class Faulty(FakeEncoder):
+        def encode_texts(self, texts: Sequence[str], *, role: str = "query") -> np.ndarray:
+            rows = super().encode_texts(texts, role=role)
+            rows[[text == "sand" for text in texts]] = np.nan
+            return rows
+
+    with pytest.raises(ModelLoadError, match="fails on the text 'sand'"):
+        build_text_store(Faulty(), [("a", "dunes"), ("b", "sand")], tmp_path, role="query")
+    with pytest.raises(ModelLoadError, match="fails on the text 'sand'"):
+        embed_texts(Faulty(), ["dunes", "sand", "ice"])

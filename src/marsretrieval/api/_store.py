@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from marsretrieval import embeddings
 from marsretrieval._words import counted
+from marsretrieval.api._model import StoreModel
 from marsretrieval.api._question import At, Bounds, Question, RegionLike, ask
 from marsretrieval.api._result import SearchResult
 from marsretrieval.api._standing import cut_texts, standing
 from marsretrieval.embeddings import EmbeddingStore
-from marsretrieval.errors import MarsRetrievalError, ModalityError, UsageError
+from marsretrieval.errors import MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Hits, exact_topk, score_all
 from marsretrieval.search.ask import text_vector
@@ -41,7 +42,9 @@ def open_store(
     path: str | Path,
     *,
     encoder: Encoder | None = None,
+    model: str | None = None,
     checkpoint: str | Path | None = None,
+    trust: bool = False,
     device: str = "auto",
     offline: bool = False,
     trust_remote_code: bool = False,
@@ -50,17 +53,24 @@ def open_store(
     """Open a store of images for searching.
 
     The model that made the store is loaded when a question first needs it, and kept; `encoder`
-    gives one that is loaded already, `checkpoint` says where its weights are now. tell: called
-    with a line when that begins. Raises StoreError when there is no store at `path`, UsageError
-    when it holds texts.
+    gives one that is loaded already. A model of the registry loads by itself; a class, an `st:` or
+    `mteb:` model has to be named as `model`, and its local weights as `checkpoint`: a store never
+    chooses code or files, unless with `trust`. tell: called with a line when loading begins. Raises
+    StoreError when there is no store at `path`, UsageError when it holds texts.
     """
+    store = embeddings.open_store(Path(path))
     return Store(
-        embeddings.open_store(Path(path)),
+        store,
         encoder=encoder,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
-        device=device,
-        offline=offline,
-        trust_remote_code=trust_remote_code,
+        model=StoreModel(
+            store,
+            model=model,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            trust=trust,
+            device=device,
+            offline=offline,
+            trust_remote_code=trust_remote_code,
+        ),
         tell=tell or (lambda line: None),
     )
 
@@ -73,10 +83,7 @@ class Store:
         store: EmbeddingStore,
         *,
         encoder: Encoder | None,
-        checkpoint: Path | None,
-        device: str,
-        offline: bool,
-        trust_remote_code: bool,
+        model: StoreModel,
         tell: Callable[[str], None],
     ) -> None:
         if store.kind != "image":
@@ -85,10 +92,7 @@ class Store:
             store.require_encoder(encoder.fingerprint)
         self.embeddings = store
         self._encoder = encoder
-        self._checkpoint = checkpoint
-        self._device = device
-        self._offline = offline
-        self._trust_remote_code = trust_remote_code
+        self._model = model
         self._tell = tell
         self._sample: ScoreSample | None = None
         self._meaningless: dict[bool, list[Background]] = {}
@@ -162,8 +166,8 @@ class Store:
                 geometry, a GeoSeries or a GeoDataFrame: only tiles centred in it.
             k: Number of hits: 500, or all that reach `min_score`, unless given.
             min_score: The least cosine of a hit.
-            min_valid: The least share of a tile with data, 0 to 1. Unless given, a search with
-                example tiles leaves out those without any data; 0 keeps them.
+            min_valid: The least share of a tile with data, 0 to 1. With example tiles, tiles
+                without any data are left out unless it is 0.
             lon: 180 for longitudes -180..180, 360 for 0..360.
             keep_examples: Allow the tiles of `like` and `like_at` as hits.
             progress: Shows the progress of the search.
@@ -273,10 +277,9 @@ class Store:
         """Tokens that the model reads of a text, where known."""
         context = getattr(self._encoder, "context_length", None)
         if context is None:
-            with suppress(MarsRetrievalError):  # a model given as `encoder` has no record
-                from marsretrieval.encoders import find
-
-                context = find(self.embeddings.model.model).context_length
+            # A model given as `encoder` has no record, or one that only the user may load.
+            with suppress(MarsRetrievalError):
+                context = self._model.record().context_length
         return None if context is None else int(context)
 
     def background(self, query: npt.ArrayLike) -> Background:
@@ -305,43 +308,24 @@ class Store:
 
     def require_text(self) -> None:
         """Raises ModalityError when the model of this store has no text side."""
-        from marsretrieval.encoders import find
+        self.require_model(needs_text=True)
 
-        record = find(self.embeddings.model.model)
-        if "text" not in record.modalities:
-            raise ModalityError(
-                f"{record.id}, the model of {self.path}, is vision-only and cannot embed text",
-                remedy="Search with images or tiles, or in a store of a model with a text side.",
-            )
+    def require_model(self, *, needs_text: bool = False) -> None:
+        """Check that the store's model may and can be loaded; nothing is loaded.
+
+        Args:
+            needs_text: Whether it must have a text encoder.
+
+        Raises:
+            UsageError: If the store names a class, folder or checkpoint that the user has not.
+            ModalityError: If a text encoder is needed and there is none.
+        """
+        if self._encoder is None:
+            self._model.record(needs_text=needs_text)
 
     def _load(self, *, needs_text: bool) -> Encoder:
-        if self._encoder is not None:
-            return self._encoder
-        from marsretrieval.encoders import LoadOptions, find, load
-
-        asked = self.embeddings.model
-        checkpoint = self._checkpoint
-        if checkpoint is None and asked.checkpoint is not None:
-            checkpoint = Path(asked.checkpoint)
-            if not checkpoint.exists():
-                raise UsageError(
-                    f"{self.path} was made with the weights {checkpoint}, which are gone",
-                    remedy="Say with --checkpoint where they are now.",
-                )
-        if checkpoint is not None and not checkpoint.exists():
-            raise UsageError(f"checkpoint {checkpoint}: no such file or folder")
-        record = find(asked.model)
-        if needs_text:
-            self.require_text()
-        options = LoadOptions(
-            device=self._device,
-            dtype=asked.dtype,
-            checkpoint=checkpoint,
-            offline=self._offline,
-            trust_remote_code=self._trust_remote_code,
-        )
-        self._tell(f"loading {record.id}")
-        encoder = load(record, replace(options, prompts=asked.prompts))  # type: ignore[arg-type]
-        self.embeddings.require_encoder(encoder.fingerprint)
-        self._encoder = encoder
-        return encoder
+        if self._encoder is None:
+            record = self._model.record(needs_text=needs_text)
+            self._tell(f"loading {record.id}")
+            self._encoder = self._model.load(record)
+        return self._encoder

@@ -10,11 +10,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from marsretrieval._words import counted
 from marsretrieval.benchmark._plan import Job, unfinished_marker
 from marsretrieval.benchmark._write import make_result, move_earlier, write_result
 from marsretrieval.embeddings import (
     BuildReport,
     DecodeIn,
+    EmbeddingStore,
     ModelRequest,
     build_store,
     drop_stores,
@@ -22,8 +24,8 @@ from marsretrieval.embeddings import (
     open_store,
     prepare_cache,
 )
-from marsretrieval.encoders import Encoder, load
-from marsretrieval.errors import MarsRetrievalError, StoreError
+from marsretrieval.encoders import Encoder, check_batches, load
+from marsretrieval.errors import DataError, MarsRetrievalError, StoreError
 from marsretrieval.files import locked, make_folder
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import ResultKey, RunResult, choose_path, read_result
@@ -48,6 +50,7 @@ def run(
     batch_size: int | None = None,
     workers: int | None = None,
     decode_in: DecodeIn = "threads",
+    strict: bool = False,
     progress: Progress = NO_PROGRESS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Finished]:
@@ -56,23 +59,31 @@ def run(
     A job that fails is yielded with its error and the others go on. Results, per-query figures
     and hits are written before a job is yielded. Embeddings in the folder of results are used
     again where the same version of the model made them, and removed and computed again where
-    another one did.
+    another one did. Before the first job of a model that is computed, a batch of two images and two
+    texts is compared with one at a time; `say` is given a warning where they differ.
 
     Args:
         jobs: From `plan`.
         batch_size: Images per batch; default: chosen for the device.
         workers: Workers that decode images; default: one per CPU.
         decode_in: Threads or processes.
+        strict: Fail where an image cannot be read or embedded.
         progress: Shows how far the work is.
         say: Called with a line for people, such as why an earlier result is not kept.
 
     Yields:
         One `Finished` per job.
     """
-    build = {"batch_size": batch_size, "workers": workers, "decode_in": decode_in}
+    build = {
+        "batch_size": batch_size,
+        "workers": workers,
+        "decode_in": decode_in,
+        "strict": strict,
+    }
     for _, group in groupby(jobs, key=lambda job: job.folder):
         of_model = list(group)
         encoder: Encoder | None = None
+        warnings: list[str] | None = None
         failure: MarsRetrievalError | None = None
         if any(_must_load(job) for job in of_model):
             try:
@@ -94,7 +105,11 @@ def run(
                         continue
                     job = replace(job, status="to do", reason=reason)
                 assert encoder is not None
-                finished = _compute(job, encoder, build, progress, say)
+                if warnings is None:
+                    warnings = check_batches(encoder)
+                    for warning in warnings:
+                        say(f"warning: {job.name}: {warning}")
+                finished = _compute(job, encoder, build, warnings, progress, say)
             except MarsRetrievalError as error:
                 _remove_empty(job)
                 yield Finished(job, error=error)
@@ -123,6 +138,7 @@ def _compute(
     job: Job,
     encoder: Encoder,
     build: Mapping[str, Any],
+    warnings: Sequence[str],
     progress: Progress,
     say: Callable[[str], None],
 ) -> Finished:
@@ -133,10 +149,12 @@ def _compute(
     store = open_store(job.store)
     if not job.own_store:
         store.require_encoder(encoder.fingerprint)
+    if build["strict"]:
+        _require_none_skipped(job, store)
     outcome = job.task.evaluate(job.data, encoder, store, job.cache, job.settings, progress)
     for note in outcome.notes:
         say(note)
-    result = make_result(job, encoder, store, outcome, report)
+    result = make_result(job, encoder, store, outcome, report, warnings)
     make_folder(job.folder)
     with locked(job.folder):
         path = choose_path(job.folder, ResultKey.from_result(result))
@@ -144,6 +162,18 @@ def _compute(
         write_result(path, result, outcome)
     unfinished_marker(job.result_path).unlink(missing_ok=True)
     return Finished(job, result, computed=True, path=path)
+
+
+def _require_none_skipped(job: Job, store: EmbeddingStore) -> None:
+    """Raise DataError if an image is left out, by the dataset or by the store."""
+    images = [item for item in job.data.skipped if not item.reason.startswith("not read")]
+    items = [*images, *store.skipped]
+    if items:
+        raise DataError(
+            f"{counted(len(items), 'image')} left out (first: {items[0].source}: "
+            f"{items[0].reason})",
+            remedy="Repair or remove them, or leave out --strict to skip such images.",
+        )
 
 
 def _embed(

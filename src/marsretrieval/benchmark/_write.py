@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +36,12 @@ def move_earlier(path: Path, request: str, say: Callable[[str], None]) -> None:
 
 
 def make_result(
-    job: Job, encoder: Encoder, store: EmbeddingStore, outcome: Outcome, built: BuildReport | None
+    job: Job,
+    encoder: Encoder,
+    store: EmbeddingStore,
+    outcome: Outcome,
+    built: BuildReport | None,
+    warnings: Sequence[str] = (),
 ) -> RunResult:
     skipped = {(item.id, item.source): item for item in job.data.skipped}
     for item in (*store.skipped, *outcome.skipped):
@@ -58,6 +63,7 @@ def make_result(
             "parameters": record.parameters,
             "licence": record.licence,
             "checkpoint": str(job.options.checkpoint) if job.options.checkpoint else None,
+            "warnings": list(warnings),
         },
         data={
             "name": job.data.folder.name,

@@ -28,6 +28,7 @@ __all__ = [
     "Prompts",
     "Resamples",
     "Seed",
+    "Strict",
     "TrustRemoteCode",
     "Workers",
     "decode_in_of",
@@ -157,6 +158,10 @@ CoveredOnly = Annotated[
         rich_help_panel=_CATALOGUES,
         help="Count only points within the tiles' coverage.",
     ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Stop at an image that cannot be read or embedded."),
 ]
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")

@@ -18,6 +18,7 @@ from marsretrieval.cli._options import (
     Dtype,
     Offline,
     Prompts,
+    Strict,
     TrustRemoteCode,
     Workers,
     decode_in_of,
@@ -99,6 +100,7 @@ def embed(
     ] = None,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
+    strict: Strict = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace what the store holds, whatever made it.")
     ] = False,
@@ -110,7 +112,8 @@ def embed(
     """Embed images into a store, to be benchmarked and searched.
 
     Interrupted at any moment, the same command goes on from there; on a finished store it does
-    nothing. Images that cannot be read are left out and listed in the store.
+    nothing. Images that cannot be read, or on which the model fails, are left out and listed in
+    the store; with --strict they are an error.
     """
     from marsretrieval.datasets import open_sources
     from marsretrieval.embeddings import (
@@ -149,6 +152,7 @@ def embed(
                 dtype=vectors,
                 batch_size=batch_size,
                 force=force,
+                strict=strict,
                 options=RayOptions(ray_address, workers, device != "cpu", decoding),
                 progress=progress,
             )
@@ -162,6 +166,7 @@ def embed(
                 decode_in=decoding,
                 part=part,
                 force=force,
+                strict=strict,
                 progress=progress,
             )
     told = []

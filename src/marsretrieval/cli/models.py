@@ -21,7 +21,12 @@ from marsretrieval.cli._options import (
     load_options,
 )
 from marsretrieval.cli._shared import JsonFlag, echo, print_json, say
-from marsretrieval.errors import UnknownNameError
+from marsretrieval.errors import (
+    MarsRetrievalError,
+    ModelLoadError,
+    UnknownNameError,
+    describe_exception,
+)
 
 if TYPE_CHECKING:
     from marsretrieval.encoders import ModelRecord
@@ -94,7 +99,14 @@ def check(
     record = find(model)
     say(f"loading {record.id}")
     start = time.perf_counter()
-    encoder = load(record, options)
+    try:
+        encoder = load(record, options)
+    except MarsRetrievalError:
+        raise
+    except Exception as error:  # a user's class may raise anything, in any of its attributes
+        raise ModelLoadError(
+            f"{record.id} cannot be loaded ({describe_exception(error)})"
+        ) from error
     found = {"seconds_to_load": round(time.perf_counter() - start, 2), **check_encoder(encoder)}
     if as_json:
         print_json(found)
@@ -116,6 +128,7 @@ def _print_check(found: Mapping[str, Any]) -> None:
     if "texts" in found:
         cut = found["texts"]["cut_at_context_length"]
         echo(f"texts cut at the context length: {'not known' if cut is None else cut}")
+    if "cosines" in found:
         echo("cosines, an image a row:")
         texts = [f"'{text}'" for text in found["texts"]["embedded"]]
         echo("  " + "  ".join(texts))

@@ -22,6 +22,7 @@ from marsretrieval.cli._options import (
     Prompts,
     Resamples,
     Seed,
+    Strict,
     TrustRemoteCode,
     Workers,
     decode_in_of,
@@ -96,6 +97,7 @@ def run(
     covered_only: CoveredOnly = False,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
+    strict: Strict = False,
     force: Annotated[
         bool, typer.Option("--force", help="Embed and evaluate again what is done.")
     ] = False,
@@ -179,7 +181,7 @@ def run(
         return
     finished = run_jobs(
         jobs, batch_size=batch_size, workers=workers, decode_in=decoding, as_json=as_json,
-        skipped=skipped,
+        skipped=skipped, strict=strict,
     )  # fmt: skip
     if any(each.error is not None for each in finished):
         raise typer.Exit(1)
@@ -229,6 +231,7 @@ def run_jobs(
     decode_in: DecodeIn,
     as_json: bool,
     skipped: Sequence[Mapping[str, str]] = (),
+    strict: bool = False,
 ) -> list[Finished]:
     """Run jobs, report each as it ends, and print the tables.
 
@@ -239,6 +242,7 @@ def run_jobs(
         decode_in: Threads or processes.
         as_json: Print JSON in place of tables.
         skipped: Pairs that were left out, with model, task and reason; for the JSON.
+        strict: Fail where an image is left out.
 
     Returns:
         How each job ended.
@@ -253,6 +257,7 @@ def run_jobs(
             batch_size=batch_size,
             workers=workers,
             decode_in=decode_in,
+            strict=strict,
             progress=progress,
             say=say,
         ):

@@ -194,7 +194,25 @@ def search(
             rich_help_panel=_OUTPUT, metavar="180|360", help="Longitudes as -180..180 or as 0..360."
         ),
     ] = 180,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            rich_help_panel="The model",
+            metavar="MODEL",
+            help="Model of the store, where it is not in the registry: st:NAME, module:Class.",
+        ),
+    ] = None,
     checkpoint: Checkpoint = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            rich_help_panel="The model",
+            help="Load any class and checkpoint that the store names (unsafe).",
+        ),
+    ] = False,
     device: Device = "auto",
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -234,7 +252,9 @@ def search(
         raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
     found = open_store(
         store,
+        model=model,
         checkpoint=checkpoint,
+        trust=trust,
         device=device,
         offline=offline,
         trust_remote_code=trust_remote_code,
@@ -263,8 +283,8 @@ def search(
         check_distance(merge_deg)
     if heatmap:
         check_heatmap(found.embeddings, region=question.region, cell=heatmap_cell, domain=lon)
-    if question.needs_text:
-        found.require_text()
+    if question.needs_encoder:
+        found.require_model(needs_text=question.needs_text)
     if found.missing:
         say(f"warning: {store} is not finished: without {counted(len(found.missing), 'shard')}")
     if question.exclude is not None:

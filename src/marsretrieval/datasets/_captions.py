@@ -140,7 +140,8 @@ def _from_json(data: bytes) -> Annotation:
     try:
         value = parse_json(data, source="its JSON", strict=False)
     except DataError as error:
-        return Annotation(problems=(("annotation", error.message),))
+        reason = error.message.replace("its JSON: not readable as JSON", "its JSON cannot be read")
+        return Annotation(problems=(("annotation", reason),))
     if not isinstance(value, dict):
         kind = type(value).__name__
         return Annotation(problems=(("annotation", f"its JSON is a {kind}, not an object"),))

@@ -9,6 +9,7 @@ from pathlib import Path
 from marsretrieval.datasets._captions import (
     MAX_ANNOTATION_BYTES,
     Annotation,
+    Problem,
     annotation,
     locate,
 )
@@ -22,7 +23,10 @@ from marsretrieval.datasets._labels import LabelTables, class_of, read_label_tab
 from marsretrieval.datasets._listing import files_below, files_fingerprint, is_side_file
 from marsretrieval.datasets._places import Position
 from marsretrieval.datasets._protocol import Record, Shard, Skipped
-from marsretrieval.datasets._source_file import read_regular, regular_size
+from marsretrieval.datasets._source_file import (
+    read_regular,
+    regular_size,
+)
 from marsretrieval.datasets._utf8 import escape, skip_unless_utf8
 
 __all__ = ["FolderSource"]
@@ -96,12 +100,13 @@ class FolderSource:
                 data = b""
         except ValueError as error:
             return Skipped(key, source, str(error))
+        found = _beside(path)
+        if path in self.tables.conflicts:
+            conflict: Problem = ("annotation", self.tables.conflicts[path])
+            found = replace(found, problems=(*found.problems, conflict))
         place, found = locate(
-            path.stem, _beside(path), lambda: _georeference(path, data) if images else None
+            path.stem, found, lambda: _georeference(path, data) if images else None
         )
-        conflict = self.tables.conflicts.get(path)
-        if conflict is not None:
-            found = replace(found, problems=(*found.problems, ("annotation", conflict)))
         return Record(
             id=key,
             data=data,
@@ -128,7 +133,8 @@ def _beside(path: Path) -> Annotation:
     try:
         return annotation(_content(path, ".json"), _content(path, ".txt"))
     except ValueError as error:
-        return Annotation(problems=(("annotation", f"its annotation {error}"),))
+        reason = f"its annotation cannot be read ({error})"
+        return Annotation(problems=(("annotation", reason),))
 
 
 def _georeference(path: Path, data: bytes) -> Position | None:
@@ -144,7 +150,7 @@ def _georeference(path: Path, data: bytes) -> Position | None:
 
 
 def _content(path: Path, suffix: str) -> bytes | None:
-    """Raises ValueError where it cannot be read."""
+    """Content of the file beside an image; None without one. Raises ValueError, DataError."""
     for name in (suffix, suffix.upper()):
         beside = path.with_suffix(name)
         if beside.is_file():

@@ -91,7 +91,7 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
                 valid = read_mask(data, source)
                 if turn is not None:
                     valid = np.asarray(Image.fromarray(valid.astype(np.uint8)).transpose(turn)) != 0
-                return to_rgb(upright, None, valid)
+                return _to_rgb(upright, None, valid)
             return to_rgb(upright, image)
     except Image.DecompressionBombError as error:
         raise ImageError(f"{source}: too many pixels ({error})") from error
@@ -115,24 +115,19 @@ def _check_expansion(source: str, pixels: int, stored: int) -> None:
         )
 
 
-def to_rgb(
-    image: Image.Image,
-    file: Image.Image | None,
-    valid: npt.NDArray[np.bool_] | None = None,
-) -> Image.Image:
-    """Convert an upright image to RGB.
+def to_rgb(image: Image.Image, file: Image.Image | None) -> Image.Image:
+    """Convert an upright image to RGB; `file` is what it was opened as, for its tags."""
+    if file is None:
+        return _to_rgb(image, None, None)
+    nodata, white = _nodata(file), _tags(file).get(_PHOTOMETRIC) == _MIN_IS_WHITE
+    return _to_rgb(image, nodata, _valid(image, nodata, inverted=white))
 
-    Args:
-        image: The image.
-        file: What it was opened as, for the no-data value among its tags.
-        valid: Booleans of shape (height, width), False where it has no data.
-    """
-    nodata = None if file is None else _nodata(file)
+
+def _to_rgb(
+    image: Image.Image, nodata: float | None, valid: npt.NDArray[np.bool_] | None
+) -> Image.Image:
     if image.mode in _DEEP:
         return Image.fromarray(stretch(np.asarray(image), nodata, valid)).convert("RGB")
-    if file is not None and valid is None:
-        inverted = _tags(file).get(_PHOTOMETRIC) == _MIN_IS_WHITE
-        valid = _valid(image, nodata, inverted=inverted)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         over = image.convert("RGBA")
         black = Image.new("RGBA", over.size, (0, 0, 0, 255))
@@ -154,9 +149,9 @@ def _valid(
     if nodata is None or image.mode not in ("L", "P", "RGB"):
         return None
     values = np.asarray(image)
-    differs: npt.NDArray[np.bool_] = values != (
-        255 - nodata if inverted and image.mode == "L" else nodata
-    )
+    if inverted and image.mode == "L":
+        nodata = 255 - nodata
+    differs: npt.NDArray[np.bool_] = values != nodata
     return differs if differs.ndim == 2 else np.asarray(differs.any(axis=2))
 
 

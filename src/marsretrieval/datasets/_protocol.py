@@ -41,12 +41,7 @@ class Record:
     width_deg: float | None = None  # tile extent in longitude
     height_deg: float | None = None  # tile extent in latitude
     valid: float | None = None  # share of the tile with data, 0 to 1
-    warnings: tuple[ItemWarning, ...] = ()  # what is wrong with its annotations
-
-    @property
-    def problem(self) -> str | None:
-        """The reasons of all warnings, in one line; None without any."""
-        return "; ".join(warning.reason for warning in self.warnings) or None
+    warnings: tuple[ItemWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

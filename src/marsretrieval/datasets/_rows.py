@@ -9,13 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from marsretrieval.datasets._captions import (
-    MAX_ANNOTATION_BYTES,
-    Annotation,
-    Problem,
-    from_fields,
-    locate,
-)
+from marsretrieval.datasets._captions import MAX_ANNOTATION_BYTES, Problem, from_fields, locate
 from marsretrieval.datasets._georeference import read_georeference
 from marsretrieval.datasets._images import MAX_BYTES
 from marsretrieval.datasets._position_fields import POSITION_FIELDS
@@ -41,11 +35,11 @@ _NO_LABEL = -1  # of a ClassLabel, in the datasets library
 @dataclass(frozen=True, slots=True)
 class Columns:
     """Those of a table that are read: `image` (a struct of bytes and path, binary, or a path),
-    and any of label, image_id or id or key, refined_caption, ori_caption, caption, valid and
-    the fields of a position.
+    and any of label, image_id or id or key, refined_caption, ori_caption, caption, valid and the
+    fields of a position.
 
     Only `image` has to be of a certain type. Other values are converted where nothing is lost, and
-    are a `problem` of their record where that cannot be.
+    are a warning of their record where that cannot be.
     """
 
     path: Path
@@ -91,20 +85,16 @@ class Columns:
                 problems.append(("annotation", str(error)))
                 return otherwise
 
-        found = attempt(lambda: from_fields(_captions(row)), Annotation())
+        captions: dict[str, Any] = attempt(lambda: _captions(row), {})
         label = attempt(lambda: self._label(row.get("label")), None)
-        placed = from_fields({name: _plain(row.get(name)) for name in _PLACE})
         image = {"path": row.get("image")} if self.by_path else row.get("image")
         try:
             data = _encoded(image, self.path.parent) if images else b""
         except ValueError as error:
             return skip_unless_utf8(Skipped(key, source, str(error)))
-        problems += (*found.problems, *placed.problems)
-        place, placed = locate(
-            key,
-            replace(placed, problems=tuple(problems)),
-            lambda: read_georeference(data) if data else None,
-        )
+        found = from_fields({**captions, **{name: _decoded(row.get(name)) for name in _PLACE}})
+        found = replace(found, problems=(*problems, *found.problems))
+        place, found = locate(key, found, lambda: read_georeference(data) if data else None)
         return skip_unless_utf8(
             Record(
                 id=key,
@@ -117,8 +107,8 @@ class Columns:
                 lat=place.lat,
                 width_deg=place.width_deg,
                 height_deg=place.height_deg,
-                valid=placed.valid,
-                warnings=placed.warnings(key, source),
+                valid=found.valid,
+                warnings=found.warnings(key, source),
             )
         )
 
@@ -219,15 +209,17 @@ def _captions(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    """Texts as strings and decimals as floats, at any depth, as JSON has them."""
+def _decoded(value: Any) -> Any:
+    """Text for bytes and floats for decimals, also in lists and structs."""
     if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace") if value.strip() else None
+        return value.decode("utf-8", "backslashreplace").strip() or None
     if isinstance(value, Decimal):
         return float(value)
+    if isinstance(value, list):
+        return [_decoded(part) for part in value]
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list) else value
+        return {name: _decoded(part) for name, part in value.items()}
+    return value
 
 
 def _encoded(value: Any, folder: Path) -> bytes:

@@ -77,8 +77,6 @@ class WebDatasetSource:
             if isinstance(group, Skipped):
                 yield skip_unless_utf8(group)
                 continue
-            if group.is_aside:
-                continue
             group.id = keys.ids.get(shard.name, {}).get(group.key, group.id)
             item = group.item(path, seen, by_class=keys.by_class)
             if isinstance(item, Record):
@@ -212,12 +210,6 @@ class _Group:
             position = read_world_file(self.world, self.image, self.projection)
         return position
 
-    @property
-    def is_aside(self) -> bool:
-        """Only files that say where an image would lie, which is not there."""
-        parts = (self.image_name, self.json, self.text)
-        return not (any(part is not None for part in parts) or self.problems or self.others)
-
     def _without_image(self, seen: set[str]) -> str:
         if self.json is None and self.text is None:
             return (
@@ -271,7 +263,7 @@ def _groups(path: Path, *, images: bool, annotations: bool = True) -> Iterator[_
                     name = PurePosixPath(member.name)
                     if member.isdir() or name.name.startswith("."):
                         continue
-                    if is_side_file(name) and not _is_read(name.suffix.lower()):
+                    if is_side_file(name) and not _is_annotation(name.suffix.lower()):
                         continue
                     stem, _, extension = name.name.partition(".")
                     key = str(name.with_name(stem))
@@ -307,6 +299,10 @@ def _because(item: Skipped, reason: str) -> Skipped:
     return Skipped(item.id, item.source, reason)
 
 
+def _is_annotation(suffix: str) -> bool:
+    return suffix in (".json", ".txt", ".prj") or is_world_file(suffix)
+
+
 def _take(
     tar: tarfile.TarFile,
     member: tarfile.TarInfo,
@@ -318,7 +314,7 @@ def _take(
 ) -> None:
     """Put a member into its group; `largest` is what may be in a tar of this size."""
     limit = MAX_BYTES if suffix in EXTENSIONS else MAX_ANNOTATION_BYTES
-    if suffix not in EXTENSIONS and not _is_read(suffix):
+    if suffix not in EXTENSIONS and not _is_annotation(suffix):
         if len(group.others) < _NAMED:
             group.others.append(member.name)
     elif not member.isfile():
@@ -342,10 +338,6 @@ def _take(
     else:
         data = _content(tar, member) if images else b""
         group.image_name, group.image = member.name, data
-
-
-def _is_read(suffix: str) -> bool:
-    return suffix in (".json", ".txt", ".prj") or is_world_file(suffix)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+from PIL import Image
+
 from marsretrieval.datasets import ImageSource
 from marsretrieval.embeddings._claim import claim_store
 from marsretrieval.embeddings._device import decoders_of, embed_shards
@@ -32,6 +35,7 @@ __all__ = [
     "open_lane",
     "plan_targets",
     "require_any",
+    "require_none_skipped",
     "require_readable",
 ]
 
@@ -65,6 +69,7 @@ def build_store(
     decode_in: DecodeIn = "threads",
     part: tuple[int, int] | None = None,
     force: bool = False,
+    strict: bool = False,
     request: ModelRequest | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> BuildReport:
@@ -79,6 +84,7 @@ def build_store(
         decode_in=decode_in,
         part=part,
         force=force,
+        strict=strict,
         progress=progress,
     )
     return report
@@ -94,14 +100,16 @@ def build_stores(
     decode_in: DecodeIn = "threads",
     part: tuple[int, int] | None = None,
     force: bool = False,
+    strict: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> list[BuildReport]:
     """Embed every image of `source` that a target's store does not hold yet, with each image
     read and decoded once for all targets; a report for each of them.
 
     Several processes may build parts (i, n) of one store at once. After any interruption the same
-    call goes on, and a shard whose files changed is embedded again. Unreadable images are left
-    out and listed; an unreadable shard is passed over and raised as DataError at the end.
+    call goes on, and a shard whose files changed is embedded again. Images that cannot be read, or
+    on which the model fails, are left out and listed, or with `strict` raised as DataError; an
+    unreadable shard is passed over and raised as DataError at the end.
 
     `workers` (default: the CPUs there are) decode, in threads, in processes, or as `auto` chooses;
     processes import the script that calls this, whose work must stand below
@@ -112,10 +120,14 @@ def build_stores(
     finished shards are kept.
     """
     plans = plan_targets(targets, source, dtype=dtype, part=part, force=force)
+    if strict:
+        require_none_skipped(plans)
     lanes: list[Lane | None] = []
     for target, plan in zip(targets, plans, strict=True):
         lanes.append(
-            None if _nothing_changed(plan, target.request) else open_lane(target, plan, batch_size)
+            None
+            if _nothing_changed(plan, target.request)
+            else open_lane(target, plan, batch_size, strict=strict)
         )
     open_lanes = [lane for lane in lanes if lane is not None and lane.plan.todo]
     seconds: dict[str, float] = {}
@@ -170,6 +182,18 @@ def require_readable(
         )
 
 
+def require_none_skipped(plans: Sequence[BuildPlan]) -> None:
+    """Raise DataError if a finished shard of a store leaves images out."""
+    for plan in plans:
+        items = [item for entry in plan.done for item in entry.skipped]
+        if items:
+            raise DataError(
+                f"{plan.store}: {len(items)} images are left out (first: {items[0].source}: "
+                f"{items[0].reason})",
+                remedy="Repair or remove them, or leave out --strict to skip such images.",
+            )
+
+
 def require_any(source: ImageSource, reports: Sequence[BuildReport]) -> None:
     """Raises DataError where a store has no row, only items that were left out."""
     for report in reports:
@@ -193,7 +217,9 @@ def _remedy(source: ImageSource, reason: str) -> str:
     )
 
 
-def open_lane(target: Target, plan: BuildPlan, batch_size: int | None) -> Lane:
+def open_lane(
+    target: Target, plan: BuildPlan, batch_size: int | None, *, strict: bool = False
+) -> Lane:
     """Load the model and claim its store."""
     encoder = target.encoder
     model = cast("Encoder", cast(Any, encoder)() if target.to_load else encoder)
@@ -206,8 +232,15 @@ def open_lane(target: Target, plan: BuildPlan, batch_size: int | None) -> Lane:
         size=size,
         limit=limit,
         collate=getattr(model, "collate", None),
+        sample=lambda: model.preprocess(_sample_image()),
     )
-    return Lane(plan, manifest, model.preprocess, forward, on_cpu=on_cpu(model))
+    return Lane(plan, manifest, model.preprocess, forward, on_cpu=on_cpu(model), strict=strict)
+
+
+def _sample_image() -> Image.Image:
+    """An image with contrast, on which a sound model does not fail."""
+    ramp = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 64)
+    return Image.fromarray(ramp).convert("RGB")
 
 
 def _nothing_changed(plan: BuildPlan, request: ModelRequest | None) -> bool:

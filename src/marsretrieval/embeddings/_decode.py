@@ -11,7 +11,7 @@ from PIL import Image
 
 from marsretrieval.datasets import ItemWarning, Record, Skipped, content_hash, decode_rgb
 from marsretrieval.embeddings._shards import Item
-from marsretrieval.errors import ImageError, MarsRetrievalError
+from marsretrieval.errors import ImageError, MarsRetrievalError, describe_exception
 
 __all__ = ["Answers", "Decoded", "Preprocess", "decode"]
 
@@ -68,5 +68,5 @@ def _features(image: Image.Image, preprocess: Preprocess, record: Record) -> Any
             remedy="Use fewer --workers, a smaller --batch-size, or fewer models at once.",
         ) from error
     except Exception as error:  # a user's encoder may raise anything, for one odd image too
-        reason = f"the model's preprocessing failed: {type(error).__name__}: {error}"
+        reason = f"the model's preprocessing failed: {describe_exception(error)}"
         return Skipped(record.id, record.source, reason)

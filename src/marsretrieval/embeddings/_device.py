@@ -11,13 +11,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets import ImageSource, Shard
 from marsretrieval.embeddings._decode import Decoded
-from marsretrieval.embeddings._forward import Forward
+from marsretrieval.embeddings._forward import Embedded, Forward
 from marsretrieval.embeddings._lane import Batch, Lane
 from marsretrieval.embeddings._pipeline import ShardEnd, decode_ahead
 from marsretrieval.embeddings._workers import DecodeIn, Decoders, open_decoders
@@ -90,7 +87,7 @@ class _Device:
         self._shards = shards
         self._read = 0
         self._start = time.perf_counter()
-        self._running: deque[tuple[Lane, Batch, Future[tuple[npt.NDArray[np.float32], float]]]]
+        self._running: deque[tuple[Lane, Batch, Future[tuple[Embedded, float]]]]
         self._running = deque()
 
     def run(self, lanes: Sequence[Lane], source: ImageSource, decoders: Decoders) -> None:
@@ -136,9 +133,9 @@ class _Device:
 
     def _settle(self) -> None:
         lane, batch, future = self._running.popleft()
-        vectors, spent = future.result()
+        embedded, spent = future.result()
         self.busy += spent
-        lane.scatter(batch, vectors, spent)
+        lane.scatter(batch, embedded, spent)
         self._bar.advance(len(batch))
 
     def _note(self, lanes: Sequence[Lane]) -> None:
@@ -155,11 +152,11 @@ class _Device:
 
 def _forward(
     forward: Forward, features: list[Any], collated: Future[Any]
-) -> tuple[npt.NDArray[np.float32], float]:
+) -> tuple[Embedded, float]:
     ready = collated.result()
     start = time.perf_counter()  # until here the device had nothing to do
-    vectors = forward(features, ready)
-    return vectors, time.perf_counter() - start
+    embedded = forward.embed(features, ready)
+    return embedded, time.perf_counter() - start
 
 
 def _wanted(lanes: Sequence[Lane]) -> set[str]:

@@ -1,22 +1,45 @@
-"""Batches through a model: a good size found, one too large halved, wrong vectors refused."""
+"""Run a model on batches: choose their size, isolate items it fails on, check its vectors."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.errors import MarsRetrievalError, ModelLoadError
+from marsretrieval.errors import (
+    MarsRetrievalError,
+    MarsRetrievalWarning,
+    ModelLoadError,
+    describe_exception,
+    is_out_of_memory,
+)
 
-__all__ = ["Forward", "batch_sizes", "on_cpu"]
+__all__ = ["Embedded", "Forward", "batch_sizes", "on_cpu", "quote_text"]
 
 _UNIT_TOLERANCE = 1e-3
 _TRIALS = 3  # batches of one size, before a larger one is tried
 _WORTHWHILE = 1.05
+_QUOTED = 60  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors of a batch, without those of the items on which the model fails.
+
+    Args:
+        vectors: float32 array of shape (n - failures, dimension), in the order of the batch.
+        failures: By number in the batch, why the item has no vector.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    failures: Mapping[int, str]
 
 
 class Forward:
@@ -26,6 +49,9 @@ class Forward:
     faster by a twentieth, up to the limit.
 
     `collate`: makes of a batch, ahead of its turn, what `embed` takes in its place.
+
+    `sample`: gives an item that any sound model embeds. Where a model fails on every item of a
+    batch it shows whether the items are at fault or the model. `describe` names an item in errors.
     """
 
     def __init__(
@@ -37,6 +63,8 @@ class Forward:
         size: int,
         limit: int | None = None,
         collate: Callable[[Sequence[Any]], Any] | None = None,
+        sample: Callable[[], Any] | None = None,
+        describe: Callable[[Any], str] | None = None,
     ) -> None:
         self.size = size
         self.limit = limit or size
@@ -46,6 +74,9 @@ class Forward:
         self._collate = collate
         self._name = name
         self._dimension = dimension
+        self._sample = sample
+        self._describe = describe
+        self._warned = False
 
     def collate(self, batch: Sequence[Any]) -> Any:
         """To be called before the batch's turn; None where there is nothing to be done."""
@@ -57,26 +88,53 @@ class Forward:
             return None
 
     def __call__(self, batch: Sequence[Any], collated: Any = None) -> npt.NDArray[np.float32]:
-        """(n, dimension). Raises ModelLoadError when the model fails or gives no unit vectors."""
+        """Embed a batch of which every item must have a vector.
+
+        Returns:
+            float32 array of shape (n, dimension).
+
+        Raises:
+            ModelLoadError: If the model fails on an item or gives no unit vector; it is named.
+        """
+        embedded = self.embed(batch, collated)
+        if embedded.failures:
+            number, reason = next(iter(embedded.failures.items()))
+            item = f"item {number + 1}" if self._describe is None else self._describe(batch[number])
+            raise ModelLoadError(f"{self._name} fails on {item} ({reason})")
+        return embedded.vectors
+
+    def embed(self, batch: Sequence[Any], collated: Any = None) -> Embedded:
+        """Embed a batch. Where the model fails on it, its items are tried one by one.
+
+        Args:
+            batch: Items as `embed` takes them.
+            collated: What `collate` made of the batch, if it was called.
+
+        Returns:
+            The vectors, and the items on which the model fails.
+
+        Raises:
+            ModelLoadError: If the model fails on everything, good items too.
+            MarsRetrievalError: If one item alone does not fit into the memory.
+        """
         parts: list[npt.NDArray[np.float32]] = []
+        failures: dict[int, str] = {}
         start = 0
         while start < len(batch):
             some = batch[start : start + self.size]
             began = time.perf_counter()
+            whole = collated is not None and len(some) == len(batch)
             try:
-                whole = collated is not None and len(some) == len(batch)
-                vectors = self._embed(collated if whole else some)
-            except MarsRetrievalError:
-                raise
-            except Exception as error:
-                if not _out_of_memory(error):
-                    raise ModelLoadError(
-                        f"{self._name} failed on a batch of {len(some)}: "
-                        f"{type(error).__name__}: {error}"
-                    ) from error
+                vectors = self._vectors(collated if whole else some, len(some))
+            except _Full as error:
                 reason = str(error)
+            except ModelLoadError as error:
+                one_by_one = self._one_by_one(some, error)
+                parts.append(one_by_one.vectors)
+                failures |= {start + number: why for number, why in one_by_one.failures.items()}
+                start += len(some)
+                continue
             else:
-                self._check(vectors, len(some))
                 parts.append(vectors)
                 start += len(some)
                 if len(some) == self.size < self.limit:
@@ -84,7 +142,68 @@ class Forward:
                 continue
             # Only here, with the exception gone, is the memory of the failed batch free.
             self._shrink(len(some), reason)
-        return np.concatenate(parts) if len(parts) != 1 else parts[0]
+        return Embedded(np.concatenate(parts) if len(parts) != 1 else parts[0], failures)
+
+    def _one_by_one(self, batch: Sequence[Any], first: ModelLoadError) -> Embedded:
+        rows: list[npt.NDArray[np.float32]] = []
+        failures: dict[int, str] = {}
+        good: Any = None
+        for number, item in enumerate(batch):
+            try:
+                rows.append(self._alone(item, first if len(batch) == 1 else None))
+            except ModelLoadError as error:
+                failures[number] = error.message
+            else:
+                good = item
+        if len(batch) - 1 in failures:
+            # After a fault of its own (a lost device, say) a model fails on every item to come.
+            self._require_sound(good, first)
+        if not failures and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self._name} fails on a batch and not on its items one by one, which are used "
+                f"({first.message})",
+                MarsRetrievalWarning,
+                stacklevel=2,
+            )
+        empty = np.empty((0, self._dimension), np.float32)
+        return Embedded(np.concatenate(rows) if rows else empty, failures)
+
+    def _alone(self, item: Any, error: ModelLoadError | None) -> npt.NDArray[np.float32]:
+        """Embed one item, or raise the `error` that it is known to give."""
+        if error is not None:
+            raise error
+        try:
+            return self._vectors([item], 1)
+        except _Full as full:
+            reason = str(full)
+        self._shrink(1, reason)
+        raise AssertionError("unreachable: one item cannot be halved")
+
+    def _require_sound(self, good: Any, error: ModelLoadError) -> None:
+        """Raise `error` unless the model still embeds an item that it has to."""
+        if good is None:
+            if self._sample is None:
+                return
+            with contextlib.suppress(Exception):  # a preprocessing of the user's
+                good = self._sample()
+        try:
+            self._alone(good, None)
+        except ModelLoadError:
+            raise error from None
+
+    def _vectors(self, batch: Any, count: int) -> npt.NDArray[np.float32]:
+        """Call the model, and check what it gives. Raises _Full and ModelLoadError."""
+        try:
+            vectors = self._embed(batch)
+        except MarsRetrievalError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise _Full(str(error)) from None
+            raise ModelLoadError(f"{self._name} failed: {describe_exception(error)}") from error
+        self._check(vectors, count)
+        return vectors
 
     def _grow(self, seconds: float) -> None:
         self._trials.append(seconds)
@@ -136,11 +255,10 @@ def on_cpu(encoder: Any) -> bool:
     return str(getattr(encoder, "device", "cpu")).startswith("cpu")
 
 
-def _out_of_memory(error: Exception) -> bool:
-    # By name, since torch need not be there: torch.OutOfMemoryError, MPS and cuBLAS say it so.
-    name = type(error).__name__
-    return (
-        isinstance(error, MemoryError)
-        or name == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "out of memory" in str(error).lower())
-    )
+def quote_text(text: str) -> str:
+    """Name a text in an error, without its tail."""
+    return f"the text {text[:_QUOTED]!r}" + ("..." if len(text) > _QUOTED else "")
+
+
+class _Full(Exception):
+    """The memory of the device is full; holds no frame of the failed call."""

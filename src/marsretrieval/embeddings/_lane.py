@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ import numpy.typing as npt
 
 from marsretrieval.datasets import ItemWarning, Shard, Skipped
 from marsretrieval.embeddings._decode import Decoded, Preprocess
-from marsretrieval.embeddings._forward import Forward
+from marsretrieval.embeddings._forward import Embedded, Forward
 from marsretrieval.embeddings._manifest import Entry, Manifest, finished_entry
 from marsretrieval.embeddings._pipeline import ShardEnd
 from marsretrieval.embeddings._plan import BuildPlan
 from marsretrieval.embeddings._shards import Item, write_shard
-from marsretrieval.errors import MarsRetrievalError
+from marsretrieval.errors import DataError, MarsRetrievalError
 
 __all__ = ["Batch", "Lane"]
 
@@ -33,7 +34,9 @@ class _Open:
     shard: Shard
     items: list[Item] = field(default_factory=list)
     vectors: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
+    skipped: list[tuple[int, Skipped]] = field(default_factory=list)  # with its place
+    places: list[int] = field(default_factory=list)  # in the shard, of each item
+    taken: int = 0
     warnings: list[ItemWarning] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     decode: float = 0.0
@@ -59,8 +62,11 @@ class Lane:
         forward: Forward,
         *,
         on_cpu: bool,
+        strict: bool = False,
     ) -> None:
+        """strict: raise DataError for the first image that is left out."""
         self.plan = plan
+        self.strict = strict
         self.on_cpu = on_cpu
         self.preprocess = preprocess
         self.forward = forward
@@ -85,6 +91,7 @@ class Lane:
             self.preprocess,
             self.forward,
             on_cpu=self.on_cpu,
+            strict=self.strict,
         )
 
     def needs(self, shard: Shard) -> bool:
@@ -116,12 +123,14 @@ class Lane:
             elif item.id in current.ids:
                 event = Skipped(item.id, item.source, "the same id twice in one shard")
         if isinstance(event, Skipped):
-            current.skipped.append(event)
-            self.left_out += 1
+            self._skip(current, current.taken, event)
+            current.taken += 1
             return False
         current.ids.add(event.item.id)
         current.items.append(event.item)
         current.warnings += event.warnings
+        current.places.append(current.taken)
+        current.taken += 1
         current.decode += event.seconds
         self.seconds["decode"] += event.seconds
         self._batch.append((current, features))
@@ -138,12 +147,32 @@ class Lane:
             batch, self._batch = self._batch[:size], self._batch[size:]
             yield batch
 
-    def scatter(self, batch: Batch, vectors: npt.NDArray[np.float32], seconds: float) -> None:
-        """Give each vector of a batch to the shard that it belongs to."""
+    def scatter(self, batch: Batch, embedded: Embedded, seconds: float) -> None:
+        """Give each vector of a batch to the shard that it belongs to.
+
+        Items on which the model failed are taken out of their shard and listed as skipped.
+        """
         self.seconds["embed"] += seconds
-        for (owner, _), vector in zip(batch, vectors, strict=True):
-            owner.vectors.append(vector)
+        vectors = iter(embedded.vectors)
+        for number, (owner, _) in enumerate(batch):
             owner.embed += seconds / len(batch)
+            if number not in embedded.failures:
+                owner.vectors.append(next(vectors))
+                continue
+            # Vectors come in the order of the items: this one is the first that has none.
+            item = owner.items.pop(len(owner.vectors))
+            place = owner.places.pop(len(owner.vectors))
+            reason = f"the model's vector is missing: {embedded.failures[number]}"
+            self._skip(owner, place, Skipped(item.id, item.source, reason))
+
+    def _skip(self, owner: _Open, place: int, item: Skipped) -> None:
+        if self.strict:
+            raise DataError(
+                f"{item.source}: {item.reason}",
+                remedy="Repair or remove it, or leave out --strict to skip such images.",
+            )
+        owner.skipped.append((place, item))
+        self.left_out += 1
 
     def write(self, writer: Executor, busy: float) -> None:
         """Hand every shard that is whole to the writer; `busy` is the device's time so far."""
@@ -181,7 +210,7 @@ class Lane:
             shard=done.shard.name,
             fingerprint=done.shard.fingerprint,
             made_by=manifest.made_by,
-            skipped=tuple(done.skipped),
+            skipped=tuple(item for _, item in sorted(done.skipped, key=itemgetter(0))),
             warnings=tuple(done.warnings),
             seconds={name: round(value, 6) for name, value in seconds.items()},
         )
@@ -196,7 +225,7 @@ class Lane:
 
 def _refuse_if_nothing_passed(done: _Open) -> None:
     """A model whose preprocessing fails on every image is a fault of the model, not of images."""
-    failures = [item for item in done.skipped if item.reason.startswith("the model's")]
+    failures = [item for _, item in done.skipped if item.reason.startswith("the model's")]
     if failures and not done.items:
         raise MarsRetrievalError(
             f"shard {done.shard.name}: {failures[0].reason} (on all of its "

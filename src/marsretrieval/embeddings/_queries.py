@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from marsretrieval.embeddings._forward import Forward, batch_sizes
+from marsretrieval.embeddings._forward import Forward, batch_sizes, quote_text
 
 if TYPE_CHECKING:
     from marsretrieval.encoders import TextRole
@@ -45,9 +45,20 @@ def embed_texts(
 ) -> Vectors:
     """(n, dimension) of n texts, one at least. Raises ModelLoadError whatever goes wrong in the
     model."""
-    return _forward(encoder, partial(encoder.encode_texts, role=role))(texts)
+    return _forward(encoder, partial(encoder.encode_texts, role=role), quote_text)(texts)
 
 
-def _forward(encoder: QueryEncoder, embed: Callable[[Sequence[Any]], Vectors]) -> Forward:
+def _forward(
+    encoder: QueryEncoder,
+    embed: Callable[[Sequence[Any]], Vectors],
+    describe: Callable[[Any], str] | None = None,
+) -> Forward:
     size, limit = batch_sizes(encoder)
-    return Forward(embed, name=encoder.id, dimension=encoder.dimension, size=size, limit=limit)
+    return Forward(
+        embed,
+        name=encoder.id,
+        dimension=encoder.dimension,
+        size=size,
+        limit=limit,
+        describe=describe,
+    )

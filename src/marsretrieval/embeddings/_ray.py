@@ -20,6 +20,7 @@ from marsretrieval.embeddings._build import (
     build_stores,
     plan_targets,
     require_any,
+    require_none_skipped,
     require_readable,
 )
 from marsretrieval.embeddings._plan import BuildPlan
@@ -59,6 +60,7 @@ def build_stores_with_ray(
     dtype: str = "float16",
     batch_size: int | None = None,
     force: bool = False,
+    strict: bool = False,
     options: RayOptions | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> list[BuildReport]:
@@ -76,6 +78,8 @@ def build_stores_with_ray(
         raise UsageError("with Ray each process loads its own encoder: pass a function")
     targets = [replace(target, path=target.path.resolve()) for target in targets]
     plans = plan_targets(targets, source, dtype=dtype, force=force)
+    if strict:
+        require_none_skipped(plans)
     if not any(plan.todo for plan in plans):
         return build_stores(targets, source, dtype=dtype, progress=progress)
     start = time.perf_counter()
@@ -85,7 +89,7 @@ def build_stores_with_ray(
     try:
         outcomes, devices = _drive(
             ray,
-            Job(source, tuple(targets), dtype, batch_size, options.decode_in),
+            Job(source, tuple(targets), dtype, batch_size, options.decode_in, strict),
             plans,
             options,
             force,

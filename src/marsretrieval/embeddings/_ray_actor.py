@@ -30,6 +30,7 @@ class Job:
     dtype: str
     batch_size: int | None
     decode_in: DecodeIn
+    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Worker:
         for target, plan in zip(job.targets, plans, strict=True):
             # An entry of another actor's shard is none of ours to remove, except with force.
             mine = plan if force else replace(plan, todo=())
-            self._lanes.append((open_lane(target, mine, job.batch_size), plan))
+            self._lanes.append((open_lane(target, mine, job.batch_size, strict=job.strict), plan))
 
     def embed(self, names: tuple[str, ...], task: int, ledger: Any) -> Outcome:
         import ray

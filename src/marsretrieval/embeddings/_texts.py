@@ -12,7 +12,7 @@ import numpy as np
 
 from marsretrieval.datasets import Shard, content_hash
 from marsretrieval.embeddings._claim import claim_store
-from marsretrieval.embeddings._forward import Forward
+from marsretrieval.embeddings._forward import Forward, quote_text
 from marsretrieval.embeddings._manifest import Entry
 from marsretrieval.embeddings._plan import plan_shards
 from marsretrieval.embeddings._report import BuildReport
@@ -74,6 +74,7 @@ def build_text_store(
         name=encoder.id,
         dimension=encoder.dimension,
         size=batch_size or _BATCH,
+        describe=quote_text,
     )
     seconds = {"embed": 0.0, "write": 0.0}
     start = time.perf_counter()

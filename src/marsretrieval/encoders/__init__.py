@@ -1,6 +1,6 @@
 """Who answers: models behind one protocol, found by name."""
 
-from marsretrieval.encoders._check import check_encoder
+from marsretrieval.encoders._check import check_batches, check_encoder
 from marsretrieval.encoders._fitness import examine_machine
 from marsretrieval.encoders._identity import file_stats, model_identity, source_sha256
 from marsretrieval.encoders._preflight import find_refusal
@@ -18,6 +18,7 @@ __all__ = [
     "TextRole",
     "Vectors",
     "all_records",
+    "check_batches",
     "check_encoder",
     "examine_machine",
     "file_stats",

@@ -1,17 +1,20 @@
-"""Does a loaded model behave? Two images, two texts, and what must hold of their vectors."""
+"""Sanity checks of a loaded model on two images and two texts."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from marsretrieval.encoders._protocol import Encoder, Vectors
+from marsretrieval.errors import MarsRetrievalError, describe_exception
 
-__all__ = ["check_encoder"]
+__all__ = ["check_batches", "check_encoder"]
+
+_Value = TypeVar("_Value")
 
 _TEXTS = ("a satellite photo of pitted cones.", "sand")  # of different lengths: padding shows
 
@@ -23,26 +26,85 @@ _BATCH_HALF = 2e-2
 
 
 def check_encoder(encoder: Encoder) -> dict[str, Any]:
-    """JSON-ready: what was seen, and in `problems` what must not be.
+    """Embed two images and two texts, together and one at a time, and compare.
 
-    An image is wide and the other tall, a text is long and the other short, so that a batch has
+    One image is wide and the other tall, one text is long and the other short, so that a batch has
     something to pad.
+
+    Returns:
+        JSON-ready measurements, and in `problems` what must not be. A failure of the encoder is a
+        problem, not an exception.
     """
-    fingerprint = encoder.fingerprint
-    limit = _BATCH if fingerprint.get("dtype", "float32") == "float32" else _BATCH_HALF
-    found: dict[str, Any] = {
+    problems: list[str] = []
+    report: dict[str, Any] = {
         "id": encoder.id,
         "dimension": encoder.dimension,
         "modalities": sorted(encoder.modalities),
     }
-    problems: list[str] = []
-    images, found["images"] = _embed(encoder.encode_images, _pictures(), limit, problems, "images")
+    fingerprint = dict(_try(lambda: encoder.fingerprint, problems, "fingerprint") or {})
+    limit = _limit(fingerprint)
+    images = _try(
+        lambda: _embed(encoder.encode_images, _pictures(), limit, problems, "images"),
+        problems,
+        "images",
+    )
+    if images is not None:
+        report["images"] = images[1]
     if "text" in encoder.modalities:
-        texts, found["texts"] = _embed(encoder.encode_texts, list(_TEXTS), limit, problems, "texts")
-        found["texts"]["embedded"] = list(_TEXTS)
-        found["texts"]["cut_at_context_length"] = encoder.count_truncated(_TEXTS)
-        found["cosines"] = [[round(float(each), 4) for each in row] for row in images @ texts.T]
-    return {**found, "fingerprint": fingerprint, "problems": problems}
+        texts = _try(
+            lambda: _embed(encoder.encode_texts, list(_TEXTS), limit, problems, "texts"),
+            problems,
+            "texts",
+        )
+        if texts is not None:
+            cut = _try(lambda: encoder.count_truncated(_TEXTS), problems, "count_truncated")
+            report["texts"] = {
+                **texts[1],
+                "embedded": list(_TEXTS),
+                "cut_at_context_length": cut,
+            }
+        if images is not None and texts is not None:
+            cosines = images[0] @ texts[0].T
+            report["cosines"] = [[round(float(cosine), 4) for cosine in row] for row in cosines]
+    return {**report, "fingerprint": fingerprint, "problems": problems}
+
+
+def check_batches(encoder: Encoder) -> list[str]:
+    """Compare a batch of two images and two texts with one at a time, before a benchmark.
+
+    Returns:
+        One line per problem. Texts that the encoder refuses are none: it may know those of its
+        task only.
+    """
+    problems: list[str] = []
+    limit = _limit(_try(lambda: encoder.fingerprint, problems, "fingerprint") or {})
+    _try(
+        lambda: _embed(encoder.encode_images, _pictures(), limit, problems, "images"),
+        problems,
+        "images",
+    )
+    if "text" in encoder.modalities:
+        _try(
+            lambda: _embed(encoder.encode_texts, list(_TEXTS), limit, problems, "texts"),
+            [],
+            "texts",
+        )
+    return problems
+
+
+def _limit(fingerprint: Mapping[str, Any]) -> float:
+    return _BATCH if fingerprint.get("dtype", "float32") == "float32" else _BATCH_HALF
+
+
+def _try(function: Callable[[], _Value], problems: list[str], what: str) -> _Value | None:
+    """Call a function of an encoder, which may be a user's; a failure becomes a problem."""
+    try:
+        return function()
+    except MarsRetrievalError as error:
+        problems.append(f"{what}: {error.message}")
+    except Exception as error:
+        problems.append(f"{what}: {describe_exception(error)}")
+    return None
 
 
 def _embed(

@@ -1,4 +1,4 @@
-"""What holds while a loader of MTEB runs: no code from a repository, no random weights unseen."""
+"""What holds while a loader of MTEB runs: no random weights unseen, no network when offline."""
 
 from __future__ import annotations
 
@@ -7,28 +7,10 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
-import torch
+from marsretrieval.encoders._remote_code import set_attribute
 
-__all__ = ["RemoteCodeError", "missing_weights", "no_remote_code", "offline", "quiet"]
-
-
-class RemoteCodeError(Exception):
-    """A loader tried to fetch code to run."""
-
-
-@contextlib.contextmanager
-def no_remote_code() -> Iterator[None]:
-    """Some loaders ask transformers or torch.hub to trust a repository's code, unasked. Here that
-    raises RemoteCodeError."""
-    from transformers import dynamic_module_utils as modules
-
-    def refuse(repository: Any = "", *rest: Any, **more: Any) -> Any:
-        raise RemoteCodeError(f"{repository}: {rest[0]}" if rest else str(repository))
-
-    with _set(modules, "get_cached_module_file", refuse), _set(torch.hub, "load", refuse):
-        yield
+__all__ = ["missing_weights", "offline", "quiet"]
 
 
 @contextlib.contextmanager
@@ -57,7 +39,7 @@ def offline(wanted: bool) -> contextlib.AbstractContextManager[None]:
     """The hub is not asked, where that is `wanted` or was so before."""
     from huggingface_hub import constants
 
-    return _set(constants, "HF_HUB_OFFLINE", wanted or constants.HF_HUB_OFFLINE)
+    return set_attribute(constants, "HF_HUB_OFFLINE", wanted or constants.HF_HUB_OFFLINE)
 
 
 @contextlib.contextmanager
@@ -72,14 +54,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
-
-
-@contextlib.contextmanager
-def _set(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute of a library, for as long as the block lasts."""
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)

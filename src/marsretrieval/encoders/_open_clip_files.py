@@ -11,10 +11,18 @@ from typing import Any
 
 from marsretrieval.encoders._hub import snapshot
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
+from marsretrieval.encoders._remote_code import TRUST, asks_for_trust, refuse_switches
 from marsretrieval.errors import DataError, ModelLoadError
 from marsretrieval.files import check_fields, read_json, sha256_json
 
-__all__ = ["Source", "find_source", "load_tokenizer", "tokenizer_identity", "unreadable"]
+__all__ = [
+    "Source",
+    "find_source",
+    "load_tokenizer",
+    "refuse_code",
+    "tokenizer_identity",
+    "unreadable",
+]
 
 _CONFIG = "open_clip_config.json"
 # Safetensors first; a pickle is read with weights_only, and only where there is nothing else.
@@ -91,12 +99,22 @@ def load_tokenizer(record: ModelRecord, options: LoadOptions, source: Source) ->
     folder = source.folder
     if folder is None or not any(folder.glob("tokenizer*")):
         folder, _ = snapshot(record, _TOKENIZER, offline=options.offline, repository=named)
+    arguments = {
+        **text.get("tokenizer_kwargs", {}),
+        "trust_remote_code": options.trust_remote_code,
+    }
     return open_clip.tokenizer.HFTokenizer(
         str(folder),
         context_length=text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
         tokenizer_mode=text.get("tokenizer_mode"),
-        **text.get("tokenizer_kwargs", {}),
+        **arguments,
     )
+
+
+def refuse_code(source: Source) -> None:
+    """Raise RemoteCodeError if the folder's configuration switches on the execution of code."""
+    if source.folder is not None:
+        refuse_switches(source.config, source.folder / _CONFIG)
 
 
 def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
@@ -133,6 +151,8 @@ def unreadable(
             f"{record.id}: the weights of {where} do not fit: {told}",
             remedy=f"They must be of {architecture}, whole, and in open_clip's naming.",
         )
+    if asks_for_trust(error):
+        return ModelLoadError(f"{record.id}: {where} needs code of its own", remedy=TRUST)
     return ModelLoadError(
         f"{record.id}: {where} cannot be loaded ({lines[0] if lines else type(error).__name__})",
         remedy="Is the file whole, and a checkpoint of this architecture?",

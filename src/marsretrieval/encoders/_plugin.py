@@ -15,15 +15,15 @@ from marsretrieval.encoders._plugin_encoder import (
     PluginEncoder,
     modalities_of,
     parameters_of,
-    what_failed,
 )
 from marsretrieval.encoders._protocol import Encoder
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.errors import ModelLoadError, UsageError
+from marsretrieval.errors import ModelLoadError, UsageError, describe_exception
 from marsretrieval.files import sha256_file
 
-__all__ = ["import_target", "load", "record_of", "record_of_target", "require_options"]
+__all__ = ["FAMILY", "import_target", "load", "record_of", "record_of_target", "require_options"]
 
+FAMILY = "plugin"
 _OPTIONS = ("device", "dtype", "checkpoint", "prompts", "offline")
 _CHANGE_VECTORS = ("checkpoint", "dtype", "prompts")
 _REMEDY = "An encoder has encode_images(images) -> (n, d), and encode_texts(texts) if it reads."
@@ -42,12 +42,14 @@ def record_of(found: Any, name: str, target: str) -> ModelRecord:
 
     Raises UsageError when it is none of these.
     """
-    if not (hasattr(found, "encode_images") or _is_function(found)):
-        raise UsageError(f"model '{target}' has no encode_images", remedy=_REMEDY)
+    if not hasattr(found, "encode_images"):
+        if not _is_function(found):
+            raise UsageError(f"model '{target}' has no encode_images", remedy=_REMEDY)
+        _require_factory(found, target)
     return ModelRecord.uncatalogued(
         name,
         name=name,
-        family="plugin",
+        family=FAMILY,
         loader=f"{__name__}:load",
         repository=target,
         modalities=modalities_of(_made_by(found)),
@@ -70,9 +72,9 @@ def load(record: ModelRecord, options: LoadOptions) -> Encoder:
         offered["device"] = _best_device()
     try:
         inner = found(**offered) if isinstance(found, type) or _is_function(found) else found
-    except Exception as error:  # a user's constructor may raise anything
+    except (Exception, SystemExit) as error:  # a user's constructor may raise anything
         raise ModelLoadError(
-            f"{record.id}: its constructor failed ({what_failed(error)})"
+            f"{record.id}: its constructor failed ({describe_exception(error)})"
         ) from error
     if not hasattr(inner, "encode_images"):
         raise ModelLoadError(
@@ -93,6 +95,29 @@ def _best_device() -> str:
 
 def _is_function(found: Any) -> bool:
     return inspect.isfunction(found) or inspect.ismethod(found)
+
+
+def _require_factory(function: Any, target: str) -> None:
+    """Refuse a function that does not look like one that makes an encoder; it is not called.
+
+    It takes no arguments, or one of the known options, or says that it returns an encoder; every
+    other argument has a default.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    required = [
+        one.name
+        for one in parameters
+        if one.default is one.empty
+        and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        and one.name not in _OPTIONS
+    ]
+    offered = not parameters or any(one.name in _OPTIONS for one in parameters)
+    if required or not (offered or _made_by(function) is not None):
+        what = f"needs an argument '{required[0]}'" if required else "makes no encoder"
+        raise UsageError(
+            f"model '{target}' is a function that {what}",
+            remedy=f"Let it take arguments among {', '.join(_OPTIONS)} and return an encoder.",
+        )
 
 
 def _made_by(found: Any) -> Any:
@@ -145,12 +170,17 @@ def import_target(target: str) -> Any:
         UsageError: If it cannot be imported.
     """
     module, _, name = target.partition(":")
+    if module.split(".")[0] in sys.stdlib_module_names:
+        raise UsageError(
+            f"model '{target}' is part of Python's standard library, which has no encoders",
+            remedy="Give it as package.module:Class; rename a file of yours that has such a name.",
+        )
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # last: a file that happens to lie here hides no installed library
     try:
         return reduce(getattr, name.split("."), _import_current(module))
-    except Exception as error:  # a user's module may raise anything at import
+    except (Exception, SystemExit) as error:  # a user's module may raise anything at import
         raise UsageError(
             f"model '{target}' cannot be imported ({type(error).__name__}: {error})",
             remedy="Give it as package.module:Class, importable from the current folder.",

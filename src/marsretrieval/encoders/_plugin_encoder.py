@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import traceback
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,17 @@ from PIL import Image
 
 from marsretrieval.encoders._protocol import Features, Modality, TextRole, Vectors
 from marsretrieval.encoders._record import ModelRecord
-from marsretrieval.errors import ModalityError, ModelLoadError
+from marsretrieval.encoders._torchvision import guard_torchvision
+from marsretrieval.errors import (
+    MarsRetrievalError,
+    ModalityError,
+    ModelLoadError,
+    describe_exception,
+    is_out_of_memory,
+)
 from marsretrieval.files import sha256_file
 
-__all__ = [
-    "PluginEncoder",
-    "modalities_of",
-    "parameters_of",
-    "static_fingerprint",
-    "what_failed",
-]
+__all__ = ["PluginEncoder", "modalities_of", "parameters_of", "static_fingerprint"]
 
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})
@@ -75,8 +75,9 @@ class PluginEncoder:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What the object itself tells; else the hash of its source file and what it was given."""
-        told = getattr(self._inner, "fingerprint", None)
-        told = told() if callable(told) else told
+        with self._telling("fingerprint"):
+            told = getattr(self._inner, "fingerprint", None)
+            told = told() if callable(told) else told
         return {
             "loader": self._record.loader,
             "revision": None,
@@ -90,11 +91,11 @@ class PluginEncoder:
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
         if hasattr(self._inner, "encode_preprocessed") and hasattr(self._inner, "preprocess"):
-            return self._inner.preprocess  # type: ignore[no-any-return]
+            return _Preprocess(self._inner.preprocess)
         return _as_it_is  # encode_images takes images and prepares them itself
 
     def encode_preprocessed(self, features: Sequence[Features]) -> Vectors:
-        apart = self.preprocess is not _as_it_is
+        apart = isinstance(self.preprocess, _Preprocess)
         return self._rows("encode_preprocessed" if apart else "encode_images", features)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
@@ -107,8 +108,11 @@ class PluginEncoder:
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
         count = getattr(self._inner, "count_truncated", None)
-        found = None if count is None else count(list(texts), **_asked_for(count, role=role))
-        return None if found is None else int(found)
+        if count is None:
+            return None
+        with self._telling("count_truncated"):
+            number = count(list(texts), **_asked_for(count, role=role))
+            return None if number is None else int(number)
 
     def _try_image(self) -> int:
         """The dimension of what it gives for one image."""
@@ -118,8 +122,12 @@ class PluginEncoder:
     def _try_text(self) -> None:
         """Find a text of another width than the images before all of them are embedded."""
         # A class may know the texts of its task only, and refuse others: that is no fault.
-        with self._telling("encode_texts"), contextlib.suppress(LookupError, ValueError):
-            self.encode_texts(["dunes on Mars"])
+        with self._telling("encode_texts"):
+            try:
+                self.encode_texts(["dunes on Mars"])
+            except _MethodError as error:
+                if not isinstance(error.__cause__, (LookupError, ValueError)):
+                    raise
 
     @contextlib.contextmanager
     def _telling(self, method: str) -> Iterator[None]:
@@ -129,14 +137,22 @@ class PluginEncoder:
             raise
         except Exception as error:  # a user's method may raise anything
             raise ModelLoadError(
-                f"{self.id}: its {method} failed ({what_failed(error)})"
+                f"{self.id}: its {method} failed ({describe_exception(error)})"
             ) from error
 
     def _rows(self, method: str, items: Sequence[Any], **optional: Any) -> Vectors:
         if not items:
             return np.empty((0, self.dimension), np.float32)
         encode = getattr(self._inner, method)
-        rows = self._array(method, encode(list(items), **_asked_for(encode, **optional)))
+        try:
+            vectors = encode(list(items), **_asked_for(encode, **optional))
+        except Exception as error:  # a user's method may raise anything
+            if isinstance(error, MarsRetrievalError) or is_out_of_memory(error):
+                raise
+            raise _MethodError(
+                f"{self.id}: its {method} failed ({describe_exception(error)})"
+            ) from error
+        rows = self._array(method, vectors)
         width = self._dimension or (rows.shape[-1] if rows.ndim else 0)
         if rows.shape != (len(items), width):
             wanted = self._dimension or "dimension"
@@ -160,6 +176,28 @@ class PluginEncoder:
                 f"{self.id}: {method} gave a {type(vectors).__name__} that is no array ({error})",
                 remedy="It returns (n, dimension) numbers.",
             ) from error
+
+
+class _MethodError(ModelLoadError):
+    """A method of the user's object raised."""
+
+
+class _Preprocess:
+    """A user's preprocessing, importable in a fresh process that has not loaded the model."""
+
+    def __init__(self, preprocess: Callable[[Image.Image], Features]) -> None:
+        self._preprocess = preprocess
+
+    def __call__(self, image: Image.Image) -> Features:
+        return self._preprocess(image)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], _Preprocess], tuple[bytes]]:
+        return _unpickle_preprocess, (pickle.dumps(self._preprocess),)
+
+
+def _unpickle_preprocess(state: bytes) -> _Preprocess:
+    guard_torchvision()
+    return _Preprocess(pickle.loads(state))
 
 
 def _as_it_is(image: Image.Image) -> Image.Image:
@@ -213,9 +251,3 @@ def _identity(inner: Any, given: dict[str, Any]) -> dict[str, Any]:
     elif checkpoint is not None:
         identity["checkpoint"] = str(checkpoint)
     return {**identity, **{name: given[name] for name in ("dtype", "prompts") if name in given}}
-
-
-def what_failed(error: BaseException) -> str:
-    """The error in a line, with the place in the user's code that raised it."""
-    at = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error}, at {Path(at.filename).name}:{at.lineno}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import sys
@@ -10,9 +11,10 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from marsretrieval.encoders._plugin import record_of, record_of_target
+from marsretrieval.encoders._plugin import FAMILY, record_of, record_of_target
 from marsretrieval.encoders._protocol import Encoder
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
+from marsretrieval.encoders._torchvision import guard_torchvision
 from marsretrieval.errors import MissingDependencyError, ModelLoadError, UnknownNameError
 
 __all__ = ["all_records", "find", "load"]
@@ -22,6 +24,7 @@ _GROUP = "marsretrieval.encoders"
 _LIBRARIES = {"st": ("sentence-transformers", "marsretrieval.encoders.sentence_transformers:load")}
 _MTEB = "mteb"  # ``mteb:<name>``, whose registry says what a model is
 _BUILTIN = "builtin"
+_PACKAGE = "marsretrieval.encoders."
 
 
 @cache
@@ -31,6 +34,7 @@ def all_records() -> tuple[ModelRecord, ...]:
     A plugin that cannot be imported is named on stderr and left out, as is a model whose id is
     taken; the others go on.
     """
+    guard_torchvision()
     points = sorted(entry_points(group=_GROUP), key=lambda each: (each.name != _BUILTIN, each.name))
     found: dict[str, ModelRecord] = {}
     for point in points:
@@ -54,6 +58,7 @@ def find(name: str) -> ModelRecord:
 
     Raises UnknownNameError with the nearest names.
     """
+    guard_torchvision()
     library, _, rest = name.partition(":")
     if library in _LIBRARIES and rest:
         family, loader = _LIBRARIES[library]
@@ -80,6 +85,7 @@ def load(model: str | ModelRecord, options: LoadOptions | None = None) -> Encode
 
     Raises ModelLoadError or MissingDependencyError, or what its loader raises.
     """
+    guard_torchvision()
     record = find(model) if isinstance(model, str) else model
     module, _, function = record.loader.partition(":")
     try:
@@ -94,7 +100,21 @@ def load(model: str | ModelRecord, options: LoadOptions | None = None) -> Encode
         raise ModelLoadError(
             f"{record.id}: its loader {record.loader} is not there ({error})"
         ) from error
-    return loader(record, options or LoadOptions())
+    options = options or LoadOptions()
+    with _code_guard(record, options):
+        return loader(record, options)
+
+
+def _code_guard(
+    record: ModelRecord, options: LoadOptions
+) -> contextlib.AbstractContextManager[None]:
+    """Refuse code in the files of a model. A user's own class decides for itself."""
+    ours = record.loader.startswith(_PACKAGE) and record.family != FAMILY
+    if options.trust_remote_code or not ours:
+        return contextlib.nullcontext()
+    from marsretrieval.encoders._remote_code import no_remote_code
+
+    return no_remote_code()
 
 
 def _key(name: str) -> str:

@@ -11,10 +11,15 @@ nothing is touched.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
 
 from marsretrieval.errors import MissingDependencyError
 
-__all__ = ["ensure_torchvision"]
+__all__ = ["ensure_torchvision", "guard_torchvision"]
 
 _OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -41,11 +46,58 @@ def ensure_torchvision() -> bool:
     return not _defined
 
 
-def _define_schemas() -> None:
+def guard_torchvision() -> None:
+    """Let a later `import torchvision`, by whatever library, be mended as above. Costs nothing.
+
+    For code that is not ours: a user's class or a library that imports torchvision by itself.
+    """
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _Finder(MetaPathFinder):
+    """Find torchvision as usual, and have it imported by `_Loader`."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "torchvision":
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader)
+        return spec
+
+
+class _Loader(Loader):
+    """Import with the package's own loader; after the known failure, once more."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            self._loader.exec_module(module)
+        except RuntimeError as error:
+            if _defined or "operator torchvision::" not in str(error):
+                raise
+            _define_schemas(keep="torchvision")
+            self._loader.exec_module(module)
+
+
+def _define_schemas(keep: str = "") -> None:
     import torch
 
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]  # half imported
+        if name != keep:
+            del sys.modules[name]  # half imported
     for operator in _OPERATORS:
         torch.library.define(f"torchvision::{operator}", _SCHEMA)
         _defined.append(operator)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from marsretrieval.encoders._hub import snapshot
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
+from marsretrieval.encoders._remote_code import TRUST, asks_for_trust
 from marsretrieval.encoders._torchvision import ensure_torchvision
 from marsretrieval.errors import MissingDependencyError, ModelLoadError
 
@@ -126,7 +127,11 @@ def load_strictly(
 
 
 def load_image_processor(
-    folder: Path, *, backend: str = "pil", limits: Mapping[str, int] | None = None
+    folder: Path,
+    *,
+    backend: str = "pil",
+    limits: Mapping[str, int] | None = None,
+    trust_remote_code: bool = False,
 ) -> Any:
     """The image processor of a checkpoint, with its `limits` (min_pixels, max_pixels) set.
 
@@ -136,7 +141,11 @@ def load_image_processor(
     transformers = import_transformers()
     with loading(folder):
         return transformers.AutoImageProcessor.from_pretrained(
-            folder, backend=backend, local_files_only=True, **(limits or {})
+            folder,
+            backend=backend,
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            **(limits or {}),
         )
 
 
@@ -184,7 +193,9 @@ def loading(what: Path) -> Iterator[None]:
     except Exception as error:  # safetensors, json, torch and the library each have their own
         raise ModelLoadError(
             f"{what}: cannot be loaded ({_first_line(error)})",
-            remedy="Is the folder whole, and of this architecture?",
+            remedy=TRUST
+            if asks_for_trust(error)
+            else "Is the folder whole, and of this architecture?",
         ) from error
     finally:
         logging.set_verbosity(verbosity)

@@ -11,16 +11,16 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from marsretrieval.encoders._mteb_guards import (
-    RemoteCodeError,
-    missing_weights,
-    no_remote_code,
-    offline,
-    quiet,
-)
+from marsretrieval.encoders._mteb_guards import missing_weights, offline, quiet
 from marsretrieval.encoders._mteb_registry import meta_of
 from marsretrieval.encoders._protocol import Features, TextRole
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
+from marsretrieval.encoders._remote_code import (
+    TRUST,
+    RemoteCodeError,
+    asks_for_trust,
+    require_safe_sentence_transformers,
+)
 from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders._torchvision import ensure_torchvision
 from marsretrieval.errors import ModelLoadError, UsageError
@@ -30,7 +30,6 @@ __all__ = ["MtebEncoder", "load"]
 # The task that models are told they are asked for: its name and instruction choose their prompts.
 _TASK = "MarsVLPairsT2IRetrieval"
 _TEXTS_AT_ONCE = 32
-_TRUST = "--trust-remote-code runs it, if you trust it."
 
 
 def load(record: ModelRecord, options: LoadOptions) -> MtebEncoder:
@@ -51,21 +50,20 @@ def load(record: ModelRecord, options: LoadOptions) -> MtebEncoder:
     arguments = {}
     if meta.loader_kwargs.get("trust_remote_code") and not options.trust_remote_code:
         arguments["trust_remote_code"] = False
-    trusted = options.trust_remote_code
-    guard = contextlib.nullcontext() if trusted else no_remote_code()
+    if not options.trust_remote_code:
+        require_safe_sentence_transformers(record.id)
     try:
-        with guard, offline(options.offline), quiet(), missing_weights() as missing:
+        with offline(options.offline), quiet(), missing_weights() as missing:
             wrapper = _wrapper(meta, str(device), arguments)
     except RemoteCodeError as error:
         raise ModelLoadError(
-            f"{record.id} needs code from its repository ({error})", remedy=_TRUST
+            f"{record.id} needs code from its repository ({error.message})", remedy=TRUST
         ) from error
     except Exception as error:  # loaders are of many libraries, and raise what these raise
         first = str(error).strip().split("\n")[0] or type(error).__name__
-        trust = "trust_remote_code" in str(error)
         raise ModelLoadError(
             f"{record.id}: MTEB cannot load it ({first})",
-            remedy=f"It needs code of its own: {_TRUST}" if trust else None,
+            remedy=f"It needs code of its own. {TRUST}" if asks_for_trust(error) else None,
         ) from error
     if missing:
         raise ModelLoadError(

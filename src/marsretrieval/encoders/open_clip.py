@@ -15,6 +15,7 @@ from marsretrieval.encoders._open_clip_files import (
     Source,
     find_source,
     load_tokenizer,
+    refuse_code,
     tokenizer_identity,
     unreadable,
 )
@@ -43,6 +44,8 @@ def load(record: ModelRecord, options: LoadOptions) -> OpenClipEncoder:
     ensure_torchvision()
     source = find_source(record, options)
     try:
+        if not options.trust_remote_code:
+            refuse_code(source)
         model = _create(record, source)
         tokenizer = load_tokenizer(record, options, source)
         told = source.config

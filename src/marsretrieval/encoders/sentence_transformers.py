@@ -12,6 +12,11 @@ from PIL import Image
 from marsretrieval.encoders._hub import snapshot
 from marsretrieval.encoders._protocol import Features, TextRole
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
+from marsretrieval.encoders._remote_code import (
+    TRUST,
+    asks_for_trust,
+    require_safe_sentence_transformers,
+)
 from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders._torchvision import ensure_torchvision
 from marsretrieval.errors import MissingDependencyError, ModelLoadError
@@ -37,6 +42,8 @@ def load(record: ModelRecord, options: LoadOptions) -> SentenceTransformersEncod
         raise MissingDependencyError(
             "sentence-transformers", "st", needed_for=f"model {record.id}"
         ) from error
+    if not options.trust_remote_code:
+        require_safe_sentence_transformers(record.id)
     folder, revision = _folder(record, options)
     try:
         model = SentenceTransformer(
@@ -49,7 +56,9 @@ def load(record: ModelRecord, options: LoadOptions) -> SentenceTransformersEncod
         first = str(error).strip().split("\n")[0]
         raise ModelLoadError(
             f"{record.id}: sentence-transformers cannot load {folder} ({first})",
-            remedy="A model that needs its own code takes --trust-remote-code, if you trust it.",
+            remedy=f"It needs code of its own. {TRUST}"
+            if asks_for_trust(error)
+            else "Check that the folder is complete and was written by sentence-transformers.",
         ) from error
     if "image" not in _modalities(model):
         raise ModelLoadError(

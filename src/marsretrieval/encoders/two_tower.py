@@ -51,8 +51,12 @@ def load(record: ModelRecord, options: LoadOptions) -> TwoTowerEncoder:
         getattr(transformers, architecture), files.folder, dtype=dtype, **arguments
     )
     with loading(files.folder):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
-    preprocess = ImagePreprocess(load_image_processor(files.folder))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            files.folder, local_files_only=True, trust_remote_code=options.trust_remote_code
+        )
+    preprocess = ImagePreprocess(
+        load_image_processor(files.folder, trust_remote_code=options.trust_remote_code)
+    )
     return TwoTowerEncoder(
         record, options, model, tokenizer, preprocess, device, dtype, files.revision
     )

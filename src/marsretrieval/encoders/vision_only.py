@@ -43,7 +43,11 @@ def load(record: ModelRecord, options: LoadOptions) -> VisionOnlyEncoder:
     files = find_files(record, options)
     model = load_strictly(getattr(transformers, architecture), files.folder, dtype=dtype)
     preprocess = ImagePreprocess(
-        load_image_processor(files.folder, backend=record.settings.get("resize", "pil"))
+        load_image_processor(
+            files.folder,
+            backend=record.settings.get("resize", "pil"),
+            trust_remote_code=options.trust_remote_code,
+        )
     )
     return VisionOnlyEncoder(record, options, model, preprocess, device, dtype, files.revision)
 

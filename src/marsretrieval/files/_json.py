@@ -58,8 +58,8 @@ def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) ->
     Args:
         data: The text, or its bytes in UTF-8.
         source: File that it comes from, for messages.
-        strict: Refuse NaN, Infinity, keys that an object has twice, and lone surrogates.
-            Annotations of datasets made by other programs may have them.
+        strict: Refuse NaN, Infinity and keys that an object has twice. Annotations of datasets
+            made by other programs may have them.
 
     Raises:
         DataError: If it is not JSON; nested deeper than 100 levels; holds an integer of more than
@@ -74,9 +74,7 @@ def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) ->
             parse_constant=_refuse_constant if strict else None,
             object_pairs_hook=_unique if strict else None,
         )
-        if (
-            strict and "\\ud" in text.casefold()
-        ):  # half a character would fail wherever it is written
+        if "\\ud" in text.casefold():  # half a character would fail wherever it is written
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise DataError(f"{source}: not readable as JSON (nested too deep)") from error

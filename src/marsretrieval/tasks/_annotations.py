@@ -21,8 +21,10 @@ def collect(
         if value and value.strip():
             found[record.id] = value
         else:
-            reason = f"{missing} ({record.problem})" if record.problem else missing
-            skipped.append(Skipped(record.id, record.source, reason))
+            reasons = [
+                warning.reason for warning in record.warnings if warning.kind == "annotation"
+            ]
+            skipped.append(Skipped(record.id, record.source, "; ".join([missing, *reasons])))
     return found, skipped
 
 

@@ -65,7 +65,7 @@ def load(record: ModelRecord, options: LoadOptions) -> MultimodalEncoder:
         record,
         options,
         model.model,
-        _load_processor(record, files.folder, whole.folder, model.config, recipe),
+        _load_processor(record, options, files.folder, whole.folder, model.config, recipe),
         recipe,
         device=device,
         dtype=dtype,
@@ -101,7 +101,12 @@ def _base_name(record: ModelRecord, adapter: Mapping[str, Any]) -> str:
 
 
 def _load_processor(
-    record: ModelRecord, folder: Path, base: Path, config: Any, recipe: Recipe
+    record: ModelRecord,
+    options: LoadOptions,
+    folder: Path,
+    base: Path,
+    config: Any,
+    recipe: Recipe,
 ) -> Any:
     """Tokenizer and image processor; an adapter may bring its own, or leave them to its base."""
     name = _PROCESSORS.get(config.model_type)
@@ -113,9 +118,11 @@ def _load_processor(
     source = folder if brings else base
     with loading(source):
         processor = getattr(import_transformers(), name).from_pretrained(
-            source, local_files_only=True
+            source, local_files_only=True, trust_remote_code=options.trust_remote_code
         )
-    processor.image_processor = load_image_processor(source, limits=recipe.pixel_limits)
+    processor.image_processor = load_image_processor(
+        source, limits=recipe.pixel_limits, trust_remote_code=options.trust_remote_code
+    )
     if config.model_type == "llava_next":
         # Processors saved before these fields existed count one token too few or fail.
         processor.patch_size = config.vision_config.patch_size

@@ -1,0 +1,120 @@
+"""Classes of one's own in a fresh process, from a folder of one's own, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+OPEN_CLIP = """
+import open_clip
+import torch
+
+class Tower:
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model = open_clip.CLIP(
+            embed_dim=16,
+            vision_cfg={"image_size": 32, "layers": 1, "width": 64, "patch_size": 8},
+            text_cfg={"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2,
+                      "layers": 1},
+        ).eval()
+        self.transform = open_clip.image_transform(32, is_train=False)
+        self.tokenize = open_clip.SimpleTokenizer()
+
+    @torch.inference_mode()
+    def encode_images(self, images):
+        return self.model.encode_image(torch.stack([self.transform(i) for i in images]))
+
+    @torch.inference_mode()
+    def encode_texts(self, texts):
+        return self.model.encode_text(self.tokenize(texts))
+"""
+
+TIMM = """
+import timm
+import torch
+
+class Tower:
+    def __init__(self):
+        torch.manual_seed(0)
+        self.model = timm.create_model(
+            "vit_tiny_patch16_224", pretrained=False, img_size=32, depth=1, num_classes=0
+        ).eval()
+        self.transform = timm.data.create_transform((3, 32, 32))
+
+    def preprocess(self, image):
+        return self.transform(image)
+
+    @torch.inference_mode()
+    def encode_preprocessed(self, features):
+        return self.model(torch.stack(list(features)))
+
+    def encode_images(self, images):
+        return self.encode_preprocessed([self.preprocess(image) for image in images])
+"""
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "marsretrieval"), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("code", [OPEN_CLIP, TIMM], ids=["open_clip", "timm"])
+def test_a_class_that_imports_a_vision_library_works(code: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(code)
+    done = command(tmp_path, "models", "check", "mine:Tower", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["problems"] == []
+
+
+def test_the_class_of_the_guide_works(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "howto" / "model.md").read_text(encoding="utf-8")
+    (code,) = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+        if "class MyClip" in block
+    ]
+    (tmp_path / "my_clip.py").write_text(code)
+    checkpoint = str(tiny_folder("clip"))
+    done = command(tmp_path, "models", "check", "my_clip:MyClip", "--checkpoint", checkpoint)
+    assert done.returncode == 0, done.stderr
+    assert "ok: yes" in done.stdout
+
+
+def test_preprocessing_of_a_class_runs_in_fresh_processes(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(TIMM)
+    script = """
+import pickle, sys
+assert "torchvision" not in sys.modules
+preprocess = pickle.load(open("preprocess.pkl", "rb"))
+from PIL import Image
+print(tuple(preprocess(Image.new("RGB", (50, 40))).shape))
+"""
+    make = (
+        "import pickle\nfrom marsretrieval.encoders import load\n"
+        "pickle.dump(load('mine:Tower').preprocess, open('preprocess.pkl', 'wb'))"
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", make], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "(3, 32, 32)", done.stderr
