@@ -15,5 +15,5 @@ name=${what//[^[:alnum:]]/_}
 
 marsretrieval embed --model "$model" --images "$TILES" --store "$STORE"
 mkdir -p "$out"
-marsretrieval search --store "$STORE" --text "$what" --bbox="$where" -k "$count" \
+marsretrieval search --store "$STORE" --model "$model" --text "$what" --bbox="$where" -k "$count" \
   --out "$out/$name.gpkg" --out "$out/$name.csv" --out "$out/$name.png"

@@ -17,7 +17,7 @@ __all__ = ["build_command", "build_in_parts", "has_ray", "options_of_embed"]
 
 # Options of `run` that `embed` knows too, and with the same meaning.
 _WITH_VALUE = ("--checkpoint", "--prompts", "--dtype", "--batch-size", "--workers")
-_FLAGS = ("--offline", "--trust-remote-code")
+_FLAGS = ("--offline", "--trust-remote-code", "--strict")
 _TOLD = 5  # lines of a failed process
 
 

@@ -72,7 +72,10 @@ def main(arguments: Sequence[str]) -> int:
     if ids and not dry:
         require_gpus(ids, _examine(command, ids))
     run = [command, "run", "-m", model, "-t", task]
-    run += ["--data", str(places.data), "--results", str(places.results), *device, *options]
+    for name, place in (("--data", places.data), ("--results", places.results)):
+        if not _is_given(name, options):
+            run += [name, str(place)]
+    run += [*device, *options]
     logs = places.logs / task
     if len(ids) > 1:
         if task == "geolocalization":
@@ -113,7 +116,7 @@ def _build(
     dry: bool,
 ) -> None:
     """The database on all GPUs, where the run on one of them will look for it."""
-    if any(each.split("=")[0] == "--store" for each in options):
+    if _is_given("--store", options):
         _say("--store is given: no database is built")
         return
     plan = _plan([*run, "--dry-run", "--json"])
@@ -193,6 +196,11 @@ def _letters(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
+def _is_given(name: str, options: Sequence[str]) -> bool:
+    """Whether an option stands among those of the user, as ``--name VALUE`` or ``--name=VALUE``."""
+    return any(option.partition("=")[0] == name for option in options)
+
+
 def _refuse_ours(options: Sequence[str]) -> None:
     for each in options:
         if each.split("=")[0] in OURS:
@@ -206,7 +214,7 @@ def _refuse_ours(options: Sequence[str]) -> None:
 def _device_options(
     positional: Sequence[str], ids: Sequence[str], options: Sequence[str]
 ) -> list[str]:
-    if any(each.split("=")[0] == "--device" for each in options):
+    if _is_given("--device", options):
         return []
     if ids:
         return ["--device", "cuda"]

@@ -133,7 +133,11 @@ def test_a_name_is_the_same_everywhere(folder: Path) -> None:
         command(folder, "run", "-m", "models_of_own_task:Grey", "-t", "geo", "--name", name,
                 "--results", "n", "--resamples", 20)  # fmt: skip
     table = command(folder, "report", "n", "--csv").stdout
-    assert {line.partition(",")[0] for line in table.splitlines()[1:]} == {"first", "second"}
+    assert {line.partition(",")[0] for line in table.splitlines()[1:]} == {
+        "first",
+        "second",
+        "chance",
+    }
     compared = command(folder, "compare", "first", "second", "--results", "n", "--json",
                        "--resamples", 10)  # fmt: skip
     (found,) = json.loads(compared.stdout)["comparisons"]

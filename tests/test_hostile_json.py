@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from marsretrieval.benchmark import _provenance
+from marsretrieval.benchmark._write import provenance_of
 from marsretrieval.datasets import ctx, synthetic
 from marsretrieval.datasets.download import read_record
 from marsretrieval.datasets.verify import verify as verify_data
@@ -200,7 +200,7 @@ def test_records_of_planets(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/planet.json").write_text("[" * 5000)
     with pytest.raises(DataError):
-        _provenance(tmp_path / "empty")
+        provenance_of(tmp_path / "empty")
 
 
 def test_records_of_downloads(tmp_path: Path) -> None:

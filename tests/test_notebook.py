@@ -65,4 +65,4 @@ def test_the_python_of_the_page_runs(
     (tmp_path / "page.py").write_text(code)
     found = runpy.run_path(str(tmp_path / "page.py"))
     assert len(found["cones"]) == len(found["more"]) == 20
-    assert {"cones.geojson", "cones.qml", "cones.png"} <= {each.name for each in tmp_path.iterdir()}
+    assert {"cones.gpkg", "cones.qml", "cones.png"} <= {each.name for each in tmp_path.iterdir()}

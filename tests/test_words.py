@@ -70,5 +70,5 @@ def test_tables_of_results_are_no_formulas_and_no_markup() -> None:
     assert {"'=HYPERLINK(1)", "'-1+2"} <= {row[0] for row in rows}
     assert all(float(row[7]) >= 0 for row in rows[1:])
     text = markdown(made)
-    assert r"\<b\>x\</b\>" in text and r"https://x\|y\<i\>" in text and r"!\[x\]" in text
+    assert r"\<b\>x\<-b\>" in text and r"https---x\|y\<i\>" in text and r"!\[x\]" in text
     assert "\x1b" not in text + latex(made)

@@ -143,8 +143,8 @@ def describe_exception(error: BaseException) -> str:
         error: An exception that was raised.
 
     Returns:
-        Such as `ValueError: too small, at my_model.py:12`. The line is the innermost one outside
-        of installed packages and the standard library, if there is one.
+        Class and message of the exception, and file and number of the innermost line outside of
+        installed packages and the standard library, if there is one.
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not _is_installed(frame.filename)]

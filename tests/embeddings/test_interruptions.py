@@ -286,14 +286,14 @@ def test_a_store_that_becomes_read_only_ends_the_build_clearly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = FakeSource(counts=COUNTS)
-    real = Path.open
+    real = os.open
 
-    def refuse(path: Path, mode: str = "r", **options: Any) -> Any:
-        if path.name.startswith(".000004") and mode == "xb":
+    def refuse(path: Any, flags: int, *options: Any, **more: Any) -> int:
+        if Path(path).name.startswith(".000004") and flags & os.O_CREAT:
             raise OSError(errno.EROFS, "Read-only file system")
-        return real(path, mode, **options)
+        return real(path, flags, *options, **more)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(OutputError, match=r"000004\.arrow: cannot be written \(Read-only"):
         build_store(FakeEncoder(), source, tmp_path)
     monkeypatch.undo()

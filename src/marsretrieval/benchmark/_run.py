@@ -32,6 +32,8 @@ from marsretrieval.results import ResultKey, RunResult, choose_path, read_result
 
 __all__ = ["Finished", "run"]
 
+_KEPT = "the earlier ones are in NAME.earlier beside them"
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -58,9 +60,8 @@ def run(
 
     A job that fails is yielded with its error and the others go on. Results, per-query figures
     and hits are written before a job is yielded. Embeddings in the folder of results are used
-    again where the same version of the model made them, and removed and computed again where
-    another one did. Before the first job of a model that is computed, a batch of two images and two
-    texts is compared with one at a time; `say` is given a warning where they differ.
+    again where the same version of the model made them; those of another version are put aside
+    and computed again.
 
     Args:
         jobs: From `plan`.
@@ -186,7 +187,7 @@ def _embed(
     """Bring the stores of a job up to date: of this version of the model, and complete."""
     reason = prepare_cache(job.cache, job.identity, encoder.fingerprint)
     if reason is not None:
-        say(f"{job.cache}: embeddings are computed again: {reason}")
+        say(f"{job.cache}: embeddings are computed again: {reason}; {_KEPT}")
     if job.data.source is None:
         return None
     for last in (False, True):
@@ -203,7 +204,7 @@ def _embed(
         except StoreError as error:
             if last or not drop_stores(job.cache):
                 raise
-            say(f"{job.cache}: embeddings are computed again: {error.message}")
+            say(f"{job.cache}: embeddings are computed again: {error.message}; {_KEPT}")
     raise AssertionError
 
 

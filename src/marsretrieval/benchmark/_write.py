@@ -22,7 +22,7 @@ from marsretrieval.files import atomic_path, read_json, sha256_json
 from marsretrieval.results import RunResult, move_superseded, read_result
 from marsretrieval.tasks import Outcome, task_info
 
-__all__ = ["make_result", "move_earlier", "per_query_table", "write_result"]
+__all__ = ["make_result", "move_earlier", "per_query_table", "provenance_of", "write_result"]
 
 
 def move_earlier(path: Path, request: str, say: Callable[[str], None]) -> None:
@@ -67,7 +67,7 @@ def make_result(
         },
         data={
             "name": job.data.folder.name,
-            **_provenance(job.data.folder),
+            **provenance_of(job.data.folder),
             "n": dict(outcome.n),
             "set_hash": outcome.set_hash,
             "items_hash": _items_hash(outcome),
@@ -102,7 +102,7 @@ def _items_hash(outcome: Outcome) -> str:
     return sha256_json([outcome.set_hash, dict(outcome.n), points])
 
 
-def _provenance(folder: Path) -> dict[str, Any]:
+def provenance_of(folder: Path) -> dict[str, Any]:
     """Revision of a download, or seed of a synthetic planet, as the folder itself tells it."""
     if (folder / "download.json").exists():
         told = _facts(folder / "download.json")

@@ -15,13 +15,14 @@ from marsretrieval.files import read_json, sha256_json, write_json
 __all__ = ["drop_stores", "invalidate_cache", "prepare_cache"]
 
 _FILE = "model.json"
+_EARLIER = ".earlier"
 _INVALID = {"invalid": True}
 
 
 def prepare_cache(
     folder: Path, identity: Mapping[str, Any], fingerprint: Mapping[str, Any]
 ) -> str | None:
-    """Make a folder of stores ready for a model: stores of another version of it are removed.
+    """Make a folder of stores ready for a model: stores of another version are put aside.
 
     Args:
         folder: Folder that holds the stores of one model on one dataset.
@@ -29,10 +30,10 @@ def prepare_cache(
         fingerprint: Fingerprint of the loaded encoder.
 
     Returns:
-        Why stores were removed; None where none were.
+        Why stores were put aside; None where none were.
 
     Raises:
-        OutputError: If they cannot be removed, or the folder cannot be written.
+        OutputError: If they cannot be put aside, or the folder cannot be written.
     """
     now = {"identity": sha256_json(dict(identity)), "fingerprint": sha256_json(dict(fingerprint))}
     reason = None
@@ -47,7 +48,7 @@ def prepare_cache(
 
 
 def invalidate_cache(folder: Path) -> None:
-    """Mark the stores of a cache as outdated: the next `prepare_cache` removes them.
+    """Mark the stores of a cache as outdated: the next `prepare_cache` puts them aside.
 
     Args:
         folder: Folder that holds stores; nothing is written where it holds none.
@@ -60,7 +61,9 @@ def invalidate_cache(folder: Path) -> None:
 
 
 def drop_stores(folder: Path) -> bool:
-    """Remove the stores of a cache, and nothing else.
+    """Put the stores of a cache aside, as ``NAME.earlier``, in place of those put aside before.
+
+    They may hold hours of work, and the model may be restored.
 
     Args:
         folder: Folder that holds stores.
@@ -69,15 +72,18 @@ def drop_stores(folder: Path) -> bool:
         Whether there were any.
 
     Raises:
-        OutputError: If one cannot be removed.
+        OutputError: If one cannot be renamed.
     """
     stores = _stores(folder)
     for store in stores:
+        earlier = store.with_name(f"{store.name}{_EARLIER}")
         try:
-            shutil.rmtree(store)
+            if earlier.is_dir() and not earlier.is_symlink():
+                shutil.rmtree(earlier)
+            store.rename(earlier)
         except OSError as error:
             raise OutputError(
-                f"{store}: cannot be removed ({error.strerror or error})",
+                f"{store}: cannot be renamed to {earlier.name} ({error.strerror or error})",
                 remedy="Remove it, or choose another folder with --results.",
             ) from error
     return bool(stores)
@@ -92,6 +98,7 @@ def _stores(folder: Path) -> list[Path]:
         for path in sorted(folder.iterdir())
         if path.is_dir()
         and not path.is_symlink()
+        and not path.name.endswith(_EARLIER)
         and (manifest_path(path).exists() or _shards_folder(path).is_dir())
     ]
 
