@@ -61,7 +61,8 @@ def run(
     A job that fails is yielded with its error and the others go on. Results, per-query figures
     and hits are written before a job is yielded. Embeddings in the folder of results are used
     again where the same version of the model made them; those of another version are put aside
-    and computed again.
+    and computed again. Before a model computes anything, a batch of two images and two texts is
+    compared with one at a time; `say` is given a warning where they differ.
 
     Args:
         jobs: From `plan`.
