@@ -4,7 +4,7 @@ from marsretrieval.datasets._annotations import read_annotations
 from marsretrieval.datasets._combined import CombinedSource, open_sources
 from marsretrieval.datasets._folder import FolderSource
 from marsretrieval.datasets._hashing import annotated_hash, content_hash, set_hash
-from marsretrieval.datasets._images import MAX_BYTES, decode_rgb
+from marsretrieval.datasets._images import MAX_BYTES, decode_image, decode_rgb
 from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._parquet import ParquetSource
 from marsretrieval.datasets._pixels import rgb_of
@@ -41,6 +41,7 @@ __all__ = [
     "catalogue_files",
     "content_hash",
     "coverage_line",
+    "decode_image",
     "decode_rgb",
     "open_images",
     "open_sources",

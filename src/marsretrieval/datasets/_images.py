@@ -1,9 +1,10 @@
-"""Encoded bytes to an RGB picture, whatever the mode, or an error that names the file."""
+"""Decode image files of any mode to 8-bit RGB or grey, or raise an error that names the file."""
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = [
     "EXTENSIONS",
     "MAX_BYTES",
     "MAX_PIXELS",
+    "decode_image",
     "decode_rgb",
     "has_other_pixels",
     "to_rgb",
@@ -73,6 +75,31 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
     Raises ImageError naming `source` when the bytes are no image, are cut short, or hold more
     than MAX_PIXELS.
     """
+    return _decode(data, source, _as_rgb)
+
+
+def decode_image(data: bytes, source: str) -> Image.Image:
+    """Decode by the rules of `decode_rgb`, but leave grey images in one channel.
+
+    Converting the result to RGB gives what `decode_rgb` returns, pixel by pixel. Resizing one
+    channel takes about a third of the time of three.
+
+    Args:
+        data: The encoded file.
+        source: The file as messages name it.
+
+    Returns:
+        An image of mode L if the file has one channel of grey, of any depth, without transparency,
+        or is a TIFF read through GDAL with fewer than three bands; else of mode RGB.
+
+    Raises:
+        ImageError: If the bytes are not an image, are truncated, or hold more than MAX_PIXELS.
+    """
+    return _decode(data, source, lambda image: image)
+
+
+def _decode(data: bytes, source: str, finish: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Decode to mode L or RGB; `finish` converts the result, errors of its own included."""
     if not data:
         raise ImageError(f"{source}: empty file")
     # Other libraries switch this on for the whole process; half an image must never count as one.
@@ -82,7 +109,7 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
             check_size(source, image.width, image.height, MAX_PIXELS)
             _check_expansion(source, image.width * image.height, len(data))
             if has_other_pixels(image):
-                return read_tiff(data, source, MAX_PIXELS)
+                return finish(read_tiff(data, source, MAX_PIXELS))
             turn = _TURNS.get(_tags(image).get(_ORIENTATION, 1))
             masked = image.format == "TIFF" and has_mask(data)
             image.load()
@@ -91,13 +118,13 @@ def decode_rgb(data: bytes, source: str) -> Image.Image:
                 valid = read_mask(data, source)
                 if turn is not None:
                     valid = np.asarray(Image.fromarray(valid.astype(np.uint8)).transpose(turn)) != 0
-                return _to_rgb(upright, None, valid)
-            return to_rgb(upright, image)
+                return finish(_to_8_bits(upright, None, valid))
+            return finish(_to_grey_or_rgb(upright, image))
     except Image.DecompressionBombError as error:
         raise ImageError(f"{source}: too many pixels ({error})") from error
     except UnidentifiedImageError as error:
         if is_tiff(data):
-            return read_tiff(data, source, MAX_PIXELS)
+            return finish(read_tiff(data, source, MAX_PIXELS))
         raise ImageError(f"{source}: not an image in a known format") from error
     except ImageError:
         raise
@@ -117,26 +144,39 @@ def _check_expansion(source: str, pixels: int, stored: int) -> None:
 
 def to_rgb(image: Image.Image, file: Image.Image | None) -> Image.Image:
     """Convert an upright image to RGB; `file` is what it was opened as, for its tags."""
+    return _as_rgb(_to_grey_or_rgb(image, file))
+
+
+def _to_grey_or_rgb(image: Image.Image, file: Image.Image | None) -> Image.Image:
     if file is None:
-        return _to_rgb(image, None, None)
+        return _to_8_bits(image, None, None)
     nodata, white = _nodata(file), _tags(file).get(_PHOTOMETRIC) == _MIN_IS_WHITE
-    return _to_rgb(image, nodata, _valid(image, nodata, inverted=white))
+    return _to_8_bits(image, nodata, _valid(image, nodata, inverted=white))
 
 
-def _to_rgb(
+def _to_8_bits(
     image: Image.Image, nodata: float | None, valid: npt.NDArray[np.bool_] | None
 ) -> Image.Image:
+    """Convert to mode L where all channels would be equal by the mode alone, else to RGB."""
     if image.mode in _DEEP:
-        return Image.fromarray(stretch(np.asarray(image), nodata, valid)).convert("RGB")
+        return Image.fromarray(stretch(np.asarray(image), nodata, valid))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         over = image.convert("RGBA")
         black = Image.new("RGBA", over.size, (0, 0, 0, 255))
-        rgb = Image.alpha_composite(black, over).convert("RGB")
+        opaque = Image.alpha_composite(black, over).convert("RGB")
+    elif image.mode in ("L", "1"):
+        opaque = image.convert("L")
     else:
-        rgb = image.convert("RGB")
+        opaque = image.convert("RGB")
     if valid is None:
-        return rgb
-    return Image.fromarray(np.where(valid[..., None], np.asarray(rgb), np.uint8(0)))
+        return opaque
+    pixels = np.asarray(opaque)
+    shown = valid if pixels.ndim == 2 else valid[..., None]
+    return Image.fromarray(np.where(shown, pixels, np.uint8(0)))
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _valid(

@@ -79,10 +79,20 @@ def read_mask(data: bytes, source: str) -> npt.NDArray[np.bool_]:
 
 
 def read_tiff(data: bytes, source: str, max_pixels: int) -> Image.Image:
-    """RGB of the first three bands, or of the first alone where there are fewer; bytes as they
-    stand, all else stretched. No-data and what an alpha band hides are black.
+    """Read the first three bands as RGB, or the first alone as grey if there are fewer.
 
-    Raises ImageError naming `source`.
+    Bytes stay as they are, all else is stretched. No-data and what an alpha band hides are black.
+
+    Args:
+        data: The encoded TIFF.
+        source: The file as messages name it.
+        max_pixels: The largest number of pixels that is decoded.
+
+    Returns:
+        An image of mode RGB or L.
+
+    Raises:
+        ImageError: If it cannot be read, is too large, or rasterio is not installed.
     """
     with _opened(data, source) as file:
         check_size(source, file.width, file.height, max_pixels)
@@ -95,7 +105,7 @@ def read_tiff(data: bytes, source: str, max_pixels: int) -> Image.Image:
         grey = np.where(valid[..., None] != 0, pixels, 0).astype(np.uint8)
     else:
         grey = stretch(pixels, valid=valid)
-    return Image.fromarray(grey if grey.shape[2] == 3 else grey[..., 0]).convert("RGB")
+    return Image.fromarray(grey if grey.shape[2] == 3 else grey[..., 0])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Bytes of an image to the inputs of models."""
+"""Decode images and run the preprocessing of each model on them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Any
 
 from PIL import Image
 
-from marsretrieval.datasets import ItemWarning, Record, Skipped, content_hash, decode_rgb
+from marsretrieval.datasets import (
+    ItemWarning,
+    Record,
+    Skipped,
+    content_hash,
+    decode_image,
+    decode_rgb,
+)
 from marsretrieval.embeddings._shards import Item
 from marsretrieval.errors import ImageError, MarsRetrievalError, describe_exception
 
@@ -42,10 +49,11 @@ def decode(records: Sequence[Record], preprocess: Sequence[Preprocess]) -> Answe
 def _decode(record: Record, preprocess: Sequence[Preprocess]) -> Decoded | Skipped:
     start = time.perf_counter()
     try:
-        image = decode_rgb(record.data, record.source)
+        grey = any(_accepts_grey(function) for function in preprocess)
+        image = (decode_image if grey else decode_rgb)(record.data, record.source)
     except ImageError as error:
         return Skipped(record.id, record.source, error.message)
-    features = tuple(_features(image, each, record) for each in preprocess)
+    features = tuple(_features(image, function, record) for function in preprocess)
     item = Item(
         id=record.id,
         source=record.source,
@@ -61,6 +69,8 @@ def _decode(record: Record, preprocess: Sequence[Preprocess]) -> Decoded | Skipp
 
 def _features(image: Image.Image, preprocess: Preprocess, record: Record) -> Any | Skipped:
     try:
+        if image.mode == "L" and not _accepts_grey(preprocess):
+            image = image.convert("RGB")
         return preprocess(image)
     except MemoryError as error:  # no fault of this image: next time there may be enough
         raise MarsRetrievalError(
@@ -70,3 +80,8 @@ def _features(image: Image.Image, preprocess: Preprocess, record: Record) -> Any
     except Exception as error:  # a user's encoder may raise anything, for one odd image too
         reason = f"the model's preprocessing failed: {describe_exception(error)}"
         return Skipped(record.id, record.source, reason)
+
+
+def _accepts_grey(preprocess: Preprocess) -> bool:
+    """Check for `accepts_grey`, see `marsretrieval.encoders.Encoder.preprocess`."""
+    return getattr(preprocess, "accepts_grey", False) is True

@@ -46,7 +46,12 @@ class Encoder(Protocol):
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
-        """A picklable callable, RGB image to model input, so that loader workers can run it."""
+        """A picklable callable, RGB image to model input, so that loader workers can run it.
+
+        If the callable has an attribute `accepts_grey` that is True, stores are built from grey
+        images in mode L. It must then return, bit for bit, what it returns for the same image
+        converted to RGB.
+        """
 
     def encode_preprocessed(self, features: Sequence[Features]) -> Vectors:
         """Embed what `preprocess` returned for each of n images: (n, dimension).

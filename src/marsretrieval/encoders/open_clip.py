@@ -25,7 +25,7 @@ from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, c
 from marsretrieval.encoders._torchvision import ensure_torchvision
 from marsretrieval.errors import ModelLoadError
 
-__all__ = ["OpenClipEncoder", "load"]
+__all__ = ["OpenClipEncoder", "OpenClipPreprocess", "load"]
 
 _TEXTS_A_BATCH = 256
 
@@ -80,7 +80,7 @@ class OpenClipEncoder(TorchEncoder):
         self._tokenizer = tokenizer
         self._tokenizer_identity = tokenizer_identity(tokenizer)
         self._settings = dict(model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
-        self._preprocess = _Preprocess(self._settings)
+        self._preprocess = OpenClipPreprocess(self._settings)
         # A checkpoint of one's own may be of another width than the catalogue says.
         self._dimension = int(self.encode_images([Image.new("RGB", (32, 32))]).shape[1])
 
@@ -130,15 +130,24 @@ class OpenClipEncoder(TorchEncoder):
         return len(self._tokenizer.tokenizer(clean, verbose=False)["input_ids"])
 
 
-class _Preprocess:
-    """open_clip's own transform, made anew in a process that unpickles it: there, too, torchvision
-    has to be importable first."""
+class OpenClipPreprocess:
+    """open_clip's evaluation transform, made anew in a process that unpickles it: there, too,
+    torchvision has to be importable first.
+
+    Attributes:
+        accepts_grey: Whether an image of mode L gives the tensor of the same image in RGB. The
+            transform resizes and crops first, channel by channel, and converts to RGB then. The
+            one exception is padding with a colour.
+    """
+
+    accepts_grey: bool
 
     def __init__(self, settings: dict[str, Any]) -> None:
         ensure_torchvision()
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
         self._settings = settings
+        self.accepts_grey = isinstance(settings.get("fill_color", 0), int)
         self._transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
 
     def __call__(self, image: Image.Image) -> Features:
