@@ -57,12 +57,16 @@ def test_tensors_from_grey_equal_those_from_rgb(
         "size": size, "mean": MEAN, "std": STD, "interpolation": interpolation,
         "resize_mode": resize_mode, "fill_color": 127,
     }  # fmt: skip
-    preprocess = OpenClipPreprocess(settings)
+    preprocess = OpenClipPreprocess(settings)  # makes torchvision importable
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
     assert preprocess.accepts_grey
     for image in grey_images():
         tensor = preprocess(image)
-        assert tensor.shape[0] == 3 and tensor.dtype == torch.float32
+        assert tensor.shape[0] == 3 and tensor.dtype == torch.float32 and tensor.is_contiguous()
         assert torch.equal(tensor, preprocess(image.convert("RGB")))
+        assert torch.equal(tensor, transform(image.convert("RGB")))
 
 
 def test_padding_with_a_colour_needs_rgb() -> None:

@@ -135,23 +135,35 @@ class OpenClipPreprocess:
     torchvision has to be importable first.
 
     Attributes:
-        accepts_grey: Whether an image of mode L gives the tensor of the same image in RGB. The
-            transform resizes and crops first, channel by channel, and converts to RGB then. The
-            one exception is padding with a colour.
+        accepts_grey: Whether an image of mode L gives the tensor of the same image in RGB, bit for
+            bit. The transform resizes and crops every channel alike and converts to RGB after
+            that; the exception is padding with a colour.
     """
 
     accepts_grey: bool
 
     def __init__(self, settings: dict[str, Any]) -> None:
         ensure_torchvision()
-        from open_clip.transform import PreprocessCfg, image_transform_v2
+        from open_clip.transform import MaybeConvertMode, PreprocessCfg, image_transform_v2
+        from torchvision.transforms import Normalize, ToTensor
 
         self._settings = settings
-        self.accepts_grey = isinstance(settings.get("fill_color", 0), int)
         self._transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+        last_steps = zip(
+            self._transform.transforms[-3:], (MaybeConvertMode, ToTensor, Normalize), strict=True
+        )
+        self.accepts_grey = isinstance(settings.get("fill_color", 0), int) and all(
+            isinstance(step, kind) for step, kind in last_steps
+        )
 
     def __call__(self, image: Image.Image) -> Features:
-        return self._transform(image)
+        if image.mode != "L" or not self.accepts_grey:
+            return self._transform(image)
+        # One channel becomes three only where they begin to differ.
+        *resizing, _, to_tensor, normalize = self._transform.transforms
+        for step in resizing:
+            image = step(image)
+        return normalize(to_tensor(image).expand(3, -1, -1))
 
     def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]:
         return type(self), (self._settings,)
