@@ -6,7 +6,8 @@
 
 The loop reads, decodes and preprocesses one image after the other and calls the model whenever a
 batch is full, in one thread. `forward` is the model alone on features that are ready in memory;
-`decode` is reading, decoding and preprocessing alone, in threads on all CPUs. All are measured in
+`decode` is reading, decoding and preprocessing alone, in threads on all CPUs, grey images in one
+channel where the encoder accepts that; the loop decodes to RGB. All are measured in
 turn in one run, several times over: on a shared machine only such figures can be compared. With
 `--decode-in processes` their start, ten seconds or so, counts: take many images.
 """
@@ -32,7 +33,7 @@ from PIL import Image
 
 from benchmarks.embed._models import Pretended, random_vit
 from marsretrieval._environment import hardware, usable_cpus
-from marsretrieval.datasets import ImageSource, Record, decode_rgb, open_images
+from marsretrieval.datasets import ImageSource, Record, decode_image, decode_rgb, open_images
 from marsretrieval.embeddings import DECODE_IN, build_store
 from marsretrieval.encoders import Encoder, LoadOptions, load
 
@@ -81,8 +82,11 @@ def forward_only(encoder: Encoder, features: list[Any], batch: int) -> None:
 
 
 def decode_only(encoder: Encoder, source: ImageSource, workers: int) -> None:
+    preprocess = encoder.preprocess
+    to_image = decode_image if getattr(preprocess, "accepts_grey", False) else decode_rgb
+
     def decode(record: Record) -> None:
-        encoder.preprocess(decode_rgb(record.data, record.source))
+        preprocess(to_image(record.data, record.source))
 
     with ThreadPoolExecutor(workers) as pool:
         running: deque[Any] = deque()
