@@ -82,7 +82,7 @@ def decode_image(data: bytes, source: str) -> Image.Image:
     """Decode by the rules of `decode_rgb`, but leave grey images in one channel.
 
     Converting the result to RGB gives what `decode_rgb` returns, pixel by pixel. Resizing one
-    channel takes about a third of the time of three.
+    channel takes about half the time of three.
 
     Args:
         data: The encoded file.
