@@ -147,7 +147,6 @@ def _check_set(
     scans = []
     for source in parts:
         part = scan(source, likeness=likeness, workers=workers, progress=progress)
-        part.warnings.clear()
         if len(parts) > 1:  # ids may be row numbers, unique in the whole only
             ids = pc.binary_join_element_wise(f"{source.name}:", part.items["id"], "")
             part.items = part.items.set_column(0, "id", ids)
