@@ -1,33 +1,50 @@
-"""Every image of a source, hashed and decoded, on all cores; a shard at a time."""
+"""Hash and decode every image of a source on all cores, one shard at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
+from typing import Any
+
+import pyarrow as pa
 
 from marsretrieval._environment import usable_cpus
 from marsretrieval._processes import SPAWN, process_pool
 from marsretrieval.datasets._hashing import content_hash
 from marsretrieval.datasets._images import decode_rgb
-from marsretrieval.datasets._items import Item, Items
 from marsretrieval.datasets._likeness import difference_hash
 from marsretrieval.datasets._protocol import ImageSource, ItemWarning, Record, Shard, Skipped
 from marsretrieval.errors import MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = ["Scan", "scan"]
-
-_IN_OBJECTS = 4096  # of a shard, before they become columns
+# One row per decoded image. A planet of tiles must fit into memory, so it is a table.
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "source": pa.string(),
+        "content": pa.binary(16),
+        "width": pa.uint32(),
+        "height": pa.uint32(),
+        "caption": pa.string(),
+        "label": pa.string(),
+        "lon": pa.float64(),
+        "lat": pa.float64(),
+        "width_deg": pa.float64(),
+        "height_deg": pa.float64(),
+        "likeness": pa.binary(),  # the bytes of a difference hash
+    }
+)
+_BATCH_ROWS = 4096  # of a shard, converted to columns together
 
 
 @dataclass(slots=True)
 class Scan:
-    """All items in the order of the source, and all that could not be read."""
+    """A table of the decoded images in the order of the source, and what could not be read."""
 
-    items: Items = field(default_factory=Items)
+    items: pa.Table = field(default_factory=SCHEMA.empty_table)
     bad: list[Skipped] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)  # shards without an image
     warnings: list[ItemWarning] = field(default_factory=list)
@@ -53,18 +70,27 @@ def scan(
     with progress.start(f"check {source.name}", total, "images") as bar:
         for number, part in _scanned(source, shards, likeness, workers or usable_cpus()):
             parts[number] = part
-            bar.advance(len(part.items) + len(part.bad))
+            bar.advance(part.items.num_rows + len(part.bad))
             bad += len(part.bad)
             bar.note(f"{bad} bad" if bad else "")
-    found = Scan()
+    whole = merge(parts[number] for number in range(len(shards)))
     for number, shard in enumerate(shards):
-        part = parts.pop(number)
-        found.items.extend(part.items)
-        found.bad += part.bad
-        found.warnings += part.warnings
-        if not part.items and not part.bad:
-            found.empty.append(f"{source.name}: {shard.name}")
-    return found
+        if not parts[number].items.num_rows and not parts[number].bad:
+            whole.empty.append(f"{source.name}: {shard.name}")
+    return whole
+
+
+def merge(scans: Iterable[Scan]) -> Scan:
+    """Concatenate the tables and lists of several scans in order."""
+    whole = Scan()
+    tables = [whole.items]
+    for part in scans:
+        tables.append(part.items)
+        whole.bad += part.bad
+        whole.empty += part.empty
+        whole.warnings += part.warnings
+    whole.items = pa.concat_tables(tables)
+    return whole
 
 
 def _scanned(
@@ -104,46 +130,48 @@ def _begin(stop: Event) -> None:
 
 
 def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
-    found = Scan()
-    items: list[Item] = []
+    result = Scan()
+    tables = [result.items]
+    rows: list[dict[str, Any]] = []
     try:
         for record in source.read(shard):
             if _stop is not None and _stop.is_set():
                 break
-            item = record if isinstance(record, Skipped) else _decoded(record, likeness)
+            row = record if isinstance(record, Skipped) else _decode(record, likeness)
             if isinstance(record, Record):
-                found.warnings += record.warnings
-            if isinstance(item, Skipped):
-                found.bad.append(item)
+                result.warnings += record.warnings
+            if isinstance(row, Skipped):
+                result.bad.append(row)
                 continue
-            items.append(item)
-            if len(items) == _IN_OBJECTS:
-                found.items.extend(Items.of(items))
-                items.clear()
+            rows.append(row)
+            if len(rows) == _BATCH_ROWS:
+                tables.append(pa.Table.from_pylist(rows, schema=SCHEMA))
+                rows.clear()
     except MarsRetrievalError as error:
-        found.bad.append(Skipped(shard.name, source.name, error.message))
-    found.items.extend(Items.of(items))
-    return found
+        result.bad.append(Skipped(shard.name, source.name, error.message))
+    tables.append(pa.Table.from_pylist(rows, schema=SCHEMA))
+    result.items = pa.concat_tables(tables).combine_chunks()
+    return result
 
 
-def _decoded(record: Record, likeness: bool) -> Item | Skipped:
+def _decode(record: Record, likeness: bool) -> dict[str, Any] | Skipped:
     try:
         image = decode_rgb(record.data, record.source)
     except MarsRetrievalError as error:
         reason = error.message.removeprefix(f"{record.source}: ")
         return Skipped(record.id, record.source, reason)
-    position = None
-    if record.lon is not None and record.lat is not None:
-        position = (record.lon, record.lat)
-    return Item(
-        id=record.id,
-        source=record.source,
-        content=content_hash(record.data),
-        size=image.size,
-        caption=record.caption,
-        label=record.label,
-        position=position,
-        width_deg=record.width_deg,
-        height_deg=record.height_deg,
-        likeness=difference_hash(image) if likeness else None,
-    )
+    bits = difference_hash(image) if likeness else None
+    return {
+        "id": record.id,
+        "source": record.source,
+        "content": content_hash(record.data),
+        "width": image.width,
+        "height": image.height,
+        "caption": record.caption,
+        "label": record.label,
+        "lon": record.lon,
+        "lat": record.lat,
+        "width_deg": record.width_deg,
+        "height_deg": record.height_deg,
+        "likeness": None if bits is None else bits.tobytes(),
+    }

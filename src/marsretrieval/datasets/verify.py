@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets._checks import (
     check_captions,
@@ -19,13 +22,12 @@ from marsretrieval.datasets._checks import (
 )
 from marsretrieval.datasets._hashing import annotated_hash, set_hash
 from marsretrieval.datasets._inventory import DatasetInventory, Inventory, Problem
-from marsretrieval.datasets._items import Item
 from marsretrieval.datasets._listing import visible
 from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._points import catalogue_files, read_points
 from marsretrieval.datasets._protocol import ImageSource, Record
 from marsretrieval.datasets._provenance import check_provenance
-from marsretrieval.datasets._scan import Scan, scan
+from marsretrieval.datasets._scan import merge, scan
 from marsretrieval.datasets._tile_manifests import check_manifests
 from marsretrieval.datasets.download import find_source, read_record
 from marsretrieval.errors import (
@@ -142,13 +144,14 @@ def _check_set(
     except DataError as error:  # no images at all, or a layout that nobody knows
         told.error("unreadable-dataset", [error.message])
         return
-    found = Scan()
+    scans = []
     for source in parts:
         part = scan(source, likeness=likeness, workers=workers, progress=progress)
-        # Ids may be row numbers, unique in the whole only.
-        found.items.extend(part.items, prefix=f"{source.name}:" if len(parts) > 1 else "")
-        found.bad += part.bad
-        found.empty += part.empty
+        if len(parts) > 1:  # ids may be row numbers, unique in the whole only
+            ids = pc.binary_join_element_wise(f"{source.name}:", part.items["id"], "")
+            part.items = part.items.set_column(0, "id", ids)
+        scans.append(part)
+    found = merge(scans)
     check_images(found, told)
     if kind == "paired":
         check_captions(found, told)
@@ -158,7 +161,7 @@ def _check_set(
         check_tiles(found, told)
     if likeness:
         check_likeness(found, told)
-    told.set_hash = set_hash(_scored(kind, item) for item in found.items if _is_scored(kind, item))
+    told.set_hash = set_hash(_scored(kind, found.items))
 
 
 def _sources(place: Path, told: DatasetInventory) -> list[ImageSource]:
@@ -181,18 +184,17 @@ def _sources(place: Path, told: DatasetInventory) -> list[ImageSource]:
     return [source]
 
 
-def _is_scored(kind: str, item: Item) -> bool:
-    """Whether a task scores the item: results carry the hash of those alone."""
-    text = {"paired": item.caption, "landform": item.label}.get(kind, "any")
-    return bool(text and text.strip())
-
-
-def _scored(kind: str, item: Item) -> tuple[str, bytes]:
-    if kind == "paired":
-        return item.id, annotated_hash(item.content, str(item.caption))
-    if kind == "landform":
-        return item.id, annotated_hash(item.content, str(item.label))
-    return item.id, item.content
+def _scored(kind: str, items: pa.Table) -> Iterator[tuple[str, bytes]]:
+    """Ids and hashes of the items that a task scores: results carry the hash of those alone."""
+    column = {"paired": "caption", "landform": "label"}.get(kind)
+    for batch in items.to_batches():
+        ids, contents = batch["id"].to_pylist(), batch["content"].to_pylist()
+        if column is None:
+            yield from zip(ids, contents, strict=True)
+            continue
+        for key, content, text in zip(ids, contents, batch[column].to_pylist(), strict=True):
+            if text and text.strip():
+                yield key, annotated_hash(content, text)
 
 
 def _check_points(folder: Path, told: DatasetInventory) -> None:
@@ -235,7 +237,7 @@ def _check_examples(folder: Path, told: DatasetInventory) -> None:
         except DataError as error:
             empty.append(error.message)
             continue
-        counts[path.name] = len(found.items)
+        counts[path.name] = found.items.num_rows
         bad += [f"{each.source}: {each.reason}" for each in found.bad]
     told.counts["examples"] = counts
     told.error("bad-examples", empty)

@@ -104,3 +104,21 @@ def test_double_keys_within_a_tar(tmp_path: Path) -> None:
     assert (problem.count, problem.severity) == (1, "error")
     assert problem.examples[0].startswith("a: ")
     assert "unreadable-image" not in named(check(folder))
+
+
+def test_annotations_and_positions_that_cannot_be_used(tmp_path: Path) -> None:
+    folder = tmp_path / "Mars-VL-Pairs"
+    write_tar(
+        folder / "00000.tar",
+        [
+            ("a.jpg", picture(1)),
+            ("a.json", b"{"),
+            ("b.jpg", picture(2)),
+            ("b.json", b'{"refined_caption": "dunes", "lon": 10, "lat": "north"}'),
+        ],
+    )
+    problems = named(check(folder, "paired"))
+    assert [problems[f"wrong-{kind}"].count for kind in ("annotation", "position")] == [1, 1]
+    assert "00000.tar:a.jpg" in problems["wrong-annotation"].examples[0]
+    assert "00000.tar:b.jpg" in problems["wrong-position"].examples[0]
+    assert problems["wrong-annotation"].severity == problems["wrong-position"].severity == "error"
