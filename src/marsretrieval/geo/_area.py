@@ -1,4 +1,4 @@
-"""Regions: what a position can lie in. Boxes, and areas bounded by polygons of GeoJSON."""
+"""Regions: boxes, and areas bounded by the polygons of a vector file or of GeoJSON."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DataError, MarsRetrievalWarning
 from marsretrieval.files import read_json
+from marsretrieval.geo import vector_files
 from marsretrieval.geo._crs import Converter, converter_from
 from marsretrieval.geo._shapes import Box
 from marsretrieval.geo._sphere import wrap_lon
@@ -26,8 +27,8 @@ _POLE_STEP_DEG = 90.0
 _DOUBTFUL_DEG = 120.0
 
 _HELP = (
-    "A region is a GeoJSON Polygon, MultiPolygon, Feature or FeatureCollection in degrees, "
-    "longitudes as -180..180 or 0..360, east positive."
+    "Give polygons as GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet, in degrees of "
+    "Mars, longitudes as -180..180 or 0..360, east positive."
 )
 
 
@@ -87,9 +88,55 @@ class Area:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a GeoJSON file. Raises DataError naming the file and what is wrong."""
-        value = read_json(path, limit=_REGION_BYTES, strict=False)
-        return cls.from_geojson(value, name=str(path))
+        """Read the polygons of a vector file.
+
+        Args:
+            path: GeoPackage (.gpkg), Shapefile (.shp), FlatGeobuf (.fgb), GeoParquet (.parquet,
+                .geoparquet), or GeoJSON (any other suffix).
+
+        Returns:
+            The area of all polygons; of a GeoPackage those of its first layer, with a warning
+            that names the others. Coordinates of another reference system of Mars are converted.
+
+        Raises:
+            DataError: If the file is missing, damaged, holds no polygon, or its reference system
+                is not one of Mars. Degrees of the Earth are used as degrees of Mars, with a
+                warning, in GeoJSON alone, whose standard has no others.
+            MissingDependencyError: If the format or the conversion needs the extra `gis`.
+        """
+        if path.suffix.lower() not in vector_files.VECTOR_SUFFIXES:
+            value = read_json(path, limit=_REGION_BYTES, strict=False)
+            return cls.from_geojson(value, name=str(path))
+        return cls._from_layer(path)
+
+    @classmethod
+    def _from_layer(cls, path: Path) -> Self:
+        is_parquet = path.suffix.lower() in vector_files.PARQUET_SUFFIXES
+        read = vector_files.read_parquet if is_parquet else vector_files.read_layer
+        layer = read(path, fields=False)
+        if layer.shapes is None:
+            raise DataError(f"{path}: no column of geometries", remedy=_HELP)
+        if layer.other_layers:
+            warnings.warn(
+                f"{path}: layer {layer.name} is read; left out: {', '.join(layer.other_layers)}",
+                MarsRetrievalWarning,
+                stacklevel=4,
+            )
+        import shapely.geometry
+
+        shapes = vector_files.parse_wkb(path, layer.shapes)
+        if path.suffix.lower() == ".shp":
+            # Its outer rings run clockwise by definition, which says nothing of the antimeridian.
+            shapes = shapely.reverse(shapely.normalize(shapes))
+        features = [
+            {
+                "type": "Feature",
+                "geometry": None if shape is None else shapely.geometry.mapping(shape),
+            }
+            for shape in shapes
+        ]
+        collection = {"type": "FeatureCollection", "features": features}
+        return cls._from_value(collection, layer.crs, str(path), allow_earth=False)
 
     @classmethod
     def from_geojson(cls, value: Any, *, name: str = "region") -> Self:
@@ -113,9 +160,13 @@ class Area:
             crs, value = getattr(value, "crs", None), value.__geo_interface__
         elif isinstance(value, Mapping):
             crs = value.get("crs")
+        return cls._from_value(value, crs, name, allow_earth=True)
+
+    @classmethod
+    def _from_value(cls, value: Any, crs: Any, name: str, *, allow_earth: bool) -> Self:
         try:
             rings_of = list(_rings_of(value))
-            convert = converter_from(crs, name=name)
+            convert = converter_from(crs, name=name, allow_earth=allow_earth)
             polygons = [_polygon(rings, convert, name) for rings in rings_of]
         except _Bad as error:
             raise DataError(f"{name}: {error}", remedy=_HELP) from error
