@@ -70,7 +70,7 @@ def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO
 
 def _table(block: Block, geometry: geo.GeometryColumn, columns: pa.Schema) -> pa.Table:
     places = zip(block.lon, block.lat, block.width_deg, block.height_deg, strict=True)
-    shapes = [geometry.wkb(geo.outline(*map(float, place))) for place in places]
+    shapes = geometry.encode(geo.to_shapely([geo.outline(*map(float, row)) for row in places]))
     arrays = [
         pa.array(block.valid, pa.float32(), from_pandas=True)
         if name == "valid"

@@ -15,6 +15,7 @@ from marsretrieval.geo._exchange import (
     Shape,
     geojson_geometry,
     outline,
+    to_shapely,
     wkt,
 )
 from marsretrieval.geo._names import (
@@ -65,6 +66,7 @@ __all__ = [
     "tile_centre",
     "tile_corner",
     "tile_name",
+    "to_shapely",
     "unit_vectors",
     "wkt",
     "wrap_lon",
