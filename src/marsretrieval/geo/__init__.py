@@ -15,6 +15,7 @@ from marsretrieval.geo._exchange import (
     Shape,
     geojson_geometry,
     outline,
+    outlines,
     to_shapely,
     wkt,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "metres_to_lonlat",
     "near_any",
     "outline",
+    "outlines",
     "parse_quad_name",
     "parse_tile_name",
     "quad_name",

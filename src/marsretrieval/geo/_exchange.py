@@ -20,6 +20,7 @@ __all__ = [
     "Shape",
     "geojson_geometry",
     "outline",
+    "outlines",
     "to_shapely",
     "wkt",
 ]
@@ -124,6 +125,42 @@ def to_shapely(shapes: Sequence[Shape | None]) -> npt.NDArray[np.object_]:
         ring_of = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
         polygons = shapely.polygons(shapely.linearrings(corners, indices=ring_of))
         geometries[[row for row, _ in areas]] = _joined(polygons, [len(s) for _, s in areas])
+    return geometries
+
+
+def outlines(
+    lon: npt.ArrayLike, lat: npt.ArrayLike, width_deg: npt.ArrayLike, height_deg: npt.ArrayLike
+) -> npt.NDArray[np.object_]:
+    """Make the geometries of many tiles.
+
+    Args:
+        lon: Longitudes of the centres in degrees, shape (n,); NaN where unknown.
+        lat: Latitudes of the centres.
+        width_deg: Extents in longitude; NaN where unknown.
+        height_deg: Extents in latitude.
+
+    Returns:
+        Array of shapely geometries, shape (n,): `to_shapely` of every `outline`, longitudes
+        -180..180.
+    """
+    import shapely
+
+    x, y, width, height = (
+        np.asarray(values, dtype=np.float64) for values in (lon, lat, width_deg, height_deg)
+    )
+    west, east = (np.round(wrap_lon(x) + sign * np.round(width, 6) / 2, 9) for sign in (-1, 1))
+    south, north = (
+        np.round(np.clip(y + sign * np.round(height, 6) / 2, -90.0, 90.0), 9) for sign in (-1, 1)
+    )
+    # False for NaN, the antimeridian and the whole planet: these few one by one.
+    is_plain = (west >= -180) & (east <= 180) & (width < 360) & np.isfinite(south)
+    others = np.flatnonzero(~is_plain)
+    sides = [(west, south), (east, south), (east, north), (west, north), (west, south)]
+    corners = np.stack([np.stack(side, axis=-1)[is_plain] for side in sides], axis=1)
+    geometries = np.full(len(x), None, dtype=object)
+    geometries[is_plain] = shapely.polygons(corners)
+    places = zip(x[others], y[others], width[others], height[others], strict=True)
+    geometries[others] = to_shapely([outline(*map(float, place)) for place in places])
     return geometries
 
 
