@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -265,3 +266,37 @@ def test_footprint_at_the_seam_is_split() -> None:
     assert geo.footprint(0.0, 89.95, 360.0, 0.2) == [
         [(-180.0, 89.85), (180.0, 89.85), (180.0, 90.0), (-180.0, 90.0), (-180.0, 89.85)]
     ]
+
+
+def test_outlines_of_many_tiles_are_those_of_every_one() -> None:
+    numbers = np.random.default_rng(5)
+    lon = np.concatenate([numbers.uniform(-180, 360, 2000).round(6), np.arange(-180, 361, 0.2)])
+    lat = numbers.uniform(-90, 90, len(lon)).round(6)
+    width = numbers.choice(np.float32([0.2, 0.1953125, 4, 359.9, 360, 400, np.nan]), len(lon))
+    height = numbers.choice(np.float32([0.2, 0.1953125, 4, np.nan]), len(lon))
+    lon[::50], lat[::70] = np.nan, np.nan
+    shapes = [geo.outline(*map(float, row)) for row in zip(lon, lat, width, height, strict=True)]
+    expected = shapely.to_wkb(geo.to_shapely(shapes)).tolist()
+    assert shapely.to_wkb(geo.outlines(lon, lat, width, height)).tolist() == expected
+    assert len(geo.outlines([], [], [], [])) == 0
+
+
+def test_geometries_have_their_kinds_and_corners() -> None:
+    square = [(1.0, 2.0), (3.0, 2.0), (3.0, 4.0), (1.0, 4.0), (1.0, 2.0)]
+    other = [(x + 10, y) for x, y in square]
+    shapes: list[geo.Shape | None] = [None, (5.0, 6.0), [square], [square, other], [other]]
+    assert [shape and shape.wkt for shape in geo.to_shapely(shapes)] == [
+        None,
+        "POINT (5 6)",
+        "POLYGON ((1 2, 3 2, 3 4, 1 4, 1 2))",
+        "MULTIPOLYGON (((1 2, 3 2, 3 4, 1 4, 1 2)), ((11 2, 13 2, 13 4, 11 4, 11 2)))",
+        "POLYGON ((11 2, 13 2, 13 4, 11 4, 11 2))",
+    ]
+    column = geo.GeometryColumn()
+    assert column.encode(geo.to_shapely([None])) == [None]
+    assert "bbox" not in json.loads(column.metadata()["geo"])["columns"]["geometry"]
+    wkb = column.encode(geo.to_shapely(shapes))
+    assert wkb[1] == b"\x01\x01\0\0\0" + np.array([5.0, 6.0], "<f8").tobytes()
+    described = json.loads(column.metadata()["geo"])["columns"]["geometry"]
+    assert described["bbox"] == [1, 2, 13, 6]
+    assert described["geometry_types"] == ["MultiPolygon", "Point", "Polygon"]

@@ -138,6 +138,19 @@ def test_neighbours_share_no_position_and_leave_none_out() -> None:
     assert (count == 1).all()
 
 
+@pytest.mark.parametrize("shift", [0, 175, 340])
+def test_neighbours_share_slanted_edges_and_no_position(shift: float) -> None:
+    steps = np.arange(1, 40) * 0.5
+    for corner in (20, 7, 13.3):  # the edge from 0, 0 to `corner`, 20
+        left = [[0, 0], [corner, 20], [0, 20], [0, 0]]
+        right = [[0, 0], [corner, 0], [corner, 20], [0, 0]]
+        parts = [
+            Area.from_geojson(polygon([[x + shift, y] for x, y in part])) for part in (left, right)
+        ]
+        x, y = steps * corner / 20 + shift, steps
+        assert (sum(part.contains(x, y).astype(int) for part in parts) == 1).all()
+
+
 def test_many_vertices_stay_quick() -> None:
     angle = np.linspace(0, 2 * np.pi, 20001)
     radius = 40 + 5 * np.sin(40 * angle)

@@ -6,7 +6,10 @@ import subprocess
 import sys
 import time
 
-HEAVY = ("torch", "transformers", "open_clip", "timm", "rasterio", "scipy", "pyarrow", "numpy")
+HEAVY = (
+    "torch", "transformers", "open_clip", "timm", "rasterio", "scipy", "pyarrow", "numpy",
+    "shapely",
+)  # fmt: skip
 
 
 def test_help_imports_nothing_heavy() -> None:

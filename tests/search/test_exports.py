@@ -71,6 +71,23 @@ def test_layers_come_back(tmp_path: Path, suffix: str, domain: int) -> None:
     assert not [each.name for each in path.parent.iterdir() if each.name.startswith(".")]
 
 
+@pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".shp"])
+def test_layers_need_no_pandas_and_empty_ones_keep_their_types(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyogrio
+
+    for name in ("geopandas", "pandas"):
+        monkeypatch.setitem(sys.modules, name, None)
+    hits = hits_of(make_store(tmp_path / "store", OUTLINES))
+    kinds = []
+    for name, some in (("some", hits), ("none", hits._pick([]))):
+        write_hits(some, tmp_path / f"{name}{suffix}")
+        info = pyogrio.read_info(tmp_path / f"{name}{suffix}")
+        kinds.append(dict(zip(info["fields"], info["ogr_types"], strict=True)))
+    assert kinds[0] == kinds[1] and kinds[1]["id"] == "OFTString"
+
+
 def test_a_name_in_capitals_is_kept(tmp_path: Path) -> None:
     hits = hits_of(make_store(tmp_path / "store", OUTLINES))
     for name in ("HITS.SHP", "Hits.GPKG"):

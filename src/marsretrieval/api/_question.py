@@ -276,7 +276,7 @@ def _region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
     if isinstance(region, str | Path):
         if not Path(region).exists():
             raise DataError(
-                f"{region}: no such file", remedy="A region is a GeoJSON file of polygons."
+                f"{region}: no such file", remedy="A region is a vector file of polygons."
             )
         return Area.read(Path(region))
     if isinstance(region, Mapping) or hasattr(region, "__geo_interface__"):
@@ -284,8 +284,8 @@ def _region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
     if region is not None and not (hasattr(region, "boxes") and hasattr(region, "contains")):
         raise UsageError(
             f"region is of type {type(region).__name__}, which has no area",
-            remedy="Give a GeoJSON file or mapping, a geo.Area, a shapely geometry, a GeoSeries "
-            "or a GeoDataFrame.",
+            remedy="Give a vector file, a GeoJSON mapping, a geo.Area, a shapely geometry, a "
+            "GeoSeries or a GeoDataFrame.",
         )
     return region
 

@@ -162,8 +162,9 @@ class Store:
             mix: Weight of images and tiles in a query that has a text, too, 0 to 1.
             not_weight: Weight of what is not wanted, 0 to 1.
             bbox: A geo.Box, (west, south, east, north) or "W,S,E,N": only tiles centred in it.
-            region: A geo.Area, GeoJSON, the path of a GeoJSON file of polygons, a shapely
-                geometry, a GeoSeries or a GeoDataFrame: only tiles centred in it.
+            region: A geo.Area, GeoJSON, the path of a vector file of polygons (GeoJSON, GeoPackage,
+                Shapefile, FlatGeobuf, GeoParquet), a shapely geometry, a GeoSeries or a
+                GeoDataFrame: only tiles centred in it.
             k: Number of hits: 500, or all that reach `min_score`, unless given.
             min_score: The least cosine of a hit.
             min_valid: The least share of a tile with data, 0 to 1. With example tiles, tiles

@@ -83,8 +83,7 @@ def demo(
 
 def _layer() -> str:
     """A file name of a format that can be written here and that QGIS opens with its CRS."""
-    installed = all(find_spec(name) is not None for name in ("geopandas", "pyogrio"))
-    return "cones.gpkg" if installed else "cones.parquet"
+    return "cones.parquet" if find_spec("pyogrio") is None else "cones.gpkg"
 
 
 def _activation() -> str:

@@ -112,7 +112,7 @@ def search(
         typer.Option(
             rich_help_panel=_WHICH,
             metavar="FILE",
-            help="Only tiles centred in the polygons of a GeoJSON file.",
+            help="Only tiles centred in the polygons of a vector file.",
         ),
     ] = None,
     count: Annotated[

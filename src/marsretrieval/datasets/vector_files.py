@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.datasets.tables import Table, listed
-from marsretrieval.errors import DataError, MissingDependencyError, TableError
+from marsretrieval.errors import DataError, TableError
 from marsretrieval.files import read_json
+from marsretrieval.geo import vector_files
 
 __all__ = ["READERS"]
 
-_MAGIC = {
-    ".gpkg": b"SQLite format 3\0",
-    ".shp": b"\x00\x00\x27\x0a",
-    ".fgb": b"fgb",
-}
+T = TypeVar("T")
+
 _EXPORT = "Export it again as GeoPackage, GeoJSON or CSV."
 
 
@@ -63,7 +62,8 @@ def _read_geojson(path: Path) -> Table:
     table = _typed(path, header, [[record.get(name) for name in header] for record in records],
                    "feature", points)  # fmt: skip
     if others and not _positions_in_columns(table):
-        shapely = _shapely(path)
+        import shapely.geometry
+
         try:
             shapes = [shapely.geometry.shape(features[number]["geometry"]) for number in others]
         except Exception as error:  # shapely raises whatever the values of the file lead to
@@ -73,60 +73,37 @@ def _read_geojson(path: Path) -> Table:
 
 
 def _read_parquet(path: Path) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-        schema = file.schema_arrow
-        wanted = [field.name for field in schema if not pa.types.is_nested(field.type)]
-        shapes = [name for name in ("geometry", "geom", "wkb_geometry") if name in wanted]
-        data = [name for name in wanted if name not in shapes]
-        content = file.read(columns=[*data, *shapes[:1]])
-        columns = [content.column(name).to_pylist() for name in data]
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise TableError(
-            f"{path}: not a readable Parquet file ({error})", remedy=_EXPORT
-        ) from error
-    rows = [list(row) for row in zip(*columns, strict=True)] if columns else []
-    table = _typed(path, data, rows or [[] for _ in range(content.num_rows)], "row")
-    if not shapes or _positions_in_columns(table):
+    layer = _as_table_error(lambda: vector_files.read_parquet(path))
+    table = _typed(path, layer.names, _rows(layer), "row")
+    if layer.shapes is None or _positions_in_columns(table):
         return table
-    return _with_geometry(table, content.column(shapes[0]).to_pylist())
+    _require_degrees(path, layer.crs)
+    return _with_geometry(table, layer.shapes)
 
 
 def _read_layer(path: Path) -> Table:
+    layer = _as_table_error(lambda: vector_files.read_layer(path))
+    _require_degrees(path, layer.crs)
+    notes: tuple[str, ...] = ()
+    if layer.other_layers:
+        notes = (f"{path}: layer {layer.name} is read; left out: {listed(layer.other_layers)}",)
+    table = _typed(path, layer.names, _rows(layer), "feature", notes=notes)
+    return _with_geometry(table, layer.shapes or [])
+
+
+def _as_table_error(read: Callable[[], T]) -> T:
     try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise TableError(f"{path}: not readable ({error})") from error
-    # GDAL chooses its driver by the content: one that names other files must not reach it.
-    if not head.startswith(_MAGIC[path.suffix.lower()]):
-        raise TableError(f"{path}: not a {path.suffix[1:]} file", remedy=_EXPORT)
-    try:
-        import pyogrio
-    except ImportError as error:
-        raise MissingDependencyError("pyogrio", "gis", needed_for=f"{path}") from error
-    notes = []
-    try:
-        layers = [str(name) for name, kind in pyogrio.list_layers(path) if kind is not None]
-        if not layers:
-            raise TableError(f"{path}: no layer with geometries", remedy=_EXPORT)
-        if len(layers) > 1:
-            notes.append(f"{path}: layer {layers[0]} is read; left out: {listed(layers[1:])}")
-        meta, _, geometry, fields = pyogrio.raw.read(path, layer=layers[0])
+        return read()
     except TableError:
         raise
-    except Exception as error:  # pyogrio has errors of its own, GDAL's texts in them
-        raise TableError(f"{path}: not readable ({error})", remedy=_EXPORT) from error
-    _require_degrees(path, meta.get("crs"))
-    header = [str(name) for name in meta["fields"]]
-    columns = [values.tolist() for values in fields]
-    count = len(geometry)
-    rows = [list(row) for row in zip(*columns, strict=True)] if columns else [[]] * count
-    table = _typed(path, header, rows, "feature", notes=tuple(notes))
-    return _with_geometry(table, geometry)
+    except DataError as error:
+        raise TableError(error.message, remedy=error.remedy) from error
+
+
+def _rows(layer: vector_files.Layer) -> list[list[Any]]:
+    if not layer.columns:
+        return [[] for _ in range(layer.count)]
+    return [list(row) for row in zip(*layer.columns, strict=True)]
 
 
 def _typed(
@@ -142,30 +119,14 @@ def _typed(
 
 
 def _with_geometry(table: Table, shapes: Sequence[bytes | None]) -> Table:
-    shapely = _shapely(table.path)
-    try:
-        parsed = shapely.from_wkb(np.array(list(shapes), dtype=object))
-    except Exception as error:  # as above
-        raise TableError(f"{table.path}: invalid geometry ({error})", remedy=_EXPORT) from error
-    return Table(
-        table.path, table.header, table.rows, table.labels, table.notes,
-        geometry=_centroids(parsed),
-    )  # fmt: skip
+    parsed = _as_table_error(lambda: vector_files.parse_wkb(table.path, shapes))
+    return replace(table, geometry=_centroids(parsed))
 
 
 def _positions_in_columns(table: Table) -> bool:
     return table.index(["lon", "longitude"]) is not None and (
         table.index(["lat", "latitude"]) is not None
     )
-
-
-def _shapely(path: Path) -> Any:
-    try:
-        import shapely
-        import shapely.geometry
-    except ImportError as error:
-        raise MissingDependencyError("shapely", "gis", needed_for=f"{path}") from error
-    return shapely
 
 
 def _centroids(shapes: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:

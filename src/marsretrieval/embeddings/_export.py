@@ -69,8 +69,7 @@ def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO
 
 
 def _table(block: Block, geometry: geo.GeometryColumn, columns: pa.Schema) -> pa.Table:
-    places = zip(block.lon, block.lat, block.width_deg, block.height_deg, strict=True)
-    shapes = [geometry.wkb(geo.outline(*map(float, place))) for place in places]
+    shapes = geo.outlines(block.lon, block.lat, block.width_deg, block.height_deg)
     arrays = [
         pa.array(block.valid, pa.float32(), from_pandas=True)
         if name == "valid"
@@ -78,4 +77,6 @@ def _table(block: Block, geometry: geo.GeometryColumn, columns: pa.Schema) -> pa
         for name in columns.names
         if name != "geometry"
     ]
-    return pa.Table.from_arrays([*arrays, pa.array(shapes, pa.binary())], schema=columns)
+    return pa.Table.from_arrays(
+        [*arrays, pa.array(geometry.encode(shapes), pa.binary())], schema=columns
+    )

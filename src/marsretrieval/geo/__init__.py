@@ -15,6 +15,8 @@ from marsretrieval.geo._exchange import (
     Shape,
     geojson_geometry,
     outline,
+    outlines,
+    to_shapely,
     wkt,
 )
 from marsretrieval.geo._names import (
@@ -59,12 +61,14 @@ __all__ = [
     "metres_to_lonlat",
     "near_any",
     "outline",
+    "outlines",
     "parse_quad_name",
     "parse_tile_name",
     "quad_name",
     "tile_centre",
     "tile_corner",
     "tile_name",
+    "to_shapely",
     "unit_vectors",
     "wkt",
     "wrap_lon",

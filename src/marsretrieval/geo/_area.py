@@ -1,4 +1,4 @@
-"""Regions: what a position can lie in. Boxes, and areas bounded by polygons of GeoJSON."""
+"""Regions: boxes, and areas bounded by the polygons of a vector file or of GeoJSON."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DataError, MarsRetrievalWarning
 from marsretrieval.files import read_json
+from marsretrieval.geo import vector_files
 from marsretrieval.geo._crs import Converter, converter_from
 from marsretrieval.geo._shapes import Box
 from marsretrieval.geo._sphere import wrap_lon
@@ -22,12 +23,13 @@ __all__ = ["Area", "Region"]
 
 Floats = npt.NDArray[np.float64]
 
+_EDGE_DEG = 7e-13  # 40 nm; more than the rounding of longitudes up to 540
 _POLE_STEP_DEG = 90.0
 _DOUBTFUL_DEG = 120.0
 
 _HELP = (
-    "A region is a GeoJSON Polygon, MultiPolygon, Feature or FeatureCollection in degrees, "
-    "longitudes as -180..180 or 0..360, east positive."
+    "Give polygons as GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet, in degrees of "
+    "Mars, longitudes as -180..180 or 0..360, east positive."
 )
 
 
@@ -44,26 +46,28 @@ class Region(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Polygon:
-    """Outer ring and holes: edges (e, 4) as x1, y1, x2, y2, longitudes unrolled so that no edge
-    jumps; all within `west`..`east`."""
+    """Outer ring and holes, longitudes unrolled so that no edge jumps.
 
-    edges: Floats
+    Attributes:
+        shape: shapely polygon; as in any GIS, positions count by the even-odd rule.
+        west: Least longitude of the shape.
+        box: Box that holds it, longitudes -180..180.
+    """
+
+    shape: Any
     west: float
-    east: float
     box: Box
 
-    def contains(self, x: Floats, y: Floats) -> npt.NDArray[np.bool_]:
-        """By the even-odd rule; positions sorted by y, without NaN."""
-        x = self.west + np.remainder(x - self.west, 360.0)
-        inside = np.zeros(len(x), dtype=np.bool_)
-        bottom = np.minimum(self.edges[:, 1], self.edges[:, 3])
-        top = np.maximum(self.edges[:, 1], self.edges[:, 3])
-        starts = np.searchsorted(y, bottom, side="left").tolist()
-        ends = np.searchsorted(y, top, side="left").tolist()
-        for (x1, y1, x2, y2), start, end in zip(self.edges.tolist(), starts, ends, strict=True):
-            if start < end:
-                slope = (x2 - x1) / (y2 - y1)
-                inside[start:end] ^= x[start:end] < x1 + (y[start:end] - y1) * slope
+    def contains(self, lon: Floats, lat: Floats) -> npt.NDArray[np.bool_]:
+        """Which of n positions lie in the polygon, without NaN."""
+        import shapely
+
+        # shapely leaves out positions on an edge. Moved north-east by less than a micrometre, a
+        # position on the edge of two neighbours lies in exactly one of them.
+        x = self.west + np.remainder(lon - self.west, 360.0) + _EDGE_DEG
+        inside: npt.NDArray[np.bool_] = shapely.contains_xy(
+            self.shape, x, np.nextafter(lat, np.inf)
+        )
         return inside
 
 
@@ -87,9 +91,55 @@ class Area:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From a GeoJSON file. Raises DataError naming the file and what is wrong."""
-        value = read_json(path, limit=_REGION_BYTES, strict=False)
-        return cls.from_geojson(value, name=str(path))
+        """Read the polygons of a vector file.
+
+        Args:
+            path: GeoPackage (.gpkg), Shapefile (.shp), FlatGeobuf (.fgb), GeoParquet (.parquet,
+                .geoparquet), or GeoJSON (any other suffix).
+
+        Returns:
+            The area of all polygons; of a GeoPackage those of its first layer, with a warning
+            that names the others. Coordinates of another reference system of Mars are converted.
+
+        Raises:
+            DataError: If the file is missing, damaged, holds no polygon, or its reference system
+                is not one of Mars. Degrees of the Earth are used as degrees of Mars, with a
+                warning, in GeoJSON alone, whose standard has no others.
+            MissingDependencyError: If the format or the conversion needs the extra `gis`.
+        """
+        if path.suffix.lower() not in vector_files.VECTOR_SUFFIXES:
+            value = read_json(path, limit=_REGION_BYTES, strict=False)
+            return cls.from_geojson(value, name=str(path))
+        return cls._from_layer(path)
+
+    @classmethod
+    def _from_layer(cls, path: Path) -> Self:
+        is_parquet = path.suffix.lower() in vector_files.PARQUET_SUFFIXES
+        read = vector_files.read_parquet if is_parquet else vector_files.read_layer
+        layer = read(path, fields=False)
+        if layer.shapes is None:
+            raise DataError(f"{path}: no column of geometries", remedy=_HELP)
+        if layer.other_layers:
+            warnings.warn(
+                f"{path}: layer {layer.name} is read; left out: {', '.join(layer.other_layers)}",
+                MarsRetrievalWarning,
+                stacklevel=4,
+            )
+        import shapely.geometry
+
+        shapes = vector_files.parse_wkb(path, layer.shapes)
+        if path.suffix.lower() == ".shp":
+            # Its outer rings run clockwise by definition, which says nothing of the antimeridian.
+            shapes = shapely.reverse(shapely.normalize(shapes))
+        features = [
+            {
+                "type": "Feature",
+                "geometry": None if shape is None else shapely.geometry.mapping(shape),
+            }
+            for shape in shapes
+        ]
+        collection = {"type": "FeatureCollection", "features": features}
+        return cls._from_value(collection, layer.crs, str(path), allow_earth=False)
 
     @classmethod
     def from_geojson(cls, value: Any, *, name: str = "region") -> Self:
@@ -113,9 +163,13 @@ class Area:
             crs, value = getattr(value, "crs", None), value.__geo_interface__
         elif isinstance(value, Mapping):
             crs = value.get("crs")
+        return cls._from_value(value, crs, name, allow_earth=True)
+
+    @classmethod
+    def _from_value(cls, value: Any, crs: Any, name: str, *, allow_earth: bool) -> Self:
         try:
             rings_of = list(_rings_of(value))
-            convert = converter_from(crs, name=name)
+            convert = converter_from(crs, name=name, allow_earth=allow_earth)
             polygons = [_polygon(rings, convert, name) for rings in rings_of]
         except _Bad as error:
             raise DataError(f"{name}: {error}", remedy=_HELP) from error
@@ -125,14 +179,14 @@ class Area:
 
     def __eq__(self, other: object) -> bool:
         """Are the polygons the same, one by one?"""
-        return isinstance(other, Area) and self._edges == other._edges
+        return isinstance(other, Area) and self._wkb == other._wkb
 
     def __hash__(self) -> int:
-        return hash(self._edges)
+        return hash(self._wkb)
 
     @property
-    def _edges(self) -> tuple[bytes, ...]:
-        return tuple(polygon.edges.tobytes() for polygon in self._polygons)
+    def _wkb(self) -> tuple[bytes, ...]:
+        return tuple(polygon.shape.wkb for polygon in self._polygons)
 
     @property
     def boxes(self) -> Sequence[Box]:
@@ -144,9 +198,8 @@ class Area:
         y = np.atleast_1d(np.asarray(lat, dtype=np.float64))
         inside = np.zeros(len(x), dtype=np.bool_)
         for polygon in self._polygons:
-            asked = np.flatnonzero(polygon.box.contains(x, y) & ~inside)
-            order = asked[np.argsort(y[asked], kind="stable")]
-            inside[order] = polygon.contains(x[order], y[order])
+            rows = np.flatnonzero(polygon.box.contains(x, y) & ~inside)
+            inside[rows] = polygon.contains(x[rows], y[rows])
         return inside
 
 
@@ -185,6 +238,8 @@ def _list(value: Any, name: str) -> Sequence[Any]:
 
 
 def _polygon(rings: Sequence[Any], convert: Converter | None, name: str) -> _Polygon:
+    import shapely
+
     if not rings:
         raise _Bad("a polygon has no ring")
     first, *others = (_ring(ring, convert) for ring in rings)
@@ -196,17 +251,13 @@ def _polygon(rings: Sequence[Any], convert: Converter | None, name: str) -> _Pol
     south, north = float(outer[:, 1].min()), float(outer[:, 1].max())
     if not (west < east and south < north):
         raise _Bad("a polygon has no area")
-    parts = [outer]
+    # Into the turn of the planet where the outer ring is.
     for hole in holes:
-        # Into the turn of the planet where the outer ring is.
-        turns = math.ceil((west - 1e-9 - float(hole[:, 0].min())) / 360.0)
-        parts.append(hole + np.array([360.0 * turns, 0.0]))
-    edges = np.concatenate([np.hstack([part[:-1], part[1:]]) for part in parts])
-    edges = edges[edges[:, 1] != edges[:, 3]]  # level edges are never crossed
+        hole[:, 0] += 360.0 * math.ceil((west - 1e-9 - float(hole[:, 0].min())) / 360.0)
     span = (-180.0, 180.0) if east - west >= 360 else (float(wrap_lon(west)), float(wrap_lon(east)))
     if span[0] == span[1]:
         span = (-180.0, 180.0)
-    return _Polygon(edges, west, east, Box(span[0], south, span[1], north))
+    return _Polygon(shapely.Polygon(outer, holes), west, Box(span[0], south, span[1], north))
 
 
 def _ring(value: Any, convert: Converter | None) -> Floats:

@@ -28,20 +28,23 @@ _STEP_M = 2_000.0  # an edge that is straight in a projection is curved in degre
 _MOST_STEPS = 2_000
 
 
-def converter_from(crs: Any, *, name: str) -> Converter | None:
+def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converter | None:
     """Make the function that turns coordinates of `crs` into degrees on the sphere of Mars.
 
     Args:
         crs: The member `crs` of a GeoJSON object, the attribute `crs` of a GeoDataFrame (a
             `pyproj.CRS`), or None.
         name: Begins warnings and errors.
+        allow_earth: Whether degrees of the Earth are used as degrees of Mars, with a warning.
+            RFC 7946 knows no other degrees; formats that name their system properly do.
 
     Returns:
         A function of a closed ring (n, 2) that returns (m, 2) longitudes and latitudes in degrees,
         or None where the coordinates are such degrees already.
 
     Raises:
-        DataError: If the system is unknown, or projected on another body than Mars.
+        DataError: If the system is unknown, projected on another body than Mars, or in degrees of
+            the Earth and `allow_earth` is false.
         MissingDependencyError: If the conversion needs pyproj, which is missing.
     """
     if crs is None:
@@ -50,7 +53,7 @@ def converter_from(crs: Any, *, name: str) -> Converter | None:
     if text is not None and _MARS_DEGREES.search(text):
         return None
     if text is not None and _EARTH_DEGREES.search(text):
-        _warn_of_earth(name, text)
+        _warn_of_earth(name, text, allow_earth)
         return None
     try:
         import pyproj
@@ -63,32 +66,60 @@ def converter_from(crs: Any, *, name: str) -> Converter | None:
         radius = system.ellipsoid.semi_major_metre if system.ellipsoid is not None else None
     except (pyproj.exceptions.CRSError, AttributeError) as error:
         raise DataError(
-            f"{name}: unknown coordinate reference system '{text or crs}'", remedy=_REMEDY
+            f"{name}: unknown coordinate reference system '{str(text or crs)[:60]}'",
+            remedy=_REMEDY,
         ) from error
     is_mars = radius is not None and _MARS_RADII_M[0] < radius < _MARS_RADII_M[1]
     if not is_mars:
         if system.is_geographic and radius is not None and 6.3e6 < radius < 6.4e6:
-            _warn_of_earth(name, system.name)
+            _warn_of_earth(name, system.name, allow_earth)
             return None
         raise DataError(
             f"{name}: its coordinate reference system '{system.name}' is not one of Mars",
             remedy=_REMEDY,
         )
+    if _MARS_DEGREES.search(":".join(system.to_authority() or ())):
+        return None
     from marsretrieval.geo._exchange import MARS_CRS
 
     target = pyproj.CRS.from_json_dict(MARS_CRS)
+    if system.axis_info and system.axis_info[0].unit_name == "degree":
+        return _degrees_converter(system, pyproj.Transformer.from_crs(system, target))
     transformer = pyproj.Transformer.from_crs(system, target, always_xy=True)
-    scale = 1.0 if system.is_geographic else 1.0 / _STEP_M
 
     def convert(ring: Floats) -> Floats:
-        corners = _with_points_between(ring, scale)
+        corners = _with_points_between(ring, 1.0 / _STEP_M)
         lon, lat = transformer.transform(corners[:, 0], corners[:, 1], errcheck=False)
         return np.column_stack([lon, lat])
 
     return convert
 
 
-def _warn_of_earth(name: str, system: str) -> None:
+def _degrees_converter(system: Any, transformer: Any) -> Converter:
+    """As `converter_from`, of a system in degrees; `transformer` keeps the order of its axes."""
+    # Not always_xy: PROJ does not swap the axes of planetocentric systems (IAU_2015:49902).
+    is_latitude_first = system.axis_info[0].direction == "north"
+    is_west_positive = any(axis.direction == "west" for axis in system.axis_info)
+
+    def convert(ring: Floats) -> Floats:
+        axes = ring.T[::-1] if is_latitude_first else ring.T
+        lat, lon = transformer.transform(*axes, errcheck=False)
+        # PROJ wraps longitudes; a ring's turns of the planet (0 to 360, 170 to 190) must stay.
+        eastward = -ring[:, 0] if is_west_positive else ring[:, 0]
+        shift = np.remainder(lon - eastward + 180.0, 360.0) - 180.0
+        corners = np.column_stack([eastward + shift.round(9), np.clip(lat, -90.0, 90.0)])
+        return corners[::-1] if is_west_positive else corners  # mirrored: turn the direction back
+
+    return convert
+
+
+def _warn_of_earth(name: str, system: str, is_allowed: bool) -> None:
+    if not is_allowed:
+        raise DataError(
+            f"{name}: its coordinate reference system '{system}' is one of the Earth",
+            remedy="If the coordinates are degrees on Mars, assign IAU_2015:49900 to the file "
+            "(in QGIS, or by ogr2ogr -a_srs IAU_2015:49900).",
+        )
     warnings.warn(
         f"{name}: it names {system}, a system of the Earth; its degrees are used as longitudes "
         "and latitudes of Mars",

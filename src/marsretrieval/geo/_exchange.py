@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import struct
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from marsretrieval.geo._shapes import Ring, footprint
 from marsretrieval.geo._sphere import MARS_RADIUS_M, lon_180_to_360, wrap_lon
@@ -17,6 +20,8 @@ __all__ = [
     "Shape",
     "geojson_geometry",
     "outline",
+    "outlines",
+    "to_shapely",
     "wkt",
 ]
 
@@ -56,7 +61,7 @@ MARS_CRS: dict[str, Any] = {
     "id": {"authority": "IAU", "code": 49900, "version": 2015},
 }
 
-_POINT, _POLYGON, _MULTIPOLYGON = 1, 3, 6
+_TYPE_NAMES = {0: "Point", 3: "Polygon", 6: "MultiPolygon"}  # by shapely's type ids
 
 
 def outline(
@@ -98,38 +103,107 @@ def _pair(corner: tuple[float, float]) -> str:
     return f"{corner[0]:.9g} {corner[1]:.9g}"
 
 
+def to_shapely(shapes: Sequence[Shape | None]) -> npt.NDArray[np.object_]:
+    """Make shapely geometries.
+
+    Args:
+        shapes: Shapes of n tiles.
+
+    Returns:
+        Array of shape (n,): Point, Polygon, MultiPolygon, or None for None.
+    """
+    import shapely
+
+    geometries = np.full(len(shapes), None, dtype=object)
+    points = [row for row, shape in enumerate(shapes) if isinstance(shape, tuple)]
+    areas = [(row, shape) for row, shape in enumerate(shapes) if isinstance(shape, list)]
+    if points:
+        geometries[points] = shapely.points([shapes[row] for row in points])
+    rings = [ring for _, shape in areas for ring in shape]
+    if rings:
+        corners = np.array([corner for ring in rings for corner in ring], dtype=np.float64)
+        ring_of = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+        polygons = shapely.polygons(shapely.linearrings(corners, indices=ring_of))
+        geometries[[row for row, _ in areas]] = _joined(polygons, [len(s) for _, s in areas])
+    return geometries
+
+
+def outlines(
+    lon: npt.ArrayLike, lat: npt.ArrayLike, width_deg: npt.ArrayLike, height_deg: npt.ArrayLike
+) -> npt.NDArray[np.object_]:
+    """Make the geometries of many tiles.
+
+    Args:
+        lon: Longitudes of the centres in degrees, shape (n,); NaN where unknown.
+        lat: Latitudes of the centres.
+        width_deg: Extents in longitude; NaN where unknown.
+        height_deg: Extents in latitude.
+
+    Returns:
+        Array of shapely geometries, shape (n,): `to_shapely` of every `outline`, longitudes
+        -180..180.
+    """
+    import shapely
+
+    x, y, width, height = (
+        np.asarray(values, dtype=np.float64) for values in (lon, lat, width_deg, height_deg)
+    )
+    west, east = (np.round(wrap_lon(x) + sign * np.round(width, 6) / 2, 9) for sign in (-1, 1))
+    south, north = (
+        np.round(np.clip(y + sign * np.round(height, 6) / 2, -90.0, 90.0), 9) for sign in (-1, 1)
+    )
+    # False for NaN, the antimeridian and the whole planet: these few one by one.
+    is_plain = (west >= -180) & (east <= 180) & (width < 360) & np.isfinite(south)
+    others = np.flatnonzero(~is_plain)
+    sides = [(west, south), (east, south), (east, north), (west, north), (west, south)]
+    corners = np.stack([np.stack(side, axis=-1)[is_plain] for side in sides], axis=1)
+    geometries = np.full(len(x), None, dtype=object)
+    geometries[is_plain] = shapely.polygons(corners)
+    places = zip(x[others], y[others], width[others], height[others], strict=True)
+    geometries[others] = to_shapely([outline(*map(float, place)) for place in places])
+    return geometries
+
+
+def _joined(polygons: npt.NDArray[np.object_], counts: Sequence[int]) -> npt.NDArray[np.object_]:
+    """Consecutive polygons as one geometry per count: a Polygon, or a MultiPolygon of several."""
+    import shapely
+
+    starts = np.cumsum([0, *counts[:-1]])
+    joined: npt.NDArray[np.object_] = polygons[starts]
+    for row in np.flatnonzero(np.asarray(counts) > 1).tolist():
+        joined[row] = shapely.multipolygons(polygons[starts[row] : starts[row] + counts[row]])
+    return joined
+
+
 class GeometryColumn:
-    """Turns shapes into WKB and remembers what the GeoParquet metadata must say of them."""
+    """Encode geometries as WKB and collect the GeoParquet metadata of their column."""
 
     def __init__(self) -> None:
         self._types: set[str] = set()
-        self._bounds = [math.inf, math.inf, -math.inf, -math.inf]
+        self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
 
-    def wkb(self, shape: Shape | None) -> bytes | None:
-        """Little-endian WKB of one shape; None for none."""
-        if shape is None:
-            return None
-        corners = [shape] if isinstance(shape, tuple) else [xy for ring in shape for xy in ring]
-        for x, y in corners:
-            west, south, east, north = self._bounds
-            self._bounds = [min(west, x), min(south, y), max(east, x), max(north, y)]
-        if isinstance(shape, tuple):
-            self._types.add("Point")
-            return struct.pack("<BI2d", 1, _POINT, *shape)
-        polygons = [
-            struct.pack("<BIII", 1, _POLYGON, 1, len(ring))
-            + struct.pack(f"<{2 * len(ring)}d", *(value for corner in ring for value in corner))
-            for ring in shape
-        ]
-        if len(polygons) == 1:
-            self._types.add("Polygon")
-            return polygons[0]
-        self._types.add("MultiPolygon")
-        return struct.pack("<BII", 1, _MULTIPOLYGON, len(polygons)) + b"".join(polygons)
+    def encode(self, geometries: npt.NDArray[np.object_]) -> list[bytes | None]:
+        """Encode some rows of the column.
+
+        Args:
+            geometries: Array of shapely geometries and None, shape (n,).
+
+        Returns:
+            Little-endian WKB, None for None.
+        """
+        import shapely
+
+        present = geometries[~shapely.is_missing(geometries)]
+        self._types |= {_TYPE_NAMES[number] for number in np.unique(shapely.get_type_id(present))}
+        if len(present):
+            bounds = shapely.total_bounds(present)
+            self._bounds[:2] = np.minimum(self._bounds[:2], bounds[:2])
+            self._bounds[2:] = np.maximum(self._bounds[2:], bounds[2:])
+        encoded: list[bytes | None] = shapely.to_wkb(geometries, byte_order=1).tolist()
+        return encoded
 
     def metadata(self) -> dict[str, str]:
-        """Key-value metadata of a Parquet file whose column `geometry` holds all these shapes:
-        GeoParquet 1.1."""
+        """Key-value metadata (GeoParquet 1.1) of a file whose column `geometry` this is."""
         column: dict[str, Any] = {
             "encoding": "WKB",
             "geometry_types": sorted(self._types),
@@ -138,6 +212,8 @@ class GeometryColumn:
             "orientation": "counterclockwise",
         }
         if self._types:
-            column["bbox"] = self._bounds
-        told = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-        return {"geo": json.dumps(told)}
+            column["bbox"] = self._bounds.tolist()
+        described = {
+            "version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column},
+        }  # fmt: skip
+        return {"geo": json.dumps(described)}

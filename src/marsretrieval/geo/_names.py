@@ -85,7 +85,8 @@ def parse_quad_name(name: str) -> tuple[int, int] | None:
 
 def quad_name(lon: float, lat: float) -> str:
     """The part `E-004_N-04` of the name of the quad that holds a point (88 S to 88 N)."""
-    west = int(float(wrap_lon(lon)) // QUAD_DEG) * QUAD_DEG
+    wrapped = lon if -180 <= lon < 180 else float(wrap_lon(lon))
+    west = int(wrapped // QUAD_DEG) * QUAD_DEG
     south = int(lat // QUAD_DEG) * QUAD_DEG
     return f"E{_padded(west, 3)}_N{_padded(south, 2)}"
 

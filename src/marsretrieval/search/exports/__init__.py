@@ -65,7 +65,7 @@ def _picture(hits: Hits, path: Path, style: str) -> None:
     draw_hits(hits, style=style).save(path)
 
 
-_GIS = ("geopandas", "pyogrio")
+_GIS = ("pyogrio",)
 _SHAPEFILE = "ESRI Shapefile"
 
 FORMATS = (

@@ -1,4 +1,4 @@
-"""GeoParquet."""
+"""GeoParquet, and the Arrow table that all vector formats are written from."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from marsretrieval.files import atomic_path
 if TYPE_CHECKING:
     from marsretrieval.search.hits import Hits
 
-__all__ = ["write_parquet"]
+__all__ = ["to_arrow", "write_parquet"]
 
 
-def write_parquet(hits: Hits, path: Path) -> None:
+def to_arrow(hits: Hits) -> Any:
+    """Make a table of hits without their geometries.
+
+    Args:
+        hits: n hits.
+
+    Returns:
+        A `pyarrow.Table` of n rows: the columns of `Hit.record`, scores not rounded.
+    """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     kinds: dict[str, Any] = {
         "rank": pa.int32(),
@@ -37,11 +44,18 @@ def write_parquet(hits: Hits, path: Path) -> None:
         del kinds["tiles"]
     rows = list(hits.records())
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()}
-    columns["score"] = pa.array(hits.scores, pa.float32())
+    columns["score"] = pa.array(hits.scores, pa.float32())  # min_score=min(score) finds all again
+    return pa.table(columns)
+
+
+def write_parquet(hits: Hits, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     geometry = geo.GeometryColumn()
-    shapes = pa.array(map(geometry.wkb, hits.shapes), pa.binary(), size=len(hits))
-    table = pa.table({**columns, "geometry": shapes})
+    shapes = pa.array(geometry.encode(geo.to_shapely(hits.shapes)), pa.binary())
     about = {"marsretrieval": json.dumps(dict(hits.about), ensure_ascii=False)}
-    told = table.replace_schema_metadata({**geometry.metadata(), **about})
+    table = to_arrow(hits).append_column("geometry", shapes)
+    table = table.replace_schema_metadata({**geometry.metadata(), **about})
     with atomic_path(path) as temporary:
-        pq.write_table(told, temporary, compression="zstd")
+        pq.write_table(table, temporary, compression="zstd")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from marsretrieval import geo
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
 from marsretrieval.files import make_folder, temporary_folder
+from marsretrieval.search.exports._parquet import to_arrow
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
@@ -30,35 +31,32 @@ def to_geodataframe(hits: Hits) -> GeoDataFrame:
     try:
         import geopandas
         import pyproj
-        import shapely
     except ImportError as error:
         raise MissingDependencyError("geopandas", "gis", needed_for="a GeoDataFrame") from error
 
-    geometry = geo.GeometryColumn()
-    names = ["rank", "score", "id", "lon", "lat", "quad", "tiles", "source",
-             "z", "percentile"]  # fmt: skip
-    if hits.tiles is None:
-        names.remove("tiles")
-    if hits.z is None:
-        names = names[:-2]
-    rows = list(hits.records())
-    numbers = {"rank": "int32", "score": "float32", "lon": "float64", "lat": "float64",
-               "tiles": "int32", "z": "float32", "percentile": "float64"}  # fmt: skip
     frame = geopandas.GeoDataFrame(
-        {name: [row[name] for row in rows] for name in names},
-        geometry=shapely.from_wkb([geometry.wkb(shape) for shape in hits.shapes]),
+        to_arrow(hits).to_pandas(),
+        geometry=geo.to_shapely(hits.shapes),
         crs=pyproj.CRS.from_json_dict(geo.MARS_CRS),
-    ).astype({name: kind for name, kind in numbers.items() if name in names})
-    frame["score"] = hits.scores  # not rounded: min_score=frame.score.min() finds all again
+    )
     frame.attrs["marsretrieval"] = dict(hits.about)
     return frame
 
 
 def write_layer(hits: Hits, path: Path, driver: str) -> None:
     """Write into a folder beside `path`, then rename: an earlier file stays until all is there."""
+    import pyarrow as pa
     import pyogrio
+    import shapely
 
-    frame = to_geodataframe(hits)
+    kind = _geometry_type(hits)
+    shapes = geo.to_shapely(hits.shapes)
+    if kind == "MultiPolygon":
+        single = shapely.get_type_id(shapes) == shapely.GeometryType.POLYGON
+        shapes[single] = shapely.multipolygons(shapes[single][:, None])
+    table = to_arrow(hits).append_column(
+        "geometry", pa.array(geo.GeometryColumn().encode(shapes), pa.binary())
+    )
     options: dict[str, Any] = {}
     zipped = path.suffix.lower() == ".zip"
     stem = path.name[: -len(".shp.zip")] if zipped else path.stem
@@ -70,20 +68,21 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
         name, options["layer"] = path.name, stem
     if driver == "GPKG":
         options["dataset_metadata"] = _about(hits)
-    if driver == "FlatGeobuf" and frame.geometry.isna().any():
+    if driver == "FlatGeobuf" and None in hits.shapes:
         options["SPATIAL_INDEX"] = "NO"  # an index cannot hold hits without a place
     make_folder(path.parent)
     with temporary_folder(path.parent, path.name) as folder:
         try:
-            pyogrio.write_dataframe(
-                frame,
+            pyogrio.write_arrow(
+                table,
                 folder / name,
                 driver=driver,
-                geometry_type=_geometry_type(hits),
-                promote_to_multi=_geometry_type(hits) == "MultiPolygon",
+                geometry_name="geometry",
+                geometry_type=kind,
+                crs=_crs(),
                 **options,
             )
-            _require_written(folder / name, len(frame))
+            _require_written(folder / name, len(hits))
             if driver == "GPKG":
                 _name_authority(folder / name)
             if zipped:
@@ -103,27 +102,34 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
             ) from error
 
 
+def _crs() -> str:
+    """IAU_2015:49900 as PROJJSON with longitude first, as the coordinates are written."""
+    axes = geo.MARS_CRS["coordinate_system"]
+    axes = {**axes, "axis": axes["axis"][::-1]}
+    return json.dumps({**geo.MARS_CRS, "coordinate_system": axes})
+
+
 def _require_written(path: Path, rows: int) -> None:
     """Raise OSError unless the layer can be read: GDAL reports no error of a disk that is full
     when a file is closed."""
     import pyogrio
 
     try:
-        table = pyogrio.read_dataframe(path)
+        _, table = pyogrio.read_arrow(path)
     except Exception as error:  # whatever GDAL says of half a file
         raise OSError(f"what was written cannot be read: is the disk full? {error}") from error
-    if len(table) != rows:
-        raise OSError(f"{len(table)} of {rows} rows were written: is the disk full?")
+    if table.num_rows != rows:
+        raise OSError(f"{table.num_rows} of {rows} rows were written: is the disk full?")
 
 
 def _name_authority(path: Path) -> None:
-    """GDAL calls the authority of IAU_2015:49900 just IAU in a GeoPackage. PROJ knows no such one,
-    and QGIS 3.22 then takes the layer for one without a reference system."""
+    """Name the authority of IAU_2015:49900 in a GeoPackage, which GDAL shortens to IAU. PROJ has no
+    such authority, and QGIS 3.22 would read the layer as one without a reference system."""
     with closing(sqlite3.connect(path)) as file, file:
         file.execute(
             "UPDATE gpkg_spatial_ref_sys SET organization = 'IAU_2015', "
             """definition = replace(definition, 'AUTHORITY["IAU",', 'AUTHORITY["IAU_2015",') """
-            "WHERE organization = 'IAU'"
+            "WHERE organization IN ('IAU', 'IAU_2015')"
         )
 
 
