@@ -129,3 +129,32 @@ def test_entries_without_warnings_are_as_before(tmp_path: Path) -> None:
     entry = json.loads((tmp_path / "shards" / "000000.json").read_text())
     assert "warnings" not in entry
     assert open_embeddings(tmp_path).warnings == []
+
+
+@pytest.mark.parametrize("view", [True, False])
+def test_tiles_without_data_do_not_move_the_distribution(view: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    vectors = unit(rng.normal(size=(ROWS, 16)))
+    vectors[::3] = unit(np.ones((1, 16)))  # empty tiles, all alike
+    lon = np.arange(ROWS)[::-1] * 0.2  # a search view sorts by longitude
+    write_store(tmp_path, vectors, lon=lon, lat=np.zeros(ROWS), valid=shares(), shard_rows=70)
+    if view:
+        open_view(tmp_path)
+    store = open_store(tmp_path)
+    result = store.search(like="0000002", k=5)
+    expected = store.scores(result.query)[~(shares() == 0)]
+    scores = result.about["scores"]
+    assert scores["tiles"] == scores["sampled"] == len(expected)
+    assert scores["mean"] == pytest.approx(expected.mean(), abs=1e-4)
+    assert scores["std"] == pytest.approx(expected.std(), abs=1e-4)
+    assert result[0].percentile == pytest.approx(
+        100 * (len(expected) - 2) / len(expected), abs=1e-3
+    )
+
+
+def test_a_store_without_any_data_still_has_a_distribution(tmp_path: Path) -> None:
+    store_of(tmp_path, np.zeros(ROWS))
+    store = open_store(tmp_path)
+    scores = store.search(like="0000002", min_valid=0).about["scores"]
+    assert scores["tiles"] == ROWS
+    assert len(store.search(like="0000002")) == 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from marsretrieval.search.data_share import rows_below
 from marsretrieval.search.view import SearchView, known_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class Background:
 
     Attributes:
         scores: Scores of the sampled tiles, ascending.
-        rows: Number of tiles of the store; all are sampled if it equals the number of scores.
+        rows: Number of tiles of the store, without those that are known to have no data; all are
+            sampled if it equals the number of scores.
     """
 
     scores: npt.NDArray[np.float32]
@@ -74,19 +76,25 @@ class Background:
 class ScoreSample:
     """Vectors of up to 4,096 tiles of a store, runs of neighbours at even distances.
 
-    Of smaller stores it holds all tiles. The sample depends on the number of tiles alone.
+    Of smaller stores it holds all tiles. Tiles that are known to have no data do not count,
+    unless a store has no others: they all look alike, and would move the mean.
     """
 
     def __init__(self, store: EmbeddingStore) -> None:
-        rows = _sampled(store.rows)
         known = known_of(store)
+        view = known if isinstance(known, SearchView) else None
+        empty = rows_below(store, None)
+        with_data = np.arange(store.rows)
+        if empty is not None and not empty.all():
+            with_data = np.flatnonzero(~(empty if view is None else empty[view.row_of]))
+        sample = with_data[_sampled(len(with_data))]
         stored: npt.NDArray[Any]
-        if isinstance(known, SearchView):  # by place: neighbours lie side by side in its file
-            stored = np.take(known.stored, rows, axis=0)
+        if view is not None:  # by place: neighbours lie side by side in its file
+            stored = np.take(view.stored, sample, axis=0)
         else:
-            stored = store.vectors(rows)
+            stored = store.vectors(sample)
         self._vectors = stored.astype(np.float32)
-        self._rows = store.rows
+        self._rows = len(with_data)
 
     def background(self, query: npt.ArrayLike) -> Background:
         """Score the sample with a query vector (dimension,)."""
