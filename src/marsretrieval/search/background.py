@@ -88,11 +88,8 @@ class ScoreSample:
         if empty is not None and not empty.all():
             with_data = np.flatnonzero(~(empty if view is None else empty[view.row_of]))
         sample = with_data[_sampled(len(with_data))]
-        stored: npt.NDArray[Any]
-        if view is not None:  # by place: neighbours lie side by side in its file
-            stored = np.take(view.stored, sample, axis=0)
-        else:
-            stored = store.vectors(sample)
+        # By place in a view: neighbours lie side by side in its file.
+        stored = store.vectors(sample) if view is None else np.take(view.stored, sample, axis=0)
         self._vectors = stored.astype(np.float32)
         self._rows = len(with_data)
 
