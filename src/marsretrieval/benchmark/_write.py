@@ -90,9 +90,13 @@ def make_result(
 
 
 def _items_hash(outcome: Outcome) -> str:
-    """Identity of images and queries: set hash, counts, and points, which the first leaves out."""
+    """Identity of images and queries: set hash, counts, and points, which the first leaves out.
+
+    Points count once per landform (the part of a group's name before the kind of query), so that
+    models with different kinds of query have the same hash.
+    """
     points = {
-        group: [
+        group.rpartition("/")[0]: [
             np.asarray(evaluation.per_query[name], dtype=np.float64).tolist()
             for name in ("lon", "lat")
         ]

@@ -30,6 +30,7 @@ __all__ = [
     "Row",
     "boards",
     "comparable",
+    "counts_text",
     "figure_of",
     "labels",
     "look_up",
@@ -125,12 +126,24 @@ class Board:
         """Task, data, N and set hash: what every table has to say of itself."""
         name = self.data.get("name", "")
         synthetic = ", synthetic" if self.data.get("synthetic") else ""
-        counts = {each: count for each, count in self.data["n"].items() if "/" not in each}
-        points = [count for each, count in self.data["n"].items() if each.startswith("points/")]
-        if points:
-            counts |= {"landforms": len(points), "points": sum(points)}
-        n = ", ".join(f"{count:,} {each}" for each, count in counts.items())
-        return f"{self.task}: {name}{synthetic}, {n} (set {self.set_hash[:8]})"
+        items = str(self.data.get("items_hash") or "") if _has_points(self.data) else ""
+        points = f", points {items[:8]}" if items else ""
+        n = counts_text(self.data)
+        return f"{self.task}: {name}{synthetic}, {n} (set {self.set_hash[:8]}{points})"
+
+
+def counts_text(data: Mapping[str, Any]) -> str:
+    """Counts of a result's `data` for people; the points of all landforms as one number."""
+    counts = {name: count for name, count in data["n"].items() if "/" not in name}
+    points = [count for name, count in data["n"].items() if name.startswith("points/")]
+    if points:
+        covered = "covered points" if data.get("covered_only") else "points"
+        counts |= {"landforms": len(points), covered: sum(points)}
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+
+
+def _has_points(data: Mapping[str, Any]) -> bool:
+    return any(name.startswith("points/") for name in data["n"])
 
 
 def boards(
@@ -158,8 +171,9 @@ def boards(
 
 def comparable(result: RunResult) -> tuple[Any, ...]:
     """What two results must share to stand in one table. The set hash of geo-localization is
-    that of its tiles, so the number of points counts as well."""
-    return result.task, result.data["set_hash"], *sorted(result.data["n"].items())
+    that of its tiles, so the points (`items_hash`) and their number count as well."""
+    items = str(result.data.get("items_hash") or "") if _has_points(result.data) else ""
+    return result.task, result.data["set_hash"], items, *sorted(result.data["n"].items())
 
 
 def labels(results: Sequence[RunResult]) -> list[str]:

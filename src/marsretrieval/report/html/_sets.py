@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from marsretrieval.report._columns import task_order, task_title
-from marsretrieval.report.boards import comparable, labels, main_of
+from marsretrieval.report.boards import comparable, counts_text, labels, main_of
 from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import MEAN, RunResult
 
@@ -71,11 +71,7 @@ class ResultSet:
     @cached_property
     def n(self) -> str:
         """Counts for people; the points of all landforms as one number."""
-        counts = {name: count for name, count in self.data["n"].items() if "/" not in name}
-        points = [v for name, v in self.data["n"].items() if name.startswith("points/")]
-        if points:
-            counts |= {"landforms": len(points), "points": sum(points)}
-        return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        return counts_text(self.data)
 
     @cached_property
     def modes(self) -> list[str]:

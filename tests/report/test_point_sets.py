@@ -1,0 +1,39 @@
+"""Results over the same tiles and other points do not share a table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from marsretrieval.benchmark._write import _items_hash as items_hash
+from marsretrieval.report.boards import boards
+from tests.report.made import make_geolocalization, result
+
+
+def test_results_over_other_points_have_tables_of_their_own() -> None:
+    outcome = make_geolocalization(0.4)
+    moved = {name: {**data, "n": {**outcome.n, "points/cones": 9}} for name, data in (
+        ("a", {"items_hash": "1" * 64}),
+        ("b", {"items_hash": "2" * 64}),
+        ("c", {"items_hash": "2" * 64}),
+    )}  # fmt: skip
+    tables = boards([result("geolocalization", name, outcome, data=moved[name]) for name in moved])
+    assert [{row.model for row in table.rows if not row.chance} for table in tables] == [
+        {"a"}, {"b", "c"},
+    ]  # fmt: skip
+    assert ", points 11111111)" in tables[0].title
+    covered = {**moved["a"], "covered_only": True}
+    (table,) = boards([result("geolocalization", "a", outcome, data=covered)])
+    assert " covered points (set " in table.title
+
+
+def test_items_of_a_result_do_not_depend_on_its_kinds_of_query() -> None:
+    outcome = make_geolocalization(0.4)
+    images = {name: group for name, group in outcome.groups.items() if name.endswith("/image")}
+    assert 0 < len(images) < len(outcome.groups)
+    assert items_hash(replace(outcome, groups=images)) == items_hash(outcome)
+    name, group = next((name, group) for name, group in images.items() if "lon" in group.per_query)
+    other = {**group.per_query, "lon": np.asarray(group.per_query["lon"]) + 1}
+    groups = {**images, name: replace(group, per_query=other)}
+    assert items_hash(replace(outcome, groups=groups)) != items_hash(outcome)
