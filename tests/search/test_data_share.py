@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from marsretrieval.api import open_store
+from marsretrieval.cli._app import app
 from marsretrieval.embeddings import EmbeddingStore, export_parquet
 from marsretrieval.embeddings import open_store as open_embeddings
 from marsretrieval.errors import UsageError
@@ -158,3 +160,11 @@ def test_a_store_without_any_data_still_has_a_distribution(tmp_path: Path) -> No
     scores = store.search(like="0000002", min_valid=0).about["scores"]
     assert scores["tiles"] == ROWS
     assert len(store.search(like="0000002")) == 0
+
+
+def test_no_hits_name_the_share(tmp_path: Path) -> None:
+    store_of(tmp_path, np.full(ROWS, 0.5))
+    result = CliRunner().invoke(
+        app, ["search", "--store", str(tmp_path), "--like", "0000002", "--min-valid", "0.9"]
+    )
+    assert "has no other tile with 0.9 or more of its area with data" in result.stdout

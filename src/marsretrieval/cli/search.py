@@ -391,5 +391,7 @@ def _nothing(result: SearchResult) -> str:
         within = f" centred in {about['region']}"
     least = about["min_score"]
     scored = "" if least is None else f" with a cosine of {least:g} or more"
+    share = about["min_valid"]
+    data = f" with {share:g} or more of its area with data" if share else ""
     other = "other " if about["like"] else ""
-    return f"{about['store']} has no {other}tile{within}{scored}"
+    return f"{about['store']} has no {other}tile{within}{data}{scored}"

@@ -31,6 +31,8 @@ def read_class_names(path: Path) -> dict[str, str]:
         DataError: If the file cannot be read, or holds no names.
     """
     try:
+        if not path.exists():
+            raise DataError(f"{path}: no such file", remedy=_REMEDY)
         if not path.is_file() or path.stat().st_size > _MAX_BYTES:
             raise DataError(f"{path}: not a file of class names", remedy=_REMEDY)
         text = path.read_text(encoding="utf-8-sig")
