@@ -54,6 +54,7 @@ def test_scalars_of_numpy(store: Any, tmp_path: Path, kind: Any) -> None:
         images=np.zeros((8, 8), np.uint8),
         k=np.int64(9),
         min_score=kind(-0.9),
+        min_valid=kind(0.0),
         mix=kind(0.25),
         not_text="ice",
         not_weight=kind(0.125),

@@ -147,6 +147,20 @@ def test_what_was_written_and_what_was_not_found(store: Path, tmp_path: Path) ->
     assert "with a cosine of 2 or more" in call(*verb, "--min-score", 2).stdout
 
 
+def test_hits_without_a_position_are_counted(store: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for seed in range(3):
+        (images / f"{seed}.png").write_bytes(png_bytes(seed))
+    call("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "unplaced")
+    verb = ("search", "--store", tmp_path / "unplaced", "--like", "0")
+    written = call(*verb, "-o", tmp_path / "hits.geojson")
+    assert "note: 2 of 2 hits have no position, and no geometry in the files" in written.stderr
+    assert called(*verb)["without_position"] == 2
+    placed = call("search", "--store", store, "--like", HERE, "-o", tmp_path / "hits.csv")
+    assert "no position" not in placed.stderr
+
+
 def test_layers_of_one_name_share_a_style_that_is_told_once(store: Path, tmp_path: Path) -> None:
     files = [tmp_path / "hits.geojson", tmp_path / "hits.parquet"]
     found = called("search", "--store", store, "--like", HERE, "-o", files[0], "-o", files[1])

@@ -397,3 +397,14 @@ def test_what_the_hub_refuses_is_told_with_the_remedy(
     with pytest.raises(ModelLoadError, match=words) as raised:
         load(IDS["clip"], LoadOptions(device="cpu"))
     assert remedy in (raised.value.remedy or "")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_batch_normalization_works_in_half_precision(dtype: str) -> None:
+    whole, half = (
+        load("mars-nano", LoadOptions(device="cpu", dtype=name)) for name in ("float32", dtype)
+    )
+    assert half.fingerprint["dtype"] == dtype
+    for method, items in (("encode_images", pictures()), ("encode_texts", TEXTS)):
+        cosines = (getattr(whole, method)(items) * getattr(half, method)(items)).sum(axis=1)
+        assert cosines.min() > 0.99, method

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from marsretrieval.encoders import all_records, find, load
+from marsretrieval.encoders import ModelRecord, all_records, find, load
 from marsretrieval.encoders.catalogue import read_record
 from marsretrieval.errors import (
     DataError,
+    ModelLoadError,
     UnknownNameError,
 )
 
@@ -208,3 +209,17 @@ def test_the_class_in_the_docs_is_an_encoder(
     )
     bright = encoder.encode_texts(["bright ice"])[0]
     assert light @ bright > dark @ bright
+
+
+def test_whatever_a_loader_raises_is_a_line_that_names_the_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_loader.py").write_text(
+        "def load(record, options):\n    raise RuntimeError('expected scalar type Half')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    record = ModelRecord.uncatalogued("x", name="x", family="x", loader="broken_loader:load")
+    with pytest.raises(ModelLoadError, match="x: loading it failed") as info:
+        load(record)
+    assert "RuntimeError: expected scalar type Half, at broken_loader.py:2" in str(info.value)
+    assert "--dtype float32" in str(info.value)

@@ -155,6 +155,7 @@ def ask(
         raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
     k = None if k is None else _whole(k, "k")
     min_score = None if min_score is None else _number(min_score, "min_score")
+    min_valid = None if min_valid is None else _number(min_valid, "min_valid")
     mix, not_weight = _number(mix, "mix"), _number(not_weight, "not_weight")
     raw, keep_examples = bool(raw), bool(keep_examples)
     if k is not None and k < 1:

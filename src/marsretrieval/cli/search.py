@@ -308,11 +308,21 @@ def search(
             blank = int(heat.about.get("without_data", 0))
             if blank and question.exclude is None:
                 say(f"note: {counted(blank, 'tile')} without data have no score in the heat map")
+    unplaced = sum(shape is None for shape in result.hits.shapes)
     if as_json:
-        report = {"rows": len(found), "files": [str(path) for path in [*written, *(heatmap or [])]]}
+        report = {
+            "rows": len(found),
+            "without_position": unplaced,
+            "files": [str(path) for path in [*written, *(heatmap or [])]],
+        }
         print_json({**result.about, **report, "hits": list(result.hits.records())})
     else:
         _show(result, written, heatmap or [])
+    if written and unplaced:
+        say(
+            f"note: {unplaced:,} of {counted(len(result), 'hit')} have no position, and no "
+            "geometry in the files"
+        )
 
 
 def _plan(store: Store, question: Question, files: list[Path], as_json: bool) -> None:

@@ -15,7 +15,13 @@ from marsretrieval.encoders._plugin import FAMILY, record_of, record_of_target
 from marsretrieval.encoders._protocol import Encoder
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.encoders._torchvision import guard_torchvision
-from marsretrieval.errors import MissingDependencyError, ModelLoadError, UnknownNameError
+from marsretrieval.errors import (
+    MarsRetrievalError,
+    MissingDependencyError,
+    ModelLoadError,
+    UnknownNameError,
+    describe_exception,
+)
 
 __all__ = ["all_records", "find", "load"]
 
@@ -83,7 +89,16 @@ def find(name: str) -> ModelRecord:
 def load(model: str | ModelRecord, options: LoadOptions | None = None) -> Encoder:
     """Load a model by name or record.
 
-    Raises ModelLoadError or MissingDependencyError, or what its loader raises.
+    Args:
+        model: A name, as for `find`, or a record.
+        options: Device, precision, checkpoint and prompts.
+
+    Returns:
+        The encoder, ready to embed.
+
+    Raises:
+        ModelLoadError: If its loader fails, in whatever way.
+        MissingDependencyError: If a library is not installed.
     """
     guard_torchvision()
     record = find(model) if isinstance(model, str) else model
@@ -102,7 +117,15 @@ def load(model: str | ModelRecord, options: LoadOptions | None = None) -> Encode
         ) from error
     options = options or LoadOptions()
     with _code_guard(record, options):
-        return loader(record, options)
+        try:
+            return loader(record, options)
+        except MarsRetrievalError:
+            raise
+        except Exception as error:  # of a library, such as a precision that a layer lacks
+            raise ModelLoadError(
+                f"{record.id}: loading it failed ({describe_exception(error)})",
+                remedy="Try --dtype float32 and --device cpu, or another checkpoint.",
+            ) from error
 
 
 def _code_guard(

@@ -176,10 +176,14 @@ class TorchEncoder(ABC):
 
 def _cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
     """Parameters only. Buffers keep the precision they were made in: rotary frequencies rounded
-    to bfloat16 are off by a radian a thousand positions on."""
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
+    to bfloat16 are off by a radian a thousand positions on. So do the parameters of batch
+    normalization, which must have the precision of its running means."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            continue
+        for parameter in module.parameters(recurse=False):
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
 
 
 def _precision(model: torch.nn.Module) -> torch.dtype:
