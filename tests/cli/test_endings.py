@@ -55,6 +55,17 @@ def test_signals_end_the_work_cleanly(tmp_path: Path, number: signal.Signals, wo
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(os.name == "nt", reason="closes descriptors with a shell")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_error(closed: str, tmp_path: Path) -> None:
+    program = "from marsretrieval.cli import main; main()"
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" models list nano {closed}', sys.executable, program],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_stdout_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:
@@ -99,3 +110,12 @@ def test_an_error_nobody_foresaw_is_one_line(
     assert done.stderr.startswith(text) and "Traceback" not in done.stderr
     monkeypatch.setenv("MARSRETRIEVAL_TRACEBACK", "1")
     assert CliRunner().invoke(app, ["models", "list"]).exception is error
+
+
+def test_verifying_damaged_data_ends_with_a_line_on_stderr(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"none")
+    done = CliRunner().invoke(app, ["data", "verify", str(tmp_path / "images"), "--workers", "1"])
+    assert done.exit_code == 1
+    error = done.stderr.splitlines()[-2]
+    assert error == f"error: {tmp_path / 'images'}: unreadable-image 1"

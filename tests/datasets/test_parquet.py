@@ -306,3 +306,13 @@ def test_large_images_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch) -> N
     )
     assert len(read_all(source)) == 40
     assert sizes and 1 <= sizes[0] <= 3
+
+
+@pytest.mark.parametrize("name", ["image", "caption"])
+def test_a_column_that_comes_twice_is_named(name: str, tmp_path: Path) -> None:
+    columns = [pa.array([png_bytes(1)]), pa.array([png_bytes(2)]), pa.array(["a"])]
+    names = ["image", "image", "caption"] if name == "image" else ["image", "caption", "caption"]
+    pq.write_table(pa.Table.from_arrays(columns, names=names), tmp_path / "a.parquet")
+    source = open_images(tmp_path / "a.parquet")
+    with pytest.raises(TableError, match=f"the column '{name}' comes twice"):
+        list(source.read(source.shards()[0]))

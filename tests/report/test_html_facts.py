@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -119,3 +120,12 @@ def test_synthetic_data_are_called_so(results: list[Path], tmp_path: Path) -> No
     path.write_text(json.dumps(value))
     assert "Everything here was" in page_of([path], tmp_path / "b.html").section("summary").text
     assert "Some of the sets" in page_of([path, results[0]], tmp_path / "c.html").source
+
+
+def test_control_characters_of_names_are_spelt_out(tmp_path: Path) -> None:
+    outcome = make_landform(names=["a\x1b]0;t\x07", "b\x00<b>", "c\x9b2J", "d"])
+    path = write(result("landform", "m\x1b[2J", outcome), outcome, tmp_path)
+    page_of([path], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+    assert r"m\x1b[2J" in text and r"b\x00&lt;b&gt;" in text

@@ -414,6 +414,25 @@ def test_dropping_a_view_removes_nothing_else(tmp_path: Path) -> None:
     assert drop_view(store.path) == 0
 
 
+def test_nothing_behind_a_link_of_a_store_is_removed(tmp_path: Path) -> None:
+    store = planet(tmp_path / "store")
+    elsewhere = tmp_path / "elsewhere"
+    for name in (".kept.tmp", "kept"):
+        (elsewhere / name).mkdir(parents=True)
+        (elsewhere / name / "header.json").write_text("{}")
+    (store.path / "view").symlink_to(elsewhere, target_is_directory=True)
+    with pytest.warns(SearchViewWarning, match="a link, which is not followed"):
+        view = make_view(store)
+    assert view.path.is_relative_to(tmp_path / "cache")
+    assert verify_view(store.path) == []
+    (view.path.parent / "linked").symlink_to(elsewhere / "kept", target_is_directory=True)
+    drop_view(store.path)
+    assert not view.path.exists()
+    assert sorted(path.name for path in elsewhere.rglob("*")) == sorted(
+        [".kept.tmp", "header.json", "header.json", "kept"]
+    )
+
+
 def test_an_area_is_a_filter_with_and_without_a_view(tmp_path: Path) -> None:
     store: EmbeddingStore = planet(tmp_path / "store")
     view = make_view(store)

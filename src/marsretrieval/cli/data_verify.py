@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marsretrieval.cli._shared import echo, print_json, show_progress
+from marsretrieval.cli._shared import echo, print_json, say, show_progress
 from marsretrieval.files import check_output, make_folder
 
 if TYPE_CHECKING:
@@ -59,6 +59,16 @@ def verify(
         for dataset in inventory.datasets:
             _show(dataset)
     if not inventory.ok(strict=strict):
+        counts = [
+            f"{problem.kind} {problem.count:,}"
+            for dataset in inventory.datasets
+            for problem in dataset.problems
+            if strict or problem.severity != "note"
+        ]
+        say(
+            f"error: {folder}: {', '.join(counts)}\n"
+            "  Correct or remove the files listed on stdout or in the JSON, then verify again."
+        )
         raise typer.Exit(1)
 
 

@@ -318,7 +318,8 @@ def _tell(report: BuildReport, store: EmbeddingStore, placed: int) -> None:
         ignored = [warning for warning in report.warnings if warning.kind == kind]
         if ignored:
             count = counted(len({(warning.source, warning.id) for warning in ignored}), "image")
-            example = f"first: {ignored[0].source}: {ignored[0].reason}"
+            reason = " ".join(ignored[0].reason.split())
+            example = f"first: {ignored[0].source}: {reason}"
             say(f"  {count} whose {what} ({example})")
     if store.missing:
         echo(f"  not finished: {counted(len(store.missing), 'shard')} still to be embedded")

@@ -52,9 +52,14 @@ class Columns:
     @classmethod
     def of(cls, path: Path, schema: pa.Schema) -> Columns:
         """Raises TableError where the column `image` is missing or of another type."""
-        _require_images(path, schema)
         identity = next((name for name in _IDS if name in schema.names), None)
         known = {"image", "label", *_PLACE, *_CAPTIONS, identity}
+        for name in schema.names:
+            if name in known and schema.names.count(name) > 1:
+                raise TableError(
+                    f"{path}: the column '{name}' comes twice", remedy="Rename or remove one."
+                )
+        _require_images(path, schema)
         names = tuple(name for name in schema.names if name in known)
         label_names, problem = None, None
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval._words import counted
+from marsretrieval._words import counted, printable
 from marsretrieval.report.html import _again as again
 from marsretrieval.report.html import _facts as facts
 from marsretrieval.report.html._boards import BoardView
@@ -124,11 +124,19 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.PackageLoader("marsretrieval.report.html"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_escape_controls,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"num": lambda value: f"{value:g}", "seconds": _seconds, "rate": _rate}
     return environment
+
+
+def _escape_controls(value: Any) -> Any:
+    """Control characters, which HTML and SVG must not hold, spelt out."""
+    if not isinstance(value, str):
+        return value
+    return type(value)(printable(value))
 
 
 def _tasks(views: Sequence[SetView]) -> list[_Task]:

@@ -146,6 +146,14 @@ def make_view(
 
     fingerprint = _fingerprint(store)
     problems: list[str] = []
+    link = store.path / "view"
+    if link.is_symlink():
+        warnings.warn(
+            f"{link}: a link, which is not followed; the search view is made in the cache. "
+            "Replace the link by a folder.",
+            SearchViewWarning,
+            stacklevel=2,
+        )
     for root in _roots(store.path):
         try:
             with turn_to_build(root, wait=wait):
@@ -225,7 +233,9 @@ def _views(root: Path) -> list[Path]:
     return [
         each
         for each in root.iterdir()
-        if each.is_dir() and ((each / HEADER).exists() or each.suffix == ".tmp")
+        if each.is_dir()
+        and not each.is_symlink()
+        and ((each / HEADER).exists() or each.suffix == ".tmp")
     ]
 
 
@@ -236,9 +246,14 @@ def _fingerprint(store: EmbeddingStore) -> str:
 
 
 def _roots(path: Path) -> list[Path]:
-    """Where a view may stand, the best place first."""
+    """Folders for a view, the best first. A link in the store is none: a store may come from
+    anywhere, and old views and temporary folders of these folders are removed."""
     place = sha256_json(str(path.resolve()))[:16]
-    return [path / "view", _cache() / "marsretrieval" / "views" / place]
+    inside = path / "view"
+    return [
+        *([] if inside.is_symlink() else [inside]),
+        _cache() / "marsretrieval" / "views" / place,
+    ]
 
 
 def _cache() -> Path:
