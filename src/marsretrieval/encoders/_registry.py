@@ -17,8 +17,6 @@ from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.encoders._torchvision import guard_torchvision
 from marsretrieval.errors import MissingDependencyError, ModelLoadError, UnknownNameError
 
-__all__ = ["all_records", "find", "load"]
-
 _GROUP = "marsretrieval.encoders"
 # ``st:<name>``: any model of a library, by the library's own name for it.
 _LIBRARIES = {"st": ("sentence-transformers", "marsretrieval.encoders.sentence_transformers:load")}

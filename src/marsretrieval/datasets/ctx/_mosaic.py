@@ -14,19 +14,6 @@ from marsretrieval import geo
 from marsretrieval.datasets.geotiff import GeoTiff
 from marsretrieval.errors import DataError, UsageError
 
-__all__ = [
-    "NO_DATA",
-    "SERVER",
-    "TIFF_BYTES",
-    "ZIP_BYTES",
-    "Quad",
-    "all_quads",
-    "check_quad",
-    "parse_quads",
-    "part_outside",
-    "quads_in",
-]
-
 SERVER = "https://murray-lab.caltech.edu/CTX/V01/tiles"
 NO_DATA = 0
 SOUTHMOST, NORTHMOST = -88, 84  # south edges of the first and the last row of quads
