@@ -20,7 +20,6 @@ SOUTHMOST, NORTHMOST = -88, 84  # south edges of the first and the last row of q
 
 # For plans only: reported by people who fetched some of the quads.
 ZIP_BYTES = 1_730_000_000
-TIFF_BYTES = 2_254_080_140
 
 
 @dataclass(frozen=True, slots=True, order=True)
