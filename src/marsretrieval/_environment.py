@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["hardware", "package_versions", "usable_cpus"]
-
 _PACKAGES = (
     "marsretrieval", "numpy", "scipy", "pyarrow", "pillow", "torch", "torchvision",
     "open_clip_torch", "timm", "transformers", "sentence-transformers", "mteb", "rasterio",

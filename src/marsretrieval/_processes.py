@@ -12,8 +12,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SPAWN", "process_pool"]
-
 # Started anew, not forked: a thread (of a bar, of torch) may hold a lock at the moment of a fork.
 SPAWN = multiprocessing.get_context("spawn")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["counted", "printable", "table_cell"]
-
 # Controls of terminals (C0, DEL, C1), halves of characters, and marks that turn the direction of
 # writing round; a line's end and a tab stay.
 _CONTROLS = re.compile(

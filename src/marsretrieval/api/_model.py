@@ -12,8 +12,6 @@ from marsretrieval.errors import ModalityError, StoreMismatchError, UsageError
 if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder, ModelRecord
 
-__all__ = ["StoreModel"]
-
 _WHY = "a store may come from anywhere, so that it does not choose code or files to load"
 
 

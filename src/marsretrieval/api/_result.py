@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from marsretrieval.api._store import Store
     from marsretrieval.plotting import PlanetMap
 
-__all__ = ["SearchResult"]
-
 _SHOWN = 10
 
 

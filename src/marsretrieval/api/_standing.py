@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from marsretrieval.api._question import Question
     from marsretrieval.encoders import Encoder
 
-__all__ = ["cut_texts", "standing"]
-
 _FEWEST_TILES = 30  # below, no distribution
 
 

@@ -36,8 +36,6 @@ from marsretrieval.results import (
 )
 from marsretrieval.tasks import Settings, Task, TaskData
 
-__all__ = ["Job", "plan", "unfinished_marker", "variant"]
-
 
 @dataclass(frozen=True, slots=True)
 class Job:

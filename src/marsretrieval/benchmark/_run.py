@@ -30,8 +30,6 @@ from marsretrieval.files import locked, make_folder
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import ResultKey, RunResult, choose_path, read_result
 
-__all__ = ["Finished", "run"]
-
 _KEPT = "the earlier ones are in NAME.earlier beside them"
 
 

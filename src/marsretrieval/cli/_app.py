@@ -26,8 +26,6 @@ from marsretrieval.cli.run import run, tasks
 from marsretrieval.cli.search import search
 from marsretrieval.errors import MarsRetrievalError, MarsRetrievalWarning
 
-__all__ = ["app"]
-
 _TRACEBACK = "MARSRETRIEVAL_TRACEBACK"  # set to 1 to see where an unexpected error comes from
 
 

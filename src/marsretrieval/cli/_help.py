@@ -15,8 +15,6 @@ from typer.core import TyperCommand, TyperGroup
 from marsretrieval.cli._examples import EXAMPLES
 from marsretrieval.errors import UsageError
 
-__all__ = ["Command", "Group", "examples", "sections"]
-
 # What typer calls types: names of Python, in one of its versions with brackets, in others without.
 _VALUES = {
     r"<list\[Path\]>|<path>": "PATH",

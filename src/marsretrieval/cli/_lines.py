@@ -9,8 +9,6 @@ from typing import Self
 
 from marsretrieval._words import printable
 
-__all__ = ["Lines"]
-
 _EVERY_S = 60.0  # short work says nothing
 
 

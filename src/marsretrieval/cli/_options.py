@@ -14,28 +14,6 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings import DecodeIn
     from marsretrieval.encoders import LoadOptions, PromptPreset
 
-__all__ = [
-    "BatchSize",
-    "Checkpoint",
-    "CoveredOnly",
-    "DecodeInOption",
-    "Device",
-    "Dtype",
-    "LatColumn",
-    "LonColumn",
-    "LonWest",
-    "Offline",
-    "Prompts",
-    "Resamples",
-    "Seed",
-    "Strict",
-    "TrustRemoteCode",
-    "Workers",
-    "decode_in_of",
-    "load_options",
-    "position_columns",
-]
-
 _MODEL = "The model"
 
 Checkpoint = Annotated[

@@ -15,8 +15,6 @@ import typer
 from marsretrieval._words import printable
 from marsretrieval.progress import Progress
 
-__all__ = ["JsonFlag", "echo", "print_json", "say", "show_progress", "show_status"]
-
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from marsretrieval.datasets._protocol import ImageSource, Record, Skipped
 
-__all__ = ["read_annotations"]
-
 
 def read_annotations(source: ImageSource) -> tuple[list[Record], list[Skipped]]:
     """All items, with `data` empty, and all that are left out. An id that stood in a shard before

@@ -19,8 +19,6 @@ from marsretrieval.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["ArrowSource", "saved_files"]
-
 _PER_SHARD = 512
 _AT_A_TIME = 32  # rows in memory, images and all
 _STATE = "state.json"

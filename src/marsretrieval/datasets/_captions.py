@@ -14,8 +14,6 @@ from marsretrieval.datasets._utf8 import escape, is_utf8
 from marsretrieval.errors import DataError
 from marsretrieval.files import parse_json
 
-__all__ = ["MAX_ANNOTATION_BYTES", "Annotation", "Problem", "annotation", "from_fields", "locate"]
-
 # Of one image; the JSON of a real one has some kilobytes.
 MAX_ANNOTATION_BYTES = 2**24
 

@@ -12,8 +12,6 @@ from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._protocol import ImageSource, Record, Shard, Skipped
 from marsretrieval.errors import UsageError
 
-__all__ = ["CombinedSource", "open_sources"]
-
 
 @dataclass(frozen=True)
 class CombinedSource:

@@ -10,8 +10,6 @@ from pathlib import Path
 from marsretrieval.errors import OutputError, UsageError
 from marsretrieval.files import locked
 
-__all__ = ["check_space", "free_bytes", "only_alike", "only_one", "readable_bytes"]
-
 _SPARE = 64 * 2**20
 
 

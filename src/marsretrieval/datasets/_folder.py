@@ -29,8 +29,6 @@ from marsretrieval.datasets._source_file import (
 )
 from marsretrieval.datasets._utf8 import escape, skip_unless_utf8
 
-__all__ = ["FolderSource"]
-
 _PER_SHARD = 512
 
 

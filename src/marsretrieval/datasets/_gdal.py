@@ -13,8 +13,6 @@ from typing import Any
 
 from marsretrieval.errors import DataError
 
-__all__ = ["is_tiff", "open_gtiff"]
-
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, both byte orders
 _OPTIONS = {
     # No .ovr, .msk or .aux.xml: these are opened by any driver, whatever address they name.

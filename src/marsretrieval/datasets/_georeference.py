@@ -27,15 +27,6 @@ from marsretrieval.errors import DataError
 if TYPE_CHECKING:
     from rasterio.crs import CRS
 
-__all__ = [
-    "MARS_RADII_M",
-    "MissingRasterioError",
-    "is_world_file",
-    "read_georeference",
-    "read_world_file",
-    "world_file_suffixes",
-]
-
 MARS_RADII_M = (3_376_000.0, 3_397_500.0)  # polar to equatorial, any of the usual bodies
 _GEO_TAGS = (34264, 33550, 33922, 34735)  # transformation, pixel scale, tie points, keys
 _WORLD_FILES = frozenset(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-__all__ = ["annotated_hash", "content_hash", "set_hash"]
-
 
 def content_hash(data: bytes) -> bytes:
     """16 bytes: the first half of the SHA-256 of an encoded image."""

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-__all__ = ["DatasetInventory", "Inventory", "Problem"]
-
 _EXAMPLES = 20
 
 

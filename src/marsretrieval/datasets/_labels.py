@@ -13,8 +13,6 @@ from marsretrieval.datasets._protocol import Skipped
 from marsretrieval.datasets._source_file import read_regular
 from marsretrieval.datasets._utf8 import escape
 
-__all__ = ["LabelTables", "class_of", "is_split", "read_label_tables"]
-
 # Folders of a split are no classes.
 _SPLITS = frozenset(
     {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}

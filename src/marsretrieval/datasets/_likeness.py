@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["difference_hash", "near_pairs"]
-
 _SIDE = 16
 _WORDS = _SIDE * _SIDE // 64
 _FLAT = 8  # grey levels between darkest and brightest: below, there is nothing to compare

@@ -10,8 +10,6 @@ from marsretrieval.datasets._utf8 import escape
 from marsretrieval.errors import DataError
 from marsretrieval.files import sha256_json
 
-__all__ = ["file_fingerprint", "files_below", "files_fingerprint", "is_side_file", "visible"]
-
 # Files that lie beside images and are none: what operating systems, GIS programs and people leave.
 _SIDE_NAMES = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "license", "readme", "makefile"}

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 from marsretrieval.progress import ProgressTask
 
-__all__ = ["MEGABYTE", "Megabytes"]
-
 MEGABYTE = 10**6
 
 

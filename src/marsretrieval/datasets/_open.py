@@ -16,8 +16,6 @@ from marsretrieval.datasets._utf8 import escape, is_utf8
 from marsretrieval.datasets._webdataset import WebDatasetSource
 from marsretrieval.errors import DataError, DatasetNotFoundError
 
-__all__ = ["open_images"]
-
 _TARS = (".tar", ".tar.gz", ".tgz")
 
 

@@ -19,8 +19,6 @@ from marsretrieval.errors import DataError
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-__all__ = ["ParquetSource"]
-
 _PER_SHARD = 512
 _AT_A_TIME = 32  # rows in memory, images and all, and of these at most so many bytes
 _BYTES_AT_A_TIME = 2**28

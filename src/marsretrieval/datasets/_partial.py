@@ -10,9 +10,6 @@ from typing import Any
 from marsretrieval.errors import DataError, OutputError
 from marsretrieval.files import check_fields, read_json, write_json
 
-__all__ = ["Partial", "Retry"]
-
-
 _FACTS = {"url": str, "total": int | None, "validator": str | None}
 
 

@@ -14,8 +14,6 @@ from marsretrieval.datasets._stretch import stretch
 from marsretrieval.datasets._tiff import has_mask
 from marsretrieval.errors import ImageError
 
-__all__ = ["rgb_of"]
-
 
 def rgb_of(image: Image.Image | npt.NDArray[Any], name: str = "image") -> Image.Image:
     """Convert a Pillow image or an array to RGB by the rules of `decode_rgb`.

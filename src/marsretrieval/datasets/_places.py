@@ -8,8 +8,6 @@ from pathlib import PurePosixPath
 
 from marsretrieval import geo
 
-__all__ = ["NOWHERE", "Place", "Position", "place_of"]
-
 _ROUNDING = 1e-9
 _TOLERANCE = 1e-6  # degrees: centres and bounds are written with few decimals
 _WIDEST = 180.0

@@ -23,16 +23,6 @@ from marsretrieval.datasets.positions import (
 from marsretrieval.datasets.tables import listed, read_table
 from marsretrieval.errors import DatasetNotFoundError, TableError
 
-__all__ = [
-    "CatalogueFiles",
-    "Points",
-    "catalogue_files",
-    "read_catalogues",
-    "read_ground_truth",
-    "read_image_queries",
-    "read_points",
-]
-
 # Of two files with one name the first kind is read.
 _KINDS = (".csv", ".tsv", ".gpkg", ".geojson", ".shp", ".parquet", ".geoparquet", ".fgb")
 _SIDECARS = (".shx", ".dbf", ".prj", ".cpg", ".qpj", ".qix", ".qmd", ".sbn", ".sbx", ".shp.xml")

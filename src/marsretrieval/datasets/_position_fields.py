@@ -9,8 +9,6 @@ from typing import Any
 from marsretrieval import geo
 from marsretrieval.datasets._places import Position
 
-__all__ = ["POSITION_FIELDS", "number_of", "position_of", "unwrap_feature"]
-
 _LON, _LAT = ("lon", "longitude", "lng"), ("lat", "latitude")
 _BOUNDS, _CENTRES = ("bounds", "bbox"), ("center", "centre")
 POSITION_FIELDS = (*_LON, *_LAT, *_BOUNDS, *_CENTRES, "width_deg", "height_deg")

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["ImageSource", "ItemWarning", "Record", "Shard", "Skipped"]
-
 
 @dataclass(frozen=True, slots=True)
 class ItemWarning:

@@ -10,8 +10,6 @@ from marsretrieval.datasets.download import MAX_MISSING, read_record
 from marsretrieval.errors import DataError
 from marsretrieval.files import check_fields, confined, read_json, sha256_file
 
-__all__ = ["check_provenance"]
-
 _KEPT = ("repository", "revision", "variant", "created")
 _PLANET = ("version", "seed", "size")
 _PLANET_KINDS = {"files": dict[str, dict[str, Any]], "counts": dict[str, int]}

@@ -22,8 +22,6 @@ from marsretrieval.files import parse_json
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Columns", "rows_of"]
-
 T = TypeVar("T")
 
 _IDS = ("image_id", "id", "key")  # the first that there is

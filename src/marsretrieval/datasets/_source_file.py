@@ -11,8 +11,6 @@ from typing import Self
 
 from marsretrieval.errors import DataError
 
-__all__ = ["SourceFile", "is_failing", "read_regular", "regular_size", "unanswered"]
-
 # What the name or the content of a file may cause: the same again, however often it is tried.
 _LASTING = frozenset(
     {None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}

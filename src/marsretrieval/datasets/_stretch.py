@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["stretch"]
-
 _BLOCK = 4_000_000  # values held as float64 at a time
 # ISIS writes its special pixels (null, saturated) as float32 near -3.4e38.
 _SPECIAL = 1e38

@@ -7,8 +7,6 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["write_tar"]
-
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     """Write (name, data) members in the given order, with time 0 and owner 0.

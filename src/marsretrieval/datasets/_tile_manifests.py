@@ -12,8 +12,6 @@ from marsretrieval.errors import DataError
 from marsretrieval.files import sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = ["check_manifests"]
-
 
 def check_manifests(
     folder: Path, told: DatasetInventory, *, workers: int, progress: Progress = NO_PROGRESS

@@ -26,15 +26,6 @@ from marsretrieval.datasets._disk import check_space
 from marsretrieval.datasets._partial import Partial, Retry
 from marsretrieval.errors import DataError
 
-__all__ = [
-    "Patience",
-    "RefusedError",
-    "ServerError",
-    "Transfer",
-    "UntrustedError",
-    "shut_down",
-]
-
 _CHUNK = 2**20
 _LONGEST = 2**40  # of a file whose length the server does not say
 _FINAL = frozenset({400, 401, 403, 404, 405, 410, 451})

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from marsretrieval.datasets._protocol import Record, Skipped
 
-__all__ = ["escape", "is_utf8", "skip_unless_utf8"]
-
 
 def is_utf8(text: str) -> bool:
     """Return whether a string can be written as UTF-8 (it holds no lone surrogate)."""

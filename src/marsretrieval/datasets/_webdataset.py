@@ -26,8 +26,6 @@ from marsretrieval.errors import DataError
 from marsretrieval.files import sha256_json
 from marsretrieval.geo import parse_quad_name
 
-__all__ = ["WebDatasetSource"]
-
 # OSError is what the decompressors raise; errors of the file itself come as DataError.
 _DAMAGE = (
     tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError,

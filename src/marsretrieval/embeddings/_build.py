@@ -28,17 +28,6 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder
 
-__all__ = [
-    "Target",
-    "build_store",
-    "build_stores",
-    "open_lane",
-    "plan_targets",
-    "require_any",
-    "require_none_skipped",
-    "require_readable",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Target:

@@ -12,8 +12,6 @@ from marsretrieval.embeddings._manifest import shards_folder as _shards_folder
 from marsretrieval.errors import DataError, OutputError, StoreError
 from marsretrieval.files import read_json, sha256_json, write_json
 
-__all__ = ["drop_stores", "invalidate_cache", "prepare_cache"]
-
 _FILE = "model.json"
 _EARLIER = ".earlier"
 _INVALID = {"invalid": True}

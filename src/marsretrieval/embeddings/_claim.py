@@ -22,8 +22,6 @@ from marsretrieval.files import locked, make_folder, remove_stale
 if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder
 
-__all__ = ["claim_store"]
-
 
 def claim_store(
     plan: BuildPlan, encoder: Encoder, *, request: ModelRequest | None, role: str | None = None

@@ -20,8 +20,6 @@ from marsretrieval.embeddings._pipeline import ShardEnd, decode_ahead
 from marsretrieval.embeddings._workers import DecodeIn, Decoders, open_decoders
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask, time_left
 
-__all__ = ["decoders_of", "embed_shards"]
-
 _BATCHES_IN_FLIGHT = 2  # one in the model, one waiting for it
 _DECODED_AHEAD = 16  # images, and four for each worker
 

@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Packed", "dock", "pack", "unpack"]
-
 _SMALL = 2**16  # bytes: not worth a file
 _ALIGNED = 64
 _MEMORY = Path("/dev/shm")

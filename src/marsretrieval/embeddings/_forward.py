@@ -21,8 +21,6 @@ from marsretrieval.errors import (
     is_out_of_memory,
 )
 
-__all__ = ["Embedded", "Forward", "batch_sizes", "on_cpu", "quote_text"]
-
 _UNIT_TOLERANCE = 1e-3
 _TRIALS = 3  # batches of one size, before a larger one is tried
 _WORTHWHILE = 1.05

@@ -22,8 +22,6 @@ from marsretrieval.embeddings._plan import BuildPlan
 from marsretrieval.embeddings._shards import Item, write_shard
 from marsretrieval.errors import DataError, MarsRetrievalError
 
-__all__ = ["Batch", "Lane"]
-
 _WRITES_IN_FLIGHT = 2
 
 

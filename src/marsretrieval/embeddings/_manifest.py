@@ -23,27 +23,6 @@ from marsretrieval.files import (
 if TYPE_CHECKING:
     from marsretrieval.encoders import LoadOptions, ModelRecord
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "Dtype",
-    "Entry",
-    "Kind",
-    "Manifest",
-    "ModelRequest",
-    "differences",
-    "entry_path",
-    "finished_entry",
-    "manifest_path",
-    "read_entry",
-    "read_manifest",
-    "require_own_shards",
-    "shards_folder",
-    "unreadable",
-    "vectors_path",
-    "write_entry",
-    "write_manifest",
-]
-
 SCHEMA_VERSION = 1
 
 Kind = Literal["image", "text"]

@@ -14,8 +14,6 @@ from marsretrieval.embeddings._decode import Decoded
 from marsretrieval.embeddings._workers import Decoders
 from marsretrieval.errors import DataError, MarsRetrievalError
 
-__all__ = ["ShardEnd", "decode_ahead"]
-
 _POLL_S = 0.1
 
 

@@ -22,8 +22,6 @@ from marsretrieval.embeddings._manifest import (
 from marsretrieval.errors import DataError, StoreError, StoreMismatchError, UsageError
 from marsretrieval.files import is_safe_name, sha256_json
 
-__all__ = ["BuildPlan", "existing_manifest", "finished", "plan_build", "plan_shards"]
-
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:

@@ -15,8 +15,6 @@ from marsretrieval.embeddings._forward import Forward, batch_sizes, quote_text
 if TYPE_CHECKING:
     from marsretrieval.encoders import TextRole
 
-__all__ = ["QueryEncoder", "embed_images", "embed_texts"]
-
 Vectors = npt.NDArray[np.float32]
 
 

@@ -30,8 +30,6 @@ from marsretrieval.embeddings._workers import DecodeIn
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress, time_left
 
-__all__ = ["RayOptions", "build_stores_with_ray"]
-
 _TASKS_A_WORKER = 4  # at least, so that the last ones end at about the same time
 _SHARDS_A_TASK = 8  # at most: what a death may cost
 _CPUS_AN_ACTOR = 4  # where there is no GPU

@@ -15,8 +15,6 @@ from marsretrieval.embeddings._plan import BuildPlan
 from marsretrieval.embeddings._workers import DecodeIn, Decoders
 from marsretrieval.errors import MarsRetrievalError
 
-__all__ = ["Job", "Ledger", "Outcome", "Worker"]
-
 _DEATHS = 5  # of workers, on the same shards: then the shards are at fault
 _NO_TASK = -1
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from marsretrieval.datasets import ItemWarning, Skipped
 from marsretrieval.embeddings._manifest import Entry
 
-__all__ = ["BuildReport", "device_idle"]
-
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:

@@ -28,8 +28,6 @@ from marsretrieval.errors import StoreError, StoreMismatchError
 from marsretrieval.files import atomic_path, is_damage, locked, sha256_file
 from marsretrieval.geo import wrap_lon
 
-__all__ = ["Block", "Item", "open_block", "schema", "write_shard"]
-
 Floats = npt.NDArray[np.float64]
 
 VALID = "valid"  # the optional column

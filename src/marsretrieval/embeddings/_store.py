@@ -26,8 +26,6 @@ from marsretrieval.embeddings._shards import Block, open_block
 from marsretrieval.errors import StoreMismatchError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = ["Columns", "EmbeddingStore", "open_store"]
-
 Floats = npt.NDArray[np.float64]
 
 

@@ -24,8 +24,6 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder, TextRole
 
-__all__ = ["build_text_store"]
-
 _SHARD_ROWS = 4096
 _BATCH = 64
 

@@ -23,8 +23,6 @@ from marsretrieval.errors import OutputError, StoreError
 from marsretrieval.files import is_damage, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = ["Problem", "Verification", "verify_store"]
-
 _UNIT_TOLERANCE = 1e-2  # far above the rounding of float16, far below any real fault
 
 

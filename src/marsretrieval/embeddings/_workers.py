@@ -16,8 +16,6 @@ from marsretrieval.embeddings._decode import Answers, Preprocess, decode
 from marsretrieval.embeddings._ferry import Packed, dock, pack, unpack
 from marsretrieval.errors import MarsRetrievalError, UsageError
 
-__all__ = ["DECODE_IN", "DecodeIn", "Decoders", "open_decoders"]
-
 DecodeIn = Literal["auto", "threads", "processes"]
 DECODE_IN: tuple[DecodeIn, ...] = ("auto", "threads", "processes")
 

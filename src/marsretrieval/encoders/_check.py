@@ -12,8 +12,6 @@ from PIL import Image
 from marsretrieval.encoders._protocol import Encoder, Vectors
 from marsretrieval.errors import MarsRetrievalError, describe_exception
 
-__all__ = ["check_batches", "check_encoder"]
-
 _Value = TypeVar("_Value")
 
 _TEXTS = ("a satellite photo of pitted cones.", "sand")  # of different lengths: padding shows

@@ -14,8 +14,6 @@ from typing import Any
 from marsretrieval._environment import hardware
 from marsretrieval.encoders._registry import all_records
 
-__all__ = ["examine_machine"]
-
 _GIB = 2**30
 _MIN_MEMORY_GIB = 2.0  # torch, a small model and a batch
 _MIN_DISK_GIB = 2.0  # the smallest published weights

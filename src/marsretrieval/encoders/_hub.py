@@ -8,8 +8,6 @@ from pathlib import Path
 from marsretrieval.encoders._record import ModelRecord
 from marsretrieval.errors import ModelLoadError
 
-__all__ = ["snapshot"]
-
 
 def snapshot(
     record: ModelRecord,

@@ -15,8 +15,6 @@ from marsretrieval.encoders._plugin_encoder import static_fingerprint
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.files import sha256_file
 
-__all__ = ["code_sha256", "file_stats", "model_identity", "source_sha256"]
-
 _PACKAGE = __name__.partition(".")[0]
 
 

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 
 from marsretrieval.encoders._remote_code import set_attribute
 
-__all__ = ["missing_weights", "offline", "quiet"]
-
 
 @contextlib.contextmanager
 def missing_weights() -> Iterator[list[str]]:

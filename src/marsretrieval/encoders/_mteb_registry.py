@@ -9,8 +9,6 @@ from marsretrieval.encoders._protocol import Modality
 from marsretrieval.encoders._record import ModelRecord
 from marsretrieval.errors import MissingDependencyError, ModelLoadError, UnknownNameError
 
-__all__ = ["meta_of", "record"]
-
 _LOADER = "marsretrieval.encoders.mteb:load"
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})

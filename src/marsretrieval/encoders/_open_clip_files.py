@@ -15,15 +15,6 @@ from marsretrieval.encoders._remote_code import TRUST, asks_for_trust, refuse_sw
 from marsretrieval.errors import DataError, ModelLoadError
 from marsretrieval.files import check_fields, read_json, sha256_json
 
-__all__ = [
-    "Source",
-    "find_source",
-    "load_tokenizer",
-    "refuse_code",
-    "tokenizer_identity",
-    "unreadable",
-]
-
 _CONFIG = "open_clip_config.json"
 # Safetensors first; a pickle is read with weights_only, and only where there is nothing else.
 _WEIGHTS = (

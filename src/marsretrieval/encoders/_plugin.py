@@ -21,8 +21,6 @@ from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.errors import ModelLoadError, UsageError, describe_exception
 from marsretrieval.files import sha256_file
 
-__all__ = ["FAMILY", "import_target", "load", "record_of", "record_of_target", "require_options"]
-
 FAMILY = "plugin"
 _OPTIONS = ("device", "dtype", "checkpoint", "prompts", "offline")
 _CHANGE_VECTORS = ("checkpoint", "dtype", "prompts")

@@ -24,8 +24,6 @@ from marsretrieval.errors import (
 )
 from marsretrieval.files import sha256_file
 
-__all__ = ["PluginEncoder", "modalities_of", "parameters_of", "static_fingerprint"]
-
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})
 

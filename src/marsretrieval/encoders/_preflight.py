@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, ModelLoadError
 
-__all__ = ["find_refusal"]
-
 _PACKAGE = __name__.rpartition(".")[0]
 # Loader module to the libraries it needs and the extra that brings them.
 _NEEDS: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = {

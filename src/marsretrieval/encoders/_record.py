@@ -11,8 +11,6 @@ from typing import Any, Literal, Self
 from marsretrieval.encoders._protocol import Modality
 from marsretrieval.errors import UsageError
 
-__all__ = ["LoadOptions", "ModelRecord", "PromptPreset"]
-
 PromptPreset = Literal["paper", "official"]
 
 _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?")

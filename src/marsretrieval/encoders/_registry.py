@@ -23,8 +23,6 @@ from marsretrieval.errors import (
     describe_exception,
 )
 
-__all__ = ["all_records", "find", "load"]
-
 _GROUP = "marsretrieval.encoders"
 # ``st:<name>``: any model of a library, by the library's own name for it.
 _LIBRARIES = {"st": ("sentence-transformers", "marsretrieval.encoders.sentence_transformers:load")}

@@ -15,16 +15,6 @@ from typing import Any
 
 from marsretrieval.errors import ModelLoadError
 
-__all__ = [
-    "TRUST",
-    "RemoteCodeError",
-    "asks_for_trust",
-    "no_remote_code",
-    "refuse_switches",
-    "require_safe_sentence_transformers",
-    "set_attribute",
-]
-
 TRUST = "Pass --trust-remote-code to run it, if you trust its author."
 _SWITCHES = ("trust_remote_code", "allow_all_kernels")
 _WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # read by torch.load

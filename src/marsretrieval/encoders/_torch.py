@@ -17,15 +17,6 @@ from marsretrieval.encoders._protocol import Features, Modality, TextRole, Vecto
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.errors import ModalityError, ModelLoadError, UsageError
 
-__all__ = [
-    "Inputs",
-    "TorchEncoder",
-    "choose_device",
-    "choose_dtype",
-    "unit_rows",
-    "weights_sha256",
-]
-
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 

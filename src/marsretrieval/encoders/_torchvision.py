@@ -19,8 +19,6 @@ from typing import Any
 
 from marsretrieval.errors import MissingDependencyError
 
-__all__ = ["ensure_torchvision", "guard_torchvision"]
-
 _OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _defined: list[str] = []  # by us, in this process

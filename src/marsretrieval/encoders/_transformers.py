@@ -18,16 +18,6 @@ from marsretrieval.encoders._remote_code import TRUST, asks_for_trust
 from marsretrieval.encoders._torchvision import ensure_torchvision
 from marsretrieval.errors import MissingDependencyError, ModelLoadError
 
-__all__ = [
-    "Files",
-    "ImagePreprocess",
-    "find_files",
-    "import_transformers",
-    "load_image_processor",
-    "load_strictly",
-    "loading",
-]
-
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 
 # Buffers that old checkpoints carry and that the config alone decides: no weights are lost.

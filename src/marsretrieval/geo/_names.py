@@ -12,17 +12,6 @@ from pathlib import PurePosixPath
 
 from marsretrieval.geo._sphere import wrap_lon
 
-__all__ = [
-    "QUAD_DEG",
-    "TILE_DEG",
-    "parse_quad_name",
-    "parse_tile_name",
-    "quad_name",
-    "tile_centre",
-    "tile_corner",
-    "tile_name",
-]
-
 TILE_DEG = 0.2
 QUAD_DEG = 4
 

@@ -12,8 +12,6 @@ import numpy.typing as npt
 from marsretrieval.errors import UsageError
 from marsretrieval.geo._sphere import lon_180_to_360, wrap_lon
 
-__all__ = ["Box", "Ring", "footprint"]
-
 Ring = list[tuple[float, float]]  # closed, counter-clockwise, (lon, lat) degrees
 
 _TOLERANCE_DEG = 1e-9  # 0.06 mm: an edge written in decimals counts as inside

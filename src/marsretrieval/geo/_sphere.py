@@ -5,17 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "MARS_RADIUS_M",
-    "great_circle_deg",
-    "lon_180_to_360",
-    "lonlat_to_metres",
-    "metres_to_lonlat",
-    "near_any",
-    "unit_vectors",
-    "wrap_lon",
-]
-
 MARS_RADIUS_M = 3_396_190.0  # IAU 2015 sphere, IAU_2015:49900
 
 Floats = npt.NDArray[np.float64]

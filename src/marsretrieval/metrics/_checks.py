@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DataError
 
-__all__ = ["lonlat", "same_length", "scores_of", "unique", "unit_rows"]
-
 _UNIT_TOLERANCE = 1e-2  # float16 and bfloat16 vectors are unit only to about 4e-3
 
 

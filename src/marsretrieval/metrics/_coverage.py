@@ -10,8 +10,6 @@ from scipy.spatial import cKDTree
 
 from marsretrieval.geo import unit_vectors
 
-__all__ = ["NEVER", "Coverage", "near_pairs", "planar", "spherical"]
-
 NEVER = np.iinfo(np.int64).max  # the rank at which a point without a tile nearby is found
 
 Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]

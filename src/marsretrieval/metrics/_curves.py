@@ -12,18 +12,6 @@ from marsretrieval.geo import wrap_lon
 from marsretrieval.metrics._coverage import NEVER, Coverage
 from marsretrieval.metrics.bootstrap import block_weights
 
-__all__ = [
-    "Blocks",
-    "average_precision",
-    "draw",
-    "f1_of",
-    "published_cuts",
-    "resample_depths",
-    "resampled",
-    "spread",
-    "trapezoid",
-]
-
 Floats = npt.NDArray[np.float64]
 
 _AT_ONCE = 4_000_000  # values of resampled curves at a time, to bound memory

@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from marsretrieval.metrics._coverage import Pairs
 
-__all__ = ["average_precision_bounds"]
-
 
 def average_precision_bounds(
     scores: npt.NDArray[np.float64], pairs: Pairs, points: int, max_k: int

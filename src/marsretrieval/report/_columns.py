@@ -8,21 +8,6 @@ from typing import Any
 
 from marsretrieval.results import PROTOCOLS, RunResult
 
-__all__ = [
-    "COLUMNS",
-    "MAIN",
-    "METRICS",
-    "MORE",
-    "Column",
-    "Metric",
-    "evaluation_columns",
-    "look_up",
-    "main_metric",
-    "task_columns",
-    "task_order",
-    "task_title",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Metric:

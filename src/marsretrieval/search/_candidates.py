@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from marsretrieval.search._exact import WrongBoundsError
 
-__all__ = ["Candidates"]
-
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Scores = npt.NDArray[np.float32]

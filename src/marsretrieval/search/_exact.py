@@ -18,8 +18,6 @@ import numpy.typing as npt
 from marsretrieval.search._halves import Converter
 from marsretrieval.search._products import thread_products
 
-__all__ = ["MAX_NORM", "WrongBoundsError", "exact_scores"]
-
 MAX_NORM = 1.01  # of a stored row: unit length, rounded to float16
 
 

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Converter", "widen"]
-
 _CHUNK_BYTES = 2**19  # of float32: fits a core's second-level cache, where conversion is quickest
 
 _KEEP_SIGN = np.int32(-(2**31) + 2**28 - 1)

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["rows_at_once", "thread_products"]
-
 # OpenBLAS puts all its threads to work on larger products. Called from several of our threads, or
 # on a machine with other work, they wait for each other: up to ten times slower, measured.
 _UNSHARED = 2**18

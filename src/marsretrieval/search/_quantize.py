@@ -23,8 +23,6 @@ import numpy.typing as npt
 
 from marsretrieval.search._exact import MAX_NORM
 
-__all__ = ["Limits", "QueryPlanes", "RowPlane", "axis_of", "quantize_queries", "quantize_rows"]
-
 Whole = npt.NDArray[np.int8]
 
 _TOP = 127

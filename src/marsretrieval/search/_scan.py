@@ -20,8 +20,6 @@ from marsretrieval.search.kernels import Kernel
 from marsretrieval.search.regions import Run, runs_of
 from marsretrieval.search.view import SearchView
 
-__all__ = ["BlockScan", "Offer", "Scan", "VectorBlock", "ViewScan"]
-
 Queries = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from marsretrieval.datasets import ImageSource, Record, Skipped, read_annotations
 from marsretrieval.files import sha256_json
 
-__all__ = ["collect", "fingerprint", "first_reason", "first_rows"]
-
 
 def collect(
     source: ImageSource, pick: Callable[[Record], str | None], *, missing: str

@@ -8,8 +8,6 @@ from pathlib import Path
 from marsretrieval.errors import DataError
 from marsretrieval.files import parse_json
 
-__all__ = ["read_class_names"]
-
 _MAX_BYTES = 2**24
 _REMEDY = (
     "Write one name per line in the order of the labels from 0 (.txt), lines LABEL,NAME (.csv), "

@@ -12,8 +12,6 @@ from marsretrieval.errors import TruncatedTextWarning
 if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder, TextRole
 
-__all__ = ["count_cut"]
-
 
 def count_cut(encoder: Encoder, texts: Sequence[str], *, role: TextRole) -> dict[str, int]:
     """Count the texts that are cut at the context length, and warn of cut queries.

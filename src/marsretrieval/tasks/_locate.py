@@ -6,8 +6,6 @@ from pathlib import Path
 
 from marsretrieval.errors import DatasetNotFoundError
 
-__all__ = ["dataset_folder"]
-
 
 def dataset_folder(data: Path, name: str, *, task: str) -> Path:
     """`data`/`name` where there is such a folder, else `data` itself.

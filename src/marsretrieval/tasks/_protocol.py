@@ -13,8 +13,6 @@ from marsretrieval.encoders import Encoder, Modality
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import Evaluation
 
-__all__ = ["Hits", "Outcome", "Settings", "Task", "TaskData"]
-
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -15,8 +15,6 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import geolocalization_prompts, landform_prompts
 from marsretrieval.training._recipe import Recipe
 
-__all__ = ["Samples", "make_samples"]
-
 _CHUNK = 250
 
 

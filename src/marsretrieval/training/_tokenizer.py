@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["save_tokenizer"]
-
 _PAD, _START, _END = "<pad>", "<start>", "<end>"  # ids 0, 1, 2
 
 

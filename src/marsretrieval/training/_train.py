@@ -21,8 +21,6 @@ from marsretrieval.training._recipe import Recipe
 from marsretrieval.training._samples import Samples, make_samples
 from marsretrieval.training._tokenizer import save_tokenizer
 
-__all__ = ["train"]
-
 _MEAN = _STD = 0.5
 
 

@@ -8,8 +8,6 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["COLUMN_BLOCK", "ROW_BLOCK", "Axis", "axis"]
-
 # Outputs of one product: few, so that little is multiplied by zero. For tiles of the mosaic (4.6
 # source pixels to an output) 3 to 8 rows and 8 to 32 columns are all about as fast.
 ROW_BLOCK = 4

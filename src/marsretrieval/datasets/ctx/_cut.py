@@ -23,8 +23,6 @@ from marsretrieval.datasets.ctx._rows import QuadFile
 from marsretrieval.datasets.geotiff import GeoTiff
 from marsretrieval.errors import DataError
 
-__all__ = ["CutTile", "cut"]
-
 # Two bands are held: one is cut while the next is read. A row of 0.2 degree tiles of the mosaic
 # has 112 MB; higher tiles are cut in parts.
 _BANDS = 2

@@ -10,8 +10,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["encode", "encoder_name"]
-
 _JPEG_QUALITY = 90
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SUB = 1  # filter type: each byte less its left neighbour

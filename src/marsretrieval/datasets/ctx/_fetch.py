@@ -17,8 +17,6 @@ from marsretrieval.datasets._transfer import (
 )
 from marsretrieval.errors import DataError, UsageError
 
-__all__ = ["FetchSettings", "Fetcher"]
-
 
 @dataclass(frozen=True, slots=True)
 class FetchSettings(Patience):

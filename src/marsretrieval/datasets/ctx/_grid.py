@@ -15,8 +15,6 @@ from marsretrieval.datasets.ctx._mosaic import Quad
 from marsretrieval.errors import UsageError
 from marsretrieval.files import sha256_json
 
-__all__ = ["FORMATS", "Tile", "TileSpec", "tile_count", "tile_rows"]
-
 FORMATS = ("png", "jpeg")
 _VERSION = 1  # raised whenever the same request would give other pixels, names or annotations
 _SMALLEST_DEG = Decimal("0.01")

@@ -11,8 +11,6 @@ from marsretrieval.datasets._listing import visible
 from marsretrieval.datasets.ctx._mosaic import Quad, all_quads, quads_in
 from marsretrieval.errors import DatasetNotFoundError, UsageError
 
-__all__ = ["Input", "Problem", "find_files", "select_quads"]
-
 _TIFF = (".tif", ".tiff")
 _ZIP = ".zip"
 

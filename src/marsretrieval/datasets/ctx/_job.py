@@ -30,8 +30,6 @@ from marsretrieval.errors import DataError, UsageError
 from marsretrieval.files import make_folder, remove_stale
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 
-__all__ = ["JobSettings", "cut_quads", "plan"]
-
 # Expected size of a tile: measured on images of the CTX camera, per pixel.
 _BYTES_A_PIXEL = {"png": 0.5, "jpeg": 0.27}
 _THREADS_A_QUAD = 4  # one reads, and three keep up with it

@@ -11,8 +11,6 @@ from typing import Any, Self
 
 from marsretrieval.errors import DataError
 
-__all__ = ["Member", "geotiff_in"]
-
 _CHUNK = 2**19
 _INFLATED = 2**22
 _LOCAL_HEADER = 30

@@ -14,26 +14,12 @@ from marsretrieval import geo
 from marsretrieval.datasets.geotiff import GeoTiff
 from marsretrieval.errors import DataError, UsageError
 
-__all__ = [
-    "NO_DATA",
-    "SERVER",
-    "TIFF_BYTES",
-    "ZIP_BYTES",
-    "Quad",
-    "all_quads",
-    "check_quad",
-    "parse_quads",
-    "part_outside",
-    "quads_in",
-]
-
 SERVER = "https://murray-lab.caltech.edu/CTX/V01/tiles"
 NO_DATA = 0
 SOUTHMOST, NORTHMOST = -88, 84  # south edges of the first and the last row of quads
 
 # For plans only: reported by people who fetched some of the quads.
 ZIP_BYTES = 1_730_000_000
-TIFF_BYTES = 2_254_080_140
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -29,8 +29,6 @@ from marsretrieval.files import (
 )
 from marsretrieval.progress import ProgressTask
 
-__all__ = ["QuadManifest", "finished_manifest", "otherwise_cut", "pack_quad", "read_manifest"]
-
 _SCHEMA_VERSION = 1
 
 

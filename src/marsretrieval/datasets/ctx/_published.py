@@ -15,8 +15,6 @@ from marsretrieval import geo
 from marsretrieval.datasets.ctx._grid import Tile
 from marsretrieval.datasets.geotiff import GeoTiff
 
-__all__ = ["published_pixels"]
-
 _BLOCK = 512
 # GDAL's coordinate systems must not be used by two threads at once, and all threads share the
 # quad's. Few tiles come here.

@@ -9,8 +9,6 @@ from typing import Any
 from marsretrieval.datasets.ctx._inputs import Input, Problem
 from marsretrieval.datasets.ctx._pack import QuadManifest
 
-__all__ = ["Plan", "Report"]
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -14,8 +14,6 @@ import numpy.typing as npt
 
 from marsretrieval.datasets.ctx._axis import Axis
 
-__all__ = ["Resampled", "resample"]
-
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Places = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]

@@ -24,8 +24,6 @@ from marsretrieval.datasets.ctx._mosaic import Quad, check_quad
 from marsretrieval.datasets.geotiff import GeoTiff, open_geotiff
 from marsretrieval.errors import DataError, MissingDependencyError, OutputError
 
-__all__ = ["UNPACKED", "QuadFile", "open_quad"]
-
 # The cache is in bytes, as rasterio passes it on: a row of blocks of any usual layout. One thread,
 # whatever the environment asks for: the tiles keep the CPUs busy.
 _GDAL = {"GDAL_CACHEMAX": 64 * 2**20, "GDAL_NUM_THREADS": 1}

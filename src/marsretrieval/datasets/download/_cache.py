@@ -9,8 +9,6 @@ from pathlib import Path
 from marsretrieval.errors import DataError
 from marsretrieval.files import atomic_path, from_json, read_json, write_json
 
-__all__ = ["Fetched", "LinkCache"]
-
 
 @dataclass(frozen=True, slots=True)
 class Fetched:

@@ -10,8 +10,6 @@ from marsretrieval.datasets.download._settings import FetchSettings
 from marsretrieval.errors import DataError
 from marsretrieval.files import parse_json
 
-__all__ = ["candidates", "wikimedia_original"]
-
 _LATE, _EARLY = "2030", "20220601"  # the newest capture, then one of the years of the web crawls
 
 

@@ -11,8 +11,6 @@ from marsretrieval.datasets.download._sources import find_source
 from marsretrieval.errors import MissingDependencyError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = ["download", "plan_download"]
-
 
 def download(
     name: str,

@@ -22,8 +22,6 @@ from marsretrieval.datasets.download._guard import (
 )
 from marsretrieval.datasets.download._settings import FetchSettings
 
-__all__ = ["FetchError", "Fetcher", "Got"]
-
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 _LOOK_S = 0.2  # how often a watched connection is looked at

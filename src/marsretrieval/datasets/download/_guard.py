@@ -15,8 +15,6 @@ import httpx2
 
 from marsretrieval.errors import DataError
 
-__all__ = ["GuardedTransport", "HostNotFoundError", "RefusedAddressError", "is_public"]
-
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is routed on the internet
 

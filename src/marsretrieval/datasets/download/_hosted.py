@@ -31,8 +31,6 @@ from marsretrieval.errors import DataError
 from marsretrieval.files import confined, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = ["bring", "download_hosted", "file_records", "wanted_revision"]
-
 
 def download_hosted(
     source: Source,

@@ -21,16 +21,6 @@ from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError
 from marsretrieval.files import atomic_path, confined, make_folder, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = [
-    "HubFile",
-    "Listing",
-    "copy_cached",
-    "fetch_snapshot",
-    "find_cached",
-    "list_repository",
-    "missing_bytes",
-]
-
 _SKIPPED = (".gitattributes", ".gitignore")
 _PARTS = ".cache/parts"  # files on their way
 _PATIENCE = Patience()

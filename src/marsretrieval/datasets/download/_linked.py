@@ -25,8 +25,6 @@ from marsretrieval.errors import DataError, TableError
 from marsretrieval.files import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = ["IMAGE_BYTES", "download_linked", "link_cache", "table_folder"]
-
 # Of one image in the cache and in its tar, generously: has the disk room for those to come?
 IMAGE_BYTES = 2 * 600_000
 _TABLES = ("missing.csv", "pairs.csv")

@@ -16,8 +16,6 @@ from marsretrieval.datasets.download._settings import FetchSettings
 from marsretrieval.errors import DataError
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 
-__all__ = ["Failure", "cached_links", "fetch_links"]
-
 _FIRST = 40  # when none of so many is even reached, the network is down
 
 

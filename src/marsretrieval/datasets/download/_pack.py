@@ -14,8 +14,6 @@ from marsretrieval.datasets.download._pairs import Pair
 from marsretrieval.files import atomic_path, confined, sha256_file, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = ["SHARD_ROWS", "PackedPair", "pack"]
-
 SHARD_ROWS = 250  # rows of the table, so that a row found later changes one tar only
 
 

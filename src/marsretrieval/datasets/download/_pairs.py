@@ -8,8 +8,6 @@ from pathlib import Path
 
 from marsretrieval.errors import DataError, TableError
 
-__all__ = ["Pair", "read_pairs"]
-
 _COLUMNS = ("key", "image_url", "ori_caption", "refined_caption")
 _SAFE = re.compile(r"[A-Za-z0-9_-]{1,90}")
 

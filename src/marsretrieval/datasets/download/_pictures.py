@@ -11,8 +11,6 @@ from PIL import Image, UnidentifiedImageError
 from marsretrieval.datasets._images import MAX_PIXELS, decode_rgb
 from marsretrieval.datasets.download._fetch import FetchError
 
-__all__ = ["PUBLISHED", "Picture", "inspect", "published_crop"]
-
 # Formats that the readers take. Pillow knows more, some of which call other programs.
 _EXTENSIONS = {
     "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "TIFF": "tif",

@@ -16,8 +16,6 @@ from marsretrieval.datasets.download._report import Plan, described
 from marsretrieval.datasets.download._sources import Source
 from marsretrieval.errors import DataError
 
-__all__ = ["make_plan"]
-
 
 def make_plan(source: Source, folder: Path, *, revision: str | None, cache: Path | None) -> Plan:
     """Asks the hub for the listing; raises what `download` would raise before it fetches."""

@@ -12,8 +12,6 @@ from marsretrieval.datasets.download._sources import Source
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.files import check_fields, confined, make_folder, read_json, write_json
 
-__all__ = ["BEGUN", "CACHE", "RECORD", "begin_record", "check_folder", "end_record", "read_record"]
-
 RECORD = "download.json"
 BEGUN = "begun"  # files of downloads that did not come to their end
 CACHE = ".cache"  # hidden, so that no reader takes it for data

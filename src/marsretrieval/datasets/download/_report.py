@@ -9,8 +9,6 @@ from typing import Any
 
 from marsretrieval.datasets.download._sources import Source
 
-__all__ = ["KNOWN_GONE", "MAX_MISSING", "Missing", "Plan", "Report", "described"]
-
 # Of the 2,287 pairs, 38 (1.7 %) were beyond recovery in August 2026, and links go on rotting.
 KNOWN_GONE = 38
 # Beyond this share it is not rot: the network, a proxy or a blocked host. The download has failed.

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from marsretrieval import __version__
 
-__all__ = ["FetchSettings"]
-
 
 @dataclass(frozen=True, slots=True)
 class FetchSettings:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from marsretrieval.errors import UnknownNameError, UsageError
 
-__all__ = ["DATASETS", "Source", "find_source"]
-
 
 @dataclass(frozen=True, slots=True)
 class Source:

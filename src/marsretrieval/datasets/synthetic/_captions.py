@@ -6,8 +6,6 @@ from marsretrieval.datasets.synthetic._ground import Rng
 from marsretrieval.datasets.synthetic._registry import LANDFORMS
 from marsretrieval.datasets.synthetic._scene import Attributes
 
-__all__ = ["describe"]
-
 _NUMBERS = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
     "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",

@@ -7,8 +7,6 @@ import numpy.typing as npt
 
 from marsretrieval.datasets.synthetic._ground import Floats, Ground, Rng
 
-__all__ = ["cells"]
-
 
 def cells(
     ground: Ground, rng: Rng, spacing: float, *, jitter: float

@@ -10,8 +10,6 @@ import numpy.typing as npt
 from marsretrieval import geo
 from marsretrieval.errors import MissingDependencyError
 
-__all__ = ["quad_file_name", "require_rasterio", "write_quad"]
-
 # The CRS text of the mosaic: it names an oblate Mars, though the pixels are laid out on the
 # sphere (x = R lon, y = R lat). Readers have to cope with that, so it is kept.
 _CRS = (

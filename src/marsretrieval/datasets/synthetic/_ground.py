@@ -10,18 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "Floats",
-    "Ground",
-    "Rng",
-    "apart",
-    "band_noise",
-    "bump",
-    "smoothstep",
-    "wander",
-    "wiggle",
-]
-
 Floats = npt.NDArray[np.floating[Any]]  # float32 wherever it is as large as the ground
 Rng = np.random.Generator
 

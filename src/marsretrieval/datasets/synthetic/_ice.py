@@ -16,8 +16,6 @@ from marsretrieval.datasets.synthetic._ground import (
 )
 from marsretrieval.datasets.synthetic._traits import Traits
 
-__all__ = ["araneiform_terrain", "glacier_like_form", "polygonal_terrain", "swiss_cheese_terrain"]
-
 
 def glacier_like_form(ground: Ground, rng: Rng) -> Traits:
     """A viscous tongue out of an alcove between two ridges: arcs inside, a moraine around."""

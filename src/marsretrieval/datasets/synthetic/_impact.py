@@ -7,8 +7,6 @@ import numpy as np
 from marsretrieval.datasets.synthetic._ground import Ground, Rng, apart, bump, smoothstep, wiggle
 from marsretrieval.datasets.synthetic._traits import Traits
 
-__all__ = ["bowl", "crater_cluster", "impact_crater", "rampart_crater"]
-
 
 def bowl(
     spot: Ground,

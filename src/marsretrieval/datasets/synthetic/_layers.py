@@ -7,8 +7,6 @@ import numpy as np
 from marsretrieval.datasets.synthetic._ground import Ground, Rng, bump, smoothstep
 from marsretrieval.datasets.synthetic._traits import Traits
 
-__all__ = ["layered_deposits"]
-
 
 def layered_deposits(ground: Ground, rng: Rng) -> Traits:
     """Terraces like contour lines: cliffs and benches, bright and dark beds in turn."""

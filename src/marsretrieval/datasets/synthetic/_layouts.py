@@ -22,14 +22,6 @@ from marsretrieval.datasets.synthetic._registry import LANDFORMS
 from marsretrieval.datasets.synthetic._scene import sample
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = [
-    "write_examples",
-    "write_ground_truth",
-    "write_landforms",
-    "write_pairs",
-    "write_tiles",
-]
-
 Grey = npt.NDArray[np.uint8]
 
 _PAIRS_A_TAR = 200

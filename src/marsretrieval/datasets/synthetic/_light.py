@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 from marsretrieval.datasets.synthetic._ground import Floats, Rng
 
-__all__ = ["Light", "expose", "shade"]
-
 
 @dataclass(frozen=True, slots=True)
 class Light:

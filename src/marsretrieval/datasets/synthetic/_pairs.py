@@ -10,8 +10,6 @@ from marsretrieval.datasets.synthetic._ground import Rng
 from marsretrieval.datasets.synthetic._registry import LANDFORMS
 from marsretrieval.datasets.synthetic._scene import picture
 
-__all__ = ["sample_pair"]
-
 _ASPECTS = (1.0, 1.0, 1.0, 1.0, 4 / 3, 3 / 2, 16 / 9, 3 / 4, 2 / 3)
 # Colours of the darkest and the brightest grey: rust, ochre, butterscotch, false blue.
 _TINTS = (

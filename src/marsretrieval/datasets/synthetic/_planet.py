@@ -14,8 +14,6 @@ from marsretrieval.datasets.synthetic._registry import LANDFORMS
 from marsretrieval.datasets.synthetic._scene import REACH, SCALES, TILE_KM, plant
 from marsretrieval.datasets.synthetic._terrain import SETTINGS, lay, strew_craters
 
-__all__ = ["Feature", "cut_quads", "paint", "scatter_features"]
-
 _GROUPS_PER_QUAD = 1.4  # groups of each other landform
 _STRIP_TILES = 2.6  # width of a strip of pictures in the mosaic
 

@@ -10,8 +10,6 @@ import numpy as np
 from marsretrieval import geo
 from marsretrieval.datasets.synthetic._registry import BENCHMARK
 
-__all__ = ["SIZES", "TILES", "PlanetSize", "Region"]
-
 TILES = round(geo.QUAD_DEG / geo.TILE_DEG)  # tiles along the edge of a quad
 
 

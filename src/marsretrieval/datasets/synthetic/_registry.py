@@ -20,8 +20,6 @@ from marsretrieval.datasets.synthetic._ground import Ground, Rng
 from marsretrieval.datasets.synthetic._traits import Traits
 from marsretrieval.errors import UnknownNameError
 
-__all__ = ["BENCHMARK", "LANDFORMS", "Landform", "find"]
-
 
 @dataclass(frozen=True, slots=True)
 class Landform:

@@ -14,8 +14,6 @@ from marsretrieval.datasets.synthetic._registry import Landform, find
 from marsretrieval.datasets.synthetic._terrain import SETTINGS, lay, strew_craters
 from marsretrieval.datasets.synthetic._traits import Traits
 
-__all__ = ["REACH", "SCALES", "TILE_KM", "Attributes", "picture", "plant", "sample"]
-
 TILE_KM = float(np.radians(geo.TILE_DEG)) * geo.MARS_RADIUS_M / 1000
 SCALES = (0.8, 1.15)  # a landform's frame in tiles, from the smallest to the largest
 

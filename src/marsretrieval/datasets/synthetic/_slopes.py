@@ -7,8 +7,6 @@ import numpy as np
 from marsretrieval.datasets.synthetic._ground import Ground, Rng, bump, smoothstep, wiggle
 from marsretrieval.datasets.synthetic._traits import Traits
 
-__all__ = ["landslides", "slope_streaks"]
-
 
 def landslides(ground: Ground, rng: Rng) -> Traits:
     """A bite out of a high wall, slumped blocks below it, a grooved lobe with a steep margin."""

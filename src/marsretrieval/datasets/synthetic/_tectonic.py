@@ -15,8 +15,6 @@ from marsretrieval.datasets.synthetic._ground import (
 from marsretrieval.datasets.synthetic._impact import bowl
 from marsretrieval.datasets.synthetic._traits import Traits
 
-__all__ = ["chaos_terrain", "graben", "pit_chain", "wrinkle_ridge"]
-
 
 def wrinkle_ridge(ground: Ground, rng: Rng) -> Traits:
     """A broad low arch with a narrow crenulated crest that wanders from one side to the other."""

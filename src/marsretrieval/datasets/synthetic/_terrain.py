@@ -9,8 +9,6 @@ import numpy as np
 from marsretrieval.datasets.synthetic._ground import Floats, Ground, Rng
 from marsretrieval.datasets.synthetic._impact import bowl
 
-__all__ = ["SETTINGS", "Setting", "lay", "strew_craters"]
-
 
 @dataclass(frozen=True, slots=True)
 class Setting:

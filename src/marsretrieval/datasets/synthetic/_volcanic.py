@@ -14,8 +14,6 @@ from marsretrieval.datasets.synthetic._ground import (
 )
 from marsretrieval.datasets.synthetic._traits import Traits
 
-__all__ = ["lava_flow", "mounds", "pitted_cones"]
-
 
 def pitted_cones(ground: Ground, rng: Rng) -> Traits:
     """Small steep cones, each with a pit at its top, scattered or in chains."""

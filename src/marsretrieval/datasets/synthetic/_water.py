@@ -16,8 +16,6 @@ from marsretrieval.datasets.synthetic._ground import (
 )
 from marsretrieval.datasets.synthetic._traits import Traits
 
-__all__ = ["alluvial_fans", "gullies", "streamlined_islands", "valley_network"]
-
 
 def alluvial_fans(ground: Ground, rng: Rng) -> Traits:
     """Aprons spreading from notches in a crater wall, their channels radiating from the apex."""

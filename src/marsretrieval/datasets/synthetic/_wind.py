@@ -8,8 +8,6 @@ from marsretrieval.datasets.synthetic._ground import Ground, Rng, apart, bump, s
 from marsretrieval.datasets.synthetic._impact import bowl
 from marsretrieval.datasets.synthetic._traits import Traits
 
-__all__ = ["barchan_dunes", "dust_devil_tracks", "linear_dunes", "wind_streaks", "yardangs"]
-
 
 def yardangs(ground: Ground, rng: Rng) -> Traits:
     """Straight, sharp, parallel ridges, blunt upwind and tapering downwind, in soft pale rock."""

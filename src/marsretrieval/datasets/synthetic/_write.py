@@ -29,8 +29,6 @@ from marsretrieval.files import (
 )
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-__all__ = ["Summary", "describe_planet", "write_planet"]
-
 _STREAM = 1  # part of every random seed; another number would change every planet
 
 _PAIRS, _LANDFORMS = "Mars-VL-Pairs", "Mars-Landforms"

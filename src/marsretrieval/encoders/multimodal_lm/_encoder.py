@@ -14,8 +14,6 @@ from marsretrieval.encoders._torch import Inputs, TorchEncoder
 from marsretrieval.encoders._transformers import ImagePreprocess
 from marsretrieval.encoders.multimodal_lm._recipe import Recipe, cut_caption
 
-__all__ = ["MultimodalEncoder"]
-
 _TEXTS_A_BATCH = 16
 
 

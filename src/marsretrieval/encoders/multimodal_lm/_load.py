@@ -22,8 +22,6 @@ from marsretrieval.encoders.multimodal_lm._lora import fold_adapter, read_adapte
 from marsretrieval.encoders.multimodal_lm._recipe import Recipe
 from marsretrieval.errors import ModelLoadError
 
-__all__ = ["load"]
-
 _PROCESSORS = {
     "qwen2_vl": "Qwen2VLProcessor",
     "qwen2_5_vl": "Qwen2_5_VLProcessor",

@@ -19,8 +19,6 @@ from marsretrieval.encoders._transformers import loading
 from marsretrieval.errors import DataError, ModelLoadError
 from marsretrieval.files import check_fields, read_json
 
-__all__ = ["fold_adapter", "read_adapter_config"]
-
 _CONFIG = "adapter_config.json"
 _KEY = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+)\."

@@ -10,8 +10,6 @@ from marsretrieval.encoders._protocol import TextRole
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.errors import ModelLoadError
 
-__all__ = ["Recipe", "cut_caption"]
-
 _TEXT = "{text}"
 _CHOICES = {"pooling": ("last", "mean"), "positions": ("model", "1d")}
 

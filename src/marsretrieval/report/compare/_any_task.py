@@ -17,8 +17,6 @@ from marsretrieval.report._columns import main_metric
 from marsretrieval.report.compare._comparison import Group, Moved
 from marsretrieval.report.result_file import ResultFile
 
-__all__ = ["any_task_groups"]
-
 _CLOSE = 1e-9
 Columns = dict[str, npt.NDArray[np.float64]]
 

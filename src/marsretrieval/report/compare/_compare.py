@@ -29,8 +29,6 @@ from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import MEAN, PROTOCOLS
 from marsretrieval.tasks.geolocalization import MAX_K, RADIUS_DEG
 
-__all__ = ["compare_results"]
-
 _CLOSE = 1e-9  # a figure recomputed from the tables, against the one in the result
 
 Floats = npt.NDArray[np.float64]

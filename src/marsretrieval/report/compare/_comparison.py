@@ -8,8 +8,6 @@ from typing import Any
 
 from marsretrieval.metrics.difference import Difference
 
-__all__ = ["Comparison", "Group", "Moved"]
-
 
 @dataclass(frozen=True, slots=True)
 class Moved:

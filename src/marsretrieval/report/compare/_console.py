@@ -9,8 +9,6 @@ from marsretrieval.report._columns import COLUMNS, METRICS
 from marsretrieval.report.compare._comparison import Comparison, Group, Moved
 from marsretrieval.report.console import console
 
-__all__ = ["print_comparison"]
-
 
 def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
     """Print to stdout: figures with their differences, then the `top` queries that gained and

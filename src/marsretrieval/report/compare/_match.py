@@ -14,8 +14,6 @@ from marsretrieval.report.reading import read_whole
 from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import ResultKey, find_results
 
-__all__ = ["Match", "match_results"]
-
 
 @dataclass(frozen=True, slots=True)
 class Match:

@@ -10,8 +10,6 @@ import numpy as np
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.report.result_file import ResultFile
 
-__all__ = ["points_of", "require_columns", "require_same_items"]
-
 _NAMED = 5  # items named in a message
 
 

@@ -11,8 +11,6 @@ from marsretrieval.report.boards import Column, Figure, boards
 from marsretrieval.report.result_file import ResultFile
 from marsretrieval.tasks import Settings
 
-__all__ = ["HF_FORMATS", "hf_yaml"]
-
 # model-index: the metadata of a model card. eval-results: files below .eval_results/ of a model.
 HF_FORMATS = ("model-index", "eval-results")
 # What a leaderboard of the hub has one value for.

@@ -16,8 +16,6 @@ from marsretrieval.errors import DataError
 from marsretrieval.files import make_folder, write_json
 from marsretrieval.report.result_file import ResultFile
 
-__all__ = ["MTEB_TASKS", "mteb_results", "write_mteb"]
-
 # Direction to MTEB's name of the task.
 MTEB_TASKS: Mapping[str, str] = {
     "t2i": "MarsVLPairsT2IRetrieval",

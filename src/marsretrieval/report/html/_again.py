@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from marsretrieval.report.html._sets import Entry, ResultSet
 from marsretrieval.tasks import Settings
 
-__all__ = ["ModelFacts", "commands", "models", "versions"]
-
 _DATASETS = {
     "paired-image-text": "paired",
     "landform": "landform",

@@ -13,8 +13,6 @@ from marsretrieval.report.html._sets import Entry, ResultSet
 from marsretrieval.report.references import Reference
 from marsretrieval.results import MEAN, PROTOCOLS
 
-__all__ = ["BoardView", "Cell", "Columns", "Line", "Section", "Whisker", "best_of", "boards"]
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:

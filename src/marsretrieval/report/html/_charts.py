@@ -14,8 +14,6 @@ from marsretrieval.report.html._sets import Entry, ResultSet
 from marsretrieval.report.html._svg import COLOURS, INK, MUTED, drawing, inline_svg, panel
 from marsretrieval.report.html._thin import thinned
 
-__all__ = ["DASHES", "Chart", "ChartGroup", "curve_groups", "rank_charts"]
-
 # Beside the colour, so that lines are told apart without it; 0: models without their own.
 DASHES = ("", "", "5 2", "1.5 1.5", "7 2 1.5 2", "3 1.5", "9 3")
 _PANELS, _LINES = 60, 480  # charts for each protocol, and curves in all of them

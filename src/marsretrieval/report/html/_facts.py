@@ -12,8 +12,6 @@ from marsretrieval.report.html._figures import Value, look_up, task_boards
 from marsretrieval.report.html._sets import Entry, ResultSet
 from marsretrieval.results import MEAN
 
-__all__ = ["LeftOut", "Summary", "Tie", "Timing", "left_out", "summary", "ties", "timings"]
-
 _EXAMPLES = 3  # items named for each reason
 
 

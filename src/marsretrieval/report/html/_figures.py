@@ -10,8 +10,6 @@ from marsretrieval.report._columns import METRICS, Metric, main_metric, task_col
 from marsretrieval.report.chance import DAGGER, is_coarse
 from marsretrieval.results import RunResult
 
-__all__ = ["BOARDS", "PER_CLASS", "PER_LANDFORM", "Board", "Value", "look_up", "task_boards"]
-
 
 @dataclass(frozen=True, slots=True)
 class Board:

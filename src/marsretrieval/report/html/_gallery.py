@@ -13,8 +13,6 @@ from marsretrieval.report.html._figures import PER_CLASS, PER_LANDFORM, Value, l
 from marsretrieval.report.html._pictures import Item, Wanted
 from marsretrieval.report.html._sets import Entry, ResultSet
 
-__all__ = ["MODELS", "Gallery", "Hit", "Query", "Strip", "choose", "wanted"]
-
 MODELS = 3  # the best of a set
 _PAIRS = {"t2i": 6, "i2t": 4}  # queries shown
 _CLASSES = 12

@@ -18,8 +18,6 @@ from marsretrieval.report.html._sets import Entry, ResultSet
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["MapGroup", "MapView", "Maps", "PlacedMarks", "Scene", "maps_of"]
-
 Floats = npt.NDArray[np.float64]
 
 PLANET = (720, 360)  # user units of the whole planet: two a degree

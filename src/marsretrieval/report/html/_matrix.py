@@ -13,8 +13,6 @@ from marsretrieval.report.html._figures import PER_CLASS, PER_LANDFORM, Value, l
 from marsretrieval.report.html._sets import Entry, ResultSet
 from marsretrieval.results import MEAN
 
-__all__ = ["Matrix", "MatrixRow", "class_matrices", "landform_matrices"]
-
 
 @dataclass(frozen=True, slots=True)
 class MatrixRow:

@@ -24,8 +24,6 @@ from marsretrieval.report.html._sets import ResultSet
 if TYPE_CHECKING:
     import jinja2
 
-__all__ = ["SetView", "page"]
-
 
 @dataclass(frozen=True, slots=True)
 class SetView:

@@ -19,8 +19,6 @@ from marsretrieval.report.html._places import Place
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["BUDGET", "Item", "Pictures", "Wanted"]
-
 BUDGET = 1_900_000  # bytes of all thumbnails, before they are written as base64
 _SIDES = ((240, 152), (420, 128), (1_000_000, 104))  # up to so many pictures: longest side
 _QUALITY = 62

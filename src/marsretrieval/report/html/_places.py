@@ -12,8 +12,6 @@ from marsretrieval.errors import MarsRetrievalError
 from marsretrieval.files import is_safe_name
 from marsretrieval.report.result_file import ResultFile
 
-__all__ = ["Place", "example_images", "places"]
-
 _MANIFEST = "manifest.json"
 
 

@@ -11,8 +11,6 @@ from typing import Any
 from marsretrieval.plotting import LIGHT, lat_label, lon_label, planet_map
 from marsretrieval.report.html._svg import MAP_TEXT, drawing, inline_svg, panel
 
-__all__ = ["planet"]
-
 _NAMES = 24  # features: more would hide what is found
 
 

@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 
-__all__ = ["Region", "regions_of"]
-
 Floats = npt.NDArray[np.float64]
 Cell = tuple[int, int]
 

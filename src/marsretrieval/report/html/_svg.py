@@ -13,16 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "COLOURS",
-    "INK",
-    "MAP_TEXT",
-    "MUTED",
-    "drawing",
-    "inline_svg",
-    "panel",
-]
-
 # Colours that stand for a CSS variable until the SVG is written: no other colour is used.
 INK, MUTED, RULE = "#010101", "#010102", "#010103"
 MAP_TEXT = "#010104"

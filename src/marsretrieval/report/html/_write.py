@@ -23,8 +23,6 @@ from marsretrieval.report.reading import require_whole
 from marsretrieval.report.references import Reference
 from marsretrieval.report.result_file import ResultFile
 
-__all__ = ["HtmlReport", "write_html"]
-
 _EXAMPLES = 5  # example images of a landform that are shown
 
 

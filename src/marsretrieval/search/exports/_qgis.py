@@ -13,8 +13,6 @@ from marsretrieval.files import atomic_path
 if TYPE_CHECKING:
     from marsretrieval.search.hits import Hits
 
-__all__ = ["style_xml", "write_style"]
-
 _MARK = "Written by marsretrieval; replaced with the layer. Saved from QGIS, it is kept."
 _COLOURS = ("254,227,145", "254,196,79", "254,153,41", "217,95,14", "153,52,4")  # weak to strong
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"

@@ -14,8 +14,6 @@ from marsretrieval.files import atomic_path
 if TYPE_CHECKING:
     from marsretrieval.search.hits import Hits
 
-__all__ = ["write_csv", "write_geojson"]
-
 
 def write_csv(hits: Hits, path: Path) -> None:
     """JMARS finds the positions by the names `lon` and `lat`, QGIS the outlines in `footprint`."""

@@ -29,8 +29,6 @@ from marsretrieval.search.view._texts import TextsWriter
 if TYPE_CHECKING:
     from marsretrieval.embeddings import Block, EmbeddingStore
 
-__all__ = ["ViewInTheMaking", "build_view", "bytes_needed", "turn_to_build"]
-
 _SAMPLE_BLOCKS, _SAMPLE_ROWS = 256, 64
 
 

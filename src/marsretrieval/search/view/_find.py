@@ -32,19 +32,6 @@ from marsretrieval.search.view._layout import HEADER, SearchView
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
 
-__all__ = [
-    "SearchViewWarning",
-    "discard_view",
-    "drop_view",
-    "existing_view",
-    "known_of",
-    "make_view",
-    "open_view",
-    "verify_view",
-    "view_of",
-    "worth_a_view",
-]
-
 _WORTH_NUMBERS = 2**26  # in all vectors; below, searching without a view takes about 0.05 s
 _SETTLED_SECONDS = 2.0  # a folder changed this recently may change again within one tick
 

@@ -22,8 +22,6 @@ from marsretrieval.search.view._texts import Texts
 if TYPE_CHECKING:
     from marsretrieval.embeddings import Columns
 
-__all__ = ["BANDS", "FORMAT", "HEADER", "NO_BAND", "SearchView", "ViewBlock", "band_of"]
-
 FORMAT = 2  # of the view; another one is not read, the view is made anew
 HEADER = "header.json"
 BANDS = 180  # of one degree of latitude, from the south; one more for rows without a place

@@ -12,8 +12,6 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Texts", "TextsWriter"]
-
 Ends = npt.NDArray[np.int64]
 
 
