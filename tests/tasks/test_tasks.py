@@ -300,7 +300,7 @@ def test_class_names_that_make_no_sense_are_named(name, text, words, tmp_path: P
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=rf"{name}.*{words}"):
         read_class_names(tmp_path / name)
-    with pytest.raises(DataError, match="nowhere.*no such file"):
+    with pytest.raises(DataError, match=r"nowhere.*no such file"):
         read_class_names(tmp_path / "nowhere.txt")
 
 
