@@ -103,6 +103,17 @@ def test_check_names_the_line_of_the_user(write, body: str, words: str) -> None:
     assert words in result.stdout + result.stderr
 
 
+def test_a_class_that_ends_the_process_is_named(write) -> None:
+    write("    def encode_images(self, images):\n        raise SystemExit(0)\n")
+    assert "SystemExit: 0, at mine.py:10" in call("models", "check", "mine:Mine", code=1).stderr
+
+
+def test_check_names_the_first_problem_on_stderr(write) -> None:
+    write(IMAGES + "    def encode_texts(self, texts):\n        return [[1, 2, 3]] * len(texts)\n")
+    error = call("models", "check", "mine:Mine", code=1).stderr
+    assert "error: mine:Mine: " in error and "check again" in error
+
+
 def test_embed_skips_an_image_that_the_class_cannot_embed(write, tmp_path: Path) -> None:
     write(
         "    def encode_images(self, images):\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,14 +60,14 @@ def verify(
         for dataset in inventory.datasets:
             _show(dataset)
     if not inventory.ok(strict=strict):
-        counts = [
-            f"{problem.kind} {problem.count:,}"
-            for dataset in inventory.datasets
-            for problem in dataset.problems
-            if strict or problem.severity != "note"
-        ]
+        counts = Counter[str]()
+        for dataset in inventory.datasets:
+            for problem in dataset.problems:
+                if strict or problem.severity != "note":
+                    counts[problem.kind] += problem.count
+        listing = ", ".join(f"{kind} {count:,}" for kind, count in counts.items())
         say(
-            f"error: {folder}: {', '.join(counts)}\n"
+            f"error: {folder}: {listing}\n"
             "  Correct or remove the files listed on stdout or in the JSON, then verify again."
         )
         raise typer.Exit(1)

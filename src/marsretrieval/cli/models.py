@@ -113,6 +113,12 @@ def check(
     else:
         _print_check(found)
     if found["problems"]:
+        problems: Sequence[str] = found["problems"]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        say(
+            f"error: {record.id}: {problems[0]}{more}\n"
+            "  Correct the model's class, checkpoint or options, then check again."
+        )
         raise typer.Exit(1)
 
 

@@ -133,7 +133,7 @@ class PluginEncoder:
             yield
         except ModelLoadError:
             raise
-        except Exception as error:  # a user's method may raise anything
+        except (Exception, SystemExit) as error:  # a user's method may raise anything
             raise ModelLoadError(
                 f"{self.id}: its {method} failed ({describe_exception(error)})"
             ) from error
@@ -144,7 +144,7 @@ class PluginEncoder:
         encode = getattr(self._inner, method)
         try:
             vectors = encode(list(items), **_asked_for(encode, **optional))
-        except Exception as error:  # a user's method may raise anything
+        except (Exception, SystemExit) as error:  # a user's method may raise anything
             if isinstance(error, MarsRetrievalError) or is_out_of_memory(error):
                 raise
             raise _MethodError(
