@@ -30,7 +30,7 @@ from marsretrieval.files import locked, make_folder
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import ResultKey, RunResult, choose_path, read_result
 
-_KEPT = "the earlier ones are in NAME.earlier beside them"
+_KEPT = "the earlier ones are kept beside them (*.earlier)"
 
 
 @dataclass(frozen=True, slots=True)
