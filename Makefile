@@ -24,7 +24,7 @@ demo: venv  ## Run the whole benchmark offline on the synthetic planet
 	$(BIN)/marsretrieval demo --out demo
 
 test: venv lint types  ## Lint, type-check and run all fast tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: venv
 	$(BIN)/ruff check .

@@ -58,9 +58,6 @@ def remaining() -> Iterator[str]:
             yield line
 
 
-pytestmark = pytest.mark.xdist_group("docs")  # whose stage is made once
-
-
 @pytest.fixture(scope="module")
 def stage(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all that the pages speak of."""

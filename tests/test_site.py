@@ -16,8 +16,6 @@ import pytest
 pytest.importorskip("sphinx", reason="needs the extra docs")
 
 ROOT = Path(__file__).parent.parent
-
-pytestmark = pytest.mark.xdist_group("site")  # which is built once
 FACES = (
     "api",
     "encoders",
