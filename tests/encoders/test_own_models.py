@@ -94,7 +94,6 @@ def test_the_class_of_the_guide_works(tiny_folder: Callable[[str], Path], tmp_pa
     assert "ok: yes" in done.stdout
 
 
-@pytest.mark.slow
 def test_preprocessing_of_a_class_runs_in_fresh_processes(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(TIMM)
     script = """
