@@ -155,3 +155,10 @@ def test_only_rows_of_one_name_are_renamed(tmp_path: Path) -> None:
         "m (seed 1, 50 resamples)",
         "other",
     ]
+
+
+def test_options_of_catalogues_are_refused_by_their_names(folder: Path) -> None:
+    refused = command(folder, "run", "-m", "models_of_own_task:Grey", "-t", "landform",
+                      "--covered-only", code=2)  # fmt: skip
+    assert "--covered-only: only for catalogues" in refused.stderr
+    assert "--lon-column" not in refused.stderr

@@ -309,3 +309,17 @@ def test_the_system_of_own_files_needs_no_conversion(recwarn: pytest.WarningsRec
     for crs in ("urn:ogc:def:crs:IAU:2015:49900", "urn:ogc:def:crs:IAU:2015::49900"):
         assert Area.from_geojson(in_metres(crs, 20.0)).contains(0, 0).all()
     assert not len(recwarn)
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp"])
+def test_a_planetographic_layer_is_refused_for_its_unknown_direction(
+    suffix: str, tmp_path: Path
+) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    shapely = pytest.importorskip("shapely")
+    path = tmp_path / f"west{suffix}"
+    geopandas.GeoDataFrame(geometry=[shapely.box(10, 0, 20, 10)], crs="IAU_2015:49901").to_file(
+        path
+    )
+    with pytest.raises(DataError, match="positive to the east or to the west"):
+        Area.read(path)

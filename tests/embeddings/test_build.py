@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from marsretrieval.datasets import Skipped
+from marsretrieval.datasets import Skipped, open_sources
 from marsretrieval.embeddings import (
     EmbeddingStore,
     ModelRequest,
@@ -31,7 +31,7 @@ from marsretrieval.errors import (
     UsageError,
 )
 from marsretrieval.progress import NO_PROGRESS
-from tests.fakes import FakeEncoder, FakeSource, picture, thumbnail
+from tests.fakes import FakeEncoder, FakeSource, picture, png_bytes, thumbnail
 
 
 def built(path: Path, source: FakeSource | None = None, **options: Any) -> EmbeddingStore:
@@ -373,3 +373,14 @@ def test_where_nothing_could_be_read_the_remedy_fits_the_reason(tmp_path: Path) 
     with pytest.raises(DataError, match="Permission denied") as raised:
         build_store(FakeEncoder(), source, tmp_path / "denied")
     assert "run again with --force" in str(raised.value)
+
+
+def test_sources_in_another_order_are_named_as_that(tmp_path: Path) -> None:
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder, seeds in zip(folders, ((1, 2), (3, 4)), strict=True):
+        folder.mkdir()
+        for seed in seeds:
+            (folder / f"{folder.name}{seed}.png").write_bytes(png_bytes(seed))
+    build_store(FakeEncoder(), open_sources(folders), tmp_path / "store")
+    with pytest.raises(StoreMismatchError, match="in this order"):
+        build_store(FakeEncoder(), open_sources(folders[::-1]), tmp_path / "store")

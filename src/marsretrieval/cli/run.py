@@ -136,9 +136,16 @@ def run(
     columns = position_columns(lon_column, lat_column, lon_west)
     if not columns.is_default or covered_only:
         if not any(isinstance(item, Geolocalization) for item in chosen_tasks):
+            options_given = {
+                "--lon-column": lon_column is not None,
+                "--lat-column": lat_column is not None,
+                "--lon-west/--lon-east": lon_west is not None,
+                "--covered-only": covered_only,
+            }
+            given = [option for option, is_given in options_given.items() if is_given]
             raise UsageError(
-                "--lon-column, --lat-column, --lon-west and --covered-only need catalogues",
-                remedy="Use them with -t geolocalization.",
+                f"{', '.join(given)}: only for catalogues of points",
+                remedy="Add -t geolocalization, or leave it out.",
             )
         catalogues = Geolocalization(columns=columns, covered_only=covered_only)
         chosen_tasks = [

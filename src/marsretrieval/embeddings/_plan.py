@@ -181,6 +181,9 @@ def _other_data(
     """A source may grow and its files may change; but one that lost shards, or of another name
     and without any shard in common, is another source."""
     lost = sorted(set(manifest.shards) - set(names))
+    before = manifest.dataset["name"]
+    if lost and before != source and sorted(before.split(", ")) == sorted(source.split(", ")):
+        return [f"data: made from {before}, in this order; now {source}"]
     if lost:
         return [
             f"data: {len(lost)} of its {len(manifest.shards)} shards (such as {lost[0]}) "

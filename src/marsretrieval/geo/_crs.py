@@ -21,6 +21,8 @@ Converter = Callable[[Floats], Floats]
 _MARS_DEGREES = re.compile(r"IAU(?:_2015)?:(?:2015)?:{0,2}49900$", re.IGNORECASE)
 _EARTH_DEGREES = re.compile(r"(?:CRS:?84|CRS84|EPSG:(?:[\d.]*:)?(?:4326|4979))$", re.IGNORECASE)
 _MARS_RADII_M = (3.36e6, 3.41e6)
+# As GDAL writes systems whose longitudes may be positive to the west: it names them east.
+_OGRAPHIC_WKT1 = re.compile(r'GEOGCS\["[^"]*ographic', re.IGNORECASE)
 _REMEDY = (
     "Write the region in degrees on the sphere of Mars (IAU_2015:49900), longitudes east positive."
 )
@@ -55,6 +57,12 @@ def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converte
     if text is not None and _EARTH_DEGREES.search(text):
         _warn_of_earth(name, text, allow_earth)
         return None
+    if text is not None and _OGRAPHIC_WKT1.match(text):
+        raise DataError(
+            f"{name}: planetographic reference system, whose file does not state whether "
+            "longitudes are positive to the east or to the west",
+            remedy=_REMEDY,
+        )
     try:
         import pyproj
     except ImportError as error:
