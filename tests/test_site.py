@@ -80,7 +80,12 @@ def test_the_command_line_is_all_there(site: Path, monkeypatch: pytest.MonkeyPat
 def public(module: str) -> list[tuple[str, str]]:
     loaded = importlib.import_module(f"marsretrieval.{module}")
     page = "results" if module == "errors" else module.split(".")[0]
-    return [(page, f"marsretrieval.{module}.{name}") for name in loaded.__all__]
+    own = [
+        name
+        for name, value in vars(loaded).items()
+        if name[0] != "_" and getattr(value, "__module__", "") == loaded.__name__
+    ]
+    return [(page, f"marsretrieval.{module}.{name}") for name in getattr(loaded, "__all__", own)]
 
 
 @pytest.mark.parametrize(

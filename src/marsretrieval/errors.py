@@ -26,26 +26,6 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = [
-    "DataError",
-    "DatasetNotFoundError",
-    "ImageError",
-    "MarsRetrievalError",
-    "MarsRetrievalWarning",
-    "MissingDependencyError",
-    "ModalityError",
-    "ModelLoadError",
-    "OutputError",
-    "StoreError",
-    "StoreMismatchError",
-    "TableError",
-    "TruncatedTextWarning",
-    "UnknownNameError",
-    "UsageError",
-    "describe_exception",
-    "is_out_of_memory",
-]
-
 
 class MarsRetrievalError(Exception):
     """Base of all errors shown to users: a line saying what is wrong, and one with the remedy."""

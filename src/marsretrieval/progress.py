@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Protocol, Self
 
-__all__ = ["NO_PROGRESS", "Progress", "ProgressTask", "time_left"]
-
 
 class ProgressTask(Protocol):
     def advance(self, count: int = 1) -> None: ...

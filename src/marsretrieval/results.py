@@ -15,20 +15,6 @@ import numpy.typing as npt
 from marsretrieval.errors import DataError
 from marsretrieval.files import check_fields, from_json, make_folder, read_json, write_json
 
-__all__ = [
-    "MEAN",
-    "PROTOCOLS",
-    "SCHEMA_VERSION",
-    "Evaluation",
-    "ResultKey",
-    "RunResult",
-    "choose_path",
-    "find_results",
-    "move_superseded",
-    "read_result",
-    "results_of_task",
-]
-
 SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")
 MEAN = "mean over landforms/"  # prefix of a query group that is a mean of others

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from marsretrieval.embeddings import EmbeddingStore, QueryEncoder
 
-__all__ = ["MOST", "At", "Bounds", "Question", "RegionLike", "ask"]
-
 MOST = 500  # hits, unless a number or a least score is given
 At = tuple[float, float]
 Bounds = Box | str | tuple[float, float, float, float]

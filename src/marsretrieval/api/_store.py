@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     ImageLike = str | Path | Image | npt.NDArray[Any]
 
-__all__ = ["Store", "open_store"]
-
 Vector = npt.NDArray[np.float32]
 
 

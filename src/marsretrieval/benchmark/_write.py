@@ -22,8 +22,6 @@ from marsretrieval.files import atomic_path, read_json, sha256_json
 from marsretrieval.results import RunResult, move_superseded, read_result
 from marsretrieval.tasks import Outcome, task_info
 
-__all__ = ["make_result", "move_earlier", "per_query_table", "provenance_of", "write_result"]
-
 
 def move_earlier(path: Path, request: str, say: Callable[[str], None]) -> None:
     """Move a result that another version of the model gave, or that is unreadable."""

@@ -11,8 +11,6 @@ from marsretrieval.cli._options import Resamples, Seed
 from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
 from marsretrieval.errors import DataError, UnknownNameError
 
-__all__ = ["compare"]
-
 
 def compare(
     a: Annotated[

@@ -10,8 +10,6 @@ from marsretrieval.cli.data_synth import synth
 from marsretrieval.cli.data_tiles import tiles
 from marsretrieval.cli.data_verify import verify
 
-__all__ = ["app"]
-
 app = typer.Typer(cls=Group, no_args_is_help=True, help="Make, fetch, cut and check datasets.")
 app.command(cls=Command)(synth)
 app.command(cls=Command)(download)

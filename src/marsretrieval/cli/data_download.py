@@ -13,8 +13,6 @@ from marsretrieval.errors import UsageError
 if TYPE_CHECKING:
     from marsretrieval.datasets.download import Plan, Report
 
-__all__ = ["download"]
-
 _SHOWN = 5
 
 

@@ -9,8 +9,6 @@ import typer
 
 from marsretrieval.cli._shared import JsonFlag, echo, print_json, show_progress
 
-__all__ = ["synth"]
-
 
 def synth(
     out: Annotated[Path, typer.Option(help="Folder of the planet.")],

@@ -14,8 +14,6 @@ from marsretrieval.errors import UsageError
 if TYPE_CHECKING:
     from marsretrieval.datasets.ctx import Input, Plan, Problem, Quad, Report
 
-__all__ = ["tiles"]
-
 _SHOWN = 10
 
 

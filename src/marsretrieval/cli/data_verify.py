@@ -12,9 +12,7 @@ from marsretrieval.cli._shared import echo, print_json, say, show_progress
 from marsretrieval.files import check_output, make_folder
 
 if TYPE_CHECKING:
-    from marsretrieval.datasets.verify import DatasetInventory
-
-__all__ = ["verify"]
+    from marsretrieval.datasets.inventory import DatasetInventory
 
 _SHOWN = 5
 

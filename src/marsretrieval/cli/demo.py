@@ -15,8 +15,6 @@ import typer
 from marsretrieval.cli._shared import JsonFlag, echo, say, show_progress
 from marsretrieval.cli.run import run_jobs
 
-__all__ = ["demo"]
-
 _MODELS = ("mars-nano", "mars-nano-untrained")
 _NEXT = """
 The figures follow the model: mars-nano was trained on such terrain, its twin was not.

@@ -8,8 +8,6 @@ import typer
 
 from marsretrieval.cli._shared import JsonFlag, echo, print_json
 
-__all__ = ["doctor"]
-
 
 def doctor(as_json: JsonFlag = False) -> None:
     """Check that this machine can run models, and name the remedies.

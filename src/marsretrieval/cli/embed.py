@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings import BuildPlan, BuildReport, EmbeddingStore, Target
     from marsretrieval.encoders import Encoder, LoadOptions, ModelRecord
 
-__all__ = ["embed"]
-
 _IGNORED = {
     "annotation": "annotation is partly ignored",
     "position": "position is contradictory or cannot be read, and is ignored",

@@ -10,8 +10,6 @@ import typer
 from marsretrieval.cli._help import Command, Group
 from marsretrieval.cli._shared import say
 
-__all__ = ["app"]
-
 app = typer.Typer(
     cls=Group, no_args_is_help=True, help="Write results in the formats of MTEB and the hub."
 )

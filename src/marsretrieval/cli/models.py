@@ -31,8 +31,6 @@ from marsretrieval.errors import (
 if TYPE_CHECKING:
     from marsretrieval.encoders import ModelRecord
 
-__all__ = ["app"]
-
 
 class _PatternOrCommand(Group):
     """``models siglip`` lists what matches; ``models check ID`` is a command."""

@@ -14,8 +14,6 @@ from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
 if TYPE_CHECKING:
     from marsretrieval.report.result_file import ResultFile
 
-__all__ = ["report"]
-
 
 def report(
     results: Annotated[list[Path], typer.Argument(help="Result files, or folders of them.")],

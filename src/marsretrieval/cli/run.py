@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from marsretrieval.encoders import ModelRecord
     from marsretrieval.tasks import Task
 
-__all__ = ["run", "run_jobs", "tasks"]
-
 
 def run(
     model: Annotated[

@@ -24,8 +24,6 @@ from marsretrieval.errors import DataError, UsageError
 if TYPE_CHECKING:
     from marsretrieval.results import Evaluation
 
-__all__ = ["app"]
-
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,

@@ -16,8 +16,6 @@ from marsretrieval.errors import UsageError
 if TYPE_CHECKING:
     from marsretrieval.api import Question, SearchResult, Store
 
-__all__ = ["search"]
-
 _SHOWN = 20
 _HEADER = f"{'rank':>5}  {'score':>6}  {'z':>5}  {'percentile':>10}  {'lon':>9} {'lat':>8}  id"
 _QUERY, _WHICH, _OUTPUT = "What to look for", "Which tiles, how many", "Files"

@@ -16,8 +16,6 @@ from marsretrieval.errors import UsageError
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore, Problem
 
-__all__ = ["app"]
-
 _NAMED = 3
 
 app = typer.Typer(

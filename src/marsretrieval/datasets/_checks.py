@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from marsretrieval import geo
-from marsretrieval.datasets._inventory import DatasetInventory
 from marsretrieval.datasets._likeness import near_pairs
 from marsretrieval.datasets._protocol import Skipped
 from marsretrieval.datasets._scan import Scan
+from marsretrieval.datasets.inventory import DatasetInventory
 
 # Rows of the published table that show the same picture in two sizes, with captions of their own.
 _KNOWN_PAIRS = frozenset({(460, 907), (1446, 2098)})

@@ -11,19 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from marsretrieval.datasets._gdal import is_tiff
 from marsretrieval.datasets._stretch import stretch
-from marsretrieval.datasets._tiff import check_size, has_mask, is_tiff, read_mask, read_tiff
+from marsretrieval.datasets._tiff import check_size, has_mask, read_mask, read_tiff
 from marsretrieval.errors import ImageError
-
-__all__ = [
-    "EXTENSIONS",
-    "MAX_BYTES",
-    "MAX_PIXELS",
-    "decode_image",
-    "decode_rgb",
-    "has_other_pixels",
-    "to_rgb",
-]
 
 EXTENSIONS = frozenset(
     {".png", ".apng", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".tif", ".tiff", ".bmp", ".gif"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from marsretrieval.datasets._inventory import DatasetInventory
 from marsretrieval.datasets.download import MAX_MISSING, read_record
+from marsretrieval.datasets.inventory import DatasetInventory
 from marsretrieval.errors import DataError
 from marsretrieval.files import check_fields, confined, read_json, sha256_file
 

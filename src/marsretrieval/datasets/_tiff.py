@@ -15,11 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
-from marsretrieval.datasets._gdal import is_tiff, open_gtiff
+from marsretrieval.datasets._gdal import open_gtiff
 from marsretrieval.datasets._stretch import stretch
 from marsretrieval.errors import DataError, ImageError
-
-__all__ = ["check_size", "has_mask", "is_tiff", "read_mask", "read_tiff"]
 
 # A picture need not lie on a planet. Set once for all threads, as in _images.py.
 warnings.filterwarnings("ignore", message="Dataset has no geotransform")

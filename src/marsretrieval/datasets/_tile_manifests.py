@@ -6,8 +6,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from marsretrieval.datasets._inventory import DatasetInventory
 from marsretrieval.datasets.ctx import QuadManifest, all_quads, read_manifest
+from marsretrieval.datasets.inventory import DatasetInventory
 from marsretrieval.errors import DataError
 from marsretrieval.files import sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress

@@ -22,8 +22,6 @@ from marsretrieval import geo
 from marsretrieval.datasets._gdal import is_tiff, open_gtiff
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 
-__all__ = ["GeoTiff", "open_geotiff"]
-
 _ROUNDING_DEG = 1e-9
 _HEAD = 64
 _MARS_RADII_M = (3_376_000.0, 3_397_500.0)  # polar to equatorial, any of the usual bodies

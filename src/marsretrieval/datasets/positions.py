@@ -13,16 +13,6 @@ from marsretrieval import geo
 from marsretrieval.datasets.tables import Table, is_units_row, listed, parse_number
 from marsretrieval.errors import TableError
 
-__all__ = [
-    "PositionColumns",
-    "Positions",
-    "TileCoverage",
-    "coverage_line",
-    "has_positions",
-    "read_positions",
-    "suspicions",
-]
-
 # Normalized names (tables.normalize_name), the preferred ones first. Robbins (2012):
 # LON_CIRC_IMG, LONGITUDE_CIRCLE_IMAGE. IAU gazetteer: Center_Longitude. JMARS: Lon_E, Lon_W.
 _EAST = (

@@ -17,8 +17,6 @@ from marsretrieval.datasets.tables import Table, listed, parse_number, read_tabl
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
 from marsretrieval.files import read_json
 
-__all__ = ["Labels", "Predictions", "read_labels", "read_predictions", "read_vectors"]
-
 _COLUMNS = ("image_name", "similarity", "lon", "lat")
 # Normalized names of columns, the preferred ones first; search writes id and score.
 _NAMES = ("image_name", "image_id", "id", "tile_name", "tile_id", "tile", "image", "name",

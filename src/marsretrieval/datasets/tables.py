@@ -21,8 +21,6 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DatasetNotFoundError, TableError
 
-__all__ = ["Table", "is_units_row", "listed", "normalize_name", "parse_number", "read_table"]
-
 _MAX_BYTES = 1 << 30
 _DELIMITERS = ",;\t|"
 _MISSING = {"", "-", "--", "---", "na", "n/a", "nan", "null", "none", "?", "nodata"}

@@ -15,8 +15,6 @@ from marsretrieval.errors import DataError, TableError
 from marsretrieval.files import read_json
 from marsretrieval.geo import vector_files
 
-__all__ = ["READERS"]
-
 T = TypeVar("T")
 
 _EXPORT = "Export it again as GeoPackage, GeoJSON or CSV."

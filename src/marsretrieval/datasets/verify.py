@@ -21,7 +21,6 @@ from marsretrieval.datasets._checks import (
     check_tiles,
 )
 from marsretrieval.datasets._hashing import annotated_hash, set_hash
-from marsretrieval.datasets._inventory import DatasetInventory, Inventory, Problem
 from marsretrieval.datasets._listing import visible
 from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._points import catalogue_files, read_points
@@ -30,6 +29,7 @@ from marsretrieval.datasets._provenance import check_provenance
 from marsretrieval.datasets._scan import merge, scan
 from marsretrieval.datasets._tile_manifests import check_manifests
 from marsretrieval.datasets.download import find_source, read_record
+from marsretrieval.datasets.inventory import DatasetInventory, Inventory
 from marsretrieval.errors import (
     DataError,
     DatasetNotFoundError,
@@ -37,8 +37,6 @@ from marsretrieval.errors import (
     TableError,
 )
 from marsretrieval.progress import NO_PROGRESS, Progress
-
-__all__ = ["DatasetInventory", "Inventory", "Problem", "verify"]
 
 _FOLDERS = {
     "Mars-VL-Pairs": "paired",

@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["Encoder", "Features", "Modality", "TextRole", "Vectors"]
-
 Vectors = npt.NDArray[np.float32]  # (n, dimension), every row of unit length
 Modality = Literal["image", "text"]
 

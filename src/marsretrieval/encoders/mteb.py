@@ -25,8 +25,6 @@ from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, c
 from marsretrieval.encoders._torchvision import ensure_torchvision
 from marsretrieval.errors import ModelLoadError, UsageError
 
-__all__ = ["MtebEncoder", "load"]
-
 # The task that models are told they are asked for: its name and instruction choose their prompts.
 _TASK = "MarsVLPairsT2IRetrieval"
 _TEXTS_AT_ONCE = 32

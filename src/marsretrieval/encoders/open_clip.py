@@ -25,8 +25,6 @@ from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, c
 from marsretrieval.encoders._torchvision import ensure_torchvision
 from marsretrieval.errors import ModelLoadError
 
-__all__ = ["OpenClipEncoder", "OpenClipPreprocess", "load"]
-
 _TEXTS_A_BATCH = 256
 
 

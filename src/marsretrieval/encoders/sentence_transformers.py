@@ -21,8 +21,6 @@ from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, c
 from marsretrieval.encoders._torchvision import ensure_torchvision
 from marsretrieval.errors import MissingDependencyError, ModelLoadError
 
-__all__ = ["SentenceTransformersEncoder", "load"]
-
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _AT_ONCE = 32
 

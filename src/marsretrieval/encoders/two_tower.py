@@ -21,8 +21,6 @@ from marsretrieval.encoders._transformers import (
 )
 from marsretrieval.errors import ModelLoadError
 
-__all__ = ["TwoTowerEncoder", "load"]
-
 _TEXTS_A_BATCH = 256
 _ARCHITECTURES = ("CLIPModel", "Aimv2Model")
 

@@ -20,8 +20,6 @@ from marsretrieval.encoders._transformers import (
 )
 from marsretrieval.errors import ModelLoadError
 
-__all__ = ["VisionOnlyEncoder", "load"]
-
 _ARCHITECTURES = ("DINOv3ViTModel", "Aimv2VisionModel")
 _POOLINGS = ("cls", "mean")
 

@@ -19,8 +19,6 @@ from marsretrieval.geo._crs import Converter, converter_from
 from marsretrieval.geo._shapes import Box
 from marsretrieval.geo._sphere import wrap_lon
 
-__all__ = ["Area", "Region"]
-
 Floats = npt.NDArray[np.float64]
 
 _EDGE_DEG = 7e-13  # 40 nm; more than the rounding of longitudes up to 540

@@ -13,8 +13,6 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DataError, MarsRetrievalWarning, MissingDependencyError
 
-__all__ = ["Converter", "converter_from"]
-
 Floats = npt.NDArray[np.float64]
 Converter = Callable[[Floats], Floats]
 

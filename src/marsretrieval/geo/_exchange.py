@@ -13,18 +13,6 @@ import numpy.typing as npt
 from marsretrieval.geo._shapes import Ring, footprint
 from marsretrieval.geo._sphere import MARS_RADIUS_M, lon_180_to_360, wrap_lon
 
-__all__ = [
-    "MARS_CRS",
-    "MARS_CRS_URN",
-    "GeometryColumn",
-    "Shape",
-    "geojson_geometry",
-    "outline",
-    "outlines",
-    "to_shapely",
-    "wkt",
-]
-
 Shape = tuple[float, float] | list[Ring]  # a point (lon, lat), or one or more rings
 
 MARS_CRS_URN = "urn:ogc:def:crs:IAU:2015:49900"

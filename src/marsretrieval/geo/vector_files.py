@@ -13,16 +13,6 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DataError, MissingDependencyError
 
-__all__ = [
-    "EXPORT_AGAIN",
-    "PARQUET_SUFFIXES",
-    "VECTOR_SUFFIXES",
-    "Layer",
-    "parse_wkb",
-    "read_layer",
-    "read_parquet",
-]
-
 EXPORT_AGAIN = "Export it again as GeoPackage, GeoJSON or GeoParquet."
 
 _MAGIC = {

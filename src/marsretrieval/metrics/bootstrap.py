@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["basis_of", "block_weights", "interval", "over_queries", "query_draws", "seed_of"]
-
 _LEVEL = (2.5, 97.5)
 _AT_ONCE = 2_000_000  # numbers drawn at a time, to bound memory
 

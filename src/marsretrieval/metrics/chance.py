@@ -15,16 +15,6 @@ import numpy.typing as npt
 from marsretrieval.metrics._coverage import Pairs
 from marsretrieval.metrics._curves import f1_of
 
-__all__ = [
-    "PERMUTATIONS",
-    "RandomTiles",
-    "expect_average_precision",
-    "expect_hit_at",
-    "expect_ndcg_at",
-    "expect_r_precision",
-    "expect_reciprocal_rank",
-]
-
 PERMUTATIONS = 200  # of the best F1
 
 Floats = npt.NDArray[np.float64]

@@ -32,8 +32,6 @@ from marsretrieval.metrics.bootstrap import block_weights, interval, query_draws
 from marsretrieval.metrics.geolocalization import BLOCK_DEG
 from marsretrieval.metrics.ranking import id_order, ranked
 
-__all__ = ["Difference", "OfPoints", "Ranking", "mean_over", "over_points", "over_queries"]
-
 Floats = npt.NDArray[np.float64]
 
 

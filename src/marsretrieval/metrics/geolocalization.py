@@ -27,8 +27,6 @@ from marsretrieval.metrics.chance import RandomTiles
 from marsretrieval.metrics.ranking import id_order, ranked
 from marsretrieval.results import Evaluation
 
-__all__ = ["BLOCK_DEG", "evaluate", "expect_random"]
-
 BLOCK_DEG = 4.0  # the quads of the mosaic: landforms cluster within them
 
 Floats = npt.NDArray[np.float64]

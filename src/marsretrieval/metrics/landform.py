@@ -27,8 +27,6 @@ from marsretrieval.metrics.ranking import (
 )
 from marsretrieval.results import PROTOCOLS, Evaluation
 
-__all__ = ["evaluate"]
-
 _KEYS = ("mAP", "hit@10", "r_precision", "ndcg@10")
 
 _Figures = dict[str, float]

@@ -13,8 +13,6 @@ from marsretrieval.metrics.chance import expect_reciprocal_rank
 from marsretrieval.metrics.ranking import Ranks, id_order, own_ranks
 from marsretrieval.results import PROTOCOLS, Evaluation
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     images: npt.ArrayLike,

@@ -9,18 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "Ranks",
-    "average_precision",
-    "cosines",
-    "hit_at",
-    "id_order",
-    "ndcg_at",
-    "own_ranks",
-    "r_precision",
-    "ranked",
-]
-
 _AT_ONCE = 2**22  # scores held at a time, whatever the number of queries and items
 _DECIMALS = 9
 

@@ -11,8 +11,6 @@ from importlib import resources
 from marsretrieval.errors import UnknownNameError
 from marsretrieval.geo import Box
 
-__all__ = ["Feature", "feature", "features", "features_in"]
-
 _KM_A_DEGREE = 59.2745  # of a great circle on the sphere of 3,396.19 km
 _WIDE = {"Planitia", "Planum", "Terra", "Vastitas", "Undae", "Montes"}
 _LONG = {"Fossae", "Mensae", "Montes", "Vallis", "Colles"}

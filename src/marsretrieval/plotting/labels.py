@@ -14,8 +14,6 @@ from marsretrieval.plotting.features import Feature, features
 if TYPE_CHECKING:
     from marsretrieval.plotting.map import PlanetMap
 
-__all__ = ["LabelCandidate", "Rect", "draw_feature_names", "lat_label", "lon_label", "place_labels"]
-
 _GAP = 3.0  # pixels around a label
 _DOT = 9.0  # pixels: a smaller circle is drawn as a dot
 _WIDE_CIRCLE = 60.0  # pixels: names may stand within a larger circle

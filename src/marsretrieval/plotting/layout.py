@@ -11,8 +11,6 @@ from marsretrieval.geo import Box, wrap_lon
 from marsretrieval.plotting.projection import MapFrame
 from marsretrieval.plotting.style import Style
 
-__all__ = ["PLANET", "Layout", "window"]
-
 PLANET = Box(-180.0, -90.0, 180.0, 90.0)
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.62, 0.22, 0.2, 0.38  # margins around the axes, inches

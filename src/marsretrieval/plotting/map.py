@@ -28,8 +28,6 @@ from marsretrieval.plotting.style import Style, style_of, write_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["PlanetMap", "planet_map"]
-
 Domain = Literal[180, 360]
 Floats = npt.NDArray[np.float64]
 

@@ -14,8 +14,6 @@ from marsretrieval.geo import MARS_RADIUS_M, Box, great_circle_deg, wrap_lon
 if TYPE_CHECKING:
     from cartopy.crs import Projection
 
-__all__ = ["MapFrame", "is_polar", "map_frame", "require_cartopy"]
-
 Floats = npt.NDArray[np.float64]
 
 POLAR_LAT_DEG = 60.0  # a box beyond this latitude gets a polar map

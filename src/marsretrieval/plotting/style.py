@@ -13,8 +13,6 @@ from marsretrieval.errors import UsageError
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
-__all__ = ["DARK", "LIGHT", "Style", "style_of", "write_figure"]
-
 
 @dataclass(frozen=True, slots=True)
 class Style:

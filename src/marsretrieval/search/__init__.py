@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from marsretrieval.search._scan import VectorBlock
     from marsretrieval.search.ask import make_query, prompts_of, read_images
     from marsretrieval.search.background import Background, ScoreSample
     from marsretrieval.search.exports import FORMATS, check_hits_path, write_hits
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     )
     from marsretrieval.search.scores import score_all
     from marsretrieval.search.tiles import parse_lonlat, row_at, rows_of
-    from marsretrieval.search.topk import Ranking, VectorBlock, VectorSource, exact_topk
+    from marsretrieval.search.topk import Ranking, VectorSource, exact_topk
     from marsretrieval.search.view import (
         SearchView,
         SearchViewWarning,
@@ -85,6 +86,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "_scan": ("VectorBlock",),
     "background": ("Background", "ScoreSample"),
     "ask": ("make_query", "prompts_of", "read_images"),
     "exports": ("FORMATS", "check_hits_path", "write_hits"),
@@ -95,7 +97,7 @@ _HOMES = {
     "queries": ("away_query", "compose", "hybrid_query", "image_query", "text_query"),
     "scores": ("score_all",),
     "tiles": ("parse_lonlat", "row_at", "rows_of"),
-    "topk": ("Ranking", "VectorBlock", "VectorSource", "exact_topk"),
+    "topk": ("Ranking", "VectorSource", "exact_topk"),
     "view": (
         "SearchView",
         "SearchViewWarning",

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from marsretrieval.embeddings import QueryEncoder
 
-__all__ = ["make_query", "prompts_of", "read_images", "text_vector"]
-
 
 def make_query(
     encoder: QueryEncoder | None,

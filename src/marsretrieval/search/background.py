@@ -15,8 +15,6 @@ from marsretrieval.search.view import SearchView, known_of
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
 
-__all__ = ["MEANINGLESS", "MIN_Z", "Background", "ScoreSample", "expected_best"]
-
 # None of them can be seen from orbit. A query that is as meaningless beats all of them in one
 # case of thirteen.
 MEANINGLESS = (

@@ -13,8 +13,6 @@ from marsretrieval.search.view import known_of
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
 
-__all__ = ["rows_below"]
-
 
 def rows_below(store: EmbeddingStore, min_valid: float | None) -> npt.NDArray[np.bool_] | None:
     """Find the tiles with too little data.

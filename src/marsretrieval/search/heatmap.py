@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from marsretrieval.plotting import PlanetMap
     from marsretrieval.search.hits import Hits
 
-__all__ = ["Heatmap", "check_heatmap", "check_heatmap_path", "heatmap_of"]
-
 Floats = npt.NDArray[np.float64]
 
 _RASTERS, _PICTURES = (".tif", ".tiff"), (".png", ".svg", ".pdf")

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from marsretrieval.search.background import Background
     from marsretrieval.search.topk import Ranking
 
-__all__ = ["Domain", "Hit", "Hits", "check_distance", "lon_domain"]
-
 Domain = Literal[180, 360]
 
 _DECIMALS = 9  # of a degree: 0.06 mm

@@ -17,8 +17,6 @@ import numpy.typing as npt
 from marsretrieval.errors import MissingDependencyError, UnknownNameError, UsageError
 from marsretrieval.search._products import thread_products
 
-__all__ = ["KERNELS", "Kernel", "NumkongKernel", "NumpyKernel", "TorchKernel", "choose_kernel"]
-
 Whole = npt.NDArray[np.int8]
 Sums = Callable[[int, int], npt.NDArray[Any]]
 

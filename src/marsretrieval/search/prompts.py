@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["TEMPLATES", "geolocalization_prompts", "landform_prompts"]
-
 TEMPLATES = (
     "a photo of {}, a type of martian terrain",
     "a satellite photo of {}.",

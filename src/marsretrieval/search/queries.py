@@ -13,16 +13,6 @@ import numpy.typing as npt
 
 from marsretrieval.errors import UsageError
 
-__all__ = [
-    "MIX",
-    "NOT_WEIGHT",
-    "away_query",
-    "compose",
-    "hybrid_query",
-    "image_query",
-    "text_query",
-]
-
 Vector = npt.NDArray[np.float32]
 
 MIX = 0.3  # share of the images beside a text

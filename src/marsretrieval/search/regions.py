@@ -11,8 +11,6 @@ from marsretrieval.geo import Box, Region, wrap_lon
 from marsretrieval.search.view import SearchView
 from marsretrieval.search.view._layout import BANDS, band_of
 
-__all__ = ["Run", "runs_of"]
-
 _MARGIN_DEG = 1e-6  # wider than the tolerance of a box's edges
 
 

@@ -17,8 +17,6 @@ from marsretrieval.search._exact import MAX_NORM, WrongBoundsError, exact_scores
 from marsretrieval.search.topk import VectorSource, damaged, view_for
 from marsretrieval.search.view import SearchView
 
-__all__ = ["score_all"]
-
 _PIECE_ROWS = 2**13
 
 

@@ -17,8 +17,6 @@ from marsretrieval.search.view import known_of
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
 
-__all__ = ["parse_lonlat", "row_at", "rows_of"]
-
 _EDGE_DEG = 1e-6  # an edge written in decimals belongs to the tile
 _NEAR_DEG = 0.5  # a position is that of a tile no further away, where extents are unknown
 _GUESSES = 3

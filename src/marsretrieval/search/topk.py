@@ -26,16 +26,6 @@ from marsretrieval.search._scan import BlockScan, Scan, VectorBlock, ViewScan
 from marsretrieval.search.kernels import choose_kernel
 from marsretrieval.search.view import SearchView, discard_view, view_of
 
-__all__ = [
-    "Ranking",
-    "VectorBlock",
-    "VectorSource",
-    "ViewUse",
-    "damaged",
-    "exact_topk",
-    "view_for",
-]
-
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 ViewUse = Literal["build", "use", "ignore"]

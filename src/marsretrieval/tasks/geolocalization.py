@@ -48,8 +48,6 @@ from marsretrieval.tasks._cut_texts import count_cut
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
-__all__ = ["Geolocalization"]
-
 MAX_K = 20_000  # depth of the published evaluation
 RADIUS_DEG = 0.5
 

@@ -23,8 +23,6 @@ from marsretrieval.tasks._cut_texts import count_cut
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
-__all__ = ["LandformRetrieval"]
-
 _SHOWN = 20  # hits kept for each class
 _NUMBER = re.compile(r"[+-]?\d+")
 _NAMED = 5  # labels in a message

@@ -18,8 +18,6 @@ from marsretrieval.tasks._cut_texts import count_cut
 from marsretrieval.tasks._locate import dataset_folder
 from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
 
-__all__ = ["PairedImageText"]
-
 _SHOWN = 10  # hits kept for each query
 
 

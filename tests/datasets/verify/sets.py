@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from marsretrieval import geo
-from marsretrieval.datasets._inventory import DatasetInventory, Problem
+from marsretrieval.datasets.inventory import DatasetInventory, Problem
 from marsretrieval.datasets.verify import verify
 from tests.datasets.layouts import write_tar
 

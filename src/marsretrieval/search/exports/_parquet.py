@@ -12,8 +12,6 @@ from marsretrieval.files import atomic_path
 if TYPE_CHECKING:
     from marsretrieval.search.hits import Hits
 
-__all__ = ["to_arrow", "write_parquet"]
-
 
 def to_arrow(hits: Hits) -> Any:
     """Make a table of hits without their geometries.

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from marsretrieval.search.hits import Hits
 
-__all__ = ["to_geodataframe", "write_layer"]
-
 _TEXT_BYTES = 254  # the widest text of a dBASE table
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from marsretrieval.search.heatmap import Heatmap
     from marsretrieval.search.hits import Hits
 
-__all__ = ["draw_heatmap", "draw_hits"]
-
 _RANKED = 10  # hits whose rank is written beside them
 _SEEN_PIXELS = 6.0
 _SCALED_DEG = 120.0  # narrower maps have a bar of length
