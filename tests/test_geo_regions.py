@@ -97,6 +97,14 @@ def test_other_degrees_of_mars_keep_their_turn(suffix: str, crs: str, tmp_path: 
         np.testing.assert_array_equal(Area.read(path).contains(lon, lat), box.contains(lon, lat))
 
 
+def test_planetographic_latitudes_become_planetocentric(tmp_path: Path) -> None:
+    path = write(tmp_path / "region.parquet", [shapely.box(10, 0, 20, 60)], "IAU_2015:49901")
+    (box,) = Area.read(path).boxes
+    centric = np.degrees(np.arctan((3_376_200 / 3_396_190) ** 2 * np.tan(np.radians(60))))
+    assert (box.west, box.south, box.east) == pytest.approx((-20, 0, -10))
+    assert box.north == pytest.approx(centric)
+
+
 @pytest.mark.filterwarnings("ignore:'crs' was not provided")
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_file_without_a_reference_system_is_in_degrees_of_mars(

@@ -1,10 +1,4 @@
-"""Positions that images carry themselves: GeoTIFF georeferences and world files.
-
-Degrees count as they stand. Equirectangular metres become degrees by the formula of the sphere,
-lat = lat0 + y / R and lon = lon0 + x / (R cos lat1), with the radius, origin and standard parallel
-of the file's own CRS, never by PROJ, which since 9.8 follows the ellipsoid there (up to 0.40
-degrees off). Only other projections (polar stereographic, sinusoidal, ...) go through PROJ.
-"""
+"""Positions that images carry themselves: GeoTIFF georeferences and world files."""
 
 from __future__ import annotations
 
@@ -13,7 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +21,6 @@ from marsretrieval.errors import DataError
 if TYPE_CHECKING:
     from rasterio.crs import CRS
 
-MARS_RADII_M = (3_376_000.0, 3_397_500.0)  # polar to equatorial, any of the usual bodies
 _GEO_TAGS = (34264, 33550, 33922, 34735)  # transformation, pixel scale, tie points, keys
 _WORLD_FILES = frozenset(
     {".pgw", ".jgw", ".tfw", ".wpw", ".bpw", ".gfw", ".j2w", ".wld"}
@@ -35,7 +28,6 @@ _WORLD_FILES = frozenset(
 )
 _PARTS = 9  # points along an edge, where edges are curved
 _DECIMALS = 9  # of a degree
-_EQUIRECTANGULAR = ("equidistant cylindrical", "equirectangular", "plate carr", "proj eqc")
 
 Floats = npt.NDArray[np.float64]
 ToDegrees = Callable[[Floats, Floats], tuple[Floats, Floats]]
@@ -154,12 +146,17 @@ def _position(affine: tuple[float, ...], size: tuple[int, int], crs: CRS | None)
     row = np.concatenate([[0.5], zero, one, along, along]) * height
     a, b, c, d, e, f = affine
     x, y = a * column + b * row + c, d * column + e * row + f
-    convert = _by_numbers(x, y) if crs is None else _conversion(crs.to_wkt())
-    lon, lat = convert(x, y)
+    if crs is not None:
+        convert, wraps = _conversion(crs.to_wkt())
+        lon, lat = convert(x, y)
+    else:  # degrees where the numbers may be degrees, else metres on the sphere of Mars
+        is_degrees = x.min() >= -180 and x.max() <= 360 and np.abs(y).max() <= 90
+        lon, lat = (x, y) if is_degrees else geo.metres_to_lonlat(x, y)
+        wraps = False
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         raise ValueError("its georeference leads off the planet")
     offsets = lon - lon[0]
-    if getattr(convert, "wraps", False):
+    if wraps:
         offsets = geo.wrap_lon(offsets)
     span = float(offsets.max() - offsets.min())
     south, north = (round(float(edge), _DECIMALS) for edge in (lat.min(), lat.max()))
@@ -169,7 +166,7 @@ def _position(affine: tuple[float, ...], size: tuple[int, int], crs: CRS | None)
     # A map of points, not cells, may reach half a pixel over the poles.
     south, north = max(south, -90.0), min(north, 90.0)
     if span > 180 + 1e-9:
-        if getattr(convert, "wraps", False):  # round a pole: the middle is known
+        if wraps:  # round a pole: the middle is known
             return Position(centre=(float(geo.wrap_lon(lon[0])), float(lat[0])))
         raise ValueError(f"its footprint is {span:.7g} degrees wide, more than 180")
     west = round(float(geo.wrap_lon(lon[0] + offsets.min())), _DECIMALS)
@@ -177,158 +174,23 @@ def _position(affine: tuple[float, ...], size: tuple[int, int], crs: CRS | None)
     return Position(bounds=(west, south, east if east <= 180 else east - 360, north))
 
 
-def _by_numbers(x: Floats, y: Floats) -> ToDegrees:
-    """Degrees where the numbers may be degrees, else metres on the sphere of Mars."""
-    if x.min() >= -180 and x.max() <= 360 and np.abs(y).max() <= 90:
-        return lambda x, y: (x, y)
-    return geo.metres_to_lonlat
-
-
 @lru_cache(maxsize=64)
-def _conversion(wkt: str) -> ToDegrees:
-    """Function from coordinates of a CRS to planetocentric degrees.
-
-    Its attribute `wraps` is True where longitudes may jump by 360 between neighbouring points.
-    """
-    from rasterio.crs import CRS
-    from rasterio.errors import RasterioError
-
-    try:
-        crs = _horizontal(CRS.from_wkt(wkt).to_dict(projjson=True))
-    except (RasterioError, ValueError, KeyError) as error:
-        raise ValueError(f"its coordinate system cannot be read ({error})") from error
-    base = crs.get("base_crs", crs)
-    radius, ratio = _ellipsoid(base)
-    if radius is None:
-        raise ValueError(f"its coordinate system {crs.get('name')!r:.60} is not of a planet")
-    if not MARS_RADII_M[0] <= radius <= MARS_RADII_M[1]:
-        raise ValueError(
-            f"its coordinate system is on a body of {radius / 1000:,.0f} km radius, not Mars"
-        )
-    meridian = _prime_meridian(base)
-    name = str(base.get("name", "")).lower()
-    graphic = "ographic" in name or "graphic /" in name
-    if "base_crs" not in crs:
-        unit_x, sign = _axis(crs, 0, angular=True)
-        for number in (0, 1):
-            _, direction = _axis(crs, number, angular=True)
-            sign = -1.0 if -1.0 in (sign, direction) else 1.0
-        factor = math.degrees(unit_x)
-        return lambda x, y: (
-            sign * x * factor + meridian,
-            _centric(y * factor, ratio) if graphic else y * factor,
-        )
-    method = str(crs.get("conversion", {}).get("method", {}).get("name", "")).lower()
-    if any(known in method for known in _EQUIRECTANGULAR):
-        return _equirectangular(crs, radius, ratio if graphic else 1.0, meridian)
-    return _by_proj(wkt, base, 1.0 if "ocentric" in name else ratio, meridian)
-
-
-def _equirectangular(
-    crs: dict[str, Any], radius: float, ratio: float, meridian: float
-) -> ToDegrees:
-    unit, sign = _axis(crs, 0, angular=False)
-    numbers = {
-        str(parameter.get("name", "")).lower(): _in_unit(parameter)
-        for parameter in crs["conversion"].get("parameters", [])
-    }
-    lon0 = numbers.get("longitude of natural origin", 0.0)
-    lat0 = numbers.get("latitude of natural origin", 0.0)
-    parallel = numbers.get("latitude of 1st standard parallel", 0.0)
-    x0, y0 = numbers.get("false easting", 0.0), numbers.get("false northing", 0.0)
-    across = radius * math.cos(math.radians(parallel))
-    if across <= 0:
-        raise ValueError(f"its coordinate system has a standard parallel of {parallel:g} degrees")
-
-    def convert(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        lon = lon0 + meridian + np.degrees((sign * x * unit - x0) / across)
-        lat = lat0 + np.degrees((y * unit - y0) / radius)
-        return lon, lat if ratio == 1.0 else _centric(lat, ratio)
-
-    return convert
-
-
-def _by_proj(wkt: str, base: dict[str, Any], ratio: float, meridian: float) -> ToDegrees:
+def _conversion(wkt: str) -> tuple[ToDegrees, bool]:
+    """The result of `geo.planetocentric` for a CRS."""
     from rasterio.crs import CRS
     from rasterio.errors import RasterioError
     from rasterio.warp import transform
 
-    def convert(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    def by_proj(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        target = CRS.from_string(json.dumps(geo.MARS_CRS))
         try:
-            lon, lat = transform(
-                CRS.from_wkt(wkt), CRS.from_string(json.dumps(base)), x.tolist(), y.tolist()
-            )[:2]
+            lon, lat = transform(CRS.from_wkt(wkt), target, x.tolist(), y.tolist())[:2]
         except (RasterioError, ValueError) as error:
             raise ValueError(f"its coordinate system cannot be converted ({error})") from error
-        return np.asarray(lon) + meridian, _centric(np.asarray(lat), ratio)
+        return np.asarray(lon), np.asarray(lat)
 
-    convert.wraps = True  # type: ignore[attr-defined]
-    return convert
-
-
-def _centric(lat: Floats, ratio: float) -> Floats:
-    """Planetographic to planetocentric latitude; `ratio` is (polar / equatorial radius)^2."""
-    if ratio == 1.0:
-        return lat
-    inner: Floats = np.degrees(np.arctan(ratio * np.tan(np.radians(lat))))
-    return np.where(np.abs(lat) >= 90, lat, inner)
-
-
-def _horizontal(crs: dict[str, Any]) -> dict[str, Any]:
-    while True:
-        if "source_crs" in crs:
-            crs = crs["source_crs"]
-        elif crs.get("components"):
-            crs = crs["components"][0]
-        else:
-            return crs
-
-
-def _ellipsoid(base: dict[str, Any]) -> tuple[float | None, float]:
-    """Equatorial radius in metres, and (polar / equatorial radius)^2."""
-    datum = base.get("datum") or base.get("datum_ensemble") or {}
-    ellipsoid = datum.get("ellipsoid") or base.get("ellipsoid") or {}
-    radius = _in_unit(ellipsoid, "semi_major_axis") or _in_unit(ellipsoid, "radius")
-    if not radius:
-        return None, 1.0
-    minor = _in_unit(ellipsoid, "semi_minor_axis")
-    inverse = _in_unit(ellipsoid, "inverse_flattening")
-    if minor:
-        return radius, (minor / radius) ** 2
-    return radius, (1 - 1 / inverse) ** 2 if inverse else 1.0
-
-
-def _prime_meridian(base: dict[str, Any]) -> float:
-    for holder in (base.get("datum") or {}, base):
-        meridian = holder.get("prime_meridian")
-        if isinstance(meridian, dict):
-            return _in_unit(meridian, "longitude")
-    return 0.0
-
-
-def _in_unit(holder: dict[str, Any], key: str = "value") -> float:
-    """A number of PROJJSON, in metres or degrees; 0 where it is absent."""
-    value: Any = holder.get(key)
-    if isinstance(value, dict):
-        return _in_unit(value)
-    unit: Any = holder.get("unit")
-    if not isinstance(value, int | float):
-        return 0.0
-    if isinstance(unit, dict) and isinstance(unit.get("conversion_factor"), int | float):
-        angular = unit.get("type") == "AngularUnit"
-        factor = float(unit["conversion_factor"])
-        return float(value) * (math.degrees(factor) if angular else factor)
-    return math.degrees(value) if unit == "radian" else float(value)
-
-
-def _axis(crs: dict[str, Any], number: int, *, angular: bool) -> tuple[float, float]:
-    """Radians or metres in a unit of an axis, and -1 if it points west."""
-    axes = crs.get("coordinate_system", {}).get("axis", [])
-    axis = axes[number] if number < len(axes) else {}
-    unit = axis.get("unit")
-    factor = math.radians(1) if angular else 1.0
-    if isinstance(unit, dict) and isinstance(unit.get("conversion_factor"), int | float):
-        factor = float(unit["conversion_factor"])
-    elif unit == "radian":
-        factor = 1.0
-    return factor, -1.0 if axis.get("direction") == "west" else 1.0
+    try:
+        crs = CRS.from_wkt(wkt).to_dict(projjson=True)
+    except (RasterioError, ValueError) as error:
+        raise ValueError(f"its coordinate system cannot be read ({error})") from error
+    return geo.planetocentric(crs, by_proj)

@@ -24,7 +24,6 @@ from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDepende
 
 _ROUNDING_DEG = 1e-9
 _HEAD = 64
-_MARS_RADII_M = (3_376_000.0, 3_397_500.0)  # polar to equatorial, any of the usual bodies
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +106,6 @@ class GeoTiff:
             remedy="The file may be cut short: fetch it again.",
         )
 
-    def pixel_of(self, lon: float, lat: float) -> tuple[float, float]:
-        """(row, column), fractional, of a position in degrees; 0, 0 is the north-west corner."""
-        east = (lon - self.west + _ROUNDING_DEG) % 360 - _ROUNDING_DEG
-        return (self.north - lat) / self.pixel_deg[1], east / self.pixel_deg[0]
-
 
 @contextmanager
 def open_geotiff(path: Path, *, member: str | None = None) -> Iterator[GeoTiff]:
@@ -178,12 +172,18 @@ def _described(path: Path, file: Any) -> GeoTiff:
         raise DataError(f"{path}: not north up; rotated and flipped rasters are not read")
     if file.count != 1:
         raise DataError(f"{path}: {file.count} bands, one is expected")
-    radius = _check_body(path, file.crs)
+    try:
+        radius, _ = geo.mars_ellipsoid(file.crs.to_dict(projjson=True))
+    except ValueError as error:
+        raise DataError(
+            f"{path}: {error}",
+            remedy="Mars has 3,396 km. Files labelled as Earth (EPSG:4326) are refused.",
+        ) from error
     corners = np.array([[transform.c, transform.f], [transform.a, -transform.e]])
     if not file.crs.is_geographic:
         _check_projection(path, file.crs)
         corners = np.column_stack(geo.metres_to_lonlat(corners[:, 0], corners[:, 1]))
-        corners *= geo.MARS_RADIUS_M / (radius or geo.MARS_RADIUS_M)
+        corners *= geo.MARS_RADIUS_M / radius
     (west, north), (pixel_x, pixel_y) = corners.tolist()
     south = north - file.height * pixel_y
     # A map of points, not cells, may reach half a pixel over the poles.
@@ -210,31 +210,6 @@ def _described(path: Path, file: Any) -> GeoTiff:
         crs=file.crs,
         _file=file,
     )
-
-
-def _check_body(path: Path, crs: Any) -> float | None:
-    """The radius of its equator in metres, where the CRS tells."""
-    radius = _semi_major_axis(crs.to_dict(projjson=True))
-    if radius is not None and not _MARS_RADII_M[0] <= radius <= _MARS_RADII_M[1]:
-        raise DataError(
-            f"{path}: its coordinate system is on a body of {radius / 1000:,.0f} km radius",
-            remedy="Mars has 3,396 km. Files labelled as Earth (EPSG:4326) are refused.",
-        )
-    return radius
-
-
-def _semi_major_axis(value: Any) -> float | None:
-    """The radius that a PROJJSON holds, wherever its kind of CRS keeps it; in metres."""
-    if not isinstance(value, dict):
-        return None
-    for key in ("semi_major_axis", "radius"):
-        if isinstance(value.get(key), (int, float)):
-            return float(value[key])
-    for key in ("ellipsoid", "datum", "datum_ensemble", "base_crs", "source_crs"):
-        found = _semi_major_axis(value.get(key))
-        if found is not None:
-            return found
-    return None
 
 
 def _check_projection(path: Path, crs: Any) -> None:

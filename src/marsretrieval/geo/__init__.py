@@ -1,13 +1,14 @@
 """Positions on Mars: its sphere, the names of CTX tiles and quads, boxes and footprints.
 
 Longitude and latitude are planetocentric degrees on the sphere of the CTX mosaic, east positive.
-Nothing here asks PROJ: since PROJ 9.8 the equirectangular projection follows the ellipsoid of a
-CRS, while the mosaic's pixels were laid out by the formula of the sphere (up to 0.40 degrees off).
+Equirectangular metres are never converted by PROJ, which since 9.8 follows the ellipsoid of a CRS,
+while the mosaic's pixels were laid out by the formula of the sphere (up to 0.40 degrees off).
 """
 
 from __future__ import annotations
 
 from marsretrieval.geo._area import Area, Region
+from marsretrieval.geo._crs import mars_ellipsoid, planetocentric
 from marsretrieval.geo._exchange import (
     MARS_CRS,
     MARS_CRS_URN,
@@ -58,12 +59,14 @@ __all__ = [
     "great_circle_deg",
     "lon_180_to_360",
     "lonlat_to_metres",
+    "mars_ellipsoid",
     "metres_to_lonlat",
     "near_any",
     "outline",
     "outlines",
     "parse_quad_name",
     "parse_tile_name",
+    "planetocentric",
     "quad_name",
     "tile_centre",
     "tile_corner",

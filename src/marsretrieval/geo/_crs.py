@@ -1,24 +1,35 @@
-"""Convert the coordinates of a region from the reference system that its file names."""
+"""Convert the coordinates of files from the reference system that they name.
+
+Degrees count as they stand. Equirectangular metres become degrees by the formula of the sphere,
+lat = lat0 + y / R and lon = lon0 + x / (R cos lat1), with the radius, origin and standard parallel
+of the file's own CRS, never by PROJ, which since 9.8 follows the ellipsoid there (up to 0.40
+degrees off). Only other projections (polar stereographic, sinusoidal, ...) go through PROJ, which
+leaves planetographic latitudes as they are: these are converted here in any case.
+"""
 
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, MarsRetrievalWarning, MissingDependencyError
+from marsretrieval.geo._exchange import MARS_CRS
 
 Floats = npt.NDArray[np.float64]
 Converter = Callable[[Floats], Floats]
+ToDegrees = Callable[[Floats, Floats], tuple[Floats, Floats]]
 
 _MARS_DEGREES = re.compile(r"IAU(?:_2015)?:(?:2015)?:{0,2}49900$", re.IGNORECASE)
 _EARTH_DEGREES = re.compile(r"(?:CRS:?84|CRS84|EPSG:(?:[\d.]*:)?(?:4326|4979))$", re.IGNORECASE)
 _MARS_RADII_M = (3.36e6, 3.41e6)
+_EQUIRECTANGULAR = ("equidistant cylindrical", "equirectangular", "plate carr", "proj eqc")
 # As GDAL writes systems whose longitudes may be positive to the west: it names them east.
 _OGRAPHIC_WKT1 = re.compile(r'GEOGCS\["[^"]*ographic', re.IGNORECASE)
 _REMEDY = (
@@ -86,37 +97,144 @@ def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converte
         )
     if _MARS_DEGREES.search(":".join(system.to_authority() or ())):
         return None
-    from marsretrieval.geo._exchange import MARS_CRS
 
-    target = pyproj.CRS.from_json_dict(MARS_CRS)
-    if system.axis_info and system.axis_info[0].unit_name == "degree":
-        return _degrees_converter(system, pyproj.Transformer.from_crs(system, target))
-    transformer = pyproj.Transformer.from_crs(system, target, always_xy=True)
+    transformer = pyproj.Transformer.from_crs(
+        system, pyproj.CRS.from_json_dict(MARS_CRS), always_xy=True
+    )
+    try:
+        to_degrees, _ = planetocentric(system.to_json_dict(), transformer.transform)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}", remedy=_REMEDY) from error
+    is_mirrored = any(axis.direction == "west" for axis in system.axis_info)
+    is_projected = not system.is_geographic
 
     def convert(ring: Floats) -> Floats:
-        corners = _with_points_between(ring, 1.0 / _STEP_M)
-        lon, lat = transformer.transform(corners[:, 0], corners[:, 1], errcheck=False)
-        return np.column_stack([lon, lat])
+        corners = _with_points_between(ring, 1.0 / _STEP_M) if is_projected else ring
+        lon, lat = to_degrees(corners[:, 0], corners[:, 1])
+        corners = np.column_stack([lon, np.clip(lat, -90.0, 90.0)])
+        return corners[::-1] if is_mirrored else corners  # a ring's direction has a meaning
 
     return convert
 
 
-def _degrees_converter(system: Any, transformer: Any) -> Converter:
-    """As `converter_from`, of a system in degrees; `transformer` keeps the order of its axes."""
-    # Not always_xy: PROJ does not swap the axes of planetocentric systems (IAU_2015:49902).
-    is_latitude_first = system.axis_info[0].direction == "north"
-    is_west_positive = any(axis.direction == "west" for axis in system.axis_info)
+def mars_ellipsoid(crs: Mapping[str, Any]) -> tuple[float, float]:
+    """Read the ellipsoid of a coordinate reference system and check that it is of Mars.
 
-    def convert(ring: Floats) -> Floats:
-        axes = ring.T[::-1] if is_latitude_first else ring.T
-        lat, lon = transformer.transform(*axes, errcheck=False)
-        # PROJ wraps longitudes; a ring's turns of the planet (0 to 360, 170 to 190) must stay.
-        eastward = -ring[:, 0] if is_west_positive else ring[:, 0]
-        shift = np.remainder(lon - eastward + 180.0, 360.0) - 180.0
-        corners = np.column_stack([eastward + shift.round(9), np.clip(lat, -90.0, 90.0)])
-        return corners[::-1] if is_west_positive else corners  # mirrored: turn the direction back
+    Args:
+        crs: PROJJSON.
 
-    return convert
+    Returns:
+        Equatorial radius in metres, and (polar / equatorial radius)^2.
+
+    Raises:
+        ValueError: If there is no ellipsoid, or it is of another body.
+    """
+    horizontal = _horizontal(crs)
+    base = horizontal.get("base_crs", horizontal)
+    datum = base.get("datum") or base.get("datum_ensemble") or {}
+    ellipsoid = datum.get("ellipsoid") or base.get("ellipsoid") or {}
+    radius = _in_unit(ellipsoid, "semi_major_axis") or _in_unit(ellipsoid, "radius")
+    if not radius:
+        raise ValueError(f"its coordinate system {horizontal.get('name')!r:.60} is not of a planet")
+    if not _MARS_RADII_M[0] <= radius <= _MARS_RADII_M[1]:
+        raise ValueError(
+            f"its coordinate system is on a body of {radius / 1000:,.0f} km radius, not Mars"
+        )
+    minor = _in_unit(ellipsoid, "semi_minor_axis")
+    inverse = _in_unit(ellipsoid, "inverse_flattening")
+    if minor:
+        return radius, (minor / radius) ** 2
+    return radius, (1 - 1 / inverse) ** 2 if inverse else 1.0
+
+
+def planetocentric(crs: Mapping[str, Any], by_proj: ToDegrees) -> tuple[ToDegrees, bool]:
+    """Make the function from coordinates of a CRS to planetocentric degrees, east positive.
+
+    Args:
+        crs: PROJJSON. Coordinates are x (or longitude) first, whatever order its axes have.
+        by_proj: Converts coordinates from the CRS to `MARS_CRS` by PROJ; used for projections
+            other than the equirectangular one.
+
+    Returns:
+        The function, and whether its longitudes may jump by 360 between neighbouring points.
+
+    Raises:
+        ValueError: If the CRS is not of Mars, or has no valid projection.
+    """
+    radius, ratio = mars_ellipsoid(crs)
+    crs = _horizontal(crs)
+    base = crs.get("base_crs", crs)
+    meridian = next(
+        (
+            _in_unit(holder["prime_meridian"], "longitude")
+            for holder in (base.get("datum") or {}, base)
+            if isinstance(holder.get("prime_meridian"), dict)
+        ),
+        0.0,
+    )
+    name = str(base.get("name", "")).lower()
+    graphic = ratio if "ographic" in name or "graphic /" in name else 1.0
+    axes = crs.get("coordinate_system", {}).get("axis", [])[:2]
+    sign = -1.0 if any(axis.get("direction") == "west" for axis in axes) else 1.0
+    unit = _in_unit({"value": 1.0, "unit": axes[0].get("unit") if axes else None})
+    if "base_crs" not in crs:
+        return lambda x, y: (sign * x * unit + meridian, _centric(y * unit, graphic)), False
+    conversion = crs.get("conversion", {})
+    method = str(conversion.get("method", {}).get("name", "")).lower()
+    if not any(known in method for known in _EQUIRECTANGULAR):
+        graphic = 1.0 if "ocentric" in name else ratio
+
+        def convert(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+            lon, lat = by_proj(x, y)
+            return lon, _centric(lat, graphic)
+
+        return convert, True
+    numbers = {
+        str(parameter.get("name", "")).lower(): _in_unit(parameter)
+        for parameter in conversion.get("parameters", [])
+    }
+    lon0 = numbers.get("longitude of natural origin", 0.0) + meridian
+    lat0 = numbers.get("latitude of natural origin", 0.0)
+    parallel = numbers.get("latitude of 1st standard parallel", 0.0)
+    x0, y0 = numbers.get("false easting", 0.0), numbers.get("false northing", 0.0)
+    across = radius * math.cos(math.radians(parallel))
+    if across <= 0:
+        raise ValueError(f"its coordinate system has a standard parallel of {parallel:g} degrees")
+
+    def equirectangular(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        lon = lon0 + np.degrees((sign * x * unit - x0) / across)
+        return lon, _centric(lat0 + np.degrees((y * unit - y0) / radius), graphic)
+
+    return equirectangular, False
+
+
+def _centric(lat: Floats, ratio: float) -> Floats:
+    """Planetographic to planetocentric latitude; `ratio` is (polar / equatorial radius)^2."""
+    if ratio == 1.0:
+        return lat
+    inner: Floats = np.degrees(np.arctan(ratio * np.tan(np.radians(lat))))
+    return np.where(np.abs(lat) >= 90, lat, inner)
+
+
+def _horizontal(crs: Mapping[str, Any]) -> Mapping[str, Any]:
+    while "source_crs" in crs or crs.get("components"):
+        crs = crs["source_crs"] if "source_crs" in crs else crs["components"][0]
+    return crs
+
+
+def _in_unit(holder: Mapping[str, Any], key: str = "value") -> float:
+    """A number of PROJJSON, in metres or degrees; 0 where it is absent."""
+    value: Any = holder.get(key)
+    if isinstance(value, dict):
+        return _in_unit(value)
+    unit: Any = holder.get("unit")
+    if not isinstance(value, int | float):
+        return 0.0
+    if isinstance(unit, dict) and isinstance(unit.get("conversion_factor"), int | float):
+        angular = unit.get("type") == "AngularUnit"
+        factor = float(unit["conversion_factor"])
+        return float(value) * (math.degrees(factor) if angular else factor)
+    return math.degrees(value) if unit == "radian" else float(value)
 
 
 def _warn_of_earth(name: str, system: str, is_allowed: bool) -> None:
