@@ -6,14 +6,21 @@ from typing import Protocol, Self
 
 
 class ProgressTask(Protocol):
-    def advance(self, count: int = 1) -> None: ...
+    """A bar; as a base class, one that shows nothing."""
+
+    def advance(self, count: int = 1) -> None:
+        """Count finished items."""
+        return
 
     def note(self, text: str) -> None:
         """Show a short text beside the bar (items left out, device share)."""
+        return
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exception: object) -> None: ...
+    def __exit__(self, *exception: object) -> None:
+        return
 
 
 class Progress(Protocol):
@@ -31,19 +38,7 @@ def time_left(elapsed: float, share: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
 
 
-class _Silent:
-    def advance(self, count: int = 1) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass
-
+class _Silent(ProgressTask):
     def start(self, label: str, total: int | None, unit: str = "items") -> Self:
         return self
 

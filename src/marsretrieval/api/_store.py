@@ -305,10 +305,6 @@ class Store:
         """(rows,): the cosine of every tile with a query vector."""
         return score_all(self.embeddings, query, progress=progress)
 
-    def require_text(self) -> None:
-        """Raises ModalityError when the model of this store has no text side."""
-        self.require_model(needs_text=True)
-
     def require_model(self, *, needs_text: bool = False) -> None:
         """Check that the store's model may and can be loaded; nothing is loaded.
 

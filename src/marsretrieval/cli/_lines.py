@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from threading import Lock
-from typing import Self
 
 from marsretrieval._words import printable
+from marsretrieval.progress import ProgressTask
 
 _EVERY_S = 60.0  # short work says nothing
 
@@ -19,7 +19,7 @@ class Lines:
         return _Line(label, total, unit)
 
 
-class _Line:
+class _Line(ProgressTask):
     def __init__(self, label: str, total: int | None, unit: str) -> None:
         self._label = label
         self._of = f" of {total:,}" if total is not None else ""
@@ -43,9 +43,3 @@ class _Line:
 
     def note(self, text: str) -> None:
         self._note = text
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        pass

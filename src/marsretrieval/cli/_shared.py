@@ -8,12 +8,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import typer
 
 from marsretrieval._words import printable
-from marsretrieval.progress import Progress
+from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
 
@@ -63,8 +63,6 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
     """Bars with rate and time left on stderr; where there is no terminal a line a minute. Silent
     with `quiet`."""
     if quiet:
-        from marsretrieval.progress import NO_PROGRESS
-
         yield NO_PROGRESS
         return
     if not sys.stderr.isatty():
@@ -95,7 +93,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
             """The count; nothing for work that has no unit to count in."""
             return super().render(task) if task.fields["unit"] else Text("")
 
-    class Bar:
+    class Bar(ProgressTask):
         def __init__(self, label: str, total: int | None, unit: str) -> None:
             self._id = bars.add_task(label, total=total, unit=unit, note="")
 
@@ -104,9 +102,6 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
 
         def note(self, text: str) -> None:
             bars.update(self._id, note=text)
-
-        def __enter__(self) -> Self:
-            return self
 
         def __exit__(self, *exception: object) -> None:
             bars.stop_task(self._id)

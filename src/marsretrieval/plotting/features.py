@@ -11,7 +11,6 @@ from importlib import resources
 from marsretrieval.errors import UnknownNameError
 from marsretrieval.geo import Box
 
-_KM_A_DEGREE = 59.2745  # of a great circle on the sphere of 3,396.19 km
 _WIDE = {"Planitia", "Planum", "Terra", "Vastitas", "Undae", "Montes"}
 _LONG = {"Fossae", "Mensae", "Montes", "Vallis", "Colles"}
 
@@ -25,11 +24,6 @@ class Feature:
     lon: float
     lat: float
     diameter_km: float
-
-    @property
-    def diameter_deg(self) -> float:
-        """Of a great circle."""
-        return self.diameter_km / _KM_A_DEGREE
 
     @property
     def weight(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from marsretrieval._words import printable
@@ -69,14 +69,14 @@ DARK = Style(
 )
 
 
-def style_of(style: str | Style, *, font: float | None = None) -> Style:
+def style_of(style: str | Style) -> Style:
     """The style of this name, light or dark. Raises UsageError for another."""
     if isinstance(style, str):
         found = {each.name: each for each in (LIGHT, DARK)}.get(style)
         if found is None:
             raise UsageError(f"unknown style '{style}'", remedy="Use light or dark.")
         style = found
-    return style if font is None else replace(style, font=font)
+    return style
 
 
 def write_figure(figure: Any, target: Any, kind: str, paper: str, *, dpi: float = 72) -> None:

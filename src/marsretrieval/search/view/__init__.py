@@ -17,7 +17,6 @@ from marsretrieval.search.view._find import (
     open_view,
     verify_view,
     view_of,
-    worth_a_view,
 )
 from marsretrieval.search.view._layout import SearchView
 
@@ -32,5 +31,4 @@ __all__ = [
     "open_view",
     "verify_view",
     "view_of",
-    "worth_a_view",
 ]
