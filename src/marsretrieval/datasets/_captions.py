@@ -7,8 +7,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from marsretrieval.datasets._georeference import MissingRasterioError
-from marsretrieval.datasets._places import NOWHERE, Place, Position, place_of
-from marsretrieval.datasets._position_fields import number_of, position_of, unwrap_feature
+from marsretrieval.datasets._places import (
+    NOWHERE,
+    Place,
+    Position,
+    number_of,
+    place_of,
+    position_of,
+    unwrap_feature,
+)
 from marsretrieval.datasets._protocol import ItemWarning
 from marsretrieval.datasets._utf8 import escape, is_utf8
 from marsretrieval.errors import DataError

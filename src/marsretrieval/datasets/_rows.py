@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from marsretrieval.datasets._captions import MAX_ANNOTATION_BYTES, Problem, from_fields, locate
 from marsretrieval.datasets._georeference import read_georeference
 from marsretrieval.datasets._images import MAX_BYTES
-from marsretrieval.datasets._position_fields import POSITION_FIELDS
+from marsretrieval.datasets._places import POSITION_FIELDS
 from marsretrieval.datasets._protocol import Record, Skipped
 from marsretrieval.datasets._source_file import read_regular
 from marsretrieval.datasets._utf8 import escape, skip_unless_utf8

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
+from marsretrieval.datasets._places import LAT_NAMES, LON_NAMES
 from marsretrieval.datasets.tables import Table, is_units_row, listed, parse_number
 from marsretrieval.errors import TableError
 
 # Normalized names (tables.normalize_name), the preferred ones first. Robbins (2012):
 # LON_CIRC_IMG, LONGITUDE_CIRCLE_IMAGE. IAU gazetteer: Center_Longitude. JMARS: Lon_E, Lon_W.
 _EAST = (
-    "lon", "longitude", "long", "lng", "lon_e", "lon_east", "longitude_e", "longitude_east",
+    *LON_NAMES, "long", "lon_e", "lon_east", "longitude_e", "longitude_east",
     "east_longitude", "longitude_east_positive", "positive_east_longitude", "e_lon", "elon",
     "lone", "center_longitude", "centre_longitude", "central_longitude", "center_lon",
     "centre_lon", "center_long", "centre_long", "clon", "lon_center", "lon_centre",
@@ -33,7 +34,7 @@ _WEST = (
     "lon_positive_west", "center_lon_w", "center_longitude_w",
 )  # fmt: skip
 _LAT = (
-    "lat", "latitude", "lat_n", "lat_north", "latitude_n", "latitude_north", "north_latitude",
+    *LAT_NAMES, "lat_n", "lat_north", "latitude_n", "latitude_north", "north_latitude",
     "n_lat", "nlat", "latn", "center_latitude", "centre_latitude", "central_latitude",
     "center_lat", "centre_lat", "clat", "lat_center", "lat_centre", "latitude_center",
     "latitude_centre", "mean_lat", "lat_mean", "lat_circ_img", "latitude_circle_image",
@@ -41,7 +42,6 @@ _LAT = (
     "lat_centroid", "tile_lat", "lat_c",
 )  # fmt: skip
 _PLANE = (("x", "point_x", "xcoord", "x_coord"), ("y", "point_y", "ycoord", "y_coord"))
-_PLAIN = {"lon", "lat", "longitude", "latitude"}
 # Where both stand in one table, they are the edges of a box and not its centre.
 _EDGES = (("lat_s", "latitude_s", "lat_south"), ("lat_n", "latitude_n", "lat_north"))
 _NO_DATA = {-999.0, -9999.0, -99999.0}
@@ -124,7 +124,7 @@ def read_positions(table: Table, choice: PositionColumns | None = None) -> Posit
             f"{table.path}: longitude and latitude are both from '{table.header[lon]}'",
             remedy="Name two columns with --lon-column and --lat-column.",
         )
-    first = 1 if table.rows and is_units_row([table.rows[0][lon], table.rows[0][lat]]) else 0
+    first = 0
     while first < len(table.rows) and is_units_row(
         [table.rows[first][lon], table.rows[first][lat]]
     ):
@@ -137,7 +137,7 @@ def read_positions(table: Table, choice: PositionColumns | None = None) -> Posit
     west = choice.west if choice.west is not None else west_name or comment_west
     if west:
         notes.append(f"{table.path}: longitudes of '{names[0]}' are taken as positive to the west")
-    elif {table.normalized(lon), table.normalized(lat)} - _PLAIN:
+    elif {table.normalized(lon), table.normalized(lat)} - {*LON_NAMES, *LAT_NAMES}:
         notes.append(f"{table.path}: positions are read from {names[0]} and {names[1]}")
     values = [
         _position(table, row, lon, lat, planar=table.normalized(lon) in _PLANE[0])
@@ -369,7 +369,4 @@ def _against_geometry(table: Table, positions: Positions) -> Positions:
         f"{' and '.join(positions.columns)} differ from the geometries "
         f"(by up to {float(distance.max()):.1f} degrees); the columns count"
     )
-    return Positions(
-        positions.lon, positions.lat, positions.rows, positions.columns, positions.west,
-        positions.decimals, (*positions.notes, note),
-    )  # fmt: skip
+    return replace(positions, notes=(*positions.notes, note))
