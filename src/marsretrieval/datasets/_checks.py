@@ -40,14 +40,8 @@ def check_images(scan: Scan, inventory: DatasetInventory) -> None:
     inventory.error("unreadable-image", (f"{bad.source}: {bad.reason}" for bad in unreadable))
     inventory.error("empty-shard", scan.empty)
     for kind in ("annotation", "position"):
-        inventory.error(
-            f"wrong-{kind}",
-            (
-                f"{warning.source}: {warning.reason}"
-                for warning in scan.warnings
-                if warning.kind == kind
-            ),
-        )
+        warnings = [warning for warning in scan.warnings if warning.kind == kind]
+        inventory.error(f"wrong-{kind}", (f"{item.source}: {item.reason}" for item in warnings))
     cases = [
         f"{rows[0]['id']}: {', '.join(row['source'] for row in rows[:3])}"
         for rows in _duplicates(items, ["id"])

@@ -32,11 +32,12 @@ class DatasetInventory:
     set_hash: str | None = None
     problems: list[Problem] = field(default_factory=list)
 
-    def error(self, kind: str, found: Iterable[str], *, count: int | None = None) -> None:
+    def error(self, kind: str, found: Iterable[str]) -> None:
         """Add an error of this kind, if `found` holds any case."""
-        self._add(kind, "error", found, count)
+        self._add(kind, "error", found, None)
 
     def note(self, kind: str, found: Iterable[str], *, count: int | None = None) -> None:
+        """Add a note of this kind, if `found` holds any case; `count` replaces their number."""
         self._add(kind, "note", found, count)
 
     def _add(

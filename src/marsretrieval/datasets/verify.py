@@ -6,8 +6,11 @@ returns an inventory whose set hash is the one that results over the whole set c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,10 +28,9 @@ from marsretrieval.datasets._listing import visible
 from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._points import catalogue_files, read_points
 from marsretrieval.datasets._protocol import ImageSource, Record
-from marsretrieval.datasets._provenance import check_provenance
 from marsretrieval.datasets._scan import merge, scan
-from marsretrieval.datasets._tile_manifests import check_manifests
-from marsretrieval.datasets.download import find_source, read_record
+from marsretrieval.datasets.ctx import QuadManifest, all_quads, read_manifest
+from marsretrieval.datasets.download import MAX_MISSING, find_source, read_record
 from marsretrieval.datasets.inventory import DatasetInventory, Inventory
 from marsretrieval.errors import (
     DataError,
@@ -36,6 +38,7 @@ from marsretrieval.errors import (
     MissingDependencyError,
     TableError,
 )
+from marsretrieval.files import check_fields, confined, read_json, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 _FOLDERS = {
@@ -43,6 +46,10 @@ _FOLDERS = {
     "Mars-Landforms": "landform",
     "Mars-Global-Geolocalization": "geolocalization",
 }
+_KEPT = ("repository", "revision", "variant", "created")
+_PLANET = ("version", "seed", "size")
+_PLANET_KINDS = {"files": dict[str, dict[str, Any]], "counts": dict[str, int]}
+_FILE_KINDS = {"bytes": int, "sha256": str}
 
 
 def verify(
@@ -118,7 +125,7 @@ def _verify_one(
     folder: Path, dataset: str, workers: int | None, progress: Progress
 ) -> DatasetInventory:
     told = DatasetInventory(dataset, str(folder))
-    check_provenance(folder, told)
+    _check_provenance(folder, told, workers or usable_cpus(), progress)
     if dataset == "geolocalization":
         _check_points(folder, told)
         _check_examples(folder, told)
@@ -136,7 +143,7 @@ def _check_set(
 ) -> None:
     likeness = kind in ("paired", "landform")
     if kind == "tiles":
-        check_manifests(place, told, workers=workers or usable_cpus(), progress=progress)
+        _check_manifests(place, told, workers or usable_cpus(), progress)
     try:
         parts = _sources(place, told)
     except DataError as error:  # no images at all, or a layout that nobody knows
@@ -243,3 +250,134 @@ def _check_examples(folder: Path, told: DatasetInventory) -> None:
     points = told.counts.get("points", {})
     told.note("landform-without-examples", sorted(points.keys() - counts.keys()))
     told.note("examples-without-points", sorted(counts.keys() - points.keys()))
+
+
+def _check_provenance(
+    folder: Path, told: DatasetInventory, workers: int, progress: Progress
+) -> None:
+    """By ``download.json`` of a download or ``planet.json`` of a synthetic planet, if any."""
+    try:
+        record = read_record(folder)
+        if record is not None:
+            told.origin = {key: record.get(key) for key in _KEPT}
+            _check_download(folder, record, told, workers, progress)
+            return
+        folder = folder.absolute()  # the working directory has a parent too
+        for path in (folder / "planet.json", folder.parent / "planet.json"):
+            if path.is_file():
+                facts = read_json(path)
+                check_fields(facts, _PLANET_KINDS, source=path, optional=True)
+                told.origin = {"synthetic": True, **{key: facts.get(key) for key in _PLANET}}
+                files = _planet_files(path, folder, facts)
+                _check_files(folder, files, "file", told, workers, progress)
+                return
+    except DataError as error:
+        told.error("damaged-record", [error.message])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        told.error("damaged-record", [f"{folder}: its record is not complete ({error!r})"])
+
+
+def _planet_files(path: Path, folder: Path, facts: dict[str, Any]) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of the files of `folder`, which may be one dataset of the planet."""
+    files = {}
+    for name, file in facts.get("files", {}).items():
+        place = confined(path.parent, name, source=path)
+        if place.is_relative_to(folder):
+            check_fields(file, _FILE_KINDS, source=path, at=f"files.{name}")
+            name = place.relative_to(folder).as_posix()
+            files[name] = (int(file["bytes"]), str(file["sha256"]))
+    return files
+
+
+def _check_files(
+    folder: Path,
+    files: Mapping[str, tuple[int, str]],
+    kind: str,
+    told: DatasetInventory,
+    workers: int,
+    progress: Progress,
+) -> None:
+    """Compare files, by name, with their size and SHA-256; `kind` is the word in problems."""
+
+    def state(name: str) -> str:
+        path = folder / name
+        size, sha256 = files[name]
+        try:
+            if path.stat().st_size != size:
+                return "altered"
+            return "whole" if sha256_file(path) == sha256 else "altered"
+        except FileNotFoundError:
+            return "missing"
+        except OSError:
+            return "altered"  # why, the reader says
+
+    states = []
+    with (
+        progress.start("hash", len(files), f"{kind}s") as bar,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        for result in pool.map(state, files):
+            states.append(result)
+            bar.advance()
+    for problem in ("missing", "altered"):
+        cases = (name for name, found in zip(files, states, strict=True) if found == problem)
+        told.error(f"{problem}-{kind}", cases)
+
+
+def _check_download(
+    folder: Path,
+    record: dict[str, Any],
+    told: DatasetInventory,
+    workers: int,
+    progress: Progress,
+) -> None:
+    if not record.get("complete"):
+        again = f"marsretrieval data download {record['dataset']} --out {folder.parent}"
+        told.error("unfinished-download", [f"{folder}: run it again: {again}"])
+        return
+    files = {str(file["path"]): (file["size"], file["sha256"]) for file in record["files"]}
+    _check_files(folder, files, "file", told, workers, progress)
+    gone = record.get("missing") or []
+    rows = record["counts"].get("rows")
+    if rows is not None:
+        told.counts["rows_published"] = rows
+    add = told.error if len(gone) > MAX_MISSING * (rows or 0) else told.note
+    add("image-not-had", gone)
+
+
+def _check_manifests(
+    folder: Path, told: DatasetInventory, workers: int, progress: Progress
+) -> None:
+    """Hash each quad's tar, and tell what its manifest says was not cut. Nothing is asked of a
+    folder without manifests: tiles may come from elsewhere."""
+    names = {quad.name for quad in all_quads()}
+    found: list[QuadManifest] = []
+    damaged = []
+    for path in sorted(folder.glob("E*_N*.json")):
+        if path.stem in names:
+            try:
+                found.append(read_manifest(path))
+            except DataError as error:
+                damaged.append(error.message)
+    if not found and not damaged:
+        return
+    told.error("damaged-manifest", damaged)
+    tars = {each.tar: (each.tar_bytes, each.tar_sha256) for each in found}
+    _check_files(folder, tars, "tar", told, workers, progress)
+    failed = (manifest for manifest in found if manifest.failed)
+    told.error(
+        "failed-tile",
+        (f"{each.quad}: {name}: {why}" for each in failed for name, why in each.failed.items()),
+    )
+    told.counts["empty_tiles"] = sum(len(each.empty) for each in found)
+    told.counts["dropped_tiles"] = sum(len(each.dropped) for each in found)
+    specs = Counter(manifest.spec_hash for manifest in found)
+    for usual, _ in specs.most_common(1):
+        spec = next(each.spec for each in found if each.spec_hash == usual)
+        told.origin = {**told.origin, "tiles": spec}
+        told.error("cut-otherwise", (each.quad for each in found if each.spec_hash != usual))
+    told.error(
+        "tar-without-manifest",
+        (path.name for path in sorted(folder.glob("E*_N*.tar"))
+         if path.stem in names and path.name not in tars),
+    )  # fmt: skip
