@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from marsretrieval.datasets._inventory import DatasetInventory
 from marsretrieval.datasets.download import MAX_MISSING, read_record
+from marsretrieval.datasets.synthetic import PlanetRecord, find_planet
 from marsretrieval.errors import DataError
-from marsretrieval.files import check_fields, confined, read_json, sha256_file
+from marsretrieval.files import confined, sha256_file
 
+_PLANET: tuple[Literal["version", "seed", "size"], ...] = ("version", "seed", "size")
 _KEPT = ("repository", "revision", "variant", "created")
-_PLANET = ("version", "seed", "size")
-_PLANET_KINDS = {"files": dict[str, dict[str, Any]], "counts": dict[str, int]}
-_FILE_KINDS = {"bytes": int, "sha256": str}
 
 
 def check_provenance(folder: Path, told: DatasetInventory) -> None:
@@ -24,36 +23,22 @@ def check_provenance(folder: Path, told: DatasetInventory) -> None:
             told.origin = {key: record.get(key) for key in _KEPT}
             _check_download(folder, record, told)
             return
-        folder = folder.absolute()  # the working directory has a parent too
-        for path in (folder / "planet.json", folder.parent / "planet.json"):
-            if path.is_file():
-                facts = read_json(path)
-                check_fields(facts, _PLANET_KINDS, source=path, optional=True)
-                told.origin = {"synthetic": True, **{key: facts.get(key) for key in _PLANET}}
-                _check_planet(path, folder, facts, told)
-                return
+        planet = find_planet(folder)
+        if planet is not None:
+            told.origin = {"synthetic": True, **{key: planet[1][key] for key in _PLANET}}
+            _check_planet(*planet, folder.absolute(), told)
     except DataError as error:
         told.error("damaged-record", [error.message])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        told.error("damaged-record", [f"{folder}: its record is not complete ({error!r})"])
 
 
-def _check_planet(path: Path, folder: Path, facts: dict[str, Any], told: DatasetInventory) -> None:
+def _check_planet(path: Path, planet: PlanetRecord, folder: Path, told: DatasetInventory) -> None:
     """The files of `folder`, which may be one dataset of the planet."""
-    files = {}
-    for name, file in facts.get("files", {}).items():
-        place = confined(path.parent, name, source=path)
-        if place.is_relative_to(folder):
-            check_fields(file, _FILE_KINDS, source=path, at=f"files.{name}")
-            files[place] = file
-    _check_files(
-        folder,
-        [
-            (place.relative_to(folder).as_posix(), int(file["bytes"]), str(file["sha256"]))
-            for place, file in files.items()
-        ],
-        told,
-    )
+    files = []
+    for name, file in planet["files"].items():
+        full = confined(path.parent, name, source=path)
+        if full.is_relative_to(folder):
+            files.append((full.relative_to(folder).as_posix(), file["bytes"], file["sha256"]))
+    _check_files(folder, files, told)
 
 
 def _check_files(folder: Path, files: list[tuple[str, int, str]], told: DatasetInventory) -> None:
