@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import random
 import warnings
@@ -14,13 +15,19 @@ import pytest
 
 from marsretrieval.benchmark._write import provenance_of
 from marsretrieval.datasets import ctx, synthetic
+from marsretrieval.datasets._partial import Partial
 from marsretrieval.datasets.download import read_record
+from marsretrieval.datasets.download._cache import Fetched, LinkCache
+from marsretrieval.datasets.submissions import read_labels
 from marsretrieval.datasets.verify import verify as verify_data
 from marsretrieval.embeddings import build_store, open_store, verify_store
+from marsretrieval.encoders._open_clip_files import Source
+from marsretrieval.encoders.catalogue import read_record as read_model_record
 from marsretrieval.encoders.multimodal_lm._lora import read_adapter_config
 from marsretrieval.errors import DataError, MarsRetrievalError
 from marsretrieval.files import parse_json, read_json
 from marsretrieval.geo import Area
+from marsretrieval.report.compare import compare_results
 from marsretrieval.report.formats import latex, markdown, tidy_csv
 from marsretrieval.report.html import write_html
 from marsretrieval.report.leaderboard import leaderboards
@@ -89,6 +96,8 @@ def sweep(path: Path, read: Callable[[], object], most: int = MOST) -> int:
                     read()
             except MarsRetrievalError as error:
                 assert error.exit_code in (1, 2)
+                if "Input should" in str(error) or "missing field" in str(error):
+                    assert path.name in str(error) and str(at[0]) in str(error), (at, other)
                 refused += 1
             except Exception as error:
                 raise AssertionError(f"{path.name}: {at} = {other!r}: {error!r}") from error
@@ -171,7 +180,8 @@ def test_results(
     task = "paired-image-text" if make is make_paired else "landform"
     skipped = [{"id": "a", "source": "b", "reason": "c"}]
     made = result(task, "clip", outcome, data={"skipped": skipped})
-    path = write(made, outcome, tmp_path / "results", tables=False)
+    path = write(made, outcome, tmp_path / "results")
+    other = read_whole(write(made, outcome, tmp_path / "other"))
 
     def read() -> None:
         (name,) = find_results([path.parent])
@@ -180,6 +190,7 @@ def test_results(
             assert form([file.result], details=True)
         leaderboards([file.result])
         write_html([file], tmp_path / "page.html", thumbnails=False)
+        compare_results(file, other, resamples=10)
 
     assert sweep(path, read, 120) > 30
 
@@ -239,6 +250,80 @@ def test_adapters(tmp_path: Path) -> None:
     }  # fmt: skip
     path.write_text(json.dumps(config))
     assert sweep(path, lambda: read_adapter_config(tmp_path)) > 40
+
+
+def test_configurations_of_open_clip(tmp_path: Path) -> None:
+    path = tmp_path / "open_clip_config.json"
+    text = {"hf_tokenizer_name": None, "tokenizer_kwargs": {"a": 1}, "context_length": 7}
+    path.write_text(json.dumps({"model_cfg": {"embed_dim": 8, "text_cfg": text}}))
+
+    def read() -> None:
+        config = Source(folder=tmp_path).config["model_cfg"].get("text_cfg", {})
+        dict(config.get("tokenizer_kwargs", {}))
+
+    assert sweep(path, read) > 30
+
+
+def test_model_configs(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    good = {
+        "name": "x", "family": "open_clip", "loader": "a.b:load", "repository": "a/b",
+        "revision": "0" * 40, "image_size": 8, "dimension": 8, "parameters": 1, "licence": "mit",
+        "paper": "", "code": "", "tried": "nothing", "modalities": ["image"], "gated": False,
+    }  # fmt: skip
+
+    def read(value: dict[str, Any]) -> None:
+        lines = [f"{key} = {json.dumps(item)}" for key, item in value.items() if item is not None]
+        path.write_text("\n".join(lines).replace('{"a": 1}', "{a = 1}").replace("1e+300", "1e300"))
+        read_model_record(path)
+
+    read(good)
+    refused = 0
+    for at in paths_of(good):
+        for other in (*OTHERS, ...):
+            try:
+                read(changed(good, at, other))
+            except DataError as error:
+                named = f"'{at[0]}" in str(error) or "not readable as TOML" in str(error)
+                assert "mine.toml: " in str(error) and named, (at, other)
+                refused += 1
+    assert refused > 100
+
+
+def test_labels(tmp_path: Path) -> None:
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({"labels": ["a"], "image_ids": ["b"], "query_names": ["c"]}))
+    assert sweep(path, lambda: read_labels(path)) > 60
+
+
+def test_cached_downloads(tmp_path: Path) -> None:
+    """Damaged records of fetched images and of partial downloads count as missing."""
+    cache = LinkCache(tmp_path)
+    data = b"image"
+    fetched = Fetched(
+        url="https://a/b", resolved_url="https://a/b", method="direct", size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(), format="PNG", extension="png", width=1, height=1,
+    )  # fmt: skip
+    cache.put(fetched, data)
+    (path,) = tmp_path.rglob("*.json")
+
+    def read() -> None:
+        if cache.get(fetched.url) is None:
+            raise DataError("fetched anew")
+
+    assert sweep(path, read) > 60
+    path = tmp_path / "part.json"
+
+    def read_partial() -> None:
+        (tmp_path / "part").write_bytes(data)
+        path_text = path.read_text(encoding="utf-8")
+        partial = Partial(tmp_path / "part", "https://a/b")
+        path.write_text(path_text, encoding="utf-8")
+        if not partial.size:
+            raise DataError("fetched anew")
+
+    path.write_text(json.dumps({"url": "https://a/b", "total": 9, "validator": None}))
+    assert sweep(path, read_partial) > 25
 
 
 @pytest.mark.parametrize(

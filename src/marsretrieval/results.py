@@ -5,46 +5,94 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError
-from marsretrieval.files import check_fields, from_json, make_folder, read_json, write_json
+from marsretrieval.files import Int64, JsonObject, from_json, make_folder, read_json, write_json
 
 SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")
 MEAN = "mean over landforms/"  # prefix of a query group that is a mean of others
 
 _AGAIN = "Leave it out, or run it again with this version of marsretrieval."
-# Kinds of what tables and pages read; all else may be anything.
-_MODEL = {
-    **dict.fromkeys(
-        ("name", "repository", "revision", "checkpoint", "weights_sha256", "licence", "dtype",
-         "loader"), str | None,
-    ),
-    "id": str,
-    "prompts": dict[str, Any] | None,
-    **dict.fromkeys(("parameters", "dimension"), int | None),
-}  # fmt: skip
-_DATA = {
-    **dict.fromkeys(("repository", "revision", "variant"), str | None),
-    **dict.fromkeys(("name", "set_hash", "store_dtype"), str),
-    "n": dict[str, int],
-    "truncated": dict.fromkeys(("captions", "queries", "cut"), int),
-    "skipped": list[dict[str, Any]],
-}
-_SKIPPED = dict.fromkeys(("id", "source", "reason"), str)
-_EVALUATION = {
-    **dict.fromkeys(("published", "strict", "intervals"), dict[str, Any]),
-    "n": dict[str, int],
-    "ties": dict[str, tuple[float, float]],
-    "chance": dict[str, dict[str, Any]],
-    "interval_basis": dict[str, dict[str, Any]],
-}
+
+
+class Truncated(JsonObject, total=False):
+    """Texts that are longer than the model reads."""
+
+    captions: Int64
+    queries: Int64
+    cut: Int64
+
+
+class SkippedItem(JsonObject):
+    """An item that was left out, and why."""
+
+    id: str
+    source: str
+    reason: str
+
+
+class IntervalBasis(JsonObject):
+    """What was resampled for the intervals of a protocol."""
+
+    unit: str
+    count: Int64
+
+
+class ModelPart(JsonObject, total=False):
+    """The model of a result."""
+
+    id: Required[str]
+    name: str | None
+    repository: str | None
+    revision: str | None
+    checkpoint: str | None
+    weights_sha256: str | None
+    licence: str | None
+    dtype: str | None
+    loader: str | None
+    prompts: dict[str, Any] | None
+    parameters: Int64 | None
+    dimension: Int64 | None
+
+
+class DataPart(JsonObject, total=False):
+    """The data of a result."""
+
+    n: Required[dict[str, Int64]]
+    set_hash: Required[str]
+    name: str
+    store_dtype: str
+    repository: str | None
+    revision: str | None
+    variant: str | None
+    truncated: Truncated
+    skipped: list[SkippedItem]
+
+
+class MetricsPart(JsonObject, total=False):
+    """Metrics of a protocol by name; those of classes by the name of the class."""
+
+    per_class: dict[str, dict[str, Any]] | None
+
+
+class EvaluationPart(JsonObject, total=False):
+    """`Evaluation.to_dict()` in a result."""
+
+    n: Required[dict[str, Int64]]
+    task: Required[str]
+    published: Required[MetricsPart]
+    strict: Required[MetricsPart]
+    intervals: Required[dict[str, dict[str, Any]]]
+    ties: dict[str, tuple[float, float]]
+    chance: dict[str, MetricsPart]
+    interval_basis: dict[str, IntervalBasis]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +123,7 @@ class Evaluation:
     interval_basis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     drawn: Mapping[str, Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> EvaluationPart:
         """Plain data for JSON, without the per-query columns and resamples."""
         return {
             "task": self.task,
@@ -97,10 +145,10 @@ class RunResult:
 
     task: str
     request: str
-    model: Mapping[str, Any]
-    data: Mapping[str, Any]
-    metrics: Mapping[str, Any]  # query group ("all", "alluvial_fans/text", ...) to Evaluation dict
-    seed: int
+    model: ModelPart
+    data: DataPart
+    metrics: Mapping[str, EvaluationPart]  # by query group: "all", "alluvial_fans/text", ...
+    seed: Int64
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
     timings: Mapping[str, float]
@@ -149,32 +197,9 @@ def read_result(path: Path) -> RunResult:
             f"(schema {value['schema_version']}, expected {SCHEMA_VERSION})",
             remedy="Run it again with this version of marsretrieval.",
         )
-    names = {field.name for field in fields(RunResult)}
-    required = {
-        field.name
-        for field in fields(RunResult)
-        if field.default is MISSING and field.default_factory is MISSING
-    }
-    for what, wrong in (("lacks", required - value.keys()), ("unknown:", value.keys() - names)):
-        if wrong:
-            raise DataError(
-                f"{path}: not a complete result ({what} {', '.join(sorted(wrong))})", remedy=_AGAIN
-            )
+    result = from_json(RunResult, value, source=path, remedy=_AGAIN)
     try:
-        result = from_json(RunResult, value, source=path)
-        check_fields(result.model, _MODEL, source=path, at="model", optional=True)
-        check_fields(result.data, _DATA, source=path, at="data", optional=True)
-        for number, item in enumerate(result.data.get("skipped", ())):
-            check_fields(item, _SKIPPED, source=path, at=f"data.skipped[{number}]")
-        for group, evaluation in result.metrics.items():
-            at = f"metrics.{group}"
-            check_fields(evaluation, _EVALUATION, source=path, at=at, optional=True)
-            for protocol, basis in evaluation.get("interval_basis", {}).items():
-                at_basis = f"{at}.interval_basis.{protocol}"
-                check_fields(basis, {"unit": str, "count": int}, source=path, at=at_basis)
         datetime.datetime.fromisoformat(result.created)
-    except DataError as error:
-        raise DataError(error.message, remedy=_AGAIN) from error
     except ValueError as error:
         raise DataError(
             f"{path}: 'created' must be a time, not {result.created[:60]!r}", remedy=_AGAIN

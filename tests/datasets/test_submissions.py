@@ -61,9 +61,14 @@ def test_labels_are_three_lists_of_texts(tmp_path: Path) -> None:
     path.write_text(json.dumps({**told, "more": 1}))
     found = read_labels(path)
     assert (found.labels, found.image_ids, found.query_names) == tuple(told.values())
-    for wrong in ({**told, "labels": "ab"}, {**told, "image_ids": [1, 2]}, {"labels": []}, [1]):
+    for wrong, message in (
+        ({**told, "labels": "ab"}, "'labels' is 'ab': Input should be a valid array"),
+        ({**told, "image_ids": [1, 2]}, r"'image_ids\[0\]' is 1: Input should be a valid string"),
+        ({"labels": []}, "missing field 'image_ids'"),
+        ([1], "not a JSON object"),
+    ):
         path.write_text(json.dumps(wrong))
-        with pytest.raises(DataError, match=r"labels\.json: '\w+' is not a list of texts"):
+        with pytest.raises(DataError, match=rf"labels\.json: {message}"):
             read_labels(path)
     path.write_text("{")
     with pytest.raises(DataError, match="not readable as JSON"):

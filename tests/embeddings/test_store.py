@@ -165,7 +165,7 @@ def test_columns_of_another_kind_are_refused(store: EmbeddingStore) -> None:
         (lambda value: "{", "not readable as JSON"),
         (lambda value: "[]", "not a JSON object"),
         (lambda value: json.dumps({**value, "schema_version": 9}), "store format 9"),
-        (lambda value: json.dumps({"schema_version": 1}), "has no 'kind'"),
+        (lambda value: json.dumps({"schema_version": 1}), "missing field 'kind'"),
         (lambda value: json.dumps({**value, "dtype": "int8"}), "int8"),
         (lambda value: json.dumps({**value, "extra": 1}), "unknown field 'extra'"),
     ],

@@ -66,16 +66,18 @@ def test_a_value_of_another_kind_is_named_by_file_and_key(
     path.write_text("".join(f"{name} = {text}\n" for name, text in GOOD.items()))
     assert read_record(path).id == "mine"
     path.write_text("".join(f"{name} = {text}\n" for name, text in {**GOOD, key: value}.items()))
-    with pytest.raises(DataError, match=rf"mine\.toml: {key} is") as raised:
+    with pytest.raises(DataError, match=rf"mine\.toml: '{key}' is "):
         read_record(path)
-    assert "must be" in (raised.value.remedy or "")
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name = 'x'\nnonsense = 1", "unknown key nonsense"),
-        ("name = 'x'", "is missing"),
+        (
+            "".join(f"{name} = {text}\n" for name, text in GOOD.items()) + "nonsense = 1",
+            "unknown field 'nonsense'",
+        ),
+        ("name = 'x'", "missing field 'family'"),
         ("name = ", "TOML"),
     ],
 )

@@ -352,9 +352,10 @@ def test_results_without_a_table_are_left_out_with_the_reason(
     for more in ([], ["--csv"], ["-o", tmp_path / "x.html", "--no-thumbnails"]):
         done = call(results[0], tmp_path, *more, code=1)
         assert done.stderr.count("left out:") == len(changes)
-        assert "task.json: 'task' must be a text" in done.stderr
-        assert done.stderr.count("not a complete result") == 4
-        assert "not a complete result (lacks metrics)" in done.stderr
+        assert "task.json: 'task' is ['same-class']: Input should be a valid string" in done.stderr
+        assert done.stderr.count("not a complete result") == 1
+        for field in ("data.n", "metrics.all.n", "metrics"):
+            assert f": missing field '{field}'" in done.stderr
         assert "not a result that marsretrieval run wrote" in done.stderr
         assert done.stderr.count("is no figure") == 3
         assert done.stderr.count("NaN is not a JSON number") == 1

@@ -206,7 +206,7 @@ def test_a_result_that_lacks_something_is_named(
     path.write_text(json.dumps(json.loads(results[1].read_text()) | change))
     with pytest.raises(
         DataError,
-        match=r"odd\.json: (not a complete result|a result of task|'task' must be a text)",
+        match=r"odd\.json: (not a complete result|missing field|'task' is .*valid string)",
     ):
         write_html([ResultFile.read(path)], tmp_path / "report.html")
 

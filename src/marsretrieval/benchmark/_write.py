@@ -15,10 +15,12 @@ import pyarrow.parquet as pq
 
 from marsretrieval._environment import hardware, package_versions
 from marsretrieval.benchmark._plan import Job
+from marsretrieval.datasets.download import read_record
+from marsretrieval.datasets.synthetic import find_planet
 from marsretrieval.embeddings import BuildReport, EmbeddingStore
 from marsretrieval.encoders import Encoder
 from marsretrieval.errors import DataError
-from marsretrieval.files import atomic_path, read_json, sha256_json
+from marsretrieval.files import atomic_path, sha256_json
 from marsretrieval.results import RunResult, move_superseded, read_result
 from marsretrieval.tasks import Outcome, task_info
 
@@ -52,7 +54,7 @@ def make_result(
         task=job.task.name,
         request=job.request,
         model={
-            **encoder.fingerprint,
+            **encoder.fingerprint,  # type: ignore[typeddict-item]
             "label": job.name,
             "identity": dict(job.identity),
             "name": record.name,
@@ -65,7 +67,7 @@ def make_result(
         },
         data={
             "name": job.data.folder.name,
-            **provenance_of(job.data.folder),
+            **provenance_of(job.data.folder),  # type: ignore[typeddict-item]
             "n": dict(outcome.n),
             "set_hash": outcome.set_hash,
             "items_hash": _items_hash(outcome),
@@ -106,21 +108,13 @@ def _items_hash(outcome: Outcome) -> str:
 
 def provenance_of(folder: Path) -> dict[str, Any]:
     """Revision of a download, or seed of a synthetic planet, as the folder itself tells it."""
-    if (folder / "download.json").exists():
-        told = _facts(folder / "download.json")
-        return {key: told.get(key) for key in ("repository", "revision", "variant")}
-    for place in (folder, folder.parent):
-        if (place / "planet.json").exists():
-            told = _facts(place / "planet.json")
-            return {"synthetic": True, **{key: told.get(key) for key in ("seed", "version")}}
+    record = read_record(folder)
+    if record is not None:
+        return {key: record[key] for key in ("repository", "revision", "variant")}
+    planet = find_planet(folder)
+    if planet is not None:
+        return {"synthetic": True, "seed": planet[1]["seed"], "version": planet[1]["version"]}
     return {}
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    told = read_json(path)
-    if not isinstance(told, dict):
-        raise DataError(f"{path}: not a JSON object")
-    return told
 
 
 def write_result(path: Path, result: RunResult, outcome: Outcome) -> None:

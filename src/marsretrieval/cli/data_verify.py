@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from marsretrieval.cli._shared import echo, print_json, say, show_progress
-from marsretrieval.files import check_output, make_folder
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.inventory import DatasetInventory
@@ -44,6 +43,7 @@ def verify(
     anything is wrong. Notes say what the real datasets have too: near-duplicates, missing quads.
     """
     from marsretrieval.datasets.verify import verify as check
+    from marsretrieval.files import check_output, make_folder
 
     to_stdout = str(json) == "-"
     if json is not None and not to_stdout:

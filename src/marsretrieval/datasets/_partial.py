@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from marsretrieval.errors import DataError, OutputError
-from marsretrieval.files import check_fields, read_json, write_json
+from marsretrieval.files import Int64, JsonObject, from_json, read_json, write_json
 
-_FACTS = {"url": str, "total": int | None, "validator": str | None}
+
+class _Facts(JsonObject):
+    url: str
+    total: Int64 | None
+    validator: str | None
 
 
 class Retry(Exception):
@@ -40,8 +44,7 @@ class Partial:
         self.total: int | None = None
         self._validator: str | None = None
         with suppress(DataError):
-            facts = read_json(self._facts)
-            check_fields(facts, _FACTS, source=self._facts)
+            facts = from_json(_Facts, read_json(self._facts), source=self._facts)
             if checked or facts["url"] == url:
                 self.total, self._validator = facts["total"], facts["validator"]
         if self.total is None:
@@ -68,8 +71,7 @@ class Partial:
             if start:
                 raise Retry("the file on the server has changed")
         self.total, self._validator = total, validator
-        facts: dict[str, Any] = {"url": self.url, "total": total, "validator": validator}
-        write_json(self._facts, facts)
+        write_json(self._facts, {"url": self.url, "total": total, "validator": validator})
 
     def open(self) -> Any:
         try:

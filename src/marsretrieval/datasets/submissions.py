@@ -15,7 +15,7 @@ from marsretrieval._words import counted
 from marsretrieval.datasets.positions import has_positions, read_positions
 from marsretrieval.datasets.tables import Table, listed, parse_number, read_table
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
-from marsretrieval.files import read_json
+from marsretrieval.files import JsonObject, from_json, read_json
 
 _COLUMNS = ("image_name", "similarity", "lon", "lat")
 # Normalized names of columns, the preferred ones first; search writes id and score.
@@ -23,6 +23,12 @@ _NAMES = ("image_name", "image_id", "id", "tile_name", "tile_id", "tile", "image
           "file_name", "filename", "file")  # fmt: skip
 _SCORES = ("similarity", "score", "cosine_similarity", "cosine", "similarity_score")
 _TOLERANCE = 1e-6  # degrees
+
+
+class _LabelLists(JsonObject):
+    labels: list[str]
+    image_ids: list[str]
+    query_names: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +95,9 @@ def read_vectors(path: Path) -> npt.NDArray[Any]:
 
 def read_labels(path: Path) -> Labels:
     """JSON with lists of texts: labels and image_ids (one per image), query_names."""
-    value = read_json(path)
-    found = {}
-    for key in ("labels", "image_ids", "query_names"):
-        entries = value.get(key) if isinstance(value, dict) else None
-        if not isinstance(entries, list) or not all(isinstance(each, str) for each in entries):
-            raise DataError(
-                f"{path}: '{key}' is not a list of texts",
-                remedy="It holds labels and image_ids, one per image, and query_names.",
-            )
-        found[key] = entries
-    return Labels(**found)
+    remedy = "It holds labels and image_ids, one per image, and query_names."
+    lists = from_json(_LabelLists, read_json(path), source=path, remedy=remedy)
+    return Labels(lists["labels"], lists["image_ids"], lists["query_names"])
 
 
 def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictions:

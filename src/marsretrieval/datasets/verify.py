@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,13 +32,14 @@ from marsretrieval.datasets._scan import merge, scan
 from marsretrieval.datasets.ctx import QuadManifest, all_quads, read_manifest
 from marsretrieval.datasets.download import MAX_MISSING, find_source, read_record
 from marsretrieval.datasets.inventory import DatasetInventory, Inventory
+from marsretrieval.datasets.synthetic import PlanetRecord, find_planet
 from marsretrieval.errors import (
     DataError,
     DatasetNotFoundError,
     MissingDependencyError,
     TableError,
 )
-from marsretrieval.files import check_fields, confined, read_json, sha256_file
+from marsretrieval.files import confined, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 _FOLDERS = {
@@ -47,9 +48,7 @@ _FOLDERS = {
     "Mars-Global-Geolocalization": "geolocalization",
 }
 _KEPT = ("repository", "revision", "variant", "created")
-_PLANET = ("version", "seed", "size")
-_PLANET_KINDS = {"files": dict[str, dict[str, Any]], "counts": dict[str, int]}
-_FILE_KINDS = {"bytes": int, "sha256": str}
+_PLANET: tuple[Literal["version", "seed", "size"], ...] = ("version", "seed", "size")
 
 
 def verify(
@@ -262,30 +261,22 @@ def _check_provenance(
             told.origin = {key: record.get(key) for key in _KEPT}
             _check_download(folder, record, told, workers, progress)
             return
-        folder = folder.absolute()  # the working directory has a parent too
-        for path in (folder / "planet.json", folder.parent / "planet.json"):
-            if path.is_file():
-                facts = read_json(path)
-                check_fields(facts, _PLANET_KINDS, source=path, optional=True)
-                told.origin = {"synthetic": True, **{key: facts.get(key) for key in _PLANET}}
-                files = _planet_files(path, folder, facts)
-                _check_files(folder, files, "file", told, workers, progress)
-                return
+        planet = find_planet(folder)
+        if planet is not None:
+            told.origin = {"synthetic": True, **{key: planet[1][key] for key in _PLANET}}
+            files = _planet_files(*planet, folder.absolute())
+            _check_files(folder, files, "file", told, workers, progress)
     except DataError as error:
         told.error("damaged-record", [error.message])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        told.error("damaged-record", [f"{folder}: its record is not complete ({error!r})"])
 
 
-def _planet_files(path: Path, folder: Path, facts: dict[str, Any]) -> dict[str, tuple[int, str]]:
+def _planet_files(path: Path, planet: PlanetRecord, folder: Path) -> dict[str, tuple[int, str]]:
     """Size and SHA-256 of the files of `folder`, which may be one dataset of the planet."""
     files = {}
-    for name, file in facts.get("files", {}).items():
-        place = confined(path.parent, name, source=path)
-        if place.is_relative_to(folder):
-            check_fields(file, _FILE_KINDS, source=path, at=f"files.{name}")
-            name = place.relative_to(folder).as_posix()
-            files[name] = (int(file["bytes"]), str(file["sha256"]))
+    for name, file in planet["files"].items():
+        full = confined(path.parent, name, source=path)
+        if full.is_relative_to(folder):
+            files[full.relative_to(folder).as_posix()] = (file["bytes"], file["sha256"])
     return files
 
 

@@ -6,12 +6,13 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from marsretrieval.datasets import ItemWarning, Skipped
 from marsretrieval.errors import DataError, StoreError
 from marsretrieval.files import (
-    check_fields,
+    Constraint,
+    JsonObject,
     confined,
     from_json,
     is_damage,
@@ -30,8 +31,7 @@ Dtype = Literal["float16", "float32"]
 
 _DEPTH, _NAMED = 3, 3
 
-_LARGEST_DIMENSION, _LARGEST_FILE = 2**20, 2**50
-_DATASET = {"name": str, "kind": str, "fingerprint": str}
+_Count = Annotated[int, Constraint(ge=0, le=2**50)]
 
 _REBUILD = "Run the command that made it again: only what is missing or damaged is computed."
 _REPLACE = "Restore it, or make the whole store anew: the command that made it, with --force."
@@ -104,20 +104,27 @@ class ModelRequest:
         )
 
 
+class DatasetIdentity(JsonObject):
+    """Which dataset a store was made from."""
+
+    name: str
+    kind: str
+    fingerprint: str  # of all planned shards
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What a store holds and who made it; says nothing of how much is finished.
 
     encoder: the fingerprint of the encoder: equal fingerprints, equal vectors.
     request: how the model was asked for (None: unknown, but for the fingerprint).
-    dataset: name, kind, and the fingerprint of all planned shards.
     role: for texts, what they were embedded as.
     """
 
     kind: Kind
     encoder: Mapping[str, Any]
-    dataset: Mapping[str, str]
-    dimension: int
+    dataset: DatasetIdentity
+    dimension: Annotated[int, Constraint(gt=0, le=2**20)]
     dtype: Dtype
     shards: tuple[str, ...]
     request: ModelRequest | None = None
@@ -139,8 +146,8 @@ class Entry:
     shard: str
     fingerprint: str  # of the source's shard
     made_by: str  # Manifest.made_by
-    rows: int = 0
-    bytes: int = 0
+    rows: _Count = 0
+    bytes: _Count = 0
     sha256: str = ""  # of the Arrow file
     skipped: tuple[Skipped, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -188,9 +195,6 @@ def read_manifest(store: Path) -> Manifest:
         )
     try:
         manifest = from_json(Manifest, value, source=path)
-        check_fields(manifest.dataset, _DATASET, source=path, at="dataset")
-        if not 0 < manifest.dimension <= _LARGEST_DIMENSION:
-            raise DataError(f"{path}: 'dimension' is {manifest.dimension}")
         for shard in manifest.shards:
             confined(shards_folder(store), f"{shard}.arrow", nested=False, source=path)
         if len(set(manifest.shards)) != len(manifest.shards):
@@ -216,13 +220,7 @@ def read_entry(store: Path, shard: str) -> Entry | None:
     except OSError as error:
         raise unreadable(path, error) from error
     value = _read(path, remedy=_REBUILD)
-    try:
-        entry = from_json(Entry, value, source=path)
-        for name in ("rows", "bytes"):
-            if not 0 <= getattr(entry, name) <= _LARGEST_FILE:
-                raise DataError(f"{path}: '{name}' is {getattr(entry, name)}")
-    except DataError as error:
-        raise StoreError(error.message, remedy=_REBUILD) from error
+    entry = from_json(Entry, value, source=path, error=StoreError, remedy=_REBUILD)
     if entry.shard != shard:
         raise StoreError(f"{path}: of another shard, {entry.shard[:80]}", remedy=_REBUILD)
     return entry

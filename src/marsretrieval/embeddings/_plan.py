@@ -10,6 +10,7 @@ from typing import cast, get_args
 
 from marsretrieval.datasets import ImageSource, Shard
 from marsretrieval.embeddings._manifest import (
+    DatasetIdentity,
     Dtype,
     Entry,
     Kind,
@@ -33,7 +34,7 @@ class BuildPlan:
     done: tuple[Entry, ...]
     manifest: Manifest | None  # None: the store is still to be made, or made anew
     force: bool
-    dataset: dict[str, str]
+    dataset: DatasetIdentity
     dtype: Dtype
     kind: Kind
 
@@ -98,7 +99,7 @@ def plan_shards(
         raise UsageError(
             f"part {number}/{parts} does not exist", remedy=f"Parts run from 1/{parts} on."
         )
-    dataset = {
+    dataset: DatasetIdentity = {
         "name": name,
         "kind": dataset_kind,
         "fingerprint": sha256_json([[shard.name, shard.fingerprint] for shard in shards]),
@@ -156,9 +157,7 @@ def finished(store: Path, manifest: Manifest, shards: Sequence[Shard]) -> dict[s
     return found
 
 
-def _mismatches(
-    manifest: Manifest, dataset: Mapping[str, str], kind: Kind, dtype: str
-) -> list[str]:
+def _mismatches(manifest: Manifest, dataset: DatasetIdentity, kind: Kind, dtype: str) -> list[str]:
     pairs = {
         "kind": (manifest.kind, kind),
         "dtype": (manifest.dtype, dtype),

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from marsretrieval.datasets import ItemWarning, Skipped, set_hash
 from marsretrieval.embeddings._manifest import (
+    DatasetIdentity,
     Dtype,
     Entry,
     Kind,
@@ -78,7 +79,7 @@ class EmbeddingStore:
         return replace(request, dtype=str(self.encoder.get("dtype", request.dtype)))
 
     @property
-    def dataset(self) -> Mapping[str, str]:
+    def dataset(self) -> DatasetIdentity:
         """name, kind and fingerprint."""
         return self.manifest.dataset
 

@@ -13,7 +13,7 @@ from marsretrieval.encoders._hub import snapshot
 from marsretrieval.encoders._record import LoadOptions, ModelRecord
 from marsretrieval.encoders._remote_code import TRUST, asks_for_trust, refuse_switches
 from marsretrieval.errors import DataError, ModelLoadError
-from marsretrieval.files import check_fields, read_json, sha256_json
+from marsretrieval.files import Int64, JsonObject, from_json, read_json, sha256_json
 
 _CONFIG = "open_clip_config.json"
 # Safetensors first; a pickle is read with weights_only, and only where there is nothing else.
@@ -24,6 +24,21 @@ _WEIGHTS = (
 )
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "spiece.model")
 _NOT_WEIGHTS = (".npz", ".npy")  # open_clip would read them by another way, and not strictly
+
+
+class _TextConfig(JsonObject, total=False):
+    hf_tokenizer_name: str | None
+    tokenizer_kwargs: dict[str, Any]
+    tokenizer_mode: str | None
+    context_length: Int64
+
+
+class _ModelConfig(JsonObject, total=False):
+    text_cfg: _TextConfig
+
+
+class _Config(JsonObject):
+    model_cfg: _ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +61,9 @@ class Source:
         if self.folder is not None:
             try:
                 found = read_json(self.folder / _CONFIG)
-                check_fields(found, {"model_cfg": dict[str, Any]}, source=self.folder / _CONFIG)
+                return from_json(_Config, found, source=self.folder / _CONFIG)
             except DataError as error:
                 raise ModelLoadError(error.message) from error
-            return dict(found)
         import open_clip
 
         return {"model_cfg": open_clip.get_model_config(self.architecture) or {}}

@@ -6,10 +6,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from marsretrieval.encoders._protocol import Modality
 from marsretrieval.errors import UsageError
+from marsretrieval.files import Constraint
+
+# What a TOML file may hold; a record of an uncatalogued model may hold less.
+_Text = Annotated[str, Constraint(min_length=1)]
+_Commit = Annotated[str, Constraint(pattern="^[0-9a-f]{40}$")]
+_Count = Annotated[int, Constraint(gt=0, le=2**62)]
 
 PromptPreset = Literal["paper", "official"]
 
@@ -26,20 +32,20 @@ class ModelRecord:
     """
 
     id: str
-    name: str  # as the paper writes it
-    family: str  # open_clip, two_tower, vision_only, multimodal_lm, nano
-    loader: str
-    repository: str  # Hugging Face repository, or where the weights come from
-    revision: str | None  # pinned commit; None: not known to us, recorded when loaded
-    image_size: int | None  # pixels; None: dynamic
-    dimension: int
-    parameters: int | None
-    licence: str
+    name: _Text  # as the paper writes it
+    family: _Text  # open_clip, two_tower, vision_only, multimodal_lm, nano
+    loader: Annotated[str, Constraint(pattern="^[^:]+:.+$")]
+    repository: _Text  # Hugging Face repository, or where the weights come from
+    revision: _Commit | None  # pinned; None: not known to us, recorded when loaded
+    image_size: _Count | None  # pixels; None: dynamic
+    dimension: _Count
+    parameters: _Count | None
+    licence: _Text
     paper: str
     code: str
-    tried: str  # what was tried, in words: never more than was done
+    tried: _Text  # what was tried, in words: never more than was done
     modalities: frozenset[Modality] = frozenset({"image", "text"})
-    context_length: int | None = None  # tokens
+    context_length: _Count | None = None  # tokens
     gated: bool = False
     notes: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)

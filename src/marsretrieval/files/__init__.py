@@ -12,8 +12,11 @@ from marsretrieval.files._atomic import (
     remove_stale,
     temporary_folder,
 )
-from marsretrieval.files._fields import check_fields, from_json
 from marsretrieval.files._json import (
+    Constraint,
+    Int64,
+    JsonObject,
+    from_json,
     parse_json,
     read_json,
     sha256_file,
@@ -23,8 +26,10 @@ from marsretrieval.files._json import (
 from marsretrieval.files._names import confined, is_damage, is_safe_name
 
 __all__ = [
+    "Constraint",
+    "Int64",
+    "JsonObject",
     "atomic_path",
-    "check_fields",
     "check_output",
     "confined",
     "from_json",

@@ -1,4 +1,4 @@
-"""JSON files, and fingerprints of plain data."""
+"""JSON files, the types of what they hold, and fingerprints of plain data."""
 
 from __future__ import annotations
 
@@ -8,16 +8,50 @@ import json
 import math
 import os
 import stat
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from marsretrieval.errors import DataError
+from typing_extensions import TypedDict
+
+from marsretrieval.errors import DataError, MarsRetrievalError
 from marsretrieval.files._atomic import atomic_path
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+T = TypeVar("T")
 
 _BINARY, _CLOEXEC = getattr(os, "O_BINARY", 0), getattr(os, "O_CLOEXEC", 0)
 _JSON_BYTES = 64 * 2**20  # of our own files, which are far smaller
 _JSON_DEPTH = 100
 _DIGITS = 300  # of an integer: any float can hold it
+
+
+class JsonObject(TypedDict, total=False):
+    """Base of the JSON objects that may have other keys than those declared."""
+
+    __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012
+
+
+class Constraint:
+    """Condition on a value beyond its type, as metadata of an `Annotated` type.
+
+    Args:
+        conditions: Those of pydantic's schema of the type: ge, le, min_length, pattern, ...
+    """
+
+    def __init__(self, **conditions: Any) -> None:
+        self._conditions = conditions
+
+    def __get_pydantic_core_schema__(
+        self, kind: Any, handler: Callable[[Any], dict[str, Any]]
+    ) -> dict[str, Any]:
+        return handler(kind) | self._conditions
+
+
+Int64 = Annotated[int, Constraint(ge=-(2**62), le=2**62)]  # sums of two have 64 bits, too
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -94,6 +128,53 @@ def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) ->
     raise DataError(f"{source}: not readable as JSON (nested deeper than {_JSON_DEPTH} levels)")
 
 
+def from_json(
+    kind: type[T],
+    value: object,
+    *,
+    source: Path | str,
+    error: type[MarsRetrievalError] = DataError,
+    remedy: str | None = None,
+) -> T:
+    """Make an instance of a type from parsed JSON, without conversions from one kind to another.
+
+    Args:
+        kind: Dataclass, which has no other fields than those declared, or `JsonObject`.
+        value: What was parsed.
+        source: File that the value comes from, for messages.
+        error: Class of the error to raise.
+        remedy: Remedy of that error.
+
+    Returns:
+        The instance; lists become tuples or sets where its annotations say so.
+
+    Raises:
+        MarsRetrievalError: Of class `error`, naming file and field, if a field is missing,
+            unknown or of another kind.
+    """
+    from pydantic import ValidationError
+    from pydantic_core import to_json
+
+    try:
+        text = to_json([value], inf_nan_mode="constants")
+        made: T = _adapter(kind).validate_json(text, strict=True)[0]  # type: ignore[arg-type]
+        return made
+    except ValidationError as failure:
+        detail = failure.errors(include_url=False)[0]
+        (_, *location), got = detail["loc"], repr(detail["input"])
+        name = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in location)[1:]
+        if not name:
+            message = "not a JSON object"
+        elif detail["type"] == "missing":
+            message = f"missing field '{name}'"
+        elif detail["type"] == "unexpected_keyword_argument":
+            message = f"unknown field '{name}'"
+        else:
+            got = got if len(got) <= 60 else f"{got[:48]}..."
+            message = f"'{name}' is {got}: {detail['msg']}"
+        raise error(f"{source}: {message}", remedy=remedy) from failure
+
+
 def sha256_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -103,6 +184,14 @@ def sha256_json(value: Any) -> str:
     """SHA-256 of the canonical JSON text (sorted keys, no spaces): a fingerprint of plain data."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[list[Any]]:
+    from pydantic import TypeAdapter
+
+    # In a list, for a configuration cannot be given to a dataclass from outside.
+    return TypeAdapter(list[kind], config={"extra": "forbid"})
 
 
 def _open_regular(path: Path) -> int:

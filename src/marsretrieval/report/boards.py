@@ -317,7 +317,8 @@ def _groups(of_set: Sequence[RunResult], *, details: bool) -> list[str]:
     classes = dict.fromkeys(
         f"class/{name}"
         for result in of_set
-        for name in result.metrics.get("all", {}).get("strict", {}).get("per_class") or ()
+        if "all" in result.metrics
+        for name in result.metrics["all"]["strict"].get("per_class") or ()
     )
     return [*groups, *classes]
 
@@ -325,9 +326,8 @@ def _groups(of_set: Sequence[RunResult], *, details: bool) -> list[str]:
 def _evaluation(result: RunResult, group: str) -> Mapping[str, Any] | None:
     """An evaluation of the result, or one made of what it holds of a class."""
     if group in result.metrics:
-        found: Mapping[str, Any] = result.metrics[group]
-        return found
-    whole = result.metrics.get("all", {})
+        return result.metrics[group]
+    whole: Mapping[str, Any] = result.metrics.get("all") or {}
     per_class = {each: whole.get(each, {}).get("per_class") or {} for each in PROTOCOLS}
     name = group.removeprefix("class/")
     if any(name not in classes for classes in per_class.values()):

@@ -14,8 +14,6 @@ from marsretrieval.results import PROTOCOLS
 
 __all__ = ["read_whole", "require_whole"]
 
-_PARTS = {"n", "intervals", *PROTOCOLS}
-
 
 def read_whole(path: Path) -> ResultFile:
     """Raises DataError where a file is no result, and as `require_whole`."""
@@ -25,28 +23,11 @@ def read_whole(path: Path) -> ResultFile:
 
 
 def require_whole(file: ResultFile) -> None:
-    """Raises DataError where a result lacks a part, is of a task without a table, or holds a
-    figure that is none."""
+    """Raises DataError where a result has no metrics, or one that is none."""
     result = file.result
-    path = file.path or result.model.get("id")
-    whole = (
-        isinstance(result.task, str)
-        and isinstance(result.model, Mapping)
-        and isinstance(result.model.get("id"), str)
-        and isinstance(result.data, Mapping)
-        and isinstance(result.data.get("n"), Mapping)
-        and isinstance(result.data.get("set_hash"), str)
-        and isinstance(result.metrics, Mapping)
-        and bool(result.metrics)
-        and all(
-            isinstance(each, Mapping)
-            and each.keys() >= _PARTS
-            and all(isinstance(each[part], Mapping) for part in _PARTS)
-            for each in result.metrics.values()
-        )
-        and ("all" in result.metrics or result.task not in ("paired-image-text", "landform"))
-        and isinstance(result.settings, Mapping)
-        and isinstance(result.task_info, Mapping)
+    path = file.path or result.model["id"]
+    whole = result.metrics and (
+        "all" in result.metrics or result.task not in ("paired-image-text", "landform")
     )
     if not whole:
         raise DataError(
@@ -65,9 +46,6 @@ def _wrong(evaluation: Mapping[str, Any]) -> Iterator[str]:
     """Names and values of figures and intervals that cannot be shown."""
     for protocol in PROTOCOLS:
         intervals = evaluation["intervals"].get(protocol, {})
-        if not isinstance(intervals, Mapping):
-            yield f"intervals of {protocol}"
-            continue
         expected = evaluation.get("chance", {}).get(protocol, {})
         yield from _wrong_metrics(evaluation[protocol], protocol)
         yield from _wrong_metrics(expected, f"chance {protocol}")
@@ -77,16 +55,9 @@ def _wrong(evaluation: Mapping[str, Any]) -> Iterator[str]:
                 yield f"interval of {protocol} {key} {pair!r}"
 
 
-def _wrong_metrics(metrics: object, name: str) -> Iterator[str]:
+def _wrong_metrics(metrics: Mapping[str, Any], name: str) -> Iterator[str]:
     """Names and values of metrics, of all and per class, that are no numbers."""
-    classes = (metrics.get("per_class") or {}) if isinstance(metrics, Mapping) else None
-    if not (
-        isinstance(metrics, Mapping)
-        and isinstance(classes, Mapping)
-        and all(isinstance(one, Mapping) for one in classes.values())
-    ):
-        yield name
-        return
+    classes = metrics.get("per_class") or {}
     for key, metric in METRICS.items():
         for one in (metrics, *classes.values()):
             value = look_up(one, key)

@@ -210,7 +210,7 @@ def test_folders_of_another_origin_are_left_alone(publish: Publish, tmp_path: Pa
     with pytest.raises(UsageError, match="files of another origin"):
         download("landform", tmp_path)
     (tmp_path / "Mars-Landforms/download.json").write_text('{"schema_version": 1}')
-    with pytest.raises(DataError, match="has no 'dataset'"):
+    with pytest.raises(DataError, match="missing field 'dataset'"):
         download("landform", tmp_path)
     (tmp_path / "Mars-Landforms/download.json").write_text("{")
     with pytest.raises(DataError, match="not readable as JSON"):

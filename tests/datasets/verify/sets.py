@@ -18,7 +18,19 @@ from marsretrieval.datasets.inventory import DatasetInventory, Problem
 from marsretrieval.datasets.verify import verify
 from tests.datasets.layouts import write_tar
 
-__all__ = ["check", "grey", "landforms", "named", "pair", "pairs", "tiles", "write_tar"]
+__all__ = [
+    "check", "grey", "landforms", "named", "pair", "pairs", "tiles", "write_planet", "write_tar",
+]  # fmt: skip
+
+
+def write_planet(folder: Path, **changes: Any) -> None:
+    """Write the record of a synthetic planet without datasets, but for `changes`."""
+    counts = dict.fromkeys(("pairs", "landform_images", "tiles", "features"), 0)
+    value = {
+        "synthetic": True, "statement": "", "generator": "", "version": 1, "seed": 0,
+        "size": "tiny", "counts": counts, "classes": {}, "quads": [], "features": [], "files": {},
+    }  # fmt: skip
+    (folder / "planet.json").write_text(json.dumps(value | changes))
 
 
 def pair(key: str, image: bytes, caption: str | None) -> list[tuple[str, bytes]]:

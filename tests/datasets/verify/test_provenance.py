@@ -9,7 +9,7 @@ import pytest
 from marsretrieval.files import sha256_file
 from tests.datasets.download.servers import picture
 from tests.datasets.layouts import write_tar
-from tests.datasets.verify.sets import check, landforms, named, pair, pairs
+from tests.datasets.verify.sets import check, landforms, named, pair, pairs, write_planet
 
 
 def record(folder: Path, **told: Any) -> None:
@@ -58,9 +58,10 @@ def test_a_synthetic_planet_is_compared_with_its_record(tmp_path: Path) -> None:
             "bytes": path.stat().st_size, "sha256": sha256_file(path),
         }
         for path in folder.rglob("*.parquet")
-    } | {"Mars-Landforms/gone.txt": {"bytes": 1, "sha256": ""}, "ctx/a.tif": {}}  # fmt: skip
-    text = json.dumps({"seed": 0, "files": files})
-    (tmp_path / "planet.json").write_text(text)
+    }  # fmt: skip
+    names = ("Mars-Landforms/gone.txt", "ctx/a.tif")
+    absent = {name: {"bytes": 1, "sha256": ""} for name in names}
+    write_planet(tmp_path, files=files | absent)
     told = named(check(folder))
     assert told["missing-file"].examples == ("gone.txt",)
     assert "altered-file" not in told
@@ -74,8 +75,8 @@ def test_a_record_of_another_shape_is_damaged(folder: Path) -> None:
         record(folder, files=files)
         assert "damaged-record" in named(check(folder))
     (folder / "download.json").unlink()
-    for text in ('{"files": [1]}', '{"files": {"Mars-VL-Pairs/a": 1}}'):
-        (folder.parent / "planet.json").write_text(text)
+    for planet in ([1], {"Mars-VL-Pairs/a": 1}, {"ctx/a.tif": {"bytes": 1}}):
+        write_planet(folder.parent, files=planet)
         assert "damaged-record" in named(check(folder))
 
 
@@ -99,6 +100,6 @@ def test_the_names_in_the_record_of_a_planet_are_confined(tmp_path: Path) -> Non
     folder = landforms(tmp_path / "Mars-Landforms", rows)
     (tmp_path.parent / "secret.txt").write_text("mine")
     files = {"../secret.txt": {"bytes": 4, "sha256": ""}}
-    (tmp_path / "planet.json").write_text(json.dumps({"synthetic": True, "files": files}))
+    write_planet(tmp_path, files=files)
     told = named(check(folder))
     assert "below its folder" in told["damaged-record"].examples[0]

@@ -10,7 +10,7 @@ from marsretrieval.encoders import LoadOptions
 from marsretrieval.errors import DatasetNotFoundError, UnknownNameError
 from marsretrieval.tasks import TASKS, Settings
 from tests.datasets.download.servers import picture
-from tests.datasets.verify.sets import check, landforms, pairs
+from tests.datasets.verify.sets import check, landforms, pairs, write_planet
 from tests.tasks.oracle import class_folders, pairs_tar, tiles_folder
 from tests.test_benchmark import record as oracle_record
 
@@ -18,14 +18,14 @@ from tests.test_benchmark import record as oracle_record
 def test_all_that_lie_in_a_folder_or_those_asked_for(tmp_path: Path) -> None:
     pairs(tmp_path / "Mars-VL-Pairs", ("a", picture(1), "one"))
     landforms(tmp_path / "Mars-Landforms", [{"id": "a", "image": picture(1), "label": "x"}])
-    (tmp_path / "planet.json").write_text('{"seed": 7}')
+    write_planet(tmp_path, seed=7)
     found = verify(tmp_path, workers=1)
     assert [each.dataset for each in found.datasets] == ["paired", "landform"]
     assert found.datasets[0].origin == {
         "synthetic": True,
-        "version": None,
+        "version": 1,
         "seed": 7,
-        "size": None,
+        "size": "tiny",
     }
     assert found.ok()
     one = verify(tmp_path, tasks=["landform_retrieval"], workers=1)

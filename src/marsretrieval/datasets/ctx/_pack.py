@@ -19,6 +19,7 @@ from marsretrieval.datasets.ctx._mosaic import Quad
 from marsretrieval.datasets.ctx._rows import open_quad
 from marsretrieval.errors import DataError
 from marsretrieval.files import (
+    Int64,
     atomic_path,
     confined,
     from_json,
@@ -48,10 +49,10 @@ class QuadManifest:
     source: str
     source_fingerprint: str
     tar: str
-    tar_bytes: int
+    tar_bytes: Int64
     tar_sha256: str
     encoder: str
-    tiles: int
+    tiles: Int64
     empty: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)

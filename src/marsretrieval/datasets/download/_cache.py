@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from marsretrieval.errors import DataError
-from marsretrieval.files import atomic_path, from_json, read_json, write_json
+from marsretrieval.files import Int64, atomic_path, from_json, read_json, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +18,11 @@ class Fetched:
     resolved_url: str
     method: str
     sha256: str
-    size: int
+    size: Int64
     format: str
     extension: str
-    width: int
-    height: int
+    width: Int64
+    height: Int64
 
 
 class LinkCache:

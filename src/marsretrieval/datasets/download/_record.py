@@ -5,31 +5,57 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Required
 
 from marsretrieval import __version__
 from marsretrieval.datasets.download._sources import Source
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.files import check_fields, confined, make_folder, read_json, write_json
+from marsretrieval.files import (
+    Int64,
+    JsonObject,
+    confined,
+    from_json,
+    make_folder,
+    read_json,
+    write_json,
+)
 
 RECORD = "download.json"
 BEGUN = "begun"  # files of downloads that did not come to their end
 CACHE = ".cache"  # hidden, so that no reader takes it for data
 _OURS = (CACHE, "tiles")  # tiles may be cut before the rest is fetched
 _SCHEMA = 1
-_ALWAYS = ("dataset", "repository", "revision", "variant", "complete", "created")
 _IN_THE_END = ("files", "counts")
-_FILE = {"path": str, "size": int, "sha256": str}
-_KINDS = {
-    **dict.fromkeys(("dataset", "repository", "revision", "created"), str),
-    "variant": str | None,
-    "complete": bool,
-    "counts": dict[str, Any],
-    "files": list[dict[str, Any]],
-    "table": list[dict[str, Any]],
-    "missing": list[str],
-    BEGUN: list[str],
-}
+
+
+class DownloadedFile(JsonObject):
+    """A file of a download."""
+
+    path: str
+    size: Int64
+    sha256: str
+
+
+class DownloadCounts(JsonObject, total=False):
+    """How much a download holds."""
+
+    rows: Int64 | None
+
+
+class DownloadRecord(JsonObject, total=False):
+    """``download.json``."""
+
+    dataset: Required[str]
+    repository: Required[str]
+    revision: Required[str]
+    variant: Required[str | None]
+    complete: Required[bool]
+    created: Required[str]
+    counts: DownloadCounts
+    files: list[DownloadedFile]
+    table: list[DownloadedFile]
+    missing: list[str]
+    begun: list[str]
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -43,18 +69,14 @@ def read_record(folder: Path) -> dict[str, Any] | None:
             f"{path}: not a record of this version",
             remedy="Download into another folder, or delete this one.",
         )
-    absent = [key for key in _ALWAYS if key not in value]
-    absent += [key for key in _IN_THE_END if value.get("complete") and key not in value]
+    remedy = "Move the folder away and download again."
+    from_json(DownloadRecord, value, source=path, remedy=remedy)
+    absent = [key for key in _IN_THE_END if value["complete"] and key not in value]
     if absent:
-        raise DataError(
-            f"{path}: has no '{absent[0]}'",
-            remedy="Move the folder away and download again.",
-        )
-    check_fields(value, _KINDS, source=path, optional=True)
+        raise DataError(f"{path}: missing field '{absent[0]}'", remedy=remedy)
     # Files are removed by these names when the dataset no longer has them.
     for key, place in (("files", folder), ("table", folder / CACHE / "hub")):
-        for number, file in enumerate(value.get(key, ())):
-            check_fields(file, _FILE, source=path, at=f"{key}[{number}]")
+        for file in value.get(key, ()):
             confined(place, file["path"], source=path)
     for name in value.get(BEGUN, ()):
         confined(folder, name, source=path)

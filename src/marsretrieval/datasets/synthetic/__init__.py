@@ -9,14 +9,22 @@ from __future__ import annotations
 from marsretrieval.datasets.synthetic._pairs import sample_pair
 from marsretrieval.datasets.synthetic._registry import BENCHMARK, LANDFORMS
 from marsretrieval.datasets.synthetic._scene import Attributes, sample
-from marsretrieval.datasets.synthetic._write import Summary, describe_planet, write_planet
+from marsretrieval.datasets.synthetic._write import (
+    PlanetRecord,
+    Summary,
+    describe_planet,
+    find_planet,
+    write_planet,
+)
 
 __all__ = [
     "BENCHMARK",
     "LANDFORMS",
     "Attributes",
+    "PlanetRecord",
     "Summary",
     "describe_planet",
+    "find_planet",
     "sample",
     "sample_pair",
     "write_planet",

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from marsretrieval import geo
 from marsretrieval.datasets.synthetic import _layouts
@@ -20,8 +21,10 @@ from marsretrieval.datasets.synthetic._regions import SIZES, TILES, PlanetSize
 from marsretrieval.datasets.synthetic._registry import BENCHMARK, LANDFORMS
 from marsretrieval.errors import DataError, OutputError, UnknownNameError, UsageError
 from marsretrieval.files import (
-    check_fields,
+    Int64,
+    JsonObject,
     confined,
+    from_json,
     make_folder,
     read_json,
     sha256_file,
@@ -60,15 +63,39 @@ planet.json               every feature that was planted, and the checksum of ev
 _SCATTER, _PAINT, _PAIR, _CLASS, _EXAMPLE = range(5)
 
 
-_KINDS = {
-    **dict.fromkeys(("seed", "version"), int),
-    "size": str,
-    "counts": dict.fromkeys(("pairs", "landform_images", "tiles", "features"), int),
-    "classes": dict[str, int],
-    "quads": list[str],
-    "features": list[dict[str, Any]],
-    "files": dict[str, dict[str, Any]],
-}
+class PlanetCounts(JsonObject):
+    """How much a planet holds."""
+
+    pairs: Int64
+    landform_images: Int64
+    tiles: Int64
+    features: Int64
+
+
+class PlanetFile(JsonObject):
+    """Size and checksum of a file of a planet."""
+
+    bytes: Int64
+    sha256: str
+
+
+_Feature = TypedDict("_Feature", {"class": str, "lon": float, "lat": float, "size_km": float})
+
+
+class PlanetRecord(JsonObject):
+    """``planet.json``: what was planted in a planet, and its files."""
+
+    synthetic: bool
+    statement: str
+    generator: str
+    version: Int64
+    seed: Int64
+    size: str
+    counts: PlanetCounts
+    classes: dict[str, Int64]
+    quads: list[str]
+    features: list[_Feature]
+    files: dict[str, PlanetFile]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +161,7 @@ def write_planet(
     """
     parts = _size(size)
     if _status(out, seed, size, force) == "done":
-        return _summary(out, _read_record(out), made=False)
+        return _summary(out, _parse_record(read_json(out / _RECORD), out), made=False)
     require_rasterio()
     make_folder(out)
     with _staged(out) as folder:
@@ -164,14 +191,15 @@ def _status(out: Path, seed: int, size: str, force: bool) -> str:
                 remedy="Choose another folder with --out: data of others is never replaced.",
             )
         return "new"
-    there = read_json(out / _RECORD) if force else _read_record(out)
-    if not isinstance(there, dict) or there.get("synthetic") is not True:
+    value = read_json(out / _RECORD)
+    if not isinstance(value, dict) or value.get("synthetic") is not True:
         raise OutputError(f"{out / _RECORD}: not the record of a synthetic planet",
                           remedy="Choose another folder with --out.")  # fmt: skip
     if force:
         return "replace"
+    there = _parse_record(value, out)
     wanted = {"seed": seed, "size": size, "version": _size(size).version}
-    other = {key: there.get(key) for key in wanted if there.get(key) != wanted[key]}
+    other = {key: there[key] for key in ("seed", "size", "version") if there[key] != wanted[key]}
     if other:
         found = ", ".join(f"{key} {value}" for key, value in other.items())
         asked = ", ".join(f"{key} {wanted[key]}" for key in other)
@@ -223,7 +251,7 @@ def _remove(folder: Path, names: Iterable[str]) -> None:
 
 def _fill(
     folder: Path, parts: PlanetSize, seed: int, size: str, progress: Progress
-) -> dict[str, Any]:
+) -> PlanetRecord:
     _layouts.write_pairs(folder / _PAIRS, parts, seed, _rng(seed, _PAIR), progress)
     classes = _layouts.write_landforms(folder / _LANDFORMS, parts, _rng(seed, _CLASS), progress)
     features: list[Feature] = []
@@ -284,24 +312,31 @@ def _rng(seed: int, *stream: int) -> np.random.Generator:
     return np.random.default_rng([seed, _STREAM, *stream])
 
 
-def _read_record(out: Path) -> dict[str, Any]:
-    """The record of a planet. Raises DataError where a field is missing or of another kind,
-    OutputError where it is the record of something else."""
-    path = out / _RECORD
-    record = read_json(path)
-    if isinstance(record, dict) and record.get("synthetic") is True:
-        try:
-            check_fields(record, _KINDS, source=path)
-            for number, feature in enumerate(record["features"]):
-                check_fields(feature, {"class": str}, source=path, at=f"features[{number}]")
-            for name, file in record["files"].items():
-                check_fields(file, {"bytes": int}, source=path, at=f"files.{name}")
-        except DataError as error:
-            raise DataError(error.message, remedy="Make the planet anew with --force.") from error
-    return cast("dict[str, Any]", record)
+def find_planet(folder: Path) -> tuple[Path, PlanetRecord] | None:
+    """Read the record of the planet that a folder is, or is a dataset of.
+
+    Args:
+        folder: Folder with or without a planet.
+
+    Returns:
+        Path of ``planet.json`` and what it holds; None where there is none.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    folder = folder.absolute()  # the working directory has a parent too
+    for out in (folder, folder.parent):
+        if (out / _RECORD).is_file():
+            return out / _RECORD, _parse_record(read_json(out / _RECORD), out)
+    return None
 
 
-def _summary(out: Path, record: dict[str, Any], *, made: bool) -> Summary:
+def _parse_record(value: object, out: Path) -> PlanetRecord:
+    remedy = "Make the planet anew with --force."
+    return from_json(PlanetRecord, value, source=out / _RECORD, remedy=remedy)
+
+
+def _summary(out: Path, record: PlanetRecord, *, made: bool) -> Summary:
     counts = record["counts"]
     planted = Counter(feature["class"] for feature in record["features"])
     return Summary(

@@ -11,13 +11,12 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from marsretrieval.encoders._transformers import loading
 from marsretrieval.errors import DataError, ModelLoadError
-from marsretrieval.files import check_fields, read_json
+from marsretrieval.files import JsonObject, from_json, read_json
 
 _CONFIG = "adapter_config.json"
 _KEY = re.compile(
@@ -35,22 +34,29 @@ _LAYOUTS = (
 )
 
 
-_CONFIG_KINDS = {
-    **dict.fromkeys(("peft_type", "bias"), str | None),
-    **dict.fromkeys(("lora_alpha", "r"), float | None),
-    **dict.fromkeys(("use_dora", "use_rslora", "fan_in_fan_out"), bool | None),
-    **dict.fromkeys(("rank_pattern", "alpha_pattern"), dict[str, float] | None),
-}
+class AdapterConfig(JsonObject, total=False):
+    """`adapter_config.json` as peft writes it."""
+
+    peft_type: str | None
+    bias: str | None
+    lora_alpha: float | None
+    r: float | None
+    use_dora: bool | None
+    use_rslora: bool | None
+    fan_in_fan_out: bool | None
+    base_model_name_or_path: str | None
+    revision: str | None
+    rank_pattern: dict[str, float] | None
+    alpha_pattern: dict[str, float] | None
 
 
-def read_adapter_config(folder: Path) -> dict[str, Any] | None:
+def read_adapter_config(folder: Path) -> AdapterConfig | None:
     """`adapter_config.json` of a folder, or None where it holds a whole model."""
     path = folder / _CONFIG
     if not path.exists():
         return None
     try:
-        config: dict[str, Any] = read_json(path)
-        check_fields(config, _CONFIG_KINDS, source=path, optional=True)
+        config = from_json(AdapterConfig, read_json(path), source=path)
     except DataError as error:
         raise ModelLoadError(error.message) from error
     if config.get("peft_type") != "LORA" or not config.get("lora_alpha"):
@@ -60,7 +66,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any] | None:
     return config
 
 
-def fold_adapter(model: torch.nn.Module, folder: Path, config: Mapping[str, Any]) -> int:
+def fold_adapter(model: torch.nn.Module, folder: Path, config: AdapterConfig) -> int:
     """Fold the adapter of `folder` into the linear layers of `model`; how many were changed.
 
     Raises ModelLoadError on any tensor that is not understood or finds no layer: an adapter that
@@ -109,8 +115,8 @@ def _fold(
     layer.weight.copy_(weight)
 
 
-def _scale(config: Mapping[str, Any], name: str, parts: Mapping[str, torch.Tensor]) -> float:
-    alpha = float(config["lora_alpha"])
+def _scale(config: AdapterConfig, name: str, parts: Mapping[str, torch.Tensor]) -> float:
+    alpha = config["lora_alpha"] or 0.0
     for pattern, value in (config.get("alpha_pattern") or {}).items():
         try:
             matches = re.fullmatch(rf"(.*\.)?({pattern})", name)
@@ -119,7 +125,7 @@ def _scale(config: Mapping[str, Any], name: str, parts: Mapping[str, torch.Tenso
                 f"{_CONFIG}: alpha_pattern: invalid pattern {pattern[:60]!r} ({error})"
             ) from error
         if matches:
-            alpha = float(value)
+            alpha = value
             break
     rank = parts["lora_A"].shape[0]
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

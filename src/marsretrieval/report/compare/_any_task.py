@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,8 @@ def any_task_groups(
             raise DataError(f"{b.beside('queries')}: not the queries of {name} that {a.path} has")
         rows = {key: row for row, key in enumerate(other_keys)}
         order = np.array([rows[key] for key in keys])
-        stored = [file.result.metrics[name][protocol] for file in (a, b)]
+        evaluations: list[Mapping[str, Any]] = [file.result.metrics[name] for file in (a, b)]
+        stored = [evaluation[protocol] for evaluation in evaluations]
         shared = [
             metric
             for metric in first

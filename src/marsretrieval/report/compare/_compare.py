@@ -299,7 +299,8 @@ def _require_same_figures(
 
 
 def _stored(file: ResultFile, group: str, protocol: str, key: str) -> float:
-    value: Any = file.result.metrics[group][protocol]
+    evaluation: Mapping[str, Any] = file.result.metrics[group]
+    value: Any = evaluation[protocol]
     for part in (key,) if key in value else key.split("."):
         value = value[part]
     return float(value)

@@ -46,10 +46,11 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
             remedy="Keep the .parquet files beside the result, or run it again with --force.",
         )
     found = {}
+    strict: Mapping[str, Any] = result.metrics["all"]["strict"]
     for way, name in MTEB_TASKS.items():
         ranks = table.column(f"{way}_rank").to_numpy()
         scores = rank_scores(ranks)
-        stored = result.metrics["all"]["strict"][f"{way}_mrr"]
+        stored = strict[f"{way}_mrr"]
         if (
             len(ranks) != result.data["n"]["pairs"]
             or abs(scores[f"mrr_at_{len(ranks)}"] - stored) > _CLOSE

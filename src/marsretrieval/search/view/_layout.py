@@ -9,13 +9,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Required
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, StoreError
-from marsretrieval.files import check_fields, confined, is_damage, read_json
+from marsretrieval.files import (
+    Constraint,
+    Int64,
+    JsonObject,
+    confined,
+    from_json,
+    is_damage,
+    read_json,
+)
 from marsretrieval.search._quantize import Limits
 from marsretrieval.search.view._texts import Texts
 
@@ -29,22 +37,39 @@ NO_BAND = BANDS
 
 _BLOCK_ROWS = 4096
 
-_FIELDS = {
-    "fingerprint": str,
-    "rows": int,
-    "dimension": int,
-    "limits": dict.fromkeys(Limits._fields, float),
-    "files": dict[str, dict[str, Any]],
-}
-_ARRAY = {
-    "shape": list[int],
-    "dtype": Literal["int8", "int64", "float16", "float32", "float64"],
-}
+
+class _Limits(JsonObject):
+    radius: float
+    norm: float
+    rest: float
+    askew: float
+
+
+class ViewFile(JsonObject, total=False):
+    """A file of a view; those of arrays have a shape and a type."""
+
+    bytes: Required[Int64]
+    sha256: str
+    shape: list[Int64]
+    dtype: Literal["int8", "int64", "float16", "float32", "float64"]
+
+
+class Header(JsonObject):
+    """The header of a view."""
+
+    format: Int64
+    fingerprint: str
+    rows: Annotated[int, Constraint(ge=0, lt=2**40)]
+    dimension: Annotated[int, Constraint(gt=0, le=2**20)]
+    limits: _Limits
+    files: dict[str, ViewFile]
+
+
 _ROWS = ("rows",)
 _AXES = {
     **dict.fromkeys(
-        ("scale", "along", "error", "row_of", "lon", "lat", "width_deg", "height_deg", "id_ends",
-         "source_of"), _ROWS,
+        ("scale", "along", "error", "row_of", "lon", "lat", "width_deg", "height_deg", "valid",
+         "id_ends", "source_of"), _ROWS,
     ),
     "plane": ("rows", "dimension"),
     "stored": ("rows", "dimension"),
@@ -96,10 +121,11 @@ class SearchView:
         self.store = store
         header = _header(folder)
         self.header = header
-        self.fingerprint: str = header["fingerprint"]
-        self.rows: int = header["rows"]
-        self.dimension: int = header["dimension"]
-        self.limits = Limits(**{name: header["limits"][name] for name in Limits._fields})
+        self.fingerprint = header["fingerprint"]
+        self.rows = header["rows"]
+        self.dimension = header["dimension"]
+        limits = header["limits"]
+        self.limits = Limits(limits["radius"], limits["norm"], limits["rest"], limits["askew"])
         self.plane: npt.NDArray[np.int8] = self._array("plane")
         self.scale: npt.NDArray[np.float32] = self._array("scale")
         self.along: npt.NDArray[np.float32] = self._array("along")
@@ -216,39 +242,38 @@ class SearchView:
         return np.asarray(array)
 
 
-def _header(folder: Path) -> dict[str, Any]:
+def _header(folder: Path) -> Header:
     path = folder / HEADER
     try:
-        header: dict[str, Any] = read_json(path)
-        check_fields(header, {"format": int}, source=path)
-        if header["format"] != FORMAT:
-            raise StoreError(f"{path}: format {header['format']}, this version reads {FORMAT}")
-        check_fields(header, _FIELDS, source=path)
-        if not (0 <= header["rows"] < 2**40 and 0 < header["dimension"] <= 2**20):
-            raise DataError(f"{path}: {header['rows']} rows of {header['dimension']} numbers")
-        for name, told in header["files"].items():
+        value = read_json(path)
+        if isinstance(value, dict) and value.get("format", FORMAT) != FORMAT:
+            raise StoreError(f"{path}: format {value['format']}, this version reads {FORMAT}")
+        header = from_json(Header, value, source=path)
+        for name in header["files"]:
             confined(folder, name, nested=False, source=path)
-            check_fields(told, {"bytes": int}, source=path, at=f"files.{name}")
         sizes = {"rows": header["rows"], "dimension": header["dimension"], "bands": BANDS + 2}
         for name, axes in _AXES.items():
             at = f"files.{name}.npy"
-            told = header["files"].get(f"{name}.npy")
-            check_fields(told, _ARRAY, source=path, at=at)
+            file = header["files"].get(f"{name}.npy")
+            if file is None and name == "valid":  # only of stores that hold shares of data
+                continue
+            if file is None or not {"shape", "dtype"} <= file.keys():
+                raise DataError(f"{path}: missing field '{at}', or its shape or dtype")
             expected = [sizes.get(axis) for axis in axes]
-            if len(told["shape"]) != len(axes) or any(
+            if len(file["shape"]) != len(axes) or any(
                 size != there if size is not None else not 0 <= there <= header["rows"]
-                for size, there in zip(expected, told["shape"], strict=True)
+                for size, there in zip(expected, file["shape"], strict=True)
             ):
-                raise DataError(f"{path}: '{at}.shape' is {told['shape']}")
+                raise DataError(f"{path}: '{at}.shape' is {file['shape']}")
     except DataError as error:
         raise StoreError(error.message) from error
-    for name, expected in ((name, told["bytes"]) for name, told in header["files"].items()):
+    for name, file in header["files"].items():
         try:
             size = os.stat(folder / name).st_size  # noqa: PTH116 - a path object for each takes time
         except OSError as error:
             if not is_damage(error):
                 raise StoreError(f"{folder / name}: cannot be read ({error.strerror})") from error
             raise StoreError(f"{folder / name}: missing") from error
-        if size != expected:
-            raise StoreError(f"{folder / name}: {size} bytes, {expected} were written")
+        if size != file["bytes"]:
+            raise StoreError(f"{folder / name}: {size} bytes, {file['bytes']} were written")
     return header
