@@ -1,14 +1,14 @@
-"""The same build on every device of a machine or a cluster, driven by Ray.
+"""Build stores on every device of a machine or a cluster with Ray.
 
-One actor a device; each takes some shards at a time and writes them itself, so that the driver
-holds no vectors. Ray calls an actor's method at least once: shards are idempotent, a repeated one
-is found finished. Actors that die are started again and their work repeated.
+One actor per device embeds a few shards at a time and writes them itself, so that the driver holds
+no vectors. Ray restarts actors that die and repeats their tasks; a finished shard is not repeated.
 """
 
 from __future__ import annotations
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,20 +18,24 @@ from marsretrieval.datasets import ImageSource
 from marsretrieval.embeddings._build import (
     Target,
     build_stores,
+    open_lane,
     plan_targets,
     require_any,
     require_none_skipped,
     require_readable,
 )
+from marsretrieval.embeddings._device import decoders_of, embed_shards
+from marsretrieval.embeddings._lane import Lane
 from marsretrieval.embeddings._plan import BuildPlan
-from marsretrieval.embeddings._ray_actor import Job, Ledger, Outcome, Worker
 from marsretrieval.embeddings._report import BuildReport
-from marsretrieval.embeddings._workers import DecodeIn
+from marsretrieval.embeddings._workers import DecodeIn, Decoders
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress, time_left
 
 _TASKS_A_WORKER = 4  # at least, so that the last ones end at about the same time
 _SHARDS_A_TASK = 8  # at most: what a death may cost
+_DEATHS = 5  # of workers, on the same shards: then the shards are at fault
+_NO_TASK = -1
 _CPUS_AN_ACTOR = 4  # where there is no GPU
 _ANSWER_S = 10.0
 _OBJECT_STORE = 128 * 2**20  # bytes; nothing large goes through it
@@ -114,7 +118,7 @@ def build_stores_with_ray(
     elapsed = time.perf_counter() - start
     require_readable(
         [
-            (len(plan.todo), [each for outcome in outcomes for each in outcome.failed[number]])
+            (len(plan.todo), [shard for outcome in outcomes for shard in outcome.failed[number]])
             for number, plan in enumerate(plans)
         ]
     )
@@ -153,11 +157,12 @@ def _drive(
     that worked."""
     wanted = {shard.name for plan in plans for shard in plan.todo}
     names = [shard.name for shard in plans[0].shards if shard.name in wanted]
-    count, cpus, resources = _actors(ray, options, len(names))
+    count, resources = _actors(ray, options, len(names))
+    cpus = int(resources["num_cpus"])
     size = max(1, min(_SHARDS_A_TASK, len(names) // (count * _TASKS_A_WORKER)))
     tasks = [tuple(names[at : at + size]) for at in range(0, len(names), size)]
     counts = [plan.todo_rows for plan in plans]
-    total = None if None in counts else sum(each or 0 for each in counts)
+    total = None if None in counts else sum(rows or 0 for rows in counts)
     ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger).remote()
     actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(Worker)
     first = actor.remote(job, cpus)
@@ -206,51 +211,47 @@ def _state(outcomes: Sequence[Outcome], actors: int, elapsed: float, left: str) 
     return ", ".join(filter(None, [left, f"device idle {idle:.0%}", unread, f"{actors} at work"]))
 
 
-def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, int, dict[str, float]]:
-    """How many actors, the CPUs of each, and what each of them takes. An actor is on one machine,
-    so that what it takes must be there on one."""
-    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    machines = [(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in there]
-    with_gpu = [(cpus, gpus) for cpus, gpus in machines if gpus and options.gpus]
+def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, dict[str, float]]:
+    """Return the number of actors and the resources of each, which one machine must have."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    machines = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+    with_gpu = [machine for machine in machines if options.gpus and machine[1]]
+    share = min((cpus // gpus for cpus, gpus in with_gpu), default=_CPUS_AN_ACTOR)
+    largest = max(cpus for cpus, _ in with_gpu or machines)
+    size = max(1, min(options.workers or share, largest))
+    resources = {"num_cpus": float(size)}
     if with_gpu:
-        cpus = options.workers or min(cpus // gpus for cpus, gpus in with_gpu)
+        resources["num_gpus"] = 1.0
+        count = sum(min(gpus, cpus // size) for cpus, gpus in with_gpu)
     else:
-        cpus = options.workers or _CPUS_AN_ACTOR
-    cpus = max(1, min(cpus, max(cpus for cpus, _ in with_gpu or machines)))
-    count = (
-        sum(min(gpus, has // cpus) for has, gpus in with_gpu)
-        if with_gpu
-        else sum(has // cpus for has, _ in machines)
-    )
+        count = sum(cpus // size for cpus, _ in machines)
     if not count:
         raise UsageError(
             "no machine of the cluster has a CPU to give",
             remedy="Start Ray there with --num-cpus.",
         )
-    resources = (
-        {"num_gpus": 1.0, "num_cpus": float(cpus)} if with_gpu else {"num_cpus": float(cpus)}
-    )
-    return min(count, most), cpus, resources
+    return min(count, most), resources
 
 
 def _connect(ray: Any, address: str | None) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:
-        ray.init(
-            "local",
-            num_cpus=usable_cpus(),
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE,
-            **quiet,
-        )
-        return
+    local = {
+        "num_cpus": usable_cpus(),
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE,
+    }
     try:
-        host, colon, port = address.rpartition(":")
+        host, colon, port = (address or "").rpartition(":")
         if colon and port.isdecimal():
             # Ray itself waits for minutes where nobody answers.
             socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
-        ray.init(address, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
+        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        ray.init(address or "local", **quiet, **({} if address else local))
+    except Exception as error:  # Ray raises OSError, ValueError, RuntimeError and plain Exception
+        if address is None:
+            raise MarsRetrievalError(
+                f"Ray did not start on this machine ({error})",
+                remedy="Run the command again, or use --engine local.",
+            ) from error
         raise UsageError(
             f"no Ray cluster answers at {address} ({error})",
             remedy="Start one (ray start --head), or leave out --ray-address to use this machine.",
@@ -264,3 +265,95 @@ def _import_ray() -> Any:
     except ImportError as error:
         raise MissingDependencyError("ray", "ray", needed_for="--engine ray") from error
     return ray
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What every actor is told; the encoders are loaded by the actor."""
+
+    source: ImageSource
+    targets: tuple[Target, ...]
+    dtype: str
+    batch_size: int | None
+    decode_in: DecodeIn
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of one task, for each target."""
+
+    items: int  # embedded or left out, for all targets together
+    failed: list[list[tuple[str, MarsRetrievalError]]]
+    seconds: list[dict[str, float]]
+    batch_sizes: list[int]
+
+
+class Ledger:
+    """Counts how often a task was begun; a task begun again has killed its process before."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, task: int) -> int:
+        self._begun[task] += 1
+        return self._begun[task] - 1
+
+
+class Worker:
+    """An actor: has the models, embeds the shards that it is given."""
+
+    def __init__(self, job: Job, workers: int) -> None:
+        self._job = job
+        self._workers = workers
+        self._lanes: list[tuple[Lane, BuildPlan]] = []
+        self._decoders: Decoders | None = None  # of all tasks: processes take long to start
+
+    def begin(self, force: bool, ledger: Any) -> None:
+        """What the first actor does before all others start: see `_claim`."""
+        import ray
+
+        if ray.get(ledger.begin.remote(_NO_TASK)) >= _DEATHS:
+            raise MarsRetrievalError(
+                f"the process that loads the models died {_DEATHS} times",
+                remedy="Is there memory enough? Fewer models at once, or float16, need less.",
+            )
+        self._claim(force)
+
+    def ready(self) -> None:
+        """Answers once the actor runs."""
+
+    def _claim(self, force: bool) -> None:
+        """Load the models and make the stores' manifests, or check them."""
+        job = self._job
+        self._lanes.clear()
+        plans = plan_targets(job.targets, job.source, dtype=job.dtype, force=force)
+        for target, plan in zip(job.targets, plans, strict=True):
+            # An entry of another actor's shard is none of ours to remove, except with force.
+            mine = plan if force else replace(plan, todo=())
+            self._lanes.append((open_lane(target, mine, job.batch_size, strict=job.strict), plan))
+
+    def embed(self, names: tuple[str, ...], task: int, ledger: Any) -> Outcome:
+        import ray
+
+        deaths = ray.get(ledger.begin.remote(task))
+        if deaths >= _DEATHS:
+            error = MarsRetrievalError(f"the process that embeds it died {deaths} times")
+            nothing = dict.fromkeys(("decode", "embed", "write", "wait", "total"), 0.0)
+            each = len(self._job.targets)
+            return Outcome(
+                0, [[(name, error) for name in names]] * each, [nothing] * each, [0] * each
+            )
+        if not self._lanes:
+            self._claim(force=False)
+        lanes = [lane.fresh(plan, names) for lane, plan in self._lanes]
+        if self._decoders is None:
+            all_lanes = [lane for lane, _ in self._lanes]
+            self._decoders = decoders_of(all_lanes, self._workers, self._job.decode_in)
+        seconds = embed_shards(lanes, self._job.source, self._decoders)
+        return Outcome(
+            sum(lane.left_out + sum(entry.rows for entry in lane.written) for lane in lanes),
+            [lane.failed for lane in lanes],
+            [{**lane.seconds, **seconds} for lane in lanes],
+            [lane.forward.size for lane in lanes],
+        )

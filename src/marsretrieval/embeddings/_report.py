@@ -30,7 +30,8 @@ class BuildReport:
     @property
     def device_idle(self) -> float | None:
         """Share of the wall time in which the device had nothing to do, 0 to 1."""
-        return device_idle(self.seconds.get("wait"), self.seconds.get("total"))
+        wait, total = self.seconds.get("wait"), self.seconds.get("total")
+        return None if wait is None or not total else min(1.0, wait / total)
 
     @property
     def timings(self) -> dict[str, float]:
@@ -61,7 +62,3 @@ class BuildReport:
             seconds=seconds,
             warnings=[item for entry in (*done, *written) for item in entry.warnings],
         )
-
-
-def device_idle(wait: float | None, total: float | None) -> float | None:
-    return None if wait is None or not total else min(1.0, wait / total)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,12 +27,6 @@ _SHARD_ROWS = 4096
 _BATCH = 64
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    shard: Shard
-    items: Sequence[tuple[str, str]]
-
-
 def build_text_store(
     encoder: Encoder,
     items: Sequence[tuple[str, str]],
@@ -55,9 +48,15 @@ def build_text_store(
         raise ModalityError(f"{encoder.id} is a vision-only model and cannot embed text")
     if len({key for key, _ in items}) != len(items):
         raise DataError(f"{path}: two texts have the same id")
-    parts = {part.shard.name: part for part in _parts(items)}
+    shards: list[Shard] = []
+    items_by_shard = {}
+    for first in range(0, len(items), _SHARD_ROWS):
+        rows = items[first : first + _SHARD_ROWS]
+        fingerprint = sha256_json([[key, text] for key, text in rows])
+        shards.append(Shard(f"texts-{len(shards):06d}", fingerprint, len(rows)))
+        items_by_shard[shards[-1].name] = rows
     plan = plan_shards(
-        [part.shard for part in parts.values()],
+        shards,
         path,
         name="texts",
         dataset_kind="texts",
@@ -76,51 +75,33 @@ def build_text_store(
     )
     seconds = {"embed": 0.0, "write": 0.0}
     start = time.perf_counter()
-    embedded = 0
+    written = []
     with progress.start("embed texts", plan.todo_rows, "texts") as bar:
         for shard in plan.todo:
-            part = parts[shard.name]
+            texts = items_by_shard[shard.name]
             began = time.perf_counter()
-            vectors = np.empty((len(part.items), encoder.dimension), dtype=np.float32)
-            order = np.argsort([len(text) for _, text in part.items], kind="stable")
+            vectors = np.empty((len(texts), encoder.dimension), dtype=np.float32)
+            order = np.argsort([len(text) for _, text in texts], kind="stable")
             done = 0
             while done < len(order):
-                rows = order[done : done + forward.size]
-                vectors[rows] = forward([part.items[row][1] for row in rows])
-                done += len(rows)
-                bar.advance(len(rows))
+                batch = order[done : done + forward.size]
+                vectors[batch] = forward([texts[row][1] for row in batch])
+                done += len(batch)
+                bar.advance(len(batch))
             spent = time.perf_counter() - began
             seconds["embed"] += spent
             began = time.perf_counter()
-            write_shard(
-                path,
-                Entry(
-                    shard=shard.name,
-                    fingerprint=shard.fingerprint,
-                    made_by=manifest.made_by,
-                    seconds={"embed": round(spent, 6)},
-                ),
-                [Item(key, "text", content_hash(text.encode())) for key, text in part.items],
-                vectors,
-                manifest.dtype,
+            entry = Entry(
+                shard=shard.name,
+                fingerprint=shard.fingerprint,
+                made_by=manifest.made_by,
+                seconds={"embed": round(spent, 6)},
             )
+            stored = [Item(key, "text", content_hash(text.encode())) for key, text in texts]
+            written.append(write_shard(path, entry, stored, vectors, manifest.dtype))
             seconds["write"] += time.perf_counter() - began
-            embedded += len(part.items)
-    reused = sum(entry.rows for entry in plan.done)
-    return BuildReport(
-        rows=embedded + reused,
-        embedded=embedded,
-        reused=reused,
-        skipped=[],
-        batch_size=forward.size if embedded else None,
-        seconds={**seconds, "total": time.perf_counter() - start} if embedded else {},
+    if written:
+        seconds["total"] = time.perf_counter() - start
+    return BuildReport.of(
+        plan.done, written, forward.size if written else None, seconds if written else {}
     )
-
-
-def _parts(items: Sequence[tuple[str, str]]) -> list[_Part]:
-    parts: list[_Part] = []
-    for start in range(0, len(items), _SHARD_ROWS):
-        some = items[start : start + _SHARD_ROWS]
-        fingerprint = sha256_json([[key, text] for key, text in some])
-        parts.append(_Part(Shard(f"texts-{len(parts):06d}", fingerprint, len(some)), some))
-    return parts
