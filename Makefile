@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# The tests start many processes: without bytecode, all of them would compile torch again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help venv demo test lint types check nano docs clean
 
@@ -24,7 +26,7 @@ demo: venv  ## Run the whole benchmark offline on the synthetic planet
 	$(BIN)/marsretrieval demo --out demo
 
 test: venv lint types  ## Lint, type-check and run all fast tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: venv
 	$(BIN)/ruff check .

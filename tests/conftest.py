@@ -1,6 +1,66 @@
-"""The same examples on every run, and no time limit for one on a busy machine."""
+"""Settings and fixtures of all tests."""
 
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+from typer.testing import CliRunner, Result
 
+from marsretrieval.cli._app import app
+from marsretrieval.datasets.synthetic import write_planet
+
+# Tiny models gain nothing from more threads, and two workers would compete for the same cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The files that take longest, given to the workers first, so that none of them is left for the end.
+LONG = (
+    "test_docs_commands.py",
+    "test_docs.py",
+    "test_scripts.py",
+    "test_own_models.py",
+    "test_transformers_families.py",
+    "test_mteb.py",
+    "test_notebook.py",
+    "test_examples.py",
+    "test_site.py",
+    "test_torchvision.py",
+    "test_embed_search.py",
+    "test_ray.py",
+)
+
+# The same examples on every run, and no time limit for one on a busy machine.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+@pytest.fixture(scope="session")
+def tiny_planet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny synthetic planet of seed 0, read-only, made once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # the workers have folders of their own inside of it
+    with (folder / "planet.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write_planet(folder / "planet", size="tiny")
+    return folder / "planet"
+
+
+@pytest.fixture
+def marsretrieval() -> Callable[..., Result]:
+    """Run the command line in this process; an exception that it does not handle is raised."""
+
+    def run(*arguments: object, code: int = 0) -> Result:
+        done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+        assert done.exit_code == code, done.output
+        return done
+
+    return run

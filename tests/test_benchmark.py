@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import Result
 
 from marsretrieval import benchmark
 from marsretrieval.encoders import LoadOptions, ModelRecord
@@ -18,6 +19,8 @@ from marsretrieval.errors import ModalityError, ModelLoadError, StoreError
 from marsretrieval.results import MEAN, PROTOCOLS, find_results, read_result
 from marsretrieval.tasks import TASKS, Settings, find_task
 from tests.tasks.oracle import OracleEncoder, class_folders, pairs_tar, tiles_folder
+
+Command = Callable[..., Result]
 
 
 def oracle(record: ModelRecord, options: LoadOptions) -> OracleEncoder:
@@ -189,22 +192,15 @@ def test_variants_of_a_model_keep_apart(tmp_path: Path) -> None:
     assert len(names) == 4
 
 
-def test_results_are_found_wherever_they_lie(data: Path, tmp_path: Path) -> None:
+def test_results_are_found_wherever_they_lie(
+    data: Path, tmp_path: Path, marsretrieval: Command
+) -> None:
     list(benchmark.run(planned(data, tmp_path)))
     names = [path.stem for path in find_results([tmp_path / "results"])]
     assert names == ["geolocalization", "landform", "paired-image-text"]
-    shown = subprocess.run(
-        [sys.executable, "-m", "marsretrieval", "report", str(tmp_path / "results"), "--details"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert shown.returncode == 0, shown.stderr
-    assert "landslides/hybrid" in shown.stdout
+    assert "landslides/hybrid" in marsretrieval("report", tmp_path / "results", "--details").stdout
     (tmp_path / "results" / "oracle" / "landform.json").write_text("{}")
-    partly = subprocess.run(
-        [sys.executable, "-m", "marsretrieval", "report", str(tmp_path / "results"), "--json"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert partly.returncode == 1
+    partly = marsretrieval("report", tmp_path / "results", "--json", code=1)
     assert "left out" in partly.stderr and "landform.json" in partly.stderr
     assert len(json.loads(partly.stdout)) == 2
 
@@ -219,28 +215,19 @@ def test_an_unfinished_store_is_not_benchmarked(data: Path, tmp_path: Path) -> N
         planned(data, tmp_path, tiles_store=job.store)
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "marsretrieval", "run", *map(str, arguments)]
-
-
-def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True)
-
-
 MODEL = "tests.tasks.oracle:OracleEncoder"
 
 
-def test_the_command_runs_a_class_of_ones_own(data: Path, tmp_path: Path) -> None:
-    where = ("--data", data, "--results", tmp_path / "r", "--resamples", 20)
-    plan = cli("-m", MODEL, "-t", "all", *where, "--dry-run", "--json")
-    assert plan.returncode == 0, plan.stderr
+def test_the_command_runs_a_class_of_ones_own(
+    data: Path, tmp_path: Path, marsretrieval: Command
+) -> None:
+    run = ("run", "-m", MODEL, "-t", "all", "--data", data, "--results", tmp_path / "r")
+    plan = marsretrieval(*run, "--resamples", 20, "--dry-run", "--json")
     assert [row["status"] for row in json.loads(plan.stdout)] == ["to do"] * 3
     assert not (tmp_path / "r").exists()
-    done = cli("-m", MODEL, "-t", "all", *where, "--json")
-    assert done.returncode == 0, done.stderr
+    done = marsretrieval(*run, "--resamples", 20, "--json")
     assert len(json.loads(done.stdout)["results"]) == 3
-    table = cli("-m", MODEL, "-t", "all", *where)
-    assert table.returncode == 0
+    table = marsretrieval(*run, "--resamples", 20)
     assert table.stderr.count("done before") == 3
     assert "published" in table.stdout and "strict" in table.stdout
 
@@ -258,24 +245,27 @@ def test_the_command_runs_a_class_of_ones_own(data: Path, tmp_path: Path) -> Non
     ],
 )
 def test_wrong_input_is_a_line_and_an_exit_code(
-    arguments: list[str], code: int, words: str, data: Path, tmp_path: Path
+    arguments: list[str],
+    code: int,
+    words: str,
+    data: Path,
+    tmp_path: Path,
+    marsretrieval: Command,
 ) -> None:
-    defaults = [] if "--data" in arguments else ["--data", str(data)]
-    done = cli(*arguments, *defaults, "--results", tmp_path / "r")
-    assert done.returncode == code, done.stderr
+    defaults = [] if "--data" in arguments else ["--data", data]
+    done = marsretrieval("run", *arguments, *defaults, "--results", tmp_path / "r", code=code)
     assert words in done.stderr
-    assert "Traceback" not in done.stderr
     assert not (tmp_path / "r").exists()
 
 
-def test_results_that_cannot_be_written_are_named(data: Path, tmp_path: Path) -> None:
+def test_results_that_cannot_be_written_are_named(
+    data: Path, tmp_path: Path, marsretrieval: Command
+) -> None:
     (tmp_path / "r").write_text("a file, not a folder")
+    run = ("run", "-m", MODEL, "-t", "landform", "--data", data, "--results", tmp_path / "r")
     for more in ([], ["--dry-run"]):
-        done = cli(
-            "-m", MODEL, "-t", "landform", "--data", data, "--results", tmp_path / "r", *more
-        )
-        assert done.returncode == 1
-        assert "cannot be written" in done.stderr and "Traceback" not in done.stderr
+        done = marsretrieval(*run, *more, code=1)
+        assert "cannot be written" in done.stderr
         assert "loading" not in done.stderr and done.stdout == ""
 
 
@@ -289,10 +279,11 @@ def test_ctrl_c_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:
         "        return super().encode_preprocessed(features)\n"
     )
     (tmp_path / "tests").symlink_to(Path(__file__).parent)
-    arguments = command(
-        "-m", "slow:Slow", "-t", "landform", "-t", "geo", "--data", data,
-        "--results", tmp_path / "r", "--batch-size", 4, "--resamples", 20,
-    )  # fmt: skip
+    arguments = [
+        sys.executable, "-m", "marsretrieval", "run", "-m", "slow:Slow", "-t", "landform",
+        "-t", "geo", "--data", data, "--results", tmp_path / "r", "--batch-size", "4",
+        "--resamples", "20",
+    ]  # fmt: skip
     running = subprocess.Popen(arguments, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     finished = tmp_path / "r" / "slow-Slow" / "landform.json"
     deadline = time.monotonic() + 60

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from marsretrieval.cli._app import app
 from marsretrieval.report.boards import labels
 from marsretrieval.results import read_result
 from tests.report.made import make_landform, result, write
@@ -33,13 +34,15 @@ class Dim(Grey):
 """
 
 
-def command(folder: Path, *arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "marsretrieval", *map(str, arguments)],
-        capture_output=True, text=True, cwd=folder,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
+def command(folder: Path, *arguments: object, code: int = 0) -> Result:
+    """Run the command line in a folder, with its modules imported anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [*sys.path])
+        for module in ("models_of_own_task", "same_class"):
+            patch.delitem(sys.modules, module, raising=False)
+        done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == code, done.stderr
     return done
 
 
@@ -111,15 +114,9 @@ def test_all_tasks_of_a_model_without_text_are_those_it_can_do(folder: Path) -> 
 
 def test_a_dry_run_refuses_what_the_run_would(folder: Path) -> None:
     (folder / "mine.pt").write_bytes(b"x")
-    for model, words in (("bge-vl-large", "not a folder"), ("models_of_own_task:Grey", "--check")):
-        run = ("run", "-m", model, "-t", "geolocalization", "--checkpoint", "mine.pt",
-               "--results", "d")  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "marsretrieval", *run, "--dry-run"],
-            capture_output=True, text=True, cwd=folder,
-        )  # fmt: skip
-        assert done.returncode in (1, 2) and words in done.stderr
-        assert "Traceback" not in done.stderr
+    run = ("run", "-t", "geolocalization", "--checkpoint", "mine.pt", "--results", "d", "--dry-run")
+    assert "not a folder" in command(folder, *run, "-m", "bge-vl-large", code=1).stderr
+    assert "--check" in command(folder, *run, "-m", "models_of_own_task:Grey", code=2).stderr
     assert not (folder / "d").exists()
 
 

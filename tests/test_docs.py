@@ -26,9 +26,6 @@ from marsretrieval.metrics import geolocalization, landform, paired
 from marsretrieval.report.leaderboard import COLUMNS
 from marsretrieval.results import PROTOCOLS
 from marsretrieval.tasks import TASKS
-from tests.tiny_planet import tiny_planet
-
-__all__ = ["tiny_planet"]
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -12,10 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_planet import tiny_planet
-
-__all__ = ["tiny_planet"]
-
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMAND = Path(sys.executable).parent / "marsretrieval"
 LETTERS = """

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import random
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -195,8 +196,8 @@ def test_results(
     assert sweep(path, read, 120) > 30
 
 
-def test_records_of_planets(tmp_path: Path) -> None:
-    synthetic.write_planet(tmp_path, size="tiny")
+def test_records_of_planets(tiny_planet: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_planet, tmp_path, dirs_exist_ok=True)
 
     def read() -> None:
         synthetic.describe_planet(tmp_path, size="tiny")

@@ -13,9 +13,6 @@ import pytest
 from marsretrieval.datasets import open_images
 from marsretrieval.embeddings import build_store
 from marsretrieval.encoders import load
-from tests.tiny_planet import tiny_planet
-
-__all__ = ["tiny_planet"]
 
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "search_mars.ipynb"
 

@@ -18,9 +18,6 @@ import pytest
 
 from marsretrieval.encoders import find
 from marsretrieval.tasks import find_task
-from tests.tiny_planet import tiny_planet
-
-__all__ = ["tiny_planet"]
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / "scripts"
@@ -171,14 +168,14 @@ def test_the_published_readme_in_dry_run(block: str, bash: Bash, tmp_path: Path)
 
 def test_landforms_for_real(bash: Bash, tmp_path: Path) -> None:
     script = SCRIPTS / "landform_retrieval" / "openclip.sh"
-    once = bash(script, "cpu", MARSRETRIEVAL_MODEL="mars-nano")
+    once = bash(script, "cpu", MARSRETRIEVAL_MODEL="bright:Brightness")
     assert once.returncode == 0, once.stderr
     assert "mAP" in once.stdout
-    again = bash(script, MARSRETRIEVAL_MODEL="mars-nano")
+    again = bash(script, MARSRETRIEVAL_MODEL="bright:Brightness")
     assert "running on the CPU" in again.stderr
     assert "this run is in it already" in again.stderr
     rows = list(csv.DictReader((tmp_path / "logs/landform_retrieval/summary.csv").open()))
-    result = json.loads((tmp_path / "results/mars-nano/landform.json").read_text())
+    result = json.loads((tmp_path / "results/bright-Brightness/landform.json").read_text())
     assert len(rows) == 1
     figures = result["metrics"]["all"]["published"]
     for name in ("mAP", "r_precision", "ndcg@10", "hit@10"):

@@ -16,9 +16,6 @@ from marsretrieval.cli._app import app
 from marsretrieval.datasets import ImageSource, Record, decode_rgb, open_images
 from marsretrieval.encoders import find
 from tests.test_docs import DOCS, blocks, lines_of
-from tests.tiny_planet import tiny_planet
-
-__all__ = ["tiny_planet"]
 
 # Half the diagonal of a tile of 0.2 degrees: a point closer than this may lie in the tile.
 WITHIN_DEG = 0.15

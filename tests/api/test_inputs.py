@@ -11,24 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import marsretrieval
 from marsretrieval.errors import ImageError, UsageError
 from marsretrieval.search import text_query
-from tests.fakes import FakeEncoder
-from tests.search.places import make_store
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("api") / "store"
-    lons = [179.7, 179.9, -179.9, -179.7]
-    make_store(path, [(lon, 0.1 + 0.2 * row, 0.2) for row in range(5) for lon in lons])
-    return path
-
-
-@pytest.fixture
-def store(folder: Path) -> Any:
-    return marsretrieval.open_store(folder, encoder=FakeEncoder())
 
 
 def test_several_texts_are_one_query(store: Any) -> None:

@@ -26,21 +26,6 @@ from marsretrieval.geo import Area, Box
 from marsretrieval.progress import NO_PROGRESS
 from marsretrieval.search import Hit
 from tests.fakes import FakeEncoder, FakeSource, FakeVisionEncoder, png_bytes
-from tests.search.places import make_store
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5 x 4 tiles of 0.2 degrees on both sides of the antimeridian."""
-    path = tmp_path_factory.mktemp("api") / "store"
-    lons = [179.7, 179.9, -179.9, -179.7]
-    make_store(path, [(lon, 0.1 + 0.2 * row, 0.2) for row in range(5) for lon in lons])
-    return path
-
-
-@pytest.fixture
-def store(folder: Path) -> Any:
-    return marsretrieval.open_store(folder, encoder=FakeEncoder())
 
 
 def test_hits_are_typed_and_in_order(store: Any) -> None:

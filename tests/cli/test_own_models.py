@@ -11,9 +11,6 @@ from typer.testing import CliRunner, Result
 
 from marsretrieval.cli._app import app
 from tests.fakes import png_bytes
-from tests.tiny_planet import tiny_planet
-
-__all__ = ["tiny_planet"]
 
 HEAD = """
 import numpy as np

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from PIL import Image
 
 from tests.fakes import png_bytes
 
-__all__ = ["encoded", "problem_of", "read_all", "write_parquet", "write_tar"]
+__all__ = ["encoded", "geotiff", "problem_of", "read_all", "write_parquet", "write_tar"]
 
 
 def encoded(mode: str = "L", size: tuple[int, int] = (12, 9), kind: str = "PNG") -> bytes:
@@ -32,6 +34,23 @@ def encoded(mode: str = "L", size: tuple[int, int] = (12, 9), kind: str = "PNG")
     buffer = io.BytesIO()
     image.save(buffer, kind)
     return buffer.getvalue()
+
+
+def geotiff(bands: Any, *, mask: Any = None, **profile: Any) -> bytes:
+    """Encode (bands, height, width) with an internal mask (height, width)."""
+    rasterio = pytest.importorskip("rasterio")
+    count, height, width = bands.shape
+    shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
+    with warnings.catch_warnings(), rasterio.MemoryFile() as memory:
+        warnings.simplefilter("ignore")
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            memory.open(driver="GTiff", **shape, **profile) as file,
+        ):
+            file.write(bands)
+            if mask is not None:
+                file.write_mask(mask)
+        return bytes(memory.read())
 
 
 def write_tar(path: Path, members: Sequence[tuple[str, bytes]], mode: str = "w") -> Path:

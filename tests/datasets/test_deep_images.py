@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-import warnings
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,7 @@ from PIL import Image
 from marsretrieval.datasets import _images, _stretch, decode_rgb
 from marsretrieval.datasets._stretch import stretch
 from marsretrieval.errors import ImageError
-
-
-def geotiff(bands: Any, **more: Any) -> bytes:
-    """A GeoTIFF of (bands, height, width)."""
-    memory = pytest.importorskip("rasterio.io").MemoryFile()
-    count, height, width = bands.shape
-    shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
-    with warnings.catch_warnings(), memory:
-        warnings.simplefilter("ignore")
-        with memory.open(driver="GTiff", **shape, **more) as file:
-            file.write(bands)
-        return bytes(memory.read())
+from tests.datasets.layouts import geotiff
 
 
 def ramp(count: int, dtype: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from PIL import Image
 
 from marsretrieval.datasets import decode_image, decode_rgb
 from marsretrieval.errors import ImageError
-from tests.datasets.layouts import encoded
+from tests.datasets.layouts import encoded, geotiff
 
 GREY = [("L", "PNG"), ("L", "JPEG"), ("L", "TIFF"), ("L", "BMP"), ("L", "JPEG2000"), ("1", "PNG"),
         ("1", "TIFF"), ("I;16", "PNG"), ("I;16", "TIFF"), ("I", "TIFF"), ("F", "TIFF")]  # fmt: skip
@@ -24,22 +23,6 @@ def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def geotiff(bands: Any, *, mask: Any = None, **profile: Any) -> bytes:
-    rasterio = pytest.importorskip("rasterio")
-    count, height, width = bands.shape
-    shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
-    with warnings.catch_warnings(), rasterio.MemoryFile() as memory:
-        warnings.simplefilter("ignore")
-        with (
-            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-            memory.open(driver="GTiff", **shape, **profile) as file,
-        ):
-            file.write(bands)
-            if mask is not None:
-                file.write_mask(mask)
-        return bytes(memory.read())
 
 
 def check(data: bytes, mode: str) -> None:

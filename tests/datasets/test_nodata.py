@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import io
 import threading
-import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,24 +17,9 @@ from PIL import Image, TiffImagePlugin
 from marsretrieval.datasets import decode_rgb, rgb_of
 from marsretrieval.datasets.geotiff import open_geotiff
 from marsretrieval.errors import DataError, ImageError
+from tests.datasets.layouts import geotiff
 
 rasterio = pytest.importorskip("rasterio")
-
-
-def geotiff(bands: Any, *, mask: Any = None, **profile: Any) -> bytes:
-    """Encode (bands, height, width) with an internal mask (height, width)."""
-    count, height, width = bands.shape
-    shape = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
-    with warnings.catch_warnings(), rasterio.MemoryFile() as memory:
-        warnings.simplefilter("ignore")
-        with (
-            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-            memory.open(driver="GTiff", **shape, **profile) as file,
-        ):
-            file.write(bands)
-            if mask is not None:
-                file.write_mask(mask)
-        return bytes(memory.read())
 
 
 def pixels(data: bytes) -> Any:

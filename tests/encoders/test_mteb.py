@@ -26,12 +26,9 @@ from marsretrieval.errors import (
 )
 from marsretrieval.tasks import Settings, find_task
 from tests.encoders.tiny_transformers import pictures, save_tiny
-from tests.tiny_planet import tiny_planet
 
 ensure_torchvision()
 mteb = pytest.importorskip("mteb")
-
-__all__ = ["tiny_planet"]
 
 CLIP = "openai/clip-vit-base-patch32"
 TEXTS = ["dunes", "a satellite photo of glacier-like forms."]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
+import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from marsretrieval.encoders import load
 
 OPEN_CLIP = """
 import open_clip
@@ -68,7 +67,7 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -80,22 +79,12 @@ def test_a_class_that_imports_a_vision_library_works(code: str, tmp_path: Path) 
     assert json.loads(done.stdout)["problems"] == []
 
 
-def test_the_class_of_the_guide_works(tiny_folder: Callable[[str], Path], tmp_path: Path) -> None:
-    guide = (ROOT / "docs" / "howto" / "model.md").read_text(encoding="utf-8")
-    (code,) = [
-        block
-        for block in re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
-        if "class MyClip" in block
-    ]
-    (tmp_path / "my_clip.py").write_text(code)
-    checkpoint = str(tiny_folder("clip"))
-    done = command(tmp_path, "models", "check", "my_clip:MyClip", "--checkpoint", checkpoint)
-    assert done.returncode == 0, done.stderr
-    assert "ok: yes" in done.stdout
-
-
-def test_preprocessing_of_a_class_runs_in_fresh_processes(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(TIMM)
+def test_preprocessing_of_a_class_runs_in_a_fresh_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tower_of_timm.py").write_text(TIMM)
+    monkeypatch.chdir(tmp_path)
+    Path("preprocess.pkl").write_bytes(pickle.dumps(load("tower_of_timm:Tower").preprocess))
     script = """
 import pickle, sys
 assert "torchvision" not in sys.modules
@@ -103,18 +92,5 @@ preprocess = pickle.load(open("preprocess.pkl", "rb"))
 from PIL import Image
 print(tuple(preprocess(Image.new("RGB", (50, 40))).shape))
 """
-    make = (
-        "import pickle\nfrom marsretrieval.encoders import load\n"
-        "pickle.dump(load('mine:Tower').preprocess, open('preprocess.pkl', 'wb'))"
-    )
-    made = subprocess.run(
-        [sys.executable, "-c", make], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert made.returncode == 0, made.stderr
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "(3, 32, 32)", done.stderr

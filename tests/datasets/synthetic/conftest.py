@@ -1,19 +1,8 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from marsretrieval.datasets.synthetic import write_planet
 from marsretrieval.datasets.synthetic._regions import SIZES, PlanetSize, Region
-
-
-@pytest.fixture(scope="session")
-def planet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny planet of seed 0, made once: read only."""
-    folder = tmp_path_factory.mktemp("planet") / "tiny"
-    write_planet(folder, seed=0, size="tiny")
-    return folder
 
 
 @pytest.fixture

@@ -43,8 +43,8 @@ def grey(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
-def test_pairs_are_a_webdataset(planet: Path) -> None:
-    found = members(planet / "Mars-VL-Pairs" / "000000.tar")
+def test_pairs_are_a_webdataset(tiny_planet: Path) -> None:
+    found = members(tiny_planet / "Mars-VL-Pairs" / "000000.tar")
     keys = sorted({name.split(".")[0] for name in found})
     assert len(keys) == 40
     captions = set()
@@ -62,8 +62,8 @@ def test_pairs_are_a_webdataset(planet: Path) -> None:
     assert {picture.mode for picture in pictures} == {"L", "RGB"}
 
 
-def test_landforms_are_parquet_of_the_hub(planet: Path) -> None:
-    files = sorted((planet / "Mars-Landforms" / "data").iterdir())
+def test_landforms_are_parquet_of_the_hub(tiny_planet: Path) -> None:
+    files = sorted((tiny_planet / "Mars-Landforms" / "data").iterdir())
     assert [file.name for file in files] == [
         "train-00000-of-00002.parquet",
         "train-00001-of-00002.parquet",
@@ -85,9 +85,9 @@ def test_landforms_are_parquet_of_the_hub(planet: Path) -> None:
     assert grey(rows[0]["image"]["bytes"]).ndim == 2
 
 
-def test_quads_are_where_the_sphere_puts_them(planet: Path) -> None:
+def test_quads_are_where_the_sphere_puts_them(tiny_planet: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
-    files = sorted((planet / "ctx").iterdir())
+    files = sorted((tiny_planet / "ctx").iterdir())
     assert [file.name for file in files] == [
         "MurrayLab_CTX_V01_E-180_N-04_Mosaic.tif",
         "MurrayLab_CTX_V01_E176_N-04_Mosaic.tif",
@@ -107,14 +107,14 @@ def test_quads_are_where_the_sphere_puts_them(planet: Path) -> None:
             assert edges == pytest.approx((west, -4, west + 4, 0))
 
 
-def test_tiles_are_windows_of_the_quads(planet: Path) -> None:
-    for file in sorted((planet / "ctx").iterdir()):
+def test_tiles_are_windows_of_the_quads(tiny_planet: Path) -> None:
+    for file in sorted((tiny_planet / "ctx").iterdir()):
         corner = geo.parse_quad_name(file.name)
         assert corner is not None
         quad = geo.quad_name(*corner)
         with open_geotiff(file) as raster:
             pixels = raster.read()
-        found = members(planet / GEO / "tiles" / f"{quad}.tar")
+        found = members(tiny_planet / GEO / "tiles" / f"{quad}.tar")
         names = sorted({name.split(".")[0] for name in found})
         assert len(names) == 400
         for name in names:
@@ -131,15 +131,15 @@ def test_tiles_are_windows_of_the_quads(planet: Path) -> None:
             assert told["valid"] == pytest.approx((window > 0).mean(), abs=1e-6)
 
 
-def test_ground_truth_is_what_was_planted(planet: Path) -> None:
-    record = read_json(planet / "planet.json")
-    points = read_ground_truth(planet / GEO / "ground_truth")
+def test_ground_truth_is_what_was_planted(tiny_planet: Path) -> None:
+    record = read_json(tiny_planet / "planet.json")
+    points = read_ground_truth(tiny_planet / GEO / "ground_truth")
     assert set(points) == set(BENCHMARK)
     for name, found in points.items():
         planted = [each for each in record["features"] if each["class"] == name]
         assert found.lon.tolist() == [each["lon"] for each in planted]
         assert found.lat.tolist() == [each["lat"] for each in planted]
-        with (planet / GEO / "ground_truth" / f"{name}.csv").open() as file:
+        with (tiny_planet / GEO / "ground_truth" / f"{name}.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert [float(row["diameter_km"]) for row in rows] == [each["size_km"] for each in planted]
         assert {geo.quad_name(*at) for at in zip(found.lon, found.lat, strict=True)} <= set(
@@ -150,12 +150,12 @@ def test_ground_truth_is_what_was_planted(planet: Path) -> None:
     assert lon.max() > 175
 
 
-def test_example_images_are_not_of_this_planet(planet: Path) -> None:
-    examples = read_image_queries(planet / GEO / "image_queries")
+def test_example_images_are_not_of_this_planet(tiny_planet: Path) -> None:
+    examples = read_image_queries(tiny_planet / GEO / "image_queries")
     assert set(examples) == set(BENCHMARK)
     tiles = {
         data
-        for tar in (planet / GEO / "tiles").iterdir()
+        for tar in (tiny_planet / GEO / "tiles").iterdir()
         for name, data in members(tar).items()
         if name.endswith(".png")
     }
@@ -168,13 +168,13 @@ def test_example_images_are_not_of_this_planet(planet: Path) -> None:
             assert grey(record.data).shape == (64, 64)
 
 
-def test_the_readers_read_all_of_it(planet: Path) -> None:
+def test_the_readers_read_all_of_it(tiny_planet: Path) -> None:
     for folder, kind, count in (
         ("Mars-VL-Pairs", "webdataset", 40),
         ("Mars-Landforms", "parquet", 48),
         (f"{GEO}/tiles", "webdataset", 800),
     ):
-        source = open_images(planet / folder)
+        source = open_images(tiny_planet / folder)
         records = [item for shard in source.shards() for item in source.read(shard)]
         assert source.kind == kind
         assert all(isinstance(record, Record) for record in records)
@@ -182,20 +182,20 @@ def test_the_readers_read_all_of_it(planet: Path) -> None:
     assert all(record.lon is not None and record.width_deg for record in records)
 
 
-def test_verification_finds_nothing_wrong(planet: Path) -> None:
-    inventory = verify(planet, workers=1)
+def test_verification_finds_nothing_wrong(tiny_planet: Path) -> None:
+    inventory = verify(tiny_planet, workers=1)
     assert [each.dataset for each in inventory.datasets]
     assert inventory.ok()
 
 
-def test_the_folder_says_that_it_is_synthetic_and_what_is_in_it(planet: Path) -> None:
-    record = read_json(planet / "planet.json")
+def test_the_folder_says_that_it_is_synthetic_and_what_is_in_it(tiny_planet: Path) -> None:
+    record = read_json(tiny_planet / "planet.json")
     assert record["synthetic"] is True
-    assert "SYNTHETIC" in (planet / "README.txt").read_text()
-    files = {path for path in planet.rglob("*") if path.is_file()}
-    assert {planet / name for name in record["files"]} == files - {planet / "planet.json"}
+    assert "SYNTHETIC" in (tiny_planet / "README.txt").read_text()
+    files = {path for path in tiny_planet.rglob("*") if path.is_file()}
+    assert {tiny_planet / name for name in record["files"]} == files - {tiny_planet / "planet.json"}
     for name, told in record["files"].items():
-        assert sha256_file(planet / name) == told["sha256"]
+        assert sha256_file(tiny_planet / name) == told["sha256"]
     assert record["counts"] == {
         "pairs": 40,
         "landform_images": 48,
