@@ -255,10 +255,14 @@ class Store:
         meaningless = self._meaningless_scores(question.raw) if question.is_text_alone else None
         about = {
             **question.about,
-            "truncated": self._cut_texts(question) if question.needs_text else [],
-            "context_length": self._context_length() if question.needs_text else None,
+            "truncated": [],
+            "context_length": None,
             "scores": standing(background, best, meaningless),
         }
+        if question.needs_text:
+            length = self._context_length()
+            truncated = cut_texts(question, self._load(needs_text=True), length)
+            about |= {"truncated": truncated, "context_length": length}
         return SearchResult(replace(hits, about=about), vector, self, question.region)
 
     def _meaningless_scores(self, raw: bool) -> list[Background]:
@@ -268,9 +272,6 @@ class Store:
                 self.background(text_vector(encoder, text, raw=raw)) for text in MEANINGLESS
             ]
         return self._meaningless[raw]
-
-    def _cut_texts(self, question: Question) -> list[str]:
-        return cut_texts(question, self._load(needs_text=True), self._context_length())
 
     def _context_length(self) -> int | None:
         """Tokens that the model reads of a text, where known."""

@@ -70,11 +70,13 @@ class Job:
     @property
     def cache(self) -> Path:
         """Folder of the stores that `run` makes of this model on these data."""
-        return self.folder / "embeddings" / _dataset_key(self.data.folder)
+        # By path, not by content: a dataset that grows keeps the embeddings that it has.
+        path_hash = sha256_json(str(self.data.folder.resolve()))[:8]
+        return self.folder / "embeddings" / f"{self.data.folder.name}-{path_hash}"
 
     @property
     def key(self) -> ResultKey:
-        return _key(self.task, self.data, self.settings)
+        return ResultKey(self.task.name, self.data.fingerprint, asdict(self.settings))
 
 
 def plan(
@@ -254,10 +256,6 @@ def _own_store(job: Job) -> Path:
     )
 
 
-def _key(task: Task, data: TaskData, settings: Settings) -> ResultKey:
-    return ResultKey(task.name, data.fingerprint, asdict(settings))
-
-
 def variant(record: ModelRecord, options: LoadOptions) -> str:
     """Folder name of a model's results: its id, and whatever differs from the default."""
     parts = [record.id.replace(":", "-").replace("/", "-")]
@@ -283,11 +281,6 @@ def _finished_store(path: Path) -> EmbeddingStore:
             remedy="Run the embed command that began it once more.",
         )
     return store
-
-
-def _dataset_key(folder: Path) -> str:
-    # By place, not by content: a dataset that grows keeps the embeddings that it has.
-    return f"{folder.name}-{sha256_json(str(folder.resolve()))[:8]}"
 
 
 def _request(

@@ -63,7 +63,11 @@ class _Group(Group):
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             number = error.number if isinstance(error, _EndedError) else signal.SIGINT
-            what = "interrupted" if number == signal.SIGINT else f"ended by {_name(number)}"
+            what = (
+                "interrupted"
+                if number == signal.SIGINT
+                else f"ended by {signal.Signals(number).name}"
+            )
             _say_last(f"{what}: what was finished is kept; the same command goes on from there")
             raise typer.Exit(128 + number) from error
         except _OF_TYPER:
@@ -113,10 +117,6 @@ def _drop_stdout() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
-
-
-def _name(number: int) -> str:
-    return signal.Signals(number).name
 
 
 @contextmanager

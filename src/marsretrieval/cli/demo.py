@@ -72,16 +72,12 @@ def demo(
                 store=shlex.quote(str(store)),
                 page=shlex.quote(str(page)),
                 activate=_activation(),
-                layer=_layer(),
+                # A format that can be written here and that QGIS opens with its CRS.
+                layer="cones.parquet" if find_spec("pyogrio") is None else "cones.gpkg",
             )
         )
     if any(each.error is not None for each in finished):
         raise typer.Exit(1)
-
-
-def _layer() -> str:
-    """A file name of a format that can be written here and that QGIS opens with its CRS."""
-    return "cones.parquet" if find_spec("pyogrio") is None else "cones.gpkg"
 
 
 def _activation() -> str:

@@ -354,7 +354,8 @@ def _show(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> No
             break
         place = f"{'position unknown':>20}"
         if hit.lon is not None and hit.lat is not None:
-            place = f"{_lon(hit.lon)} {_lat(hit.lat)}"
+            east, north = "W" if hit.lon < 0 else "E", "S" if hit.lat < 0 else "N"
+            place = f"{abs(hit.lon):7.3f} {east} {abs(hit.lat):6.3f} {north}"
         z = "" if hit.z is None else f"{hit.z:5.1f}"
         percentile = "" if hit.percentile is None else f"{hit.percentile:10.2f}"
         tiles = "" if hit.tiles is None else f"  {counted(hit.tiles, 'tile'):>10}"
@@ -366,15 +367,6 @@ def _show(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> No
         echo(f"{path}: {contents}")
     for path in heatmaps:
         echo(f"{path}: scores of all tiles" + ("" if result.region is None else " of the region"))
-
-
-def _lon(value: float) -> str:
-    """East or west, without a sign."""
-    return f"{abs(value):7.3f} {'W' if value < 0 else 'E'}"
-
-
-def _lat(value: float) -> str:
-    return f"{abs(value):6.3f} {'S' if value < 0 else 'N'}"
 
 
 def _show_standing(result: SearchResult) -> None:

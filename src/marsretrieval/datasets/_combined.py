@@ -39,7 +39,7 @@ class CombinedSource:
     def shards(self) -> Sequence[Shard]:
         """The shards of all sources, those of the first under their own names."""
         return [
-            replace(shard, name=_shard_name(label, shard.name))
+            replace(shard, name=f"{label}+{shard.name}" if label else shard.name)
             for source, label in zip(self.sources, self.labels, strict=True)
             for shard in source.shards()
         ]
@@ -54,7 +54,8 @@ class CombinedSource:
         source = self.sources[self.labels.index(label)]
         inner = replace(shard, name=shard.name.removeprefix(f"{label}+") if label else shard.name)
         for item in source.read(inner, images=images):
-            yield replace(item, id=_item_id(label, item.id)) if label else item
+            is_named = not label or geo.tile_corner(item.id) is not None
+            yield item if is_named else replace(item, id=f"{label}/{item.id}")
 
 
 def open_sources(paths: Sequence[Path]) -> ImageSource:
@@ -100,11 +101,3 @@ def _top_folders(source: ImageSource) -> set[str]:
     if not isinstance(source, FolderSource):
         return set()
     return {file.relative_to(source.root).parts[0] for file in source.files}
-
-
-def _shard_name(label: str, name: str) -> str:
-    return f"{label}+{name}" if label else name
-
-
-def _item_id(label: str, name: str) -> str:
-    return name if geo.tile_corner(name) is not None else f"{label}/{name}"

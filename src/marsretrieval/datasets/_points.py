@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
+from marsretrieval._words import counted
 from marsretrieval.datasets._listing import visible
 from marsretrieval.datasets._open import open_images
 from marsretrieval.datasets._protocol import ImageSource, Skipped
@@ -117,7 +118,8 @@ def read_points(
     unique = len(np.unique(np.column_stack([wrapped, lat]), axis=0))
     notes = (*table.notes, *positions.notes)
     if skipped:
-        notes = (*notes, f"{path}: {_rows_without(skipped)}")
+        without = f"{counted(len(skipped), 'row')} without a position left out"
+        notes = (*notes, f"{path}: {without} ({listed(skipped)})")
     return Points(
         # 180.0 itself stays: in the plane of the published distance, -180 is far from it.
         lon if as_written else np.where(lon > 180, wrapped, lon),
@@ -208,8 +210,3 @@ def _is_sidecar(path: Path, shapefiles: set[str]) -> bool:
         path.name.lower().endswith(end) and path.name[: -len(end)] in shapefiles
         for end in _SIDECARS
     )
-
-
-def _rows_without(skipped: tuple[str, ...]) -> str:
-    rows = "row" if len(skipped) == 1 else "rows"
-    return f"{len(skipped):,} {rows} without a position left out ({listed(skipped)})"

@@ -133,7 +133,10 @@ def read_positions(table: Table, choice: PositionColumns | None = None) -> Posit
     notes = []
     if first:
         notes.append(f"{table.path}: {listed(table.labels[:first])} holds units, left out")
-    comment_west = any(_says_west(comment) for comment in table.comments)
+    comment_west = any(
+        re.search(r"longitudes?\s*[=:]\s*(positive\s*)?west", comment, re.IGNORECASE)
+        for comment in table.comments
+    )
     west = choice.west if choice.west is not None else west_name or comment_west
     if west:
         notes.append(f"{table.path}: longitudes of '{names[0]}' are taken as positive to the west")
@@ -284,10 +287,6 @@ def _no_column(table: Table, name: str) -> TableError:
         remedy="The first line names the columns; lon and lat are needed, in degrees. Name "
         "others with --lon-column and --lat-column.",
     )
-
-
-def _says_west(comment: str) -> bool:
-    return bool(re.search(r"longitudes?\s*[=:]\s*(positive\s*)?west", comment, re.IGNORECASE))
 
 
 def _position(

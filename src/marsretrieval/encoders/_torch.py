@@ -139,15 +139,15 @@ class TorchEncoder(ABC):
         # Out of pinned memory a GPU fetches several times faster.
         return value.pin_memory() if self.device.type == "cuda" else value
 
-    def _on_device(self, value: Any) -> Any:
-        return value.to(self.device, non_blocking=True) if torch.is_tensor(value) else value
-
     @torch.inference_mode()
     def encode_preprocessed(self, features: Sequence[Features] | Collated) -> Vectors:
         if not len(features):
             return np.empty((0, self.dimension), np.float32)
         batch = features if isinstance(features, Collated) else self.collate(features)
-        inputs = {name: self._on_device(value) for name, value in batch.inputs.items()}
+        inputs = {
+            name: value.to(self.device, non_blocking=True) if torch.is_tensor(value) else value
+            for name, value in batch.inputs.items()
+        }
         return unit_rows(self._embed_images(inputs), what=f"image vectors of {self.id}")
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:

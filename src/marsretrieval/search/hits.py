@@ -14,7 +14,7 @@ from marsretrieval.errors import UsageError
 from marsretrieval.search.view import known_of
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import Columns, EmbeddingStore
+    from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.search.background import Background
     from marsretrieval.search.topk import Ranking
 
@@ -104,6 +104,7 @@ class Hits:
         kept = np.flatnonzero(~np.isin(rows, np.asarray(without, dtype=np.int64)))[:most]
         found = known_of(store).take(rows[kept])
         turned = lon_domain(domain)
+        places = zip(found.lon, found.lat, found.width_deg, found.height_deg, strict=True)
         turn = geo.wrap_lon if turned == 180 else geo.lon_180_to_360
         return cls(
             scores=scores[kept],
@@ -111,7 +112,7 @@ class Hits:
             lon=_known(turn(found.lon)),
             lat=_known(found.lat),
             sources=found.sources,
-            shapes=list(_shapes(found, turned)),
+            shapes=[geo.outline(*map(float, place), domain=turned) for place in places],
             about=about or {},
             domain=turned,
             z=None if background is None else _rounded(background.z(scores[kept]), 3),
@@ -241,8 +242,3 @@ def _rounded(values: npt.NDArray[np.float64], decimals: int) -> list[float]:
 
 def _known(values: npt.NDArray[np.float64]) -> list[float | None]:
     return [float(each) if np.isfinite(each) else None for each in np.round(values, _DECIMALS)]
-
-
-def _shapes(found: Columns, domain: int) -> Iterator[geo.Shape | None]:
-    for place in zip(found.lon, found.lat, found.width_deg, found.height_deg, strict=True):
-        yield geo.outline(*map(float, place), domain=domain)

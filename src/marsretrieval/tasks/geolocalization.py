@@ -92,7 +92,10 @@ class Geolocalization:
         ]
         source = open_images(folder / "tiles") if with_images else None
         parts: dict[str, Any] = {
-            "points": {name: _points_hash(each) for name, each in points.items()},
+            "points": {
+                name: sha256_json([catalogue.lon.tolist(), catalogue.lat.tolist()])
+                for name, catalogue in points.items()
+            },
             "examples": {name: fingerprint(each) for name, each in examples.items()},
             "tiles": fingerprint(source) if source else None,
         }
@@ -370,7 +373,3 @@ def _published_positions(ids: Sequence[str], lon: np.ndarray, lat: np.ndarray) -
         for name, centre in zip(ids, zip(lon, lat, strict=True), strict=True)
     ]
     return np.array(corners, dtype=np.float64).reshape(-1, 2)
-
-
-def _points_hash(points: Points) -> str:
-    return sha256_json([points.lon.tolist(), points.lat.tolist()])

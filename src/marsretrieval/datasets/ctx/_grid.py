@@ -117,7 +117,11 @@ def tile_rows(quad: Quad, spec: TileSpec) -> list[list[Tile]]:
             for west, east in pairwise(columns)
         ]
         if spec.clip is not None:
-            row = [tile for tile in row if _box(tile).overlaps(spec.clip)]
+            row = [
+                tile
+                for tile in row
+                if geo.Box(tile.west, tile.south, tile.east, tile.north).overlaps(spec.clip)
+            ]
         if row:
             rows.append(row)
     return rows
@@ -158,7 +162,3 @@ def _exponent(value: Decimal) -> int:
     exponent = value.normalize().as_tuple().exponent
     assert isinstance(exponent, int)  # finite: checked when the spec was made
     return exponent
-
-
-def _box(tile: Tile) -> geo.Box:
-    return geo.Box(tile.west, tile.south, tile.east, tile.north)
