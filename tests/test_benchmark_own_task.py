@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval.report.boards import labels
+from marsretrieval.report.grouping import labels
 from marsretrieval.results import read_result
 from tests.report.made import make_landform, result, write
 from tests.tasks.oracle import class_folders, pairs_tar, tiles_folder
