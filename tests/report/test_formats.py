@@ -153,6 +153,20 @@ def test_where_protocols_agree_one_line_stands_for_both(found: list[RunResult]) 
     assert protocols([*landform, tied]) == {"published", "strict"}
 
 
+def test_columns_without_a_text_or_a_value_are_left_out(found: list[RunResult]) -> None:
+    pairs, landform, points = model_tables(found)
+    assert list(landform.labels) == ["protocol", "model"]
+    assert list(pairs.labels) == list(points.labels) == ["queries", "protocol", "model"]
+    (one,) = (each for each in found if each.task == "landform" and each.model["id"] == "sharp-1")
+    metrics = {
+        protocol: {k: v for k, v in one.metrics["all"][protocol].items() if k != "ndcg@10"}
+        for protocol in ("published", "strict")
+    }
+    (table,) = model_tables([replace(one, metrics={"all": one.metrics["all"] | metrics})])
+    assert [column.heading for column in table.columns] == ["mAP", "Hit@10", "R-Prec"]
+    assert all(len(row.cells) == 3 for row in table.rows)
+
+
 @pytest.fixture
 def strange() -> RunResult:
     outcome = make_landform(names=[SPECIAL, "dunes"])

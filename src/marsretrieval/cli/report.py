@@ -134,12 +134,10 @@ def _show(
     results = [each.result for each in found]
     if kind == "json":
         print_json([each.to_dict() for each in results], output)
-        tables = []
+    elif kind == "table":
+        print_tables(model_tables(results, details=details, references=references))
     else:
         tables = model_tables(results, details=details, more=kind == "csv", references=references)
-    if kind == "table":
-        print_tables(tables)
-    elif kind in FORMATS:
         text = FORMATS[kind](tables)
         if output is None:
             echo(text, end="")
