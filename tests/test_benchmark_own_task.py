@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from marsretrieval.cli._app import app
-from marsretrieval.report.boards import labels
+from marsretrieval.report.grouping import labels
 from marsretrieval.results import read_result
 from tests.report.made import make_landform, result, write
 from tests.tasks.oracle import class_folders, pairs_tar, tiles_folder

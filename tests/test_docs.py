@@ -23,7 +23,7 @@ from marsretrieval.cli._app import app
 from marsretrieval.cli._examples import EXAMPLES
 from marsretrieval.encoders import all_records
 from marsretrieval.metrics import geolocalization, landform, paired
-from marsretrieval.report.leaderboard import COLUMNS
+from marsretrieval.report._columns import COLUMNS
 from marsretrieval.results import PROTOCOLS
 from marsretrieval.tasks import TASKS
 
@@ -292,9 +292,9 @@ def test_every_figure_is_defined(task) -> None:
         part
         for _, columns in COLUMNS[task.name]
         for column in columns
-        for key in map(column.key, PROTOCOLS)
-        if key
-        for part in key.split(".")
+        for metric in map(column.metric, PROTOCOLS)
+        if metric
+        for part in metric.key.split(".")
     }
     missing = {
         key for key in figures(task.name) | shown if not re.search(rf"`{re.escape(key)}`", protocol)

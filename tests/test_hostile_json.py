@@ -29,15 +29,22 @@ from marsretrieval.errors import DataError, MarsRetrievalError
 from marsretrieval.files import parse_json, read_json
 from marsretrieval.geo import Area
 from marsretrieval.report.compare import compare_results
-from marsretrieval.report.formats import latex, markdown, tidy_csv
 from marsretrieval.report.html import write_html
-from marsretrieval.report.leaderboard import leaderboards
 from marsretrieval.report.reading import read_whole
 from marsretrieval.results import find_results
 from marsretrieval.search import drop_view, make_view, verify_view
 from marsretrieval.search.view import open_view
 from tests.fakes import FakeEncoder, FakeSource
-from tests.report.made import make_landform, make_paired, result, write
+from tests.report.made import (
+    csv_of,
+    latex_of,
+    make_landform,
+    make_paired,
+    markdown_of,
+    print_results,
+    result,
+    write,
+)
 
 OTHERS: list[Any] = [
     None,
@@ -187,9 +194,9 @@ def test_results(
     def read() -> None:
         (name,) = find_results([path.parent])
         file = read_whole(name)
-        for form in (markdown, latex, tidy_csv):
+        for form in (markdown_of, latex_of, csv_of):
             assert form([file.result], details=True)
-        leaderboards([file.result])
+        print_results([file.result])
         write_html([file], tmp_path / "page.html", thumbnails=False)
         compare_results(file, other, resamples=10)
 

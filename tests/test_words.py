@@ -13,8 +13,7 @@ import marsretrieval.cli
 from marsretrieval._words import printable, table_cell
 from marsretrieval.cli._shared import echo, print_json, say
 from marsretrieval.report.console import console
-from marsretrieval.report.formats import latex, markdown, tidy_csv
-from tests.report.made import make_landform, result
+from tests.report.made import csv_of, latex_of, make_landform, markdown_of, result
 
 STEER = "a\x1b[2J\x9b31m\x07\r\u202e\x7fb"
 SHOWN = r"a\x1b[2J\x9b31m\x07\r\u202e\x7fb"
@@ -66,9 +65,9 @@ def test_tables_of_results_are_no_formulas_and_no_markup() -> None:
         result("landform", name, outcome)
         for name in ("=HYPERLINK(1)", "-1+2", "<b>x</b>", "https://x|y<i>", "a\x1bb", "![x](y)")
     ]
-    rows = list(csv.reader(io.StringIO(tidy_csv(made))))
+    rows = list(csv.reader(io.StringIO(csv_of(made))))
     assert {"'=HYPERLINK(1)", "'-1+2"} <= {row[0] for row in rows}
     assert all(float(row[7]) >= 0 for row in rows[1:])
-    text = markdown(made)
+    text = markdown_of(made)
     assert r"\<b\>x\<-b\>" in text and r"https---x\|y\<i\>" in text and r"!\[x\]" in text
-    assert "\x1b" not in text + latex(made)
+    assert "\x1b" not in text + latex_of(made)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,26 @@ import pyarrow.parquet as pq
 from marsretrieval import geo
 from marsretrieval.benchmark._write import per_query_table
 from marsretrieval.metrics import geolocalization, landform, paired
+from marsretrieval.report.render import print_tables, render_csv, render_latex, render_markdown
+from marsretrieval.report.tables import model_tables
 from marsretrieval.results import RunResult
 from marsretrieval.tasks import Hits, Outcome
 from marsretrieval.tasks.geolocalization import _means
 from marsretrieval.tasks.paired_image_text import _hits
 from tests.metrics.inputs import geo_input, unit
 
-__all__ = ["CREATED", "make_geolocalization", "make_landform", "make_paired", "result", "write"]
+__all__ = [
+    "CREATED",
+    "csv_of",
+    "latex_of",
+    "make_geolocalization",
+    "make_landform",
+    "make_paired",
+    "markdown_of",
+    "print_results",
+    "result",
+    "write",
+]
 
 CREATED = "2026-03-01T12:00:00+00:00"
 
@@ -157,3 +170,23 @@ def timings(images_per_s: float = 500.0) -> Mapping[str, float]:
     """Of a run that embedded its images."""
     return {"decode": 4.0, "embed": 3.0, "wait": 0.4, "total": 3.4, "write": 0.1,
             "embed_texts": 0.2, "images_per_s": images_per_s, "device_idle": 0.12}  # fmt: skip
+
+
+def markdown_of(results: Iterable[RunResult], **options: Any) -> str:
+    """The tables of results as Markdown; `options` as of `model_tables`."""
+    return render_markdown(model_tables(results, **options))
+
+
+def latex_of(results: Iterable[RunResult], **options: Any) -> str:
+    """The tables of results as LaTeX."""
+    return render_latex(model_tables(results, **options))
+
+
+def csv_of(results: Iterable[RunResult], **options: Any) -> str:
+    """The tables of results as CSV, with every metric, as `report --csv` writes them."""
+    return render_csv(model_tables(results, more=True, **options))
+
+
+def print_results(results: Iterable[RunResult], **options: Any) -> None:
+    """Print the tables of results; references only if they are asked for."""
+    print_tables(model_tables(results, **{"references": False, **options}))

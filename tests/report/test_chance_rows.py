@@ -7,12 +7,19 @@ from typing import Any
 
 import pytest
 
-from marsretrieval.report.boards import boards
 from marsretrieval.report.chance import DAGGER, chance_of, interval_note
-from marsretrieval.report.formats import latex, markdown, tidy_csv
-from marsretrieval.report.leaderboard import leaderboards
+from marsretrieval.report.tables import model_tables
 from marsretrieval.results import RunResult
-from tests.report.made import make_geolocalization, make_landform, make_paired, result
+from tests.report.made import (
+    csv_of,
+    latex_of,
+    make_geolocalization,
+    make_landform,
+    make_paired,
+    markdown_of,
+    print_results,
+    result,
+)
 
 TASKS = {
     "paired-image-text": make_paired,
@@ -32,26 +39,26 @@ def made(task: str, **changes: Any) -> list[RunResult]:
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("details", [False, True])
 def test_every_section_of_every_table_ends_with_chance(task: str, details: bool) -> None:
-    (board,) = boards(made(task), details=details)
-    for section in board.sections:
+    (table,) = model_tables(made(task), details=details)
+    for section in table.sections:
         *models, last = section
-        assert [row.chance for row in section] == [False, False, True]
-        assert last.model == "chance" and {row.model for row in models} == {"a", "b"}
-        shown = [figure for figure in last.figures if figure is not None]
-        assert shown and not any(figure.best or figure.low is not None for figure in shown)
+        assert [row.kind == "chance" for row in section] == [False, False, True]
+        assert last.name == "chance" and {row.name for row in models} == {"a", "b"}
+        shown = [cell for cell in last.cells if cell.value is not None]
+        assert shown and not any(cell.best or cell.low is not None for cell in shown)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_format_shows_chance(task: str, capsys: pytest.CaptureFixture[str]) -> None:
     results = made(task)
-    sections = len(boards(results)[0].sections)
-    leaderboards(results)
+    sections = len(model_tables(results)[0].folded().sections)
+    print_results(results)
     terminal = capsys.readouterr().out
     assert sum(" chance " in line for line in terminal.splitlines()) == sections
-    assert markdown(results).count("| chance |") == sections
-    assert latex(results).count("& chance &") == sections
-    assert ",random ranking," in tidy_csv(results)
-    for text in (terminal, markdown(results), latex(results)):
+    assert markdown_of(results).count("| chance |") == sections
+    assert latex_of(results).count("& chance &") == sections
+    assert ",random ranking," in csv_of(results)
+    for text in (terminal, markdown_of(results), latex_of(results)):
         assert "Chance: the expectation of a random ranking" in " ".join(text.split())
 
 
@@ -63,16 +70,16 @@ def test_results_without_chance_have_no_such_row() -> None:
         })
         for each in made("geolocalization")
     ]  # fmt: skip
-    (board,) = boards(results, details=True)
-    assert not any(row.chance for row in board.rows) and not board.note
-    mixed = boards([results[0], made("geolocalization")[1]])[0]
-    assert [row.model for row in mixed.sections[0]][-1] == "chance"
+    (table,) = model_tables(results, details=True)
+    assert not any(row.kind == "chance" for row in table.rows) and not table.note
+    mixed = model_tables([results[0], made("geolocalization")[1]])[0]
+    assert [row.name for row in mixed.sections[0]][-1] == "chance"
 
 
 def test_models_over_other_items_have_a_chance_of_their_own() -> None:
     other = {"published": {"mAP": 0.5}, "strict": {"mAP": 0.5}}
-    rows = boards(made("landform", chance=other))[0].rows
-    assert [row.model for row in rows if row.chance] == ["chance (a)", "chance (b)"]
+    rows = model_tables(made("landform", chance=other))[0].folded().rows
+    assert [row.name for row in rows if row.kind == "chance"] == ["chance (a)", "chance (b)"]
     assert chance_of({"a": {"chance": other}, "b": {"chance": other}})[0][0] == "chance"
 
 
@@ -84,16 +91,17 @@ def test_intervals_from_few_blocks_are_marked() -> None:
         one = replace(made("geolocalization")[0], metrics={
             group: each | {"interval_basis": basis} for group, each in metrics.items()
         })  # fmt: skip
-        (board,) = boards([one], details=True)
+        (table,) = model_tables([one], details=True)
         marks = [
-            figure.interval(column).endswith(DAGGER)
-            for row in board.rows for column, figure in row.cells()
-            if figure is not None and figure.low is not None
-        ]  # fmt: skip
+            cell.interval().endswith(DAGGER)
+            for row in table.rows
+            for cell in row.cells
+            if cell.low is not None
+        ]
         assert marks and set(marks) == {mark}
-        assert (f"4{DAGGER}" in board.note) == mark == ("Unreliable" in board.note)
-        assert (DAGGER in markdown([one])) == (r"\textdagger{}" in latex([one])) == mark
-        assert f",spatial blocks,{4 if mark else 12}\n" in tidy_csv([one])
+        assert (f"4{DAGGER}" in table.note) == mark == ("Unreliable" in table.note)
+        assert (DAGGER in markdown_of([one])) == (r"\textdagger{}" in latex_of([one])) == mark
+        assert f",spatial blocks,{4 if mark else 12}\n" in csv_of([one])
 
 
 def test_the_note_names_what_was_resampled() -> None:

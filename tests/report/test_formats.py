@@ -15,12 +15,19 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from marsretrieval.cli._app import app
-from marsretrieval.report.boards import Row, boards, labels
-from marsretrieval.report.formats import latex, markdown, tidy_csv
-from marsretrieval.report.leaderboard import leaderboards
+from marsretrieval.report.grouping import labels
 from marsretrieval.report.references import published_elsewhere, references_for
+from marsretrieval.report.tables import model_tables
 from marsretrieval.results import RunResult, read_result
-from tests.report.made import make_landform, make_paired, result
+from tests.report.made import (
+    csv_of,
+    latex_of,
+    make_landform,
+    make_paired,
+    markdown_of,
+    print_results,
+    result,
+)
 
 SPECIAL = r"50%_of|a*b&c$#{~^}\<x>[y]"
 
@@ -46,7 +53,7 @@ def look_up(result: RunResult, group: str, protocol: str, metric: str) -> Any:
 
 def test_every_line_of_the_csv_is_a_figure_of_a_result(found: list[RunResult]) -> None:
     by_place = {(each.model["id"], each.task): each for each in found}
-    lines = lines_of(tidy_csv(found, details=True))
+    lines = lines_of(csv_of(found, details=True))
     chance = [line for line in lines if line["source"]]
     assert {(line["model"], line["source"]) for line in chance} == {("chance", "random ranking")}
     lines = [line for line in lines if not line["source"]]
@@ -81,28 +88,29 @@ def test_every_line_of_the_csv_is_a_figure_of_a_result(found: list[RunResult]) -
 
 def test_all_formats_show_the_same_numbers(found: list[RunResult]) -> None:
     """Every number of the tables is one of the CSV, rounded."""
-    lines = lines_of(tidy_csv(found, references=False))
+    lines = lines_of(csv_of(found, references=False))
     known = set()
     for line in lines:
         for value in filter(None, (line["value"], line["low"], line["high"])):
             known |= {f"{100 * float(value):.1f}", f"{float(value):,.0f}", f"{float(value):,.1f}"}
-    for text in (markdown(found, references=False), latex(found, references=False)):
+    for text in (markdown_of(found, references=False), latex_of(found, references=False)):
         cells = re.findall(r"(?<![\w.])\d[\d,]*\.\d+(?![\w.])", text)
         assert len(cells) > 80 and set(cells) <= known
 
 
 def test_the_best_is_of_one_task_set_group_and_protocol(found: list[RunResult]) -> None:
-    for board in boards(found, details=True):
-        for section in board.sections:
-            assert len({(row.group, row.protocol, row.name) for row in section}) == 1
-            for number, column in enumerate(section[0].columns):
-                figures = [row.figures[number] for row in section]
-                values = [each.value for each in figures if each is not None]
-                marked = {each.value for each in figures if each is not None and each.best}
-                if len(values) < 2 or not column.better:
+    for table in model_tables(found, details=True):
+        for section in table.sections:
+            assert len({(row.group, row.protocol, row.section) for row in section}) == 1
+            models = [row.cells for row in section if row.kind == "model"]
+            for column in zip(*models, strict=True):
+                cells = [cell for cell in column if cell.value is not None]
+                values = [cell.value for cell in cells if cell.value is not None]
+                marked = {cell.value for cell in cells if cell.best}
+                if len(values) < 2 or not cells[0].metric.better:
                     assert not marked
                 else:
-                    assert marked == {max(values) if column.better > 0 else min(values)}
+                    assert marked == {max(values) if cells[0].metric.better > 0 else min(values)}
 
 
 def test_results_over_other_items_never_share_a_table(found: list[RunResult]) -> None:
@@ -110,16 +118,16 @@ def test_results_over_other_items_never_share_a_table(found: list[RunResult]) ->
     other = result("landform", "easy-set", outcome)
     points = next(each for each in found if each.task == "geolocalization")
     fewer = replace(points, data={**points.data, "n": {**points.data["n"], "points/cones": 3}})
-    made = boards([*found, other, fewer])
-    assert [board.task for board in made].count("landform") == 2
-    assert [board.task for board in made].count("geolocalization") == 2
-    (alone,) = [board for board in made if board.rows[0].model == "easy-set"]
-    assert not any(figure.best for row in alone.rows for _, figure in row.cells() if figure)
+    tables = model_tables([*found, other, fewer])
+    assert [table.task for table in tables].count("landform") == 2
+    assert [table.task for table in tables].count("geolocalization") == 2
+    (alone,) = [table for table in tables if table.rows[0].name == "easy-set"]
+    assert not any(cell.best for row in alone.rows for cell in row.cells)
 
 
 def test_models_stand_in_the_order_of_the_main_figure(found: list[RunResult]) -> None:
-    for board in boards(reversed(found)):
-        order = list(dict.fromkeys(row.model for row in board.rows))
+    for table in model_tables(reversed(found)):
+        order = list(dict.fromkeys(row.name for row in table.rows))
         assert order[0] == "sharp-1" and order[-1] != "sharp-1"
 
 
@@ -135,14 +143,28 @@ def test_models_of_one_name_are_told_apart() -> None:
 
 def test_where_protocols_agree_one_line_stands_for_both(found: list[RunResult]) -> None:
     def protocols(results: list[RunResult]) -> set[str]:
-        (board,) = boards(results)
-        return {row.protocol for row in board.rows}
+        (table,) = model_tables(results)
+        return {row.protocol for row in table.folded().rows}
 
     landform = [each for each in found if each.task == "landform"]
     assert protocols(landform) == {"both"}
     tied = result("landform", "constant", make_landform(constant=True))
     # One model whose scores tie, and all lines are apart: else no line could be compared.
     assert protocols([*landform, tied]) == {"published", "strict"}
+
+
+def test_columns_without_a_text_or_a_value_are_left_out(found: list[RunResult]) -> None:
+    pairs, landform, points = model_tables(found)
+    assert list(landform.labels) == ["protocol", "model"]
+    assert list(pairs.labels) == list(points.labels) == ["queries", "protocol", "model"]
+    (one,) = (each for each in found if each.task == "landform" and each.model["id"] == "sharp-1")
+    metrics = {
+        protocol: {k: v for k, v in one.metrics["all"][protocol].items() if k != "ndcg@10"}
+        for protocol in ("published", "strict")
+    }
+    (table,) = model_tables([replace(one, metrics={"all": one.metrics["all"] | metrics})])
+    assert [column.heading for column in table.columns] == ["mAP", "Hit@10", "R-Prec"]
+    assert all(len(row.cells) == 3 for row in table.rows)
 
 
 @pytest.fixture
@@ -153,7 +175,7 @@ def strange() -> RunResult:
 
 
 def test_latex_is_escaped_and_whole(found: list[RunResult], strange: RunResult) -> None:
-    text = latex([*found, strange], details=True)
+    text = latex_of([*found, strange], details=True)
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 4
     assert r"50\%\_of\textbar{}a*b\&c\$\#\{\textasciitilde{}\textasciicircum{}\}" in text
     assert r"\textbackslash{}\textless{}x\textgreater{}[y]" in text
@@ -173,7 +195,7 @@ def test_latex_is_escaped_and_whole(found: list[RunResult], strange: RunResult) 
 def test_markdown_rows_have_as_many_cells_as_the_head(
     found: list[RunResult], strange: RunResult
 ) -> None:
-    text = markdown([*found, strange], details=True, references=True)
+    text = markdown_of([*found, strange], details=True, references=True)
     head = 0
     for line in text.splitlines():
         cells = len(re.findall(r"(?<!\\)\|", line))
@@ -223,40 +245,35 @@ def test_references_are_never_ranked_and_always_sourced() -> None:
         replace(each, data={**each.data, "name": "Mars-VL-Pairs"})
         for each in (result("paired-image-text", name, outcome) for name in ("a", "b"))
     ]
-    ours = [figure.best for row in boards(made)[0].rows if not row.chance
-            for _, figure in row.cells() if figure]  # fmt: skip
+    (table,) = model_tables(made)
+    ours = [cell.best for row in table.rows if row.kind == "model" for cell in row.cells]
     assert all(ours)  # both, since they are equal; and no figure from elsewhere takes it away
     url = published_elsewhere()[0].url
-    for text in (markdown(made), latex(made)):
+    for text in (markdown_of(made), latex_of(made)):
         bold = r"\textbf" if "tabular" in text else "**"
         lines = [x for x in text.splitlines() if "Qwen3-VL-Embedding-2B" in x]
         assert lines and not any(bold in line for line in lines)
         assert all("2,247 pairs" in line for line in lines)
         assert url in text and "not ranked with the above" in text
-    lines = [x for x in lines_of(tidy_csv(made)) if x["source"].startswith("https")]
+    lines = [x for x in lines_of(csv_of(made)) if x["source"].startswith("https")]
     assert {x["source"] for x in lines} == {url} and len(lines) == 16
     assert {(x["set_hash"], x["protocol"], x["n"]) for x in lines} == {("", "", "pairs=2247")}
-    assert "source" not in {x["source"] for x in lines_of(tidy_csv(made, references=False))}
+    assert "source" not in {x["source"] for x in lines_of(csv_of(made, references=False))}
 
 
 def test_the_console_shows_them_apart(capsys: pytest.CaptureFixture[str]) -> None:
     made = result("paired-image-text", "mine", make_paired(pairs=30))
-    leaderboards([made], references=True)
+    print_results([made], references=True)
     shown = capsys.readouterr().out
     assert shown.index("mine") < shown.index("Published elsewhere") < shown.index("18.7")
-    leaderboards([made])
+    print_results([made])
     assert "Published elsewhere" not in capsys.readouterr().out
 
 
 def test_figures_are_never_cut_for_long_names(capsys: pytest.CaptureFixture[str]) -> None:
     made = result("paired-image-text", "organisation/" + "a-long-name-" * 8, make_paired(pairs=30))
-    leaderboards([made, replace(made, model={**made.model, "id": "other"})], references=True)
+    print_results([made, replace(made, model={**made.model, "id": "other"})], references=True)
     assert "…" not in capsys.readouterr().out
-
-
-def test_rows_are_plain_data(found: list[RunResult]) -> None:
-    (row, *_) = boards(found)[0].rows
-    assert isinstance(row, Row) and row.group == "all" and row.name == "image to text"
 
 
 # The command
@@ -380,7 +397,7 @@ def test_a_place_of_pictures_that_is_not_there_is_an_error(
 
 
 def test_no_results_have_no_table_and_no_legend(capsys: pytest.CaptureFixture[str]) -> None:
-    leaderboards([])
+    print_results([])
     assert capsys.readouterr().out == ""
 
 

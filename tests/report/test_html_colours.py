@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
+from marsretrieval.report.grouping import HUES
 from marsretrieval.report.html._page import _templates
-from marsretrieval.report.html._sets import HUES
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
 _SIGHT = {

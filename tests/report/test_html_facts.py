@@ -8,8 +8,8 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+from marsretrieval.report.grouping import result_sets
 from marsretrieval.report.html import _again as again
-from marsretrieval.report.html._sets import result_sets
 from marsretrieval.report.result_file import ResultFile
 from tests.report.made import make_landform, make_paired, result, write
 from tests.report.pages import page_of

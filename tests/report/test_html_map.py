@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from marsretrieval.report.grouping import ResultSet, result_sets
 from marsretrieval.report.html import _map as maps
 from marsretrieval.report.html._map import maps_of
 from marsretrieval.report.html._regions import Region, regions_of
-from marsretrieval.report.html._sets import ResultSet, result_sets
 from marsretrieval.report.result_file import ResultFile
 from tests.report.made import make_geolocalization, result, write
 from tests.report.pages import page_of

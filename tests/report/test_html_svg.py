@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marsretrieval.report.grouping import result_sets
 from marsretrieval.report.html._charts import curve_groups, rank_charts
-from marsretrieval.report.html._sets import result_sets
 from marsretrieval.report.html._svg import COLOURS, INK, drawing, inline_svg, panel
 from marsretrieval.report.html._thin import thinned
 from marsretrieval.report.result_file import ResultFile

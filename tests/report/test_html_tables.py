@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval.report.html._boards import boards
-from marsretrieval.report.html._matrix import class_matrices, landform_matrices
-from marsretrieval.report.html._sets import result_sets
+from marsretrieval.report.grouping import result_sets
 from marsretrieval.report.result_file import ResultFile
+from marsretrieval.report.tables import leaderboards, per_class_tables
 from marsretrieval.results import RunResult
 from tests.report.made import make_geolocalization, make_landform, make_paired, result, write
 from tests.report.pages import Element, page_of
@@ -25,7 +24,7 @@ class Elsewhere:
     group: str = ""
     source: str = "A paper, table 2"
     n: str = "2,287 pairs"
-    told: str = "A paper, table 2; evaluated by its authors."
+    description: str = "A paper, table 2; evaluated by its authors."
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -155,39 +154,39 @@ def test_figures_from_elsewhere_are_marked_and_never_ranked(
 def test_classes_go_from_the_best_found_to_the_hardest() -> None:
     made = make_landform(1.2)
     (found,) = result_sets(files(result("landform", "a", made)))
-    first, *others = class_matrices(found)
-    assert first.main and first.protocol == "both protocols" and not any(o.main for o in others)
-    rows = first.sections[0][1]
-    values = [row.cells[0].value for row in rows]
-    assert len(rows) == 8 and values == sorted(values, key=lambda value: -(value or 0))
-    assert [each.figure.heading for each in others] == ["nDCG@10", "Hit@10", "R-Prec"]
+    first, *others = per_class_tables(found)
+    assert first.first and first.protocol == "both protocols" and not any(o.first for o in others)
+    facts = sum(column.fact for column in first.columns)
+    values = [row.cells[facts].value for row in first.rows]
+    assert len(values) == 8 and values == sorted(values, key=lambda value: -(value or 0))
+    assert [table.metric.heading for table in others] == ["nDCG@10", "Hit@10", "R-Prec"]
 
 
 def test_classes_have_tables_for_each_protocol_where_ties_part_them() -> None:
     (found,) = result_sets(files(result("landform", "a", make_landform(constant=True))))
-    matrices = class_matrices(found)
-    assert [each.protocol for each in matrices] == ["strict"] * 4 + ["published"] * 4
-    assert [each.main for each in matrices] == [True] + [False] * 7
+    tables = per_class_tables(found)
+    assert [table.protocol for table in tables] == ["strict"] * 4 + ["published"] * 4
+    assert [table.first for table in tables] == [True] + [False] * 7
 
 
 def test_landforms_stand_beside_what_no_ranking_exceeds() -> None:
     made = make_geolocalization()
     (found,) = result_sets(files(result("geolocalization", "a", made)))
-    first = landform_matrices(found)[0]
+    first = per_class_tables(found)[0]
     strict = made.groups["cones/text"].strict
-    row = {row.name: row for row in dict(first.sections)["text queries"]}["cones"]
-    assert [cell.text for cell in row.facts] == [
+    row = {(row.section, row.name): row for row in first.rows}["text queries", "cones"]
+    assert [cell.text() for cell in row.cells[:4]] == [
         str(made.n["points/cones"]),
         str(strict["relevant_tiles"]),
         f"{100 * made.groups['cones/text'].chance['strict']['average_precision']:.1f}",
         f"{100 * strict['ceiling']['average_precision']:.1f}",
     ]
-    assert row.cells[0].value == pytest.approx(strict["average_precision"])
+    assert row.cells[4].value == pytest.approx(strict["average_precision"])
     assert "Intervals are from spatial blocks: cones" in first.note
-    best = next(each for each in landform_matrices(found) if each.figure.key == "best.f1")
-    cells = {row.name: row.facts for row in dict(best.sections)["text queries"]}["cones"]
+    best = next(table for table in per_class_tables(found) if table.metric.key == "best.f1")
+    cells = {(row.section, row.name): row.cells for row in best.rows}["text queries", "cones"]
     expected = made.groups["cones/text"].chance[best.protocol]["best"]["f1"]
-    assert [cell.text for cell in cells] == [f"{100 * expected:.1f}"]
+    assert cells[0].text() == f"{100 * expected:.1f}"
 
 
 def test_models_of_one_name_are_told_apart() -> None:
@@ -228,6 +227,6 @@ def test_a_figure_that_a_result_lacks_is_a_dash() -> None:
     figures = dict(made.metrics["all"])
     figures["strict"] = {k: v for k, v in figures["strict"].items() if k != "ndcg@10"}
     (found,) = result_sets(files(replace(made, metrics={"all": figures})))
-    (board,) = boards(found, [])
-    (line,) = board.sections[0].lines
-    assert [cell.text for cell in line.cells].count("–") == 1
+    (table,) = leaderboards(found)
+    (row,) = [row for row in table.rows if row.kind == "model"]
+    assert [cell.text() for cell in row.cells].count("") == 1

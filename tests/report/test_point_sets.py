@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from marsretrieval.benchmark._write import _items_hash as items_hash
-from marsretrieval.report.boards import boards
+from marsretrieval.report.tables import model_tables
 from tests.report.made import make_geolocalization, result
 
 
@@ -18,13 +18,15 @@ def test_results_over_other_points_have_tables_of_their_own() -> None:
         ("b", {"items_hash": "2" * 64}),
         ("c", {"items_hash": "2" * 64}),
     )}  # fmt: skip
-    tables = boards([result("geolocalization", name, outcome, data=moved[name]) for name in moved])
-    assert [{row.model for row in table.rows if not row.chance} for table in tables] == [
-        {"a"}, {"b", "c"},
+    tables = model_tables(
+        [result("geolocalization", name, outcome, data=moved[name]) for name in moved]
+    )
+    assert [{row.name for row in table.rows if row.kind == "model"} for table in tables] == [
+        {"b", "c"}, {"a"},
     ]  # fmt: skip
-    assert ", points 11111111)" in tables[0].title
+    assert ", points 11111111)" in tables[1].title
     covered = {**moved["a"], "covered_only": True}
-    (table,) = boards([result("geolocalization", "a", outcome, data=covered)])
+    (table,) = model_tables([result("geolocalization", "a", outcome, data=covered)])
     assert " covered points (set " in table.title
 
 

@@ -77,7 +77,7 @@ def report(
 
 def _kind(output: Path | None, asked: dict[str, bool]) -> str:
     """html, md, latex, csv, json or table. Raises UsageError."""
-    from marsretrieval.report.formats import SUFFIXES
+    from marsretrieval.report.render import SUFFIXES
 
     flags = [name for name, wanted in asked.items() if wanted]
     if len(flags) > 1:
@@ -126,16 +126,17 @@ def _show(
     references: bool | None,
 ) -> None:
     from marsretrieval.files import atomic_path
-    from marsretrieval.report.formats import FORMATS
-    from marsretrieval.report.leaderboard import leaderboards
+    from marsretrieval.report.render import FORMATS, print_tables
+    from marsretrieval.report.tables import model_tables
 
     results = [each.result for each in found]
     if kind == "json":
         print_json([each.to_dict() for each in results], output)
     elif kind == "table":
-        leaderboards(results, details=details, references=references)
+        print_tables(model_tables(results, details=details, references=references))
     else:
-        text = FORMATS[kind](results, details=details, references=references)
+        tables = model_tables(results, details=details, more=kind == "csv", references=references)
+        text = FORMATS[kind](tables)
         if output is None:
             echo(text, end="")
         else:

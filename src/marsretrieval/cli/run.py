@@ -253,7 +253,8 @@ def run_jobs(
         How each job ended.
     """
     from marsretrieval import benchmark
-    from marsretrieval.report.leaderboard import leaderboards
+    from marsretrieval.report.render import print_tables
+    from marsretrieval.report.tables import model_tables
 
     finished: list[Finished] = []
     with show_progress() as progress:
@@ -287,7 +288,7 @@ def run_jobs(
             }
         )
     else:
-        leaderboards(results)
+        print_tables(model_tables(results, references=False))
     return finished
 
 

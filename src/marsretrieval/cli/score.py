@@ -177,6 +177,6 @@ def _show(
     if out is not None:
         print_json(figures, None if str(out) == "-" else out)
         return
-    from marsretrieval.report.tables import print_evaluation
+    from marsretrieval.report.render import print_evaluation
 
     print_evaluation(figures)

@@ -1,9 +1,9 @@
-"""The figures of each task: where a result keeps them, what they mean, and their columns."""
+"""Metrics of each task: their keys in a result, their meaning, and the columns of tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from marsretrieval.results import PROTOCOLS, RunResult
@@ -11,8 +11,10 @@ from marsretrieval.results import PROTOCOLS, RunResult
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A figure of an evaluation: where it is kept ("best.f1"), and what it means.
-    better: 1 the higher, -1 the lower, 0 neither, so that none is the best."""
+    """A metric of an evaluation: its key in a result ("best.f1"), and what it means.
+
+    better: 1 if higher values are better, -1 if lower ones are, 0 if no value is the best.
+    """
 
     key: str
     heading: str
@@ -22,46 +24,29 @@ class Metric:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table: the figure of each protocol, most often the same."""
+class MetricPair:
+    """A column of a table: the metric of either protocol, most often the same."""
 
     published: Metric | None
     strict: Metric | None
 
     @property
     def heading(self) -> str:
-        names = [each.heading for each in (self.published, self.strict) if each is not None]
-        return " / ".join(dict.fromkeys(names))
+        """The headings of both, once if they are equal."""
+        metrics = (self.published, self.strict)
+        return " / ".join(dict.fromkeys(metric.heading for metric in metrics if metric is not None))
 
-    @property
-    def percent(self) -> bool:
-        return self._either.percent
-
-    @property
-    def better(self) -> int:
-        return self._either.better
-
-    def key(self, protocol: str) -> str | None:
-        metric = self.published if protocol == "published" else self.strict
-        return None if metric is None else metric.key
-
-    def name(self, protocol: str) -> str:
-        metric = self.published if protocol == "published" else self.strict
-        return self.heading if metric is None else metric.heading
-
-    @property
-    def _either(self) -> Metric:
-        metric = self.strict or self.published
-        assert metric is not None
-        return metric
+    def metric(self, protocol: str) -> Metric | None:
+        """The metric of "published" or "strict"; None if that protocol has none."""
+        return self.published if protocol == "published" else self.strict
 
 
-def _paired(key: str, found: str) -> list[Metric]:
+def _paired(key: str, answer: str) -> list[Metric]:
     return [
-        Metric(f"{key}_r1", "R@1", f"share of queries whose {found} comes first"),
-        Metric(f"{key}_r10", "R@10", f"share of queries whose {found} is among the first ten"),
+        Metric(f"{key}_r1", "R@1", f"share of queries whose {answer} comes first"),
+        Metric(f"{key}_r10", "R@10", f"share of queries whose {answer} is among the first ten"),
         Metric(f"{key}_mrr", "MRR", "mean of 1 / rank"),
-        Metric(f"{key}_medr", "MedR", f"median rank of the {found}", percent=False, better=-1),
+        Metric(f"{key}_medr", "MedR", f"median rank of the {answer}", percent=False, better=-1),
     ]
 
 
@@ -101,16 +86,18 @@ _ALL = [
 METRICS: Mapping[str, Metric] = {each.key: each for each in _ALL}
 
 
-def _both(*keys: str) -> list[Column]:
-    return [Column(METRICS[key], METRICS[key]) for key in keys]
+def _both(*keys: str) -> list[MetricPair]:
+    return [MetricPair(METRICS[key], METRICS[key]) for key in keys]
 
 
-def _strict(*keys: str) -> list[Column]:
-    return [Column(None, METRICS[key]) for key in keys]
+def _strict(*keys: str) -> list[MetricPair]:
+    return [MetricPair(None, METRICS[key]) for key in keys]
 
 
-# Task to the parts of its table: (part, columns).
-COLUMNS: Mapping[str, Sequence[tuple[str, Sequence[Column]]]] = {
+# Part of a table, as direction of the queries, and its columns.
+Part = tuple[str, Sequence[MetricPair]]
+# Task to the parts of its table.
+COLUMNS: Mapping[str, Sequence[Part]] = {
     "paired-image-text": [
         (direction, _both(*(f"{key}_{name}" for name in ("r1", "r10", "mrr", "medr"))))
         for direction, key in (("image to text", "i2t"), ("text to image", "t2i"))
@@ -120,7 +107,7 @@ COLUMNS: Mapping[str, Sequence[tuple[str, Sequence[Column]]]] = {
         (
             "",
             [
-                Column(METRICS["auprc"], METRICS["average_precision"]),
+                MetricPair(METRICS["auprc"], METRICS["average_precision"]),
                 *_strict("ceiling.average_precision"),
                 *_both("best.f1", "best.k"),
             ],
@@ -128,15 +115,33 @@ COLUMNS: Mapping[str, Sequence[tuple[str, Sequence[Column]]]] = {
     ],
 }
 
-# What a table of models has no room for.
-MORE: Mapping[str, Sequence[Column]] = {
+# Columns that are in the CSV and in the tables of `score` only.
+MORE: Mapping[str, Sequence[MetricPair]] = {
     "geolocalization": [
         *_both("best.precision", "best.recall"),
         *_strict("normalised", "ceiling.f1", "chance_precision", "relevant_tiles"),
     ]
 }
 
-# The strict figure that orders the models of a table.
+# Task to the columns of its tables per class (landform of geo-localization), a table per metric.
+PER_CLASS: Mapping[str, Sequence[MetricPair]] = {
+    "landform": [
+        MetricPair(metric, metric)
+        for metric in (
+            replace(METRICS["mAP"], heading="AP", meaning="average precision of the class"),
+            METRICS["ndcg@10"],
+            replace(METRICS["hit@10"], meaning="100 when one of the first ten is right, else 0"),
+            METRICS["r_precision"],
+        )
+    ],
+    "geolocalization": [
+        MetricPair(METRICS["auprc"], METRICS["average_precision"]),
+        *_strict("normalised"),
+        *_both("best.f1", "best.k", "best.precision", "best.recall"),
+    ],
+}
+
+# The strict metric that orders the models of a table.
 MAIN: Mapping[str, str] = {
     "paired-image-text": "t2i_mrr",
     "landform": "mAP",
@@ -150,10 +155,10 @@ TITLES: Mapping[str, str] = {
 }
 
 
-def look_up(figures: Mapping[str, Any], key: str) -> Any:
-    """A figure by its key ("best.f1"); None where there is none."""
-    value: Any = figures
-    for part in key.split("."):
+def look_up(metrics: Mapping[str, Any], key: str) -> Any:
+    """The value of a metric by its key ("best.f1"); None if it is missing."""
+    value: Any = metrics
+    for part in (key,) if key in metrics else key.split("."):
         if not isinstance(value, Mapping) or part not in value:
             return None
         value = value[part]
@@ -171,7 +176,7 @@ def task_title(result: RunResult) -> str:
     return TITLES.get(result.task) or str(result.task_info.get("title") or result.task)
 
 
-def task_columns(results: Sequence[RunResult]) -> Sequence[tuple[str, Sequence[Column]]]:
+def task_columns(results: Sequence[RunResult]) -> Sequence[Part]:
     """The parts of a table and their columns.
 
     Args:
@@ -183,28 +188,39 @@ def task_columns(results: Sequence[RunResult]) -> Sequence[tuple[str, Sequence[C
     """
     if results[0].task in COLUMNS:
         return COLUMNS[results[0].task]
-    columns: dict[str, Column] = {}
+    columns: dict[str, MetricPair] = {}
     for result in results:
         declared = result.task_info.get("metrics")
         for key, is_share in _metric_keys(result.metrics.values()).items():
             own = declared.get(key) if isinstance(declared, Mapping) else None
             metric = _metric(key, own if isinstance(own, Mapping) else {}, is_share=is_share)
-            columns.setdefault(key, Column(metric, metric))
+            columns.setdefault(key, MetricPair(metric, metric))
     main = main_metric(results[0])
     ordered = sorted(columns, key=lambda key: key != main)
     return [("", [columns[key] for key in ordered])]
 
 
-def evaluation_columns(
-    evaluation: Mapping[str, Any],
-) -> Sequence[tuple[str, Sequence[Column]]]:
-    """The columns of one `Evaluation.to_dict()`, as `task_columns` gives them."""
-    if evaluation["task"] in COLUMNS:
-        return COLUMNS[evaluation["task"]]
-    metrics = [
-        _metric(key, {}, is_share=share) for key, share in _metric_keys([evaluation]).items()
-    ]
-    return [("", [Column(metric, metric) for metric in metrics])]
+def leaderboard_columns(results: Sequence[RunResult]) -> Sequence[tuple[str, str, Part]]:
+    """The leaderboards of a task on the HTML page.
+
+    Args:
+        results: Results of one task.
+
+    Returns:
+        Title, key of the strict metric that orders the models, and part with its columns.
+    """
+    parts, main = task_columns(results), main_metric(results[0])
+    match results[0].task:
+        case "paired-image-text":
+            ordered = zip(("t2i_mrr", "i2t_mrr"), reversed(parts), strict=True)
+            return [(part[0].capitalize(), key, part) for key, part in ordered]
+        case "landform":
+            return [("Class name to images", main, parts[0])]
+        case "geolocalization":
+            first, ceiling, best, _ = parts[0][1]
+            columns = [first, ceiling, *_strict("normalised"), best]
+            return [("Mean over landforms", main, ("", columns))]
+    return [("All metrics", main, part) for part in parts if part[1]]
 
 
 def main_metric(result: RunResult) -> str:

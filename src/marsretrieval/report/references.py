@@ -1,4 +1,4 @@
-"""Figures that others published: shown beside ours, always with their source, never ranked."""
+"""Values that others published: always with their source, never ranked with results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["Reference", "published_elsewhere", "references_for"]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A model's figures from elsewhere; the keys are those of `Evaluation.published`.
+    """A model's values from elsewhere; the keys are those of `Evaluation.published`.
 
-    Another's code ranked and scored (`evaluated_by`), so the figures are of neither protocol; the
-    two differ under ties only, and `published` says in which column they stand.
+    Another's code ranked and scored (`evaluated_by`), so the values are of neither protocol; the
+    two differ under ties only, and `published` names the column for them.
     """
 
     task: str
@@ -39,15 +39,17 @@ class Reference:
 
     @property
     def n(self) -> str:
+        """Count of the items as text."""
         return f"{self.pairs:,} pairs"
 
     @property
     def source(self) -> str:
+        """Title, date and address of the publication."""
         return f"{self.title}, {self.date}, {self.url}"
 
     @property
-    def told(self) -> str:
-        """One line on where the figures are from and on what."""
+    def description(self) -> str:
+        """Source of the values and the items that they are over, on one line."""
         return (
             f"{self.model}: {self.source}; evaluated by {self.evaluated_by} on {self.n} "
             f"({self.captions}, {self.data}). {self.notes}"

@@ -1,118 +1,599 @@
-"""One evaluation as tables: its figures under both protocols side by side, and per class."""
+"""Tables of results, built once for all formats: terminal, Markdown, LaTeX, CSV and HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
 
-from marsretrieval.report._columns import MORE, Column, evaluation_columns
-from marsretrieval.report.boards import figure_of
-from marsretrieval.report.chance import chance_of, interval_note
-from marsretrieval.report.console import console
-from marsretrieval.results import PROTOCOLS
+from marsretrieval.report._columns import (
+    COLUMNS,
+    METRICS,
+    MORE,
+    PER_CLASS,
+    Metric,
+    MetricPair,
+    Part,
+    leaderboard_columns,
+    look_up,
+    task_columns,
+)
+from marsretrieval.report.chance import DAGGER, chance_of, interval_note, is_coarse
+from marsretrieval.report.grouping import ResultSet, result_sets
+from marsretrieval.report.references import Reference, references_for
+from marsretrieval.results import MEAN, PROTOCOLS, RunResult
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-__all__ = ["evaluation_tables", "print_evaluation"]
+BOTH = "both"  # protocol of rows that are equal under both
+_COUNT = Metric("", "", "", percent=False, better=0)
 
 
-def evaluation_tables(evaluation: Mapping[str, Any], *, title: str | None = None) -> list[Table]:
-    """The tables of an `Evaluation.to_dict()`: the figures, and the classes where it has them.
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A metric value with its 95 % interval, or a text.
 
-    title: above the first; default: the task and its counts.
+    Attributes:
+        value: As in the result; None if the cell is empty or a text.
+        metric: Of the value; says how it is written.
+        low: Lower end of the interval, if there is one.
+        high: Upper end.
+        best: Whether it is the best of its column among the models; never if there is only one
+            model or no value is better.
+        coarse: Whether the interval is from too few blocks, classes or pairs.
+        words: Text instead of a value.
     """
-    task = evaluation["task"]
-    counts = ", ".join(f"{count:,} {name}" for name, count in evaluation["n"].items())
-    chance = _chance_columns(evaluation)
-    whole = _table(title or f"{task}: {counts}", ["", *PROTOCOLS, *(head for head, *_ in chance)])
-    for part, columns in [*evaluation_columns(evaluation), ("", MORE.get(task, ()))]:
-        for column in columns:
-            name = f"{part} {column.heading}".strip()
-            shown = (_cell(evaluation, column, each) for each in PROTOCOLS)
-            expected = (_cell(row, column, protocol) for _, row, protocol in chance)
-            whole.add_row(name, *shown, *expected)
-        whole.add_section()
-    return [whole, *_class_tables(evaluation)]
+
+    value: float | None = None
+    metric: Metric = field(default=_COUNT, compare=False)
+    low: float | None = None
+    high: float | None = None
+    best: bool = False
+    coarse: bool = False
+    words: str = ""
+
+    def text(self, digits: int = 1) -> str:
+        """The value without its interval: percent, or median ranks and K as they are."""
+        return self.words if self.value is None else self._written(self.value, digits)
+
+    def interval(self, form: str = "[{}, {}]", digits: int = 1) -> str:
+        """The interval, with a dagger if it is coarse; empty if there is none."""
+        if self.low is None or self.high is None:
+            return ""
+        ends = form.format(self._written(self.low, digits), self._written(self.high, digits))
+        return f"{ends}{DAGGER}" if self.coarse else ends
+
+    def _written(self, value: float, digits: int) -> str:
+        if self.metric.percent:
+            return f"{100 * value:.{digits}f}"
+        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.{digits}f}"
 
 
-def print_evaluation(evaluation: Mapping[str, Any], *, title: str | None = None) -> None:
-    """Print an `Evaluation.to_dict()` to stdout: its tables, and what ties could change."""
-    out = console()
-    for table in evaluation_tables(evaluation, title=title):
-        out.print(table)
-    for name, (worst, best) in evaluation["ties"].items():
-        out.print(f"Scores tie: strict {name} is within {worst:.4f} and {best:.4f}.", markup=False)
-    note = interval_note([("all", evaluation)])
-    if note:
-        out.print(note, markup=False)
-    if evaluation.get("chance"):
-        out.print("Chance: the expectation of a random ranking.", markup=False)
-    out.print(
-        "Figures in %, [95 % bootstrap interval]; MedR, K and tiles as they are.", markup=False
-    )
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of cells.
+
+    Attributes:
+        heading: Of the column.
+        meaning: What its values are.
+        better: As in `Metric`.
+        over: Heading above this column and its neighbours.
+        fact: Whether its values are equal for every model, as chance is.
+    """
+
+    heading: str
+    meaning: str = ""
+    better: int = 1
+    over: str = ""
+    fact: bool = False
 
 
-def _chance_columns(evaluation: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
-    """(heading, evaluation, protocol): one column for both protocols where they agree."""
-    columns = []
-    for name, row in chance_of({"": evaluation}):
-        if row["published"] == row["strict"]:
-            columns.append((name, row, "strict"))
-        else:
-            columns += [(f"{name}, {protocol}", row, protocol) for protocol in PROTOCOLS]
-    return columns
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        name: Of the model, class or metric.
+        cells: In the order of the table's columns.
+        section: Rows of one section and protocol are ranked among each other.
+        protocol: "published", "strict", "both" or empty; of a reference its N.
+        kind: "model"; "chance" for the expectation of a random ranking; "reference" for values
+            that others published.
+        group: Query group, or "class/NAME".
+        n: Counts of the group.
+        basis: Of the intervals, as in `Evaluation.interval_basis`.
+        main: The value that orders the rows of a leaderboard.
+        source: Of a reference.
+    """
+
+    name: str
+    cells: Sequence[Cell]
+    section: str = ""
+    protocol: str = ""
+    kind: str = "model"
+    group: str = ""
+    n: Mapping[str, int] = field(default_factory=dict)
+    basis: Mapping[str, Any] = field(default_factory=dict)
+    main: Cell = Cell()
+    source: str = ""
 
 
-def _class_tables(evaluation: Mapping[str, Any]) -> list[Table]:
-    """One for both protocols where they agree, else one for each."""
-    from rich.markup import escape
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table for any format.
 
-    classes = {each: evaluation[each].get("per_class") for each in PROTOCOLS}
-    if classes["strict"] is None:
-        return []
-    if classes["published"] == classes["strict"]:
-        classes = {"both protocols": classes["strict"]}
-    ((_, columns),) = evaluation_columns(evaluation)
-    chances = {
-        protocol: evaluation.get("chance", {}).get(protocol, {}).get("per_class", {})
-        for protocol in PROTOCOLS
-    }
+    Attributes:
+        title: Of the table.
+        labels: Heading to the attribute of a row that is in the column; these come first.
+        columns: Of the cells.
+        rows: Section by section.
+        note: On the intervals.
+        task: Task of the results.
+        set_hash: Hash of their items.
+        protocol: For the title, if all rows are of one.
+        metric: That all cells are of, or that orders the rows.
+        first: Whether the page shows the table at once.
+        references: Rows of values that others published, not ranked.
+        sources: Descriptions of the references.
+    """
+
+    title: str
+    labels: Mapping[str, str]
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    note: str = ""
+    task: str = ""
+    set_hash: str = ""
+    protocol: str = ""
+    metric: Metric = _COUNT
+    first: bool = True
+    references: Sequence[Row] = ()
+    sources: Sequence[Reference] = ()
+
+    @property
+    def sections(self) -> list[list[Row]]:
+        """The rows that are ranked among each other, with their chance."""
+        sections = groupby(self.rows, key=lambda row: (row.group, row.section, row.protocol))
+        return [list(rows) for _, rows in sections]
+
+    @property
+    def headings(self) -> list[tuple[str, list[Column]]]:
+        """The headings over the columns, with the columns below them."""
+        return [(over, list(columns)) for over, columns in groupby(self.columns, lambda c: c.over)]
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any value has one."""
+        return any(cell.low is not None for row in self.rows for cell in row.cells)
+
+    def folded(self) -> Table:
+        """The table with one row for both protocols in sections in which they agree."""
+        rows: list[Row] = []
+        for _, section in groupby(self.rows, key=lambda row: (row.group, row.section)):
+            own = list(section)
+            if _agree(own):
+                own = [replace(row, protocol=BOTH) for row in _of(own, "strict")]
+            rows += [row for row in own if row.kind == "model" or any(map(_has_value, row.cells))]
+        return replace(self, rows=rows)
+
+
+def metric_value(evaluation: Mapping[str, Any], metric: Metric | None, protocol: str) -> Cell:
+    """Look up a metric of an evaluation.
+
+    Args:
+        evaluation: `Evaluation.to_dict()`, or a part of it with at least the protocol's metrics.
+        metric: The metric.
+        protocol: "published" or "strict".
+
+    Returns:
+        The value with its interval; an empty cell if the evaluation has none.
+    """
+    value = metric and look_up(evaluation.get(protocol, {}), metric.key)
+    if metric is None or not isinstance(value, int | float):
+        return Cell()
+    low, high = evaluation.get("intervals", {}).get(protocol, {}).get(metric.key) or (None, None)
+    coarse = low is not None and is_coarse(evaluation, protocol)
+    return Cell(float(value), metric, low, high, coarse=coarse)
+
+
+def model_tables(
+    results: Iterable[RunResult],
+    *,
+    details: bool = False,
+    more: bool = False,
+    references: bool | None = None,
+) -> list[Table]:
+    """Build a table per task and set of items; results over different sets never share one.
+
+    Args:
+        results: Results in any order.
+        details: Whether to show every class and landform instead of the mean over them.
+        more: Whether to add the columns for which most formats have no room.
+        references: Values of others, as in `references_for`, for each table.
+
+    Returns:
+        Tables whose rows are of one model, query group and protocol: group by group, published
+        before strict, the best model first and chance last.
+    """
     tables = []
-    for name, figures in classes.items():
-        chance = chances["strict" if name == "both protocols" else name]
-        heads = ["", *(column.heading for column in columns)]
-        if chance:
-            heads += [f"{column.heading} by chance" for column in columns]
-        table = _table(f"per class, {name}", heads)
-        for label, values in figures.items():
-            cells = [_cell(_strict(values), column, "strict") for column in columns]
-            if chance:
-                expected = _strict(chance.get(label, {}))
-                cells += [_cell(expected, column, "strict") for column in columns]
-            table.add_row(escape(label), *cells)
-        tables.append(table)
+    for result_set in result_sets(results):
+        extra = MORE.get(result_set.task, ()) if more else ()
+        parts = [(part, [*pairs, *extra]) for part, pairs in task_columns(result_set.results)]
+        groups = _groups(result_set, details=details)
+        pairs, rows = _filled_rows(result_set, groups, parts)
+        shown = {pair.heading for pair in pairs}
+        sources = references_for(result_set.results, wanted=references)
+        reference_rows = [
+            row
+            for part, columns in COLUMNS.get(result_set.task, ())
+            for source in sources
+            for row in _reference_rows(
+                source,
+                [pair.metric(source.protocol) for pair in columns if pair.heading in shown],
+                part,
+            )
+        ]
+        queries = {"queries": "section"} if any(row.section for row in rows) else {}
+        tables.append(
+            Table(
+                result_set.caption,
+                queries | {"protocol": "protocol", "model": "name"},
+                [Column(pair.heading) for pair in pairs],
+                rows,
+                _note(result_set, groups),
+                result_set.task,
+                result_set.set_hash,
+                references=reference_rows,
+                sources=sources,
+            )
+        )
     return tables
 
 
-def _strict(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    return {"strict": metrics, "intervals": {}}
+def leaderboards(result_set: ResultSet, *, references: Sequence[Reference] = ()) -> list[Table]:
+    """Build the leaderboards of the page: a row per model, the protocols side by side.
+
+    Args:
+        result_set: Results of one task over the same items.
+        references: Values of others, shown if they are of this task.
+
+    Returns:
+        A table per direction of the queries. Where the protocols agree and there are no
+        references, one group of columns stands for both.
+    """
+    groups = _groups(result_set)
+    suffix = " queries" if result_set.task == "geolocalization" else ""
+    tables = []
+    for title, main, (_, own) in leaderboard_columns(result_set.results):
+        metric = next((m for pair in own if (m := pair.strict) and m.key == main), None)
+        if metric is None:
+            continue
+        pairs, rows = _filled_rows(result_set, groups, [("", own)])
+        keys = {m.key for pair in pairs for p in PROTOCOLS if (m := pair.metric(p))}
+        sources = [r for r in references if r.task == result_set.task and keys & r.figures.keys()]
+        agree = not sources and _all_agree(rows, pairs)
+        shown = [
+            (protocol, number, m)
+            for protocol in (("strict",) if agree else PROTOCOLS)
+            for number, pair in enumerate(pairs)
+            if (m := pair.metric(protocol))
+        ]
+        wide = []
+        for row, strict in zip(_of(rows, "published"), _of(rows, "strict"), strict=True):
+            cells = {"published": row.cells, "strict": strict.cells}
+            lead = (c for c in strict.cells if c.metric == metric and strict.kind == "model")
+            wide.append(
+                replace(
+                    strict,
+                    cells=[cells[protocol][number] for protocol, number, _ in shown],
+                    section=f"{strict.section}{suffix}",
+                    protocol="",
+                    main=next(lead, Cell()),
+                )
+            )
+        wide.sort(key=lambda row: (groups.index(row.group), row.kind != "model", _descending(row)))
+        over = {"strict": "both protocols (they agree)"} if agree else {p: p for p in PROTOCOLS}
+        reference_rows = [
+            row
+            for source in sources
+            for row in _reference_rows(
+                source,
+                [m if protocol == source.protocol else None for protocol, _, m in shown],
+                f"{source.group} queries" if source.group else "",
+            )
+        ]
+        tables.append(
+            Table(
+                title,
+                {"model": "name"},
+                [Column(m.heading, m.meaning, m.better, over[p]) for p, _, m in shown],
+                wide,
+                _note(result_set, groups),
+                metric=metric,
+                references=reference_rows,
+                sources=sources,
+            )
+        )
+    return tables
 
 
-def _cell(evaluation: Mapping[str, Any], column: Column, protocol: str) -> str:
-    figure = figure_of(evaluation, column, protocol)
-    if figure is None:
-        return ""
-    interval = figure.interval(column) if column.percent else ""
-    return " ".join(filter(None, (figure.text(column), interval)))
+def per_class_tables(result_set: ResultSet) -> list[Table]:
+    """Build the tables of one metric each: classes or landforms down, models across.
+
+    Args:
+        result_set: Results of one task over the same items.
+
+    Returns:
+        The main metric first; strict before published unless they agree. Classes are in
+        descending order of their mean over models, landforms in alphabetical order. Empty for
+        tasks without classes.
+    """
+    pairs = PER_CLASS.get(result_set.task, ())
+    models = {entry.label: entry.metrics for entry in result_set.entries}
+    groups = [g for g in _groups(result_set, details=True) if g != "all" and not g.startswith(MEAN)]
+    rows = [row for group in groups for row in _group_rows(models, group, ("", pairs))]
+    if _all_agree(rows, pairs):
+        titles = {"strict": "both protocols"}
+    else:
+        titles = {"strict": "strict", "published": "published"}
+    return [
+        _per_class_table(result_set, _of(rows, protocol), number, metric, title)
+        for protocol, title in titles.items()
+        for number, pair in enumerate(pairs)
+        if rows and (metric := pair.metric(protocol))
+    ]
 
 
-def _table(title: str, headings: Sequence[str]) -> Table:
-    from rich.markup import escape
-    from rich.table import Table
+def _per_class_table(
+    result_set: ResultSet, rows: Sequence[Row], number: int, metric: Metric, title: str
+) -> Table:
+    is_geo, first = result_set.task == "geolocalization", title != "published" and number == 0
+    chance: dict[str, Cell] = {}
+    values: dict[str, dict[str, Cell]] = {}
+    for row in rows:
+        if row.kind == "chance":
+            chance.setdefault(row.group, row.cells[number])
+        else:
+            values.setdefault(row.group, {})[row.name] = row.cells[number]
+    by_chance = any(map(_has_value, chance.values()))
+    facts = ["by chance"] if by_chance else []
+    if is_geo and first:
+        facts = ["points", "tiles near a point", *facts, "ceiling"]
+    table = []
+    for group, cells in values.items():
+        name, _, mode = group.rpartition("/")
+        evaluation = (
+            next(e.metrics[group] for e in result_set.entries if group in e.metrics)
+            if is_geo
+            else {}
+        )
+        known = {
+            "points": Cell(evaluation.get("n", {}).get("points")),
+            "tiles near a point": metric_value(evaluation, METRICS["relevant_tiles"], "strict"),
+            "by chance": chance.get(group, Cell()),
+            "ceiling": metric_value(evaluation, METRICS["ceiling.average_precision"], "strict"),
+        }
+        own = [cells.get(entry.label, Cell()) for entry in result_set.entries]
+        own_values = [cell.value for cell in own if cell.value is not None]
+        table.append(
+            Row(
+                name if is_geo else group.removeprefix("class/"),
+                [*(known[fact] for fact in facts), *own],
+                f"{mode} queries" if is_geo else "",
+                main=Cell(sum(own_values) / len(own_values) if own_values else None),
+            )
+        )
+    if is_geo:
+        order = [f"{mode} queries" for mode in result_set.modes]
+        table.sort(key=lambda row: (order.index(row.section), row.name))
+    else:
+        table.sort(key=lambda row: (_descending(row), row.name))
+    return Table(
+        f"{metric.heading}, {title}",
+        {"landform" if is_geo else "class": "name"},
+        [
+            *(Column(fact, fact=True) for fact in facts),
+            *(Column(entry.label) for entry in result_set.entries),
+        ],
+        table,
+        _note(result_set, values) if is_geo else "",
+        protocol=title,
+        metric=metric,
+        first=first,
+    )
 
-    # As wide as the title, which would be broken otherwise.
-    table = Table(title=escape(title), title_justify="left", min_width=len(title))
-    for heading in headings:
-        table.add_column(heading, justify="right" if heading else "left")
-    return table
+
+def evaluation_tables(evaluation: Mapping[str, Any], *, title: str | None = None) -> list[Table]:
+    """Build the tables of one evaluation: a row per metric, and a row per class.
+
+    Args:
+        evaluation: `Evaluation.to_dict()` of a task that is built in.
+        title: Of the first table; by default the task and its counts.
+
+    Returns:
+        A table of all metrics, the protocols side by side with chance; then, for tasks with
+        classes, one table per protocol, or one for both if they agree.
+    """
+    task = evaluation["task"]
+    parts = [*COLUMNS[task], (" ", MORE.get(task, ()))]  # a section of its own
+    pairs = [pair for _, own in parts for pair in own]
+    names = [(part, pair.heading) for part, own in parts for pair in own]
+    models = {"": {"all": evaluation}}
+    rows = list(_group_rows(models, "all", ("", pairs)))
+    chance = [row for row in rows if row.kind == "chance"]
+    if len({tuple(row.cells) for row in chance}) == 1:
+        chance = [replace(chance[0], protocol="")]
+    shown = [*(row for row in rows if row.kind == "model"), *chance]
+    headings = (", ".join(filter(None, (row.name, row.protocol))) for row in shown)
+    counts = ", ".join(f"{count:,} {name}" for name, count in evaluation["n"].items())
+    whole = Table(
+        title or f"{task}: {counts}",
+        {"": "name"},
+        list(map(Column, headings)),
+        [
+            Row(f"{part} {heading}".strip(), [row.cells[number] for row in shown], group=part)
+            for number, (part, heading) in enumerate(names)
+        ],
+        interval_note([("all", evaluation)]),
+    )
+    classes = evaluation["strict"].get("per_class") or ()
+    return [whole, *_class_tables(models, parts[0][1], classes)]
+
+
+def _class_tables(
+    models: Mapping[str, Mapping[str, Any]], pairs: Sequence[MetricPair], names: Iterable[str]
+) -> Iterator[Table]:
+    rows = [row for name in names for row in _group_rows(models, f"class/{name}", ("", pairs))]
+    titles = {"strict": "both protocols"} if _all_agree(rows, pairs) else {p: p for p in PROTOCOLS}
+    columns = [Column(pair.heading) for pair in pairs]
+    if any(row.kind == "chance" for row in rows):
+        columns += [Column(pair.heading, over="by chance") for pair in pairs]
+    for protocol, title in titles.items():
+        classes: dict[str, list[Cell]] = {}
+        for row in _of(rows, protocol):
+            classes.setdefault(row.section, []).extend(row.cells)
+        if classes:
+            yield Table(
+                f"per class, {title}",
+                {"": "name"},
+                columns,
+                [
+                    Row(name, [*cells, *[Cell()] * (len(columns) - len(cells))])
+                    for name, cells in classes.items()
+                ],
+            )
+
+
+def _groups(result_set: ResultSet, *, details: bool = False) -> list[str]:
+    """Query groups of a table: the means over landforms if there are any, else all groups."""
+    groups = list(dict.fromkeys(group for entry in result_set.entries for group in entry.metrics))
+    if not details:
+        modes = (f"{MEAN}{mode}" for mode in result_set.modes)
+        return [group for group in modes if group in groups] or groups
+    classes = dict.fromkeys(
+        f"class/{name}"
+        for entry in result_set.entries
+        for name in entry.metrics.get("all", {}).get("strict", {}).get("per_class") or ()
+    )
+    return [*groups, *classes]
+
+
+def _group_rows(models: Mapping[str, Mapping[str, Any]], group: str, part: Part) -> Iterator[Row]:
+    """The rows of a query group: as many under both protocols, and in the same order."""
+    evaluations = {
+        label: evaluation
+        for label, metrics in models.items()
+        if (evaluation := _evaluation(metrics, group)) is not None
+    }
+    section = part[0] or ("" if group == "all" else group.removeprefix(MEAN).removeprefix("class/"))
+    for protocol in PROTOCOLS if evaluations else ():
+        metrics = [pair.metric(protocol) for pair in part[1]]
+        values = [[metric_value(e, m, protocol) for m in metrics] for e in evaluations.values()]
+        best = [_best(column) for column in zip(*values, strict=True)]
+        for (label, evaluation), cells in zip(evaluations.items(), values, strict=True):
+            yield Row(
+                label,
+                [
+                    replace(cell, best=cell.value is not None and cell.value == top)
+                    for cell, top in zip(cells, best, strict=True)
+                ],
+                section,
+                protocol,
+                group=group,
+                n=evaluation["n"],
+                basis=evaluation.get("interval_basis", {}).get(protocol, {}),
+            )
+        n = next(iter(evaluations.values()))["n"]
+        for label, expected in chance_of(evaluations):
+            cells = [metric_value(expected, metric, protocol) for metric in metrics]
+            yield Row(label, cells, section, protocol, "chance", group, n)
+
+
+def _evaluation(metrics: Mapping[str, Any], group: str) -> Mapping[str, Any] | None:
+    """The evaluation of a group, or one made from the values of a class."""
+    if group in metrics:
+        evaluation: Mapping[str, Any] = metrics[group]
+        return evaluation
+    whole = metrics.get("all", {})
+    name = group.removeprefix("class/")
+    classes = {p: (whole.get(p, {}).get("per_class") or {}).get(name) for p in PROTOCOLS}
+    if None in classes.values():
+        return None
+    expected = {
+        protocol: chance["per_class"][name]
+        for protocol, chance in whole.get("chance", {}).items()
+        if name in (chance.get("per_class") or {})
+    }
+    return {**classes, "n": whole["n"], "intervals": {}, "chance": expected}
+
+
+def _best(cells: Sequence[Cell]) -> float | None:
+    """The best value of a column; None if there is nothing to compare."""
+    values = [cell.value for cell in cells if cell.value is not None]
+    better = next((cell.metric.better for cell in cells if _has_value(cell)), 0)
+    if len(values) < 2 or not better:
+        return None
+    return max(values) if better > 0 else min(values)
+
+
+def _filled_rows(
+    result_set: ResultSet, groups: Sequence[str], parts: Sequence[Part]
+) -> tuple[list[MetricPair], list[Row]]:
+    """The columns in which any model has a value, and the rows of all groups with these only."""
+    models = {entry.label: entry.metrics for entry in result_set.entries}
+    rows = [row for group in groups for part in parts for row in _group_rows(models, group, part)]
+    cells = [row.cells for row in rows if row.kind == "model"]
+    shown = [
+        number
+        for number, column in enumerate(zip(*cells, strict=True))
+        if any(map(_has_value, column))
+    ]
+    pairs = [parts[0][1][number] for number in shown]
+    return pairs, [replace(row, cells=[row.cells[number] for number in shown]) for row in rows]
+
+
+def _has_value(cell: Cell) -> bool:
+    return cell.value is not None
+
+
+def _agree(rows: Sequence[Row]) -> bool:
+    """Whether the rows of a query group are equal under both protocols."""
+    published, strict = (
+        [(row.name, row.kind, row.cells) for row in _of(rows, protocol)] for protocol in PROTOCOLS
+    )
+    return published == strict
+
+
+def _all_agree(rows: Sequence[Row], pairs: Sequence[MetricPair]) -> bool:
+    return all(pair.published == pair.strict for pair in pairs) and _agree(rows)
+
+
+def _of(rows: Sequence[Row], protocol: str) -> list[Row]:
+    return [row for row in rows if row.protocol == protocol]
+
+
+def _descending(row: Row) -> float:
+    return 1.0 if row.main.value is None else -row.main.value
+
+
+def _note(result_set: ResultSet, groups: Iterable[str]) -> str:
+    """The note on the intervals of the groups that are shown."""
+    return interval_note(
+        (group, evaluation)
+        for group in groups
+        for entry in result_set.entries
+        if (evaluation := _evaluation(entry.metrics, group)) is not None
+    )
+
+
+def _reference_rows(
+    source: Reference, metrics: Sequence[Metric | None], section: str
+) -> Iterator[Row]:
+    """The row of a reference; none if it has none of the metrics."""
+    cells = [
+        Cell(float(source.figures[metric.key]), metric)
+        if metric and metric.key in source.figures
+        else Cell()
+        for metric in metrics
+    ]
+    if any(map(_has_value, cells)):
+        yield Row(source.model, cells, section, source.n, "reference", source=source.source)

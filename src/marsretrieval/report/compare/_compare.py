@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +19,11 @@ from marsretrieval.metrics.difference import (
     over_queries,
 )
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.report._columns import task_columns
-from marsretrieval.report.boards import labels
+from marsretrieval.report._columns import look_up, task_columns
 from marsretrieval.report.compare._any_task import any_task_groups
 from marsretrieval.report.compare._comparison import Comparison, Group, Moved
 from marsretrieval.report.compare._same import points_of, require_columns, require_same_items
+from marsretrieval.report.grouping import labels
 from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import MEAN, PROTOCOLS
 from marsretrieval.tasks.geolocalization import MAX_K, RADIUS_DEG
@@ -77,7 +76,7 @@ def compare_results(
             column.strict.key
             for _, columns in task_columns([a.result, b.result])
             for column in columns
-            if column.strict is not None and not column.percent
+            if column.strict is not None and not column.strict.percent
         ),
     )
 
@@ -289,21 +288,14 @@ def _require_same_figures(
             )
     for key, each in found.items():
         for file, value in ((a, each.a), (b, each.b)):
-            stored = _stored(file, group, protocol, key)
+            evaluation: Mapping[str, Any] = file.result.metrics[group]
+            stored = float(look_up(evaluation[protocol], key))
             if not abs(stored - value) <= _CLOSE:
                 raise DataError(
                     f"{file.path}: the tables beside it give {key} {value:.6f} of {group}, it "
                     f"says {stored:.6f}",
                     remedy="They are not of one run: run the model again with --force.",
                 )
-
-
-def _stored(file: ResultFile, group: str, protocol: str, key: str) -> float:
-    evaluation: Mapping[str, Any] = file.result.metrics[group]
-    value: Any = evaluation[protocol]
-    for part in (key,) if key in value else key.split("."):
-        value = value[part]
-    return float(value)
 
 
 _TASKS: Mapping[str, Callable[..., list[Group]]] = {

@@ -5,41 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from marsretrieval.metrics.difference import Difference
-from marsretrieval.report._columns import COLUMNS, METRICS
+from marsretrieval.report._columns import METRICS, Metric
 from marsretrieval.report.compare._comparison import Comparison, Group, Moved
 from marsretrieval.report.console import console
+from marsretrieval.report.render import rich_table
+from marsretrieval.report.tables import Cell, Column, Row, Table
 
 
 def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
-    """Print to stdout: figures with their differences, then the `top` queries that gained and
-    lost most in each group."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
+    """Print to stdout: metrics with their differences, then the queries that moved most.
 
+    Args:
+        comparison: Two models on the same items.
+        top: Queries of each group to name, gains and losses each.
+    """
     out = console()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("queries", "figure"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("A", "B", "B - A", "95 % interval", "p"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    named = len(comparison.groups) > 1
-    for group in comparison.groups:
-        name = escape(group.name) if named else ""
-        for key, each in group.differences.items():
-            heading, percent = _heading(comparison, key)
-            cells = [
-                _number(each.a, percent),
-                _number(each.b, percent),
-                _signed(each.difference, percent),
-                _interval(each, percent),
-                "" if each.p is None else f"{each.p:.3f}",
-            ]
-            if each.clear:
-                cells[2] = f"[bold]{cells[2]}[/bold]"
-            table.add_row(name, heading, *map(str, cells))
-            name = ""
-        table.add_section()
     data = comparison.data
     n = ", ".join(f"{count:,} {name}" for name, count in data["n"].items() if "/" not in name)
     out.print(
@@ -47,7 +27,7 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
         f"A: {comparison.a}\nB: {comparison.b}",
         markup=False,
     )
-    out.print(table)
+    out.print(rich_table(_table(comparison)))
     for line in _queries(comparison, top):
         out.print(line, markup=False)
     out.print(
@@ -58,11 +38,38 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
     )
 
 
+def _table(comparison: Comparison) -> Table:
+    is_named = len(comparison.groups) > 1
+    rows = [
+        Row(metric.heading, _cells(difference, metric.percent), group.name if is_named else "")
+        for group in comparison.groups
+        for key, difference in group.differences.items()
+        for metric in [_metric(comparison, key)]
+    ]
+    labels = ({"queries": "section"} if is_named else {}) | {"figure": "name"}
+    return Table("", labels, [*map(Column, ("A", "B", "B - A", "95 % interval", "p"))], rows)
+
+
+def _cells(difference: Difference, percent: bool) -> list[Cell]:
+    interval = ""
+    if difference.low is not None and difference.high is not None:
+        interval = f"[{_signed(difference.low, percent)}, {_signed(difference.high, percent)}]"
+    return [
+        *(
+            Cell(words=f"{100 * value:.1f}" if percent else f"{value:,.1f}")
+            for value in (difference.a, difference.b)
+        ),
+        Cell(words=_signed(difference.difference, percent), best=difference.clear),
+        Cell(words=interval),
+        Cell(words="" if difference.p is None else f"{difference.p:.3f}"),
+    ]
+
+
 def _queries(comparison: Comparison, top: int) -> Iterator[str]:
     for group in comparison.groups:
         if not group.per_query or not top:
             continue
-        heading, _ = _heading(comparison, group.per_query)
+        heading = _metric(comparison, group.per_query).heading
         title = group.name if len(comparison.groups) > 1 else comparison.task
         same = group.queries - group.better - group.worse
         what = {"class": "classes", "query": "queries"}.get(group.unit, f"{group.unit}s")
@@ -84,24 +91,9 @@ def _moved(each: Moved, group: Group) -> str:
     return f"{each.name}: {told}"
 
 
-def _heading(comparison: Comparison, key: str) -> tuple[str, bool]:
-    for _, columns in COLUMNS.get(comparison.task, ()):
-        for column in columns:
-            if key == column.key(comparison.protocol):
-                return column.name(comparison.protocol), column.percent
-    known = METRICS.get(key)
-    return (known.heading, known.percent) if known else (key, key not in comparison.plain)
-
-
-def _number(value: float, percent: bool) -> str:
-    return f"{100 * value:.1f}" if percent else f"{value:,.1f}"
+def _metric(comparison: Comparison, key: str) -> Metric:
+    return METRICS.get(key) or Metric(key, key, "", percent=key not in comparison.plain)
 
 
 def _signed(value: float, percent: bool) -> str:
     return f"{100 * value:+.1f}" if percent else f"{value:+,.1f}"
-
-
-def _interval(each: Difference, percent: bool) -> str:
-    if each.low is None or each.high is None:
-        return ""
-    return rf"\[{_signed(each.low, percent)}, {_signed(each.high, percent)}]"

@@ -9,7 +9,7 @@ from typing import Any
 
 from marsretrieval.errors import DataError, DatasetNotFoundError, UnknownNameError, UsageError
 from marsretrieval.report._columns import task_order
-from marsretrieval.report.boards import comparable, name_of
+from marsretrieval.report.grouping import comparable, name_of
 from marsretrieval.report.reading import read_whole
 from marsretrieval.report.result_file import ResultFile
 from marsretrieval.results import ResultKey, find_results

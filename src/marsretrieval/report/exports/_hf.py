@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from marsretrieval.errors import DataError, MissingDependencyError, UsageError
-from marsretrieval.report._columns import MAIN, main_metric, task_order, task_title
-from marsretrieval.report.boards import Column, Figure, boards
+from marsretrieval.report._columns import MAIN, Metric, main_metric, task_order, task_title
 from marsretrieval.report.result_file import ResultFile
+from marsretrieval.report.tables import Cell, model_tables
 from marsretrieval.tasks import Settings
 
 # model-index: the metadata of a model card. eval-results: files below .eval_results/ of a model.
@@ -60,27 +60,26 @@ def hf_yaml(
     return f"{text.rstrip()}\n"
 
 
-def _figures(file: ResultFile, protocol: str) -> Iterator[tuple[str, str, Column, Figure]]:
-    """(group, its name, column, figure) of what a table shows of one result."""
-    (board,) = boards([file.result], references=False)
-    for row in board.rows:
-        if row.protocol in (protocol, "both") and not row.chance:
-            for column, figure in row.cells():
-                if figure is not None and column.key(protocol) is not None:
-                    yield row.group, row.name, column, figure
+def _values(file: ResultFile, protocol: str) -> Iterator[tuple[str, str, Cell]]:
+    """Group, its name and value of every cell in the table of one result."""
+    (table,) = model_tables([file.result], references=False)
+    for row in table.rows:
+        if row.protocol == protocol and row.kind == "model":
+            yield from ((row.group, row.section, cell) for cell in row.cells if cell.text())
 
 
 def _model_index(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
     data = file.result.data
     synthetic = bool(data.get("synthetic"))
-    for group, name, column, figure in _figures(file, protocol):
-        unit = " (%)" if column.percent else ""
+    for group, name, cell in _values(file, protocol):
+        metric = cell.metric
+        unit = " (%)" if metric.percent else ""
         args: dict[str, Any] = {"protocol": protocol}
         if group != "all":
             args["queries"] = group
         args |= _settings(file)
-        if figure.low is not None and figure.high is not None:
-            args["interval_95"] = [_value(figure.low, column), _value(figure.high, column)]
+        if cell.low is not None and cell.high is not None:
+            args["interval_95"] = [_rounded(cell.low, metric), _rounded(cell.high, metric)]
         yield hub.EvalResult(
             task_type="retrieval",
             task_name=task_title(file.result),
@@ -88,9 +87,9 @@ def _model_index(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
             dataset_name=f"{data['name']}{' (synthetic)' if synthetic else ''}",
             dataset_revision=data.get("revision"),
             dataset_args={"n": dict(data["n"]), "set_hash": data["set_hash"]},
-            metric_type=str(column.key(protocol)),
-            metric_name=", ".join(filter(None, [f"{column.name(protocol)}{unit}", name, protocol])),
-            metric_value=_value(figure.value, column),
+            metric_type=metric.key,
+            metric_name=", ".join(filter(None, [f"{metric.heading}{unit}", name, protocol])),
+            metric_value=_rounded(cell.value, metric),
             metric_args=args,
         )
 
@@ -113,21 +112,22 @@ def _entries(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
         )
     n = ", ".join(f"{count} {name}" for name, count in data["n"].items() if "/" not in name)
     version = result.versions.get("marsretrieval", "")
-    for group, _, column, figure in _figures(file, protocol):
-        key = str(column.key(protocol))
+    for group, _, cell in _values(file, protocol):
+        key = cell.metric.key
         if key in (_MAIN if result.task in MAIN else {main_metric(result)}):
             mode = f"_{group.rpartition('/')[2]}" if "/" in group else ""
             yield hub.EvalResultEntry(
                 dataset_id=data["repository"],
                 dataset_revision=data.get("revision"),
                 task_id=f"{result.task}{mode}_{key}",
-                value=_value(figure.value, column),
+                value=_rounded(cell.value, cell.metric),
                 date=result.created,
                 notes=f"marsretrieval {version}, {protocol} protocol, {n}, set "
                 f"{data['set_hash'][:12]}",
             )
 
 
-def _value(value: float, column: Column) -> float:
+def _rounded(value: float | None, metric: Metric) -> float:
     """In percent, or as it is; the digits that a shorter text would lose are noise."""
-    return round(100 * value if column.percent else value, 5)
+    assert value is not None
+    return round(100 * value if metric.percent else value, 5)

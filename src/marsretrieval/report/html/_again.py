@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from marsretrieval.report.html._sets import Entry, ResultSet
+from marsretrieval.report.grouping import Entry, ResultSet
 from marsretrieval.tasks import Settings
 
 _DATASETS = {

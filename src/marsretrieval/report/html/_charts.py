@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.report.html._sets import Entry, ResultSet
+from marsretrieval.report.grouping import Entry, ResultSet
 from marsretrieval.report.html._svg import COLOURS, INK, MUTED, drawing, inline_svg, panel
 from marsretrieval.report.html._thin import thinned
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from marsretrieval.report._columns import Metric
-from marsretrieval.report.html._figures import Value, look_up, task_boards
-from marsretrieval.report.html._sets import Entry, ResultSet
+from marsretrieval.report._columns import Metric, leaderboard_columns
+from marsretrieval.report.grouping import Entry, ResultSet
+from marsretrieval.report.tables import Cell, metric_value
 from marsretrieval.results import MEAN
 
 _EXAMPLES = 3  # items named for each reason
@@ -126,9 +126,9 @@ def ties(sets: Sequence[ResultSet]) -> list[Tie]:
             for group, evaluation in entry.metrics.items():
                 for key, (worst, best) in evaluation.get("ties", {}).items():
                     figure = names.get(key) or Metric(key, key, "")
-                    shown = look_up(evaluation, "strict", figure)
-                    values = (Value(worst), shown, Value(best))
-                    texts = ["–" if v is None else v.shown(figure, 2) for v in values]
+                    shown = metric_value(evaluation, figure, "strict")
+                    values = (Cell(worst, figure), shown, Cell(best, figure))
+                    texts = [cell.text(2) or "–" for cell in values]
                     queries = "all" if group == "all" else group
                     tie = Tie(each.title, entry.label, queries, figure.heading, *texts)
                     span = abs(best - worst) if figure.percent else 1.0
@@ -137,14 +137,17 @@ def ties(sets: Sequence[ResultSet]) -> list[Tie]:
 
 
 def _names(of_set: ResultSet) -> dict[str, Metric]:
-    """Key to figure, its heading with the direction of the query where there are two."""
-    found = {}
-    boards = task_boards(of_set.results)
-    for board in boards:
-        for figure in board.strict:
-            where = f", {board.title.lower()}" if len(boards) > 1 else ""
-            found[figure.key] = replace(figure, heading=figure.heading + where)
-    return found
+    """Key to metric, its heading with the direction of the query where there are two."""
+    parts = leaderboard_columns(of_set.results)
+    return {
+        pair.strict.key: replace(
+            pair.strict,
+            heading=pair.strict.heading + (f", {title.lower()}" if len(parts) > 1 else ""),
+        )
+        for title, _, (_, pairs) in parts
+        for pair in pairs
+        if pair.strict is not None
+    }
 
 
 def _provenance(data: Mapping[str, Any]) -> str:
@@ -164,20 +167,21 @@ def _when(created: Sequence[str]) -> str:
 def _leading(found: ResultSet) -> tuple[str, str, str]:
     """The strict main figure of the first model: its name, with the kind of query for
     geo-localization, its value and its interval."""
-    boards = task_boards(found.results)
-    if not boards:
+    names = _names(found)
+    parts = leaderboard_columns(found.results)
+    if not parts:
         return "", "", ""
-    board = boards[0]
+    main = names[parts[0][1]]
     metrics = found.entries[0].metrics
     groups = [group for group in metrics if group.startswith(MEAN)] or [*metrics]
-    values = {g: v for g in groups if (v := look_up(metrics.get(g, {}), "strict", board.main))}
-    if not values:
+    values = {group: metric_value(metrics[group], main, "strict") for group in groups}
+    group = max(values, key=lambda name: -1 if (v := values[name].value) is None else v)
+    if values[group].value is None:
         return "", "", ""
-    group = max(values, key=lambda each: values[each].value)
-    name = board.main.heading + {"paired-image-text": ", text to image"}.get(found.task, "")
+    name = main.heading
     if group.startswith(MEAN):
         name += f", mean over landforms, {group.removeprefix(MEAN)} queries"
-    return name, values[group].shown(board.main), values[group].interval(board.main)
+    return name, values[group].text(), values[group].interval("{}–{}")
 
 
 def _timing(found: ResultSet, entry: Entry) -> Timing:

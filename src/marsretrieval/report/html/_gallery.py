@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from marsretrieval.report.html._figures import PER_CLASS, PER_LANDFORM, Value, look_up
+from marsretrieval.report._columns import METRICS
+from marsretrieval.report.grouping import Entry, ResultSet
 from marsretrieval.report.html._pictures import Item, Wanted
-from marsretrieval.report.html._sets import Entry, ResultSet
+from marsretrieval.report.tables import Cell, metric_value
 
 MODELS = 3  # the best of a set
 _PAIRS = {"t2i": 6, "i2t": 4}  # queries shown
@@ -131,15 +132,14 @@ _DIRECTION = {"t2i": "from text to image", "i2t": "from image to text"}
 
 
 def _classes(found: ResultSet, shown: Sequence[Entry], left_out: list[str]) -> list[Query]:
-    figure = PER_CLASS[0]
     values = [
         {
-            name: look_up({"strict": own}, "strict", figure)
+            name: metric_value({"strict": own}, METRICS["mAP"], "strict")
             for name, own in (entry.metrics["all"]["strict"].get("per_class") or {}).items()
         }
         for entry in shown
     ]
-    names = sorted(values[0], key=lambda n: (-(v.value if (v := values[0][n]) else -1), n))
+    names = sorted(values[0], key=lambda n: (-(-1 if (v := values[0][n].value) is None else v), n))
     picked = _even(names, _CLASSES)
     if len(picked) < len(names):
         left_out.append(f"{len(picked)} of {len(names)} classes")
@@ -149,7 +149,7 @@ def _classes(found: ResultSet, shown: Sequence[Entry], left_out: list[str]) -> l
             "landform",
             name,
             [
-                Strip(entry, own["all", name], _ap(of.get(name)))
+                Strip(entry, own["all", name], _ap(of.get(name, Cell())))
                 for entry, own, of in zip(shown, hits, values, strict=True)
             ],
         )
@@ -158,7 +158,6 @@ def _classes(found: ResultSet, shown: Sequence[Entry], left_out: list[str]) -> l
 
 
 def _places(found: ResultSet, shown: Sequence[Entry], left_out: list[str]) -> list[Query]:
-    figure = PER_LANDFORM.main
     picked = _even(found.landforms, _LANDFORMS)
     if len(picked) < len(found.landforms):
         left_out.append(f"{len(picked)} of {len(found.landforms)} landforms")
@@ -169,8 +168,9 @@ def _places(found: ResultSet, shown: Sequence[Entry], left_out: list[str]) -> li
     for name, mode in asked:
         strips = []
         for entry, own in zip(shown, hits, strict=True):
-            value = look_up(entry.metrics.get(f"{name}/{mode}") or {}, "strict", figure)
-            if value is not None:
+            evaluation = entry.metrics.get(f"{name}/{mode}") or {}
+            value = metric_value(evaluation, METRICS["average_precision"], "strict")
+            if value.value is not None:
                 strips.append(Strip(entry, own[f"{name}/{mode}", name], _ap(value)))
         if strips:
             queries.append(Query("geolocalization", name, strips, mode=mode))
@@ -199,8 +199,8 @@ def _ranks(entry: Entry, kind: str) -> dict[str, int]:
     return {key: rank or last for key, rank in found.items()}
 
 
-def _ap(value: Value | None) -> str:
-    return "" if value is None else f"AP {value.shown(PER_LANDFORM.main)}"
+def _ap(cell: Cell) -> str:
+    return f"AP {cell.text()}" if cell.value is not None else ""
 
 
 def _rank_note(rank: int | None) -> str:

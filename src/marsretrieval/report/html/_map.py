@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.report.html._figures import PER_LANDFORM, look_up
+from marsretrieval.report._columns import METRICS
+from marsretrieval.report.grouping import Entry, ResultSet
 from marsretrieval.report.html._gallery import MODELS
 from marsretrieval.report.html._regions import Region, regions_of
-from marsretrieval.report.html._sets import Entry, ResultSet
+from marsretrieval.report.tables import metric_value
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,8 +142,8 @@ def _best_modes(entry: Entry, found: ResultSet) -> list[str]:
 
     def mean(mode: str) -> float:
         groups = (entry.metrics.get(f"{name}/{mode}") or {} for name in found.landforms)
-        values = [look_up(each, "strict", PER_LANDFORM.main) for each in groups]
-        there = [each.value for each in values if each is not None]
+        values = [metric_value(each, METRICS["average_precision"], "strict") for each in groups]
+        there = [each.value for each in values if each.value is not None]
         return float(np.mean(there)) if there else -1.0
 
     modes = [mode for mode in found.modes if mean(mode) >= 0]

@@ -11,15 +11,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from marsretrieval._words import counted, printable
+from marsretrieval.report.grouping import ResultSet
 from marsretrieval.report.html import _again as again
 from marsretrieval.report.html import _facts as facts
-from marsretrieval.report.html._boards import BoardView
 from marsretrieval.report.html._charts import DASHES, Chart, ChartGroup
 from marsretrieval.report.html._gallery import Gallery
 from marsretrieval.report.html._map import Maps
-from marsretrieval.report.html._matrix import Matrix
 from marsretrieval.report.html._planet import planet
-from marsretrieval.report.html._sets import ResultSet
+from marsretrieval.report.tables import Table
 
 if TYPE_CHECKING:
     import jinja2
@@ -30,8 +29,8 @@ class SetView:
     """All that is shown of one set."""
 
     set: ResultSet
-    boards: Sequence[BoardView]
-    matrices: Sequence[Matrix] = ()
+    leaderboards: Sequence[Table]
+    per_class: Sequence[Table] = ()
     ranks: Sequence[Chart] = ()
     curves: Sequence[ChartGroup] = ()
     maps: Maps = field(default_factory=Maps)
@@ -43,7 +42,7 @@ class SetView:
         parts = [("board", "Leaderboard")]
         if self.set.task == "paired-image-text":
             parts.append(("ranks", "Ranks"))
-        if self.matrices:
+        if self.per_class:
             what = "class" if self.set.task == "landform" else "landform"
             parts.append(("each", f"Each {what}"))
         if self.curves:
@@ -52,13 +51,13 @@ class SetView:
             parts.append(("map", "Where on Mars"))
         return [*parts, ("examples", "Examples")]
 
-    def more_matrices(self) -> dict[str, list[Matrix]]:
-        """Those that can be opened, by protocol."""
-        found: dict[str, list[Matrix]] = defaultdict(list)
-        for each in self.matrices:
-            if not each.main:
-                found[each.protocol].append(each)
-        return found
+    def more_per_class(self) -> dict[str, list[Table]]:
+        """Tables per class that can be opened, by protocol."""
+        tables: dict[str, list[Table]] = defaultdict(list)
+        for table in self.per_class:
+            if not table.first:
+                tables[table.protocol].append(table)
+        return tables
 
 
 @dataclass(frozen=True, slots=True)

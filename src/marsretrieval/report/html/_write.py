@@ -10,18 +10,17 @@ from pathlib import Path
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.files import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.report.html._boards import boards
+from marsretrieval.report.grouping import ResultSet, result_sets
 from marsretrieval.report.html._charts import curve_groups, rank_charts
 from marsretrieval.report.html._gallery import Gallery, choose, wanted
-from marsretrieval.report.html._map import maps_of
-from marsretrieval.report.html._matrix import class_matrices, landform_matrices
+from marsretrieval.report.html._map import Maps, maps_of
 from marsretrieval.report.html._page import SetView, page
 from marsretrieval.report.html._pictures import Pictures, Wanted
 from marsretrieval.report.html._places import Place, example_images, places
-from marsretrieval.report.html._sets import ResultSet, result_sets
 from marsretrieval.report.reading import require_whole
 from marsretrieval.report.references import Reference
 from marsretrieval.report.result_file import ResultFile
+from marsretrieval.report.tables import leaderboards, per_class_tables
 
 _EXAMPLES = 5  # example images of a landform that are shown
 
@@ -105,24 +104,14 @@ def write_html(
 def _view(
     found: ResultSet, gallery: Gallery, references: Sequence[Reference], progress: Progress
 ) -> SetView:
-    if found.task == "paired-image-text":
-        return SetView(
-            found,
-            boards(found, references),
-            ranks=rank_charts(found, progress=progress),
-            gallery=gallery,
-        )
-    if found.task == "landform":
-        matrices = class_matrices(found)
-        return SetView(found, boards(found, references), matrices, gallery=gallery)
-    if found.task != "geolocalization":
-        return SetView(found, boards(found, references), gallery=gallery)
+    is_paired, is_geo = found.task == "paired-image-text", found.task == "geolocalization"
     return SetView(
         found,
-        boards(found, references),
-        landform_matrices(found),
-        curves=curve_groups(found, progress=progress),
-        maps=maps_of(found, progress=progress),
+        leaderboards(found, references=references),
+        per_class_tables(found),
+        ranks=rank_charts(found, progress=progress) if is_paired else (),
+        curves=curve_groups(found, progress=progress) if is_geo else (),
+        maps=maps_of(found, progress=progress) if is_geo else Maps(),
         gallery=gallery,
     )
 

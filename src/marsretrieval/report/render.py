@@ -1,0 +1,288 @@
+"""Tables as text: for the terminal, Markdown, LaTeX and CSV. None computes a value."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from marsretrieval._words import printable, table_cell
+from marsretrieval.report.chance import DAGGER
+from marsretrieval.report.console import console
+from marsretrieval.report.tables import Cell, Row, Table, evaluation_tables
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+CSV_COLUMNS = ("model", "task", "set_hash", "n", "group", "protocol", "metric", "value", "low",
+               "high", "source", "interval_unit", "interval_count")  # fmt: skip
+RANDOM = "random ranking"  # source of chance in the CSV
+_CHANCE = "Chance: the expectation of a random ranking."
+_FOOT = (
+    "In %; MedR and K as they are. In brackets the 95 % bootstrap interval; in bold the best "
+    f"model, for the same queries under the same protocol. {_CHANCE}"
+)
+_ELSEWHERE = (
+    "Published elsewhere, over items that cannot be checked here: not ranked with the above."
+)
+
+_ADDRESS = re.compile(r"https://[\w./:%?=&#+,;@'()-]*")
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    DAGGER: r"\textdagger{}",
+}  # fmt: skip
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """Print tables of models to stdout; nothing if there are none.
+
+    Args:
+        tables: Tables of `model_tables`.
+    """
+    out = console()
+    for table in map(Table.folded, tables):
+        out.print(f"\n{table.title}", markup=False)
+        out.print(rich_table(table))
+        if table.note:
+            out.print(table.note, markup=False)
+        if table.references:
+            out.print(_ELSEWHERE, markup=False)
+            out.print(rich_table(_elsewhere(table)))
+            for source in table.sources:
+                out.print(source.description, markup=False)
+    if tables:
+        out.print(
+            "Figures in %, [95 % bootstrap interval], the best in bold; MedR and K as they are.",
+            markup=False,
+        )
+        if any(row.kind == "chance" for table in tables for row in table.rows):
+            out.print(_CHANCE, markup=False)
+
+
+def print_evaluation(evaluation: Mapping[str, Any], *, title: str | None = None) -> None:
+    """Print an evaluation to stdout: its tables, and what ties could change.
+
+    Args:
+        evaluation: `Evaluation.to_dict()` of a task that is built in.
+        title: Of the first table; by default the task and its counts.
+    """
+    out = console()
+    tables = evaluation_tables(evaluation, title=title)
+    for table in tables:
+        out.print(table.title, markup=False)
+        out.print(rich_table(table, digits=1))
+    for name, (worst, best) in evaluation["ties"].items():
+        out.print(f"Scores tie: strict {name} is within {worst:.4f} and {best:.4f}.", markup=False)
+    if tables[0].note:
+        out.print(tables[0].note, markup=False)
+    if evaluation.get("chance"):
+        out.print(_CHANCE, markup=False)
+    out.print(
+        "Figures in %, [95 % bootstrap interval]; MedR, K and tiles as they are.", markup=False
+    )
+
+
+def rich_table(table: Table, *, digits: int = 0) -> RichTable:
+    """Build a table for the terminal.
+
+    Args:
+        table: Any table; its references are left out.
+        digits: Decimals of the ends of intervals.
+
+    Returns:
+        A table of rich, without its title.
+    """
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, attribute in table.labels.items():
+        # A name may take several lines; a value that is cut short would be a false one.
+        rich.add_column(heading, no_wrap=attribute == "protocol", overflow="fold")
+    for column in table.columns:
+        heading = f"{column.heading}\n{column.over}" if column.over else column.heading
+        rich.add_column(heading, justify="right", no_wrap=True)
+    previous = ""
+    for section in table.sections:
+        for row in section:
+            names = [escape(name) for name in _labels(table, row)]
+            if row.section and row.section == previous:
+                names[0] = ""
+            previous = row.section
+            cells = [_console_cell(cell, digits) for cell in row.cells]
+            rich.add_row(*names, *cells, style="dim" if row.kind == "chance" else None)
+        rich.add_section()
+    return rich
+
+
+def _console_cell(cell: Cell, digits: int) -> str:
+    from rich.markup import escape
+
+    interval = cell.interval(digits=digits) if cell.metric.percent else ""
+    text = escape(" ".join(filter(None, (cell.text(), interval))))
+    return f"[bold]{text}[/bold]" if cell.best else text
+
+
+def _labels(table: Table, row: Row) -> list[str]:
+    return [getattr(row, attribute) for attribute in table.labels.values()]
+
+
+def _elsewhere(table: Table) -> Table:
+    """The references of a table of models as a table."""
+    labels = {"queries": "section", "model": "name", "N": "protocol"}
+    return Table(_ELSEWHERE, labels, table.columns, table.references)
+
+
+def render_markdown(tables: Sequence[Table]) -> str:
+    """Render tables of models as Markdown, in percent; references below, apart.
+
+    Args:
+        tables: Tables of `model_tables`.
+
+    Returns:
+        Text that ends with a line break.
+    """
+    return "\n\n".join(_markdown(table.folded()) for table in tables) + "\n"
+
+
+def _markdown(table: Table) -> str:
+    lines = [f"### {_md(table.title)}", "", *_md_lines(table), "", _FOOT]
+    if table.note:
+        lines += ["", _md(table.note)]
+    if table.references:
+        lines += ["", _ELSEWHERE, "", *_md_lines(_elsewhere(table)), ""]
+        lines += [f"- {_md(source.description)}" for source in table.sources]
+    return "\n".join(lines)
+
+
+def _md_lines(table: Table) -> Iterable[str]:
+    yield _md_row([*table.labels, *(column.heading for column in table.columns)])
+    yield _md_row(["---"] * len(table.labels) + ["---:"] * len(table.columns))
+    for row in table.rows:
+        yield _md_row([*map(_md, _labels(table, row)), *map(_md_cell, row.cells)])
+
+
+def _md_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _md(text: str) -> str:
+    """Escaped where Markdown or HTML would take it as markup; addresses stay whole."""
+    words = (
+        word if _ADDRESS.fullmatch(word) else re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", word)
+        for word in re.split(r"(\s+)", printable(text.replace("\n", " "), one_line=True))
+    )
+    return "".join(words)
+
+
+def _md_cell(cell: Cell) -> str:
+    text = f"**{cell.text()}**" if cell.best else cell.text()
+    return " ".join(filter(None, (text, cell.interval())))
+
+
+def render_latex(tables: Sequence[Table]) -> str:
+    """Render tables of models as a LaTeX `table` with booktabs each, in percent.
+
+    Args:
+        tables: Tables of `model_tables`.
+
+    Returns:
+        Text that ends with a line break; its first line names the packages.
+    """
+    floats = [_latex(table.folded(), number) for number, table in enumerate(tables, 1)]
+    return "\n\n".join(["% \\usepackage{booktabs,textcomp}", *floats]) + "\n"
+
+
+def _latex(table: Table, number: int) -> str:
+    first = len(table.labels)
+    caption = " ".join(filter(None, (f"{table.title}. {_FOOT}", table.note)))
+    body: list[str] = []
+    for section in table.sections:
+        body += [r"\midrule", *(_tex_row(table, row) for row in section)]
+    if table.references:
+        width = first + len(table.columns)
+        body += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_ELSEWHERE}}}}} \\"]
+        body += [_tex_row(table, row) for row in table.references]
+    heads = [*table.labels, *(_tex(column.heading) for column in table.columns)]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_tex(caption)}}}",
+            rf"\label{{tab:{table.task}-{number}}}",
+            rf"\begin{{tabular}}{{{'l' * first}{'r' * len(table.columns)}}}",
+            r"\toprule",
+            f"{' & '.join(heads)} \\\\",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            *(rf"\par\footnotesize {_tex(source.description)}" for source in table.sources),
+            r"\end{table}",
+        ]
+    )
+
+
+def _tex_row(table: Table, row: Row) -> str:
+    cells = [*map(_tex, _labels(table, row)), *map(_tex_cell, row.cells)]
+    return f"{' & '.join(cells)} \\\\"
+
+
+def _tex(text: str) -> str:
+    line = printable(text, one_line=True)
+    return "".join(_LATEX.get(letter, letter) for letter in line)
+
+
+def _tex_cell(cell: Cell) -> str:
+    text = rf"\textbf{{{cell.text()}}}" if cell.best else cell.text()
+    interval = _tex(cell.interval())
+    return rf"{text} {{\scriptsize {interval}}}" if interval else text
+
+
+def render_csv(tables: Sequence[Table]) -> str:
+    """Render tables of models in long form, a metric value a line, with all its digits.
+
+    A line of each protocol stands for itself even where the two agree. `source` is empty for
+    results, "random ranking" for chance, and the address for references, whose protocol is empty:
+    theirs is not ours. `interval_unit` and `interval_count` say what an interval resamples.
+
+    Args:
+        tables: Tables of `model_tables`.
+
+    Returns:
+        CSV with a header line.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for table in tables:
+        for row in table.rows:
+            n = ";".join(f"{name}={count}" for name, count in row.n.items())
+            for cell in row.cells:
+                if cell.value is None:
+                    continue
+                texts = [row.name, table.task, table.set_hash, n, row.group, row.protocol]
+                ends = ["" if x is None else repr(float(x)) for x in (cell.low, cell.high)]
+                basis = row.basis if cell.low is not None else {}
+                rest = [RANDOM if row.kind == "chance" else "",
+                        str(basis.get("unit", "")), str(basis.get("count", ""))]  # fmt: skip
+                values = [repr(cell.value), *ends, *rest]
+                writer.writerow([*map(table_cell, [*texts, cell.metric.key]), *values])
+        for source in table.sources:
+            for key, value in source.figures.items():
+                texts = [source.model, table.task, "", f"pairs={source.pairs}"]
+                texts += [source.group or "all", "", key]
+                writer.writerow([*map(table_cell, texts), repr(value), "", "", source.url, "", ""])
+    return out.getvalue()
+
+
+FORMATS: Mapping[str, Callable[[Sequence[Table]], str]] = {
+    "md": render_markdown,
+    "latex": render_latex,
+    "csv": render_csv,
+}
+SUFFIXES = {".md": "md", ".markdown": "md", ".tex": "latex", ".csv": "csv"}
