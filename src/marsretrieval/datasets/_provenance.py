@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from marsretrieval.datasets._inventory import DatasetInventory
-from marsretrieval.datasets.download import MAX_MISSING, read_record
+from marsretrieval.datasets.download import MAX_MISSING, DownloadRecord, read_record
 from marsretrieval.errors import DataError
 from marsretrieval.files import check_fields, confined, read_json, sha256_file
 
@@ -21,7 +21,7 @@ def check_provenance(folder: Path, told: DatasetInventory) -> None:
     try:
         record = read_record(folder)
         if record is not None:
-            told.origin = {key: record.get(key) for key in _KEPT}
+            told.origin = {key: getattr(record, key) for key in _KEPT}
             _check_download(folder, record, told)
             return
         folder = folder.absolute()  # the working directory has a parent too
@@ -69,15 +69,15 @@ def _check_files(folder: Path, files: list[tuple[str, int, str]], told: DatasetI
     told.error("altered-file", altered)
 
 
-def _check_download(folder: Path, record: dict[str, Any], told: DatasetInventory) -> None:
-    if not record.get("complete"):
-        again = f"marsretrieval data download {record['dataset']} --out {folder.parent}"
+def _check_download(folder: Path, record: DownloadRecord, told: DatasetInventory) -> None:
+    if not record.complete:
+        again = f"marsretrieval data download {record.dataset} --out {folder.parent}"
         told.error("unfinished-download", [f"{folder}: run it again: {again}"])
         return
-    files = [(str(file["path"]), file["size"], file["sha256"]) for file in record["files"]]
+    files = [(file.path, file.size, file.sha256) for file in record.files or ()]
     _check_files(folder, files, told)
-    gone = record.get("missing") or []
-    rows = record["counts"].get("rows")
+    gone = record.missing or ()
+    rows = (record.counts or {}).get("rows")
     if rows is not None:
         told.counts["rows_published"] = rows
     add = told.error if len(gone) > MAX_MISSING * (rows or 0) else told.note

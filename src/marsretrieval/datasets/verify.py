@@ -94,7 +94,7 @@ def _kind(folder: Path) -> str:
         return _FOLDERS[folder.resolve().name]
     record = read_record(folder)
     if record is not None:
-        return str(record["dataset"])
+        return record.dataset
     if (folder / "ground_truth").is_dir() or (folder / "tiles").is_dir():
         return "geolocalization"
     first = _first(open_images(folder))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from marsretrieval.datasets.download._sources import Source
+from marsretrieval.datasets.download.sources import Source
 
 # Of the 2,287 pairs, 38 (1.7 %) were beyond recovery in August 2026, and links go on rotting.
 KNOWN_GONE = 38
