@@ -74,10 +74,10 @@ def _check_download(folder: Path, record: DownloadRecord, told: DatasetInventory
         again = f"marsretrieval data download {record.dataset} --out {folder.parent}"
         told.error("unfinished-download", [f"{folder}: run it again: {again}"])
         return
-    files = [(file.path, file.size, file.sha256) for file in record.files or ()]
+    files = [(file.path, file.size, file.sha256) for file in record.files]
     _check_files(folder, files, told)
-    gone = record.missing or ()
-    rows = (record.counts or {}).get("rows")
+    gone = record.missing
+    rows = record.counts.get("rows")
     if rows is not None:
         told.counts["rows_published"] = rows
     add = told.error if len(gone) > MAX_MISSING * (rows or 0) else told.note

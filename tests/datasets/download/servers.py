@@ -110,7 +110,7 @@ class Hub:
     """As much of the hub as is asked for: listings, and files with their hashes and ranges.
 
     cdn: where large files are redirected to, as the real hub does: another server with the same
-    `answer`. cut_after: so many bytes of the next large file, then the connection breaks off.
+    `answer`.
     silent_after: so many bytes of each large file, then no more until `over`.
     """
 
@@ -122,7 +122,6 @@ class Hub:
         self.tokens: set[str | None] = set()
         self.cdn: str | None = None
         self.cdn_tokens: set[str | None] = set()
-        self.cut_after: int | None = None
         self.silent_after: int | None = None
         self.over = threading.Event()
         self.ranges: list[str | None] = []  # of the large files that were sent
@@ -213,12 +212,7 @@ class Hub:
         part = body[first:]
         if handler.command == "GET" and large:
             self.ranges.append(wanted)
-        if self.cut_after is not None and handler.command == "GET" and large:
-            headers["Content-Length"] = str(len(part))
-            short, self.cut_after = part[: self.cut_after], None
-            handler.send(status, short, headers)
-            handler.close_connection = True
-        elif self.silent_after is not None and handler.command == "GET" and large:
+        if self.silent_after is not None and handler.command == "GET" and large:
             headers["Content-Length"] = str(len(part))
             handler.send(status, part[: self.silent_after], headers)
             self.over.wait(60)

@@ -19,7 +19,6 @@ from marsretrieval.errors import DataError, UsageError
 from tests.datasets.download.repositories import (
     SHA,
     Publish,
-    items,
     landform_files,
     landforms,
     parquet,
@@ -43,14 +42,6 @@ def wait_for(hub: Hub) -> None:
     while not hub.ranges and time.monotonic() < deadline:
         time.sleep(0.01)
     assert hub.ranges
-
-
-def test_a_file_cut_off_is_tried_again_within_a_run(publish: Publish, tmp_path: Path) -> None:
-    hub = publish(landforms(40))
-    hub.cut_after = 10_500
-    download("landform", tmp_path)
-    assert len(hub.ranges) == 2
-    assert len(items(tmp_path / "Mars-Landforms")) == 40
 
 
 def test_after_a_kill_the_files_that_are_missing_come(publish: Publish, tmp_path: Path) -> None:

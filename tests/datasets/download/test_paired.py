@@ -67,19 +67,6 @@ def test_images_captions_and_what_is_missing(
     assert (record.variant, record.missing) == ("whole", ("k1", "k3"))
 
 
-def test_what_links_rot_is_no_failure_unless_strict() -> None:
-    from marsretrieval.datasets.download import Missing, Report
-
-    def report(missing: int) -> Report:
-        gone = [Missing(str(row), row, "http://x", "HTTP 404") for row in range(missing)]
-        return Report("paired", "f", "r", SHA, "whole", "cc", 1, 1, {"rows": 2287}, gone)
-
-    assert not report(38).failed(strict=False)
-    assert report(38).failed(strict=True)
-    assert report(200).failed(strict=False)
-    assert not report(0).failed(strict=True)
-
-
 def test_a_rerun_fetches_only_what_is_missing_and_changes_one_tar(
     publish: Publish,
     web: Web,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from marsretrieval.datasets._disk import free_bytes
 from marsretrieval.datasets.download.http import check_libraries
-from marsretrieval.datasets.download.links import LinkSettings, cached_links, read_pairs
+from marsretrieval.datasets.download.links import LinkSettings, read_pairs
 from marsretrieval.datasets.download.record import check_folder
 from marsretrieval.datasets.download.report import Plan, Report, described
 from marsretrieval.datasets.download.sources import Source, find_source
@@ -76,11 +76,7 @@ def plan_download(
     """Ask the hub what `download` would fetch; nothing is written.
 
     Args:
-        name: As for `download`.
-        out: As for `download`.
-        variant: As for `download`.
-        revision: As for `download`.
-        cache: As for `download`.
+        name, out, variant, revision, cache: As for `download`.
 
     Returns:
         Files, links, and the space that they need.
@@ -122,4 +118,4 @@ def _links(source: Source, folder: Path, cache: Path | None) -> tuple[int, int]:
         urls = {pair.url for pair in read_pairs(table_folder(folder))}
     except DataError:  # the table is not downloaded yet
         return source.rows or 0, 0
-    return len(urls), len(cached_links(urls, link_cache(folder, cache)))
+    return len(urls), len(link_cache(folder, cache).find(urls))

@@ -87,24 +87,10 @@ def download_hosted(
     offline: bool,
     progress: Progress = NO_PROGRESS,
 ) -> Report:
-    """Download a repository that holds its images, and count what the readers read of it.
-
-    Args:
-        source: Variant without links.
-        folder: Folder of the dataset.
-        revision: Commit, branch or tag.
-        offline: Use local files only.
-        progress: Display.
-
-    Returns:
-        What came.
-
-    Raises:
-        DataError: If the hub cannot be reached, a checksum differs, or the layout is unknown.
-    """
+    """Download a repository that holds its images, and count what the readers read of it."""
     record = check_folder(folder, source)
     listing, fetched = bring(
-        source, folder, record, (record and record.files) or (),
+        source, folder, record, record.files if record else (),
         place=folder, revision=revision, offline=offline, progress=progress,
     )  # fmt: skip
     counts = _counts(source, listing, folder)
@@ -129,20 +115,10 @@ def bring(
     offline: bool,
     progress: Progress = NO_PROGRESS,
 ) -> tuple[Listing, int]:
-    """Complete the files of a repository.
+    """Complete the files of a repository in `place`; return it and the bytes downloaded.
 
-    Args:
-        source: What is downloaded.
-        folder: Folder of the dataset.
-        record: Of an earlier download. Its files that are not in the repository are removed.
-        recorded: The files that it lists of this repository.
-        place: Where the files go: `folder`, or a folder below it.
-        revision: Commit, branch or tag (default: that of the record, else the pinned one).
-        offline: Use what is recorded, or the hub's own cache.
-        progress: Display.
-
-    Returns:
-        The repository, and the number of bytes downloaded.
+    `recorded` are its files that the `record` of an earlier download lists; those that it no
+    longer has are removed. `offline`: use what is recorded, or the hub's own cache.
     """
     if offline:
         if record and record.complete and revision in (None, record.revision):
@@ -160,7 +136,7 @@ def bring(
         return listing, 0
     if missing:
         _download(listing, missing, place, progress)
-    earlier = {file.path for file in recorded} | set((record and record.begun) or ())
+    earlier = {file.path for file in recorded} | set(record.begun if record else ())
     for name in earlier - {file.path for file in listing.files}:
         confined(place, name, source=folder / RECORD).unlink(missing_ok=True)
     return listing, sum(file.size for file in missing)
@@ -180,14 +156,7 @@ def file_record(folder: Path, name: str) -> FileRecord:
 
 
 def list_repository(repository: str, revision: str | None) -> Listing:
-    """Ask the hub for the files of a repository.
-
-    Args:
-        repository: Of a dataset.
-        revision: Commit, branch or tag; None for the head.
-
-    Returns:
-        Files with sizes and checksums.
+    """Ask the hub for the files of a dataset's repository, at the head if `revision` is None.
 
     Raises:
         DatasetNotFoundError: If there is no such dataset or revision.
@@ -217,14 +186,7 @@ def list_repository(repository: str, revision: str | None) -> Listing:
 
 
 def find_cached(repository: str, revision: str | None) -> tuple[Listing, Path]:
-    """Find a snapshot in the hub's own cache (HF_HOME), without network.
-
-    Args:
-        repository: Of a dataset.
-        revision: Commit, branch or tag; None for the head.
-
-    Returns:
-        The files, and the folder that holds them.
+    """Find a snapshot in the hub's own cache (HF_HOME): its files, and the folder of them.
 
     Raises:
         DatasetNotFoundError: If there is none.
@@ -368,6 +330,10 @@ def _hub_errors(repository: str, revision: str | None) -> Iterator[None]:
     place = f"{repository} at {revision or 'its head'}"
     try:
         yield
+    except errors.RevisionNotFoundError as error:
+        raise DatasetNotFoundError(
+            f"{repository}: no revision {revision}", remedy="Name a commit, branch or tag."
+        ) from error
     except errors.GatedRepoError as error:
         raise DataError(
             f"{repository}: access must be requested",
@@ -380,36 +346,28 @@ def _hub_errors(repository: str, revision: str | None) -> Iterator[None]:
             remedy="If it is private, set HF_TOKEN to a token that may read it. A token that has "
             "expired is refused for public ones too: unset it.",
         ) from error
-    except errors.RevisionNotFoundError as error:
-        raise DatasetNotFoundError(
-            f"{repository}: no revision {revision}", remedy="Name a commit, branch or tag."
-        ) from error
     except errors.OfflineModeIsEnabled as error:
         raise DataError(
             f"{place}: the hub cannot be asked ({_first_line(error)})",
             remedy="Unset HF_HUB_OFFLINE, or use --offline with what is there.",
         ) from error
-    except (errors.HfHubHTTPError, httpx2.HTTPError, errors.LocalEntryNotFoundError) as error:
-        raise DataError(
-            f"{place}: the hub does not answer as it should ({_first_line(error)})",
-            remedy="Check the network, HF_ENDPOINT and HF_TOKEN, then run the same command again: "
-            "the files that are whole are kept.",
-        ) from error
     except OSError as error:
-        if error.errno is None:  # the hub's own, such as a file of another size
-            raise DataError(
-                f"{place}: {_first_line(error)}", remedy="Run the same command again."
+        if error.errno is not None and not isinstance(error, errors.HfHubHTTPError):
+            raise OutputError(
+                f"{place}: cannot be stored ({error.strerror or error})",
+                remedy="Check that the folder is yours and has free space, or choose another.",
             ) from error
-        raise OutputError(
-            f"{place}: cannot be stored ({error.strerror or error})",
-            remedy="Check that the folder is yours and has free space, or choose another.",
-        ) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # HTML in place of JSON
-        raise DataError(
-            f"{place}: the hub's answer cannot be read ({_first_line(error)})",
-            remedy="Something else may have answered, such as the login page of a network: open "
-            "a web page, log in, then run the same command again.",
-        ) from error
+        raise _unexpected_answer(place, error) from error
+    except (httpx2.HTTPError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _unexpected_answer(place, error) from error  # such as HTML in place of JSON
+
+
+def _unexpected_answer(place: str, error: Exception) -> DataError:
+    return DataError(
+        f"{place}: the hub does not answer as it should ({_first_line(error)})",
+        remedy="Check the network (the login page of a network may have answered), HF_ENDPOINT "
+        "and HF_TOKEN, then run the same command again: the files that are whole are kept.",
+    )
 
 
 def _first_line(error: Exception) -> str:

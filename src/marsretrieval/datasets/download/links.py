@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import random
 import re
 import threading
 from collections import Counter, defaultdict
@@ -29,7 +28,6 @@ _EXTENSIONS = {
     "BMP": "bmp", "JPEG2000": "jp2",
 }  # fmt: skip
 FORMATS = tuple(name for name in _EXTENSIONS if name != "MPO")  # MPO is opened as JPEG
-_MANY_PIXELS = 50_000_000
 _ONE_AT_A_TIME = threading.Lock()
 _FIRST = 40  # if none of so many is even reached, the network is down
 _CAPTURES = ("2030", "20220601")  # the newest capture, then one of the years of the web crawls
@@ -43,11 +41,9 @@ class LinkSettings:
 
     workers: int = 16
     per_host: int = 4
-    connect_s: float = 10.0
-    read_s: float = 20.0
+    timeout_s: float = 20.0  # longest silence while connecting or reading
     total_s: float = 180.0
     max_bytes: int = 128 * 2**20
-    max_redirects: int = 8
     attempts: int = 3
     backoff_s: float = 1.0  # before the second attempt; doubled before every further one
     max_pause_s: float = 60.0
@@ -92,13 +88,9 @@ class Failure:
 
 
 def read_pairs(folder: Path) -> list[Pair]:
-    """Read the table of pairs.
+    """Read all rows of the table, in the Parquet files of a folder at any depth.
 
-    Args:
-        folder: Folder of Parquet files, at any depth.
-
-    Returns:
-        All rows, in order. The key is the name if every key may be a file name.
+    The key is the name if every key may be a file name.
 
     Raises:
         DataError: If there is no Parquet file.
@@ -156,6 +148,10 @@ class LinkCache:
         whole = hashlib.sha256(data).hexdigest() == fetched.sha256
         return fetched if whole and fetched.url == url else None
 
+    def find(self, urls: Iterable[str]) -> dict[str, Fetched | Failure]:
+        """Images by address, of those that were downloaded before and are still whole."""
+        return {url: image for url in urls if (image := self.get(url)) is not None}
+
     def put(self, fetched: Fetched, data: bytes) -> None:
         """Store an image. Raises OutputError when it cannot be written."""
         with atomic_path(self._path(fetched.url, "image")) as temporary:
@@ -171,48 +167,15 @@ class LinkCache:
         return self._folder / name[:2] / f"{name}.{kind}"
 
 
-def cached_links(
-    urls: Iterable[str], cache: LinkCache, progress: Progress = NO_PROGRESS
-) -> dict[str, Fetched]:
-    """Look up images that were downloaded before and are still whole.
-
-    Args:
-        urls: Addresses.
-        cache: Where images are stored.
-        progress: Display.
-
-    Returns:
-        Images by address.
-    """
-    unique = list(dict.fromkeys(urls))
-    images = {}
-    with progress.start("look up", len(unique), "images") as bar:
-        for url in unique:
-            image = cache.get(url)
-            if image is not None:
-                images[url] = image
-            bar.advance()
-    return images
-
-
 def fetch_links(
     urls: Iterable[str],
     cache: LinkCache,
     settings: LinkSettings,
     progress: Progress = NO_PROGRESS,
 ) -> dict[str, Fetched | Failure]:
-    """Download images, equal addresses once.
+    """Download images, equal addresses once; return the image of every address, or the failure.
 
     An image is in the cache as soon as it is whole, so that the next run downloads the rest.
-
-    Args:
-        urls: Addresses.
-        cache: Where images are stored.
-        settings: Limits.
-        progress: Display.
-
-    Returns:
-        The image of every address, or why there is none.
 
     Raises:
         DataError: If none of the first addresses can be reached.
@@ -235,9 +198,7 @@ async def _fetch_all(
     results: dict[str, Fetched | Failure] = {}
     counts: Counter[str] = Counter()
     client = HttpClient(
-        timeout_s=settings.read_s,
-        connect_s=settings.connect_s,
-        max_redirects=settings.max_redirects,
+        timeout_s=settings.timeout_s,
         same_security=False,
         transport=GuardedTransport(settings.allowed_addresses),
         headers={
@@ -278,15 +239,10 @@ def _check_network(results: list[Fetched | Failure]) -> None:
 
 
 def fallback_urls(url: str, settings: LinkSettings) -> list[tuple[str, str]]:
-    """Addresses at which an image may be.
+    """(method, address) of an image, in the order of attempts.
 
-    Args:
-        url: Address that the table lists.
-        settings: Whether and where the Wayback Machine is asked.
-
-    Returns:
-        (method, address), in the order in which they are tried: as it is, over https, captures
-        of the Wayback Machine, and for a Wikimedia thumbnail its original.
+    As it is, over https, captures of the Wayback Machine, and for a Wikimedia thumbnail its
+    original.
     """
     urls = [("direct", url)]
     if url.lower().startswith("http://"):
@@ -311,81 +267,49 @@ async def _fetch(
 ) -> Fetched | Failure:
     reasons, reached = [], False
     for method, address in fallback_urls(url, settings):
+
+        async def attempt(address: str = address, method: str = method) -> Fetched:
+            limit = asyncio.timeout(settings.total_s)
+            try:
+                async with hosts[urlsplit(address).netloc], limit, client.get(address) as response:
+                    body = await read_body(response, settings.max_bytes)
+            except TimeoutError as error:
+                reason = f"slower than {settings.total_s:g} s"
+                raise AttemptError(reason, retry=False) from error
+            except ValueError as error:  # of urlsplit
+                raise AttemptError(f"not a web address ({error})", retry=False) from error
+            format, width, height = await asyncio.to_thread(check_image, body)
+            image = Fetched(
+                url, str(response.url), method, hashlib.sha256(body).hexdigest(), len(body),
+                format, _EXTENSIONS[format], width, height,
+            )  # fmt: skip
+            cache.put(image, body)
+            return image
+
         try:
-            turn = hosts[urlsplit(address).netloc]
-            image, body = await _fetch_image(url, method, address, client, settings, turn)
-        except (AttemptError, ValueError) as error:  # ValueError: not an address
+            return await with_retries(
+                attempt,
+                attempts=settings.attempts,
+                backoff_s=settings.backoff_s,
+                max_pause_s=settings.max_pause_s,
+            )
+        except AttemptError as error:
             reasons.append(f"{method}: {error}")
-            reached = reached or getattr(error, "reached", True)
-            continue
-        cache.put(image, body)
-        return image
+            reached = reached or error.reached
     return Failure("; ".join(reasons), reached)
 
 
-async def _fetch_image(
-    url: str,
-    method: str,
-    address: str,
-    client: HttpClient,
-    settings: LinkSettings,
-    turn: asyncio.Semaphore,
-) -> tuple[Fetched, bytes]:
-    failures = 0
-
-    def pause(error: AttemptError) -> float | bool:
-        nonlocal failures
-        failures += 1
-        if failures >= settings.attempts:
-            return False
-        seconds = error.pause_s or settings.backoff_s * 2 ** (failures - 1)
-        # Spread, so that tasks do not come back all at once.
-        return min(seconds * random.uniform(1.0, 1.5), settings.max_pause_s)
-
-    async def attempt() -> tuple[Fetched, bytes]:
-        try:
-            async with turn, asyncio.timeout(settings.total_s), client.get(address) as response:
-                body = await read_body(response, settings.max_bytes)
-        except TimeoutError as error:
-            raise AttemptError(f"slower than {settings.total_s:g} s", retry=False) from error
-        format, width, height = await asyncio.to_thread(check_image, body)
-        image = Fetched(
-            url=url,
-            resolved_url=str(response.url),
-            method=method,
-            sha256=hashlib.sha256(body).hexdigest(),
-            size=len(body),
-            format=format,
-            extension=_EXTENSIONS[format],
-            width=width,
-            height=height,
-        )
-        return image, body
-
-    return await with_retries(attempt, pause)
-
-
 def check_image(body: bytes) -> tuple[str, int, int]:
-    """Decode an image to its last byte.
+    """Decode an image to its last byte; return Pillow's name of the format, width and height.
 
-    Args:
-        body: An image file.
-
-    Returns:
-        (Pillow's name of the format, width, height).
-
-    Raises:
-        AttemptError: If it is not an image (final), too large (final) or damaged.
+    Raises AttemptError if it is not an image (final), too large (final) or damaged.
     """
     try:
         with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise AttemptError(f"too large ({width} x {height} pixels)", retry=False)
-            if width * height > _MANY_PIXELS:
-                with _ONE_AT_A_TIME:  # a gigabyte per image
-                    image.load()
-            else:
+            with _ONE_AT_A_TIME:  # large ones take a gigabyte
                 image.load()
             return str(image.format), width, height
     except UnidentifiedImageError as error:

@@ -27,7 +27,6 @@ from marsretrieval.datasets.download.links import (
     LinkCache,
     LinkSettings,
     Pair,
-    cached_links,
     fetch_links,
     read_pairs,
 )
@@ -81,25 +80,13 @@ def download_pairs(
 ) -> Report:
     """Download the table and the images; write tars, ``pairs.csv`` and ``missing.csv``.
 
-    Args:
-        source: Variant with links.
-        folder: Folder of the dataset.
-        revision: Commit, branch or tag.
-        offline: Use local files only.
-        cache: Where images are stored (default: in `folder`).
-        settings: Limits.
-        progress: Display.
-
-    Returns:
-        What came and what is missing.
-
     Raises:
         DataError: If there is not a single image.
     """
     record = check_folder(folder, source)
     table = table_folder(folder)
     listing, fetched_bytes = bring(
-        source, folder, record, (record and record.table) or (),
+        source, folder, record, record.table if record else (),
         place=table, revision=revision, offline=offline, progress=progress,
     )  # fmt: skip
     pairs = read_pairs(table)
@@ -110,7 +97,7 @@ def download_pairs(
         )
     images = link_cache(folder, cache)
     urls = list(dict.fromkeys(pair.url for pair in pairs))
-    results: dict[str, Fetched | Failure] = {**cached_links(urls, images, progress)}
+    results: dict[str, Fetched | Failure] = images.find(urls)
     absent = [url for url in urls if url not in results]
     if offline:
         results |= {url: Failure("not fetched (offline)") for url in absent}
@@ -130,7 +117,7 @@ def download_pairs(
             remedy="Check the network and run it again, or use --variant frozen.",
         )
     parameters = _PUBLISHED if source.variant == "published" else _WHOLE
-    earlier = (record and record.files) or ()
+    earlier = record.files if record else ()
     tars = _pack(packed, folder, images, parameters, earlier, progress)
     _write_tables(folder, pairs, results)
     methods = Counter(image.method for _, image in packed)
@@ -254,14 +241,10 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
 
 
 def published_crop(body: bytes) -> bytes:
-    """Crop an image as the published pipeline does.
+    """Crop an image as the published pipeline does, to a JPEG of 512 x 512 pixels.
 
-    Args:
-        body: An image file.
-
-    Returns:
-        A JPEG of 512 x 512 pixels. It is resampled by Pillow, not OpenCV: the same filters, not
-        the same bytes. EXIF orientation is left alone, as there.
+    It is resampled by Pillow, not OpenCV: the same filters, not the same bytes. EXIF orientation
+    is left alone, as there.
     """
     with Image.open(io.BytesIO(body), formats=FORMATS) as image:
         image.load()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,22 +50,12 @@ class DownloadRecord:
     created: str
     licence: str = ""
     marsretrieval: str = ""
-    counts: Mapping[str, Any] | None = None
-    parameters: Mapping[str, Any] | None = None
-    missing: tuple[str, ...] | None = None
-    table: tuple[FileRecord, ...] | None = None
-    files: tuple[FileRecord, ...] | None = None
-    begun: tuple[str, ...] | None = None
-
-    def write(self, folder: Path) -> None:
-        """Write it to `folder`, atomically, without the fields that are None."""
-        value = {key: item for key, item in asdict(self).items() if item is not None}
-        for key in value.keys() & {"table", "files"}:
-            value[key] = [
-                {name: item for name, item in file.items() if item is not None}
-                for file in value[key]
-            ]
-        write_json(folder / RECORD, {**value, "variant": self.variant})
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    table: tuple[FileRecord, ...] = ()
+    files: tuple[FileRecord, ...] = ()
+    begun: tuple[str, ...] = ()
 
 
 def read_record(folder: Path) -> DownloadRecord | None:
@@ -90,15 +80,15 @@ def read_record(folder: Path) -> DownloadRecord | None:
             remedy="Download into another folder, or delete this one.",
         )
     record = from_json(DownloadRecord, value, source=path)
-    if record.complete and (record.files is None or record.counts is None):
+    if record.complete and not (record.files and record.counts):
         raise DataError(
-            f"{path}: has no '{'files' if record.files is None else 'counts'}'",
+            f"{path}: has no '{'counts' if record.files else 'files'}'",
             remedy="Move the folder away and download again.",
         )
     # Files are removed by these names when the dataset no longer has them.
-    for name in (*(file.path for file in record.files or ()), *(record.begun or ())):
+    for name in (*(file.path for file in record.files), *record.begun):
         confined(folder, name, source=path)
-    for file in record.table or ():
+    for file in record.table:
         confined(folder / CACHE / "hub", file.path, source=path)
     return record
 
@@ -136,38 +126,27 @@ def check_folder(folder: Path, source: Source) -> DownloadRecord | None:
 
 
 def begin_record(folder: Path, source: Source, revision: str, files: Iterable[str]) -> None:
-    """Record, before the first file, what is being downloaded; `complete` is false until the end.
-
-    Args:
-        folder: Folder of the dataset, made if missing.
-        source: What is being downloaded.
-        revision: Commit.
-        files: Names of the files.
-    """
+    """Record the names of the files before they are downloaded, with `complete` false."""
     make_folder(folder)
-    earlier = read_record(folder) or _head(source, revision)
-    begun = tuple(sorted({*(earlier.begun or ()), *files}))
-    replace(earlier, revision=revision, complete=False, begun=begun).write(folder)
+    earlier = read_record(folder) or _new_record(source, revision)
+    begun = tuple(sorted({*earlier.begun, *files}))
+    record = replace(earlier, revision=revision, complete=False, begun=begun)
+    write_json(folder / RECORD, asdict(record))
 
 
 def end_record(folder: Path, source: Source, revision: str, **fields: Any) -> None:
-    """Write the record of a finished download.
+    """Record the other fields of a finished download.
 
-    Args:
-        folder: Folder of the dataset.
-        source: What was downloaded.
-        revision: Commit.
-        fields: The other fields of the record. If `files` are those of an earlier record, its
-            time is used.
+    If `files` are those of an earlier record, its time is used.
     """
-    record = replace(_head(source, revision), complete=True, **fields)
+    record = replace(_new_record(source, revision), complete=True, **fields)
     earlier = read_record(folder)
     if earlier is not None and earlier.files == record.files:
         record = replace(record, created=earlier.created)
-    record.write(folder)
+    write_json(folder / RECORD, asdict(record))
 
 
-def _head(source: Source, revision: str) -> DownloadRecord:
+def _new_record(source: Source, revision: str) -> DownloadRecord:
     return DownloadRecord(
         schema_version=_SCHEMA,
         dataset=source.dataset,
