@@ -22,6 +22,12 @@ from marsretrieval.datasets.download.http import (
 )
 from marsretrieval.errors import DataError, UsageError
 
+_MOVED = "Check whether the mosaic has moved; --server names another address."
+_CERTIFICATE = (
+    "The server is known to leave out an intermediate certificate. Save that certificate as PEM "
+    "(a browser shows it, under the padlock) and pass it with --ca-file, or set SSL_CERT_FILE to "
+    "a bundle that has it. Verification is never switched off."
+)
 Fetch = Callable[[str, OnProgress | None], "Future[Path]"]
 
 
@@ -63,8 +69,12 @@ def background_fetch(folder: Path, settings: FetchSettings) -> Iterator[Fetch]:
         path = folder / urlsplit(url).path.rpartition("/")[2]
         async with turn:
             if not path.is_file():
-                with _remedies():
+                try:
                     await client.download(url, path, settings, on_progress)
+                except HTTPStatusError as error:
+                    raise DataError(error.message, remedy=_MOVED) from error
+                except CertificateError as error:
+                    raise ServerError(error.message, remedy=_CERTIFICATE) from error
         return path
 
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
@@ -78,25 +88,6 @@ def background_fetch(folder: Path, settings: FetchSettings) -> Iterator[Fetch]:
         finally:
             for future in futures:
                 future.cancel()
-
-
-@contextmanager
-def _remedies() -> Iterator[None]:
-    try:
-        yield
-    except HTTPStatusError as error:
-        raise DataError(
-            error.message,
-            remedy="Check whether the mosaic has moved; --server names another address.",
-        ) from error
-    except CertificateError as error:
-        raise ServerError(
-            error.message,
-            remedy="The server is known to leave out an intermediate certificate. Save that "
-            "certificate as PEM (a browser shows it, under the padlock) and pass it with "
-            "--ca-file, or set SSL_CERT_FILE to a bundle that has it. Verification is never "
-            "switched off.",
-        ) from error
 
 
 def _trust(ca_file: Path | None) -> ssl.SSLContext:

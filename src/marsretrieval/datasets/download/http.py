@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MEGABYTE = 10**6
 _MAX_REDIRECTS = 8
 _RETRIED = frozenset({408, 416, 425, 429})  # and all from 500 on
+# Without a handler, logging would print retries between the lines of progress.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 OnProgress = Callable[[int, int | None], None]
 T = TypeVar("T")
@@ -98,13 +100,10 @@ async def with_retries(
     """Await `attempt()` until it succeeds, or raise its last AttemptError."""
     import stamina
 
-    # Without a handler, logging would print the retries between the lines of progress.
-    logging.getLogger("stamina").addHandler(logging.NullHandler())
-
     def pause(error: Exception) -> float | bool:
-        if not isinstance(error, AttemptError) or error.pause_s is None:
-            return isinstance(error, AttemptError) and error.retry
-        return error.retry and min(error.pause_s, max_pause_s)
+        if not (isinstance(error, AttemptError) and error.retry):
+            return False
+        return True if error.pause_s is None else min(error.pause_s, max_pause_s)
 
     async for context in stamina.retry_context(
         on=pause, attempts=attempts, timeout=None, wait_initial=backoff_s, wait_max=max_pause_s,

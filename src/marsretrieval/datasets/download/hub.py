@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -233,6 +233,12 @@ def _download(
 
     state = make_folder(folder / CACHE) / "huggingface"  # of snapshot_download
     stop = threading.Event()
+
+    def check(*_: object) -> None:
+        """Called before requests and with bytes: after Ctrl-C, it ends the transfers under way."""
+        if stop.is_set():
+            raise KeyboardInterrupt
+
     with (
         only_one(folder, "choose another folder with --out"),
         progress.start("fetch", -(-sum(file.size for file in missing) // MEGABYTE), "MB") as bar,
@@ -243,6 +249,8 @@ def _download(
         shutil.rmtree(state, ignore_errors=True)
         for file in missing:
             confined(folder, file.path).unlink(missing_ok=True)
+        requests = hub.get_session().event_hooks["request"]
+        requests.append(check)
         try:
             thread.submit(
                 hub.snapshot_download,
@@ -254,10 +262,12 @@ def _download(
                 endpoint=_endpoint(),
                 token=_token(),
                 max_workers=_AT_ONCE,
-                tqdm_class=_progress_class(ByteCounter(bar), stop),
+                tqdm_class=_progress_class(ByteCounter(bar), check),
             ).result()
         finally:
-            stop.set()  # after Ctrl-C: ends the transfers under way
+            stop.set()
+            thread.shutdown()
+            requests.remove(check)
     shutil.rmtree(state, ignore_errors=True)
     for file in missing:
         path = folder / file.path
@@ -274,8 +284,8 @@ def _download(
             )
 
 
-def _progress_class(count: ByteCounter, stop: threading.Event) -> Any:
-    """A silent tqdm class that reports bytes to `count`, and fails once `stop` is set."""
+def _progress_class(count: ByteCounter, check: Callable[[], None]) -> Any:
+    """A silent tqdm class that reports bytes to `count`, after calling `check`."""
     from huggingface_hub.utils import tqdm
 
     class Bytes(tqdm):  # type: ignore[misc]
@@ -285,8 +295,7 @@ def _progress_class(count: ByteCounter, stop: threading.Event) -> Any:
             super().__init__(*args, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> None:
-            if stop.is_set():
-                raise KeyboardInterrupt
+            check()
             if self._of_files:
                 self._count += int(n or 0)
                 count.file("files")(self._count, None)

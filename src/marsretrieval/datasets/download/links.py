@@ -97,7 +97,7 @@ def read_pairs(folder: Path) -> list[Pair]:
         TableError: If a file is damaged or a column is missing.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
+    import pyarrow.dataset as ds
 
     files = sorted(
         path
@@ -109,16 +109,15 @@ def read_pairs(folder: Path) -> list[Pair]:
             f"{folder}: no Parquet table of pairs in the repository",
             remedy="Try another --revision, such as refs/convert/parquet.",
         )
-    rows: list[dict[str, object]] = []
-    for path in files:
-        try:
-            names = pq.read_schema(path).names
-            absent = [name for name in _COLUMNS if name not in names]
-            if absent:
-                raise TableError(f"{path}: no column '{absent[0]}' (there are {', '.join(names)})")
-            rows += pq.read_table(path, columns=list(_COLUMNS)).to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise TableError(f"{path}: not a readable Parquet file ({error})") from error
+    try:
+        dataset = ds.dataset([str(path) for path in files], format="parquet")
+        names = dataset.schema.names
+        absent = [name for name in _COLUMNS if name not in names]
+        if absent:
+            raise TableError(f"{folder}: no column '{absent[0]}' (there are {', '.join(names)})")
+        rows = dataset.to_table(columns=list(_COLUMNS)).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{folder}: not a readable Parquet table ({error})") from error
     texts = [[str(row[name] or "").strip() for name in _COLUMNS] for row in rows]
     keys = [text[0] for text in texts]
     safe = all(map(_SAFE_KEY.fullmatch, keys)) and len(set(map(str.lower, keys))) == len(keys)
