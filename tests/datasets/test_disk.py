@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from marsretrieval.datasets._disk import free_bytes, only_alike, only_one, readable_bytes
-from marsretrieval.datasets._megabytes import Megabytes
 from marsretrieval.errors import UsageError
 
 
@@ -40,32 +39,6 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path: Path, monkeypatch)
     monkeypatch.setattr(fcntl, "flock", refuse)
     with only_one(tmp_path, "go elsewhere"):
         pass
-
-
-class Bar:
-    def __init__(self) -> None:
-        self.shown, self.text = 0, ""
-
-    def advance(self, count: int = 1) -> None:
-        self.shown += count
-
-    def note(self, text: str) -> None:
-        self.text = text
-
-
-def test_megabytes_of_several_files_add_up_and_never_go_back() -> None:
-    bar = Bar()
-    count = Megabytes(bar)  # type: ignore[arg-type]
-    first, second = count.of("a"), count.of("b")
-    first(1_700_000, 10_000_000)
-    second(800_000, None)
-    assert bar.shown == 2
-    assert bar.text == "b: 0 MB"
-    first(100_000, 10_000_000)  # begun anew
-    assert bar.shown == 2
-    first(10_000_000, 10_000_000)
-    assert bar.shown == 10
-    assert bar.text == "a: 10 of 10 MB"
 
 
 def test_runs_with_other_settings_do_not_mix(tmp_path: Path) -> None:

@@ -110,7 +110,11 @@ def provenance_of(folder: Path) -> dict[str, Any]:
     """Revision of a download, or seed of a synthetic planet, as the folder itself tells it."""
     record = read_record(folder)
     if record is not None:
-        return {key: record[key] for key in ("repository", "revision", "variant")}
+        return {
+            "repository": record.repository,
+            "revision": record.revision,
+            "variant": record.variant,
+        }
     planet = find_planet(folder)
     if planet is not None:
         return {"synthetic": True, "seed": planet[1]["seed"], "version": planet[1]["version"]}

@@ -46,7 +46,7 @@ marsretrieval data synth --out mars --seed 7 --dry-run
 """,
     "data download": """
 marsretrieval data download landform
-marsretrieval data download paired --variant frozen --dry-run
+marsretrieval data download paired --dry-run
 """,
     "data tiles": """
 marsretrieval data tiles --bbox 132,-8,140,0 --dry-run   # what a region costs

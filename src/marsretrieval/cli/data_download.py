@@ -26,9 +26,9 @@ def download(
     variant: Annotated[
         str | None,
         typer.Option(
-            metavar="whole|published|frozen",
-            help="Of paired: whole (images as fetched; default), published (512 px crops as the "
-            "published pipeline makes them), frozen (a copy with 2,247 images inside).",
+            metavar="frozen|whole|published",
+            help="Of paired: frozen (default: the hub's copy, 2,247 images), whole (images from "
+            "the published links), published (512 px crops of these).",
         ),
     ] = None,
     revision: Annotated[
@@ -37,14 +37,16 @@ def download(
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Where fetched images are kept (default: hidden beside the data)."),
+        typer.Option(help="Folder of linked images (default: hidden beside the data)."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, max=1024, help="Images fetched at once.")] = 16,
+    workers: Annotated[
+        int, typer.Option(min=1, max=1024, help="Linked images fetched at once.")
+    ] = 16,
     offline: Annotated[
         bool, typer.Option("--offline", help="Ask nobody; use what is there.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit code 1 if a single image is missing.")
+        bool, typer.Option("--strict", help="Exit code 1 if a single linked image is missing.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be fetched, write nothing.")
@@ -53,11 +55,12 @@ def download(
 ) -> None:
     """Fetch datasets; run it again to fetch what is missing.
 
-    Images of paired are links that rot: what is gone is listed in missing.csv and counted. The
-    exit code is 0 while at most 5 % is missing (1.7 % is known to be gone for good). Needs about
-    3 GB and half an hour for paired, 1 GB for landform. A token is read from HF_TOKEN.
+    Of paired, the hub's frozen copy is fetched. With --variant whole or published its images come
+    from the published links, which rot: missing ones are listed in missing.csv and counted. The
+    exit code is 0 while at most 5 % is missing (1.7 % is known to be gone for good). These need
+    about 3 GB and half an hour; landform needs 1 GB. A token is read from HF_TOKEN.
     """
-    from marsretrieval.datasets.download import DATASETS, FetchSettings, plan_download
+    from marsretrieval.datasets.download import DATASETS, LinkSettings, plan_download
     from marsretrieval.datasets.download import download as fetch
 
     names = list(DATASETS) if "all" in dataset else list(dict.fromkeys(dataset))
@@ -79,7 +82,7 @@ def download(
         with show_progress(quiet=as_json) as progress:
             report = fetch(
                 name, out, variant=variants[name], revision=revision, offline=offline, cache=cache,
-                settings=FetchSettings(workers=workers), progress=progress,
+                settings=LinkSettings(workers=workers), progress=progress,
             )  # fmt: skip
         reports.append(report)
         if not as_json:
@@ -90,7 +93,7 @@ def download(
     for report in failed:
         say(
             f"error: {report.dataset}: {len(report.missing):,} images are missing\n"
-            "  Run the same command again: only these are tried. Or take --variant frozen."
+            "  Run the same command again: only these are tried. Or use --variant frozen."
         )
     if failed:
         raise typer.Exit(1)
@@ -102,10 +105,10 @@ def _variants(names: list[str], variant: str | None) -> dict[str, str | None]:
 
     if len(names) == 1:
         return {names[0]: find_source(names[0], variant).variant}
-    links = {name: find_source(name).links for name in names}
-    if variant is not None and not any(links.values()):
+    varied = {name for name in names if find_source(name).variant}
+    if variant is not None and not varied:
         raise UsageError(f"--variant {variant} goes with paired")
-    return {name: variant if links[name] else None for name in names}
+    return {name: variant if name in varied else None for name in names}
 
 
 def _show(report: Report) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,7 +30,7 @@ from marsretrieval.datasets._points import catalogue_files, read_points
 from marsretrieval.datasets._protocol import ImageSource, Record
 from marsretrieval.datasets._scan import merge, scan
 from marsretrieval.datasets.ctx import QuadManifest, all_quads, read_manifest
-from marsretrieval.datasets.download import MAX_MISSING, find_source, read_record
+from marsretrieval.datasets.download import MAX_MISSING, DownloadRecord, find_source, read_record
 from marsretrieval.datasets.inventory import DatasetInventory, Inventory
 from marsretrieval.datasets.synthetic import PlanetRecord, find_planet
 from marsretrieval.errors import (
@@ -98,7 +98,7 @@ def _kind(folder: Path) -> str:
         return _FOLDERS[folder.resolve().name]
     record = read_record(folder)
     if record is not None:
-        return str(record["dataset"])
+        return record.dataset
     if (folder / "ground_truth").is_dir() or (folder / "tiles").is_dir():
         return "geolocalization"
     first = _first(open_images(folder))
@@ -258,7 +258,7 @@ def _check_provenance(
     try:
         record = read_record(folder)
         if record is not None:
-            told.origin = {key: record.get(key) for key in _KEPT}
+            told.origin = {key: getattr(record, key) for key in _KEPT}
             _check_download(folder, record, told, workers, progress)
             return
         planet = find_planet(folder)
@@ -317,19 +317,19 @@ def _check_files(
 
 def _check_download(
     folder: Path,
-    record: dict[str, Any],
+    record: DownloadRecord,
     told: DatasetInventory,
     workers: int,
     progress: Progress,
 ) -> None:
-    if not record.get("complete"):
-        again = f"marsretrieval data download {record['dataset']} --out {folder.parent}"
+    if not record.complete:
+        again = f"marsretrieval data download {record.dataset} --out {folder.parent}"
         told.error("unfinished-download", [f"{folder}: run it again: {again}"])
         return
-    files = {str(file["path"]): (file["size"], file["sha256"]) for file in record["files"]}
+    files = {file.path: (file.size, file.sha256) for file in record.files}
     _check_files(folder, files, "file", told, workers, progress)
-    gone = record.get("missing") or []
-    rows = record["counts"].get("rows")
+    gone = record.missing
+    rows = record.counts.get("rows")
     if rows is not None:
         told.counts["rows_published"] = rows
     add = told.error if len(gone) > MAX_MISSING * (rows or 0) else told.note

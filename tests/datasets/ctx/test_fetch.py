@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from marsretrieval.datasets import _disk
-from marsretrieval.datasets._transfer import ServerError
-from marsretrieval.datasets.ctx._fetch import Fetcher, FetchSettings
+from marsretrieval.datasets.ctx import FetchSettings, ServerError
+from marsretrieval.datasets.ctx._fetch import background_fetch
 from marsretrieval.errors import DataError, OutputError, UsageError
 from tests.datasets.download.servers import Handler, serve
 
@@ -24,7 +24,8 @@ FAST = FetchSettings(backoff_s=0.01, timeout_s=5)
 
 
 def fetch(url: str, folder: Path, settings: FetchSettings = FAST) -> Path:
-    return Fetcher(folder, settings).fetch(url)
+    with background_fetch(folder, settings) as start:
+        return start(url, None).result()
 
 
 def test_a_zip_that_is_there_is_not_fetched_again(tmp_path: Path) -> None:
@@ -152,4 +153,4 @@ def test_a_file_that_holds_no_certificates(tmp_path: Path) -> None:
     (tmp_path / "x.pem").write_text("nothing")
     for name in ("x.pem", "absent.pem"):
         with pytest.raises(UsageError, match="--ca-file"):
-            Fetcher(tmp_path, FetchSettings(ca_file=tmp_path / name))
+            fetch("https://127.0.0.1/", tmp_path, FetchSettings(ca_file=tmp_path / name))

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from marsretrieval.datasets.download import FetchSettings
+from marsretrieval.datasets.download import LinkSettings
 from tests.datasets.download.servers import Hub, Web, serve
 
 
@@ -23,17 +23,14 @@ def base(web: Web) -> Iterator[str]:
 
 
 @pytest.fixture
-def settings(base: str) -> FetchSettings:
-    return FetchSettings(
+def settings(base: str) -> LinkSettings:
+    return LinkSettings(
         workers=4,
         # Never reached on a busy machine; the tests of these limits set their own.
-        connect_s=30,
-        read_s=30,
+        timeout_s=30,
         total_s=60,
         max_bytes=100_000,
-        max_redirects=3,
         backoff_s=0.01,
-        wayback_api=f"{base}/wayback/available",
         wayback_web=f"{base}/web",
         allowed_addresses=frozenset({"127.0.0.1"}),
     )

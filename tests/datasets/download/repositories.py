@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marsretrieval.datasets import Record, open_images
-from marsretrieval.datasets.download import (
-    FetchSettings,
-    download,
-)
+from marsretrieval.datasets.download import LinkSettings, download
 from tests.datasets.download.servers import Hub, picture
 
 __all__ = [
@@ -58,8 +56,10 @@ def pair_table(base: str, names: list[str], keys: list[str] | None = None) -> Hu
     return Hub("SUSTech/Mars-VL-Pairs", SHA, {"data/train-0.parquet": body})
 
 
-def paired(out: Path, settings: FetchSettings, **options: object) -> dict[str, object]:
-    report = download("paired", out, settings=settings, revision=SHA, **options)  # type: ignore[arg-type]
+def paired(out: Path, settings: LinkSettings, **options: Any) -> dict[str, Any]:
+    """Download the pairs of links."""
+    options = {"variant": "whole", "revision": SHA, **options}
+    report = download("paired", out, settings=settings, **options)
     return report.to_dict()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 from PIL import Image
@@ -88,35 +88,29 @@ class Web:
     def __call__(self, handler: Handler) -> None:
         parts = urlsplit(handler.path)
         self.asked[parts.path] += 1
-        if parts.path == "/wayback/available":
-            self._available(handler, parse_qs(parts.query)["url"][0])
-        elif parts.path.startswith("/web/"):
+        if parts.path.startswith("/web/"):
             self._capture(handler)
         elif parts.path in self.routes:
             self.routes[parts.path](handler)
         else:
             handler.send(404)
 
-    def _available(self, handler: Handler, url: str) -> None:
-        found: dict[str, Any] = {}
-        if url in self.captures:
-            stamp = self.captures[url][0]
-            found = {"closest": {"available": True, "status": "200", "timestamp": stamp}}
-        handler.send(200, json.dumps({"url": url, "archived_snapshots": found}).encode())
-
     def _capture(self, handler: Handler) -> None:
+        """Any time stamp leads to the capture that there is, as in the real archive."""
         stamp, _, url = handler.path.removeprefix("/web/").partition("id_/")
-        if url in self.captures and self.captures[url][0] == stamp:
-            handler.send(200, self.captures[url][1])
-        else:
+        if url not in self.captures:
             handler.send(404)
+        elif self.captures[url][0] != stamp:
+            handler.send(302, b"", {"Location": f"/web/{self.captures[url][0]}id_/{url}"})
+        else:
+            handler.send(200, self.captures[url][1])
 
 
 class Hub:
     """As much of the hub as is asked for: listings, and files with their hashes and ranges.
 
     cdn: where large files are redirected to, as the real hub does: another server with the same
-    `answer`. cut_after: so many bytes of the next large file, then the connection breaks off.
+    `answer`.
     silent_after: so many bytes of each large file, then no more until `over`.
     """
 
@@ -128,7 +122,6 @@ class Hub:
         self.tokens: set[str | None] = set()
         self.cdn: str | None = None
         self.cdn_tokens: set[str | None] = set()
-        self.cut_after: int | None = None
         self.silent_after: int | None = None
         self.over = threading.Event()
         self.ranges: list[str | None] = []  # of the large files that were sent
@@ -156,10 +149,15 @@ class Hub:
         elif path.startswith(resolve) and name in self.statuses:
             handler.send(self.statuses[name], b"{}")
         elif path.startswith(resolve) and name in self.files:
-            if self._large(name) is None:
+            large = self._large(name)
+            if large is None:
                 handler.send(307, b"", {"Location": quote(f"{cache}{name}")})
             elif self.cdn is not None:
-                handler.send(302, b"", {"Location": quote(f"{self.cdn}/cdn/{name}", safe=":/")})
+                headers = {"Location": quote(f"{self.cdn}/cdn/{name}", safe=":/"),
+                           "X-Repo-Commit": self.revision,
+                           "X-Linked-Etag": f'"{large["sha256"]}"',
+                           "X-Linked-Size": str(large["size"])}  # fmt: skip
+                handler.send(302, b"", headers)
             else:
                 self._file(handler, name)
         elif path.startswith(cache):
@@ -214,12 +212,7 @@ class Hub:
         part = body[first:]
         if handler.command == "GET" and large:
             self.ranges.append(wanted)
-        if self.cut_after is not None and handler.command == "GET" and large:
-            headers["Content-Length"] = str(len(part))
-            short, self.cut_after = part[: self.cut_after], None
-            handler.send(status, short, headers)
-            handler.close_connection = True
-        elif self.silent_after is not None and handler.command == "GET" and large:
+        if self.silent_after is not None and handler.command == "GET" and large:
             headers["Content-Length"] = str(len(part))
             handler.send(status, part[: self.silent_after], headers)
             self.over.wait(60)

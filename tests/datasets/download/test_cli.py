@@ -14,11 +14,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from marsretrieval.cli._app import app
-from marsretrieval.datasets.download import FetchSettings
+from marsretrieval.datasets.download import LinkSettings
 from tests.datasets.download.repositories import SHA, landforms, pair_table
 from tests.datasets.download.servers import Hub, Web, picture
 
 Publish = Callable[[Hub], Hub]
+WHOLE = ("--variant", "whole")
 
 
 @pytest.fixture
@@ -26,14 +27,14 @@ def pairs(
     publish: Publish,
     web: Web,
     base: str,
-    settings: FetchSettings,
+    settings: LinkSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Web:
     """Forty pairs, of which one is gone; the verb fetches with the settings of the tests."""
     publish(pair_table(base, [f"{number}.jpg" for number in range(40)]))
     for number in range(39):
         web.file(f"/{number}.jpg", picture(number))
-    monkeypatch.setattr("marsretrieval.datasets.download.FetchSettings", lambda workers: settings)
+    monkeypatch.setattr("marsretrieval.datasets.download.LinkSettings", lambda workers: settings)
     return web
 
 
@@ -47,7 +48,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_download_then_verify(pairs: Web, tmp_path: Path) -> None:
-    done = call("download", "paired", "--out", tmp_path, "--revision", SHA)
+    done = call("download", "paired", *WHOLE, "--out", tmp_path, "--revision", SHA)
     assert done.exit_code == 0
     assert "pairs    39 of 40: 39 direct" in done.stdout
     assert "missing  1, see" in done.stdout
@@ -60,7 +61,9 @@ def test_download_then_verify(pairs: Web, tmp_path: Path) -> None:
 
 
 def test_strict_and_json(pairs: Web, tmp_path: Path) -> None:
-    done = call("download", "paired", "--out", tmp_path, "--revision", SHA, "--strict", "--json")
+    done = call(
+        "download", "paired", *WHOLE, "--out", tmp_path, "--revision", SHA, "--strict", "--json"
+    )
     assert done.exit_code == 1
     told = json.loads(done.stdout)
     assert told[0]["counts"] == {"rows": 40, "pairs": 39, "missing": 1, "direct": 39}
@@ -71,14 +74,14 @@ def test_strict_and_json(pairs: Web, tmp_path: Path) -> None:
 def test_much_missing_is_a_failure(pairs: Web, tmp_path: Path) -> None:
     for number in range(3):
         del pairs.routes[f"/{number}.jpg"]
-    done = call("download", "paired", "--out", tmp_path, "--revision", SHA)
+    done = call("download", "paired", *WHOLE, "--out", tmp_path, "--revision", SHA)
     assert done.exit_code == 1
     assert "4 images are missing" in done.stderr
     assert "only these are tried" in done.stderr
 
 
 def test_verify_names_damage(pairs: Web, tmp_path: Path) -> None:
-    call("download", "paired", "--out", tmp_path, "--revision", SHA)
+    call("download", "paired", *WHOLE, "--out", tmp_path, "--revision", SHA)
     tar = tmp_path / "Mars-VL-Pairs/00000.tar"
     tar.write_bytes(tar.read_bytes()[:3000])
     inventory = tmp_path / "inventory.json"
@@ -116,7 +119,7 @@ def test_a_whole_download_as_a_command(publish: Publish, tmp_path: Path) -> None
     [
         (["download"], 2, "Missing argument"),
         (["download", "pairs"], 2, "Did you mean paired"),
-        (["download", "paired", "--variant", "best"], 2, "whole, published, frozen"),
+        (["download", "paired", "--variant", "best"], 2, "frozen, whole, published"),
         (["download", "landform", "--variant", "whole"], 2, "has no variants"),
         (["download", "landform", "geolocalization", "--variant", "whole"], 2, "goes with paired"),
         (["download", "all", "--revision", "x"], 2, "goes with one dataset"),

@@ -3,10 +3,11 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 
-from marsretrieval.datasets.download._guard import (
+from marsretrieval.datasets.download.ssrf import (
     GuardedTransport,
     HostNotFoundError,
     RefusedAddressError,
@@ -37,8 +38,12 @@ def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
+def send(transport: GuardedTransport, url: str) -> httpx2.Response:
+    return anyio.run(transport.handle_async_request, httpx2.Request("GET", url))
+
+
 def resolves_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    def answer(host: str, port: Any, **_: Any) -> list[Any]:
+    def answer(host: str, port: Any, *_: Any, **__: Any) -> list[Any]:
         if not addresses:
             raise socket.gaierror("no such name")
         family = socket.AF_INET
@@ -50,19 +55,19 @@ def resolves_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "0x7f.1", "2130706433", "localhost"])
 def test_every_spelling_of_this_machine_is_refused(host: str) -> None:
     with pytest.raises((RefusedAddressError, HostNotFoundError)):
-        GuardedTransport().handle_request(httpx2.Request("GET", f"http://{host}/"))
+        send(GuardedTransport(), f"http://{host}/")
 
 
 def test_one_private_address_among_public_ones_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     resolves_to(monkeypatch, "8.8.8.8", "10.0.0.7")
     with pytest.raises(RefusedAddressError, match=r"rebound\.example is 10\.0\.0\.7"):
-        GuardedTransport().handle_request(httpx2.Request("GET", "http://rebound.example/"))
+        send(GuardedTransport(), "http://rebound.example/")
 
 
 def test_an_unknown_host(monkeypatch: pytest.MonkeyPatch) -> None:
     resolves_to(monkeypatch)
     with pytest.raises(HostNotFoundError):
-        GuardedTransport().handle_request(httpx2.Request("GET", "http://gone.example/"))
+        send(GuardedTransport(), "http://gone.example/")
 
 
 def test_the_connection_goes_to_the_address_that_was_checked(
@@ -71,16 +76,15 @@ def test_the_connection_goes_to_the_address_that_was_checked(
     resolves_to(monkeypatch, "192.0.2.1", "8.8.8.8")
     sent: list[httpx2.Request] = []
 
-    def record(request: httpx2.Request) -> httpx2.Response:
+    async def record(request: httpx2.Request) -> httpx2.Response:
         sent.append(request)
         if len(sent) == 1:
             raise httpx2.ConnectError("no route")
         return httpx2.Response(200)
 
     transport = GuardedTransport(allowed=frozenset({"192.0.2.1"}))
-    monkeypatch.setattr(transport._direct, "handle_request", record)
-    request = httpx2.Request("GET", "https://mars.example/a.jpg?b=1")
-    assert transport.handle_request(request).status_code == 200
+    monkeypatch.setattr(transport._direct, "handle_async_request", record)
+    assert send(transport, "https://mars.example/a.jpg?b=1").status_code == 200
     assert [str(each.url) for each in sent] == [
         "https://192.0.2.1/a.jpg?b=1",
         "https://8.8.8.8/a.jpg?b=1",
@@ -97,17 +101,17 @@ def test_a_proxy_is_used_and_private_names_are_refused_all_the_same(
     transport = GuardedTransport()
     seen: list[str] = []
 
-    def record(request: httpx2.Request) -> httpx2.Response:
+    async def record(request: httpx2.Request) -> httpx2.Response:
         seen.append(str(request.url))
         return httpx2.Response(200)
 
-    monkeypatch.setattr(transport._proxies["http"], "handle_request", record)
+    monkeypatch.setattr(transport._proxies["http"], "handle_async_request", record)
     resolves_to(monkeypatch)  # behind a proxy, names may be unknown here
-    transport.handle_request(httpx2.Request("GET", "http://mars.example/"))
+    send(transport, "http://mars.example/")
     assert seen == ["http://mars.example/"]
     resolves_to(monkeypatch, "192.168.0.1")
     with pytest.raises(RefusedAddressError):
-        transport.handle_request(httpx2.Request("GET", "http://router.example/"))
+        send(transport, "http://router.example/")
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval.datasets.download import (
-    FetchSettings,
-    download,
-    plan_download,
-    read_record,
-)
-from marsretrieval.errors import (
-    DataError,
-    DatasetNotFoundError,
-    OutputError,
-    UsageError,
-)
+from marsretrieval.datasets.download import LinkSettings, download, plan_download, read_record
+from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError, UsageError
 from tests.datasets.download.repositories import (
     SHA,
     Publish,
@@ -46,12 +36,14 @@ def test_landforms_come_whole_with_a_record(publish: Publish, tmp_path: Path) ->
     assert report.fetched_bytes == sum(map(len, hub.files.values())) - 1
     record = read_record(folder)
     assert record is not None
-    assert record["complete"] is True
-    assert (record["repository"], record["revision"]) == ("SUSTech/Mars-Landforms", SHA)
-    assert record["created"].endswith("+00:00")
-    for file in record["files"]:
-        body = (folder / file["path"]).read_bytes()
-        assert file["sha256"] == hashlib.sha256(body).hexdigest()
+    assert record.complete is True
+    assert (record.repository, record.revision) == ("SUSTech/Mars-Landforms", SHA)
+    assert record.created.endswith("+00:00")
+    assert record.files is not None
+    for file in record.files:
+        body = (folder / file.path).read_bytes()
+        assert file.sha256 == hashlib.sha256(body).hexdigest()
+    assert not list((folder / ".cache").iterdir())
 
 
 def test_a_second_run_fetches_nothing(publish: Publish, tmp_path: Path) -> None:
@@ -106,7 +98,7 @@ def test_a_layout_that_the_readers_do_not_know_is_told(publish: Publish, tmp_pat
         download("landform", tmp_path)
     record = read_record(tmp_path / "Mars-Landforms")
     assert record is not None
-    assert record["complete"] is False
+    assert record.complete is False
 
 
 def test_damage_is_mended_by_a_rerun(publish: Publish, tmp_path: Path) -> None:
@@ -126,7 +118,7 @@ def test_offline_checks_what_is_there(publish: Publish, tmp_path: Path) -> None:
     assert download("landform", tmp_path, offline=True).counts == {"rows": 3}
     assert not hub.asked
     (tmp_path / "Mars-Landforms/data/train-0.parquet").unlink()
-    with pytest.raises(DataError, match="1 files are gone or altered"):
+    with pytest.raises(DataError, match="1 files are missing or altered"):
         download("landform", tmp_path, offline=True)
     with pytest.raises(DatasetNotFoundError, match="not in the cache"):
         download("landform", tmp_path / "empty", offline=True)
@@ -230,12 +222,12 @@ def test_a_plan_writes_nothing(publish: Publish, tmp_path: Path) -> None:
 
 
 def test_a_plan_of_links(
-    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+    publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     publish(pair_table(base, ["a.jpg", "b.jpg"]))
     web.file("/a.jpg", picture(1))
-    plan = plan_download("paired", tmp_path, revision=SHA)
+    plan = plan_download("paired", tmp_path, variant="whole", revision=SHA)
     assert (plan.links, plan.links_present) == (2287, 0)
     paired(tmp_path, settings)
-    plan = plan_download("paired", tmp_path, revision=SHA)
+    plan = plan_download("paired", tmp_path, variant="whole", revision=SHA)
     assert (plan.links, plan.links_present) == (2, 1)

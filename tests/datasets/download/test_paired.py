@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from marsretrieval.datasets.download import (
-    FetchSettings,
+    LinkSettings,
     download,
     read_record,
 )
@@ -38,13 +38,13 @@ from tests.datasets.download.servers import Handler, Hub, Web, picture
 
 
 def test_images_captions_and_what_is_missing(
-    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+    publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     publish(pair_table(base, ["a.jpg", "gone.jpg", "old.png", "page.jpg"]))
     web.file("/a.jpg", picture(1))
     web.file("/page.jpg", b"<html>no</html>")
     web.captures[f"{base}/old.png"] = ("20200101000000", picture(2, format="PNG"))
-    report = download("paired", tmp_path, settings=settings, revision=SHA)
+    report = download("paired", tmp_path, settings=settings, variant="whole", revision=SHA)
     folder = tmp_path / "Mars-VL-Pairs"
     found = items(folder)
     assert list(found) == ["k0", "k2"]
@@ -64,31 +64,18 @@ def test_images_captions_and_what_is_missing(
     assert rows[0]["sha256"] == hashlib.sha256(picture(1)).hexdigest()
     record = read_record(folder)
     assert record is not None
-    assert (record["variant"], record["missing"]) == ("whole", ["k1", "k3"])
-
-
-def test_what_links_rot_is_no_failure_unless_strict() -> None:
-    from marsretrieval.datasets.download import Missing, Report
-
-    def report(missing: int) -> Report:
-        gone = [Missing(str(row), row, "http://x", "HTTP 404") for row in range(missing)]
-        return Report("paired", "f", "r", SHA, "whole", "cc", 1, 1, {"rows": 2287}, gone)
-
-    assert not report(38).failed(strict=False)
-    assert report(38).failed(strict=True)
-    assert report(200).failed(strict=False)
-    assert not report(0).failed(strict=True)
+    assert (record.variant, record.missing) == ("whole", ("k1", "k3"))
 
 
 def test_a_rerun_fetches_only_what_is_missing_and_changes_one_tar(
     publish: Publish,
     web: Web,
     base: str,
-    settings: FetchSettings,
+    settings: LinkSettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("marsretrieval.datasets.download._pack.SHARD_ROWS", 2)
+    monkeypatch.setattr("marsretrieval.datasets.download.pack.SHARD_ROWS", 2)
     publish(pair_table(base, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]))
     for number, name in enumerate("abd"):
         web.file(f"/{name}.jpg", picture(number))
@@ -105,7 +92,7 @@ def test_a_rerun_fetches_only_what_is_missing_and_changes_one_tar(
 
 
 def test_the_same_bytes_give_the_same_tars(
-    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+    publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     publish(pair_table(base, ["a.jpg", "b.jpg"]))
     web.file("/a.jpg", picture(1))
@@ -121,7 +108,7 @@ def test_the_same_bytes_give_the_same_tars(
 
 
 def test_a_tar_that_was_damaged_is_made_again(
-    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+    publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     publish(pair_table(base, ["a.jpg"]))
     web.file("/a.jpg", picture(1))
@@ -134,7 +121,7 @@ def test_a_tar_that_was_damaged_is_made_again(
 
 
 def test_offline_packs_what_was_fetched(
-    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+    publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     hub = publish(pair_table(base, ["a.jpg", "b.jpg"]))
     web.file("/a.jpg", picture(1))
@@ -142,13 +129,13 @@ def test_offline_packs_what_was_fetched(
     hub.asked.clear()
     web.asked.clear()
     report = paired(tmp_path, settings, offline=True)
-    assert report["missing"][0]["reason"] == "not fetched (offline)"  # type: ignore[index]
+    assert report["missing"][0]["reason"] == "not fetched (offline)"
     assert not hub.asked
     assert not web.asked
 
 
 def test_the_published_variant_is_a_crop_of_512(
-    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+    publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     publish(pair_table(base, ["wide.png"]))
     body = picture(1, (1500, 300))
@@ -164,8 +151,8 @@ def test_the_published_variant_is_a_crop_of_512(
         paired(tmp_path, settings)
 
 
-def test_the_frozen_variant_is_one_file_from_the_hub(
-    publish: Publish, tmp_path: Path, settings: FetchSettings
+def test_by_default_the_frozen_copy_comes_from_the_hub(
+    publish: Publish, tmp_path: Path, settings: LinkSettings
 ) -> None:
     body = parquet(
         key=["0007"],
@@ -174,13 +161,16 @@ def test_the_frozen_variant_is_one_file_from_the_hub(
         refined_caption=["r"],
     )
     publish(Hub("Cerru02/Mars-VL-Pairs-MTEB", SHA, {"data/test-0.parquet": body}))
-    report = download("paired", tmp_path, variant="frozen", revision=SHA)
+    report = download("paired", tmp_path, revision=SHA)
     assert report.counts == {"rows": 1}
     assert items(tmp_path / "Mars-VL-Pairs")["0007"].caption == "r"
+    with pytest.raises(UsageError, match="holds variant frozen, not whole") as caught:
+        paired(tmp_path, settings)
+    assert "--variant frozen" in str(caught.value)
 
 
 def test_keys_that_are_no_file_names_become_row_numbers(
-    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+    publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     publish(pair_table(base, ["a.jpg", "b.jpg"], keys=["../x", "y.z"]))
     web.file("/a.jpg", picture(1))
@@ -195,14 +185,14 @@ def test_keys_that_are_no_file_names_become_row_numbers(
 def test_a_table_without_its_columns(publish: Publish, tmp_path: Path) -> None:
     publish(Hub("SUSTech/Mars-VL-Pairs", SHA, {"a.parquet": parquet(key=["1"], url=["u"])}))
     with pytest.raises(TableError, match="no column 'image_url'"):
-        download("paired", tmp_path, revision=SHA)
+        download("paired", tmp_path, variant="whole", revision=SHA)
     publish(Hub("SUSTech/Mars-VL-Pairs", "f" * 40, {"README.md": b"moved"}))
     with pytest.raises(DataError, match="no Parquet table"):
-        download("paired", tmp_path, revision="f" * 40)
+        download("paired", tmp_path, variant="whole", revision="f" * 40)
 
 
 def test_no_image_at_all(
-    publish: Publish, base: str, settings: FetchSettings, tmp_path: Path
+    publish: Publish, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     publish(pair_table(base, ["a.jpg", "b.jpg"]))
     with pytest.raises(DataError, match="not one of 2 images can be had"):
@@ -210,7 +200,7 @@ def test_no_image_at_all(
 
 
 def test_a_killed_download_goes_on(
-    publish: Publish, web: Web, base: str, settings: FetchSettings, tmp_path: Path
+    publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     names = [f"{number}.jpg" for number in range(30)]
     publish(pair_table(base, names))
@@ -225,10 +215,10 @@ def test_a_killed_download_goes_on(
     web.routes = {f"/{name}": silent_later for name in names}
     script = (
         "import sys, pathlib\n"
-        "from marsretrieval.datasets.download import FetchSettings, download\n"
-        "settings = FetchSettings(workers=2, allowed_addresses=frozenset({'127.0.0.1'}))\n"
+        "from marsretrieval.datasets.download import LinkSettings, download\n"
+        "settings = LinkSettings(workers=2, allowed_addresses=frozenset({'127.0.0.1'}))\n"
         "download('paired', pathlib.Path(sys.argv[1]), revision=sys.argv[2],"
-        " settings=settings)\n"
+        " variant='whole', settings=settings)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), SHA])
     deadline = time.monotonic() + 60

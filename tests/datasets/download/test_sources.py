@@ -4,21 +4,16 @@ import json
 
 import pytest
 
-from marsretrieval.datasets.download import (
-    find_source,
-)
-from marsretrieval.errors import (
-    UnknownNameError,
-    UsageError,
-)
+from marsretrieval.datasets.download import find_source
+from marsretrieval.errors import UnknownNameError, UsageError
 
 
 def test_names() -> None:
-    assert find_source("paired-image-text").variant == "whole"
+    assert find_source("paired-image-text").variant == "frozen"
     assert find_source("Mars-VL-Pairs", "frozen").repository == "Cerru02/Mars-VL-Pairs-MTEB"
     with pytest.raises(UnknownNameError, match="Did you mean paired"):
         find_source("pared")
-    with pytest.raises(UsageError, match="whole, published, frozen"):
+    with pytest.raises(UsageError, match="frozen, whole, published"):
         find_source("paired", "best")
     with pytest.raises(UsageError, match="has no variants"):
         find_source("landform", "whole")

@@ -7,7 +7,6 @@ manifest. Positions come from the formula of the sphere, never from PROJ.
 from __future__ import annotations
 
 from marsretrieval.datasets._disk import readable_bytes
-from marsretrieval.datasets._transfer import ServerError
 from marsretrieval.datasets.ctx._fetch import FetchSettings
 from marsretrieval.datasets.ctx._grid import FORMATS, Tile, TileSpec, tile_rows
 from marsretrieval.datasets.ctx._inputs import Input, Problem, find_files, select_quads
@@ -22,6 +21,7 @@ from marsretrieval.datasets.ctx._mosaic import (
 )
 from marsretrieval.datasets.ctx._pack import QuadManifest, read_manifest
 from marsretrieval.datasets.ctx._report import Plan, Report
+from marsretrieval.datasets.download.http import ServerError
 
 __all__ = [
     "FORMATS",

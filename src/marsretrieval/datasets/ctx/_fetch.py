@@ -1,66 +1,93 @@
-"""Zips of the mosaic from its server: whole files, resumed where they were left."""
+"""Zips of the mosaic from its server, downloaded in the background."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from marsretrieval.datasets._transfer import (
-    Patience,
-    RefusedError,
+from marsretrieval.datasets.download.http import (
+    CertificateError,
+    HttpClient,
+    HTTPStatusError,
+    OnProgress,
+    RetryPolicy,
     ServerError,
-    Transfer,
-    UntrustedError,
+    check_libraries,
 )
 from marsretrieval.errors import DataError, UsageError
 
+_MOVED = "Check whether the mosaic has moved; --server names another address."
+_CERTIFICATE = (
+    "The server is known to leave out an intermediate certificate. Save that certificate as PEM "
+    "(a browser shows it, under the padlock) and pass it with --ca-file, or set SSL_CERT_FILE to "
+    "a bundle that has it. Verification is never switched off."
+)
+Fetch = Callable[[str, OnProgress | None], "Future[Path]"]
+
 
 @dataclass(frozen=True, slots=True)
-class FetchSettings(Patience):
-    """`ca_file`: certificates (PEM) trusted beside those of the system."""
+class FetchSettings(RetryPolicy):
+    """Time limits, and `ca_file`: certificates (PEM) trusted beside those of the system."""
 
     ca_file: Path | None = None
 
 
-class Fetcher:
-    """Fetches one zip at a time into `folder`."""
+@contextmanager
+def background_fetch(folder: Path, settings: FetchSettings) -> Iterator[Fetch]:
+    """Download zips into a folder, one at a time, beside other work.
 
-    def __init__(self, folder: Path, settings: FetchSettings) -> None:
-        self._folder = folder
-        self._transfer = Transfer(settings, context=_trust(settings.ca_file))
+    Args:
+        folder: Where they appear, each under its name when it is whole.
+        settings: Time limits and trusted certificates.
 
-    def stop(self) -> None:
-        self._transfer.stop()
+    Yields:
+        A function that takes an address and a progress function and returns the future path; a
+        file that exists is not downloaded again. Its errors are DataError for this file,
+        ServerError if no file can be downloaded, and OutputError. What is under way when the
+        context ends is cancelled at once; the same call resumes it.
 
-    def fetch(self, url: str, *, told: Callable[[int, int | None], None] | None = None) -> Path:
-        """The path of the whole file, not fetched again if it is there.
+    Raises:
+        UsageError: If `settings.ca_file` holds no certificates.
+        MissingDependencyError: If the extra `download` is not installed.
+    """
+    check_libraries("downloading the mosaic")
+    from anyio.from_thread import start_blocking_portal
 
-        `told` is called with the bytes there are and the bytes there will be. Raises DataError
-        for what this file has wrong, ServerError when no file can be fetched, OutputError when
-        there is no room.
-        """
-        final = self._folder / urlsplit(url).path.rpartition("/")[2]
-        if final.is_file():
-            return final
+    client = HttpClient(
+        head_s=settings.head_s, timeout_s=settings.timeout_s, verify=_trust(settings.ca_file)
+    )
+    turn = asyncio.Lock()
+    futures: list[Future[Path]] = []
+
+    async def download(url: str, on_progress: OnProgress | None) -> Path:
+        path = folder / urlsplit(url).path.rpartition("/")[2]
+        async with turn:
+            if not path.is_file():
+                try:
+                    await client.download(url, path, settings, on_progress)
+                except HTTPStatusError as error:
+                    raise DataError(error.message, remedy=_MOVED) from error
+                except CertificateError as error:
+                    raise ServerError(error.message, remedy=_CERTIFICATE) from error
+        return path
+
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
+
+        def start(url: str, on_progress: OnProgress | None = None) -> Future[Path]:
+            futures.append(portal.start_task_soon(download, url, on_progress))
+            return futures[-1]
+
         try:
-            self._transfer.fetch(url, final, told=told)
-        except RefusedError as error:
-            raise DataError(
-                error.message,
-                remedy="Look whether the mosaic has moved; --server names another place.",
-            ) from error
-        except UntrustedError as error:
-            raise ServerError(
-                error.message,
-                remedy="The server is known to leave out an intermediate certificate. Save that "
-                "certificate as PEM (a browser shows it, under the padlock) and pass it with "
-                "--ca-file, or set SSL_CERT_FILE to a bundle that has it. Verification is never "
-                "switched off.",
-            ) from error
-        return final
+            yield start
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 def _trust(ca_file: Path | None) -> ssl.SSLContext:

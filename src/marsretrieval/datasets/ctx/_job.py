@@ -12,9 +12,7 @@ from urllib.parse import urlsplit
 
 from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets._disk import check_space, free_bytes, only_alike, only_one
-from marsretrieval.datasets._megabytes import Megabytes
-from marsretrieval.datasets._transfer import ServerError
-from marsretrieval.datasets.ctx._fetch import Fetcher, FetchSettings
+from marsretrieval.datasets.ctx._fetch import Fetch, FetchSettings, background_fetch
 from marsretrieval.datasets.ctx._grid import TileSpec, tile_count
 from marsretrieval.datasets.ctx._inputs import Input, Problem
 from marsretrieval.datasets.ctx._mosaic import SERVER, ZIP_BYTES, Quad
@@ -26,6 +24,7 @@ from marsretrieval.datasets.ctx._pack import (
 )
 from marsretrieval.datasets.ctx._report import Plan, Report
 from marsretrieval.datasets.ctx._rows import UNPACKED
+from marsretrieval.datasets.download.http import ByteCounter, ServerError
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.files import make_folder, remove_stale
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
@@ -145,37 +144,32 @@ class _Job:
         """One zip is fetched while the one before is cut; each is deleted when its tar is whole."""
         if not inputs:
             return
-        fetcher = Fetcher(self.scratch, self.settings.fetch)
         with (
             only_one(self.scratch, "name another folder with --scratch"),
             progress.start("fetch", None, "MB") as bar,
-            _threads(1) as lane,
+            background_fetch(self.scratch, self.settings.fetch) as fetch,
         ):
-            count = Megabytes(bar)
-            try:
-                fetched = _ahead(lane, fetcher, inputs, self.settings.server, count)
-                failures = 0
-                for number, (each, future) in enumerate(fetched):
-                    try:
-                        path = future.result()
-                    except ServerError as error:
-                        self._failed(each.quad.name, error)
-                        failures += 1
-                        if failures == _GIVEN_UP or not error.reached:
-                            self._untried(inputs[number + 1 :])
-                            return
-                        continue
-                    except DataError as error:
-                        self._failed(each.quad.name, error)
-                        continue
-                    done = self.cut_one(each, path)
-                    path.unlink(missing_ok=True)  # damaged or cut: fetched anew, or not needed
-                    failures = 0 if done else failures + 1
-                    if failures == _GIVEN_UP:  # none is what is assumed of them: not for terabytes
+            fetched = _ahead(fetch, inputs, self.settings.server, ByteCounter(bar))
+            failures = 0
+            for number, (each, future) in enumerate(fetched):
+                try:
+                    path = future.result()
+                except ServerError as error:
+                    self._failed(each.quad.name, error)
+                    failures += 1
+                    if failures == _GIVEN_UP or not error.reached:
                         self._untried(inputs[number + 1 :])
                         return
-            finally:
-                fetcher.stop()
+                    continue
+                except DataError as error:
+                    self._failed(each.quad.name, error)
+                    continue
+                done = self.cut_one(each, path)
+                path.unlink(missing_ok=True)  # damaged or cut: fetched anew, or not needed
+                failures = 0 if done else failures + 1
+                if failures == _GIVEN_UP:  # none is what is assumed of them: not for terabytes
+                    self._untried(inputs[number + 1 :])
+                    return
 
     def cut_one(self, each: Input, path: Path) -> bool:
         """Whether any of its tiles could be cut."""
@@ -210,13 +204,12 @@ class _Job:
 
 
 def _ahead(
-    lane: Executor, fetcher: Fetcher, inputs: Sequence[Input], server: str, count: Megabytes
+    fetch: Fetch, inputs: Sequence[Input], server: str, count: ByteCounter
 ) -> Iterator[tuple[Input, Future[Path]]]:
-    """Each input with its fetch, the next one under way."""
+    """Yield every input with its download, the next one under way."""
 
     def begin(quad: Quad) -> Future[Path]:
-        url = f"{server.rstrip('/')}/{quad.zip_name}"
-        return lane.submit(fetcher.fetch, url, told=count.of(quad.name))
+        return fetch(f"{server.rstrip('/')}/{quad.zip_name}", count.file(quad.name))
 
     following = begin(inputs[0].quad)
     for number, each in enumerate(inputs):

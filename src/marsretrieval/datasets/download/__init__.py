@@ -1,23 +1,24 @@
-"""Downloads of the benchmark's datasets: pinned, checked, resumable, with a record of what came.
+"""Downloads of the benchmark's datasets: pinned, verified, with a record of what came.
 
-Folders below `out` are in the layouts that the readers take: ``Mars-VL-Pairs/`` (WebDataset tars,
-or Parquet in the frozen variant), ``Mars-Landforms/`` (Parquet), ``Mars-Global-Geolocalization/``
-(ground_truth, image_queries). Each holds a ``download.json``: repository, revision, variant, time,
-counts, what is missing, and the SHA-256 of every file.
+Folders below `out` are in the layouts that the readers take: ``Mars-VL-Pairs/`` (Parquet, or
+WebDataset tars in the variants from links), ``Mars-Landforms/`` (Parquet) and
+``Mars-Global-Geolocalization/`` (ground_truth, image_queries). Each holds a ``download.json``:
+repository, revision, variant, time, counts, what is missing, and the SHA-256 of every file.
 """
 
 from marsretrieval.datasets._disk import readable_bytes
-from marsretrieval.datasets.download._download import download, plan_download
-from marsretrieval.datasets.download._record import read_record
-from marsretrieval.datasets.download._report import KNOWN_GONE, MAX_MISSING, Missing, Plan, Report
-from marsretrieval.datasets.download._settings import FetchSettings
-from marsretrieval.datasets.download._sources import DATASETS, Source, find_source
+from marsretrieval.datasets.download.dataset import download, plan_download
+from marsretrieval.datasets.download.links import LinkSettings
+from marsretrieval.datasets.download.record import DownloadRecord, read_record
+from marsretrieval.datasets.download.report import KNOWN_GONE, MAX_MISSING, Missing, Plan, Report
+from marsretrieval.datasets.download.sources import DATASETS, Source, find_source
 
 __all__ = [
     "DATASETS",
     "KNOWN_GONE",
     "MAX_MISSING",
-    "FetchSettings",
+    "DownloadRecord",
+    "LinkSettings",
     "Missing",
     "Plan",
     "Report",

@@ -1,4 +1,4 @@
-"""What a download did, and what it would do."""
+"""Results and plans of downloads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from marsretrieval.datasets.download._sources import Source
+from marsretrieval.datasets.download.sources import Source
 
 # Of the 2,287 pairs, 38 (1.7 %) were beyond recovery in August 2026, and links go on rotting.
 KNOWN_GONE = 38
@@ -16,7 +16,7 @@ MAX_MISSING = 0.05
 
 
 def described(source: Source, folder: Path, revision: str) -> dict[str, Any]:
-    """What a plan and a report say of the dataset itself."""
+    """The fields that a plan and a report share."""
     return {
         "dataset": source.dataset,
         "folder": str(folder),
@@ -29,6 +29,8 @@ def described(source: Source, folder: Path, revision: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
+    """A row of paired without an image."""
+
     key: str
     row: int
     url: str
@@ -36,45 +38,41 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """`fetched_bytes` is 0 when everything was there before."""
-
+class _Described:
     dataset: str
     folder: str
     repository: str
     revision: str
     variant: str | None
     licence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Report(_Described):
+    """Result of a download; `fetched_bytes` is 0 if nothing was missing."""
+
     files: int
     fetched_bytes: int
     counts: Mapping[str, Any]
     missing: Sequence[Missing] = field(default_factory=tuple)
 
     def failed(self, *, strict: bool) -> bool:
-        """More is missing than links rot; with `strict`, anything at all."""
+        """Whether more is missing than links rot; with `strict`, anything at all."""
         limit = 0.0 if strict else MAX_MISSING * int(self.counts.get("rows", 0))
         return len(self.missing) > limit
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be fetched, found out without writing anything."""
+class Plan(_Described):
+    """What a download would fetch; `links` are images to be fetched one by one."""
 
-    dataset: str
-    folder: str
-    repository: str
-    revision: str
-    variant: str | None
-    licence: str
     files: Sequence[Mapping[str, Any]]  # path, size, present
     bytes_to_fetch: int
-    links: int  # images to be fetched one by one; 0 where the repository holds them
+    links: int
     links_present: int
     needed_bytes: int
     free_bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)

@@ -1,4 +1,4 @@
-"""What can be downloaded, and from where: repository, pinned revision, licence, size."""
+"""Registry of what can be downloaded: repository, pinned revision, licence, size."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from marsretrieval.errors import UnknownNameError, UsageError
 class Source:
     """A dataset in one variant.
 
-    `revision` is the commit that was looked at when this was written; None: not known, so that
-    the head is taken and recorded. `links`: the repository holds addresses, not images.
+    Attributes:
+        revision: The pinned commit; None: the head, which is recorded.
+        links: Whether the repository holds addresses, not images.
+        rows: Number of rows at that revision.
     """
 
     dataset: str
@@ -22,11 +24,16 @@ class Source:
     licence: str
     variant: str | None = None
     links: bool = False
-    rows: int | None = None  # how many there are at that revision
+    rows: int | None = None
 
 
 _PAIRS = "1cac8885e481256d3752ad0d3a0f8f9681c5f206"
 _SOURCES = (
+    Source(
+        "paired", "Mars-VL-Pairs", "Cerru02/Mars-VL-Pairs-MTEB",
+        "f0084ab0ba2f584b15dc72a82502b38ee490f58d",
+        "CC BY 4.0 (captions); each image has its own source", "frozen", rows=2247,
+    ),
     Source(
         "paired", "Mars-VL-Pairs", "SUSTech/Mars-VL-Pairs", _PAIRS,
         "CC BY 4.0 (captions); each image has its own source", "whole", links=True, rows=2287,
@@ -34,11 +41,6 @@ _SOURCES = (
     Source(
         "paired", "Mars-VL-Pairs", "SUSTech/Mars-VL-Pairs", _PAIRS,
         "CC BY 4.0 (captions); each image has its own source", "published", links=True, rows=2287,
-    ),
-    Source(
-        "paired", "Mars-VL-Pairs", "Cerru02/Mars-VL-Pairs-MTEB",
-        "f0084ab0ba2f584b15dc72a82502b38ee490f58d",
-        "CC BY 4.0 (captions); each image has its own source", "frozen", rows=2247,
     ),
     Source("landform", "Mars-Landforms", "SUSTech/Mars-Landforms", None, "Creative Commons (cc)"),
     Source(
@@ -59,18 +61,29 @@ _ALIASES = {
 
 
 def find_source(name: str, variant: str | None = None) -> Source:
-    """By dataset (`paired`, `landform`, `geolocalization`), task or folder name; the first
-    variant by default. Raises UnknownNameError, or UsageError for a variant it does not have."""
+    """Look up a dataset.
+
+    Args:
+        name: `paired`, `landform` or `geolocalization`, or the name of the task or folder.
+        variant: Name of a variant (default: the first one).
+
+    Returns:
+        The source.
+
+    Raises:
+        UnknownNameError: If there is no such dataset.
+        UsageError: If it has no such variant.
+    """
     dataset = _ALIASES.get(name.lower(), name.lower())
-    found = [source for source in _SOURCES if source.dataset == dataset]
-    if not found:
+    sources = [source for source in _SOURCES if source.dataset == dataset]
+    if not sources:
         raise UnknownNameError("dataset", name, DATASETS)
     if variant is None:
-        return found[0]
-    for source in found:
+        return sources[0]
+    for source in sources:
         if source.variant == variant:
             return source
-    known = [source.variant for source in found if source.variant]
+    known = [source.variant for source in sources if source.variant]
     raise UsageError(
         f"{dataset} has no variant '{variant}'",
         remedy=f"Known: {', '.join(known)}." if known else "It has no variants: leave it out.",

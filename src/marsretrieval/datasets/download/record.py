@@ -1,0 +1,175 @@
+"""``download.json``: what a folder holds, where it came from, and whether it is complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from marsretrieval import __version__
+from marsretrieval.datasets.download.sources import Source
+from marsretrieval.errors import DataError, UsageError
+from marsretrieval.files import (
+    Int64,
+    JsonObject,
+    confined,
+    from_json,
+    make_folder,
+    read_json,
+    write_json,
+)
+
+RECORD = "download.json"
+CACHE = ".cache"  # hidden, so that no reader takes it for data
+_OURS = (CACHE, "tiles")  # tiles may be cut before the rest is downloaded
+_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """A file and its checksum; `content` and `rows` belong to tars."""
+
+    path: str
+    size: Int64
+    sha256: str
+    content: str | None = None
+    rows: Int64 | None = None
+
+
+class DownloadCounts(JsonObject, total=False):
+    """Counts of what a download holds; others are possible."""
+
+    rows: Int64 | None
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadRecord:
+    """The content of ``download.json``.
+
+    Attributes:
+        files: Files of the dataset.
+        table: Files of the table of links, below the hidden folder.
+        missing: Keys of the pairs without an image.
+        begun: Files of downloads that did not finish.
+    """
+
+    schema_version: int
+    dataset: str
+    repository: str
+    revision: str
+    variant: str | None
+    complete: bool
+    created: str
+    licence: str = ""
+    marsretrieval: str = ""
+    counts: DownloadCounts = field(default_factory=DownloadCounts)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    table: tuple[FileRecord, ...] = ()
+    files: tuple[FileRecord, ...] = ()
+    begun: tuple[str, ...] = ()
+
+
+def read_record(folder: Path) -> DownloadRecord | None:
+    """Read the record of an earlier download.
+
+    Args:
+        folder: Folder of the dataset.
+
+    Returns:
+        The record, or None if there is none.
+
+    Raises:
+        DataError: If it is damaged, of another version, or names files outside of its folder.
+    """
+    path = folder / RECORD
+    if not path.exists():
+        return None
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("schema_version") != _SCHEMA:
+        raise DataError(
+            f"{path}: not a record of this version",
+            remedy="Download into another folder, or delete this one.",
+        )
+    remedy = "Move the folder away and download again."
+    record = from_json(DownloadRecord, value, source=path, remedy=remedy)
+    if record.complete and not (record.files and record.counts):
+        raise DataError(
+            f"{path}: has no '{'counts' if record.files else 'files'}'",
+            remedy=remedy,
+        )
+    # Files are removed by these names when the dataset no longer has them.
+    for name in (*(file.path for file in record.files), *record.begun):
+        confined(folder, name, source=path)
+    for file in record.table:
+        confined(folder / CACHE / "hub", file.path, source=path)
+    return record
+
+
+def check_folder(folder: Path, source: Source) -> DownloadRecord | None:
+    """Check that `folder` may receive a dataset.
+
+    Args:
+        folder: Folder of the dataset.
+        source: What is to be downloaded.
+
+    Returns:
+        The record of an earlier download of the same dataset and variant, or None.
+
+    Raises:
+        UsageError: If the folder holds anything else: two sets must not mix.
+    """
+    record = read_record(folder)
+    remedy = "Choose another folder with --out, or delete this one."
+    if record is None:
+        if folder.is_dir() and any(path.name not in _OURS for path in folder.iterdir()):
+            raise UsageError(f"{folder}: holds files of another origin", remedy=remedy)
+        return None
+    if record.variant != source.variant and record.variant is not None:
+        raise UsageError(
+            f"{folder}: holds variant {record.variant}, not {source.variant}",
+            remedy=f"Add --variant {record.variant}, or choose another folder with --out.",
+        )
+    if record.repository != source.repository:
+        raise UsageError(
+            f"{folder}: holds repository {record.repository}, not {source.repository}",
+            remedy=remedy,
+        )
+    return record
+
+
+def begin_record(folder: Path, source: Source, revision: str, files: Iterable[str]) -> None:
+    """Record the names of the files before they are downloaded, with `complete` false."""
+    make_folder(folder)
+    earlier = read_record(folder) or _new_record(source, revision)
+    begun = tuple(sorted({*earlier.begun, *files}))
+    record = replace(earlier, revision=revision, complete=False, begun=begun)
+    write_json(folder / RECORD, asdict(record))
+
+
+def end_record(folder: Path, source: Source, revision: str, **fields: Any) -> None:
+    """Record the other fields of a finished download.
+
+    If `files` are those of an earlier record, its time is used.
+    """
+    record = replace(_new_record(source, revision), complete=True, **fields)
+    earlier = read_record(folder)
+    if earlier is not None and earlier.files == record.files:
+        record = replace(record, created=earlier.created)
+    write_json(folder / RECORD, asdict(record))
+
+
+def _new_record(source: Source, revision: str) -> DownloadRecord:
+    return DownloadRecord(
+        schema_version=_SCHEMA,
+        dataset=source.dataset,
+        repository=source.repository,
+        revision=revision,
+        variant=source.variant,
+        complete=False,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        licence=source.licence,
+        marsretrieval=__version__,
+    )
