@@ -100,6 +100,16 @@ def test_a_map_is_read_out(results: list[Path], tmp_path: Path) -> None:
     assert basemap.attributes["href"].startswith("data:image/webp;base64,")
 
 
+@needs_gis
+def test_names_of_landforms_are_no_markup(tmp_path: Path) -> None:
+    evil = '"><script>alert(1)<|script>'
+    made = make_geolocalization(landforms=(evil,), modes=("text",), tiles=200)
+    path = write(result("geolocalization", evil, made), made, tmp_path / "results")
+    page = page_of([path], tmp_path / "report.html")
+    label = page.all("figure", class_="map")[0].one("svg").attributes["aria-label"]
+    assert evil in label and len(page.all("script")) == 1
+
+
 def test_without_the_extra_the_page_names_it(
     results: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
