@@ -132,7 +132,7 @@ def _curve_chart(
         titles.append(f"{entry.label} {_area(entry, group, protocol)}")
         points = _simplified(_x(recall), _y(precision), _TOLERANCE[entry.hue > 0])
         lines.append(Line(points, titles[-1], entry.hue))
-        if len(curve) == 1:
+        if len(curve) == 1 and points:
             lines.append(Line([points[-1]] * 2, titles[-1], entry.hue, kind="dot"))
     return Chart(
         title=landform,
@@ -205,6 +205,7 @@ def _simplified(x: Floats, y: Floats, tolerance: float) -> list[Point]:
     import shapely
 
     points = np.column_stack([x, y])
+    points = points[np.isfinite(points).all(axis=1)]
     if len(points) > 2:
         line = shapely.simplify(shapely.linestrings(points), tolerance, preserve_topology=False)
         points = shapely.get_coordinates(line)
