@@ -268,7 +268,7 @@ def test_a_result_cannot_steer_where_it_is_moved(
     new = {path for path in set(data.parent.rglob("*")) - before if path.is_file()}
     moved = [path for path in new if path.name.endswith("landform.json")]
     assert [path.parent for path in moved] == [first.path.parent / "superseded"]
-    assert len(list((first.path.parent / "superseded").iterdir())) == 3
+    assert len(list((first.path.parent / "superseded").iterdir())) == 4
 
 
 def test_a_name_of_ones_own(write: Callable[..., str], data: Path) -> None:

@@ -327,7 +327,7 @@ def move_superseded(path: Path) -> Path:
     while (folder / f"{name}.{path.name}").exists():
         number += 1
         name = f"{stamp}-{number}"
-    for suffix in (".json", ".queries.parquet", ".hits.parquet"):
+    for suffix in (".json", ".queries.parquet", ".hits.parquet", ".thumbnails.parquet"):
         file = path.with_suffix(suffix)
         if file.exists():
             file.replace(folder / f"{name}.{file.name}")

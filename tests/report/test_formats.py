@@ -388,14 +388,6 @@ def test_a_result_that_is_named_twice_counts_once(results: list[Path]) -> None:
     assert len(tasks) == len(set(tasks)) == 3
 
 
-def test_a_place_of_pictures_that_is_not_there_is_an_error(
-    results: list[Path], tmp_path: Path
-) -> None:
-    done = call(results[0], "-o", tmp_path / "x.html", "--images", tmp_path / "nowhere", code=1)
-    assert "nowhere: no such file or folder" in done.stderr
-    assert not (tmp_path / "x.html").exists()
-
-
 def test_no_results_have_no_table_and_no_legend(capsys: pytest.CaptureFixture[str]) -> None:
     print_results([])
     assert capsys.readouterr().out == ""

@@ -29,6 +29,7 @@ from marsretrieval.errors import DataError, MarsRetrievalError, StoreError
 from marsretrieval.files import locked, make_folder
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import ResultKey, RunResult, choose_path, read_result
+from marsretrieval.tasks.thumbnails import make_thumbnails
 
 _KEPT = "the earlier ones are kept beside them (*.earlier)"
 
@@ -152,6 +153,8 @@ def _compute(
     if build["strict"]:
         _require_none_skipped(job, store)
     outcome = job.task.evaluate(job.data, encoder, store, job.cache, job.settings, progress)
+    thumbnails, notes = make_thumbnails(outcome, job.data, store, progress)
+    outcome = replace(outcome, notes=[*outcome.notes, *notes])
     for note in outcome.notes:
         say(note)
     result = make_result(job, encoder, store, outcome, report, warnings)
@@ -159,7 +162,7 @@ def _compute(
     with locked(job.folder):
         path = choose_path(job.folder, ResultKey.from_result(result))
         move_earlier(path, job.request, say)
-        write_result(path, result, outcome)
+        write_result(path, result, outcome, thumbnails)
     unfinished_marker(job.result_path).unlink(missing_ok=True)
     return Finished(job, result, computed=True, path=path)
 

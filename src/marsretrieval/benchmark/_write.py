@@ -121,11 +121,12 @@ def provenance_of(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def write_result(path: Path, result: RunResult, outcome: Outcome) -> None:
+def write_result(path: Path, result: RunResult, outcome: Outcome, thumbnails: pa.Table) -> None:
     """The result last: while it is missing, the job counts as not done."""
     tables = {
         "queries": per_query_table(outcome),
-        "hits": pa.table(asdict(outcome.hits)),
+        "hits": outcome.hits.to_table(),
+        "thumbnails": thumbnails,
     }
     for name, table in tables.items():
         with atomic_path(path.with_suffix(f".{name}.parquet")) as temporary:

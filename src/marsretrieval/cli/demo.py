@@ -93,10 +93,12 @@ def _write_page(results: Sequence[Path], page: Path) -> None:
     from marsretrieval.report.reading import read_whole
 
     with show_progress() as progress:
-        write_html(
+        report = write_html(
             [read_whole(path) for path in results],
             page,
             title="MarsRetrieval on the synthetic planet",
             progress=progress,
         )
+    for note in report.notes:
+        say(note)
     say(f"wrote {page}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from marsretrieval._words import counted
 from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
 
@@ -42,13 +43,10 @@ def report(
     title: Annotated[str | None, typer.Option(help="Title of the page (.html).")] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="Where the pictures of the page are (.html): a data folder, an image source or a "
-            "store. Repeat for more.",
-        ),
+        typer.Option(hidden=True, help="Ignored: run writes the thumbnails of a page."),
     ] = None,
     thumbnails: Annotated[
-        bool, typer.Option("--thumbnails/--no-thumbnails", help="Pictures on the page (.html).")
+        bool, typer.Option("--thumbnails/--no-thumbnails", help="Images on the page (.html).")
     ] = True,
     as_json: JsonFlag = False,
 ) -> None:
@@ -62,12 +60,17 @@ def report(
     kind = _kind(output, {"md": md, "latex": latex, "csv": csv, "json": as_json})
     if kind != "html" and (title or images or not thumbnails):
         raise UsageError("--title, --images and --no-thumbnails are for a page: -o FILE.html")
+    if images:
+        say(
+            f"--images: {counted(len(images), 'path')} ignored: a page shows the thumbnails that "
+            "run wrote beside the results"
+        )
     found, refused = _read(results)
     if kind == "html":
         assert output is not None
         refused += _write_page(
-            found, output, title=title, images=images or (), thumbnails=thumbnails,
-            references=references, left_out=refused,
+            found, output, title=title, thumbnails=thumbnails, references=references,
+            left_out=refused,
         )  # fmt: skip
     else:
         _show(found, kind, output, details=details, references=references)
@@ -151,7 +154,6 @@ def _write_page(
     output: Path,
     *,
     title: str | None,
-    images: Sequence[Path],
     thumbnails: bool,
     references: bool | None,
     left_out: Sequence[str],
@@ -163,12 +165,12 @@ def _write_page(
     shown = references_for([each.result for each in found], wanted=references)
     with show_progress() as progress:
         page = write_html(
-            found, output, title=title, images=images, thumbnails=thumbnails, references=shown,
+            found, output, title=title, thumbnails=thumbnails, references=shown,
             left_out=left_out, progress=progress,
         )  # fmt: skip
     for line in page.damaged:
         say(f"left out: {line}")
     for note in page.notes:
         say(note)
-    say(f"wrote {page.path}: {page.size / 1e6:.1f} MB, {page.pictures:,} pictures")
+    say(f"wrote {page.path}: {page.size / 1e6:.1f} MB, {counted(page.images, 'thumbnail')}")
     return page.damaged

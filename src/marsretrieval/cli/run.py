@@ -110,7 +110,8 @@ def run(
     the files of a checkpoint. A change in a module that the class imports needs --force.
 
     Writes RESULTS/MODEL/TASK.json (all figures, both protocols), .queries.parquet (a row a
-    query) and .hits.parquet (the head of each ranking). Exit code 1 if any pair failed.
+    query), .hits.parquet (the head of each ranking) and .thumbnails.parquet (images for the HTML
+    report). Exit code 1 if any pair failed.
     """
     from marsretrieval import benchmark
     from marsretrieval.encoders import find

@@ -262,6 +262,7 @@ class PlanetMap:
         size: float = 22.0,
         alpha: float = 1.0,
         hollow: bool = False,
+        edge: float = 0.5,
         label: str | None = None,
         vmin: float | None = None,
         vmax: float | None = None,
@@ -277,6 +278,7 @@ class PlanetMap:
             size: Area of a mark, square points.
             alpha: Opacity.
             hollow: Draw rings.
+            edge: Width of the line around a filled mark, points.
             label: Text of the legend.
             vmin: Lowest value of the colour scale.
             vmax: Highest value of the colour scale.
@@ -302,7 +304,7 @@ class PlanetMap:
             )  # fmt: skip
         drawn = self.axes.scatter(
             x, y, s=size, marker=marker, alpha=alpha, zorder=5, label=label,
-            linewidths=1.1 if hollow or marker in "x+" else 0.5, **paint,
+            linewidths=1.1 if hollow or marker in "x+" else edge, **paint,
         )  # fmt: skip
         self._set_extent()
         side = math.sqrt(size) * self.figure.dpi / 72

@@ -20,6 +20,7 @@ __all__ = ["ResultFile"]
 _COLUMNS = {
     "queries": ("group",),
     "hits": ("group", "query", "rank", "id", "score", "relevant"),
+    "thumbnails": ("query", "id", "caption", "image"),
 }
 # What is in the columns that readers know, wherever they are.
 _TEXTS = {"group", "query", "id", "class"}
@@ -31,7 +32,8 @@ _NUMBERS = {"rank", "score", "lon", "lat", "found_at", "i2t_rank", "t2i_rank", "
 class ResultFile:
     """A result and where it was read from; `path` None when it was never written.
 
-    `queries` and `hits` are the Parquet tables beside it; None where they are not there, or empty.
+    `queries`, `hits` and `thumbnails` are the Parquet tables beside it; None where one is missing
+    or empty.
     Reading them raises DataError when they are damaged; but where there is a list `damaged`, they
     count as not there, and the list has a line for each.
     """
@@ -53,6 +55,10 @@ class ResultFile:
     def hits(self) -> pa.Table | None:
         return self._table("hits")
 
+    @cached_property
+    def thumbnails(self) -> pa.Table | None:
+        return self._table("thumbnails")
+
     def has(self, kind: str) -> bool:
         """Whether the table of this kind is there and has rows; quicker than reading it, which may
         still find damage."""
@@ -66,8 +72,8 @@ class ResultFile:
         return False
 
     def check_tables(self) -> None:
-        """Read both tables, so that damage is known whether or not anything is drawn of them."""
-        for kind in ("queries", "hits"):
+        """Read all tables, so that damage is known whether or not anything is drawn of them."""
+        for kind in _COLUMNS:
             getattr(self, kind)
 
     def beside(self, kind: str) -> Path | None:
@@ -110,7 +116,7 @@ def _flaw(table: pa.Table, kind: str, task: str) -> str:
     """What is wrong with the columns; empty where nothing is."""
     import pyarrow.types as types
 
-    placed = task == "geolocalization"
+    placed = task == "geolocalization" and kind != "thumbnails"
     for name in (*_COLUMNS[kind], *(("lon", "lat") if placed else ())):
         if name not in table.column_names:
             return f"no column '{name}' (there are: {', '.join(table.column_names)})"
@@ -122,11 +128,13 @@ def _flaw(table: pa.Table, kind: str, task: str) -> str:
             types.is_string(kept) or types.is_large_string(kept) if name in _TEXTS
             else types.is_integer(kept) or types.is_floating(kept) if name in _NUMBERS
             else types.is_boolean(kept) if name == "relevant"
+            else types.is_binary(kept) if name == "image"
+            else types.is_string(kept) if name == "caption"
             else True
         )  # fmt: skip
         if not right:
             return f"column '{name}' holds {kept}"
-        if table.column(name).null_count:
+        if table.column(name).null_count and name != "caption":
             return f"column '{name}' has rows without a value"
     return ""
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from marsretrieval.datasets import ImageSource, Skipped
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.encoders import Encoder, Modality
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import Evaluation
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,12 @@ class Hits:
         for column, value in zip((*columns, self.lon, self.lat), row, strict=True):
             column.append(value)  # type: ignore[attr-defined]
 
+    def to_table(self) -> pa.Table:
+        """Return an Arrow table with a column for each field."""
+        import pyarrow as pa
+
+        return pa.table({column.name: getattr(self, column.name) for column in fields(self)})
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -83,6 +92,7 @@ class Outcome:
     timings: Mapping[str, float] = field(default_factory=dict)  # seconds
     notes: Sequence[str] = ()  # about the evaluation; shown, and in the result
     details: Mapping[str, Any] = field(default_factory=dict)  # more keys of the result's data
+    examples: Mapping[str, ImageSource] = field(default_factory=dict)  # query to example images
 
 
 class Task(Protocol):

@@ -193,6 +193,7 @@ class Geolocalization:
             },
             notes=notes,
             details={"catalogues": details, "covered_only": self.covered_only},
+            examples=annotations.examples,
         )
 
     def _covered(

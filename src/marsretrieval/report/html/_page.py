@@ -16,8 +16,7 @@ from marsretrieval.report.html import _again as again
 from marsretrieval.report.html import _facts as facts
 from marsretrieval.report.html._charts import DASHES, Chart, ChartGroup
 from marsretrieval.report.html._gallery import Gallery
-from marsretrieval.report.html._map import Maps
-from marsretrieval.report.html._planet import planet
+from marsretrieval.report.html._maps import Maps
 from marsretrieval.report.tables import Table
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class SetView:
     ranks: Sequence[Chart] = ()
     curves: Sequence[ChartGroup] = ()
     maps: Maps = field(default_factory=Maps)
-    gallery: Gallery = field(default_factory=lambda: Gallery([]))
+    gallery: Gallery = field(default_factory=Gallery)
 
     @property
     def parts(self) -> list[tuple[str, str]]:
@@ -96,8 +95,6 @@ def page(
         style=style,
         dashes=DASHES,
         thumbnails=thumbnails,
-        planet=planet(),
-        maps_drawn=any(view.maps.groups for view in views),
         tasks=_tasks(views),
         synthetic=_synthetic(sets),
         summary=facts.summary(sets),
@@ -125,7 +122,7 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"num": lambda value: f"{value:g}", "seconds": _seconds, "rate": _rate}
+    environment.filters |= {"unit": _unit, "points": _points, "seconds": _seconds, "rate": _rate}
     return environment
 
 
@@ -159,6 +156,15 @@ def _lede(sets: Sequence[ResultSet]) -> str:
         counted(len(models), "model"), counted(len(tasks), "task"), counted(len(entries), "result")
     ]  # fmt: skip
     return f"{', '.join(counts)}; computed {span} with marsretrieval {', '.join(versions)}."
+
+
+def _unit(value: float) -> str:
+    """A coordinate of a chart."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _points(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{_unit(x)},{_unit(y)}" for x, y in points)
 
 
 def _seconds(value: float | None) -> str:

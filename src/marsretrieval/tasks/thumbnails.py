@@ -1,0 +1,191 @@
+"""Thumbnails and captions of the hits that reports show, written when the hits are.
+
+A report then needs no dataset. The hits shown are the head of the ranking of a few queries, at
+even steps in the order of their names: the same queries for every model on the same data.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from marsretrieval.datasets import ImageSource, Record, content_hash, decode_rgb, open_images
+from marsretrieval.embeddings import EmbeddingStore
+from marsretrieval.errors import ImageError, MarsRetrievalError
+from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
+from marsretrieval.tasks._protocol import Outcome, TaskData
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["PAIRED", "make_thumbnails", "queries_by_kind", "shown_hits"]
+
+PAIRED = ("t2i", "i2t")  # groups whose queries are items themselves
+_QUERIES = {"t2i": 6, "i2t": 4, "all": 12}  # shown of each kind
+_OTHER_QUERIES = 8
+_HITS = {"i2t": 3}  # shown of each query
+_OTHER_HITS = 6
+_EXAMPLES = 5  # example images of a query
+_SIDE, _QUALITY = 128, 50  # pixels of the longer side; of WebP
+
+
+def queries_by_kind(hits: pa.Table) -> dict[str, list[str]]:
+    """Sort the names of all queries of a table of hits by their kind.
+
+    Args:
+        hits: Table with the columns `group` and `query`.
+
+    Returns:
+        Kind (a group, or of ``landform/text`` the part after the slash) to sorted names.
+    """
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for row in hits.group_by(["group", "query"]).aggregate([]).to_pylist():
+        kinds[_kind(row["group"])].add(row["query"])
+    return {kind: sorted(names) for kind, names in kinds.items()}
+
+
+def shown_hits(hits: pa.Table) -> list[dict[str, Any]]:
+    """Select the hits that a report shows.
+
+    Args:
+        hits: The table of hits of a result.
+
+    Returns:
+        Rows of the table, by group and query in order of rank.
+    """
+    import pyarrow.compute as pc
+
+    shown = {
+        (kind, names[index])
+        for kind, names in queries_by_kind(hits).items()
+        for index in np.linspace(
+            0, len(names) - 1, min(len(names), _QUERIES.get(kind, _OTHER_QUERIES))
+        ).astype(int)
+    }
+    head = hits.filter(pc.less_equal(hits.column("rank"), _OTHER_HITS)).sort_by("rank")
+    return [
+        row
+        for row in head.to_pylist()
+        if (_kind(row["group"]), row["query"]) in shown
+        and row["rank"] <= _HITS.get(row["group"], _OTHER_HITS)
+    ]
+
+
+def make_thumbnails(
+    outcome: Outcome, data: TaskData, images: EmbeddingStore, progress: Progress = NO_PROGRESS
+) -> tuple[pa.Table, list[str]]:
+    """Make thumbnails of the hits and examples that a report shows.
+
+    An image that cannot be read, or whose content is not what was embedded, has no thumbnail.
+
+    Args:
+        outcome: Hits and example images.
+        data: The data of the task; without a source, the images are read from where the store
+            recorded them.
+        images: The store of the images.
+        progress: Shows how far the work is.
+
+    Returns:
+        Table with the columns `query` (empty, or the query that the image is an example of), `id`,
+        `caption` and `image` (WebP); and a warning with a count where images are missing.
+    """
+    import pyarrow as pa
+
+    shown = shown_hits(outcome.hits.to_table())
+    ids = {row["query"]: None for row in shown if row["group"] in PAIRED}
+    ids |= {row["id"]: None for row in shown}
+    examples = {row["query"]: None for row in shown if row["query"] in outcome.examples}
+    rows: list[tuple[str, str, str | None, bytes]] = []
+    with progress.start("make thumbnails", len(ids), "images") as bar:
+        for record in _records(data.source, images, ids, bar):
+            image = _thumbnail(record)
+            rows += [("", record.id, record.caption, image)] if image else []
+    missing = len(ids) - len(rows)
+    for query in examples:
+        rows += [(query, key, None, image) for key, image in _examples(outcome.examples[query])]
+    schema = {"query": pa.string(), "id": pa.string(), "caption": pa.string(), "image": pa.binary()}
+    columns = zip(*rows, strict=True) if rows else ([],) * len(schema)
+    table = pa.table(
+        {name: pa.array(column, kind) for (name, kind), column in zip(schema.items(), columns,
+                                                                      strict=True)}
+    )  # fmt: skip
+    if not missing:
+        return table, []
+    return table, [f"warning: {missing:,} of {len(ids):,} thumbnails for the report cannot be made"]
+
+
+def _kind(group: str) -> str:
+    return group.rpartition("/")[2]
+
+
+def _records(
+    source: ImageSource | None, images: EmbeddingStore, ids: Iterable[str], bar: ProgressTask
+) -> Iterator[Record]:
+    """Read the items that the store has under these ids, from the shards that the store names."""
+    contents = _contents(images, ids)
+    try:
+        source = source or open_images(Path(images.dataset["name"]))
+        shards = [shard for shard in source.shards() if shard.name in contents]
+    except (MarsRetrievalError, OSError):
+        return
+    for shard in shards:
+        missing = contents[shard.name]
+        try:
+            for item in source.read(shard):
+                if isinstance(item, Record) and item.id in missing:
+                    bar.advance()
+                    if content_hash(item.data) == missing.pop(item.id):
+                        yield item
+                    if not missing:
+                        break
+        except (MarsRetrievalError, OSError):
+            continue
+
+
+def _contents(images: EmbeddingStore, ids: Iterable[str]) -> dict[str, dict[str, bytes]]:
+    """Shard to id to content hash, of the first row of each id."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    missing = set(ids)
+    contents: dict[str, dict[str, bytes]] = defaultdict(dict)
+    for entry, block in zip(images.entries, images.blocks(), strict=True):
+        column = block.column("id")
+        rows = pc.indices_nonzero(pc.is_in(column, pa.array(sorted(missing), column.type)))
+        for row in rows.to_pylist():
+            key = column[row].as_py()
+            if key in missing:
+                missing.discard(key)
+                contents[entry.shard][key] = block.contents[row]
+    return contents
+
+
+def _examples(source: ImageSource) -> list[tuple[str, bytes]]:
+    """Id and thumbnail of the first readable images of a source."""
+    thumbnails: list[tuple[str, bytes]] = []
+    try:
+        for shard in source.shards():
+            for item in source.read(shard):
+                image = _thumbnail(item) if isinstance(item, Record) else None
+                thumbnails += [(item.id, image)] if image else []
+                if len(thumbnails) == _EXAMPLES:
+                    return thumbnails
+    except (MarsRetrievalError, OSError):
+        pass
+    return thumbnails
+
+
+def _thumbnail(record: Record) -> bytes | None:
+    try:
+        image = decode_rgb(record.data, record.source)
+    except ImageError:
+        return None
+    image.thumbnail((_SIDE, _SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "webp", quality=_QUALITY, method=4)
+    return buffer.getvalue()
