@@ -16,9 +16,9 @@ import pytest
 
 from marsretrieval.benchmark._write import provenance_of
 from marsretrieval.datasets import ctx, synthetic
-from marsretrieval.datasets._partial import Partial
 from marsretrieval.datasets.download import read_record
-from marsretrieval.datasets.download._cache import Fetched, LinkCache
+from marsretrieval.datasets.download.http import PartialDownload
+from marsretrieval.datasets.download.links import Fetched, LinkCache
 from marsretrieval.datasets.submissions import read_labels
 from marsretrieval.datasets.verify import verify as verify_data
 from marsretrieval.embeddings import build_store, open_store, verify_store
@@ -325,7 +325,7 @@ def test_cached_downloads(tmp_path: Path) -> None:
     def read_partial() -> None:
         (tmp_path / "part").write_bytes(data)
         path_text = path.read_text(encoding="utf-8")
-        partial = Partial(tmp_path / "part", "https://a/b")
+        partial = PartialDownload(tmp_path / "part", "https://a/b")
         path.write_text(path_text, encoding="utf-8")
         if not partial.size:
             raise DataError("fetched anew")

@@ -71,6 +71,7 @@ def test_options_and_verbs_stand_in_groups() -> None:
         if " " not in name and name:
             assert f"\n  {name} " in text
         options = [each for each in command.params if each.param_type_name == "option"]
+        options = [option for option in options if not option.hidden]
         text_of_it = shown(name)
         for option in (opt for each in options for opt in each.opts):
             assert option in text_of_it, f"{name} {option}"

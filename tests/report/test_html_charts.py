@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from marsretrieval.report.html._sets import result_sets
 
+from marsretrieval.report.grouping import result_sets
 from marsretrieval.report.html._charts import Chart, curve_groups, rank_charts
 from marsretrieval.report.result_file import ResultFile
 from tests.report.made import make_geolocalization, make_paired, result, write

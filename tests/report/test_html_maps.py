@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from marsretrieval.report.html._sets import ResultSet, result_sets
 from PIL import Image
 
+from marsretrieval.report.grouping import ResultSet, result_sets
 from marsretrieval.report.html import _maps, write_html
 from marsretrieval.report.html._maps import Maps, maps_of, regions_of
 from marsretrieval.report.result_file import ResultFile

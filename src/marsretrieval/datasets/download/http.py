@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 from marsretrieval import __version__
 from marsretrieval.datasets._disk import check_space
 from marsretrieval.errors import DataError, MissingDependencyError, OutputError
-from marsretrieval.files import from_json, read_json, write_json
+from marsretrieval.files import Int64, from_json, read_json, write_json
 from marsretrieval.progress import ProgressTask
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ async def read_body(response: httpx2.Response, max_bytes: int) -> bytes:
 @dataclass(frozen=True, slots=True)
 class _PartialRecord:
     url: str
-    total: int | None
+    total: Int64 | None
     validator: str | None  # of the version of the file, for If-Range
 
 
