@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from typer.testing import CliRunner, Result
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.datasets.synthetic import write_planet
 
 # Tiny models gain nothing from more threads, and two workers would compete for the same cores.

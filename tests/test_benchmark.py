@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import Result
 
-from marsretrieval import benchmark
+from marsretrieval import evaluation
 from marsretrieval.encoders import LoadOptions, ModelRecord
 from marsretrieval.errors import ModalityError, ModelLoadError, StoreError
 from marsretrieval.results import MEAN, PROTOCOLS, find_results, read_result
@@ -65,7 +65,7 @@ def planned(data: Path, tmp_path: Path, *records: ModelRecord, **changes: object
         "options": LoadOptions(),
         "settings": Settings(resamples=20),
     }
-    return benchmark.plan(records or [record()], TASKS, **{**arguments, **changes})
+    return evaluation.plan(records or [record()], TASKS, **{**arguments, **changes})
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -77,7 +77,7 @@ def files(folder: Path) -> dict[str, int]:
 
 
 def test_a_run_writes_a_result_for_every_pair(data: Path, tmp_path: Path) -> None:
-    finished = list(benchmark.run(planned(data, tmp_path)))
+    finished = list(evaluation.run(planned(data, tmp_path)))
     assert [each.error for each in finished] == [None] * 3
     for each in finished:
         result = read_result(each.job.result_path)
@@ -99,22 +99,22 @@ def test_a_run_writes_a_result_for_every_pair(data: Path, tmp_path: Path) -> Non
 def test_a_second_run_computes_nothing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = list(benchmark.run(planned(data, tmp_path)))
+    first = list(evaluation.run(planned(data, tmp_path)))
     before = files(tmp_path / "results")
     jobs = planned(data, tmp_path)
     assert {job.status for job in jobs} == {"done"}
-    monkeypatch.setattr("marsretrieval.benchmark._run.load", pytest.fail)
-    second = list(benchmark.run(jobs))
+    monkeypatch.setattr("marsretrieval.evaluation.runner.load", pytest.fail)
+    second = list(evaluation.run(jobs))
     assert [each.result for each in second] == [each.result for each in first]
     assert not any(each.computed for each in second)
     assert files(tmp_path / "results") == before
 
 
 def test_force_computes_again_and_gives_the_same_figures(data: Path, tmp_path: Path) -> None:
-    first = list(benchmark.run(planned(data, tmp_path)))
+    first = list(evaluation.run(planned(data, tmp_path)))
     jobs = planned(data, tmp_path, force=True)
     assert {job.status for job in jobs} == {"to do"}
-    second = list(benchmark.run(jobs))
+    second = list(evaluation.run(jobs))
     assert all(each.computed for each in second)
     for one, two in zip(first, second, strict=True):
         assert one.result and two.result
@@ -122,11 +122,11 @@ def test_force_computes_again_and_gives_the_same_figures(data: Path, tmp_path: P
 
 
 def test_results_on_changed_data_stand_beside_the_earlier_ones(data: Path, tmp_path: Path) -> None:
-    first = list(benchmark.run(planned(data, tmp_path)))
+    first = list(evaluation.run(planned(data, tmp_path)))
     class_folders(data / "Mars-Landforms", {"pitted_cones": 3})
     jobs = planned(data, tmp_path)
     assert [job.task.name for job in jobs if job.status == "to do"] == ["landform"]
-    (finished,) = [each for each in benchmark.run(jobs) if each.computed]
+    (finished,) = [each for each in evaluation.run(jobs) if each.computed]
     assert finished.result and finished.result.data["n"]["images"] == 12
     folder = tmp_path / "results" / "oracle"
     assert read_result(folder / "landform.json") == first[1].result
@@ -137,7 +137,7 @@ def test_results_on_changed_data_stand_beside_the_earlier_ones(data: Path, tmp_p
 
 
 def test_a_model_that_fails_does_not_stop_the_others(data: Path, tmp_path: Path) -> None:
-    finished = list(benchmark.run(planned(data, tmp_path, record("broken"), record())))
+    finished = list(evaluation.run(planned(data, tmp_path, record("broken"), record())))
     assert [each.error is None for each in finished] == [False] * 3 + [True] * 3
     assert not (tmp_path / "results" / "broken" / "landform.json").exists()
 
@@ -145,14 +145,14 @@ def test_a_model_that_fails_does_not_stop_the_others(data: Path, tmp_path: Path)
 def test_an_encoder_that_raises_anything_does_not_stop_the_others(
     data: Path, tmp_path: Path
 ) -> None:
-    finished = list(benchmark.run(planned(data, tmp_path, record("exploding"), record())))
+    finished = list(evaluation.run(planned(data, tmp_path, record("exploding"), record())))
     assert [each.error is None for each in finished] == [False] * 3 + [True] * 3
     assert all("a kernel was lost" in str(each.error) for each in finished[:3])
 
 
 def test_facts_of_a_dataset_that_are_no_facts_are_named(data: Path, tmp_path: Path) -> None:
     (data / "planet.json").write_text("[]")
-    finished = list(benchmark.run(planned(data, tmp_path)))
+    finished = list(evaluation.run(planned(data, tmp_path)))
     assert all("planet.json: not a JSON object" in str(each.error) for each in finished)
 
 
@@ -165,13 +165,13 @@ def test_modality_is_checked_before_anything_is_loaded(data: Path, tmp_path: Pat
 
 def test_a_store_made_before_serves_geolocalization(data: Path, tmp_path: Path) -> None:
     (job,) = [job for job in planned(data, tmp_path) if job.task.name == "geolocalization"]
-    (first,) = benchmark.run([job])
+    (first,) = evaluation.run([job])
     (data / "Mars-Global-Geolocalization" / "tiles" / "000000.tar").unlink()
-    jobs = benchmark.plan(
+    jobs = evaluation.plan(
         [record()], [find_task("geolocalization")], data=data, results=tmp_path / "other",
         options=LoadOptions(), settings=Settings(resamples=20), tiles_store=job.store,
     )  # fmt: skip
-    (second,) = benchmark.run(jobs)
+    (second,) = evaluation.run(jobs)
     assert first.result and second.result
     assert second.result.metrics == first.result.metrics
 
@@ -180,7 +180,7 @@ def test_variants_of_a_model_keep_apart(tmp_path: Path) -> None:
     checkpoint = tmp_path / "mine.pt"
     checkpoint.write_bytes(b"x")
     names = {
-        benchmark.variant(record(), options)
+        evaluation.variant(record(), options)
         for options in (
             LoadOptions(),
             LoadOptions(dtype="float16"),
@@ -195,7 +195,7 @@ def test_variants_of_a_model_keep_apart(tmp_path: Path) -> None:
 def test_results_are_found_wherever_they_lie(
     data: Path, tmp_path: Path, marsretrieval: Command
 ) -> None:
-    list(benchmark.run(planned(data, tmp_path)))
+    list(evaluation.run(planned(data, tmp_path)))
     names = [path.stem for path in find_results([tmp_path / "results"])]
     assert names == ["geolocalization", "landform", "paired-image-text"]
     assert "landslides/hybrid" in marsretrieval("report", tmp_path / "results", "--details").stdout
@@ -208,7 +208,7 @@ def test_results_are_found_wherever_they_lie(
 def test_an_unfinished_store_is_not_benchmarked(data: Path, tmp_path: Path) -> None:
     jobs = planned(data, tmp_path)
     (job,) = [job for job in jobs if job.task.name == "geolocalization"]
-    list(benchmark.run([job]))
+    list(evaluation.run([job]))
     for entry in (job.store / "shards").glob("*.json"):
         entry.unlink()
     with pytest.raises(StoreError, match="not finished"):

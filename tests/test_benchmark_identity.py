@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from marsretrieval import benchmark
+from marsretrieval import evaluation
 from marsretrieval.embeddings import open_store
 from marsretrieval.encoders import LoadOptions, find
-from marsretrieval.encoders._identity import code_sha256
+from marsretrieval.encoders.custom import code_sha256
 from marsretrieval.errors import MarsRetrievalError, UsageError
 from marsretrieval.results import find_results, read_result
 from marsretrieval.tasks import Settings, find_task
@@ -67,23 +67,23 @@ def data(tmp_path: Path) -> Path:
     return class_folders(tmp_path / "data" / "Mars-Landforms", {"plains": 3, "yardangs": 3}).parent
 
 
-def planned(model: str, place: Path, **changes: object) -> list[benchmark.Job]:
+def planned(model: str, place: Path, **changes: object) -> list[evaluation.Job]:
     arguments: dict = {
         "data": place,
         "results": place.parent / "results",
         "options": LoadOptions(),
         "settings": Settings(resamples=20),
     }
-    return benchmark.plan([find(model)], [find_task("landform")], **{**arguments, **changes})
+    return evaluation.plan([find(model)], [find_task("landform")], **{**arguments, **changes})
 
 
-def run(model: str, place: Path, **changes: object) -> tuple[benchmark.Finished, list[str]]:
+def run(model: str, place: Path, **changes: object) -> tuple[evaluation.Finished, list[str]]:
     lines: list[str] = []
-    (finished,) = benchmark.run(planned(model, place, **changes), say=lines.append, batch_size=2)
+    (finished,) = evaluation.run(planned(model, place, **changes), say=lines.append, batch_size=2)
     return finished, lines
 
 
-def vectors(finished: benchmark.Finished) -> np.ndarray:
+def vectors(finished: evaluation.Finished) -> np.ndarray:
     return open_store(finished.job.store).load()[1]
 
 
@@ -299,7 +299,7 @@ def test_what_a_load_would_refuse_is_refused_by_the_plan(
     for model, words in ((write(), "does not take --checkpoint"), ("bge-vl-large", "not a folder")):
         (job,) = planned(model, data, options=LoadOptions(checkpoint=checkpoint))
         assert job.status == "refused" and words in str(job.refusal)
-        (finished,) = benchmark.run([job])
+        (finished,) = evaluation.run([job])
         assert isinstance(finished.error, MarsRetrievalError)
     assert not (data.parent / "results").exists()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.report.grouping import labels
 from marsretrieval.results import read_result
 from tests.report.made import make_landform, result, write

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 import typer
 
-from marsretrieval.cli._app import app
-from marsretrieval.cli._examples import EXAMPLES
+from marsretrieval.cli.app import app
+from marsretrieval.cli.help import EXAMPLES
 from marsretrieval.encoders import all_records
 from marsretrieval.metrics import geolocalization, landform, paired
-from marsretrieval.report._columns import COLUMNS
+from marsretrieval.report.columns import COLUMNS
 from marsretrieval.results import PROTOCOLS
 from marsretrieval.tasks import TASKS
 
@@ -310,9 +310,9 @@ def test_every_extra_is_documented() -> None:
 
 
 def test_what_the_page_says_of_doctor_is_what_it_says() -> None:
-    from marsretrieval.encoders import _fitness
+    from marsretrieval.encoders import doctor
 
-    code = Path(_fitness.__file__).read_text()
+    code = Path(doctor.__file__).read_text()
     code = re.sub(r'"\s*\n\s*f?"', "", code)
     table = (DOCS / "INSTALL.md").read_text().split("| it says | do |")[1].split("\n\n")[0]
     quoted = re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)

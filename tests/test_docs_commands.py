@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from tests.test_docs import MARSRETRIEVAL, WALKED
 
 # Asks the hub even when dry, or checks weights that are not here: these are only parsed.

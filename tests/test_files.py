@@ -11,7 +11,7 @@ import pytest
 
 from marsretrieval import files
 from marsretrieval.errors import DataError, OutputError
-from marsretrieval.files import atomic_path, confined
+from marsretrieval.io import atomic_path, confined
 
 
 def test_a_file_appears_whole_with_the_rights_of_others(tmp_path: Path) -> None:

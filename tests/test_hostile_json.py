@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from marsretrieval.benchmark._write import provenance_of
 from marsretrieval.datasets import ctx, synthetic
 from marsretrieval.datasets.download import read_record
 from marsretrieval.datasets.download.http import PartialDownload
@@ -22,18 +21,19 @@ from marsretrieval.datasets.download.links import Fetched, LinkCache
 from marsretrieval.datasets.submissions import read_labels
 from marsretrieval.datasets.verify import verify as verify_data
 from marsretrieval.embeddings import build_store, open_store, verify_store
-from marsretrieval.encoders._open_clip_files import Source
-from marsretrieval.encoders.catalogue import read_record as read_model_record
-from marsretrieval.encoders.multimodal_lm._lora import read_adapter_config
+from marsretrieval.encoders.lora import read_adapter_config
+from marsretrieval.encoders.open_clip import Source
+from marsretrieval.encoders.registry import read_record as read_model_record
 from marsretrieval.errors import DataError, MarsRetrievalError
-from marsretrieval.files import parse_json, read_json
+from marsretrieval.evaluation.runner import provenance_of
 from marsretrieval.geo import Area
+from marsretrieval.io import parse_json, read_json
 from marsretrieval.report.compare import compare_results
 from marsretrieval.report.html import write_html
-from marsretrieval.report.reading import read_whole
+from marsretrieval.report.result_files import read_whole
 from marsretrieval.results import find_results
 from marsretrieval.search import drop_view, make_view, verify_view
-from marsretrieval.search.view import open_view
+from marsretrieval.search.index.find import open_view
 from tests.fakes import FakeEncoder, FakeSource
 from tests.report.made import (
     csv_of,

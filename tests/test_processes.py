@@ -12,7 +12,7 @@ import pytest
 CODE = """
 import os, sys, time
 from pathlib import Path
-from marsretrieval._processes import process_pool
+from marsretrieval.system import process_pool
 
 def begin(word):
     global told

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from marsretrieval import geo
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.datasets import ImageSource, Record, decode_rgb, open_images
 from marsretrieval.encoders import find
 from tests.test_docs import DOCS, blocks, lines_of

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import marsretrieval.cli
-from marsretrieval._words import printable, table_cell
-from marsretrieval.cli._shared import echo, print_json, say
-from marsretrieval.report.console import console
+from marsretrieval.cli.console import echo, print_json, say
+from marsretrieval.report.render import console
+from marsretrieval.text import printable, table_cell
 from tests.report.made import csv_of, latex_of, make_landform, markdown_of, result
 
 STEER = "a\x1b[2J\x9b31m\x07\r\u202e\x7fb"

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from marsretrieval.encoders import Encoder, LoadOptions, find
-from marsretrieval.encoders._torch import choose_device, choose_dtype
-from marsretrieval.encoders._torchvision import ensure_torchvision
 from marsretrieval.encoders.open_clip import OpenClipEncoder
+from marsretrieval.encoders.torch_encoder import choose_device, choose_dtype
+from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.errors import ModalityError
 
 __all__ = ["Pretended", "random_vit"]

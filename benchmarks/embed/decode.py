@@ -21,10 +21,10 @@ import torch
 from PIL import Image
 
 from benchmarks.embed.run import records, write_tiles
-from marsretrieval._environment import hardware
 from marsretrieval.datasets import Record, decode_image, decode_rgb, open_images
 from marsretrieval.encoders import find
 from marsretrieval.encoders.open_clip import OpenClipPreprocess
+from marsretrieval.system import hardware
 
 # One per side: the preprocessing that the published weights of these models need.
 _MODELS = {

@@ -32,10 +32,10 @@ import torch
 from PIL import Image
 
 from benchmarks.embed._models import Pretended, random_vit
-from marsretrieval._environment import hardware, usable_cpus
 from marsretrieval.datasets import ImageSource, Record, decode_image, decode_rgb, open_images
 from marsretrieval.embeddings import DECODE_IN, build_store
 from marsretrieval.encoders import Encoder, LoadOptions, load
+from marsretrieval.system import hardware, usable_cpus
 
 _SHARD = 512
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from marsretrieval.geo import TILE_DEG
 from marsretrieval.metrics import geolocalization
-from marsretrieval.metrics._coverage import planar, spherical
+from marsretrieval.metrics.coverage import planar, spherical
 
 RADIUS = 0.5
 DEPTH = 20_000

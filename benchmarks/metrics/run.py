@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from marsretrieval._environment import usable_cpus
 from marsretrieval.metrics import geolocalization, landform, paired
+from marsretrieval.system import usable_cpus
 from tests.metrics import published_reference as reference
 from tests.metrics.inputs import flat, geo_input, unit
 

@@ -22,9 +22,9 @@ from PIL import Image
 
 from benchmarks.models._configs import FULL_SIZE
 from marsretrieval.encoders import LoadOptions, ModelRecord, find
-from marsretrieval.encoders._torch import TorchEncoder, choose_dtype
-from marsretrieval.encoders._transformers import ImagePreprocess, import_transformers
 from marsretrieval.encoders.multimodal_lm import MultimodalEncoder, Recipe
+from marsretrieval.encoders.torch_encoder import TorchEncoder, choose_dtype
+from marsretrieval.encoders.transformers import ImagePreprocess, import_transformers
 from marsretrieval.encoders.two_tower import TwoTowerEncoder
 from marsretrieval.encoders.vision_only import VisionOnlyEncoder
 from tests.encoders.tiny_transformers import clip_tokenizer, llava_processor, qwen_processor

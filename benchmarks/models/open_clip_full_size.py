@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from marsretrieval.encoders import ModelRecord, all_records, check_encoder, find, load
-from marsretrieval.encoders._record import LoadOptions
-from marsretrieval.encoders._torchvision import ensure_torchvision
-from marsretrieval.training._tokenizer import save_tokenizer
+from marsretrieval.encoders.base import LoadOptions
+from marsretrieval.encoders.torch_imports import ensure_torchvision
+from marsretrieval.training.train import save_tokenizer
 
 # open_clip's own names of the published weights: its table tells their preprocessing.
 _TAGS = {

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.embeddings._manifest import (
+from marsretrieval.embeddings.manifest import (
     Entry,
     Manifest,
     read_entry,
     shards_folder,
     write_manifest,
 )
-from marsretrieval.embeddings._shards import Item, write_shard
+from marsretrieval.embeddings.shards import Item, write_shard
 from marsretrieval.geo import tile_name
 
 __all__ = ["generate"]

@@ -29,10 +29,10 @@ import faiss
 import numpy as np
 
 from benchmarks.search.generate import generate
-from marsretrieval._environment import hardware, package_versions, usable_cpus
 from marsretrieval.embeddings import open_store
 from marsretrieval.geo import Box
 from marsretrieval.search import SearchView, drop_view, exact_topk, make_view, open_view
+from marsretrieval.system import hardware, package_versions, usable_cpus
 
 BOXES = {"60x60": Box(100, -30, 160, 30), "10x10": Box(130, 0, 140, 10)}
 

@@ -34,12 +34,11 @@ import rasterio
 from PIL import Image
 
 from benchmarks.tiles.generate import FULL_PIXELS, write_quad, write_zip
-from marsretrieval._environment import usable_cpus
 from marsretrieval.datasets.ctx import Quad, Tile, TileSpec, tile_rows
-from marsretrieval.datasets.ctx._axis import COLUMN_BLOCK, ROW_BLOCK, axis
-from marsretrieval.datasets.ctx._encode import encode
-from marsretrieval.datasets.ctx._member import Member, geotiff_in
-from marsretrieval.datasets.ctx._resample import resample
+from marsretrieval.datasets.ctx.quad import Member, geotiff_in
+from marsretrieval.datasets.ctx.resample import COLUMN_BLOCK, ROW_BLOCK, axis, resample
+from marsretrieval.datasets.ctx.tiling import encode
+from marsretrieval.system import usable_cpus
 from tests.datasets.ctx.quads import warped
 
 QUAD = Quad(-4, -4)

@@ -11,8 +11,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from marsretrieval.cli._app import app
-from marsretrieval.cli._help import examples, sections
+from marsretrieval.cli.app import app
+from marsretrieval.cli.help import examples, sections
 from marsretrieval.encoders import ModelRecord, all_records
 
 __all__ = ["catalogue", "command_line", "commands", "setup"]

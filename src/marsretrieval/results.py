@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError
-from marsretrieval.files import Int64, JsonObject, from_json, make_folder, read_json, write_json
+from marsretrieval.io import Int64, JsonObject, from_json, make_folder, read_json, write_json
 
 SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import marsretrieval
-from marsretrieval.api import _question
+from marsretrieval.api import query
 from marsretrieval.embeddings import build_store, build_text_store
 from marsretrieval.errors import (
     DataError,
@@ -44,7 +44,7 @@ def test_hits_are_typed_and_in_order(store: Any) -> None:
 
 
 def test_how_many(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_question, "MOST", 5)
+    monkeypatch.setattr(query, "MOST", 5)
     assert len(store.search("dunes")) == 5
     ranked = store.search("dunes", k=20)
     reached = store.search("dunes", min_score=ranked[8].score - 1e-6)

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import marsretrieval
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.embeddings import ModelRequest, build_store
 from marsretrieval.encoders import LoadOptions, find, load
 from marsretrieval.errors import StoreMismatchError, UsageError

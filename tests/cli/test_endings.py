@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 
 CODE = """
 import sys, time
 from pathlib import Path
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.files import atomic_path
 
 folder = Path(sys.argv[1])
@@ -104,7 +104,7 @@ def test_an_error_nobody_foresaw_is_one_line(
     def fail(*values: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr("marsretrieval.report.console.console", fail)
+    monkeypatch.setattr("marsretrieval.report.render.console", fail)
     done = CliRunner().invoke(app, ["models", "list"])
     assert done.exit_code == 1
     assert done.stderr.startswith(text) and "Traceback" not in done.stderr

@@ -12,8 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from marsretrieval.cli._app import app
-from marsretrieval.cli._examples import EXAMPLES
+from marsretrieval.cli.app import app
+from marsretrieval.cli.help import EXAMPLES
 
 demo = importlib.import_module("marsretrieval.cli.demo")  # the package has the verb of this name
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from marsretrieval.cli import _lines
-from marsretrieval.cli._lines import Lines
-from marsretrieval.cli._shared import show_progress
+from marsretrieval.cli import console
+from marsretrieval.cli.console import Lines, show_progress
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(_lines.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     return now
 
 

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from marsretrieval.cli._app import app
-from marsretrieval.encoders import _fitness, all_records
+from marsretrieval.cli.app import app
+from marsretrieval.encoders import all_records, doctor
 
 
 def call(*arguments: str, code: int = 0) -> Result:
@@ -150,7 +150,7 @@ def test_doctor_never_shows_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def versions(changed: dict[str, str | None]) -> Any:
-    real = _fitness.version
+    real = doctor.version
 
     def version(name: str) -> str:
         found = changed.get(name, "?")
@@ -163,7 +163,7 @@ def versions(changed: dict[str, str | None]) -> Any:
 
 def test_doctor_without_the_models_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = {"torch": None, "open-clip-torch": "3.0.0"}
-    monkeypatch.setattr(_fitness, "version", versions(missing))
+    monkeypatch.setattr(doctor, "version", versions(missing))
     found = called("doctor", code=1)
     (problem,) = found["problems"]
     assert "torch is not installed" in problem and "marsretrieval[models]" in problem
@@ -171,7 +171,7 @@ def test_doctor_without_the_models_extra(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_doctor_takes_a_missing_convenience_as_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_fitness, "version", versions({"rasterio": None}))
+    monkeypatch.setattr(doctor, "version", versions({"rasterio": None}))
     found = called("doctor")
     assert any("rasterio is not installed" in note for note in found["notes"])
 
@@ -180,8 +180,8 @@ def test_doctor_on_a_machine_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         free = 2**20
 
-    monkeypatch.setattr(_fitness.shutil, "disk_usage", lambda path: Full)
-    monkeypatch.setattr(_fitness, "hardware", lambda: {"cpus": 1, "memory_gib": 0.9})
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Full)
+    monkeypatch.setattr(doctor, "hardware", lambda: {"cpus": 1, "memory_gib": 0.9})
     shown = call("doctor", code=1).stdout
     assert "problem: 0.9 GiB of memory" in shown
     assert "make room" in shown
@@ -189,11 +189,11 @@ def test_doctor_on_a_machine_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_doctor_names_a_torchvision_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
-    from marsretrieval.encoders import _torchvision
+    from marsretrieval.encoders import torch_imports
 
     def fail() -> bool:
         raise RuntimeError("another fault")
 
-    monkeypatch.setattr(_torchvision, "ensure_torchvision", fail)
+    monkeypatch.setattr(torch_imports, "ensure_torchvision", fail)
     (problem,) = called("doctor", code=1)["problems"]
     assert "torchvision does not import (another fault)" in problem

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 
 
 def commands(command: Any = None, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from tests.metrics.inputs import flat, geo_input, landform_input, paired_input
 from tests.shared import shared_file
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from tests.search.stores import unit, write_store
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from marsretrieval.datasets import _images, _stretch, decode_rgb
-from marsretrieval.datasets._stretch import stretch
+from marsretrieval.datasets import decode_rgb, images
+from marsretrieval.datasets.images import stretch
 from marsretrieval.errors import ImageError
 from tests.datasets.layouts import geotiff
 
@@ -89,7 +89,7 @@ def test_a_cut_or_complex_or_giant_tiff_is_named(monkeypatch) -> None:
             decode_rgb(data[:keep], "here")
     with pytest.raises(ImageError, match="complex"):
         decode_rgb(geotiff(np.ones((1, 3, 3), np.complex64)), "here")
-    monkeypatch.setattr(_images, "MAX_PIXELS", 20)
+    monkeypatch.setattr(images, "MAX_PIXELS", 20)
     with pytest.raises(ImageError, match="6 x 5 pixels, more than 20"):
         decode_rgb(data, "here")
 
@@ -126,6 +126,6 @@ class TestStretch:
         values = np.random.default_rng(0).integers(0, 60_000, (50, 7, 3)).astype(np.uint16)
         valid = values[..., 0] > 9000
         whole = stretch(values, 17, valid)
-        monkeypatch.setattr(_stretch, "_BLOCK", 50)
+        monkeypatch.setattr(images, "_BLOCK", 50)
         assert np.array_equal(stretch(values, 17, valid), whole)
         assert (whole[~valid] == 0).all()

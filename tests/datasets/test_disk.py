@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval.datasets._disk import free_bytes, only_alike, only_one, readable_bytes
+from marsretrieval.datasets.listing import free_bytes, only_alike, only_one, readable_bytes
 from marsretrieval.errors import UsageError
 
 

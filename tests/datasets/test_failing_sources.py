@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.datasets import Skipped, WebDatasetSource, open_images
-from marsretrieval.datasets._source_file import SourceFile, is_failing
+from marsretrieval.datasets.source_file import SourceFile, is_failing
 from marsretrieval.datasets.verify import verify
 from marsretrieval.embeddings import build_store, open_store
 from marsretrieval.errors import DataError

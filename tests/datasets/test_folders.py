@@ -12,7 +12,7 @@ from marsretrieval.datasets import (
     FolderSource,
     Record,
     Skipped,
-    _folder,
+    folder,
     open_images,
     read_annotations,
 )
@@ -76,7 +76,7 @@ def test_one_name_with_two_extensions_is_one_key(tmp_path: Path) -> None:
 
 def test_a_giant_is_named_and_not_read(tmp_path: Path, monkeypatch) -> None:
     put(tmp_path / "a.tif", bytes(3000))
-    monkeypatch.setattr(_folder, "MAX_BYTES", 2000)
+    monkeypatch.setattr(folder, "MAX_BYTES", 2000)
     (item,) = read_all(open_images(tmp_path))
     assert item.reason == "3,000 bytes, more than 2,000"
 

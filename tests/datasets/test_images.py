@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from marsretrieval.datasets import _images, decode_rgb
+from marsretrieval.datasets import decode_rgb, images
 from marsretrieval.errors import ImageError
 from tests.datasets.layouts import encoded
 from tests.shared import shared_file
@@ -83,20 +83,20 @@ def test_what_is_no_image_is_named(data: bytes) -> None:
 
 
 def test_more_pixels_than_anyone_can_look_at_are_refused(monkeypatch) -> None:
-    monkeypatch.setattr(_images, "MAX_PIXELS", 100)
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(ImageError, match="12 x 9 pixels"):
         decode_rgb(encoded(), "x")
 
 
 def test_a_mosaic_as_wide_as_the_widest_caption_image_is_whole() -> None:
     assert decode_rgb(encoded("L", (37_971, 300)), "x").size == (37_971, 300)
-    assert _images.MAX_PIXELS > 37_971 * 10_000
+    assert images.MAX_PIXELS > 37_971 * 10_000
 
 
 @given(st.sampled_from(KINDS), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=5))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_damage_is_more_than_a_decoder_can_take(monkeypatch, kind, changes) -> None:
-    monkeypatch.setattr(_images, "MAX_PIXELS", 10_000)
+    monkeypatch.setattr(images, "MAX_PIXELS", 10_000)
     data = bytearray(encoded(*kind[:1], kind=kind[1]))
     for place, value in changes:
         data[place % len(data)] = value

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from marsretrieval.datasets import Record, Skipped, _parquet, open_images, read_annotations
+from marsretrieval.datasets import Record, Skipped, open_images, parquet, read_annotations
 from marsretrieval.errors import DataError, TableError
 from tests.datasets.layouts import images, problem_of, read_all, write_parquet
 from tests.fakes import png_bytes
@@ -155,7 +155,7 @@ def test_places_by_columns_or_by_the_name_in_the_id(tmp_path: Path) -> None:
 
 
 def test_small_row_groups_are_read_together_and_large_ones_alone(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(_parquet, "_PER_SHARD", 5)
+    monkeypatch.setattr(parquet, "_PER_SHARD", 5)
     for name, size in (("a", 2), ("b", 7)):
         columns = {"image": images(9), "label": [f"{name}{n}" for n in range(9)]}
         write_parquet(tmp_path / f"{name}.parquet", columns, row_group_size=size)
@@ -279,7 +279,7 @@ def test_pipes_and_devices_are_no_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dictionary", [True, False])
 def test_images_that_only_compression_makes_small_are_named(dictionary, tmp_path, monkeypatch):
-    monkeypatch.setattr(_parquet, "_SMALL", 1_000_000)
+    monkeypatch.setattr(parquet, "_SMALL", 1_000_000)
     bombs = pa.array([bytes(500_000 + n % 2) for n in range(8)], pa.binary())
     schema = pa.schema([("image", pa.binary())])
     with pq.ParquetWriter(
@@ -294,7 +294,7 @@ def test_images_that_only_compression_makes_small_are_named(dictionary, tmp_path
 
 
 def test_large_images_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(_parquet, "_BYTES_AT_A_TIME", 3 * len(png_bytes(0, 60)) * 40)
+    monkeypatch.setattr(parquet, "_BYTES_AT_A_TIME", 3 * len(png_bytes(0, 60)) * 40)
     columns = {"image": [png_bytes(n, 60) for n in range(40)]}
     source = open_images(write_parquet(tmp_path / "a.parquet", columns))
     sizes = []

@@ -17,9 +17,9 @@ from marsretrieval.datasets import (
     Record,
     Skipped,
     WebDatasetSource,
-    _webdataset,
     open_images,
     read_annotations,
+    webdataset,
 )
 from tests.datasets.layouts import problem_of, read_all, write_tar
 from tests.fakes import png_bytes
@@ -129,7 +129,7 @@ def test_links_and_giants_are_named(tmp_path: Path, monkeypatch) -> None:
         big = tarfile.TarInfo("big.png")
         big.size = 3000
         tar.addfile(big, io.BytesIO(bytes(3000)))
-    monkeypatch.setattr(_webdataset, "MAX_BYTES", 2000)
+    monkeypatch.setattr(webdataset, "MAX_BYTES", 2000)
     told = {(item.id, item.reason) for item in read_all(open_images(path))}
     assert ("k", "k.png is a link or device, not a file") in told
     assert ("big", "big.png holds 3,000 bytes, more than 2,000") in told
@@ -244,8 +244,8 @@ def test_a_name_of_megabytes_is_refused_before_it_is_read(kind: int, tmp_path: P
 
 
 def test_members_that_only_compression_makes_small_are_named(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(_webdataset, "_SMALL", 10_000)
-    monkeypatch.setattr(_webdataset, "MAX_ANNOTATION_BYTES", 5_000)
+    monkeypatch.setattr(webdataset, "_SMALL", 10_000)
+    monkeypatch.setattr(webdataset, "MAX_ANNOTATION_BYTES", 5_000)
     members = [("k.png", bytes(1_000_000)), ("l.png", png_bytes(1)), ("l.json", bytes(6_000))]
     told = read_all(open_images(write_tar(tmp_path / "a.tar.gz", members, "w:gz")))
     reasons = {item.id: item.reason for item in told if isinstance(item, Skipped)}

@@ -17,9 +17,9 @@ from marsretrieval.datasets import Skipped, open_sources
 from marsretrieval.embeddings import (
     EmbeddingStore,
     ModelRequest,
-    _claim,
     build_store,
     open_store,
+    plan,
     plan_build,
 )
 from marsretrieval.encoders import LoadOptions, find
@@ -91,7 +91,7 @@ def test_a_finished_store_need_not_be_writable(
 ) -> None:
     built(tmp_path)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    monkeypatch.setattr(_claim, "make_folder", lambda path: pytest.fail("written to"))
+    monkeypatch.setattr(plan, "make_folder", lambda path: pytest.fail("written to"))
     assert build_store(FakeEncoder(), FakeSource(), tmp_path).reused == 12
 
 

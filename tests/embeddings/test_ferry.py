@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from marsretrieval.embeddings._ferry import dock, pack, unpack
+from marsretrieval.embeddings.pipeline import dock, pack, unpack
 
 LARGE = np.arange(200_000, dtype=np.float32).reshape(400, 500)
 
@@ -58,7 +58,7 @@ def test_without_room_it_travels_beside_the_pickle(
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(
-        "marsretrieval.embeddings._ferry.os.fdopen", lambda number, *_, **__: Full(number, "wb")
+        "marsretrieval.embeddings.pipeline.os.fdopen", lambda number, *_, **__: Full(number, "wb")
     )
     packed = pack(LARGE, tmp_path)
     monkeypatch.undo()

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marsretrieval.embeddings import _forward
-from marsretrieval.embeddings._forward import Forward, batch_sizes
+from marsretrieval.embeddings import batches
+from marsretrieval.embeddings.batches import Forward, batch_sizes
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_forward, "time", SimpleNamespace(perf_counter=lambda: Clock.now))
+    monkeypatch.setattr(batches, "time", SimpleNamespace(perf_counter=lambda: Clock.now))
 
 
 class Device:

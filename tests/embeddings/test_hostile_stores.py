@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.embeddings import build_store, open_store, verify_store
 from marsretrieval.errors import StoreError
 from tests.fakes import FakeEncoder, FakeSource

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 from marsretrieval.datasets import open_images
-from marsretrieval.embeddings import _claim, build_store, open_store
-from marsretrieval.embeddings._manifest import Entry
-from marsretrieval.embeddings._shards import Item, write_shard
+from marsretrieval.embeddings import build_store, open_store, plan
+from marsretrieval.embeddings.manifest import Entry
+from marsretrieval.embeddings.shards import Item, write_shard
 from marsretrieval.errors import DataError, OutputError, StoreError, StoreMismatchError
-from marsretrieval.files import locked
+from marsretrieval.io import locked
 from tests.fakes import FakeEncoder, FakeSource, png_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,13 +192,13 @@ def test_another_process_takes_the_folder_at_the_last_moment(
         build_store(FakeEncoder(), FakeSource(), tmp_path, part=(1, 3))
         return locked(place)
 
-    monkeypatch.setattr(_claim, "locked", late)
+    monkeypatch.setattr(plan, "locked", late)
     with pytest.raises(StoreMismatchError, match="id: fake-0 in the store, fake-1 now"):
         build_store(FakeEncoder(seed=1), FakeSource(), tmp_path)
     assert open_store(tmp_path).encoder["id"] == "fake-0" and open_store(tmp_path).rows == 5
     # Where it makes the same store, what it has finished stays.
     shutil.rmtree(tmp_path)
-    monkeypatch.setattr(_claim, "locked", late)
+    monkeypatch.setattr(plan, "locked", late)
     encoder = FakeEncoder()
     assert build_store(encoder, FakeSource(), tmp_path).rows == 12 and sum(encoder.calls) == 7
 

@@ -24,7 +24,7 @@ from marsretrieval.embeddings import (
     build_stores_with_ray,
     open_store,
 )
-from marsretrieval.embeddings._ray import _actors
+from marsretrieval.embeddings.ray import _actors
 from marsretrieval.errors import (
     DataError,
     MarsRetrievalError,

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from marsretrieval.embeddings import Target, build_store, build_stores, open_store
-from marsretrieval.embeddings._workers import open_decoders
+from marsretrieval.embeddings.pipeline import open_decoders
 from marsretrieval.errors import MarsRetrievalError, UsageError
 from tests.fakes import FakeEncoder, FakeSource, picture, thumbnail
 

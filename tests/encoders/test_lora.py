@@ -14,8 +14,7 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from marsretrieval.encoders import LoadOptions, load
-from marsretrieval.encoders.multimodal_lm import _load, _lora
+from marsretrieval.encoders import LoadOptions, load, lora, multimodal_lm
 from marsretrieval.errors import ModelLoadError
 from tests.encoders.tiny_transformers import TEXTS, pictures, tiny_record
 
@@ -111,9 +110,9 @@ def test_every_layer_of_text_and_vision_is_changed(tiny_folder: Folder, tmp_path
     base = tiny_folder("qwen2_vl")
     folded = write_adapter(base, tmp_path)
     model = whole_model(base)
-    config = _lora.read_adapter_config(tmp_path)
+    config = lora.read_adapter_config(tmp_path)
     assert config is not None
-    count = _lora.fold_adapter(model, tmp_path, config)
+    count = lora.fold_adapter(model, tmp_path, config)
     assert count == len(folded) == 2 * (7 + 1)
     for name, weight in folded.items():
         assert torch.allclose(model.state_dict()[name], weight, atol=1e-6), name
@@ -124,7 +123,7 @@ def test_names_taken_literally_would_find_nothing(
 ) -> None:
     """The trap itself: an old adapter's names are not in a new model. Here it is an error."""
     write_adapter(tiny_folder("qwen2_vl"), tmp_path)
-    monkeypatch.setattr(_lora, "_LAYOUTS", (("", ""),))
+    monkeypatch.setattr(lora, "_LAYOUTS", (("", ""),))
     with pytest.raises(ModelLoadError, match=r"no linear layer model\.layers\.0"):
         vectors(tmp_path)
 
@@ -182,11 +181,11 @@ class TestFiles:
 
         def find_files(record: Any, options: LoadOptions) -> Any:
             if options.checkpoint is not None:
-                return _load.Files(options.checkpoint)
+                return multimodal_lm.Files(options.checkpoint)
             asked.append((record.repository, record.revision, options.offline))
-            return _load.Files(tiny_folder("qwen2_vl"), "f" * 40)
+            return multimodal_lm.Files(tiny_folder("qwen2_vl"), "f" * 40)
 
-        monkeypatch.setattr(_load, "find_files", find_files)
+        monkeypatch.setattr(multimodal_lm, "find_files", find_files)
         options = LoadOptions(device="cpu", checkpoint=tmp_path, offline=True)
         encoder = load(tiny_record("vlm2vec-v2.0"), options)
         assert asked == [("Qwen/Qwen2-VL-2B-Instruct", None, True)]

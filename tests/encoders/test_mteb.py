@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from marsretrieval import benchmark
+from marsretrieval import evaluation
 from marsretrieval.encoders import Encoder, LoadOptions, check_encoder, find, load
-from marsretrieval.encoders._torchvision import ensure_torchvision
+from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.errors import (
     MissingDependencyError,
     ModalityError,
@@ -287,7 +287,7 @@ def test_a_failing_wrapper_is_named(
 def test_a_task_runs_on_it(
     tiny_planet: Path, tiny_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    jobs = benchmark.plan(
+    jobs = evaluation.plan(
         [find(f"mteb:{CLIP}")],
         [find_task("paired")],
         data=tiny_planet,
@@ -295,7 +295,7 @@ def test_a_task_runs_on_it(
         options=LoadOptions(device="cpu", checkpoint=tiny_folder("clip")),
         settings=Settings(resamples=20),
     )
-    (finished,) = benchmark.run(jobs)
+    (finished,) = evaluation.run(jobs)
     assert finished.error is None and finished.result is not None
     result = finished.result
     assert result.model["id"] == f"mteb:{CLIP}"

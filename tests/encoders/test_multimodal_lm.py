@@ -14,8 +14,7 @@ import transformers as hf
 from PIL import Image
 
 from marsretrieval.encoders import LoadOptions, find, load
-from marsretrieval.encoders.multimodal_lm import MultimodalEncoder, Recipe
-from marsretrieval.encoders.multimodal_lm._recipe import cut_caption
+from marsretrieval.encoders.multimodal_lm import MultimodalEncoder, Recipe, cut_caption
 from marsretrieval.errors import ModelLoadError
 from tests.encoders.tiny_transformers import LANGUAGE_MODELS, TEXTS, pictures, tiny_record
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from marsretrieval.encoders import ModelRecord, all_records, find, load
-from marsretrieval.encoders.catalogue import read_record
+from marsretrieval.encoders.registry import read_record
 from marsretrieval.errors import (
     DataError,
     ModelLoadError,
@@ -122,7 +122,7 @@ def make_on(device):
 
 def records():
     from dataclasses import replace
-    from marsretrieval.encoders.catalogue import records
+    from marsretrieval.encoders.registry import records
     return [replace(records()[0], id="listed-one")]
 
 

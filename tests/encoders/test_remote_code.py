@@ -174,9 +174,9 @@ def test_a_sentence_transformers_folder_cannot_name_code(
 def test_a_sentence_transformers_that_imports_any_class_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from marsretrieval.encoders import _remote_code
+    from marsretrieval.encoders import remote_code
 
-    monkeypatch.setattr(_remote_code, "version", lambda name: "5.4.1")
+    monkeypatch.setattr(remote_code, "version", lambda name: "5.4.1")
     with pytest.raises(ModelLoadError, match=r"5\.4\.1 runs code that modules\.json names"):
         load("st:any/name", CPU)
 
@@ -191,7 +191,7 @@ class Marker:
 
 
 def test_pickles_are_not_run_even_where_a_loader_allows_it(tmp_path: Path) -> None:
-    from marsretrieval.encoders._remote_code import no_remote_code
+    from marsretrieval.encoders.remote_code import no_remote_code
 
     Marker.path = str(tmp_path / "ran")
     torch.save({"weights": Marker()}, tmp_path / "weights.pt")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from marsretrieval.encoders import LoadOptions, find, load
-from marsretrieval.encoders._torchvision import ensure_torchvision
+from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.errors import ModelLoadError
 from tests.encoders.tiny_transformers import pictures, save_tiny
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ENSURE = (
-    "from marsretrieval.encoders._torchvision import ensure_torchvision\n"
+    "from marsretrieval.encoders.torch_imports import ensure_torchvision\n"
     "whole = ensure_torchvision()\n"
 )
 
@@ -67,7 +67,7 @@ def test_the_known_failure_is_mended(tmp_path: Path) -> None:
 def test_what_the_schemas_do_not_mend_is_passed_on(tmp_path: Path) -> None:
     text = "raise RuntimeError('operator torchvision::roi_align does not exist')\n"
     done = run(
-        "from marsretrieval.encoders._torchvision import ensure_torchvision\n"
+        "from marsretrieval.encoders.torch_imports import ensure_torchvision\n"
         "for _ in range(2):\n"
         "    try: ensure_torchvision()\n"
         "    except RuntimeError as error: print(error)",

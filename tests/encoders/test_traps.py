@@ -15,7 +15,7 @@ import transformers as hf
 from safetensors.torch import load_file, save_file
 
 from marsretrieval.encoders import Encoder, LoadOptions, load
-from marsretrieval.encoders._transformers import load_strictly
+from marsretrieval.encoders.transformers import load_strictly
 from marsretrieval.errors import ModelLoadError
 from tests.encoders.tiny_transformers import LANGUAGE_MODELS, MODELS, TEXTS, pictures, tiny_record
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from marsretrieval.encoders._torchvision import ensure_torchvision
-from marsretrieval.training._tokenizer import save_tokenizer
+from marsretrieval.encoders.torch_imports import ensure_torchvision
+from marsretrieval.training.train import save_tokenizer
 
 __all__ = ["ARCHITECTURES", "save_checkpoint", "save_folder", "tiny_config"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from marsretrieval.encoders import ModelRecord, find
-from marsretrieval.encoders._torchvision import ensure_torchvision
+from marsretrieval.encoders.torch_imports import ensure_torchvision
 
 ensure_torchvision()
 

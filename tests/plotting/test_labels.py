@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from marsretrieval.plotting import lat_label, lon_label
-from marsretrieval.plotting.labels import (
+from marsretrieval.plotting.features import (
     LabelCandidate,
     Rect,
     multiples,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval.report.html._maps import Maps
+from marsretrieval.report.html.maps import Maps
 from tests.report.made import (
     make_geolocalization,
     make_landform,
@@ -23,7 +23,7 @@ MODELS = {"sharp-1": 0.4, "blurred-2": 1.2}
 def maps_where_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no maps on the pages of other tests: they take seconds."""
     if request.path.stem != "test_html_maps":
-        monkeypatch.setattr("marsretrieval.report.html._write.maps_of", lambda *_, **__: Maps())
+        monkeypatch.setattr("marsretrieval.report.html.page.maps_of", lambda *_, **__: Maps())
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marsretrieval import geo
-from marsretrieval.benchmark._write import per_query_table
+from marsretrieval.evaluation.runner import per_query_table
 from marsretrieval.metrics import geolocalization, landform, paired
 from marsretrieval.report.render import print_tables, render_csv, render_latex, render_markdown
 from marsretrieval.report.tables import model_tables

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from marsretrieval.report.html import write_html
-from marsretrieval.report.result_file import ResultFile
+from marsretrieval.report.result_files import ResultFile
 
 __all__ = ["Element", "Page", "page_of"]
 

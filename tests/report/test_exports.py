@@ -16,12 +16,12 @@ from huggingface_hub import ModelCardData, parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from typer.testing import CliRunner, Result
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.datasets.download import find_source
 from marsretrieval.errors import DataError, MissingDependencyError, UsageError
-from marsretrieval.report.exports import MTEB_TASKS, hf_yaml, mteb_results
-from marsretrieval.report.exports._mteb import rank_scores
-from marsretrieval.report.result_file import ResultFile
+from marsretrieval.report.hf import hf_yaml
+from marsretrieval.report.mteb import MTEB_TASKS, mteb_results, rank_scores
+from marsretrieval.report.result_files import ResultFile
 from tests.report.made import make_landform, make_paired, result, write
 
 FROZEN = find_source("paired", "frozen")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.report.grouping import labels
 from marsretrieval.report.references import published_elsewhere, references_for
 from marsretrieval.report.tables import model_tables

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from marsretrieval.report.grouping import result_sets
-from marsretrieval.report.html._charts import Chart, curve_groups, rank_charts
-from marsretrieval.report.result_file import ResultFile
+from marsretrieval.report.html.charts import Chart, curve_groups, rank_charts
+from marsretrieval.report.result_files import ResultFile
 from tests.report.made import make_geolocalization, make_paired, result, write
 from tests.report.pages import page_of
 

@@ -10,8 +10,8 @@ import pytest
 
 from marsretrieval.plotting import LIGHT
 from marsretrieval.report.grouping import HUES
-from marsretrieval.report.html._maps import ALARM, HIT
-from marsretrieval.report.html._page import _templates
+from marsretrieval.report.html.maps import ALARM, HIT
+from marsretrieval.report.html.page import _templates
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
 _SIGHT = {

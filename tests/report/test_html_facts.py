@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from marsretrieval.report.grouping import result_sets
-from marsretrieval.report.html import _again as again
-from marsretrieval.report.result_file import ResultFile
+from marsretrieval.report.html import metadata as again
+from marsretrieval.report.result_files import ResultFile
 from tests.report.made import make_landform, make_paired, result, write
 from tests.report.pages import page_of
 
@@ -26,7 +26,7 @@ def test_time_is_told_where_it_was_taken(results: list[Path], tmp_path: Path) ->
 
 
 def test_long_times_are_short_to_read() -> None:
-    from marsretrieval.report.html._page import _rate, _seconds
+    from marsretrieval.report.html.page import _rate, _seconds
 
     assert [_seconds(each) for each in (None, 0.5, 42, 900, 7200)] == [
         "–", "0.50", "42.0", "15 min", "2.0 h",
@@ -55,7 +55,7 @@ def test_what_was_skipped_is_counted_by_its_reason(tmp_path: Path) -> None:
 def test_the_commands_are_those_that_made_the_results(tmp_path: Path) -> None:
     from typer.main import get_command
 
-    from marsretrieval.cli._app import app
+    from marsretrieval.cli.app import app
 
     synthetic = {"synthetic": True, "seed": 3, "name": "Mars-Landforms"}
     real = {

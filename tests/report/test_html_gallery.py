@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from marsretrieval.cli._app import app
-from marsretrieval.report.html import _gallery, write_html
-from marsretrieval.report.result_file import ResultFile
+from marsretrieval.cli.app import app
+from marsretrieval.report.html import gallery, write_html
+from marsretrieval.report.result_files import ResultFile
 from marsretrieval.tasks import Outcome
 from marsretrieval.tasks.thumbnails import PAIRED, shown_hits
 from tests.report.made import make_geolocalization, make_landform, make_paired, result, write
@@ -127,7 +127,7 @@ def test_thumbnails_can_be_left_out(paired: Path, tmp_path: Path) -> None:
 def test_all_thumbnails_together_keep_to_a_budget(
     paired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_gallery, "BUDGET", 100)
+    monkeypatch.setattr(gallery, "BUDGET", 100)
     page = page_of([paired], tmp_path / "report.html")
     assert len(images(page)) == 100 // len("pair-0000")
     assert "to keep this file small" in notices(page)

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.errors import DataError, OutputError, UsageError
 from marsretrieval.report.compare import compare_results
 from marsretrieval.report.html import write_html
-from marsretrieval.report.result_file import ResultFile
+from marsretrieval.report.result_files import ResultFile
 from tests.report.made import make_geolocalization, make_landform, make_paired, result, write
 from tests.report.pages import Page, page_of
 

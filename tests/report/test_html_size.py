@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from marsretrieval.report.result_file import ResultFile
+from marsretrieval.report.result_files import ResultFile
 from tests.report.made import make_geolocalization, make_landform, result
 from tests.report.pages import page_of
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from marsretrieval.report.grouping import result_sets
-from marsretrieval.report.result_file import ResultFile
+from marsretrieval.report.result_files import ResultFile
 from marsretrieval.report.tables import leaderboards, per_class_tables
 from marsretrieval.results import RunResult
 from tests.report.made import make_geolocalization, make_landform, make_paired, result, write

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from marsretrieval.embeddings import EmbeddingStore, open_store
-from marsretrieval.embeddings._manifest import Entry, Manifest, write_manifest
-from marsretrieval.embeddings._shards import Item, write_shard
+from marsretrieval.embeddings.manifest import Entry, Manifest, write_manifest
+from marsretrieval.embeddings.shards import Item, write_shard
 
 
 def unit(rows: Any, dtype: Any = np.float16) -> Any:

@@ -13,7 +13,7 @@ import marsretrieval
 from marsretrieval.embeddings import build_store
 from marsretrieval.errors import TruncatedTextWarning
 from marsretrieval.search import Background, ScoreSample
-from marsretrieval.search.background import expected_best
+from marsretrieval.search.scores import expected_best
 from tests.fakes import FakeEncoder, FakeSource
 from tests.search.places import make_store
 
@@ -102,7 +102,7 @@ def test_a_sample_of_a_large_store() -> None:
     store: Any = Large()
     store.all = rng.standard_normal((store.rows, 8)).astype(np.float32)
     sample = ScoreSample.__new__(ScoreSample)
-    import marsretrieval.search.background as module
+    import marsretrieval.search.scores as module
 
     rows = module._sampled(store.rows)
     assert len(np.unique(rows)) == 4096 and rows.max() < store.rows

@@ -12,12 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from marsretrieval.api import open_store
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.embeddings import EmbeddingStore, export_parquet
 from marsretrieval.embeddings import open_store as open_embeddings
 from marsretrieval.errors import UsageError
 from marsretrieval.search import exact_topk, heatmap_of, open_view
-from marsretrieval.search.data_share import rows_below
+from marsretrieval.search.tiles import rows_below
 from tests.search.stores import unit, write_store
 
 ROWS = 300

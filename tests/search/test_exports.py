@@ -170,7 +170,7 @@ def test_an_earlier_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 
 def test_a_geodataframe(tmp_path: Path) -> None:
-    from marsretrieval.search.exports.layers import to_geodataframe
+    from marsretrieval.search.export import to_geodataframe
 
     frame = to_geodataframe(hits_of(make_store(tmp_path / "store", FOUR)))
     assert is_mars(frame.crs) and frame.crs.to_authority() == ("IAU_2015", "49900")
@@ -249,7 +249,7 @@ def test_missing_libraries_and_unknown_names(
         check_hits_path(Path("hits.GPKG"))
     check_hits_path(Path("hits.csv"))
     monkeypatch.setitem(sys.modules, "geopandas", None)
-    from marsretrieval.search.exports.layers import to_geodataframe
+    from marsretrieval.search.export import to_geodataframe
 
     with pytest.raises(MissingDependencyError, match="a GeoDataFrame needs geopandas"):
         to_geodataframe(hits)

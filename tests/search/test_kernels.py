@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from marsretrieval.errors import UnknownNameError, UsageError
 from marsretrieval.search import kernels
-from marsretrieval.search._exact import exact_scores
-from marsretrieval.search._quantize import quantize_queries, quantize_rows
+from marsretrieval.search.exact import exact_scores
 from marsretrieval.search.kernels import KERNELS, NumpyKernel, choose_kernel
+from marsretrieval.search.quantization import quantize_queries, quantize_rows
 
 
 def every_kernel() -> list[kernels.Kernel]:

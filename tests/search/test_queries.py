@@ -24,7 +24,7 @@ from marsretrieval.search import (
     make_query,
     text_query,
 )
-from marsretrieval.search.ask import read_images
+from marsretrieval.search.query import read_images
 from tests.shared import shared_file
 
 

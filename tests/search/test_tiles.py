@@ -10,7 +10,7 @@ from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import UsageError
 from marsretrieval.geo import tile_name
 from marsretrieval.search import SearchView, make_view, parse_lonlat, row_at, rows_of
-from marsretrieval.search.view import known_of
+from marsretrieval.search.index.find import known_of
 from tests.search.places import make_store
 
 CORNERS = [(137.2, 4.6), (137.4, 4.6), (179.8, -4.0), (-180.0, -4.0), (-0.2, 79.8), (0.0, 79.8)]

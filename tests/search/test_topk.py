@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from marsretrieval.errors import StoreError, UsageError
 from marsretrieval.geo import Box
-from marsretrieval.search import _candidates, _halves, _scan, exact_topk, score_all, topk
+from marsretrieval.search import exact_topk, kernels, scan, score_all, topk
 from tests.search.memory import ArraySource
 
 
@@ -65,10 +65,10 @@ def test_equals_a_full_sort(
 @pytest.mark.parametrize("k", [1, 7, 100, 999, 1000])
 @pytest.mark.parametrize("slack", [1, 50])
 def test_small_buffers_lose_nothing(monkeypatch: pytest.MonkeyPatch, k: int, slack: int) -> None:
-    monkeypatch.setattr(_scan, "_PIECE_ROWS", 64)
-    monkeypatch.setattr(_candidates, "_SLACK", slack)
-    monkeypatch.setattr(_candidates, "_MANY", slack)
-    monkeypatch.setattr(_halves, "_CHUNK_BYTES", 1000)
+    monkeypatch.setattr(scan, "_PIECE_ROWS", 64)
+    monkeypatch.setattr(topk, "_SLACK", slack)
+    monkeypatch.setattr(topk, "_MANY", slack)
+    monkeypatch.setattr(kernels, "_CHUNK_BYTES", 1000)
     monkeypatch.setattr(topk, "_EXACT_ROWS", 7)
     monkeypatch.setattr(topk, "_QUERIES_AT_ONCE", 2)
     rng = np.random.default_rng(k)
@@ -79,9 +79,9 @@ def test_small_buffers_lose_nothing(monkeypatch: pytest.MonkeyPatch, k: int, sla
 def test_a_constant_model_is_ordered_by_id_in_bounded_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_scan, "_PIECE_ROWS", 64)
-    monkeypatch.setattr(_candidates, "_SLACK", 16)
-    monkeypatch.setattr(_candidates, "_MANY", 16)
+    monkeypatch.setattr(scan, "_PIECE_ROWS", 64)
+    monkeypatch.setattr(topk, "_SLACK", 16)
+    monkeypatch.setattr(topk, "_MANY", 16)
     names = [f"{number:05d}" for number in np.random.default_rng(0).permutation(5000)]
     source = ArraySource(unit(np.ones((5000, 8))), names=names)
     ranking = exact_topk(source, unit(np.ones((1, 8)), np.float32), 10)
@@ -178,9 +178,9 @@ def test_every_half_is_converted_exactly() -> None:
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)].reshape(-1, 4)
     found = np.empty(halves.shape, np.float32)
-    _halves.widen(halves, found)
+    kernels.widen(halves, found)
     np.testing.assert_array_equal(found, halves.astype(np.float32))
-    convert = _halves.Converter(4)
+    convert = kernels.Converter(4)
     for start in range(0, len(halves), convert.rows):
         some = halves[start : start + convert.rows]
         np.testing.assert_array_equal(convert(some), some.astype(np.float32))

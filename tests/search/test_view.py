@@ -24,17 +24,17 @@ from marsretrieval.search import (
     Hits,
     SearchView,
     SearchViewWarning,
-    _candidates,
-    _scan,
     drop_view,
     exact_topk,
     make_view,
     open_view,
+    scan,
     score_all,
+    topk,
     verify_view,
 )
-from marsretrieval.search.view import _build, _find
-from marsretrieval.search.view._layout import FORMAT
+from marsretrieval.search.index import build, find
+from marsretrieval.search.index.index import FORMAT
 from tests.search.stores import unit, write_store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,9 +78,9 @@ def test_answers_are_those_of_the_plain_pass(
         from marsretrieval.search import kernels
 
         monkeypatch.setitem(kernels._ready, "torch", kernels.TorchKernel("cpu"))
-    monkeypatch.setattr(_scan, "_SHORT_ROWS", 64)
-    monkeypatch.setattr(_scan, "_LONG_ROWS", 300)
-    monkeypatch.setattr(_candidates, "_SLACK", 20)
+    monkeypatch.setattr(scan, "_SHORT_ROWS", 64)
+    monkeypatch.setattr(scan, "_LONG_ROWS", 300)
+    monkeypatch.setattr(topk, "_SLACK", 20)
     store = planet(tmp_path / "store", dtype=dtype)
     view = make_view(store)
     for options in (
@@ -176,7 +176,7 @@ def test_small_and_unfinished_stores_get_no_view_by_themselves(
     store = planet(tmp_path / "store")
     exact_topk(store, queries(), 5)
     assert not (store.path / "view").exists()
-    monkeypatch.setattr(_find, "_WORTH_NUMBERS", 1)
+    monkeypatch.setattr(find, "_WORTH_NUMBERS", 1)
     exact_topk(store, queries(), 5, view="use")
     exact_topk(store, queries(), 5, view="ignore")
     assert not (store.path / "view").exists()
@@ -205,7 +205,7 @@ def test_the_stamp_spares_the_entries_until_a_file_is_put_into_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = planet(tmp_path / "store")
-    monkeypatch.setattr(_find, "_SETTLED_SECONDS", -1.0)
+    monkeypatch.setattr(find, "_SETTLED_SECONDS", -1.0)
     first = open_view(store.path)
     assert first is not None
 
@@ -235,7 +235,7 @@ def test_a_store_that_was_just_written_is_not_stamped(tmp_path: Path) -> None:
 def test_a_damaged_view_is_never_used_silently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr(_find, "_WORTH_NUMBERS", 1)
+    monkeypatch.setattr(find, "_WORTH_NUMBERS", 1)
     store = planet(tmp_path / "store")
     folder = make_view(store).path
     if damage == "short":
@@ -317,7 +317,7 @@ def test_a_view_in_use_may_be_replaced_by_another_process(tmp_path: Path) -> Non
 def test_a_store_that_cannot_be_written_has_its_view_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_find, "_WORTH_NUMBERS", 1)
+    monkeypatch.setattr(find, "_WORTH_NUMBERS", 1)
     store = planet(tmp_path / "store")
     (store.path / "view").write_text("in the way, as a folder without permission would be")
     plain = exact_topk(store, queries(), 9, view="ignore")
@@ -337,7 +337,7 @@ def test_a_full_disk_is_told_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = planet(tmp_path / "store")
-    monkeypatch.setattr(_build.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
+    monkeypatch.setattr(build.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
     with pytest.raises(OutputError, match=r"takes .* bytes, 0 are free"):
         make_view(store)
     assert not list((store.path / "view").glob(".*.tmp"))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from marsretrieval.errors import TruncatedTextWarning
-from marsretrieval.tasks._cut_texts import count_cut
+from marsretrieval.tasks.base import count_cut
 from tests.fakes import FakeEncoder
 
 

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from marsretrieval import benchmark
+from marsretrieval import evaluation
 from marsretrieval.datasets import Record, open_images
 from marsretrieval.encoders import LoadOptions
 from marsretrieval.report.html import write_html
-from marsretrieval.report.result_file import ResultFile
+from marsretrieval.report.result_files import ResultFile
 from marsretrieval.results import move_superseded
 from marsretrieval.tasks import TASKS, Hits, Settings
 from marsretrieval.tasks.thumbnails import shown_hits
@@ -34,11 +34,11 @@ def data(tmp_path: Path) -> Path:
 
 def run(data: Path, tmp_path: Path, **options: object) -> tuple[list[Path], list[str]]:
     lines: list[str] = []
-    jobs = benchmark.plan(
+    jobs = evaluation.plan(
         [record()], TASKS, data=data, results=tmp_path / "results", options=LoadOptions(),
         settings=Settings(resamples=20), **options,
     )  # fmt: skip
-    finished = list(benchmark.run(jobs, say=lines.append))
+    finished = list(evaluation.run(jobs, say=lines.append))
     assert [job.error for job in finished] == [None] * 3
     return [job.path for job in finished if job.path], lines
 
@@ -86,12 +86,12 @@ def test_images_that_changed_are_counted_and_do_not_fail_the_run(
     assert not [line for line in lines if "thumbnail" in line]
     store = next((tmp_path / "results" / "oracle" / "embeddings").glob("Mars-Global*")) / "images"
     (data / "Mars-Global-Geolocalization" / "tiles" / "000000.tar").write_bytes(b"no tar")
-    jobs = benchmark.plan(
+    jobs = evaluation.plan(
         [record()], TASKS[2:], data=data, results=tmp_path / "other", options=LoadOptions(),
         settings=Settings(resamples=20), tiles_store=store,
     )  # fmt: skip
     lines = []
-    (finished,) = benchmark.run(jobs, say=lines.append)
+    (finished,) = evaluation.run(jobs, say=lines.append)
     assert finished.error is None and finished.path and finished.result
     (warning,) = [line for line in lines if "thumbnails for the report cannot be made" in line]
     assert warning.startswith("warning: ") and warning in finished.result.data["notes"]

@@ -12,8 +12,7 @@ from PIL import Image
 from marsretrieval.datasets.synthetic import BENCHMARK, sample
 from marsretrieval.encoders import LoadOptions, load
 from marsretrieval.search import landform_prompts, text_query
-from marsretrieval.training._recipe import Recipe
-from marsretrieval.training._train import train
+from marsretrieval.training.train import Recipe, train
 
 QUICK = Recipe(seed=7, pairs=60, named=60, batch=30, epochs=2)
 

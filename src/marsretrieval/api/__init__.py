@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from marsretrieval.api._question import Question
-from marsretrieval.api._result import SearchResult
-from marsretrieval.api._store import Store, open_store
+from marsretrieval.api.query import Question
+from marsretrieval.api.result import SearchResult
+from marsretrieval.api.store import Store, open_store
 
 __all__ = ["Question", "SearchResult", "Store", "open_store"]

@@ -9,7 +9,7 @@ def main() -> None:
     """Run the command line; exit 0 done, 1 could not, 2 wrong use, 130 interrupted,
     143 and 129 ended by SIGTERM and SIGHUP."""
     _replace_closed_streams()
-    from marsretrieval.cli._app import app
+    from marsretrieval.cli.app import app
 
     app()
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from marsretrieval.cli._options import Resamples, Seed
-from marsretrieval.cli._shared import JsonFlag, print_json, say, show_progress
+from marsretrieval.cli.console import JsonFlag, print_json, say, show_progress
+from marsretrieval.cli.options import Resamples, Seed
 from marsretrieval.errors import DataError, UnknownNameError
 
 
@@ -47,7 +47,9 @@ def compare(
     Results over other items are refused, with the items that differ, and files that are no
     results left out; exit code 1 then.
     """
-    from marsretrieval.report.compare import compare_results, match_results, print_comparison
+    from marsretrieval.report.compare import compare_results
+    from marsretrieval.report.comparison_table import print_comparison
+    from marsretrieval.report.matching import match_results
     from marsretrieval.tasks import find_task
 
     try:

@@ -2,13 +2,155 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from marsretrieval.cli._help import Command, Group
+from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.cli.data_download import download
-from marsretrieval.cli.data_synth import synth
 from marsretrieval.cli.data_tiles import tiles
-from marsretrieval.cli.data_verify import verify
+from marsretrieval.cli.help import Command, Group
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.inventory import DatasetInventory
+
+
+def synth(
+    out: Annotated[Path, typer.Option(help="Folder of the planet.")],
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same planet.")] = 0,
+    size: Annotated[
+        str, typer.Option(metavar="default|small|tiny", help="How much of everything.")
+    ] = "default",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a synthetic planet that is there.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be made, and make nothing.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a small synthetic Mars from a seed.
+
+    Holds data of the three tasks and GeoTIFF quads.
+
+    Everything in it is synthetic, and says so. A planet that is there already is left as it is.
+    """
+    from marsretrieval.datasets.synthetic import describe_planet, write_planet
+
+    if dry_run:
+        plan = describe_planet(out, seed=seed, size=size, force=force)
+        if as_json:
+            print_json(plan)
+            return
+        echo(f"{out}: {plan['status']}; nothing is written (--dry-run)")
+        _show_planet(plan)
+        return
+    with show_progress(quiet=as_json) as progress:
+        summary = write_planet(out, seed=seed, size=size, force=force, progress=progress)
+    told = summary.to_dict()
+    if as_json:
+        print_json(told)
+        return
+    made = "made" if summary.made else "was there before: nothing to do"
+    echo(f"{out}: a synthetic planet, {made} ({summary.bytes / 1e6:.1f} MB)")
+    _show_planet(told)
+    points = ", ".join(f"{name} {count}" for name, count in summary.points.items())
+    echo(f"  ground truth     {points}")
+
+
+def _show_planet(told: dict[str, object]) -> None:
+    quads = told["quads"]
+    assert isinstance(quads, list)
+    echo(f"  seed             {told['seed']}, size {told['size']}, generator {told['version']}")
+    echo(f"  caption pairs    {told['pairs']}")
+    echo(f"  landform images  {told['landform_images']} in {told['classes']} classes")
+    echo(f"  tiles            {told['tiles']} from {len(quads)} quads: {', '.join(quads)}")
+
+
+_SHOWN_PROBLEMS = 5
+
+
+def verify(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder that holds the datasets, or one dataset.")
+    ] = Path("data"),
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task", "-t", metavar="TASK", help="Check only this task's data; repeatable."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Processes (default: the CPUs there are).")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Notes make exit code 1 too, not only errors.")
+    ] = False,
+    json: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="OUT", help="Write the inventory as JSON; - for stdout."),
+    ] = None,
+) -> None:
+    """Hash every file, decode every image, count every problem.
+
+    The set hash is the one that results carry when all of the set was scored. Exit code 1 if
+    anything is wrong. Notes say what the real datasets have too: near-duplicates, missing quads.
+    """
+    from marsretrieval.datasets.verify import verify as check
+    from marsretrieval.io import check_output, make_folder
+
+    to_stdout = str(json) == "-"
+    if json is not None and not to_stdout:
+        # Known now, not after hours of checking.
+        check_output(json)
+        make_folder(json.parent)
+    with show_progress(quiet=to_stdout) as progress:
+        inventory = check(folder, tasks=task or (), workers=workers, progress=progress)
+    if json is not None:
+        print_json(inventory.to_dict(), None if to_stdout else json)
+    if not to_stdout:
+        for dataset in inventory.datasets:
+            _show_verification(dataset)
+    if not inventory.ok(strict=strict):
+        counts = Counter[str]()
+        for dataset in inventory.datasets:
+            for problem in dataset.problems:
+                if strict or problem.severity != "note":
+                    counts[problem.kind] += problem.count
+        listing = ", ".join(f"{kind} {count:,}" for kind, count in counts.items())
+        say(
+            f"error: {folder}: {listing}\n"
+            "  Correct or remove the files listed on stdout or in the JSON, then verify again."
+        )
+        raise typer.Exit(1)
+
+
+def _show_verification(told: DatasetInventory) -> None:
+    echo(f"{told.dataset}: {told.folder}")
+    for name, value in told.origin.items():
+        echo(f"  {name:<10} {_counted(value) if isinstance(value, dict) else value}")
+    for name, value in told.counts.items():
+        echo(f"  {name:<10} {_counted(value)}")
+    if told.set_hash:
+        echo(f"  set hash   {told.set_hash}")
+    for problem in told.problems:
+        echo(f"  {problem.severity}: {problem.kind}: {problem.count:,}")
+        for example in problem.examples[:_SHOWN_PROBLEMS]:
+            echo(f"    {example}")
+        if problem.count > _SHOWN_PROBLEMS and len(problem.examples) > _SHOWN_PROBLEMS:
+            echo("    ...")
+    if all(problem.severity == "note" for problem in told.problems):
+        echo("  nothing is wrong")
+
+
+def _counted(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_counted(each)}" for name, each in value.items())
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"{value:,}" if number else str(value)
+
 
 app = typer.Typer(cls=Group, no_args_is_help=True, help="Make, fetch, cut and check datasets.")
 app.command(cls=Command)(synth)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marsretrieval._words import counted
-from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import UsageError
+from marsretrieval.text import counted
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.ctx import Input, Plan, Problem, Quad, Report

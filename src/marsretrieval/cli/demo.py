@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from marsretrieval.cli._shared import JsonFlag, echo, say, show_progress
+from marsretrieval.cli.console import JsonFlag, echo, say, show_progress
 from marsretrieval.cli.run import run_jobs
 
 _MODELS = ("mars-nano", "mars-nano-untrained")
@@ -45,7 +45,7 @@ def demo(
     Two tiny models, a trained one and its untrained twin. Ends in OUT/report.html. Needs no
     network and no GPU. Run it again: what is there is kept.
     """
-    from marsretrieval import benchmark
+    from marsretrieval import evaluation
     from marsretrieval.datasets.synthetic import write_planet
     from marsretrieval.encoders import LoadOptions, find
     from marsretrieval.tasks import TASKS, Settings
@@ -54,7 +54,7 @@ def demo(
     say(f"making a synthetic planet in {planet}")
     with show_progress() as progress:
         write_planet(planet, seed=seed, size=size, progress=progress)
-    jobs = benchmark.plan(
+    jobs = evaluation.plan(
         [find(name) for name in _MODELS],
         TASKS,
         data=planet,
@@ -90,7 +90,7 @@ def _activation() -> str:
 
 def _write_page(results: Sequence[Path], page: Path) -> None:
     from marsretrieval.report.html import write_html
-    from marsretrieval.report.reading import read_whole
+    from marsretrieval.report.result_files import read_whole
 
     with show_progress() as progress:
         report = write_html(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marsretrieval._words import counted
-from marsretrieval.cli._options import (
+from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.options import (
     BatchSize,
     Checkpoint,
     DecodeInOption,
@@ -24,8 +24,8 @@ from marsretrieval.cli._options import (
     decode_in_of,
     load_options,
 )
-from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import UsageError
+from marsretrieval.text import counted
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import BuildPlan, BuildReport, EmbeddingStore, Target
@@ -217,9 +217,9 @@ def _targets(
     models: list[str], store: Path, options: LoadOptions
 ) -> tuple[list[ModelRecord], list[Target]]:
     """One model goes into `store` itself, several into folders of it, named as results are."""
-    from marsretrieval.benchmark import variant
     from marsretrieval.embeddings import ModelRequest, Target
     from marsretrieval.encoders import find
+    from marsretrieval.evaluation import variant
 
     records = [find(each) for each in models]
     if len(records) > 1 and options.checkpoint is not None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from marsretrieval.cli._help import Command, Group
-from marsretrieval.cli._shared import say
+from marsretrieval.cli.console import say
+from marsretrieval.cli.help import Command, Group
 
 app = typer.Typer(
     cls=Group, no_args_is_help=True, help="Write results in the formats of MTEB and the hub."
@@ -27,8 +27,8 @@ def mteb(
     As MarsVLPairsT2IRetrieval and MarsVLPairsI2TRetrieval. For results on MTEB's own data:
     marsretrieval data download paired --variant frozen.
     """
-    from marsretrieval.report.exports import write_mteb
-    from marsretrieval.report.reading import read_whole
+    from marsretrieval.report.mteb import write_mteb
+    from marsretrieval.report.result_files import read_whole
 
     for path in write_mteb(read_whole(result), output):
         say(f"wrote {path}")
@@ -56,9 +56,9 @@ def hf(
     The hub shows eval-results once the dataset's own eval.yaml names these tasks.
     """
     from marsretrieval.errors import UsageError
-    from marsretrieval.files import atomic_path
-    from marsretrieval.report.exports import hf_yaml
-    from marsretrieval.report.reading import read_whole
+    from marsretrieval.io import atomic_path
+    from marsretrieval.report.hf import hf_yaml
+    from marsretrieval.report.result_files import read_whole
     from marsretrieval.results import find_results
 
     if output.suffix.lower() not in (".yaml", ".yml"):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marsretrieval.cli._help import Command, Group
-from marsretrieval.cli._options import (
+from marsretrieval.cli.console import JsonFlag, echo, print_json, say
+from marsretrieval.cli.help import Command, Group
+from marsretrieval.cli.options import (
     Checkpoint,
     Device,
     Dtype,
@@ -20,7 +21,6 @@ from marsretrieval.cli._options import (
     TrustRemoteCode,
     load_options,
 )
-from marsretrieval.cli._shared import JsonFlag, echo, print_json, say
 from marsretrieval.errors import (
     MarsRetrievalError,
     ModelLoadError,
@@ -186,7 +186,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     from rich import box
     from rich.table import Table
 
-    from marsretrieval.report.console import console
+    from marsretrieval.report.render import console
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("id", overflow="fold")
@@ -244,3 +244,43 @@ def _count(parameters: int | None) -> str:
     if parameters >= 1e9:
         return f"{parameters / 1e9:.1f}B"
     return f"{parameters / 1e6:.0f}M" if parameters >= 1e7 else f"{parameters / 1e6:.1f}M"
+
+
+def doctor(as_json: JsonFlag = False) -> None:
+    """Check that this machine can run models, and name the remedies.
+
+    Looks at Python, cores, memory, disk, torch and its devices, and the model cache. Exit code 1
+    if models cannot be run here.
+    """
+    from marsretrieval.encoders import examine_machine
+
+    found = examine_machine()
+    problems, notes = found["problems"], found["notes"]
+    if as_json:
+        print_json(found)
+    else:
+        for name, value in found.items():
+            if name not in ("problems", "notes"):
+                _print(name, value)
+        for line in notes:
+            echo(f"note: {line}")
+        for line in problems:
+            echo(f"problem: {line}")
+        echo("fit: no" if problems else "fit: yes")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _print(name: str, value: Any, indent: str = "") -> None:
+    if isinstance(value, dict):
+        echo(f"{indent}{name}:")
+        for key, each in value.items():
+            _print(key, each, indent + "  ")
+        return
+    if isinstance(value, bool):
+        told = "yes" if value else "no"
+    elif isinstance(value, list):
+        told = ", ".join(map(str, value))
+    else:
+        told = "not installed" if value is None else str(value)
+    echo(f"{indent}{name}: {told}")

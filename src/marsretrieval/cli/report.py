@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from marsretrieval._words import counted
-from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
+from marsretrieval.text import counted
 
 if TYPE_CHECKING:
-    from marsretrieval.report.result_file import ResultFile
+    from marsretrieval.report.result_files import ResultFile
 
 
 def report(
@@ -101,7 +101,7 @@ def _kind(output: Path | None, asked: dict[str, bool]) -> str:
 
 def _read(places: list[Path]) -> tuple[list[ResultFile], list[str]]:
     """The results, and a line for each file that is none."""
-    from marsretrieval.report.reading import read_whole
+    from marsretrieval.report.result_files import read_whole
     from marsretrieval.results import find_results
 
     found, refused = [], []
@@ -128,7 +128,7 @@ def _show(
     details: bool,
     references: bool | None,
 ) -> None:
-    from marsretrieval.files import atomic_path
+    from marsretrieval.io import atomic_path
     from marsretrieval.report.render import FORMATS, print_tables
     from marsretrieval.report.tables import model_tables
 

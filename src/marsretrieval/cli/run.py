@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marsretrieval.cli._options import (
+from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress, show_status
+from marsretrieval.cli.options import (
     BatchSize,
     Checkpoint,
     CoveredOnly,
@@ -29,13 +30,12 @@ from marsretrieval.cli._options import (
     load_options,
     position_columns,
 )
-from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress, show_status
 from marsretrieval.errors import ModalityError, UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.benchmark import Finished, Job
     from marsretrieval.embeddings import DecodeIn
     from marsretrieval.encoders import ModelRecord
+    from marsretrieval.evaluation import Finished, Job
     from marsretrieval.tasks import Task
 
 
@@ -113,7 +113,7 @@ def run(
     query), .hits.parquet (the head of each ranking) and .thumbnails.parquet (images for the HTML
     report). Exit code 1 if any pair failed.
     """
-    from marsretrieval import benchmark
+    from marsretrieval import evaluation
     from marsretrieval.encoders import find
     from marsretrieval.tasks import TASKS, Geolocalization, Settings, find_task
 
@@ -159,7 +159,7 @@ def run(
         return True
 
     with show_status("reading models and data"):
-        jobs = benchmark.plan(
+        jobs = evaluation.plan(
             [find(key) for key in model],
             chosen_tasks,
             data=data,
@@ -253,13 +253,13 @@ def run_jobs(
     Returns:
         How each job ended.
     """
-    from marsretrieval import benchmark
+    from marsretrieval import evaluation
     from marsretrieval.report.render import print_tables
     from marsretrieval.report.tables import model_tables
 
     finished: list[Finished] = []
     with show_progress() as progress:
-        for each in benchmark.run(
+        for each in evaluation.run(
             jobs,
             batch_size=batch_size,
             workers=workers,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marsretrieval.cli._help import Command, Group
-from marsretrieval.cli._options import (
+from marsretrieval.cli.console import print_json, say
+from marsretrieval.cli.help import Command, Group
+from marsretrieval.cli.options import (
     CoveredOnly,
     LatColumn,
     LonColumn,
@@ -18,7 +19,6 @@ from marsretrieval.cli._options import (
     Seed,
     position_columns,
 )
-from marsretrieval.cli._shared import print_json, say
 from marsretrieval.errors import DataError, UsageError
 
 if TYPE_CHECKING:

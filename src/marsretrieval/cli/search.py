@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marsretrieval._words import counted
-from marsretrieval.cli._options import Checkpoint, Device, Offline, TrustRemoteCode
-from marsretrieval.cli._shared import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.options import Checkpoint, Device, Offline, TrustRemoteCode
 from marsretrieval.errors import UsageError
+from marsretrieval.text import counted
 
 if TYPE_CHECKING:
     from marsretrieval.api import Question, SearchResult, Store

@@ -1,14 +1,17 @@
 """Where images, captions, labels and points come from: every layout through one door."""
 
-from marsretrieval.datasets._annotations import read_annotations
-from marsretrieval.datasets._combined import CombinedSource, open_sources
-from marsretrieval.datasets._folder import FolderSource
-from marsretrieval.datasets._hashing import annotated_hash, content_hash, set_hash
-from marsretrieval.datasets._images import MAX_BYTES, decode_image, decode_rgb
-from marsretrieval.datasets._open import open_images
-from marsretrieval.datasets._parquet import ParquetSource
-from marsretrieval.datasets._pixels import rgb_of
-from marsretrieval.datasets._points import (
+from marsretrieval.datasets.base import (
+    ImageSource,
+    ItemWarning,
+    Record,
+    Shard,
+    Skipped,
+    annotated_hash,
+    content_hash,
+    set_hash,
+)
+from marsretrieval.datasets.folder import FolderSource
+from marsretrieval.datasets.ground_truth import (
     CatalogueFiles,
     Points,
     catalogue_files,
@@ -17,10 +20,12 @@ from marsretrieval.datasets._points import (
     read_image_queries,
     read_points,
 )
-from marsretrieval.datasets._protocol import ImageSource, ItemWarning, Record, Shard, Skipped
-from marsretrieval.datasets._source_file import read_regular
-from marsretrieval.datasets._webdataset import WebDatasetSource
+from marsretrieval.datasets.images import MAX_BYTES, decode_image, decode_rgb, rgb_of
+from marsretrieval.datasets.open import CombinedSource, open_images, open_sources, read_annotations
+from marsretrieval.datasets.parquet import ParquetSource
 from marsretrieval.datasets.positions import PositionColumns, TileCoverage, coverage_line
+from marsretrieval.datasets.source_file import read_regular
+from marsretrieval.datasets.webdataset import WebDatasetSource
 
 __all__ = [
     "MAX_BYTES",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
-from marsretrieval.datasets._places import LAT_NAMES, LON_NAMES
+from marsretrieval.datasets.position_fields import LAT_NAMES, LON_NAMES
 from marsretrieval.datasets.tables import Table, is_units_row, listed, parse_number
 from marsretrieval.errors import TableError
 

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
-from marsretrieval._words import counted
 from marsretrieval.datasets.positions import has_positions, read_positions
 from marsretrieval.datasets.tables import Table, listed, parse_number, read_table
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
-from marsretrieval.files import JsonObject, from_json, read_json
+from marsretrieval.io import JsonObject, from_json, read_json
+from marsretrieval.text import counted
 
 _COLUMNS = ("image_name", "similarity", "lon", "lat")
 # Normalized names of columns, the preferred ones first; search writes id and score.

@@ -15,23 +15,21 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from marsretrieval._environment import usable_cpus
-from marsretrieval.datasets._checks import (
+from marsretrieval.datasets.base import ImageSource, Record, annotated_hash, set_hash
+from marsretrieval.datasets.checks import (
     check_captions,
     check_images,
     check_labels,
     check_likeness,
     check_tiles,
 )
-from marsretrieval.datasets._hashing import annotated_hash, set_hash
-from marsretrieval.datasets._listing import visible
-from marsretrieval.datasets._open import open_images
-from marsretrieval.datasets._points import catalogue_files, read_points
-from marsretrieval.datasets._protocol import ImageSource, Record
-from marsretrieval.datasets._scan import merge, scan
 from marsretrieval.datasets.ctx import QuadManifest, all_quads, read_manifest
 from marsretrieval.datasets.download import MAX_MISSING, DownloadRecord, find_source, read_record
+from marsretrieval.datasets.ground_truth import catalogue_files, read_points
 from marsretrieval.datasets.inventory import DatasetInventory, Inventory
+from marsretrieval.datasets.listing import visible
+from marsretrieval.datasets.open import open_images
+from marsretrieval.datasets.scan import merge, scan
 from marsretrieval.datasets.synthetic import PlanetRecord, find_planet
 from marsretrieval.errors import (
     DataError,
@@ -39,8 +37,9 @@ from marsretrieval.errors import (
     MissingDependencyError,
     TableError,
 )
-from marsretrieval.files import confined, sha256_file
+from marsretrieval.io import confined, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.system import usable_cpus
 
 _FOLDERS = {
     "Mars-VL-Pairs": "paired",

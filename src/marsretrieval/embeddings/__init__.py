@@ -5,19 +5,28 @@ The format is specified in docs/STORE.md.
 
 from __future__ import annotations
 
-from marsretrieval.embeddings._build import Target, build_store, build_stores, plan_targets
-from marsretrieval.embeddings._cache import drop_stores, invalidate_cache, prepare_cache
-from marsretrieval.embeddings._export import export_parquet
-from marsretrieval.embeddings._manifest import ModelRequest
-from marsretrieval.embeddings._plan import BuildPlan, plan_build
-from marsretrieval.embeddings._queries import QueryEncoder, embed_images, embed_texts
-from marsretrieval.embeddings._ray import RayOptions, build_stores_with_ray
-from marsretrieval.embeddings._report import BuildReport
-from marsretrieval.embeddings._shards import Block
-from marsretrieval.embeddings._store import Columns, EmbeddingStore, open_store
-from marsretrieval.embeddings._texts import build_text_store
-from marsretrieval.embeddings._verify import Problem, Verification, verify_store
-from marsretrieval.embeddings._workers import DECODE_IN, DecodeIn
+from marsretrieval.embeddings.builder import (
+    BuildReport,
+    Target,
+    build_store,
+    build_stores,
+    plan_targets,
+)
+from marsretrieval.embeddings.cache import drop_stores, invalidate_cache, prepare_cache
+from marsretrieval.embeddings.encode import (
+    QueryEncoder,
+    build_text_store,
+    embed_images,
+    embed_texts,
+)
+from marsretrieval.embeddings.export import export_parquet
+from marsretrieval.embeddings.manifest import ModelRequest
+from marsretrieval.embeddings.pipeline import DECODE_IN, DecodeIn
+from marsretrieval.embeddings.plan import BuildPlan, plan_build
+from marsretrieval.embeddings.ray import RayOptions, build_stores_with_ray
+from marsretrieval.embeddings.shards import Block
+from marsretrieval.embeddings.store import Columns, EmbeddingStore, open_store
+from marsretrieval.embeddings.verify import Problem, Verification, verify_store
 
 __all__ = [
     "DECODE_IN",

@@ -1,12 +1,20 @@
 """Who answers: models behind one protocol, found by name."""
 
-from marsretrieval.encoders._check import check_batches, check_encoder
-from marsretrieval.encoders._fitness import examine_machine
-from marsretrieval.encoders._identity import file_stats, model_identity, source_sha256
-from marsretrieval.encoders._preflight import find_refusal
-from marsretrieval.encoders._protocol import Encoder, Features, Modality, TextRole, Vectors
-from marsretrieval.encoders._record import LoadOptions, ModelRecord, PromptPreset
-from marsretrieval.encoders._registry import all_records, find, load
+from marsretrieval.encoders.base import (
+    Encoder,
+    Features,
+    LoadOptions,
+    Modality,
+    ModelRecord,
+    PromptPreset,
+    TextRole,
+    Vectors,
+)
+from marsretrieval.encoders.custom import file_stats, model_identity, source_sha256
+from marsretrieval.encoders.doctor import examine_machine
+from marsretrieval.encoders.preflight import find_refusal
+from marsretrieval.encoders.registry import all_records, find, load
+from marsretrieval.encoders.sanity_check import check_batches, check_encoder
 
 __all__ = [
     "Encoder",

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+import logging
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,19 +15,141 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from marsretrieval.encoders._mteb_guards import missing_weights, offline, quiet
-from marsretrieval.encoders._mteb_registry import meta_of
-from marsretrieval.encoders._protocol import Features, TextRole
-from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.encoders._remote_code import (
+from marsretrieval.encoders.base import Features, LoadOptions, Modality, ModelRecord, TextRole
+from marsretrieval.encoders.remote_code import (
     TRUST,
     RemoteCodeError,
     asks_for_trust,
     require_safe_sentence_transformers,
+    set_attribute,
 )
-from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, choose_dtype
-from marsretrieval.encoders._torchvision import ensure_torchvision
-from marsretrieval.errors import ModelLoadError, UsageError
+from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders.torch_imports import ensure_torchvision
+from marsretrieval.errors import (
+    MissingDependencyError,
+    ModelLoadError,
+    UnknownNameError,
+    UsageError,
+)
+
+
+@contextlib.contextmanager
+def missing_weights() -> Iterator[list[str]]:
+    """Names of weights that transformers made up because the files have none: it tells of them in
+    a log line only, and loaders of MTEB do not ask."""
+    found: list[str] = []
+
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.extend(re.findall(r"^(\S+) *\| *MISSING", record.getMessage(), re.MULTILINE))
+
+    reader = Reader(logging.WARNING)
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.addHandler(reader)
+    logger.setLevel(min(before, logging.WARNING))
+    try:
+        yield found
+    finally:
+        logger.removeHandler(reader)
+        logger.setLevel(before)
+
+
+def offline(wanted: bool) -> contextlib.AbstractContextManager[None]:
+    """The hub is not asked, where that is `wanted` or was so before."""
+    from huggingface_hub import constants
+
+    return set_attribute(constants, "HF_HUB_OFFLINE", wanted or constants.HF_HUB_OFFLINE)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """MTEB's advice to authors of models and tasks is not for those who run them."""
+    logger = logging.getLogger("mteb")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+_LOADER = "marsretrieval.encoders.mteb:load"
+_BOTH: frozenset[Modality] = frozenset({"image", "text"})
+_IMAGE: frozenset[Modality] = frozenset({"image"})
+
+
+def record(name: str) -> ModelRecord:
+    """What MTEB knows of a model, by its name there ("openai/clip-vit-base-patch32").
+
+    Raises MissingDependencyError without mteb, UnknownNameError with the nearest names, and
+    ModelLoadError for a model that has no image side or more than one vector an item.
+    """
+    meta = meta_of(name)
+    if "image" not in meta.modalities:
+        raise ModelLoadError(
+            f"mteb:{name}: a model of {', '.join(meta.modalities)} only",
+            remedy="Choose one that takes images.",
+        )
+    if "dense" not in meta.model_type:
+        raise ModelLoadError(
+            f"mteb:{name}: a {' and '.join(meta.model_type)} model; here an image or a text is one "
+            "vector",
+            remedy="Choose a dense model.",
+        )
+    dimensions = [meta.embed_dim] if isinstance(meta.embed_dim, int) else meta.embed_dim or [0]
+    return ModelRecord(
+        id=f"mteb:{meta.name}",
+        name=str(meta.name),
+        family="mteb",
+        loader=_LOADER,
+        repository=str(meta.name),
+        revision=meta.revision,
+        image_size=None,
+        dimension=max(dimensions),
+        parameters=meta.n_parameters,
+        licence=meta.license or "its author's",
+        paper="",
+        code=meta.reference or "",
+        tried="",
+        modalities=_BOTH if "text" in meta.modalities else _IMAGE,
+        context_length=_finite(meta.max_tokens),
+    )
+
+
+def meta_of(name: str) -> Any:
+    """MTEB's own `ModelMeta`. Raises MissingDependencyError and UnknownNameError."""
+    try:
+        import mteb
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("mteb", "mteb", needed_for=f"model mteb:{name}") from error
+    try:
+        return mteb.get_model_meta(name)
+    except KeyError:
+        known = {str(each.name): each for each in mteb.get_model_metas()}
+    for each, meta in known.items():
+        if each.lower() == name.lower():
+            return meta
+    images = [each for each, meta in known.items() if "image" in meta.modalities]
+    raise UnknownNameError(
+        "model of MTEB", name, _nearest_first(name, images),
+        remedy="A model of the hub that MTEB does not know may load as st:<repository>.",
+    )  # fmt: skip
+
+
+def _nearest_first(name: str, known: list[str]) -> list[str]:
+    """Names to suggest from: those of the same maker or ending, if any; a list of hundreds helps
+    nobody."""
+    maker, _, model = name.lower().rpartition("/")
+    near = [each for each in known if model in each.lower()]
+    return near or [each for each in known if maker and each.lower().startswith(maker)] or known
+
+
+def _finite(tokens: float | None) -> int | None:
+    return int(tokens) if tokens and math.isfinite(tokens) else None
+
 
 # The task that models are told they are asked for: its name and instruction choose their prompts.
 _TASK = "MarsVLPairsT2IRetrieval"

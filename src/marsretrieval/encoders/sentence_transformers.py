@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from PIL import Image
 
-from marsretrieval.encoders._hub import snapshot
-from marsretrieval.encoders._protocol import Features, TextRole
-from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.encoders._remote_code import (
+from marsretrieval.encoders.base import Features, LoadOptions, ModelRecord, TextRole
+from marsretrieval.encoders.hub import snapshot
+from marsretrieval.encoders.remote_code import (
     TRUST,
     asks_for_trust,
     require_safe_sentence_transformers,
 )
-from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, choose_dtype
-from marsretrieval.encoders._torchvision import ensure_torchvision
+from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.errors import MissingDependencyError, ModelLoadError
 
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from marsretrieval.encoders._protocol import Features, TextRole
-from marsretrieval.encoders._record import LoadOptions, ModelRecord
-from marsretrieval.encoders._torch import Inputs, TorchEncoder, choose_device, choose_dtype
-from marsretrieval.encoders._transformers import (
+from marsretrieval.encoders.base import Features, LoadOptions, ModelRecord, TextRole
+from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders.transformers import (
     ImagePreprocess,
     find_files,
     import_transformers,

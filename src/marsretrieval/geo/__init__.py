@@ -7,20 +7,19 @@ while the mosaic's pixels were laid out by the formula of the sphere (up to 0.40
 
 from __future__ import annotations
 
-from marsretrieval.geo._area import Area, Region
-from marsretrieval.geo._crs import mars_ellipsoid, planetocentric
-from marsretrieval.geo._exchange import (
-    MARS_CRS,
-    MARS_CRS_URN,
-    GeometryColumn,
-    Shape,
-    geojson_geometry,
-    outline,
-    outlines,
-    to_shapely,
-    wkt,
+from marsretrieval.geo.crs import mars_ellipsoid, planetocentric
+from marsretrieval.geo.regions import Area, Region
+from marsretrieval.geo.sphere import (
+    MARS_RADIUS_M,
+    great_circle_deg,
+    lon_180_to_360,
+    lonlat_to_metres,
+    metres_to_lonlat,
+    near_any,
+    unit_vectors,
+    wrap_lon,
 )
-from marsretrieval.geo._names import (
+from marsretrieval.geo.tiles import (
     QUAD_DEG,
     TILE_DEG,
     parse_quad_name,
@@ -30,16 +29,19 @@ from marsretrieval.geo._names import (
     tile_corner,
     tile_name,
 )
-from marsretrieval.geo._shapes import Box, Ring, footprint
-from marsretrieval.geo._sphere import (
-    MARS_RADIUS_M,
-    great_circle_deg,
-    lon_180_to_360,
-    lonlat_to_metres,
-    metres_to_lonlat,
-    near_any,
-    unit_vectors,
-    wrap_lon,
+from marsretrieval.geo.vectors import (
+    MARS_CRS,
+    MARS_CRS_URN,
+    Box,
+    GeometryColumn,
+    Ring,
+    Shape,
+    footprint,
+    geojson_geometry,
+    outline,
+    outlines,
+    to_shapely,
+    wkt,
 )
 
 __all__ = [

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.metrics._coverage import Pairs
-from marsretrieval.metrics._curves import f1_of
+from marsretrieval.metrics.coverage import Pairs, f1_of
 
 PERMUTATIONS = 200  # of the best F1
 

@@ -17,18 +17,21 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError
-from marsretrieval.metrics import _checks
-from marsretrieval.metrics._coverage import NEVER, Coverage, planar, spherical
-from marsretrieval.metrics._curves import (
+from marsretrieval.metrics import validation
+from marsretrieval.metrics.bootstrap import block_weights, interval, query_draws
+from marsretrieval.metrics.coverage import (
+    NEVER,
     Blocks,
+    Coverage,
     average_precision,
     f1_of,
+    planar,
     published_cuts,
     resample_depths,
     resampled,
+    spherical,
     trapezoid,
 )
-from marsretrieval.metrics.bootstrap import block_weights, interval, query_draws
 from marsretrieval.metrics.geolocalization import BLOCK_DEG
 from marsretrieval.metrics.ranking import id_order, ranked
 
@@ -97,7 +100,7 @@ def over_queries(
     """
     if a.keys() != b.keys():
         raise DataError(f"figures differ: {', '.join(sorted(a.keys() ^ b.keys()))}")
-    _checks.same_length(**{f"{name} of {side}": column for side, columns in (("a", a), ("b", b))
+    validation.same_length(**{f"{name} of {side}": column for side, columns in (("a", a), ("b", b))
                            for name, column in columns.items()})  # fmt: skip
     chosen = {name: (statistics or {}).get(name, np.mean) for name in a}
     length = len(next(iter(a.values()), ()))
@@ -133,7 +136,7 @@ def over_points(
     hold a tile of either ranking or a point, drawn with all their tiles and points, the same for
     both. Raises DataError.
     """
-    truth = _checks.lonlat(truth_lonlat, "ground truth")
+    truth = validation.lonlat(truth_lonlat, "ground truth")
     curves = [_curve(each, truth, protocol, radius_deg, max_k) for each in (a, b)]
     tiles = np.concatenate([curve.tiles for curve in curves])
     together = Blocks.of(tiles, truth, BLOCK_DEG)
@@ -195,8 +198,8 @@ class _Curve:
 
 
 def _curve(each: Ranking, truth: Floats, protocol: str, radius: float, max_k: int) -> _Curve:
-    places = _checks.lonlat(each.lonlat, "tiles", unknown=protocol == "published")
-    _checks.same_length(scores=each.scores, ids=each.ids, positions=places)
+    places = validation.lonlat(each.lonlat, "tiles", unknown=protocol == "published")
+    validation.same_length(scores=each.scores, ids=each.ids, positions=places)
     if protocol == "strict":
         order = ranked(each.scores, id_order(each.ids))
         coverage = Coverage.of(order, spherical(places, truth, radius), len(truth)).head(max_k)

@@ -9,23 +9,58 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError
-from marsretrieval.metrics import _checks
-from marsretrieval.metrics._coverage import NEVER, Coverage, Pairs, planar, spherical
-from marsretrieval.metrics._curves import (
+from marsretrieval.metrics import validation
+from marsretrieval.metrics.bootstrap import basis_of, interval
+from marsretrieval.metrics.chance import RandomTiles
+from marsretrieval.metrics.coverage import (
+    NEVER,
     Blocks,
+    Coverage,
+    Pairs,
     average_precision,
     draw,
     f1_of,
+    planar,
     published_cuts,
     resample_depths,
+    spherical,
     spread,
     trapezoid,
 )
-from marsretrieval.metrics._ties import average_precision_bounds
-from marsretrieval.metrics.bootstrap import basis_of, interval
-from marsretrieval.metrics.chance import RandomTiles
 from marsretrieval.metrics.ranking import id_order, ranked
 from marsretrieval.results import Evaluation
+
+
+def average_precision_bounds(
+    scores: npt.NDArray[np.float64], pairs: Pairs, points: int, max_k: int
+) -> tuple[float, float]:
+    """(low, high) that hold whatever the order among equal scores; equal where none tie.
+
+    Average precision is the mean over points of the precision at the rank that finds the point, 0
+    for a point not found. A point is found within the first group of equal scores that has a tile
+    near it, whatever the order inside; at a tile that is a hit. Let `start` tiles come before the
+    group, `before` of them hits, and let the group hold `hits` hits and `misses` others. With all
+    hits first, precision grows to its greatest at the last hit; with all misses first, its least
+    at a hit is that of the first hit. The bounds are proven, not always reached: an order that is
+    best for one point need not be for another.
+    """
+    tiles, near = pairs
+    _, group = np.unique(-scores, return_inverse=True)
+    relevant = np.zeros(len(scores), np.bool_)
+    relevant[tiles] = True
+    size = np.bincount(group)
+    hits = np.bincount(group[relevant], minlength=len(size))
+    start, before = np.cumsum(size) - size, np.cumsum(hits) - hits
+    first = np.full(points, len(size))
+    np.minimum.at(first, near, group[tiles])
+    new = np.bincount(first, minlength=len(size) + 1)[:-1]  # points that each group finds
+
+    room = np.clip(max_k - start, 0, size)  # the last group may be cut at max_k
+    shown = np.minimum(hits, room)
+    high = (before + shown) / np.maximum(start + shown, 1)
+    low = np.where(room == size, (before + 1) / (start + size - hits + 1), 0.0)
+    return float(new @ low) / points, float(new @ np.where(shown > 0, high, 0.0)) / points
+
 
 BLOCK_DEG = 4.0  # the quads of the mosaic: landforms cluster within them
 
@@ -57,11 +92,11 @@ def evaluate(
     chance: what `expect_random` returns for all tiles that were ranked; default: it is computed
     where `scores` are of all tiles. Raises DataError.
     """
-    values = _checks.scores_of(scores, "scores")
-    corners = _checks.lonlat(published_lonlat, "published positions", unknown=True)
-    centres = _checks.lonlat(centre_lonlat, "tile centres")
-    truth = _checks.lonlat(truth_lonlat, "ground truth")
-    _checks.same_length(scores=values, ids=ids, positions=corners, centres=centres)
+    values = validation.scores_of(scores, "scores")
+    corners = validation.lonlat(published_lonlat, "published positions", unknown=True)
+    centres = validation.lonlat(centre_lonlat, "tile centres")
+    truth = validation.lonlat(truth_lonlat, "ground truth")
+    validation.same_length(scores=values, ids=ids, positions=corners, centres=centres)
     if not len(truth):
         raise DataError("ground truth: no points")
     if not 0 < radius_deg <= 180:
@@ -71,7 +106,7 @@ def evaluate(
     if max_k < 1:
         raise DataError(f"max_k {max_k}: it must be greater than 0")
     everything = (
-        centres if all_centre_lonlat is None else _checks.lonlat(all_centre_lonlat, "all tiles")
+        centres if all_centre_lonlat is None else validation.lonlat(all_centre_lonlat, "all tiles")
     )
     published, published_drawn = _published(
         values, corners, truth, radius_deg, max_k, seed, resamples
@@ -144,10 +179,10 @@ def expect_random(
     Raises:
         DataError: If positions are invalid, or none is known.
     """
-    corners = _checks.lonlat(published_lonlat, "published positions", unknown=True)
+    corners = validation.lonlat(published_lonlat, "published positions", unknown=True)
     corners = corners[np.isfinite(corners).all(axis=1)]
-    centres = _checks.lonlat(centre_lonlat, "tile centres")
-    truth = _checks.lonlat(truth_lonlat, "ground truth")
+    centres = validation.lonlat(centre_lonlat, "tile centres")
+    truth = validation.lonlat(truth_lonlat, "ground truth")
     if not len(corners):
         raise DataError("published positions: none of the tiles has one")
     # The order of the tiles must not matter, also not to the permutations.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError
-from marsretrieval.metrics import _checks
+from marsretrieval.metrics import validation
 from marsretrieval.metrics.bootstrap import basis_of, over_queries
 from marsretrieval.metrics.chance import (
     expect_average_precision,
@@ -50,12 +50,12 @@ def evaluate(
     query is a distractor for all. Under `strict` ties go by `id_order`, under `published` by row.
     Raises DataError.
     """
-    images = _checks.unit_rows(images, "images")
-    queries = _checks.unit_rows(queries, "queries")
-    _checks.same_length(images=images, labels=labels, image_ids=image_ids)
-    _checks.same_length(queries=queries, query_names=query_names)
-    _checks.unique(query_names, "query_names")
-    _checks.same_length(**{"dimensions of images": images.T, "dimensions of queries": queries.T})
+    images = validation.unit_rows(images, "images")
+    queries = validation.unit_rows(queries, "queries")
+    validation.same_length(images=images, labels=labels, image_ids=image_ids)
+    validation.same_length(queries=queries, query_names=query_names)
+    validation.unique(query_names, "query_names")
+    validation.same_length(**{"dimensions of images": images.T, "dimensions of queries": queries.T})
     classes = np.asarray(labels)
     places = id_order(list(image_ids))
     rows = np.arange(len(images))

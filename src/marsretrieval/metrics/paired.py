@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.metrics import _checks
+from marsretrieval.metrics import validation
 from marsretrieval.metrics.bootstrap import basis_of, over_queries
 from marsretrieval.metrics.chance import expect_reciprocal_rank
 from marsretrieval.metrics.ranking import Ranks, id_order, own_ranks
@@ -28,12 +28,12 @@ def evaluate(
     ties go by the `id_order` of `ids` (default: the row numbers), under `published` by row.
     Raises DataError.
     """
-    images = _checks.unit_rows(images, "images")
-    texts = _checks.unit_rows(texts, "texts")
-    _checks.same_length(images=images, texts=texts)
-    _checks.same_length(**{"dimensions of images": images.T, "dimensions of texts": texts.T})
+    images = validation.unit_rows(images, "images")
+    texts = validation.unit_rows(texts, "texts")
+    validation.same_length(images=images, texts=texts)
+    validation.same_length(**{"dimensions of images": images.T, "dimensions of texts": texts.T})
     names = list(ids) if ids is not None else [f"{row:09d}" for row in range(len(images))]
-    _checks.same_length(pairs=images, ids=names)
+    validation.same_length(pairs=images, ids=names)
     places = id_order(names)
     published: dict[str, npt.NDArray[np.float64]] = {}
     strict: dict[str, npt.NDArray[np.float64]] = {}

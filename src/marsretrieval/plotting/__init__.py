@@ -7,12 +7,17 @@ matplotlib and cartopy are imported when a map is drawn. No base map comes with 
 
 from __future__ import annotations
 
-from marsretrieval.plotting.features import Feature, feature, features, features_in
-from marsretrieval.plotting.labels import lat_label, lon_label
-from marsretrieval.plotting.layout import PLANET, window
+from marsretrieval.plotting.features import (
+    Feature,
+    feature,
+    features,
+    features_in,
+    lat_label,
+    lon_label,
+)
 from marsretrieval.plotting.map import PlanetMap, planet_map
 from marsretrieval.plotting.projection import require_cartopy
-from marsretrieval.plotting.style import DARK, LIGHT, Style, style_of
+from marsretrieval.plotting.style import DARK, LIGHT, PLANET, Style, style_of, window
 
 __all__ = [
     "DARK",

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import UsageError
-from marsretrieval.files import atomic_path
 from marsretrieval.geo import Box, wrap_lon
-from marsretrieval.plotting.labels import (
+from marsretrieval.io import atomic_path
+from marsretrieval.plotting.features import (
     Rect,
     draw_feature_names,
     lat_label,
@@ -21,9 +21,8 @@ from marsretrieval.plotting.labels import (
     multiples,
     round_step,
 )
-from marsretrieval.plotting.layout import PLANET, Layout
 from marsretrieval.plotting.projection import MapFrame, map_frame
-from marsretrieval.plotting.style import Style, style_of, write_figure
+from marsretrieval.plotting.style import PLANET, Layout, Style, style_of, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from marsretrieval.report._columns import look_up, main_metric, task_order, task_title
-from marsretrieval.report.result_file import ResultFile
+from marsretrieval.report.columns import look_up, main_metric, task_order, task_title
+from marsretrieval.report.result_files import ResultFile
 from marsretrieval.results import MEAN, RunResult
 
 HUES = 6  # models that have a colour of their own; more could not be told apart

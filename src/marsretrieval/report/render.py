@@ -5,16 +5,47 @@ from __future__ import annotations
 import csv
 import io
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval._words import printable, table_cell
 from marsretrieval.report.chance import DAGGER
-from marsretrieval.report.console import console
 from marsretrieval.report.tables import Cell, Row, Table, evaluation_tables
+from marsretrieval.text import printable, table_cell
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table as RichTable
+
+_WIDTH = 110  # of a pipe or a file, for which rich would assume 80
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that spells out control characters of the texts it is given.
+
+    Args:
+        stderr: Whether it prints there, as wide as the terminal.
+
+    Returns:
+        A console of rich.
+    """
+    from rich.console import Console
+    from rich.segment import Segment
+
+    from marsretrieval.text import printable
+
+    class SafeConsole(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                if segment.control or segment.text.isprintable():
+                    yield segment
+                else:
+                    yield Segment(printable(segment.text), segment.style)
+
+    if stderr:
+        return SafeConsole(stderr=True)
+    return SafeConsole(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+
 
 CSV_COLUMNS = ("model", "task", "set_hash", "n", "group", "protocol", "metric", "value", "low",
                "high", "source", "interval_unit", "interval_count")  # fmt: skip

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
-from marsretrieval.report._columns import (
+from marsretrieval.report.chance import DAGGER, chance_of, interval_note, is_coarse
+from marsretrieval.report.columns import (
     COLUMNS,
     METRICS,
     MORE,
@@ -19,7 +20,6 @@ from marsretrieval.report._columns import (
     look_up,
     task_columns,
 )
-from marsretrieval.report.chance import DAGGER, chance_of, interval_note, is_coarse
 from marsretrieval.report.grouping import ResultSet, result_sets
 from marsretrieval.report.references import Reference, references_for
 from marsretrieval.results import MEAN, PROTOCOLS, RunResult

@@ -10,31 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from marsretrieval.search._scan import VectorBlock
-    from marsretrieval.search.ask import make_query, prompts_of, read_images
-    from marsretrieval.search.background import Background, ScoreSample
-    from marsretrieval.search.exports import FORMATS, check_hits_path, write_hits
-    from marsretrieval.search.heatmap import (
-        Heatmap,
-        check_heatmap,
-        check_heatmap_path,
-        heatmap_of,
-    )
+    from marsretrieval.search.export import FORMATS, check_hits_path, write_hits
+    from marsretrieval.search.heatmap import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
     from marsretrieval.search.hits import Hit, Hits, check_distance
-    from marsretrieval.search.kernels import KERNELS
-    from marsretrieval.search.prompts import TEMPLATES, geolocalization_prompts, landform_prompts
-    from marsretrieval.search.queries import (
-        away_query,
-        compose,
-        hybrid_query,
-        image_query,
-        text_query,
-    )
-    from marsretrieval.search.scores import score_all
-    from marsretrieval.search.tiles import parse_lonlat, row_at, rows_of
-    from marsretrieval.search.topk import Ranking, VectorSource, exact_topk
-    from marsretrieval.search.view import (
-        SearchView,
+    from marsretrieval.search.index.find import (
         SearchViewWarning,
         drop_view,
         existing_view,
@@ -42,6 +21,25 @@ if TYPE_CHECKING:
         open_view,
         verify_view,
     )
+    from marsretrieval.search.index.index import SearchView
+    from marsretrieval.search.kernels import KERNELS
+    from marsretrieval.search.query import (
+        TEMPLATES,
+        away_query,
+        compose,
+        geolocalization_prompts,
+        hybrid_query,
+        image_query,
+        landform_prompts,
+        make_query,
+        prompts_of,
+        read_images,
+        text_query,
+    )
+    from marsretrieval.search.scan import VectorBlock
+    from marsretrieval.search.scores import Background, ScoreSample, score_all
+    from marsretrieval.search.tiles import parse_lonlat, row_at, rows_of
+    from marsretrieval.search.topk import Ranking, VectorSource, exact_topk
 
 __all__ = [
     "FORMATS",
@@ -86,26 +84,60 @@ __all__ = [
 ]
 
 _HOMES = {
-    "_scan": ("VectorBlock",),
-    "background": ("Background", "ScoreSample"),
-    "ask": ("make_query", "prompts_of", "read_images"),
-    "exports": ("FORMATS", "check_hits_path", "write_hits"),
-    "heatmap": ("Heatmap", "check_heatmap", "check_heatmap_path", "heatmap_of"),
-    "hits": ("Hit", "Hits", "check_distance"),
-    "kernels": ("KERNELS",),
-    "prompts": ("TEMPLATES", "geolocalization_prompts", "landform_prompts"),
-    "queries": ("away_query", "compose", "hybrid_query", "image_query", "text_query"),
-    "scores": ("score_all",),
-    "tiles": ("parse_lonlat", "row_at", "rows_of"),
-    "topk": ("Ranking", "VectorSource", "exact_topk"),
-    "view": (
-        "SearchView",
+    "export": (
+        "FORMATS",
+        "check_hits_path",
+        "write_hits",
+    ),
+    "heatmap": (
+        "Heatmap",
+        "check_heatmap",
+        "check_heatmap_path",
+        "heatmap_of",
+    ),
+    "hits": (
+        "Hit",
+        "Hits",
+        "check_distance",
+    ),
+    "index.find": (
         "SearchViewWarning",
         "drop_view",
         "existing_view",
         "make_view",
         "open_view",
         "verify_view",
+    ),
+    "index.index": ("SearchView",),
+    "kernels": ("KERNELS",),
+    "query": (
+        "TEMPLATES",
+        "away_query",
+        "compose",
+        "geolocalization_prompts",
+        "hybrid_query",
+        "image_query",
+        "landform_prompts",
+        "make_query",
+        "prompts_of",
+        "read_images",
+        "text_query",
+    ),
+    "scan": ("VectorBlock",),
+    "scores": (
+        "Background",
+        "ScoreSample",
+        "score_all",
+    ),
+    "tiles": (
+        "parse_lonlat",
+        "row_at",
+        "rows_of",
+    ),
+    "topk": (
+        "Ranking",
+        "VectorSource",
+        "exact_topk",
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

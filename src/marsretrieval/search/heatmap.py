@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
-from marsretrieval.files import atomic_path, check_output
+from marsretrieval.io import atomic_path, check_output
 from marsretrieval.plotting.projection import require_cartopy
-from marsretrieval.search.data_share import rows_below
 from marsretrieval.search.hits import Domain, lon_domain
-from marsretrieval.search.view import known_of
+from marsretrieval.search.index.find import known_of
+from marsretrieval.search.tiles import rows_below
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
@@ -76,7 +76,7 @@ class Heatmap:
         self, hits: Hits | None = None, *, style: str = "light", title: str | None = None
     ) -> PlanetMap:
         """A map with graticule, named features, colour bar, and the places of `hits`."""
-        from marsretrieval.search.exports.picture import draw_heatmap
+        from marsretrieval.search.plots import draw_heatmap
 
         return draw_heatmap(self, hits, style=style, title=title)
 

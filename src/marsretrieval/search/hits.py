@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.errors import UsageError
-from marsretrieval.search.view import known_of
+from marsretrieval.search.index.find import known_of
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
-    from marsretrieval.search.background import Background
+    from marsretrieval.search.scores import Background
     from marsretrieval.search.topk import Ranking
 
 Domain = Literal[180, 360]

@@ -9,13 +9,39 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import MissingDependencyError, UnknownNameError, UsageError
-from marsretrieval.search._products import thread_products
+
+# OpenBLAS puts all its threads to work on larger products. Called from several of our threads, or
+# on a machine with other work, they wait for each other: up to ten times slower, measured.
+_UNSHARED = 2**18
+_UNSHARED_WITH_ONE = 2**13  # a matrix times a single vector
+
+
+def rows_at_once(dimension: int, count: int) -> int:
+    """How many rows to multiply at a time with `count` vectors."""
+    most = _UNSHARED if count > 1 else _UNSHARED_WITH_ONE
+    return max(1, min(16, most // max(1, dimension * count)))
+
+
+def thread_products(
+    rows: npt.NDArray[Any], columns: npt.NDArray[Any], out: npt.NDArray[Any]
+) -> None:
+    """out = rows @ columns, (n, d) times (d, m), as a stack of products so small that none is
+    shared out among threads. `rows` and `out` are contiguous."""
+    few = rows_at_once(*columns.shape)
+    whole = len(rows) // few * few
+    stack = rows[:whole].reshape(-1, few, rows.shape[1])
+    with np.errstate(invalid="ignore", over="ignore"):  # callers look at what comes out
+        np.matmul(stack, columns, out=out[:whole].reshape(-1, few, columns.shape[1]))
+        if whole < len(rows):
+            np.matmul(rows[whole:], columns, out=out[whole:])
+
 
 Whole = npt.NDArray[np.int8]
 Sums = Callable[[int, int], npt.NDArray[Any]]
@@ -202,3 +228,59 @@ def _exact_float(vectors: Whole, norm: float) -> type[np.float32] | type[np.floa
     the product of the lengths, in whatever order they are made."""
     longest = np.linalg.norm(vectors.astype(np.float64), axis=1).max(initial=0.0)
     return np.float32 if norm * longest * (1 + 1e-9) < _EXACT_FLOAT32 else np.float64
+
+
+# Of float32: fits a core's second-level cache, where conversion is fastest.
+_HALF_CHUNK_BYTES = 2**19
+
+_KEEP_SIGN = np.int32(-(2**31) + 2**28 - 1)
+_SCALE = np.float32(2.0**112)
+
+Widen = Callable[[npt.NDArray[np.float16], npt.NDArray[np.float32]], object]
+
+
+class Converter:
+    """float16 or float32 rows as float32, in a buffer that stays in the cache; one a thread."""
+
+    def __init__(self, dimension: int) -> None:
+        self.rows = max(1, _HALF_CHUNK_BYTES // (4 * dimension))
+        self._floats = np.empty((self.rows, dimension), dtype=np.float32)
+        self._widen = _fastest()
+
+    def __call__(self, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """At most `rows` rows; the array returned is written over by the next call."""
+        floats = self._floats[: len(vectors)]
+        if vectors.dtype == np.float16:
+            self._widen(vectors, floats)
+        else:
+            np.copyto(floats, vectors)
+        return floats
+
+
+def widen(halves: npt.NDArray[np.float16], out: npt.NDArray[np.float32]) -> None:
+    """Write halves as float32, exactly for all finite ones, subnormal ones included.
+
+    numpy converts them one by one; shifting their bits into place and scaling by 2^112 takes half
+    the time.
+    """
+    bits = out.view(np.int32)
+    np.copyto(bits, halves.view(np.int16))
+    bits <<= 13
+    bits &= _KEEP_SIGN
+    out *= _SCALE
+
+
+@cache
+def _fastest() -> Widen:
+    """NumKong's conversion where it is installed and right for every half there is."""
+    try:
+        import numkong
+    except ImportError:
+        return widen
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    every = every[np.isfinite(every)]
+    found = np.empty(len(every), dtype=np.float32)
+    numkong.astype(every, "float32", out=found)
+    if not np.array_equal(found, every.astype(np.float32)):
+        return widen
+    return lambda halves, out: numkong.astype(halves, "float32", out=out)

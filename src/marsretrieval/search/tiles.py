@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.errors import UsageError
-from marsretrieval.search.view import known_of
+from marsretrieval.search.index.find import known_of
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
@@ -112,3 +112,38 @@ def _candidates(store: EmbeddingStore, name: str) -> Iterator[str]:
         if not small:
             column = column.filter(pc.starts_with(column, pattern=name[:6]))
         yield from column.to_pylist()
+
+
+def rows_below(store: EmbeddingStore, min_valid: float | None) -> npt.NDArray[np.bool_] | None:
+    """Find the tiles with too little data.
+
+    Args:
+        store: The store.
+        min_valid: Least share of a tile with data, 0 to 1. Tiles whose share is unknown count as
+            below any share above 0. None: tiles known to have no data at all.
+
+    Returns:
+        Booleans of shape (rows,); None if no tile is below.
+
+    Raises:
+        UsageError: If the share is out of range, or the store holds no shares.
+    """
+    if min_valid is not None and not 0 <= min_valid <= 1:
+        raise UsageError(
+            f"min_valid is {min_valid:g}", remedy="Use a share of the tile from 0 to 1."
+        )
+    if min_valid == 0:
+        return None
+    valid = known_of(store).valid()
+    if min_valid is None:
+        below = valid == 0
+    elif np.isfinite(valid).any():
+        # As the store rounds shares, to float32.
+        below = ~(valid >= float(np.float32(min_valid)))
+    else:
+        raise UsageError(
+            f"{store.path} holds no shares of data, which min_valid needs",
+            remedy="Embed tiles whose JSON has `valid` (marsretrieval data tiles writes it), "
+            "with --force if the store is older than that.",
+        )
+    return below if below.any() else None

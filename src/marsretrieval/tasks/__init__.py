@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from marsretrieval.errors import UnknownNameError, UsageError
-from marsretrieval.tasks._class_names import read_class_names
-from marsretrieval.tasks._protocol import Hits, Outcome, Settings, Task, TaskData
+from marsretrieval.tasks.base import Hits, Outcome, Settings, Task, TaskData, read_class_names
 from marsretrieval.tasks.geolocalization import Geolocalization
 from marsretrieval.tasks.landform import LandformRetrieval
 from marsretrieval.tasks.paired_image_text import PairedImageText

@@ -31,7 +31,7 @@ from marsretrieval.datasets import (
 from marsretrieval.embeddings import EmbeddingStore, embed_images, embed_texts
 from marsretrieval.encoders import Encoder, Modality, Vectors
 from marsretrieval.errors import DataError, ImageError
-from marsretrieval.files import sha256_json
+from marsretrieval.io import sha256_json
 from marsretrieval.metrics import geolocalization
 from marsretrieval.metrics.bootstrap import basis_of, interval, seed_of
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -43,10 +43,15 @@ from marsretrieval.search import (
     image_query,
     text_query,
 )
-from marsretrieval.tasks._annotations import fingerprint
-from marsretrieval.tasks._cut_texts import count_cut
-from marsretrieval.tasks._locate import dataset_folder
-from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
+from marsretrieval.tasks.base import (
+    Hits,
+    Outcome,
+    Settings,
+    TaskData,
+    count_cut,
+    dataset_folder,
+    fingerprint,
+)
 
 MAX_K = 20_000  # depth of the published evaluation
 RADIUS_DEG = 0.5

@@ -14,14 +14,22 @@ from marsretrieval.datasets import ImageSource, annotated_hash, open_images, set
 from marsretrieval.embeddings import EmbeddingStore, embed_texts
 from marsretrieval.encoders import Encoder, Modality
 from marsretrieval.errors import DataError, MarsRetrievalWarning, UsageError
-from marsretrieval.files import sha256_json
+from marsretrieval.io import sha256_json
 from marsretrieval.metrics import landform
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import exact_topk, landform_prompts, text_query
-from marsretrieval.tasks._annotations import collect, fingerprint, first_reason, first_rows
-from marsretrieval.tasks._cut_texts import count_cut
-from marsretrieval.tasks._locate import dataset_folder
-from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
+from marsretrieval.tasks.base import (
+    Hits,
+    Outcome,
+    Settings,
+    TaskData,
+    collect,
+    count_cut,
+    dataset_folder,
+    fingerprint,
+    first_reason,
+    first_rows,
+)
 
 _SHOWN = 20  # hits kept for each class
 _NUMBER = re.compile(r"[+-]?\d+")

@@ -13,10 +13,18 @@ from marsretrieval.encoders import Encoder, Modality
 from marsretrieval.errors import DataError
 from marsretrieval.metrics import paired
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.tasks._annotations import collect, fingerprint, first_reason, first_rows
-from marsretrieval.tasks._cut_texts import count_cut
-from marsretrieval.tasks._locate import dataset_folder
-from marsretrieval.tasks._protocol import Hits, Outcome, Settings, TaskData
+from marsretrieval.tasks.base import (
+    Hits,
+    Outcome,
+    Settings,
+    TaskData,
+    collect,
+    count_cut,
+    dataset_folder,
+    fingerprint,
+    first_reason,
+    first_rows,
+)
 
 _SHOWN = 10  # hits kept for each query
 

@@ -18,7 +18,7 @@ from marsretrieval.datasets import ImageSource, Record, content_hash, decode_rgb
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import ImageError, MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
-from marsretrieval.tasks._protocol import Outcome, TaskData
+from marsretrieval.tasks.base import Outcome, TaskData
 
 if TYPE_CHECKING:
     import pyarrow as pa

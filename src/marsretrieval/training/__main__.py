@@ -7,10 +7,9 @@ import dataclasses
 import time
 from pathlib import Path
 
-from marsretrieval.cli._shared import say, show_progress
+from marsretrieval.cli.console import say, show_progress
 from marsretrieval.errors import MarsRetrievalError
-from marsretrieval.training._recipe import Recipe
-from marsretrieval.training._train import train
+from marsretrieval.training.train import Recipe, train
 
 _SHIPPED = Path(__file__).parent.parent / "encoders" / "weights" / "mars-nano"
 

@@ -17,7 +17,7 @@ from marsretrieval.datasets.ctx import (
     cut_quads,
     find_files,
 )
-from marsretrieval.files import sha256_file
+from marsretrieval.io import sha256_file
 
 __all__ = ["OTHER", "QUAD", "SPEC", "contents", "difference", "members", "run"]
 

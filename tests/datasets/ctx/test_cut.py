@@ -15,8 +15,8 @@ import rasterio
 from marsretrieval import geo
 from marsretrieval.datasets import open_images
 from marsretrieval.datasets.ctx import Input, Quad, TileSpec, cut_quads, find_files, read_manifest
-from marsretrieval.datasets.ctx import _cut as cutting
-from marsretrieval.datasets.ctx._rows import open_quad
+from marsretrieval.datasets.ctx import tiling as cutting
+from marsretrieval.datasets.ctx.quad import open_quad
 from tests.datasets.ctx.quads import CRS, LAYOUTS, noise, warped, write_quad, zipped
 from tests.datasets.ctx.runs import QUAD, difference, members
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from marsretrieval.datasets.ctx._encode import encode
+from marsretrieval.datasets.ctx.tiling import encode
 from tests.datasets.ctx.quads import noise
 
 PICTURES = {
@@ -41,7 +41,7 @@ def test_png_does_without_isal() -> None:
     code = (
         "import sys, io; sys.modules['isal'] = None\n"
         "import numpy as np; from PIL import Image\n"
-        "from marsretrieval.datasets.ctx._encode import encode, encoder_name\n"
+        "from marsretrieval.datasets.ctx.tiling import encode, encoder_name\n"
         "pixels = np.random.default_rng(0).integers(0, 9, (30, 40)).astype(np.uint8)\n"
         "assert (np.asarray(Image.open(io.BytesIO(encode(pixels, 'png')))) == pixels).all()\n"
         "print(encoder_name('png'))"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval.datasets import _disk
+from marsretrieval.datasets import listing
 from marsretrieval.datasets.ctx import FetchSettings, ServerError
-from marsretrieval.datasets.ctx._fetch import background_fetch
+from marsretrieval.datasets.ctx.runner import background_fetch
 from marsretrieval.errors import DataError, OutputError, UsageError
 from tests.datasets.download.servers import Handler, serve
 
@@ -41,7 +41,7 @@ def test_what_can_be_done_is_said(tmp_path: Path, monkeypatch) -> None:
             fetch(f"{address}/a.zip", tmp_path)
         assert not isinstance(caught.value, ServerError)
         assert "--server" in str(caught.value)
-    monkeypatch.setattr(_disk, "free_bytes", lambda folder: 1_000)
+    monkeypatch.setattr(listing, "free_bytes", lambda folder: 1_000)
     full = pytest.raises(OutputError, match="are free")
     with serve(lambda request: request.send(200, BODY)) as address, full:
         fetch(f"{address}/a.zip", tmp_path)

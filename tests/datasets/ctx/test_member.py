@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from marsretrieval.datasets.ctx import _member
-from marsretrieval.datasets.ctx._member import Member, geotiff_in
+from marsretrieval.datasets.ctx import quad
+from marsretrieval.datasets.ctx.quad import Member, geotiff_in
 from marsretrieval.errors import DataError
 
 DATA = np.random.default_rng(0).integers(0, 30, 300_000, dtype=np.uint8).tobytes()
@@ -52,8 +52,8 @@ def test_spans_are_read_forwards(tmp_path: Path, method: int, library: str, monk
             return real(name, *args, **kwargs)
 
         monkeypatch.setattr(builtins, "__import__", refuse)
-    monkeypatch.setattr(_member, "_CHUNK", 1000)
-    monkeypatch.setattr(_member, "_INFLATED", 1500)
+    monkeypatch.setattr(quad, "_CHUNK", 1000)
+    monkeypatch.setattr(quad, "_INFLATED", 1500)
     path = make(tmp_path / "a.zip", {"b.TIF": DATA}, method)
     spans = [(0, 10), (10, 5000), (70_000, 70_001), (299_990, 300_000)]
     assert read(path, spans) == [DATA[start:end] for start, end in spans]
@@ -69,7 +69,7 @@ def test_packed_no_data_is_not_inflated_at_once(tmp_path: Path) -> None:
     path = make(tmp_path / "a.zip", {"a.tif": bytes(50_000_000)})
     with Member(path, geotiff_in(path)) as member:
         member.read_at(0, memoryview(bytearray(10)))
-        assert len(member._pending) <= _member._INFLATED
+        assert len(member._pending) <= quad._INFLATED
         member.finish()
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.datasets.ctx import part_outside
 from marsretrieval.geo import Box
 

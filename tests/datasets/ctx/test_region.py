@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.datasets.ctx import (
     FetchSettings,
     Input,
@@ -200,10 +200,10 @@ def test_a_zip_that_came_whole_is_not_fetched_twice(mosaic, address, zips, tmp_p
 
 
 def test_at_most_two_zips_lie_in_the_scratch_folder(mosaic, address, tmp_path, monkeypatch):
-    from marsretrieval.datasets.ctx import _job
+    from marsretrieval.datasets.ctx import runner
 
     seen = []
-    real = _job.pack_quad
+    real = runner.pack_quad
 
     def slowly(path, *args, **kwargs):
         deadline, following = time.monotonic() + 60, len(seen) < 2
@@ -214,7 +214,7 @@ def test_at_most_two_zips_lie_in_the_scratch_folder(mosaic, address, tmp_path, m
         seen.append(len({each.name.partition(".")[0] for each in path.parent.glob("*.zip*")}))
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(_job, "pack_quad", slowly)
+    monkeypatch.setattr(runner, "pack_quad", slowly)
     assert fetched(tmp_path, address).complete
     assert seen == [2, 2, 1]
 
@@ -264,23 +264,23 @@ def test_quads_that_are_not_what_is_assumed_are_not_fetched_by_the_thousand(
 
 
 def test_two_runs_do_not_share_a_scratch_folder(address, tmp_path: Path, monkeypatch) -> None:
-    from marsretrieval.datasets.ctx import _job
+    from marsretrieval.datasets.ctx import runner
 
     def within(*args, **kwargs):
-        monkeypatch.setattr(_job, "pack_quad", real)
+        monkeypatch.setattr(runner, "pack_quad", real)
         with pytest.raises(UsageError, match="another run"):
             fetched(tmp_path / "other", address, scratch=tmp_path / "scratch")
         return real(*args, **kwargs)
 
-    real = _job.pack_quad
-    monkeypatch.setattr(_job, "pack_quad", within)
+    real = runner.pack_quad
+    monkeypatch.setattr(runner, "pack_quad", within)
     report = fetched(tmp_path / "out", address, QUADS[:1], scratch=tmp_path / "scratch")
     assert report.complete
 
 
 def test_the_command_shows_its_plan_and_refuses_wrong_use(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("marsretrieval.datasets.ctx._job.free_bytes", lambda folder: 10**13)
+    monkeypatch.setattr("marsretrieval.datasets.ctx.runner.free_bytes", lambda folder: 10**13)
     runner = CliRunner()
 
     def run(*arguments: str) -> Result:
@@ -295,7 +295,7 @@ def test_the_command_shows_its_plan_and_refuses_wrong_use(tmp_path: Path, monkey
     assert "E-004_N-04, E000_N00" in done.stdout
     assert "800" in done.stdout
     assert "not that much room" not in done.stderr
-    monkeypatch.setattr("marsretrieval.datasets.ctx._job.free_bytes", lambda folder: 10**9)
+    monkeypatch.setattr("marsretrieval.datasets.ctx.runner.free_bytes", lambda folder: 10**9)
     done = run("--quads", "E-004_N-04,E000_N00", "--dry-run")
     assert (done.exit_code, "not that much room" in done.stderr) == (0, True)
     assert list(tmp_path.iterdir()) == []

@@ -11,8 +11,7 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.warp import reproject
 
-from marsretrieval.datasets.ctx._axis import COLUMN_BLOCK, ROW_BLOCK, axis
-from marsretrieval.datasets.ctx._resample import resample
+from marsretrieval.datasets.ctx.resample import COLUMN_BLOCK, ROW_BLOCK, axis, resample
 from tests.datasets.ctx.quads import CRS, noise
 
 MOSAIC = 2371 / 512  # pixels of the mosaic to a pixel of a tile

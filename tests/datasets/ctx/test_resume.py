@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from marsretrieval.datasets import _disk
+from marsretrieval.datasets import listing
 from marsretrieval.datasets.ctx import (
     Input,
     JobSettings,
@@ -23,7 +23,7 @@ from marsretrieval.datasets.ctx import (
     read_manifest,
 )
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError, UsageError
-from marsretrieval.files import sha256_file
+from marsretrieval.io import sha256_file
 from tests.datasets.ctx.quads import noise, tiff_name, write_quad, zipped
 from tests.datasets.ctx.runs import OTHER, QUAD, SPEC, contents, run
 
@@ -221,7 +221,7 @@ def test_the_plan_writes_nothing(quads: Path, out: Path) -> None:
 
 
 def test_no_room_is_said_before_cutting(quads: Path, out: Path, monkeypatch) -> None:
-    monkeypatch.setattr(_disk, "free_bytes", lambda folder: 1000)
+    monkeypatch.setattr(listing, "free_bytes", lambda folder: 1000)
     with pytest.raises(OutputError, match="free"):
         run(quads, out)
     assert list(out.iterdir()) == []
@@ -229,7 +229,7 @@ def test_no_room_is_said_before_cutting(quads: Path, out: Path, monkeypatch) -> 
 
 def test_room_for_all_quads_is_asked_for_not_only_for_the_first(quads, out, monkeypatch) -> None:
     tiles = 400 * 32 * 32 * 0.5
-    monkeypatch.setattr(_disk, "free_bytes", lambda folder: 2**26 + round(1.5 * tiles))
+    monkeypatch.setattr(listing, "free_bytes", lambda folder: 2**26 + round(1.5 * tiles))
     with pytest.raises(OutputError, match="are needed there"):
         run(quads, out)
     assert list(out.iterdir()) == []

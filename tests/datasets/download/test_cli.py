@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from marsretrieval.cli._app import app
+from marsretrieval.cli.app import app
 from marsretrieval.datasets.download import LinkSettings
 from tests.datasets.download.repositories import SHA, landforms, pair_table
 from tests.datasets.download.servers import Hub, Web, picture

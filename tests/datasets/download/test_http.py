@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from marsretrieval.datasets import _disk
+from marsretrieval.datasets import listing
 from marsretrieval.datasets.download.http import (
     ByteCounter,
     HttpClient,
@@ -201,7 +201,7 @@ def test_who_never_answers_is_given_up_sooner(server: Server, url: str, tmp_path
 
 
 def test_no_room_is_said_before_the_first_byte(url: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(_disk, "free_bytes", lambda folder: 1_000_000)
+    monkeypatch.setattr(listing, "free_bytes", lambda folder: 1_000_000)
     with pytest.raises(OutputError, match="free"):
         download(url, tmp_path)
     assert not (tmp_path / "a.zip").exists()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from marsretrieval.datasets.synthetic._regions import SIZES, PlanetSize, Region
+from marsretrieval.datasets.synthetic.planet import SIZES, PlanetSize, Region
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from marsretrieval.datasets import (
 from marsretrieval.datasets.geotiff import open_geotiff
 from marsretrieval.datasets.synthetic import BENCHMARK
 from marsretrieval.datasets.verify import verify
-from marsretrieval.files import read_json, sha256_file
+from marsretrieval.io import read_json, sha256_file
 
 GEO = "Mars-Global-Geolocalization"
 

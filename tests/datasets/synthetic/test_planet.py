@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 
 from marsretrieval import geo
-from marsretrieval.datasets.synthetic._planet import cut_quads, paint, scatter_features
-from marsretrieval.datasets.synthetic._regions import SIZES, Region
-from marsretrieval.datasets.synthetic._registry import BENCHMARK
+from marsretrieval.datasets.synthetic.planet import (
+    SIZES,
+    Region,
+    cut_quads,
+    paint,
+    scatter_features,
+)
+from marsretrieval.datasets.synthetic.registry import BENCHMARK
 
 ACROSS = Region(176, -4, 2, 1, {"yardangs": 8, "pitted_cones": 5}, ("mounds",))
 HIGH = Region(-60, 76, 1, 1, {"pitted_cones": 4}, ("impact_crater",))

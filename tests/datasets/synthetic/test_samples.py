@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pytest
 
 from marsretrieval.datasets.synthetic import BENCHMARK, LANDFORMS, sample, sample_pair
-from marsretrieval.datasets.synthetic._captions import describe
-from marsretrieval.datasets.synthetic._ground import Ground, band_noise
-from marsretrieval.datasets.synthetic._scene import REACH, Attributes, picture, plant
+from marsretrieval.datasets.synthetic.captions import describe
+from marsretrieval.datasets.synthetic.ground import Ground, band_noise
+from marsretrieval.datasets.synthetic.planet import REACH, Attributes, picture, plant
 from marsretrieval.errors import UnknownNameError
 
 

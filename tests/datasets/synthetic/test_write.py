@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from marsretrieval.datasets.synthetic import _layouts, _write, describe_planet, write_planet
+from marsretrieval.datasets.synthetic import describe_planet, write_planet, writer
 from marsretrieval.errors import (
     DataError,
     MissingDependencyError,
@@ -101,7 +101,7 @@ def test_an_interrupted_run_leaves_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(_layouts, "write_examples", interrupt)
+        patch.setattr(writer, "write_examples", interrupt)
         for folder in ("new", "kept"):
             with pytest.raises(KeyboardInterrupt):
                 write_planet(tmp_path / folder, size=micro, force=True)
@@ -116,7 +116,7 @@ def test_a_kill_while_the_parts_are_moved_is_mended_by_the_next_run(
     move, moved = Path.replace, []
 
     def killed(self: Path, target: Path) -> Path:
-        if self.parent.name == _write._STAGING and len(moved) == 2:
+        if self.parent.name == writer._STAGING and len(moved) == 2:
             raise KeyboardInterrupt
         moved.append(self.name)
         return move(self, target)
@@ -133,13 +133,13 @@ def test_a_kill_while_the_parts_are_moved_is_mended_by_the_next_run(
 
 def _move_only(out: Path, size: str, patch: pytest.MonkeyPatch, moved: list[str]) -> None:
     """Write a planet, counting moves only from when its record is complete."""
-    write_json = _write.write_json
+    write_json = writer.write_json
 
     def write_and_reset(path: Path, value: Any) -> None:
         write_json(path, value)
         moved.clear()
 
-    patch.setattr(_write, "write_json", write_and_reset)
+    patch.setattr(writer, "write_json", write_and_reset)
     write_planet(out, size=size)
 
 

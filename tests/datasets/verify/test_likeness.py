@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from marsretrieval.datasets._likeness import difference_hash, near_pairs
+from marsretrieval.datasets.scan import difference_hash, near_pairs
 from tests.datasets.download.servers import picture
 
 

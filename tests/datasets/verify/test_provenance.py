@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from marsretrieval.files import sha256_file
+from marsretrieval.io import sha256_file
 from tests.datasets.download.servers import picture
 from tests.datasets.layouts import write_tar
 from tests.datasets.verify.sets import check, landforms, named, pair, pairs, write_planet

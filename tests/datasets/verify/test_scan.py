@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from marsretrieval.datasets import _scan, open_images
+from marsretrieval.datasets import open_images, scan
 from tests.datasets.layouts import write_tar
 from tests.datasets.verify.sets import grey
 
@@ -36,10 +36,10 @@ def test_workers_end_within_a_shard_when_nobody_waits(tmp_path: Path, monkeypatc
         write_tar(tmp_path / f"{number}.tar", [(f"{number}.png", grey(number))])
     source = open_images(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        _scan.scan(source, likeness=False, workers=2, progress=Interrupting())
+        scan.scan(source, likeness=False, workers=2, progress=Interrupting())
     stop = Event()
-    monkeypatch.setattr(_scan, "_stop", stop)
+    monkeypatch.setattr(scan, "_stop", stop)
     shard = source.shards()[0]
-    assert len(_scan._scan_shard(source, shard, likeness=False).items) == 1
+    assert len(scan._scan_shard(source, shard, likeness=False).items) == 1
     stop.set()
-    assert len(_scan._scan_shard(source, shard, likeness=False).items) == 0
+    assert len(scan._scan_shard(source, shard, likeness=False).items) == 0

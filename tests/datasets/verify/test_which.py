@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval import benchmark
+from marsretrieval import evaluation
 from marsretrieval.datasets.verify import verify
 from marsretrieval.encoders import LoadOptions
 from marsretrieval.errors import DatasetNotFoundError, UnknownNameError
@@ -71,7 +71,7 @@ def test_the_set_hash_is_that_of_results(tmp_path: Path) -> None:
     tiles_folder(data)
     class_folders(data / "Mars-Landforms", {"plains": 4, "yardangs": 3})
     next((data / "Mars-Landforms").rglob("*.png")).write_bytes(b"damaged")
-    jobs = benchmark.plan(
+    jobs = evaluation.plan(
         [oracle_record()],
         TASKS,
         data=data,
@@ -79,7 +79,7 @@ def test_the_set_hash_is_that_of_results(tmp_path: Path) -> None:
         options=LoadOptions(),
         settings=Settings(resamples=0),
     )
-    results = {each.job.task.name: each.result for each in benchmark.run(jobs)}
+    results = {each.job.task.name: each.result for each in evaluation.run(jobs)}
     inventory = verify(data, workers=1)
     assert not inventory.ok()
     assert len(inventory.datasets) == 3

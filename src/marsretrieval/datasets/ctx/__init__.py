@@ -6,22 +6,30 @@ manifest. Positions come from the formula of the sphere, never from PROJ.
 
 from __future__ import annotations
 
-from marsretrieval.datasets._disk import readable_bytes
-from marsretrieval.datasets.ctx._fetch import FetchSettings
-from marsretrieval.datasets.ctx._grid import FORMATS, Tile, TileSpec, tile_rows
-from marsretrieval.datasets.ctx._inputs import Input, Problem, find_files, select_quads
-from marsretrieval.datasets.ctx._job import JobSettings, cut_quads, plan
-from marsretrieval.datasets.ctx._mosaic import (
+from marsretrieval.datasets.ctx.archive import QuadManifest, read_manifest
+from marsretrieval.datasets.ctx.grid import FORMATS, Tile, TileSpec, tile_rows
+from marsretrieval.datasets.ctx.mosaic import (
     SERVER,
+    Input,
+    Problem,
     Quad,
     all_quads,
+    find_files,
     parse_quads,
     part_outside,
     quads_in,
+    select_quads,
 )
-from marsretrieval.datasets.ctx._pack import QuadManifest, read_manifest
-from marsretrieval.datasets.ctx._report import Plan, Report
+from marsretrieval.datasets.ctx.runner import (
+    FetchSettings,
+    JobSettings,
+    Plan,
+    Report,
+    cut_quads,
+    plan,
+)
 from marsretrieval.datasets.download.http import ServerError
+from marsretrieval.datasets.listing import readable_bytes
 
 __all__ = [
     "FORMATS",

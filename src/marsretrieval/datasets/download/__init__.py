@@ -6,12 +6,12 @@ WebDataset tars in the variants from links), ``Mars-Landforms/`` (Parquet) and
 repository, revision, variant, time, counts, what is missing, and the SHA-256 of every file.
 """
 
-from marsretrieval.datasets._disk import readable_bytes
 from marsretrieval.datasets.download.dataset import download, plan_download
 from marsretrieval.datasets.download.links import LinkSettings
 from marsretrieval.datasets.download.record import DownloadRecord, read_record
 from marsretrieval.datasets.download.report import KNOWN_GONE, MAX_MISSING, Missing, Plan, Report
 from marsretrieval.datasets.download.sources import DATASETS, Source, find_source
+from marsretrieval.datasets.listing import readable_bytes
 
 __all__ = [
     "DATASETS",

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from marsretrieval import __version__
-from marsretrieval.datasets._disk import check_space
+from marsretrieval.datasets.listing import check_space
 from marsretrieval.errors import DataError, MissingDependencyError, OutputError
-from marsretrieval.files import Int64, from_json, read_json, write_json
+from marsretrieval.io import Int64, from_json, read_json, write_json
 from marsretrieval.progress import ProgressTask
 
 if TYPE_CHECKING:

@@ -17,9 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marsretrieval.datasets._disk import check_space, only_one
-from marsretrieval.datasets._open import open_images
-from marsretrieval.datasets._points import read_ground_truth, read_image_queries
 from marsretrieval.datasets.download.http import MEGABYTE, ByteCounter
 from marsretrieval.datasets.download.record import (
     CACHE,
@@ -32,8 +29,11 @@ from marsretrieval.datasets.download.record import (
 )
 from marsretrieval.datasets.download.report import Report, described
 from marsretrieval.datasets.download.sources import Source
+from marsretrieval.datasets.ground_truth import read_ground_truth, read_image_queries
+from marsretrieval.datasets.listing import check_space, only_one
+from marsretrieval.datasets.open import open_images
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError
-from marsretrieval.files import atomic_path, confined, make_folder, sha256_file
+from marsretrieval.io import atomic_path, confined, make_folder, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 _SKIPPED = (".gitattributes", ".gitignore")

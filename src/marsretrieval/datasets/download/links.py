@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 from PIL import Image, UnidentifiedImageError
 
 from marsretrieval import __version__
-from marsretrieval.datasets._images import MAX_PIXELS
 from marsretrieval.datasets.download.http import AttemptError, HttpClient, read_body, with_retries
+from marsretrieval.datasets.images import MAX_PIXELS
 from marsretrieval.errors import DataError, TableError
-from marsretrieval.files import Int64, atomic_path, from_json, read_json, write_json
+from marsretrieval.io import Int64, atomic_path, from_json, read_json, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 # Formats that the readers take. Pillow knows more, some of which call other programs.

@@ -15,10 +15,6 @@ from typing import Any
 
 from PIL import Image
 
-from marsretrieval._words import table_cell
-from marsretrieval.datasets._disk import check_space
-from marsretrieval.datasets._images import decode_rgb
-from marsretrieval.datasets._tar import write_tar
 from marsretrieval.datasets.download.hub import bring, file_record
 from marsretrieval.datasets.download.links import (
     FORMATS,
@@ -33,9 +29,13 @@ from marsretrieval.datasets.download.links import (
 from marsretrieval.datasets.download.record import CACHE, FileRecord, check_folder, end_record
 from marsretrieval.datasets.download.report import Missing, Report, described
 from marsretrieval.datasets.download.sources import Source
+from marsretrieval.datasets.images import decode_rgb
+from marsretrieval.datasets.listing import check_space
+from marsretrieval.datasets.webdataset import write_tar
 from marsretrieval.errors import DataError, TableError
-from marsretrieval.files import atomic_path, confined, sha256_file, sha256_json
+from marsretrieval.io import atomic_path, confined, sha256_file, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.text import table_cell
 
 SHARD_ROWS = 250  # rows of the table, so that an image that comes later changes one tar only
 IMAGE_BYTES = 2 * 600_000  # generous size of an image in the cache and in its tar

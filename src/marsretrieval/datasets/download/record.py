@@ -11,7 +11,7 @@ from typing import Any
 from marsretrieval import __version__
 from marsretrieval.datasets.download.sources import Source
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.files import (
+from marsretrieval.io import (
     Int64,
     JsonObject,
     confined,

@@ -6,10 +6,10 @@ synthetic, and says so in every folder.
 
 from __future__ import annotations
 
-from marsretrieval.datasets.synthetic._pairs import sample_pair
-from marsretrieval.datasets.synthetic._registry import BENCHMARK, LANDFORMS
-from marsretrieval.datasets.synthetic._scene import Attributes, sample
-from marsretrieval.datasets.synthetic._write import (
+from marsretrieval.datasets.synthetic.captions import sample_pair
+from marsretrieval.datasets.synthetic.planet import Attributes, sample
+from marsretrieval.datasets.synthetic.registry import BENCHMARK, LANDFORMS
+from marsretrieval.datasets.synthetic.writer import (
     PlanetRecord,
     Summary,
     describe_planet,

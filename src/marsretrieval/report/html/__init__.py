@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from marsretrieval.report.html._write import HtmlReport, write_html
+from marsretrieval.report.html.page import HtmlReport, write_html
 
 __all__ = ["HtmlReport", "write_html"]

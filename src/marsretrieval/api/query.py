@@ -1,0 +1,302 @@
+"""Parse and validate a search request before any model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.errors import DataError, UsageError
+from marsretrieval.geo import Area, Box, Region
+from marsretrieval.search import make_query, prompts_of, read_images, row_at, rows_of
+from marsretrieval.search.hits import Domain, lon_domain
+from marsretrieval.search.index.find import known_of
+from marsretrieval.search.query import MIX, NOT_WEIGHT
+from marsretrieval.search.tiles import rows_below
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from marsretrieval.embeddings import EmbeddingStore, QueryEncoder
+
+MOST = 500  # hits, unless a number or a least score is given
+At = tuple[float, float]
+Bounds = Box | str | tuple[float, float, float, float]
+# Or an object with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
+RegionLike = Region | str | Path | Mapping[str, Any] | Any
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """All parts of one search, checked. Example tiles are rows of the store."""
+
+    texts: Sequence[str]
+    images: Sequence[Image]
+    tiles: Sequence[int]
+    not_text: Sequence[str]
+    not_images: Sequence[Image]
+    not_tiles: Sequence[int]
+    raw: bool
+    mix: float
+    not_weight: float
+    region: Region | None
+    k: int | None  # None: all that reach min_score
+    min_score: float | None
+    min_valid: float | None
+    exclude: npt.NDArray[np.bool_] | None  # rows with too little data
+    lon: Domain
+    keep_examples: bool
+    about: Mapping[str, Any]
+
+    @property
+    def needs_text(self) -> bool:
+        return bool(self.texts) or bool(self.not_text)
+
+    @property
+    def needs_encoder(self) -> bool:
+        """False where everything asked for is in the store already."""
+        return self.needs_text or bool(self.images) or bool(self.not_images)
+
+    def asked(self) -> list[tuple[str, str]]:
+        """What is asked, in words, a name and a value each; only what there is."""
+        told = self.about
+        parts = [
+            ("text", told["text"] and told["text"] + (" (as it is)" if self.raw else "")),
+            ("images", ", ".join(told["images"])),
+            ("like", ", ".join(told["like"])),
+            ("mix", told["mix"]),
+            ("not", ", ".join([*told["not_text"], *told["not_images"], *told["not_like"]])),
+            ("weight", told["not_weight"]),
+            ("in", told["bbox"] or told["region"]),
+            ("hits", "all" if self.k is None else f"the best {self.k:,}"),
+            ("least", self.min_score),
+            ("data", self.min_valid),
+        ]
+        return [(name, str(value)) for name, value in parts if value not in (None, "")]
+
+    def prompts(self) -> list[tuple[str, list[str]]]:
+        """Each text, wanted or not, with what is sent to the model for it."""
+        return [(text, prompts_of(text, raw=self.raw)) for text in (*self.texts, *self.not_text)]
+
+    @property
+    def is_text_alone(self) -> bool:
+        """No images, no tiles, nothing that is not wanted."""
+        parts = (self.images, self.tiles, self.not_text, self.not_images, self.not_tiles)
+        return bool(self.texts) and not any(map(len, parts))
+
+    @property
+    def left_out(self) -> Sequence[int]:
+        """Rows that are not to be hits."""
+        return () if self.keep_examples else self.tiles
+
+    def vector(
+        self, store: EmbeddingStore, encoder: QueryEncoder | None
+    ) -> npt.NDArray[np.float32]:
+        """(dimension,), see `search.make_query`."""
+        return make_query(
+            encoder,
+            text=self.texts,
+            images=self.images,
+            tiles=store.vectors(self.tiles) if self.tiles else None,
+            not_text=self.not_text,
+            not_images=self.not_images,
+            not_tiles=store.vectors(self.not_tiles) if self.not_tiles else None,
+            raw=self.raw,
+            mix=self.mix,
+            not_weight=self.not_weight,
+        )
+
+
+def ask(
+    store: EmbeddingStore,
+    text: str | Sequence[str] | None = None,
+    *,
+    images: Any = (),
+    like: str | Sequence[str] = (),
+    like_at: At | Sequence[At] = (),
+    not_text: str | Sequence[str] = (),
+    not_images: Any = (),
+    not_like: str | Sequence[str] = (),
+    raw: bool = False,
+    mix: float = MIX,
+    not_weight: float = NOT_WEIGHT,
+    bbox: Bounds | None = None,
+    region: RegionLike | None = None,
+    k: int | None = None,
+    min_score: float | None = None,
+    min_valid: float | None = None,
+    lon: int = 180,
+    keep_examples: bool = False,
+) -> Question:
+    """Put a question in order: read images and regions, find example tiles.
+
+    Raises UsageError, DataError or ImageError for whatever is wrong with it.
+    """
+    texts = _listed(text)
+    shown, hidden = _listed(images), _listed(not_images)
+    ids, positions = _listed(like), _positions(like_at)
+    against, hidden_ids = _listed(not_text), _listed(not_like)
+    if not texts and not shown and not ids and not positions:
+        raise UsageError(
+            "nothing to search for",
+            remedy="Give a text (--text), an image (--image) or a tile (--like, --like-at).",
+        )
+    # Checked here, so that no model is loaded in vain.
+    for words in [*texts, *against]:
+        if not isinstance(words, str):
+            raise UsageError(f"{words!r} is not a text", remedy="Give strings.")
+    if any(not words.strip() for words in [*texts, *against]):
+        raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
+    k = None if k is None else _whole(k, "k")
+    min_score = None if min_score is None else _number(min_score, "min_score")
+    min_valid = None if min_valid is None else _number(min_valid, "min_valid")
+    mix, not_weight = _number(mix, "mix"), _number(not_weight, "not_weight")
+    raw, keep_examples = bool(raw), bool(keep_examples)
+    if k is not None and k < 1:
+        raise UsageError(f"k must be at least 1, not {k}")
+    if min_score is not None and not np.isfinite(min_score):
+        raise UsageError(f"min_score is {min_score}, not a number")
+    if k is None and min_score is None:
+        k = MOST
+    for name, value in (("mix", mix), ("not_weight", not_weight)):
+        if not 0 <= value <= 1:
+            raise UsageError(f"{name} {value:g} is not within 0..1")
+    domain = lon_domain(_whole(lon, "lon"))
+    area = _region(bbox, region)
+    tiles = [*rows_of(store, ids).tolist(), *(row_at(store, *each) for each in positions)]
+    not_tiles = rows_of(store, hidden_ids).tolist()
+    # Like an example, tiles without data are like each other, and nothing that is looked for.
+    exclude = rows_below(store, min_valid) if tiles or min_valid is not None else None
+    known = known_of(store)
+    about: dict[str, Any] = {
+        "store": str(store.path),
+        "model": str(store.encoder.get("id")),
+        "text": "; ".join(texts) or None,
+        "texts": texts,
+        "raw": raw,
+        "images": [_named(each) for each in shown],
+        "like": known.ids(tiles),
+        "mix": mix if texts and (shown or tiles) else None,
+        "not_text": list(against),
+        "not_images": [_named(each) for each in hidden],
+        "not_like": known.ids(not_tiles),
+        "not_weight": not_weight if against or hidden or hidden_ids else None,
+        "bbox": _spelled(bbox),
+        "region": _named_region(region),
+        "count": k,
+        "min_score": min_score,
+        "min_valid": min_valid,
+        "without_data": 0 if exclude is None else int(exclude.sum()),
+        "dataset": dict(store.dataset),
+    }
+    return Question(
+        texts=texts,
+        images=read_images(shown),
+        tiles=tiles,
+        not_text=against,
+        not_images=read_images(hidden),
+        not_tiles=not_tiles,
+        raw=raw,
+        mix=mix,
+        not_weight=not_weight,
+        region=area,
+        k=k,
+        min_score=min_score,
+        min_valid=min_valid,
+        exclude=exclude,
+        lon=domain,
+        keep_examples=keep_examples,
+        about=about,
+    )
+
+
+def _listed(values: Any) -> list[Any]:
+    """One or several as a list."""
+    from PIL.Image import Image as Picture
+
+    if values is None:
+        return []
+    if isinstance(values, np.ndarray) and values.dtype.kind in "buif":
+        return [values] if values.ndim < 4 else list(values)  # one image, or a batch
+    return [values] if isinstance(values, str | Path | Picture) else list(values)
+
+
+def _whole(value: Any, name: str) -> int:
+    """An int, also of numpy's integers and of floats that are whole."""
+    try:
+        if int(value) == value:
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UsageError(f"{name} is {value!r}, not a whole number")
+
+
+def _number(value: Any, name: str) -> float:
+    """A float, also of numpy's scalars."""
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} is {value!r}, not a number") from error
+
+
+def _positions(values: At | Sequence[At]) -> list[At]:
+    try:
+        pairs = np.asarray(values, dtype=np.float64).reshape(-1, 2) if len(values) else ()
+    except ValueError as error:
+        raise UsageError(
+            f"like_at={values!r} is no position",
+            remedy="Give (lon, lat) in degrees, such as (137.4, -4.6), or several of them.",
+        ) from error
+    return [(float(lon), float(lat)) for lon, lat in pairs]
+
+
+def _named(image: Any) -> str:
+    return str(image) if isinstance(image, str | Path) else "image"
+
+
+def _region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
+    if bbox is not None and region is not None:
+        raise UsageError("a box and a region", remedy="Give one of them.")
+    if bbox is not None:
+        if isinstance(bbox, Box):
+            return bbox
+        if isinstance(bbox, str):
+            return Box.parse(bbox)
+        if np.shape(bbox) != (4,):
+            raise UsageError(
+                f"bbox={bbox!r} is no box",
+                remedy="Give (west, south, east, north) in degrees, such as (130, -10, 140, 0).",
+            )
+        return Box(*bbox)
+    if isinstance(region, str | Path):
+        if not Path(region).exists():
+            raise DataError(
+                f"{region}: no such file", remedy="A region is a vector file of polygons."
+            )
+        return Area.read(Path(region))
+    if isinstance(region, Mapping) or hasattr(region, "__geo_interface__"):
+        return Area.from_geojson(region)
+    if region is not None and not (hasattr(region, "boxes") and hasattr(region, "contains")):
+        raise UsageError(
+            f"region is of type {type(region).__name__}, which has no area",
+            remedy="Give a vector file, a GeoJSON mapping, a geo.Area, a shapely geometry, a "
+            "GeoSeries or a GeoDataFrame.",
+        )
+    return region
+
+
+def _spelled(bbox: Bounds | None) -> str | None:
+    if bbox is None or isinstance(bbox, str):
+        return bbox
+    edges = (bbox.west, bbox.south, bbox.east, bbox.north) if isinstance(bbox, Box) else bbox
+    return ",".join(f"{each:.9g}" for each in edges)
+
+
+def _named_region(region: RegionLike | None) -> str | None:
+    if region is None:
+        return None
+    return str(region) if isinstance(region, str | Path) else "polygons"

@@ -1,0 +1,436 @@
+"""A store and the model that made it, ready to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval import embeddings
+from marsretrieval.api.query import At, Bounds, Question, RegionLike, ask
+from marsretrieval.api.result import SearchResult, cut_texts, standing
+from marsretrieval.embeddings import EmbeddingStore
+from marsretrieval.errors import MarsRetrievalError, ModalityError, StoreMismatchError, UsageError
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.search import Hits, exact_topk, score_all
+from marsretrieval.search.query import MIX, NOT_WEIGHT, text_vector
+from marsretrieval.search.scores import MEANINGLESS, Background, ScoreSample
+from marsretrieval.text import counted
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from marsretrieval.encoders import Encoder, ModelRecord
+    from marsretrieval.search import Ranking
+
+    ImageLike = str | Path | Image | npt.NDArray[Any]
+
+_WHY = "a store may come from anywhere, so that it does not choose code or files to load"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreModel:
+    """Which model to load for a store, and how.
+
+    Args:
+        store: The store whose manifest names the model.
+        model: Model named by the user; None: the one of the manifest, if it is in the registry.
+        checkpoint: Weights named by the user.
+        trust: Load whatever class and checkpoint the manifest names.
+        device: As of `LoadOptions`.
+        offline: As of `LoadOptions`.
+        trust_remote_code: As of `LoadOptions`.
+    """
+
+    store: EmbeddingStore
+    model: str | None = None
+    checkpoint: Path | None = None
+    trust: bool = False
+    device: str = "auto"
+    offline: bool = False
+    trust_remote_code: bool = False
+
+    def record(self, *, needs_text: bool = False) -> ModelRecord:
+        """Find the model without loading it.
+
+        Args:
+            needs_text: Whether the model must have a text encoder.
+
+        Returns:
+            The record of the model that made the store.
+
+        Raises:
+            UsageError: If the manifest names a class, a folder or a checkpoint that the user has
+                not named.
+            StoreMismatchError: If the user names another model.
+            UnknownNameError: If the registry has no such model.
+            ModalityError: If a text encoder is needed and there is none.
+        """
+        from marsretrieval.encoders import all_records, find
+
+        name = self.store.model.model
+        if self.model is not None:
+            record = find(self.model)
+            if record.id != name:
+                raise StoreMismatchError(
+                    f"{self.store.path} was made by {name}, not by {record.id}",
+                    remedy=f"Use --model {name}, or a store of {record.id}.",
+                )
+        elif ":" in name and not self.trust and all(one.id != name for one in all_records()):
+            raise UsageError(
+                f"{self.store.path} was made by {name}, which is not in the model registry; {_WHY}",
+                remedy=f"Pass --model {name} (in Python model=...), or --trust (trust=True) if the "
+                "store is your own.",
+            )
+        else:
+            record = find(name)
+        self._checkpoint()
+        if needs_text and "text" not in record.modalities:
+            raise ModalityError(
+                f"{record.id}, the model of {self.store.path}, is vision-only and cannot embed "
+                "text",
+                remedy="Search with images or tiles, or in a store of a model with a text side.",
+            )
+        return record
+
+    def load(self, record: ModelRecord) -> Encoder:
+        """Load the model and check that it is the one that made the store.
+
+        Raises:
+            StoreMismatchError: If its fingerprint differs from that of the store.
+            ModelLoadError: If it cannot be loaded.
+        """
+        from marsretrieval.encoders import LoadOptions, load
+
+        request = self.store.model
+        options = LoadOptions(
+            device=self.device,
+            dtype=request.dtype,
+            checkpoint=self._checkpoint(),
+            prompts=request.prompts,  # type: ignore[arg-type]
+            offline=self.offline,
+            trust_remote_code=self.trust_remote_code,
+        )
+        encoder = load(record, options)
+        self.store.require_encoder(encoder.fingerprint)
+        return encoder
+
+    def _checkpoint(self) -> Path | None:
+        named = self.store.model.checkpoint
+        if self.checkpoint is not None:
+            if not self.checkpoint.exists():
+                raise UsageError(f"checkpoint {self.checkpoint}: no such file or folder")
+            return self.checkpoint
+        if named is None:
+            return None
+        if not self.trust:
+            raise UsageError(
+                f"{self.store.path} was made with the checkpoint {named}; {_WHY}",
+                remedy=f"Pass --checkpoint {named} (in Python checkpoint=...), or --trust "
+                "(trust=True) if the store is your own.",
+            )
+        if not Path(named).exists():
+            raise UsageError(
+                f"{self.store.path} was made with the weights {named}, which are gone",
+                remedy="Say with --checkpoint where they are now.",
+            )
+        return Path(named)
+
+
+Vector = npt.NDArray[np.float32]
+
+
+def open_store(
+    path: str | Path,
+    *,
+    encoder: Encoder | None = None,
+    model: str | None = None,
+    checkpoint: str | Path | None = None,
+    trust: bool = False,
+    device: str = "auto",
+    offline: bool = False,
+    trust_remote_code: bool = False,
+    tell: Callable[[str], None] | None = None,
+) -> Store:
+    """Open a store of images for searching.
+
+    The model that made the store is loaded when a question first needs it, and kept; `encoder`
+    gives one that is loaded already. A model of the registry loads by itself; a class, an `st:` or
+    `mteb:` model has to be named as `model`, and its local weights as `checkpoint`: a store never
+    chooses code or files, unless with `trust`. tell: called with a line when loading begins. Raises
+    StoreError when there is no store at `path`, UsageError when it holds texts.
+    """
+    store = embeddings.open_store(Path(path))
+    return Store(
+        store,
+        encoder=encoder,
+        model=StoreModel(
+            store,
+            model=model,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            trust=trust,
+            device=device,
+            offline=offline,
+            trust_remote_code=trust_remote_code,
+        ),
+        tell=tell or (lambda line: None),
+    )
+
+
+class Store:
+    """Made by `open_store`. `embeddings` is the store itself, with its vectors."""
+
+    def __init__(
+        self,
+        store: EmbeddingStore,
+        *,
+        encoder: Encoder | None,
+        model: StoreModel,
+        tell: Callable[[str], None],
+    ) -> None:
+        if store.kind != "image":
+            raise UsageError(f"{store.path} holds texts, not images")
+        if encoder is not None:
+            store.require_encoder(encoder.fingerprint)
+        self.embeddings = store
+        self._encoder = encoder
+        self._model = model
+        self._tell = tell
+        self._sample: ScoreSample | None = None
+        self._meaningless: dict[bool, list[Background]] = {}
+
+    def __len__(self) -> int:
+        return self.embeddings.rows
+
+    def __repr__(self) -> str:
+        return f"<Store {self.path}: {counted(len(self), 'image')} by {self.model}>"
+
+    @property
+    def path(self) -> Path:
+        return self.embeddings.path
+
+    @property
+    def model(self) -> str:
+        """The id of the model that made the store."""
+        return str(self.embeddings.encoder.get("id"))
+
+    @property
+    def missing(self) -> list[str]:
+        """Shards that were planned and are not there: the store is not finished."""
+        return self.embeddings.missing
+
+    @property
+    def encoder(self) -> Encoder:
+        """The model that made the store, loaded on first use, made sure that it is the one.
+
+        Raises ModelLoadError, StoreMismatchError, UnknownNameError.
+        """
+        return self._load(needs_text=False)
+
+    def search(
+        self,
+        text: str | Sequence[str] | None = None,
+        *,
+        images: ImageLike | Sequence[ImageLike] = (),
+        like: str | Sequence[str] = (),
+        like_at: At | Sequence[At] = (),
+        not_text: str | Sequence[str] = (),
+        not_images: ImageLike | Sequence[ImageLike] = (),
+        not_like: str | Sequence[str] = (),
+        raw: bool = False,
+        mix: float = MIX,
+        not_weight: float = NOT_WEIGHT,
+        bbox: Bounds | None = None,
+        region: RegionLike | None = None,
+        k: int | None = None,
+        min_score: float | None = None,
+        min_valid: float | None = None,
+        lon: int = 180,
+        keep_examples: bool = False,
+        progress: Progress = NO_PROGRESS,
+    ) -> SearchResult:
+        """Rank the tiles by cosine similarity to a query, exactly.
+
+        Args:
+            text: What to look for, through the three published templates unless `raw`; of several
+                texts the vectors are averaged.
+            images: Example images: paths, Pillow images or arrays (`datasets.rgb_of`).
+            like: Ids of tiles of the store. Tiles need no model, and are no hits themselves unless
+                `keep_examples`.
+            like_at: Positions (lon, lat) in tiles of the store.
+            not_text, not_images, not_like: What is not wanted, subtracted with `not_weight`
+                (`search.queries.away_query`).
+            raw: Send texts without the templates.
+            mix: Weight of images and tiles in a query that has a text, too, 0 to 1.
+            not_weight: Weight of what is not wanted, 0 to 1.
+            bbox: A geo.Box, (west, south, east, north) or "W,S,E,N": only tiles centred in it.
+            region: A geo.Area, GeoJSON, the path of a vector file of polygons (GeoJSON, GeoPackage,
+                Shapefile, FlatGeobuf, GeoParquet), a shapely geometry, a GeoSeries or a
+                GeoDataFrame: only tiles centred in it.
+            k: Number of hits: 500, or all that reach `min_score`, unless given.
+            min_score: The least cosine of a hit.
+            min_valid: The least share of a tile with data, 0 to 1. With example tiles, tiles
+                without any data are left out unless it is 0.
+            lon: 180 for longitudes -180..180, 360 for 0..360.
+            keep_examples: Allow the tiles of `like` and `like_at` as hits.
+            progress: Shows the progress of the search.
+
+        Returns:
+            The hits, best first.
+
+        Raises:
+            UsageError: If the query is incomplete or an option is invalid.
+            DataError: If a file cannot be read.
+            ModalityError: If it has a text and the model of the store is vision-only.
+            ModelLoadError: If the model of the store cannot be loaded.
+        """
+        question = self.question(
+            text, images=images, like=like, like_at=like_at, not_text=not_text,
+            not_images=not_images, not_like=not_like, raw=raw, mix=mix, not_weight=not_weight,
+            bbox=bbox, region=region, k=k, min_score=min_score, min_valid=min_valid, lon=lon,
+            keep_examples=keep_examples,
+        )  # fmt: skip
+        return self.answer(question, progress=progress)
+
+    def search_each(
+        self, texts: Sequence[str], *, progress: Progress = NO_PROGRESS, **options: Any
+    ) -> list[SearchResult]:
+        """`search` for each of several texts, with the same options, in one pass over the store."""
+        questions = [self.question(text, **options) for text in texts]
+        return self.answers(questions, progress=progress)
+
+    def question(self, text: str | Sequence[str] | None = None, **options: Any) -> Question:
+        """What `search` would ask with the same arguments, all inputs read and checked; nothing is
+        searched and no model loaded."""
+        return ask(self.embeddings, text, **options)
+
+    def answer(self, question: Question, *, progress: Progress = NO_PROGRESS) -> SearchResult:
+        """Search for one question."""
+        (result,) = self.answers([question], progress=progress)
+        return result
+
+    def answers(
+        self, questions: Sequence[Question], *, progress: Progress = NO_PROGRESS
+    ) -> list[SearchResult]:
+        """Search for several questions in one pass. Raises UsageError unless they are of the same
+        k, least score and region."""
+        if not questions:
+            return []
+        if any(
+            (each.k, each.min_score, each.region, each.min_valid)
+            != (questions[0].k, questions[0].min_score, questions[0].region, questions[0].min_valid)
+            for each in questions
+        ):
+            raise UsageError("questions of several k, least scores or regions", remedy="Ask apart.")
+        first = questions[0]
+        if any((question.exclude is None) != (first.exclude is None) for question in questions):
+            # With example tiles, those without data are left out.
+            return [self.answer(question, progress=progress) for question in questions]
+        vectors = np.stack([self.vector(each) for each in questions])
+        extra = max(len(set(each.left_out)) for each in questions)
+        ranking = exact_topk(
+            self.embeddings,
+            vectors,
+            None if first.k is None else first.k + extra,
+            min_score=first.min_score,
+            region=first.region,
+            exclude=first.exclude,
+            progress=progress,
+        )
+        return [
+            self._result(question, vectors[number], ranking, number)
+            for number, question in enumerate(questions)
+        ]
+
+    def _result(
+        self, question: Question, vector: Vector, ranking: Ranking, number: int
+    ) -> SearchResult:
+        background = self.background(vector)
+        hits = Hits.of(
+            self.embeddings,
+            ranking,
+            query=number,
+            domain=question.lon,
+            without=question.left_out,
+            most=question.k,
+            background=background,
+        )
+        best = float(hits.scores[0]) if len(hits) else None
+        meaningless = self._meaningless_scores(question.raw) if question.is_text_alone else None
+        about = {
+            **question.about,
+            "truncated": [],
+            "context_length": None,
+            "scores": standing(background, best, meaningless),
+        }
+        if question.needs_text:
+            length = self._context_length()
+            truncated = cut_texts(question, self._load(needs_text=True), length)
+            about |= {"truncated": truncated, "context_length": length}
+        return SearchResult(replace(hits, about=about), vector, self, question.region)
+
+    def _meaningless_scores(self, raw: bool) -> list[Background]:
+        if raw not in self._meaningless:
+            encoder = self._load(needs_text=True)
+            self._meaningless[raw] = [
+                self.background(text_vector(encoder, text, raw=raw)) for text in MEANINGLESS
+            ]
+        return self._meaningless[raw]
+
+    def _context_length(self) -> int | None:
+        """Tokens that the model reads of a text, where known."""
+        context = getattr(self._encoder, "context_length", None)
+        if context is None:
+            # A model given as `encoder` has no record, or one that only the user may load.
+            with suppress(MarsRetrievalError):
+                context = self._model.record().context_length
+        return None if context is None else int(context)
+
+    def background(self, query: npt.ArrayLike) -> Background:
+        """Distribution of a query's scores over the store.
+
+        Args:
+            query: Vector of shape (dimension,).
+
+        Returns:
+            Scores of all tiles of a store of up to 4,096, and of a sample of a larger one.
+        """
+        if self._sample is None:
+            self._sample = ScoreSample(self.embeddings)
+        return self._sample.background(query)
+
+    def vector(self, question: Question) -> npt.NDArray[np.float32]:
+        """(dimension,): the query vector of a question."""
+        encoder = self._load(needs_text=question.needs_text) if question.needs_encoder else None
+        return question.vector(self.embeddings, encoder)
+
+    def scores(
+        self, query: npt.ArrayLike, *, progress: Progress = NO_PROGRESS
+    ) -> npt.NDArray[np.float32]:
+        """(rows,): the cosine of every tile with a query vector."""
+        return score_all(self.embeddings, query, progress=progress)
+
+    def require_model(self, *, needs_text: bool = False) -> None:
+        """Check that the store's model may and can be loaded; nothing is loaded.
+
+        Args:
+            needs_text: Whether it must have a text encoder.
+
+        Raises:
+            UsageError: If the store names a class, folder or checkpoint that the user has not.
+            ModalityError: If a text encoder is needed and there is none.
+        """
+        if self._encoder is None:
+            self._model.record(needs_text=needs_text)
+
+    def _load(self, *, needs_text: bool) -> Encoder:
+        if self._encoder is None:
+            record = self._model.record(needs_text=needs_text)
+            self._tell(f"loading {record.id}")
+            self._encoder = self._model.load(record)
+        return self._encoder

@@ -1,0 +1,205 @@
+"""The verbs put together, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any
+
+import typer
+
+from marsretrieval import __version__
+from marsretrieval.cli import data, export, models, score, store
+from marsretrieval.cli.compare import compare
+from marsretrieval.cli.console import echo, say
+from marsretrieval.cli.demo import demo
+from marsretrieval.cli.embed import embed
+from marsretrieval.cli.help import Command, Group
+from marsretrieval.cli.models import doctor
+from marsretrieval.cli.report import report
+from marsretrieval.cli.run import run, tasks
+from marsretrieval.cli.search import search
+from marsretrieval.errors import MarsRetrievalError, MarsRetrievalWarning
+
+_TRACEBACK = "MARSRETRIEVAL_TRACEBACK"  # set to 1 to see where an unexpected error comes from
+
+
+# How typer ends a command. Wrong use has the base of BadParameter, which typer does not export.
+_OF_TYPER: tuple[type[Exception], ...] = (
+    typer.Exit,
+    typer.Abort,
+    *(
+        base
+        for base in typer.BadParameter.__mro__
+        if issubclass(base, Exception) and base is not Exception
+    ),
+)
+
+
+class _EndedError(KeyboardInterrupt):
+    """A signal that asks the process to end: handled wherever Ctrl-C is."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class _Group(Group):
+    """Shows an error as its message and remedy, never as a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            with _plain_warnings(), _ending_signals():
+                value = super().invoke(ctx)
+                sys.stdout.flush()
+                return value
+        except MarsRetrievalError as error:
+            _say_last(f"error: {error}")
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            number = error.number if isinstance(error, _EndedError) else signal.SIGINT
+            what = (
+                "interrupted"
+                if number == signal.SIGINT
+                else f"ended by {signal.Signals(number).name}"
+            )
+            _say_last(f"{what}: what was finished is kept; the same command goes on from there")
+            raise typer.Exit(128 + number) from error
+        except _OF_TYPER:
+            raise
+        except BrokenPipeError as error:  # of `| head`, which has seen enough
+            _drop_stdout()
+            raise typer.Exit(1) from error
+        except Exception as error:
+            if os.environ.get(_TRACEBACK, "0") not in ("", "0"):
+                raise
+            _say_last(_unexpected(error))
+            raise typer.Exit(1) from error
+
+
+def _unexpected(error: Exception) -> str:
+    """One line and a remedy for an error that nothing else has taken care of."""
+    if isinstance(error, MemoryError):
+        return "error: out of memory\n  Close other programs, or use smaller batches."
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, OSError) and error.errno is not None:
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return (
+            f"error: {place}{error.strerror or text}\n"
+            "  Check the disk, the rights and the limits of this process (ulimit -a)."
+        )
+    kind = type(error).__name__
+    return (
+        f"error: unexpected {kind}{f': {text}' if text else ''}\n"
+        f"  Set {_TRACEBACK}=1 to see where it comes from, and report it."
+    )
+
+
+def _say_last(text: str) -> None:
+    """A line on stderr; whatever stdout still holds is dropped where it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _drop_stdout()
+    with suppress(OSError, ValueError):
+        say(text)
+        sys.stderr.flush()
+
+
+def _drop_stdout() -> None:
+    """Nothing is written there any more: not when the interpreter ends, either."""
+    with suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+@contextmanager
+def _ending_signals() -> Iterator[None]:
+    """Within, SIGTERM and SIGHUP end the work as Ctrl-C does, cleaning up. One that the caller
+    ignores (nohup) stays ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise _EndedError(number)
+
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Shows a warning of ours as one line, and the same one once."""
+    told: set[str] = set()
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, MarsRetrievalWarning):
+                usual(message, category, *where, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                say(f"warning: {message}")
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", MarsRetrievalWarning)
+        yield
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Benchmark vision-language models on Mars orbital imagery, and search Mars with them.",
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        echo(f"marsretrieval {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+_START, _BENCHMARK, _SEARCH = "Start here", "Benchmark", "Images and search"
+
+app.command(cls=Command, rich_help_panel=_START)(demo)
+app.command(cls=Command, rich_help_panel=_START)(doctor)
+app.add_typer(models.app, name="models", rich_help_panel=_START)
+app.command(cls=Command, rich_help_panel=_START)(tasks)
+app.command(cls=Command, rich_help_panel=_BENCHMARK)(run)
+app.command(cls=Command, rich_help_panel=_BENCHMARK)(report)
+app.command(cls=Command, rich_help_panel=_BENCHMARK)(compare)
+app.add_typer(score.app, name="score", rich_help_panel=_BENCHMARK)
+app.add_typer(export.app, name="export", rich_help_panel=_BENCHMARK)
+app.add_typer(data.app, name="data", rich_help_panel=_SEARCH)
+app.command(cls=Command, rich_help_panel=_SEARCH)(embed)
+app.add_typer(store.app, name="store", rich_help_panel=_SEARCH)
+app.command(cls=Command, rich_help_panel=_SEARCH)(search)

@@ -1,0 +1,230 @@
+"""Commands: the look of `--help`, and the check that no option is given twice.
+
+typer draws groups and examples only with rich, which takes longer to import than the whole of
+`marsretrieval --help` takes to answer, and cuts lines that one would copy.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from marsretrieval.errors import UsageError
+
+EXAMPLES = {
+    "": """
+marsretrieval demo                                  # all of it, offline
+marsretrieval run -m pe-core-l-14-336 -t landform   # benchmark a model
+marsretrieval search --store mars.store --text "pitted cones" -o cones.gpkg
+""",
+    "demo": """
+marsretrieval demo
+marsretrieval demo --size tiny --out small
+""",
+    "run": """
+marsretrieval run -m mars-nano -t all --data planet
+marsretrieval run -m marscope --checkpoint my.pt -t landform --dry-run
+marsretrieval run -m my_module:MyEncoder -m pe-core-l-14-336 -t landform
+""",
+    "tasks": """
+marsretrieval tasks
+""",
+    "doctor": """
+marsretrieval doctor
+""",
+    "models list": """
+marsretrieval models
+marsretrieval models siglip
+""",
+    "models check": """
+marsretrieval models check mars-nano
+marsretrieval models check my_module:MyEncoder --device cpu
+""",
+    "score paired": """
+marsretrieval score paired --images I.npy --texts T.npy
+""",
+    "score landform": """
+marsretrieval score landform --images I.npy --labels L.json --queries Q.npy --json out.json
+""",
+    "score geolocalization": """
+marsretrieval score geolocalization --predictions P.csv --ground-truth G.csv
+""",
+    "data synth": """
+marsretrieval data synth --out planet --size tiny
+marsretrieval data synth --out mars --seed 7 --dry-run
+""",
+    "data download": """
+marsretrieval data download landform
+marsretrieval data download paired --dry-run
+""",
+    "data tiles": """
+marsretrieval data tiles --bbox 132,-8,140,0 --dry-run   # what a region costs
+marsretrieval data tiles quads --out tiles               # files that are here
+""",
+    "data verify": """
+marsretrieval data verify
+marsretrieval data verify data -t landform
+""",
+    "embed": """
+marsretrieval embed -m mars-nano --images tiles --store mars.store
+marsretrieval embed -m marscope -m pe-core-l-14-336 --images tiles --store stores
+marsretrieval embed -m marscope --images tiles --store mars.store --shard 1/8
+""",
+    "store info": """
+marsretrieval store info mars.store
+""",
+    "store verify": """
+marsretrieval store verify mars.store --repair
+""",
+    "store index": """
+marsretrieval store index mars.store
+""",
+    "store export": """
+marsretrieval store export mars.store -o mars.parquet
+""",
+    "search": """
+marsretrieval search --store mars.store --text "pitted cones" -o cones.gpkg
+marsretrieval search --store mars.store --image cone1.png --bbox=-60,20,0,60 -o cones.csv
+marsretrieval search --store mars.store --like-at=137.4,-4.6 --merge-deg 0.5 -k 50
+""",
+    "report": """
+marsretrieval report results
+marsretrieval report results -o report.html
+marsretrieval report results --details --latex
+""",
+    "compare": """
+marsretrieval compare pe-core-l-14-336 marscope
+marsretrieval compare A B -t landform
+""",
+    "export mteb": """
+marsretrieval export mteb results/marscope/paired-image-text.json -o mteb
+""",
+    "export hf": """
+marsretrieval export hf results/marscope -o marscope.yaml
+""",
+}
+
+
+# What typer calls types: names of Python, in one of its versions with brackets, in others without.
+_VALUES = {
+    r"<list\[Path\]>|<path>": "PATH",
+    r"<list\[str\]>|<str>": "TEXT",
+    r"<(int|float)( range)?>|(INTEGER|FLOAT)( RANGE)?\b": "N",
+}
+
+
+class Command(TyperCommand):
+    """A command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments of a command.
+
+        Raises:
+            UsageError: An option of one value is given twice (click alone would drop the first),
+                or a number is NaN, infinite, or an integer beyond 64 bits.
+        """
+        _refuse_repeated(self, ctx, args)
+        rest: list[str] = super().parse_args(ctx, args)
+        options = {param.name: param.opts[0] for param in self.get_params(ctx) if param.opts}
+        for name, value in ctx.params.items():
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise UsageError(
+                        f"{options.get(name, name)} {number}: not a finite number",
+                        remedy="Give a decimal number, such as 0.5.",
+                    )
+                if isinstance(number, int) and abs(number) >= 2**63:
+                    raise UsageError(
+                        f"{options.get(name, name)}: an integer of {len(str(number))} digits",
+                        remedy="Give one below 2^63.",
+                    )
+        return rest
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        for title, rows in sections(self, ctx):
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        lines = examples(ctx)
+        if lines:
+            with formatter.section("Examples"):
+                for line in lines:
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+class Group(TyperGroup):
+    """Commands, by what they are for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As `Command.parse_args`, for the options of the group itself."""
+        _refuse_repeated(self, ctx, args)
+        return list(super().parse_args(ctx, args))
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, Any]]] = {}
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None:
+                title = getattr(command, "rich_help_panel", None)
+                groups.setdefault(title if isinstance(title, str) else "Commands", []).append(
+                    (name, command)
+                )
+        width = max(len(name) for rows in groups.values() for name, _ in rows)
+        room = formatter.width - width - 6
+        for title, commands in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(f"{name:{width}}", each.get_short_help_str(room)) for name, each in commands]
+                )
+
+    format_epilog = Command.format_epilog
+
+
+def _refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
+    if ctx.resilient_parsing:
+        return
+    _, _, order = command.make_parser(ctx).parse_args(args=list(args))
+    if any(param.is_eager for param in order):  # --help answers whatever else is given
+        return
+    for param in dict.fromkeys(order):
+        if param.param_type_name != "option" or param.multiple or param.count:
+            continue
+        # A switch given twice says the same twice, unless it has an opposite.
+        if param.is_flag and not param.secondary_opts:
+            continue
+        times = order.count(param)
+        if times > 1:
+            name = "/".join([max(param.opts, key=len), *param.secondary_opts[:1]])
+            raise UsageError(
+                f"{name} is given {times} times, and has one value", remedy="Give it once."
+            )
+
+
+def sections(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(title, [(option, explanation), ...]) of every group of options, in the order of `--help`."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for param in command.get_params(ctx):
+        record = param.get_help_record(ctx)
+        if record is None:
+            continue
+        usual = "Arguments" if param.param_type_name == "argument" else "Options"
+        title = getattr(param, "rich_help_panel", None)
+        rows = found.setdefault(title if isinstance(title, str) else usual, [])
+        left, right = record
+        for pattern, plain in _VALUES.items():
+            left = re.sub(pattern, plain, left)
+        rows.append((left, right))
+    return list(found.items())
+
+
+def examples(ctx: Any) -> list[str]:
+    """Command lines that show the verb of `ctx` at work."""
+    names: list[str] = []
+    while ctx.parent is not None:
+        names.insert(0, ctx.info_name)
+        ctx = ctx.parent
+    return EXAMPLES.get(" ".join(names), "").strip().splitlines()

@@ -1,0 +1,212 @@
+"""Ground truth: catalogues of points, one file per landform; and its example images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval import geo
+from marsretrieval.datasets.base import ImageSource, Skipped
+from marsretrieval.datasets.listing import visible
+from marsretrieval.datasets.open import open_images
+from marsretrieval.datasets.positions import (
+    PositionColumns,
+    Positions,
+    TileCoverage,
+    read_positions,
+    suspicions,
+)
+from marsretrieval.datasets.tables import listed, read_table
+from marsretrieval.errors import DatasetNotFoundError, TableError
+from marsretrieval.text import counted
+
+# Of two files with one name the first kind is read.
+_KINDS = (".csv", ".tsv", ".gpkg", ".geojson", ".shp", ".parquet", ".geoparquet", ".fgb")
+_SIDECARS = (".shx", ".dbf", ".prj", ".cpg", ".qpj", ".qix", ".qmd", ".sbn", ".sbx", ".shp.xml")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Points:
+    """Points of a catalogue.
+
+    Attributes:
+        lon: Planetocentric degrees, east positive, in -180..180 unless read as written; (n,).
+        lat: Degrees, (n,).
+        duplicates: Number of points that stand at the place of an earlier one.
+        source: The file.
+        skipped: Rows without a position, by their names in the file: "line 3".
+        notes: Sentences about what was left out or assumed while reading.
+        positions: Where the points come from; None for points that were not read from a file.
+    """
+
+    lon: npt.NDArray[np.float64]
+    lat: npt.NDArray[np.float64]
+    duplicates: int = 0
+    source: Path | None = None
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    positions: Positions | None = None
+
+    def suspicions(self, coverage: TileCoverage) -> list[str]:
+        """Warnings about west-positive longitudes, swapped columns or radians.
+
+        Args:
+            coverage: The tiles that the points are compared with.
+
+        Returns:
+            Sentences that name the file.
+        """
+        if self.positions is None:
+            return []
+        return suspicions(self.source, self.positions, coverage)
+
+    def take(self, chosen: npt.NDArray[np.bool_]) -> Points:
+        """The chosen points alone."""
+        return replace(self, lon=self.lon[chosen], lat=self.lat[chosen])
+
+    def to_dict(self) -> dict[str, Any]:
+        """How the file was read, as plain data for results."""
+        return {
+            "file": self.source.name if self.source else None,
+            "points": len(self.lon),
+            "skipped": len(self.skipped),
+            "columns": list(self.positions.columns) if self.positions else [],
+            "west": self.positions.west if self.positions else False,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueFiles:
+    """Files of a folder of catalogues: those that are read, and those that are not."""
+
+    tables: list[Path]
+    ignored: list[Skipped]
+
+
+def read_points(
+    path: Path, *, as_written: bool = False, columns: PositionColumns | None = None
+) -> Points:
+    """Read a catalogue of points: text with delimiters, GIS file or Parquet.
+
+    Args:
+        path: The file; its extension says what it is (`tables.read_table`).
+        as_written: Leave longitudes above 180 as they are.
+        columns: Columns that hold the positions; None: found by their names.
+
+    Returns:
+        Its points; rows without a position are left out and named in `skipped`.
+
+    Raises:
+        DatasetNotFoundError: If there is no such file.
+        TableError: If columns are missing, a value is not a position, or there are no points.
+        MissingDependencyError: If a GIS format needs the extra `gis`.
+    """
+    table = read_table(path)
+    positions = read_positions(table, columns or PositionColumns())
+    known = np.isfinite(positions.lon) & np.isfinite(positions.lat)
+    skipped = tuple(table.labels[row] for row in positions.rows[~known])
+    if not known.any():
+        what = f"none of {len(skipped)} rows has a position" if skipped else "only a header"
+        raise TableError(f"{path}: no points, {what}")
+    lon, lat = positions.lon[known], positions.lat[known]
+    wrapped = geo.wrap_lon(lon)
+    unique = len(np.unique(np.column_stack([wrapped, lat]), axis=0))
+    notes = (*table.notes, *positions.notes)
+    if skipped:
+        without = f"{counted(len(skipped), 'row')} without a position left out"
+        notes = (*notes, f"{path}: {without} ({listed(skipped)})")
+    return Points(
+        # 180.0 itself stays: in the plane of the published distance, -180 is far from it.
+        lon if as_written else np.where(lon > 180, wrapped, lon),
+        lat,
+        len(lon) - unique,
+        source=path,
+        skipped=skipped,
+        notes=notes,
+        positions=positions,
+    )
+
+
+def read_ground_truth(folder: Path, *, columns: PositionColumns | None = None) -> dict[str, Points]:
+    """Read every catalogue of a folder.
+
+    Args:
+        folder: The folder `ground_truth`.
+        columns: Columns that hold the positions; None: found by their names.
+
+    Returns:
+        Landform (the file's name without its extension) to points.
+
+    Raises:
+        DatasetNotFoundError: If there is no catalogue.
+        TableError: If one cannot be read.
+    """
+    return read_catalogues(catalogue_files(folder), columns=columns)
+
+
+def read_catalogues(
+    files: CatalogueFiles, *, columns: PositionColumns | None = None
+) -> dict[str, Points]:
+    """Read the catalogues of `catalogue_files`. Raises what `read_points` raises."""
+    return {path.stem: read_points(path, columns=columns) for path in files.tables}
+
+
+def catalogue_files(folder: Path) -> CatalogueFiles:
+    """List the catalogues of a folder, and what in it is not read.
+
+    Args:
+        folder: The folder `ground_truth`.
+
+    Returns:
+        One file per landform, by name, and the other entries with the reason.
+
+    Raises:
+        DatasetNotFoundError: If there is no catalogue.
+    """
+    if not folder.is_dir():
+        raise DatasetNotFoundError(
+            f"{folder}: no such folder; it holds one <landform>.csv with lon and lat each"
+        )
+    entries = visible(folder)
+    readable = [path for path in entries if path.suffix.lower() in _KINDS and path.is_file()]
+    chosen: dict[str, Path] = {}
+    for path in sorted(readable, key=lambda path: _KINDS.index(path.suffix.lower())):
+        chosen.setdefault(path.stem, path)
+    if not chosen:
+        names = ", ".join(path.name for path in entries[:5]) or "nothing"
+        raise DatasetNotFoundError(
+            f"{folder}: no .csv of points here (found: {names})",
+            remedy=f"Catalogues end in {', '.join(_KINDS)}.",
+        )
+    tables = [path for path in readable if chosen[path.stem] == path]
+    shapefiles = {path.stem for path in readable if path.suffix.lower() == ".shp"}
+    ignored = []
+    for path in entries:
+        if path in tables or _is_sidecar(path, shapefiles):
+            continue
+        reason = f"not read: catalogues end in {', '.join(_KINDS)}"
+        if path in readable:
+            reason = f"not read: {chosen[path.stem].name} is the catalogue of this landform"
+        elif path.is_dir():
+            reason = "not read: a folder, catalogues are files"
+        ignored.append(Skipped(path.name, str(path), reason))
+    return CatalogueFiles(tables, ignored)
+
+
+def read_image_queries(folder: Path) -> dict[str, ImageSource]:
+    """Example images in ``<name>/`` below `folder`, by name; none where there is no folder."""
+    if not folder.is_dir():
+        return {}
+    return {path.name: open_images(path) for path in visible(folder) if path.is_dir()}
+
+
+def _is_sidecar(path: Path, shapefiles: set[str]) -> bool:
+    return any(
+        path.name.lower().endswith(end) and path.name[: -len(end)] in shapefiles
+        for end in _SIDECARS
+    )

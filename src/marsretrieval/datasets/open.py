@@ -1,0 +1,228 @@
+"""One door to every layout: look at a path and choose its reader."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from marsretrieval import geo
+from marsretrieval.datasets.base import ImageSource, Record, Shard, Skipped, escape, is_utf8
+from marsretrieval.datasets.folder import FolderSource, is_split
+from marsretrieval.datasets.images import EXTENSIONS
+from marsretrieval.datasets.listing import visible
+from marsretrieval.datasets.parquet import ArrowSource, ParquetSource, saved_files
+from marsretrieval.datasets.webdataset import WebDatasetSource
+from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
+
+_TARS = (".tar", ".tar.gz", ".tgz")
+
+
+def open_images(path: Path) -> ImageSource:
+    """The images at `path`: a .tar or .parquet file, or a folder of tars, of Parquet files (there
+    or in its data/), of class folders, or of images at any depth, or one that `save_to_disk` wrote.
+
+    Raises DatasetNotFoundError when there is nothing, DataError when it is of no known layout, or
+    of several at once.
+    """
+    path = Path(path)
+    if not is_utf8(str(path)):
+        raise DataError(f"{escape(str(path))}: its name is not UTF-8", remedy="Rename it.")
+    if not path.exists():
+        raise DatasetNotFoundError(f"{path}: no such file or folder")
+    if path.is_file():
+        return _file(path)
+    saved = saved_files(path)
+    if saved:
+        return ArrowSource(str(path), saved)
+    for folder in (path, path / "data"):
+        if folder.is_dir():
+            entries = visible(folder)
+            tars = tuple(entry for entry in entries if _is_tar(entry))
+            tables = tuple(entry for entry in entries if _is_table(entry))
+            _refuse_mixed(folder, tars, tables, [entry for entry in entries if _is_image(entry)])
+            if tars:
+                return WebDatasetSource(str(path), tars)
+            if tables:
+                return ParquetSource(str(path), tables)
+    return _folder(path)
+
+
+def _refuse_mixed(folder: Path, *parts: Sequence[Path]) -> None:
+    tars, tables, images = parts
+    kinds = (("tars", tars), ("Parquet files", tables), ("images", images))
+    found = [f"{len(files)} {words}" for words, files in kinds if files]
+    if len(found) > 1 and (tars or tables):
+        first = (tars or tables)[0]
+        raise DataError(
+            f"{folder}: holds {' and '.join(found)}",
+            remedy=f"Name the one that is meant ({first}), or put each kind in its own folder.",
+        )
+
+
+def _file(path: Path) -> ImageSource:
+    if _is_tar(path):
+        return WebDatasetSource(str(path), (path,))
+    if _is_table(path):
+        return ParquetSource(str(path), (path,))
+    raise DataError(
+        f"{path}: neither a .tar nor a .parquet file",
+        remedy="Name a folder of images, of tars or of Parquet files, or a dataset's own folder "
+        "if it was written by save_to_disk.",
+    )
+
+
+def _folder(path: Path) -> FolderSource:
+    entries = visible(path)
+    here = any(map(_is_image, entries))
+    below = [] if here else [entry for entry in entries if entry.is_dir()]
+    by_class = any(map(_holds_images, below))
+    splits = [folder for folder in below if is_split(folder.name)]
+    in_splits = (entry for folder in splits for entry in visible(folder) if entry.is_dir())
+    class_folders = by_class or any(map(_holds_images, in_splits))
+    source = FolderSource.of(path, by_class=by_class, class_folders=class_folders)
+    if not any(map(_is_image, source.files)):
+        raise DatasetNotFoundError(
+            f"{path}: no images, tars or Parquet files (found: {_some(entries) or 'nothing'})",
+            remedy=_where(path, source.files),
+        )
+    return source
+
+
+def _some(entries: list[Path]) -> str:
+    kinds = {f"{entry.name}/" if entry.is_dir() else entry.suffix or entry.name: None
+             for entry in entries}  # fmt: skip
+    return escape(", ".join(list(kinds)[:5])) + (", ..." if len(kinds) > 5 else "")
+
+
+def _where(path: Path, files: Sequence[Path]) -> str:
+    """The folder further down that holds what was looked for."""
+    if any(entry.suffix == ".arrow" for entry in visible(path)):
+        return "Write the dataset as Parquet: ds.to_parquet('set.parquet'), and name that file."
+    for file in files:
+        if file.parent != path and (_is_tar(file) or _is_table(file)):
+            return f"Name the folder that holds them: {file.parent}"
+    return "Name the folder that holds them."
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(map(_is_image, visible(folder)))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet" and path.is_file()
+
+
+def _is_tar(path: Path) -> bool:
+    return path.name.lower().endswith(_TARS) and path.is_file()
+
+
+@dataclass(frozen=True)
+class CombinedSource:
+    """Sources one after the other.
+
+    The first keeps its ids and the names of its shards, so that a store of it alone can grow. The
+    ids of the others get the name of their source in front ("north/0001"), unless they are names
+    of tiles, which are positions.
+    """
+
+    sources: tuple[ImageSource, ...]
+    labels: tuple[str, ...]  # "" for the first
+
+    @property
+    def name(self) -> str:
+        """All paths as they were given."""
+        return ", ".join(source.name for source in self.sources)
+
+    @property
+    def kind(self) -> str:
+        """The kind of all sources, or `mixed`."""
+        kinds = {source.kind for source in self.sources}
+        return kinds.pop() if len(kinds) == 1 else "mixed"
+
+    def shards(self) -> Sequence[Shard]:
+        """The shards of all sources, those of the first under their own names."""
+        return [
+            replace(shard, name=f"{label}+{shard.name}" if label else shard.name)
+            for source, label in zip(self.sources, self.labels, strict=True)
+            for shard in source.shards()
+        ]
+
+    def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
+        """Stream the items of a shard, with ids that tell the sources apart."""
+        label = max(
+            (label for label in self.labels if label and shard.name.startswith(f"{label}+")),
+            key=len,
+            default="",
+        )
+        source = self.sources[self.labels.index(label)]
+        inner = replace(shard, name=shard.name.removeprefix(f"{label}+") if label else shard.name)
+        for item in source.read(inner, images=images):
+            is_named = not label or geo.tile_corner(item.id) is not None
+            yield item if is_named else replace(item, id=f"{label}/{item.id}")
+
+
+def open_sources(paths: Sequence[Path]) -> ImageSource:
+    """Open one or more image sources as one.
+
+    Args:
+        paths: Files or folders as `open_images` reads them, at least one.
+
+    Returns:
+        The source of one path, or a CombinedSource.
+
+    Raises:
+        UsageError: If a path is given twice, or lies within another.
+        DatasetNotFoundError: If there are no images at a path.
+        DataError: If a path has an unknown layout.
+    """
+    resolved = [path.resolve() for path in paths]
+    for number, path in enumerate(resolved):
+        for other in range(len(resolved)):
+            if other != number and (path.is_relative_to(resolved[other])):
+                what = "given twice" if path == resolved[other] else f"a part of {paths[other]}"
+                raise UsageError(
+                    f"--images {paths[number]}: {what}", remedy="Give every image once."
+                )
+    sources = tuple(open_images(path) for path in paths)
+    if len(sources) == 1:
+        return sources[0]
+    used = _top_folders(sources[0])
+    labels = [""]
+    for path in resolved[1:]:
+        name = path.name.partition(".")[0].encode("utf-8", "backslashreplace").decode()
+        base = name or "images"
+        label, number = base, 2
+        while label in used:
+            label, number = f"{base}-{number}", number + 1
+        used.add(label)
+        labels.append(label)
+    return CombinedSource(sources, tuple(labels))
+
+
+def _top_folders(source: ImageSource) -> set[str]:
+    """First parts of ids that a folder's own images have."""
+    if not isinstance(source, FolderSource):
+        return set()
+    return {file.relative_to(source.root).parts[0] for file in source.files}
+
+
+def read_annotations(source: ImageSource) -> tuple[list[Record], list[Skipped]]:
+    """All items, with `data` empty, and all that are left out. An id that stood in a shard before
+    is left out too. Raises what the source raises."""
+    records: dict[str, Record] = {}
+    skipped: list[Skipped] = []
+    for shard in source.shards():
+        for item in source.read(shard, images=False):
+            if isinstance(item, Skipped):
+                skipped.append(item)
+            elif item.id in records:
+                before = records[item.id].source
+                skipped.append(Skipped(item.id, item.source, f"the same key as {before}"))
+            else:
+                records[item.id] = item
+    return list(records.values()), skipped

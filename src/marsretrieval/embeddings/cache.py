@@ -1,0 +1,138 @@
+"""Stores that a benchmark makes for itself: a cache of one version of one model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from marsretrieval.embeddings.manifest import differences, manifest_path, read_manifest
+from marsretrieval.embeddings.manifest import shards_folder as _shards_folder
+from marsretrieval.errors import DataError, OutputError, StoreError
+from marsretrieval.io import read_json, sha256_json, write_json
+
+_FILE = "model.json"
+_EARLIER = ".earlier"
+_INVALID = {"invalid": True}
+
+
+def prepare_cache(
+    folder: Path, identity: Mapping[str, Any], fingerprint: Mapping[str, Any]
+) -> str | None:
+    """Make a folder of stores ready for a model: stores of another version are put aside.
+
+    Args:
+        folder: Folder that holds the stores of one model on one dataset.
+        identity: What is known of the model without loading it (its source, for instance).
+        fingerprint: Fingerprint of the loaded encoder.
+
+    Returns:
+        Why stores were put aside; None where none were.
+
+    Raises:
+        OutputError: If they cannot be put aside, or the folder cannot be written.
+    """
+    now = {"identity": sha256_json(dict(identity)), "fingerprint": sha256_json(dict(fingerprint))}
+    reason = None
+    stores = _stores(folder)
+    if stores:
+        reason = _difference(folder, stores, now, identity, fingerprint)
+        if reason is not None:
+            drop_stores(folder)
+    if reason is not None or _read(folder) != now:
+        write_json(folder / _FILE, now)
+    return reason
+
+
+def invalidate_cache(folder: Path) -> None:
+    """Mark the stores of a cache as outdated: the next `prepare_cache` puts them aside.
+
+    Args:
+        folder: Folder that holds stores; nothing is written where it holds none.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+    """
+    if _stores(folder):
+        write_json(folder / _FILE, _INVALID)
+
+
+def drop_stores(folder: Path) -> bool:
+    """Put the stores of a cache aside, as ``NAME.earlier``, in place of those put aside before.
+
+    They may hold hours of work, and the model may be restored.
+
+    Args:
+        folder: Folder that holds stores.
+
+    Returns:
+        Whether there were any.
+
+    Raises:
+        OutputError: If one cannot be renamed.
+    """
+    stores = _stores(folder)
+    for store in stores:
+        earlier = store.with_name(f"{store.name}{_EARLIER}")
+        try:
+            if earlier.is_dir() and not earlier.is_symlink():
+                shutil.rmtree(earlier)
+            store.rename(earlier)
+        except OSError as error:
+            raise OutputError(
+                f"{store}: cannot be renamed to {earlier.name} ({error.strerror or error})",
+                remedy="Remove it, or choose another folder with --results.",
+            ) from error
+    return bool(stores)
+
+
+def _stores(folder: Path) -> list[Path]:
+    """Folders that hold a store or the beginning of one; links are not followed."""
+    if not folder.is_dir():
+        return []
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_dir()
+        and not path.is_symlink()
+        and not path.name.endswith(_EARLIER)
+        and (manifest_path(path).exists() or _shards_folder(path).is_dir())
+    ]
+
+
+def _read(folder: Path) -> Any:
+    try:
+        return read_json(folder / _FILE)
+    except DataError:
+        return None
+
+
+def _difference(
+    folder: Path,
+    stores: list[Path],
+    now: Mapping[str, str],
+    identity: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
+) -> str | None:
+    before = _read(folder)
+    if before == _INVALID:
+        return "--force"
+    if isinstance(before, dict):
+        if before == now:
+            return None
+        if before.get("fingerprint") == now["fingerprint"]:
+            return "the model's source has changed"
+    elif "source_sha256" in identity and "source_sha256" not in fingerprint:
+        return "they do not say of which version of the model's source they are"
+    lines: list[str] = []
+    for store in stores:
+        try:
+            lines += differences(read_manifest(store).encoder, fingerprint)
+        except StoreError as error:
+            lines.append(error.message)
+    if lines and all(line.startswith("source_sha256:") for line in lines):
+        return "the model's source has changed"
+    if lines:
+        return f"made by another encoder: {'; '.join(dict.fromkeys(lines))}"
+    return None if before is None else "the model has changed"

@@ -1,0 +1,156 @@
+"""A few texts or images through a model, in batches that fit it, without a store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from marsretrieval.datasets import Shard, content_hash
+from marsretrieval.embeddings.batches import Forward, batch_sizes, quote_text
+from marsretrieval.embeddings.builder import BuildReport
+from marsretrieval.embeddings.manifest import Entry
+from marsretrieval.embeddings.plan import claim_store, plan_shards
+from marsretrieval.embeddings.shards import Item, write_shard
+from marsretrieval.errors import DataError, ModalityError
+from marsretrieval.io import sha256_json
+from marsretrieval.progress import NO_PROGRESS, Progress
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders import Encoder, TextRole
+
+Vectors = npt.NDArray[np.float32]
+
+
+class QueryEncoder(Protocol):
+    """The part of an encoder that queries need."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def dimension(self) -> int: ...
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors: ...
+
+    def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors: ...
+
+
+def embed_images(encoder: QueryEncoder, images: Sequence[Image.Image]) -> Vectors:
+    """(n, dimension) of n images, one at least. Raises ModelLoadError whatever goes wrong in the
+    model."""
+    return _forward(encoder, encoder.encode_images)(images)
+
+
+def embed_texts(
+    encoder: QueryEncoder, texts: Sequence[str], *, role: TextRole = "query"
+) -> Vectors:
+    """(n, dimension) of n texts, one at least. Raises ModelLoadError whatever goes wrong in the
+    model."""
+    return _forward(encoder, partial(encoder.encode_texts, role=role), quote_text)(texts)
+
+
+def _forward(
+    encoder: QueryEncoder,
+    embed: Callable[[Sequence[Any]], Vectors],
+    describe: Callable[[Any], str] | None = None,
+) -> Forward:
+    size, limit = batch_sizes(encoder)
+    return Forward(
+        embed,
+        name=encoder.id,
+        dimension=encoder.dimension,
+        size=size,
+        limit=limit,
+        describe=describe,
+    )
+
+
+_SHARD_ROWS = 4096
+_BATCH = 64
+
+
+def build_text_store(
+    encoder: Encoder,
+    items: Sequence[tuple[str, str]],
+    path: Path,
+    *,
+    role: TextRole,
+    dtype: str = "float32",
+    batch_size: int | None = None,
+    force: bool = False,
+    progress: Progress = NO_PROGRESS,
+) -> BuildReport:
+    """Embed (id, text) pairs as `role`; texts that are there already are not embedded again.
+
+    Within a shard the texts go through the model sorted by length, so that a batch holds little
+    padding; the order of rows is that of `items`. Raises StoreMismatchError, OutputError,
+    ModalityError on a vision-only model, DataError when an id comes twice.
+    """
+    if "text" not in encoder.modalities:
+        raise ModalityError(f"{encoder.id} is a vision-only model and cannot embed text")
+    if len({key for key, _ in items}) != len(items):
+        raise DataError(f"{path}: two texts have the same id")
+    shards: list[Shard] = []
+    items_by_shard = {}
+    for first in range(0, len(items), _SHARD_ROWS):
+        rows = items[first : first + _SHARD_ROWS]
+        fingerprint = sha256_json([[key, text] for key, text in rows])
+        shards.append(Shard(f"texts-{len(shards):06d}", fingerprint, len(rows)))
+        items_by_shard[shards[-1].name] = rows
+    plan = plan_shards(
+        shards,
+        path,
+        name="texts",
+        dataset_kind="texts",
+        kind="text",
+        dtype=dtype,
+        force=force,
+        may_shrink=True,
+    )
+    manifest = claim_store(plan, encoder, request=None, role=role)
+    forward = Forward(
+        lambda texts: encoder.encode_texts(texts, role=role),
+        name=encoder.id,
+        dimension=encoder.dimension,
+        size=batch_size or _BATCH,
+        describe=quote_text,
+    )
+    seconds = {"embed": 0.0, "write": 0.0}
+    start = time.perf_counter()
+    written = []
+    with progress.start("embed texts", plan.todo_rows, "texts") as bar:
+        for shard in plan.todo:
+            texts = items_by_shard[shard.name]
+            began = time.perf_counter()
+            vectors = np.empty((len(texts), encoder.dimension), dtype=np.float32)
+            order = np.argsort([len(text) for _, text in texts], kind="stable")
+            done = 0
+            while done < len(order):
+                batch = order[done : done + forward.size]
+                vectors[batch] = forward([texts[row][1] for row in batch])
+                done += len(batch)
+                bar.advance(len(batch))
+            spent = time.perf_counter() - began
+            seconds["embed"] += spent
+            began = time.perf_counter()
+            entry = Entry(
+                shard=shard.name,
+                fingerprint=shard.fingerprint,
+                made_by=manifest.made_by,
+                seconds={"embed": round(spent, 6)},
+            )
+            stored = [Item(key, "text", content_hash(text.encode())) for key, text in texts]
+            written.append(write_shard(path, entry, stored, vectors, manifest.dtype))
+            seconds["write"] += time.perf_counter() - began
+    if written:
+        seconds["total"] = time.perf_counter() - start
+    return BuildReport.of(
+        plan.done, written, forward.size if written else None, seconds if written else {}
+    )

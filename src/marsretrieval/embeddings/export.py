@@ -1,0 +1,80 @@
+"""A store as one GeoParquet file, for exchange; the store itself stays what is searched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from marsretrieval import geo
+from marsretrieval.embeddings.shards import Block
+from marsretrieval.embeddings.store import EmbeddingStore
+from marsretrieval.errors import StoreError, UsageError
+from marsretrieval.io import atomic_path, check_output
+from marsretrieval.progress import NO_PROGRESS, Progress
+
+
+def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO_PROGRESS) -> None:
+    """Write ids, positions, sources and vectors, and a footprint or point where one is known.
+
+    GeoParquet 1.1 in IAU_2015:49900, longitudes -180..180, footprints split at the antimeridian.
+    Raises UsageError unless the name ends in .parquet or .geoparquet, StoreError on an unfinished
+    store, OutputError.
+    """
+    if path.suffix.lower() not in (".parquet", ".geoparquet"):
+        raise UsageError(f"{path}: no name of a Parquet file", remedy="Use one ending in .parquet.")
+    check_output(path)
+    if not store.complete:
+        raise StoreError(
+            f"{store.path}: {len(store.missing)} of {len(store.manifest.shards)} shards are "
+            "not embedded yet",
+            remedy="Finish it with the command that started it.",
+        )
+    valid = bool(np.isfinite(store.valid()).any())
+    number = pa.float16() if store.dtype == "float16" else pa.float32()
+    columns = pa.schema(
+        [
+            pa.field("id", pa.utf8(), nullable=False),
+            pa.field("lon", pa.float64()),
+            pa.field("lat", pa.float64()),
+            pa.field("width_deg", pa.float32()),
+            pa.field("height_deg", pa.float32()),
+            *([pa.field("valid", pa.float32())] if valid else []),
+            pa.field("source", pa.utf8(), nullable=False),
+            # A plain list: not every reader of Parquet knows fixed-size ones.
+            pa.field("vector", pa.list_(number), nullable=False),
+            pa.field("geometry", pa.binary()),
+        ]
+    )
+    geometry = geo.GeometryColumn()
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            columns,
+            compression="zstd",
+            use_dictionary=["source"],
+            use_byte_stream_split=["vector.list.element"],
+        ) as writer,
+        progress.start("export", store.rows, "rows") as bar,
+    ):
+        for block in store.blocks():
+            writer.write_table(_table(block, geometry, columns))
+            bar.advance(len(block))
+        writer.add_key_value_metadata(geometry.metadata())
+
+
+def _table(block: Block, geometry: geo.GeometryColumn, columns: pa.Schema) -> pa.Table:
+    shapes = geo.outlines(block.lon, block.lat, block.width_deg, block.height_deg)
+    arrays = [
+        pa.array(block.valid, pa.float32(), from_pandas=True)
+        if name == "valid"
+        else block.column(name).cast(columns.field(name).type)
+        for name in columns.names
+        if name != "geometry"
+    ]
+    return pa.Table.from_arrays(
+        [*arrays, pa.array(geometry.encode(shapes), pa.binary())], schema=columns
+    )

@@ -1,0 +1,445 @@
+"""Images read, decoded and preprocessed ahead of the models, in order and in bounded memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import queue
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from marsretrieval.datasets import (
+    ImageSource,
+    ItemWarning,
+    Record,
+    Shard,
+    Skipped,
+    content_hash,
+    decode_image,
+    decode_rgb,
+)
+from marsretrieval.embeddings.shards import Item
+from marsretrieval.errors import (
+    DataError,
+    ImageError,
+    MarsRetrievalError,
+    UsageError,
+    describe_exception,
+)
+from marsretrieval.system import process_pool
+
+Preprocess = Callable[[Image.Image], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One image, ready for every model that wants it.
+
+    `features` has what each model's preprocessing gave, or a Skipped where it failed.
+    """
+
+    item: Item
+    features: tuple[Any, ...]
+    seconds: float  # spent decoding and preprocessing, in its worker
+    warnings: tuple[ItemWarning, ...] = ()
+
+
+Answers = list[Decoded | Skipped]
+
+
+def decode(records: Sequence[Record], preprocess: Sequence[Preprocess]) -> Answers:
+    """Each record for each of the models; what cannot be decoded is a Skipped."""
+    return [_decode(record, preprocess) for record in records]
+
+
+def _decode(record: Record, preprocess: Sequence[Preprocess]) -> Decoded | Skipped:
+    start = time.perf_counter()
+    try:
+        grey = any(_accepts_grey(function) for function in preprocess)
+        image = (decode_image if grey else decode_rgb)(record.data, record.source)
+    except ImageError as error:
+        return Skipped(record.id, record.source, error.message)
+    features = tuple(_features(image, function, record) for function in preprocess)
+    item = Item(
+        id=record.id,
+        source=record.source,
+        content=content_hash(record.data),
+        lon=record.lon,
+        lat=record.lat,
+        width_deg=record.width_deg,
+        height_deg=record.height_deg,
+        valid=record.valid,
+    )
+    return Decoded(item, features, time.perf_counter() - start, record.warnings)
+
+
+def _features(image: Image.Image, preprocess: Preprocess, record: Record) -> Any | Skipped:
+    try:
+        if image.mode == "L" and not _accepts_grey(preprocess):
+            image = image.convert("RGB")
+        return preprocess(image)
+    except MemoryError as error:  # no fault of this image: next time there may be enough
+        raise MarsRetrievalError(
+            f"{record.source}: no memory left to prepare it for the model",
+            remedy="Use fewer --workers, a smaller --batch-size, or fewer models at once.",
+        ) from error
+    except Exception as error:  # a user's encoder may raise anything, for one odd image too
+        reason = f"the model's preprocessing failed: {describe_exception(error)}"
+        return Skipped(record.id, record.source, reason)
+
+
+def _accepts_grey(preprocess: Preprocess) -> bool:
+    """Check for `accepts_grey`, see `marsretrieval.encoders.Encoder.preprocess`."""
+    return getattr(preprocess, "accepts_grey", False) is True
+
+
+_SMALL = 2**16  # bytes: not worth a file
+_ALIGNED = 64
+_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A pickle, and where its arrays lie: `file` is None where they are in `parts` themselves."""
+
+    pickled: bytes
+    file: Path | None
+    parts: list[tuple[int, int]] | list[bytes]  # offset and length
+
+
+def dock() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the files of `pack`: in memory, on systems that have such a place."""
+    there = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    return tempfile.TemporaryDirectory(
+        prefix=f"marsretrieval-{os.getpid()}-", dir=there, ignore_cleanup_errors=True
+    )
+
+
+def pack(value: Any, folder: Path) -> Packed:
+    """Arrays and CPU tensors anywhere in `value` go into a file in `folder`; where it has no room
+    for them (a container's /dev/shm may be small) they travel beside the pickle."""
+    buffers: list[pickle.PickleBuffer] = []
+    out = BytesIO()
+    _Pickler(out, protocol=5, buffer_callback=buffers.append).dump(value)
+    raw = [buffer.raw() for buffer in buffers]
+    if sum(part.nbytes for part in raw) >= _SMALL:
+        try:
+            return Packed(out.getvalue(), *_written(raw, folder))
+        except OSError:
+            pass  # no room; see above
+    return Packed(out.getvalue(), None, [bytes(part) for part in raw])
+
+
+def _written(raw: list[memoryview], folder: Path) -> tuple[Path, list[tuple[int, int]]]:
+    descriptor, name = tempfile.mkstemp(dir=folder)
+    parts = []
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            for part in raw:
+                start = -(-file.tell() // _ALIGNED) * _ALIGNED
+                file.seek(start)
+                rest = part
+                while rest.nbytes:
+                    rest = rest[file.write(rest) :]
+                parts.append((start, part.nbytes))
+    except OSError:
+        Path(name).unlink()
+        raise
+    return Path(name), parts
+
+
+def unpack(packed: Packed) -> Any:
+    """What was packed; its arrays are writable. Raises OSError when the file is gone."""
+    if packed.file is None:
+        return pickle.loads(packed.pickled, buffers=map(bytearray, packed.parts))
+    with packed.file.open("rb") as file:
+        packed.file.unlink()
+        # Private pages: written to, they do not go back to a file that is gone. The mapping lives
+        # as long as an array of it does.
+        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    return pickle.loads(
+        packed.pickled, buffers=[view[start : start + size] for start, size in packed.parts]
+    )
+
+
+class _Pickler(pickle.Pickler):
+    """Tensors as arrays: torch itself would write them into the pickle."""
+
+    def reducer_override(self, value: Any) -> Any:
+        torch = sys.modules.get("torch")
+        if torch is None or type(value) is not torch.Tensor or value.requires_grad:
+            return NotImplemented
+        try:
+            return _tensor, (np.asarray(value.numpy(), order="C"),)
+        except (TypeError, RuntimeError):  # bfloat16, sparse, on another device
+            return NotImplemented
+
+
+def _tensor(array: npt.NDArray[Any]) -> Any:
+    import torch
+
+    return torch.from_numpy(array)
+
+
+DecodeIn = Literal["auto", "threads", "processes"]
+DECODE_IN: tuple[DecodeIn, ...] = ("auto", "threads", "processes")
+
+_IMAGES_AT_ONCE = 8  # handed to a process: each handing over costs as much as a small image
+_MANY_WORKERS = 6  # threads wait for one another beyond it
+_MANY_IMAGES = 50_000  # repay the start of the processes, ten seconds or so
+
+
+class Decoders(Protocol):
+    """Decodes and preprocesses a few images at a time, several times at once."""
+
+    workers: int
+    at_once: int
+
+    def submit(self, records: list[Record], takers: tuple[int, ...]) -> Future[Any]:
+        """Begin with up to `at_once` images for some of the models, by their numbers."""
+
+    def answers(self, future: Future[Any]) -> Answers:
+        """What came of it, for each image. Raises MarsRetrievalError when a worker died."""
+
+    def close(self) -> None:
+        """End the workers; what was begun is given up."""
+
+
+def open_decoders(
+    preprocess: Sequence[Preprocess],
+    workers: int,
+    kind: DecodeIn = "threads",
+    *,
+    gpu: bool = False,
+    images: int | None = None,
+) -> Decoders:
+    """Workers for models with this preprocessing.
+
+    Threads share one interpreter lock, which Pillow and torch let go of for most, but not all, of
+    the time: about seven eighths of it. Processes share nothing, but have to be started. `auto`
+    takes processes where a GPU is to be fed with many `images` (None: unknown) by many workers.
+
+    Raises UsageError for `processes` where a model's preprocessing cannot be sent to one.
+    """
+    workers = max(1, workers)
+    many = workers >= _MANY_WORKERS and (images is None or images >= _MANY_IMAGES)
+    if kind == "threads" or (kind == "auto" and not (gpu and many)):
+        return _Threads(preprocess, workers)
+    try:
+        sent = pickle.dumps(tuple(preprocess))
+    except Exception as error:  # each library refuses in its own way
+        if kind == "auto":
+            return _Threads(preprocess, workers)
+        raise UsageError(
+            f"the model's preprocessing cannot be sent to a process ({error})",
+            remedy="Decode in threads.",
+        ) from error
+    return _Processes(sent, workers)
+
+
+class _Threads:
+    at_once = 1
+
+    def __init__(self, preprocess: Sequence[Preprocess], workers: int) -> None:
+        self.workers = workers
+        self._preprocess = preprocess
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
+
+    def submit(self, records: list[Record], takers: tuple[int, ...]) -> Future[Answers]:
+        wanted = [self._preprocess[taker] for taker in takers]
+        return self._pool.submit(decode, records, wanted)
+
+    def answers(self, future: Future[Answers]) -> Answers:
+        return future.result()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Processes:
+    at_once = _IMAGES_AT_ONCE
+
+    def __init__(self, preprocess: bytes, workers: int) -> None:
+        self.workers = workers
+        self._folder = dock()
+        folder = Path(self._folder.name)
+        self._pool = process_pool(workers, _begin, (preprocess, folder), scratch=folder)
+
+    def submit(self, records: list[Record], takers: tuple[int, ...]) -> Future[Packed]:
+        try:
+            return self._pool.submit(_decode_there, records, takers)
+        except BrokenProcessPool as error:
+            raise _died() from error
+
+    def answers(self, future: Future[Packed]) -> Answers:
+        try:
+            answers: Answers = unpack(future.result())
+        except BrokenProcessPool as error:
+            raise _died() from error
+        return answers
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._folder.cleanup()
+
+
+def _died() -> MarsRetrievalError:
+    return MarsRetrievalError(
+        "a process that decodes images died (killed, or out of memory)",
+        remedy="Finished shards are kept: the same command goes on from there. Fewer --workers "
+        "need less memory. A script that embeds must do so below if __name__ == '__main__', since "
+        "the processes import it.",
+    )
+
+
+class _There:
+    """What a process of `_Processes` has."""
+
+    preprocess: tuple[Preprocess, ...]
+    folder: Path
+    failed: Exception | None = None
+
+
+def _begin(preprocess: bytes, folder: Path) -> None:
+    _There.folder = folder
+    try:
+        _There.preprocess = pickle.loads(preprocess)
+    except Exception as error:  # told with the first answer; here it would print a traceback
+        _There.failed = error
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)  # the processes are the parallelism
+
+
+def _decode_there(records: list[Record], takers: tuple[int, ...]) -> Packed:
+    if _There.failed is not None:
+        raise MarsRetrievalError(
+            f"a process that decodes images cannot load the model's preprocessing "
+            f"({type(_There.failed).__name__}: {_There.failed})",
+            remedy="Decode in threads.",
+        )
+    wanted = [_There.preprocess[taker] for taker in takers]
+    return pack(decode(records, wanted), _There.folder)
+
+
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEnd:
+    """Nothing more comes of this shard; `error` says why it ended early, if it did."""
+
+    error: MarsRetrievalError | None = None
+
+
+PipelineEvent = Decoded | Skipped | ShardEnd
+
+
+def decode_ahead(
+    source: ImageSource,
+    work: Iterable[tuple[Shard, tuple[int, ...]]],
+    decoders: Decoders,
+    *,
+    depth: int,
+) -> Generator[tuple[Shard, tuple[int, ...], PipelineEvent], None, None]:
+    """Yield each shard's events in order, the last one a ShardEnd, with about `depth` images in
+    flight, or two portions a worker if that is more.
+
+    `work` gives shards, each with the numbers of the models that take it; it is asked for the next
+    one only when that is to be read. Every image is read and decoded once, for all of them.
+    """
+    stop = threading.Event()
+    ahead: queue.Queue[
+        tuple[Shard, tuple[int, ...], Future[Any] | PipelineEvent] | BaseException | None
+    ]
+    ahead = queue.Queue(maxsize=max(2 * decoders.workers, depth // decoders.at_once))
+
+    def put(value: Any) -> None:
+        while not stop.is_set():
+            try:
+                ahead.put(value, timeout=_POLL_S)
+            except queue.Full:
+                continue
+            return
+
+    def read_shard(shard: Shard, takers: tuple[int, ...]) -> None:
+        records: list[Record] = []
+
+        def submit() -> None:
+            if records:
+                put((shard, takers, decoders.submit(records.copy(), takers)))
+                records.clear()
+
+        end = ShardEnd()
+        item: Record | Skipped | None = None
+        try:
+            for item in source.read(shard):
+                if stop.is_set():
+                    return
+                if isinstance(item, Record):
+                    records.append(item)
+                    if len(records) == decoders.at_once:
+                        submit()
+                else:
+                    submit()
+                    put((shard, takers, item))
+            # What ends early is damaged, or was taken away: then it is not finished.
+            if isinstance(item, Skipped) and not _is_still_there(source, shard):
+                text = f"shard {shard.name}: changed or vanished while it was read"
+                end = ShardEnd(DataError(f"{text} ({item.source}: {item.reason})"))
+        except MarsRetrievalError as error:
+            end = ShardEnd(error)
+        except OSError as error:
+            end = ShardEnd(DataError(f"shard {shard.name}: cannot be read ({error})"))
+        submit()
+        put((shard, takers, end))
+
+    def read() -> None:
+        try:
+            for shard, takers in work:
+                read_shard(shard, takers)
+                if stop.is_set():
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    reader = threading.Thread(target=read, name="read", daemon=True)
+    reader.start()
+    try:
+        while (value := ahead.get()) is not None:
+            if isinstance(value, BaseException):
+                raise value
+            shard, takers, event = value
+            if not isinstance(event, Future):
+                yield shard, takers, event
+                continue
+            for answer in decoders.answers(event):
+                yield shard, takers, answer
+    finally:
+        stop.set()
+        reader.join()
+
+
+def _is_still_there(source: ImageSource, shard: Shard) -> bool:
+    try:
+        return any(
+            each.name == shard.name and each.fingerprint == shard.fingerprint
+            for each in source.shards()
+        )
+    except (MarsRetrievalError, OSError):
+        return False

@@ -1,0 +1,259 @@
+"""One shard as an Arrow IPC file, and the window on it that everyone else sees: a Block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from marsretrieval.embeddings.manifest import (
+    SCHEMA_VERSION,
+    Dtype,
+    Entry,
+    entry_path,
+    finished_entry,
+    read_manifest,
+    unreadable,
+    vectors_path,
+    write_entry,
+)
+from marsretrieval.errors import StoreError, StoreMismatchError
+from marsretrieval.geo import wrap_lon
+from marsretrieval.io import atomic_path, is_damage, locked, sha256_file
+
+Floats = npt.NDArray[np.float64]
+
+VALID = "valid"  # the optional column
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a store keeps of one image or text, beside its vector."""
+
+    id: str
+    source: str
+    content: bytes  # 16 bytes: the start of the SHA-256 of the encoded image or the text
+    lon: float | None = None
+    lat: float | None = None
+    width_deg: float | None = None
+    height_deg: float | None = None
+    valid: float | None = None  # share with data, 0 to 1
+
+
+class Block:
+    """The rows of one shard, memory-mapped; `start` is the store's number of the first one."""
+
+    def __init__(self, batch: pa.RecordBatch, start: int, dimension: int) -> None:
+        self.start = start
+        self.dimension = dimension
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return int(self._batch.num_rows)
+
+    @property
+    def ids(self) -> list[str]:
+        ids: list[str] = self._batch.column("id").to_pylist()
+        return ids
+
+    @property
+    def sources(self) -> list[str]:
+        sources: list[str] = self._batch.column("source").to_pylist()
+        return sources
+
+    @property
+    def contents(self) -> list[bytes]:
+        contents: list[bytes] = self._batch.column("content").to_pylist()
+        return contents
+
+    @property
+    def lon(self) -> Floats:
+        """(n,) degrees of the centre, -180 <= lon < 180; NaN where unknown."""
+        return self._floats("lon")
+
+    @property
+    def lat(self) -> Floats:
+        """(n,) degrees of the centre; NaN where unknown."""
+        return self._floats("lat")
+
+    @property
+    def width_deg(self) -> Floats:
+        """(n,) extent in longitude; NaN where unknown."""
+        return self._floats("width_deg")
+
+    @property
+    def height_deg(self) -> Floats:
+        """(n,) extent in latitude; NaN where unknown."""
+        return self._floats("height_deg")
+
+    @property
+    def valid(self) -> Floats:
+        """(n,) share of each tile with data, 0 to 1; NaN where unknown."""
+        if VALID not in self._batch.schema.names:
+            return np.full(len(self), np.nan)
+        return self._floats(VALID)
+
+    @property
+    def vectors(self) -> npt.NDArray[Any]:
+        """(n, dimension) float16 or float32, read-only, not copied."""
+        column = self._batch.column("vector")
+        values = column.values.slice(column.offset * self.dimension, len(self) * self.dimension)
+        return _numbers(values).reshape(len(self), self.dimension)
+
+    def column(self, name: str) -> pa.Array:
+        return self._batch.column(name)
+
+    def texts(self, name: str, rows: npt.NDArray[np.int64]) -> list[str]:
+        """A column of texts at some rows."""
+        # From a numpy array, Arrow would make these only after loading pandas.
+        buffer = pa.py_buffer(np.ascontiguousarray(rows))
+        chosen = pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer])
+        found: list[str] = self.column(name).take(chosen).to_pylist()
+        return found
+
+    def _floats(self, name: str) -> Floats:
+        column = self._batch.column(name)
+        values = _numbers(column).astype(np.float64)
+        if column.null_count:
+            bits = np.frombuffer(column.buffers()[0], dtype=np.uint8)
+            known = np.unpackbits(bits, count=column.offset + len(column), bitorder="little")
+            values[known[column.offset :] == 0] = np.nan
+        return values
+
+
+def _numbers(values: pa.Array) -> npt.NDArray[Any]:
+    """What an array holds, not copied, anything where it is null. Arrow's own way there loads
+    pandas first."""
+    dtype = np.dtype(values.type.to_pandas_dtype())
+    if not len(values):
+        return np.frombuffer(b"", dtype)
+    return np.frombuffer(
+        values.buffers()[1], dtype, count=len(values), offset=values.offset * dtype.itemsize
+    )
+
+
+@cache
+def schema(dimension: int, dtype: Dtype, *, valid: bool = False) -> pa.Schema:
+    """Columns of a shard, as docs/STORE.md specifies them.
+
+    Args:
+        dimension: Numbers in a vector.
+        dtype: Their type.
+        valid: Include the optional column `valid`.
+    """
+    shares = [pa.field(VALID, pa.float32())] if valid else []
+    number = pa.float16() if dtype == "float16" else pa.float32()
+    vector = pa.list_(pa.field("item", number, nullable=False), dimension)
+    return pa.schema(
+        [
+            pa.field("id", pa.utf8(), nullable=False),
+            pa.field("lon", pa.float64()),
+            pa.field("lat", pa.float64()),
+            pa.field("width_deg", pa.float32()),
+            pa.field("height_deg", pa.float32()),
+            *shares,
+            pa.field("source", pa.utf8(), nullable=False),
+            pa.field("content", pa.binary(16), nullable=False),
+            pa.field("vector", vector, nullable=False),
+        ],
+        metadata={"marsretrieval.store": str(SCHEMA_VERSION)},
+    )
+
+
+def write_shard(
+    store: Path, entry: Entry, items: Sequence[Item], vectors: npt.NDArray[Any], dtype: Dtype
+) -> Entry:
+    """Write vectors (n, d), then the entry that makes them count: `entry` with rows, size and
+    checksum filled in. Where another process has finished the very shard meanwhile, its files
+    stay and its entry is returned. Raises OutputError, StoreMismatchError where another process
+    has made this another store meanwhile, StoreError where it is gone."""
+    valid = any(item.valid is not None for item in items)
+    columns = schema(vectors.shape[1], dtype, valid=valid)
+    batch = pa.record_batch(_arrays(items, vectors, columns), schema=columns)
+    path = vectors_path(store, entry.shard)
+    try:
+        with ExitStack() as turn:
+            with atomic_path(path) as temporary:
+                with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, columns) as out:
+                    out.write_batch(batch)
+                size, checksum = temporary.stat().st_size, sha256_file(temporary)
+                # Two processes that embed the same shard must not leave the vectors of one beside
+                # the entry of the other.
+                turn.enter_context(locked(path.parent))
+                if read_manifest(store).made_by != entry.made_by:
+                    raise StoreMismatchError(
+                        f"{store}: replaced by another store while this one was made",
+                        remedy="Another process runs here with --force. Give each its own folder.",
+                    )
+                there = finished_entry(store, entry.made_by, entry.shard, entry.fingerprint)
+                if there is not None:
+                    raise _FinishedElsewhere(there)
+                # An entry must never stand beside vectors that it does not describe.
+                entry_path(store, entry.shard).unlink(missing_ok=True)
+            written = replace(entry, rows=len(items), bytes=size, sha256=checksum)
+            write_entry(store, written)
+    except _FinishedElsewhere as elsewhere:
+        return elsewhere.entry
+    return written
+
+
+class _FinishedElsewhere(Exception):
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+
+
+def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dtype) -> Block:
+    """Map a shard. Raises StoreError naming its file when it is not what its entry says."""
+    path = vectors_path(store, entry.shard)
+    remedy = "Run the command that made the store again: only this shard is computed."
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        if not is_damage(error):
+            raise unreadable(path, error) from error
+        raise StoreError(f"{path}: missing", remedy=remedy) from error
+    if size != entry.bytes:
+        raise StoreError(f"{path}: {size} bytes, {entry.bytes} were written", remedy=remedy)
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and not is_damage(error):
+            raise unreadable(path, error) from error
+        raise StoreError(f"{path}: not readable as Arrow IPC ({error})", remedy=remedy) from error
+    expected = schema(dimension, dtype, valid=VALID in reader.schema.names)
+    if not reader.schema.equals(expected):
+        raise StoreError(f"{path}: its columns are not those of the store", remedy=remedy)
+    if len(batches) != 1 or batches[0].num_rows != entry.rows:
+        rows = sum(batch.num_rows for batch in batches)
+        raise StoreError(f"{path}: {rows} rows, {entry.rows} were written", remedy=remedy)
+    return Block(batches[0], start, dimension)
+
+
+def _arrays(items: Sequence[Item], vectors: npt.NDArray[Any], columns: pa.Schema) -> list[pa.Array]:
+    kind = columns.field("vector").type
+    flat = np.ascontiguousarray(vectors, dtype=kind.value_type.to_pandas_dtype()).reshape(-1)
+    lon = [None if item.lon is None else float(wrap_lon(item.lon)) for item in items]
+    values = {
+        "id": [item.id for item in items],
+        "lon": lon,
+        "lat": [item.lat for item in items],
+        "width_deg": [item.width_deg for item in items],
+        "height_deg": [item.height_deg for item in items],
+        VALID: [item.valid for item in items],
+        "source": [item.source for item in items],
+        "content": [item.content for item in items],
+    }
+    arrays = [
+        pa.array(values[name], columns.field(name).type)
+        for name in columns.names
+        if name != "vector"
+    ]
+    return [*arrays, pa.FixedSizeListArray.from_arrays(pa.array(flat), type=kind)]

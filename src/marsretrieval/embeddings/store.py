@@ -1,0 +1,255 @@
+"""A finished store, read through memory maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.datasets import ItemWarning, Skipped, set_hash
+from marsretrieval.embeddings.manifest import (
+    DatasetIdentity,
+    Dtype,
+    Entry,
+    Kind,
+    Manifest,
+    ModelRequest,
+    differences,
+    read_entry,
+    read_manifest,
+)
+from marsretrieval.embeddings.shards import Block, open_block
+from marsretrieval.errors import StoreMismatchError
+from marsretrieval.progress import NO_PROGRESS, Progress
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What is known of n rows, without their vectors; NaN where a number is unknown."""
+
+    ids: list[str]
+    lon: Floats
+    lat: Floats
+    width_deg: Floats
+    height_deg: Floats
+    sources: list[str]
+
+
+class EmbeddingStore:
+    """Vectors of images or texts with their ids, in the fixed order of shards and rows.
+
+    Opening reads JSON only; a shard is mapped when it is first used. Rows are numbered from 0
+    over the finished shards.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, entries: Sequence[Entry]) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.entries = tuple(entries)
+        self._starts = np.cumsum([0, *(entry.rows for entry in entries)])
+        self._blocks: dict[int, Block] = {}
+
+    @property
+    def kind(self) -> Kind:
+        return self.manifest.kind
+
+    @property
+    def encoder(self) -> Mapping[str, Any]:
+        """Fingerprint of the encoder."""
+        return self.manifest.encoder
+
+    @property
+    def model(self) -> ModelRequest:
+        """How to load the encoder again, with the very precision that was used. A user's class
+        has the one it was asked for: it may know of no other."""
+        prompts = self.encoder.get("prompts")
+        preset = prompts.get("preset", "paper") if isinstance(prompts, Mapping) else "paper"
+        request = self.manifest.request or ModelRequest(
+            model=str(self.encoder.get("id")), prompts=str(preset)
+        )
+        if ":" in request.model:
+            return request
+        return replace(request, dtype=str(self.encoder.get("dtype", request.dtype)))
+
+    @property
+    def dataset(self) -> DatasetIdentity:
+        """name, kind and fingerprint."""
+        return self.manifest.dataset
+
+    @property
+    def dimension(self) -> int:
+        return self.manifest.dimension
+
+    @property
+    def dtype(self) -> Dtype:
+        return self.manifest.dtype
+
+    @property
+    def rows(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Every item that was left out, with the reason."""
+        return [item for entry in self.entries for item in entry.skipped]
+
+    @property
+    def missing(self) -> list[str]:
+        """Planned shards that are not finished."""
+        there = {entry.shard for entry in self.entries}
+        return [name for name in self.manifest.shards if name not in there]
+
+    @property
+    def complete(self) -> bool:
+        return len(self.entries) == len(self.manifest.shards)
+
+    def seconds(self, stage: str) -> float:
+        """Time that making the store took, summed over its shards: decode, embed, elapsed (by the
+        clock of the process that made each) and wait (of that, the device without work)."""
+        return sum(entry.seconds.get(stage, 0.0) for entry in self.entries)
+
+    @cached_property
+    def set_hash(self) -> str:
+        """Identity of the set of items, ids and contents, in any order."""
+        return set_hash(
+            pair for block in self.blocks() for pair in zip(block.ids, block.contents, strict=True)
+        )
+
+    def require_encoder(self, fingerprint: Mapping[str, Any]) -> None:
+        """Raises StoreMismatchError, naming each difference, unless this encoder made it."""
+        lines = differences(self.encoder, fingerprint)
+        if lines:
+            raise StoreMismatchError(
+                f"{self.path}: made by another encoder: {'; '.join(lines)}",
+                remedy="Vectors of two encoders cannot be compared: load the model of the store.",
+            )
+
+    def blocks(self) -> Iterator[Block]:
+        """All shards in order. Raises StoreError naming a shard that is damaged."""
+        return (self._block(index) for index in range(len(self.entries)))
+
+    def load(self) -> tuple[list[str], npt.NDArray[np.float32]]:
+        """All ids and vectors in memory, (rows, dimension) float32: for stores that are small."""
+        ids: list[str] = []
+        matrix = np.empty((self.rows, self.dimension), dtype=np.float32)
+        for block in self.blocks():
+            ids += block.ids
+            matrix[block.start : block.start + len(block)] = block.vectors
+        return ids, matrix
+
+    def positions(self) -> Floats:
+        """(rows, 2) longitude and latitude of all centres, degrees; NaN where unknown."""
+        return self._columns("lon", "lat")
+
+    def extents(self) -> Floats:
+        """(rows, 2) width and height of all tiles, degrees; NaN where unknown."""
+        return self._columns("width_deg", "height_deg")
+
+    def valid(self) -> Floats:
+        """(rows,) share of each tile with data, 0 to 1; NaN where unknown."""
+        return self._columns("valid")[:, 0]
+
+    @property
+    def warnings(self) -> list[ItemWarning]:
+        """Parts of annotations that were ignored, with the reason."""
+        return [item for entry in self.entries for item in entry.warnings]
+
+    def content_hashes(self) -> list[bytes]:
+        """16 bytes a row: equal contents, equal bytes."""
+        return [content for block in self.blocks() for content in block.contents]
+
+    def ids(self, rows: npt.ArrayLike) -> list[str]:
+        """Ids of n rows, in the order asked for."""
+        found: list[str] = [""] * len(np.atleast_1d(np.asarray(rows)))
+        for block, local, places in self._located(rows):
+            for place, name in zip(places, block.texts("id", local), strict=True):
+                found[place] = name
+        return found
+
+    def find(self, name: str) -> int:
+        """The first row with this id, or -1. A few milliseconds for a million rows whose shards
+        are open."""
+        import pyarrow.compute as pc
+
+        for block in self.blocks():
+            column = block.column("id")
+            # By prefix, then in full: to compare with a scalar, Arrow would load pandas.
+            alike = pc.indices_nonzero(pc.starts_with(column, pattern=name))
+            for place in alike.to_pylist():
+                if column[place].as_py() == name:
+                    return block.start + int(place)
+        return -1
+
+    def vectors(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
+        """(n, dimension) copies of n rows as they are stored, in the order asked for."""
+        count = len(np.atleast_1d(np.asarray(rows)))
+        found = np.empty((count, self.dimension), dtype=self.dtype)
+        for block, local, places in self._located(rows):
+            found[places] = block.vectors[local]
+        return found
+
+    def take(self, rows: npt.ArrayLike) -> Columns:
+        """What is known of n rows, in the order asked for."""
+        count = len(np.atleast_1d(np.asarray(rows)))
+        numbers = {name: np.empty(count) for name in ("lon", "lat", "width_deg", "height_deg")}
+        sources = [""] * count
+        for block, local, places in self._located(rows):
+            for name, values in numbers.items():
+                values[places] = getattr(block, name)[local]
+            for place, source in zip(places, block.texts("source", local), strict=True):
+                sources[place] = source
+        return Columns(ids=self.ids(rows), sources=sources, **numbers)
+
+    def verify(self, *, progress: Progress = NO_PROGRESS) -> list[str]:
+        """Read everything and compare it with its checksums; a line for each problem found."""
+        from marsretrieval.embeddings.verify import verify_store
+
+        return [str(problem) for problem in verify_store(self.path, progress=progress).problems]
+
+    def _columns(self, *names: str) -> Floats:
+        found = np.empty((self.rows, len(names)))
+        for block in self.blocks():
+            for number, name in enumerate(names):
+                found[block.start : block.start + len(block), number] = getattr(block, name)
+        return found
+
+    def _block(self, index: int) -> Block:
+        block = self._blocks.get(index)
+        if block is None:
+            start = int(self._starts[index])
+            block = open_block(self.path, self.entries[index], start, self.dimension, self.dtype)
+            self._blocks[index] = block
+        return block
+
+    def _located(
+        self, rows: npt.ArrayLike
+    ) -> Iterator[tuple[Block, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """For each shard concerned: its block, the rows within it, and their places in `rows`."""
+        wanted = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < self.rows:
+            raise IndexError(f"rows must be within 0..{self.rows - 1}")
+        shard = np.searchsorted(self._starts, wanted, side="right") - 1
+        order = np.argsort(shard, kind="stable")
+        for places in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1):
+            if len(places):
+                block = self._block(int(shard[places[0]]))
+                yield block, wanted[places] - block.start, places
+
+
+def open_store(path: Path) -> EmbeddingStore:
+    """Open a store, finished or not (`complete` says).
+
+    Raises StoreError when there is none, or when its manifest or an entry is damaged.
+    """
+    manifest = read_manifest(path)
+    found = (read_entry(path, name) for name in manifest.shards)
+    return EmbeddingStore(
+        path, manifest, [entry for entry in found if entry is not None and entry.fits(manifest)]
+    )

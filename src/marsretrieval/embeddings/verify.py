@@ -1,0 +1,139 @@
+"""Is a store still what was written?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from marsretrieval.embeddings.manifest import (
+    Entry,
+    Manifest,
+    entry_path,
+    read_entry,
+    read_manifest,
+    require_own_shards,
+    unreadable,
+    vectors_path,
+)
+from marsretrieval.embeddings.shards import Block, open_block
+from marsretrieval.errors import OutputError, StoreError
+from marsretrieval.io import is_damage, sha256_file
+from marsretrieval.progress import NO_PROGRESS, Progress
+
+_UNIT_TOLERANCE = 1e-2  # far above the rounding of float16, far below any real fault
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """`cured`: embedding the shard again makes it good, once it has no entry."""
+
+    shard: str
+    text: str
+    cured: bool = True
+
+    def __str__(self) -> str:
+        return f"shard {self.shard}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    rows: int
+    shards: int  # finished ones
+    problems: tuple[Problem, ...]
+    dropped: tuple[str, ...] = ()  # shards whose entries were removed, to be embedded again
+
+    @property
+    def to_embed(self) -> tuple[str, ...]:
+        """Shards that the command which made the store will embed."""
+        missing = [each.shard for each in self.problems if each.text == _MISSING]
+        return tuple(sorted({*missing, *self.dropped}))
+
+
+_MISSING = "not embedded yet"
+
+
+def verify_store(
+    path: Path, *, repair: bool = False, progress: Progress = NO_PROGRESS
+) -> Verification:
+    """Missing shards, files changed since they were written, impossible values, repeated ids.
+
+    With `repair` the entries of damaged shards are removed, so that the command which made the
+    store embeds them again; vectors stay until then, but no longer count. Raises StoreError when
+    there is no readable manifest, or when the disk, the rights or a lack of memory or descriptors
+    keep a file from being read: that is no damage, and nothing is removed. Raises OutputError when
+    an entry cannot be removed.
+    """
+    manifest = read_manifest(path)
+    if repair:
+        require_own_shards(path)
+    found: list[Problem] = []
+    seen: dict[str, str] = {}
+    rows = shards = 0
+    with progress.start("verify", len(manifest.shards), "shards") as bar:
+        for name in manifest.shards:
+            try:
+                entry = read_entry(path, name)
+            except StoreError as error:
+                if not is_damage(error):
+                    raise
+                found.append(Problem(name, error.message))
+            else:
+                if entry is None or not entry.fits(manifest):
+                    found.append(Problem(name, _MISSING))
+                else:
+                    found += _of_shard(path, manifest, entry, rows, seen)
+                    rows += entry.rows
+                    shards += 1
+            bar.advance()
+    dropped = []
+    if repair:
+        dropped = sorted({each.shard for each in found if each.cured and each.text != _MISSING})
+        for name in dropped:
+            _drop(entry_path(path, name))
+    return Verification(rows, shards, tuple(found), tuple(dropped))
+
+
+def _of_shard(
+    store: Path, manifest: Manifest, entry: Entry, start: int, seen: dict[str, str]
+) -> Iterator[Problem]:
+    path = vectors_path(store, entry.shard)
+    try:
+        block = open_block(store, entry, start, manifest.dimension, manifest.dtype)
+        if sha256_file(path) != entry.sha256:
+            raise StoreError(f"{path}: changed since it was written (SHA-256 differs)")
+    except (StoreError, OSError) as error:
+        if not is_damage(error):
+            if isinstance(error, StoreError):
+                raise
+            raise unreadable(path, error) from error
+        yield Problem(entry.shard, error.message if isinstance(error, StoreError) else str(error))
+        return
+    for text in _faults(block):
+        yield Problem(entry.shard, text)
+    for name in block.ids:
+        if name in seen:
+            # The images have it so: embedding them again would change nothing.
+            yield Problem(entry.shard, f"id {name} is also in {seen[name]}", cured=False)
+        seen[name] = f"shard {entry.shard}"
+
+
+def _faults(block: Block) -> Iterator[str]:
+    norms = np.linalg.norm(block.vectors.astype(np.float32), axis=1)
+    wrong = int((~(np.abs(norms - 1) < _UNIT_TOLERANCE)).sum())  # NaN counts as wrong
+    if wrong:
+        yield f"{wrong} of {len(block)} vectors are not of unit length"
+    if (np.abs(block.lat) > 90).any() or np.isinf(block.lon).any():
+        yield "a position is off the planet"
+
+
+def _drop(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be removed ({error.strerror or error})",
+            remedy="Repairing needs a store that is yours to write.",
+        ) from error

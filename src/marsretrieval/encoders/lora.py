@@ -1,0 +1,157 @@
+"""Low-rank adapters folded into their base model, to the last tensor or not at all.
+
+LoRA (Hu et al. 2021, arXiv:2106.09685): W + s B A with s = alpha / rank.
+rsLoRA (Kalajdzievski 2023, arXiv:2312.03732): s = alpha / sqrt(rank).
+DoRA (Liu et al. 2024, arXiv:2402.09353): m (W + s B A) / ||W + s B A||, the norm by output row.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from marsretrieval.encoders.transformers import loading
+from marsretrieval.errors import DataError, ModelLoadError
+from marsretrieval.io import JsonObject, from_json, read_json
+
+_CONFIG = "adapter_config.json"
+_KEY = re.compile(
+    r"(?:base_model\.model\.)?(?P<module>.+)\."
+    r"(?P<part>lora_A|lora_B|lora_magnitude_vector)(?:\.default)?(?:\.weight)?"
+)
+# Adapters saved before transformers 4.52 name modules by the layout of that time.
+_LAYOUTS = (
+    ("", ""),
+    ("model.", "model.language_model."),
+    ("visual.", "model.visual."),
+    ("language_model.model.", "model.language_model."),
+    ("vision_tower.", "model.vision_tower."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+)
+
+
+class AdapterConfig(JsonObject, total=False):
+    """`adapter_config.json` as peft writes it."""
+
+    peft_type: str | None
+    bias: str | None
+    lora_alpha: float | None
+    r: float | None
+    use_dora: bool | None
+    use_rslora: bool | None
+    fan_in_fan_out: bool | None
+    base_model_name_or_path: str | None
+    revision: str | None
+    rank_pattern: dict[str, float] | None
+    alpha_pattern: dict[str, float] | None
+
+
+def read_adapter_config(folder: Path) -> AdapterConfig | None:
+    """`adapter_config.json` of a folder, or None where it holds a whole model."""
+    path = folder / _CONFIG
+    if not path.exists():
+        return None
+    try:
+        config = from_json(AdapterConfig, read_json(path), source=path)
+    except DataError as error:
+        raise ModelLoadError(error.message) from error
+    if config.get("peft_type") != "LORA" or not config.get("lora_alpha"):
+        raise ModelLoadError(f"{path}: only LoRA adapters can be folded into a model")
+    if config.get("bias", "none") != "none" or config.get("fan_in_fan_out"):
+        raise ModelLoadError(f"{path}: adapters with bias or fan_in_fan_out are not supported")
+    return config
+
+
+def fold_adapter(model: torch.nn.Module, folder: Path, config: AdapterConfig) -> int:
+    """Fold the adapter of `folder` into the linear layers of `model`; how many were changed.
+
+    Raises ModelLoadError on any tensor that is not understood or finds no layer: an adapter that
+    is dropped in part gives other vectors without a word.
+    """
+    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in _read_tensors(folder).items():
+        match = _KEY.fullmatch(key)
+        if match is None:
+            raise ModelLoadError(f"{folder}: adapter weight {key} is not a LoRA weight of a layer")
+        pairs.setdefault(match["module"], {})[match["part"]] = tensor
+    needed = {"lora_A", "lora_B"} | ({"lora_magnitude_vector"} if config.get("use_dora") else set())
+    modules = dict(model.named_modules())
+    for name, parts in pairs.items():
+        if parts.keys() != needed:
+            raise ModelLoadError(
+                f"{folder}: adapter of {name} has {', '.join(sorted(parts))} and needs "
+                f"{', '.join(sorted(needed))}"
+            )
+        _fold(_find_linear(modules, name, folder), parts, _scale(config, name, parts), name, folder)
+    if not pairs:
+        raise ModelLoadError(f"{folder}: the adapter holds no weights")
+    return len(pairs)
+
+
+@torch.no_grad()
+def _fold(
+    layer: torch.nn.Linear,
+    parts: Mapping[str, torch.Tensor],
+    scale: float,
+    name: str,
+    folder: Path,
+) -> None:
+    update = scale * (parts["lora_B"].float() @ parts["lora_A"].float())
+    if update.shape != layer.weight.shape:
+        raise ModelLoadError(
+            f"{folder}: adapter of {name} is {tuple(update.shape)}, its layer "
+            f"{tuple(layer.weight.shape)}",
+            remedy="Is it the adapter of another base model?",
+        )
+    weight = layer.weight.float() + update.to(layer.weight.device)
+    magnitude = parts.get("lora_magnitude_vector")
+    if magnitude is not None:
+        norms = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+        weight = weight * (magnitude.float().view(-1, 1).to(weight.device) / norms)
+    layer.weight.copy_(weight)
+
+
+def _scale(config: AdapterConfig, name: str, parts: Mapping[str, torch.Tensor]) -> float:
+    alpha = config["lora_alpha"] or 0.0
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        try:
+            matches = re.fullmatch(rf"(.*\.)?({pattern})", name)
+        except re.error as error:
+            raise ModelLoadError(
+                f"{_CONFIG}: alpha_pattern: invalid pattern {pattern[:60]!r} ({error})"
+            ) from error
+        if matches:
+            alpha = value
+            break
+    rank = parts["lora_A"].shape[0]
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _find_linear(
+    modules: Mapping[str, torch.nn.Module], name: str, folder: Path
+) -> torch.nn.Linear:
+    for old, new in _LAYOUTS:
+        if name.startswith(old):
+            found = modules.get(new + name.removeprefix(old))
+            if isinstance(found, torch.nn.Linear):
+                return found
+    raise ModelLoadError(
+        f"{folder}: the model has no linear layer {name} for the adapter",
+        remedy="Is it the adapter of another base model?",
+    )
+
+
+def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    safe, pickled = folder / "adapter_model.safetensors", folder / "adapter_model.bin"
+    with loading(folder):
+        if safe.exists():
+            from safetensors.torch import load_file
+
+            return dict(load_file(safe))
+        if pickled.exists():
+            return dict(torch.load(pickled, map_location="cpu", weights_only=True))
+    raise ModelLoadError(f"{folder}: no adapter_model.safetensors here")

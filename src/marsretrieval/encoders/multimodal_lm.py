@@ -1,0 +1,368 @@
+"""How one language model is prompted, pooled and fed: a model's frozen recipe, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from marsretrieval.encoders.base import Features, LoadOptions, ModelRecord, TextRole
+from marsretrieval.encoders.lora import fold_adapter, read_adapter_config
+from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders.transformers import (
+    Files,
+    ImagePreprocess,
+    find_files,
+    import_transformers,
+    load_image_processor,
+    load_strictly,
+    loading,
+)
+from marsretrieval.errors import ModelLoadError
+
+_TEXT = "{text}"
+_CHOICES = {"pooling": ("last", "mean"), "positions": ("model", "1d")}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """`query` and `caption` hold ``{text}`` once; `image` holds the one image token.
+
+    pooling: `last` token, or `mean` (of a text's tokens; of an image's, from vision start to
+    vision end). positions: `model`, the model's own (M-RoPE: an image's tokens have a row and a
+    column), or `1d`, counted along the sequence. context: tokens of the whole prompt, above which
+    the caption is cut; None for no limit. Pixels: limits of the resized image.
+    """
+
+    query: str
+    caption: str
+    image: str
+    pooling: str = "last"
+    positions: str = "model"
+    context: int | None = None
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+
+    @classmethod
+    def of(cls, record: ModelRecord, options: LoadOptions) -> Recipe:
+        """The recipe in a record's settings. Raises ModelLoadError naming the key at fault."""
+        presets: Mapping[str, Mapping[str, str]] = record.settings.get("prompts", {})
+        if options.prompts not in presets:
+            raise ModelLoadError(
+                f"{record.id} has no prompts '{options.prompts}'",
+                remedy=f"It has: {', '.join(presets) or 'none'}.",
+            )
+        prompts = presets[options.prompts]
+        for key in ("query", "caption"):
+            if prompts.get(key, "").count(_TEXT) != 1:
+                raise ModelLoadError(f"{record.id}: prompt '{key}' must hold {_TEXT} once")
+        if not prompts.get("image"):
+            raise ModelLoadError(f"{record.id}: prompt 'image' is missing")
+        chosen: dict[str, Any] = {}
+        for key, allowed in _CHOICES.items():
+            chosen[key] = record.settings.get(key, allowed[0])
+            if chosen[key] not in allowed:
+                raise ModelLoadError(
+                    f"{record.id}: {key} is '{chosen[key]}', not one of {', '.join(allowed)}"
+                )
+        return cls(
+            query=prompts["query"],
+            caption=prompts["caption"],
+            image=prompts["image"],
+            context=record.context_length,
+            min_pixels=record.settings.get("min_pixels"),
+            max_pixels=record.settings.get("max_pixels"),
+            **chosen,
+        )
+
+    def template(self, role: TextRole) -> str:
+        return self.query if role == "query" else self.caption
+
+    @property
+    def pixel_limits(self) -> dict[str, int]:
+        limits = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        return {key: value for key, value in limits.items() if value is not None}
+
+
+def cut_caption(tokenizer: Any, template: str, text: str, limit: int | None) -> tuple[str, bool]:
+    """The prompt for one text, and whether the text had to be cut to keep it within `limit`.
+
+    Only the text is cut, at a token's end, and never the template: the vector is read off the
+    template's last token.
+    """
+    before, after = template.split(_TEXT)
+    prompt = before + text + after
+    if limit is None:
+        return prompt, False
+    encoding = _encode(tokenizer, prompt)
+    surplus = len(encoding["input_ids"]) - limit
+    if surplus <= 0:
+        return prompt, False
+    starts = [
+        start
+        for start, end in encoding["offset_mapping"]
+        if start < end and len(before) <= start < len(before) + len(text)
+    ]
+    while surplus > 0 and starts:
+        keep = max(0, len(starts) - surplus)
+        end = starts[keep] - len(before)
+        starts = starts[:keep]
+        prompt = before + text[:end] + after
+        surplus = len(_encode(tokenizer, prompt)["input_ids"]) - limit
+    return prompt, True
+
+
+def _encode(tokenizer: Any, text: str) -> Any:
+    return tokenizer(text, return_offsets_mapping=True, verbose=False)
+
+
+_TEXTS_A_BATCH = 16
+
+
+class MultimodalEncoder(TorchEncoder):
+    """`model` is the core of a generation model: no scores over the vocabulary are computed.
+
+    `preprocess` runs the image processor on one image; `collate` writes the prompts with each
+    image's number of image tokens and pads them on the left; the model is run once a batch.
+    """
+
+    def __init__(
+        self,
+        record: ModelRecord,
+        options: LoadOptions,
+        model: Any,
+        processor: Any,
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        revision: str | None,
+        base: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
+        self.recipe = recipe
+        self._base = base
+        self._config = model.config
+        self._rotary_3d = hasattr(model, "get_rope_index")
+        self._processor = processor
+        self._tokenizer = processor.tokenizer
+        self._tokenizer.padding_side = "left"  # so that the last column is every row's last token
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._preprocess = ImagePreprocess(processor.image_processor)
+
+    @property
+    def dimension(self) -> int:
+        return int(self._config.get_text_config().hidden_size)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        recipe = {"pooling": self.recipe.pooling, "positions": self.recipe.positions}
+        return {**super().fingerprint, "base": self._base, "recipe": recipe}
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Features]:
+        return self._preprocess
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        return {**self._preprocess.description, **self.recipe.pixel_limits}
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        return {
+            **super().prompts,
+            "query": self.recipe.query,
+            "caption": self.recipe.caption,
+            "image": self.recipe.image,
+            "context": self.recipe.context,
+        }
+
+    def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        return sum(self._prompt(text, role)[1] for text in texts)
+
+    def _prompt(self, text: str, role: TextRole) -> tuple[str, bool]:
+        template = self.recipe.template(role)
+        return cut_caption(self._tokenizer, template, text, self.recipe.context)
+
+    def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
+        prompts = [self._prompt(text, role)[0] for text in texts]
+        parts = []
+        for start in range(0, len(prompts), _TEXTS_A_BATCH):
+            there = self._tokenize(prompts[start : start + _TEXTS_A_BATCH])
+            batch = {name: value.to(self.device) for name, value in there.items()}
+            hidden = self._run(batch, self._positions_1d(batch["attention_mask"]))
+            parts.append(self._pool(hidden, batch["attention_mask"].bool()))
+        return torch.cat(parts)
+
+    def _join(self, features: Sequence[Features]) -> Inputs:
+        batch = self._tokenize([self._image_prompt(each) for each in features])
+        if self._rotary_3d:
+            image_token = self._processor.image_token_id
+            batch["mm_token_type_ids"] = (batch["input_ids"] == image_token).int()
+        return {**batch, **_gather(features)}
+
+    def _embed_images(self, inputs: Inputs) -> torch.Tensor:
+        flat = self.recipe.positions == "1d" or not self._rotary_3d
+        hidden = self._run(inputs, self._positions_1d(inputs["attention_mask"]) if flat else None)
+        return self._pool(hidden, self._image_span(inputs["input_ids"]))
+
+    def _image_prompt(self, features: Mapping[str, torch.Tensor]) -> str:
+        """The image prompt with the image token repeated for each token the image becomes."""
+        tokens = self._processor.replace_image_token(features, 0)
+        return self.recipe.image.replace(self._processor.image_token, tokens)
+
+    def _tokenize(self, prompts: list[str]) -> dict[str, torch.Tensor]:
+        batch = self._tokenizer(prompts, padding=True, return_tensors="pt", verbose=False)
+        return {key: batch[key] for key in ("input_ids", "attention_mask")}
+
+    def _run(self, batch: Inputs, positions: torch.Tensor | None) -> torch.Tensor:
+        """(n, length, d): the last layer after its norm. `positions` None: the model's own."""
+        output = self.model(**batch, position_ids=positions, use_cache=False)
+        hidden: torch.Tensor = output.last_hidden_state
+        return hidden
+
+    def _positions_1d(self, mask: torch.Tensor) -> torch.Tensor:
+        """Counted from each row's first valid token, as when the row is run alone."""
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        return positions.expand(3, -1, -1) if self._rotary_3d else positions
+
+    def _pool(self, hidden: torch.Tensor, span: torch.Tensor) -> torch.Tensor:
+        if self.recipe.pooling == "last":
+            return hidden[:, -1]
+        weights = span.unsqueeze(-1).float()
+        return (hidden.float() * weights).sum(1) / weights.sum(1)
+
+    def _image_span(self, ids: torch.Tensor) -> torch.Tensor:
+        """(n, length) bool: from vision start to vision end, both included."""
+        start = ids == getattr(self._config, "vision_start_token_id", -1)
+        end = ids == getattr(self._config, "vision_end_token_id", -1)
+        return (start.cumsum(1) > end.cumsum(1)) | end
+
+
+def _gather(features: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Batches of one as one batch. E5-V's tiles (1, tiles, 3, h, w) are padded to the most tiles,
+    which the model leaves out again by the image's size."""
+    joined = {}
+    for key in features[0]:
+        parts = [each[key] for each in features]
+        if parts[0].ndim == 5:
+            most = max(part.shape[1] for part in parts)
+            parts = [
+                torch.nn.functional.pad(part, (0, 0) * 3 + (0, most - part.shape[1]))
+                for part in parts
+            ]
+        joined[key] = torch.cat(parts)
+    return joined
+
+
+_PROCESSORS = {
+    "qwen2_vl": "Qwen2VLProcessor",
+    "qwen2_5_vl": "Qwen2_5_VLProcessor",
+    "qwen3_vl": "Qwen3VLProcessor",
+    "llava_next": "LlavaNextProcessor",
+}
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+_HEAD = "lm_head."  # scores over the vocabulary; some repositories leave it out, none needs it
+
+
+def load(record: ModelRecord, options: LoadOptions) -> MultimodalEncoder:
+    """Load a multimodal language model from the hub or from a folder; an adapter's base is found
+    and the adapter folded into it.
+
+    The generation class is loaded and its core kept: it alone reads every layout that such files
+    have had; the bare class would leave the newer ones random. `settings`: prompts (by preset),
+    pooling, positions, min_pixels, max_pixels, gpu_dtype, base (of an adapter whose config names
+    none that can be reached), unused (weights that play no part). Raises ModelLoadError.
+    """
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device, on_gpu=record.settings.get("gpu_dtype", "bfloat16"))
+    recipe = Recipe.of(record, options)
+    transformers = import_transformers()
+    files = find_files(record, options)
+    adapter = read_adapter_config(files.folder)
+    whole = files if adapter is None else _find_base(record, options, files.folder, adapter)
+    model = load_strictly(
+        transformers.AutoModelForImageTextToText,
+        whole.folder,
+        dtype=dtype,
+        unused=(_HEAD, *record.settings.get("unused", ())),
+        trust_remote_code=options.trust_remote_code,
+    )
+    base = None
+    if adapter is not None:
+        fold_adapter(model, files.folder, adapter)
+        base = {"repository": _base_name(record, adapter), "revision": whole.revision}
+    return MultimodalEncoder(
+        record,
+        options,
+        model.model,
+        _load_processor(record, options, files.folder, whole.folder, model.config, recipe),
+        recipe,
+        device=device,
+        dtype=dtype,
+        revision=files.revision,
+        base=base,
+    )
+
+
+def _find_base(
+    record: ModelRecord, options: LoadOptions, folder: Path, adapter: Mapping[str, Any]
+) -> Files:
+    """The model that an adapter was trained on: a folder, absolute or beside the adapter, or a
+    repository."""
+    named = str(adapter.get("base_model_name_or_path") or "")
+    for path in (Path(named), folder / named):
+        if named and (path / "config.json").exists():
+            return Files(path)
+    repository = _base_name(record, adapter)
+    if repository.count("/") != 1 or repository.startswith(("/", ".")):
+        raise ModelLoadError(
+            f"{folder}: the base model of this adapter, {named or 'unnamed'}, is not there",
+            remedy="Set base_model_name_or_path in its adapter_config.json to the folder.",
+        )
+    return find_files(
+        replace(record, repository=repository, revision=adapter.get("revision")),
+        replace(options, checkpoint=None),
+    )
+
+
+def _base_name(record: ModelRecord, adapter: Mapping[str, Any]) -> str:
+    """As the record says, which outlives the path of whoever trained it; else as the adapter."""
+    return str(record.settings.get("base") or adapter.get("base_model_name_or_path") or "")
+
+
+def _load_processor(
+    record: ModelRecord,
+    options: LoadOptions,
+    folder: Path,
+    base: Path,
+    config: Any,
+    recipe: Recipe,
+) -> Any:
+    """Tokenizer and image processor; an adapter may bring its own, or leave them to its base."""
+    name = _PROCESSORS.get(config.model_type)
+    if name is None:
+        raise ModelLoadError(
+            f"{record.id}: {base} holds a {config.model_type}, not one of {', '.join(_PROCESSORS)}"
+        )
+    brings = any((folder / each).exists() for each in _PROCESSOR_FILES)
+    source = folder if brings else base
+    with loading(source):
+        processor = getattr(import_transformers(), name).from_pretrained(
+            source, local_files_only=True, trust_remote_code=options.trust_remote_code
+        )
+    processor.image_processor = load_image_processor(
+        source, limits=recipe.pixel_limits, trust_remote_code=options.trust_remote_code
+    )
+    if config.model_type == "llava_next":
+        # Processors saved before these fields existed count one token too few or fail.
+        processor.patch_size = config.vision_config.patch_size
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        has_class_token = config.vision_config.model_type == "clip_vision_model"
+        processor.num_additional_image_tokens = int(has_class_token)
+    return processor

@@ -1,0 +1,302 @@
+"""Plan a benchmark: one job per model and task, and what was computed before."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from marsretrieval.embeddings import EmbeddingStore, open_store
+from marsretrieval.encoders import (
+    LoadOptions,
+    ModelRecord,
+    file_stats,
+    find_refusal,
+    model_identity,
+    source_sha256,
+)
+from marsretrieval.errors import (
+    DataError,
+    MarsRetrievalError,
+    ModalityError,
+    StoreError,
+    UsageError,
+)
+from marsretrieval.io import check_output, read_json, sha256_json
+from marsretrieval.results import SCHEMA_VERSION, ResultKey, RunResult, choose_path, results_of_task
+from marsretrieval.tasks import Settings, Task, TaskData
+from marsretrieval.text import counted
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model on one task, before anything heavy is loaded."""
+
+    record: ModelRecord
+    options: LoadOptions
+    task: Task
+    data: TaskData
+    settings: Settings
+    folder: Path  # of this model's results
+    store: Path  # of the image embeddings
+    own_store: bool  # False: the user's, read only
+    status: Literal["done", "to do", "refused"]
+    result_path: Path
+    identity: Mapping[str, Any]  # of the model, as far as it is known before it is loaded
+    reason: str | None = None  # why an earlier result is not kept
+    force: bool = False
+    refusal: MarsRetrievalError | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name in tables: that of its folder."""
+        return self.folder.name
+
+    @property
+    def request(self) -> str:
+        return _request(
+            self.record, self.options, self.task, self.data, self.settings, self.identity
+        )
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the stores that `run` makes of this model on these data."""
+        # By path, not by content: a dataset that grows keeps the embeddings that it has.
+        path_hash = sha256_json(str(self.data.folder.resolve()))[:8]
+        return self.folder / "embeddings" / f"{self.data.folder.name}-{path_hash}"
+
+    @property
+    def key(self) -> ResultKey:
+        return ResultKey(self.task.name, self.data.fingerprint, asdict(self.settings))
+
+
+def plan(
+    records: Sequence[ModelRecord],
+    tasks: Sequence[Task],
+    *,
+    data: Path,
+    results: Path,
+    options: LoadOptions,
+    settings: Settings,
+    tiles_store: Path | None = None,
+    force: bool = False,
+    name: str | None = None,
+    skip: Callable[[ModelRecord, Task, str], bool] = lambda record, task, reason: False,
+) -> list[Job]:
+    """Check data and models for every pair, and find out what was computed before.
+
+    Args:
+        records: Models.
+        tasks: Tasks.
+        data: Folder of datasets, or one dataset.
+        results: Folder that results are written to.
+        options: How the models are loaded.
+        settings: Settings of the evaluation.
+        tiles_store: A finished store for geo-localization, in place of the tiles themselves.
+        force: Compute again what is done, and embed again.
+        name: Name of the model in tables and folders, in place of its id; for one model.
+        skip: Called for a model that lacks a modality which the task needs; where it returns
+            True the pair is left out.
+
+    Returns:
+        A job per pair, model by model. One that a check before loading refuses has `refusal`.
+
+    Raises:
+        ModalityError: If a model lacks a modality and the pair is not skipped.
+        UsageError: If two models would share a folder of results.
+        OutputError: If results plainly cannot be written.
+        DataError: If the data of a task are missing or wrong.
+    """
+    _require_names(records, tasks, options, name)
+    opened = {
+        task.name: task.open(data, with_images=not _brings_store(task, tiles_store))
+        for task in tasks
+    }
+    if tiles_store is not None:
+        tiles = _finished_store(tiles_store)
+        for task in tasks:
+            if _brings_store(task, tiles_store):
+                without = opened[task.name]
+                both = sha256_json([without.fingerprint, tiles.set_hash])
+                opened[task.name] = replace(without, fingerprint=both)
+    jobs = []
+    for record in records:
+        identity = model_identity(record, options)
+        refusal = find_refusal(record, options)
+        for task in tasks:
+            lacking = task.missing_modality(opened[task.name], record.modalities)
+            if lacking is not None:
+                reason = f"{record.id} has no {lacking} side, which task {task.name} needs"
+                if skip(record, task, reason):
+                    continue
+                raise ModalityError(
+                    reason,
+                    remedy="Leave this pair out, or choose another model: marsretrieval models",
+                )
+            brings = _brings_store(task, tiles_store)
+            folder = results / (name or variant(record, options))
+            job = Job(
+                record, options, task, opened[task.name], settings, folder,
+                store=tiles_store if brings and tiles_store else Path(), own_store=not brings,
+                status="to do", result_path=folder / f"{task.name}.json", identity=identity,
+                force=force, refusal=refusal,
+            )  # fmt: skip
+            if job.own_store:
+                job = replace(job, store=_own_store(job))
+            jobs.append(_with_earlier(job))
+    return jobs
+
+
+def _require_names(
+    records: Sequence[ModelRecord], tasks: Sequence[Task], options: LoadOptions, name: str | None
+) -> None:
+    if name is not None and len(records) > 1:
+        raise UsageError("--name goes with one model", remedy="Run the models one by one.")
+    if name is not None and (not _NAME.fullmatch(name) or name in _RESERVED):
+        raise UsageError(
+            f"--name {name!r} cannot be the name of a folder",
+            remedy="Use letters, digits, '.', '_', '+' and '-', with a letter or digit first.",
+        )
+    folders: dict[str, str] = {}
+    for record in records:
+        folder = variant(record, options)
+        if folders.setdefault(folder, record.id) != record.id:
+            raise UsageError(
+                f"{record.id} and {folders[folder]} would share the folder {folder}",
+                remedy="Run them one by one, with --name.",
+            )
+    for task in tasks:
+        if not _TASK_NAME.fullmatch(task.name):
+            raise UsageError(
+                f"task name {task.name!r} cannot be part of a file name",
+                remedy="Use letters, digits, '_' and '-'.",
+            )
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_RESERVED = {"superseded", "embeddings"}
+
+
+def _with_earlier(job: Job) -> Job:
+    """The job with its status: what was computed before, and why it is not kept."""
+    earlier = list(results_of_task(job.folder, job.task.name))
+    for _, result in earlier:
+        owner = result.model.get("id") if isinstance(result.model, Mapping) else None
+        if owner not in (None, job.record.id):
+            raise UsageError(
+                f"{job.folder} holds results of {owner}, not of {job.record.id}",
+                remedy="Choose another name with --name, or another folder with --results.",
+            )
+    done = next((path for path, result in earlier if result.request == job.request), None)
+    path = done or choose_path(job.folder, job.key)
+    job = replace(job, result_path=path)
+    if done is not None and not job.force and not unfinished_marker(path).exists():
+        return replace(job, status="done", refusal=None)
+    if job.refusal is not None:
+        return replace(job, status="refused")
+    check_output(path)
+    if job.force:
+        return job
+    if done is not None:
+        return replace(job, reason="computing it again was interrupted")
+    replaced = dict(earlier).get(path)
+    return job if replaced is None else replace(job, reason=_why(job, replaced))
+
+
+def _why(job: Job, earlier: RunResult) -> str:
+    """Why a result on the same data, with the same settings, is not of this request."""
+    before = earlier.model.get("identity")
+    if not isinstance(before, Mapping):
+        return (
+            "the earlier result does not record which version of the model it is of"
+            if (job.identity)
+            else "the earlier result is of another version of the model or the data"
+        )
+    words = {
+        "source_sha256": "the file of its class has changed",
+        "loader_sha256": "the file of its loader has changed",
+        "fingerprint": "its fingerprint has changed",
+        "folder": "the files of its folder have changed",
+        "checkpoint": "the files of its checkpoint have changed",
+    }
+    now = json.loads(json.dumps(job.identity))
+    for name, text in words.items():
+        if before.get(name) != now.get(name):
+            return text
+    if earlier.model.get("revision") != job.record.revision:
+        return "its revision has changed"
+    return "the data, the task or the model's options have changed"
+
+
+def unfinished_marker(path: Path) -> Path:
+    """The file that is there while a result is computed again: an interrupted one is not done."""
+    return path.with_name(f".{path.name}.unfinished")
+
+
+def _own_store(job: Job) -> Path:
+    """The store of a job's images: another one for each type of vector."""
+    store = job.cache / "images"
+    try:
+        there = read_json(store / "manifest.json")
+    except DataError:
+        return store
+    dtype = there.get("dtype") if isinstance(there, dict) else None
+    return (
+        store if dtype == job.task.vector_dtype else job.cache / f"images-{job.task.vector_dtype}"
+    )
+
+
+def variant(record: ModelRecord, options: LoadOptions) -> str:
+    """Folder name of a model's results: its id, and whatever differs from the default."""
+    parts = [record.id.replace(":", "-").replace("/", "-")]
+    if options.prompts != "paper":
+        parts.append(options.prompts)
+    if options.dtype != "auto":
+        parts.append(options.dtype)
+    if options.checkpoint is not None:
+        stats = sha256_json(file_stats(options.checkpoint))
+        parts.append(f"{options.checkpoint.stem}-{stats[:8]}")
+    return "+".join(parts)
+
+
+def _brings_store(task: Task, tiles_store: Path | None) -> bool:
+    return tiles_store is not None and task.name == "geolocalization"
+
+
+def _finished_store(path: Path) -> EmbeddingStore:
+    store = open_store(path)
+    if not store.complete:
+        raise StoreError(
+            f"{path}: not finished: without {counted(len(store.missing), 'shard')}",
+            remedy="Run the embed command that began it once more.",
+        )
+    return store
+
+
+def _request(
+    record: ModelRecord,
+    options: LoadOptions,
+    task: Task,
+    data: TaskData,
+    settings: Settings,
+    identity: Mapping[str, Any],
+) -> str:
+    more = {name: value for name, value in identity.items() if name != "checkpoint"}
+    if not type(task).__module__.startswith("marsretrieval."):
+        more["task_sha256"] = source_sha256(task)
+    return sha256_json(
+        {
+            "schema": SCHEMA_VERSION,
+            "model": [record.id, record.loader, record.repository, record.revision],
+            "options": [options.dtype, options.prompts],
+            "checkpoint": identity.get("checkpoint"),
+            "task": task.name,
+            "data": data.fingerprint,
+            "settings": asdict(settings),
+            **more,
+        }
+    )

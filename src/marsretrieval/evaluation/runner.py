@@ -1,0 +1,373 @@
+"""Run the jobs of a benchmark: load, embed, evaluate, write."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from marsretrieval.datasets.download import read_record
+from marsretrieval.datasets.synthetic import find_planet
+from marsretrieval.embeddings import (
+    BuildReport,
+    DecodeIn,
+    EmbeddingStore,
+    ModelRequest,
+    build_store,
+    drop_stores,
+    invalidate_cache,
+    open_store,
+    prepare_cache,
+)
+from marsretrieval.encoders import Encoder, check_batches, load
+from marsretrieval.errors import DataError, MarsRetrievalError, StoreError
+from marsretrieval.evaluation.jobs import Job, unfinished_marker
+from marsretrieval.io import atomic_path, locked, make_folder, sha256_json
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.results import ResultKey, RunResult, choose_path, move_superseded, read_result
+from marsretrieval.system import hardware, package_versions
+from marsretrieval.tasks import Outcome, task_info
+from marsretrieval.tasks.thumbnails import make_thumbnails
+from marsretrieval.text import counted
+
+
+def move_earlier(path: Path, request: str, say: Callable[[str], None]) -> None:
+    """Move a result that another version of the model gave, or that is unreadable."""
+    if not path.exists():
+        return
+    with suppress(DataError):
+        if read_result(path).request == request:
+            return
+    say(f"{path}: an earlier result was here; it is now in {move_superseded(path)}")
+
+
+def make_result(
+    job: Job,
+    encoder: Encoder,
+    store: EmbeddingStore,
+    outcome: Outcome,
+    built: BuildReport | None,
+    warnings: Sequence[str] = (),
+) -> RunResult:
+    skipped = {(item.id, item.source): item for item in job.data.skipped}
+    for item in (*store.skipped, *outcome.skipped):
+        skipped.setdefault((item.id, item.source), item)
+    timings = dict(outcome.timings)
+    if built is not None:
+        timings |= built.timings
+    record = job.record
+    return RunResult(
+        task=job.task.name,
+        request=job.request,
+        model={
+            **encoder.fingerprint,  # type: ignore[typeddict-item]
+            "label": job.name,
+            "identity": dict(job.identity),
+            "name": record.name,
+            "family": record.family,
+            "dimension": encoder.dimension,
+            "parameters": record.parameters,
+            "licence": record.licence,
+            "checkpoint": str(job.options.checkpoint) if job.options.checkpoint else None,
+            "warnings": list(warnings),
+        },
+        data={
+            "name": job.data.folder.name,
+            **provenance_of(job.data.folder),  # type: ignore[typeddict-item]
+            "n": dict(outcome.n),
+            "set_hash": outcome.set_hash,
+            "items_hash": _items_hash(outcome),
+            "fingerprint": job.data.fingerprint,
+            "store_dtype": store.dtype,
+            "truncated": dict(outcome.truncated),
+            "skipped": [asdict(item) for item in skipped.values()],
+            "notes": [*job.data.notes, *outcome.notes],
+            **outcome.details,
+        },
+        metrics={name: each.to_dict() for name, each in outcome.groups.items()},
+        seed=job.settings.seed,
+        versions=package_versions(),
+        hardware=hardware(str(getattr(encoder, "device", "cpu"))),
+        timings=timings,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        settings=asdict(job.settings),
+        task_info=task_info(job.task),
+    )
+
+
+def _items_hash(outcome: Outcome) -> str:
+    """Identity of images and queries: set hash, counts, and points, which the first leaves out.
+
+    Points count once per landform (the part of a group's name before the kind of query), so that
+    models with different kinds of query have the same hash.
+    """
+    points = {
+        group.rpartition("/")[0]: [
+            np.asarray(evaluation.per_query[name], dtype=np.float64).tolist()
+            for name in ("lon", "lat")
+        ]
+        for group, evaluation in outcome.groups.items()
+        if {"lon", "lat"} <= evaluation.per_query.keys()
+    }
+    return sha256_json([outcome.set_hash, dict(outcome.n), points])
+
+
+def provenance_of(folder: Path) -> dict[str, Any]:
+    """Revision of a download, or seed of a synthetic planet, as the folder itself tells it."""
+    record = read_record(folder)
+    if record is not None:
+        return {
+            "repository": record.repository,
+            "revision": record.revision,
+            "variant": record.variant,
+        }
+    planet = find_planet(folder)
+    if planet is not None:
+        return {"synthetic": True, "seed": planet[1]["seed"], "version": planet[1]["version"]}
+    return {}
+
+
+def write_result(path: Path, result: RunResult, outcome: Outcome, thumbnails: pa.Table) -> None:
+    """The result last: while it is missing, the job counts as not done."""
+    tables = {
+        "queries": per_query_table(outcome),
+        "hits": outcome.hits.to_table(),
+        "thumbnails": thumbnails,
+    }
+    for name, table in tables.items():
+        with atomic_path(path.with_suffix(f".{name}.parquet")) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    result.write(path)
+
+
+def per_query_table(outcome: Outcome) -> pa.Table:
+    tables = []
+    for name, evaluation in outcome.groups.items():
+        columns = {key: pa.array(column) for key, column in evaluation.per_query.items()}
+        if columns:
+            rows = len(next(iter(columns.values())))
+            tables.append(pa.table({"group": pa.array([name] * rows), **columns}))
+    return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+
+
+_KEPT = "the earlier ones are kept beside them (*.earlier)"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a job ended: a result, freshly computed or kept from before, or an error."""
+
+    job: Job
+    result: RunResult | None = None
+    computed: bool = False
+    error: MarsRetrievalError | None = None
+    path: Path | None = None  # of the result
+
+
+def run(
+    jobs: Sequence[Job],
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    decode_in: DecodeIn = "threads",
+    strict: bool = False,
+    progress: Progress = NO_PROGRESS,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Finished]:
+    """Do the jobs, a model at a time; yields each as it ends.
+
+    A job that fails is yielded with its error and the others go on. Results, per-query figures
+    and hits are written before a job is yielded. Embeddings in the folder of results are used
+    again where the same version of the model made them; those of another version are put aside
+    and computed again. Before a model computes anything, a batch of two images and two texts is
+    compared with one at a time; `say` is given a warning where they differ.
+
+    Args:
+        jobs: From `plan`.
+        batch_size: Images per batch; default: chosen for the device.
+        workers: Workers that decode images; default: one per CPU.
+        decode_in: Threads or processes.
+        strict: Fail where an image cannot be read or embedded.
+        progress: Shows how far the work is.
+        say: Called with a line for people, such as why an earlier result is not kept.
+
+    Yields:
+        One `Finished` per job.
+    """
+    build = {
+        "batch_size": batch_size,
+        "workers": workers,
+        "decode_in": decode_in,
+        "strict": strict,
+    }
+    for _, group in groupby(jobs, key=lambda job: job.folder):
+        of_model = list(group)
+        encoder: Encoder | None = None
+        warnings: list[str] | None = None
+        failure: MarsRetrievalError | None = None
+        if any(_must_load(job) for job in of_model):
+            try:
+                _begin_force([job for job in of_model if job.force and job.refusal is None])
+                encoder = _load(of_model[0], progress, say)
+            except MarsRetrievalError as error:
+                failure = error
+        for job in of_model:
+            refusal = failure if _must_load(job) else job.refusal
+            if refusal is not None:
+                yield Finished(job, error=refusal)
+                continue
+            try:
+                if job.status == "done":
+                    earlier = read_result(job.result_path)
+                    reason = None if encoder is None else _other_model(earlier, encoder)
+                    if reason is None:
+                        yield Finished(job, earlier, path=job.result_path)
+                        continue
+                    job = replace(job, status="to do", reason=reason)
+                assert encoder is not None
+                if warnings is None:
+                    warnings = check_batches(encoder)
+                    for warning in warnings:
+                        say(f"warning: {job.name}: {warning}")
+                finished = _compute(job, encoder, build, warnings, progress, say)
+            except MarsRetrievalError as error:
+                _remove_empty(job)
+                yield Finished(job, error=error)
+            else:
+                yield finished
+
+
+def _begin_force(jobs: Sequence[Job]) -> None:
+    """Mark results and embeddings as outdated, so that a forced run may be interrupted."""
+    for folder in {job.cache for job in jobs}:
+        invalidate_cache(folder)
+    for job in jobs:
+        if job.result_path.exists():
+            with suppress(OSError):  # writing the result itself says what is wrong
+                unfinished_marker(job.result_path).touch()
+
+
+def _load(job: Job, progress: Progress, say: Callable[[str], None]) -> Encoder:
+    """Load the model of a job, with a sign of life: importing torch alone takes seconds."""
+    say(f"loading {job.record.id}")
+    with progress.start(f"load {job.record.id}", None, ""):
+        return load(job.record, job.options)
+
+
+def _compute(
+    job: Job,
+    encoder: Encoder,
+    build: Mapping[str, Any],
+    warnings: Sequence[str],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> Finished:
+    """Embed what is missing, evaluate, and write the result."""
+    if job.reason is not None:
+        say(f"{job.name} on {job.task.name}: {job.reason}; computing again")
+    report = _embed(job, encoder, build, progress, say)
+    store = open_store(job.store)
+    if not job.own_store:
+        store.require_encoder(encoder.fingerprint)
+    if build["strict"]:
+        _require_none_skipped(job, store)
+    outcome = job.task.evaluate(job.data, encoder, store, job.cache, job.settings, progress)
+    thumbnails, notes = make_thumbnails(outcome, job.data, store, progress)
+    outcome = replace(outcome, notes=[*outcome.notes, *notes])
+    for note in outcome.notes:
+        say(note)
+    result = make_result(job, encoder, store, outcome, report, warnings)
+    make_folder(job.folder)
+    with locked(job.folder):
+        path = choose_path(job.folder, ResultKey.from_result(result))
+        move_earlier(path, job.request, say)
+        write_result(path, result, outcome, thumbnails)
+    unfinished_marker(job.result_path).unlink(missing_ok=True)
+    return Finished(job, result, computed=True, path=path)
+
+
+def _require_none_skipped(job: Job, store: EmbeddingStore) -> None:
+    """Raise DataError if an image is left out, by the dataset or by the store."""
+    images = [item for item in job.data.skipped if not item.reason.startswith("not read")]
+    items = [*images, *store.skipped]
+    if items:
+        raise DataError(
+            f"{counted(len(items), 'image')} left out (first: {items[0].source}: "
+            f"{items[0].reason})",
+            remedy="Repair or remove them, or leave out --strict to skip such images.",
+        )
+
+
+def _embed(
+    job: Job,
+    encoder: Encoder,
+    build: Mapping[str, Any],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> BuildReport | None:
+    """Bring the stores of a job up to date: of this version of the model, and complete."""
+    reason = prepare_cache(job.cache, job.identity, encoder.fingerprint)
+    if reason is not None:
+        say(f"{job.cache}: embeddings are computed again: {reason}; {_KEPT}")
+    if job.data.source is None:
+        return None
+    for last in (False, True):
+        try:
+            return build_store(
+                encoder,
+                job.data.source,
+                job.store,
+                dtype=job.task.vector_dtype,
+                request=ModelRequest.of(job.record, job.options),
+                progress=progress,
+                **build,
+            )
+        except StoreError as error:
+            if last or not drop_stores(job.cache):
+                raise
+            say(f"{job.cache}: embeddings are computed again: {error.message}; {_KEPT}")
+    raise AssertionError
+
+
+def _must_load(job: Job) -> bool:
+    """Return whether the model is needed: to compute, or for a fingerprint that only it has."""
+    if job.status == "to do":
+        return True
+    if job.status == "refused" or job.record.family != "plugin":
+        return False
+    # What a result of a class without a fingerprint stands on is the hash of its source.
+    model = read_result(job.result_path).model
+    return "source_sha256" not in model and "fingerprint" not in job.identity
+
+
+def _other_model(earlier: RunResult, encoder: Encoder) -> str | None:
+    """Why a result is not of this encoder; None where it is."""
+    now = json.loads(json.dumps(encoder.fingerprint))
+    changed = [
+        name
+        for name, value in now.items()
+        if name not in _BY_DEVICE and earlier.model.get(name) != value
+    ]
+    return f"the model has changed ({', '.join(changed)})" if changed else None
+
+
+_BY_DEVICE = {"dtype", "device"}  # "auto" means another precision on another device
+
+
+def _remove_empty(job: Job) -> None:
+    """Remove folders that a failed job has made and left empty."""
+    for folder in (job.store / "shards", job.store, job.cache, job.cache.parent, job.folder,
+                   job.folder.parent):  # fmt: skip
+        if folder == job.store and not job.own_store:
+            continue
+        with suppress(OSError):
+            folder.rmdir()  # fails where it holds anything

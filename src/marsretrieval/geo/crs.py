@@ -1,0 +1,284 @@
+"""Convert the coordinates of files from the reference system that they name.
+
+Degrees count as they stand. Equirectangular metres become degrees by the formula of the sphere,
+lat = lat0 + y / R and lon = lon0 + x / (R cos lat1), with the radius, origin and standard parallel
+of the file's own CRS, never by PROJ, which since 9.8 follows the ellipsoid there (up to 0.40
+degrees off). Only other projections (polar stereographic, sinusoidal, ...) go through PROJ, which
+leaves planetographic latitudes as they are: these are converted here in any case.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.errors import DataError, MarsRetrievalWarning, MissingDependencyError
+from marsretrieval.geo.vectors import MARS_CRS
+
+Floats = npt.NDArray[np.float64]
+Converter = Callable[[Floats], Floats]
+ToDegrees = Callable[[Floats, Floats], tuple[Floats, Floats]]
+
+_MARS_DEGREES = re.compile(r"IAU(?:_2015)?:(?:2015)?:{0,2}49900$", re.IGNORECASE)
+_EARTH_DEGREES = re.compile(r"(?:CRS:?84|CRS84|EPSG:(?:[\d.]*:)?(?:4326|4979))$", re.IGNORECASE)
+_MARS_RADII_M = (3.36e6, 3.41e6)
+_EQUIRECTANGULAR = ("equidistant cylindrical", "equirectangular", "plate carr", "proj eqc")
+# As GDAL writes systems whose longitudes may be positive to the west: it names them east.
+_OGRAPHIC_WKT1 = re.compile(r'GEOGCS\["[^"]*ographic', re.IGNORECASE)
+_REMEDY = (
+    "Write the region in degrees on the sphere of Mars (IAU_2015:49900), longitudes east positive."
+)
+_STEP_M = 2_000.0  # an edge that is straight in a projection is curved in degrees
+_MOST_STEPS = 2_000
+
+
+def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converter | None:
+    """Make the function that turns coordinates of `crs` into degrees on the sphere of Mars.
+
+    Args:
+        crs: The member `crs` of a GeoJSON object, the attribute `crs` of a GeoDataFrame (a
+            `pyproj.CRS`), or None.
+        name: Begins warnings and errors.
+        allow_earth: Whether degrees of the Earth are used as degrees of Mars, with a warning.
+            RFC 7946 knows no other degrees; formats that name their system properly do.
+
+    Returns:
+        A function of a closed ring (n, 2) that returns (m, 2) longitudes and latitudes in degrees,
+        or None where the coordinates are such degrees already.
+
+    Raises:
+        DataError: If the system is unknown, projected on another body than Mars, or in degrees of
+            the Earth and `allow_earth` is false.
+        MissingDependencyError: If the conversion needs pyproj, which is missing.
+    """
+    if crs is None:
+        return None
+    text = _text_of(crs, name)
+    if text is not None and _MARS_DEGREES.search(text):
+        return None
+    if text is not None and _EARTH_DEGREES.search(text):
+        _warn_of_earth(name, text, allow_earth)
+        return None
+    if text is not None and _OGRAPHIC_WKT1.match(text):
+        raise DataError(
+            f"{name}: planetographic reference system, whose file does not state whether "
+            "longitudes are positive to the east or to the west",
+            remedy=_REMEDY,
+        )
+    try:
+        import pyproj
+    except ImportError as error:
+        raise MissingDependencyError(
+            "pyproj", "gis", needed_for=f"a region in the reference system {text}"
+        ) from error
+    try:
+        system = pyproj.CRS.from_user_input(crs if text is None else _for_proj(text))
+        radius = system.ellipsoid.semi_major_metre if system.ellipsoid is not None else None
+    except (pyproj.exceptions.CRSError, AttributeError) as error:
+        raise DataError(
+            f"{name}: unknown coordinate reference system '{str(text or crs)[:60]}'",
+            remedy=_REMEDY,
+        ) from error
+    is_mars = radius is not None and _MARS_RADII_M[0] < radius < _MARS_RADII_M[1]
+    if not is_mars:
+        if system.is_geographic and radius is not None and 6.3e6 < radius < 6.4e6:
+            _warn_of_earth(name, system.name, allow_earth)
+            return None
+        raise DataError(
+            f"{name}: its coordinate reference system '{system.name}' is not one of Mars",
+            remedy=_REMEDY,
+        )
+    if _MARS_DEGREES.search(":".join(system.to_authority() or ())):
+        return None
+
+    transformer = pyproj.Transformer.from_crs(
+        system, pyproj.CRS.from_json_dict(MARS_CRS), always_xy=True
+    )
+    try:
+        to_degrees, _ = planetocentric(system.to_json_dict(), transformer.transform)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}", remedy=_REMEDY) from error
+    is_mirrored = any(axis.direction == "west" for axis in system.axis_info)
+    is_projected = not system.is_geographic
+
+    def convert(ring: Floats) -> Floats:
+        corners = _with_points_between(ring, 1.0 / _STEP_M) if is_projected else ring
+        lon, lat = to_degrees(corners[:, 0], corners[:, 1])
+        corners = np.column_stack([lon, np.clip(lat, -90.0, 90.0)])
+        return corners[::-1] if is_mirrored else corners  # a ring's direction has a meaning
+
+    return convert
+
+
+def mars_ellipsoid(crs: Mapping[str, Any]) -> tuple[float, float]:
+    """Read the ellipsoid of a coordinate reference system and check that it is of Mars.
+
+    Args:
+        crs: PROJJSON.
+
+    Returns:
+        Equatorial radius in metres, and (polar / equatorial radius)^2.
+
+    Raises:
+        ValueError: If there is no ellipsoid, or it is of another body.
+    """
+    horizontal = _horizontal(crs)
+    base = horizontal.get("base_crs", horizontal)
+    datum = base.get("datum") or base.get("datum_ensemble") or {}
+    ellipsoid = datum.get("ellipsoid") or base.get("ellipsoid") or {}
+    radius = _in_unit(ellipsoid, "semi_major_axis") or _in_unit(ellipsoid, "radius")
+    if not radius:
+        raise ValueError(f"its coordinate system {horizontal.get('name')!r:.60} is not of a planet")
+    if not _MARS_RADII_M[0] <= radius <= _MARS_RADII_M[1]:
+        raise ValueError(
+            f"its coordinate system is on a body of {radius / 1000:,.0f} km radius, not Mars"
+        )
+    minor = _in_unit(ellipsoid, "semi_minor_axis")
+    inverse = _in_unit(ellipsoid, "inverse_flattening")
+    if minor:
+        return radius, (minor / radius) ** 2
+    return radius, (1 - 1 / inverse) ** 2 if inverse else 1.0
+
+
+def planetocentric(crs: Mapping[str, Any], by_proj: ToDegrees) -> tuple[ToDegrees, bool]:
+    """Make the function from coordinates of a CRS to planetocentric degrees, east positive.
+
+    Args:
+        crs: PROJJSON. Coordinates are x (or longitude) first, whatever order its axes have.
+        by_proj: Converts coordinates from the CRS to `MARS_CRS` by PROJ; used for projections
+            other than the equirectangular one.
+
+    Returns:
+        The function, and whether its longitudes may jump by 360 between neighbouring points.
+
+    Raises:
+        ValueError: If the CRS is not of Mars, or has no valid projection.
+    """
+    radius, ratio = mars_ellipsoid(crs)
+    crs = _horizontal(crs)
+    base = crs.get("base_crs", crs)
+    meridian = next(
+        (
+            _in_unit(holder["prime_meridian"], "longitude")
+            for holder in (base.get("datum") or {}, base)
+            if isinstance(holder.get("prime_meridian"), dict)
+        ),
+        0.0,
+    )
+    name = str(base.get("name", "")).lower()
+    graphic = ratio if "ographic" in name or "graphic /" in name else 1.0
+    axes = crs.get("coordinate_system", {}).get("axis", [])[:2]
+    sign = -1.0 if any(axis.get("direction") == "west" for axis in axes) else 1.0
+    unit = _in_unit({"value": 1.0, "unit": axes[0].get("unit") if axes else None})
+    if "base_crs" not in crs:
+        return lambda x, y: (sign * x * unit + meridian, _centric(y * unit, graphic)), False
+    conversion = crs.get("conversion", {})
+    method = str(conversion.get("method", {}).get("name", "")).lower()
+    if not any(known in method for known in _EQUIRECTANGULAR):
+        graphic = 1.0 if "ocentric" in name else ratio
+
+        def convert(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+            lon, lat = by_proj(x, y)
+            return lon, _centric(lat, graphic)
+
+        return convert, True
+    numbers = {
+        str(parameter.get("name", "")).lower(): _in_unit(parameter)
+        for parameter in conversion.get("parameters", [])
+    }
+    lon0 = numbers.get("longitude of natural origin", 0.0) + meridian
+    lat0 = numbers.get("latitude of natural origin", 0.0)
+    parallel = numbers.get("latitude of 1st standard parallel", 0.0)
+    x0, y0 = numbers.get("false easting", 0.0), numbers.get("false northing", 0.0)
+    across = radius * math.cos(math.radians(parallel))
+    if across <= 0:
+        raise ValueError(f"its coordinate system has a standard parallel of {parallel:g} degrees")
+
+    def equirectangular(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        lon = lon0 + np.degrees((sign * x * unit - x0) / across)
+        return lon, _centric(lat0 + np.degrees((y * unit - y0) / radius), graphic)
+
+    return equirectangular, False
+
+
+def _centric(lat: Floats, ratio: float) -> Floats:
+    """Planetographic to planetocentric latitude; `ratio` is (polar / equatorial radius)^2."""
+    if ratio == 1.0:
+        return lat
+    inner: Floats = np.degrees(np.arctan(ratio * np.tan(np.radians(lat))))
+    return np.where(np.abs(lat) >= 90, lat, inner)
+
+
+def _horizontal(crs: Mapping[str, Any]) -> Mapping[str, Any]:
+    while "source_crs" in crs or crs.get("components"):
+        crs = crs["source_crs"] if "source_crs" in crs else crs["components"][0]
+    return crs
+
+
+def _in_unit(holder: Mapping[str, Any], key: str = "value") -> float:
+    """A number of PROJJSON, in metres or degrees; 0 where it is absent."""
+    value: Any = holder.get(key)
+    if isinstance(value, dict):
+        return _in_unit(value)
+    unit: Any = holder.get("unit")
+    if not isinstance(value, int | float):
+        return 0.0
+    if isinstance(unit, dict) and isinstance(unit.get("conversion_factor"), int | float):
+        angular = unit.get("type") == "AngularUnit"
+        factor = float(unit["conversion_factor"])
+        return float(value) * (math.degrees(factor) if angular else factor)
+    return math.degrees(value) if unit == "radian" else float(value)
+
+
+def _warn_of_earth(name: str, system: str, is_allowed: bool) -> None:
+    if not is_allowed:
+        raise DataError(
+            f"{name}: its coordinate reference system '{system}' is one of the Earth",
+            remedy="If the coordinates are degrees on Mars, assign IAU_2015:49900 to the file "
+            "(in QGIS, or by ogr2ogr -a_srs IAU_2015:49900).",
+        )
+    warnings.warn(
+        f"{name}: it names {system}, a system of the Earth; its degrees are used as longitudes "
+        "and latitudes of Mars",
+        MarsRetrievalWarning,
+        stacklevel=4,
+    )
+
+
+def _text_of(crs: Any, name: str) -> str | None:
+    """The name of a reference system; None for an object of pyproj, which is no text."""
+    if isinstance(crs, str):
+        return crs
+    if isinstance(crs, dict):
+        properties = crs.get("properties")
+        text = properties.get("name") if isinstance(properties, dict) else None
+        if not isinstance(text, str):
+            raise DataError(f"{name}: its member crs has no name ({crs!r})", remedy=_REMEDY)
+        return text
+    authority = crs.to_authority() if hasattr(crs, "to_authority") else None
+    return None if authority is None else ":".join(authority)
+
+
+def _for_proj(text: str) -> str:
+    """URNs of the IAU in the form that PROJ looks up."""
+    parts = re.search(r"IAU(?:_(\d{4}))?:(?:(\d{4})?::?)?(\d+)$", text, re.IGNORECASE)
+    if parts is None:
+        return text
+    return f"IAU_{parts[1] or parts[2] or 2015}:{parts[3]}"
+
+
+def _with_points_between(ring: Floats, per_unit: float) -> Floats:
+    """The ring with points added on long edges."""
+    parts: list[Floats] = []
+    for start, end in itertools.pairwise(ring):
+        length = float(np.abs(end - start).max())
+        steps = int(np.clip(np.ceil(length * per_unit), 1, _MOST_STEPS))
+        parts.append(start + (end - start) * (np.arange(steps) / steps)[:, None])
+    return np.concatenate([*parts, ring[-1:]])

@@ -1,0 +1,338 @@
+"""What exports say of places: the coordinate reference system, and geometries for GIS files."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval.errors import UsageError
+from marsretrieval.geo.sphere import MARS_RADIUS_M, lon_180_to_360, wrap_lon
+
+Ring = list[tuple[float, float]]  # closed, counter-clockwise, (lon, lat) degrees
+
+_TOLERANCE_DEG = 1e-9  # 0.06 mm: an edge written in decimals counts as inside
+_DECIMALS = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A range of longitude, eastward from `west` to `east`, and of latitude; edges belong to it.
+
+    Longitudes may be given as -180..180 or 0..360. `west` > `east` means that the box crosses
+    the antimeridian; a difference of 360 or more means all longitudes.
+    """
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+    def __post_init__(self) -> None:
+        for name in ("west", "south", "east", "north"):
+            try:  # numpy's scalars are no numbers to JSON
+                object.__setattr__(self, name, float(getattr(self, name)))
+            except (TypeError, ValueError) as error:
+                raise UsageError(
+                    f"{name} of a box is {getattr(self, name)!r}, not a number",
+                    remedy="Give west, south, east, north in degrees.",
+                ) from error
+        values = (self.west, self.south, self.east, self.north)
+        text = ",".join(f"{value:g}" for value in values)
+        if not all(np.isfinite(values)):
+            raise UsageError(f"box {text}: not all numbers are finite")
+        if not all(-360 <= lon <= 360 for lon in (self.west, self.east)):
+            raise UsageError(
+                f"box {text}: a longitude is outside -180..360",
+                remedy="Give west,south,east,north in degrees, east positive.",
+            )
+        if not -90 <= self.south < self.north <= 90:
+            raise UsageError(
+                f"box {text}: south must be below north, both within -90..90",
+                remedy="Give west,south,east,north in degrees; a box over the antimeridian has "
+                "west greater than east.",
+            )
+        if self.east - self.west in (0, -360):
+            raise UsageError(
+                f"box {text}: it has no width",
+                remedy="For all longitudes give -180 as west and 180 as east.",
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From "W,S,E,N". Raises UsageError."""
+        try:
+            west, south, east, north = (float(part) for part in text.split(","))
+        except ValueError as error:
+            raise UsageError(
+                f"'{text}' is no box",
+                remedy="Give west,south,east,north in degrees, such as 130,-10,140,0.",
+            ) from error
+        return cls(west, south, east, north)
+
+    @property
+    def width(self) -> float:
+        """Degrees of longitude, 0 < width <= 360."""
+        span = self.east - self.west
+        return 360.0 if span >= 360 else span % 360
+
+    @property
+    def height(self) -> float:
+        """Degrees of latitude."""
+        return self.north - self.south
+
+    @property
+    def boxes(self) -> Sequence[Self]:
+        """Itself: what every region can be covered with."""
+        return (self,)
+
+    def contains(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Which of n positions lie in the box, (n,); never those that are NaN."""
+        x = np.atleast_1d(np.asarray(lon, dtype=np.float64))
+        y = np.atleast_1d(np.asarray(lat, dtype=np.float64))
+        inside: npt.NDArray[np.bool_] = (y >= self.south - _TOLERANCE_DEG) & (
+            y <= self.north + _TOLERANCE_DEG
+        )
+        east_of = np.remainder(x - self.west + _TOLERANCE_DEG, 360.0)
+        return inside & (east_of <= self.width + 2 * _TOLERANCE_DEG)
+
+    def overlaps(self, other: Box) -> bool:
+        """Do the two share an area (more than an edge)?"""
+        if self.north <= other.south or other.north <= self.south:
+            return False
+        return (other.west - self.west) % 360 < self.width or (
+            self.west - other.west
+        ) % 360 < other.width
+
+
+def footprint(
+    lon: float, lat: float, width_deg: float, height_deg: float, *, domain: int = 180
+) -> list[Ring]:
+    """Outline of the tile centred at `lon`, `lat`: one ring, or two where it crosses the seam.
+
+    The seam lies at 180 degrees for `domain` 180 (longitudes -180..180) and at 0 degrees for
+    `domain` 360 (0..360). Corners beyond a pole are pulled back to it.
+    """
+    south = round(max(lat - height_deg / 2, -90.0), _DECIMALS)
+    north = round(min(lat + height_deg / 2, 90.0), _DECIMALS)
+    start = -180.0 if domain == 180 else 0.0
+    if width_deg >= 360:
+        return [_open_ring(start, south, start + 360, north)]
+    middle = float(wrap_lon(lon) if domain == 180 else lon_180_to_360(lon))
+    west = round(middle - width_deg / 2, _DECIMALS)
+    east = round(middle + width_deg / 2, _DECIMALS)
+    end = start + 360
+    if west < start:
+        return [
+            _open_ring(round(west + 360, _DECIMALS), south, end, north),
+            _open_ring(start, south, east, north),
+        ]
+    if east > end:
+        return [
+            _open_ring(west, south, end, north),
+            _open_ring(start, south, round(east - 360, _DECIMALS), north),
+        ]
+    return [_open_ring(west, south, east, north)]
+
+
+def _open_ring(west: float, south: float, east: float, north: float) -> Ring:
+    return [(west, south), (east, south), (east, north), (west, north), (west, south)]
+
+
+Shape = tuple[float, float] | list[Ring]  # a point (lon, lat), or one or more rings
+
+MARS_CRS_URN = "urn:ogc:def:crs:IAU:2015:49900"
+
+# PROJJSON of IAU_2015:49900. Never EPSG:4326: software would measure on the Earth.
+MARS_CRS: dict[str, Any] = {
+    "$schema": "https://proj.org/schemas/v0.7/projjson.schema.json",
+    "type": "GeographicCRS",
+    "name": "Mars (2015) - Sphere / Ocentric",
+    "datum": {
+        "type": "GeodeticReferenceFrame",
+        "name": "Mars (2015) - Sphere",
+        "anchor": "Viking 1 lander: 47.95137 W",
+        "ellipsoid": {"name": "Mars (2015) - Sphere", "radius": int(MARS_RADIUS_M)},
+        "prime_meridian": {"name": "Reference Meridian", "longitude": 0},
+    },
+    "coordinate_system": {
+        "subtype": "ellipsoidal",
+        "axis": [
+            {
+                "name": "Geodetic latitude",
+                "abbreviation": "Lat",
+                "direction": "north",
+                "unit": "degree",
+            },
+            {
+                "name": "Geodetic longitude",
+                "abbreviation": "Lon",
+                "direction": "east",
+                "unit": "degree",
+            },
+        ],
+    },
+    "id": {"authority": "IAU", "code": 49900, "version": 2015},
+}
+
+_TYPE_NAMES = {0: "Point", 3: "Polygon", 6: "MultiPolygon"}  # by shapely's type ids
+
+
+def outline(
+    lon: float, lat: float, width_deg: float, height_deg: float, *, domain: int = 180
+) -> Shape | None:
+    """The footprint of a tile; its centre where the extent is unknown (NaN); None where the
+    place is. Longitudes are -180..180 or 0..360 as `domain` says."""
+    if not (math.isfinite(lon) and math.isfinite(lat)):
+        return None
+    if math.isfinite(width_deg) and math.isfinite(height_deg):
+        # Stores keep extents in float32; 0.2 must come back as 0.2.
+        return footprint(lon, lat, round(width_deg, 6), round(height_deg, 6), domain=domain)
+    return float(wrap_lon(lon) if domain == 180 else lon_180_to_360(lon)), lat
+
+
+def geojson_geometry(shape: Shape | None) -> dict[str, Any] | None:
+    """Point, Polygon or MultiPolygon; None is GeoJSON's null geometry."""
+    if shape is None:
+        return None
+    if isinstance(shape, tuple):
+        return {"type": "Point", "coordinates": list(shape)}
+    polygons = [[[list(corner) for corner in ring]] for ring in shape]
+    if len(polygons) == 1:
+        return {"type": "Polygon", "coordinates": polygons[0]}
+    return {"type": "MultiPolygon", "coordinates": polygons}
+
+
+def wkt(shape: Shape | None) -> str:
+    """Well-known text, which QGIS reads from a column of a CSV file; empty for None."""
+    if shape is None:
+        return ""
+    if isinstance(shape, tuple):
+        return f"POINT ({_pair(shape)})"
+    rings = [f"(({', '.join(map(_pair, ring))}))" for ring in shape]
+    return f"POLYGON {rings[0]}" if len(rings) == 1 else f"MULTIPOLYGON ({', '.join(rings)})"
+
+
+def _pair(corner: tuple[float, float]) -> str:
+    return f"{corner[0]:.9g} {corner[1]:.9g}"
+
+
+def to_shapely(shapes: Sequence[Shape | None]) -> npt.NDArray[np.object_]:
+    """Make shapely geometries.
+
+    Args:
+        shapes: Shapes of n tiles.
+
+    Returns:
+        Array of shape (n,): Point, Polygon, MultiPolygon, or None for None.
+    """
+    import shapely
+
+    geometries = np.full(len(shapes), None, dtype=object)
+    points = [row for row, shape in enumerate(shapes) if isinstance(shape, tuple)]
+    areas = [(row, shape) for row, shape in enumerate(shapes) if isinstance(shape, list)]
+    if points:
+        geometries[points] = shapely.points([shapes[row] for row in points])
+    rings = [ring for _, shape in areas for ring in shape]
+    if rings:
+        corners = np.array([corner for ring in rings for corner in ring], dtype=np.float64)
+        ring_of = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+        polygons = shapely.polygons(shapely.linearrings(corners, indices=ring_of))
+        geometries[[row for row, _ in areas]] = _joined(polygons, [len(s) for _, s in areas])
+    return geometries
+
+
+def outlines(
+    lon: npt.ArrayLike, lat: npt.ArrayLike, width_deg: npt.ArrayLike, height_deg: npt.ArrayLike
+) -> npt.NDArray[np.object_]:
+    """Make the geometries of many tiles.
+
+    Args:
+        lon: Longitudes of the centres in degrees, shape (n,); NaN where unknown.
+        lat: Latitudes of the centres.
+        width_deg: Extents in longitude; NaN where unknown.
+        height_deg: Extents in latitude.
+
+    Returns:
+        Array of shapely geometries, shape (n,): `to_shapely` of every `outline`, longitudes
+        -180..180.
+    """
+    import shapely
+
+    x, y, width, height = (
+        np.asarray(values, dtype=np.float64) for values in (lon, lat, width_deg, height_deg)
+    )
+    west, east = (np.round(wrap_lon(x) + sign * np.round(width, 6) / 2, 9) for sign in (-1, 1))
+    south, north = (
+        np.round(np.clip(y + sign * np.round(height, 6) / 2, -90.0, 90.0), 9) for sign in (-1, 1)
+    )
+    # False for NaN, the antimeridian and the whole planet: these few one by one.
+    is_plain = (west >= -180) & (east <= 180) & (width < 360) & np.isfinite(south)
+    others = np.flatnonzero(~is_plain)
+    sides = [(west, south), (east, south), (east, north), (west, north), (west, south)]
+    corners = np.stack([np.stack(side, axis=-1)[is_plain] for side in sides], axis=1)
+    geometries = np.full(len(x), None, dtype=object)
+    geometries[is_plain] = shapely.polygons(corners)
+    places = zip(x[others], y[others], width[others], height[others], strict=True)
+    geometries[others] = to_shapely([outline(*map(float, place)) for place in places])
+    return geometries
+
+
+def _joined(polygons: npt.NDArray[np.object_], counts: Sequence[int]) -> npt.NDArray[np.object_]:
+    """Consecutive polygons as one geometry per count: a Polygon, or a MultiPolygon of several."""
+    import shapely
+
+    starts = np.cumsum([0, *counts[:-1]])
+    joined: npt.NDArray[np.object_] = polygons[starts]
+    for row in np.flatnonzero(np.asarray(counts) > 1).tolist():
+        joined[row] = shapely.multipolygons(polygons[starts[row] : starts[row] + counts[row]])
+    return joined
+
+
+class GeometryColumn:
+    """Encode geometries as WKB and collect the GeoParquet metadata of their column."""
+
+    def __init__(self) -> None:
+        self._types: set[str] = set()
+        self._bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+
+    def encode(self, geometries: npt.NDArray[np.object_]) -> list[bytes | None]:
+        """Encode some rows of the column.
+
+        Args:
+            geometries: Array of shapely geometries and None, shape (n,).
+
+        Returns:
+            Little-endian WKB, None for None.
+        """
+        import shapely
+
+        present = geometries[~shapely.is_missing(geometries)]
+        self._types |= {_TYPE_NAMES[number] for number in np.unique(shapely.get_type_id(present))}
+        if len(present):
+            bounds = shapely.total_bounds(present)
+            self._bounds[:2] = np.minimum(self._bounds[:2], bounds[:2])
+            self._bounds[2:] = np.maximum(self._bounds[2:], bounds[2:])
+        encoded: list[bytes | None] = shapely.to_wkb(geometries, byte_order=1).tolist()
+        return encoded
+
+    def metadata(self) -> dict[str, str]:
+        """Key-value metadata (GeoParquet 1.1) of a file whose column `geometry` this is."""
+        column: dict[str, Any] = {
+            "encoding": "WKB",
+            "geometry_types": sorted(self._types),
+            "crs": MARS_CRS,
+            "edges": "planar",
+            "orientation": "counterclockwise",
+        }
+        if self._types:
+            column["bbox"] = self._bounds.tolist()
+        described = {
+            "version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column},
+        }  # fmt: skip
+        return {"geo": json.dumps(described)}

@@ -1,0 +1,530 @@
+"""Names and errors that come from data: which may be trusted, which speak of damage."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from typing_extensions import TypedDict
+
+from marsretrieval.errors import DataError, MarsRetrievalError, OutputError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+_NAME_BYTES = 255  # of one part of a path, on every usual file system
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+# The disk, the rights or the process are at fault, not what the file holds.
+_NOT_DAMAGE = frozenset(
+    {
+        errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO,
+        errno.ENOSPC, errno.EROFS, errno.EBUSY, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT,
+        *(getattr(errno, name) for name in ("ESTALE", "EDQUOT", "EREMOTEIO", "ENOTCONN")
+          if hasattr(errno, name)),
+    }
+)  # fmt: skip
+
+
+def is_safe_name(name: object) -> bool:
+    """Whether a value from data may be a file name: one part, printable, of a usual length."""
+    return (
+        isinstance(name, str)
+        and name not in ("", ".", "..")
+        and "/" not in name
+        and "\\" not in name
+        and not _UNPRINTABLE.search(name)
+        and len(name.encode(errors="replace")) <= _NAME_BYTES
+        and not (os.name == "nt" and (":" in name or name[-1] in ". "))
+    )
+
+
+def confined(
+    folder: Path, name: object, *, nested: bool = True, source: Path | str | None = None
+) -> Path:
+    """Path of a file below `folder` whose name comes from data.
+
+    Args:
+        folder: The only folder, with those below it, that the path may lie in.
+        name: A relative path with `/` between its parts.
+        nested: Whether it may have several parts.
+        source: File that holds the name, for the message (default: `folder`).
+
+    Returns:
+        `folder / name`.
+
+    Raises:
+        DataError: If the name is not a text, is absolute, holds `..`, a backslash, a control
+            character or a part longer than file systems allow, or if links lead out of `folder`.
+    """
+    parts = name.split("/") if isinstance(name, str) else []
+    if not parts or not all(map(is_safe_name, parts)) or (len(parts) > 1 and not nested):
+        shown = repr(name)
+        shown = shown if len(shown) <= 80 else f"{shown[:60]}..."
+        raise DataError(
+            f"{source or folder}: {shown} is not the name of a file below its folder",
+            remedy="Do not use this file, or get it again from where it came: it is damaged or "
+            "was made to reach files elsewhere.",
+        )
+    path = folder.joinpath(*parts)
+    if len(parts) > 1 and not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise DataError(
+            f"{path}: a link leads out of {folder}",
+            remedy="Replace the link by the folder that it leads to.",
+        )
+    return path
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether an error speaks of the content of a file, not of the disk, rights or memory.
+
+    Args:
+        error: What reading raised.
+
+    Returns:
+        False where the error, or one that led to it, is a failing disk (EIO), a missing right
+        (EACCES), a lack of memory or descriptors (ENOMEM, EMFILE), and the like.
+    """
+    following: BaseException | None = error
+    while following is not None:
+        if isinstance(following, MemoryError):
+            return False
+        if isinstance(following, OSError) and following.errno in _NOT_DAMAGE:
+            return False
+        following = following.__cause__ or following.__context__
+    return True
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+_LONGEST = 200  # bytes of a name that its temporary name repeats
+_TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8}|[0-9a-f]{16})\.tmp", re.DOTALL)
+_MOST_FOLDERS = 1000
+_STALE_SECONDS = 3600.0
+
+_seen_folders: dict[str, dict[str, list[str]]] = {}  # left-overs by folder, then by stem
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block succeeds, fsync and rename it there.
+
+    Raises OutputError when the folder cannot be written or the disk is full, DataError when
+    another file fails within the block. On any error, Ctrl-C included, the temporary file is
+    removed and an earlier `path` is left as it was. What a killed process left of the same file
+    is removed first.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(_left_overs(path))
+        temporary, handle = _make_temporary(path)
+    except OSError as error:
+        raise _output_error(path, error) from error
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.filename is not None and temporary.name not in str(error.filename):
+            raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        raise _output_error(path, error) from error
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        os.close(handle)
+
+
+@contextmanager
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yield a new hidden folder in `parent`, removed in the end with all that it holds.
+
+    Args:
+        parent: An existing folder.
+        name: What it is for, part of its name.
+
+    Raises:
+        OutputError: If it cannot be made.
+    """
+    target = parent / name
+    try:
+        remove_stale(_left_overs(target))
+        folder = parent / _temporary_name(target)
+        folder.mkdir()
+    except OSError as error:
+        raise _output_error(target, error) from error
+    try:
+        with ExitStack() as lock:
+            with suppress(OSError):
+                lock.enter_context(locked(folder))
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def locked(place: Path, *, wait: bool = True, shared: bool = False) -> Iterator[bool]:
+    """Hold the lock of a file or folder: one process at a time, or all those that share it. It
+    dies with its process, however that ends.
+
+    Yields False where there are no such locks (Windows, some network file systems). Raises
+    BlockingIOError where another process holds it, unless told to `wait`; OSError when `place`
+    cannot be opened.
+    """
+    if fcntl is None:
+        yield False
+        return
+    handle = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
+    try:
+        held = True
+        try:
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(handle, kind | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            held = False
+        yield held
+    finally:
+        os.close(handle)
+
+
+def remove_stale(paths: Iterable[Path]) -> None:
+    """Remove temporary files and folders that killed processes left behind.
+
+    Those of this machine go when their lock is free, for a lock dies with its process. Those of
+    another machine, or without a lock, go when nobody has touched them for an hour.
+    """
+    for path in paths:
+        with suppress(OSError):
+            old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
+            match = _TEMPORARY.fullmatch(path.name)
+            ours = match is not None and match[2].startswith(_host()) and fcntl is not None
+            if path.is_symlink() or not (old or ours):
+                continue
+            with locked(path, wait=False) as held:
+                if not (held or old):
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+
+
+def check_output(path: Path) -> None:
+    """Raise OutputError where a file at `path` plainly cannot be written: before long work, not
+    after it. Makes nothing; a full disk is found by the writing alone."""
+    try:
+        above = next(each for each in path.absolute().parents if each.exists())
+        if path.is_dir():
+            wrong = errno.EISDIR
+        elif not above.is_dir():
+            wrong = errno.ENOTDIR
+        elif not os.access(above, os.W_OK | os.X_OK):
+            wrong = errno.EACCES
+        else:
+            return
+        raise OSError(wrong, os.strerror(wrong))
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` if needed and prove that it can be written. Raises OutputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise _output_error(path, error) from error
+    return path
+
+
+def _make_temporary(path: Path) -> tuple[Path, int]:
+    """A new file beside `path`, locked as long as the descriptor is open: a free lock says that
+    its process is dead."""
+    while True:
+        temporary = path.with_name(_temporary_name(path))
+        handle = os.open(temporary, _NEW, 0o666)
+        if fcntl is None:
+            return temporary, handle
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return temporary, handle
+        os.close(handle)  # taken for a dead one's, before it was locked
+
+
+def _temporary_name(path: Path) -> str:
+    return f".{_temporary_stem(path)}.{_host()}{secrets.token_hex(4)}.tmp"
+
+
+def _temporary_stem(path: Path) -> str:
+    name = path.name
+    if len(name.encode(errors="replace")) <= _LONGEST:
+        return name
+    return hashlib.sha256(name.encode(errors="replace")).hexdigest()[:32]
+
+
+@cache
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _left_overs(path: Path) -> list[Path]:
+    """Temporary files of `path` that were in its folder when this process first wrote there."""
+    folder = path.parent
+    key = str(folder.absolute())
+    if key not in _seen_folders:
+        found: dict[str, list[str]] = {}
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                match = _TEMPORARY.fullmatch(entry.name)
+                if match:
+                    found.setdefault(match[1], []).append(entry.name)
+        if len(_seen_folders) >= _MOST_FOLDERS:
+            _seen_folders.clear()
+        _seen_folders[key] = found
+    return [folder / name for name in _seen_folders[key].pop(_temporary_stem(path), [])]
+
+
+def _output_error(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error})",
+        remedy="Check that the folder exists, is yours and has free space, or choose another.",
+    )
+
+
+T = TypeVar("T")
+
+_BINARY, _CLOEXEC = getattr(os, "O_BINARY", 0), getattr(os, "O_CLOEXEC", 0)
+_JSON_BYTES = 64 * 2**20  # of our own files, which are far smaller
+_JSON_DEPTH = 100
+_DIGITS = 300  # of an integer: any float can hold it
+
+
+class JsonObject(TypedDict, total=False):
+    """Base of the JSON objects that may have other keys than those declared."""
+
+    __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012
+
+
+class Constraint:
+    """Condition on a value beyond its type, as metadata of an `Annotated` type.
+
+    Args:
+        conditions: Those of pydantic's schema of the type: ge, le, min_length, pattern, ...
+    """
+
+    def __init__(self, **conditions: Any) -> None:
+        self._conditions = conditions
+
+    def __get_pydantic_core_schema__(
+        self, kind: Any, handler: Callable[[Any], dict[str, Any]]
+    ) -> dict[str, Any]:
+        return handler(kind) | self._conditions
+
+
+Int64 = Annotated[int, Constraint(ge=-(2**62), le=2**62)]  # sums of two have 64 bits, too
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically. NaN and infinity are refused (ValueError)."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, *, limit: int = _JSON_BYTES, strict: bool = True) -> Any:
+    """Parse a JSON file.
+
+    Args:
+        path: File in UTF-8.
+        limit: Most bytes that it may have.
+        strict: As `parse_json`.
+
+    Raises:
+        DataError: If it is missing, unreadable, longer than `limit`, or as `parse_json`.
+    """
+    try:
+        with open(_open_regular(path), "rb") as file:
+            data = file.read(limit + 1)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: a folder, not a JSON file") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error})") from error
+    if len(data) > limit:
+        raise DataError(f"{path}: longer than the {limit:,} bytes that such a file may have")
+    return parse_json(data, source=path, strict=strict)
+
+
+def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) -> Any:
+    """Parse JSON so that nothing in it can harm whoever reads the value.
+
+    Args:
+        data: The text, or its bytes in UTF-8.
+        source: File that it comes from, for messages.
+        strict: Refuse NaN, Infinity and keys that an object has twice. Annotations of datasets
+            made by other programs may have them.
+
+    Raises:
+        DataError: If it is not JSON; nested deeper than 100 levels; holds an integer of more than
+            300 digits or a number that is too large for a float.
+    """
+    try:
+        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
+        value = json.loads(
+            text,
+            parse_int=_parse_int,
+            parse_float=_parse_float if strict else None,
+            parse_constant=_refuse_constant if strict else None,
+            object_pairs_hook=_unique if strict else None,
+        )
+        if "\\ud" in text.casefold():  # half a character would fail wherever it is written
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise DataError(f"{source}: not readable as JSON (nested too deep)") from error
+    except ValueError as error:  # of text that is not UTF-8, too
+        raise DataError(f"{source}: not readable as JSON ({error})") from error
+    level = [value]
+    for _ in range(_JSON_DEPTH):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, (list, dict))
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, (list, dict))
+        ]
+        if not level:
+            return value
+    raise DataError(f"{source}: not readable as JSON (nested deeper than {_JSON_DEPTH} levels)")
+
+
+def from_json(
+    kind: type[T],
+    value: object,
+    *,
+    source: Path | str,
+    error: type[MarsRetrievalError] = DataError,
+    remedy: str | None = None,
+) -> T:
+    """Make an instance of a type from parsed JSON, without conversions from one kind to another.
+
+    Args:
+        kind: Dataclass, which has no other fields than those declared, or `JsonObject`.
+        value: What was parsed.
+        source: File that the value comes from, for messages.
+        error: Class of the error to raise.
+        remedy: Remedy of that error.
+
+    Returns:
+        The instance; lists become tuples or sets where its annotations say so.
+
+    Raises:
+        MarsRetrievalError: Of class `error`, naming file and field, if a field is missing,
+            unknown or of another kind.
+    """
+    from pydantic import ValidationError
+    from pydantic_core import to_json
+
+    try:
+        text = to_json([value], inf_nan_mode="constants")
+        made: T = _adapter(kind).validate_json(text, strict=True)[0]  # type: ignore[arg-type]
+        return made
+    except ValidationError as failure:
+        detail = failure.errors(include_url=False)[0]
+        (_, *location), got = detail["loc"], repr(detail["input"])
+        name = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in location)[1:]
+        if not name:
+            message = "not a JSON object"
+        elif detail["type"] == "missing":
+            message = f"missing field '{name}'"
+        elif detail["type"] == "unexpected_keyword_argument":
+            message = f"unknown field '{name}'"
+        else:
+            got = got if len(got) <= 60 else f"{got[:48]}..."
+            message = f"'{name}' is {got}: {detail['msg']}"
+        raise error(f"{source}: {message}", remedy=remedy) from failure
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 of the canonical JSON text (sorted keys, no spaces): a fingerprint of plain data."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[list[Any]]:
+    from pydantic import TypeAdapter
+
+    # In a list, for a configuration cannot be given to a dataclass from outside.
+    return TypeAdapter(list[kind], config={"extra": "forbid"})
+
+
+def _open_regular(path: Path) -> int:
+    """Open for reading, without waiting for whoever may never write to a named pipe."""
+    name = str(path)
+    handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY | _CLOEXEC)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return handle
+    if stat.S_ISDIR(mode):
+        os.close(handle)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    if name.startswith(("/dev/fd/", "/dev/stdin", "/proc/")):  # of the shell: <(command)
+        os.set_blocking(handle, True)
+        return handle
+    os.close(handle)
+    raise OSError(errno.EINVAL, "not a regular file", name)
+
+
+def _parse_int(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"an integer of {len(text):,} digits")
+    return int(text)
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:40]!r} comes twice")
+    return value

@@ -1,0 +1,181 @@
+"""Retrieved examples: what the best models rank first for a few queries, with thumbnails."""
+
+from __future__ import annotations
+
+import base64
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from marsretrieval.report.columns import METRICS
+from marsretrieval.report.grouping import Entry, ResultSet
+from marsretrieval.report.tables import metric_value
+from marsretrieval.tasks.thumbnails import PAIRED, queries_by_kind, shown_hits
+
+MODELS = 3  # the best of a set
+BUDGET = 1_900_000  # bytes of all thumbnails of a page, before they are written as base64
+_NOUNS = {"t2i": "captions", "i2t": "images", "all": "classes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a result holds of an id. key: of its thumbnail on the page; None without one."""
+
+    caption: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """The first hits of one model: rows of its table. note: the metric of the query, in words."""
+
+    entry: Entry
+    hits: Sequence[Mapping[str, Any]]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query of a group: `t2i` (the caption of the item `name`), `i2t` (its image), `all`, or of
+    geo-localization the landform `name` in the mode `kind`."""
+
+    kind: str
+    name: str
+    strips: Sequence[Strip]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """left_out: models and queries that are not shown, in words. items: by id; examples: query to
+    keys of thumbnails of its example images; notes: counts of images without a thumbnail."""
+
+    queries: Sequence[Query] = ()
+    left_out: Sequence[str] = ()
+    items: Mapping[str, Item] = field(default_factory=dict)
+    examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def of(self, *kinds: str) -> list[Query]:
+        return [query for query in self.queries if query.kind in kinds]
+
+    def landforms(self) -> dict[str, list[Query]]:
+        """Queries of geo-localization by landform."""
+        queries: dict[str, list[Query]] = defaultdict(list)
+        for query in self.queries:
+            queries[query.name].append(query)
+        return queries
+
+
+class Thumbnails:
+    """All thumbnails of a page, up to `BUDGET`. uris: key to data URI."""
+
+    def __init__(self) -> None:
+        self.uris: dict[str, str] = {}
+        self._left = BUDGET
+
+    def add(self, image: bytes, prefix: str) -> str | None:
+        """Put an image on the page; returns its key, None if there is no room for it."""
+        if len(image) > self._left:
+            return None
+        self._left -= len(image)
+        key = f"{prefix}-image-{len(self.uris)}"
+        self.uris[key] = f"data:image/webp;base64,{base64.b64encode(image).decode()}"
+        return key
+
+
+def gallery_of(results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
+    """Collect the hits of the best models for the queries whose thumbnails `run` writes.
+
+    Args:
+        results: Results on one set of items.
+        thumbnails: Receives the images; None: ids only.
+
+    Returns:
+        The gallery, without queries if no result has a table of hits.
+    """
+    ranked = [entry for entry in results.entries if entry.file.has("hits")]
+    strips: dict[tuple[str, str], list[Strip]] = defaultdict(list)
+    left_out = [f"the best {MODELS} of {len(ranked)} models"] if len(ranked) > MODELS else []
+    totals: dict[str, list[str]] = {}
+    for entry in ranked[:MODELS]:
+        if entry.file.hits is None:
+            continue
+        totals |= queries_by_kind(entry.file.hits)
+        hits: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+        for row in shown_hits(entry.file.hits):
+            hits[row["group"], row["query"]].append(row)
+        for (group, query), rows in hits.items():
+            strips[group, query].append(Strip(entry, rows, _note(entry, group, query)))
+    order = {kind: number for number, kind in enumerate(results.modes)}
+    queries = [Query(group.rpartition("/")[2], name, own) for (group, name), own in strips.items()]
+    queries.sort(key=lambda q: (q.kind == "i2t", q.name, order.get(q.kind, -1), q.kind))
+    for kind, names in sorted(totals.items(), reverse=True):
+        count = sum(query.kind == kind for query in queries)
+        line = f"{count} of {len(names):,} {_NOUNS.get(kind, 'landforms')}"
+        if count < len(names) and line not in left_out:
+            left_out.append(line)
+    return _with_images(Gallery(queries, left_out), results, thumbnails)
+
+
+def _with_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
+    """Add captions and thumbnails; those of any model will do: they rank the same items."""
+    images: dict[str, bytes] = {}
+    captions: dict[str, str | None] = {}
+    examples: dict[str, dict[str, bytes]] = defaultdict(dict)
+    for entry in results.entries:
+        table = entry.file.thumbnails if gallery.queries else None
+        for row in table.to_pylist() if table is not None else ():
+            if row["query"]:
+                examples[row["query"]][row["id"]] = row["image"]
+            else:
+                images.setdefault(row["id"], row["image"])
+                captions.setdefault(row["id"], row["caption"])
+    shown = {query.name: None for query in gallery.of(*PAIRED)}
+    for query in gallery.queries:
+        if query.kind != "i2t":
+            shown |= {hit["id"]: None for strip in query.strips for hit in strip.hits}
+    keys: dict[str, str | None] = {}
+    example_keys: dict[str, list[str]] = {}
+    notes = []
+    if thumbnails is None:
+        if gallery.queries:
+            notes = ["Made without thumbnails: ids are shown."]
+    else:
+        keys = {i: thumbnails.add(images[i], results.key) for i in shown if i in images}
+        for name in gallery.landforms():
+            added = (thumbnails.add(each, results.key) for each in examples[name].values())
+            example_keys[name] = [key for key in added if key is not None]
+        missing, too_many = len(shown) - len(keys), list(keys.values()).count(None)
+        of_all = f"of {len(shown):,} images of {results.data.get('name', 'the data')}"
+        if missing:
+            notes.append(
+                f"{missing:,} {of_all} have no thumbnail: their ids are shown. "
+                "marsretrieval run --force writes thumbnails beside the results."
+            )
+        if too_many:
+            notes.append(f"{too_many:,} {of_all} left out to keep this file small.")
+    items = {i: Item(captions.get(i), keys.get(i)) for i in {**captions, **keys}}
+    return Gallery(gallery.queries, gallery.left_out, items, example_keys, notes)
+
+
+def _note(entry: Entry, group: str, query: str) -> str:
+    """The rank of the right answer, or the average precision of a query."""
+    if group in PAIRED:
+        rank = _ranks(entry, group).get(query)
+        return "" if rank is None else f"right answer at rank {rank:,}"
+    evaluation = entry.metrics.get(group) or {}
+    classes = evaluation.get("strict", {}).get("per_class") or {}
+    if query in classes:
+        cell = metric_value({"strict": classes[query]}, METRICS["mAP"], "strict")
+    else:
+        cell = metric_value(evaluation, METRICS["average_precision"], "strict")
+    return "" if cell.value is None else f"AP {cell.text()}"
+
+
+def _ranks(entry: Entry, kind: str) -> dict[str, int]:
+    table = entry.file.queries
+    if table is None or not {"id", f"{kind}_rank"} <= set(table.column_names):
+        return {}
+    columns = (table.column(name).to_pylist() for name in ("id", f"{kind}_rank"))
+    return dict(zip(*columns, strict=True))

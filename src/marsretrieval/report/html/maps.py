@@ -1,0 +1,305 @@
+"""Maps of hits, false alarms and ground truth at the depth of the best F1, by `plotting`."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval import geo
+from marsretrieval.errors import MissingDependencyError
+from marsretrieval.plotting import LIGHT, PLANET, PlanetMap, planet_map, require_cartopy
+from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
+from marsretrieval.report.columns import METRICS
+from marsretrieval.report.grouping import Entry, ResultSet
+from marsretrieval.report.html.gallery import MODELS
+from marsretrieval.report.tables import metric_value
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
+Floats = npt.NDArray[np.float64]
+
+HIT, ALARM = "#0067a8", "#cb6a10"  # in dark pages a filter of the style sheet inverts the maps
+_TILE = "#d9c5b3"  # that was searched
+_STYLE = replace(LIGHT, font=7.0)
+_NAMES = 24  # features: more would hide the marks
+_WIDTH, _PLANET_HEIGHT = 7.0, 3.65  # inches
+_DPI = 144
+_BUDGET = 1_000_000  # bytes of all marks of a set of results
+_MOST_REGIONS, _WIDEST_DEG = 8, 24.0  # beyond, the planet shows them as well
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One ranking of one landform, down to its best depth. Positions (n, 2), degrees."""
+
+    landform: str
+    k: int
+    f1: float
+    hits: Floats  # tiles near a point
+    alarms: Floats  # tiles that are not
+    missed: Floats  # points
+    found: Floats
+
+    @property
+    def text(self) -> str:
+        points = len(self.missed) + len(self.found)
+        return (
+            f"first {self.k:,} tiles: {len(self.hits):,} hits, {len(self.alarms):,} false alarms; "
+            f"{len(self.missed):,} of {points:,} points missed"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MapView:
+    """marks: data URI of a transparent image that lies on the basemap."""
+
+    scene: Scene
+    marks: str
+
+
+@dataclass(frozen=True, slots=True)
+class MapGroup:
+    """The maps of one model and kind of query."""
+
+    entry: Entry
+    mode: str
+    views: Sequence[MapView]
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """The maps of a set. basemap: data URI of the planet and of regions with the tiles that were
+    searched. size: of basemap and marks, inches. missing: why there are no maps. notes: what is
+    left out, in words."""
+
+    groups: Sequence[MapGroup] = ()
+    basemap: str = ""
+    size: tuple[float, float] = (0.0, 0.0)
+    missing: str = ""
+    notes: Sequence[str] = ()
+
+
+def maps_of(results: ResultSet, *, progress: Progress = NO_PROGRESS) -> Maps:
+    """Draw the best models: all kinds of query of the first, the best kind of the others.
+
+    Args:
+        results: Results of geo-localization on one set of tiles.
+        progress: Shows how far the drawing is.
+
+    Returns:
+        The maps; none without tables of hits and points, or without the extra `gis`.
+    """
+    entries = [e for e in results.entries if e.file.has("hits") and e.file.has("queries")]
+    plan = [
+        (entry, mode)
+        for number, entry in enumerate(entries[:MODELS])
+        for mode in _best_modes(entry, results)[: None if number == 0 else 1]
+    ]
+    if not plan:
+        return Maps()
+    try:
+        require_cartopy()
+    except MissingDependencyError as error:
+        return Maps(missing=str(error))
+    import matplotlib as mpl
+
+    with mpl.rc_context(), progress.start("draw maps", len(plan), "groups of maps") as bar:
+        mpl.rcdefaults()  # whatever the reader has set
+        return _draw(results, entries, plan, bar)
+
+
+def regions_of(lonlat: Floats) -> list[geo.Box]:
+    """Find groups of neighbouring quads that hold any position, from north to south.
+
+    Args:
+        lonlat: Positions (n, 2), degrees; NaN where unknown.
+
+    Returns:
+        Their boxes; none where they are many or wide.
+    """
+    from scipy import ndimage
+
+    known = lonlat[np.isfinite(lonlat).all(axis=1)]
+    quad = geo.QUAD_DEG
+    columns, top = 360 // quad, 90 // quad  # top: number of the northernmost row, from the equator
+    row = top - np.floor(known[:, 1] / quad).astype(int)
+    column = np.floor((geo.wrap_lon(known[:, 0]) + 180) / quad).astype(int) % columns
+    occupied = np.zeros((2 * top + 2, columns), dtype=bool)
+    occupied[row, column] = True
+    empty = np.flatnonzero(~occupied.any(axis=0))
+    if not len(empty):
+        return []
+    first = int(empty[0])  # so that no region lies across the seam of the grid
+    labels, count = ndimage.label(np.roll(occupied, -first, axis=1), np.ones((3, 3)))
+    parts = ndimage.find_objects(labels)
+    spans = [part.stop - part.start for pair in parts for part in pair]
+    if count > _MOST_REGIONS or max(spans, default=0) * quad > _WIDEST_DEG:
+        return []
+    return [
+        geo.Box(
+            float(geo.wrap_lon((x.start + first) * quad - 180)),
+            max(-90.0, (top + 1 - y.stop) * quad),
+            float(geo.wrap_lon((x.stop + first) * quad - 180)),
+            min(90.0, (top + 1 - y.start) * quad),
+        )
+        for y, x in parts
+    ]
+
+
+def _draw(
+    results: ResultSet, entries: Sequence[Entry], plan: Sequence[tuple[Entry, str]],
+    bar: ProgressTask,
+) -> Maps:  # fmt: skip
+    searched = _positions(entries[0].file.hits)
+    regions = regions_of(np.concatenate([searched, _positions(entries[0].file.queries)]))
+    basemap, size = _draw_basemap(regions, searched)
+    figure, charts = _figure(regions, graticule=False)
+    groups = []
+    left, count = _BUDGET, 0
+    for entry, mode in plan:
+        views: list[MapView] = []
+        for landform in results.landforms:
+            scene = _scene(entry, landform, mode)
+            if scene is None:
+                continue
+            count += 1
+            marks = _draw_marks(figure, charts, scene) if left > 0 else ""
+            left -= len(marks)
+            if left > 0:
+                views.append(MapView(scene, marks))
+        bar.advance()
+        if views:
+            groups.append(MapGroup(entry, mode, views))
+    notes = [f"the best {MODELS} of {len(entries)} models"] if len(entries) > MODELS else []
+    drawn = sum(len(group.views) for group in groups)
+    if drawn < count:
+        notes.append(f"{drawn} of {count} maps")
+    return Maps(groups, basemap, size, notes=notes)
+
+
+def _best_modes(entry: Entry, results: ResultSet) -> list[str]:
+    """Kinds of query by the mean of the strict average precision, the best first."""
+
+    def mean(mode: str) -> float:
+        groups = (entry.metrics.get(f"{name}/{mode}") or {} for name in results.landforms)
+        values = [metric_value(group, METRICS["average_precision"], "strict") for group in groups]
+        known = [value.value for value in values if value.value is not None]
+        return float(np.mean(known)) if known else -1.0
+
+    modes = [mode for mode in results.modes if mean(mode) >= 0]
+    return sorted(modes, key=lambda mode: -mean(mode))
+
+
+def _scene(entry: Entry, landform: str, mode: str) -> Scene | None:
+    import pyarrow.compute as pc
+
+    group = f"{landform}/{mode}"
+    best = (entry.metrics.get(group) or {}).get("strict", {}).get("best")
+    hits, points = entry.file.hits, entry.file.queries
+    if not best or hits is None or points is None:
+        return None
+    if not {"lon", "lat", "found_at"} <= set(points.column_names):
+        return None
+    ours = hits.filter(pc.equal(hits.column("group"), group))
+    truth = points.filter(pc.equal(points.column("group"), group))
+    tiles, places = _positions(ours), _positions(truth)
+    first = ours.column("rank").to_numpy() <= best["k"]
+    relevant = ours.column("relevant").to_numpy(zero_copy_only=False).astype(bool)
+    found_at = truth.column("found_at").to_numpy()
+    seen = (found_at > 0) & (found_at <= best["k"])
+    return Scene(
+        landform=landform,
+        k=int(best["k"]),
+        f1=float(best["f1"]),
+        hits=tiles[first & relevant],
+        alarms=tiles[first & ~relevant],
+        missed=places[~seen],
+        found=places[seen],
+    )
+
+
+def _positions(table: pa.Table | None) -> Floats:
+    """(n, 2) degrees, where the table has them."""
+    if table is None or not {"lon", "lat"} <= set(table.column_names):
+        return np.empty((0, 2))
+    columns = [table.column(name).to_numpy(zero_copy_only=False) for name in ("lon", "lat")]
+    return np.column_stack(columns).astype(np.float64).reshape(-1, 2)
+
+
+def _figure(regions: Sequence[geo.Box], *, graticule: bool) -> tuple[Figure, list[PlanetMap]]:
+    """A map of the planet above maps of the regions; without graticule there is no ground."""
+    from matplotlib.figure import Figure
+
+    columns, row_height = (2, 2.6) if len(regions) <= 2 else (4, 1.75)
+    height = _PLANET_HEIGHT + row_height * -(-len(regions) // columns)
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="none")
+    charts = []
+    for number, box in enumerate([PLANET, *regions], start=-1):
+        row, column = divmod(number, columns)
+        left, top, wide, high = 0.4, 0.05, 6.55, _PLANET_HEIGHT - 0.35
+        if number >= 0:
+            left, top = 0.4 + column * 6.7 / columns, _PLANET_HEIGHT + 0.05 + row * row_height
+            wide, high = 6.7 / columns - 0.45, row_height - 0.35
+        axes = figure.add_axes(
+            (left / _WIDTH, 1 - (top + high) / height, wide / _WIDTH, high / height)
+        )
+        chart = planet_map(box, style=_STYLE, axes=axes, graticule=graticule)
+        if not graticule:
+            chart.axes.set_axis_off()
+        charts.append(chart)
+    return figure, charts
+
+
+def _draw_basemap(regions: Sequence[geo.Box], searched: Floats) -> tuple[str, tuple[float, float]]:
+    figure, (planet, *close) = _figure(regions, graticule=True)
+    planet.features(at_most=_NAMES)
+    for chart in close:
+        chart.points(*searched.T, colour=_TILE, marker="s", size=_tile_size(chart), edge=0.0)
+    return _data_uri(figure), tuple(figure.get_size_inches().tolist())
+
+
+def _draw_marks(figure: Figure, charts: Sequence[PlanetMap], scene: Scene) -> str:
+    many = len(scene.hits) + len(scene.alarms)
+    planet_size = 12.0 if many <= 400 else 6.0 if many <= 3000 else 3.0
+    for number, chart in enumerate(charts):
+        size = _tile_size(chart) if number else planet_size
+        for lonlat, colour, share in ((scene.alarms, ALARM, 0.7), (scene.hits, HIT, 1.0)):
+            chart.points(*lonlat.T, colour=colour, marker="s", size=size * share, edge=0.0)
+        chart.points(*scene.missed.T, colour=_STYLE.ink, marker="x", size=14.0)
+        if number:
+            chart.points(*scene.found.T, colour=_STYLE.ink, size=9.0, hollow=True)
+    uri = _data_uri(figure)
+    for chart in charts:
+        for mark in list(chart.axes.collections):
+            mark.remove()
+    return uri
+
+
+def _tile_size(chart: PlanetMap) -> float:
+    """Area of a tile's mark, square points."""
+    middle = (chart.box.south + chart.box.north) / 2
+    stretch = max(float(np.cos(np.radians(middle))), 0.2)
+    side = geo.TILE_DEG * chart.pixels_per_degree(middle) * 0.72 / stretch
+    return float(max(side, 1.2) ** 2)
+
+
+def _data_uri(figure: Figure) -> str:
+    """The figure as lossless WebP of few colours."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    webp = io.BytesIO()
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba()))
+    few = image.quantize(48, Image.Quantize.FASTOCTREE)
+    few.convert("RGBA").save(webp, "webp", lossless=True)
+    return f"data:image/webp;base64,{base64.b64encode(webp.getvalue()).decode()}"

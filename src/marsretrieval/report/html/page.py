@@ -1,0 +1,283 @@
+"""The templates of the page, and what they are filled with."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marsretrieval.errors import UsageError
+from marsretrieval.io import atomic_path
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.report.grouping import ResultSet, result_sets
+from marsretrieval.report.html import metadata as again
+from marsretrieval.report.html import metadata as facts
+from marsretrieval.report.html.charts import DASHES, Chart, ChartGroup, curve_groups, rank_charts
+from marsretrieval.report.html.gallery import Gallery, Thumbnails, gallery_of
+from marsretrieval.report.html.maps import Maps, maps_of
+from marsretrieval.report.references import Reference
+from marsretrieval.report.result_files import ResultFile, require_whole
+from marsretrieval.report.tables import Table, leaderboards, per_class_tables
+from marsretrieval.text import counted, printable
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+@dataclass(frozen=True, slots=True)
+class SetView:
+    """All that is shown of one set."""
+
+    set: ResultSet
+    leaderboards: Sequence[Table]
+    per_class: Sequence[Table] = ()
+    ranks: Sequence[Chart] = ()
+    curves: Sequence[ChartGroup] = ()
+    maps: Maps = field(default_factory=Maps)
+    gallery: Gallery = field(default_factory=Gallery)
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """Anchor and name of each part, for the contents."""
+        parts = [("board", "Leaderboard")]
+        if self.set.task == "paired-image-text":
+            parts.append(("ranks", "Ranks"))
+        if self.per_class:
+            what = "class" if self.set.task == "landform" else "landform"
+            parts.append(("each", f"Each {what}"))
+        if self.curves:
+            parts.append(("curves", "Precision and recall"))
+        if self.set.task == "geolocalization":
+            parts.append(("map", "Where on Mars"))
+        return [*parts, ("examples", "Examples")]
+
+    def more_per_class(self) -> dict[str, list[Table]]:
+        """Tables per class that can be opened, by protocol."""
+        tables: dict[str, list[Table]] = defaultdict(list)
+        for table in self.per_class:
+            if not table.first:
+                tables[table.protocol].append(table)
+        return tables
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    anchor: str
+    title: str
+    sets: Sequence[SetView]
+
+
+def page(
+    views: Sequence[SetView],
+    *,
+    title: str,
+    thumbnails: Mapping[str, str],
+    refused: Sequence[str],
+    damaged: Sequence[str],
+    version: str,
+) -> str:
+    """The whole page. Whatever comes from results and data is escaped."""
+    templates = _templates()
+    source, _, _ = templates.loader.get_source(templates, "script.js")  # type: ignore[union-attr]
+    digest = hashlib.sha256(source.encode()).digest()
+    sets = [view.set for view in views]
+    timings = facts.timings(sets)
+    rates = [each.images_per_s for each in timings if each.images_per_s]
+    style = (
+        templates.get_template("colours.css.j2").render()
+        + templates.get_template("style.css").render()
+    )
+    return templates.get_template("page.html.j2").render(
+        title=title,
+        lede=_lede(sets),
+        version=version,
+        script=source,
+        script_hash=f"sha256-{base64.b64encode(digest).decode()}",
+        style=style,
+        dashes=DASHES,
+        thumbnails=thumbnails,
+        tasks=_tasks(views),
+        synthetic=_synthetic(sets),
+        summary=facts.summary(sets),
+        timings=timings,
+        fastest=max(rates, default=1.0),
+        left_out=facts.left_out(sets),
+        refused=refused,
+        damaged=damaged,
+        ties=facts.ties(sets),
+        commands=again.commands(sets),
+        versions=again.versions(sets),
+        models=again.models(sets),
+    )
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("marsretrieval.report.html"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_escape_controls,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"unit": _unit, "points": _points, "seconds": _seconds, "rate": _rate}
+    return environment
+
+
+def _escape_controls(value: Any) -> Any:
+    """Control characters, which HTML and SVG must not hold, spelt out."""
+    if not isinstance(value, str):
+        return value
+    return type(value)(printable(value))
+
+
+def _tasks(views: Sequence[SetView]) -> list[_Task]:
+    return [
+        _Task(task, of_task[0].set.title, of_task)
+        for task in dict.fromkeys(view.set.task for view in views)
+        if (of_task := [view for view in views if view.set.task == task])
+    ]
+
+
+def _synthetic(sets: Sequence[ResultSet]) -> str:
+    marks = [bool(each.data.get("synthetic")) for each in sets]
+    return "all" if all(marks) else "some" if any(marks) else ""
+
+
+def _lede(sets: Sequence[ResultSet]) -> str:
+    entries = [entry for each in sets for entry in each.entries]
+    models, tasks = {entry.label for entry in entries}, {each.task for each in sets}
+    days = sorted({entry.file.result.created[:10] for entry in entries})
+    versions = sorted({str(e.file.result.versions.get("marsretrieval", "?")) for e in entries})
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    counts = [
+        counted(len(models), "model"), counted(len(tasks), "task"), counted(len(entries), "result")
+    ]  # fmt: skip
+    return f"{', '.join(counts)}; computed {span} with marsretrieval {', '.join(versions)}."
+
+
+def _unit(value: float) -> str:
+    """A coordinate of a chart."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _points(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{_unit(x)},{_unit(y)}" for x, y in points)
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if value >= 3600:
+        return f"{value / 3600:.1f} h"
+    if value >= 600:
+        return f"{value / 60:.0f} min"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def _rate(value: Any) -> str:
+    return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"
+
+
+@dataclass(frozen=True, slots=True)
+class HtmlReport:
+    """What was written. `notes`: a line for everything that the page could not show, for people.
+    `damaged`: a line for each table beside a result that could not be read."""
+
+    path: Path
+    size: int  # bytes
+    images: int  # thumbnails in it
+    notes: Sequence[str] = ()
+    damaged: Sequence[str] = ()
+
+
+def write_html(
+    results: Sequence[ResultFile],
+    path: Path,
+    *,
+    title: str | None = None,
+    thumbnails: bool = True,
+    references: Sequence[Reference] = (),
+    left_out: Sequence[str] = (),
+    progress: Progress = NO_PROGRESS,
+) -> HtmlReport:
+    """Write one HTML file that shows all of `results`, and holds everything it shows.
+
+    The same results give the same bytes. No dataset is read: thumbnails are those that `run` wrote
+    beside the results. A damaged table beside a result costs the page what is drawn from it; the
+    page says so, and the leaderboards, which need no table, are whole.
+
+    Args:
+        results: The results.
+        path: The file.
+        title: Title of the page.
+        thumbnails: Show images; False: ids only.
+        references: Metrics from elsewhere, to stand below the leaderboards.
+        left_out: Lines about result files that could not be read, to be shown on the page.
+        progress: Shows how far the work is.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UsageError: There are no results.
+        DataError: A result is incomplete.
+        OutputError: `path` cannot be written.
+    """
+    if not results:
+        raise UsageError("no results to report", remedy="marsretrieval run writes some.")
+    for each in results:
+        require_whole(each)
+    damaged: list[str] = []
+    sets = result_sets([replace(each, damaged=damaged) for each in results])
+    images = Thumbnails()
+    views = [
+        _view(found, gallery_of(found, images if thumbnails else None), references, progress)
+        for found in sets
+    ]
+    for entry in (entry for found in sets for entry in found.entries):
+        entry.file.check_tables()
+    text = page(
+        views,
+        title=title or "MarsRetrieval results",
+        thumbnails=images.uris,
+        refused=left_out,
+        damaged=damaged,
+        version=version("marsretrieval"),
+    )
+    encoded = text.encode("utf-8", errors="replace")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(encoded)
+    notes = [
+        f"{view.set.title}: {note}"
+        for view in views
+        for note in (
+            *view.gallery.notes,
+            *(f"maps: {note}" for note in (view.maps.missing, *view.maps.notes) if note),
+        )
+    ]
+    return HtmlReport(path, len(encoded), len(images.uris), notes, damaged)
+
+
+def _view(
+    found: ResultSet, gallery: Gallery, references: Sequence[Reference], progress: Progress
+) -> SetView:
+    is_paired, is_geo = found.task == "paired-image-text", found.task == "geolocalization"
+    return SetView(
+        found,
+        leaderboards(found, references=references),
+        per_class_tables(found),
+        ranks=rank_charts(found) if is_paired else (),
+        curves=curve_groups(found) if is_geo else (),
+        maps=maps_of(found, progress=progress) if is_geo else Maps(),
+        gallery=gallery,
+    )

@@ -1,0 +1,147 @@
+"""A result of paired retrieval as MTEB's two results of the same data, one for each direction."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval import __version__
+from marsretrieval.datasets.download import find_source
+from marsretrieval.errors import DataError
+from marsretrieval.io import make_folder, write_json
+from marsretrieval.report.result_files import ResultFile
+
+# Direction to MTEB's name of the task.
+MTEB_TASKS: Mapping[str, str] = {
+    "t2i": "MarsVLPairsT2IRetrieval",
+    "i2t": "MarsVLPairsI2TRetrieval",
+}
+_K = (1, 3, 5, 10, 20, 100, 1000)  # and N: the depths of MTEB's tasks
+_CLOSE = 1e-9
+
+
+def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
+    """Name of MTEB's task to its `TaskResult` as JSON.
+
+    The scores are MTEB's own: with one relevant item for each query, all of them are functions of
+    its rank, which the table beside the result has (ties broken as under `strict`). Left out is
+    what was not measured: nAUC, time, MTEB's version. What a result stands on is added to the
+    scores under `marsretrieval`.
+
+    MTEB's tasks are those of the frozen copy of the dataset. Raises DataError for a result on
+    other data: under that name its figures would be false.
+    """
+    result = file.result
+    _require_frozen(file)
+    table = file.queries
+    if table is None:
+        raise DataError(
+            f"{file.beside('queries') or result.model['id']}: not there; MTEB's scores need the "
+            "rank of each query",
+            remedy="Keep the .parquet files beside the result, or run it again with --force.",
+        )
+    found = {}
+    strict: Mapping[str, Any] = result.metrics["all"]["strict"]
+    for way, name in MTEB_TASKS.items():
+        ranks = table.column(f"{way}_rank").to_numpy()
+        scores = rank_scores(ranks)
+        stored = strict[f"{way}_mrr"]
+        if (
+            len(ranks) != result.data["n"]["pairs"]
+            or abs(scores[f"mrr_at_{len(ranks)}"] - stored) > _CLOSE
+        ):
+            raise DataError(
+                f"{file.beside('queries')}: not the table of {file.path}",
+                remedy="Run the model again with --force.",
+            )
+        found[name] = {
+            "dataset_revision": result.data["revision"],
+            "task_name": name,
+            "mteb_version": None,
+            "scores": {
+                "test": [
+                    {
+                        **scores,
+                        "main_score": scores[f"mrr_at_{len(ranks)}"],
+                        "hf_subset": "default",
+                        "languages": ["eng-Latn"],
+                        "marsretrieval": _provenance(file),
+                    }
+                ]
+            },
+            "evaluation_time": None,
+            "kg_co2_emissions": None,
+            "date": datetime.datetime.fromisoformat(result.created).timestamp(),
+        }
+    return found
+
+
+def write_mteb(file: ResultFile, folder: Path) -> list[Path]:
+    """Write `folder`/TASK.json for each of MTEB's tasks. Raises what `mteb_results` raises, and
+    OutputError."""
+    found = mteb_results(file)
+    make_folder(folder)
+    paths = []
+    for name, value in found.items():
+        write_json(folder / f"{name}.json", value)
+        paths.append(folder / f"{name}.json")
+    return paths
+
+
+def rank_scores(ranks: npt.NDArray[np.integer]) -> dict[str, float]:
+    """MTEB's scores of queries that have one relevant item each, at these ranks (from 1)."""
+    scores: dict[str, float] = {}
+    for k in dict.fromkeys((*_K, len(ranks))):
+        within = ranks <= k
+        reciprocal = np.where(within, 1 / ranks, 0.0).mean()
+        scores |= {
+            f"ndcg_at_{k}": float(np.where(within, 1 / np.log2(1 + ranks), 0.0).mean()),
+            f"map_at_{k}": float(reciprocal),
+            f"recall_at_{k}": float(within.mean()),
+            f"precision_at_{k}": float(within.mean() / k),
+            f"mrr_at_{k}": float(reciprocal),
+            f"hit_rate_at_{k}": float(within.mean()),
+        }
+    return {**scores, "accuracy": scores["recall_at_1"]}
+
+
+def _require_frozen(file: ResultFile) -> None:
+    result = file.result
+    if result.task != "paired-image-text":
+        raise DataError(
+            f"{file.path}: a result of {result.task}; MTEB has paired-image-text only",
+            remedy="Choose the result of that task.",
+        )
+    frozen = find_source("paired", "frozen")
+    data = result.data
+    wanted = (frozen.repository, frozen.revision, frozen.rows)
+    if (data.get("repository"), data.get("revision"), data["n"].get("pairs")) != wanted:
+        where = data.get("repository") or ("synthetic data" if data.get("synthetic") else "data")
+        revision = f"@{data['revision']}" if data.get("revision") else ""
+        raise DataError(
+            f"{file.path}: on {where}{revision}, {data['n'].get('pairs', 0):,} pairs; MTEB's tasks "
+            f"are {frozen.repository}@{frozen.revision}, {frozen.rows:,} pairs",
+            remedy="marsretrieval data download paired --variant frozen, and run the model on it.",
+        )
+
+
+def _provenance(file: ResultFile) -> dict[str, Any]:
+    result = file.result
+    model = result.model
+    return {
+        "evaluated_by": f"marsretrieval {result.versions.get('marsretrieval', __version__)}",
+        "protocol": "strict (ties by SHA-256 of the item id)",
+        "model": model["id"],
+        "repository": model.get("repository"),
+        "revision": model.get("revision"),
+        "weights_sha256": model.get("weights_sha256"),
+        "dtype": model.get("dtype"),
+        "prompts": (model.get("prompts") or {}).get("preset"),
+        "n": result.data["n"]["pairs"],
+        "set_hash": result.data["set_hash"],
+    }

@@ -1,0 +1,1 @@
+"""Search index: a sorted, quantized copy of a store for fast exact search."""

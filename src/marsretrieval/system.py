@@ -1,0 +1,111 @@
+"""What a result says of where it was computed: library versions and hardware."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = (
+    "marsretrieval", "numpy", "scipy", "pyarrow", "pillow", "torch", "torchvision",
+    "open_clip_torch", "timm", "transformers", "sentence-transformers", "mteb", "rasterio",
+)  # fmt: skip
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that can change a figure."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may really use: its affinity mask, and its cgroup's quota."""
+    count = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            count = min(count, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return max(1, count)
+
+
+def hardware(device: str | None = None) -> dict[str, Any]:
+    """Platform, CPUs and memory; with `device`, the accelerator's name where torch is loaded."""
+    found: dict[str, Any] = {"platform": platform.platform(), "cpus": usable_cpus()}
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        found["memory_gib"] = round(min(size, _memory_limit()) / 2**30, 1)
+    if device is not None:
+        found["device"] = device
+        torch = sys.modules.get("torch")
+        if torch is not None and device.startswith("cuda"):
+            found["accelerator"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def _memory_limit() -> float:
+    """Bytes that the cgroup allows; infinity where it sets no limit."""
+    try:
+        told = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        return float("inf") if told == "max" else int(told)
+    except (OSError, ValueError):
+        return float("inf")
+
+
+# Started anew, not forked: a thread (of a bar, of torch) may hold a lock at the moment of a fork.
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def process_pool(
+    workers: int,
+    begin: Callable[..., None] | None = None,
+    arguments: tuple[Any, ...] = (),
+    *,
+    scratch: Path | None = None,
+) -> ProcessPoolExecutor:
+    """A pool whose processes are deaf to Ctrl-C, which goes to all of a terminal: the one that
+    waits for them decides. Where that one is killed they end too, and remove `scratch`; the
+    library would have them wait for work for ever.
+
+    begin: called with `arguments` in each process first.
+    """
+    return ProcessPoolExecutor(
+        workers, mp_context=SPAWN, initializer=_begin, initargs=(scratch, begin, arguments)
+    )
+
+
+def _begin(
+    scratch: Path | None, begin: Callable[..., None] | None, arguments: tuple[Any, ...]
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
+    if begin is not None:
+        begin(*arguments)
+
+
+def _end_with_parent(scratch: Path | None) -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()
+    if scratch is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(1)
