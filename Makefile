@@ -36,7 +36,7 @@ types: venv
 	$(BIN)/mypy
 
 nano: venv  ## Train the demo's tiny encoder again from its recipe
-	$(BIN)/python -m marsretrieval.training
+	$(BIN)/python scripts/train_mars_nano.py
 
 docs: venv  ## Build the documentation site into site/
 	$(BIN)/sphinx-build -W --keep-going -q -b html -c docs . site

@@ -14,6 +14,7 @@ from marsretrieval.encoders import LoadOptions, load
 from marsretrieval.search import landform_prompts, text_query
 from marsretrieval.training.train import Recipe, train
 
+SCRIPT = Path(__file__).parents[2] / "scripts" / "train_mars_nano.py"
 QUICK = Recipe(seed=7, pairs=60, named=60, batch=30, epochs=2)
 
 
@@ -41,7 +42,7 @@ def test_the_same_recipe_gives_the_same_weights(trained: Path, tmp_path: Path) -
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     done = subprocess.run(
-        [sys.executable, "-m", "marsretrieval.training", "--out", str(tmp_path / "taken")],
+        [sys.executable, str(SCRIPT), "--out", str(tmp_path / "taken")],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1

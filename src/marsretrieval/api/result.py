@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,24 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
     from marsretrieval.api.query import Question
-    from marsretrieval.api.store import Store
+    from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder
     from marsretrieval.plotting import PlanetMap
 
 _SHOWN = 10
+
+
+class ScoredStore(Protocol):
+    """A store whose rows can be scored with a query vector."""
+
+    @property
+    def embeddings(self) -> EmbeddingStore:
+        """The embeddings of the tiles."""
+
+    def scores(
+        self, query: npt.ArrayLike, *, progress: Progress = NO_PROGRESS
+    ) -> npt.NDArray[np.float32]:
+        """Compute the cosine of every row with a query vector."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -39,7 +52,7 @@ class SearchResult:
 
     hits: Hits
     query: npt.NDArray[np.float32]
-    store: Store
+    store: ScoredStore
     region: Region | None = None
 
     def __len__(self) -> int:
@@ -112,7 +125,7 @@ class SearchResult:
 
     def map(self, *, style: str = "light", title: str | None = None) -> PlanetMap:
         """A map of the hits."""
-        from marsretrieval.search.plots import draw_hits
+        from marsretrieval.search.maps import draw_hits
 
         return draw_hits(self.hits, style=style, title=title)
 

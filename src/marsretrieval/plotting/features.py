@@ -8,18 +8,34 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from marsretrieval.errors import UnknownNameError
 from marsretrieval.geo import Box
 
 if TYPE_CHECKING:
-    from marsretrieval.plotting.map import PlanetMap
+    from marsretrieval.plotting.projection import MapFrame
+    from marsretrieval.plotting.style import Style
 
 _WIDE = {"Planitia", "Planum", "Terra", "Vastitas", "Undae", "Montes"}
 _LONG = {"Fossae", "Mensae", "Montes", "Vallis", "Colles"}
+
+
+class Chart(Protocol):
+    """The map that names of features are written on."""
+
+    axes: Any
+    frame: MapFrame
+    style: Style
+
+    def halo(self) -> list[Any]:
+        """Return the path effects of texts."""
+
+    def shows(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Return which of n positions are on the map, shape (n,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +209,7 @@ def place_labels(
 
 
 def draw_feature_names(
-    chart: PlanetMap, occupied: Sequence[Rect], limit: int, smallest_km: float
+    chart: Chart, occupied: Sequence[Rect], limit: int, smallest_km: float
 ) -> list[Rect]:
     """Draw names of features where there is room.
 
@@ -231,7 +247,7 @@ def draw_feature_names(
     return rects
 
 
-def _write_name(chart: PlanetMap, feature: Feature) -> Any:
+def _write_name(chart: Chart, feature: Feature) -> Any:
     style, wide = chart.style, feature.is_wide
     x, y = chart.frame.project(feature.lon, feature.lat)
     return chart.axes.text(
@@ -250,7 +266,7 @@ def _write_name(chart: PlanetMap, feature: Feature) -> Any:
     )
 
 
-def _candidate(chart: PlanetMap, feature: Feature, text: Any) -> LabelCandidate:
+def _candidate(chart: Chart, feature: Feature, text: Any) -> LabelCandidate:
     point = np.array(chart.frame.project(feature.lon, feature.lat), dtype=float).ravel()
     x, y = chart.axes.transData.transform(point)
     extent = text.get_window_extent()
@@ -274,7 +290,7 @@ def _candidate(chart: PlanetMap, feature: Feature, text: Any) -> LabelCandidate:
     return LabelCandidate(positions, mark=Rect.around(x, y, max(across, 6.0), max(upward, 6.0)))
 
 
-def _circle(chart: PlanetMap, feature: Feature) -> Any:
+def _circle(chart: Chart, feature: Feature) -> Any:
     """Outline of a feature as a circle on the sphere, in the plane of the map, (n, 2)."""
     from cartopy.geodesic import Geodesic
 
@@ -291,14 +307,14 @@ def _circle(chart: PlanetMap, feature: Feature) -> Any:
     return np.column_stack([x, y])
 
 
-def _circle_pixels(chart: PlanetMap, feature: Feature) -> tuple[float, float]:
+def _circle_pixels(chart: Chart, feature: Feature) -> tuple[float, float]:
     """Width and height in pixels of a feature's outline."""
     pixels = chart.axes.transData.transform(_circle(chart, feature))
     across, upward = np.ptp(pixels, axis=0)
     return float(across), float(upward)
 
 
-def _draw_outline(chart: PlanetMap, feature: Feature) -> None:
+def _draw_outline(chart: Chart, feature: Feature) -> None:
     """Draw a circle, or a dot where the circle would be too small."""
     from matplotlib.patches import Polygon
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from marsretrieval.search.export import FORMATS, check_hits_path, write_hits
-    from marsretrieval.search.heatmap import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
     from marsretrieval.search.hits import Hit, Hits, check_distance
     from marsretrieval.search.index.find import (
         SearchViewWarning,
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     )
     from marsretrieval.search.index.index import SearchView
     from marsretrieval.search.kernels import KERNELS
+    from marsretrieval.search.maps import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
     from marsretrieval.search.query import (
         TEMPLATES,
         away_query,
@@ -89,12 +89,6 @@ _HOMES = {
         "check_hits_path",
         "write_hits",
     ),
-    "heatmap": (
-        "Heatmap",
-        "check_heatmap",
-        "check_heatmap_path",
-        "heatmap_of",
-    ),
     "hits": (
         "Hit",
         "Hits",
@@ -110,6 +104,12 @@ _HOMES = {
     ),
     "index.index": ("SearchView",),
     "kernels": ("KERNELS",),
+    "maps": (
+        "Heatmap",
+        "check_heatmap",
+        "check_heatmap_path",
+        "heatmap_of",
+    ),
     "query": (
         "TEMPLATES",
         "away_query",

@@ -64,7 +64,7 @@ def _layer(driver: str) -> Callable[[Hits, Path, str], None]:
 
 
 def _picture(hits: Hits, path: Path, style: str) -> None:
-    from marsretrieval.search.plots import draw_hits
+    from marsretrieval.search.maps import draw_hits
 
     draw_hits(hits, style=style).save(path)
 

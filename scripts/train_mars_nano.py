@@ -1,4 +1,4 @@
-"""``python -m marsretrieval.training``: rebuild the demo's tiny encoder (``make nano``)."""
+"""Rebuild the demo's tiny encoder from its recipe (``make nano``)."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import dataclasses
 import time
 from pathlib import Path
 
+import marsretrieval
 from marsretrieval.cli.console import say, show_progress
 from marsretrieval.errors import MarsRetrievalError
 from marsretrieval.training.train import Recipe, train
 
-_SHIPPED = Path(__file__).parent.parent / "encoders" / "weights" / "mars-nano"
+_SHIPPED = Path(marsretrieval.__file__).parent / "encoders" / "weights" / "mars-nano"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m marsretrieval.training", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=_SHIPPED, help="folder of the trained model")
     for field in dataclasses.fields(Recipe):
         parser.add_argument(
