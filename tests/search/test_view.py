@@ -358,12 +358,12 @@ import sys, time
 from pathlib import Path
 from marsretrieval.embeddings import open_store
 from marsretrieval.search import make_view
-from marsretrieval.search.view import _build
-slow = _build.quantize_rows
+from marsretrieval.search.index import build
+slow = build.quantize_rows
 def quantize_rows(*a):
     time.sleep(0.2)
     return slow(*a)
-_build.quantize_rows = quantize_rows
+build.quantize_rows = quantize_rows
 make_view(open_store(Path(sys.argv[1])))
 """
 
