@@ -115,7 +115,7 @@ class FakeEncoder:
 
 
 def fake_encoder(record: Any, options: Any) -> FakeEncoder:
-    """Loader for a ModelRecord: `settings` are the arguments of FakeEncoder."""
+    """Loader for a ModelSpec: `settings` are the arguments of FakeEncoder."""
     return FakeEncoder(record.dimension, **record.settings)
 
 

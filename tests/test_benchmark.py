@@ -14,7 +14,7 @@ import pytest
 from typer.testing import Result
 
 from marsretrieval import evaluation
-from marsretrieval.encoders import LoadOptions, ModelRecord
+from marsretrieval.encoders import LoadOptions, ModelSpec
 from marsretrieval.errors import ModalityError, ModelLoadError, StoreError
 from marsretrieval.results import MEAN, PROTOCOLS, find_results, read_result
 from marsretrieval.tasks import TASKS, Settings, find_task
@@ -23,11 +23,11 @@ from tests.tasks.oracle import OracleEncoder, class_folders, pairs_tar, tiles_fo
 Command = Callable[..., Result]
 
 
-def oracle(record: ModelRecord, options: LoadOptions) -> OracleEncoder:
+def oracle(record: ModelSpec, options: LoadOptions) -> OracleEncoder:
     return OracleEncoder()
 
 
-def broken(record: ModelRecord, options: LoadOptions) -> OracleEncoder:
+def broken(record: ModelSpec, options: LoadOptions) -> OracleEncoder:
     raise ModelLoadError("weights are gone")
 
 
@@ -36,17 +36,17 @@ class Exploding(OracleEncoder):
         raise RuntimeError("a kernel was lost")
 
 
-def exploding(record: ModelRecord, options: LoadOptions) -> OracleEncoder:
+def exploding(record: ModelSpec, options: LoadOptions) -> OracleEncoder:
     return Exploding()
 
 
-def record(loader: str = "oracle", **changes: object) -> ModelRecord:
+def record(loader: str = "oracle", **changes: object) -> ModelSpec:
     fields: dict[str, object] = {
         "id": loader, "name": loader, "family": "test", "loader": f"tests.test_benchmark:{loader}",
         "repository": "nowhere", "revision": None, "image_size": None, "dimension": 64,
         "parameters": None, "licence": "none", "paper": "", "code": "", "tried": "",
     }  # fmt: skip
-    return ModelRecord(**{**fields, **changes})  # type: ignore[arg-type]
+    return ModelSpec(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def planned(data: Path, tmp_path: Path, *records: ModelRecord, **changes: object) -> list:
+def planned(data: Path, tmp_path: Path, *records: ModelSpec, **changes: object) -> list:
     arguments: dict = {
         "data": data,
         "results": tmp_path / "results",

@@ -21,7 +21,7 @@ import typer
 
 from marsretrieval.cli.app import app
 from marsretrieval.cli.help import EXAMPLES
-from marsretrieval.encoders import all_records
+from marsretrieval.encoders import all_specs
 from marsretrieval.metrics import geolocalization, landform, paired
 from marsretrieval.report.columns import COLUMNS
 from marsretrieval.results import PROTOCOLS
@@ -242,7 +242,7 @@ def test_every_verb_is_shown_in_use_and_every_option_explained(name: str, comman
         assert param.help, f"{name} {param.name} has no help"
 
 
-@pytest.mark.parametrize("record", all_records(), ids=lambda record: record.id)
+@pytest.mark.parametrize("record", all_specs(), ids=lambda record: record.id)
 def test_every_model_is_documented(record) -> None:
     assert f"`{record.id}`" in (DOCS / "MODELS.md").read_text()
 

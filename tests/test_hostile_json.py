@@ -32,8 +32,8 @@ from marsretrieval.report.compare import compare_results
 from marsretrieval.report.html import write_html
 from marsretrieval.report.result_files import read_whole
 from marsretrieval.results import find_results
-from marsretrieval.search import drop_view, make_view, verify_view
-from marsretrieval.search.index.find import open_view
+from marsretrieval.search import drop_index, make_index, verify_index
+from marsretrieval.search.index.find import open_index
 from tests.fakes import FakeEncoder, FakeSource
 from tests.report.made import (
     csv_of,
@@ -153,7 +153,7 @@ def test_entries(store: Path) -> None:
 
 
 def test_headers_of_search_views(store: Path) -> None:
-    view = make_view(open_store(store))
+    view = make_index(open_store(store))
 
     def read() -> None:
         there = type(view)(view.path, store)
@@ -166,17 +166,17 @@ def test_headers_of_search_views(store: Path) -> None:
     assert sweep(view.path / "header.json", read) > MOST / 2
     original = (view.path / "header.json").read_text()
     (view.path / "header.json").write_text("[" * 10_000)
-    assert verify_view(store)
-    assert original and open_view(store) is not None
-    drop_view(store)
+    assert verify_index(store)
+    assert original and open_index(store) is not None
+    drop_index(store)
 
 
 def test_stamps_of_search_views(store: Path, tmp_path: Path) -> None:
-    view = make_view(open_store(store))
+    view = make_index(open_store(store))
     stamp = view.path.parent / "stamp.json"
     for text in ('{"look": [], "fingerprint": "../.."}', "[" * 5000, "3", '{"look": 1}'):
         stamp.write_text(text)
-        found = open_view(store)
+        found = open_index(store)
         assert found is not None and found.path == view.path
 
 

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from benchmarks.models._configs import FULL_SIZE
-from marsretrieval.encoders import LoadOptions, ModelRecord, find
+from marsretrieval.encoders import LoadOptions, ModelSpec, find
 from marsretrieval.encoders.multimodal_lm import MultimodalEncoder, Recipe
 from marsretrieval.encoders.torch_encoder import TorchEncoder, choose_dtype
 from marsretrieval.encoders.transformers import ImagePreprocess, import_transformers
@@ -87,7 +87,7 @@ def _processor(kind: str) -> Any:
     return processor
 
 
-def _image_processor(record: ModelRecord, config: Any) -> Any:
+def _image_processor(record: ModelSpec, config: Any) -> Any:
     transformers = import_transformers()
     if config.model_type == "llava_next":
         side = {"height": 336, "width": 336}

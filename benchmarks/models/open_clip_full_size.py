@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from marsretrieval.encoders import ModelRecord, all_records, check_encoder, find, load
+from marsretrieval.encoders import ModelSpec, all_specs, check_encoder, find, load
 from marsretrieval.encoders.base import LoadOptions
 from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.training.train import save_tokenizer
@@ -36,7 +36,7 @@ _UNKNOWN_COMMIT = "0" * 40
 _PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
 
 
-def make_cache(record: ModelRecord, cache: Path) -> None:
+def make_cache(record: ModelSpec, cache: Path) -> None:
     """The repository of a model in a hub cache: configuration, random weights, tokenizer."""
     ensure_torchvision()
     import open_clip
@@ -66,7 +66,7 @@ def make_cache(record: ModelRecord, cache: Path) -> None:
     save_file(state, folder / "open_clip_model.safetensors")
 
 
-def measure(record: ModelRecord, device: str) -> dict[str, Any]:
+def measure(record: ModelSpec, device: str) -> dict[str, Any]:
     """Load from the cache of this process, check, and say how long and how much memory."""
     start = time.perf_counter()
     encoder = load(record, LoadOptions(device=device, offline=True))
@@ -83,7 +83,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="Where to make the caches, one at a time.")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    models = options.models or [each.id for each in all_records() if each.id in _TAGS]
+    models = options.models or [each.id for each in all_specs() if each.id in _TAGS]
     if options.measure:  # the process of one model, whose peak memory is its own
         import huggingface_hub.constants
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.search._memory import memory_kb
-from marsretrieval.search import exact_topk, open_view
+from marsretrieval.search import exact_topk, open_index
 
 
 def main() -> None:
     folder, count, k, kernel = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    view = open_view(folder / "store")
+    view = open_index(folder / "store")
     assert view is not None
     ranking = exact_topk(view, np.load(folder / "queries.npy")[:count], k, kernel=kernel)
     places = view.positions()

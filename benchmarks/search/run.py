@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks.search.generate import generate
 from marsretrieval.embeddings import open_store
 from marsretrieval.geo import Box
-from marsretrieval.search import SearchView, drop_view, exact_topk, make_view, open_view
+from marsretrieval.search import SearchIndex, drop_index, exact_topk, make_index, open_index
 from marsretrieval.system import hardware, package_versions, usable_cpus
 
 BOXES = {"60x60": Box(100, -30, 160, 30), "10x10": Box(130, 0, 140, 10)}
@@ -76,7 +76,7 @@ def process(*arguments: object) -> dict[str, float]:
     }
 
 
-def stored_best(view: SearchView, queries: Any, k: int) -> list[set[int]]:
+def stored_best(view: SearchIndex, queries: Any, k: int) -> list[set[int]]:
     """The sets that faiss finds among the vectors as they are stored, block by block."""
     scores: list[Any] = []
     rows: list[Any] = []
@@ -96,7 +96,7 @@ def common(found: Any, expected: list[set[int]]) -> float:
     return min(len(want & set(rows.tolist())) / len(want) for rows, want in pairs)
 
 
-def warm(settings: argparse.Namespace, view: SearchView, queries: Any) -> dict[str, Any]:
+def warm(settings: argparse.Namespace, view: SearchIndex, queries: Any) -> dict[str, Any]:
     folder, k = settings.folder, settings.k
     features = np.asarray(np.load(folder / "published" / "features.npy", mmap_mode="r"))
     store = open_store(folder / "store")
@@ -238,9 +238,9 @@ def main() -> None:
     faiss.omp_set_num_threads(usable_cpus())
     generate(settings.folder, settings.rows, settings.dimension)
     store = settings.folder / "store"
-    drop_view(store)
-    build = seconds(lambda: make_view(open_store(store)))
-    view = open_view(store)
+    drop_index(store)
+    build = seconds(lambda: make_index(open_store(store)))
+    view = open_index(store)
     assert view is not None
     queries = np.load(settings.folder / "queries.npy")
     told: dict[str, Any] = {

@@ -13,7 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from marsretrieval.cli.app import app
 from marsretrieval.cli.help import examples, sections
-from marsretrieval.encoders import ModelRecord, all_records
+from marsretrieval.encoders import ModelSpec, all_specs
 
 __all__ = ["catalogue", "command_line", "commands", "setup"]
 
@@ -71,17 +71,13 @@ def catalogue() -> str:
         "| id | name in its paper | pixels | dimension | parameters | licence | revision | |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    lines += [
-        _row(record) for record in all_records() if record.loader.startswith("marsretrieval.")
-    ]
+    lines += [_row(record) for record in all_specs() if record.loader.startswith("marsretrieval.")]
     lines.append("\n## What was tried\n")
-    lines += [
-        f"- `{record.id}`: {_text(record.tried)}." for record in all_records() if record.tried
-    ]
+    lines += [f"- `{record.id}`: {_text(record.tried)}." for record in all_specs() if record.tried]
     return "\n".join(lines) + "\n"
 
 
-def _row(record: ModelRecord) -> str:
+def _row(record: ModelSpec) -> str:
     links = ", ".join(
         f"[{name}]({address})"
         for name, address in (("paper", record.paper), ("code", record.code))

@@ -12,7 +12,7 @@ _CONTROLS = re.compile(
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """`1 tile`, `2,000 tiles`. noun: one with a plural in -s."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 

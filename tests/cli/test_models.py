@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from marsretrieval.cli.app import app
-from marsretrieval.encoders import all_records, doctor
+from marsretrieval.encoders import all_specs, doctor
 
 
 def call(*arguments: str, code: int = 0) -> Result:
@@ -45,7 +45,7 @@ def test_the_table_has_every_model_and_fits() -> None:
     shown = call("models").stdout
     lines = shown.splitlines()
     assert max(map(len, lines)) <= 100
-    for record in all_records():
+    for record in all_specs():
         (line,) = [each for each in lines if each.split()[:1] == [record.id]]
         assert str(record.dimension) in line
         assert (record.revision or " -")[:7] in line
@@ -69,7 +69,7 @@ def test_a_pattern_picks(pattern: str, ids: set[str]) -> None:
 
 def test_json_has_everything() -> None:
     rows = called("models")
-    assert len(rows) == len(all_records())
+    assert len(rows) == len(all_specs())
     (row,) = [row for row in rows if row["id"] == "dfn2b-clip-vit-l-14"]
     assert row["weights_gib"]["cpu"] == pytest.approx(4 * 427_616_513 / 2**30, abs=0.01)
     assert row["modalities"] == ["image", "text"]

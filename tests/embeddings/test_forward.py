@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from marsretrieval.embeddings import batches
-from marsretrieval.embeddings.batches import Forward, batch_sizes
+from marsretrieval.embeddings.batches import BatchRunner, batch_sizes
 
 
 class Clock:
@@ -42,8 +42,8 @@ class Device:
         rows[:, 0] = 1
         return rows
 
-    def feed(self, size: int, limit: int, batches: int) -> Forward:
-        forward = Forward(self, name="fake", dimension=4, size=size, limit=limit)
+    def feed(self, size: int, limit: int, batches: int) -> BatchRunner:
+        forward = BatchRunner(self, name="fake", dimension=4, size=size, limit=limit)
         for _ in range(batches):
             assert forward([None] * forward.size).shape[1] == 4
         return forward

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from marsretrieval.encoders import LoadOptions, ModelRecord, find, load
+from marsretrieval.encoders import LoadOptions, ModelSpec, find, load
 from marsretrieval.encoders.open_clip import OpenClipEncoder
 from marsretrieval.errors import ModelLoadError
 from tests.encoders.tiny import ARCHITECTURES, save_checkpoint, save_folder, tiny_config
@@ -123,13 +123,13 @@ def narrowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def marscope(narrowed: None) -> ModelRecord:
+def marscope(narrowed: None) -> ModelSpec:
     return find("marscope")
 
 
 @pytest.mark.parametrize("prefix", ["module.", ""])
 def test_a_training_checkpoint_of_224_px_runs_at_512(
-    marscope: ModelRecord, tmp_path: Path, prefix: str
+    marscope: ModelSpec, tmp_path: Path, prefix: str
 ) -> None:
     import open_clip
 
@@ -150,7 +150,7 @@ def test_a_training_checkpoint_of_224_px_runs_at_512(
 
 
 def test_a_safetensors_checkpoint_gives_the_same_vectors(
-    marscope: ModelRecord, tmp_path: Path
+    marscope: ModelSpec, tmp_path: Path
 ) -> None:
     from safetensors.torch import save_file
 
@@ -219,7 +219,7 @@ class Surprise:
 
 
 def test_pickled_objects_are_refused_and_never_run(
-    marscope: ModelRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    marscope: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = save_checkpoint("clip", tmp_path / "ckpt.pt", surprise=Surprise())
@@ -230,7 +230,7 @@ def test_pickled_objects_are_refused_and_never_run(
     assert not (tmp_path / "owned").exists()
 
 
-def test_damaged_checkpoints_are_named(marscope: ModelRecord, tmp_path: Path) -> None:
+def test_damaged_checkpoints_are_named(marscope: ModelSpec, tmp_path: Path) -> None:
     whole = save_checkpoint("clip", tmp_path / "whole.pt").read_bytes()
     damaged = {"empty.pt": b"", "cut.pt": whole[: len(whole) // 2], "text.pt": b"hello",
                "cut.safetensors": b"\x10\x00\x00", "weights.npz": whole}  # fmt: skip
@@ -281,7 +281,7 @@ def in_cache(cache: Path, repository: str, commit: str = "a" * 40) -> Path:
     return place / "snapshots" / commit
 
 
-def fill(cache: Path, record: ModelRecord, kind: str, **changes: str) -> str:
+def fill(cache: Path, record: ModelSpec, kind: str, **changes: str) -> str:
     commit = record.revision or "a" * 40
     folder = save_folder(kind, in_cache(cache, record.repository, commit))
     config = folder / "open_clip_config.json"
@@ -291,7 +291,7 @@ def fill(cache: Path, record: ModelRecord, kind: str, **changes: str) -> str:
     return commit
 
 
-def described(model: str, kind: str) -> ModelRecord:
+def described(model: str, kind: str) -> ModelSpec:
     """The record of a model, of the size that the tiny one has."""
     record = find(model)
     settings = {key: value for key, value in record.settings.items() if key != "image_size"}

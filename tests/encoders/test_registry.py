@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from marsretrieval.encoders import ModelRecord, all_records, find, load
+from marsretrieval.encoders import ModelSpec, all_specs, find, load
 from marsretrieval.encoders.registry import read_record
 from marsretrieval.errors import (
     DataError,
@@ -20,10 +20,10 @@ from marsretrieval.errors import (
 
 
 def test_every_model_of_the_catalogue_is_found_by_its_names() -> None:
-    ids = [record.id for record in all_records()]
+    ids = [record.id for record in all_specs()]
     assert len(ids) >= 18
     assert ids == sorted(ids)
-    for record in all_records():
+    for record in all_specs():
         assert find(record.id) is record
         assert find(record.name.upper()) is record
         assert find(record.id.replace("-", "_")) is record
@@ -91,7 +91,7 @@ def test_a_wrong_record_is_named_by_file_and_key(text: str, words: str, tmp_path
 def test_listing_models_imports_no_torch() -> None:
     code = (
         "import sys, marsretrieval.encoders as e\n"
-        "assert e.all_records()\n"
+        "assert e.all_specs()\n"
         "print([m for m in ('torch', 'transformers', 'open_clip') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -164,7 +164,7 @@ def test_an_installed_package_adds_a_model_and_a_broken_one_harms_nobody(tmp_pat
     for name, words in {
         "broken": "no_such_module",
         "marscope": "is there already",
-        "strange": "gives a str where a ModelRecord is expected",
+        "strange": "gives a str where a ModelSpec is expected",
         "vain": "no encode_images",
     }.items():
         assert any(f"plugin '{name}'" in line and words in line for line in warnings), name
@@ -220,7 +220,7 @@ def test_whatever_a_loader_raises_is_a_line_that_names_the_model(
         "def load(record, options):\n    raise RuntimeError('expected scalar type Half')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    record = ModelRecord.uncatalogued("x", name="x", family="x", loader="broken_loader:load")
+    record = ModelSpec.uncatalogued("x", name="x", family="x", loader="broken_loader:load")
     with pytest.raises(ModelLoadError, match="x: loading it failed") as info:
         load(record)
     assert "RuntimeError: expected scalar type Half, at broken_loader.py:2" in str(info.value)

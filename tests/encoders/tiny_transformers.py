@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from marsretrieval.encoders import ModelRecord, find
+from marsretrieval.encoders import ModelSpec, find
 from marsretrieval.encoders.torch_imports import ensure_torchvision
 
 ensure_torchvision()
@@ -79,7 +79,7 @@ _TEXT = {
 }
 
 
-def tiny_record(model: str) -> ModelRecord:
+def tiny_record(model: str) -> ModelSpec:
     """The catalogue's own record; of its settings only the pixel limits are made tiny."""
     record = find(model)
     limits = {"min_pixels": 4 * 32 * 32, "max_pixels": 16 * 32 * 32}

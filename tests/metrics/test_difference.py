@@ -14,10 +14,10 @@ from marsretrieval.metrics import bootstrap, geolocalization
 from marsretrieval.metrics.bootstrap import block_weights, seed_of
 from marsretrieval.metrics.difference import (
     Difference,
-    OfPoints,
+    PointComparison,
     Ranking,
+    bootstrap_points,
     mean_over,
-    over_points,
     over_queries,
 )
 from tests.metrics.inputs import geo_input
@@ -43,8 +43,10 @@ def rankings(seed: int, tiles: int = 400) -> tuple[Ranking, Ranking, np.ndarray]
     return pair[0], pair[1], made["truth"]
 
 
-def of_points(a: Ranking, b: Ranking, truth: np.ndarray, **more: Any) -> OfPoints:
-    return over_points(a, b, truth, **{"radius_deg": 0.5, "max_k": 20_000, "resamples": 60, **more})
+def of_points(a: Ranking, b: Ranking, truth: np.ndarray, **more: Any) -> PointComparison:
+    return bootstrap_points(
+        a, b, truth, **{"radius_deg": 0.5, "max_k": 20_000, "resamples": 60, **more}
+    )
 
 
 def assert_flipped(one: Difference, other: Difference) -> None:
@@ -221,7 +223,7 @@ def test_a_mean_over_catalogues_is_resampled_catalogue_by_catalogue() -> None:
     found = []
     for number in range(4):
         a, b, truth = rankings(number)
-        found.append(over_points(a, b, truth, radius_deg=0.5, max_k=400,
+        found.append(bootstrap_points(a, b, truth, radius_deg=0.5, max_k=400,
                                  seed=seed_of(0, str(number)), resamples=400))  # fmt: skip
     for key, mean in mean_over(found).items():
         apart = [each.figures[key].difference for each in found]

@@ -16,7 +16,7 @@ from marsretrieval.cli.app import app
 from marsretrieval.embeddings import EmbeddingStore, export_parquet
 from marsretrieval.embeddings import open_store as open_embeddings
 from marsretrieval.errors import UsageError
-from marsretrieval.search import exact_topk, heatmap_of, open_view
+from marsretrieval.search import exact_topk, heatmap_of, open_index
 from marsretrieval.search.tiles import rows_below
 from tests.search.stores import unit, write_store
 
@@ -41,7 +41,7 @@ def store_of(folder: Path, valid: Any = None) -> EmbeddingStore:
 def test_shares_are_kept_and_old_shards_still_open(tmp_path: Path) -> None:
     store = store_of(tmp_path / "new", shares())
     assert store.valid() == pytest.approx(shares(), abs=1e-7, nan_ok=True)
-    view = open_view(tmp_path / "new")
+    view = open_index(tmp_path / "new")
     assert view is not None
     assert np.array_equal(view.valid(), store.valid(), equal_nan=True)
     mixed = shares()
@@ -50,7 +50,7 @@ def test_shares_are_kept_and_old_shards_still_open(tmp_path: Path) -> None:
     assert np.array_equal(store.valid() == store.valid(), ~np.isnan(mixed))
     old = store_of(tmp_path / "old")
     assert np.isnan(old.valid()).all()
-    view = open_view(tmp_path / "old")
+    view = open_index(tmp_path / "old")
     assert view is not None and np.isnan(view.valid()).all()
     assert rows_below(old, None) is None
 
@@ -60,7 +60,7 @@ def test_shares_are_kept_and_old_shards_still_open(tmp_path: Path) -> None:
 def test_a_search_leaves_out_what_has_too_little(view: Any, least: Any, tmp_path: Path) -> None:
     store = store_of(tmp_path, shares())
     if view == "build":
-        open_view(tmp_path)
+        open_index(tmp_path)
     query = unit(np.random.default_rng(5).normal(size=(2, 16)), np.float32)
     below = rows_below(store, least)
     assert below is not None
@@ -141,7 +141,7 @@ def test_tiles_without_data_do_not_move_the_distribution(view: bool, tmp_path: P
     lon = np.arange(ROWS)[::-1] * 0.2  # a search view sorts by longitude
     write_store(tmp_path, vectors, lon=lon, lat=np.zeros(ROWS), valid=shares(), shard_rows=70)
     if view:
-        open_view(tmp_path)
+        open_index(tmp_path)
     store = open_store(tmp_path)
     result = store.search(like="0000002", k=5)
     expected = store.scores(result.query)[~(shares() == 0)]

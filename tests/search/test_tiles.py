@@ -9,7 +9,7 @@ import pytest
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import UsageError
 from marsretrieval.geo import tile_name
-from marsretrieval.search import SearchView, make_view, parse_lonlat, row_at, rows_of
+from marsretrieval.search import SearchIndex, make_index, parse_lonlat, row_at, rows_of
 from marsretrieval.search.index.find import known_of
 from tests.search.places import make_store
 
@@ -24,8 +24,8 @@ def store(
     places = [(lon + 0.1, lat + 0.1, 0.2) for lon, lat in CORNERS]
     made = make_store(tmp_path_factory.mktemp("tiles") / "store", places, NAMES)
     if request.param == "view":
-        make_view(made)
-    assert isinstance(known_of(made), SearchView) == (request.param == "view")
+        make_index(made)
+    assert isinstance(known_of(made), SearchIndex) == (request.param == "view")
     return made
 
 

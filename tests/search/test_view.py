@@ -22,16 +22,16 @@ from marsretrieval.errors import OutputError, StoreError, UsageError
 from marsretrieval.geo import Area, Box
 from marsretrieval.search import (
     Hits,
-    SearchView,
-    SearchViewWarning,
-    drop_view,
+    SearchIndex,
+    SearchIndexWarning,
+    drop_index,
     exact_topk,
-    make_view,
-    open_view,
+    make_index,
+    open_index,
     scan,
     score_all,
     topk,
-    verify_view,
+    verify_index,
 )
 from marsretrieval.search.index import build, find
 from marsretrieval.search.index.index import FORMAT
@@ -82,7 +82,7 @@ def test_answers_are_those_of_the_plain_pass(
     monkeypatch.setattr(scan, "_LONG_ROWS", 300)
     monkeypatch.setattr(topk, "_SLACK", 20)
     store = planet(tmp_path / "store", dtype=dtype)
-    view = make_view(store)
+    view = make_index(store)
     for options in (
         {"k": 1},
         {"k": 100},
@@ -127,7 +127,7 @@ def test_ties_and_near_ties(
     folder = tmp_path_factory.mktemp("ties")
     store = write_store(folder, kinds[rng.integers(0, distinct, rows)], names=names, shard_rows=13)
     asked = unit(rng.standard_normal((2, dimension)), np.float32)
-    view = make_view(store)
+    view = make_index(store)
     assert_same(exact_topk(view, asked, k), exact_topk(store, asked, k, view="ignore"))
     assert view.ids(range(rows)) == store.ids(range(rows))
     np.testing.assert_array_equal(score_all(view, asked[0]), score_all(store, asked[0]))
@@ -137,7 +137,7 @@ def test_ties_and_near_ties(
 def test_sets_equal_those_of_faiss(tmp_path: Path) -> None:
     faiss = pytest.importorskip("faiss")
     vectors = unit(np.random.default_rng(2).standard_normal((5000, 64)), np.float32)
-    view = make_view(write_store(tmp_path / "store", vectors))
+    view = make_index(write_store(tmp_path / "store", vectors))
     index = faiss.IndexFlatIP(64)
     index.add(vectors)
     scores, rows = index.search(queries(64), 500)
@@ -149,7 +149,7 @@ def test_sets_equal_those_of_faiss(tmp_path: Path) -> None:
 
 def test_a_view_is_the_store_in_another_order(tmp_path: Path) -> None:
     store = planet(tmp_path / "store")
-    view = make_view(store)
+    view = make_index(store)
     assert (view.rows, view.dimension) == (store.rows, store.dimension)
     np.testing.assert_array_equal(view.positions(), store.positions())
     some = [2999, 0, 17, 17]
@@ -190,10 +190,10 @@ def test_small_and_unfinished_stores_get_no_view_by_themselves(
 
 def test_a_changed_store_gets_another_view(tmp_path: Path) -> None:
     before = planet(tmp_path / "store")
-    make_view(before)
+    make_index(before)
     shutil.rmtree(tmp_path / "store" / "shards")
     after = planet(tmp_path / "store", rows=2000)
-    view = open_view(after.path)
+    view = open_index(after.path)
     assert view is not None and view.rows == 2000
     assert_same(exact_topk(view, queries(), 30), exact_topk(after, queries(), 30, view="ignore"))
     assert [each.name for each in (after.path / "view").iterdir() if each.is_dir()] == [
@@ -206,7 +206,7 @@ def test_the_stamp_spares_the_entries_until_a_file_is_put_into_place(
 ) -> None:
     store = planet(tmp_path / "store")
     monkeypatch.setattr(find, "_SETTLED_SECONDS", -1.0)
-    first = open_view(store.path)
+    first = open_index(store.path)
     assert first is not None
 
     def no_entries(*_: Any) -> Any:
@@ -214,20 +214,20 @@ def test_the_stamp_spares_the_entries_until_a_file_is_put_into_place(
 
     with monkeypatch.context() as patched:
         patched.setattr("marsretrieval.embeddings.open_store", no_entries)
-        assert open_view(store.path).fingerprint == first.fingerprint  # type: ignore[union-attr]
+        assert open_index(store.path).fingerprint == first.fingerprint  # type: ignore[union-attr]
     shutil.copy(store.path / "shards" / "000000.json", tmp_path / "entry")
     (store.path / "shards" / "000000.json").unlink()
-    fewer = open_view(store.path)
+    fewer = open_index(store.path)
     assert fewer is not None and fewer.rows == 3000 - 170
     shutil.copy(tmp_path / "entry", store.path / "shards" / "000000.json")
-    again = open_view(store.path)
+    again = open_index(store.path)
     assert again is not None and again.fingerprint == first.fingerprint
-    assert open_view(store.path, build=False) is not None
+    assert open_index(store.path, build=False) is not None
 
 
 def test_a_store_that_was_just_written_is_not_stamped(tmp_path: Path) -> None:
     store = planet(tmp_path / "store")
-    assert open_view(store.path) is not None
+    assert open_index(store.path) is not None
     assert not (store.path / "view" / "stamp.json").exists()
 
 
@@ -237,7 +237,7 @@ def test_a_damaged_view_is_never_used_silently(
 ) -> None:
     monkeypatch.setattr(find, "_WORTH_NUMBERS", 1)
     store = planet(tmp_path / "store")
-    folder = make_view(store).path
+    folder = make_index(store).path
     if damage == "short":
         with (folder / "plane.npy").open("r+b") as file:
             file.truncate(1000)
@@ -254,58 +254,58 @@ def test_a_damaged_view_is_never_used_silently(
         assert (folder / "scale.npy").stat().st_size == size
     fresh = open_store(store.path)
     plain = exact_topk(fresh, queries(), 40, view="ignore")
-    with pytest.warns(SearchViewWarning, match="not used"):
+    with pytest.warns(SearchIndexWarning, match="not used"):
         assert_same(exact_topk(fresh, queries(), 40), plain)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it was made anew
         assert_same(exact_topk(open_store(store.path), queries(), 40), plain)
-        assert isinstance(open_view(store.path), SearchView)
+        assert isinstance(open_index(store.path), SearchIndex)
 
 
 def test_verify_finds_a_flipped_byte_and_has_the_view_made_again(tmp_path: Path) -> None:
     store = planet(tmp_path / "store")
-    folder = make_view(store).path
-    assert verify_view(store.path) == []
+    folder = make_index(store).path
+    assert verify_index(store.path) == []
     with (folder / "plane.npy").open("r+b") as file:
         file.seek(5000)
         byte = file.read(1)
         file.seek(5000)
         file.write(bytes([byte[0] ^ 1]))
-    assert "plane.npy" in verify_view(store.path)[0]
+    assert "plane.npy" in verify_index(store.path)[0]
     assert not folder.exists()
-    assert verify_view(store.path) == []
+    assert verify_index(store.path) == []
 
 
 def test_a_view_that_lies_is_found_out_by_its_exact_scores(tmp_path: Path) -> None:
     """Damage that keeps the length of a file, met by a search: the bounds do not enclose."""
     store = planet(tmp_path / "store")
-    folder = make_view(store).path
+    folder = make_index(store).path
     plane = np.load(folder / "plane.npy", mmap_mode="r+")
     plane[:] = np.random.default_rng(0).integers(-127, 128, plane.shape)
     plane.flush()
     with pytest.raises(StoreError, match="damaged"):
         exact_topk(open_store(store.path), queries(), 40)
-    assert open_view(store.path, build=False) is None
+    assert open_index(store.path, build=False) is None
     assert exact_topk(open_store(store.path), queries(), 40).rows.shape == (3, 40)
 
 
 @pytest.mark.parametrize("name", ["ids.txt", "sources.txt", "row_of.npy", "source_of.npy"])
 def test_a_view_whose_texts_or_numbers_lead_nowhere_is_named(tmp_path: Path, name: str) -> None:
     store = planet(tmp_path / "store")
-    folder = make_view(store).path
+    folder = make_index(store).path
     with (folder / name).open("r+b") as file:
         file.seek(200)
         file.write(b"\xff\x7f" * ((folder / name).stat().st_size // 2 - 100))
     damaged = open_store(store.path)
     with pytest.raises(StoreError, match="store verify"):
         Hits.of(damaged, exact_topk(damaged, queries(), 3000))
-    assert name in verify_view(store.path)[0]
+    assert name in verify_index(store.path)[0]
     assert len(Hits.of(store, exact_topk(open_store(store.path), queries(), 9))) == 9
 
 
 @pytest.mark.skipif(os.name == "nt", reason="an open file cannot be removed")
 def test_a_view_in_use_may_be_replaced_by_another_process(tmp_path: Path) -> None:
-    make_view(planet(tmp_path / "store"))
+    make_index(planet(tmp_path / "store"))
     held = open_store(tmp_path / "store")
     ranking = exact_topk(held, queries(), 5)
     shutil.rmtree(tmp_path / "store" / "view")
@@ -322,15 +322,15 @@ def test_a_store_that_cannot_be_written_has_its_view_in_the_cache(
     (store.path / "view").write_text("in the way, as a folder without permission would be")
     plain = exact_topk(store, queries(), 9, view="ignore")
     assert_same(exact_topk(store, queries(), 9), plain)
-    view = open_view(store.path, build=False)
+    view = open_index(store.path, build=False)
     assert view is not None and view.path.is_relative_to(tmp_path / "cache")
-    assert drop_view(store.path) > 0 and open_view(store.path, build=False) is None
+    assert drop_index(store.path) > 0 and open_index(store.path, build=False) is None
     shutil.rmtree(tmp_path / "cache")
     (tmp_path / "cache").write_text("in the way, too")
-    with pytest.warns(SearchViewWarning, match="slower"):
+    with pytest.warns(SearchIndexWarning, match="slower"):
         assert_same(exact_topk(open_store(store.path), queries(), 9), plain)
     with pytest.raises(OutputError, match="cannot be written"):
-        open_view(store.path)
+        open_index(store.path)
 
 
 def test_a_full_disk_is_told_before_anything_is_written(
@@ -339,7 +339,7 @@ def test_a_full_disk_is_told_before_anything_is_written(
     store = planet(tmp_path / "store")
     monkeypatch.setattr(build.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
     with pytest.raises(OutputError, match=r"takes .* bytes, 0 are free"):
-        make_view(store)
+        make_index(store)
     assert not list((store.path / "view").glob(".*.tmp"))
 
 
@@ -349,7 +349,7 @@ def test_vectors_that_are_not_of_unit_length_are_refused(tmp_path: Path, wrong: 
     vectors[123] = [0.6, 0.8, 0, 0, wrong, 0, 0, 0]
     store = write_store(tmp_path / "store", vectors)
     with pytest.raises(StoreError, match="'0000123' is not of unit length"):
-        make_view(store)
+        make_index(store)
     assert not list((store.path / "view").glob(".*.tmp"))
 
 
@@ -357,14 +357,14 @@ BUILD = """
 import sys, time
 from pathlib import Path
 from marsretrieval.embeddings import open_store
-from marsretrieval.search import make_view
+from marsretrieval.search import make_index
 from marsretrieval.search.index import build
 slow = build.quantize_rows
 def quantize_rows(*a):
     time.sleep(0.2)
     return slow(*a)
 build.quantize_rows = quantize_rows
-make_view(open_store(Path(sys.argv[1])))
+make_index(open_store(Path(sys.argv[1])))
 """
 
 
@@ -376,19 +376,19 @@ def test_a_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
     while not list((store.path / "view").glob(".*.tmp/plane.npy")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
-    assert open_view(store.path, build=False) is None
+    assert open_index(store.path, build=False) is None
     with pytest.raises(OutputError, match="another process"):
-        make_view(store, wait=False)
+        make_index(store, wait=False)
     process.kill()
     process.wait()
     assert list((store.path / "view").glob(".*.tmp"))
-    view = make_view(store, wait=False)
+    view = make_index(store, wait=False)
     assert not list((store.path / "view").glob(".*.tmp"))
     assert_same(exact_topk(view, queries(), 40), exact_topk(store, queries(), 40, view="ignore"))
 
 
 def test_wrong_use(tmp_path: Path) -> None:
-    view = make_view(planet(tmp_path / "store"))
+    view = make_index(planet(tmp_path / "store"))
     for wrong, message in (
         ({"k": 0}, "at least 1"),
         ({"k": None}, "min_score"),
@@ -400,18 +400,18 @@ def test_wrong_use(tmp_path: Path) -> None:
             exact_topk(view, queries(), **wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="NaN"):
         exact_topk(view, queries() * np.nan, 1)
-    for use in (open_view, drop_view):
+    for use in (open_index, drop_index):
         with pytest.raises(StoreError, match="no embedding store"):
             use(tmp_path)
 
 
 def test_dropping_a_view_removes_nothing_else(tmp_path: Path) -> None:
     store = planet(tmp_path / "store")
-    size = make_view(store).bytes
+    size = make_index(store).bytes
     (store.path / "view" / "notes").mkdir()
-    assert drop_view(store.path) > size
+    assert drop_index(store.path) > size
     assert [each.name for each in (store.path / "view").iterdir()] == ["notes"]
-    assert drop_view(store.path) == 0
+    assert drop_index(store.path) == 0
 
 
 def test_nothing_behind_a_link_of_a_store_is_removed(tmp_path: Path) -> None:
@@ -421,12 +421,12 @@ def test_nothing_behind_a_link_of_a_store_is_removed(tmp_path: Path) -> None:
         (elsewhere / name).mkdir(parents=True)
         (elsewhere / name / "header.json").write_text("{}")
     (store.path / "view").symlink_to(elsewhere, target_is_directory=True)
-    with pytest.warns(SearchViewWarning, match="a link, which is not followed"):
-        view = make_view(store)
+    with pytest.warns(SearchIndexWarning, match="a link, which is not followed"):
+        view = make_index(store)
     assert view.path.is_relative_to(tmp_path / "cache")
-    assert verify_view(store.path) == []
+    assert verify_index(store.path) == []
     (view.path.parent / "linked").symlink_to(elsewhere / "kept", target_is_directory=True)
-    drop_view(store.path)
+    drop_index(store.path)
     assert not view.path.exists()
     assert sorted(path.name for path in elsewhere.rglob("*")) == sorted(
         [".kept.tmp", "header.json", "header.json", "kept"]
@@ -435,7 +435,7 @@ def test_nothing_behind_a_link_of_a_store_is_removed(tmp_path: Path) -> None:
 
 def test_an_area_is_a_filter_with_and_without_a_view(tmp_path: Path) -> None:
     store: EmbeddingStore = planet(tmp_path / "store")
-    view = make_view(store)
+    view = make_index(store)
     ring = [[150, -40], [210, -40], [230, 50], [170, 70], [150, -40]]
     hole = [[170, -10], [190, -10], [190, 10], [170, 10], [170, -10]]
     area = Area.from_geojson({"type": "Polygon", "coordinates": [ring, hole]})

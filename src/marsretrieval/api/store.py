@@ -20,12 +20,12 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Hits, exact_topk, score_all
 from marsretrieval.search.query import MIX, NOT_WEIGHT, text_vector
 from marsretrieval.search.scores import MEANINGLESS, Background, ScoreSample
-from marsretrieval.text import counted
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from marsretrieval.encoders import Encoder, ModelRecord
+    from marsretrieval.encoders import Encoder, ModelSpec
     from marsretrieval.search import Ranking
 
     ImageLike = str | Path | Image | npt.NDArray[Any]
@@ -55,7 +55,7 @@ class StoreModel:
     offline: bool = False
     trust_remote_code: bool = False
 
-    def record(self, *, needs_text: bool = False) -> ModelRecord:
+    def record(self, *, needs_text: bool = False) -> ModelSpec:
         """Find the model without loading it.
 
         Args:
@@ -71,7 +71,7 @@ class StoreModel:
             UnknownNameError: If the registry has no such model.
             ModalityError: If a text encoder is needed and there is none.
         """
-        from marsretrieval.encoders import all_records, find
+        from marsretrieval.encoders import all_specs, find
 
         name = self.store.model.model
         if self.model is not None:
@@ -81,7 +81,7 @@ class StoreModel:
                     f"{self.store.path} was made by {name}, not by {record.id}",
                     remedy=f"Use --model {name}, or a store of {record.id}.",
                 )
-        elif ":" in name and not self.trust and all(one.id != name for one in all_records()):
+        elif ":" in name and not self.trust and all(one.id != name for one in all_specs()):
             raise UsageError(
                 f"{self.store.path} was made by {name}, which is not in the model registry; {_WHY}",
                 remedy=f"Pass --model {name} (in Python model=...), or --trust (trust=True) if the "
@@ -98,7 +98,7 @@ class StoreModel:
             )
         return record
 
-    def load(self, record: ModelRecord) -> Encoder:
+    def load(self, record: ModelSpec) -> Encoder:
         """Load the model and check that it is the one that made the store.
 
         Raises:
@@ -208,7 +208,7 @@ class Store:
         return self.embeddings.rows
 
     def __repr__(self) -> str:
-        return f"<Store {self.path}: {counted(len(self), 'image')} by {self.model}>"
+        return f"<Store {self.path}: {pluralize(len(self), 'image')} by {self.model}>"
 
     @property
     def path(self) -> Path:

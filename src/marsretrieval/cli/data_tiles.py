@@ -9,7 +9,7 @@ import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import UsageError
-from marsretrieval.text import counted
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.ctx import Input, Plan, Problem, Quad, Report
@@ -152,10 +152,10 @@ def _inputs(sources: list[Path], wanted: list[Quad] | None) -> tuple[list[Input]
 def _show(report: Report, out: Path) -> None:
     told = report.to_dict()
     cut, kept = len(report.cut), len(report.kept)
-    tiles, quads = counted(told["tiles"], "tile"), counted(cut + kept, "quad")
+    tiles, quads = pluralize(told["tiles"], "tile"), pluralize(cut + kept, "quad")
     echo(f"{out}: {tiles} in {quads} ({told['bytes'] / 1e6:,.1f} MB)")
     echo(f"  quads    {cut:,} cut in {report.seconds:,.1f} s, {kept:,} there before")
-    echo(f"  no data  {counted(told['empty'], 'tile')} without any, {told['dropped']:,} left out")
+    echo(f"  no data  {pluralize(told['empty'], 'tile')} without any, {told['dropped']:,} left out")
     if report.otherwise:
         say(f"note: quads in this folder were cut with other options: {_few(report.otherwise)}")
     if report.complete:
@@ -181,7 +181,9 @@ def _show_plan(
         print_json({"out": str(out), "outside": outside, **plan.to_dict(), "problems": found})
         return
     names = [each.quad.name for each in plan.todo]
-    echo(f"{out}: {counted(len(names), 'quad')} to cut, {len(plan.kept):,} there; nothing is done")
+    echo(
+        f"{out}: {pluralize(len(names), 'quad')} to cut, {len(plan.kept):,} there; nothing is done"
+    )
     echo(f"  quads    {_few(names) or 'none'}")
     echo(f"  tiles    {plan.tiles:,}")
     echo(f"  fetch    about {readable_bytes(plan.download_bytes)}")

@@ -25,11 +25,11 @@ from marsretrieval.cli.options import (
     load_options,
 )
 from marsretrieval.errors import UsageError
-from marsretrieval.text import counted
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import BuildPlan, BuildReport, EmbeddingStore, Target
-    from marsretrieval.encoders import Encoder, LoadOptions, ModelRecord
+    from marsretrieval.encoders import Encoder, LoadOptions, ModelSpec
 
 _IGNORED = {
     "annotation": "annotation is partly ignored",
@@ -193,7 +193,7 @@ def _count_repeated_ids(store: Path) -> int:
     repeated = [row["values"].as_py() for row in counts if row["counts"].as_py() > 1]
     if repeated:
         say(
-            f"warning: {store}: {counted(len(repeated), 'id')} from several sources "
+            f"warning: {store}: {pluralize(len(repeated), 'id')} from several sources "
             f"(first: {repeated[0]}); --like uses the first image of an id"
         )
     return len(repeated)
@@ -215,7 +215,7 @@ def _check(engine: str, shard: str | None, ray_address: str | None, device: str)
 
 def _targets(
     models: list[str], store: Path, options: LoadOptions
-) -> tuple[list[ModelRecord], list[Target]]:
+) -> tuple[list[ModelSpec], list[Target]]:
     """One model goes into `store` itself, several into folders of it, named as results are."""
     from marsretrieval.embeddings import ModelRequest, Target
     from marsretrieval.encoders import find
@@ -233,7 +233,7 @@ def _targets(
     ]
 
 
-def _load(record: ModelRecord, options: LoadOptions) -> Encoder:
+def _load(record: ModelSpec, options: LoadOptions) -> Encoder:
     from marsretrieval.encoders import load
 
     say(f"loading {record.id}")
@@ -249,7 +249,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
-def _show_plans(plans: list[BuildPlan], records: list[ModelRecord], *, as_json: bool) -> None:
+def _show_plans(plans: list[BuildPlan], records: list[ModelSpec], *, as_json: bool) -> None:
     told = [
         {
             "store": str(plan.store),
@@ -269,8 +269,8 @@ def _show_plans(plans: list[BuildPlan], records: list[ModelRecord], *, as_json: 
     for plan, record in zip(plans, records, strict=True):
         count = "an unknown number of" if plan.todo_rows is None else f"{plan.todo_rows:,}"
         echo(f"{plan.dataset['name']} ({plan.dataset['kind']}) -> {plan.store}, with {record.id}")
-        shards = counted(len(plan.todo), "shard")
-        echo(f"  to do: {count} images in {shards}; done: {counted(len(plan.done), 'shard')}")
+        shards = pluralize(len(plan.todo), "shard")
+        echo(f"  to do: {count} images in {shards}; done: {pluralize(len(plan.done), 'shard')}")
 
 
 def _count_positions(store: EmbeddingStore) -> int:
@@ -281,7 +281,7 @@ def _count_positions(store: EmbeddingStore) -> int:
 
 
 def _as_json(
-    record: ModelRecord, store: EmbeddingStore, report: BuildReport, placed: int
+    record: ModelSpec, store: EmbeddingStore, report: BuildReport, placed: int
 ) -> dict[str, Any]:
     return {
         "store": str(store.path),
@@ -306,18 +306,18 @@ def _tell(report: BuildReport, store: EmbeddingStore, placed: int) -> None:
     if report.images_per_s and report.device_idle is not None:
         rate = f" at {report.images_per_s:,.0f} images/s (device idle {report.device_idle:.0%})"
     there = f", {report.reused:,} were there" if report.reused else ""
-    images = counted(report.rows, "image")
+    images = pluralize(report.rows, "image")
     echo(f"{store.path}: {images}, {report.embedded:,} embedded now{rate}{there}")
     if report.skipped:
         first = report.skipped[0]
         echo(f"  {len(report.skipped):,} left out (first: {first.source}: {first.reason})")
-    echo(f"  {counted(store.rows, 'image')}, {placed:,} with a position")
+    echo(f"  {pluralize(store.rows, 'image')}, {placed:,} with a position")
     for kind, what in _IGNORED.items():
         ignored = [warning for warning in report.warnings if warning.kind == kind]
         if ignored:
-            count = counted(len({(warning.source, warning.id) for warning in ignored}), "image")
+            count = pluralize(len({(warning.source, warning.id) for warning in ignored}), "image")
             reason = " ".join(ignored[0].reason.split())
             example = f"first: {ignored[0].source}: {reason}"
             say(f"  {count} whose {what} ({example})")
     if store.missing:
-        echo(f"  not finished: {counted(len(store.missing), 'shard')} still to be embedded")
+        echo(f"  not finished: {pluralize(len(store.missing), 'shard')} still to be embedded")

@@ -29,7 +29,7 @@ from marsretrieval.errors import (
 )
 
 if TYPE_CHECKING:
-    from marsretrieval.encoders import ModelRecord
+    from marsretrieval.encoders import ModelSpec
 
 
 class _PatternOrCommand(Group):
@@ -56,11 +56,11 @@ def list_models(
     as_json: JsonFlag = False,
 ) -> None:
     """List the models of the catalogue and of installed plugins."""
-    from marsretrieval.encoders import all_records
+    from marsretrieval.encoders import all_specs
 
-    found = [record for record in all_records() if _matches(record, pattern)]
+    found = [record for record in all_specs() if _matches(record, pattern)]
     if not found:
-        raise UnknownNameError("model", pattern, [record.id for record in all_records()])
+        raise UnknownNameError("model", pattern, [record.id for record in all_specs()])
     if as_json:
         print_json([_row(record) for record in found])
     else:
@@ -146,13 +146,13 @@ def _print_check(found: Mapping[str, Any]) -> None:
     echo("ok: no" if found["problems"] else "ok: yes")
 
 
-def _matches(record: ModelRecord, pattern: str) -> bool:
+def _matches(record: ModelSpec, pattern: str) -> bool:
     wanted = pattern.lower()
     texts = (record.id.lower(), record.name.lower(), record.family.lower())
     return any(wanted in text or fnmatch(text, wanted) for text in texts)
 
 
-def _row(record: ModelRecord) -> dict[str, Any]:
+def _row(record: ModelSpec) -> dict[str, Any]:
     return {
         "id": record.id,
         "name": record.name,

@@ -10,7 +10,7 @@ import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
-from marsretrieval.text import counted
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.report.result_files import ResultFile
@@ -62,7 +62,7 @@ def report(
         raise UsageError("--title, --images and --no-thumbnails are for a page: -o FILE.html")
     if images:
         say(
-            f"--images: {counted(len(images), 'path')} ignored: a page shows the thumbnails that "
+            f"--images: {pluralize(len(images), 'path')} ignored: a page shows the thumbnails that "
             "run wrote beside the results"
         )
     found, refused = _read(results)
@@ -172,5 +172,5 @@ def _write_page(
         say(f"left out: {line}")
     for note in page.notes:
         say(note)
-    say(f"wrote {page.path}: {page.size / 1e6:.1f} MB, {counted(page.images, 'thumbnail')}")
+    say(f"wrote {page.path}: {page.size / 1e6:.1f} MB, {pluralize(page.images, 'thumbnail')}")
     return page.damaged

@@ -34,7 +34,7 @@ from marsretrieval.errors import ModalityError, UsageError
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import DecodeIn
-    from marsretrieval.encoders import ModelRecord
+    from marsretrieval.encoders import ModelSpec
     from marsretrieval.evaluation import Finished, Job
     from marsretrieval.tasks import Task
 
@@ -152,7 +152,7 @@ def run(
         ]
     skipped: list[dict[str, str]] = []
 
-    def skip(record: ModelRecord, unfit: Task, reason: str) -> bool:
+    def skip(record: ModelSpec, unfit: Task, reason: str) -> bool:
         if unfit.name in explicit_names:
             return False
         skipped.append({"model": record.id, "task": unfit.name, "reason": reason})

@@ -11,7 +11,7 @@ import typer
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.cli.options import Checkpoint, Device, Offline, TrustRemoteCode
 from marsretrieval.errors import UsageError
-from marsretrieval.text import counted
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.api import Question, SearchResult, Store
@@ -284,10 +284,10 @@ def search(
     if question.needs_encoder:
         found.require_model(needs_text=question.needs_text)
     if found.missing:
-        say(f"warning: {store} is not finished: without {counted(len(found.missing), 'shard')}")
+        say(f"warning: {store} is not finished: without {pluralize(len(found.missing), 'shard')}")
     if question.exclude is not None:
         share = "without data" if min_valid is None else f"with less data than {min_valid:g}"
-        tiles = counted(int(question.exclude.sum()), "tile")
+        tiles = pluralize(int(question.exclude.sum()), "tile")
         remedy = "; --min-valid 0 keeps them" if min_valid is None else ""
         say(f"note: {tiles} {share} left out{remedy}")
     if dry_run:
@@ -305,7 +305,7 @@ def search(
                 heat.write(path, hits=result.hits, style=style)
             blank = int(heat.about.get("without_data", 0))
             if blank and question.exclude is None:
-                say(f"note: {counted(blank, 'tile')} without data have no score in the heat map")
+                say(f"note: {pluralize(blank, 'tile')} without data have no score in the heat map")
     unplaced = sum(shape is None for shape in result.hits.shapes)
     if as_json:
         report = {
@@ -318,7 +318,7 @@ def search(
         _show(result, written, heatmap or [])
     if written and unplaced:
         say(
-            f"note: {unplaced:,} of {counted(len(result), 'hit')} have no position, and no "
+            f"note: {unplaced:,} of {pluralize(len(result), 'hit')} have no position, and no "
             "geometry in the files"
         )
 
@@ -358,10 +358,10 @@ def _show(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> No
             place = f"{abs(hit.lon):7.3f} {east} {abs(hit.lat):6.3f} {north}"
         z = "" if hit.z is None else f"{hit.z:5.1f}"
         percentile = "" if hit.percentile is None else f"{hit.percentile:10.2f}"
-        tiles = "" if hit.tiles is None else f"  {counted(hit.tiles, 'tile'):>10}"
+        tiles = "" if hit.tiles is None else f"  {pluralize(hit.tiles, 'tile'):>10}"
         echo(f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {place}  {hit.id}{tiles}")
     _show_standing(result)
-    what = counted(len(result), "hit" if result.hits.tiles is None else "place")
+    what = pluralize(len(result), "hit" if result.hits.tiles is None else "place")
     for path in written:
         contents = "style for QGIS" if path.suffix == ".qml" else what
         echo(f"{path}: {contents}")

@@ -11,7 +11,7 @@ import typer
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.cli.help import Command, Group
 from marsretrieval.errors import UsageError
-from marsretrieval.text import counted
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore, Problem
@@ -31,10 +31,10 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the store
 def info(folder: Folder, as_json: JsonFlag = False) -> None:
     """What a store holds, who made it, and what was left out."""
     from marsretrieval.embeddings import open_store
-    from marsretrieval.search import existing_view
+    from marsretrieval.search import existing_index
 
     store = open_store(folder)
-    view = existing_view(store)
+    view = existing_index(store)
     told = {
         "store": str(folder),
         "kind": store.kind,
@@ -58,8 +58,8 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({**told, "skipped": skipped})
         return
-    state = "complete" if store.complete else f"{counted(len(store.missing), 'shard')} missing"
-    rows, shards = counted(store.rows, store.kind), counted(len(store.manifest.shards), "shard")
+    state = "complete" if store.complete else f"{pluralize(len(store.missing), 'shard')} missing"
+    rows, shards = pluralize(store.rows, store.kind), pluralize(len(store.manifest.shards), "shard")
     echo(f"{folder}: {rows} in {shards}, {state}")
     echo(f"  model    {store.encoder.get('id')}, {store.dimension} x {store.dtype}")
     echo(f"  data     {store.dataset['name']} ({store.dataset['kind']})")
@@ -102,11 +102,11 @@ def verify(
     Exit code 1 if anything is wrong; with --repair, 0 if embedding again will set all of it right.
     """
     from marsretrieval.embeddings import verify_store
-    from marsretrieval.search import verify_view
+    from marsretrieval.search import verify_index
 
     with show_progress(quiet=as_json) as progress:
         found = verify_store(folder, repair=repair, progress=progress)
-        views = verify_view(folder)
+        views = verify_index(folder)
     if as_json:
         print_json(
             {
@@ -119,7 +119,7 @@ def verify(
             }
         )
     elif not found.problems:
-        rows, shards = counted(found.rows, "row"), counted(found.shards, "shard")
+        rows, shards = pluralize(found.rows, "row"), pluralize(found.shards, "shard")
         echo(f"{folder}: {rows} in {shards}, all as written")
     else:
         for problem in found.problems:
@@ -127,7 +127,7 @@ def verify(
         if found.dropped:
             echo(f"dropped: {', '.join(found.dropped)}")
         if found.to_embed:
-            shards = counted(len(found.to_embed), "shard")
+            shards = pluralize(len(found.to_embed), "shard")
             echo(f"The command that made the store embeds {shards} anew.")
         elif not repair and any(problem.cured for problem in found.problems):
             echo("To have damaged shards made again: --repair, then the command that made it.")
@@ -153,7 +153,7 @@ def _summary(problems: Sequence[Problem]) -> str:
         else "Rename the images that share an id, then embed them into a new store."
     )
     return (
-        f"{counted(len(problems), 'problem')} in {counted(len(shards), 'shard')} "
+        f"{pluralize(len(problems), 'problem')} in {pluralize(len(shards), 'shard')} "
         f"({', '.join(shards[:_NAMED])}{more}): {problems[0].text}\n  {remedy}"
     )
 
@@ -172,10 +172,10 @@ def index(
     and may be removed at any time.
     """
     from marsretrieval.embeddings import open_store
-    from marsretrieval.search import drop_view, make_view
+    from marsretrieval.search import drop_index, make_index
 
     if drop:
-        freed = drop_view(folder)
+        freed = drop_index(folder)
         if as_json:
             print_json({"store": str(folder), "freed": freed})
         else:
@@ -183,7 +183,7 @@ def index(
         return
     store = open_store(folder)
     with show_progress(quiet=as_json) as progress:
-        view = make_view(store, anew=anew, progress=progress)
+        view = make_index(store, anew=anew, progress=progress)
     if as_json:
         about = {"store": str(folder), "search_view": str(view.path)}
         print_json({**about, "rows": view.rows, "bytes": view.bytes})

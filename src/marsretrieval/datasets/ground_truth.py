@@ -22,7 +22,7 @@ from marsretrieval.datasets.positions import (
 )
 from marsretrieval.datasets.tables import listed, read_table
 from marsretrieval.errors import DatasetNotFoundError, TableError
-from marsretrieval.text import counted
+from marsretrieval.text import pluralize
 
 # Of two files with one name the first kind is read.
 _KINDS = (".csv", ".tsv", ".gpkg", ".geojson", ".shp", ".parquet", ".geoparquet", ".fgb")
@@ -118,7 +118,7 @@ def read_points(
     unique = len(np.unique(np.column_stack([wrapped, lat]), axis=0))
     notes = (*table.notes, *positions.notes)
     if skipped:
-        without = f"{counted(len(skipped), 'row')} without a position left out"
+        without = f"{pluralize(len(skipped), 'row')} without a position left out"
         notes = (*notes, f"{path}: {without} ({listed(skipped)})")
     return Points(
         # 180.0 itself stays: in the plane of the published distance, -180 is far from it.

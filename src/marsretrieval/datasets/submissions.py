@@ -15,7 +15,7 @@ from marsretrieval.datasets.positions import has_positions, read_positions
 from marsretrieval.datasets.tables import Table, listed, parse_number, read_table
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
 from marsretrieval.io import JsonObject, from_json, read_json
-from marsretrieval.text import counted
+from marsretrieval.text import pluralize
 
 _COLUMNS = ("image_name", "similarity", "lon", "lat")
 # Normalized names of columns, the preferred ones first; search writes id and score.
@@ -184,7 +184,7 @@ def _check_unique(path: Path, ids: list[str], labels: list[str]) -> None:
     double = [f"{tile} ({listed(where)})" for tile, where in rows.items() if len(where) > 1]
     if double:
         raise TableError(
-            f"{path}: {counted(len(double), 'tile')} listed more than once: {listed(double, 3)}",
+            f"{path}: {pluralize(len(double), 'tile')} listed more than once: {listed(double, 3)}",
             remedy="Keep one row per tile.",
         )
 

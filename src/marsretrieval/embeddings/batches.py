@@ -40,7 +40,7 @@ class Embedded:
     failures: Mapping[int, str]
 
 
-class Forward:
+class BatchRunner:
     """Calls `embed` on batches of at most `size`, which shrinks when memory runs out.
 
     With a `limit` above `size` the size is found: it doubles as long as that makes the model

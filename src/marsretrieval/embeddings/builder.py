@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from marsretrieval.datasets import ImageSource, ItemWarning, Skipped
-from marsretrieval.embeddings.batches import Forward, batch_sizes, on_cpu
+from marsretrieval.embeddings.batches import BatchRunner, batch_sizes, on_cpu
 from marsretrieval.embeddings.manifest import Entry, ModelRequest
 from marsretrieval.embeddings.pipeline import DecodeIn
-from marsretrieval.embeddings.plan import BuildPlan, claim_store, plan_shards
-from marsretrieval.embeddings.shard_writer import Lane, decoders_of, embed_shards
+from marsretrieval.embeddings.plan import BuildPlan, create_or_validate, plan_shards
+from marsretrieval.embeddings.shard_writer import ShardWriter, decoders_of, embed_shards
 from marsretrieval.errors import DataError, MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
@@ -163,12 +163,12 @@ def build_stores(
     plans = plan_targets(targets, source, dtype=dtype, part=part, force=force)
     if strict:
         require_none_skipped(plans)
-    lanes: list[Lane | None] = []
+    lanes: list[ShardWriter | None] = []
     for target, plan in zip(targets, plans, strict=True):
         lanes.append(
             None
             if _nothing_changed(plan, target.request)
-            else open_lane(target, plan, batch_size, strict=strict)
+            else open_shard_writer(target, plan, batch_size, strict=strict)
         )
     open_lanes = [lane for lane in lanes if lane is not None and lane.plan.todo]
     seconds: dict[str, float] = {}
@@ -258,15 +258,15 @@ def _remedy(source: ImageSource, reason: str) -> str:
     )
 
 
-def open_lane(
+def open_shard_writer(
     target: Target, plan: BuildPlan, batch_size: int | None, *, strict: bool = False
-) -> Lane:
+) -> ShardWriter:
     """Load the model and claim its store."""
     encoder = target.encoder
     model = cast("Encoder", cast(Any, encoder)() if target.to_load else encoder)
-    manifest = claim_store(plan, model, request=target.request)
+    manifest = create_or_validate(plan, model, request=target.request)
     size, limit = (batch_size, batch_size) if batch_size else batch_sizes(model)
-    forward = Forward(
+    forward = BatchRunner(
         model.encode_preprocessed,
         name=model.id,
         dimension=model.dimension,
@@ -275,7 +275,9 @@ def open_lane(
         collate=getattr(model, "collate", None),
         sample=lambda: model.preprocess(_sample_image()),
     )
-    return Lane(plan, manifest, model.preprocess, forward, on_cpu=on_cpu(model), strict=strict)
+    return ShardWriter(
+        plan, manifest, model.preprocess, forward, on_cpu=on_cpu(model), strict=strict
+    )
 
 
 def _sample_image() -> Image.Image:
@@ -296,7 +298,7 @@ def _nothing_changed(plan: BuildPlan, request: ModelRequest | None) -> bool:
     )
 
 
-def _report(plan: BuildPlan, lane: Lane | None, seconds: dict[str, float]) -> BuildReport:
+def _report(plan: BuildPlan, lane: ShardWriter | None, seconds: dict[str, float]) -> BuildReport:
     if lane is None or not plan.todo:
         return BuildReport.of(plan.done, [], None, {})
     return BuildReport.of(

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from marsretrieval.datasets import Shard, content_hash
-from marsretrieval.embeddings.batches import Forward, batch_sizes, quote_text
+from marsretrieval.embeddings.batches import BatchRunner, batch_sizes, quote_text
 from marsretrieval.embeddings.builder import BuildReport
 from marsretrieval.embeddings.manifest import Entry
-from marsretrieval.embeddings.plan import claim_store, plan_shards
+from marsretrieval.embeddings.plan import create_or_validate, plan_shards
 from marsretrieval.embeddings.shards import Item, write_shard
 from marsretrieval.errors import DataError, ModalityError
 from marsretrieval.io import sha256_json
@@ -60,9 +60,9 @@ def _forward(
     encoder: QueryEncoder,
     embed: Callable[[Sequence[Any]], Vectors],
     describe: Callable[[Any], str] | None = None,
-) -> Forward:
+) -> BatchRunner:
     size, limit = batch_sizes(encoder)
-    return Forward(
+    return BatchRunner(
         embed,
         name=encoder.id,
         dimension=encoder.dimension,
@@ -114,8 +114,8 @@ def build_text_store(
         force=force,
         may_shrink=True,
     )
-    manifest = claim_store(plan, encoder, request=None, role=role)
-    forward = Forward(
+    manifest = create_or_validate(plan, encoder, request=None, role=role)
+    forward = BatchRunner(
         lambda texts: encoder.encode_texts(texts, role=role),
         name=encoder.id,
         dimension=encoder.dimension,

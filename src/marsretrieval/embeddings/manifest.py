@@ -22,7 +22,7 @@ from marsretrieval.io import (
 )
 
 if TYPE_CHECKING:
-    from marsretrieval.encoders import LoadOptions, ModelRecord
+    from marsretrieval.encoders import LoadOptions, ModelSpec
 
 SCHEMA_VERSION = 1
 
@@ -92,7 +92,7 @@ class ModelRequest:
         return self.revision is not None or self.stamp is not None
 
     @classmethod
-    def of(cls, record: ModelRecord, options: LoadOptions) -> Self:
+    def of(cls, record: ModelSpec, options: LoadOptions) -> Self:
         checkpoint = options.checkpoint
         return cls(
             model=record.id,

@@ -203,7 +203,7 @@ def _other_data(
     return []
 
 
-def claim_store(
+def create_or_validate(
     plan: BuildPlan, encoder: Encoder, *, request: ModelRequest | None, role: str | None = None
 ) -> Manifest:
     """Make the folder and its manifest, or check that the one there is of this encoder.

@@ -18,7 +18,7 @@ from marsretrieval.embeddings.builder import (
     BuildReport,
     Target,
     build_stores,
-    open_lane,
+    open_shard_writer,
     plan_targets,
     require_any,
     require_none_skipped,
@@ -26,7 +26,7 @@ from marsretrieval.embeddings.builder import (
 )
 from marsretrieval.embeddings.pipeline import DecodeIn, Decoders
 from marsretrieval.embeddings.plan import BuildPlan
-from marsretrieval.embeddings.shard_writer import Lane, decoders_of, embed_shards
+from marsretrieval.embeddings.shard_writer import ShardWriter, decoders_of, embed_shards
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress, time_left
 from marsretrieval.system import usable_cpus
@@ -305,7 +305,7 @@ class Worker:
     def __init__(self, job: Job, workers: int) -> None:
         self._job = job
         self._workers = workers
-        self._lanes: list[tuple[Lane, BuildPlan]] = []
+        self._lanes: list[tuple[ShardWriter, BuildPlan]] = []
         self._decoders: Decoders | None = None  # of all tasks: processes take long to start
 
     def begin(self, force: bool, ledger: Any) -> None:
@@ -330,7 +330,9 @@ class Worker:
         for target, plan in zip(job.targets, plans, strict=True):
             # An entry of another actor's shard is none of ours to remove, except with force.
             mine = plan if force else replace(plan, todo=())
-            self._lanes.append((open_lane(target, mine, job.batch_size, strict=job.strict), plan))
+            self._lanes.append(
+                (open_shard_writer(target, mine, job.batch_size, strict=job.strict), plan)
+            )
 
     def embed(self, names: tuple[str, ...], task: int, ledger: Any) -> Outcome:
         import ray

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.datasets import ImageSource, ItemWarning, Shard, Skipped
-from marsretrieval.embeddings.batches import Embedded, Forward
+from marsretrieval.embeddings.batches import BatchRunner, Embedded
 from marsretrieval.embeddings.manifest import Entry, Manifest, finished_entry
 from marsretrieval.embeddings.pipeline import (
     Decoded,
@@ -57,7 +57,7 @@ class _Open:
 Batch = list[tuple[_Open, Any]]
 
 
-class Lane:
+class ShardWriter:
     """Takes the events of `decode_ahead`, gives batches, takes their vectors back, writes.
 
     Used by one thread; only `needs` may be called from another.
@@ -68,7 +68,7 @@ class Lane:
         plan: BuildPlan,
         manifest: Manifest,
         preprocess: Preprocess,
-        forward: Forward,
+        forward: BatchRunner,
         *,
         on_cpu: bool,
         strict: bool = False,
@@ -91,10 +91,10 @@ class Lane:
         self._writes: deque[Future[tuple[Entry, float]]] = deque()
         self._clock = (time.perf_counter(), 0.0)
 
-    def fresh(self, plan: BuildPlan, names: Collection[str]) -> Lane:
+    def fresh(self, plan: BuildPlan, names: Collection[str]) -> ShardWriter:
         """The same way with nothing on it yet, for some shards of a plan."""
         todo = tuple(shard for shard in plan.todo if shard.name in names)
-        return Lane(
+        return ShardWriter(
             replace(plan, todo=todo),
             self._manifest,
             self.preprocess,
@@ -246,7 +246,7 @@ _BATCHES_IN_FLIGHT = 2  # one in the model, one waiting for it
 _DECODED_AHEAD = 16  # images, and four for each worker
 
 
-def decoders_of(lanes: Sequence[Lane], workers: int | None, decode_in: DecodeIn) -> Decoders:
+def decoders_of(lanes: Sequence[ShardWriter], workers: int | None, decode_in: DecodeIn) -> Decoders:
     """Workers for the models of these lanes; to be closed."""
     counts = [lane.plan.todo_rows for lane in lanes]
     return open_decoders(
@@ -259,7 +259,7 @@ def decoders_of(lanes: Sequence[Lane], workers: int | None, decode_in: DecodeIn)
 
 
 def embed_shards(
-    lanes: Sequence[Lane],
+    lanes: Sequence[ShardWriter],
     source: ImageSource,
     decoders: Decoders,
     *,
@@ -273,14 +273,14 @@ def embed_shards(
     label, unit = ("embed", "images") if len(lanes) == 1 else (f"embed x {len(lanes)}", "vectors")
     start = time.perf_counter()
     with progress.start(label, total, unit) as bar, _one_thread_each(lanes):
-        device = _Device(bar, None if total is not None else len(_wanted(lanes)))
+        device = EmbeddingPipeline(bar, None if total is not None else len(_wanted(lanes)))
         device.run(lanes, source, decoders)
     elapsed = time.perf_counter() - start
     return {"wait": max(0.0, elapsed - device.busy), "total": elapsed}
 
 
 @contextmanager
-def _one_thread_each(lanes: Sequence[Lane]) -> Iterator[None]:
+def _one_thread_each(lanes: Sequence[ShardWriter]) -> Iterator[None]:
     """Where no model computes on the CPUs, torch uses one of them for each call: preprocessing runs
     on as many threads as there are CPUs, and each would otherwise split its small sums among as
     many again."""
@@ -296,7 +296,7 @@ def _one_thread_each(lanes: Sequence[Lane]) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class _Device:
+class EmbeddingPipeline:
     """Feeds the lanes, runs their batches on a thread of its own, the next one collated on
     another so that it is ready when the device is free, and gives the vectors back."""
 
@@ -307,10 +307,10 @@ class _Device:
         self._shards = shards
         self._read = 0
         self._start = time.perf_counter()
-        self._running: deque[tuple[Lane, Batch, Future[tuple[Embedded, float]]]]
+        self._running: deque[tuple[ShardWriter, Batch, Future[tuple[Embedded, float]]]]
         self._running = deque()
 
-    def run(self, lanes: Sequence[Lane], source: ImageSource, decoders: Decoders) -> None:
+    def run(self, lanes: Sequence[ShardWriter], source: ImageSource, decoders: Decoders) -> None:
         depth = _DECODED_AHEAD + 4 * decoders.workers
         events = decode_ahead(source, _work(lanes), decoders, depth=depth)
         collating, device, writer = (
@@ -341,7 +341,11 @@ class _Device:
             self._note(lanes)
 
     def _submit(
-        self, collating: ThreadPoolExecutor, device: ThreadPoolExecutor, lane: Lane, batch: Batch
+        self,
+        collating: ThreadPoolExecutor,
+        device: ThreadPoolExecutor,
+        lane: ShardWriter,
+        batch: Batch,
     ) -> None:
         while len(self._running) >= _BATCHES_IN_FLIGHT:
             self._settle()
@@ -358,7 +362,7 @@ class _Device:
         lane.scatter(batch, embedded, spent)
         self._bar.advance(len(batch))
 
-    def _note(self, lanes: Sequence[Lane]) -> None:
+    def _note(self, lanes: Sequence[ShardWriter]) -> None:
         elapsed = time.perf_counter() - self._start
         idle = max(0.0, 1 - self.busy / max(1e-9, elapsed))
         left_out = sum(lane.left_out for lane in lanes)
@@ -371,7 +375,7 @@ class _Device:
 
 
 def _forward(
-    forward: Forward, features: list[Any], collated: Future[Any]
+    forward: BatchRunner, features: list[Any], collated: Future[Any]
 ) -> tuple[Embedded, float]:
     ready = collated.result()
     start = time.perf_counter()  # until here the device had nothing to do
@@ -379,11 +383,11 @@ def _forward(
     return embedded, time.perf_counter() - start
 
 
-def _wanted(lanes: Sequence[Lane]) -> set[str]:
+def _wanted(lanes: Sequence[ShardWriter]) -> set[str]:
     return {shard.name for lane in lanes for shard in lane.plan.todo}
 
 
-def _work(lanes: Sequence[Lane]) -> Iterator[tuple[Shard, tuple[int, ...]]]:
+def _work(lanes: Sequence[ShardWriter]) -> Iterator[tuple[Shard, tuple[int, ...]]]:
     """Each shard that some lane has to do, with those lanes' places, in the order of the source."""
     wanted = _wanted(lanes)
     for shard in lanes[0].plan.shards:

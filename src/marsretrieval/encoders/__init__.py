@@ -5,15 +5,15 @@ from marsretrieval.encoders.base import (
     Features,
     LoadOptions,
     Modality,
-    ModelRecord,
+    ModelSpec,
     PromptPreset,
     TextRole,
     Vectors,
 )
 from marsretrieval.encoders.custom import file_stats, model_identity, source_sha256
 from marsretrieval.encoders.doctor import examine_machine
-from marsretrieval.encoders.preflight import find_refusal
-from marsretrieval.encoders.registry import all_records, find, load
+from marsretrieval.encoders.preflight import find_load_error
+from marsretrieval.encoders.registry import all_specs, find, load
 from marsretrieval.encoders.sanity_check import check_batches, check_encoder
 
 __all__ = [
@@ -21,17 +21,17 @@ __all__ = [
     "Features",
     "LoadOptions",
     "Modality",
-    "ModelRecord",
+    "ModelSpec",
     "PromptPreset",
     "TextRole",
     "Vectors",
-    "all_records",
+    "all_specs",
     "check_batches",
     "check_encoder",
     "examine_machine",
     "file_stats",
     "find",
-    "find_refusal",
+    "find_load_error",
     "load",
     "model_identity",
     "source_sha256",

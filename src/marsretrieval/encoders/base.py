@@ -87,7 +87,7 @@ _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True, slots=True)
-class ModelRecord:
+class ModelSpec:
     """One entry of the catalogue.
 
     `loader` is ``package.module:function``, called as ``loader(record, options)`` and returning an

@@ -25,7 +25,7 @@ from marsretrieval.encoders.base import (
     Features,
     LoadOptions,
     Modality,
-    ModelRecord,
+    ModelSpec,
     TextRole,
     Vectors,
 )
@@ -47,7 +47,7 @@ _IMAGE: frozenset[Modality] = frozenset({"image"})
 class PluginEncoder:
     """A user's object behind the Encoder protocol: unit float32 rows, checked."""
 
-    def __init__(self, record: ModelRecord, inner: Any, given: dict[str, Any]) -> None:
+    def __init__(self, record: ModelSpec, inner: Any, given: dict[str, Any]) -> None:
         self._inner = inner
         self._record = record
         self._given = given
@@ -272,7 +272,7 @@ _CHANGE_VECTORS = ("checkpoint", "dtype", "prompts")
 _REMEDY = "An encoder has encode_images(images) -> (n, d), and encode_texts(texts) if it reads."
 
 
-def record_of_target(target: str) -> ModelRecord:
+def record_of_target(target: str) -> ModelSpec:
     """A record for ``package.module:Class``, importable from here or from the current folder.
 
     Raises UsageError when it cannot be imported or is no encoder.
@@ -280,7 +280,7 @@ def record_of_target(target: str) -> ModelRecord:
     return record_of(import_target(target), target, target)
 
 
-def record_of(found: Any, name: str, target: str) -> ModelRecord:
+def record_of(found: Any, name: str, target: str) -> ModelSpec:
     """A record for a class, for a function that makes an encoder, or for an encoder itself.
 
     Raises UsageError when it is none of these.
@@ -289,7 +289,7 @@ def record_of(found: Any, name: str, target: str) -> ModelRecord:
         if not _is_function(found):
             raise UsageError(f"model '{target}' has no encode_images", remedy=_REMEDY)
         _require_factory(found, target)
-    return ModelRecord.uncatalogued(
+    return ModelSpec.uncatalogued(
         name,
         name=name,
         family=FAMILY,
@@ -300,7 +300,7 @@ def record_of(found: Any, name: str, target: str) -> ModelRecord:
     )
 
 
-def load(record: ModelRecord, options: LoadOptions) -> Encoder:
+def load(record: ModelSpec, options: LoadOptions) -> Encoder:
     """Make the user's object and wrap it. Its class is called with the arguments among `device`,
     `dtype`, `checkpoint`, `prompts` and `offline` that it names.
 
@@ -374,7 +374,7 @@ def _made_by(found: Any) -> Any:
     return made if hasattr(made, "encode_images") else None
 
 
-def _require_taken(record: ModelRecord, options: LoadOptions, names: frozenset[str]) -> None:
+def _require_taken(record: ModelSpec, options: LoadOptions, names: frozenset[str]) -> None:
     """An option that changes vectors must not be dropped in silence."""
     plain = LoadOptions()
     for name in _CHANGE_VECTORS:
@@ -385,7 +385,7 @@ def _require_taken(record: ModelRecord, options: LoadOptions, names: frozenset[s
             )
 
 
-def require_options(record: ModelRecord, options: LoadOptions) -> None:
+def require_options(record: ModelSpec, options: LoadOptions) -> None:
     """Check, without loading, that the class takes the options that change vectors.
 
     Args:
@@ -456,7 +456,7 @@ def _source_of(module: ModuleType) -> str:
 _PACKAGE = __name__.partition(".")[0]
 
 
-def model_identity(record: ModelRecord, options: LoadOptions) -> dict[str, Any]:
+def model_identity(record: ModelSpec, options: LoadOptions) -> dict[str, Any]:
     """Describe what decides a model's vectors, as far as it can be seen without loading it.
 
     The hash of the source file and the class's own `fingerprint` for ``module:Class``, the hash

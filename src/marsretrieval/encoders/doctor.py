@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
-from marsretrieval.encoders.registry import all_records
+from marsretrieval.encoders.registry import all_specs
 from marsretrieval.system import hardware
 
 _GIB = 2**30
@@ -121,7 +121,7 @@ def _hub(notes: list[str]) -> dict[str, Any]:
         "offline": bool(constants.HF_HUB_OFFLINE),
         "token": get_token() is not None,
     }
-    gated = ", ".join(record.id for record in all_records() if record.gated)
+    gated = ", ".join(record.id for record in all_specs() if record.gated)
     if not found["token"] and gated:
         notes.append(f"no Hugging Face token: gated models ({gated}) need one: hf auth login")
     if found["offline"]:
@@ -147,7 +147,7 @@ def _which_fit(memory_gib: float | None, notes: list[str]) -> None:
         return
     large = {
         record.id: size
-        for record in all_records()
+        for record in all_specs()
         if (size := record.weights_gib("float32")) is not None and size > memory_gib
     }
     if large:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from marsretrieval.encoders.base import ModelRecord
+from marsretrieval.encoders.base import ModelSpec
 from marsretrieval.errors import ModelLoadError
 
 
 def snapshot(
-    record: ModelRecord,
+    record: ModelSpec,
     patterns: Sequence[str],
     *,
     offline: bool,

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from marsretrieval.encoders.base import Features, LoadOptions, Modality, ModelRecord, TextRole
+from marsretrieval.encoders.base import Features, LoadOptions, Modality, ModelSpec, TextRole
 from marsretrieval.encoders.remote_code import (
     TRUST,
     RemoteCodeError,
@@ -81,7 +81,7 @@ _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})
 
 
-def record(name: str) -> ModelRecord:
+def record(name: str) -> ModelSpec:
     """What MTEB knows of a model, by its name there ("openai/clip-vit-base-patch32").
 
     Raises MissingDependencyError without mteb, UnknownNameError with the nearest names, and
@@ -100,7 +100,7 @@ def record(name: str) -> ModelRecord:
             remedy="Choose a dense model.",
         )
     dimensions = [meta.embed_dim] if isinstance(meta.embed_dim, int) else meta.embed_dim or [0]
-    return ModelRecord(
+    return ModelSpec(
         id=f"mteb:{meta.name}",
         name=str(meta.name),
         family="mteb",
@@ -156,7 +156,7 @@ _TASK = "MarsVLPairsT2IRetrieval"
 _TEXTS_AT_ONCE = 32
 
 
-def load(record: ModelRecord, options: LoadOptions) -> MtebEncoder:
+def load(record: ModelSpec, options: LoadOptions) -> MtebEncoder:
     """Load a model by the loader that MTEB has for it, at the revision that MTEB pins.
 
     With `options.checkpoint` the same loader reads that folder. With a `dtype` other than auto the
@@ -216,7 +216,7 @@ class MtebEncoder(TorchEncoder):
 
     def __init__(
         self,
-        record: ModelRecord,
+        record: ModelSpec,
         options: LoadOptions,
         wrapper: Any,
         modules: torch.nn.ModuleDict,
@@ -365,7 +365,7 @@ def _modules(wrapper: Any) -> torch.nn.ModuleDict:
     return torch.nn.ModuleDict(found)
 
 
-def _task_metadata(record: ModelRecord) -> Any:
+def _task_metadata(record: ModelSpec) -> Any:
     import mteb
 
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from marsretrieval.encoders.base import Features, LoadOptions, ModelRecord, TextRole
+from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec, TextRole
 from marsretrieval.encoders.lora import fold_adapter, read_adapter_config
 from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders.transformers import (
@@ -48,7 +48,7 @@ class Recipe:
     max_pixels: int | None = None
 
     @classmethod
-    def of(cls, record: ModelRecord, options: LoadOptions) -> Recipe:
+    def of(cls, record: ModelSpec, options: LoadOptions) -> Recipe:
         """The recipe in a record's settings. Raises ModelLoadError naming the key at fault."""
         presets: Mapping[str, Mapping[str, str]] = record.settings.get("prompts", {})
         if options.prompts not in presets:
@@ -132,7 +132,7 @@ class MultimodalEncoder(TorchEncoder):
 
     def __init__(
         self,
-        record: ModelRecord,
+        record: ModelSpec,
         options: LoadOptions,
         model: Any,
         processor: Any,
@@ -270,7 +270,7 @@ _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _HEAD = "lm_head."  # scores over the vocabulary; some repositories leave it out, none needs it
 
 
-def load(record: ModelRecord, options: LoadOptions) -> MultimodalEncoder:
+def load(record: ModelSpec, options: LoadOptions) -> MultimodalEncoder:
     """Load a multimodal language model from the hub or from a folder; an adapter's base is found
     and the adapter folded into it.
 
@@ -311,7 +311,7 @@ def load(record: ModelRecord, options: LoadOptions) -> MultimodalEncoder:
 
 
 def _find_base(
-    record: ModelRecord, options: LoadOptions, folder: Path, adapter: Mapping[str, Any]
+    record: ModelSpec, options: LoadOptions, folder: Path, adapter: Mapping[str, Any]
 ) -> Files:
     """The model that an adapter was trained on: a folder, absolute or beside the adapter, or a
     repository."""
@@ -331,13 +331,13 @@ def _find_base(
     )
 
 
-def _base_name(record: ModelRecord, adapter: Mapping[str, Any]) -> str:
+def _base_name(record: ModelSpec, adapter: Mapping[str, Any]) -> str:
     """As the record says, which outlives the path of whoever trained it; else as the adapter."""
     return str(record.settings.get("base") or adapter.get("base_model_name_or_path") or "")
 
 
 def _load_processor(
-    record: ModelRecord,
+    record: ModelSpec,
     options: LoadOptions,
     folder: Path,
     base: Path,

@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from PIL import Image
 
-from marsretrieval.encoders.base import Features, LoadOptions, ModelRecord, TextRole
+from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec, TextRole
 from marsretrieval.encoders.hub import snapshot
 from marsretrieval.encoders.remote_code import TRUST, asks_for_trust, refuse_switches
 from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
@@ -77,7 +77,7 @@ class Source:
         return {"model_cfg": open_clip.get_model_config(self.architecture) or {}}
 
 
-def find_source(record: ModelRecord, options: LoadOptions) -> Source:
+def find_source(record: ModelSpec, options: LoadOptions) -> Source:
     """The user's checkpoint, the folder this package brings, or the repository.
 
     Raises ModelLoadError when there is none, or no weights in it.
@@ -97,7 +97,7 @@ def find_source(record: ModelRecord, options: LoadOptions) -> Source:
     )
 
 
-def load_tokenizer(record: ModelRecord, options: LoadOptions, source: Source) -> Any:
+def load_tokenizer(record: ModelSpec, options: LoadOptions, source: Source) -> Any:
     """The tokenizer beside the weights, or the one that the configuration names.
 
     open_clip itself looks for a Hugging Face tokenizer in the folder alone, or asks the hub
@@ -145,7 +145,7 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
 
 
 def unreadable(
-    record: ModelRecord, options: LoadOptions, source: Source, error: Exception
+    record: ModelSpec, options: LoadOptions, source: Source, error: Exception
 ) -> ModelLoadError:
     """What open_clip, torch or safetensors said of these weights, in a line and a remedy."""
     where = options.checkpoint or source.folder
@@ -172,7 +172,7 @@ def unreadable(
     )
 
 
-def _checkpoint(record: ModelRecord, path: Path) -> Source:
+def _checkpoint(record: ModelSpec, path: Path) -> Source:
     if path.is_dir():
         return _folder(record, path)
     architecture = record.settings.get("architecture")
@@ -190,7 +190,7 @@ def _checkpoint(record: ModelRecord, path: Path) -> Source:
     return Source(architecture=architecture, file=path)
 
 
-def _folder(record: ModelRecord, folder: Path) -> Source:
+def _folder(record: ModelSpec, folder: Path) -> Source:
     """A folder of the user's, with one file of weights beside the configuration."""
     if not (folder / _CONFIG).exists():
         raise ModelLoadError(
@@ -213,7 +213,7 @@ def _folder(record: ModelRecord, folder: Path) -> Source:
 _TEXTS_A_BATCH = 256
 
 
-def load(record: ModelRecord, options: LoadOptions) -> OpenClipEncoder:
+def load(record: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
     """Load from the hub, from a local open_clip folder, or from a training checkpoint.
 
     `settings`: architecture (of a checkpoint file), image_size (forced, positions resized),
@@ -250,7 +250,7 @@ class OpenClipEncoder(TorchEncoder):
 
     def __init__(
         self,
-        record: ModelRecord,
+        record: ModelSpec,
         options: LoadOptions,
         model: torch.nn.Module,
         tokenizer: Any,
@@ -352,7 +352,7 @@ class OpenClipPreprocess:
         return type(self), (self._settings,)
 
 
-def _create(record: ModelRecord, source: Source) -> torch.nn.Module:
+def _create(record: ModelSpec, source: Source) -> torch.nn.Module:
     """The model with its weights, every tensor of them in its place."""
     import open_clip
 
@@ -387,7 +387,7 @@ def _quiet(wanted: bool) -> Iterator[None]:
             logging.disable(logging.NOTSET)
 
 
-def _require_described(record: ModelRecord, encoder: OpenClipEncoder) -> None:
+def _require_described(record: ModelSpec, encoder: OpenClipEncoder) -> None:
     """Published weights must be those of the model that the catalogue describes."""
     size = _plain(encoder.preprocessing["size"])
     found = {
@@ -405,7 +405,7 @@ def _require_described(record: ModelRecord, encoder: OpenClipEncoder) -> None:
         )
 
 
-def _note_differences(record: ModelRecord, config: Mapping[str, Any]) -> None:
+def _note_differences(record: ModelSpec, config: Mapping[str, Any]) -> None:
     """Say where the repository's own configuration differs from what the published evaluation
     used. The catalogue's values are in force, and in the fingerprint."""
     told = config.get("preprocess_cfg", {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 
-from marsretrieval.encoders.base import LoadOptions, ModelRecord
+from marsretrieval.encoders.base import LoadOptions, ModelSpec
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, ModelLoadError
 
 _PACKAGE = __name__.rpartition(".")[0]
@@ -27,7 +27,7 @@ _NEEDS: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = {
 _FOLDERS = {f"{_PACKAGE}.{name}" for name in ("two_tower", "vision_only", "multimodal_lm")}
 
 
-def find_refusal(record: ModelRecord, options: LoadOptions) -> MarsRetrievalError | None:
+def find_load_error(record: ModelSpec, options: LoadOptions) -> MarsRetrievalError | None:
     """Find out, without loading a model, whether loading it would be refused.
 
     Args:
@@ -46,7 +46,7 @@ def find_refusal(record: ModelRecord, options: LoadOptions) -> MarsRetrievalErro
     return None
 
 
-def _check(record: ModelRecord, options: LoadOptions) -> None:
+def _check(record: ModelSpec, options: LoadOptions) -> None:
     module = record.loader.partition(":")[0]
     extra, libraries = _NEEDS.get(module, ("", ()))
     for name, package in libraries:
@@ -72,7 +72,7 @@ def _check(record: ModelRecord, options: LoadOptions) -> None:
         _check_sentence_transformers(record, options)
 
 
-def _check_folder(record: ModelRecord, options: LoadOptions) -> None:
+def _check_folder(record: ModelSpec, options: LoadOptions) -> None:
     folder = options.checkpoint
     assert folder is not None
     remedy = "Give the folder that save_pretrained wrote (config.json, *.safetensors)."
@@ -85,7 +85,7 @@ def _check_folder(record: ModelRecord, options: LoadOptions) -> None:
         raise ModelLoadError(f"{record.id}: {folder} has no weights (*.safetensors)", remedy=remedy)
 
 
-def _check_sentence_transformers(record: ModelRecord, options: LoadOptions) -> None:
+def _check_sentence_transformers(record: ModelSpec, options: LoadOptions) -> None:
     remedy = "Give a folder that sentence-transformers wrote, or a repository as NAMESPACE/NAME."
     if options.checkpoint is not None and not options.checkpoint.is_dir():
         raise ModelLoadError(f"{record.id}: {options.checkpoint} is not a folder", remedy=remedy)

@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from marsretrieval.encoders.base import Encoder, LoadOptions, ModelRecord
+from marsretrieval.encoders.base import Encoder, LoadOptions, ModelSpec
 from marsretrieval.encoders.custom import FAMILY, record_of, record_of_target
 from marsretrieval.encoders.torch_imports import guard_torchvision
 from marsretrieval.errors import (
@@ -35,7 +35,7 @@ _PACKAGE = "marsretrieval.encoders."
 
 
 @cache
-def all_records() -> tuple[ModelRecord, ...]:
+def all_specs() -> tuple[ModelSpec, ...]:
     """Every model of the entry points, built-in ones first, then by id.
 
     A plugin that cannot be imported is named on stderr and left out, as is a model whose id is
@@ -43,7 +43,7 @@ def all_records() -> tuple[ModelRecord, ...]:
     """
     guard_torchvision()
     points = sorted(entry_points(group=_GROUP), key=lambda each: (each.name != _BUILTIN, each.name))
-    found: dict[str, ModelRecord] = {}
+    found: dict[str, ModelSpec] = {}
     for point in points:
         try:
             records = _records(point)
@@ -58,7 +58,7 @@ def all_records() -> tuple[ModelRecord, ...]:
     return tuple(found.values())
 
 
-def find(name: str) -> ModelRecord:
+def find(name: str) -> ModelSpec:
     """A model by its id, by the name the paper gives it, by its repository, a class as
     ``module:Class``, a model of sentence-transformers as ``st:<name or folder>``, or one of MTEB's
     registry as ``mteb:<name>``. Capitals do not count, nor does ``_`` for ``-``.
@@ -69,25 +69,25 @@ def find(name: str) -> ModelRecord:
     library, _, rest = name.partition(":")
     if library in _LIBRARIES and rest:
         family, loader = _LIBRARIES[library]
-        return ModelRecord.uncatalogued(name, name=rest, family=family, loader=loader)
+        return ModelSpec.uncatalogued(name, name=rest, family=family, loader=loader)
     if library == _MTEB and rest:
         from marsretrieval.encoders.mteb import record as record_of_mteb
 
         return record_of_mteb(rest)
     if ":" in name:
         return record_of_target(name)
-    for record in all_records():
+    for record in all_specs():
         if _key(name) in map(_key, (record.id, record.name, record.repository)):
             return record
     raise UnknownNameError(
         "model",
         name,
-        [record.id for record in all_records()],
+        [record.id for record in all_specs()],
         remedy="Your own class goes as package.module:Class.",
     )
 
 
-def load(model: str | ModelRecord, options: LoadOptions | None = None) -> Encoder:
+def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
     """Load a model by name or record.
 
     Args:
@@ -105,7 +105,7 @@ def load(model: str | ModelRecord, options: LoadOptions | None = None) -> Encode
     record = find(model) if isinstance(model, str) else model
     module, _, function = record.loader.partition(":")
     try:
-        loader: Callable[[ModelRecord, LoadOptions], Encoder]
+        loader: Callable[[ModelSpec, LoadOptions], Encoder]
         loader = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         lacking = getattr(error, "name", None) or ""
@@ -129,9 +129,7 @@ def load(model: str | ModelRecord, options: LoadOptions | None = None) -> Encode
             ) from error
 
 
-def _code_guard(
-    record: ModelRecord, options: LoadOptions
-) -> contextlib.AbstractContextManager[None]:
+def _code_guard(record: ModelSpec, options: LoadOptions) -> contextlib.AbstractContextManager[None]:
     """Refuse code in the files of a model. A user's own class decides for itself."""
     ours = record.loader.startswith(_PACKAGE) and record.family != FAMILY
     if options.trust_remote_code or not ours:
@@ -145,7 +143,7 @@ def _key(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def _records(point: EntryPoint) -> list[ModelRecord]:
+def _records(point: EntryPoint) -> list[ModelSpec]:
     """What an entry point stands for: a function of no arguments that gives records, or an
     encoder: its class, an object, or a function that makes it and names at least one option."""
     target: Any = point.load()
@@ -155,8 +153,8 @@ def _records(point: EntryPoint) -> list[ModelRecord]:
     if hasattr(given, "encode_images"):
         return [record_of(target, point.name, point.value)]
     records = list(given)
-    if strange := [each for each in records if not isinstance(each, ModelRecord)]:
-        raise TypeError(f"gives a {type(strange[0]).__name__} where a ModelRecord is expected")
+    if strange := [each for each in records if not isinstance(each, ModelSpec)]:
+        raise TypeError(f"gives a {type(strange[0]).__name__} where a ModelSpec is expected")
     return records
 
 
@@ -168,14 +166,14 @@ _FOLDER = Path(__file__).parent / "model_configs"
 _MAY_BE_UNKNOWN = ("revision", "image_size", "parameters", "context_length")
 
 
-def records() -> list[ModelRecord]:
+def records() -> list[ModelSpec]:
     """All built-in models, by id."""
     found = [read_record(path) for path in _FOLDER.glob("*.toml")]
     return sorted(found, key=lambda record: record.id)
 
 
-def read_record(path: Path) -> ModelRecord:
-    """One TOML file as a ModelRecord; a key left out is unknown where it may be.
+def read_record(path: Path) -> ModelSpec:
+    """One TOML file as a ModelSpec; a key left out is unknown where it may be.
 
     Raises DataError naming the file and the key.
     """
@@ -186,7 +184,7 @@ def read_record(path: Path) -> ModelRecord:
     if "id" in value:
         raise DataError(f"{path}: unknown field 'id'", remedy="The name of the file is the id.")
     value = {"id": path.stem, **dict.fromkeys(_MAY_BE_UNKNOWN), **value}
-    record = from_json(ModelRecord, value, source=path)
+    record = from_json(ModelSpec, value, source=path)
     if "image" not in record.modalities:
         raise DataError(f"{path}: 'modalities' is {value['modalities']}: 'image' is missing")
     return record

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from marsretrieval.encoders.base import Features, LoadOptions, ModelRecord, TextRole
+from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec, TextRole
 from marsretrieval.encoders.hub import snapshot
 from marsretrieval.encoders.remote_code import (
     TRUST,
@@ -24,7 +24,7 @@ _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _AT_ONCE = 32
 
 
-def load(record: ModelRecord, options: LoadOptions) -> SentenceTransformersEncoder:
+def load(record: ModelSpec, options: LoadOptions) -> SentenceTransformersEncoder:
     """Load a model folder that sentence-transformers wrote, from the hub or from the disk.
 
     Raises MissingDependencyError without sentence-transformers, ModelLoadError when the model
@@ -71,7 +71,7 @@ class SentenceTransformersEncoder(TorchEncoder):
 
     def __init__(
         self,
-        record: ModelRecord,
+        record: ModelSpec,
         options: LoadOptions,
         model: Any,
         device: torch.device,
@@ -127,7 +127,7 @@ def _modalities(model: Any) -> set[str]:
     return {each for each in model.modalities if isinstance(each, str)}
 
 
-def _folder(record: ModelRecord, options: LoadOptions) -> tuple[Path, str | None]:
+def _folder(record: ModelSpec, options: LoadOptions) -> tuple[Path, str | None]:
     """Where the model is, and the commit it is of where it came from the hub."""
     for place in (options.checkpoint, Path(record.repository)):
         if place is not None and place.is_dir():

@@ -17,7 +17,7 @@ from marsretrieval.encoders.base import (
     Features,
     LoadOptions,
     Modality,
-    ModelRecord,
+    ModelSpec,
     TextRole,
     Vectors,
 )
@@ -46,7 +46,7 @@ class TorchEncoder(ABC):
 
     def __init__(
         self,
-        record: ModelRecord,
+        record: ModelSpec,
         options: LoadOptions,
         model: torch.nn.Module,
         *,

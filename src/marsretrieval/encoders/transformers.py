@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from marsretrieval.encoders.base import LoadOptions, ModelRecord
+from marsretrieval.encoders.base import LoadOptions, ModelSpec
 from marsretrieval.encoders.hub import snapshot
 from marsretrieval.encoders.remote_code import TRUST, asks_for_trust
 from marsretrieval.encoders.torch_imports import ensure_torchvision
@@ -49,7 +49,7 @@ class Files:
     revision: str | None = None
 
 
-def find_files(record: ModelRecord, options: LoadOptions) -> Files:
+def find_files(record: ModelSpec, options: LoadOptions) -> Files:
     """The user's `--checkpoint` folder, or the hub's. Raises ModelLoadError."""
     if options.checkpoint is not None:
         if not options.checkpoint.is_dir():

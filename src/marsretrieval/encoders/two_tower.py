@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from marsretrieval.encoders.base import Features, LoadOptions, ModelRecord, TextRole
+from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec, TextRole
 from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders.transformers import (
     ImagePreprocess,
@@ -24,7 +24,7 @@ _TEXTS_A_BATCH = 256
 _ARCHITECTURES = ("CLIPModel", "Aimv2Model")
 
 
-def load(record: ModelRecord, options: LoadOptions) -> TwoTowerEncoder:
+def load(record: ModelSpec, options: LoadOptions) -> TwoTowerEncoder:
     """Load a two-tower model from the hub or from a folder.
 
     `settings`: architecture (CLIPModel, Aimv2Model), attention (the library's implementation for
@@ -64,7 +64,7 @@ class TwoTowerEncoder(TorchEncoder):
 
     def __init__(
         self,
-        record: ModelRecord,
+        record: ModelSpec,
         options: LoadOptions,
         model: Any,
         tokenizer: Any,

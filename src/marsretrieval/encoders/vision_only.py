@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from marsretrieval.encoders.base import Features, LoadOptions, Modality, ModelRecord
+from marsretrieval.encoders.base import Features, LoadOptions, Modality, ModelSpec
 from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders.transformers import (
     ImagePreprocess,
@@ -23,7 +23,7 @@ _ARCHITECTURES = ("DINOv3ViTModel", "Aimv2VisionModel")
 _POOLINGS = ("cls", "mean")
 
 
-def load(record: ModelRecord, options: LoadOptions) -> VisionOnlyEncoder:
+def load(record: ModelSpec, options: LoadOptions) -> VisionOnlyEncoder:
     """Load a vision tower from the hub or from a folder.
 
     `settings`: architecture, pooling (cls, or mean over the patch tokens), resize (pil, or
@@ -54,7 +54,7 @@ class VisionOnlyEncoder(TorchEncoder):
 
     def __init__(
         self,
-        record: ModelRecord,
+        record: ModelSpec,
         options: LoadOptions,
         model: Any,
         preprocess: ImagePreprocess,

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from marsretrieval.embeddings import EmbeddingStore, open_store
 from marsretrieval.encoders import (
     LoadOptions,
-    ModelRecord,
+    ModelSpec,
     file_stats,
-    find_refusal,
+    find_load_error,
     model_identity,
     source_sha256,
 )
@@ -28,14 +28,14 @@ from marsretrieval.errors import (
 from marsretrieval.io import check_output, read_json, sha256_json
 from marsretrieval.results import SCHEMA_VERSION, ResultKey, RunResult, choose_path, results_of_task
 from marsretrieval.tasks import Settings, Task, TaskData
-from marsretrieval.text import counted
+from marsretrieval.text import pluralize
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One model on one task, before anything heavy is loaded."""
 
-    record: ModelRecord
+    record: ModelSpec
     options: LoadOptions
     task: Task
     data: TaskData
@@ -74,7 +74,7 @@ class Job:
 
 
 def plan(
-    records: Sequence[ModelRecord],
+    records: Sequence[ModelSpec],
     tasks: Sequence[Task],
     *,
     data: Path,
@@ -84,7 +84,7 @@ def plan(
     tiles_store: Path | None = None,
     force: bool = False,
     name: str | None = None,
-    skip: Callable[[ModelRecord, Task, str], bool] = lambda record, task, reason: False,
+    skip: Callable[[ModelSpec, Task, str], bool] = lambda record, task, reason: False,
 ) -> list[Job]:
     """Check data and models for every pair, and find out what was computed before.
 
@@ -125,7 +125,7 @@ def plan(
     jobs = []
     for record in records:
         identity = model_identity(record, options)
-        refusal = find_refusal(record, options)
+        refusal = find_load_error(record, options)
         for task in tasks:
             lacking = task.missing_modality(opened[task.name], record.modalities)
             if lacking is not None:
@@ -151,7 +151,7 @@ def plan(
 
 
 def _require_names(
-    records: Sequence[ModelRecord], tasks: Sequence[Task], options: LoadOptions, name: str | None
+    records: Sequence[ModelSpec], tasks: Sequence[Task], options: LoadOptions, name: str | None
 ) -> None:
     if name is not None and len(records) > 1:
         raise UsageError("--name goes with one model", remedy="Run the models one by one.")
@@ -250,7 +250,7 @@ def _own_store(job: Job) -> Path:
     )
 
 
-def variant(record: ModelRecord, options: LoadOptions) -> str:
+def variant(record: ModelSpec, options: LoadOptions) -> str:
     """Folder name of a model's results: its id, and whatever differs from the default."""
     parts = [record.id.replace(":", "-").replace("/", "-")]
     if options.prompts != "paper":
@@ -271,14 +271,14 @@ def _finished_store(path: Path) -> EmbeddingStore:
     store = open_store(path)
     if not store.complete:
         raise StoreError(
-            f"{path}: not finished: without {counted(len(store.missing), 'shard')}",
+            f"{path}: not finished: without {pluralize(len(store.missing), 'shard')}",
             remedy="Run the embed command that began it once more.",
         )
     return store
 
 
 def _request(
-    record: ModelRecord,
+    record: ModelSpec,
     options: LoadOptions,
     task: Task,
     data: TaskData,

@@ -37,7 +37,7 @@ from marsretrieval.results import ResultKey, RunResult, choose_path, move_supers
 from marsretrieval.system import hardware, package_versions
 from marsretrieval.tasks import Outcome, task_info
 from marsretrieval.tasks.thumbnails import make_thumbnails
-from marsretrieval.text import counted
+from marsretrieval.text import pluralize
 
 
 def move_earlier(path: Path, request: str, say: Callable[[str], None]) -> None:
@@ -301,7 +301,7 @@ def _require_none_skipped(job: Job, store: EmbeddingStore) -> None:
     items = [*images, *store.skipped]
     if items:
         raise DataError(
-            f"{counted(len(items), 'image')} left out (first: {items[0].source}: "
+            f"{pluralize(len(items), 'image')} left out (first: {items[0].source}: "
             f"{items[0].reason})",
             remedy="Repair or remove them, or leave out --strict to skip such images.",
         )

@@ -70,7 +70,7 @@ class Ranking:
 
 
 @dataclass(frozen=True, slots=True)
-class OfPoints:
+class PointComparison:
     """figures: the differences. value_a, value_b: (m,) what every point adds to the area, the
     precision at the rank that finds it or 0; their mean is the average precision. rank_a, rank_b:
     (m,) that rank, 0 where it is not found. blocks: how many hold a point; with few of them an
@@ -118,7 +118,7 @@ def over_queries(
     }
 
 
-def over_points(
+def bootstrap_points(
     a: Ranking,
     b: Ranking,
     truth_lonlat: npt.ArrayLike,
@@ -128,7 +128,7 @@ def over_points(
     max_k: int,
     seed: int = 0,
     resamples: int = 1000,
-) -> OfPoints:
+) -> PointComparison:
     """Difference of the area and of the best F1 of two rankings of the same tiles.
 
     Figures are those of `geolocalization.evaluate`, under the same keys: `average_precision` and
@@ -154,7 +154,7 @@ def over_points(
             for curve, each in zip(curves, blocks, strict=True)
         )
         parts = {name: second[0] - first[0], "best.f1": second[1] - first[1]}
-    return OfPoints(
+    return PointComparison(
         {
             key: _difference(a, b, [parts[key]] if parts else [])
             for key, a, b in (
@@ -171,7 +171,7 @@ def over_points(
     )
 
 
-def mean_over(catalogues: Sequence[OfPoints]) -> dict[str, Difference]:
+def mean_over(catalogues: Sequence[PointComparison]) -> dict[str, Difference]:
     """Differences of the unweighted means of each figure over several catalogues, which are the
     strata of a stratified bootstrap: give each a seed of its own (`bootstrap.seed_of`) and the same
     number of resamples. A resample in which some catalogue has no point is left out."""

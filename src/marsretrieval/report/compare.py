@@ -17,10 +17,10 @@ from marsretrieval.errors import DataError, UsageError
 from marsretrieval.metrics.bootstrap import seed_of
 from marsretrieval.metrics.difference import (
     Difference,
-    OfPoints,
+    PointComparison,
     Ranking,
+    bootstrap_points,
     mean_over,
-    over_points,
     over_queries,
 )
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -33,7 +33,7 @@ from marsretrieval.tasks.geolocalization import MAX_K, RADIUS_DEG
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class QueryDelta:
     """A query on which the two models differ.
 
     a, b: the query's part in the group's `per_query` figure, whose mean over the queries is the
@@ -64,7 +64,7 @@ class Group:
     per_query: str = ""
     unit: str = ""
     queries: int = 0
-    moved: Sequence[Moved] = ()
+    moved: Sequence[QueryDelta] = ()
     blocks: int | None = None
 
     @property
@@ -75,10 +75,10 @@ class Group:
     def worse(self) -> int:
         return sum(each.difference < 0 for each in self.moved)
 
-    def gains(self, count: int) -> list[Moved]:
+    def gains(self, count: int) -> list[QueryDelta]:
         return [each for each in self.moved[:count] if each.difference > 0]
 
-    def losses(self, count: int) -> list[Moved]:
+    def losses(self, count: int) -> list[QueryDelta]:
         return [each for each in self.moved[::-1][:count] if each.difference < 0]
 
 
@@ -246,9 +246,9 @@ def _is_mean(values: npt.NDArray[np.float64], stored: object) -> bool:
 
 def _query_moves(
     names: Sequence[str], a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]
-) -> list[Moved]:
+) -> list[QueryDelta]:
     rows = [row for row in np.argsort(a - b, kind="stable") if a[row] != b[row]]
-    return [Moved(names[row], float(a[row]), float(b[row])) for row in rows]
+    return [QueryDelta(names[row], float(a[row]), float(b[row])) for row in rows]
 
 
 _CLOSE = 1e-9  # a figure recomputed from the tables, against the one in the result
@@ -361,11 +361,11 @@ def _geolocalization(
         raise DataError("geolocalization: no kind of query that both results have")
     rankings = [_rankings(file, set(shared), protocol) for file in (a, b)]
     groups = []
-    apart: dict[str, OfPoints] = {}
+    apart: dict[str, PointComparison] = {}
     with progress.start("compare", len(shared), "queries") as bar:
         for name in shared:
             truth = points[name]
-            found = over_points(
+            found = bootstrap_points(
                 rankings[0][name], rankings[1][name], truth, protocol=protocol,
                 radius_deg=RADIUS_DEG, max_k=MAX_K,
                 seed=seed_of(seed, name.rpartition("/")[0]), resamples=resamples,
@@ -388,7 +388,7 @@ def _geolocalization(
 
 
 def _means(
-    a: ResultFile, b: ResultFile, protocol: str, apart: Mapping[str, OfPoints]
+    a: ResultFile, b: ResultFile, protocol: str, apart: Mapping[str, PointComparison]
 ) -> list[Group]:
     """Differences of the means over landforms; where both are over the same landforms."""
     groups = []
@@ -463,10 +463,10 @@ def _moved(
     b: Floats,
     rank_a: npt.NDArray[np.int64] | None = None,
     rank_b: npt.NDArray[np.int64] | None = None,
-) -> list[Moved]:
+) -> list[QueryDelta]:
     rows = [row for row in np.argsort(a - b, kind="stable") if a[row] != b[row]]
     return [
-        Moved(
+        QueryDelta(
             names[row], float(a[row]), float(b[row]),
             None if rank_a is None else int(rank_a[row]),
             None if rank_b is None else int(rank_b[row]),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from marsretrieval.metrics.difference import Difference
 from marsretrieval.report.columns import METRICS, Metric
-from marsretrieval.report.compare import Comparison, Group, Moved
+from marsretrieval.report.compare import Comparison, Group, QueryDelta
 from marsretrieval.report.render import console, rich_table
 from marsretrieval.report.tables import Cell, Column, Row, Table
 
@@ -82,7 +82,7 @@ def _queries(comparison: Comparison, top: int) -> Iterator[str]:
                 yield f"  {word:<5} {_moved(each, group)}"
 
 
-def _moved(each: Moved, group: Group) -> str:
+def _moved(each: QueryDelta, group: Group) -> str:
     told = f"{100 * each.a:.1f} -> {100 * each.b:.1f} ({_signed(each.difference, True)})"
     if each.rank_a is not None and each.rank_b is not None:
         ranks = [f"{rank:,}" if rank else "not found" for rank in (each.rank_a, each.rank_b)]

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from marsretrieval.search.export import FORMATS, check_hits_path, write_hits
     from marsretrieval.search.hits import Hit, Hits, check_distance
     from marsretrieval.search.index.find import (
-        SearchViewWarning,
-        drop_view,
-        existing_view,
-        make_view,
-        open_view,
-        verify_view,
+        SearchIndexWarning,
+        drop_index,
+        existing_index,
+        make_index,
+        open_index,
+        verify_index,
     )
-    from marsretrieval.search.index.index import SearchView
+    from marsretrieval.search.index.index import SearchIndex
     from marsretrieval.search.kernels import KERNELS
     from marsretrieval.search.maps import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
     from marsretrieval.search.query import (
@@ -51,8 +51,8 @@ __all__ = [
     "Hits",
     "Ranking",
     "ScoreSample",
-    "SearchView",
-    "SearchViewWarning",
+    "SearchIndex",
+    "SearchIndexWarning",
     "VectorBlock",
     "VectorSource",
     "away_query",
@@ -61,17 +61,17 @@ __all__ = [
     "check_heatmap_path",
     "check_hits_path",
     "compose",
-    "drop_view",
+    "drop_index",
     "exact_topk",
-    "existing_view",
+    "existing_index",
     "geolocalization_prompts",
     "heatmap_of",
     "hybrid_query",
     "image_query",
     "landform_prompts",
+    "make_index",
     "make_query",
-    "make_view",
-    "open_view",
+    "open_index",
     "parse_lonlat",
     "prompts_of",
     "read_images",
@@ -79,7 +79,7 @@ __all__ = [
     "rows_of",
     "score_all",
     "text_query",
-    "verify_view",
+    "verify_index",
     "write_hits",
 ]
 
@@ -95,14 +95,14 @@ _HOMES = {
         "check_distance",
     ),
     "index.find": (
-        "SearchViewWarning",
-        "drop_view",
-        "existing_view",
-        "make_view",
-        "open_view",
-        "verify_view",
+        "SearchIndexWarning",
+        "drop_index",
+        "existing_index",
+        "make_index",
+        "open_index",
+        "verify_index",
     ),
-    "index.index": ("SearchView",),
+    "index.index": ("SearchIndex",),
     "kernels": ("KERNELS",),
     "maps": (
         "Heatmap",

@@ -21,7 +21,7 @@ from marsretrieval.plotting.projection import require_cartopy
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.index.find import known_of
 from marsretrieval.search.tiles import rows_below
-from marsretrieval.text import counted
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
@@ -312,7 +312,7 @@ def draw_heatmap(
         lon=heat.domain,
         style=style,
         title=title or _title(heat.about),
-        subtitle=f"cosine similarity of {counted(heat.tiles, 'tile')}{_marked(hits)}",
+        subtitle=f"cosine similarity of {pluralize(heat.tiles, 'tile')}{_marked(hits)}",
     )
     low, high = np.nanpercentile(heat.values, (2, 100))
     span = _box_of(heat)
@@ -386,12 +386,12 @@ def _title(about: Any) -> str:
     """What was looked for, in a line."""
     texts = [*(about.get("texts") or ([about["text"]] if about.get("text") else []))]
     images, tiles = len(about.get("images") or ()), len(about.get("like") or ())
-    texts += [counted(images, "example image")] if images else []
+    texts += [pluralize(images, "example image")] if images else []
     texts += [f"like {about['like'][0]}" if tiles == 1 else f"like {tiles} tiles"] if tiles else []
     against = [*(about.get("not_text") or ())]
     images, tiles = len(about.get("not_images") or ()), len(about.get("not_like") or ())
-    against += [counted(images, "image")] if images else []
-    against += [counted(tiles, "tile")] if tiles else []
+    against += [pluralize(images, "image")] if images else []
+    against += [pluralize(tiles, "tile")] if tiles else []
     line = ", ".join(texts) or "Search"
     return line + (f", not {', '.join(against)}" if against else "")
 
@@ -401,7 +401,7 @@ def _told(hits: Hits) -> str:
     if hits.tiles is None:
         parts.append(f"the best {len(hits):,} tiles" if len(hits) else "no hits")
     else:
-        parts.append(f"{counted(len(hits), 'place')} of {counted(sum(hits.tiles), 'tile')}")
+        parts.append(f"{pluralize(len(hits), 'place')} of {pluralize(sum(hits.tiles), 'tile')}")
     unknown = sum(lon is None for lon in hits.lon)
     if unknown:
         parts.append(f"{unknown:,} without a position")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from marsretrieval.geo import Box, Region, wrap_lon
 from marsretrieval.search.exact import MAX_NORM, WrongBoundsError
-from marsretrieval.search.index.index import BANDS, SearchView, band_of
+from marsretrieval.search.index.index import BANDS, SearchIndex, band_of
 from marsretrieval.search.kernels import Converter, Kernel, thread_products
 from marsretrieval.search.quantization import quantize_queries
 
@@ -29,7 +29,7 @@ class Run:
     whole: bool
 
 
-def runs_of(view: SearchView, region: Region) -> list[Run]:
+def runs_of(view: SearchIndex, region: Region) -> list[Run]:
     """Runs that hold every row of the region, in ascending order and without overlap."""
     spans = sorted(span for box in region.boxes for span in _spans(view, box))
     merged: list[tuple[int, int]] = []
@@ -41,7 +41,7 @@ def runs_of(view: SearchView, region: Region) -> list[Run]:
     return [Run(start, end, whole=False) for start, end in merged]
 
 
-def _spans(view: SearchView, box: Box) -> Iterator[tuple[int, int]]:
+def _spans(view: SearchIndex, box: Box) -> Iterator[tuple[int, int]]:
     """For each latitude band that `box` touches, the rows within its longitudes."""
     first, last = band_of([box.south - _MARGIN_DEG, box.north + _MARGIN_DEG]).tolist()
     parts = _longitudes(box)
@@ -123,7 +123,7 @@ class ViewScan:
 
     def __init__(
         self,
-        view: SearchView,
+        view: SearchIndex,
         queries: Queries,
         region: Region | None,
         kernel: Kernel,

@@ -16,7 +16,7 @@ from marsretrieval.errors import UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.exact import MAX_NORM, WrongBoundsError, exact_scores
 from marsretrieval.search.index.find import known_of
-from marsretrieval.search.index.index import SearchView
+from marsretrieval.search.index.index import SearchIndex
 from marsretrieval.search.tiles import rows_below
 from marsretrieval.search.topk import VectorSource, damaged, view_for
 from marsretrieval.system import usable_cpus
@@ -28,7 +28,7 @@ _PIECE_ROWS = 2**13
 
 
 def score_all(
-    source: VectorSource | SearchView,
+    source: VectorSource | SearchIndex,
     query: npt.ArrayLike,
     *,
     progress: Progress = NO_PROGRESS,
@@ -75,7 +75,7 @@ def score_all(
 
 
 def _pieces(
-    source: VectorSource | SearchView, view: SearchView | None
+    source: VectorSource | SearchIndex, view: SearchIndex | None
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     """Vectors in the order of the rows, or of the places of the view, and where they start."""
     if view is not None:
@@ -153,7 +153,7 @@ class ScoreSample:
 
     def __init__(self, store: EmbeddingStore) -> None:
         known = known_of(store)
-        view = known if isinstance(known, SearchView) else None
+        view = known if isinstance(known, SearchIndex) else None
         empty = rows_below(store, None)
         with_data = np.arange(store.rows)
         if empty is not None and not empty.all():

@@ -20,8 +20,8 @@ from marsretrieval.errors import StoreError, UsageError
 from marsretrieval.geo import Region
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.exact import WrongBoundsError, exact_scores
-from marsretrieval.search.index.find import discard_view, view_of
-from marsretrieval.search.index.index import SearchView
+from marsretrieval.search.index.find import discard_index, index_of
+from marsretrieval.search.index.index import SearchIndex
 from marsretrieval.search.kernels import choose_kernel
 from marsretrieval.search.scan import BlockScan, Scan, VectorBlock, ViewScan
 from marsretrieval.system import usable_cpus
@@ -134,7 +134,7 @@ _EXACT_ROWS = 1024  # rows whose vectors are copied at a time
 
 
 class VectorSource(Protocol):
-    """What can be searched; embeddings.EmbeddingStore and SearchView are."""
+    """What can be searched; embeddings.EmbeddingStore and SearchIndex are."""
 
     @property
     def rows(self) -> int: ...
@@ -166,7 +166,7 @@ class Ranking:
 
 
 def exact_topk(
-    source: VectorSource | SearchView,
+    source: VectorSource | SearchIndex,
     queries: npt.ArrayLike,
     k: int | None,
     *,
@@ -239,7 +239,7 @@ class _Field:
 
 
 def _field(
-    source: VectorSource | SearchView,
+    source: VectorSource | SearchIndex,
     region: Region | None,
     exclude: npt.NDArray[np.bool_] | None,
     use: ViewUse,
@@ -265,11 +265,11 @@ def _field(
     )
 
 
-def damaged(source: VectorSource | SearchView, view: SearchView | None) -> StoreError:
+def damaged(source: VectorSource | SearchIndex, view: SearchIndex | None) -> StoreError:
     """The error to raise when rows of a source were found to be damaged, read through this view,
     which is removed, or without one."""
     if view is not None:
-        return discard_view(view)
+        return discard_index(view)
     return StoreError(
         f"a vector of {getattr(source, 'path', 'the store')} is not of unit length",
         remedy="Either a shard is damaged (marsretrieval store verify tells which), or the model "
@@ -278,10 +278,10 @@ def damaged(source: VectorSource | SearchView, view: SearchView | None) -> Store
 
 
 def view_for(
-    source: VectorSource | SearchView, use: ViewUse, progress: Progress
-) -> SearchView | None:
+    source: VectorSource | SearchIndex, use: ViewUse, progress: Progress
+) -> SearchIndex | None:
     """The search view to read in place of `source`; None where there is none or it is empty."""
-    if isinstance(source, SearchView):
+    if isinstance(source, SearchIndex):
         return source if source.rows else None
     if use == "ignore":
         return None
@@ -289,7 +289,7 @@ def view_for(
 
     if not isinstance(source, EmbeddingStore) or not source.rows:
         return None
-    return view_of(source, build=use == "build", progress=progress)
+    return index_of(source, build=use == "build", progress=progress)
 
 
 def _search(

@@ -24,7 +24,7 @@ from marsretrieval.report.html.maps import Maps, maps_of
 from marsretrieval.report.references import Reference
 from marsretrieval.report.result_files import ResultFile, require_whole
 from marsretrieval.report.tables import Table, leaderboards, per_class_tables
-from marsretrieval.text import counted, printable
+from marsretrieval.text import pluralize, printable
 
 if TYPE_CHECKING:
     import jinja2
@@ -160,8 +160,10 @@ def _lede(sets: Sequence[ResultSet]) -> str:
     versions = sorted({str(e.file.result.versions.get("marsretrieval", "?")) for e in entries})
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     counts = [
-        counted(len(models), "model"), counted(len(tasks), "task"), counted(len(entries), "result")
-    ]  # fmt: skip
+        pluralize(len(models), "model"),
+        pluralize(len(tasks), "task"),
+        pluralize(len(entries), "result"),
+    ]
     return f"{', '.join(counts)}; computed {span} with marsretrieval {', '.join(versions)}."
 
 

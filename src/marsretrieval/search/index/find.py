@@ -27,7 +27,7 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import confined, read_json, sha256_file, sha256_json, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search.index.index import HEADER, SearchView
+from marsretrieval.search.index.index import HEADER, SearchIndex
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 _WORTH_NUMBERS = 2**26  # in all vectors; below, searching without a view takes about 0.05 s
 _SETTLED_SECONDS = 2.0  # a folder changed this recently may change again within one tick
 
-_open: weakref.WeakKeyDictionary[Any, SearchView] = weakref.WeakKeyDictionary()
+_open: weakref.WeakKeyDictionary[Any, SearchIndex] = weakref.WeakKeyDictionary()
 
 
-class SearchViewWarning(MarsRetrievalWarning):
+class SearchIndexWarning(MarsRetrievalWarning):
     """A search view could not be made or used; the search goes on without it, more slowly."""
 
 
@@ -47,9 +47,9 @@ def worth_a_view(store: EmbeddingStore) -> bool:
     return store.complete and store.rows * store.dimension >= _WORTH_NUMBERS
 
 
-def open_view(
+def open_index(
     path: Path, *, build: bool = True, progress: Progress = NO_PROGRESS
-) -> SearchView | None:
+) -> SearchIndex | None:
     """The view of the store at `path`, by the shortest way: where the files have not changed
     since it was last used, not even the list of shards is read.
 
@@ -61,31 +61,31 @@ def open_view(
         with suppress(OSError, ValueError, KeyError, TypeError, DataError, StoreError):
             stamp = read_json(root / "stamp.json")
             if look is not None and stamp["look"] == look:
-                return SearchView(confined(root, stamp["fingerprint"], nested=False), path)
+                return SearchIndex(confined(root, stamp["fingerprint"], nested=False), path)
     from marsretrieval.embeddings import open_store
 
     store = open_store(path)
-    view = make_view(store, progress=progress) if build else existing_view(store)
+    view = make_index(store, progress=progress) if build else existing_index(store)
     if view is not None and look is not None:
         _stamp(view.path.parent, view.fingerprint, look)
     return view
 
 
-def view_of(
+def index_of(
     store: EmbeddingStore, *, build: bool, progress: Progress = NO_PROGRESS
-) -> SearchView | None:
+) -> SearchIndex | None:
     """The view to search `store` with, or None where it is searched without one.
 
-    With `build` it is made if it is worth it. Where that fails, SearchViewWarning says why.
+    With `build` it is made if it is worth it. Where that fails, SearchIndexWarning says why.
     """
-    found = _open.get(store) or existing_view(store)
+    found = _open.get(store) or existing_index(store)
     if found is None and build and worth_a_view(store):
         try:
-            found = make_view(store, progress=progress, wait=False)
+            found = make_index(store, progress=progress, wait=False)
         except OutputError as error:
             warnings.warn(
                 f"{error.message}; searching without a search view, which is slower",
-                SearchViewWarning,
+                SearchIndexWarning,
                 stacklevel=3,
             )
     if found is not None:
@@ -93,36 +93,36 @@ def view_of(
     return found
 
 
-def known_of(store: EmbeddingStore) -> EmbeddingStore | SearchView:
+def known_of(store: EmbeddingStore) -> EmbeddingStore | SearchIndex:
     """Where ids, places and sources of rows are looked up: the view if there is one, for the
     store opens a file for each shard that is asked."""
-    return view_of(store, build=False) or store
+    return index_of(store, build=False) or store
 
 
-def existing_view(store: EmbeddingStore) -> SearchView | None:
+def existing_index(store: EmbeddingStore) -> SearchIndex | None:
     """The view of exactly this store; None where there is none, or where it is damaged (with a
-    SearchViewWarning)."""
+    SearchIndexWarning)."""
     fingerprint = _fingerprint(store)
     for root in _roots(store.path):
         folder = root / fingerprint
         if (folder / HEADER).exists():
             try:
-                view = SearchView(folder, store.path)
+                view = SearchIndex(folder, store.path)
             except (StoreError, ValueError, OSError) as error:
                 what = error.message if isinstance(error, MarsRetrievalError) else error
-                warnings.warn(f"search view not used: {what}", SearchViewWarning, stacklevel=3)
+                warnings.warn(f"search view not used: {what}", SearchIndexWarning, stacklevel=3)
                 continue
             return view
     return None
 
 
-def make_view(
+def make_index(
     store: EmbeddingStore,
     *,
     anew: bool = False,
     wait: bool = True,
     progress: Progress = NO_PROGRESS,
-) -> SearchView:
+) -> SearchIndex:
     """The view of `store`, made unless it is there (`anew`: even then). Views of other contents
     of the same store are removed.
 
@@ -138,20 +138,20 @@ def make_view(
         warnings.warn(
             f"{link}: a link, which is not followed; the search view is made in the cache. "
             "Replace the link by a folder.",
-            SearchViewWarning,
+            SearchIndexWarning,
             stacklevel=2,
         )
     for root in _roots(store.path):
         try:
             with turn_to_build(root, wait=wait):
-                there = None if anew else existing_view(store)
+                there = None if anew else existing_index(store)
                 if there is not None:
                     return there
                 folder = build_view(store, root, fingerprint, progress=progress)
                 for other in _views(root):
                     if other != folder:
                         shutil.rmtree(other, ignore_errors=True)
-                return SearchView(folder, store.path)
+                return SearchIndex(folder, store.path)
         except OutputError as error:
             problems.append(error.message)
         except ViewInTheMaking:
@@ -162,7 +162,7 @@ def make_view(
     )
 
 
-def drop_view(path: Path) -> int:
+def drop_index(path: Path) -> int:
     """Remove all views of the store at `path`; the bytes that this set free. Raises StoreError
     when there is no store."""
     if not (path / "manifest.json").is_file():
@@ -180,7 +180,7 @@ def drop_view(path: Path) -> int:
     return freed
 
 
-def discard_view(view: SearchView) -> StoreError:
+def discard_index(view: SearchIndex) -> StoreError:
     """Remove a view that was found to be damaged; the error to raise."""
     shutil.rmtree(view.path, ignore_errors=True)
     for store in [store for store, there in _open.items() if there is view]:
@@ -192,7 +192,7 @@ def discard_view(view: SearchView) -> StoreError:
     )
 
 
-def verify_view(path: Path) -> list[str]:
+def verify_index(path: Path) -> list[str]:
     """Read all views of the store at `path` and compare them with their checksums; a line for
     each problem. A view with problems is removed: the next search makes it anew."""
     problems: list[str] = []
@@ -201,7 +201,7 @@ def verify_view(path: Path) -> list[str]:
             continue
         found: list[str] = []
         try:
-            header = SearchView(folder, path).header
+            header = SearchIndex(folder, path).header
             for name, told in header["files"].items():
                 if sha256_file(folder / name) != told.get("sha256"):
                     found.append(f"{folder / name}: not as it was written (checksum)")

@@ -170,7 +170,7 @@ class ViewBlock:
         return len(self.vectors)
 
 
-class SearchView:
+class SearchIndex:
     """All rows of a store, sorted by latitude band, then longitude, in memory-mapped files.
 
     Its rows are numbered as those of the store (`rows` of a ranking mean the same in both); the
