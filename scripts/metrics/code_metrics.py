@@ -140,7 +140,7 @@ def executed_files() -> dict[str, int]:
         planet, store = str(folder / "planet"), str(folder / "tiles.store")
         tiles = str(folder / "planet" / "Mars-Global-Geolocalization" / "tiles")
         landforms = str(folder / "planet" / "Mars-Landforms")
-        subprocess.run([*run, "data", "synth", planet, "--size", "tiny"], check=True)
+        subprocess.run([*run, "data", "synth", "--out", planet, "--size", "tiny"], check=True)
         commands = {
             "run": ["run", "-m", "mars-nano", "-t", "landform", "--data", landforms,
                     "--results", str(folder / "results")],

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.errors import TruncatedTextWarning
+from marsretrieval.errors import MissingDependencyError, TruncatedTextWarning
 from marsretrieval.geo import Region
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Heatmap, Hit, Hits, check_heatmap_path, heatmap_of, write_hits
 from marsretrieval.search.scores import MIN_Z, Background
 
 if TYPE_CHECKING:
+    import pandas as pd
     from geopandas import GeoDataFrame
 
     from marsretrieval.api.query import Question
@@ -96,6 +97,18 @@ class SearchResult:
     def merge(self, deg: float) -> SearchResult:
         """Hits within `deg` degrees of a better one as one place with it: `Hits.merge`."""
         return replace(self, hits=self.hits.merge(deg))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Convert to a table with one row per hit, without outlines.
+
+        Raises:
+            MissingDependencyError: If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise MissingDependencyError("pandas", "gis", needed_for="data frames") from error
+        return pd.DataFrame(list(self.hits.records()))
 
     def to_geodataframe(self) -> GeoDataFrame:
         """Footprints and columns, CRS IAU_2015:49900. Needs the extra `gis`."""

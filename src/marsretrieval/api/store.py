@@ -14,6 +14,7 @@ import numpy.typing as npt
 from marsretrieval import embeddings
 from marsretrieval.api.query import At, Bounds, Question, RegionLike, ask
 from marsretrieval.api.result import SearchResult, cut_texts, standing
+from marsretrieval.api.search_query import SearchQuery
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import MarsRetrievalError, ModalityError, StoreMismatchError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -148,7 +149,7 @@ Vector = npt.NDArray[np.float32]
 def open_store(
     path: str | Path,
     *,
-    encoder: Encoder | None = None,
+    encoder: Encoder | Any | None = None,
     model: str | None = None,
     checkpoint: str | Path | None = None,
     trust: bool = False,
@@ -159,13 +160,34 @@ def open_store(
 ) -> Store:
     """Open a store of images for searching.
 
-    The model that made the store is loaded when a question first needs it, and kept; `encoder`
-    gives one that is loaded already. A model of the registry loads by itself; a class, an `st:` or
-    `mteb:` model has to be named as `model`, and its local weights as `checkpoint`: a store never
-    chooses code or files, unless with `trust`. tell: called with a line when loading begins. Raises
-    StoreError when there is no store at `path`, UsageError when it holds texts.
+    The model that made the store is loaded when a query first needs it, and kept. A model of the
+    registry loads by itself. A class, an `st:` or `mteb:` model has to be named with `model`, and
+    local weights with `checkpoint`: a store never chooses code or files, unless `trust` is set.
+
+    Args:
+        path: Folder of the store.
+        encoder: A loaded model, or any object with `encode_images`.
+        model: Name of the model that made the store.
+        checkpoint: Local weights of that model.
+        trust: Load whatever class and checkpoint the store names.
+        device: As of `load_model`.
+        offline: As of `load_model`.
+        trust_remote_code: As of `load_model`.
+        tell: Called with a line when loading begins.
+
+    Returns:
+        The store.
+
+    Raises:
+        StoreError: If there is no store at `path`.
+        StoreMismatchError: If `encoder` is not the model that made the store.
+        UsageError: If it holds texts.
     """
+    from marsretrieval.encoders.loading import resolve_model
+
     store = embeddings.open_store(Path(path))
+    if encoder is not None:
+        encoder = resolve_model(encoder).load()
     return Store(
         store,
         encoder=encoder,
@@ -234,7 +256,7 @@ class Store:
 
     def search(
         self,
-        text: str | Sequence[str] | None = None,
+        text: str | Sequence[str] | SearchQuery | None = None,
         *,
         images: ImageLike | Sequence[ImageLike] = (),
         like: str | Sequence[str] = (),
@@ -258,7 +280,7 @@ class Store:
 
         Args:
             text: What to look for, through the three published templates unless `raw`; of several
-                texts the vectors are averaged.
+                texts the vectors are averaged. Or a SearchQuery, which holds all parts of a query.
             images: Example images: paths, Pillow images or arrays (`datasets.rgb_of`).
             like: Ids of tiles of the store. Tiles need no model, and are no hits themselves unless
                 `keep_examples`.
@@ -304,9 +326,13 @@ class Store:
         questions = [self.question(text, **options) for text in texts]
         return self.answers(questions, progress=progress)
 
-    def question(self, text: str | Sequence[str] | None = None, **options: Any) -> Question:
+    def question(
+        self, text: str | Sequence[str] | SearchQuery | None = None, **options: Any
+    ) -> Question:
         """What `search` would ask with the same arguments, all inputs read and checked; nothing is
         searched and no model loaded."""
+        if isinstance(text, SearchQuery):
+            return ask(self.embeddings, **text.combine(options))
         return ask(self.embeddings, text, **options)
 
     def answer(self, question: Question, *, progress: Progress = NO_PROGRESS) -> SearchResult:

@@ -7,11 +7,12 @@ import importlib
 import inspect
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from marsretrieval.encoders.base import Encoder, LoadOptions, ModelSpec
 from marsretrieval.encoders.custom import FAMILY, record_of, record_of_target
@@ -32,6 +33,8 @@ _LIBRARIES = {"st": ("sentence-transformers", "marsretrieval.encoders.sentence_t
 _MTEB = "mteb"  # ``mteb:<name>``, whose registry says what a model is
 _BUILTIN = "builtin"
 _PACKAGE = "marsretrieval.encoders."
+_HELD: dict[tuple[str, LoadOptions], Encoder] = {}  # loaded already, returned by `load`
+_ORIGINS: WeakKeyDictionary[Any, tuple[ModelSpec, LoadOptions]] = WeakKeyDictionary()
 
 
 @cache
@@ -117,9 +120,11 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
             f"{record.id}: its loader {record.loader} is not there ({error})"
         ) from error
     options = options or LoadOptions()
+    if (record.id, options) in _HELD:
+        return _HELD[record.id, options]
     with _code_guard(record, options):
         try:
-            return loader(record, options)
+            encoder = loader(record, options)
         except MarsRetrievalError:
             raise
         except Exception as error:  # of a library, such as a precision that a layer lacks
@@ -127,6 +132,32 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
                 f"{record.id}: loading it failed ({describe_exception(error)})",
                 remedy="Try --dtype float32 and --device cpu, or another checkpoint.",
             ) from error
+    with contextlib.suppress(TypeError):  # an object of a plugin without weak references
+        _ORIGINS[encoder] = (record, options)
+    return encoder
+
+
+def origin_of(encoder: Any) -> tuple[ModelSpec, LoadOptions] | None:
+    """Return the spec and the options that `load` made an encoder from; None for other objects."""
+    try:
+        return _ORIGINS.get(encoder)
+    except TypeError:  # not hashable, or without weak references
+        return None
+
+
+@contextlib.contextmanager
+def hold(encoders: Mapping[tuple[str, LoadOptions], Encoder]) -> Iterator[None]:
+    """Let `load` return encoders that are loaded already, while the context is open.
+
+    Args:
+        encoders: Id and options to encoder.
+    """
+    _HELD.update(encoders)
+    try:
+        yield
+    finally:
+        for key in encoders:
+            _HELD.pop(key, None)
 
 
 def _code_guard(record: ModelSpec, options: LoadOptions) -> contextlib.AbstractContextManager[None]:

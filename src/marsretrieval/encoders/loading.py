@@ -1,0 +1,231 @@
+"""Models by name, class or instance: what every public function that takes a model accepts."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from marsretrieval.encoders.base import Encoder, LoadOptions, Modality, ModelSpec, PromptPreset
+from marsretrieval.encoders.custom import PluginEncoder, modalities_of, source_sha256
+from marsretrieval.encoders.registry import all_specs, find, hold, load, origin_of
+from marsretrieval.errors import UsageError, describe_exception
+
+# A name as of `marsretrieval models`, "module:Class", a class, or an object with `encode_images`.
+ModelLike = str | type | Any
+
+_INSTANCE = "instance"  # family of objects that exist in this process only
+_LOADER = f"{__name__}:load_instance"
+_INSTANCES: dict[str, Encoder] = {}  # by the repository of their spec
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedModel:
+    """A model before or after it is loaded.
+
+    Attributes:
+        spec: Its entry in the registry, or one made for a class or an object.
+        options: How it is loaded.
+        encoder: The loaded encoder; None: not loaded yet.
+    """
+
+    spec: ModelSpec
+    options: LoadOptions
+    encoder: Encoder | None = None
+
+    def load(self) -> Encoder:
+        """Return the encoder, loading it if necessary.
+
+        Raises:
+            ModelLoadError: If it cannot be loaded.
+        """
+        return self.encoder if self.encoder is not None else load(self.spec, self.options)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """List the models of the registry.
+
+    Args:
+        pattern: Shell pattern of ids or names, such as ``"siglip*"`` or ``"*qwen*"``; upper and
+            lower case are the same.
+
+    Returns:
+        Ids, built-in models first.
+    """
+    lowered = pattern.lower()
+    return [
+        spec.id
+        for spec in all_specs()
+        if fnmatchcase(spec.id.lower(), lowered) or fnmatchcase(spec.name.lower(), lowered)
+    ]
+
+
+def load_model(
+    model: ModelLike,
+    *,
+    checkpoint: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    prompts: PromptPreset = "paper",
+    offline: bool = False,
+    trust_remote_code: bool = False,
+) -> Encoder:
+    """Load a model.
+
+    Args:
+        model: Name of a model (`list_models`), ``"module:Class"``, ``"st:NAME"``,
+            ``"mteb:NAME"``, a class, or an object with `encode_images`.
+        checkpoint: Local weights in place of the published ones.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        dtype: ``"auto"``, ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        prompts: Prompts of the paper, or those that the model's authors recommend.
+        offline: Use only local files.
+        trust_remote_code: Allow code in the files of the model.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        UnknownNameError: If no model has this name.
+        UsageError: If the object is not an encoder.
+        ModelLoadError: If it cannot be loaded.
+    """
+    options = LoadOptions(
+        device=device,
+        dtype=dtype,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        prompts=prompts,
+        offline=offline,
+        trust_remote_code=trust_remote_code,
+    )
+    return resolve_model(model, options).load()
+
+
+def resolve_model(model: ModelLike, options: LoadOptions | None = None) -> ResolvedModel:
+    """Find out what a model is without loading it.
+
+    Args:
+        model: As of `load_model`.
+        options: How a model that is not loaded yet is loaded. A loaded one keeps its own options.
+
+    Returns:
+        Its spec, its options, and the encoder if it is loaded.
+
+    Raises:
+        UnknownNameError: If no model has this name.
+        UsageError: If it is not a model, or options are given for a loaded one.
+    """
+    chosen = options or LoadOptions()
+    instance: Any = model
+    if isinstance(model, str):
+        return ResolvedModel(find(model), chosen)
+    if inspect.isclass(model) and "<locals>" not in model.__qualname__:
+        return ResolvedModel(find(f"{model.__module__}:{model.__qualname__}"), chosen)
+    if options not in (None, LoadOptions()):
+        raise UsageError(
+            f"options for a loaded {type(model).__name__}",
+            remedy="Give the options to the constructor or to load_model.",
+        )
+    origin = None if inspect.isclass(model) else origin_of(model)
+    if origin is not None:
+        return ResolvedModel(*origin, instance)
+    return _resolve_object(model, chosen)
+
+
+@contextmanager
+def reuse(models: list[ResolvedModel]) -> Iterator[None]:
+    """Let `registry.load` return the encoders that are loaded, while the context is open."""
+    with hold({(m.spec.id, m.options): m.encoder for m in models if m.encoder is not None}):
+        yield
+
+
+def load_instance(spec: ModelSpec, options: LoadOptions) -> Encoder:
+    """Return the object that a spec was made for in this process.
+
+    Raises:
+        UsageError: If it was made in another process.
+    """
+    try:
+        return _INSTANCES[spec.repository]
+    except KeyError as error:
+        raise UsageError(
+            f"{spec.id} was an object of another process", remedy="Pass the object itself."
+        ) from error
+
+
+class InstanceEncoder(PluginEncoder):
+    """An object of the user as an `Encoder`.
+
+    Objects of one class may differ by what they were made with. Unless the object has a
+    `fingerprint`, a hash of its vectors for a test image and a test text is part of its identity.
+    """
+
+    def __init__(self, spec: ModelSpec, instance: Any) -> None:
+        super().__init__(spec, instance, {})
+        self.instance = instance
+        self._probe = None if hasattr(instance, "fingerprint") else self._hash_vectors()
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Identity of the vectors, ready for JSON."""
+        probe = getattr(self, "_probe", None)
+        return super().fingerprint | ({} if probe is None else {"probe": probe})
+
+    def _hash_vectors(self) -> str:
+        ramp = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 64)
+        vectors = [self.encode_images([Image.fromarray(ramp).convert("RGB")])]
+        if "text" in self.modalities:
+            vectors.append(self.encode_texts(["a crater"]))
+        rounded = np.round(np.concatenate(vectors), 3) + 0.0  # -0 becomes 0
+        return hashlib.sha256(rounded.tobytes()).hexdigest()
+
+
+def _resolve_object(model: Any, options: LoadOptions) -> ResolvedModel:
+    if inspect.isclass(model):
+        try:
+            model = model()
+        except Exception as error:  # a user's constructor may raise anything
+            raise UsageError(
+                f"{model.__qualname__} cannot be made without arguments "
+                f"({describe_exception(error)})",
+                remedy="Pass an object of the class.",
+            ) from error
+    if not hasattr(model, "encode_images"):
+        raise UsageError(
+            f"{type(model).__name__} is not a model",
+            remedy="Pass a name, a class, or an object with encode_images(images) -> (n, d).",
+        )
+    kind = type(model)
+    target = f"{kind.__module__}:{kind.__name__}"
+    encoder: Encoder
+    if isinstance(model, Encoder):
+        encoder, name = model, model.id
+    else:
+        name = f"{target}-object"
+        encoder = InstanceEncoder(_spec(name, target, name, modalities_of(model)), model)
+    identity = {**encoder.fingerprint, "source": source_sha256(kind)}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    spec = _spec(name, target, f"{name}@{digest[:16]}", encoder.modalities)
+    _INSTANCES[spec.repository] = encoder
+    return ResolvedModel(spec, options, encoder)
+
+
+def _spec(name: str, target: str, repository: str, modalities: frozenset[Modality]) -> ModelSpec:
+    return ModelSpec.uncatalogued(
+        name,
+        name=name,
+        family=_INSTANCE,
+        loader=_LOADER,
+        repository=repository,
+        modalities=modalities,
+        settings={"target": target},
+    )

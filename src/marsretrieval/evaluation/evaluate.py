@@ -1,0 +1,313 @@
+"""Benchmark models from Python, and read the results."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marsretrieval.encoders import LoadOptions, ModelSpec
+from marsretrieval.encoders.base import PromptPreset
+from marsretrieval.encoders.loading import ModelLike, resolve_model, reuse
+from marsretrieval.errors import (
+    DataError,
+    MarsRetrievalError,
+    MissingDependencyError,
+    ModalityError,
+    UsageError,
+)
+from marsretrieval.evaluation.jobs import Job, plan
+from marsretrieval.evaluation.runner import run
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.results import PROTOCOLS, RunResult, find_results, read_result
+from marsretrieval.tasks import TASKS, Settings, Task, find_task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_LOG = logging.getLogger(__name__)
+
+
+class Results:
+    """Results of models on tasks, as a sequence of `RunResult`.
+
+    Attributes:
+        paths: The result files, in the order of the results.
+    """
+
+    def __init__(self, results: Iterable[tuple[Path, RunResult]]) -> None:
+        pairs = list(results)
+        self.paths = [path for path, _ in pairs]
+        self._results = [result for _, result in pairs]
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def __iter__(self) -> Iterator[RunResult]:
+        return iter(self._results)
+
+    def __getitem__(self, key: int | str) -> RunResult:
+        """Return a result by its number, or the only result of a task by the task's name.
+
+        Raises:
+            UsageError: If there is no result of the task, or more than one.
+        """
+        if isinstance(key, int):
+            return self._results[key]
+        chosen = self.select(task=key)
+        if len(chosen) != 1:
+            labels = ", ".join(_label(result) for result in chosen) or "none"
+            raise UsageError(
+                f"{len(chosen)} results of task {key} ({labels})",
+                remedy="Choose one with select(task=..., model=...)[0].",
+            )
+        return chosen[0]
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{_label(result)} on {result.task}" for result in self._results)
+        return f"<Results: {names or 'none'}>"
+
+    def select(self, *, task: str | None = None, model: str | None = None) -> Results:
+        """Select the results of a task, of a model, or of both.
+
+        Args:
+            task: Name or alias of a task.
+            model: Name of a model in tables, or its id.
+
+        Returns:
+            The results selected.
+        """
+        name = task if task is None else _task_name(task)
+        return Results(
+            (path, result)
+            for path, result in zip(self.paths, self._results, strict=True)
+            if name in (None, result.task)
+            and model in (None, _label(result), result.model.get("id"))
+        )
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Convert to a table with one row per metric.
+
+        Returns:
+            Columns model, task, data, set_hash, group, protocol, metric, value, low, high. Groups
+            are those of the result; metrics of a single class have the group ``class/NAME``.
+            `low` and `high` bound the 95 % interval, NaN without one.
+
+        Raises:
+            MissingDependencyError: If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise MissingDependencyError("pandas", "gis", needed_for="data frames") from error
+        rows = [row for result in self._results for row in _rows(result)]
+        return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+    def _repr_html_(self) -> str:
+        """Show the strict main metrics in notebooks."""
+        rows = "".join(
+            f"<tr><td>{escape(_label(result))}</td><td>{escape(result.task)}</td>"
+            f"<td>{escape(metric)}</td><td>{value:.4f}</td></tr>"
+            for result in self._results
+            for metric, value in _main_metrics(result)
+        )
+        head = "<tr><th>model</th><th>task</th><th>metric</th><th>value</th></tr>"
+        return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def evaluate(
+    models: ModelLike | Sequence[ModelLike],
+    tasks: str | Task | Sequence[str | Task] = "all",
+    *,
+    data: str | Path = "data",
+    results: str | Path = "results",
+    name: str | None = None,
+    tiles_store: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    prompts: PromptPreset = "paper",
+    offline: bool = False,
+    trust_remote_code: bool = False,
+    seed: int = 0,
+    resamples: int = 1000,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    strict: bool = False,
+    force: bool = False,
+    progress: Progress = NO_PROGRESS,
+) -> Results:
+    """Benchmark one or several models; what is already done is kept.
+
+    The same as ``marsretrieval run``, with the same files in the same folders. Messages go to the
+    logger ``marsretrieval``.
+
+    Args:
+        models: A name, ``"module:Class"``, a class, an object with `encode_images` (and
+            `encode_texts`), or a list of these.
+        tasks: ``"paired-image-text"``, ``"landform"``, ``"geolocalization"``, ``"all"``,
+            ``"module:Class"``, a task object, or a list of these.
+        data: Folder that holds the datasets, or one dataset.
+        results: Folder for results and embeddings.
+        name: Name of the model in tables and folders; for one model.
+        tiles_store: A finished store of tiles for geo-localization.
+        checkpoint: Local weights in place of the published ones; for models given by name.
+        device: As of `load_model`.
+        dtype: As of `load_model`.
+        prompts: As of `load_model`.
+        offline: As of `load_model`.
+        trust_remote_code: As of `load_model`.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
+        batch_size: Images per batch; default: chosen for the device.
+        workers: Threads that decode images; default: one per CPU.
+        strict: Fail if an image cannot be read or embedded.
+        force: Embed and evaluate again what is done.
+        progress: Shows the progress of the work.
+
+    Returns:
+        The results of all pairs of models and tasks that apply.
+
+    Raises:
+        ModalityError: If a task that is named needs a modality that a model lacks.
+        DataError: If the data of a task are missing or invalid.
+        MarsRetrievalError: The first error of a pair; the results of the others are written.
+    """
+    given = models if isinstance(models, (list, tuple)) else [models]
+    options = LoadOptions(
+        device=device,
+        dtype=dtype,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        prompts=prompts,
+        offline=offline,
+        trust_remote_code=trust_remote_code,
+    )
+    resolved = [resolve_model(model, options) for model in given]
+    if name is not None and len(resolved) != 1:
+        raise UsageError("name is for one model", remedy="Evaluate the models one by one.")
+    chosen, named = _tasks(tasks)
+
+    def skip(spec: ModelSpec, task: Task, reason: str) -> bool:
+        if task.name in named:
+            return False
+        _LOG.warning("%s on %s: skipped: %s", spec.id, task.name, reason)
+        return True
+
+    pairs = []
+    error: MarsRetrievalError | None = None
+    with reuse(resolved):
+        jobs: list[Job] = []
+        for model in resolved:
+            jobs += plan(
+                [model.spec],
+                chosen,
+                data=Path(data),
+                results=Path(results),
+                options=model.options,
+                settings=Settings(seed=seed, resamples=resamples),
+                tiles_store=None if tiles_store is None else Path(tiles_store),
+                force=force,
+                name=name,
+                skip=skip,
+            )
+        if not jobs:
+            raise ModalityError(
+                "no task that the models can do on these data",
+                remedy="Choose another model: marsretrieval.list_models()",
+            )
+        for finished in run(
+            jobs,
+            batch_size=batch_size,
+            workers=workers,
+            strict=strict,
+            progress=progress,
+            say=_say,
+        ):
+            if finished.result is not None and finished.path is not None:
+                pairs.append((finished.path, finished.result))
+            elif finished.error is not None:
+                _LOG.warning("%s on %s: %s", finished.job.name, finished.job.task.name,
+                             finished.error)  # fmt: skip
+                error = error or finished.error
+    if error is not None:
+        raise error
+    return Results(pairs)
+
+
+def load_results(*paths: str | Path) -> Results:
+    """Read results that were written before.
+
+    Args:
+        paths: Result files, or folders of results at any depth.
+
+    Returns:
+        The results, sorted by path within each folder.
+
+    Raises:
+        DataError: If a path does not exist, holds no result, or a file is damaged.
+    """
+    places = [Path(path) for path in paths]
+    files = find_results(places)
+    if not files:
+        raise DataError(f"{', '.join(map(str, places)) or 'no path'}: no results")
+    return Results((path, read_result(path)) for path in files)
+
+
+def _say(line: str) -> None:
+    level = logging.WARNING if "warning:" in line else logging.INFO
+    _LOG.log(level, "%s", line.removeprefix("warning: "))
+
+
+_COLUMNS = (
+    "model", "task", "data", "set_hash", "group", "protocol", "metric", "value", "low", "high",
+)  # fmt: skip
+
+
+def _tasks(tasks: str | Task | Sequence[str | Task]) -> tuple[list[Task], set[str]]:
+    """The tasks, and the names of those that were named one by one."""
+    keys: list[Any] = list(tasks) if isinstance(tasks, (list, tuple)) else [tasks]
+    explicit: list[Task] = [
+        find_task(key) if isinstance(key, str) else key for key in keys if key != "all"
+    ]
+    chosen = {task.name: task for task in (*(TASKS if "all" in keys else ()), *explicit)}
+    return list(chosen.values()), {task.name for task in explicit}
+
+
+def _task_name(task: str) -> str:
+    names = {alias: item.name for item in TASKS for alias in (item.name, *item.aliases)}
+    return names.get(task.lower(), task)
+
+
+def _label(result: RunResult) -> str:
+    return str(result.model.get("label") or result.model["id"])
+
+
+def _main_metrics(result: RunResult) -> list[tuple[str, float]]:
+    metric = next((task.main_metric for task in TASKS if task.name == result.task), None)
+    evaluation: Mapping[str, Any] = result.metrics.get("all") or {}
+    value = evaluation.get("strict", {}).get(metric)
+    return [(metric, value)] if metric is not None and isinstance(value, float) else []
+
+
+def _rows(result: RunResult) -> Iterator[tuple[Any, ...]]:
+    base = (_label(result), result.task, result.data.get("name"), result.data["set_hash"])
+    for group, evaluation in result.metrics.items():
+        whole: Mapping[str, Any] = evaluation
+        for protocol in PROTOCOLS:
+            intervals = whole["intervals"].get(protocol) or {}
+            for metric, value in whole[protocol].items():
+                if metric == "per_class":
+                    for name, metrics in value.items():
+                        for key, number in metrics.items():
+                            if _is_number(number):
+                                nan = float("nan")
+                                yield (*base, f"class/{name}", protocol, key, number, nan, nan)
+                elif _is_number(value):
+                    low, high = intervals.get(metric) or (float("nan"), float("nan"))
+                    yield (*base, group, protocol, metric, float(value), low, high)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
