@@ -14,7 +14,8 @@ from marsretrieval.datasets import open_images
 from marsretrieval.embeddings import build_store
 from marsretrieval.encoders import load
 
-NOTEBOOK = Path(__file__).parent.parent / "examples" / "search_mars.ipynb"
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NOTEBOOK = EXAMPLES / "search_mars.ipynb"
 
 
 def outputs(notebook: Any) -> str:
@@ -22,33 +23,48 @@ def outputs(notebook: Any) -> str:
     return json.dumps([cell.get("outputs", []) for cell in notebook["cells"]])
 
 
-def test_no_outputs_are_committed() -> None:
-    notebook = json.loads(NOTEBOOK.read_text())
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_outputs_are_committed(path: Path) -> None:
+    notebook = json.loads(path.read_text())
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert len(code) >= 8
+    assert len(code) >= 6
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
 
 
-def test_it_runs(tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def execute(path: Path, planet: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a notebook in a folder; returns its outputs as JSON."""
     pytest.importorskip("geopandas")
     pytest.importorskip("rasterio")
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
-    (tmp_path / "planet").symlink_to(tiny_planet)
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
+    (folder / "planet").symlink_to(planet)
+    notebook = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
     )
     client.execute()
+    shown = outputs(notebook)
+    assert "Traceback" not in shown
+    return shown
+
+
+def test_models_are_benchmarked(
+    tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = execute(EXAMPLES / "benchmark.ipynb", tiny_planet, tmp_path, monkeypatch)
+    assert "Brightness" in shown and "mars-nano" in shown and "yardangs/text" in shown
+    assert (tmp_path / "yardangs.gpkg").exists()
+
+
+def test_it_runs(tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = execute(NOTEBOOK, tiny_planet, tmp_path, monkeypatch)
     assert {"yardangs.gpkg", "yardangs.qml", "yardangs.csv", "yardangs.tif", "mars.store"} <= {
         each.name for each in tmp_path.iterdir()
     }
-    told = outputs(notebook)
-    assert told.count("image/png") >= 5 and "text/html" in told
-    assert "Traceback" not in told
+    assert shown.count("image/png") >= 5 and "text/html" in shown
 
 
 def test_the_python_of_the_page_runs(

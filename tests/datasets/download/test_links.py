@@ -211,7 +211,7 @@ def test_equal_addresses_are_fetched_once_and_hosts_are_not_overrun(
 ) -> None:
     lock, now, most = threading.Lock(), [0], [0]
 
-    def pluralize(handler: Handler) -> None:
+    def counted(handler: Handler) -> None:
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
