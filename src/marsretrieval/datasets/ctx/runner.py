@@ -143,7 +143,7 @@ class Plan:
 
     todo: Sequence[Input]
     kept: Sequence[QuadManifest]
-    tiles: int  # to be cut
+    tiles: int
     download_bytes: int
     scratch_bytes: int
     output_bytes: int
