@@ -1,4 +1,4 @@
-"""Calling other programs: which GPUs they see, and who answers Ctrl-C."""
+"""Call other programs with selected GPUs, and let them handle Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,26 +17,41 @@ INTERRUPTED = 130
 
 @contextmanager
 def interrupts_left_to_programs() -> Iterator[None]:
-    """A terminal interrupts the program that was called as well: it ends as it should, in its
-    own time, and its exit code tells."""
-    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    """Ignore SIGINT while a called program, which receives it as well, shuts down."""
+    previous = signal.signal(signal.SIGINT, lambda number, frame: None)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
 def environment(ids: Sequence[str]) -> dict[str, str]:
-    """Of a program that sees these GPUs only; none given: what this one sees."""
+    """Return the environment of a program that sees only some GPUs.
+
+    Args:
+        ids: GPU ids; if empty, the program sees the GPUs of this process.
+
+    Returns:
+        The environment variables.
+    """
     return {**os.environ, **({"CUDA_VISIBLE_DEVICES": ",".join(ids)} if ids else {})}
 
 
 def call(
     words: Sequence[str], ids: Sequence[str] = (), *, stdout: Any = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """Call a program and wait. Ends this one, too, when it was interrupted."""
+    """Call a program and wait for it. Exits if the program was interrupted.
+
+    Args:
+        words: The command.
+        ids: GPU ids that the program sees.
+        stdout: As for `subprocess.run`.
+
+    Returns:
+        The completed process.
+    """
     with interrupts_left_to_programs():
-        done = subprocess.run(words, env=environment(ids), stdout=stdout, check=False)
-    if done.returncode == INTERRUPTED:
+        process = subprocess.run(words, env=environment(ids), stdout=stdout, check=False)
+    if process.returncode == INTERRUPTED:
         sys.exit(INTERRUPTED)
-    return done
+    return process

@@ -1,4 +1,4 @@
-"""Which GPUs an entry point may use: its first argument, or CUDA_VISIBLE_DEVICES."""
+"""Select GPUs by the first argument of a script or by CUDA_VISIBLE_DEVICES."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NONE = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that hide eve
 
 
 class Stop(Exception):
-    """The script ends here: a message with its remedy, and the exit code."""
+    """Error that ends the script, with a message, its remedy and the exit code."""
 
     def __init__(self, message: str, remedy: str = "", *, code: int = 1) -> None:
         super().__init__(f"{message}\n  {remedy}" if remedy else message)
@@ -21,35 +21,54 @@ class Stop(Exception):
 
 
 def gpu_ids(argument: str | None, environment: Mapping[str, str]) -> list[str]:
-    """The ids to use; none: the CPU. Raises Stop for what are no ids."""
+    """Parse the GPU ids to use.
+
+    Args:
+        argument: First argument of the script, or None.
+        environment: Environment variables.
+
+    Returns:
+        GPU ids; empty for the CPU.
+
+    Raises:
+        Stop: If an id is invalid or occurs twice.
+    """
     if argument == "cpu":
         return []
-    where, text = "GPU ids", argument
+    origin, text = "GPU ids", argument
     if not text:
-        where, text = "CUDA_VISIBLE_DEVICES", environment.get("CUDA_VISIBLE_DEVICES", "")
+        origin, text = "CUDA_VISIBLE_DEVICES", environment.get("CUDA_VISIBLE_DEVICES", "")
         if text.strip() in _NONE:
             return []
-    ids = [each.strip() for each in text.split(",")]
-    for each in ids:
-        if not (_INDEX.fullmatch(each) or _UUID.fullmatch(each)):
+    ids = [gpu_id.strip() for gpu_id in text.split(",")]
+    for gpu_id in ids:
+        if not (_INDEX.fullmatch(gpu_id) or _UUID.fullmatch(gpu_id)):
             raise Stop(
-                f"{where} '{text}': '{each}' is no GPU id",
+                f"{origin} '{text}': '{gpu_id}' is no GPU id",
                 "Give numbers with commas between them, such as 0 or 0,1,2,3; or cpu.",
                 code=2,
             )
     if len(set(ids)) < len(ids):
-        raise Stop(f"{where} '{text}': an id comes twice", "Give each id once.", code=2)
+        raise Stop(f"{origin} '{text}': an id comes twice", "Give each id once.", code=2)
     return ids
 
 
-def require_gpus(ids: Sequence[str], examined: Mapping[str, object]) -> None:
-    """Compare ids with what `marsretrieval doctor` found while only these were visible."""
-    torch = examined.get("torch")
+def require_gpus(ids: Sequence[str], diagnosis: Mapping[str, object]) -> None:
+    """Check that torch sees all selected GPUs.
+
+    Args:
+        ids: GPU ids.
+        diagnosis: Output of `marsretrieval doctor --json` with only these GPUs visible.
+
+    Raises:
+        Stop: If torch sees fewer.
+    """
+    torch = diagnosis.get("torch")
     devices = torch.get("devices", []) if isinstance(torch, Mapping) else []
-    seen = [each for each in devices if str(each).startswith("cuda")]
-    if len(seen) < len(ids):
+    visible = [device for device in devices if str(device).startswith("cuda")]
+    if len(visible) < len(ids):
         raise Stop(
-            f"GPU ids {','.join(ids)}: torch sees {len(seen)} of {len(ids)}",
+            f"GPU ids {','.join(ids)}: torch sees {len(visible)} of {len(ids)}",
             "See 'marsretrieval doctor', and 'nvidia-smi -L' for the ids there are. "
             "To do without a GPU, say cpu in place of the ids.",
         )

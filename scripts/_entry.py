@@ -1,4 +1,4 @@
-"""Behind every script of this folder: GPU ids and a model to `marsretrieval run`, and a summary.
+"""Entry point of the scripts: run `marsretrieval run` on selected GPUs and append to a summary.
 
 Called by _run.sh as: _entry.py COMMAND TASK MODEL [MODEL...] -- [GPU_IDS] [MODEL] [OPTIONS]
 """
@@ -24,7 +24,7 @@ from _calls import INTERRUPTED, call
 from _devices import Stop, gpu_ids, require_gpus
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = ("-m", "--model", "-t", "--task")  # options that the script itself sets
+SCRIPT_OPTIONS = ("-m", "--model", "-t", "--task")  # options that the script itself sets
 
 USAGE = """\
 Usage: bash scripts/{task}/SCRIPT.sh [GPU_IDS] {choice}[OPTIONS]
@@ -42,44 +42,66 @@ Usage: bash scripts/{task}/SCRIPT.sh [GPU_IDS] {choice}[OPTIONS]
 
 
 @dataclass(frozen=True)
-class Places:
+class Folders:
+    """Folders of the scripts.
+
+    Attributes:
+        data: Datasets.
+        results: Results and embeddings.
+        logs: Summaries and logs.
+    """
+
     data: Path
     results: Path
     logs: Path
 
     @classmethod
-    def of_environment(cls) -> Places:
-        def place(name: str) -> Path:
+    def from_environment(cls) -> Folders:
+        def folder(name: str) -> Path:
             return Path(os.environ.get(f"MARSRETRIEVAL_{name.upper()}") or ROOT / name)
 
-        return cls(place("data"), place("results"), place("logs"))
+        return cls(folder("data"), folder("results"), folder("logs"))
 
 
 def main(arguments: Sequence[str]) -> int:
-    command, task, *rest = arguments
-    models, given = rest[: rest.index("--")], rest[rest.index("--") + 1 :]
-    places = Places.of_environment()
-    if given[:1] in (["-h"], ["--help"]):
-        print(_usage(task, models, places), end="")
+    """Run a script.
+
+    Args:
+        arguments: COMMAND TASK MODEL [MODEL...] -- [GPU_IDS] [MODEL] [OPTIONS].
+
+    Returns:
+        Exit code.
+
+    Raises:
+        Stop: If the arguments are invalid or the embeddings cannot be built.
+    """
+    command, task, *remaining = arguments
+    models, user_arguments = (
+        remaining[: remaining.index("--")],
+        remaining[remaining.index("--") + 1 :],
+    )
+    folders = Folders.from_environment()
+    if user_arguments[:1] in (["-h"], ["--help"]):
+        print(_usage(task, models, folders), end="")
         return 0
-    positional, options = _split(given)
+    positional, options = _split_arguments(user_arguments)
     ids = gpu_ids(positional[0] if positional else None, os.environ)
-    model = _model(positional[1:], models)
-    _refuse_ours(options)
+    model = _choose_model(positional[1:], models)
+    _check_options(options)
 
     dry = "--dry-run" in options
     device = _device_options(positional, ids, options)
     if ids and not dry:
-        require_gpus(ids, _examine(command, ids))
+        require_gpus(ids, _diagnose(command, ids))
     run = [command, "run", "-m", model, "-t", task]
-    for name, place in (("--data", places.data), ("--results", places.results)):
+    for name, folder in (("--data", folders.data), ("--results", folders.results)):
         if not _is_given(name, options):
-            run += [name, str(place)]
+            run += [name, str(folder)]
     run += [*device, *options]
-    logs = places.logs / task
+    logs = folders.logs / task
     if len(ids) > 1:
         if task == "geolocalization":
-            _build(command, run, model, ids, options, logs, dry=dry)
+            _build_database(command, run, model, ids, options, logs, dry=dry)
         else:
             _say(f"this task needs one GPU: using {ids[0]}")
     if dry:
@@ -88,24 +110,24 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(command: str, run: list[str], ids: list[str], logs: Path, *, as_json: bool) -> int:
-    """Run, show the tables, keep the summary."""
-    done = call(run if as_json else [*run, "--json"], ids, stdout=subprocess.PIPE)
-    if not done.stdout.strip():
-        return done.returncode
-    told = json.loads(done.stdout)
+    """Run the evaluation, print the tables, and append to the summary."""
+    process = call(run if as_json else [*run, "--json"], ids, stdout=subprocess.PIPE)
+    if not process.stdout.strip():
+        return process.returncode
+    output = json.loads(process.stdout)
     if as_json:
-        sys.stdout.write(done.stdout.decode())
-    elif told["results"]:
-        call([command, "report", *told["results"]])
-    for path in map(Path, told["results"]):
+        sys.stdout.write(process.stdout.decode())
+    elif output["results"]:
+        call([command, "report", *output["results"]])
+    for path in map(Path, output["results"]):
         result = json.loads(path.read_text(encoding="utf-8"))
         file = logs / "summary.csv"
         count = _summary.add(file, result["task"], _summary.rows_of(result, path.parent.name))
         _say(f"{file}: " + (f"rows added: {count}" if count else "this run is in it already"))
-    return done.returncode
+    return process.returncode
 
 
-def _build(
+def _build_database(
     command: str,
     run: list[str],
     model: str,
@@ -115,7 +137,7 @@ def _build(
     *,
     dry: bool,
 ) -> None:
-    """The database on all GPUs, where the run on one of them will look for it."""
+    """Build the embeddings on all GPUs, in the store that the run will use."""
     if _is_given("--store", options):
         _say("--store is given: no database is built")
         return
@@ -129,9 +151,11 @@ def _build(
         raise Stop(f"MARSRETRIEVAL_ENGINE={engine}: unknown", "Use ray or shards.", code=2)
     _say(f"{'would build' if dry else 'building'} the database on GPUs {', '.join(ids)} ({engine})")
     if dry:
-        how = ["--engine", "ray"] if engine == "ray" else ["--shard", f"1/{len(ids)}"]
-        rest = "" if engine == "ray" else f", and so on to {len(ids)}/{len(ids)}, one on each GPU"
-        _say(f"  {shlex.join([*embed, *how])}{rest}")
+        engine_options = ["--engine", "ray"] if engine == "ray" else ["--shard", f"1/{len(ids)}"]
+        continuation = (
+            "" if engine == "ray" else f", and so on to {len(ids)}/{len(ids)}, one on each GPU"
+        )
+        _say(f"  {shlex.join([*embed, *engine_options])}{continuation}")
     elif engine == "ray":
         code = call([*embed, "--engine", "ray"], ids, stdout=sys.stderr).returncode
         if code:
@@ -141,71 +165,74 @@ def _build(
 
 
 def _plan(run: list[str]) -> dict[str, Any]:
-    """What `run` would do, before any model is loaded; its own message where it cannot."""
-    done = call(run, stdout=subprocess.PIPE)
-    if done.returncode:
-        sys.exit(done.returncode)
-    plan: dict[str, Any] = json.loads(done.stdout)[0]
+    """Return the plan of `run` without loading a model; exit with its code if it fails."""
+    process = call(run, stdout=subprocess.PIPE)
+    if process.returncode:
+        sys.exit(process.returncode)
+    plan: dict[str, Any] = json.loads(process.stdout)[0]
     return plan
 
 
-def _examine(command: str, ids: list[str]) -> dict[str, Any]:
-    done = call([command, "doctor", "--json"], ids, stdout=subprocess.PIPE)
+def _diagnose(command: str, ids: list[str]) -> dict[str, Any]:
+    process = call([command, "doctor", "--json"], ids, stdout=subprocess.PIPE)
     try:
-        found: dict[str, Any] = json.loads(done.stdout)
+        diagnosis: dict[str, Any] = json.loads(process.stdout)
     except ValueError as error:
         raise Stop("'marsretrieval doctor' failed", "Run it by itself.") from error
-    return found
+    return diagnosis
 
 
-def _split(given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(leading arguments, options from the first dash on)."""
-    count = next((at for at, each in enumerate(given) if each.startswith("-")), len(given))
-    return list(given[:count]), list(given[count:])
+def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split into leading arguments and options, which begin with the first dash."""
+    count = next(
+        (index for index, argument in enumerate(arguments) if argument.startswith("-")),
+        len(arguments),
+    )
+    return list(arguments[:count]), list(arguments[count:])
 
 
-def _model(asked: Sequence[str], models: Sequence[str]) -> str:
-    """The second argument, else MARSRETRIEVAL_MODEL, else the script's own."""
-    if asked and asked[0].isdigit():
+def _choose_model(positional: Sequence[str], models: Sequence[str]) -> str:
+    """Return the model of the second argument, of MARSRETRIEVAL_MODEL, or of the script."""
+    if positional and positional[0].isdigit():
         raise Stop(
-            f"unexpected argument '{asked[0]}'",
+            f"unexpected argument '{positional[0]}'",
             "GPU ids are one argument, with commas between them: 0,1,2,3.",
             code=2,
         )
-    if len(asked) > 1 or (asked and len(models) == 1):
+    if len(positional) > 1 or (positional and len(models) == 1):
         raise Stop(
-            f"unexpected argument '{asked[-1]}'",
+            f"unexpected argument '{positional[-1]}'",
             "Options begin with a dash; MARSRETRIEVAL_MODEL names another model.",
             code=2,
         )
-    wanted = asked[0] if asked else os.environ.get("MARSRETRIEVAL_MODEL", "")
-    if not wanted or len(models) == 1:
-        return wanted or models[0]
-    fitting = [each for each in models if _letters(wanted) in _letters(each)]
-    exact = [each for each in fitting if _letters(wanted) == _letters(each)]
+    requested = positional[0] if positional else os.environ.get("MARSRETRIEVAL_MODEL", "")
+    if not requested or len(models) == 1:
+        return requested or models[0]
+    fitting = [name for name in models if _normalize(requested) in _normalize(name)]
+    exact = [name for name in fitting if _normalize(requested) == _normalize(name)]
     if len(exact or fitting) == 1:
         return (exact or fitting)[0]
-    if asked:
+    if positional:
         raise Stop(
-            f"no single model is meant by '{wanted}'", f"One of: {', '.join(models)}.", code=2
+            f"no single model is meant by '{requested}'", f"One of: {', '.join(models)}.", code=2
         )
-    return wanted  # any model of the catalogue, a plugin, a class: marsretrieval says if unknown
+    return requested  # of the registry, a plugin or a class; marsretrieval reports unknown ones
 
 
-def _letters(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _is_given(name: str, options: Sequence[str]) -> bool:
-    """Whether an option stands among those of the user, as ``--name VALUE`` or ``--name=VALUE``."""
+    """Check whether the options contain ``--name VALUE`` or ``--name=VALUE``."""
     return any(option.partition("=")[0] == name for option in options)
 
 
-def _refuse_ours(options: Sequence[str]) -> None:
-    for each in options:
-        if each.split("=")[0] in OURS:
+def _check_options(options: Sequence[str]) -> None:
+    for option in options:
+        if option.split("=")[0] in SCRIPT_OPTIONS:
             raise Stop(
-                f"{each}: the script sets model and task",
+                f"{option}: the script sets model and task",
                 "Set MARSRETRIEVAL_MODEL, or use 'marsretrieval run' itself.",
                 code=2,
             )
@@ -223,18 +250,18 @@ def _device_options(
     return ["--device", "cpu"]
 
 
-def _usage(task: str, models: Sequence[str], places: Places) -> str:
+def _usage(task: str, models: Sequence[str], folders: Folders) -> str:
     several = len(models) > 1
-    listed = "".join(f"\n            {each}" for each in models[1:])
+    listed = "".join(f"\n            {name}" for name in models[1:])
     return USAGE.format(
         task=task,
         choice="[MODEL] " if several else "",
         models=f"  MODEL     {models[0]} (default){listed}"
         if several
         else f"  (model: {models[0]})",
-        data=places.data,
-        results=places.results,
-        logs=places.logs,
+        data=folders.data,
+        results=folders.results,
+        logs=folders.logs,
     )
 
 

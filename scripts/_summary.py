@@ -1,4 +1,4 @@
-"""Rows of logs/<task>/summary.csv: the published figures of each run, in percent."""
+"""Rows of logs/<task>/summary.csv: the published metrics of each run, in percent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["add", "columns", "rows_of"]
 
-_PLAIN = ("i2t_medr", "t2i_medr", "k_at_best")  # ranks and depths: as they are
+_UNSCALED = ("i2t_medr", "t2i_medr", "k_at_best")  # ranks and depths: as they are
 _GEO = {
     "f1": ("best", "f1"),
     "precision": ("best", "precision"),
@@ -21,7 +21,7 @@ _GEO = {
     "auprc": ("auprc",),
     "k_at_best": ("best", "k"),
 }
-_FIGURES: dict[str, dict[str, tuple[str, ...]]] = {
+_METRICS: dict[str, dict[str, tuple[str, ...]]] = {
     "paired-image-text": {
         name: (name,)
         for way in ("i2t", "t2i")
@@ -31,18 +31,34 @@ _FIGURES: dict[str, dict[str, tuple[str, ...]]] = {
     "geolocalization": _GEO,
 }
 _QUERIES = ("text", "image")  # what the published scripts run; the hybrid is in the result file
-_ABOUT = ("created", "model", "dataset", "n", "set_hash")
+_RUN_COLUMNS = ("created", "model", "dataset", "n", "set_hash")
 
 
 def columns(task: str) -> list[str]:
-    which = ["landform", "query"] if task == "geolocalization" else []
-    return [*_ABOUT, *which, *_FIGURES[task], "request"]
+    """List the columns of a task's summary.
+
+    Args:
+        task: Name of the task.
+
+    Returns:
+        Column names.
+    """
+    group_columns = ["landform", "query"] if task == "geolocalization" else []
+    return [*_RUN_COLUMNS, *group_columns, *_METRICS[task], "request"]
 
 
 def rows_of(result: Mapping[str, Any], model: str) -> Iterator[dict[str, str]]:
-    """One row for a result; for geo-localization one for each landform and kind of query."""
+    """Format a result as rows of the summary.
+
+    Args:
+        result: Content of a result file.
+        model: Name of the model.
+
+    Yields:
+        One row; for geo-localization one per landform and type of query.
+    """
     task, data = result["task"], result["data"]
-    about = {
+    run_columns = {
         "created": result["created"],
         "model": model,
         "dataset": data["name"],
@@ -50,65 +66,74 @@ def rows_of(result: Mapping[str, Any], model: str) -> Iterator[dict[str, str]]:
         "set_hash": data["set_hash"],
         "request": result["request"],
     }
-    for group, figures in result["metrics"].items():
-        which = {}
+    for group, metrics in result["metrics"].items():
+        group_columns = {}
         if task == "geolocalization":
             landform, _, query = group.partition("/")
             if query not in _QUERIES or landform.startswith("mean "):
                 continue
-            which = {"landform": landform, "query": query}
-        shown = {
-            name: _shown(name, figures["published"], path) for name, path in _FIGURES[task].items()
+            group_columns = {"landform": landform, "query": query}
+        cells = {
+            name: _format_value(name, metrics["published"], path)
+            for name, path in _METRICS[task].items()
         }
-        yield {**about, **which, **shown}
+        yield {**run_columns, **group_columns, **cells}
 
 
-def _shown(name: str, figures: Mapping[str, Any], path: Sequence[str]) -> str:
-    value: Any = figures
+def _format_value(name: str, metrics: Mapping[str, Any], path: Sequence[str]) -> str:
+    value: Any = metrics
     for key in path:
         value = value[key]
     if value is None:
         return ""
-    return f"{value:.10g}" if name in _PLAIN else f"{100 * value:.4f}"
+    return f"{value:.10g}" if name in _UNSCALED else f"{100 * value:.4f}"
 
 
 def add(file: Path, task: str, rows: Iterable[Mapping[str, str]]) -> int:
-    """Append the rows that are not in the file yet; returns how many.
+    """Append the rows that the file does not contain yet.
 
-    A row is the same when all of it is: a result that was kept is not written again. Several
-    scripts may write at once, and a reader never sees half a row: the file is replaced whole.
+    Rows are equal if all cells are equal. The file is locked and replaced atomically, so several
+    scripts may write at once, and readers never see a partial row.
+
+    Args:
+        file: The summary.
+        task: Name of the task.
+        rows: Rows from `rows_of`.
+
+    Returns:
+        Number of appended rows.
     """
-    names = columns(task)
+    header = columns(task)
     file.parent.mkdir(parents=True, exist_ok=True)
     folder = os.open(file.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         text = file.read_text(encoding="utf-8") if file.exists() else ""
-        if text and next(csv.reader(io.StringIO(text)), []) != names:
-            kept = _free_name(file)
-            file.rename(kept)  # of another program or version: kept, never mixed with ours
+        if text and next(csv.reader(io.StringIO(text)), []) != header:
+            backup = _free_name(file)
+            file.rename(backup)  # of another program or version: keep it, but do not mix
             text = ""
-        known = {tuple(row) for row in csv.reader(io.StringIO(text))}
-        lines = [tuple(row.get(name, "") for name in names) for row in rows]
-        new = [line for line in dict.fromkeys(lines) if line not in known]
+        existing = {tuple(row) for row in csv.reader(io.StringIO(text))}
+        lines = [tuple(row.get(name, "") for name in header) for row in rows]
+        new = [line for line in dict.fromkeys(lines) if line not in existing]
         if new:
             out = io.StringIO()
             writer = csv.writer(out, lineterminator="\n")
             if not text:
-                writer.writerow(names)
+                writer.writerow(header)
             writer.writerows(new)
             separator = "" if text.endswith("\n") or not text else "\n"
             _replace(file, text + separator + out.getvalue())
         return len(new)
     finally:
-        os.close(folder)  # and with it the lock
+        os.close(folder)  # releases the lock
 
 
 def _free_name(file: Path) -> Path:
     number = 1
-    while (kept := file.with_name(f"{file.stem}.{number}{file.suffix}")).exists():
+    while (backup := file.with_name(f"{file.stem}.{number}{file.suffix}")).exists():
         number += 1
-    return kept
+    return backup
 
 
 def _replace(file: Path, text: str) -> None:

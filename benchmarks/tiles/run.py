@@ -35,7 +35,7 @@ from PIL import Image
 
 from benchmarks.tiles.generate import FULL_PIXELS, write_quad, write_zip
 from marsretrieval.datasets.ctx import Quad, Tile, TileSpec, tile_rows
-from marsretrieval.datasets.ctx.quad import Member, geotiff_in
+from marsretrieval.datasets.ctx.quad import ZipStream, geotiff_in
 from marsretrieval.datasets.ctx.resample import COLUMN_BLOCK, ROW_BLOCK, axis, resample
 from marsretrieval.datasets.ctx.tiling import encode
 from marsretrieval.system import usable_cpus
@@ -118,7 +118,7 @@ def stages(source: Path, archive: Path | None) -> Iterator[tuple[str, Taken]]:
     if archive is not None:
 
         def inflate() -> None:
-            with Member(archive, geotiff_in(archive)) as member:
+            with ZipStream(archive, geotiff_in(archive)) as member:
                 member.finish()
 
         yield "inflate the zip (1 core)", timed(inflate)

@@ -1,1 +1,1 @@
-"""Training of a small contrastive image-text encoder: the recipe behind the demo's model."""
+"""Training recipe of the demo's model, a small contrastive image-text encoder."""

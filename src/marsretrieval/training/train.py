@@ -22,26 +22,52 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import geolocalization_prompts, landform_prompts
 from marsretrieval.system import process_pool, usable_cpus
 
+_CHUNK_IMAGES = 250
+_PAD, _START, _END = "<pad>", "<start>", "<end>"  # ids 0, 1, 2
+_MEAN = _STD = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Defaults rebuild the shipped mars-nano."""
+    """Training parameters. The defaults reproduce the shipped mars-nano.
 
-    seed: int = 20_260_213  # of samples and weights; no planet may be made from it
+    Attributes:
+        seed: Seed of samples and weights; no planet may use it.
+        image_size: Width and height of the images in pixels.
+        context_length: Maximum number of tokens.
+        vocabulary: Size of the tokenizer's vocabulary.
+        embed_dim: Dimension of the embeddings.
+        pairs: Number of images with a generated caption.
+        named: Number of images with prompts that contain their landform's name.
+        batch: Batch size.
+        epochs: Number of epochs.
+        learning_rate: Maximum learning rate.
+        weight_decay: Weight decay of matrices.
+        warmup: Share of the steps with a rising learning rate.
+    """
+
+    seed: int = 20_260_213
     image_size: int = 64
     context_length: int = 64
     vocabulary: int = 640
     embed_dim: int = 128
-    pairs: int = 7_000  # images with a generated caption
-    named: int = 8_000  # images with a prompt around their landform's name
+    pairs: int = 7_000
+    named: int = 8_000
     batch: int = 200
     epochs: int = 10
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.05
-    warmup: float = 0.05  # share of all steps
+    warmup: float = 0.05
 
     def model_config(self, vocabulary: int) -> dict[str, Any]:
-        """The open_clip model config of the dual encoder."""
+        """Return the open_clip model config of the dual encoder.
+
+        Args:
+            vocabulary: Actual size of the vocabulary.
+
+        Returns:
+            The config.
+        """
         return {
             "embed_dim": self.embed_dim,
             "vision_cfg": {
@@ -66,37 +92,47 @@ class Recipe:
         }
 
 
-_CHUNK = 250
-
-
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """images (n, size, size) uint8, and for each the texts that may stand for it."""
+    """Training samples.
+
+    Attributes:
+        images: uint8 array of shape (n, size, size).
+        texts: Alternative texts of each image.
+    """
 
     images: npt.NDArray[np.uint8]
     texts: list[tuple[str, ...]]
 
 
 def make_samples(recipe: Recipe, progress: Progress = NO_PROGRESS) -> Samples:
-    """Draw `recipe.pairs` captioned images and `recipe.named` with prompts, on all CPUs."""
+    """Generate the training samples on all CPUs.
+
+    Args:
+        recipe: Training parameters.
+        progress: Progress display.
+
+    Returns:
+        `recipe.pairs` images with captions, then `recipe.named` images with prompts.
+    """
     chunks: list[tuple[int, bool, int, int]] = []
     for captioned, count in ((True, recipe.pairs), (False, recipe.named)):
-        for index, start in enumerate(range(0, count, _CHUNK)):
+        for index, start in enumerate(range(0, count, _CHUNK_IMAGES)):
             seed = recipe.seed + 1_000_000 * captioned + index
-            chunks.append((seed, captioned, min(_CHUNK, count - start), recipe.image_size))
+            chunks.append((seed, captioned, min(_CHUNK_IMAGES, count - start), recipe.image_size))
     images, texts = [], []
     with (
         progress.start("samples", recipe.pairs + recipe.named, "images") as bar,
         process_pool(usable_cpus()) as pool,
     ):
-        for drawn, described in pool.map(_draw, chunks):
-            images.append(drawn)
-            texts += described
-            bar.advance(len(described))
+        for chunk_images, chunk_texts in pool.map(_draw_chunk, chunks):
+            images.append(chunk_images)
+            texts += chunk_texts
+            bar.advance(len(chunk_texts))
     return Samples(np.concatenate(images), texts)
 
 
-def _draw(chunk: tuple[int, bool, int, int]) -> tuple[Any, list[tuple[str, ...]]]:
+def _draw_chunk(chunk: tuple[int, bool, int, int]) -> tuple[Any, list[tuple[str, ...]]]:
     from PIL import Image
 
     seed, captioned, count, size = chunk
@@ -106,9 +142,9 @@ def _draw(chunk: tuple[int, bool, int, int]) -> tuple[Any, list[tuple[str, ...]]
     texts: list[tuple[str, ...]] = []
     for row in range(count):
         if captioned:
-            picture, original, refined = sample_pair(rng)
+            pixels, original, refined = sample_pair(rng)
             grey = (
-                Image.fromarray(picture).convert("L").resize((size, size), Image.Resampling.BICUBIC)
+                Image.fromarray(pixels).convert("L").resize((size, size), Image.Resampling.BICUBIC)
             )
             images[row] = np.asarray(grey)
             texts.append((original, refined, refined))
@@ -120,13 +156,17 @@ def _draw(chunk: tuple[int, bool, int, int]) -> tuple[Any, list[tuple[str, ...]]
     return images, texts
 
 
-_PAD, _START, _END = "<pad>", "<start>", "<end>"  # ids 0, 1, 2
-
-
 def save_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path, length: int) -> int:
-    """Learn the tokenizer, save it for transformers' AutoTokenizer; returns its size.
+    """Train a byte-level BPE tokenizer and save it for transformers' AutoTokenizer.
 
-    Byte level: any text can be read, unknown words as letters.
+    Args:
+        texts: Training texts.
+        vocabulary: Maximum size of the vocabulary.
+        folder: Folder for the tokenizer.
+        length: Maximum number of tokens.
+
+    Returns:
+        Actual size of the vocabulary.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -155,23 +195,28 @@ def save_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path, length: 
     return len(fast)
 
 
-_MEAN = _STD = 0.5
-
-
 def train(recipe: Recipe, folder: Path, progress: Progress = NO_PROGRESS) -> dict[str, float]:
-    """Train by `recipe` and write an open_clip model folder: config, safetensors (float16),
-    tokenizer and recipe. Returns the losses of the first and the last epoch.
+    """Train a model and write an open_clip model folder.
 
-    Symmetric InfoNCE over the batch, learned temperature (CLIP, Radford et al. 2021), AdamW
-    with a cosine schedule. Same recipe and library versions, same weights.
+    The loss is symmetric InfoNCE over the batch with a learned temperature (CLIP, Radford et al.
+    2021); the optimizer is AdamW with a cosine schedule. The same recipe and library versions give
+    the same weights.
+
+    Args:
+        recipe: Training parameters.
+        folder: Folder for config, weights (safetensors, float16), tokenizer and recipe.
+        progress: Progress display.
+
+    Returns:
+        Losses of the first and the last epoch.
     """
     ensure_torchvision()
     make_folder(folder)
-    # A model folder is whole or as it was: tokenizer and weights belong together.
+    # Replace the files only after training has succeeded: tokenizer and weights belong together.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-        staged = Path(name)
-        losses = _train_in(recipe, staged, progress)
-        for file in sorted(staged.iterdir()):
+        staging = Path(name)
+        losses = _train_in(recipe, staging, progress)
+        for file in sorted(staging.iterdir()):
             with atomic_path(folder / file.name) as temporary:
                 shutil.copyfile(file, temporary)
     return losses
@@ -198,7 +243,7 @@ def _train_in(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, flo
 
 def _fit(
     model: torch.nn.Module,
-    loss_of: torch.nn.Module,
+    loss_function: torch.nn.Module,
     recipe: Recipe,
     samples: Samples,
     tokens: dict[str, torch.Tensor],
@@ -227,7 +272,7 @@ def _fit(
             for images, texts in _batches(samples, tokens, recipe.batch, rng):
                 optimiser.zero_grad()
                 features, words, scale = model(images, texts)
-                loss = loss_of(features, words, scale)
+                loss = loss_function(features, words, scale)
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimiser.step()
@@ -248,7 +293,7 @@ def _batches(
     for start in range(0, len(order) - size + 1, size):
         rows = order[start : start + size]
         images = torch.from_numpy(samples.images[rows]).float().div_(255)
-        # Brightness and contrast vary from mosaic to mosaic; shape is what should be learned.
+        # Brightness and contrast vary between mosaics; the model should learn shapes.
         contrast = torch.from_numpy(rng.uniform(0.7, 1.3, (size, 1, 1)).astype(np.float32))
         shift = torch.from_numpy(rng.uniform(-0.1, 0.1, (size, 1, 1)).astype(np.float32))
         images = ((images - 0.5) * contrast + 0.5 + shift).clamp_(0, 1)

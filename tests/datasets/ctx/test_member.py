@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from marsretrieval.datasets.ctx import quad
-from marsretrieval.datasets.ctx.quad import Member, geotiff_in
+from marsretrieval.datasets.ctx.quad import ZipStream, geotiff_in
 from marsretrieval.errors import DataError
 
 DATA = np.random.default_rng(0).integers(0, 30, 300_000, dtype=np.uint8).tobytes()
@@ -30,7 +30,7 @@ def archive(tmp_path: Path) -> Path:
 
 
 def read(path: Path, spans: list[tuple[int, int]]) -> list[bytes]:
-    with Member(path, geotiff_in(path)) as member:
+    with ZipStream(path, geotiff_in(path)) as member:
         found = []
         for start, end in spans:
             out = bytearray(end - start)
@@ -67,7 +67,7 @@ def test_a_step_back_is_a_bug(archive: Path) -> None:
 
 def test_packed_no_data_is_not_inflated_at_once(tmp_path: Path) -> None:
     path = make(tmp_path / "a.zip", {"a.tif": bytes(50_000_000)})
-    with Member(path, geotiff_in(path)) as member:
+    with ZipStream(path, geotiff_in(path)) as member:
         member.read_at(0, memoryview(bytearray(10)))
         assert len(member._pending) <= quad._INFLATED
         member.finish()
@@ -100,7 +100,7 @@ def test_lies_in_the_table_of_contents_are_found(archive: Path) -> None:
     ):
         wrong = geotiff_in(archive)
         setattr(wrong, name, value)
-        with pytest.raises(DataError, match="damaged"), Member(archive, wrong) as member:
+        with pytest.raises(DataError, match="damaged"), ZipStream(archive, wrong) as member:
             member.finish()
 
 

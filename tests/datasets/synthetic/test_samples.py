@@ -9,7 +9,7 @@ import pytest
 from marsretrieval.datasets.synthetic import BENCHMARK, LANDFORMS, sample, sample_pair
 from marsretrieval.datasets.synthetic.captions import describe
 from marsretrieval.datasets.synthetic.ground import Ground, band_noise
-from marsretrieval.datasets.synthetic.planet import REACH, Attributes, picture, plant
+from marsretrieval.datasets.synthetic.scene import REACH, Attributes, draw_image, plant
 from marsretrieval.errors import UnknownNameError
 
 
@@ -63,7 +63,7 @@ def test_sample_is_a_picture_of_any_size_and_depends_on_the_seed_alone(name: str
 
 
 def test_pictures_need_not_be_square() -> None:
-    assert picture(LANDFORMS["yardangs"], seeded(1), (40, 70))[0].shape == (40, 70)
+    assert draw_image(LANDFORMS["yardangs"], seeded(1), (40, 70))[0].shape == (40, 70)
 
 
 def test_unknown_landform_is_told_with_the_nearest_name() -> None:
@@ -108,7 +108,7 @@ def test_noise_keeps_to_its_wavelengths() -> None:
 def test_pairs_vary_in_shape_and_colour_and_cover_all_landforms() -> None:
     rng = seeded(8)
     pairs = [sample_pair(rng) for _ in range(150)]
-    shapes = {picture.shape for picture, _, _ in pairs}
+    shapes = {draw_image.shape for draw_image, _, _ in pairs}
     assert len({shape[:2] for shape in shapes}) > 100
     assert {len(shape) for shape in shapes} == {2, 3}
     captions = [caption for pair in pairs for caption in pair[1:]]
@@ -137,7 +137,7 @@ def test_captions_tell_what_is_seen() -> None:
         bearing=44.0,
         flows=False,
         detail="aligned in a chain",
-        place=(0.15, -0.2),
+        offset=(0.15, -0.2),
         setting="smooth plains",
         tone=-0.2,
     )

@@ -1,7 +1,7 @@
-"""Tiles of the Murray Lab CTX mosaic: quads, local or fetched, cut into WebDataset tars.
+"""Cut quads of the Murray Lab CTX mosaic into tiles in WebDataset tars.
 
-Every quad becomes ``<quad>.tar`` (grey images and their positions) and ``<quad>.json``, the
-manifest. Positions come from the formula of the sphere, never from PROJ.
+Quads are local files or are downloaded. Each quad becomes ``<quad>.tar`` (grey images and their
+positions) and ``<quad>.json``, its manifest. Positions are computed on the sphere, without PROJ.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A quad's tiles in one WebDataset tar, and the manifest that alone says that it is complete."""
+"""WebDataset tar of one quad's tiles, and its manifest.
+
+A quad is complete when its manifest exists: the manifest is written after the tar.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +37,23 @@ _SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class QuadManifest:
-    """What a quad's tar holds, and of what it was made. `<quad>.json` beside `<quad>.tar`.
+    """Contents and provenance of a quad's tar: `<quad>.json` beside `<quad>.tar`.
 
-    spec, spec_hash: the request. source, source_fingerprint: the file it was cut from.
-    tiles: images in the tar. empty: tiles without any data, in the tar or dropped.
-    dropped: left out because they asked for less than the share of data demanded.
-    failed: tiles that could not be cut, with the reason; such a quad is cut again next time.
+    Attributes:
+        quad: Name of the quad.
+        spec: The tile specification.
+        spec_hash: Hash of the specification.
+        source: Name of the file that the tiles were cut from.
+        source_fingerprint: Fingerprint of that file.
+        tar: File name of the tar.
+        tar_bytes: Size of the tar.
+        tar_sha256: Checksum of the tar.
+        encoder: Library that compressed the images.
+        tiles: Number of images in the tar.
+        empty: Tiles without any data, in the tar or dropped.
+        dropped: Tiles left out because too small a share of their pixels has data.
+        failed: Tiles that could not be cut, with the reason. The next run cuts such a quad again.
+        schema_version: Version of this format.
     """
 
     quad: str
@@ -63,7 +77,17 @@ class QuadManifest:
 
 
 def read_manifest(path: Path) -> QuadManifest:
-    """Raises DataError when it is missing, damaged or of another version."""
+    """Read a quad's manifest.
+
+    Args:
+        path: The JSON file.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: If it is missing, damaged or of another version.
+    """
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema_version") != _SCHEMA_VERSION:
         raise DataError(f"{path}: not a manifest of tiles of this version")
@@ -75,15 +99,30 @@ def read_manifest(path: Path) -> QuadManifest:
 def finished_manifest(
     out: Path, quad: Quad, spec: TileSpec, source: Path | None = None
 ) -> QuadManifest | None:
-    """The manifest of a quad that need not be cut: same spec, no failed tile, its tar of the size
-    written, and cut from `source` as it is now, where there is one."""
+    """Return the manifest of a quad that does not need to be cut again.
+
+    A quad is finished if its manifest has the same spec and no failed tile, its tar has the
+    recorded size, and `source`, if given, has the recorded fingerprint.
+
+    Args:
+        out: Output folder.
+        quad: The quad.
+        spec: Tile specification of the current run.
+        source: File that the quad would be cut from; None if it would be downloaded.
+
+    Returns:
+        The manifest, or None if the quad has to be cut.
+
+    Raises:
+        DataError: If a file cannot be read for a reason other than damage.
+    """
     try:
-        found = read_manifest(out / f"{quad.name}.json")
-        same = (
-            found.spec_hash == spec.hash
-            and found.complete
-            and found.tar_bytes == (out / f"{quad.name}.tar").stat().st_size
-            and (source is None or found.source_fingerprint == file_fingerprint(source))
+        manifest = read_manifest(out / f"{quad.name}.json")
+        up_to_date = (
+            manifest.spec_hash == spec.hash
+            and manifest.complete
+            and manifest.tar_bytes == (out / f"{quad.name}.tar").stat().st_size
+            and (source is None or manifest.source_fingerprint == file_fingerprint(source))
         )
     except (DataError, OSError) as error:
         if is_damage(error):
@@ -94,18 +133,28 @@ def finished_manifest(
             f"{out / quad.name}.tar: cannot be read ({error.strerror or error})",
             remedy="Check the disk, the rights and the limits of this process (ulimit -n).",
         ) from error
-    return found if same else None
+    return manifest if up_to_date else None
 
 
 def otherwise_cut(out: Path, spec: TileSpec) -> list[str]:
-    """Quads in a folder that were cut by another spec: readers would mix them with the others."""
-    found = []
+    """List the quads in a folder that were cut with another spec.
+
+    Readers would mix their tiles with those of the current spec.
+
+    Args:
+        out: Output folder.
+        spec: Tile specification of the current run.
+
+    Returns:
+        Names of the quads, sorted.
+    """
+    quad_names = []
     for path in sorted(out.glob("E*_N*.json")):
         with suppress(DataError):
             manifest = read_manifest(path)
             if manifest.spec_hash != spec.hash:
-                found.append(manifest.quad)
-    return found
+                quad_names.append(manifest.quad)
+    return quad_names
 
 
 def pack_quad(
@@ -120,25 +169,41 @@ def pack_quad(
 ) -> QuadManifest:
     """Cut the GeoTIFF or zip of a quad into `<out>/<quad>.tar`, then write its manifest.
 
-    Until both are whole nothing has its final name, and an older manifest is gone before its tar
-    is replaced. Raises DataError when nothing can be cut, OutputError when it cannot be written.
+    Both files get their final names only when they are complete. An older manifest is deleted
+    before its tar is replaced.
+
+    Args:
+        source: GeoTIFF or zip.
+        quad: The quad that `source` is expected to hold.
+        spec: Tile specification.
+        out: Output folder.
+        scratch: Folder for unpacked zips.
+        pool: Executor that cuts the tiles.
+        bar: Progress bar, advanced per tile.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        DataError: If no tile can be cut, or fewer than in an existing complete tar.
+        OutputError: If the tar cannot be written.
     """
     tar = out / f"{quad.name}.tar"
     manifest = out / f"{quad.name}.json"
-    told = _Told()
+    stats = _TileStats()
     rows = tile_rows(quad, spec)
     with open_quad(source, quad, scratch) as file, atomic_path(tar) as temporary:
-        write_tar(temporary, _members(cut(file, rows, spec, pool), quad, spec, told, bar))
-        if not told.tiles and told.failed:
-            raise DataError(f"{source}: no tile could be cut: {next(iter(told.failed.values()))}")
-        if told.failed and finished_manifest(out, quad, spec) is not None:
+        write_tar(temporary, _members(cut(file, rows, spec, pool), quad, spec, stats, bar))
+        if not stats.tiles and stats.failed:
+            raise DataError(f"{source}: no tile could be cut: {next(iter(stats.failed.values()))}")
+        if stats.failed and finished_manifest(out, quad, spec) is not None:
             raise DataError(
-                f"{source}: {len(told.failed)} tiles could not be cut, such as "
-                f"{next(iter(told.failed.items()))}; the complete tar from before is kept"
+                f"{source}: {len(stats.failed)} tiles could not be cut, such as "
+                f"{next(iter(stats.failed.items()))}; the complete tar from before is kept"
             )
         tar_bytes, tar_sha256 = temporary.stat().st_size, sha256_file(temporary)
         manifest.unlink(missing_ok=True)
-    made = QuadManifest(
+    quad_manifest = QuadManifest(
         quad=quad.name,
         spec=dict(spec.to_dict()),
         spec_hash=spec.hash,
@@ -148,18 +213,18 @@ def pack_quad(
         tar_bytes=tar_bytes,
         tar_sha256=tar_sha256,
         encoder=encoder_name(spec.format),
-        tiles=told.tiles,
-        empty=told.empty,
-        dropped=told.dropped,
-        failed=told.failed,
+        tiles=stats.tiles,
+        empty=stats.empty,
+        dropped=stats.dropped,
+        failed=stats.failed,
     )
-    write_json(manifest, asdict(made))
-    return made
+    write_json(manifest, asdict(quad_manifest))
+    return quad_manifest
 
 
 @dataclass(slots=True)
-class _Told:
-    """What is learnt of the tiles while they pass by."""
+class _TileStats:
+    """Counts and names of the tiles written so far."""
 
     tiles: int = 0
     empty: list[str] = field(default_factory=list)
@@ -168,30 +233,30 @@ class _Told:
 
 
 def _members(
-    tiles: Iterator[CutTile], quad: Quad, spec: TileSpec, told: _Told, bar: ProgressTask
+    tiles: Iterator[CutTile], quad: Quad, spec: TileSpec, stats: _TileStats, bar: ProgressTask
 ) -> Iterator[tuple[str, bytes]]:
-    for each in tiles:
+    for cut_tile in tiles:
         bar.advance()
-        name = each.tile.name
-        if each.failed is not None:
-            told.failed[name] = each.failed
+        name = cut_tile.tile.name
+        if cut_tile.failed is not None:
+            stats.failed[name] = cut_tile.failed
             continue
-        if each.valid == 0:
-            told.empty.append(name)
-        if each.valid < spec.drop_below:
-            told.dropped.append(name)
+        if cut_tile.valid == 0:
+            stats.empty.append(name)
+        if cut_tile.valid < spec.drop_below:
+            stats.dropped.append(name)
             continue
-        told.tiles += 1
-        yield f"{name}.{spec.extension}", each.data
-        yield f"{name}.json", _annotation(each, quad)
+        stats.tiles += 1
+        yield f"{name}.{spec.extension}", cut_tile.data
+        yield f"{name}.json", _annotation(cut_tile, quad)
 
 
-def _annotation(each: CutTile, quad: Quad) -> bytes:
-    tile = each.tile
+def _annotation(cut_tile: CutTile, quad: Quad) -> bytes:
+    tile = cut_tile.tile
     value = {
         "bounds": [tile.west, tile.south, tile.east, tile.north],
         "center": [round((tile.west + tile.east) / 2, 9), round((tile.south + tile.north) / 2, 9)],
-        "valid": round(each.valid, 6),
+        "valid": round(cut_tile.valid, 6),
         "quad": quad.name,
     }
     return json.dumps(value).encode()

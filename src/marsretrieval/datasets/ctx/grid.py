@@ -1,4 +1,4 @@
-"""Which tiles a quad is cut into: corners that decimals hold exactly, and names that tell them."""
+"""Tile grid of a quad: exact decimal corners, and tile names derived from them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,20 @@ _EQUAL_ASPECT_DECIMALS = 4
 
 @dataclass(frozen=True)
 class TileSpec:
-    """How quads are cut. Two runs with an equal spec give the same tiles.
+    """Tile specification. Two runs with equal specs produce the same tiles.
 
-    delta: height of a tile in degrees, and its width unless `equal_aspect`; divides 4.
-    size: pixels a side. exact: no-data as the published tiles have it (1, not 0).
-    equal_aspect: wider in longitude by 1 / cos(latitude), as nearly as whole tiles fill the quad.
-    drop_below: tiles with a smaller share of pixels with data are left out.
-    clip: tiles that do not overlap it are left out.
+    Attributes:
+        delta: Height of a tile in degrees, and its width unless `equal_aspect`; divides 4.
+        size: Width and height of an image in pixels.
+        format: Image format, `png` or `jpeg`.
+        equal_aspect: Widen tiles in longitude by about 1 / cos(latitude), so that a whole number of
+            tiles fills the quad.
+        exact: Reproduce the published tiles, with no-data as in those (1, not 0).
+        drop_below: Minimum share of pixels with data (0 to 1); other tiles are left out.
+        clip: Leave out tiles that do not overlap this box.
 
-    Raises UsageError.
+    Raises:
+        UsageError: If a value is out of range, or two options exclude each other.
     """
 
     delta: Decimal = Decimal("0.2")
@@ -46,7 +51,18 @@ class TileSpec:
 
     @classmethod
     def of(cls, delta: str | float, **others: Any) -> Self:
-        """`delta` as people write it."""
+        """Create a spec from the tile height as given on the command line.
+
+        Args:
+            delta: Tile height in degrees.
+            **others: Other fields.
+
+        Returns:
+            The spec.
+
+        Raises:
+            UsageError: If `delta` is not a number, or a value is invalid.
+        """
         try:
             return cls(delta=Decimal(str(delta)), **others)
         except InvalidOperation as error:
@@ -73,7 +89,7 @@ class TileSpec:
 
     @cached_property
     def hash(self) -> str:
-        """Fingerprint of everything that decides which tiles come out."""
+        """Hash of every option that affects the tiles."""
         return sha256_json(self.to_dict())
 
     def to_dict(self) -> Mapping[str, Any]:
@@ -96,7 +112,15 @@ class TileSpec:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Edges in degrees; `east` of the last column before the antimeridian is 180."""
+    """Name and edges of a tile.
+
+    Attributes:
+        name: Tile name, derived from the south-west corner.
+        west: West edge in degrees.
+        south: South edge in degrees.
+        east: East edge in degrees; 180 in the last column before the antimeridian.
+        north: North edge in degrees.
+    """
 
     name: str
     west: float
@@ -106,8 +130,16 @@ class Tile:
 
 
 def tile_rows(quad: Quad, spec: TileSpec) -> list[list[Tile]]:
-    """The tiles of a quad: rows from the north, each from the west. Rows that `spec.clip` leaves
-    empty are left out."""
+    """List the tiles of a quad by row.
+
+    Args:
+        quad: The quad.
+        spec: Tile specification.
+
+    Returns:
+        Rows from north to south, each from west to east. Rows without a tile in `spec.clip` are
+        left out.
+    """
     rows = []
     for number in reversed(range(int(geo.QUAD_DEG / spec.delta))):
         south = quad.south + number * spec.delta
@@ -128,7 +160,15 @@ def tile_rows(quad: Quad, spec: TileSpec) -> list[list[Tile]]:
 
 
 def tile_count(quad: Quad, spec: TileSpec) -> int:
-    """How many tiles `tile_rows` gives."""
+    """Count the tiles of a quad.
+
+    Args:
+        quad: The quad.
+        spec: Tile specification.
+
+    Returns:
+        Number of tiles that `tile_rows` lists.
+    """
     if spec.clip is not None:
         return sum(map(len, tile_rows(quad, spec)))
     return _full_count(quad.south, spec)
@@ -141,7 +181,7 @@ def _full_count(quad_south: int, spec: TileSpec) -> int:
 
 
 def _column_edges(south: Decimal, spec: TileSpec) -> list[Decimal]:
-    """From the quad's west edge, in degrees."""
+    """Return column edges in degrees from the quad's west edge."""
     columns = int(geo.QUAD_DEG / spec.delta)
     if not spec.equal_aspect:
         return [number * spec.delta for number in range(columns + 1)]

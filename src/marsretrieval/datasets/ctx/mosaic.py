@@ -1,7 +1,7 @@
-"""What is assumed of the Murray Lab global CTX mosaic (V01): all of it here, checked on opening.
+"""Layout of the Murray Lab global CTX mosaic (V01), and its files.
 
-Quads of 4 x 4 degrees, named by their south-west corner, from 180 W and 88 S on; grey bytes,
-47,420 pixels a side (5.0 m), 0 where there is no image; x = R lon, y = R lat on the sphere of
+Quads of 4 x 4 degrees are named by their south-west corner, from 180 W and 88 S on. Pixels are
+grey bytes, 47,420 per side (5.0 m), 0 for no data, with x = R lon and y = R lat on the sphere of
 3,396,190 m, whatever ellipsoid the file's CRS names. A zip holds one GeoTIFF.
 """
 
@@ -20,13 +20,20 @@ SERVER = "https://murray-lab.caltech.edu/CTX/V01/tiles"
 NO_DATA = 0
 SOUTHMOST, NORTHMOST = -88, 84  # south edges of the first and the last row of quads
 
-# For plans only: reported by people who fetched some of the quads.
+# Typical size of a zip, used for estimates only.
 ZIP_BYTES = 1_730_000_000
+_TIFF = (".tif", ".tiff")
+_ZIP = ".zip"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Quad:
-    """South-west corner in whole degrees."""
+    """Quad of the mosaic.
+
+    Attributes:
+        south: Latitude of the south-west corner in whole degrees.
+        west: Longitude of the south-west corner in whole degrees.
+    """
 
     south: int
     west: int
@@ -46,25 +53,42 @@ class Quad:
 
 
 def all_quads() -> Iterator[Quad]:
-    """The 3,960 quads, from the south, eastward."""
+    """Iterate over the 3,960 quads, from south to north, then from west to east."""
     for south in range(SOUTHMOST, NORTHMOST + 1, geo.QUAD_DEG):
         for west in range(-180, 180, geo.QUAD_DEG):
             yield Quad(south, west)
 
 
 def quads_in(box: geo.Box) -> list[Quad]:
-    """Quads that share an area with `box`. Raises UsageError when there are none."""
-    found = [quad for quad in all_quads() if quad.box.overlaps(box)]
-    if not found:
+    """List the quads that a box overlaps.
+
+    Args:
+        box: Bounding box in degrees.
+
+    Returns:
+        Quads that share an area with the box, in the mosaic's order.
+
+    Raises:
+        UsageError: If no quad overlaps the box.
+    """
+    quads = [quad for quad in all_quads() if quad.box.overlaps(box)]
+    if not quads:
         raise UsageError(
             "no quad of the mosaic overlaps that box",
             remedy=f"The mosaic reaches from {SOUTHMOST} to {NORTHMOST + geo.QUAD_DEG} degrees.",
         )
-    return found
+    return quads
 
 
 def part_outside(box: geo.Box) -> str | None:
-    """Describe the part of a box north or south of the mosaic; None where there is none."""
+    """Describe the part of a box north or south of the mosaic.
+
+    Args:
+        box: Bounding box in degrees.
+
+    Returns:
+        A message, or None if the mosaic covers the latitudes of the box.
+    """
     south, north = SOUTHMOST, NORTHMOST + geo.QUAD_DEG
     parts = []
     if box.south < south:
@@ -80,47 +104,68 @@ def part_outside(box: geo.Box) -> str | None:
 
 
 def parse_quads(text: str) -> list[Quad]:
-    """From "E-004_N-04,E176_N-04", in the mosaic's order. Raises UsageError."""
-    known = {quad.name: quad for quad in all_quads()}
-    found = set()
-    for part in filter(None, (each.strip() for each in text.split(","))):
-        if part not in known:
+    """Parse a comma-separated list of quad names, such as "E-004_N-04,E176_N-04".
+
+    Args:
+        text: The list.
+
+    Returns:
+        Quads in the mosaic's order, without duplicates.
+
+    Raises:
+        UsageError: If a name is invalid or the list is empty.
+    """
+    quads_by_name = {quad.name: quad for quad in all_quads()}
+    quads = set()
+    for part in filter(None, (name.strip() for name in text.split(","))):
+        if part not in quads_by_name:
             raise UsageError(
                 f"'{part}' is no quad of the mosaic",
                 remedy="Quads are named by their south-west corner, every 4 degrees, with three "
                 f"and two digits: {geo.quad_name(-4, -4)}, {geo.quad_name(136, 0)}.",
             )
-        found.add(known[part])
-    if not found:
+        quads.add(quads_by_name[part])
+    if not quads:
         raise UsageError("no quad is named")
-    return sorted(found)
+    return sorted(quads)
 
 
 def check_quad(raster: GeoTiff, quad: Quad, *, source: str) -> None:
-    """Raises DataError unless `raster` is of bytes and its four edges are those of the quad, to
-    half a pixel."""
+    """Check that a raster has byte pixels and covers a quad to within half a pixel.
+
+    Args:
+        raster: The opened GeoTIFF.
+        quad: Quad that the file is named for.
+        source: File name for error messages.
+
+    Raises:
+        DataError: If the pixel type or an edge differs.
+    """
     if raster.dtype != "uint8":
         raise DataError(f"{source}: pixels of {raster.dtype}, where the mosaic has uint8")
     side = geo.QUAD_DEG
-    found = (raster.west, raster.south, raster.east, raster.north)
-    named = (quad.west, quad.south, quad.west + side, quad.south + side)
+    raster_edges = (raster.west, raster.south, raster.east, raster.north)
+    quad_edges = (quad.west, quad.south, quad.west + side, quad.south + side)
     pixels = raster.pixel_deg * 2
-    off = [abs(a - b) / pixel for a, b, pixel in zip(found, named, pixels, strict=True)]
-    if max(off) > 0.5:
-        edges = ", ".join(f"{edge:.4f}" for edge in found)
+    offsets = [
+        abs(a - b) / pixel for a, b, pixel in zip(raster_edges, quad_edges, pixels, strict=True)
+    ]
+    if max(offsets) > 0.5:
+        edges = ", ".join(f"{edge:.4f}" for edge in raster_edges)
         raise DataError(
             f"{source}: named {quad.name}, but it reaches over {edges} (west, south, east, north)",
             remedy="Renamed, cropped, or written by another formula: its tiles would be misplaced.",
         )
 
 
-_TIFF = (".tif", ".tiff")
-_ZIP = ".zip"
-
-
 @dataclass(frozen=True, slots=True)
 class Input:
-    """`path`: a GeoTIFF or a zip; None to fetch it."""
+    """Quad to cut, and its file.
+
+    Attributes:
+        quad: The quad.
+        path: GeoTIFF or zip; None if it has to be downloaded.
+    """
 
     quad: Quad
     path: Path | None = None
@@ -128,35 +173,60 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What could not be done, and why. `source`: a file, or the name of a quad."""
+    """File or quad that could not be processed.
+
+    Attributes:
+        source: File, or name of a quad.
+        reason: Error message.
+    """
 
     source: str
     reason: str
 
 
 def select_quads(box: geo.Box | None, named: Iterable[Quad]) -> list[Quad]:
-    """Quads that `box` overlaps, and those named; in the mosaic's order."""
+    """Combine the quads that a box overlaps with explicitly named quads.
+
+    Args:
+        box: Bounding box in degrees, or None.
+        named: Explicitly named quads.
+
+    Returns:
+        Quads in the mosaic's order, without duplicates.
+
+    Raises:
+        UsageError: If no quad overlaps the box.
+    """
     return sorted({*(quads_in(box) if box is not None else ()), *named})
 
 
 def find_files(
-    paths: Sequence[Path], wanted: Iterable[Quad] | None = None
+    paths: Sequence[Path], quads: Iterable[Quad] | None = None
 ) -> tuple[list[Input], list[Problem]]:
-    """GeoTIFFs and zips of the mosaic among `paths` and, at any depth, in the folders there; only
-    those of `wanted` quads, where these are given.
+    """Find GeoTIFFs and zips of the mosaic in files and, recursively, in folders.
 
-    A file that is not named as a quad is a problem, and so is a wanted quad without a file. Of a
-    quad's zip and GeoTIFF the zip is taken: it has a checksum. Raises DatasetNotFoundError when a
-    path does not exist or there are no files, UsageError when a quad has two of one kind.
+    A file whose name is not that of a quad is a problem, and so is a requested quad without a file.
+    If a quad has a zip and a GeoTIFF, the zip is used, because it has a checksum.
+
+    Args:
+        paths: Files and folders.
+        quads: Return only these quads; None for all.
+
+    Returns:
+        Inputs in the mosaic's order, and the problems.
+
+    Raises:
+        DatasetNotFoundError: If a path does not exist, or there are no files.
+        UsageError: If a quad has two files of the same type.
     """
-    known = set(all_quads())
-    only = None if wanted is None else set(wanted)
-    found: dict[Quad, dict[str, Path]] = {}
+    mosaic_quads = set(all_quads())
+    selected = None if quads is None else set(quads)
+    files_by_quad: dict[Quad, dict[str, Path]] = {}
     problems = []
-    for path in dict.fromkeys(each for start in paths for each in _files(start)):
+    for path in dict.fromkeys(file for start in paths for file in _files(start)):
         corner = geo.parse_quad_name(path.name)
         quad = Quad(corner[1], corner[0]) if corner else None
-        if quad is None or quad not in known:
+        if quad is None or quad not in mosaic_quads:
             problems.append(
                 Problem(
                     str(path),
@@ -167,21 +237,21 @@ def find_files(
             )
             continue
         kind = _ZIP if path.suffix.lower() == _ZIP else _TIFF[0]
-        other = found.setdefault(quad, {}).setdefault(kind, path)
+        other = files_by_quad.setdefault(quad, {}).setdefault(kind, path)
         if other != path:
             raise UsageError(
                 f"two files of quad {quad.name}: {other} and {path}", remedy="Name one of them."
             )
-    if not found and not problems:
+    if not files_by_quad and not problems:
         names = ", ".join(map(str, paths))
         raise DatasetNotFoundError(f"{names}: no GeoTIFF and no zip of the mosaic here")
-    if only is not None:
-        missing = sorted(only - found.keys())
+    if selected is not None:
+        missing = sorted(selected - files_by_quad.keys())
         problems += [Problem(quad.name, "no file of this quad was found") for quad in missing]
     return [
         Input(quad, kinds.get(_ZIP, kinds.get(_TIFF[0])))
-        for quad, kinds in sorted(found.items())
-        if only is None or quad in only
+        for quad, kinds in sorted(files_by_quad.items())
+        if selected is None or quad in selected
     ], problems
 
 

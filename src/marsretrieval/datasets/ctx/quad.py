@@ -1,8 +1,7 @@
-"""Rows of a quad from north to south, whatever file they lie in.
+"""Rows of a quad, read from north to south out of a GeoTIFF or a zip.
 
-The mosaic's GeoTIFFs are taken to be uncompressed strips: their bytes are read straight from the
-file, or from the zip while it is inflated. Any other layout is read through GDAL, out of a zip
-after unpacking it to the scratch folder.
+Uncompressed strips, the mosaic's layout, are read directly from the file, or from the zip while
+it is inflated. Other layouts are read through GDAL, after unpacking a zip to the scratch folder.
 """
 
 from __future__ import annotations
@@ -30,14 +29,29 @@ _CHUNK = 2**19
 _INFLATED = 2**22
 _LOCAL_HEADER = 30
 _DAMAGED = "Delete it and fetch it again."
+# Cache size in bytes: enough for a row of blocks in any common layout. One thread, because the
+# tiles are already cut in parallel.
+_GDAL = {"GDAL_CACHEMAX": 64 * 2**20, "GDAL_NUM_THREADS": 1}
+UNPACKED = "unpacked-"
+Bytes = npt.NDArray[np.uint8]
 
 
 def geotiff_in(path: Path) -> zipfile.ZipInfo:
-    """The one GeoTIFF of a zip. Raises DataError when the zip is damaged, cut short, packed in a
-    way that cannot be streamed, or holds none or several."""
+    """Find the only GeoTIFF of a zip.
+
+    Args:
+        path: The zip.
+
+    Returns:
+        Entry of the GeoTIFF in the zip's table of contents.
+
+    Raises:
+        DataError: If the zip is damaged or truncated, uses a compression method that cannot be
+            streamed, or does not hold exactly one GeoTIFF.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            found = [
+            members = [
                 info
                 for info in archive.infolist()
                 if info.filename.lower().endswith((".tif", ".tiff"))
@@ -47,9 +61,9 @@ def geotiff_in(path: Path) -> zipfile.ZipInfo:
         raise DataError(
             f"{path}: damaged or cut short, not a whole zip ({error})", remedy=_DAMAGED
         ) from error
-    if len(found) != 1:
-        raise DataError(f"{path}: {len(found)} GeoTIFFs in this zip, where one is expected")
-    info = found[0]
+    if len(members) != 1:
+        raise DataError(f"{path}: {len(members)} GeoTIFFs in this zip, where one is expected")
+    info = members[0]
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
         raise DataError(
             f"{path}: packed by a method that cannot be read here ({info.compress_type})",
@@ -58,8 +72,16 @@ def geotiff_in(path: Path) -> zipfile.ZipInfo:
     return info
 
 
-class Member:
-    """Forward-only reading, checked at the end. Raises DataError when the data are damaged."""
+class ZipStream:
+    """Forward-only reader of one file in a zip, verified at the end.
+
+    Args:
+        path: The zip.
+        info: Entry of the file.
+
+    Raises:
+        DataError: If the data are damaged; raised by every method.
+    """
 
     def __init__(self, path: Path, info: zipfile.ZipInfo) -> None:
         self._path = path
@@ -83,7 +105,16 @@ class Member:
         self._position = 0
 
     def read_at(self, offset: int, out: memoryview) -> None:
-        """Fill `out` with the bytes from `offset` on; offsets never decrease."""
+        """Fill a buffer with the bytes from an offset on.
+
+        Args:
+            offset: Offset in the uncompressed file, not below the end of the previous read.
+            out: Buffer to fill.
+
+        Raises:
+            DataError: If the data are damaged or end too early.
+            ValueError: If `offset` lies before the end of the previous read.
+        """
         self._skip_to(offset)
         filled = 0
         while filled < len(out):
@@ -92,7 +123,7 @@ class Member:
             filled += len(part)
 
     def finish(self) -> None:
-        """Inflate the rest and compare length and CRC-32 with what the zip records."""
+        """Inflate the rest, and compare length and CRC-32 with the values recorded in the zip."""
         self._skip_to(self._info.file_size)
         if self._pending:
             raise self._damaged("it is longer than recorded")
@@ -105,11 +136,11 @@ class Member:
         while self._position < offset:
             self._next(offset - self._position)
 
-    def _next(self, most: int) -> memoryview:
-        """At most `most` bytes, at least one."""
+    def _next(self, limit: int) -> memoryview:
+        """Return 1 to `limit` bytes."""
         while not self._pending:
             self._refill()
-        part, self._pending = self._pending[:most], self._pending[most:]
+        part, self._pending = self._pending[:limit], self._pending[limit:]
         self._position += len(part)
         return part
 
@@ -132,8 +163,8 @@ class Member:
         self._crc = self._crc32(data, self._crc)
         self._pending = memoryview(data)
 
-    def _damaged(self, what: str) -> DataError:
-        return DataError(f"{self._path}: damaged: {what}", remedy=_DAMAGED)
+    def _damaged(self, reason: str) -> DataError:
+        return DataError(f"{self._path}: damaged: {reason}", remedy=_DAMAGED)
 
     def __enter__(self) -> Self:
         return self
@@ -145,7 +176,7 @@ class Member:
 def _inflater(
     method: int,
 ) -> tuple[Callable[[bytes], tuple[bytes, bytes]], Callable[[bytes, int], int]]:
-    """Two functions: inflate some bytes and return the rest; go on with a CRC-32."""
+    """Return two functions: inflate a chunk and return its unused rest; update a CRC-32."""
     library: Any = zlib
     try:
         from isal import isal_zlib
@@ -158,29 +189,22 @@ def _inflater(
     stream = library.decompressobj(-zlib.MAX_WBITS)
 
     def inflate(data: bytes) -> tuple[bytes, bytes]:
-        # Bounded: a megabyte of packed no-data would be a gigabyte of zeros.
+        # Bounded: a megabyte of compressed no-data inflates to a gigabyte of zeros.
         return stream.decompress(data, _INFLATED), stream.unconsumed_tail
 
     return inflate, library.crc32
 
 
-# The cache is in bytes, as rasterio passes it on: a row of blocks of any usual layout. One thread,
-# whatever the environment asks for: the tiles keep the CPUs busy.
-_GDAL = {"GDAL_CACHEMAX": 64 * 2**20, "GDAL_NUM_THREADS": 1}
-UNPACKED = "unpacked-"
-
-Bytes = npt.NDArray[np.uint8]
-
-
 @dataclass(frozen=True, slots=True)
 class QuadFile:
-    """An open quad.
+    """Open quad.
 
-    read: fills (n, width) bytes with the rows from the first given on; rows never go back.
-    finish: reads what is left and checks it, where there is a checksum to check.
-    damage_is_local: a failed read tells nothing of the rows that did not fail.
-
-    `read` and `finish` raise DataError.
+    Attributes:
+        raster: The GeoTIFF's metadata.
+        read: Fill an array of shape (n, width) with the rows from a given one on. Rows must not
+            decrease between calls. Raises DataError.
+        finish: Read the rest of the file and verify its checksum, if it has one. Raises DataError.
+        damage_is_local: Whether other rows can still be trusted after a failed read.
     """
 
     raster: GeoTiff
@@ -189,13 +213,26 @@ class QuadFile:
     damage_is_local: bool
 
 
-class _Stream(Protocol):
+class _ByteSource(Protocol):
     def read_at(self, offset: int, out: memoryview) -> None: ...
 
 
 @contextmanager
 def open_quad(path: Path, quad: Quad, scratch: Path) -> Iterator[QuadFile]:
-    """Open the GeoTIFF or zip of a quad; it must lie where it is named. Raises DataError."""
+    """Open the GeoTIFF or zip of a quad.
+
+    Args:
+        path: GeoTIFF or zip.
+        quad: Quad that the file must cover.
+        scratch: Folder for an unpacked zip.
+
+    Yields:
+        The open quad.
+
+    Raises:
+        DataError: If the file is damaged or covers another area.
+        MissingDependencyError: If rasterio is not installed.
+    """
     try:
         import rasterio
     except ImportError as error:
@@ -214,7 +251,7 @@ def _open_geotiff(path: Path, quad: Quad, scratch: Path, stack: ExitStack) -> Qu
     strips = raster.strips()
     read: Callable[[int, Bytes], None] = raster.read_rows
     if strips is not None:
-        read = _strip_reader(stack.enter_context(_File(path)), raster.width, *strips)
+        read = _strip_reader(stack.enter_context(_PlainFile(path)), raster.width, *strips)
     return QuadFile(raster, read, lambda: None, damage_is_local=True)
 
 
@@ -227,7 +264,7 @@ def _open_zip(path: Path, quad: Quad, scratch: Path, stack: ExitStack) -> QuadFi
     check_quad(raster, quad, source=source)
     strips = raster.strips()
     if strips is not None:
-        member = stack.enter_context(Member(path, info))
+        member = stack.enter_context(ZipStream(path, info))
         read = _strip_reader(member, raster.width, *strips)
         return QuadFile(raster, read, member.finish, damage_is_local=False)
     scratch.mkdir(parents=True, exist_ok=True)
@@ -238,11 +275,16 @@ def _open_zip(path: Path, quad: Quad, scratch: Path, stack: ExitStack) -> QuadFi
 
 
 def _unpack(path: Path, unpacked: Path) -> None:
-    """Raises DataError when the zip is damaged, OutputError when there is no room."""
+    """Unpack the GeoTIFF of a zip.
+
+    Raises:
+        DataError: If the zip is damaged.
+        OutputError: If there is not enough disk space.
+    """
     info = geotiff_in(path)
     check_space(unpacked.parent, info.file_size)
     buffer = memoryview(bytearray(2**22))
-    with Member(path, info) as member:
+    with ZipStream(path, info) as member:
         try:
             with unpacked.open("wb") as file:
                 for offset in range(0, info.file_size, len(buffer)):
@@ -255,22 +297,22 @@ def _unpack(path: Path, unpacked: Path) -> None:
 
 
 def _strip_reader(
-    stream: _Stream, width: int, offsets: npt.NDArray[np.int64], height: int
+    stream: _ByteSource, width: int, offsets: npt.NDArray[np.int64], height: int
 ) -> Callable[[int, Bytes], None]:
-    """Reads rows out of strips of `height` rows each; neighbouring strips in one go."""
+    """Return a function that reads rows from strips; contiguous rows in one read."""
 
     def read(first: int, out: Bytes) -> None:
         rows = np.arange(first, first + len(out))
-        places = offsets[rows // height] + rows % height * width
-        breaks = np.flatnonzero(np.diff(places) != width) + 1
+        row_offsets = offsets[rows // height] + rows % height * width
+        breaks = np.flatnonzero(np.diff(row_offsets) != width) + 1
         for start, end in zip([0, *breaks], [*breaks, len(out)], strict=True):
-            stream.read_at(int(places[start]), out[start:end].data.cast("B"))
+            stream.read_at(int(row_offsets[start]), out[start:end].data.cast("B"))
 
     return read
 
 
-class _File:
-    """A plain file, read where asked."""
+class _PlainFile:
+    """Uncompressed file with random access."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -291,7 +333,7 @@ class _File:
         except OSError as error:
             raise DataError(f"{self._path}: cannot be read ({error.strerror})") from error
 
-    def __enter__(self) -> _File:
+    def __enter__(self) -> _PlainFile:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,8 +1,8 @@
-"""Bilinear resampling with gdalwarp's kernel, pixel for pixel, several times as fast.
+"""Bilinear resampling with gdalwarp's kernel: identical pixels, several times faster.
 
-The kernel is separable, so a tile is two banded matrix products in float32. Where the float32
-result is so near to a half that its error could turn the rounding, the pixel is computed again in
-float64: the result is what float64 throughout would give.
+The kernel is separable, so a tile is two banded matrix products in float32. Pixels so near to a
+rounding boundary that the float32 error could change them are computed again in float64, so the
+result equals that of float64 throughout.
 """
 
 from __future__ import annotations
@@ -20,18 +20,33 @@ COLUMN_BLOCK = 16
 
 # GDAL widens the kernel only where it shrinks by more than 5 % (gdalwarpkernel.cpp).
 _WIDENED_FROM = 1 / 0.95
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+PixelIndices = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+# Source columns per product, and bytes of rows resampled in y only: both fit into the cache.
+_COLUMNS = 2500
+_HALF_BYTES = 5 * 2**18
+# OpenBLAS computes products of up to this many multiply-adds on the calling thread. Larger ones
+# would use threads that are already busy with other tiles.
+_SERIAL = 2**18
+_RECOMPUTED = 2**20  # source pixels gathered at once
+_EPSILON: float = 2.0**-24 * 255
+# Error of GDAL's own coordinates, in grey levels: closer to a half it may round either way.
+_TIE = 1e-7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Axis:
-    """How n outputs are made from source pixels.
+    """Resampling weights along one axis, for n outputs.
 
-    first, weights: output i is the sum over t of weights[i, t] * source[first[i] + t]; (n,) and
-    (n, taps), weights sum to 1 and are 0 outside the source.
-    centre: the source pixel under the middle of each output, (n,).
-    start, bands: the same for blocks of outputs: (m,) first source pixels, (m, block, width)
-    weights; past the last output the weights are 0.
-    step: source pixels an output.
+    Attributes:
+        first: (n,) first source pixel of each output.
+        weights: (n, taps) weights: output i is the sum over t of
+            weights[i, t] * source[first[i] + t]. They sum to 1 and are 0 outside the source.
+        centre: (n,) source pixel under the middle of each output.
+        start: (m,) first source pixel of each block of outputs.
+        bands: (m, block, width) weights of each block; 0 past the last output.
+        step: Source pixels per output.
     """
 
     first: npt.NDArray[np.intp]
@@ -48,11 +63,21 @@ class Axis:
 
 @lru_cache(maxsize=256)
 def axis(length: int, origin: float, step: float, count: int, block: int) -> Axis:
-    """`count` outputs, each `step` source pixels wide, from `origin` (in source pixels) on, in
-    blocks of `block`.
+    """Compute the resampling weights along one axis.
 
-    The kernel is a triangle as wide to each side as an output, but no narrower than a source
-    pixel; what falls outside the `length` source pixels is left out and the rest weighs more.
+    The kernel is gdalwarp's bilinear one (gdalwarpkernel.cpp): a triangle whose half width is that
+    of an output, but at least one source pixel. Weights outside the source are dropped and the
+    others are normalized.
+
+    Args:
+        length: Number of source pixels.
+        origin: West or north edge of the first output, in source pixels.
+        step: Source pixels per output.
+        count: Number of outputs.
+        block: Outputs per block.
+
+    Returns:
+        The weights.
     """
     radius = step if step > _WIDENED_FROM else 1.0
     middles = origin + (np.arange(count) + 0.5) * step
@@ -89,37 +114,33 @@ def _blocks(
     return start, bands
 
 
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-Places = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
-
-# Source columns taken at once, and bytes of rows that were resampled in y alone: both stay in the
-# cache.
-_COLUMNS = 2500
-_HALF_BYTES = 5 * 2**18
-# OpenBLAS keeps a product of no more multiply-adds on the thread that asks for it. More would be
-# spread over threads that the tiles already keep busy.
-_SERIAL = 2**18
-_RECOMPUTED = 2**20  # source pixels gathered at once
-_EPSILON: float = 2.0**-24 * 255
-# GDAL's own coordinates have an error of this order in grey levels: below it, it may round either
-# way.
-_TIE = 1e-7
-
-
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """pixels: (rows, columns). ties: pixels so exactly on a half that GDAL may round them down."""
+    """Resampled image.
+
+    Attributes:
+        pixels: uint8 array of shape (rows, columns).
+        ties: Number of pixels so close to a half that GDAL may round them down.
+    """
 
     pixels: Bytes
     ties: int
 
 
 def resample(source: Bytes, y: Axis, x: Axis, *, no_data: int | None) -> Resampled:
-    """Resample `source` (h, w) to (y.count, x.count).
+    """Resample an image.
 
-    With `no_data`, pixels of that value do not contribute, and an output whose middle lies on
-    one of them is 0, as gdalwarp does for a file with a nodata tag.
+    With `no_data`, pixels of that value do not contribute, and an output whose middle lies on one
+    of them is 0, as with gdalwarp for a file with a nodata tag.
+
+    Args:
+        source: uint8 array of shape (h, w).
+        y: Weights of the rows.
+        x: Weights of the columns.
+        no_data: Value of pixels without data, or None.
+
+    Returns:
+        Image of shape (y.count, x.count).
     """
     if no_data is not None:
         valid = source != no_data
@@ -138,12 +159,12 @@ def resample(source: Bytes, y: Axis, x: Axis, *, no_data: int | None) -> Resampl
 def _masked(source: Bytes, valid: npt.NDArray[np.bool_], y: Axis, x: Axis) -> Resampled:
     mask = valid.view(np.uint8)
     share = _product(mask, y, x)
-    seen = valid[np.ix_(y.centre, x.centre)] & (share > 0)
-    values = np.divide(_product(source, y, x), share, out=np.zeros_like(share), where=seen)
+    has_data = valid[np.ix_(y.centre, x.centre)] & (share > 0)
+    values = np.divide(_product(source, y, x), share, out=np.zeros_like(share), where=has_data)
     error = (2 * _error(y, x) / np.maximum(share, 1e-6)).astype(np.float32)
     pixels, (rows, columns) = _rounded(values, error)
-    known = seen[rows, columns]
-    rows, columns = rows[known], columns[known]
+    valid_ties = has_data[rows, columns]
+    rows, columns = rows[valid_ties], columns[valid_ties]
     ties = 0
     for part in _parts(len(rows), y, x):
         i, j = rows[part], columns[part]
@@ -154,7 +175,7 @@ def _masked(source: Bytes, valid: npt.NDArray[np.bool_], y: Axis, x: Axis) -> Re
 
 
 def _product(source: Bytes, y: Axis, x: Axis) -> Floats:
-    """Both products, (y.count, x.count)."""
+    """Apply both weight matrices; the result has shape (y.count, x.count)."""
     _, block, width = x.bands.shape
     rows = len(y.start) * y.bands.shape[1]
     at_once = max(1, int(_COLUMNS / (block * x.step)))
@@ -170,36 +191,36 @@ def _product(source: Bytes, y: Axis, x: Axis) -> Floats:
 def _columns(
     source: Bytes, y: Axis, start: npt.NDArray[np.intp], bands: Floats, out: Floats
 ) -> None:
-    """Some blocks of columns, all rows: down the rows first, then along them."""
+    """Compute all rows of some blocks of columns: along y first, then along x."""
     _, block, taps = y.bands.shape
-    _, across, width = bands.shape
-    wide = source.shape[1]
-    group = min(_HALF_BYTES // (block * wide * 4), _SERIAL // (block * across * width))
+    _, out_width, width = bands.shape
+    source_width = source.shape[1]
+    group = min(_HALF_BYTES // (block * source_width * 4), _SERIAL // (block * out_width * width))
     group = max(1, min(group, len(y.start)))
     step = max(64, _SERIAL // (block * taps))
     weights = np.ascontiguousarray(bands.swapaxes(1, 2))  # (blocks, width, across)
-    taken = np.empty((taps, wide), dtype=np.float32)
-    half = np.empty((group * block, wide), dtype=np.float32)
+    strip = np.empty((taps, source_width), dtype=np.float32)
+    half = np.empty((group * block, source_width), dtype=np.float32)
     for g in range(0, len(y.start), group):
-        down = y.start[g : g + group].tolist()
-        for i, first in enumerate(down):
-            np.copyto(taken, source[first : first + taps])
+        row_starts = y.start[g : g + group].tolist()
+        for i, first in enumerate(row_starts):
+            np.copyto(strip, source[first : first + taps])
             rows = half[i * block : (i + 1) * block]
-            for c in range(0, wide, step):
-                np.matmul(y.bands[g + i], taken[:, c : c + step], out=rows[:, c : c + step])
-        done = out[g * block : (g + len(down)) * block]
+            for c in range(0, source_width, step):
+                np.matmul(y.bands[g + i], strip[:, c : c + step], out=rows[:, c : c + step])
+        finished = out[g * block : (g + len(row_starts)) * block]
         for b, first in enumerate(start.tolist()):
-            part = done[:, b * across : (b + 1) * across]
-            np.matmul(half[: len(done), first : first + width], weights[b], out=part)
+            part = finished[:, b * out_width : (b + 1) * out_width]
+            np.matmul(half[: len(finished), first : first + width], weights[b], out=part)
 
 
 def _error(y: Axis, x: Axis) -> float:
-    """Bound of the float32 error of a product, in grey levels: rounded weights, rounded sums."""
+    """Bound the float32 error of a product in grey levels: rounded weights and rounded sums."""
     return float(y.weights.shape[1] + x.weights.shape[1] + 6) * _EPSILON
 
 
-def _rounded(values: Floats, error: np.float32 | Floats) -> tuple[Bytes, Places]:
-    """Bytes, and where `error` may have turned the rounding: rows, columns. Uses up `values`."""
+def _rounded(values: Floats, error: np.float32 | Floats) -> tuple[Bytes, PixelIndices]:
+    """Round to bytes; find the (rows, columns) that `error` could change. Overwrites `values`."""
     values += np.float32(0.5)
     up = np.floor(values)
     pixels = up.astype(np.uint8)
@@ -227,7 +248,7 @@ def _precise(
     rows: npt.NDArray[np.intp],
     columns: npt.NDArray[np.intp],
 ) -> npt.NDArray[np.float64]:
-    """The outputs at (rows, columns) in float64, (n,)."""
+    """Compute the outputs at (rows, columns) in float64, shape (n,)."""
     height, width = source.shape
     i = np.clip(y.first[rows, None] + np.arange(y.weights.shape[1]), 0, height - 1)
     j = np.clip(x.first[columns, None] + np.arange(x.weights.shape[1]), 0, width - 1)

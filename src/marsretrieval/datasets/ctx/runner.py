@@ -1,4 +1,4 @@
-"""Many quads: what is done is kept, what is missing is fetched and cut, what fails is told."""
+"""Cut many quads: skip finished ones, download missing ones, and report failures."""
 
 from __future__ import annotations
 
@@ -45,28 +45,37 @@ _CERTIFICATE = (
     "a bundle that has it. Verification is never switched off."
 )
 Fetch = Callable[[str, OnProgress | None], "Future[Path]"]
+_PLAN_TOTALS = ("tiles", "download_bytes", "scratch_bytes", "output_bytes", "free_bytes")
+# Expected size of a tile: measured on images of the CTX camera, per pixel.
+_BYTES_PER_PIXEL = {"png": 0.5, "jpeg": 0.27}
+_THREADS_PER_QUAD = 4  # three threads resample as fast as one reads
+_MAX_FAILURES = 3  # stop after so many quads in a row that failed to download or to be cut
 
 
 @dataclass(frozen=True, slots=True)
 class FetchSettings(RetryPolicy):
-    """Time limits, and `ca_file`: certificates (PEM) trusted beside those of the system."""
+    """Download settings.
+
+    Attributes:
+        ca_file: PEM file with certificates that are trusted in addition to the system's.
+    """
 
     ca_file: Path | None = None
 
 
 @contextmanager
 def background_fetch(folder: Path, settings: FetchSettings) -> Iterator[Fetch]:
-    """Download zips into a folder, one at a time, beside other work.
+    """Download zips into a folder, one at a time, in the background.
 
     Args:
-        folder: Where they appear, each under its name when it is whole.
+        folder: Target folder. A file gets its final name when it is complete.
         settings: Time limits and trusted certificates.
 
     Yields:
-        A function that takes an address and a progress function and returns the future path; a
+        A function that takes a URL and a progress function and returns the future path. A
         file that exists is not downloaded again. Its errors are DataError for this file,
-        ServerError if no file can be downloaded, and OutputError. What is under way when the
-        context ends is cancelled at once; the same call resumes it.
+        ServerError if no file can be downloaded, and OutputError. Running downloads are cancelled
+        when the context ends; the same call resumes them.
 
     Raises:
         UsageError: If `settings.ca_file` holds no certificates.
@@ -113,18 +122,28 @@ def _trust(ca_file: Path | None) -> ssl.SSLContext:
             context.load_verify_locations(ca_file)
         except (OSError, ssl.SSLError) as error:
             raise UsageError(f"--ca-file {ca_file}: no certificates in PEM ({error})") from error
-        # The certificates named are trusted themselves, as far as they go.
+        # Trust the given certificates even if their chain is incomplete.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done, found out without reading or fetching a quad. Sizes are expectations."""
+    """Work that `cut_quads` would do. Sizes are estimates; no quad is read or downloaded.
+
+    Attributes:
+        todo: Quads to cut.
+        kept: Manifests of quads that are already finished.
+        tiles: Number of tiles to cut.
+        download_bytes: Size of the downloads.
+        scratch_bytes: Disk space for zips in the scratch folder.
+        output_bytes: Size of the new tars.
+        free_bytes: Free disk space in the output folder.
+    """
 
     todo: Sequence[Input]
     kept: Sequence[QuadManifest]
-    tiles: int  # to be cut
+    tiles: int
     download_bytes: int
     scratch_bytes: int
     output_bytes: int
@@ -133,24 +152,28 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         quads = [
             {
-                "quad": each.quad.name,
-                "source": str(each.path) if each.path else each.quad.zip_name,
-                "fetched": each.path is None,
+                "quad": source.quad.name,
+                "source": str(source.path) if source.path else source.quad.zip_name,
+                "fetched": source.path is None,
             }
-            for each in self.todo
+            for source in self.todo
         ]
-        told = {name: getattr(self, name) for name in _PLAN_FIGURES}
-        return {"quads": quads, "kept": [each.quad for each in self.kept], **told}
-
-
-_PLAN_FIGURES = ("tiles", "download_bytes", "scratch_bytes", "output_bytes", "free_bytes")
+        totals = {name: getattr(self, name) for name in _PLAN_TOTALS}
+        return {"quads": quads, "kept": [source.quad for source in self.kept], **totals}
 
 
 @dataclass
 class Report:
-    """cut: quads cut now, also those with failed tiles. failed: quads and files without any tile.
-    untried: quads not reached, because the server gave nothing or several in a row failed.
-    otherwise: quads in the same folder that were cut by another spec."""
+    """Result of `cut_quads`.
+
+    Attributes:
+        cut: Manifests of the quads cut by this run, including those with failed tiles.
+        kept: Manifests of quads that were already finished.
+        failed: Quads and files without any tile.
+        untried: Quads skipped after the server failed, or after several failures in a row.
+        otherwise: Quads in the same folder that were cut with another spec.
+        seconds: Duration of the run.
+    """
 
     cut: list[QuadManifest] = field(default_factory=list)
     kept: list[QuadManifest] = field(default_factory=list)
@@ -161,23 +184,23 @@ class Report:
 
     @property
     def failed_tiles(self) -> dict[str, str]:
-        """Name to reason."""
-        return {tile: why for each in self.cut for tile, why in each.failed.items()}
+        """Reason by tile name."""
+        return {tile: reason for manifest in self.cut for tile, reason in manifest.failed.items()}
 
     @property
     def complete(self) -> bool:
         return not (self.failed or self.untried or self.failed_tiles)
 
     def to_dict(self) -> dict[str, Any]:
-        held = [*self.cut, *self.kept]
+        manifests = [*self.cut, *self.kept]
         return {
             "complete": self.complete,
             "quads": {"cut": [q.quad for q in self.cut], "kept": [q.quad for q in self.kept]},
-            "tiles": sum(each.tiles for each in held),
-            "empty": sum(len(each.empty) for each in held),
-            "dropped": sum(len(each.dropped) for each in held),
-            "bytes": sum(each.tar_bytes for each in held),
-            "failed": [asdict(each) for each in self.failed],
+            "tiles": sum(manifest.tiles for manifest in manifests),
+            "empty": sum(len(manifest.empty) for manifest in manifests),
+            "dropped": sum(len(manifest.dropped) for manifest in manifests),
+            "bytes": sum(manifest.tar_bytes for manifest in manifests),
+            "failed": [asdict(manifest) for manifest in self.failed],
             "failed_tiles": self.failed_tiles,
             "untried": self.untried,
             "otherwise": self.otherwise,
@@ -185,17 +208,20 @@ class Report:
         }
 
 
-# Expected size of a tile: measured on images of the CTX camera, per pixel.
-_BYTES_A_PIXEL = {"png": 0.5, "jpeg": 0.27}
-_THREADS_A_QUAD = 4  # one reads, and three keep up with it
-_GIVEN_UP = 3  # quads in a row that the server did not give, or that could not be cut
-
-
 @dataclass(frozen=True, slots=True)
 class JobSettings:
-    """threads: cutting threads in all (default: the CPUs there are). scratch: zips on their way
-    (default: a hidden folder in the output). force: cut over quads that other options made.
-    Raises UsageError where `server` is no address."""
+    """Settings of `cut_quads`.
+
+    Attributes:
+        threads: Total number of cutting threads; default: the number of usable CPUs.
+        scratch: Folder for downloaded zips; default: a hidden folder in the output folder.
+        server: Base URL of the mosaic.
+        fetch: Download settings.
+        force: Replace quads that were cut with other options.
+
+    Raises:
+        UsageError: If `server` is not a web address.
+    """
 
     threads: int | None = None
     scratch: Path | None = None
@@ -212,14 +238,27 @@ class JobSettings:
 
 
 def plan(inputs: Sequence[Input], spec: TileSpec, out: Path, *, force: bool = False) -> Plan:
-    """What `cut_quads` would do. Raises UsageError as it does."""
-    _refuse_a_mixture(out, spec, force=force)
-    kept, todo = _split(inputs, spec, out)
-    tiles = sum(tile_count(each.quad, spec) for each in todo)
-    fetched = sum(each.path is None for each in todo)
+    """Plan the work of `cut_quads` without doing it.
+
+    Args:
+        inputs: Quads to cut.
+        spec: Tile specification.
+        out: Output folder.
+        force: Replace quads that were cut with other options.
+
+    Returns:
+        The plan.
+
+    Raises:
+        UsageError: If `out` holds quads cut with other options, unless `force`.
+    """
+    _check_same_spec(out, spec, force=force)
+    finished, todo = _partition_inputs(inputs, spec, out)
+    tiles = sum(tile_count(source.quad, spec) for source in todo)
+    fetched = sum(source.path is None for source in todo)
     return Plan(
         todo=todo,
-        kept=kept,
+        kept=finished,
         tiles=tiles,
         download_bytes=fetched * ZIP_BYTES,
         scratch_bytes=min(fetched, 2) * ZIP_BYTES,  # one is fetched while one is cut
@@ -237,45 +276,58 @@ def cut_quads(
     settings: JobSettings | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> Report:
-    """Cut quads into `<out>/<quad>.tar`, fetching those without a file.
+    """Cut quads into `<out>/<quad>.tar`; download those without a file.
 
-    A quad that is there whole is kept. One that fails is reported, and the others are cut; so are
-    `problems`, which were found before. Raises OutputError when `out` or the scratch folder
-    cannot be written or has no room: what is finished by then is kept. Raises UsageError when
-    `out` holds quads that other options made, unless `settings.force`.
+    Finished quads are skipped. If a quad fails, the failure is reported and the others are cut.
+    Quads finished before an error are kept.
+
+    Args:
+        inputs: Quads to cut.
+        spec: Tile specification.
+        out: Output folder.
+        problems: Problems found earlier, to be included in the report.
+        settings: Threads, scratch folder, server; default: `JobSettings()`.
+        progress: Progress display.
+
+    Returns:
+        The report.
+
+    Raises:
+        OutputError: If `out` or the scratch folder cannot be written or lacks disk space.
+        UsageError: If `out` holds quads cut with other options, unless `settings.force`.
     """
     settings = settings or JobSettings()
-    _refuse_a_mixture(out, spec, force=settings.force)
+    _check_same_spec(out, spec, force=settings.force)
     started = time.monotonic()
     make_folder(out)
     with only_alike(out, spec.hash[:16], "choose another folder with --out"):
-        # Again: another run may have cut otherwise while this one waited or looked.
-        _refuse_a_mixture(out, spec, force=settings.force)
+        # Check again: another run may have written here while this one waited for the lock.
+        _check_same_spec(out, spec, force=settings.force)
         remove_stale(out.glob(".E*_N*.tmp"))
-        kept, todo = _split(inputs, spec, out)
+        finished, todo = _partition_inputs(inputs, spec, out)
         check_space(
-            out, round(sum(tile_count(each.quad, spec) for each in todo) * _tile_bytes(spec))
+            out, round(sum(tile_count(source.quad, spec) for source in todo) * _tile_bytes(spec))
         )
-        report = Report(kept=list(kept), failed=list(problems))
+        report = Report(kept=list(finished), failed=list(problems))
         threads = settings.threads or usable_cpus()
         with (
             _scratch(settings.scratch or out / ".scratch") as scratch,
             progress.start(
-                "cut", sum(tile_count(each.quad, spec) for each in todo), "tiles"
+                "cut", sum(tile_count(source.quad, spec) for source in todo), "tiles"
             ) as bar,
             _threads(threads) as pool,
         ):
-            job = _Job(spec, out, scratch, settings, pool, bar, report)
-            job.cut_files([each for each in todo if each.path is not None], threads)
-            job.cut_fetched([each for each in todo if each.path is None], progress)
-    report.cut.sort(key=lambda each: each.quad)
+            runner = _Runner(spec, out, scratch, settings, pool, bar, report)
+            runner.cut_files([source for source in todo if source.path is not None], threads)
+            runner.cut_fetched([source for source in todo if source.path is None], progress)
+    report.cut.sort(key=lambda source: source.quad)
     report.otherwise = otherwise_cut(out, spec)
     report.seconds = time.monotonic() - started
     return report
 
 
 @dataclass(slots=True)
-class _Job:
+class _Runner:
     spec: TileSpec
     out: Path
     scratch: Path
@@ -285,19 +337,23 @@ class _Job:
     report: Report
 
     def cut_files(self, inputs: Sequence[Input], threads: int) -> None:
-        """Several quads side by side where there are threads for them."""
-        lanes = max(1, min(len(inputs), threads // _THREADS_A_QUAD))
-        with _threads(lanes) as lane:
-            futures = [lane.submit(self.cut_one, each, each.path) for each in inputs if each.path]
+        """Cut local files, several quads at once if there are enough threads."""
+        quads_at_once = max(1, min(len(inputs), threads // _THREADS_PER_QUAD))
+        with _threads(quads_at_once) as quad_pool:
+            futures = [
+                quad_pool.submit(self.cut_one, source, source.path)
+                for source in inputs
+                if source.path
+            ]
             try:
                 for future in as_completed(futures):
                     future.result()
             except BaseException:
-                self.pool.shutdown(wait=False, cancel_futures=True)  # ends the lanes too
+                self.pool.shutdown(wait=False, cancel_futures=True)  # ends the other quads too
                 raise
 
     def cut_fetched(self, inputs: Sequence[Input], progress: Progress) -> None:
-        """One zip is fetched while the one before is cut; each is deleted when its tar is whole."""
+        """Download each zip while the previous one is cut; delete it when its tar is complete."""
         if not inputs:
             return
         with (
@@ -305,36 +361,36 @@ class _Job:
             progress.start("fetch", None, "MB") as bar,
             background_fetch(self.scratch, self.settings.fetch) as fetch,
         ):
-            fetched = _ahead(fetch, inputs, self.settings.server, ByteCounter(bar))
+            fetched = _prefetch(fetch, inputs, self.settings.server, ByteCounter(bar))
             failures = 0
-            for number, (each, future) in enumerate(fetched):
+            for number, (source, future) in enumerate(fetched):
                 try:
                     path = future.result()
                 except ServerError as error:
-                    self._failed(each.quad.name, error)
+                    self._add_failure(source.quad.name, error)
                     failures += 1
-                    if failures == _GIVEN_UP or not error.reached:
-                        self._untried(inputs[number + 1 :])
+                    if failures == _MAX_FAILURES or not error.reached:
+                        self._add_untried(inputs[number + 1 :])
                         return
                     continue
                 except DataError as error:
-                    self._failed(each.quad.name, error)
+                    self._add_failure(source.quad.name, error)
                     continue
-                done = self.cut_one(each, path)
-                path.unlink(missing_ok=True)  # damaged or cut: fetched anew, or not needed
+                done = self.cut_one(source, path)
+                path.unlink(missing_ok=True)  # damaged, or no longer needed
                 failures = 0 if done else failures + 1
-                if failures == _GIVEN_UP:  # none is what is assumed of them: not for terabytes
-                    self._untried(inputs[number + 1 :])
+                if failures == _MAX_FAILURES:  # do not download terabytes of unusable files
+                    self._add_untried(inputs[number + 1 :])
                     return
 
-    def cut_one(self, each: Input, path: Path) -> bool:
-        """Whether any of its tiles could be cut."""
-        self.bar.note(self._told(each.quad.name))
-        check_space(self.out, round(tile_count(each.quad, self.spec) * _tile_bytes(self.spec)))
+    def cut_one(self, source: Input, path: Path) -> bool:
+        """Cut one quad; return whether any of its tiles could be cut."""
+        self.bar.note(self._status_line(source.quad.name))
+        check_space(self.out, round(tile_count(source.quad, self.spec) * _tile_bytes(self.spec)))
         try:
             manifest = pack_quad(
                 path,
-                each.quad,
+                source.quad,
                 self.spec,
                 self.out,
                 scratch=self.scratch,
@@ -342,70 +398,70 @@ class _Job:
                 bar=self.bar,
             )
         except DataError as error:
-            self._failed(str(path) if each.path else each.quad.name, error)
+            self._add_failure(str(path) if source.path else source.quad.name, error)
             return False
         self.report.cut.append(manifest)
         return True
 
-    def _failed(self, source: str, error: DataError) -> None:
+    def _add_failure(self, source: str, error: DataError) -> None:
         self.report.failed.append(Problem(source, str(error)))
-        self.bar.note(self._told(source))
+        self.bar.note(self._status_line(source))
 
-    def _untried(self, rest: Sequence[Input]) -> None:
-        self.report.untried += [each.quad.name for each in rest]
+    def _add_untried(self, remaining: Sequence[Input]) -> None:
+        self.report.untried += [source.quad.name for source in remaining]
 
-    def _told(self, name: str) -> str:
+    def _status_line(self, name: str) -> str:
         failed = len(self.report.failed)
         return f"{name}; {failed:,} failed" if failed else name
 
 
-def _ahead(
-    fetch: Fetch, inputs: Sequence[Input], server: str, count: ByteCounter
+def _prefetch(
+    fetch: Fetch, inputs: Sequence[Input], server: str, counter: ByteCounter
 ) -> Iterator[tuple[Input, Future[Path]]]:
-    """Yield every input with its download, the next one under way."""
+    """Yield each input with its download, while the next download is running."""
 
     def begin(quad: Quad) -> Future[Path]:
-        return fetch(f"{server.rstrip('/')}/{quad.zip_name}", count.file(quad.name))
+        return fetch(f"{server.rstrip('/')}/{quad.zip_name}", counter.file(quad.name))
 
-    following = begin(inputs[0].quad)
-    for number, each in enumerate(inputs):
-        future = following
+    next_download = begin(inputs[0].quad)
+    for number, source in enumerate(inputs):
+        future = next_download
         if number + 1 < len(inputs):
-            following = begin(inputs[number + 1].quad)
-        yield each, future
+            next_download = begin(inputs[number + 1].quad)
+        yield source, future
 
 
-def _refuse_a_mixture(out: Path, spec: TileSpec, *, force: bool) -> None:
-    """Hours of fetching are not replaced by a slip, nor two kinds of tiles mixed in one folder."""
-    there = [] if force else otherwise_cut(out, spec)
-    if there:
+def _check_same_spec(out: Path, spec: TileSpec, *, force: bool) -> None:
+    """Refuse to replace quads cut with other options, or to mix both in one folder."""
+    conflicts = [] if force else otherwise_cut(out, spec)
+    if conflicts:
         raise UsageError(
-            f"{out}: holds {len(there)} quads cut with other options, such as {there[0]}",
+            f"{out}: holds {len(conflicts)} quads cut with other options, such as {conflicts[0]}",
             remedy="Choose another --out, or --force to cut over them.",
         )
 
 
-def _split(
+def _partition_inputs(
     inputs: Sequence[Input], spec: TileSpec, out: Path
 ) -> tuple[list[QuadManifest], list[Input]]:
-    """What is done, and what is to do."""
-    kept, todo = [], []
-    for each in inputs:
-        manifest = finished_manifest(out, each.quad, spec, each.path)
+    """Split inputs into manifests of finished quads and quads to cut."""
+    finished, todo = [], []
+    for source in inputs:
+        manifest = finished_manifest(out, source.quad, spec, source.path)
         if manifest is not None:
-            kept.append(manifest)
-        elif tile_count(each.quad, spec):
-            todo.append(each)
-    return kept, todo
+            finished.append(manifest)
+        elif tile_count(source.quad, spec):
+            todo.append(source)
+    return finished, todo
 
 
 def _tile_bytes(spec: TileSpec) -> float:
-    return _BYTES_A_PIXEL[spec.format] * spec.size**2
+    return _BYTES_PER_PIXEL[spec.format] * spec.size**2
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """A pool that on an error or Ctrl-C drops what has not begun."""
+    """Thread pool that cancels pending tasks on an error or Ctrl-C."""
     pool = ThreadPoolExecutor(count)
     try:
         yield pool
@@ -417,7 +473,7 @@ def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder for zips and what is unpacked; gone afterwards unless something is left there."""
+    """Folder for zips and unpacked files, removed at the end if it is empty."""
     make_folder(folder)
     remove_stale(folder.glob(f"{UNPACKED}*"))
     try:

@@ -1,4 +1,4 @@
-"""One quad to tiles: bands of rows are read one after the other and cut on all threads."""
+"""Tiles of one quad: bands of rows are read in sequence and cut by all threads."""
 
 from __future__ import annotations
 
@@ -25,16 +25,37 @@ from marsretrieval.datasets.geotiff import GeoTiff
 from marsretrieval.errors import DataError
 
 _BLOCK = 512
-# GDAL's coordinate systems must not be used by two threads at once, and all threads share the
-# quad's. Few tiles come here.
+# GDAL's coordinate systems are not thread-safe, and all threads share the quad's. Few tiles need
+# this lock.
 _LOCK = Lock()
+_JPEG_QUALITY = 90
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SUB = 1  # PNG filter type: difference to the left neighbour
+# Two bands are in memory: one is cut while the next is read. A row of 0.2 degree tiles of the
+# mosaic has 112 MB; taller tiles are cut in parts.
+_BANDS = 2
+_BAND_BYTES = 128 * 2**20
+# Decimals of a pixel: rounding removes the float error of degrees, so that tiles share weights.
+_ORIGIN_DECIMALS, _STEP_DECIMALS = 9, 12
+Bytes = npt.NDArray[np.uint8]
 
 
 def published_pixels(
     raster: GeoTiff, window: Bytes, row: int, column: int, tile: Tile, size: int
 ) -> Bytes:
-    """Warp `tile` out of `window`, the part of `raster` at `row`, `column` that surrounds it:
-    (size, size), bilinear, as gdalwarp does from the file itself, no-data not yet lifted to 1."""
+    """Warp a tile with GDAL, as gdalwarp does from the file itself.
+
+    Args:
+        raster: Metadata of the quad.
+        window: uint8 array: the part of the raster that surrounds the tile.
+        row: First row of the window in the raster.
+        column: First column of the window in the raster.
+        tile: The tile.
+        size: Width and height of the result in pixels.
+
+    Returns:
+        uint8 array of shape (size, size), bilinear, no-data not yet raised to 1.
+    """
     import rasterio
     from rasterio.enums import Resampling
     from rasterio.io import MemoryFile
@@ -77,7 +98,7 @@ def published_pixels(
 
 
 def _edges(raster: GeoTiff, tile: Tile) -> tuple[float, ...]:
-    """West, south, east, north in the unit of the file."""
+    """Return west, south, east, north in the units of the file's CRS."""
     if raster.crs.is_geographic:
         return tile.west, tile.south, tile.east, tile.north
     x, y = geo.lonlat_to_metres([tile.west, tile.east], [tile.south, tile.north])
@@ -87,18 +108,28 @@ def _edges(raster: GeoTiff, tile: Tile) -> tuple[float, ...]:
     return float(x[0]), float(y[0]), float(x[1]), float(y[1])
 
 
-_JPEG_QUALITY = 90
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_SUB = 1  # filter type: each byte less its left neighbour
-
-
 def encode(pixels: Bytes, kind: str) -> bytes:
-    """`pixels` (h, w) as an 8-bit grey image; `kind` is png or jpeg."""
+    """Encode an 8-bit grey image.
+
+    Args:
+        pixels: uint8 array of shape (h, w).
+        kind: `png` or `jpeg`.
+
+    Returns:
+        Content of the image file.
+    """
     return _png(pixels) if kind == "png" else _jpeg(pixels)
 
 
 def encoder_name(kind: str) -> str:
-    """What compressed, for the manifest: bytes (not pixels) depend on it."""
+    """Name the compression library for the manifest: file bytes (not pixels) depend on it.
+
+    Args:
+        kind: `png` or `jpeg`.
+
+    Returns:
+        Name and settings of the encoder.
+    """
     return f"Pillow, quality {_JPEG_QUALITY}" if kind == "jpeg" else _DEFLATE_NAME
 
 
@@ -133,7 +164,7 @@ def _jpeg(pixels: Bytes) -> bytes:
 
 
 def _find_deflate() -> tuple[Callable[[memoryview], bytes], str]:
-    """ISA-L where it is installed: a third of zlib's time at the same size."""
+    """Use ISA-L if it is installed: a third of zlib's time at the same size."""
     try:
         from isal import isal_zlib
     except ImportError:
@@ -144,20 +175,16 @@ def _find_deflate() -> tuple[Callable[[memoryview], bytes], str]:
 _deflate, _DEFLATE_NAME = _find_deflate()
 
 
-# Two bands are held: one is cut while the next is read. A row of 0.2 degree tiles of the mosaic
-# has 112 MB; higher tiles are cut in parts.
-_BANDS = 2
-_BAND_BYTES = 128 * 2**20
-# Of a pixel: takes off the rounding errors of degrees, so that tiles share their weights.
-_ORIGIN_DECIMALS, _STEP_DECIMALS = 9, 12
-
-Bytes = npt.NDArray[np.uint8]
-
-
 @dataclass(slots=True)
 class CutTile:
-    """`data`: the encoded image; `valid`: share of its source pixels that hold data;
-    `failed`: why there is no image."""
+    """Result of cutting one tile.
+
+    Attributes:
+        tile: The tile.
+        data: Encoded image.
+        valid: Share of its source pixels that have data (0 to 1).
+        failed: Error message if there is no image.
+    """
 
     tile: Tile
     data: bytes = b""
@@ -168,24 +195,37 @@ class CutTile:
 def cut(
     file: QuadFile, rows: Sequence[Sequence[Tile]], spec: TileSpec, pool: Executor
 ) -> Iterator[CutTile]:
-    """The tiles, in the order of `rows`. Raises DataError when the file is damaged as a whole;
-    where the damage is local, the tiles that need the unreadable rows come out as failed."""
+    """Cut the tiles of a quad.
+
+    Args:
+        file: The open quad.
+        rows: Tiles by row, as `tile_rows` lists them.
+        spec: Tile specification.
+        pool: Executor that cuts the tiles.
+
+    Yields:
+        Tiles in the order of `rows`. If damage is local, tiles that need unreadable rows are
+        marked as failed.
+
+    Raises:
+        DataError: If the file as a whole is damaged.
+    """
     parts = (part for row in rows for part in _parts(file.raster, row, spec))
-    bands = _Bands(file.raster.width)
+    bands = _BandBuffers(file.raster.width)
     in_flight: deque[tuple[_Part, list[Future[None]]]] = deque()
-    held: tuple[_Part, Bytes] | None = None
+    previous: tuple[_Part, Bytes] | None = None
     try:
         for number, part in enumerate(parts):
             if len(in_flight) == _BANDS:
                 yield from _finished(*in_flight.popleft())
             band = bands.take(number, part.end - part.first)
             try:
-                _fill(file, part, band, held)
-                held = part, band
+                _fill(file, part, band, previous)
+                previous = part, band
             except DataError as error:
                 if not file.damage_is_local:
                     raise
-                held = None
+                previous = None
                 for job in part.jobs:
                     job.result.failed = error.message
             futures = [pool.submit(job.take, part, band) for job in part.jobs]
@@ -199,27 +239,27 @@ def cut(
                 future.cancel()
 
 
-class _Bands:
-    """The memory of the bands, used again and again: fresh pages would cost as much as reading."""
+class _BandBuffers:
+    """Reused buffers of the bands: allocating new pages would cost as much as reading."""
 
     def __init__(self, width: int) -> None:
         self._width = width
         self._bands = [np.empty((0, width), dtype=np.uint8) for _ in range(_BANDS)]
 
     def take(self, number: int, height: int) -> Bytes:
-        place = number % _BANDS
-        if len(self._bands[place]) < height:
-            self._bands[place] = np.empty((height, self._width), dtype=np.uint8)
-        return self._bands[place][:height]
+        slot = number % _BANDS
+        if len(self._bands[slot]) < height:
+            self._bands[slot] = np.empty((height, self._width), dtype=np.uint8)
+        return self._bands[slot][:height]
 
 
-def _fill(file: QuadFile, part: _Part, band: Bytes, held: tuple[_Part, Bytes] | None) -> None:
-    """Read the rows of `part`, except those that the band before holds too."""
+def _fill(file: QuadFile, part: _Part, band: Bytes, previous: tuple[_Part, Bytes] | None) -> None:
+    """Read the rows of `part`, copying those that the previous band also holds."""
     shared = 0
-    if held is not None and held[0].first <= part.first < held[0].end:
-        shared = min(held[0].end, part.end) - part.first
-        offset = part.first - held[0].first
-        band[:shared] = held[1][offset : offset + shared]
+    if previous is not None and previous[0].first <= part.first < previous[0].end:
+        shared = min(previous[0].end, part.end) - part.first
+        offset = part.first - previous[0].first
+        band[:shared] = previous[1][offset : offset + shared]
     if shared < len(band):
         file.read(part.first + shared, band[shared:])
 
@@ -229,8 +269,8 @@ def _finished(part: _Part, futures: Sequence[Future[None]]) -> Iterator[CutTile]
         try:
             future.result()
         except CancelledError:
-            raise  # nobody waits for the quad any more
-        except Exception as error:  # whatever it is, the tile is told of and the others are cut
+            raise  # the caller has stopped
+        except Exception as error:  # report the tile as failed and cut the others
             job.result.failed = f"{type(error).__name__}: {error}"
         if part.last:
             yield job.result
@@ -238,10 +278,13 @@ def _finished(part: _Part, futures: Sequence[Future[None]]) -> Iterator[CutTile]
 
 @dataclass(slots=True)
 class _Part:
-    """Some output rows of a row of tiles: `top` to `bottom`, made from the source rows `first` to
-    `end`, of which `own_first` to `own_end` lie inside the tiles."""
+    """Output rows `top` to `bottom` of a row of tiles.
 
-    jobs: Sequence[_Job]
+    They are made from source rows `first` to `end`; rows `own_first` to `own_end` lie inside the
+    tiles.
+    """
+
+    jobs: Sequence[_TileJob]
     top: int
     bottom: int
     first: int
@@ -253,8 +296,8 @@ class _Part:
 
 
 @dataclass(slots=True)
-class _Job:
-    """A tile in the making. Parts of it may be taken by several threads at once."""
+class _TileJob:
+    """Tile being cut. Several threads may process parts of it at once."""
 
     raster: GeoTiff
     spec: TileSpec
@@ -285,13 +328,13 @@ class _Job:
                     raster, source, part.first, self.first, tile, self.spec.size
                 )[part.top : part.bottom]
             if no_data is None:
-                pixels = np.maximum(pixels, 1)  # gdalwarp keeps 0 for what it did not compute
+                pixels = np.maximum(pixels, 1)  # gdalwarp reserves 0 for pixels it did not compute
         self.pixels[part.top : part.bottom] = pixels
         own = band[
             part.own_first - part.first : part.own_end - part.first, self.own_first : self.own_end
         ]
         empty = NO_DATA if no_data is None else no_data
-        # The minimum is found in a third of the time of a count, and mostly says enough.
+        # The minimum takes a third of the time of a count and usually suffices.
         full = empty == 0 and bool(own.min())
         with_data = own.size if full else int(np.count_nonzero(own != empty))
         with self.lock:
@@ -306,7 +349,7 @@ class _Job:
 
 
 def _parts(raster: GeoTiff, row: Sequence[Tile], spec: TileSpec) -> Iterator[_Part]:
-    """Parts of a row of tiles, no higher than a band may be."""
+    """Split a row of tiles into parts that fit into a band."""
     pixel = raster.pixel_deg[1]
     north = (raster.north - row[0].north) / pixel
     span = (row[0].north - row[0].south) / pixel
@@ -317,26 +360,25 @@ def _parts(raster: GeoTiff, row: Sequence[Tile], spec: TileSpec) -> Iterator[_Pa
         step = span / spec.size
         start, stop = north + top * step, north + bottom * step
         first, end, y = _window(start, step, bottom - top, raster.height, ROW_BLOCK)
-        own_first, own_end = _whole(start, stop, raster.height)
+        own_first, own_end = _pixel_range(start, stop, raster.height)
         last = bottom == spec.size
         yield _Part(jobs, top, bottom, first, end, own_first, own_end, y, last)
 
 
-def _job(raster: GeoTiff, tile: Tile, spec: TileSpec, parts: int) -> _Job:
+def _job(raster: GeoTiff, tile: Tile, spec: TileSpec, parts: int) -> _TileJob:
     pixel = raster.pixel_deg[0]
     west = ((tile.west - raster.west + 180) % 360 - 180) / pixel
     span = (tile.east - tile.west) / pixel
     first, end, x = _window(west, span / spec.size, spec.size, raster.width, COLUMN_BLOCK)
-    own_first, own_end = _whole(west, west + span, raster.width)
+    own_first, own_end = _pixel_range(west, west + span, raster.width)
     pixels = np.empty((spec.size, spec.size), dtype=np.uint8)
-    return _Job(raster, spec, first, end, own_first, own_end, x, parts, CutTile(tile), pixels)
+    return _TileJob(raster, spec, first, end, own_first, own_end, x, parts, CutTile(tile), pixels)
 
 
 def _window(
     start: float, step: float, count: int, length: int, block: int
 ) -> tuple[int, int, Axis]:
-    """Source pixels `first` to `end` that `count` outputs from `start` on need, and their
-    weights over these."""
+    """Return the source pixels that `count` outputs from `start` on need, and their weights."""
     margin = max(1.0, step) + 2
     first = max(0, math.floor(start - margin))
     end = min(length, math.ceil(start + count * step + margin))
@@ -344,7 +386,7 @@ def _window(
     return first, end, axis(end - first, origin, round(step, _STEP_DECIMALS), count, block)
 
 
-def _whole(start: float, stop: float, length: int) -> tuple[int, int]:
-    """Whole pixels between two edges, at least one."""
+def _pixel_range(start: float, stop: float, length: int) -> tuple[int, int]:
+    """Return the range of whole pixels between two edges, at least one."""
     first = min(max(0, round(start)), length - 1)
     return first, min(length, max(first + 1, round(stop)))

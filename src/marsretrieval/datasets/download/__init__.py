@@ -1,9 +1,9 @@
-"""Downloads of the benchmark's datasets: pinned, verified, with a record of what came.
+"""Downloads of the benchmark's datasets, pinned to a revision and verified.
 
-Folders below `out` are in the layouts that the readers take: ``Mars-VL-Pairs/`` (Parquet, or
+Folders below `out` are in the layouts that the readers accept: ``Mars-VL-Pairs/`` (Parquet, or
 WebDataset tars in the variants from links), ``Mars-Landforms/`` (Parquet) and
-``Mars-Global-Geolocalization/`` (ground_truth, image_queries). Each holds a ``download.json``:
-repository, revision, variant, time, counts, what is missing, and the SHA-256 of every file.
+``Mars-Global-Geolocalization/`` (ground_truth, image_queries). Each holds a ``download.json`` with
+repository, revision, variant, time, counts, missing images and the SHA-256 of every file.
 """
 
 from marsretrieval.datasets.download.dataset import download, plan_download

@@ -1,4 +1,4 @@
-"""Download a dataset, or plan what a download would fetch."""
+"""Download a dataset, or plan a download."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from marsretrieval.datasets.download.http import check_libraries
 from marsretrieval.datasets.download.links import LinkSettings, read_pairs
 from marsretrieval.datasets.download.record import check_folder
-from marsretrieval.datasets.download.report import Plan, Report, described
+from marsretrieval.datasets.download.report import Plan, Report, common_fields
 from marsretrieval.datasets.download.sources import Source, find_source
 from marsretrieval.datasets.listing import free_bytes
 from marsretrieval.errors import DataError
@@ -25,7 +25,7 @@ def download(
     settings: LinkSettings | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> Report:
-    """Download a dataset into its folder below `out`; files that are whole are kept.
+    """Download a dataset into its folder below `out`. Complete files are not downloaded again.
 
     Args:
         name: `paired`, `landform` or `geolocalization`, or the name of the task or folder.
@@ -35,13 +35,13 @@ def download(
             crops as the published pipeline makes them).
         revision: A commit, branch or tag (default: that of an earlier download, else the pinned
             one).
-        offline: Use what is in the folder, or in the hub's cache.
-        cache: Where linked images are stored (default: hidden in the dataset's folder).
+        offline: Use only the files in the folder and in the hub's cache.
+        cache: Folder for linked images (default: hidden in the dataset's folder).
         settings: Limits for linked images.
-        progress: Display.
+        progress: Progress display.
 
     Returns:
-        What came and what is missing.
+        Numbers of files and images, and the missing images.
 
     Raises:
         UsageError: If the name is unknown, or the folder holds something else.
@@ -60,9 +60,9 @@ def download(
             source, folder, revision=revision, offline=offline, cache=cache,
             settings=settings or LinkSettings(), progress=progress,
         )  # fmt: skip
-    from marsretrieval.datasets.download.hub import download_hosted
+    from marsretrieval.datasets.download.hub import download_from_hub
 
-    return download_hosted(source, folder, revision=revision, offline=offline, progress=progress)
+    return download_from_hub(source, folder, revision=revision, offline=offline, progress=progress)
 
 
 def plan_download(
@@ -73,31 +73,35 @@ def plan_download(
     revision: str | None = None,
     cache: Path | None = None,
 ) -> Plan:
-    """Ask the hub what `download` would fetch; nothing is written.
+    """List what `download` would fetch, without writing anything.
 
     Args:
-        name, out, variant, revision, cache: As for `download`.
+        name: As for `download`.
+        out: As for `download`.
+        variant: As for `download`.
+        revision: As for `download`.
+        cache: As for `download`.
 
     Returns:
-        Files, links, and the space that they need.
+        Files, links, and the disk space that they need.
 
     Raises:
-        MarsRetrievalError: As `download` before it fetches.
+        MarsRetrievalError: Any error that `download` raises before it starts to download.
     """
     source = find_source(name, variant)
     check_libraries("downloading datasets")
-    from marsretrieval.datasets.download.hub import list_repository, wanted_revision
+    from marsretrieval.datasets.download.hub import list_repository, resolve_revision
     from marsretrieval.datasets.download.pack import IMAGE_BYTES, table_folder
 
     folder = out / source.folder
     record = check_folder(folder, source)
-    listing = list_repository(source.repository, wanted_revision(source, record, revision))
-    place = table_folder(folder) if source.links else folder
-    missing = listing.missing(place)
+    listing = list_repository(source.repository, resolve_revision(source, record, revision))
+    target = table_folder(folder) if source.links else folder
+    missing = listing.missing(target)
     to_fetch = sum(file.size for file in missing)
     links, present = _links(source, folder, cache) if source.links else (0, 0)
     return Plan(
-        **described(source, folder, listing.revision),
+        **common_fields(source, folder, listing.revision),
         files=[
             {"path": file.path, "size": file.size, "present": file not in missing}
             for file in listing.files
@@ -111,7 +115,7 @@ def plan_download(
 
 
 def _links(source: Source, folder: Path, cache: Path | None) -> tuple[int, int]:
-    """Numbers of links, and of their images that were downloaded before."""
+    """Count the links, and those whose image is in the cache."""
     from marsretrieval.datasets.download.pack import link_cache, table_folder
 
     try:

@@ -1,6 +1,6 @@
-"""Asynchronous HTTP client with retries, time limits and downloads that resume.
+"""Asynchronous HTTP client with retries, time limits and resumable downloads.
 
-The libraries of the extra `download` are imported only when a client is made.
+The libraries of the extra `download` are imported when a client is created.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 MEGABYTE = 10**6
 _MAX_REDIRECTS = 8
-_RETRIED = frozenset({408, 416, 425, 429})  # and all from 500 on
-# Without a handler, logging would print retries between the lines of progress.
+_RETRIED_STATUSES = frozenset({408, 416, 425, 429})  # in addition to 500 and above
+# Without a handler, logging would print retries into the progress display.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 OnProgress = Callable[[int, int | None], None]
@@ -37,20 +37,35 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long a server is tried. Times in seconds."""
+    """Retries and time limits of requests. Times are in seconds.
 
-    attempts: int = 8  # failed requests in a row without a new byte
-    first_attempts: int = 3  # the same, as long as no server has answered
-    timeout_s: float = 20.0  # longest silence while connecting or reading
-    backoff_s: float = 2.0  # before the second attempt; doubled before every further one
-    max_pause_s: float = 120.0  # also of the pauses that a server asks for
-    head_s: float = 60.0  # for redirects and headers, however slowly they come
-    slow_s: float = 60.0  # a body must bring `slow_bytes` within any such time
+    Attributes:
+        attempts: Consecutive failed requests without a new byte before a download fails.
+        first_attempts: The same, until a server has answered for the first time.
+        timeout_s: Maximum silence while connecting or reading.
+        backoff_s: Pause before the second attempt; doubled before each further one.
+        max_pause_s: Maximum pause, including pauses that a server requests.
+        head_s: Time limit for redirects and headers.
+        slow_s: A body must deliver `slow_bytes` within any period of this length.
+        slow_bytes: See `slow_s`.
+    """
+
+    attempts: int = 8
+    first_attempts: int = 3
+    timeout_s: float = 20.0
+    backoff_s: float = 2.0
+    max_pause_s: float = 120.0
+    head_s: float = 60.0
+    slow_s: float = 60.0
     slow_bytes: int = 2**14
 
 
 class ServerError(DataError):
-    """No file can be downloaded; `reached`: the server answered, so that another file may work."""
+    """No file can be downloaded.
+
+    Attributes:
+        reached: Whether the server answered, so that another file may work.
+    """
 
     def __init__(self, message: str, *, remedy: str | None = None, reached: bool = False) -> None:
         super().__init__(message, remedy=remedy)
@@ -66,10 +81,14 @@ class HTTPStatusError(DataError):
 
 
 class AttemptError(Exception):
-    """Failure of one request; `retry`: another attempt may succeed; `reached`: a server answered.
+    """Failure of one request.
 
-    `pause_s`: seconds that the server asks to wait. `status`: HTTP status, where that is the
-    failure. `slow`: the server answers, but too slowly to be worth another hour.
+    Attributes:
+        retry: Whether another attempt may succeed.
+        reached: Whether a server answered.
+        pause_s: Seconds that the server asks to wait.
+        status: HTTP status, if that is the failure.
+        slow: Whether the server answers too slowly to be tried for another hour.
     """
 
     def __init__(
@@ -88,7 +107,14 @@ class AttemptError(Exception):
 
 
 def check_libraries(needed_for: str) -> None:
-    """Raise MissingDependencyError unless the libraries of the extra `download` are installed."""
+    """Check that the libraries of the extra `download` are installed.
+
+    Args:
+        needed_for: Purpose, for the error message.
+
+    Raises:
+        MissingDependencyError: If one of them is missing.
+    """
     for package in ("huggingface_hub", "httpx2", "stamina"):
         if find_spec(package) is None:
             raise MissingDependencyError(package, "download", needed_for=needed_for)
@@ -97,7 +123,20 @@ def check_libraries(needed_for: str) -> None:
 async def with_retries(
     attempt: Callable[[], Awaitable[T]], *, attempts: int, backoff_s: float, max_pause_s: float
 ) -> T:
-    """Await `attempt()` until it succeeds, or raise its last AttemptError."""
+    """Await an attempt, repeatedly, until it succeeds.
+
+    Args:
+        attempt: Function that starts one attempt.
+        attempts: Maximum number of attempts.
+        backoff_s: Pause before the second attempt; doubled before each further one.
+        max_pause_s: Maximum pause.
+
+    Returns:
+        Result of the first attempt that succeeds.
+
+    Raises:
+        AttemptError: Error of the last attempt.
+    """
     import stamina
 
     def pause(error: Exception) -> float | bool:
@@ -115,15 +154,15 @@ async def with_retries(
 
 
 class HttpClient:
-    """Client of one event loop; use it as an asynchronous context manager.
+    """HTTP client of one event loop; use it as an asynchronous context manager.
 
     Args:
-        timeout_s: Longest silence while connecting or reading.
-        head_s: Time limit for redirects and headers, however slowly they come (default: none).
+        timeout_s: Maximum silence while connecting or reading.
+        head_s: Time limit for redirects and headers (default: none).
         same_security: Refuse redirects from https to anything else.
         verify: Trusted certificates.
-        transport: Sends the requests (default: connections to any address, or by a proxy).
-        headers: Sent with every request.
+        transport: Transport for the requests (default: direct connections or the proxy).
+        headers: Headers of every request.
     """
 
     def __init__(
@@ -141,13 +180,13 @@ class HttpClient:
         self._head_s = head_s
         self._same_security = same_security
         self._answered = False
-        # The bytes as they are on the server, so that sizes and ranges are those of the file.
-        fixed = {"User-Agent": f"marsretrieval/{__version__}", "Accept-Encoding": "identity"}
+        # No compression, so that sizes and ranges are those of the file.
+        defaults = {"User-Agent": f"marsretrieval/{__version__}", "Accept-Encoding": "identity"}
         self._client = httpx2.AsyncClient(
             transport=transport,
             verify=verify or ssl.create_default_context(),
             timeout=timeout_s,
-            headers={**fixed, **(headers or {})},
+            headers={**defaults, **(headers or {})},
         )
 
     async def __aenter__(self) -> HttpClient:
@@ -160,10 +199,18 @@ class HttpClient:
     async def get(
         self, url: str, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[httpx2.Response]:
-        """Yield the response after all redirects; its body is read within the context.
+        """Request a URL, following redirects.
 
-        Whatever goes wrong until the end of the context, a status that means failure too, is
-        raised as AttemptError.
+        Args:
+            url: The URL.
+            headers: Additional headers.
+
+        Yields:
+            The final response; its body must be read within the context.
+
+        Raises:
+            AttemptError: If the request fails, the status is an error, or reading the body
+                within the context fails.
         """
         with _attempt_errors():
             try:
@@ -177,7 +224,7 @@ class HttpClient:
                 if status not in (200, 206):
                     raise AttemptError(
                         f"HTTP {status}",
-                        retry=status in _RETRIED or status >= 500,
+                        retry=status in _RETRIED_STATUSES or status >= 500,
                         pause_s=float(after) if after.isdecimal() else None,
                         status=status,
                     )
@@ -186,7 +233,7 @@ class HttpClient:
                 await response.aclose()
 
     async def _open(self, url: str, headers: Mapping[str, str] | None) -> httpx2.Response:
-        """The client's own way to follow redirects would read their bodies to the end."""
+        """Follow redirects without reading their bodies, which the client's own way would do."""
         request = self._client.build_request("GET", url, headers=headers)
         if request.url.scheme not in ("http", "https") or not request.url.host:
             raise AttemptError("not a web address", retry=False)
@@ -203,17 +250,17 @@ class HttpClient:
     async def download(
         self, url: str, path: Path, policy: RetryPolicy, on_progress: OnProgress | None = None
     ) -> None:
-        """Download a file; what an earlier call left in `<path>.part` is resumed.
+        """Download a file; resume from `<path>.part` of an earlier call.
 
         Args:
-            url: Address of the file.
-            path: Where the whole file appears.
+            url: URL of the file.
+            path: Path of the complete file.
             policy: Attempts and time limits.
-            on_progress: Called with the bytes so far and the bytes in all.
+            on_progress: Called with the bytes so far and the total size, if known.
 
         Raises:
             HTTPStatusError: If the server refuses the file.
-            ServerError: If the server cannot be reached or trusted, or gives up.
+            ServerError: If the server cannot be reached or trusted, or all attempts fail.
             OutputError: If the disk is full or not writable.
         """
         part = PartialDownload(path.with_name(f"{path.name}.part"), url)
@@ -272,7 +319,7 @@ class HttpClient:
                                 raise AttemptError(f"less than {limit}", slow=True)
                             began, size_before = clock.time(), size
         except AttemptError as error:
-            if error.status == 416:  # another file by now
+            if error.status == 416:  # the file on the server has changed
                 part.discard()
             raise
         if part.total not in (None, size):
@@ -280,7 +327,18 @@ class HttpClient:
 
 
 async def read_body(response: httpx2.Response, max_bytes: int) -> bytes:
-    """Read a body into memory. Raises AttemptError if it is empty or longer than the limit."""
+    """Read a body into memory.
+
+    Args:
+        response: The response.
+        max_bytes: Size limit.
+
+    Returns:
+        The body.
+
+    Raises:
+        AttemptError: If it is empty or exceeds the limit.
+    """
     length = response.headers.get("content-length", "")
     body = bytearray()
     if not (length.isdecimal() and int(length) > max_bytes):
@@ -303,10 +361,13 @@ class _PartialRecord:
 
 
 class PartialDownload:
-    """The bytes at `path`, and beside them `<path>.json`: address, length, version.
+    """Partial file at `path`, and `<path>.json` with its URL, length and version.
 
-    Without a record of the same address and with a length, the bytes are discarded: nothing
-    says what they belong to.
+    The bytes are discarded unless the JSON has the same URL and a length.
+
+    Args:
+        path: Path of the partial file.
+        url: URL of the file.
     """
 
     def __init__(self, path: Path, url: str) -> None:
@@ -321,23 +382,30 @@ class PartialDownload:
 
     @property
     def size(self) -> int:
-        """Bytes so far."""
+        """Bytes downloaded so far."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     @property
     def total(self) -> int | None:
-        """Bytes in all."""
+        """Size of the complete file, if known."""
         return self._record.total
 
     def headers(self) -> dict[str, str]:
-        """Headers that ask for the rest, if the file is still the same."""
+        """Return headers that request the rest of the file, if it has not changed on the server."""
         if not self.size:
             return {}
         validator = self._record.validator
         return {"Range": f"bytes={self.size}-", **({"If-Range": validator} if validator else {})}
 
     def begin(self, response: httpx2.Response) -> None:
-        """Read from a response whether it continues the file or starts it anew."""
+        """Prepare to append a response's body, or to restart from its first byte.
+
+        Args:
+            response: Response to a request with `headers()`.
+
+        Raises:
+            AttemptError: If the range is invalid or belongs to another version of the file.
+        """
         headers, start = response.headers, "0"
         total = headers.get("content-length", "")
         if response.status_code == 206:
@@ -356,7 +424,7 @@ class PartialDownload:
         write_json(self._json, asdict(self._record))
 
     def discard(self) -> None:
-        """Delete what was downloaded."""
+        """Delete the partial file and its record."""
         with _writable(self.path):
             self.path.unlink(missing_ok=True)
             self._json.unlink(missing_ok=True)
@@ -375,24 +443,35 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 class ByteCounter:
-    """Several files on one progress bar that counts megabytes."""
+    """Progress of several files on one bar that counts megabytes.
+
+    Args:
+        bar: The progress bar.
+    """
 
     def __init__(self, bar: ProgressTask) -> None:
         self._bar = bar
         self._sizes: dict[str, int] = {}
-        self._shown = 0
+        self._megabytes_shown = 0
         self._lock = threading.Lock()
 
     def file(self, name: str) -> OnProgress:
-        """The `on_progress` function of a file."""
+        """Create the progress function of a file.
+
+        Args:
+            name: Name of the file.
+
+        Returns:
+            Function for `on_progress`.
+        """
 
         def report(size: int, total: int | None) -> None:
             with self._lock:
                 self._sizes[name] = size
-                whole = sum(self._sizes.values()) // MEGABYTE
-                if whole > self._shown:
-                    self._bar.advance(whole - self._shown)
-                    self._shown = whole
+                megabytes = sum(self._sizes.values()) // MEGABYTE
+                if megabytes > self._megabytes_shown:
+                    self._bar.advance(megabytes - self._megabytes_shown)
+                    self._megabytes_shown = megabytes
                     of = f" of {total // MEGABYTE:,}" if total else ""
                     self._bar.note(f"{name}: {size // MEGABYTE:,}{of} MB")
 
@@ -401,7 +480,7 @@ class ByteCounter:
 
 @contextmanager
 def _attempt_errors() -> Iterator[None]:
-    """Raise AttemptError in place of the errors of httpx2."""
+    """Convert errors of httpx2 to AttemptError."""
     import httpx2
 
     try:
@@ -424,7 +503,7 @@ def _attempt_errors() -> Iterator[None]:
 
 
 def _ssl_cause(error: BaseException | None) -> ssl.SSLError | None:
-    """The error of the ssl module behind one of httpx2, if any."""
+    """Return the error of the ssl module that caused an error of httpx2, if any."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     return error

@@ -1,6 +1,6 @@
-"""Files of a dataset repository on the Hugging Face hub: listed, downloaded, verified.
+"""List, download and verify the files of a dataset repository on the Hugging Face hub.
 
-The token is taken from the environment alone (HF_TOKEN) and never shown or written.
+The token is read from the environment only (HF_TOKEN) and never shown or written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from marsretrieval.datasets.download.record import (
     check_folder,
     end_record,
 )
-from marsretrieval.datasets.download.report import Report, described
+from marsretrieval.datasets.download.report import Report, common_fields
 from marsretrieval.datasets.download.sources import Source
 from marsretrieval.datasets.ground_truth import read_ground_truth, read_image_queries
 from marsretrieval.datasets.listing import check_space, only_one
@@ -36,13 +36,20 @@ from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError
 from marsretrieval.io import atomic_path, confined, make_folder, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-_SKIPPED = (".gitattributes", ".gitignore")
-_AT_ONCE = 4
+_SKIPPED_NAMES = (".gitattributes", ".gitignore")
+_MAX_WORKERS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file of a repository; the hub has the SHA-256 of large files, Git's hash of small ones."""
+    """File of a repository.
+
+    Attributes:
+        path: Path in the repository.
+        size: Size in bytes.
+        sha256: SHA-256; the hub has it for large files.
+        git_sha1: Git's hash; the hub has it for small files.
+    """
 
     path: str
     size: int
@@ -50,7 +57,14 @@ class HubFile:
     git_sha1: str | None = None
 
     def checksums(self, path: Path) -> tuple[str, str]:
-        """(expected, actual) checksum of the file at `path`; its size, where none is known."""
+        """Compute the checksum of a local copy.
+
+        Args:
+            path: The local copy.
+
+        Returns:
+            Expected and actual checksum; sizes if the sizes differ or no checksum is known.
+        """
         size = path.stat().st_size
         if size != self.size or self.sha256 == self.git_sha1:
             return f"{self.size:,} bytes", f"{size:,} bytes"
@@ -60,26 +74,46 @@ class HubFile:
         git = hashlib.sha1(b"blob %d\0" % size + content, usedforsecurity=False)
         return str(self.git_sha1), git.hexdigest()
 
-    def is_whole(self, folder: Path) -> bool:
-        """Whether the file is in `folder`, with the expected size and checksum."""
+    def is_intact(self, folder: Path) -> bool:
+        """Check whether a folder has the file with the expected size and checksum.
+
+        Args:
+            folder: Folder of the local copy.
+
+        Returns:
+            Whether it does.
+        """
         path = folder / self.path
         return path.is_file() and len(set(self.checksums(path))) == 1
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The files of a repository at a commit."""
+    """Files of a repository at a commit.
+
+    Attributes:
+        repository: Name of the repository.
+        revision: Commit hash.
+        files: The files.
+    """
 
     repository: str
     revision: str
     files: tuple[HubFile, ...]
 
     def missing(self, folder: Path) -> list[HubFile]:
-        """Files that are not in `folder`, or are damaged there."""
-        return [file for file in self.files if not file.is_whole(folder)]
+        """List files that a folder lacks, or that are damaged.
+
+        Args:
+            folder: Folder of the local copy.
+
+        Returns:
+            The files.
+        """
+        return [file for file in self.files if not file.is_intact(folder)]
 
 
-def download_hosted(
+def download_from_hub(
     source: Source,
     folder: Path,
     *,
@@ -87,76 +121,135 @@ def download_hosted(
     offline: bool,
     progress: Progress = NO_PROGRESS,
 ) -> Report:
-    """Download a repository that holds its images, and count what the readers read of it."""
+    """Download a repository that contains its images, and count its rows with the readers.
+
+    Args:
+        source: The dataset.
+        folder: Folder of the dataset.
+        revision: Commit, branch or tag; None for the default.
+        offline: Use only the files in the folder and in the hub's cache.
+        progress: Progress display.
+
+    Returns:
+        Numbers of files and rows.
+
+    Raises:
+        UsageError: If the folder holds something else.
+        DatasetNotFoundError: If there is no such dataset or revision.
+        DataError: If the network fails or a file is damaged.
+        OutputError: If the disk is full or not writable.
+    """
     record = check_folder(folder, source)
-    listing, fetched = bring(
+    listing, fetched = sync_files(
         source, folder, record, record.files if record else (),
-        place=folder, revision=revision, offline=offline, progress=progress,
+        target=folder, revision=revision, offline=offline, progress=progress,
     )  # fmt: skip
     counts = _counts(source, listing, folder)
     files = tuple(file_record(folder, file.path) for file in listing.files)
     end_record(folder, source, listing.revision, counts=counts, files=files)
     return Report(
-        **described(source, folder, listing.revision),
+        **common_fields(source, folder, listing.revision),
         files=len(listing.files),
         fetched_bytes=fetched,
         counts=counts,
     )
 
 
-def bring(
+def sync_files(
     source: Source,
     folder: Path,
     record: DownloadRecord | None,
     recorded: Sequence[FileRecord],
     *,
-    place: Path,
+    target: Path,
     revision: str | None,
     offline: bool,
     progress: Progress = NO_PROGRESS,
 ) -> tuple[Listing, int]:
-    """Complete the files of a repository in `place`; return it and the bytes downloaded.
+    """Make a folder match the files of a repository.
 
-    `recorded` are its files that the `record` of an earlier download lists; those that it no
-    longer has are removed. `offline`: use what is recorded, or the hub's own cache.
+    Files recorded by an earlier download that the repository no longer has are deleted.
+
+    Args:
+        source: The dataset.
+        folder: Folder of the dataset, for the record.
+        record: Record of an earlier download, or None.
+        recorded: Files of that download that belong to the repository.
+        target: Folder for the files.
+        revision: Commit, branch or tag; None for the default.
+        offline: Use only the recorded files or the hub's cache.
+        progress: Progress display.
+
+    Returns:
+        The files of the repository, and the number of bytes downloaded.
+
+    Raises:
+        DatasetNotFoundError: If there is no such dataset or revision.
+        DataError: If the network fails or a file is damaged.
+        OutputError: If the disk is full or not writable.
     """
     if offline:
         if record and record.complete and revision in (None, record.revision):
-            return _check_recorded(place, record, recorded), 0
+            return _check_recorded(target, record, recorded), 0
         listing, snapshot = find_cached(source.repository, revision or source.revision)
     else:
-        listing = list_repository(source.repository, wanted_revision(source, record, revision))
-    missing = listing.missing(place)
+        listing = list_repository(source.repository, resolve_revision(source, record, revision))
+    missing = listing.missing(target)
     check_space(folder, sum(file.size for file in missing))
     begin_record(folder, source, listing.revision, [file.path for file in listing.files])
     if offline:
         for file in listing.files:
-            with atomic_path(confined(place, file.path)) as temporary:
+            with atomic_path(confined(target, file.path)) as temporary:
                 shutil.copyfile(snapshot / file.path, temporary)
         return listing, 0
     if missing:
-        _download(listing, missing, place, progress)
+        _download(listing, missing, target, progress)
     earlier = {file.path for file in recorded} | set(record.begun if record else ())
     for name in earlier - {file.path for file in listing.files}:
-        confined(place, name, source=folder / RECORD).unlink(missing_ok=True)
+        confined(target, name, source=folder / RECORD).unlink(missing_ok=True)
     return listing, sum(file.size for file in missing)
 
 
-def wanted_revision(
+def resolve_revision(
     source: Source, record: DownloadRecord | None, revision: str | None
 ) -> str | None:
-    """The revision given, else that of an earlier download, else the pinned one, else the head."""
+    """Choose the revision to download.
+
+    Args:
+        source: The dataset.
+        record: Record of an earlier download, or None.
+        revision: Requested revision, or None.
+
+    Returns:
+        The requested revision, else that of the earlier download, else the pinned one; None for
+        the head.
+    """
     return revision or (record.revision if record is not None else source.revision)
 
 
 def file_record(folder: Path, name: str) -> FileRecord:
-    """Size and SHA-256 of a file."""
+    """Record size and SHA-256 of a file.
+
+    Args:
+        folder: Folder of the dataset.
+        name: Path relative to it.
+
+    Returns:
+        The record.
+    """
     path = folder / name
     return FileRecord(name, path.stat().st_size, sha256_file(path))
 
 
 def list_repository(repository: str, revision: str | None) -> Listing:
-    """Ask the hub for the files of a dataset's repository, at the head if `revision` is None.
+    """List the files of a dataset repository on the hub.
+
+    Args:
+        repository: Name of the repository.
+        revision: Commit, branch or tag; None for the head.
+
+    Returns:
+        The files and the commit.
 
     Raises:
         DatasetNotFoundError: If there is no such dataset or revision.
@@ -176,7 +269,7 @@ def list_repository(repository: str, revision: str | None) -> Listing:
             None if entry.lfs else entry.blob_id,
         )
         for entry in info.siblings or ()
-        if Path(entry.rfilename).name not in _SKIPPED
+        if Path(entry.rfilename).name not in _SKIPPED_NAMES
     )
     if not files:
         raise DataError(f"{repository} at {info.sha}: an empty repository")
@@ -186,7 +279,14 @@ def list_repository(repository: str, revision: str | None) -> Listing:
 
 
 def find_cached(repository: str, revision: str | None) -> tuple[Listing, Path]:
-    """Find a snapshot in the hub's own cache (HF_HOME): its files, and the folder of them.
+    """Find a snapshot in the hub's own cache (HF_HOME).
+
+    Args:
+        repository: Name of the repository.
+        revision: Commit, branch or tag; None for the head.
+
+    Returns:
+        The files, and the folder of the snapshot.
 
     Raises:
         DatasetNotFoundError: If there is none.
@@ -199,7 +299,7 @@ def find_cached(repository: str, revision: str | None) -> tuple[Listing, Path]:
                 repository, repo_type="dataset", revision=revision, local_files_only=True
             )
         )
-    except OSError as error:  # the hub's LocalEntryNotFoundError and its kin
+    except OSError as error:  # such as the hub's LocalEntryNotFoundError
         raise DatasetNotFoundError(
             f"{repository}: not in the cache of the Hugging Face hub",
             remedy="Run once without --offline, or copy the folder from where it is.",
@@ -207,19 +307,25 @@ def find_cached(repository: str, revision: str | None) -> tuple[Listing, Path]:
     files = tuple(
         HubFile(path.relative_to(snapshot).as_posix(), path.stat().st_size, None)
         for path in sorted(snapshot.rglob("*"))
-        if path.is_file() and path.name not in _SKIPPED
+        if path.is_file() and path.name not in _SKIPPED_NAMES
     )
     return Listing(repository, snapshot.name, files), snapshot
 
 
-def _check_recorded(place: Path, record: DownloadRecord, recorded: Sequence[FileRecord]) -> Listing:
-    """The files of a finished download. Raises DataError where one is missing or altered."""
+def _check_recorded(
+    target: Path, record: DownloadRecord, recorded: Sequence[FileRecord]
+) -> Listing:
+    """Return the files of a finished download.
+
+    Raises:
+        DataError: If one is missing or altered.
+    """
     files = tuple(HubFile(file.path, file.size, file.sha256) for file in recorded)
     listing = Listing(record.repository, record.revision, files)
-    altered = [file.path for file in listing.missing(place)]
+    altered = [file.path for file in listing.missing(target)]
     if altered:
         raise DataError(
-            f"{place}: {len(altered)} files are missing or altered: {', '.join(altered[:3])}",
+            f"{target}: {len(altered)} files are missing or altered: {', '.join(altered[:3])}",
             remedy="Run without --offline: they are downloaded again.",
         )
     return listing
@@ -245,7 +351,7 @@ def _download(
         _hub_errors(listing.repository, listing.revision),
         ThreadPoolExecutor(1) as thread,
     ):
-        # Left by a run that was killed, or altered since: it would be taken for whole.
+        # Remnants of a killed run would be taken for complete files.
         shutil.rmtree(state, ignore_errors=True)
         for file in missing:
             confined(folder, file.path).unlink(missing_ok=True)
@@ -261,7 +367,7 @@ def _download(
                 allow_patterns=[glob.escape(file.path) for file in missing],
                 endpoint=_endpoint(),
                 token=_token(),
-                max_workers=_AT_ONCE,
+                max_workers=_MAX_WORKERS,
                 tqdm_class=_progress_class(ByteCounter(bar), check),
             ).result()
         finally:
@@ -284,8 +390,8 @@ def _download(
             )
 
 
-def _progress_class(count: ByteCounter, check: Callable[[], None]) -> Any:
-    """A silent tqdm class that reports bytes to `count`, after calling `check`."""
+def _progress_class(counter: ByteCounter, check: Callable[[], None]) -> Any:
+    """Create a silent tqdm class that calls `check` and reports bytes to `counter`."""
     from huggingface_hub.utils import tqdm
 
     class Bytes(tqdm):  # type: ignore[misc]
@@ -298,13 +404,13 @@ def _progress_class(count: ByteCounter, check: Callable[[], None]) -> Any:
             check()
             if self._of_files:
                 self._count += int(n or 0)
-                count.file("files")(self._count, None)
+                counter.file("files")(self._count, None)
 
     return Bytes
 
 
 def _counts(source: Source, listing: Listing, folder: Path) -> dict[str, Any]:
-    """Through the readers, so that an unknown layout is an error at once."""
+    """Count rows with the readers, so that an unknown layout is an error immediately."""
     if source.dataset == "geolocalization":
         points = read_ground_truth(folder / "ground_truth")
         examples = read_image_queries(folder / "image_queries")
@@ -326,17 +432,17 @@ def _endpoint() -> str | None:
 
 
 def _token() -> str | bool:
-    """False keeps the library from using a token file."""
+    """Return HF_TOKEN, or False, which stops the library from using a token file."""
     return os.environ.get("HF_TOKEN") or False
 
 
 @contextmanager
 def _hub_errors(repository: str, revision: str | None) -> Iterator[None]:
-    """Raise the package's errors, with remedies, in place of the hub's."""
+    """Convert errors of the hub's library to those of this package, with remedies."""
     import httpx2
     from huggingface_hub import errors
 
-    place = f"{repository} at {revision or 'its head'}"
+    snapshot_name = f"{repository} at {revision or 'its head'}"
     try:
         yield
     except errors.RevisionNotFoundError as error:
@@ -357,23 +463,23 @@ def _hub_errors(repository: str, revision: str | None) -> Iterator[None]:
         ) from error
     except errors.OfflineModeIsEnabled as error:
         raise DataError(
-            f"{place}: the hub cannot be asked ({_first_line(error)})",
+            f"{snapshot_name}: the hub cannot be asked ({_first_line(error)})",
             remedy="Unset HF_HUB_OFFLINE, or use --offline with what is there.",
         ) from error
     except OSError as error:
         if error.errno is not None and not isinstance(error, errors.HfHubHTTPError):
             raise OutputError(
-                f"{place}: cannot be stored ({error.strerror or error})",
+                f"{snapshot_name}: cannot be stored ({error.strerror or error})",
                 remedy="Check that the folder is yours and has free space, or choose another.",
             ) from error
-        raise _unexpected_answer(place, error) from error
+        raise _unexpected_answer(snapshot_name, error) from error
     except (httpx2.HTTPError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _unexpected_answer(place, error) from error  # such as HTML in place of JSON
+        raise _unexpected_answer(snapshot_name, error) from error  # such as HTML in place of JSON
 
 
-def _unexpected_answer(place: str, error: Exception) -> DataError:
+def _unexpected_answer(snapshot_name: str, error: Exception) -> DataError:
     return DataError(
-        f"{place}: the hub does not answer as it should ({_first_line(error)})",
+        f"{snapshot_name}: the hub does not answer as it should ({_first_line(error)})",
         remedy="Check the network (the login page of a network may have answered), HF_ENDPOINT "
         "and HF_TOKEN, then run the same command again: the files that are whole are kept.",
     )

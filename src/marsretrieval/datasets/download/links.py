@@ -1,4 +1,4 @@
-"""Images of Mars-VL-Pairs from the addresses that its table lists, or from an archive."""
+"""Images of Mars-VL-Pairs from the URLs in its table, or from web archives."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from marsretrieval.errors import DataError, TableError
 from marsretrieval.io import Int64, atomic_path, from_json, read_json, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-# Formats that the readers take. Pillow knows more, some of which call other programs.
+# Formats that the readers support. Others are excluded: for some, Pillow calls other programs.
 _EXTENSIONS = {
     "JPEG": "jpg", "MPO": "jpg", "PNG": "png", "GIF": "gif", "WEBP": "webp", "TIFF": "tif",
     "BMP": "bmp", "JPEG2000": "jp2",
 }  # fmt: skip
 FORMATS = tuple(name for name in _EXTENSIONS if name != "MPO")  # MPO is opened as JPEG
-_ONE_AT_A_TIME = threading.Lock()
-_FIRST = 40  # if none of so many is even reached, the network is down
+_DECODE_LOCK = threading.Lock()
+_NETWORK_CHECK_AFTER = 40  # if none of the first 40 can be reached, the network is down
 _CAPTURES = ("2030", "20220601")  # the newest capture, then one of the years of the web crawls
 _COLUMNS = ("key", "image_url", "ori_caption", "refined_caption")
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
@@ -37,24 +37,47 @@ _SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,90}")
 
 @dataclass(frozen=True, slots=True)
 class LinkSettings:
-    """How linked images are downloaded. Times in seconds; `total_s` bounds one attempt."""
+    """Settings of image downloads. Times are in seconds.
+
+    Attributes:
+        workers: Maximum number of parallel downloads.
+        per_host: The same, per host.
+        timeout_s: Maximum silence while connecting or reading.
+        total_s: Time limit of one attempt.
+        max_bytes: Maximum size of an image file.
+        attempts: Maximum number of attempts per URL.
+        backoff_s: Pause before the second attempt; doubled before each further one.
+        max_pause_s: Maximum pause.
+        wayback: Whether to try the Wayback Machine.
+        wayback_web: Base URL of the Wayback Machine.
+        allowed_addresses: Non-public IP addresses that are allowed; for tests.
+    """
 
     workers: int = 16
     per_host: int = 4
-    timeout_s: float = 20.0  # longest silence while connecting or reading
+    timeout_s: float = 20.0
     total_s: float = 180.0
     max_bytes: int = 128 * 2**20
     attempts: int = 3
-    backoff_s: float = 1.0  # before the second attempt; doubled before every further one
+    backoff_s: float = 1.0
     max_pause_s: float = 60.0
     wayback: bool = True
     wayback_web: str = "https://web.archive.org/web"
-    allowed_addresses: frozenset[str] = frozenset()  # not public, yet allowed: for tests
+    allowed_addresses: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A row of the table; `name` is that of its members in a tar."""
+    """Row of the table.
+
+    Attributes:
+        row: Row number.
+        key: Key in the table.
+        name: Name of its members in a tar.
+        url: URL of the image.
+        original_caption: Original caption.
+        refined_caption: Refined caption.
+    """
 
     row: int
     key: str
@@ -66,7 +89,19 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A downloaded image. `method`: direct, https, wayback or wikimedia."""
+    """Downloaded image.
+
+    Attributes:
+        url: URL in the table.
+        resolved_url: URL that the image was downloaded from.
+        method: `direct`, `https`, `wayback` or `wikimedia`.
+        sha256: Checksum of the file.
+        size: Size of the file in bytes.
+        format: Pillow's name of the format.
+        extension: File name extension.
+        width: Width in pixels.
+        height: Height in pixels.
+    """
 
     url: str
     resolved_url: str
@@ -81,16 +116,27 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no image: one reason per address that was tried."""
+    """Failed download of an image.
+
+    Attributes:
+        reason: One reason per URL that was tried.
+        reached: Whether any server answered.
+    """
 
     reason: str
     reached: bool = True
 
 
 def read_pairs(folder: Path) -> list[Pair]:
-    """Read all rows of the table, in the Parquet files of a folder at any depth.
+    """Read all rows of the table from the Parquet files in a folder, at any depth.
 
-    The key is the name if every key may be a file name.
+    A row is named by its key if all keys are valid file names.
+
+    Args:
+        folder: Folder of the table.
+
+    Returns:
+        The rows.
 
     Raises:
         DataError: If there is no Parquet file.
@@ -128,37 +174,69 @@ def read_pairs(folder: Path) -> list[Pair]:
 
 
 class LinkCache:
-    """A folder of `<hash of the address>.json` and `.image`.
+    """Folder of images, stored as `<hash of the URL>.json` and `.image`.
 
-    The .json is written last: with it, the image is whole.
+    The .json is written last and marks the image as complete.
+
+    Args:
+        folder: The folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, url: str) -> Fetched | None:
-        """The image of an address, or None if there is none or its bytes have changed."""
+        """Look up an image.
+
+        Args:
+            url: URL of the image.
+
+        Returns:
+            The image; None if it is missing or its bytes have changed.
+        """
         path = self._path(url, "json")
         try:
             fetched = from_json(Fetched, read_json(path), source=path)
             data = self.read(fetched)
         except (OSError, DataError):
             return None  # missing or damaged: downloaded again
-        whole = hashlib.sha256(data).hexdigest() == fetched.sha256
-        return fetched if whole and fetched.url == url else None
+        unchanged = hashlib.sha256(data).hexdigest() == fetched.sha256
+        return fetched if unchanged and fetched.url == url else None
 
     def find(self, urls: Iterable[str]) -> dict[str, Fetched | Failure]:
-        """Images by address, of those that were downloaded before and are still whole."""
+        """Look up several images.
+
+        Args:
+            urls: URLs of the images.
+
+        Returns:
+            Images by URL, without those that are missing or damaged.
+        """
         return {url: image for url in urls if (image := self.get(url)) is not None}
 
     def put(self, fetched: Fetched, data: bytes) -> None:
-        """Store an image. Raises OutputError when it cannot be written."""
+        """Store an image.
+
+        Args:
+            fetched: Description of the image.
+            data: Content of the file.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
         with atomic_path(self._path(fetched.url, "image")) as temporary:
             temporary.write_bytes(data)
         write_json(self._path(fetched.url, "json"), asdict(fetched))
 
     def read(self, fetched: Fetched) -> bytes:
-        """The bytes of an image."""
+        """Read the file of an image.
+
+        Args:
+            fetched: Description of the image.
+
+        Returns:
+            Content of the file.
+        """
         return self._path(fetched.url, "image").read_bytes()
 
     def _path(self, url: str, kind: str) -> Path:
@@ -172,12 +250,22 @@ def fetch_links(
     settings: LinkSettings,
     progress: Progress = NO_PROGRESS,
 ) -> dict[str, Fetched | Failure]:
-    """Download images, equal addresses once; return the image of every address, or the failure.
+    """Download images; each distinct URL is requested once.
 
-    An image is in the cache as soon as it is whole, so that the next run downloads the rest.
+    An image is stored in the cache as soon as it is complete, so the next run downloads only the
+    rest.
+
+    Args:
+        urls: URLs of the images.
+        cache: Cache for the images.
+        settings: Limits.
+        progress: Progress display.
+
+    Returns:
+        Image or failure of every URL.
 
     Raises:
-        DataError: If none of the first addresses can be reached.
+        DataError: If none of the first URLs can be reached.
         OutputError: If the cache cannot be written.
     """
     from anyio.from_thread import start_blocking_portal
@@ -192,7 +280,7 @@ async def _fetch_all(
     from marsretrieval.datasets.download.ssrf import GuardedTransport
 
     workers = asyncio.Semaphore(settings.workers)
-    # Few requests at once to one host: politeness, and fewer refusals.
+    # Limit parallel requests per host: hosts refuse clients that send many.
     hosts: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(settings.per_host))
     results: dict[str, Fetched | Failure] = {}
     counts: Counter[str] = Counter()
@@ -220,7 +308,7 @@ async def _fetch_all(
                     counts[result.method if isinstance(result, Fetched) else "missing"] += 1
                     bar.advance()
                     bar.note(", ".join(f"{count} {name}" for name, count in counts.most_common()))
-                    if done == min(_FIRST, len(urls)):
+                    if done == min(_NETWORK_CHECK_AFTER, len(urls)):
                         _check_network(list(results.values()))
         finally:
             for pending in tasks:
@@ -238,10 +326,17 @@ def _check_network(results: list[Fetched | Failure]) -> None:
 
 
 def fallback_urls(url: str, settings: LinkSettings) -> list[tuple[str, str]]:
-    """(method, address) of an image, in the order of attempts.
+    """List the URLs to try for an image, in order.
 
-    As it is, over https, captures of the Wayback Machine, and for a Wikimedia thumbnail its
-    original.
+    These are the URL itself, the same over https, captures of the Wayback Machine, and the original
+    of a Wikimedia thumbnail.
+
+    Args:
+        url: URL of the image.
+        settings: Whether and where to use the Wayback Machine.
+
+    Returns:
+        Pairs of method and URL.
     """
     urls = [("direct", url)]
     if url.lower().startswith("http://"):
@@ -299,20 +394,27 @@ async def _fetch(
 
 
 def check_image(body: bytes) -> tuple[str, int, int]:
-    """Decode an image to its last byte; return Pillow's name of the format, width and height.
+    """Decode an image completely.
 
-    Raises AttemptError if it is not an image (final), too large (final) or damaged.
+    Args:
+        body: Content of the file.
+
+    Returns:
+        Pillow's name of the format, width and height in pixels.
+
+    Raises:
+        AttemptError: If it is not an image, too large (both without retry), or damaged.
     """
     try:
         with Image.open(io.BytesIO(body), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise AttemptError(f"too large ({width} x {height} pixels)", retry=False)
-            with _ONE_AT_A_TIME:  # large ones take a gigabyte
+            with _DECODE_LOCK:  # a large image needs a gigabyte
                 image.load()
             return str(image.format), width, height
     except UnidentifiedImageError as error:
-        raise AttemptError(f"not an image ({_looks_like(body)})", retry=False) from error
+        raise AttemptError(f"not an image ({_describe_content(body)})", retry=False) from error
     except Image.DecompressionBombError as error:
         raise AttemptError("too large (pixels)", retry=False) from error
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError) as error:
@@ -320,7 +422,7 @@ def check_image(body: bytes) -> tuple[str, int, int]:
         raise AttemptError(f"damaged image ({error})") from error
 
 
-def _looks_like(body: bytes) -> str:
+def _describe_content(body: bytes) -> str:
     head = body[:512].lstrip().lower()
     if head.startswith((b"<!doctype html", b"<html")):
         return "a web page"

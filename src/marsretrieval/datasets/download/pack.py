@@ -1,6 +1,6 @@
-"""Mars-VL-Pairs from links: images and captions into WebDataset tars, with tables of what came.
+"""Write Mars-VL-Pairs from links as WebDataset tars, with tables of the images.
 
-Tars are the same, byte for byte, whenever they are made of the same images.
+The same images give the same tars, byte for byte.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from marsretrieval.datasets.download.hub import bring, file_record
+from marsretrieval.datasets.download.hub import file_record, sync_files
 from marsretrieval.datasets.download.links import (
     FORMATS,
     Failure,
@@ -27,7 +27,7 @@ from marsretrieval.datasets.download.links import (
     read_pairs,
 )
 from marsretrieval.datasets.download.record import CACHE, FileRecord, check_folder, end_record
-from marsretrieval.datasets.download.report import Missing, Report, described
+from marsretrieval.datasets.download.report import Missing, Report, common_fields
 from marsretrieval.datasets.download.sources import Source
 from marsretrieval.datasets.images import decode_rgb
 from marsretrieval.datasets.listing import check_space
@@ -37,15 +37,15 @@ from marsretrieval.io import atomic_path, confined, sha256_file, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.text import table_cell
 
-SHARD_ROWS = 250  # rows of the table, so that an image that comes later changes one tar only
-IMAGE_BYTES = 2 * 600_000  # generous size of an image in the cache and in its tar
+SHARD_ROWS = 250  # rows per tar; fixed, so that an image recovered later changes only one tar
+IMAGE_BYTES = 2 * 600_000  # upper estimate for an image in the cache and in its tar
 _TABLES = ("missing.csv", "pairs.csv")
 _PAIR_COLUMNS = (
     "row", "id", "key", "image_url", "method", "resolved_url", "sha256", "bytes", "width",
     "height", "format", "reason",
 )  # fmt: skip
 _SIZE = 512
-# What img2dataset does with image_size=512 and resize_mode=center_crop, its defaults otherwise.
+# Behaviour of img2dataset with image_size=512 and resize_mode=center_crop.
 _PUBLISHED = {
     "size": _SIZE,
     "resize": "smallest side, up or down",
@@ -55,16 +55,31 @@ _PUBLISHED = {
     "transparency": "over white",
     "format": "JPEG, quality 95",
 }
-_WHOLE = {"bytes": "as fetched"}
+_UNCHANGED = {"bytes": "as fetched"}
 
 
 def table_folder(folder: Path) -> Path:
-    """Where the table of links is stored."""
+    """Return the folder of the table of links.
+
+    Args:
+        folder: Folder of the dataset.
+
+    Returns:
+        The hidden folder.
+    """
     return folder / CACHE / "hub"
 
 
 def link_cache(folder: Path, cache: Path | None) -> LinkCache:
-    """The downloaded images of a dataset."""
+    """Return the cache of a dataset's linked images.
+
+    Args:
+        folder: Folder of the dataset.
+        cache: Folder of the cache; None for the default below `folder`.
+
+    Returns:
+        The cache.
+    """
     return LinkCache(cache if cache is not None else folder / CACHE / "images")
 
 
@@ -80,14 +95,27 @@ def download_pairs(
 ) -> Report:
     """Download the table and the images; write tars, ``pairs.csv`` and ``missing.csv``.
 
+    Args:
+        source: The dataset.
+        folder: Folder of the dataset.
+        revision: Commit, branch or tag; None for the default.
+        offline: Use only images in the cache.
+        cache: Folder of the image cache; None for the default below `folder`.
+        settings: Limits for linked images.
+        progress: Progress display.
+
+    Returns:
+        Numbers of images, and the missing ones.
+
     Raises:
-        DataError: If there is not a single image.
+        DataError: If no image is available.
+        TableError: If the table is damaged or has an unexpected number of rows.
     """
     record = check_folder(folder, source)
     table = table_folder(folder)
-    listing, fetched_bytes = bring(
+    listing, fetched_bytes = sync_files(
         source, folder, record, record.table if record else (),
-        place=table, revision=revision, offline=offline, progress=progress,
+        target=table, revision=revision, offline=offline, progress=progress,
     )  # fmt: skip
     pairs = read_pairs(table)
     if source.rows not in (None, len(pairs)) and listing.revision == source.revision:
@@ -116,7 +144,7 @@ def download_pairs(
             f"{folder}: not one of {len(pairs):,} images can be had (first: {missing[0].reason})",
             remedy="Check the network and run it again, or use --variant frozen.",
         )
-    parameters = _PUBLISHED if source.variant == "published" else _WHOLE
+    parameters = _PUBLISHED if source.variant == "published" else _UNCHANGED
     earlier = record.files if record else ()
     tars = _pack(packed, folder, images, parameters, earlier, progress)
     _write_tables(folder, pairs, results)
@@ -133,7 +161,7 @@ def download_pairs(
         files=(*tars, *(file_record(folder, name) for name in _TABLES)),
     )
     return Report(
-        **described(source, folder, listing.revision),
+        **common_fields(source, folder, listing.revision),
         files=len(tars),
         fetched_bytes=fetched_bytes,
         counts=counts,
@@ -151,27 +179,27 @@ def _pack(
 ) -> list[FileRecord]:
     """Write `<number>.tar` for every SHARD_ROWS rows of the table.
 
-    A tar that `earlier` records with the same content, and that is still whole, is kept. Those
-    that are no longer part of the dataset are removed.
+    A tar that `earlier` records with the same content, and that is unchanged, is kept. Tars that no
+    longer belong to the dataset are deleted.
     """
     shards: dict[str, list[tuple[Pair, Fetched]]] = {}
     for pair, image in pairs:
         shards.setdefault(f"{pair.row // SHARD_ROWS:05d}.tar", []).append((pair, image))
-    before = {record.path: record for record in earlier}
+    earlier_records = {record.path: record for record in earlier}
     records = []
     with progress.start("pack", len(pairs), "images") as bar:
         for name, members in sorted(shards.items()):
             annotations = [_annotation(pair, image) for pair, image in members]
             content = sha256_json([dict(parameters), annotations])
-            record = before.get(name)
+            record = earlier_records.get(name)
             if record is None or record.content != content or _changed(folder, record):
                 with atomic_path(folder / name) as temporary:
                     write_tar(temporary, _members(members, images, parameters))
-                made = file_record(folder, name)
-                record = FileRecord(name, made.size, made.sha256, content, len(members))
+                tar_record = file_record(folder, name)
+                record = FileRecord(name, tar_record.size, tar_record.sha256, content, len(members))
             records.append(record)
             bar.advance(len(members))
-    for name in before.keys() - shards.keys():
+    for name in earlier_records.keys() - shards.keys():
         if name.endswith(".tar"):
             confined(folder, name, nested=False).unlink(missing_ok=True)
     return records
@@ -195,7 +223,7 @@ def _members(
 
 
 def _annotation(pair: Pair, image: Fetched) -> dict[str, Any]:
-    """The JSON beside an image: both captions, and where the image came from."""
+    """Return the JSON of an image: captions and provenance."""
     return {
         "key": pair.key,
         "row": pair.row,
@@ -215,7 +243,7 @@ def _annotation(pair: Pair, image: Fetched) -> dict[str, Any]:
 def _write_tables(
     folder: Path, pairs: Sequence[Pair], results: Mapping[str, Fetched | Failure]
 ) -> None:
-    """``pairs.csv``: every row with its outcome; ``missing.csv``: those without an image."""
+    """Write ``pairs.csv`` (outcome of every row) and ``missing.csv`` (rows without an image)."""
     rows: list[list[object]] = []
     missing: list[list[object]] = []
     for pair in pairs:
@@ -243,34 +271,42 @@ def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object
 def published_crop(body: bytes) -> bytes:
     """Crop an image as the published pipeline does, to a JPEG of 512 x 512 pixels.
 
-    It is resampled by Pillow, not OpenCV: the same filters, not the same bytes. EXIF orientation
-    is left alone, as there.
+    It is resampled by Pillow instead of OpenCV: the same filters, but not the same bytes. EXIF
+    orientation is ignored, as in the pipeline.
+
+    Args:
+        body: Content of the image file.
+
+    Returns:
+        Content of the JPEG file.
     """
     with Image.open(io.BytesIO(body), formats=FORMATS) as image:
         image.load()
-        flat = _flat(image, body)
-    scale = _SIZE / min(flat.size)
+        opaque = _to_opaque(image, body)
+    scale = _SIZE / min(opaque.size)
     resampling = Image.Resampling.BOX if scale < 1 else Image.Resampling.LANCZOS
-    (left, right), (top, bottom) = (_middle(side, round(side * scale)) for side in flat.size)
-    # Only the part that stays is resampled: a mosaic may be dozens of times wider than high.
-    cropped = flat.resize((_SIZE, _SIZE), resampling, box=(left, top, right, bottom))
+    (x_min, x_max), (y_min, y_max) = (
+        _crop_interval(side, round(side * scale)) for side in opaque.size
+    )
+    # Resample only the crop: a mosaic may be dozens of times wider than high.
+    cropped = opaque.resize((_SIZE, _SIZE), resampling, box=(x_min, y_min, x_max, y_max))
     buffer = io.BytesIO()
     cropped.save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
 
 
-def _middle(side: int, resized: int) -> tuple[float, float]:
-    """Where the middle _SIZE pixels of a side `resized` pixels long lie on the original."""
+def _crop_interval(side: int, resized: int) -> tuple[float, float]:
+    """Return the interval of the original side that the middle _SIZE resized pixels cover."""
     first = (resized - _SIZE) // 2
     return first * side / resized, min(float(side), (first + _SIZE) * side / resized)
 
 
-def _flat(image: Image.Image, body: bytes) -> Image.Image:
-    """8 bits, grey or colour, transparency over white."""
+def _to_opaque(image: Image.Image, body: bytes) -> Image.Image:
+    """Convert to 8 bits, grey or colour, with transparency over white."""
     if image.mode.startswith(("I", "F")):
         return decode_rgb(body, "image")
     if "A" in image.getbands() or "transparency" in image.info:
-        over = image.convert("RGBA")
-        white = Image.new("RGBA", over.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, over).convert("RGB")
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")

@@ -1,4 +1,4 @@
-"""``download.json``: what a folder holds, where it came from, and whether it is complete."""
+"""Record of a download, ``download.json``: content, provenance and completeness of a folder."""
 
 from __future__ import annotations
 
@@ -22,14 +22,22 @@ from marsretrieval.io import (
 )
 
 RECORD = "download.json"
-CACHE = ".cache"  # hidden, so that no reader takes it for data
-_OURS = (CACHE, "tiles")  # tiles may be cut before the rest is downloaded
+CACHE = ".cache"  # hidden, so that readers skip it
+_OWN_NAMES = (CACHE, "tiles")  # tiles may be cut before the rest is downloaded
 _SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """A file and its checksum; `content` and `rows` belong to tars."""
+    """File and its checksum.
+
+    Attributes:
+        path: Path relative to the folder of the dataset.
+        size: Size in bytes.
+        sha256: Checksum.
+        content: Hash of the content of a tar.
+        rows: Number of rows in a tar.
+    """
 
     path: str
     size: Int64
@@ -39,7 +47,7 @@ class FileRecord:
 
 
 class DownloadCounts(JsonObject, total=False):
-    """Counts of what a download holds; others are possible."""
+    """Numbers of items in a download; further keys are possible."""
 
     rows: Int64 | None
 
@@ -100,7 +108,7 @@ def read_record(folder: Path) -> DownloadRecord | None:
             f"{path}: has no '{'counts' if record.files else 'files'}'",
             remedy=remedy,
         )
-    # Files are removed by these names when the dataset no longer has them.
+    # Files that the dataset no longer has are deleted by these names.
     for name in (*(file.path for file in record.files), *record.begun):
         confined(folder, name, source=path)
     for file in record.table:
@@ -109,22 +117,22 @@ def read_record(folder: Path) -> DownloadRecord | None:
 
 
 def check_folder(folder: Path, source: Source) -> DownloadRecord | None:
-    """Check that `folder` may receive a dataset.
+    """Check that a folder may receive a dataset.
 
     Args:
         folder: Folder of the dataset.
-        source: What is to be downloaded.
+        source: The dataset.
 
     Returns:
         The record of an earlier download of the same dataset and variant, or None.
 
     Raises:
-        UsageError: If the folder holds anything else: two sets must not mix.
+        UsageError: If the folder holds anything else, because two datasets must not mix.
     """
     record = read_record(folder)
     remedy = "Choose another folder with --out, or delete this one."
     if record is None:
-        if folder.is_dir() and any(path.name not in _OURS for path in folder.iterdir()):
+        if folder.is_dir() and any(path.name not in _OWN_NAMES for path in folder.iterdir()):
             raise UsageError(f"{folder}: holds files of another origin", remedy=remedy)
         return None
     if record.variant != source.variant and record.variant is not None:
@@ -141,7 +149,14 @@ def check_folder(folder: Path, source: Source) -> DownloadRecord | None:
 
 
 def begin_record(folder: Path, source: Source, revision: str, files: Iterable[str]) -> None:
-    """Record the names of the files before they are downloaded, with `complete` false."""
+    """Record the names of the files before they are downloaded, with `complete` false.
+
+    Args:
+        folder: Folder of the dataset.
+        source: The dataset.
+        revision: Commit to download.
+        files: Paths of the files.
+    """
     make_folder(folder)
     earlier = read_record(folder) or _new_record(source, revision)
     begun = tuple(sorted({*earlier.begun, *files}))
@@ -150,9 +165,15 @@ def begin_record(folder: Path, source: Source, revision: str, files: Iterable[st
 
 
 def end_record(folder: Path, source: Source, revision: str, **fields: Any) -> None:
-    """Record the other fields of a finished download.
+    """Record a finished download.
 
-    If `files` are those of an earlier record, its time is used.
+    If `files` equal those of an earlier record, its time is kept.
+
+    Args:
+        folder: Folder of the dataset.
+        source: The dataset.
+        revision: Downloaded commit.
+        **fields: Other fields of the record.
     """
     record = replace(_new_record(source, revision), complete=True, **fields)
     earlier = read_record(folder)

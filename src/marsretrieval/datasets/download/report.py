@@ -9,14 +9,23 @@ from typing import Any
 
 from marsretrieval.datasets.download.sources import Source
 
-# Of the 2,287 pairs, 38 (1.7 %) were beyond recovery in August 2026, and links go on rotting.
+# Of the 2,287 pairs, 38 (1.7 %) could not be recovered in August 2026; more links die over time.
 KNOWN_GONE = 38
-# Beyond this share it is not rot: the network, a proxy or a blocked host. The download has failed.
+# A larger share is not explained by dead links, but by the network, a proxy or a blocked host.
 MAX_MISSING = 0.05
 
 
-def described(source: Source, folder: Path, revision: str) -> dict[str, Any]:
-    """The fields that a plan and a report share."""
+def common_fields(source: Source, folder: Path, revision: str) -> dict[str, Any]:
+    """Return the fields that a plan and a report share.
+
+    Args:
+        source: The dataset.
+        folder: Folder of the dataset.
+        revision: Commit.
+
+    Returns:
+        Keyword arguments of `Plan` and `Report`.
+    """
     return {
         "dataset": source.dataset,
         "folder": str(folder),
@@ -29,7 +38,14 @@ def described(source: Source, folder: Path, revision: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A row of paired without an image."""
+    """Row of the pairs without an image.
+
+    Attributes:
+        key: Key in the table.
+        row: Row number.
+        url: URL of the image.
+        reason: Why it could not be downloaded.
+    """
 
     key: str
     row: int
@@ -38,7 +54,7 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Described:
+class _CommonFields:
     dataset: str
     folder: str
     repository: str
@@ -52,8 +68,15 @@ class _Described:
 
 
 @dataclass(frozen=True, slots=True)
-class Report(_Described):
-    """Result of a download; `fetched_bytes` is 0 if nothing was missing."""
+class Report(_CommonFields):
+    """Result of a download.
+
+    Attributes:
+        files: Number of files.
+        fetched_bytes: Number of bytes downloaded; 0 if nothing was missing.
+        counts: Numbers of items.
+        missing: Rows without an image.
+    """
 
     files: int
     fetched_bytes: int
@@ -61,16 +84,32 @@ class Report(_Described):
     missing: Sequence[Missing] = field(default_factory=tuple)
 
     def failed(self, *, strict: bool) -> bool:
-        """Whether more is missing than links rot; with `strict`, anything at all."""
+        """Check whether more images are missing than dead links explain.
+
+        Args:
+            strict: Tolerate no missing image.
+
+        Returns:
+            Whether the download has failed.
+        """
         limit = 0.0 if strict else MAX_MISSING * int(self.counts.get("rows", 0))
         return len(self.missing) > limit
 
 
 @dataclass(frozen=True, slots=True)
-class Plan(_Described):
-    """What a download would fetch; `links` are images to be fetched one by one."""
+class Plan(_CommonFields):
+    """Files and images that a download would fetch.
 
-    files: Sequence[Mapping[str, Any]]  # path, size, present
+    Attributes:
+        files: Files of the repository: path, size, present.
+        bytes_to_fetch: Size of the files to download.
+        links: Number of linked images.
+        links_present: Number of them that are in the cache.
+        needed_bytes: Disk space needed.
+        free_bytes: Free disk space.
+    """
+
+    files: Sequence[Mapping[str, Any]]
     bytes_to_fetch: int
     links: int
     links_present: int

@@ -1,4 +1,4 @@
-"""Registry of what can be downloaded: repository, pinned revision, licence, size."""
+"""Registry of downloadable datasets: repository, pinned revision, licence and size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from marsretrieval.errors import UnknownNameError, UsageError
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A dataset in one variant.
+    """Dataset in one variant.
 
     Attributes:
-        revision: The pinned commit; None: the head, which is recorded.
-        links: Whether the repository holds addresses, not images.
+        dataset: Name of the dataset.
+        folder: Name of its folder.
+        repository: Repository on the hub.
+        revision: Pinned commit; None for the head, which is recorded.
+        licence: Licence of the data.
+        variant: Name of the variant, if the dataset has several.
+        links: Whether the repository holds URLs instead of images.
         rows: Number of rows at that revision.
     """
 
@@ -83,8 +88,10 @@ def find_source(name: str, variant: str | None = None) -> Source:
     for source in sources:
         if source.variant == variant:
             return source
-    known = [source.variant for source in sources if source.variant]
+    variants = [source.variant for source in sources if source.variant]
     raise UsageError(
         f"{dataset} has no variant '{variant}'",
-        remedy=f"Known: {', '.join(known)}." if known else "It has no variants: leave it out.",
+        remedy=f"Known: {', '.join(variants)}."
+        if variants
+        else "It has no variants: leave it out.",
     )

@@ -1,9 +1,8 @@
-"""Guard against private addresses: links of a dataset must not reach into the user's network.
+"""Protection against server-side request forgery: refuse private addresses.
 
-Anyone can register a name for 127.0.0.1, redirect to a router's page, or answer the second
-question of the name service otherwise than the first. So the host of every request, redirects
-too, is resolved here, every address is checked, and the connection goes to the very address that
-was checked.
+Links in a dataset must not reach into the user's network, for example through a host name that
+resolves to 127.0.0.1, a redirect to a router, or DNS rebinding. So the host of every request and
+redirect is resolved here, all its addresses are checked, and the connection uses a checked one.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ class RefusedAddressError(AttemptError):
 
 
 class HostNotFoundError(AttemptError):
-    """The name service does not know the host."""
+    """The host name cannot be resolved."""
 
     def __init__(self) -> None:
         super().__init__("host not found", reached=False)
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is public; IPv4 inside IPv6 is unwrapped.
+    """Check whether an IP address is public. IPv4 inside IPv6 is unwrapped.
 
     Args:
-        address: In text form, with or without a zone.
+        address: Address as text, with or without a zone.
 
     Returns:
         True for a unicast address of the public internet.
@@ -60,14 +59,14 @@ def is_public(address: str) -> bool:
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
-    """Sends requests to checked addresses only.
+    """Transport that connects only to checked addresses.
 
-    Connections are not reused: two hosts behind one address must not share one. Behind a proxy
-    (HTTP_PROXY, HTTPS_PROXY) the proxy connects; what can be resolved here is checked all the
-    same.
+    Connections are not reused, because two hosts with the same address must not share one. With a
+    proxy (HTTP_PROXY, HTTPS_PROXY) the proxy connects; host names that can be resolved here are
+    checked as well.
 
     Args:
-        allowed: Addresses that are allowed although they are not public, such as a test server's.
+        allowed: Non-public addresses that are allowed, such as a test server's.
 
     Raises:
         DataError: If a proxy of the environment cannot be used.
@@ -84,7 +83,19 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
         self._allowed = allowed
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request. Raises RefusedAddressError, HostNotFoundError, or what httpx2 raises."""
+        """Send a request.
+
+        Args:
+            request: The request.
+
+        Returns:
+            The response.
+
+        Raises:
+            RefusedAddressError: If the host has a non-public address.
+            HostNotFoundError: If the host name cannot be resolved.
+            httpx2.HTTPError: If the request fails.
+        """
         url = request.url
         proxy = self._proxies.get(url.scheme)
         if proxy is not None and not proxy_bypass(url.host):
@@ -128,7 +139,7 @@ def _proxy(scheme: str, url: str, limits: httpx2.Limits) -> httpx2.AsyncHTTPTran
 
 
 def _to_address(request: httpx2.Request, address: str) -> httpx2.Request:
-    """The same request, connected to `address`; certificate and Host stay those of the name."""
+    """Copy a request for a connection to `address`; certificate check and Host use the name."""
     return httpx2.Request(
         request.method,
         request.url.copy_with(host=address),

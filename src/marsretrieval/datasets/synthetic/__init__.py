@@ -1,14 +1,14 @@
-"""A small Mars of our own: seeded terrain with landforms at known places.
+"""Synthetic Mars: seeded terrain with landforms at known locations.
 
-Written in the layouts of the real datasets, so that everything runs without them. It is
-synthetic, and says so in every folder.
+It is written in the layouts of the real datasets, so that everything runs without them. Every
+folder states that its content is synthetic.
 """
 
 from __future__ import annotations
 
 from marsretrieval.datasets.synthetic.captions import sample_pair
-from marsretrieval.datasets.synthetic.planet import Attributes, sample
 from marsretrieval.datasets.synthetic.registry import BENCHMARK, LANDFORMS
+from marsretrieval.datasets.synthetic.scene import Attributes, sample
 from marsretrieval.datasets.synthetic.writer import (
     PlanetRecord,
     Summary,

@@ -1,4 +1,4 @@
-"""A piece of land under construction, and the tools that every landform is made with."""
+"""Ground model of the terrain generator, and the drawing tools that landforms share."""
 
 from __future__ import annotations
 
@@ -18,9 +18,16 @@ Rng = np.random.Generator
 class Ground:
     """Height and albedo of a rectangle of pixels, with coordinates local to one landform.
 
-    `u` (1, columns) grows eastward, `v` (rows, 1) southward, from the landform's place in units
-    of its `frame`. Slopes therefore do not depend on the resolution. Heights are in pixels, so
-    that a difference between neighbours is a slope; albedo is relative, 0 being the ordinary.
+    Coordinates `u` of shape (1, columns) grow eastward and `v` of shape (rows, 1) southward, from
+    the landform's centre, in units of its `frame`. So slopes do not depend on the resolution.
+
+    Args:
+        height: float32 array of shape (rows, columns), in pixels, so that the difference of
+            neighbours is a slope.
+        albedo: Array of the same shape, relative: 0 is the average.
+        centre: Centre of the landform as (x, y) in pixels.
+        frame: Unit of the local coordinates in pixels.
+        trend: Bearing that winds and faults of the region share, in degrees, or None.
     """
 
     __slots__ = ("albedo", "centre", "frame", "height", "trend", "u", "v")
@@ -37,71 +44,137 @@ class Ground:
         rows, columns = height.shape
         self.height = height
         self.albedo = albedo
-        self.centre = centre  # (x, y) in pixels
-        self.frame = frame  # pixels
-        self.trend = trend  # bearing that winds and faults of the region have in common
+        self.centre = centre
+        self.frame = frame
+        self.trend = trend
         self.u = ((np.arange(columns, dtype=np.float32) + 0.5 - centre[0]) / frame)[None, :]
         self.v = ((np.arange(rows, dtype=np.float32) + 0.5 - centre[1]) / frame)[:, None]
 
     def lift(self, frames: Floats | float) -> None:
-        """Raise the ground by so many frames."""
+        """Raise the ground.
+
+        Args:
+            frames: Height to add, in frames.
+        """
         self.height += self.frame * frames
 
     def tint(self, albedo: Floats | float) -> None:
+        """Change the albedo.
+
+        Args:
+            albedo: Relative albedo to add.
+        """
         self.albedo += albedo
 
     def radius(self) -> Floats:
-        """Distance from the landform's place in frames."""
+        """Return the distance of each pixel from the landform's centre, in frames."""
         distance: Floats = np.hypot(self.u, self.v)
         return distance
 
     def heading(self, rng: Rng) -> float:
-        """A bearing for what winds or faults align: near the trend of the region, if it has one."""
+        """Draw a bearing for landforms aligned with wind or faults.
+
+        Args:
+            rng: Random generator.
+
+        Returns:
+            Bearing in degrees, near the trend of the region if it has one.
+        """
         return float(rng.uniform(0, 360) if self.trend is None else rng.normal(self.trend, 5) % 360)
 
-    def holds(self, u: float, v: float) -> bool:
-        """Does the point lie on this ground?"""
+    def contains(self, u: float, v: float) -> bool:
+        """Check whether a point lies on this ground.
+
+        Args:
+            u: Eastward coordinate in frames.
+            v: Southward coordinate in frames.
+
+        Returns:
+            Whether the point lies on it.
+        """
         rows, columns = self.height.shape
         x, y = self.centre[0] + u * self.frame, self.centre[1] + v * self.frame
         return bool(0 <= x < columns and 0 <= y < rows)
 
     def axes(self, bearing: float) -> tuple[Floats, Floats]:
-        """(along, across) a bearing in degrees clockwise from north; across is to its right."""
+        """Return the coordinates along and across a bearing.
+
+        Args:
+            bearing: Degrees clockwise from north.
+
+        Returns:
+            Arrays (along, across) of shape (rows, columns), in frames; across grows to the right.
+        """
         sine = np.float32(np.sin(np.radians(bearing)))
         cosine = np.float32(np.cos(np.radians(bearing)))
         return self.u * sine - self.v * cosine, self.u * cosine + self.v * sine
 
-    def place(self, bearing: float, along: float, across: float) -> tuple[float, float]:
-        """(u, v) of a point given on the axes of a bearing."""
+    def to_uv(self, bearing: float, along: float, across: float) -> tuple[float, float]:
+        """Convert a point on the axes of a bearing to (u, v).
+
+        Args:
+            bearing: Degrees clockwise from north.
+            along: Coordinate along the bearing in frames.
+            across: Coordinate to the right of it in frames.
+
+        Returns:
+            Coordinates (u, v) in frames.
+        """
         sine, cosine = float(np.sin(np.radians(bearing))), float(np.cos(np.radians(bearing)))
         return along * sine + across * cosine, across * sine - along * cosine
 
-    def spot(self, u: float, v: float, size: float, reach: float) -> Ground | None:
-        """A view of the surroundings of (u, v) with a frame of its own, `size` of this one's.
+    def crop(self, u: float, v: float, size: float, reach: float) -> Ground | None:
+        """Return a view of the surroundings of a point, with its own frame.
 
-        It extends `reach` of its frames each way; None where that is outside this ground.
+        Args:
+            u: Eastward coordinate of the point in frames.
+            v: Southward coordinate of the point in frames.
+            size: Frame of the view, relative to this one.
+            reach: Half the width of the view, in its own frames.
+
+        Returns:
+            The view, cropped to this ground; None if it lies outside.
         """
         x, y = self.centre[0] + u * self.frame, self.centre[1] + v * self.frame
         half = size * self.frame * reach
         rows, columns = self.height.shape
-        left, right = max(0, int(x - half)), min(columns, int(x + half) + 1)
-        top, bottom = max(0, int(y - half)), min(rows, int(y + half) + 1)
-        if left >= right or top >= bottom:
+        west, east = max(0, int(x - half)), min(columns, int(x + half) + 1)
+        north, south = max(0, int(y - half)), min(rows, int(y + half) + 1)
+        if west >= east or north >= south:
             return None
-        window = np.s_[top:bottom, left:right]
+        window = np.s_[north:south, west:east]
         return Ground(
             self.height[window],
             self.albedo[window],
-            centre=(x - left, y - top),
+            centre=(x - west, y - north),
             frame=size * self.frame,
         )
 
     def noise(self, rng: Rng, longest: float, shortest: float, fall: float = 2.0) -> Floats:
-        """Noise of unit deviation with wavelengths between two lengths in frames."""
+        """Generate noise of unit standard deviation.
+
+        Args:
+            rng: Random generator.
+            longest: Longest wavelength in frames.
+            shortest: Shortest wavelength in frames.
+            fall: Exponent: the amplitude is wavelength**fall.
+
+        Returns:
+            Array of shape (rows, columns).
+        """
         return band_noise(rng, self.height.shape, longest * self.frame, shortest * self.frame, fall)
 
     def scatter(self, rng: Rng, spacing: float, jitter: float = 0.8) -> npt.NDArray[np.float64]:
-        """(n, 2) places (u, v) about `spacing` frames apart, all over this ground and its edge."""
+        """Generate jittered points all over this ground and its margin.
+
+        Args:
+            rng: Random generator.
+            spacing: Mean distance of neighbours in frames.
+            jitter: Size of the random displacement, relative to the spacing.
+
+        Returns:
+            Array of shape (n, 2) of (u, v).
+        """
         first_u, last_u = float(self.u[0, 0]) - spacing, float(self.u[0, -1]) + spacing
         first_v, last_v = float(self.v[0, 0]) - spacing, float(self.v[-1, 0]) + spacing
         us, vs = np.arange(first_u, last_u, spacing), np.arange(first_v, last_v, spacing)
@@ -110,7 +183,15 @@ class Ground:
         return grid + spacing * jitter * (rng.random(grid.shape) - 0.5)
 
     def to_path(self, path: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:
-        """Distance to a polyline (n, 2) of (u, v), and where along it (0 to 1) the nearest is."""
+        """Compute the distance to a polyline.
+
+        Args:
+            path: Array of shape (n, 2) of (u, v).
+
+        Returns:
+            Distance of each pixel in frames, and the position of the nearest point along the
+            polyline (0 to 1).
+        """
         nearest = np.full(self.height.shape, np.inf, dtype=np.float32)
         where = np.zeros(self.height.shape, dtype=np.float32)
         lengths = np.hypot(*np.diff(path, axis=0).T)
@@ -126,7 +207,16 @@ class Ground:
     def to_segment(
         self, start: npt.NDArray[np.float64], end: npt.NDArray[np.float64]
     ) -> tuple[Floats, Floats]:
-        """Squared distance to a segment, and the share of it (0 to 1) at the nearest point."""
+        """Compute the squared distance to a line segment.
+
+        Args:
+            start: Start as (u, v).
+            end: End as (u, v).
+
+        Returns:
+            Squared distance of each pixel, and the position of the nearest point along the segment
+            (0 to 1).
+        """
         du, dv = np.float32(end[0] - start[0]), np.float32(end[1] - start[1])
         u, v = self.u - np.float32(start[0]), self.v - np.float32(start[1])
         share = np.clip((u * du + v * dv) / max(du * du + dv * dv, np.float32(1e-12)), 0, 1)
@@ -136,7 +226,18 @@ class Ground:
 def band_noise(
     rng: Rng, shape: tuple[int, ...], longest: float, shortest: float, fall: float
 ) -> Floats:
-    """Noise of unit deviation, amplitude wavelength**fall, between two lengths in pixels."""
+    """Generate band-limited noise of unit standard deviation.
+
+    Args:
+        rng: Random generator.
+        shape: Rows and columns.
+        longest: Longest wavelength in pixels.
+        shortest: Shortest wavelength in pixels.
+        fall: Exponent: the amplitude is wavelength**fall.
+
+    Returns:
+        float32 array of that shape.
+    """
     spectrum = _amplitudes(shape, round(longest, 3), round(shortest, 3), round(fall, 2)) * np.exp(
         np.complex64(2j * np.pi) * rng.random((shape[0], shape[1] // 2 + 1), dtype=np.float32)
     )
@@ -157,19 +258,45 @@ def _amplitudes(shape: tuple[int, ...], longest: float, shortest: float, fall: f
 
 
 def smoothstep(x: Floats, start: float, end: float) -> Floats:
-    """0 at `start`, 1 at `end`, smooth between."""
+    """Interpolate smoothly from 0 to 1.
+
+    Args:
+        x: Values.
+        start: Value at which the result is 0.
+        end: Value at which the result is 1.
+
+    Returns:
+        Array of the shape of `x`.
+    """
     t: Floats = np.clip((x - np.float32(start)) / np.float32(end - start), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def bump(x: Floats, width: float) -> Floats:
-    """A Gaussian of height 1."""
+    """Evaluate a Gaussian of height 1.
+
+    Args:
+        x: Distances from its middle.
+        width: Distance at which it falls to 1/e.
+
+    Returns:
+        Array of the shape of `x`.
+    """
     curve: Floats = np.exp(-((x / np.float32(width)) ** 2))
     return curve
 
 
 def wiggle(rng: Rng, x: Floats, wavelength: float) -> Floats:
-    """A smooth random curve over x, within about -1 to 1: three sines."""
+    """Evaluate a smooth random curve, the sum of three sines.
+
+    Args:
+        rng: Random generator.
+        x: Positions along the curve.
+        wavelength: Longest wavelength, in the unit of `x`.
+
+    Returns:
+        Values of about -1 to 1, of the shape of `x`.
+    """
     total = np.zeros_like(x)
     for weight, ratio in ((0.6, 1.0), (0.4, 0.55), (0.25, 0.31)):
         length = np.float32(wavelength * ratio * rng.uniform(0.85, 1.2))
@@ -188,15 +315,39 @@ def wander(
     steps: int,
     turn: float,
 ) -> npt.NDArray[np.float64]:
-    """A path (steps + 1, 2) of (u, v) that keeps its bearing but for turns of some degrees."""
+    """Generate a path that follows a bearing with random turns.
+
+    Args:
+        rng: Random generator.
+        start: First point as (u, v).
+        bearing: Mean bearing in degrees.
+        length: Length in frames.
+        steps: Number of segments.
+        turn: Standard deviation of the turns in degrees.
+
+    Returns:
+        Array of shape (steps + 1, 2) of (u, v).
+    """
     swing = np.convolve(rng.normal(0, turn, steps + 4), np.ones(5) / 5**0.5, mode="valid")
     headings = np.radians(bearing + swing[:steps])
     moves = np.stack([np.sin(headings), -np.cos(headings)], axis=1) * (length / steps)
     return np.concatenate([[start], np.asarray(start) + np.cumsum(moves, axis=0)])
 
 
-def apart(rng: Rng, count: int, distance: float, reach: float) -> Iterator[tuple[float, float]]:
-    """Up to `count` places within `reach` of the origin, none nearer than `distance` to another."""
+def sample_spaced_points(
+    rng: Rng, count: int, distance: float, reach: float
+) -> Iterator[tuple[float, float]]:
+    """Generate random points with a minimum distance from each other.
+
+    Args:
+        rng: Random generator.
+        count: Maximum number of points.
+        distance: Minimum distance.
+        reach: Maximum absolute value of both coordinates.
+
+    Yields:
+        Points (u, v).
+    """
     chosen: list[tuple[float, float]] = []
     for _ in range(8 * count):
         u, v = rng.uniform(-reach, reach, 2)
@@ -210,9 +361,17 @@ def apart(rng: Rng, count: int, distance: float, reach: float) -> Iterator[tuple
 def cells(
     ground: Ground, rng: Rng, spacing: float, *, jitter: float
 ) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
-    """Voronoi cells about `spacing` frames wide: distance to the own centre, gap and cell number.
+    """Divide the ground into Voronoi cells.
 
-    The gap is the difference of the distances to the nearest two centres: 0 on a border.
+    Args:
+        ground: The ground.
+        rng: Random generator.
+        spacing: Mean width of a cell in frames.
+        jitter: Random displacement of the centres, relative to the spacing.
+
+    Returns:
+        Three arrays of shape (rows, columns): distance to the nearest centre; difference of the
+        distances to the two nearest centres, which is 0 on a border; cell number.
     """
     bend = np.float32(0.05 * spacing)
     u = ground.u + bend * ground.noise(rng, spacing, spacing / 3)
@@ -231,9 +390,11 @@ def cells(
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """Where the Sun stands, in degrees: clockwise from north, and above the horizon.
+    """Direction of the sunlight. CTX passes in mid-afternoon, so its images are lit from the west.
 
-    CTX passes in mid-afternoon local time, so its pictures are lit from the west.
+    Attributes:
+        azimuth: Degrees clockwise from north.
+        elevation: Degrees above the horizon.
     """
 
     azimuth: float = 288.0
@@ -241,9 +402,17 @@ class Light:
 
 
 def shade(height: Floats, albedo: Floats, light: Light) -> Floats:
-    """Brightness of the land: Lambert's cosine law relative to flat ground, which has about 0.5.
+    """Compute brightness by Lambert's cosine law, relative to flat ground, which has about 0.5.
 
-    Heights are in pixels. Slopes turned away from the Sun are black; no shadows are cast.
+    Slopes turned away from the Sun are black; no shadows are cast.
+
+    Args:
+        height: Heights in pixels, shape (rows, columns).
+        albedo: Relative albedo of the same shape.
+        light: Direction of the sunlight.
+
+    Returns:
+        Brightness of the same shape.
     """
     padded = np.pad(height, 1, mode="reflect", reflect_type="odd")
     east = (padded[1:-1, 2:] - padded[1:-1, :-2]) * np.float32(0.5)
@@ -259,7 +428,16 @@ def shade(height: Floats, albedo: Floats, light: Light) -> Floats:
 
 
 def expose(bright: Floats, rng: Rng, *, noise: float = 0.012) -> npt.NDArray[np.uint8]:
-    """Grey levels 1 to 255 with the camera's noise; 0 is kept for "no data", as in the mosaic."""
+    """Convert brightness to grey levels, with camera noise.
+
+    Args:
+        bright: Brightness (0 to 1).
+        rng: Random generator.
+        noise: Standard deviation of the noise.
+
+    Returns:
+        uint8 array of values 1 to 255; 0 is reserved for "no data", as in the mosaic.
+    """
     grain = np.float32(noise) * rng.standard_normal(bright.shape, dtype=np.float32)
     levels: npt.NDArray[np.uint8] = np.clip(np.rint((bright + grain) * 255), 1, 255).astype(
         np.uint8
@@ -269,17 +447,33 @@ def expose(bright: Floats, rng: Rng, *, noise: float = 0.012) -> npt.NDArray[np.
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """Sizes are in frames, bearings in degrees clockwise from north."""
+    """Properties of a drawn landform; sizes in frames, bearings in degrees clockwise from north.
 
-    size: float  # largest extent
-    count: int | None = None  # where the things can be counted
-    bearing: float | None = None  # of the flow, or of the long axis
-    flows: bool = False  # the bearing has a sense: downslope or downwind
-    detail: str = ""  # what else there is to see, fit to follow the name
+    Attributes:
+        size: Largest extent.
+        count: Number of objects, or None if they cannot be counted.
+        bearing: Bearing of the flow or of the long axis.
+        flows: Whether the bearing has a sense: downslope or downwind.
+        detail: Further description that can follow the landform's name in a caption.
+    """
+
+    size: float
+    count: int | None = None
+    bearing: float | None = None
+    flows: bool = False
+    detail: str = ""
 
 
 def layered_deposits(ground: Ground, rng: Rng) -> Traits:
-    """Terraces like contour lines: cliffs and benches, bright and dark beds in turn."""
+    """Draw terraces like contour lines: cliffs and benches, bright and dark beds in turn.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     beds = rng.uniform(6, 12)
     bearing = float(rng.uniform(0, 360))
     along, _ = ground.axes(bearing)

@@ -1,4 +1,4 @@
-"""Ice and frozen ground: glacier-like forms, polygons, Swiss cheese terrain, spiders."""
+"""Landforms of ice, frozen ground and wind."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from marsretrieval.datasets.synthetic.ground import (
     Ground,
     Rng,
     Traits,
-    apart,
     bump,
     cells,
+    sample_spaced_points,
     smoothstep,
     wander,
     wiggle,
@@ -19,7 +19,15 @@ from marsretrieval.datasets.synthetic.landforms_impact_tectonic import bowl
 
 
 def glacier_like_form(ground: Ground, rng: Rng) -> Traits:
-    """A viscous tongue out of an alcove between two ridges: arcs inside, a moraine around."""
+    """Draw a viscous tongue out of an alcove between two ridges: arcs inside, a moraine around.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = float(rng.uniform(0, 360))
     along, across = ground.axes(bearing)
     across = across + np.float32(rng.uniform(-0.35, 0.35)) * along**2
@@ -52,7 +60,15 @@ def glacier_like_form(ground: Ground, rng: Rng) -> Traits:
 
 
 def polygonal_terrain(ground: Ground, rng: Rng) -> Traits:
-    """Frost-cracked ground: a net of narrow dark troughs around convex cells."""
+    """Draw frost-cracked ground: a net of narrow dark troughs around convex cells.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     spacing = rng.uniform(0.11, 0.2)
     nearest, gap, _ = cells(ground, rng, spacing, jitter=rng.uniform(0.5, 0.95))
     trough = bump(gap, 0.13 * spacing)
@@ -63,7 +79,15 @@ def polygonal_terrain(ground: Ground, rng: Rng) -> Traits:
 
 
 def swiss_cheese_terrain(ground: Ground, rng: Rng) -> Traits:
-    """Flat-floored round pits that eat into a smooth bright slab of ice, and merge."""
+    """Draw flat-floored round pits that eat into a smooth bright slab of ice, and merge.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     spacing = rng.uniform(0.15, 0.24)
     depth = np.full(ground.height.shape, -1.0, dtype=np.float32)
     count = 0
@@ -73,7 +97,7 @@ def swiss_cheese_terrain(ground: Ground, rng: Rng) -> Traits:
         radius = spacing * rng.uniform(0.24, 0.62)
         rho = np.hypot(ground.u - np.float32(u), ground.v - np.float32(v))
         np.maximum(depth, np.float32(radius) - rho, out=depth)
-        count += ground.holds(float(u), float(v))
+        count += ground.contains(float(u), float(v))
     depth += 0.012 * ground.noise(rng, 0.5, 0.12)
     ground.lift(-0.035 * smoothstep(depth, -0.012, 0.018))
     ground.tint(0.12 - 0.2 * smoothstep(depth, 0.0, 0.03) + 0.14 * bump(depth + 0.012, 0.012))
@@ -81,11 +105,19 @@ def swiss_cheese_terrain(ground: Ground, rng: Rng) -> Traits:
 
 
 def araneiform_terrain(ground: Ground, rng: Rng) -> Traits:
-    """Spiders: dark troughs that branch outward from a centre, carved by gas under ice."""
+    """Draw spiders: dark troughs that branch outward from a centre, carved by gas under ice.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     count = 0
-    for u, v in apart(rng, int(rng.integers(1, 4)), 0.42, 0.28):
+    for u, v in sample_spaced_points(rng, int(rng.integers(1, 4)), 0.42, 0.28):
         size = rng.uniform(0.2, 0.32) if count else rng.uniform(0.26, 0.38)
-        spot = ground.spot(u, v, size, 1.25)
+        spot = ground.crop(u, v, size, 1.25)
         if spot is None:
             continue
         legs = int(rng.integers(6, 10))
@@ -105,12 +137,20 @@ def araneiform_terrain(ground: Ground, rng: Rng) -> Traits:
                 np.maximum(carved, (1 - 0.5 * where) * bump(away, width), out=carved)
         spot.lift(-0.06 * carved)
         spot.tint(-0.3 * carved)
-        count += ground.holds(u, v)
+        count += ground.contains(u, v)
     return Traits(size=0.7, count=count, detail="branching radially")
 
 
 def yardangs(ground: Ground, rng: Rng) -> Traits:
-    """Straight, sharp, parallel ridges, blunt upwind and tapering downwind, in soft pale rock."""
+    """Draw straight, sharp, parallel ridges, blunt upwind and tapering downwind, in soft pale rock.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = ground.heading(rng)
     along, across = ground.axes(bearing)
     across = across + 0.012 * ground.noise(rng, 2.0, 0.8)
@@ -133,7 +173,15 @@ def yardangs(ground: Ground, rng: Rng) -> Traits:
 
 
 def linear_dunes(ground: Ground, rng: Rng) -> Traits:
-    """Dark ridges of sand, long and sinuous, that run on and join in Y-shaped forks."""
+    """Draw dark ridges of sand, long and sinuous, that run on and join in Y-shaped forks.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = ground.heading(rng) % 180
     _, across = ground.axes(bearing)
     spacing = rng.uniform(0.09, 0.17)
@@ -150,7 +198,15 @@ def linear_dunes(ground: Ground, rng: Rng) -> Traits:
 
 
 def barchan_dunes(ground: Ground, rng: Rng) -> Traits:
-    """Dark crescents with horns downwind and a steep lee face between them."""
+    """Draw dark crescents with horns downwind and a steep lee face between them.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = ground.heading(rng)
     spacing = rng.uniform(0.22, 0.34)
     span = spacing * rng.uniform(0.36, 0.46)
@@ -160,7 +216,7 @@ def barchan_dunes(ground: Ground, rng: Rng) -> Traits:
         if rng.random() < 0.12:
             continue
         size = span * rng.uniform(0.65, 1.15)
-        spot = ground.spot(float(u), float(v), size, 1.9)
+        spot = ground.crop(float(u), float(v), size, 1.9)
         if spot is None:
             continue
         along, across = spot.axes(bearing + rng.normal(0, 5))
@@ -173,12 +229,20 @@ def barchan_dunes(ground: Ground, rng: Rng) -> Traits:
         sand = crest * room * (1 - smoothstep(lee, 0.0, 0.22)) * (across**2 < 1)
         spot.lift(0.42 * sand)
         spot.tint(-np.float32(dark) * smoothstep(sand, 0.02, 0.2))
-        count += ground.holds(float(u), float(v))
+        count += ground.contains(float(u), float(v))
     return Traits(size=0.9, bearing=bearing, flows=True, count=count, detail="crescent-shaped")
 
 
 def dust_devil_tracks(ground: Ground, rng: Rng) -> Traits:
-    """Thin dark curls and lines that cross each other on bright dust, without any relief."""
+    """Draw thin dark curls and lines that cross each other on bright dust, without any relief.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     count = int(rng.integers(7, 18))
     bearing = ground.heading(rng) % 180
     lifted = np.zeros_like(ground.albedo)
@@ -186,7 +250,7 @@ def dust_devil_tracks(ground: Ground, rng: Rng) -> Traits:
         heading = bearing + rng.normal(0, 28)
         curve = rng.uniform(1.2, 6) * rng.choice([-1, 1])
         u, v = rng.uniform(-0.5, 0.5, 2)
-        centre = ground.place(heading + 90, curve, 0)
+        centre = ground.to_uv(heading + 90, curve, 0)
         along, _ = ground.axes(heading)
         rho = np.hypot(ground.u - np.float32(u + centre[0]), ground.v - np.float32(v + centre[1]))
         away = np.abs(rho - np.float32(abs(curve))) + 0.012 * wiggle(rng, along, 0.35)
@@ -198,13 +262,21 @@ def dust_devil_tracks(ground: Ground, rng: Rng) -> Traits:
 
 
 def wind_streaks(ground: Ground, rng: Rng) -> Traits:
-    """Tails of bright or dark dust in the lee of small craters, all pointing the same way."""
+    """Draw tails of bright or dark dust in the lee of small craters, all pointing the same way.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = ground.heading(rng)
     bright = bool(rng.random() < 0.55)
     count = 0
-    for u, v in apart(rng, int(rng.integers(2, 5)), 0.28, 0.36):
+    for u, v in sample_spaced_points(rng, int(rng.integers(2, 5)), 0.28, 0.36):
         radius = rng.uniform(0.04, 0.07)
-        spot = ground.spot(u, v, radius, 12)
+        spot = ground.crop(u, v, radius, 12)
         if spot is None:
             continue
         along, across = spot.axes(bearing + rng.normal(0, 3))
@@ -216,7 +288,7 @@ def wind_streaks(ground: Ground, rng: Rng) -> Traits:
         tail = tail * (0.85 + 0.15 * spot.noise(rng, 3, 0.3, 1.4))
         spot.tint(np.float32(0.42 if bright else -0.4) * tail)
         bowl(spot, depth=0.38, rim=0.13)
-        count += ground.holds(u, v)
+        count += ground.contains(u, v)
     return Traits(
         size=0.8, bearing=bearing, flows=True, count=count, detail="bright" if bright else "dark"
     )

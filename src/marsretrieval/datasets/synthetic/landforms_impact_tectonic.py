@@ -1,4 +1,4 @@
-"""Impact craters, alone, with flowed ejecta, and in swarms of secondaries."""
+"""Impact craters and tectonic landforms."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from marsretrieval.datasets.synthetic.ground import (
     Ground,
     Rng,
     Traits,
-    apart,
     bump,
     cells,
+    sample_spaced_points,
     smoothstep,
     wiggle,
 )
@@ -28,10 +28,18 @@ def bowl(
     wobble: float = 0.0,
     phase: float = 0.0,
 ) -> None:
-    """A crater whose radius is the frame of `spot`; depth, rim and peak in radii.
+    """Draw a crater whose radius is the frame of `spot`.
 
-    `floor` is the radius of its flat floor, `wobble` the unevenness of its outline; with a
-    higher `hollow` the wall steepens towards the rim.
+    Args:
+        spot: Ground centred on the crater.
+        depth: Depth in radii.
+        rim: Height of the rim in radii.
+        floor: Radius of the flat floor in radii.
+        hollow: Exponent of the wall's profile; larger values steepen it towards the rim.
+        peak: Height of the central peak in radii.
+        squash: Relative compression in the east-west direction.
+        wobble: Unevenness of the outline.
+        phase: Phase of that unevenness in radians.
     """
     rho = np.hypot(spot.u * np.float32(1 + squash), spot.v)
     if wobble:
@@ -46,10 +54,19 @@ def bowl(
 
 
 def impact_crater(ground: Ground, rng: Rng) -> Traits:
+    """Draw a round depression with a raised rim, sometimes with terraces and a central peak.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     radius = rng.uniform(0.16, 0.34)
     u, v = rng.uniform(-0.08, 0.08, 2)
     complex_ = radius > 0.23 and rng.random() < 0.6
-    spot = ground.spot(u, v, radius, 2.8)
+    spot = ground.crop(u, v, radius, 2.8)
     if spot is not None:
         rho = spot.radius()
         rough = spot.noise(rng, 0.8, 0.12, 1.3)
@@ -73,9 +90,17 @@ def impact_crater(ground: Ground, rng: Rng) -> Traits:
 
 
 def rampart_crater(ground: Ground, rng: Rng) -> Traits:
-    """Layered ejecta: petals that end in a raised margin."""
+    """Draw layered ejecta: petals that end in a raised margin.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     radius = rng.uniform(0.12, 0.19)
-    spot = ground.spot(0, 0, radius, 4.2)
+    spot = ground.crop(0, 0, radius, 4.2)
     petals = int(rng.integers(4, 9))
     if spot is not None:
         rho, angle = spot.radius(), np.arctan2(spot.v, spot.u)
@@ -95,17 +120,25 @@ def rampart_crater(ground: Ground, rng: Rng) -> Traits:
 
 
 def crater_cluster(ground: Ground, rng: Rng) -> Traits:
-    """Secondaries: many small bowls thrown together, often drawn out along one direction."""
+    """Draw secondaries: many small bowls thrown together, often drawn out along one direction.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = float(rng.uniform(0, 180))
     narrow = rng.uniform(0.35, 1.0)
     count = 0
-    for along, across in apart(rng, int(rng.integers(9, 22)), 0.1, 0.42):
+    for along, across in sample_spaced_points(rng, int(rng.integers(9, 22)), 0.1, 0.42):
         radius = rng.uniform(0.028, 0.07)
-        u, v = ground.place(bearing, along, across * narrow)
-        spot = ground.spot(u, v, radius, 2.2)
+        u, v = ground.to_uv(bearing, along, across * narrow)
+        spot = ground.crop(u, v, radius, 2.2)
         if spot is not None:
             bowl(spot, depth=rng.uniform(0.3, 0.42), rim=0.13, squash=rng.uniform(-0.1, 0.1))
-        count += ground.holds(u, v)
+        count += ground.contains(u, v)
     drawn_out = narrow < 0.6
     return Traits(
         size=0.84,
@@ -116,7 +149,15 @@ def crater_cluster(ground: Ground, rng: Rng) -> Traits:
 
 
 def wrinkle_ridge(ground: Ground, rng: Rng) -> Traits:
-    """A broad low arch with a narrow crenulated crest that wanders from one side to the other."""
+    """Draw a broad low arch with a narrow crenulated crest that wanders from one side to the other.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = ground.heading(rng) % 180
     length = 1.3 * float(ground.u[0, -1] - ground.u[0, 0]) + 0.4
     along, across = ground.axes(bearing)
@@ -131,7 +172,15 @@ def wrinkle_ridge(ground: Ground, rng: Rng) -> Traits:
 
 
 def graben(ground: Ground, rng: Rng) -> Traits:
-    """Long straight troughs with flat floors between two sharp parallel faults."""
+    """Draw long straight troughs with flat floors between two sharp parallel faults.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = ground.heading(rng) % 180
     count = int(rng.integers(1, 5))
     crossing = bool(count > 2 and rng.random() < 0.35)
@@ -156,7 +205,15 @@ def graben(ground: Ground, rng: Rng) -> Traits:
 
 
 def pit_chain(ground: Ground, rng: Rng) -> Traits:
-    """Rimless collapse pits in a straight row, often along a shallow trough."""
+    """Draw rimless collapse pits in a straight row, often along a shallow trough.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = ground.heading(rng) % 180
     count = int(rng.integers(5, 10))
     along, across = ground.axes(bearing)
@@ -164,17 +221,25 @@ def pit_chain(ground: Ground, rng: Rng) -> Traits:
     ground.lift(-0.008 * inside * smoothstep(0.06 - np.abs(across), -0.04, 0.02))
     gap = 0.92 / count
     for index in range(count):
-        u, v = ground.place(
+        u, v = ground.to_uv(
             bearing, (index - (count - 1) / 2) * gap + rng.normal(0, 0.006), rng.normal(0, 0.006)
         )
-        spot = ground.spot(u, v, gap * rng.uniform(0.34, 0.48), 1.2)
+        spot = ground.crop(u, v, gap * rng.uniform(0.34, 0.48), 1.2)
         if spot is not None:
             bowl(spot, depth=0.45, rim=0.0, wobble=0.03, phase=rng.uniform(0, 6))
     return Traits(size=0.92, bearing=bearing, count=count, detail="in a straight row")
 
 
 def chaos_terrain(ground: Ground, rng: Rng) -> Traits:
-    """A floor broken into angular blocks of different heights, wide lows between them."""
+    """Draw a floor broken into angular blocks of different heights, wide lows between them.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     spacing = rng.uniform(0.2, 0.32)
     _, gap, number = cells(ground, rng, spacing, jitter=0.9)
     heights = rng.uniform(0.4, 1.0, 512)[number % 512].astype(np.float32)

@@ -1,4 +1,4 @@
-"""What water left: alluvial fans, branching valleys, gullies, islands of great floods."""
+"""Landforms of water, slopes and volcanism."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from marsretrieval.datasets.synthetic.ground import (
     Ground,
     Rng,
     Traits,
-    apart,
     bump,
+    sample_spaced_points,
     smoothstep,
     wander,
     wiggle,
@@ -18,7 +18,15 @@ from marsretrieval.datasets.synthetic.ground import (
 
 
 def alluvial_fans(ground: Ground, rng: Rng) -> Traits:
-    """Aprons spreading from notches in a crater wall, their channels radiating from the apex."""
+    """Draw aprons spreading from notches in a crater wall, their channels radiating from the apex.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = float(rng.uniform(0, 360))
     bend = rng.uniform(0.6, 0.95)  # radius of the crater whose wall this is
     depth = rng.uniform(0.1, 0.13)
@@ -37,9 +45,12 @@ def alluvial_fans(ground: Ground, rng: Rng) -> Traits:
         size = rng.uniform(0.36, 0.5) if count == 1 else rng.uniform(0.26, 0.36)
         around = float(turn + rng.normal(0, 0.03))
         apex = (bend - 0.24 - 0.9 * bend * np.cos(around), 0.9 * bend * np.sin(around))
-        here, there = along - np.float32(apex[0]), across - np.float32(apex[1])
+        apex_along, apex_across = along - np.float32(apex[0]), across - np.float32(apex[1])
         cosine, sine = np.float32(np.cos(around)), np.float32(np.sin(around))
-        ahead, aside = here * cosine - there * sine, here * sine + there * cosine
+        ahead, aside = (
+            apex_along * cosine - apex_across * sine,
+            apex_along * sine + apex_across * cosine,
+        )
         _fan(ground, rng, ahead, aside, size, rng.uniform(0.8, 1.15), bend)
     words = {1: "with radiating channels", 2: "side by side", 3: "coalescing into a bajada"}
     return Traits(size=0.7, bearing=bearing, flows=True, count=count, detail=words[count])
@@ -72,9 +83,17 @@ def _fan(
 
 
 def valley_network(ground: Ground, rng: Rng) -> Traits:
-    """Branching valleys that join downstream, like a tree lying on its side."""
+    """Draw branching valleys that join downstream, like a tree lying on its side.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = float(rng.uniform(0, 360))
-    mouth = ground.place(bearing, 0.62, rng.uniform(-0.1, 0.1))
+    mouth = ground.to_uv(bearing, 0.62, rng.uniform(-0.1, 0.1))
     dense = bool(rng.random() < 0.5)
     carved = np.zeros_like(ground.height)
     _carve(ground, rng, carved, mouth, bearing + 180, 1.1, 0.036, 3 if dense else 2)
@@ -94,7 +113,7 @@ def _carve(
     width: float,
     orders: int,
 ) -> None:
-    """A valley from its mouth up to its head, with tributaries of fewer orders."""
+    """Carve a valley from its mouth up to its head, with tributaries of lower orders."""
     steps = 10 if length > 0.6 else 5
     path = wander(rng, mouth, upstream, length, steps=steps, turn=20)
     away, where = ground.to_path(path)
@@ -115,7 +134,15 @@ def _carve(
 
 
 def gullies(ground: Ground, rng: Rng) -> Traits:
-    """Alcove, channel and apron, several side by side, on one steep slope."""
+    """Draw alcove, channel and apron, several side by side, on one steep slope.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = float(rng.uniform(0, 360))
     along, across = ground.axes(bearing)
     crest = along + 0.02 * wiggle(rng, across, 0.5) + np.float32(rng.uniform(-0.5, 0.5)) * across**2
@@ -123,12 +150,12 @@ def gullies(ground: Ground, rng: Rng) -> Traits:
     ground.lift(0.2 * (1 - smoothstep(crest, -0.3, 0.16)) * plateau)
     ground.lift(0.02 * bump(crest + 0.29, 0.035))
     count = int(rng.integers(4, 9))
-    places = (np.arange(count) - (count - 1) / 2) * rng.uniform(0.1, 0.13)
-    for place in places + rng.uniform(-0.02, 0.02, count):
+    offsets = (np.arange(count) - (count - 1) / 2) * rng.uniform(0.1, 0.13)
+    for offset in offsets + rng.uniform(-0.02, 0.02, count):
         top, foot = rng.uniform(-0.31, -0.25), rng.uniform(0.04, 0.1)
         toe = foot + rng.uniform(0.14, 0.22)
         bend = 0.012 * wiggle(rng, crest, 0.3) * smoothstep(crest, top, top + 0.15)
-        aside = across - np.float32(place) + bend
+        aside = across - np.float32(offset) + bend
         share = np.clip((crest - np.float32(top)) / 0.17, 0, 1)
         alcove = smoothstep(0.045 * (1 - share) + 0.006 - np.abs(aside), -0.008, 0.014)
         alcove = alcove * smoothstep(crest, top - 0.01, top + 0.03) * (1 - share**2)
@@ -145,13 +172,21 @@ def gullies(ground: Ground, rng: Rng) -> Traits:
 
 
 def streamlined_islands(ground: Ground, rng: Rng) -> Traits:
-    """Teardrop mesas that stand out of a flood-scoured channel floor, tails downstream."""
+    """Draw teardrop mesas that stand out of a flood-scoured channel floor, tails downstream.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = float(rng.uniform(0, 360))
     along, across = ground.axes(bearing)
     scour = wiggle(rng, across + 0.03 * wiggle(rng, along, 0.7), 0.09)
     lifted = np.zeros_like(ground.height)
     count = 0
-    for u, v in apart(rng, int(rng.integers(1, 4)), 0.36, 0.26):
+    for u, v in sample_spaced_points(rng, int(rng.integers(1, 4)), 0.36, 0.26):
         length, width = rng.uniform(0.26, 0.4), rng.uniform(0.07, 0.11)
         sine, cosine = float(np.sin(np.radians(bearing))), float(np.cos(np.radians(bearing)))
         ahead = along - np.float32(u * sine - v * cosine)
@@ -162,7 +197,7 @@ def streamlined_islands(ground: Ground, rng: Rng) -> Traits:
         inside = smoothstep(edge, -0.008, 0.02) * (share > 0) * (share < 1)
         terrace = smoothstep(edge, 0.03, 0.045)
         np.maximum(lifted, inside * (0.7 + 0.3 * terrace), out=lifted)
-        count += ground.holds(u, v)
+        count += ground.contains(u, v)
     ground.lift(
         0.05 * lifted + 0.0022 * scour * (1 - lifted) * (0.7 + 0.3 * ground.noise(rng, 1, 0.4))
     )
@@ -171,7 +206,15 @@ def streamlined_islands(ground: Ground, rng: Rng) -> Traits:
 
 
 def landslides(ground: Ground, rng: Rng) -> Traits:
-    """A bite out of a high wall, slumped blocks below it, a grooved lobe with a steep margin."""
+    """Draw a bite out of a high wall, slumped blocks below it, a grooved lobe with a steep margin.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = float(rng.uniform(0, 360))
     along, across = ground.axes(bearing)
     bite, mouth = rng.uniform(0.16, 0.24), rng.uniform(0.15, 0.21)
@@ -206,7 +249,15 @@ def landslides(ground: Ground, rng: Rng) -> Traits:
 
 
 def slope_streaks(ground: Ground, rng: Rng) -> Traits:
-    """Dark fans that start at a point high on a dusty slope and widen a little downhill."""
+    """Draw dark fans that start at a point high on a dusty slope and widen a little downhill.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = float(rng.uniform(0, 360))
     along, across = ground.axes(bearing)
     crest = along + 0.03 * wiggle(rng, across, 0.5)
@@ -215,11 +266,11 @@ def slope_streaks(ground: Ground, rng: Rng) -> Traits:
     )
     ground.tint(0.12)
     count = int(rng.integers(4, 11))
-    places = (np.arange(count) - (count - 1) / 2) * 0.72 / count
-    for place in places + rng.uniform(-0.03, 0.03, count):
+    offsets = (np.arange(count) - (count - 1) / 2) * 0.72 / count
+    for offset in offsets + rng.uniform(-0.03, 0.03, count):
         top, length = rng.uniform(-0.32, -0.12), rng.uniform(0.22, 0.48)
         share = (crest - np.float32(top)) / np.float32(length)
-        aside = across - np.float32(place) + 0.006 * wiggle(rng, along, 0.3)
+        aside = across - np.float32(offset) + 0.006 * wiggle(rng, along, 0.3)
         width = np.float32(rng.uniform(0.02, 0.045)) * np.clip(share * 1.6, 0, 1) ** 0.8
         streak = smoothstep(width - np.abs(aside), -0.006, 0.01)
         streak = streak * smoothstep(share, 0.0, 0.08) * (1 - smoothstep(share, 0.86, 1.0))
@@ -228,17 +279,25 @@ def slope_streaks(ground: Ground, rng: Rng) -> Traits:
 
 
 def pitted_cones(ground: Ground, rng: Rng) -> Traits:
-    """Small steep cones, each with a pit at its top, scattered or in chains."""
-    wanted = int(rng.integers(4, 15))
+    """Draw small steep cones, each with a pit at its top, scattered or in chains.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
+    target = int(rng.integers(4, 15))
     middle = rng.uniform(0.05, 0.085)
     chain = bool(rng.random() < 0.3)
     bearing = float(rng.uniform(0, 180))
     bright = rng.uniform(0.0, 0.1)
     count = 0
-    for along, across in apart(rng, wanted, 2.0 * middle, 0.42):
-        u, v = ground.place(bearing, along, across * (0.35 if chain else 1))
+    for along, across in sample_spaced_points(rng, target, 2.0 * middle, 0.42):
+        u, v = ground.to_uv(bearing, along, across * (0.35 if chain else 1))
         radius = middle * rng.uniform(0.75, 1.35)
-        spot = ground.spot(u, v, radius, 1.7)
+        spot = ground.crop(u, v, radius, 1.7)
         if spot is None:
             continue
         rho = np.hypot(spot.u * np.float32(rng.uniform(0.88, 1.12)), spot.v)
@@ -249,7 +308,7 @@ def pitted_cones(ground: Ground, rng: Rng) -> Traits:
         )
         spot.lift(0.03 * bump(rho, 1.6))
         spot.tint(bright * smoothstep(1.1 - rho, 0, 0.3) - 0.1 * bump(rho, 0.7 * pit))
-        count += ground.holds(u, v)
+        count += ground.contains(u, v)
     return Traits(
         size=0.8,
         count=count,
@@ -259,11 +318,19 @@ def pitted_cones(ground: Ground, rng: Rng) -> Traits:
 
 
 def mounds(ground: Ground, rng: Rng) -> Traits:
-    """Rounded knobs without a pit."""
-    wanted, middle = int(rng.integers(4, 13)), rng.uniform(0.05, 0.1)
+    """Draw rounded knobs without a pit.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
+    target, middle = int(rng.integers(4, 13)), rng.uniform(0.05, 0.1)
     count = 0
-    for u, v in apart(rng, wanted, 2.0 * middle, 0.42):
-        spot = ground.spot(u, v, middle * rng.uniform(0.75, 1.4), 1.5)
+    for u, v in sample_spaced_points(rng, target, 2.0 * middle, 0.42):
+        spot = ground.crop(u, v, middle * rng.uniform(0.75, 1.4), 1.5)
         if spot is None:
             continue
         angle, phase = np.arctan2(spot.v, spot.u), rng.uniform(0, 6, 2).astype(np.float32)
@@ -271,14 +338,22 @@ def mounds(ground: Ground, rng: Rng) -> Traits:
         rho = rho * (1 + 0.12 * np.sin(2 * angle + phase[0]) + 0.07 * np.sin(3 * angle + phase[1]))
         spot.lift(0.5 * np.clip(1 - rho**2, 0, 1) ** 1.5)
         spot.tint(0.04 * smoothstep(1 - rho, 0, 0.4))
-        count += ground.holds(u, v)
+        count += ground.contains(u, v)
     return Traits(size=0.84, count=count, detail="rounded, without pits")
 
 
 def lava_flow(ground: Ground, rng: Rng) -> Traits:
-    """A long lobe with a steep lobate margin, a channel between levees, a ropy rough top."""
+    """Draw a long lobe with a steep lobate margin, a channel between levees, a ropy rough top.
+
+    Args:
+        ground: Ground to modify.
+        rng: Random generator.
+
+    Returns:
+        Properties of the landform.
+    """
     bearing = float(rng.uniform(0, 360))
-    start = ground.place(bearing, -0.75, rng.uniform(-0.1, 0.1))
+    start = ground.to_uv(bearing, -0.75, rng.uniform(-0.1, 0.1))
     path = wander(rng, start, bearing, rng.uniform(1.0, 1.3), steps=10, turn=16)
     away, where = ground.to_path(path)
     half = rng.uniform(0.1, 0.15)

@@ -1,4 +1,4 @@
-"""All landforms, by the names that the datasets use."""
+"""Registry of landforms by the names that the datasets use."""
 
 from __future__ import annotations
 
@@ -43,9 +43,16 @@ from marsretrieval.errors import UnknownNameError
 
 @dataclass(frozen=True, slots=True)
 class Landform:
-    """How a landform is drawn and spoken of.
+    """Landform: how it is drawn and described.
 
-    `many` may hold {n}, the number of things in words; `signs` are what tells it from others.
+    Attributes:
+        name: Name in the datasets.
+        draw: Function that draws it.
+        one: Caption of a single object.
+        many: Caption of several; {n} stands for their number in words.
+        signs: Phrases that distinguish it from other landforms.
+        field: Whether it covers the ground instead of standing in one location.
+        span: Width of the ground that it changes, in frames.
     """
 
     name: str
@@ -53,12 +60,12 @@ class Landform:
     one: str
     many: str
     signs: tuple[str, ...]
-    field: bool = False  # covers the ground, rather than standing in one place
-    span: float = 1.3  # frames from edge to edge of the ground that it changes
+    field: bool = False
+    span: float = 1.3
 
 
 _ALL = (
-    # The five of the benchmark.
+    # The five landforms of the benchmark.
     Landform(
         "alluvial_fans", alluvial_fans, "an alluvial fan", "{n} alluvial fans",
         ("channels radiate from the apex at the crater wall",
@@ -88,7 +95,7 @@ _ALL = (
          "straight grooves separate the streamlined ridges"),
         field=True, span=2.2,
     ),
-    # What else there is, look-alikes of the five among it.
+    # Others, some of which look like the five.
     Landform(
         "araneiform_terrain", araneiform_terrain, "araneiform terrain with a single spider",
         "araneiform terrain with {n} spiders",
@@ -196,12 +203,22 @@ _ALL = (
     ),
 )  # fmt: skip
 
-LANDFORMS: Mapping[str, Landform] = MappingProxyType({each.name: each for each in _ALL})
-BENCHMARK = tuple(each.name for each in _ALL[:5])
+LANDFORMS: Mapping[str, Landform] = MappingProxyType({landform.name: landform for landform in _ALL})
+BENCHMARK = tuple(landform.name for landform in _ALL[:5])
 
 
 def find(name: str) -> Landform:
-    """Raises UnknownNameError."""
+    """Look up a landform.
+
+    Args:
+        name: Name of the landform.
+
+    Returns:
+        The landform.
+
+    Raises:
+        UnknownNameError: If there is no such landform.
+    """
     try:
         return LANDFORMS[name]
     except KeyError:

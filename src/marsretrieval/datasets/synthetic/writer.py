@@ -1,25 +1,29 @@
-"""A whole planet in a folder, or nothing of it."""
+"""Write a generated planet into a folder, completely or not at all."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from typing_extensions import TypedDict
 
 from marsretrieval import geo
-from marsretrieval.datasets.synthetic.captions import sample_pair
-from marsretrieval.datasets.synthetic.ground import Rng
+from marsretrieval.datasets.synthetic.dataset_files import (
+    quad_file_name,
+    require_rasterio,
+    write_examples,
+    write_ground_truth,
+    write_landforms,
+    write_pairs,
+    write_quad,
+    write_tiles,
+)
 from marsretrieval.datasets.synthetic.planet import (
     SIZES,
     TILES,
@@ -27,14 +31,11 @@ from marsretrieval.datasets.synthetic.planet import (
     PlanetSize,
     cut_quads,
     paint,
-    sample,
     scatter_features,
 )
 from marsretrieval.datasets.synthetic.registry import BENCHMARK, LANDFORMS
-from marsretrieval.datasets.webdataset import write_tar
 from marsretrieval.errors import (
     DataError,
-    MissingDependencyError,
     OutputError,
     UnknownNameError,
     UsageError,
@@ -51,234 +52,13 @@ from marsretrieval.io import (
 )
 from marsretrieval.progress import NO_PROGRESS, Progress
 
-Grey = npt.NDArray[np.uint8]
-
-_PAIRS_A_TAR = 200
-_ROWS_A_GROUP = 100
-_FILES = 2
-_QUALITY = 92
-_GORE = 0.1  # share of landform pictures whose edge has no data
-
-
-def write_pairs(
-    folder: Path, size: PlanetSize, seed: int, rng: Rng, progress: Progress = NO_PROGRESS
-) -> None:
-    """`000000.tar` and on: `key.jpg` beside `key.json` with both captions, all of them unique."""
-    folder.mkdir(parents=True)
-    seen: set[str] = set()
-    with progress.start("pairs", size.pairs, "images") as bar:
-        for number, start in enumerate(range(0, size.pairs, _PAIRS_A_TAR)):
-            members: list[tuple[str, bytes]] = []
-            for index in range(start, min(start + _PAIRS_A_TAR, size.pairs)):
-                picture, terse, refined = sample_pair(rng)
-                while terse in seen or refined in seen:
-                    picture, terse, refined = sample_pair(rng)
-                seen |= {terse, refined}
-                key = f"{number:05d}{index - start:04d}"
-                told = {
-                    "key": key,
-                    "image_url": f"synthetic://planet/{seed}/{key}.jpg",
-                    "ori_caption": terse,
-                    "refined_caption": refined,
-                }
-                members += [(f"{key}.jpg", _jpeg(picture)), (f"{key}.json", _json(told))]
-                bar.advance()
-            write_tar(folder / f"{number:06d}.tar", members)
-
-
-def write_landforms(
-    folder: Path, size: PlanetSize, rng: Rng, progress: Progress = NO_PROGRESS
-) -> dict[str, int]:
-    """Parquet as Hugging Face writes it; returns the images of each class."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = sorted(size.classes or LANDFORMS)
-    counts = _class_sizes(len(names), size.landform_images, rng)
-    labels = rng.permutation(np.repeat(np.arange(len(names)), counts))
-    features = {
-        "image": {"_type": "Image"},
-        "label": {"names": names, "_type": "ClassLabel"},
-        "image_id": {"dtype": "string", "_type": "Value"},
-    }
-    schema = pa.schema(
-        [
-            ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-            ("label", pa.int64()),
-            ("image_id", pa.string()),
-        ],
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
-    (folder / "data").mkdir(parents=True)
-    rows: list[dict[str, Any]] = []
-    with progress.start("landforms", len(labels), "images") as bar:
-        for row, label in enumerate(labels):
-            edge = int(rng.integers(size.landform_px[0], size.landform_px[1] + 1))
-            picture, _ = sample(names[label], rng, edge)
-            if rng.random() < _GORE:
-                _cut_corner(picture, rng)
-            key = f"synthetic-{row:05d}"
-            image = {"bytes": _jpeg(picture), "path": f"{key}.jpg"}
-            rows.append({"image": image, "label": int(label), "image_id": key})
-            bar.advance()
-    share = -(-len(rows) // _FILES)
-    for part in range(_FILES):
-        table = pa.Table.from_pylist(rows[part * share : (part + 1) * share], schema=schema)
-        path = folder / "data" / f"train-{part:05d}-of-{_FILES:05d}.parquet"
-        pq.write_table(table, path, row_group_size=_ROWS_A_GROUP)
-    return {name: int(count) for name, count in zip(names, counts, strict=True)}
-
-
-def write_tiles(folder: Path, west: int, south: int, quad: Grey) -> int:
-    """`<quad>.tar` of the 20 x 20 tiles of a quad, from its north-west corner; returns how many."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = geo.quad_name(west, south)
-    members = list(_tiles(west, south, quad, name))
-    write_tar(folder / f"{name}.tar", members)
-    return len(members) // 2
-
-
-def write_ground_truth(folder: Path, features: Sequence[Feature], names: Sequence[str]) -> None:
-    """`<name>.csv` with lon, lat and diameter of each feature of that landform."""
-    folder.mkdir(parents=True)
-    for name in names:
-        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["lon", "lat", "diameter_km"])
-            for feature in features:
-                if feature.landform == name:
-                    table.writerow(
-                        [f"{feature.lon:.5f}", f"{feature.lat:.5f}", f"{feature.size_km:.2f}"]
-                    )
-
-
-def write_examples(folder: Path, size: PlanetSize, names: Sequence[str], rng: Rng) -> None:
-    """`<name>/0.png` and on: pictures of the landform that are not of this planet."""
-    for name in names:
-        (folder / name).mkdir(parents=True)
-        for index in range(size.examples):
-            picture, _ = sample(name, rng, size.tile_px)
-            (folder / name / f"{index}.png").write_bytes(_png(picture))
-
-
-def _tiles(west: int, south: int, quad: Grey, name: str) -> Iterator[tuple[str, bytes]]:
-    edge = quad.shape[0] // TILES
-    for row in range(TILES):
-        for column in range(TILES):
-            left = round(west + column * geo.TILE_DEG, 9)
-            bottom = round(south + (TILES - 1 - row) * geo.TILE_DEG, 9)
-            window = quad[row * edge : (row + 1) * edge, column * edge : (column + 1) * edge]
-            key = geo.tile_name(left, bottom)
-            right, top = round(left + geo.TILE_DEG, 9), round(bottom + geo.TILE_DEG, 9)
-            told = {
-                "bounds": [left, bottom, right, top],
-                "center": list(geo.tile_centre(key) or ()),
-                "valid": round(float(np.count_nonzero(window)) / window.size, 6),
-                "quad": name,
-                "synthetic": True,
-            }
-            yield f"{key}.png", _png(window)
-            yield f"{key}.json", _json(told)
-
-
-def _class_sizes(classes: int, images: int, rng: Rng) -> npt.NDArray[np.int64]:
-    """Unequal numbers that add up, the largest several times the smallest."""
-    weights = rng.permutation(1 / (np.arange(classes) + 0.25 * classes + 1))
-    counts: npt.NDArray[np.int64] = np.maximum(
-        2, (images * weights / weights.sum()).astype(np.int64)
-    )
-    counts[np.argmax(counts)] += images - counts.sum()
-    return counts
-
-
-def _cut_corner(picture: Grey, rng: Rng) -> None:
-    """Blacken what lies beyond the edge of an image strip, as map-projected products have it."""
-    y, x = np.ogrid[-0.5 : 0.5 : picture.shape[0] * 1j, -0.5 : 0.5 : picture.shape[1] * 1j]
-    angle = rng.uniform(0, 2 * np.pi)
-    picture[x * np.cos(angle) + y * np.sin(angle) > rng.uniform(0.36, 0.46)] = 0
-
-
-def _jpeg(picture: Grey) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=_QUALITY)
-    return buffer.getvalue()
-
-
-def _png(picture: Grey) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-# The CRS text of the mosaic: it names an oblate Mars, though the pixels are laid out on the
-# sphere (x = R lon, y = R lat). Readers have to cope with that, so it is kept.
-_CRS = (
-    'PROJCS["Mars_2015_Ocentric_Equirectangular_clon_0",GEOGCS["Mars (2015) / Ocentric",'
-    'DATUM["Mars (2015)",SPHEROID["Mars (2015)",3396190,169.894447223612]],'
-    'PRIMEM["Reference Meridian",0],UNIT["degree",0.0174532925199433]],'
-    'PROJECTION["Equirectangular"],PARAMETER["standard_parallel_1",0],'
-    'PARAMETER["central_meridian",0],PARAMETER["false_easting",0],'
-    'PARAMETER["false_northing",0],UNIT["metre",1]]'
-)
-
-
-def quad_file_name(west: int, south: int) -> str:
-    """`MurrayLab_CTX_V01_E-180_N-04_Mosaic.tif`."""
-    return f"MurrayLab_CTX_V01_{geo.quad_name(west, south)}_Mosaic.tif"
-
-
-def require_rasterio() -> None:
-    """Raises MissingDependencyError before any work is done."""
-    try:
-        import rasterio  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "rasterio", "geotiff", needed_for="writing the planet's GeoTIFFs"
-        ) from error
-
-
-def write_quad(path: Path, west: int, south: int, pixels: npt.NDArray[np.uint8]) -> None:
-    """Write (n, n) pixels of the quad with that south-west corner: uncompressed, no nodata tag."""
-    import rasterio
-
-    left, top = (float(edge) for edge in geo.lonlat_to_metres(west, south + geo.QUAD_DEG))
-    right, bottom = (float(edge) for edge in geo.lonlat_to_metres(west + geo.QUAD_DEG, south))
-    rows, columns = pixels.shape
-    # In memory first: GDAL reports no error of a disk that is full when a file is closed.
-    with rasterio.io.MemoryFile() as memory:
-        with memory.open(
-            driver="GTiff",
-            width=columns,
-            height=rows,
-            count=1,
-            dtype="uint8",
-            crs=rasterio.crs.CRS.from_wkt(_CRS),
-            transform=rasterio.Affine(
-                (right - left) / columns, 0, left, 0, (bottom - top) / rows, top
-            ),
-        ) as file:
-            file.write(pixels, 1)
-        memory.seek(0)
-        path.write_bytes(memory.read())
-
-
 _STREAM = 1  # part of every random seed; another number would change every planet
-
 _PAIRS, _LANDFORMS = "Mars-VL-Pairs", "Mars-Landforms"
 _GEO, _CTX = "Mars-Global-Geolocalization", "ctx"
 _TOP = (_PAIRS, _LANDFORMS, _GEO, _CTX, "README.txt")
 _RECORD = "planet.json"
 _STAGING = ".synthetic-planet.partial"
 _MOVING = "moving"  # in the staging folder while its parts are moved into place
-
 _STATEMENT = (
     "Everything here is synthetic: made by a program from a seed, not observed by any spacecraft. "
     "Positions, pictures and captions say nothing about Mars."
@@ -296,13 +76,12 @@ in the layouts of the real datasets, so that everything that reads those can be 
 {_CTX}/                      quads like those of the CTX mosaic (GeoTIFF)
 planet.json               every feature that was planted, and the checksum of every file
 """
-
-# Streams of random numbers that have nothing in common.
+# Independent streams of random numbers.
 _SCATTER, _PAINT, _PAIR, _CLASS, _EXAMPLE = range(5)
 
 
 class PlanetCounts(JsonObject):
-    """How much a planet holds."""
+    """Numbers of items of a planet."""
 
     pairs: Int64
     landform_images: Int64
@@ -311,7 +90,7 @@ class PlanetCounts(JsonObject):
 
 
 class PlanetFile(JsonObject):
-    """Size and checksum of a file of a planet."""
+    """Size and checksum of a file."""
 
     bytes: Int64
     sha256: str
@@ -321,7 +100,7 @@ _Feature = TypedDict("_Feature", {"class": str, "lon": float, "lat": float, "siz
 
 
 class PlanetRecord(JsonObject):
-    """``planet.json``: what was planted in a planet, and its files."""
+    """Content of ``planet.json``: parameters, features and files of a planet."""
 
     synthetic: bool
     statement: str
@@ -338,20 +117,36 @@ class PlanetRecord(JsonObject):
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is in a planet's folder."""
+    """Summary of a planet's folder.
+
+    Attributes:
+        folder: The folder.
+        seed: Seed of the planet.
+        size: Name of the planet size.
+        version: Version of the content.
+        made: False if the planet existed before.
+        pairs: Number of images with captions.
+        landform_images: Number of images with classes.
+        classes: Number of classes.
+        quads: Names of the quads.
+        tiles: Number of tiles.
+        features: Number of features.
+        points: Number of features by benchmark landform.
+        bytes: Total size of the files.
+    """
 
     folder: str
     seed: int
     size: str
     version: int
-    made: bool  # False: it was there before
+    made: bool
     pairs: int
     landform_images: int
     classes: int
     quads: list[str]
     tiles: int
     features: int
-    points: dict[str, int]  # of each benchmark landform
+    points: dict[str, int]
     bytes: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -361,7 +156,22 @@ class Summary:
 def describe_planet(
     out: Path, *, seed: int = 0, size: str = "default", force: bool = False
 ) -> dict[str, Any]:
-    """What `write_planet` would make, without making it. Raises as it would."""
+    """Describe what `write_planet` would make, without making it.
+
+    Args:
+        out: Output folder.
+        seed: Seed of the planet.
+        size: Name of the planet size.
+        force: Replace another planet in the folder.
+
+    Returns:
+        Folder, parameters, status ("new", "replace" or "done") and numbers of items.
+
+    Raises:
+        UnknownNameError: If `size` is unknown.
+        UsageError: If `seed` is negative.
+        OutputError: If the folder holds other data.
+    """
     parts, status = _size(size), _status(out, seed, size, force)
     quads = [geo.quad_name(*quad) for region in parts.regions for quad in region.quads]
     return {
@@ -387,15 +197,28 @@ def write_planet(
     force: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> Summary:
-    """Make a planet in `out`: datasets of the three tasks, GeoTIFF quads, and planet.json.
+    """Generate a planet: datasets of the three tasks, GeoTIFF quads, and planet.json.
 
-    The same seed, size and version give the same bytes, with the same libraries and kind of
-    processor. Where that planet is already there nothing is done; another one is replaced only
-    with `force`, and data that is no planet of ours never. planet.json comes last: without it
-    there is no planet.
+    The same seed, size and version give the same bytes, with the same libraries and type of
+    processor. If that planet exists in the folder, nothing is done. Another planet is replaced only
+    with `force`, and other data is never replaced. planet.json is written last and marks a planet
+    as complete.
 
-    Raises UnknownNameError for the size, UsageError for the seed, MissingDependencyError without
-    rasterio, OutputError when something else is in the folder or it cannot be written.
+    Args:
+        out: Output folder.
+        seed: Seed of the planet.
+        size: Name of the planet size.
+        force: Replace another planet in the folder.
+        progress: Progress display.
+
+    Returns:
+        Summary of the planet.
+
+    Raises:
+        UnknownNameError: If `size` is unknown.
+        UsageError: If `seed` is negative.
+        MissingDependencyError: If rasterio is not installed.
+        OutputError: If the folder holds other data or cannot be written.
     """
     parts = _size(size)
     if _status(out, seed, size, force) == "done":
@@ -416,7 +239,11 @@ def _size(name: str) -> PlanetSize:
 
 
 def _status(out: Path, seed: int, size: str, force: bool) -> str:
-    """ "new", "replace" or "done". Raises OutputError when the folder is taken."""
+    """Return "new", "replace" or "done".
+
+    Raises:
+        OutputError: If the folder holds other data.
+    """
     if seed < 0:
         raise UsageError(f"seed {seed} is negative", remedy="Seeds are whole numbers from 0 on.")
     if not (out / _RECORD).exists():
@@ -435,17 +262,19 @@ def _status(out: Path, seed: int, size: str, force: bool) -> str:
                           remedy="Choose another folder with --out.")  # fmt: skip
     if force:
         return "replace"
-    there = _parse_record(value, out)
-    wanted = {"seed": seed, "size": size, "version": _size(size).version}
-    other = {key: there[key] for key in ("seed", "size", "version") if there[key] != wanted[key]}
-    if other:
-        found = ", ".join(f"{key} {value}" for key, value in other.items())
-        asked = ", ".join(f"{key} {wanted[key]}" for key in other)
+    record = _parse_record(value, out)
+    requested = {"seed": seed, "size": size, "version": _size(size).version}
+    differing = {
+        key: record[key] for key in ("seed", "size", "version") if record[key] != requested[key]
+    }
+    if differing:
+        actual_text = ", ".join(f"{key} {value}" for key, value in differing.items())
+        requested_text = ", ".join(f"{key} {requested[key]}" for key in differing)
         raise OutputError(
-            f"{out}: holds another synthetic planet ({found}; asked for {asked})",
+            f"{out}: holds another synthetic planet ({actual_text}; asked for {requested_text})",
             remedy="Choose another folder with --out, or replace that planet with --force.",
         )
-    for name, file in there["files"].items():
+    for name, file in record["files"].items():
         path = confined(out, name, source=out / _RECORD)
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             raise DataError(f"{path}: missing or changed since the planet was made",
@@ -455,10 +284,10 @@ def _status(out: Path, seed: int, size: str, force: bool) -> str:
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """A staging folder whose content is moved into `out` at the end, planet.json last."""
+    """Staging folder whose content is moved into `out` at the end, planet.json last."""
     staging = out / _STAGING
     try:
-        if (staging / _MOVING).exists():  # killed while moving: what was moved is ours
+        if (staging / _MOVING).exists():  # killed while moving: the moved parts are this command's
             _remove(out, (_RECORD, *_TOP))
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
@@ -499,8 +328,8 @@ def _fill(
     with progress.start("regions", len(parts.regions), "regions") as bar:
         for number, region in enumerate(parts.regions):
             planned = scatter_features(region, _rng(seed, _SCATTER, number))
-            image, drawn = paint(region, planned, parts.tile_px, _rng(seed, _PAINT, number))
-            features += drawn
+            image, rendered = paint(region, planned, parts.tile_px, _rng(seed, _PAINT, number))
+            features += rendered
             for west, south, pixels in cut_quads(region, image):
                 quads.append(geo.quad_name(west, south))
                 write_quad(folder / _CTX / quad_file_name(west, south), west, south, pixels)
@@ -546,21 +375,21 @@ def _fill(
 
 
 def _rng(seed: int, *stream: int) -> np.random.Generator:
-    """Never the generator that training draws its samples from, whatever the seed."""
+    """Create a generator that never equals one used in training, whatever the seed."""
     return np.random.default_rng([seed, _STREAM, *stream])
 
 
 def find_planet(folder: Path) -> tuple[Path, PlanetRecord] | None:
-    """Read the record of the planet that a folder is, or is a dataset of.
+    """Find the planet that a folder holds or belongs to.
 
     Args:
-        folder: Folder with or without a planet.
+        folder: Folder of a planet or of one of its datasets, or any other folder.
 
     Returns:
-        Path of ``planet.json`` and what it holds; None where there is none.
+        Path of ``planet.json`` and its content; None if there is no planet.
 
     Raises:
-        DataError: If it is damaged.
+        DataError: If the file is damaged.
     """
     folder = folder.absolute()  # the working directory has a parent too
     for out in (folder, folder.parent):
