@@ -298,9 +298,9 @@ def test_a_view_whose_texts_or_numbers_lead_nowhere_is_named(tmp_path: Path, nam
         file.write(b"\xff\x7f" * ((folder / name).stat().st_size // 2 - 100))
     damaged = open_store(store.path)
     with pytest.raises(StoreError, match="store verify"):
-        Hits.of(damaged, exact_topk(damaged, queries(), 3000))
+        Hits.from_ranking(damaged, exact_topk(damaged, queries(), 3000))
     assert name in verify_index(store.path)[0]
-    assert len(Hits.of(store, exact_topk(open_store(store.path), queries(), 9))) == 9
+    assert len(Hits.from_ranking(store, exact_topk(open_store(store.path), queries(), 9))) == 9
 
 
 @pytest.mark.skipif(os.name == "nt", reason="an open file cannot be removed")
@@ -309,7 +309,7 @@ def test_a_view_in_use_may_be_replaced_by_another_process(tmp_path: Path) -> Non
     held = open_store(tmp_path / "store")
     ranking = exact_topk(held, queries(), 5)
     shutil.rmtree(tmp_path / "store" / "view")
-    hits = Hits.of(held, ranking)
+    hits = Hits.from_ranking(held, ranking)
     assert hits.ids == held.ids(ranking.rows[0]) and hits.sources[0].endswith(".tar")
 
 

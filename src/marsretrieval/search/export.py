@@ -185,9 +185,8 @@ def to_arrow(hits: Hits) -> Any:
         del kinds["tiles"]
     rows = list(hits.records())
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()}
-    columns["score"] = pa.array(
-        hits.scores, pa.float32()
-    )  # unrounded, so that min_score=min(score) returns all hits again
+    # Unrounded, so that min_score=min(score) returns all hits again.
+    columns["score"] = pa.array(hits.scores, pa.float32())
     return pa.table(columns)
 
 

@@ -102,7 +102,7 @@ class Hits:
     percentile: list[float] | None = None
 
     @classmethod
-    def of(
+    def from_ranking(
         cls,
         store: EmbeddingStore,
         ranking: Ranking,
