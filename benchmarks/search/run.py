@@ -104,12 +104,12 @@ def warm(settings: argparse.Namespace, view: SearchIndex, queries: Any) -> dict[
     metric = faiss.METRIC_INNER_PRODUCT
 
     def plain(asked: Any, count: int, **options: Any) -> Callable[[], Any]:
-        return lambda: exact_topk(store, asked, count, view="ignore", **options)
+        return lambda: exact_topk(store, asked, count, index="ignore", **options)
 
     def ours(asked: Any, count: int, kernel: str = "auto", **options: Any) -> Callable[[], Any]:
         return lambda: exact_topk(view, asked, count, kernel=kernel, **options)
 
-    plane, half, full = view.plane.nbytes, view.stored.nbytes, features.nbytes
+    plane, half, full = view.codes.nbytes, view.stored.nbytes, features.nbytes
     ten = len(queries)
     methods: dict[str, tuple[Callable[[], Any], float]] = {
         f"faiss.knn, float32, 1 query, k={k}": (
@@ -138,7 +138,7 @@ def warm(settings: argparse.Namespace, view: SearchIndex, queries: Any) -> dict[
     limits: dict[str, list[float]] = {name: [] for name in methods}
     speeds = []
     for number in range(settings.rounds + 1):
-        speed = read_speed(view.plane)
+        speed = read_speed(view.codes)
         for name, (work, size) in methods.items():
             took = seconds(work)
             if number:  # the first round warms up

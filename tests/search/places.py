@@ -39,6 +39,6 @@ def make_store(folder: Path, places: Sequence[Place], names: Sequence[str] = ())
 
 def hits_of(store: EmbeddingStore, domain: int = 180, k: int = 1000) -> Hits:
     query = FakeEncoder().encode_texts(["pitted cones"])
-    return Hits.of(
+    return Hits.from_ranking(
         store, exact_topk(store, query, k), domain=domain, about={"text": "pitted cones"}
     )

@@ -104,7 +104,7 @@ def test_a_sample_of_a_large_store() -> None:
     sample = ScoreSample.__new__(ScoreSample)
     import marsretrieval.search.scores as module
 
-    rows = module._sampled(store.rows)
+    rows = module._sample_rows(store.rows)
     assert len(np.unique(rows)) == 4096 and rows.max() < store.rows
     sample._vectors, sample._rows = store.vectors(rows), store.rows
     query = np.eye(8, dtype=np.float32)[0]

@@ -67,8 +67,8 @@ def test_a_search_leaves_out_what_has_too_little(view: Any, least: Any, tmp_path
     known = np.float32(shares())
     expected = known == 0 if least is None else ~(known >= least)
     assert np.array_equal(below, expected)
-    ranking = exact_topk(store, query, 40, exclude=below, view=view)
-    everything = exact_topk(store, query, ROWS, view=view)
+    ranking = exact_topk(store, query, 40, exclude=below, index=view)
+    everything = exact_topk(store, query, ROWS, index=view)
     for number in range(2):
         scores, rows = everything.hits(number)
         kept = ~below[rows]

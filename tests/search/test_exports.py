@@ -128,7 +128,7 @@ def test_points_beside_outlines(tmp_path: Path, suffix: str) -> None:
 def test_empty_and_points_only(tmp_path: Path, suffix: str) -> None:
     store = make_store(tmp_path / "store", [FOUR[2], (10.0, 20.0, None)])
     query = FakeEncoder().encode_texts(["x"])
-    none = Hits.of(store, exact_topk(store, query, 4, region=geo.Box(50, 50, 51, 51)))
+    none = Hits.from_ranking(store, exact_topk(store, query, 4, region=geo.Box(50, 50, 51, 51)))
     write_hits(none, tmp_path / f"none{suffix}")
     frame = read(tmp_path / f"none{suffix}")
     assert len(frame) == 0 and is_mars(frame.crs)

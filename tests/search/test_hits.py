@@ -93,7 +93,7 @@ def test_parquet(hits: Hits, tmp_path: Path) -> None:
 def test_no_hits_make_empty_files(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", FOUR)
     query = FakeEncoder().encode_texts(["x"])
-    none = Hits.of(store, exact_topk(store, query, 4, region=geo.Box(50, 50, 51, 51)))
+    none = Hits.from_ranking(store, exact_topk(store, query, 4, region=geo.Box(50, 50, 51, 51)))
     for name in ("a.csv", "a.geojson", "a.parquet"):
         write_hits(none, tmp_path / name)
     assert json.loads((tmp_path / "a.geojson").read_text())["features"] == []

@@ -118,12 +118,12 @@ def test_the_bound_encloses_the_exact_score(
     assert np.linalg.norm(whole, axis=1).max() <= plane.limits.norm
     assert np.linalg.norm(whole * plane.scale[:, None], axis=1).max() <= plane.limits.radius
     asked = quantize_queries(queries, mean, plane.limits)
-    sums = NumpyKernel().prepare(plane.values, asked.planes, plane.limits.norm)
-    scores = asked.approximate(sums(0, 6), plane.scale, plane.along)
+    sums = NumpyKernel().prepare(plane.values, asked.codes, plane.limits.norm)
+    scores = asked.approximate(sums(0, 6), plane.scale, plane.axis_component)
     for row in range(6):
         for query in range(2):
             middle = asked.offset[query] + asked.scale[query] * float(scores[row, query])
-            half = asked.across[query] * float(plane.error[row]) + asked.slack[query]
+            half = asked.residual_norm[query] * float(plane.error[row]) + asked.slack[query]
             true = exact(rows[row], queries[query])
             rounded = exact_scores(rows[row : row + 1], queries[query])[0]
             assert abs(Fraction(middle) - true) <= Fraction(half)
@@ -137,7 +137,7 @@ def test_what_lies_along_the_mean_costs_no_certainty() -> None:
     mean = rows.mean(axis=0)
     plane = quantize_rows(rows.copy(), mean)
     asked = quantize_queries(rows[:1], mean, plane.limits)
-    assert 0.3 < asked.across[0] < 0.5 and asked.slack[0] < 1e-4
+    assert 0.3 < asked.residual_norm[0] < 0.5 and asked.slack[0] < 1e-4
 
 
 @given(

@@ -96,7 +96,7 @@ def test_answers_are_those_of_the_plain_pass(
         {"k": None, "min_score": -1.0, "region": Box(0, 0, 1, 1)},
         {"k": 3, "region": Box(20.01, 20.01, 20.02, 20.02)},
     ):
-        plain = exact_topk(store, queries(), view="ignore", **options)  # type: ignore[arg-type]
+        plain = exact_topk(store, queries(), index="ignore", **options)  # type: ignore[arg-type]
         assert_same(exact_topk(view, queries(), kernel=kernel, **options), plain)  # type: ignore[arg-type]
         assert_same(exact_topk(store, queries(), kernel=kernel, **options), plain)  # type: ignore[arg-type]
 
@@ -128,7 +128,7 @@ def test_ties_and_near_ties(
     store = write_store(folder, kinds[rng.integers(0, distinct, rows)], names=names, shard_rows=13)
     asked = unit(rng.standard_normal((2, dimension)), np.float32)
     view = make_index(store)
-    assert_same(exact_topk(view, asked, k), exact_topk(store, asked, k, view="ignore"))
+    assert_same(exact_topk(view, asked, k), exact_topk(store, asked, k, index="ignore"))
     assert view.ids(range(rows)) == store.ids(range(rows))
     np.testing.assert_array_equal(score_all(view, asked[0]), score_all(store, asked[0]))
     shutil.rmtree(folder)
@@ -176,9 +176,9 @@ def test_small_and_unfinished_stores_get_no_view_by_themselves(
     store = planet(tmp_path / "store")
     exact_topk(store, queries(), 5)
     assert not (store.path / "view").exists()
-    monkeypatch.setattr(find, "_WORTH_NUMBERS", 1)
-    exact_topk(store, queries(), 5, view="use")
-    exact_topk(store, queries(), 5, view="ignore")
+    monkeypatch.setattr(find, "_MIN_VALUES", 1)
+    exact_topk(store, queries(), 5, index="use")
+    exact_topk(store, queries(), 5, index="ignore")
     assert not (store.path / "view").exists()
     (store.path / "shards" / "000003.json").unlink()
     exact_topk(open_store(store.path), queries(), 5)
@@ -195,7 +195,7 @@ def test_a_changed_store_gets_another_view(tmp_path: Path) -> None:
     after = planet(tmp_path / "store", rows=2000)
     view = open_index(after.path)
     assert view is not None and view.rows == 2000
-    assert_same(exact_topk(view, queries(), 30), exact_topk(after, queries(), 30, view="ignore"))
+    assert_same(exact_topk(view, queries(), 30), exact_topk(after, queries(), 30, index="ignore"))
     assert [each.name for each in (after.path / "view").iterdir() if each.is_dir()] == [
         view.fingerprint
     ]
@@ -235,7 +235,7 @@ def test_a_store_that_was_just_written_is_not_stamped(tmp_path: Path) -> None:
 def test_a_damaged_view_is_never_used_silently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
-    monkeypatch.setattr(find, "_WORTH_NUMBERS", 1)
+    monkeypatch.setattr(find, "_MIN_VALUES", 1)
     store = planet(tmp_path / "store")
     folder = make_index(store).path
     if damage == "short":
@@ -253,7 +253,7 @@ def test_a_damaged_view_is_never_used_silently(
         np.save(folder / "scale.npy", np.zeros(3000, np.int32))
         assert (folder / "scale.npy").stat().st_size == size
     fresh = open_store(store.path)
-    plain = exact_topk(fresh, queries(), 40, view="ignore")
+    plain = exact_topk(fresh, queries(), 40, index="ignore")
     with pytest.warns(SearchIndexWarning, match="not used"):
         assert_same(exact_topk(fresh, queries(), 40), plain)
     with warnings.catch_warnings():
@@ -298,9 +298,9 @@ def test_a_view_whose_texts_or_numbers_lead_nowhere_is_named(tmp_path: Path, nam
         file.write(b"\xff\x7f" * ((folder / name).stat().st_size // 2 - 100))
     damaged = open_store(store.path)
     with pytest.raises(StoreError, match="store verify"):
-        Hits.of(damaged, exact_topk(damaged, queries(), 3000))
+        Hits.from_ranking(damaged, exact_topk(damaged, queries(), 3000))
     assert name in verify_index(store.path)[0]
-    assert len(Hits.of(store, exact_topk(open_store(store.path), queries(), 9))) == 9
+    assert len(Hits.from_ranking(store, exact_topk(open_store(store.path), queries(), 9))) == 9
 
 
 @pytest.mark.skipif(os.name == "nt", reason="an open file cannot be removed")
@@ -309,7 +309,7 @@ def test_a_view_in_use_may_be_replaced_by_another_process(tmp_path: Path) -> Non
     held = open_store(tmp_path / "store")
     ranking = exact_topk(held, queries(), 5)
     shutil.rmtree(tmp_path / "store" / "view")
-    hits = Hits.of(held, ranking)
+    hits = Hits.from_ranking(held, ranking)
     assert hits.ids == held.ids(ranking.rows[0]) and hits.sources[0].endswith(".tar")
 
 
@@ -317,10 +317,10 @@ def test_a_view_in_use_may_be_replaced_by_another_process(tmp_path: Path) -> Non
 def test_a_store_that_cannot_be_written_has_its_view_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(find, "_WORTH_NUMBERS", 1)
+    monkeypatch.setattr(find, "_MIN_VALUES", 1)
     store = planet(tmp_path / "store")
     (store.path / "view").write_text("in the way, as a folder without permission would be")
-    plain = exact_topk(store, queries(), 9, view="ignore")
+    plain = exact_topk(store, queries(), 9, index="ignore")
     assert_same(exact_topk(store, queries(), 9), plain)
     view = open_index(store.path, build=False)
     assert view is not None and view.path.is_relative_to(tmp_path / "cache")
@@ -384,7 +384,7 @@ def test_a_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
     assert list((store.path / "view").glob(".*.tmp"))
     view = make_index(store, wait=False)
     assert not list((store.path / "view").glob(".*.tmp"))
-    assert_same(exact_topk(view, queries(), 40), exact_topk(store, queries(), 40, view="ignore"))
+    assert_same(exact_topk(view, queries(), 40), exact_topk(store, queries(), 40, index="ignore"))
 
 
 def test_wrong_use(tmp_path: Path) -> None:
@@ -443,5 +443,5 @@ def test_an_area_is_a_filter_with_and_without_a_view(tmp_path: Path) -> None:
     inside = np.flatnonzero(area.contains(places[:, 0], places[:, 1]))
     assert 50 < len(inside) < 1000
     for source in (view, store):
-        found = exact_topk(source, queries(), 5000, region=area, view="ignore")
+        found = exact_topk(source, queries(), 5000, region=area, index="ignore")
         assert all(sorted(rows) == inside.tolist() for rows in found.rows)

@@ -377,7 +377,7 @@ class Store:
         self, question: Question, vector: Vector, ranking: Ranking, number: int
     ) -> SearchResult:
         background = self.background(vector)
-        hits = Hits.of(
+        hits = Hits.from_ranking(
             self.embeddings,
             ranking,
             query=number,

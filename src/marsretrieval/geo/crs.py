@@ -1,10 +1,9 @@
-"""Convert the coordinates of files from the reference system that they name.
+"""Convert coordinates from a file's reference system to planetocentric degrees.
 
-Degrees count as they stand. Equirectangular metres become degrees by the formula of the sphere,
-lat = lat0 + y / R and lon = lon0 + x / (R cos lat1), with the radius, origin and standard parallel
-of the file's own CRS, never by PROJ, which since 9.8 follows the ellipsoid there (up to 0.40
-degrees off). Only other projections (polar stereographic, sinusoidal, ...) go through PROJ, which
-leaves planetographic latitudes as they are: these are converted here in any case.
+Equirectangular metres are converted by the formula of the sphere, lat = lat0 + y / R and
+lon = lon0 + x / (R cos lat1), with radius, origin and standard parallel of the file's CRS; PROJ
+since 9.8 uses the ellipsoid (up to 0.40 degrees off). Other projections (polar stereographic,
+sinusoidal, ...) use PROJ, and planetographic latitudes are converted to planetocentric ones.
 """
 
 from __future__ import annotations
@@ -30,24 +29,24 @@ _MARS_DEGREES = re.compile(r"IAU(?:_2015)?:(?:2015)?:{0,2}49900$", re.IGNORECASE
 _EARTH_DEGREES = re.compile(r"(?:CRS:?84|CRS84|EPSG:(?:[\d.]*:)?(?:4326|4979))$", re.IGNORECASE)
 _MARS_RADII_M = (3.36e6, 3.41e6)
 _EQUIRECTANGULAR = ("equidistant cylindrical", "equirectangular", "plate carr", "proj eqc")
-# As GDAL writes systems whose longitudes may be positive to the west: it names them east.
+# GDAL writes these systems with longitudes named east even if they are positive to the west.
 _OGRAPHIC_WKT1 = re.compile(r'GEOGCS\["[^"]*ographic', re.IGNORECASE)
 _REMEDY = (
     "Write the region in degrees on the sphere of Mars (IAU_2015:49900), longitudes east positive."
 )
-_STEP_M = 2_000.0  # an edge that is straight in a projection is curved in degrees
-_MOST_STEPS = 2_000
+_STEP_M = 2_000.0  # straight edges of a projection are curved in degrees
+_MAX_STEPS = 2_000
 
 
 def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converter | None:
-    """Make the function that turns coordinates of `crs` into degrees on the sphere of Mars.
+    """Return a function that converts coordinates of `crs` to degrees on the sphere of Mars.
 
     Args:
         crs: The member `crs` of a GeoJSON object, the attribute `crs` of a GeoDataFrame (a
             `pyproj.CRS`), or None.
-        name: Begins warnings and errors.
+        name: Prefix of warnings and errors.
         allow_earth: Whether degrees of the Earth are used as degrees of Mars, with a warning.
-            RFC 7946 knows no other degrees; formats that name their system properly do.
+            RFC 7946 has no other degrees; other formats name their system.
 
     Returns:
         A function of a closed ring (n, 2) that returns (m, 2) longitudes and latitudes in degrees,
@@ -109,10 +108,10 @@ def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converte
     is_projected = not system.is_geographic
 
     def convert(ring: Floats) -> Floats:
-        corners = _with_points_between(ring, 1.0 / _STEP_M) if is_projected else ring
+        corners = _densify(ring, 1.0 / _STEP_M) if is_projected else ring
         lon, lat = to_degrees(corners[:, 0], corners[:, 1])
         corners = np.column_stack([lon, np.clip(lat, -90.0, 90.0)])
-        return corners[::-1] if is_mirrored else corners  # a ring's direction has a meaning
+        return corners[::-1] if is_mirrored else corners  # preserves the direction of the ring
 
     return convert
 
@@ -148,7 +147,7 @@ def mars_ellipsoid(crs: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def planetocentric(crs: Mapping[str, Any], by_proj: ToDegrees) -> tuple[ToDegrees, bool]:
-    """Make the function from coordinates of a CRS to planetocentric degrees, east positive.
+    """Return a function from coordinates of a CRS to planetocentric degrees, east positive.
 
     Args:
         crs: PROJJSON. Coordinates are x (or longitude) first, whatever order its axes have.
@@ -178,15 +177,18 @@ def planetocentric(crs: Mapping[str, Any], by_proj: ToDegrees) -> tuple[ToDegree
     sign = -1.0 if any(axis.get("direction") == "west" for axis in axes) else 1.0
     unit = _in_unit({"value": 1.0, "unit": axes[0].get("unit") if axes else None})
     if "base_crs" not in crs:
-        return lambda x, y: (sign * x * unit + meridian, _centric(y * unit, graphic)), False
+        return lambda x, y: (
+            sign * x * unit + meridian,
+            _to_planetocentric(y * unit, graphic),
+        ), False
     conversion = crs.get("conversion", {})
     method = str(conversion.get("method", {}).get("name", "")).lower()
-    if not any(known in method for known in _EQUIRECTANGULAR):
+    if not any(method_name in method for method_name in _EQUIRECTANGULAR):
         graphic = 1.0 if "ocentric" in name else ratio
 
         def convert(x: Floats, y: Floats) -> tuple[Floats, Floats]:
             lon, lat = by_proj(x, y)
-            return lon, _centric(lat, graphic)
+            return lon, _to_planetocentric(lat, graphic)
 
         return convert, True
     numbers = {
@@ -197,19 +199,19 @@ def planetocentric(crs: Mapping[str, Any], by_proj: ToDegrees) -> tuple[ToDegree
     lat0 = numbers.get("latitude of natural origin", 0.0)
     parallel = numbers.get("latitude of 1st standard parallel", 0.0)
     x0, y0 = numbers.get("false easting", 0.0), numbers.get("false northing", 0.0)
-    across = radius * math.cos(math.radians(parallel))
-    if across <= 0:
+    parallel_radius = radius * math.cos(math.radians(parallel))
+    if parallel_radius <= 0:
         raise ValueError(f"its coordinate system has a standard parallel of {parallel:g} degrees")
 
     def equirectangular(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        lon = lon0 + np.degrees((sign * x * unit - x0) / across)
-        return lon, _centric(lat0 + np.degrees((y * unit - y0) / radius), graphic)
+        lon = lon0 + np.degrees((sign * x * unit - x0) / parallel_radius)
+        return lon, _to_planetocentric(lat0 + np.degrees((y * unit - y0) / radius), graphic)
 
     return equirectangular, False
 
 
-def _centric(lat: Floats, ratio: float) -> Floats:
-    """Planetographic to planetocentric latitude; `ratio` is (polar / equatorial radius)^2."""
+def _to_planetocentric(lat: Floats, ratio: float) -> Floats:
+    """Convert planetographic to planetocentric latitude; `ratio` is (polar / equatorial)^2."""
     if ratio == 1.0:
         return lat
     inner: Floats = np.degrees(np.arctan(ratio * np.tan(np.radians(lat))))
@@ -223,7 +225,7 @@ def _horizontal(crs: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _in_unit(holder: Mapping[str, Any], key: str = "value") -> float:
-    """A number of PROJJSON, in metres or degrees; 0 where it is absent."""
+    """Return a PROJJSON number in metres or degrees; 0 if absent."""
     value: Any = holder.get(key)
     if isinstance(value, dict):
         return _in_unit(value)
@@ -253,7 +255,7 @@ def _warn_of_earth(name: str, system: str, is_allowed: bool) -> None:
 
 
 def _text_of(crs: Any, name: str) -> str | None:
-    """The name of a reference system; None for an object of pyproj, which is no text."""
+    """Return the name of a reference system; None for a pyproj object without authority."""
     if isinstance(crs, str):
         return crs
     if isinstance(crs, dict):
@@ -267,18 +269,18 @@ def _text_of(crs: Any, name: str) -> str | None:
 
 
 def _for_proj(text: str) -> str:
-    """URNs of the IAU in the form that PROJ looks up."""
+    """Convert URNs of the IAU to the form that PROJ accepts."""
     parts = re.search(r"IAU(?:_(\d{4}))?:(?:(\d{4})?::?)?(\d+)$", text, re.IGNORECASE)
     if parts is None:
         return text
     return f"IAU_{parts[1] or parts[2] or 2015}:{parts[3]}"
 
 
-def _with_points_between(ring: Floats, per_unit: float) -> Floats:
-    """The ring with points added on long edges."""
+def _densify(ring: Floats, per_unit: float) -> Floats:
+    """Add points on long edges of a ring."""
     parts: list[Floats] = []
     for start, end in itertools.pairwise(ring):
         length = float(np.abs(end - start).max())
-        steps = int(np.clip(np.ceil(length * per_unit), 1, _MOST_STEPS))
+        steps = int(np.clip(np.ceil(length * per_unit), 1, _MAX_STEPS))
         parts.append(start + (end - start) * (np.arange(steps) / steps)[:, None])
     return np.concatenate([*parts, ring[-1:]])

@@ -32,14 +32,22 @@ _HELP = (
 
 
 class Region(Protocol):
-    """Box and Area."""
+    """An area of Mars; implemented by `Box` and `Area`."""
 
     @property
     def boxes(self) -> Sequence[Box]:
-        """Boxes that hold all of it together."""
+        """Boxes that together cover the region."""
 
     def contains(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Which of n positions lie in it, (n,); never those that are NaN."""
+        """Return which positions lie in the region.
+
+        Args:
+            lon: Longitudes in degrees, shape (n,).
+            lat: Latitudes in degrees, shape (n,).
+
+        Returns:
+            Booleans of shape (n,); False for NaN.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +68,8 @@ class _Polygon:
         """Which of n positions lie in the polygon, without NaN."""
         import shapely
 
-        # shapely leaves out positions on an edge. Moved north-east by less than a micrometre, a
-        # position on the edge of two neighbours lies in exactly one of them.
+        # shapely excludes positions on an edge. Moving north-east by less than a micrometre puts a
+        # position on a shared edge into exactly one of the two polygons.
         x = self.west + np.remainder(lon - self.west, 360.0) + _EDGE_DEG
         inside: npt.NDArray[np.bool_] = shapely.contains_xy(
             self.shape, x, np.nextafter(lat, np.inf)
@@ -69,19 +77,18 @@ class _Polygon:
         return inside
 
 
-_REGION_BYTES = 2**29  # global geological maps have some 100 MB
+_REGION_BYTES = 2**29  # global geological maps have about 100 MB
 
 
 class Area:
-    """The area of one or more polygons, which may have holes, cross the antimeridian or enclose
-    a pole.
+    """Polygons that may have holes, cross the antimeridian or enclose a pole.
 
-    Edges are straight lines in longitude and latitude (RFC 7946, and every GIS). A ring with an
-    edge of more than 180 degrees is read as it is written if it then runs counter-clockwise
-    without crossing itself, as RFC 7946 asks of outer rings; otherwise it crosses the antimeridian
-    or goes round a pole, and its long edges take the shorter way. A position on an edge shared by
-    two polygons lies in exactly one of them. Holes and self-crossings follow the even-odd rule;
-    several polygons are united.
+    Edges are straight lines in longitude and latitude (RFC 7946). A ring with an edge of more than
+    180 degrees is read as written if it then runs counter-clockwise without crossing itself, as
+    RFC 7946 requires of outer rings; otherwise it crosses the antimeridian or encloses a pole, and
+    its long edges take the shorter way. A position on an edge shared by two polygons lies in
+    exactly one of them. Holes and self-crossings follow the even-odd rule; several polygons are
+    united.
     """
 
     def __init__(self, polygons: Sequence[_Polygon]) -> None:
@@ -127,7 +134,7 @@ class Area:
 
         shapes = vector_files.parse_wkb(path, layer.shapes)
         if path.suffix.lower() == ".shp":
-            # Its outer rings run clockwise by definition, which says nothing of the antimeridian.
+            # Outer rings of Shapefiles are always clockwise, so normalize their direction.
             shapes = shapely.reverse(shapely.normalize(shapes))
         features = [
             {
@@ -169,14 +176,14 @@ class Area:
             rings_of = list(_rings_of(value))
             convert = converter_from(crs, name=name, allow_earth=allow_earth)
             polygons = [_polygon(rings, convert, name) for rings in rings_of]
-        except _Bad as error:
+        except _InvalidGeometry as error:
             raise DataError(f"{name}: {error}", remedy=_HELP) from error
         if not polygons:
             raise DataError(f"{name}: it holds no polygon", remedy=_HELP)
         return cls(polygons)
 
     def __eq__(self, other: object) -> bool:
-        """Are the polygons the same, one by one?"""
+        """Whether the polygons are the same, in the same order."""
         return isinstance(other, Area) and self._wkb == other._wkb
 
     def __hash__(self) -> int:
@@ -188,10 +195,19 @@ class Area:
 
     @property
     def boxes(self) -> Sequence[Box]:
+        """Bounding box of each polygon."""
         return [polygon.box for polygon in self._polygons]
 
     def contains(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Which of n positions lie in the area, (n,); never those that are NaN."""
+        """Return which positions lie in the area.
+
+        Args:
+            lon: Longitudes in degrees, shape (n,).
+            lat: Latitudes in degrees, shape (n,).
+
+        Returns:
+            Booleans of shape (n,); False for NaN.
+        """
         x = np.atleast_1d(np.asarray(lon, dtype=np.float64))
         y = np.atleast_1d(np.asarray(lat, dtype=np.float64))
         inside = np.zeros(len(x), dtype=np.bool_)
@@ -201,37 +217,37 @@ class Area:
         return inside
 
 
-class _Bad(Exception):
+class _InvalidGeometry(Exception):
     pass
 
 
 def _rings_of(value: Any) -> Iterator[Sequence[Any]]:
-    """The rings of each polygon in a GeoJSON object."""
+    """Yield the rings of each polygon in a GeoJSON object."""
     if not isinstance(value, Mapping):
-        raise _Bad("not a GeoJSON object")
+        raise _InvalidGeometry("not a GeoJSON object")
     kind = value.get("type")
     if kind == "FeatureCollection":
-        for feature in _list(value.get("features"), "features"):
+        for feature in _require_list(value.get("features"), "features"):
             yield from _rings_of(feature)
     elif kind == "Feature":
         if value.get("geometry") is None:
-            raise _Bad("a feature has no geometry")
+            raise _InvalidGeometry("a feature has no geometry")
         yield from _rings_of(value["geometry"])
     elif kind == "GeometryCollection":
-        for geometry in _list(value.get("geometries"), "geometries"):
+        for geometry in _require_list(value.get("geometries"), "geometries"):
             yield from _rings_of(geometry)
     elif kind == "Polygon":
-        yield _list(value.get("coordinates"), "coordinates")
+        yield _require_list(value.get("coordinates"), "coordinates")
     elif kind == "MultiPolygon":
-        for rings in _list(value.get("coordinates"), "coordinates"):
-            yield _list(rings, "coordinates")
+        for rings in _require_list(value.get("coordinates"), "coordinates"):
+            yield _require_list(rings, "coordinates")
     else:
-        raise _Bad(f"a {kind or 'value without type'} is no area")
+        raise _InvalidGeometry(f"a {kind or 'value without type'} is no area")
 
 
-def _list(value: Any, name: str) -> Sequence[Any]:
+def _require_list(value: Any, name: str) -> Sequence[Any]:
     if not isinstance(value, list | tuple):  # tuples come from __geo_interface__
-        raise _Bad(f"{name}: not a list")
+        raise _InvalidGeometry(f"{name}: not a list")
     return value
 
 
@@ -239,17 +255,17 @@ def _polygon(rings: Sequence[Any], convert: Converter | None, name: str) -> _Pol
     import shapely
 
     if not rings:
-        raise _Bad("a polygon has no ring")
+        raise _InvalidGeometry("a polygon has no ring")
     first, *others = (_ring(ring, convert) for ring in rings)
-    outer = _unrolled(first, _as_written(first))
+    outer = _unroll(first, _reads_as_written(first))
     if (np.abs(np.diff(first[:, 0])) > 180).any() and np.ptp(outer[:, 0]) < np.ptp(first[:, 0]):
         _warn_if_wide(first, outer, name)
-    holes = [_unrolled(hole, _hole_as_written(hole, outer)) for hole in others]
+    holes = [_unroll(hole, _hole_reads_as_written(hole, outer)) for hole in others]
     west, east = float(outer[:, 0].min()), float(outer[:, 0].max())
     south, north = float(outer[:, 1].min()), float(outer[:, 1].max())
     if not (west < east and south < north):
-        raise _Bad("a polygon has no area")
-    # Into the turn of the planet where the outer ring is.
+        raise _InvalidGeometry("a polygon has no area")
+    # Shift holes by full turns to the longitudes of the outer ring.
     for hole in holes:
         hole[:, 0] += 360.0 * math.ceil((west - 1e-9 - float(hole[:, 0].min())) / 360.0)
     span = (-180.0, 180.0) if east - west >= 360 else (float(wrap_lon(west)), float(wrap_lon(east)))
@@ -259,33 +275,39 @@ def _polygon(rings: Sequence[Any], convert: Converter | None, name: str) -> _Pol
 
 
 def _ring(value: Any, convert: Converter | None) -> Floats:
-    """(n, 2) longitude and latitude of a closed ring."""
-    positions = _list(value, "a ring")
+    """Return longitudes and latitudes of a closed ring, shape (n, 2)."""
+    positions = _require_list(value, "a ring")
     if any(not isinstance(corner, list | tuple) or len(corner) < 2 for corner in positions):
-        raise _Bad("a position is not a list of longitude and latitude")
+        raise _InvalidGeometry("a position is not a list of longitude and latitude")
     try:
-        corners = np.array([each[:2] for each in positions], dtype=np.float64).reshape(-1, 2)
+        corners = np.array([position[:2] for position in positions], dtype=np.float64).reshape(
+            -1, 2
+        )
     except (TypeError, ValueError, OverflowError) as error:
-        raise _Bad("a coordinate is not a number") from error
+        raise _InvalidGeometry("a coordinate is not a number") from error
     if len(corners) < 4:
-        raise _Bad(f"a ring has {len(corners)} positions; the least is 4, the first again at last")
+        raise _InvalidGeometry(
+            f"a ring has {len(corners)} positions; the least is 4, the first again at last"
+        )
     if not np.isfinite(corners).all():
-        raise _Bad("a coordinate is not finite")
+        raise _InvalidGeometry("a coordinate is not finite")
     if convert is not None:
         corners = convert(corners)
         if not np.isfinite(corners).all():
-            raise _Bad("a position lies outside of the area of its coordinate reference system")
+            raise _InvalidGeometry(
+                "a position lies outside of the area of its coordinate reference system"
+            )
     if np.abs(corners[:, 0]).max() > 540 or np.abs(corners[:, 1]).max() > 90:
         x, y = corners[np.argmax(np.abs(corners).max(axis=1))]
-        raise _Bad(f"position {x:g}, {y:g} is not in degrees of longitude and latitude")
-    turn = (corners[0, 0] - corners[-1, 0]) % 360.0
-    if min(turn, 360.0 - turn) > 1e-9 or corners[0, 1] != corners[-1, 1]:
-        raise _Bad("a ring is not closed: its first and last positions differ")
+        raise _InvalidGeometry(f"position {x:g}, {y:g} is not in degrees of longitude and latitude")
+    lon_gap = (corners[0, 0] - corners[-1, 0]) % 360.0
+    if min(lon_gap, 360.0 - lon_gap) > 1e-9 or corners[0, 1] != corners[-1, 1]:
+        raise _InvalidGeometry("a ring is not closed: its first and last positions differ")
     return corners
 
 
-def _as_written(ring: Floats) -> bool:
-    """Read an outer ring as it is written, its edges of more than 180 degrees included?"""
+def _reads_as_written(ring: Floats) -> bool:
+    """Whether an outer ring is read as written, edges of more than 180 degrees included."""
     steps = np.diff(ring[:, 0])
     if not _jumps(steps).any():
         return True
@@ -293,12 +315,12 @@ def _as_written(ring: Floats) -> bool:
         return False
     short = np.where(_jumps(steps), steps - 360.0 * np.round(steps / 360.0), steps)
     goes_round = round(short.sum() / 360.0) != 0
-    # Many short steps all the way round: a ring about a pole, whichever way it runs.
+    # Many short steps once around the planet: a ring around a pole, in either direction.
     return not (goes_round and np.abs(short).max() <= _POLE_STEP_DEG)
 
 
-def _hole_as_written(hole: Floats, outer: Floats) -> bool:
-    """As `_as_written`, of a ring that must lie within `outer` and should run clockwise."""
+def _hole_reads_as_written(hole: Floats, outer: Floats) -> bool:
+    """Whether a hole, within `outer` and normally clockwise, is read as written."""
     if not _jumps(np.diff(hole[:, 0])).any():
         return True
     west, east = float(outer[:, 0].min()), float(outer[:, 0].max())
@@ -307,18 +329,18 @@ def _hole_as_written(hole: Floats, outer: Floats) -> bool:
 
 
 def _jumps(steps: Floats) -> npt.NDArray[np.bool_]:
-    # A full turn is an edge along the whole map, not a jump; half a turn is as it is written.
+    # A full turn is an edge along the whole map, not a jump; half a turn is read as written.
     return np.asarray((np.abs(steps) > 180.0) & (np.abs(steps) != 360.0))
 
 
 def _signed_area(ring: Floats) -> float:
-    """Square degrees, positive for a counter-clockwise ring (shoelace formula)."""
+    """Return the area in square degrees, positive if counter-clockwise (shoelace formula)."""
     x, y = (ring - ring[0]).T
     return float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) / 2
 
 
 def _long_edges_cross(ring: Floats) -> bool:
-    """Does an edge of more than 180 degrees cross another edge of the ring?"""
+    """Whether an edge of more than 180 degrees crosses another edge of the ring."""
     start, end = ring[:-1], ring[1:]
     for number in np.flatnonzero(_jumps(np.diff(ring[:, 0]))):
         a, b = start[number], end[number]
@@ -334,12 +356,12 @@ def _long_edges_cross(ring: Floats) -> bool:
 
 def _side(a: Floats, b: Floats, points: Floats) -> Floats:
     """Positive for points left of the line from `a` to `b`, negative right of it."""
-    across = (b[0] - a[0]) * (points[:, 1] - a[1]) - (b[1] - a[1]) * (points[:, 0] - a[0])
-    return np.asarray(across)
+    cross_product = (b[0] - a[0]) * (points[:, 1] - a[1]) - (b[1] - a[1]) * (points[:, 0] - a[0])
+    return np.asarray(cross_product)
 
 
 def _warn_if_wide(ring: Floats, outer: Floats, name: str) -> None:
-    """Warn where both readings of a ring are wide, so that the other may be meant."""
+    """Warn if both readings of a ring are wide, so that the other may be meant."""
     if np.ptp(outer[:, 0]) < _DOUBTFUL_DEG or np.ptp(outer[:, 0]) >= 360:
         return
     west, east = ring[:, 0].min(), ring[:, 0].max()
@@ -351,9 +373,11 @@ def _warn_if_wide(ring: Floats, outer: Floats, name: str) -> None:
     )
 
 
-def _unrolled(ring: Floats, as_written: bool) -> Floats:
-    """The ring with each longitude next to the one before, so that no edge jumps; one that goes
-    round the planet is closed by way of the pole it is nearer to."""
+def _unroll(ring: Floats, as_written: bool) -> Floats:
+    """Shift longitudes by full turns so that no edge jumps.
+
+    A ring that encircles the planet is closed through the nearer pole.
+    """
     if as_written:
         unrolled = ring.copy()
         turns = round(float(ring[-1, 0] - ring[0, 0]) / 360.0)
@@ -361,7 +385,7 @@ def _unrolled(ring: Floats, as_written: bool) -> Floats:
         steps = np.diff(ring[:, 0])
         steps = np.where(_jumps(steps), steps - 360.0 * np.round(steps / 360.0), steps)
         lon = ring[0, 0] + np.concatenate([[0.0], np.cumsum(steps)])
-        # Sums of steps drift; the longitude itself, some turns on, does not.
+        # Use the original longitudes plus full turns because sums of steps drift.
         lon = ring[:, 0] + 360.0 * np.round((lon - ring[:, 0]) / 360.0)
         unrolled = np.column_stack([lon, ring[:, 1]])
         turns = round(float(lon[-1] - lon[0]) / 360.0)
@@ -369,7 +393,7 @@ def _unrolled(ring: Floats, as_written: bool) -> Floats:
         unrolled[-1] = unrolled[0]
         return unrolled
     if abs(turns) > 1:
-        raise _Bad("a ring goes round the planet more than once")
+        raise _InvalidGeometry("a ring goes round the planet more than once")
     pole = math.copysign(90.0, float(ring[:, 1].mean()))
     corners = [[unrolled[-1, 0], pole], [unrolled[0, 0], pole], unrolled[0].tolist()]
     return np.concatenate([unrolled, corners])

@@ -1,4 +1,4 @@
-"""Angles, distances and the equirectangular plane of the Mars sphere."""
+"""Angles, distances and the equirectangular projection on the sphere of Mars."""
 
 from __future__ import annotations
 
@@ -11,27 +11,49 @@ Floats = npt.NDArray[np.float64]
 
 
 def wrap_lon(lon: npt.ArrayLike) -> Floats:
-    """Longitudes in -180 <= lon < 180; values already there are returned unchanged, bit by bit."""
+    """Wrap longitudes to -180 <= lon < 180; values within are returned bit for bit.
+
+    Args:
+        lon: Longitudes in degrees.
+
+    Returns:
+        Array of the same shape.
+    """
     values = np.asarray(lon, dtype=np.float64)
-    return _into(values, -180.0)
+    return _wrap(values, -180.0)
 
 
 def lon_180_to_360(lon: npt.ArrayLike) -> Floats:
-    """Longitudes in 0 <= lon < 360; values already there are returned unchanged, bit by bit."""
+    """Wrap longitudes to 0 <= lon < 360; values within are returned bit for bit.
+
+    Args:
+        lon: Longitudes in degrees.
+
+    Returns:
+        Array of the same shape.
+    """
     values = np.asarray(lon, dtype=np.float64)
-    return _into(values, 0.0)
+    return _wrap(values, 0.0)
 
 
-def _into(lon: Floats, start: float) -> Floats:
+def _wrap(lon: Floats, start: float) -> Floats:
     inside = (lon >= start) & (lon < start + 360.0)
-    moved = np.remainder(lon - start, 360.0) + start
-    # A value a hair below the start comes back as start + 360 by rounding.
-    moved = np.where(moved >= start + 360.0, start, moved)
-    return np.where(inside | ~np.isfinite(lon), lon, moved)
+    wrapped = np.remainder(lon - start, 360.0) + start
+    # A value just below the start rounds to start + 360.
+    wrapped = np.where(wrapped >= start + 360.0, start, wrapped)
+    return np.where(inside | ~np.isfinite(lon), lon, wrapped)
 
 
 def lonlat_to_metres(lon: npt.ArrayLike, lat: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Equirectangular x, y in metres: x = R lon, y = R lat, angles in radians."""
+    """Project to equirectangular metres: x = R lon, y = R lat, angles in radians.
+
+    Args:
+        lon: Longitudes in degrees.
+        lat: Latitudes in degrees.
+
+    Returns:
+        x and y in metres.
+    """
     return (
         MARS_RADIUS_M * np.radians(np.asarray(lon, dtype=np.float64)),
         MARS_RADIUS_M * np.radians(np.asarray(lat, dtype=np.float64)),
@@ -39,7 +61,15 @@ def lonlat_to_metres(lon: npt.ArrayLike, lat: npt.ArrayLike) -> tuple[Floats, Fl
 
 
 def metres_to_lonlat(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Inverse of `lonlat_to_metres`: degrees."""
+    """Invert `lonlat_to_metres`.
+
+    Args:
+        x: Eastings in metres.
+        y: Northings in metres.
+
+    Returns:
+        Longitudes and latitudes in degrees.
+    """
     return (
         np.degrees(np.asarray(x, dtype=np.float64) / MARS_RADIUS_M),
         np.degrees(np.asarray(y, dtype=np.float64) / MARS_RADIUS_M),
@@ -47,7 +77,15 @@ def metres_to_lonlat(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats
 
 
 def unit_vectors(lon: npt.ArrayLike, lat: npt.ArrayLike) -> Floats:
-    """Points on the unit sphere, (n, 3); the Euclidean distance of two is 2 sin(angle / 2)."""
+    """Convert positions to points on the unit sphere; two are 2 sin(angle / 2) apart.
+
+    Args:
+        lon: Longitudes in degrees, shape (n,).
+        lat: Latitudes in degrees, shape (n,).
+
+    Returns:
+        Array of shape (n, 3).
+    """
     lam = np.radians(np.atleast_1d(np.asarray(lon, dtype=np.float64)))
     phi = np.radians(np.atleast_1d(np.asarray(lat, dtype=np.float64)))
     return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
@@ -56,12 +94,21 @@ def unit_vectors(lon: npt.ArrayLike, lat: npt.ArrayLike) -> Floats:
 def great_circle_deg(
     lon1: npt.ArrayLike, lat1: npt.ArrayLike, lon2: npt.ArrayLike, lat2: npt.ArrayLike
 ) -> Floats:
-    """Angle between points seen from the centre, degrees, by the haversine formula; broadcasts.
+    """Compute the central angle between positions by the haversine formula.
 
-    One degree is 59.27 km on Mars.
+    One degree is 59.27 km on Mars. The arguments broadcast.
+
+    Args:
+        lon1: Longitudes in degrees.
+        lat1: Latitudes in degrees.
+        lon2: Longitudes in degrees.
+        lat2: Latitudes in degrees.
+
+    Returns:
+        Angles in degrees.
     """
     lam1, phi1, lam2, phi2 = (
-        np.radians(np.asarray(each, dtype=np.float64)) for each in (lon1, lat1, lon2, lat2)
+        np.radians(np.asarray(values, dtype=np.float64)) for values in (lon1, lat1, lon2, lat2)
     )
     half = (
         np.sin((phi2 - phi1) / 2) ** 2
@@ -78,14 +125,25 @@ def near_any(
     points_lat: npt.ArrayLike,
     radius_deg: float,
 ) -> npt.NDArray[np.bool_]:
-    """For each of n positions: is any of the points within `radius_deg` (great circle)? (n,)"""
+    """Return which positions have a point within a great-circle distance.
+
+    Args:
+        lon: Longitudes of n positions, degrees.
+        lat: Latitudes of n positions, degrees.
+        points_lon: Longitudes of the points, degrees.
+        points_lat: Latitudes of the points, degrees.
+        radius_deg: Great-circle distance in degrees.
+
+    Returns:
+        Booleans of shape (n,).
+    """
     from scipy.spatial import cKDTree
 
-    here = unit_vectors(lon, lat)
+    positions = unit_vectors(lon, lat)
     points = unit_vectors(points_lon, points_lat)
-    if len(points) == 0 or len(here) == 0:
-        return np.zeros(len(here), dtype=np.bool_)
+    if len(points) == 0 or len(positions) == 0:
+        return np.zeros(len(positions), dtype=np.bool_)
     chord = 2 * np.sin(np.radians(min(radius_deg, 180.0)) / 2)
-    nearest, _ = cKDTree(points).query(here)
+    nearest, _ = cKDTree(points).query(positions)
     near: npt.NDArray[np.bool_] = np.asarray(nearest) <= chord
     return near

@@ -1,4 +1,4 @@
-"""GeoPackage, Shapefile, FlatGeobuf and GeoParquet files: their geometries and fields."""
+"""Read geometries and fields of GeoPackage, Shapefile, FlatGeobuf and GeoParquet files."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_layer(path: Path, *, fields: bool = True) -> Layer:
         raise DataError(f"{path}: no such file") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable ({error})") from error
-    # GDAL chooses its driver by the content: one that names other files must not reach it.
+    # GDAL selects its driver by content; reject formats that could reference other files.
     if not head.startswith(_MAGIC[path.suffix.lower()]):
         raise DataError(f"{path}: not a {path.suffix[1:]} file", remedy=EXPORT_AGAIN)
     try:
@@ -85,7 +85,7 @@ def read_layer(path: Path, *, fields: bool = True) -> Layer:
         meta, _, shapes, values = pyogrio.raw.read(path, layer=layers[0], columns=columns)
     except DataError:
         raise
-    except Exception as error:  # pyogrio has errors of its own, GDAL's texts in them
+    except Exception as error:  # pyogrio raises its own types with GDAL messages
         raise DataError(f"{path}: not readable ({error})", remedy=EXPORT_AGAIN) from error
     return Layer(
         names=[str(name) for name in meta["fields"]] if fields else [],
@@ -138,7 +138,7 @@ def read_parquet(path: Path, *, fields: bool = True) -> Layer:
 
 
 def _geometry_column(path: Path, schema: Any) -> tuple[str | None, str | None]:
-    """Name of the column of geometries and its CRS, None each where the file has none."""
+    """Return the name of the geometry column and its CRS; None each if absent."""
     try:
         described = json.loads((schema.metadata or {}).get(b"geo", b"{}"))
         name = described.get("primary_column")
@@ -156,7 +156,7 @@ def _geometry_column(path: Path, schema: Any) -> tuple[str | None, str | None]:
 
 
 def _crs_text(crs: Any) -> str | None:
-    """Authority and code of PROJJSON, or all of it as text."""
+    """Return authority and code of PROJJSON, or all of it as text."""
     if not isinstance(crs, dict):
         return crs if isinstance(crs, str) else None
     name = crs.get("id")

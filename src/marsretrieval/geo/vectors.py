@@ -1,4 +1,4 @@
-"""What exports say of places: the coordinate reference system, and geometries for GIS files."""
+"""Boxes, tile footprints and their GIS geometries, and the coordinate reference system of Mars."""
 
 from __future__ import annotations
 
@@ -16,16 +16,22 @@ from marsretrieval.geo.sphere import MARS_RADIUS_M, lon_180_to_360, wrap_lon
 
 Ring = list[tuple[float, float]]  # closed, counter-clockwise, (lon, lat) degrees
 
-_TOLERANCE_DEG = 1e-9  # 0.06 mm: an edge written in decimals counts as inside
+_TOLERANCE_DEG = 1e-9  # 0.06 mm; tolerance for edges rounded to decimals
 _DECIMALS = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A range of longitude, eastward from `west` to `east`, and of latitude; edges belong to it.
+    """A range of longitude, eastward from `west` to `east`, and of latitude, edges included.
 
-    Longitudes may be given as -180..180 or 0..360. `west` > `east` means that the box crosses
-    the antimeridian; a difference of 360 or more means all longitudes.
+    Longitudes may be given as -180..180 or 0..360. `west` > `east` means that the box crosses the
+    antimeridian; a difference of 360 or more means all longitudes.
+
+    Attributes:
+        west: Western edge in degrees.
+        south: Southern edge in degrees.
+        east: Eastern edge in degrees.
+        north: Northern edge in degrees.
     """
 
     west: float
@@ -35,7 +41,7 @@ class Box:
 
     def __post_init__(self) -> None:
         for name in ("west", "south", "east", "north"):
-            try:  # numpy's scalars are no numbers to JSON
+            try:  # JSON cannot serialize numpy scalars
                 object.__setattr__(self, name, float(getattr(self, name)))
             except (TypeError, ValueError) as error:
                 raise UsageError(
@@ -65,7 +71,17 @@ class Box:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From "W,S,E,N". Raises UsageError."""
+        """Parse a box.
+
+        Args:
+            text: `W,S,E,N` in degrees.
+
+        Returns:
+            The box.
+
+        Raises:
+            UsageError: If the text is not a valid box.
+        """
         try:
             west, south, east, north = (float(part) for part in text.split(","))
         except ValueError as error:
@@ -88,11 +104,19 @@ class Box:
 
     @property
     def boxes(self) -> Sequence[Self]:
-        """Itself: what every region can be covered with."""
+        """The box itself; see `Region.boxes`."""
         return (self,)
 
     def contains(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Which of n positions lie in the box, (n,); never those that are NaN."""
+        """Return which positions lie in the box.
+
+        Args:
+            lon: Longitudes in degrees, shape (n,).
+            lat: Latitudes in degrees, shape (n,).
+
+        Returns:
+            Booleans of shape (n,); False for NaN.
+        """
         x = np.atleast_1d(np.asarray(lon, dtype=np.float64))
         y = np.atleast_1d(np.asarray(lat, dtype=np.float64))
         inside: npt.NDArray[np.bool_] = (y >= self.south - _TOLERANCE_DEG) & (
@@ -102,7 +126,14 @@ class Box:
         return inside & (east_of <= self.width + 2 * _TOLERANCE_DEG)
 
     def overlaps(self, other: Box) -> bool:
-        """Do the two share an area (more than an edge)?"""
+        """Whether two boxes share an area, more than an edge.
+
+        Args:
+            other: The other box.
+
+        Returns:
+            True if they overlap.
+        """
         if self.north <= other.south or other.north <= self.south:
             return False
         return (other.west - self.west) % 360 < self.width or (
@@ -113,34 +144,44 @@ class Box:
 def footprint(
     lon: float, lat: float, width_deg: float, height_deg: float, *, domain: int = 180
 ) -> list[Ring]:
-    """Outline of the tile centred at `lon`, `lat`: one ring, or two where it crosses the seam.
+    """Return the outline of a tile: one ring, or two if it crosses the seam.
 
-    The seam lies at 180 degrees for `domain` 180 (longitudes -180..180) and at 0 degrees for
-    `domain` 360 (0..360). Corners beyond a pole are pulled back to it.
+    The seam is at 180 degrees for `domain` 180 and at 0 degrees for `domain` 360. Corners beyond a
+    pole are clipped to it.
+
+    Args:
+        lon: Longitude of the centre, degrees.
+        lat: Latitude of the centre, degrees.
+        width_deg: Width in degrees of longitude.
+        height_deg: Height in degrees.
+        domain: Longitude range: 180 for -180 to 180, 360 for 0 to 360.
+
+    Returns:
+        Closed, counter-clockwise rings.
     """
     south = round(max(lat - height_deg / 2, -90.0), _DECIMALS)
     north = round(min(lat + height_deg / 2, 90.0), _DECIMALS)
     start = -180.0 if domain == 180 else 0.0
     if width_deg >= 360:
-        return [_open_ring(start, south, start + 360, north)]
+        return [_rectangle(start, south, start + 360, north)]
     middle = float(wrap_lon(lon) if domain == 180 else lon_180_to_360(lon))
     west = round(middle - width_deg / 2, _DECIMALS)
     east = round(middle + width_deg / 2, _DECIMALS)
     end = start + 360
     if west < start:
         return [
-            _open_ring(round(west + 360, _DECIMALS), south, end, north),
-            _open_ring(start, south, east, north),
+            _rectangle(round(west + 360, _DECIMALS), south, end, north),
+            _rectangle(start, south, east, north),
         ]
     if east > end:
         return [
-            _open_ring(west, south, end, north),
-            _open_ring(start, south, round(east - 360, _DECIMALS), north),
+            _rectangle(west, south, end, north),
+            _rectangle(start, south, round(east - 360, _DECIMALS), north),
         ]
-    return [_open_ring(west, south, east, north)]
+    return [_rectangle(west, south, east, north)]
 
 
-def _open_ring(west: float, south: float, east: float, north: float) -> Ring:
+def _rectangle(west: float, south: float, east: float, north: float) -> Ring:
     return [(west, south), (east, south), (east, north), (west, north), (west, south)]
 
 
@@ -186,18 +227,35 @@ _TYPE_NAMES = {0: "Point", 3: "Polygon", 6: "MultiPolygon"}  # by shapely's type
 def outline(
     lon: float, lat: float, width_deg: float, height_deg: float, *, domain: int = 180
 ) -> Shape | None:
-    """The footprint of a tile; its centre where the extent is unknown (NaN); None where the
-    place is. Longitudes are -180..180 or 0..360 as `domain` says."""
+    """Return the shape of a tile.
+
+    Args:
+        lon: Longitude of the centre, degrees; NaN if unknown.
+        lat: Latitude of the centre, degrees; NaN if unknown.
+        width_deg: Width in degrees of longitude; NaN if unknown.
+        height_deg: Height in degrees; NaN if unknown.
+        domain: Longitude range: 180 for -180 to 180, 360 for 0 to 360.
+
+    Returns:
+        The footprint; the centre if the extent is unknown, None if the position is unknown.
+    """
     if not (math.isfinite(lon) and math.isfinite(lat)):
         return None
     if math.isfinite(width_deg) and math.isfinite(height_deg):
-        # Stores keep extents in float32; 0.2 must come back as 0.2.
+        # Stores hold extents in float32; restore 0.2 exactly.
         return footprint(lon, lat, round(width_deg, 6), round(height_deg, 6), domain=domain)
     return float(wrap_lon(lon) if domain == 180 else lon_180_to_360(lon)), lat
 
 
 def geojson_geometry(shape: Shape | None) -> dict[str, Any] | None:
-    """Point, Polygon or MultiPolygon; None is GeoJSON's null geometry."""
+    """Convert a shape to GeoJSON.
+
+    Args:
+        shape: A point, rings or None.
+
+    Returns:
+        A Point, Polygon or MultiPolygon; None (GeoJSON null) for None.
+    """
     if shape is None:
         return None
     if isinstance(shape, tuple):
@@ -209,7 +267,14 @@ def geojson_geometry(shape: Shape | None) -> dict[str, Any] | None:
 
 
 def wkt(shape: Shape | None) -> str:
-    """Well-known text, which QGIS reads from a column of a CSV file; empty for None."""
+    """Convert a shape to well-known text.
+
+    Args:
+        shape: A point, rings or None.
+
+    Returns:
+        WKT; empty for None.
+    """
     if shape is None:
         return ""
     if isinstance(shape, tuple):
@@ -243,7 +308,7 @@ def to_shapely(shapes: Sequence[Shape | None]) -> npt.NDArray[np.object_]:
         corners = np.array([corner for ring in rings for corner in ring], dtype=np.float64)
         ring_of = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
         polygons = shapely.polygons(shapely.linearrings(corners, indices=ring_of))
-        geometries[[row for row, _ in areas]] = _joined(polygons, [len(s) for _, s in areas])
+        geometries[[row for row, _ in areas]] = _join_polygons(polygons, [len(s) for _, s in areas])
     return geometries
 
 
@@ -271,20 +336,22 @@ def outlines(
     south, north = (
         np.round(np.clip(y + sign * np.round(height, 6) / 2, -90.0, 90.0), 9) for sign in (-1, 1)
     )
-    # False for NaN, the antimeridian and the whole planet: these few one by one.
+    # NaN, the antimeridian and global tiles are rare and converted one by one.
     is_plain = (west >= -180) & (east <= 180) & (width < 360) & np.isfinite(south)
     others = np.flatnonzero(~is_plain)
     sides = [(west, south), (east, south), (east, north), (west, north), (west, south)]
     corners = np.stack([np.stack(side, axis=-1)[is_plain] for side in sides], axis=1)
     geometries = np.full(len(x), None, dtype=object)
     geometries[is_plain] = shapely.polygons(corners)
-    places = zip(x[others], y[others], width[others], height[others], strict=True)
-    geometries[others] = to_shapely([outline(*map(float, place)) for place in places])
+    boxes = zip(x[others], y[others], width[others], height[others], strict=True)
+    geometries[others] = to_shapely([outline(*map(float, box)) for box in boxes])
     return geometries
 
 
-def _joined(polygons: npt.NDArray[np.object_], counts: Sequence[int]) -> npt.NDArray[np.object_]:
-    """Consecutive polygons as one geometry per count: a Polygon, or a MultiPolygon of several."""
+def _join_polygons(
+    polygons: npt.NDArray[np.object_], counts: Sequence[int]
+) -> npt.NDArray[np.object_]:
+    """Join consecutive polygons into one Polygon or MultiPolygon per count."""
     import shapely
 
     starts = np.cumsum([0, *counts[:-1]])

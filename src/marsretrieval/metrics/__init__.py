@@ -1,7 +1,7 @@
-"""Figures out of embeddings and positions: pure functions, both protocols.
+"""Compute metrics from embeddings and positions, under both protocols.
 
-`paired.evaluate`, `landform.evaluate` and `geolocalization.evaluate`, one module a task;
-`ranking` and `bootstrap` are what they share. docs/PROTOCOL.md has every formula.
+`paired.evaluate`, `landform.evaluate` and `geolocalization.evaluate` each score one task;
+`ranking` and `bootstrap` hold the shared functions. docs/PROTOCOL.md has every formula.
 """
 
 __all__ = ["bootstrap", "geolocalization", "landform", "paired", "ranking"]

@@ -1,4 +1,4 @@
-"""95 % percentile intervals (Efron 1979), over queries or over blocks of the planet; seeded."""
+"""Seeded 95 % percentile bootstrap intervals (Efron 1979) over queries or spatial blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 _LEVEL = (2.5, 97.5)
-_AT_ONCE = 2_000_000  # numbers drawn at a time, to bound memory
+_AT_ONCE = 2_000_000  # random numbers per batch, to bound memory
 
 
 def over_queries(
@@ -19,19 +19,28 @@ def over_queries(
     resamples: int,
     statistics: Mapping[str, Callable[..., npt.NDArray[np.float64]]] | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Interval of the mean (or of `statistics[name]`) of each column, queries drawn together.
+    """Compute the interval of the mean (or of `statistics[name]`) of each column.
 
-    columns: equally long, one value a query. Nothing with fewer than 2 queries or resamples.
+    All columns use the same resamples of queries.
+
+    Args:
+        columns: Metric name to an array of shape (n,), one value per query.
+        seed: Seed of the random generator.
+        resamples: Number of resamples.
+        statistics: Metric name to a function used instead of the mean.
+
+    Returns:
+        Metric name to (low, high); empty with fewer than 2 queries or resamples.
     """
     length = len(next(iter(columns.values()), ()))
     if resamples < 2 or length < 2:
         return {}
-    drawn: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in columns}
+    samples: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in columns}
     for rows in query_draws(length, seed=seed, resamples=resamples):
         for name, column in columns.items():
             statistic = (statistics or {}).get(name, np.mean)
-            drawn[name].append(statistic(column[rows], axis=1))
-    return {name: interval(np.concatenate(parts)) for name, parts in drawn.items()}
+            samples[name].append(statistic(column[rows], axis=1))
+    return {name: interval(np.concatenate(parts)) for name, parts in samples.items()}
 
 
 def basis_of(
@@ -53,7 +62,16 @@ def basis_of(
 
 
 def query_draws(length: int, *, seed: int, resamples: int) -> Iterator[npt.NDArray[np.int64]]:
-    """(r, length) rows drawn with replacement, a resample a line, until there are `resamples`."""
+    """Yield resamples of query rows with replacement, in batches of bounded memory.
+
+    Args:
+        length: Number of queries.
+        seed: Seed of the random generator.
+        resamples: Number of resamples.
+
+    Yields:
+        int64 array of shape (r, length), one resample per row.
+    """
     rng = np.random.default_rng(seed)
     step = max(1, _AT_ONCE // length)
     for start in range(0, resamples, step):
@@ -61,7 +79,16 @@ def query_draws(length: int, *, seed: int, resamples: int) -> Iterator[npt.NDArr
 
 
 def block_weights(blocks: int, *, seed: int, resamples: int) -> npt.NDArray[np.float32]:
-    """(resamples, blocks): how often each block is drawn in each resample."""
+    """Draw blocks with replacement.
+
+    Args:
+        blocks: Number of blocks.
+        seed: Seed of the random generator.
+        resamples: Number of resamples.
+
+    Returns:
+        float32 array of shape (resamples, blocks): how often each block is drawn.
+    """
     rng = np.random.default_rng(seed)
     weights = np.empty((resamples, blocks), np.float32)
     for row in weights:
@@ -70,14 +97,29 @@ def block_weights(blocks: int, *, seed: int, resamples: int) -> npt.NDArray[np.f
 
 
 def seed_of(seed: int, stratum: str) -> int:
-    """A seed of its own for each stratum, so that strata are drawn independently."""
+    """Derive a seed per stratum, so that strata are resampled independently.
+
+    Args:
+        seed: Seed of the run.
+        stratum: Name of the stratum.
+
+    Returns:
+        A 64-bit seed.
+    """
     return int.from_bytes(hashlib.sha256(f"{seed} {stratum}".encode()).digest()[:8], "big")
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile; NaN values (empty resamples) are left out."""
-    known = values[np.isfinite(values)]
-    if not known.size:
+    """Return the 2.5th and 97.5th percentiles.
+
+    Args:
+        values: Values per resample, shape (r,); NaN (empty resamples) is left out.
+
+    Returns:
+        Low and high; NaN if no value is finite.
+    """
+    finite = values[np.isfinite(values)]
+    if not finite.size:
         return float("nan"), float("nan")
-    low, high = np.percentile(known, _LEVEL)
+    low, high = np.percentile(finite, _LEVEL)
     return float(low), float(high)

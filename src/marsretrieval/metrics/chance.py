@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from marsretrieval.metrics.coverage import Pairs, f1_of
 
-PERMUTATIONS = 200  # of the best F1
+PERMUTATIONS = 200  # for the best F1
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -37,18 +37,36 @@ def expect_average_precision(items: int, relevant: int) -> float:
         return 0.0
     if items == 1:
         return 1.0
-    harmonic = _harmonic(items)
+    harmonic = _harmonic_number(items)
     others = (relevant - 1) / (items - 1)
     return (harmonic + others * (items - harmonic)) / items
 
 
 def expect_hit_at(items: int, relevant: int, k: int) -> float:
-    """Probability that one of the first k items is relevant (hypergeometric)."""
-    return 1.0 - float(_missed(items, relevant, min(k, items))[-1])
+    """Probability that one of the first k items is relevant (hypergeometric).
+
+    Args:
+        items: Number of ranked items.
+        relevant: Number of relevant items among them.
+        k: Depth.
+
+    Returns:
+        The probability.
+    """
+    return 1.0 - float(_miss_probabilities(items, relevant, min(k, items))[-1])
 
 
 def expect_ndcg_at(items: int, relevant: int, k: int) -> float:
-    """Expected nDCG of the first k items, as `ranking.ndcg_at` computes it."""
+    """Expected nDCG of the first k items, as computed by `ranking.ndcg_at`.
+
+    Args:
+        items: Number of ranked items.
+        relevant: Number of relevant items among them.
+        k: Depth.
+
+    Returns:
+        The expectation; 0 without relevant items.
+    """
     ideal = min(k, relevant)
     if not ideal:
         return 0.0
@@ -58,24 +76,39 @@ def expect_ndcg_at(items: int, relevant: int, k: int) -> float:
 
 
 def expect_r_precision(items: int, relevant: int) -> float:
-    """Expected precision of the first r items, r being the number of relevant items."""
+    """Expected precision of the first r items, with r the number of relevant items.
+
+    Args:
+        items: Number of ranked items.
+        relevant: Number of relevant items among them.
+
+    Returns:
+        The expectation.
+    """
     return relevant / items
 
 
 def expect_reciprocal_rank(items: int) -> float:
-    """Expected reciprocal rank of the one relevant item among `items`."""
-    return _harmonic(items) / items
+    """Expected reciprocal rank of a single relevant item.
+
+    Args:
+        items: Number of ranked items.
+
+    Returns:
+        The expectation.
+    """
+    return _harmonic_number(items) / items
 
 
 @dataclass(frozen=True, slots=True)
 class RandomTiles:
     """Random rankings of tiles against a catalogue of points.
 
-    Args:
-        near: (tile, point) pairs no further apart than the radius.
+    Attributes:
+        near: (tile, point) pairs within the radius.
         tiles: Number of ranked tiles.
-        points: Number of points of the catalogue.
-        depth: Number of tiles that are looked at, at most `tiles`.
+        points: Number of points in the catalogue.
+        depth: Number of evaluated ranks, at most `tiles`.
     """
 
     near: Pairs
@@ -99,7 +132,7 @@ class RandomTiles:
         relevant = self.relevant
         total = 0.0
         for degree, count in self._degrees():
-            missed = _missed(self.tiles, degree, self.depth)
+            missed = _miss_probabilities(self.tiles, degree, self.depth)
             first = missed[:-1] * degree / (self.tiles - ranks + 1)
             precision = (1 + (ranks - 1) * self._share_of_others(degree, relevant)) / ranks
             total += count * float(first @ precision)
@@ -118,7 +151,7 @@ class RandomTiles:
         low, high = cuts[:-1], cuts[1:]
         total = 0.0
         for degree, count in self._degrees():
-            missed = _missed(self.tiles, degree, self.depth)
+            missed = _miss_probabilities(self.tiles, degree, self.depth)
             share = self._share_of_others(degree, relevant)
 
             def covered_times_hits(
@@ -127,8 +160,8 @@ class RandomTiles:
                 """Expectation of [covered by the first `cover` tiles] times hits in `hits`."""
                 both = np.minimum(cover, hits)
                 beyond = np.maximum(hits - cover, 0)
-                left = np.maximum(self.tiles - cover, 1)
-                uncovered = both * share + beyond * (relevant - cover * share) / left
+                remaining = np.maximum(self.tiles - cover, 1)
+                uncovered = both * share + beyond * (relevant - cover * share) / remaining
                 product: Floats = hits * relevant / self.tiles - missed[cover] * uncovered
                 return product
 
@@ -141,7 +174,7 @@ class RandomTiles:
         """Mean of the highest F1 over K, and of K, precision and recall there.
 
         Args:
-            depths: (c,) depths K that are looked at, increasing, at most the depth.
+            depths: (c,) depths K that are evaluated, increasing, at most the depth.
             seed: Seed of the PERMUTATIONS random rankings.
 
         Returns:
@@ -169,23 +202,23 @@ class RandomTiles:
         return dict(zip(("k", "f1", "precision", "recall"), map(float, means), strict=True))
 
     def _degrees(self) -> list[tuple[int, int]]:
-        """(number of tiles near a point, number of such points), without 0 tiles."""
+        """Return (number of tiles near a point, number of such points), without 0 tiles."""
         _, tiles_near = np.unique(self.near[1], return_counts=True)
         degrees, counts = np.unique(tiles_near, return_counts=True)
         return [(int(d), int(c)) for d, c in zip(degrees, counts, strict=True)]
 
     def _share_of_others(self, degree: int, relevant: int) -> float:
-        """Share of near tiles among those that are not near a given point of that degree."""
+        """Return the share of relevant tiles among those not near a given point of that degree."""
         others = self.tiles - degree
         return (relevant - degree) / others if others else 0.0
 
 
-def _harmonic(count: int) -> float:
+def _harmonic_number(count: int) -> float:
     return float(np.sum(1 / np.arange(1, count + 1)))
 
 
-def _missed(items: int, relevant: int, depth: int) -> Floats:
-    """(depth + 1,): probability that the first 0, 1, ..., `depth` items hold none of them."""
+def _miss_probabilities(items: int, relevant: int, depth: int) -> Floats:
+    """Probability that the first 0, 1, ..., `depth` items are all irrelevant, (depth + 1,)."""
     before = np.arange(depth)
-    left = np.maximum(items - relevant - before, 0) / (items - before)
-    return np.concatenate([[1.0], np.cumprod(left)])
+    miss_probability = np.maximum(items - relevant - before, 0) / (items - before)
+    return np.concatenate([[1.0], np.cumprod(miss_probability)])

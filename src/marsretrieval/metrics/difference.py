@@ -1,11 +1,11 @@
-"""How far two models are apart on the same items: paired bootstrap of each figure's difference.
+"""Paired bootstrap of metric differences between two models on the same items.
 
-Both models are scored on the same resamples, so that what they share (hard queries, poor regions)
-drops out of the difference. The interval is the percentile interval of Efron (1979) of `b - a`; p
-inverts it (Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 15.4): twice the
-smaller share of resamples on either side of zero, those at zero counted on both, with one added to
-count and resamples so that p is never 0. Over queries this is the test of Koehn (2004, EMNLP).
-Points are resampled by blocks of the planet, as for the intervals of one model.
+Both models are scored on the same resamples, so that shared factors (hard queries, poor regions)
+cancel. The interval is the percentile interval of Efron (1979) of `b - a`; p inverts it (Efron &
+Tibshirani 1993, An Introduction to the Bootstrap, section 15.4): twice the smaller share of
+resamples on either side of zero, those at zero counted on both, with one added to count and
+resamples so that p is never 0. Over queries this is the test of Koehn (2004, EMNLP). Points are
+resampled by spatial blocks, as for the intervals of one model.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from marsretrieval.metrics.coverage import (
     f1_of,
     planar,
     published_cuts,
+    resample_curves,
     resample_depths,
-    resampled,
     spherical,
     trapezoid,
 )
@@ -40,8 +40,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A figure of two models; `difference` is b - a. Interval and p are None where there is
-    nothing to resample: one query, one block."""
+    """A metric of two models.
+
+    Attributes:
+        a: Value of the first model.
+        b: Value of the second model.
+        low: Lower end of the 95 % interval of b - a; None if there is only one query or block.
+        high: Upper end of the interval, or None.
+        p: Two-sided p value, or None.
+    """
 
     a: float
     b: float
@@ -51,18 +58,24 @@ class Difference:
 
     @property
     def difference(self) -> float:
+        """The difference b - a."""
         return self.b - self.a
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The head of a model's ranking of tiles, in any order: scores (n,), ids, and the positions
-    (n, 2) that the protocol at hand reads."""
+    """The best tiles of a model, in any order.
+
+    Attributes:
+        scores: Scores, shape (n,).
+        ids: Tile ids.
+        lonlat: Positions in degrees as the protocol reads them, shape (n, 2).
+    """
 
     scores: Floats
     ids: Sequence[str]
@@ -71,10 +84,18 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class PointComparison:
-    """figures: the differences. value_a, value_b: (m,) what every point adds to the area, the
-    precision at the rank that finds it or 0; their mean is the average precision. rank_a, rank_b:
-    (m,) that rank, 0 where it is not found. blocks: how many hold a point; with few of them an
-    interval is as coarse as they are few."""
+    """Differences between two rankings against one catalogue of m points.
+
+    Attributes:
+        figures: Metric name to difference.
+        value_a: Precision at the rank that covers each point, or 0, shape (m,); the mean is the
+            average precision of the first ranking.
+        value_b: The same for the second ranking.
+        rank_a: Rank that covers each point, 0 if not covered, shape (m,).
+        rank_b: The same for the second ranking.
+        blocks: Number of blocks that hold a point; intervals from few blocks are coarse.
+        samples: Metric name to its difference per resample, shape (r,); may be empty.
+    """
 
     figures: dict[str, Difference]
     value_a: Floats
@@ -82,7 +103,7 @@ class PointComparison:
     rank_a: npt.NDArray[np.int64]
     rank_b: npt.NDArray[np.int64]
     blocks: int
-    drawn: Mapping[str, Floats]  # (r,) each: the difference of a figure in each resample, or empty
+    samples: Mapping[str, Floats]
 
 
 def over_queries(
@@ -93,10 +114,22 @@ def over_queries(
     resamples: int = 1000,
     statistics: Mapping[str, Callable[..., npt.NDArray[np.float64]]] | None = None,
 ) -> dict[str, Difference]:
-    """Difference of the mean (or of `statistics[name]`) of each column, queries drawn together.
+    """Compare the mean (or `statistics[name]`) of each column; all use the same resamples.
 
-    a, b: the same names to equally long columns; row i of both is the same query. The draws are
-    those of `bootstrap.over_queries` with the same seed. Raises DataError.
+    The draws equal those of `bootstrap.over_queries` with the same seed.
+
+    Args:
+        a: Metric name to an array of shape (n,), one value per query.
+        b: The same for the second model; row i is the same query.
+        seed: Seed of the random generator.
+        resamples: Number of resamples.
+        statistics: Metric name to a function used instead of the mean.
+
+    Returns:
+        Metric name to difference.
+
+    Raises:
+        DataError: If names or lengths differ.
     """
     if a.keys() != b.keys():
         raise DataError(f"figures differ: {', '.join(sorted(a.keys() ^ b.keys()))}")
@@ -104,15 +137,15 @@ def over_queries(
                            for name, column in columns.items()})  # fmt: skip
     chosen = {name: (statistics or {}).get(name, np.mean) for name in a}
     length = len(next(iter(a.values()), ()))
-    drawn: dict[str, list[Floats]] = {name: [] for name in a}
+    samples: dict[str, list[Floats]] = {name: [] for name in a}
     if length > 1 and resamples > 1:
         for rows in query_draws(length, seed=seed, resamples=resamples):
             for name, statistic in chosen.items():
-                apart = statistic(b[name][rows], axis=1) - statistic(a[name][rows], axis=1)
-                drawn[name].append(apart)
+                differences = statistic(b[name][rows], axis=1) - statistic(a[name][rows], axis=1)
+                samples[name].append(differences)
     return {
         name: _difference(
-            float(statistic(a[name], axis=0)), float(statistic(b[name], axis=0)), drawn[name]
+            float(statistic(a[name], axis=0)), float(statistic(b[name], axis=0)), samples[name]
         )
         for name, statistic in chosen.items()
     }
@@ -129,29 +162,44 @@ def bootstrap_points(
     seed: int = 0,
     resamples: int = 1000,
 ) -> PointComparison:
-    """Difference of the area and of the best F1 of two rankings of the same tiles.
+    """Compare the area and the best F1 of two rankings of the same tiles.
 
-    Figures are those of `geolocalization.evaluate`, under the same keys: `average_precision` and
-    `best.f1` (strict), or `auprc` and `best.f1` (published). Blocks are cells of BLOCK_DEG that
-    hold a tile of either ranking or a point, drawn with all their tiles and points, the same for
-    both. Raises DataError.
+    Metrics and keys are those of `geolocalization.evaluate`: `average_precision` and `best.f1`
+    (strict), or `auprc` and `best.f1` (published). Blocks are cells of BLOCK_DEG that hold a tile
+    of either ranking or a point; both models use the same draws.
+
+    Args:
+        a: Ranking of the first model.
+        b: Ranking of the second model.
+        truth_lonlat: Catalogue positions in degrees, shape (m, 2).
+        protocol: `strict` or `published`.
+        radius_deg: Radius in degrees.
+        max_k: Largest depth.
+        seed: Seed of the random generator.
+        resamples: Number of resamples.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        DataError: If positions or lengths are invalid.
     """
     truth = validation.lonlat(truth_lonlat, "ground truth")
-    curves = [_curve(each, truth, protocol, radius_deg, max_k) for each in (a, b)]
+    curves = [_curve(ranking, truth, protocol, radius_deg, max_k) for ranking in (a, b)]
     tiles = np.concatenate([curve.tiles for curve in curves])
-    together = Blocks.of(tiles, truth, BLOCK_DEG)
+    all_blocks = Blocks.from_positions(tiles, truth, BLOCK_DEG)
     cut = len(curves[0].tiles)
     blocks = [
-        Blocks(together.of_tile[:cut], together.of_point, together.count),
-        Blocks(together.of_tile[cut:], together.of_point, together.count),
+        Blocks(all_blocks.of_tile[:cut], all_blocks.of_point, all_blocks.count),
+        Blocks(all_blocks.of_tile[cut:], all_blocks.of_point, all_blocks.count),
     ]
     parts: dict[str, Floats] = {}
     name = "average_precision" if protocol == "strict" else "auprc"
-    if resamples > 1 and together.count > 1:
-        drawn = block_weights(together.count, seed=seed, resamples=resamples)
+    if resamples > 1 and all_blocks.count > 1:
+        block_draws = block_weights(all_blocks.count, seed=seed, resamples=resamples)
         first, second = (
-            resampled(curve.coverage, each, curve.depths, curve.area_of, drawn)
-            for curve, each in zip(curves, blocks, strict=True)
+            resample_curves(curve.coverage, curve_blocks, curve.depths, curve.area_of, block_draws)
+            for curve, curve_blocks in zip(curves, blocks, strict=True)
         )
         parts = {name: second[0] - first[0], "best.f1": second[1] - first[1]}
     return PointComparison(
@@ -162,25 +210,33 @@ def bootstrap_points(
                 ("best.f1", curves[0].f1, curves[1].f1),
             )
         },
-        _per_point(curves[0].coverage),
-        _per_point(curves[1].coverage),
-        _rank(curves[0].coverage),
-        _rank(curves[1].coverage),
-        len(np.unique(together.of_point)),
+        _point_precisions(curves[0].coverage),
+        _point_precisions(curves[1].coverage),
+        _point_ranks(curves[0].coverage),
+        _point_ranks(curves[1].coverage),
+        len(np.unique(all_blocks.of_point)),
         parts,
     )
 
 
 def mean_over(catalogues: Sequence[PointComparison]) -> dict[str, Difference]:
-    """Differences of the unweighted means of each figure over several catalogues, which are the
-    strata of a stratified bootstrap: give each a seed of its own (`bootstrap.seed_of`) and the same
-    number of resamples. A resample in which some catalogue has no point is left out."""
+    """Compare unweighted means over catalogues, the strata of a stratified bootstrap.
+
+    Resamples in which a catalogue has no point are left out.
+
+    Args:
+        catalogues: One comparison per catalogue, each with its own seed (`bootstrap.seed_of`) and
+            the same number of resamples.
+
+    Returns:
+        Metric name to difference.
+    """
     return {
         key: _difference(
-            float(np.mean([each.figures[key].a for each in catalogues])),
-            float(np.mean([each.figures[key].b for each in catalogues])),
-            [np.mean([each.drawn[key] for each in catalogues], axis=0)]
-            if all(key in each.drawn for each in catalogues)
+            float(np.mean([comparison.figures[key].a for comparison in catalogues])),
+            float(np.mean([comparison.figures[key].b for comparison in catalogues])),
+            [np.mean([comparison.samples[key] for comparison in catalogues], axis=0)]
+            if all(key in comparison.samples for comparison in catalogues)
             else [],
         )
         for key in catalogues[0].figures
@@ -197,50 +253,52 @@ class _Curve:
     f1: float
 
 
-def _curve(each: Ranking, truth: Floats, protocol: str, radius: float, max_k: int) -> _Curve:
-    places = validation.lonlat(each.lonlat, "tiles", unknown=protocol == "published")
-    validation.same_length(scores=each.scores, ids=each.ids, positions=places)
+def _curve(ranking: Ranking, truth: Floats, protocol: str, radius: float, max_k: int) -> _Curve:
+    positions = validation.lonlat(ranking.lonlat, "tiles", unknown=protocol == "published")
+    validation.same_length(scores=ranking.scores, ids=ranking.ids, positions=positions)
     if protocol == "strict":
-        order = ranked(each.scores, id_order(each.ids))
-        coverage = Coverage.of(order, spherical(places, truth, radius), len(truth)).head(max_k)
+        order = ranked(ranking.scores, id_order(ranking.ids))
+        coverage = Coverage.from_order(order, spherical(positions, truth, radius), len(truth)).head(
+            max_k
+        )
         order = order[:max_k]
         precision, recall = coverage.precision(), coverage.recall()
         f1 = f1_of(precision, recall)
         depths = resample_depths(coverage, int(np.argmax(f1)) + 1)
         area = average_precision
     else:
-        known = np.isfinite(places).all(axis=1)
-        places, scores = places[known], each.scores[known]
+        has_position = np.isfinite(positions).all(axis=1)
+        positions, scores = positions[has_position], ranking.scores[has_position]
         order = np.argsort(-scores, kind="stable")
-        coverage = Coverage.of(order, planar(places, truth, radius), len(truth))
+        coverage = Coverage.from_order(order, planar(positions, truth, radius), len(truth))
         depths = published_cuts(len(scores), max_k)
         precision = np.cumsum(coverage.hit)[depths - 1] / depths
-        recall = coverage.found()[depths - 1] / len(truth)
+        recall = coverage.points_covered()[depths - 1] / len(truth)
         f1 = f1_of(precision, recall)
         area = trapezoid
     return _Curve(
-        coverage, places[order], depths, area, float(area(precision, recall)), float(f1.max())
+        coverage, positions[order], depths, area, float(area(precision, recall)), float(f1.max())
     )
 
 
-def _per_point(coverage: Coverage) -> Floats:
-    found = coverage.first != NEVER
+def _point_precisions(coverage: Coverage) -> Floats:
+    covered = coverage.first != NEVER
     values = np.zeros(len(coverage.first))
-    values[found] = coverage.precision()[coverage.first[found] - 1]
+    values[covered] = coverage.precision()[coverage.first[covered] - 1]
     return values
 
 
-def _rank(coverage: Coverage) -> npt.NDArray[np.int64]:
+def _point_ranks(coverage: Coverage) -> npt.NDArray[np.int64]:
     return np.where(coverage.first == NEVER, 0, coverage.first)
 
 
 def _difference(a: float, b: float, parts: Sequence[Floats]) -> Difference:
     if not parts:
         return Difference(a, b)
-    drawn = np.concatenate(parts)
-    drawn = drawn[np.isfinite(drawn)]
-    if not drawn.size:
+    samples = np.concatenate(parts)
+    samples = samples[np.isfinite(samples)]
+    if not samples.size:
         return Difference(a, b)
-    low, high = interval(drawn)
-    side = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
-    return Difference(a, b, low, high, min(1.0, 2 * (int(side) + 1) / (drawn.size + 1)))
+    low, high = interval(samples)
+    side = min(np.count_nonzero(samples <= 0), np.count_nonzero(samples >= 0))
+    return Difference(a, b, low, high, min(1.0, 2 * (int(side) + 1) / (samples.size + 1)))

@@ -1,4 +1,4 @@
-"""Task 3: a ranking of tiles against a catalogue of points."""
+"""Task 3: score a ranking of tiles against a catalogue of points."""
 
 from __future__ import annotations
 
@@ -34,15 +34,24 @@ from marsretrieval.results import Evaluation
 def average_precision_bounds(
     scores: npt.NDArray[np.float64], pairs: Pairs, points: int, max_k: int
 ) -> tuple[float, float]:
-    """(low, high) that hold whatever the order among equal scores; equal where none tie.
+    """Bound average precision over all orders of tiles with equal scores.
 
-    Average precision is the mean over points of the precision at the rank that finds the point, 0
-    for a point not found. A point is found within the first group of equal scores that has a tile
-    near it, whatever the order inside; at a tile that is a hit. Let `start` tiles come before the
-    group, `before` of them hits, and let the group hold `hits` hits and `misses` others. With all
-    hits first, precision grows to its greatest at the last hit; with all misses first, its least
-    at a hit is that of the first hit. The bounds are proven, not always reached: an order that is
-    best for one point need not be for another.
+    Average precision is the mean over points of the precision at the rank that covers the point, 0
+    for a point not covered. A point is covered within the first group of equal scores that has a
+    tile near it, at a tile that is a hit, whatever the order inside the group. Let `start` tiles
+    precede the group, `before` of them hits, and let the group hold `hits` hits and `misses`
+    others. With all hits first, precision is greatest at the last hit; with all misses first, the
+    least precision at a hit is that of the first hit. The bounds are proven but not always
+    reached: the best order for one point may differ from that for another.
+
+    Args:
+        scores: Scores, shape (n,).
+        pairs: (tile, point) pairs within the radius.
+        points: Number of points in the catalogue.
+        max_k: Largest depth.
+
+    Returns:
+        Low and high; equal without ties.
     """
     tiles, near = pairs
     _, group = np.unique(-scores, return_inverse=True)
@@ -53,16 +62,16 @@ def average_precision_bounds(
     start, before = np.cumsum(size) - size, np.cumsum(hits) - hits
     first = np.full(points, len(size))
     np.minimum.at(first, near, group[tiles])
-    new = np.bincount(first, minlength=len(size) + 1)[:-1]  # points that each group finds
+    new = np.bincount(first, minlength=len(size) + 1)[:-1]  # points that each group covers first
 
-    room = np.clip(max_k - start, 0, size)  # the last group may be cut at max_k
-    shown = np.minimum(hits, room)
-    high = (before + shown) / np.maximum(start + shown, 1)
-    low = np.where(room == size, (before + 1) / (start + size - hits + 1), 0.0)
-    return float(new @ low) / points, float(new @ np.where(shown > 0, high, 0.0)) / points
+    ranks_within = np.clip(max_k - start, 0, size)  # max_k may split the last group
+    hits_within = np.minimum(hits, ranks_within)
+    high = (before + hits_within) / np.maximum(start + hits_within, 1)
+    low = np.where(ranks_within == size, (before + 1) / (start + size - hits + 1), 0.0)
+    return float(new @ low) / points, float(new @ np.where(hits_within > 0, high, 0.0)) / points
 
 
-BLOCK_DEG = 4.0  # the quads of the mosaic: landforms cluster within them
+BLOCK_DEG = 4.0  # the quads of the mosaic; landforms cluster within them
 
 Floats = npt.NDArray[np.float64]
 
@@ -81,16 +90,34 @@ def evaluate(
     resamples: int = 1000,
     chance: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Evaluation:
-    """Precision counts tiles near a point, recall counts points near a tile, for growing K.
+    """Score a ranking of tiles against a catalogue of points.
 
-    scores: (n,), higher is better; ids: n. Positions in degrees, (n, 2) lon and lat:
-    published_lonlat as the published code reads them (NaN where it reads none: left out),
-    centre_lonlat of the tiles; truth_lonlat: (m, 2) points of the catalogue. all_centre_lonlat:
-    all tiles that were ranked, when `scores` are only the best of them; the ceiling is theirs.
-    radius_deg is in the plane of degrees under `published`, an arc under `strict`. Longitudes may
-    be in -180..180 or 0..360; `strict` does not care, `published` takes them as they are.
-    chance: what `expect_random` returns for all tiles that were ranked; default: it is computed
-    where `scores` are of all tiles. Raises DataError.
+    For growing K, precision counts tiles near a point and recall counts points near a tile.
+
+    Longitudes may be in -180..180 or 0..360; `strict` treats them alike, `published` uses them as
+    given.
+
+    Args:
+        scores: Scores, shape (n,); higher is better.
+        ids: n tile ids.
+        published_lonlat: Positions as the published code reads them, lon and lat in degrees, shape
+            (n, 2); rows of NaN are left out.
+        centre_lonlat: Tile centres in degrees, shape (n, 2).
+        truth_lonlat: Points of the catalogue in degrees, shape (m, 2).
+        all_centre_lonlat: Centres of all ranked tiles if `scores` holds only the best of them; used
+            for the ceiling.
+        radius_deg: Radius; in the plane of degrees under `published`, an arc under `strict`.
+        max_k: Largest depth.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
+        chance: Result of `expect_random` for all ranked tiles; by default computed if `scores`
+            holds all tiles.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        DataError: If the input is invalid.
     """
     values = validation.scores_of(scores, "scores")
     corners = validation.lonlat(published_lonlat, "published positions", unknown=True)
@@ -105,7 +132,7 @@ def evaluate(
         )
     if max_k < 1:
         raise DataError(f"max_k {max_k}: it must be greater than 0")
-    everything = (
+    all_centres = (
         centres if all_centre_lonlat is None else validation.lonlat(all_centre_lonlat, "all tiles")
     )
     published, published_drawn = _published(
@@ -113,30 +140,30 @@ def evaluate(
     )
     order = ranked(values, id_order(ids))
     pairs = spherical(centres, truth, radius_deg)
-    coverage = Coverage.of(order, pairs, len(truth)).head(max_k)
-    reachable = spherical(everything, truth, radius_deg)
-    strict = _strict(coverage, reachable, len(everything), len(truth), max_k)
+    coverage = Coverage.from_order(order, pairs, len(truth)).head(max_k)
+    reachable = spherical(all_centres, truth, radius_deg)
+    strict = _strict(coverage, reachable, len(all_centres), len(truth), max_k)
     strict_drawn = draw(
         coverage,
-        Blocks.of(centres[order[:max_k]], truth, BLOCK_DEG),
+        Blocks.from_positions(centres[order[:max_k]], truth, BLOCK_DEG),
         resample_depths(coverage, strict["best"]["k"]),
         average_precision,
         seed=seed,
         resamples=resamples,
     )
     drawn = {
-        "published": _renamed(published_drawn, "auprc"),
-        "strict": _renamed(strict_drawn, "average_precision"),
+        "published": _rename_area(published_drawn, "auprc"),
+        "strict": _rename_area(strict_drawn, "average_precision"),
     }
     intervals = {
-        protocol: {name: interval(values) for name, values in found.items()}
-        for protocol, found in drawn.items()
+        protocol: {name: interval(values) for name, values in samples.items()}
+        for protocol, samples in drawn.items()
     }
     if chance is None and all_centre_lonlat is None:
         chance = expect_random(corners, centres, truth, radius_deg=radius_deg, max_k=max_k)
     return Evaluation(
         task="geolocalization",
-        n={"predictions": len(values), "points": len(truth), "tiles": len(everything)},
+        n={"predictions": len(values), "points": len(truth), "tiles": len(all_centres)},
         published=published,
         strict=strict,
         intervals=intervals,
@@ -185,7 +212,7 @@ def expect_random(
     truth = validation.lonlat(truth_lonlat, "ground truth")
     if not len(corners):
         raise DataError("published positions: none of the tiles has one")
-    # The order of the tiles must not matter, also not to the permutations.
+    # Sort the tiles so that permutations do not depend on their order.
     corners, centres = (tiles[np.lexsort(tiles.T)] for tiles in (corners, centres))
     cuts = published_cuts(len(corners), max_k)
     near = planar(corners, truth, radius_deg)
@@ -216,15 +243,15 @@ def _published(
     seed: int,
     resamples: int,
 ) -> tuple[dict[str, Any], dict[str, Floats]]:
-    known = np.isfinite(corners).all(axis=1)
-    scores, corners = scores[known], corners[known]
+    has_position = np.isfinite(corners).all(axis=1)
+    scores, corners = scores[has_position], corners[has_position]
     if not len(scores):
         raise DataError("published positions: none of the tiles has one")
     order = np.argsort(-scores, kind="stable")
-    coverage = Coverage.of(order, planar(corners, truth, radius), len(truth))
+    coverage = Coverage.from_order(order, planar(corners, truth, radius), len(truth))
     cuts = published_cuts(len(scores), max_k)
     pred_hit = np.cumsum(coverage.hit)[cuts - 1]
-    gt_hit = coverage.found()[cuts - 1]
+    gt_hit = coverage.points_covered()[cuts - 1]
     precision, recall = pred_hit / cuts, gt_hit / len(truth)
     f1 = f1_of(precision, recall)
     top = int(np.argmax(f1))
@@ -234,7 +261,7 @@ def _published(
         {name: column[row].item() for name, column in columns.items()} for row in range(len(cuts))
     ]
     best = {name: curve[top][name] for name in ("k", "f1", "precision", "recall")}
-    blocks = Blocks.of(corners[order], truth, BLOCK_DEG)
+    blocks = Blocks.from_positions(corners[order], truth, BLOCK_DEG)
     drawn = draw(coverage, blocks, cuts, trapezoid, seed=seed, resamples=resamples)
     area = float(trapezoid(precision, recall))
     return {"best": best, "auprc": area, "curve": curve}, drawn
@@ -247,7 +274,7 @@ def _strict(coverage: Coverage, near: Pairs, tiles: int, points: int, max_k: int
     area = float(average_precision(precision, recall))
     relevant = len(np.unique(near[0]))
     ceiling = _ceiling(near, points, max_k)
-    kept = spread(len(f1)) - 1
+    curve_rows = spread(len(f1)) - 1
     return {
         "average_precision": area,
         "best": {
@@ -262,26 +289,26 @@ def _strict(coverage: Coverage, near: Pairs, tiles: int, points: int, max_k: int
         "chance_precision": relevant / tiles,
         "curve": [
             {"k": int(row) + 1, "precision": float(precision[row]), "recall": float(recall[row])}
-            for row in kept
+            for row in curve_rows
         ],
     }
 
 
 def _ceiling(near: Pairs, points: int, max_k: int) -> dict[str, Any]:
-    """What no ranking of the tiles exceeds: precision 1 down to the greatest recall c.
+    """Return upper bounds over all rankings: precision 1 down to the greatest recall c.
 
-    c: the share of points with a tile near them; but at most what the max_k tiles with the most
-    points near them would find if they shared none. `reached`: whether some ranking has it, which
-    is certain when max_k allows a tile for each such point; else it is an upper bound (the best
-    max_k tiles are a maximum coverage problem, NP-hard: Feige 1998).
+    c is the share of points with a tile near them, limited to what the max_k tiles with the most
+    points near them would cover if they shared none. `reached` tells whether a ranking attains it,
+    which is certain if max_k allows a tile for each such point; else it is an upper bound (choosing
+    the best max_k tiles is a maximum coverage problem, NP-hard: Feige 1998).
     """
-    found = len(np.unique(near[1]))
-    most = np.sort(np.bincount(near[0]))[::-1][:max_k].sum()
-    recall = min(found, int(most)) / points
+    reachable = len(np.unique(near[1]))
+    coverable = np.sort(np.bincount(near[0]))[::-1][:max_k].sum()
+    recall = min(reachable, int(coverable)) / points
     return {
         "average_precision": recall,
         "f1": 2 * recall / (1 + recall),
-        "reached": found <= max_k,
+        "reached": reachable <= max_k,
     }
 
 
@@ -290,5 +317,5 @@ def _ties(scores: Floats, pairs: Pairs, points: int, max_k: int) -> dict[str, tu
     return {"average_precision": (low, high)} if low < high else {}
 
 
-def _renamed(found: Mapping[str, Floats], area: str) -> dict[str, Floats]:
-    return {area if name == "area" else name: value for name, value in found.items()}
+def _rename_area(samples: Mapping[str, Floats], area: str) -> dict[str, Floats]:
+    return {area if name == "area" else name: value for name, value in samples.items()}

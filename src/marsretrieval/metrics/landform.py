@@ -1,4 +1,4 @@
-"""Task 2: a landform's name finds its images."""
+"""Task 2: score the retrieval of images by landform name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from marsretrieval.results import PROTOCOLS, Evaluation
 
 _KEYS = ("mAP", "hit@10", "r_precision", "ndcg@10")
 
-_Figures = dict[str, float]
+_Metrics = dict[str, float]
 
 
 def evaluate(
@@ -42,13 +42,26 @@ def evaluate(
     seed: int = 0,
     resamples: int = 1000,
 ) -> Evaluation:
-    """mAP, Hit@10, R-Precision and nDCG@10, each the mean over classes, and per class.
+    """Compute mAP, Hit@10, R-Precision and nDCG@10, per class and as means over classes.
 
-    images: (n, d) unit rows with a label and an id each; queries: (c, d) unit rows with a name
-    each, no name twice. An image is relevant when its label is the query's name. A query whose
-    class has no image has no figure and is left out of the means; an image whose class has no
-    query is a distractor for all. Under `strict` ties go by `id_order`, under `published` by row.
-    Raises DataError.
+    An image is relevant if its label equals the query's name. Queries without a relevant image are
+    left out; images without a query are distractors. Ties are ordered by `id_order` under `strict`
+    and by row under `published`.
+
+    Args:
+        images: Unit rows, shape (n, d).
+        queries: Unit rows, shape (c, d).
+        labels: n class names.
+        image_ids: n ids.
+        query_names: c distinct class names.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        DataError: If the input is invalid, or no query has a relevant image.
     """
     images = validation.unit_rows(images, "images")
     queries = validation.unit_rows(queries, "queries")
@@ -57,21 +70,21 @@ def evaluate(
     validation.unique(query_names, "query_names")
     validation.same_length(**{"dimensions of images": images.T, "dimensions of queries": queries.T})
     classes = np.asarray(labels)
-    places = id_order(list(image_ids))
+    tie_order = id_order(list(image_ids))
     rows = np.arange(len(images))
-    published: dict[str, _Figures] = {}
-    strict: dict[str, _Figures] = {}
-    worst: dict[str, _Figures] = {}
-    best: dict[str, _Figures] = {}
-    chance: dict[str, _Figures] = {}
+    published: dict[str, _Metrics] = {}
+    strict: dict[str, _Metrics] = {}
+    worst: dict[str, _Metrics] = {}
+    best: dict[str, _Metrics] = {}
+    chance: dict[str, _Metrics] = {}
     for name, scores in zip(query_names, cosines(queries, images), strict=True):
         relevant = classes == name
         if not relevant.any():
             continue
-        published[name] = _of(relevant[ranked(scores, rows)])
-        strict[name] = _of(relevant[ranked(scores, places)])
-        worst[name] = _of(relevant[ranked(scores, relevant.astype(np.int64))])
-        best[name] = _of(relevant[ranked(scores, 1 - relevant.astype(np.int64))])
+        published[name] = _class_metrics(relevant[ranked(scores, rows)])
+        strict[name] = _class_metrics(relevant[ranked(scores, tie_order)])
+        worst[name] = _class_metrics(relevant[ranked(scores, relevant.astype(np.int64))])
+        best[name] = _class_metrics(relevant[ranked(scores, 1 - relevant.astype(np.int64))])
         chance[name] = _expect_random(len(images), int(relevant.sum()))
     if not strict:
         raise DataError(
@@ -86,8 +99,8 @@ def evaluate(
     return Evaluation(
         task="landform",
         n={"images": len(images), "classes": len(strict)},
-        published=_macro(published),
-        strict=_macro(strict),
+        published=_macro_average(published),
+        strict=_macro_average(strict),
         intervals=intervals,
         ties={
             key: (float(np.mean(_columns(worst)[key])), float(np.mean(_columns(best)[key])))
@@ -95,12 +108,12 @@ def evaluate(
             if worst != best
         },
         per_query={"class": list(strict), **_columns(strict)},
-        chance=dict.fromkeys(PROTOCOLS, _macro(chance)),
+        chance=dict.fromkeys(PROTOCOLS, _macro_average(chance)),
         interval_basis=basis_of(intervals, "classes", len(strict)),
     )
 
 
-def _of(relevant: npt.NDArray[np.bool_]) -> _Figures:
+def _class_metrics(relevant: npt.NDArray[np.bool_]) -> _Metrics:
     return {
         "mAP": average_precision(relevant),
         "hit@10": hit_at(relevant, 10),
@@ -109,7 +122,7 @@ def _of(relevant: npt.NDArray[np.bool_]) -> _Figures:
     }
 
 
-def _expect_random(images: int, relevant: int) -> _Figures:
+def _expect_random(images: int, relevant: int) -> _Metrics:
     return {
         "mAP": expect_average_precision(images, relevant),
         "hit@10": expect_hit_at(images, relevant, 10),
@@ -118,10 +131,12 @@ def _expect_random(images: int, relevant: int) -> _Figures:
     }
 
 
-def _columns(figures: dict[str, _Figures]) -> dict[str, npt.NDArray[np.float64]]:
-    return {key: np.array([each[key] for each in figures.values()]) for key in _KEYS}
+def _columns(per_class: dict[str, _Metrics]) -> dict[str, npt.NDArray[np.float64]]:
+    return {
+        key: np.array([class_metrics[key] for class_metrics in per_class.values()]) for key in _KEYS
+    }
 
 
-def _macro(figures: dict[str, _Figures]) -> dict[str, object]:
-    means = {key: float(np.mean(column)) for key, column in _columns(figures).items()}
-    return {**means, "per_class": figures}
+def _macro_average(per_class: dict[str, _Metrics]) -> dict[str, object]:
+    means = {key: float(np.mean(column)) for key, column in _columns(per_class).items()}
+    return {**means, "per_class": per_class}

@@ -1,4 +1,4 @@
-"""Task 1: an image finds its caption, and a caption its image."""
+"""Task 1: score the retrieval of captions by image and of images by caption."""
 
 from __future__ import annotations
 
@@ -22,11 +22,22 @@ def evaluate(
     seed: int = 0,
     resamples: int = 1000,
 ) -> Evaluation:
-    """R@1, R@10, median rank and MRR in both directions, over all pairs.
+    """Compute R@1, R@10, median rank and MRR in both directions over all pairs.
 
-    images, texts: (n, d) unit rows; row i of one belongs to row i of the other. Under `strict`
-    ties go by the `id_order` of `ids` (default: the row numbers), under `published` by row.
-    Raises DataError.
+    Ties are ordered by the `id_order` of `ids` under `strict` and by row under `published`.
+
+    Args:
+        images: Unit rows, shape (n, d).
+        texts: Unit rows, shape (n, d); row i belongs to row i of `images`.
+        ids: n ids; row numbers by default.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        DataError: If the input is invalid.
     """
     images = validation.unit_rows(images, "images")
     texts = validation.unit_rows(texts, "texts")
@@ -34,16 +45,16 @@ def evaluate(
     validation.same_length(**{"dimensions of images": images.T, "dimensions of texts": texts.T})
     names = list(ids) if ids is not None else [f"{row:09d}" for row in range(len(images))]
     validation.same_length(pairs=images, ids=names)
-    places = id_order(names)
+    tie_order = id_order(names)
     published: dict[str, npt.NDArray[np.float64]] = {}
     strict: dict[str, npt.NDArray[np.float64]] = {}
-    luck: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
+    tie_columns: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
     per_query: dict[str, npt.NDArray[np.generic] | list[str]] = {"id": names}
-    both = own_ranks(images, texts, places)
-    for direction, ranks in zip(("i2t", "t2i"), both, strict=True):
+    directions = own_ranks(images, texts, tie_order)
+    for direction, ranks in zip(("i2t", "t2i"), directions, strict=True):
         published |= _columns(direction, ranks.by_row)
         strict |= _columns(direction, ranks.stated)
-        luck |= _luck(direction, ranks)
+        tie_columns |= _tie_columns(direction, ranks)
         per_query[f"{direction}_rank"] = ranks.stated
     statistics = {name: np.median for name in strict if name.endswith("_medr")}
     intervals = {
@@ -53,12 +64,12 @@ def evaluate(
     return Evaluation(
         task="paired-image-text",
         n={"pairs": len(images)},
-        published=_figures(published),
-        strict=_figures(strict),
+        published=_metrics(published),
+        strict=_metrics(strict),
         intervals=intervals,
         ties={
-            name: (_figure(name, worst), _figure(name, best))
-            for name, (worst, best) in luck.items()
+            name: (_metric(name, worst), _metric(name, best))
+            for name, (worst, best) in tie_columns.items()
         },
         per_query=per_query,
         chance=dict.fromkeys(PROTOCOLS, _expect_random(len(images))),
@@ -67,8 +78,10 @@ def evaluate(
 
 
 def _expect_random(pairs: int) -> dict[str, float]:
-    """Expected metrics when every query has a random ranking of its own: its rank is uniform on
-    1 to `pairs`, and so symmetric that the expected median is the mean of 1 and `pairs`."""
+    """Return expected metrics if every query has an independent random ranking.
+
+    Its rank is uniform on 1 to `pairs` and symmetric, so the expected median is (1 + pairs) / 2.
+    """
     expected = {
         "r1": 1 / pairs,
         "r10": min(10, pairs) / pairs,
@@ -79,7 +92,7 @@ def _expect_random(pairs: int) -> dict[str, float]:
 
 
 def _columns(direction: str, ranks: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float64]]:
-    """Each figure's value for every query; the figure is their mean, or median for medr."""
+    """Return each metric's value per query; the metric is the mean, or the median for medr."""
     return {
         f"{direction}_r1": (ranks <= 1).astype(np.float64),
         f"{direction}_r10": (ranks <= 10).astype(np.float64),
@@ -88,7 +101,7 @@ def _columns(direction: str, ranks: npt.NDArray[np.int64]) -> dict[str, npt.NDAr
     }
 
 
-def _luck(
+def _tie_columns(
     direction: str, ranks: Ranks
 ) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
     if np.array_equal(ranks.best, ranks.worst):
@@ -97,9 +110,9 @@ def _luck(
     return {name: (worst[name], best[name]) for name in best}
 
 
-def _figures(columns: dict[str, npt.NDArray[np.float64]]) -> dict[str, float]:
-    return {name: _figure(name, column) for name, column in columns.items()}
+def _metrics(columns: dict[str, npt.NDArray[np.float64]]) -> dict[str, float]:
+    return {name: _metric(name, column) for name, column in columns.items()}
 
 
-def _figure(name: str, column: npt.NDArray[np.float64]) -> float:
+def _metric(name: str, column: npt.NDArray[np.float64]) -> float:
     return float(np.median(column) if name.endswith("_medr") else np.mean(column))

@@ -1,4 +1,4 @@
-"""Ranks and rank metrics on arrays. The order is always: score descending, then `id_order`."""
+"""Ranks and rank metrics on arrays; the order is score descending, then `id_order`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-_AT_ONCE = 2**22  # scores held at a time, whatever the number of queries and items
+_AT_ONCE = 2**22  # scores per batch, to bound memory
 _DECIMALS = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """(n,) each, from 1: the rank in the stated order, with ties by row, and at the best and the
-    worst luck in ties."""
+    """Ranks from 1 of n queries' own items, arrays of shape (n,).
+
+    Attributes:
+        stated: Rank with ties ordered by `id_order`.
+        by_row: Rank with ties ordered by row.
+        best: Rank if ties are broken in favour of the item.
+        worst: Rank if ties are broken against the item.
+    """
 
     stated: npt.NDArray[np.int64]
     by_row: npt.NDArray[np.int64]
@@ -25,25 +31,38 @@ class Ranks:
 
 
 def id_order(ids: Sequence[str]) -> npt.NDArray[np.int64]:
-    """(n,): the place of each id when all are sorted by their SHA-256.
+    """Return the position of each id in the order of SHA-256 digests.
 
-    Fixed, and the same for every model and machine; but unlike the ids themselves, which often
-    sort by class or by longitude, it favours nothing. Equal ids keep the order of their rows.
+    The order is the same for every model and machine. Unlike the order of the ids, which often
+    follows class or longitude, it favours no item. Equal ids keep the order of their rows.
+
+    Args:
+        ids: n ids.
+
+    Returns:
+        int64 array of shape (n,).
     """
     digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in ids]
-    places = np.empty(len(ids), np.int64)
-    places[sorted(range(len(ids)), key=digests.__getitem__)] = np.arange(len(ids))
-    return places
+    positions = np.empty(len(ids), np.int64)
+    positions[sorted(range(len(ids)), key=digests.__getitem__)] = np.arange(len(ids))
+    return positions
 
 
 def cosines(
     queries: npt.NDArray[np.floating], corpus: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float64]:
-    """(q, n) scores of unit rows, in float64 and rounded to 9 decimals.
+    """Compute scores of unit rows in float64, rounded to 9 decimals.
 
-    A matrix product adds up in an order that depends on the place of a row and on the library, so
-    equal rows may score unequal in the last bits. Rounded, they tie on any machine, but for about
-    one score in a million that lies on the edge between two roundings.
+    A matrix product sums in an order that depends on the row and on the library, so equal rows may
+    differ in the last bits. Rounding makes them tie on any machine, except for about one score in a
+    million that lies on a rounding boundary.
+
+    Args:
+        queries: Unit rows, shape (q, d).
+        corpus: Unit rows, shape (n, d).
+
+    Returns:
+        float64 array of shape (q, n).
     """
     product = queries.astype(np.float64, copy=False) @ corpus.astype(np.float64, copy=False).T
     scores: npt.NDArray[np.float64] = np.round(product, _DECIMALS, out=product)
@@ -51,36 +70,42 @@ def cosines(
 
 
 def own_ranks(
-    left: npt.NDArray[np.floating],
-    right: npt.NDArray[np.floating],
-    places: npt.NDArray[np.int64],
+    queries: npt.NDArray[np.floating],
+    corpus: npt.NDArray[np.floating],
+    tie_order: npt.NDArray[np.int64],
 ) -> tuple[Ranks, Ranks]:
-    """Rank of right row i among all right rows for left row i, and the other way round.
+    """Rank corpus row i for query row i among all corpus rows, and the reverse.
 
-    By counting the greater scores: equal to sorting every row and every column of the score
-    matrix, but in one pass over it, without a sort, and in bounded memory. `places` breaks ties
-    (see `id_order`).
+    Counting greater scores gives the same ranks as sorting every row and column of the score
+    matrix, in one pass and bounded memory.
+
+    Args:
+        queries: Unit rows, shape (n, d).
+        corpus: Unit rows, shape (n, d).
+        tie_order: Order of ties, shape (n,); see `id_order`.
+
+    Returns:
+        Ranks of corpus rows for queries, and of query rows for corpus rows.
     """
-    left, right = left.astype(np.float64), right.astype(np.float64)
-    own = np.round(np.einsum("ij,ij->i", left, right), _DECIMALS)
-    forth, back = _Tally(len(left)), _Tally(len(left))
-    step = max(1, _AT_ONCE // len(right))
-    for start in range(0, len(left), step):
-        scores = cosines(left[start : start + step], right)
+    queries, corpus = queries.astype(np.float64), corpus.astype(np.float64)
+    own_scores = np.round(np.einsum("ij,ij->i", queries, corpus), _DECIMALS)
+    forward, backward = _RankCounter(len(queries)), _RankCounter(len(queries))
+    step = max(1, _AT_ONCE // len(corpus))
+    for start in range(0, len(queries), step):
+        scores = cosines(queries[start : start + step], corpus)
         rows = np.arange(start, start + len(scores))
-        scores[np.arange(len(scores)), rows] = own[rows]
-        forth.better[rows] = (scores > own[rows, None]).sum(axis=1)
-        query, item = np.nonzero(scores == own[rows, None])
-        forth.add_ties(query + start, item, places)
-        back.better += (scores > own).sum(axis=0)
-        item, query = np.nonzero(scores == own)
-        back.add_ties(query, item + start, places)
-    return forth.ranks(), back.ranks()
+        scores[np.arange(len(scores)), rows] = own_scores[rows]
+        forward.better[rows] = (scores > own_scores[rows, None]).sum(axis=1)
+        query, item = np.nonzero(scores == own_scores[rows, None])
+        forward.add_ties(query + start, item, tie_order)
+        backward.better += (scores > own_scores).sum(axis=0)
+        item, query = np.nonzero(scores == own_scores)
+        backward.add_ties(query, item + start, tie_order)
+    return forward.ranks(), backward.ranks()
 
 
-class _Tally:
-    """For each query, how many items score more than its own, and as much: itself, and others
-    before it by `places` and by row."""
+class _RankCounter:
+    """Count, per query, the items with a greater score and the tied items before its own."""
 
     def __init__(self, count: int) -> None:
         self.better = np.zeros(count, np.int64)
@@ -92,11 +117,11 @@ class _Tally:
         self,
         query: npt.NDArray[np.int64],
         item: npt.NDArray[np.int64],
-        places: npt.NDArray[np.int64],
+        tie_order: npt.NDArray[np.int64],
     ) -> None:
         count = len(self.better)
         self._tied += np.bincount(query, minlength=count)
-        self._before += np.bincount(query[places[item] < places[query]], minlength=count)
+        self._before += np.bincount(query[tie_order[item] < tie_order[query]], minlength=count)
         self._above += np.bincount(query[item < query], minlength=count)
 
     def ranks(self) -> Ranks:
@@ -105,14 +130,29 @@ class _Tally:
 
 
 def ranked(
-    scores: npt.NDArray[np.floating], places: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.floating], tie_order: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Rows in the stated order: score descending, then `places` ascending."""
-    return np.lexsort((places, -scores))
+    """Return rows by score descending, then `tie_order` ascending.
+
+    Args:
+        scores: Scores, shape (n,).
+        tie_order: Order of ties, shape (n,).
+
+    Returns:
+        int64 array of shape (n,).
+    """
+    return np.lexsort((tie_order, -scores))
 
 
 def average_precision(relevant: npt.NDArray[np.bool_]) -> float:
-    """Mean of precision at each relevant item of a full ranking (TREC `map`). 0 without any."""
+    """Mean of precision at each relevant item of a full ranking (TREC `map`).
+
+    Args:
+        relevant: Relevance in rank order, shape (n,).
+
+    Returns:
+        Average precision; 0 without relevant items.
+    """
     hits = np.flatnonzero(relevant)
     if not hits.size:
         return 0.0
@@ -120,8 +160,17 @@ def average_precision(relevant: npt.NDArray[np.bool_]) -> float:
 
 
 def ndcg_at(relevant: npt.NDArray[np.bool_], k: int) -> float:
-    """nDCG of the first k with gains 0 and 1 and discount log2(rank + 1) (Jarvelin & Kekalainen
-    2002); the ideal ranking has min(k, number relevant) relevant items first."""
+    """nDCG of the first k items with gains 0 and 1 and discount log2(rank + 1).
+
+    Jarvelin & Kekalainen 2002. The ideal ranking has min(k, number relevant) relevant items first.
+
+    Args:
+        relevant: Relevance in rank order, shape (n,).
+        k: Depth.
+
+    Returns:
+        nDCG; 0 without relevant items.
+    """
     ideal = min(k, int(relevant.sum()))
     if not ideal:
         return 0.0
@@ -131,11 +180,26 @@ def ndcg_at(relevant: npt.NDArray[np.bool_], k: int) -> float:
 
 
 def hit_at(relevant: npt.NDArray[np.bool_], k: int) -> float:
-    """1 when a relevant item is among the first k, else 0."""
+    """Whether a relevant item is among the first k.
+
+    Args:
+        relevant: Relevance in rank order, shape (n,).
+        k: Depth.
+
+    Returns:
+        1.0 or 0.0.
+    """
     return float(relevant[:k].any())
 
 
 def r_precision(relevant: npt.NDArray[np.bool_]) -> float:
-    """Precision of the first R, R being the number of relevant items (TREC `Rprec`)."""
+    """Precision of the first R items, with R the number of relevant items (TREC `Rprec`).
+
+    Args:
+        relevant: Relevance in rank order, shape (n,).
+
+    Returns:
+        R-precision; 0 without relevant items.
+    """
     count = int(relevant.sum())
     return float(relevant[:count].mean()) if count else 0.0

@@ -1,4 +1,4 @@
-"""What every metric asks of its input, in one place; what is wrong is said by name."""
+"""Validation of metric inputs; errors name the argument and the first invalid row."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DataError
 
-_UNIT_TOLERANCE = 1e-2  # float16 and bfloat16 vectors are unit only to about 4e-3
+_UNIT_TOLERANCE = 1e-2  # float16 and bfloat16 rows have unit length within about 4e-3
 
 
 def unit_rows(vectors: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
-    """(n, d) float32 with finite unit rows. Raises DataError naming the first row that is not."""
+    """Check vectors.
+
+    Args:
+        vectors: Floating-point array of shape (n, d), n and d at least 1.
+        name: Name of the argument for messages.
+
+    Returns:
+        float32 array of shape (n, d), finite unit rows.
+
+    Raises:
+        DataError: If the shape or type is wrong, or a row is not finite or not of unit length.
+    """
     rows = np.asarray(vectors)
     if rows.ndim != 2 or not rows.size or not np.issubdtype(rows.dtype, np.floating):
         raise DataError(
@@ -36,7 +47,18 @@ def unit_rows(vectors: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
 
 
 def scores_of(scores: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
-    """(n,) finite numbers. Raises DataError."""
+    """Check scores.
+
+    Args:
+        scores: Array of shape (n,), n at least 1.
+        name: Name of the argument for messages.
+
+    Returns:
+        float64 array of shape (n,), finite.
+
+    Raises:
+        DataError: If the shape is wrong or a score is not finite.
+    """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or not values.size:
         raise DataError(f"{name}: an array of shape {values.shape}; (n,) is expected, n at least 1")
@@ -49,19 +71,31 @@ def scores_of(scores: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
 def lonlat(
     positions: npt.ArrayLike, name: str, *, unknown: bool = False
 ) -> npt.NDArray[np.float64]:
-    """(n, 2) degrees, longitude in -180..360; rows of NaN only where they may be `unknown`."""
+    """Check positions.
+
+    Args:
+        positions: Longitudes (-180..360) and latitudes in degrees, shape (n, 2).
+        name: Name of the argument for messages.
+        unknown: Whether rows may be NaN.
+
+    Returns:
+        float64 array of shape (n, 2).
+
+    Raises:
+        DataError: If the shape is wrong, or a position is missing or out of range.
+    """
     values = np.asarray(positions, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != 2:
         raise DataError(
             f"{name}: an array of shape {values.shape}; (n, 2) is expected, lon and lat"
         )
-    known = np.isfinite(values).all(axis=1)
-    if not unknown and not known.all():
-        raise DataError(f"{name}: row {np.flatnonzero(~known)[0]} has no position")
-    lon, lat = values[known].T
+    finite = np.isfinite(values).all(axis=1)
+    if not unknown and not finite.all():
+        raise DataError(f"{name}: row {np.flatnonzero(~finite)[0]} has no position")
+    lon, lat = values[finite].T
     wrong = (lon < -180) | (lon > 360) | (np.abs(lat) > 90)
     if wrong.any():
-        first = np.flatnonzero(known)[np.flatnonzero(wrong)[0]]
+        first = np.flatnonzero(finite)[np.flatnonzero(wrong)[0]]
         raise DataError(
             f"{name}: row {first} is at longitude {values[first, 0]}, latitude {values[first, 1]}",
             remedy="Longitudes are within -180..360, latitudes within -90..90 degrees.",
@@ -70,17 +104,32 @@ def lonlat(
 
 
 def same_length(**columns: Sequence[Any] | npt.NDArray[Any]) -> None:
-    """Raises DataError when the columns are not equally long."""
+    """Check that columns have equal lengths.
+
+    Args:
+        **columns: Name for messages to column.
+
+    Raises:
+        DataError: If the lengths differ.
+    """
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{count:,} {name}" for name, count in lengths.items())
-        raise DataError(f"counts do not match: {told}")
+        counts = ", ".join(f"{count:,} {name}" for name, count in lengths.items())
+        raise DataError(f"counts do not match: {counts}")
 
 
 def unique(names: Sequence[str], what: str) -> None:
-    """Raises DataError naming the first name that comes twice."""
-    seen: set[str] = set()
+    """Check that names are distinct.
+
+    Args:
+        names: The names.
+        what: Name of the argument for messages.
+
+    Raises:
+        DataError: If a name is repeated.
+    """
+    previous: set[str] = set()
     for name in names:
-        if name in seen:
+        if name in previous:
             raise DataError(f"{what}: '{name}' comes more than once")
-        seen.add(name)
+        previous.add(name)

@@ -1,8 +1,8 @@
-"""Maps of Mars: graticule, IAU names, tiles, points and rasters, by cartopy on a sphere.
+"""Maps of Mars with graticule, IAU names, tiles, points and rasters.
 
-Polar stereographic near the poles, equirectangular elsewhere. Drawing needs the extra `gis`;
-matplotlib and cartopy are imported when a map is drawn. No base map comes with the package:
-`PlanetMap.background` takes an image.
+Maps are polar stereographic near the poles and equirectangular elsewhere. Drawing needs the
+extra `gis`; matplotlib and cartopy are imported on first use. The package contains no base map:
+`PlanetMap.background` accepts an image.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Well-known features of Mars by their IAU names."""
+"""Named features of Mars (IAU), and their labels on maps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ _LONG = {"Fossae", "Mensae", "Montes", "Vallis", "Colles"}
 
 
 class Chart(Protocol):
-    """The map that names of features are written on."""
+    """A map on which feature names are drawn.
+
+    Attributes:
+        axes: Cartopy axes.
+        frame: Projection and extent.
+        style: Colours and sizes.
+    """
 
     axes: Any
     frame: MapFrame
@@ -35,12 +41,28 @@ class Chart(Protocol):
         """Return the path effects of texts."""
 
     def shows(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Return which of n positions are on the map, shape (n,)."""
+        """Return which positions are on the map.
+
+        Args:
+            lon: Longitudes in degrees, shape (n,).
+            lat: Latitudes in degrees, shape (n,).
+
+        Returns:
+            Booleans of shape (n,).
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """A named feature. lon -180..180, lat: its centre, planetocentric degrees, east positive."""
+    """A named feature.
+
+    Attributes:
+        name: IAU name.
+        type: Descriptor term such as Crater, Mons or Planitia.
+        lon: Longitude of the centre, -180..180 degrees, east positive.
+        lat: Planetocentric latitude of the centre, degrees.
+        diameter_km: Diameter in kilometres.
+    """
 
     name: str
     type: str  # Crater, Mons, Planitia, ...
@@ -50,28 +72,31 @@ class Feature:
 
     @property
     def weight(self) -> float:
-        """Which names come first on a map: the size, counted fourfold for volcanoes and craters,
-        which readers look for, and by a third for what is long and thin."""
+        """Priority of the name on a map.
+
+        The diameter, times 4 for volcanoes and craters, divided by 3 for long, thin features.
+        """
         if self.is_round:
             return 4.0 * self.diameter_km
         return self.diameter_km / (3.0 if self.type in _LONG else 1.0)
 
     @property
     def is_wide(self) -> bool:
-        """A landscape without an edge: its name stands across it."""
+        """Whether the feature is a landscape without a clear edge, labelled across its area."""
         return self.type in _WIDE
 
     @property
     def is_round(self) -> bool:
+        """Whether the feature is drawn as a circle."""
         return self.type in ("Crater", "Mons", "Tholus", "Patera")
 
 
 @cache
 def features() -> tuple[Feature, ...]:
-    """All that come with the package, largest first."""
+    """Return all features of the package, largest first."""
     text = resources.files("marsretrieval.plotting").joinpath("features.csv").read_text("utf-8")
     rows = csv.DictReader(text.splitlines())
-    found = [
+    entries = [
         Feature(
             row["name"],
             row["type"],
@@ -81,33 +106,58 @@ def features() -> tuple[Feature, ...]:
         )
         for row in rows
     ]
-    return tuple(sorted(found, key=lambda each: (-each.diameter_km, each.name)))
+    return tuple(sorted(entries, key=lambda entry: (-entry.diameter_km, entry.name)))
 
 
 def features_in(box: Box) -> Sequence[Feature]:
-    """Those whose centre lies in `box`, largest first."""
-    found = features()
-    inside = box.contains([each.lon for each in found], [each.lat for each in found])
-    return [each for each, there in zip(found, inside.tolist(), strict=True) if there]
+    """Return the features whose centre lies in a box.
+
+    Args:
+        box: The box.
+
+    Returns:
+        Features, largest first.
+    """
+    entries = features()
+    inside = box.contains([entry.lon for entry in entries], [entry.lat for entry in entries])
+    return [entry for entry, is_inside in zip(entries, inside.tolist(), strict=True) if is_inside]
 
 
 def feature(name: str) -> Feature:
-    """One by its name, in any case. Raises UnknownNameError with the nearest names."""
-    by_name = {each.name.lower(): each for each in features()}
-    found = by_name.get(name.strip().lower())
-    if found is None:
-        raise UnknownNameError("feature", name, [each.name for each in features()])
-    return found
+    """Return a feature by name.
+
+    Args:
+        name: IAU name in any case.
+
+    Returns:
+        The feature.
+
+    Raises:
+        UnknownNameError: If there is none; the message suggests the nearest names.
+    """
+    by_name = {entry.name.lower(): entry for entry in features()}
+    match = by_name.get(name.strip().lower())
+    if match is None:
+        raise UnknownNameError("feature", name, [entry.name for entry in features()])
+    return match
 
 
 _GAP = 3.0  # pixels around a label
-_DOT = 9.0  # pixels: a smaller circle is drawn as a dot
-_WIDE_CIRCLE = 60.0  # pixels: names may stand within a larger circle
+_DOT = 9.0  # pixels; smaller circles are drawn as dots
+_WIDE_CIRCLE = 60.0  # pixels; labels may overlap larger circles
 _SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 def lon_label(lon: float, domain: int = 180) -> str:
-    """Format a longitude: `30°W` for `domain` 180, `330°E` for 360."""
+    """Format a longitude: `30°W` for `domain` 180, `330°E` for 360.
+
+    Args:
+        lon: Longitude in degrees.
+        domain: 180 or 360.
+
+    Returns:
+        The label.
+    """
     turned = lon % 360
     if domain == 180 and turned > 180:
         return f"{_number(360 - turned)}°W"
@@ -115,7 +165,14 @@ def lon_label(lon: float, domain: int = 180) -> str:
 
 
 def lat_label(lat: float) -> str:
-    """Format a latitude: `30°N`, `0°`, `30°S`."""
+    """Format a latitude: `30°N`, `0°`, `30°S`.
+
+    Args:
+        lat: Latitude in degrees.
+
+    Returns:
+        The label.
+    """
     return f"{_number(abs(lat))}°" + ("N" if lat > 0 else "S" if lat < 0 else "")
 
 
@@ -125,7 +182,14 @@ def _number(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rect:
-    """A rectangle in pixels."""
+    """A rectangle in pixels.
+
+    Attributes:
+        left: Left edge.
+        bottom: Bottom edge.
+        right: Right edge.
+        top: Top edge.
+    """
 
     left: float
     bottom: float
@@ -133,7 +197,14 @@ class Rect:
     top: float
 
     def overlaps(self, other: Rect) -> bool:
-        """Whether the two share an area."""
+        """Whether two rectangles share an area.
+
+        Args:
+            other: The other rectangle.
+
+        Returns:
+            True if they overlap.
+        """
         return (
             self.left < other.right
             and other.left < self.right
@@ -142,7 +213,14 @@ class Rect:
         )
 
     def within(self, other: Rect) -> bool:
-        """Whether this one lies inside the other."""
+        """Whether this rectangle lies inside another.
+
+        Args:
+            other: The other rectangle.
+
+        Returns:
+            True if it lies inside.
+        """
         return (
             self.left >= other.left
             and self.right <= other.right
@@ -152,7 +230,17 @@ class Rect:
 
     @classmethod
     def around(cls, x: float, y: float, width: float, height: float) -> Rect:
-        """Make the rectangle with this centre and size."""
+        """Make a rectangle from its centre and size.
+
+        Args:
+            x: Horizontal centre.
+            y: Vertical centre.
+            width: Width.
+            height: Height.
+
+        Returns:
+            The rectangle.
+        """
         return cls(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
@@ -161,8 +249,8 @@ class LabelCandidate:
     """A label to be placed.
 
     Attributes:
-        positions: Where the label may stand, in order of preference.
-        mark: What the label belongs to, if other labels must keep clear of it.
+        positions: Possible positions of the label, in order of preference.
+        mark: Mark of the labelled feature that other labels must not cover, if any.
     """
 
     positions: Sequence[Rect]
@@ -176,11 +264,11 @@ def place_labels(
 
     Args:
         candidates: The labels.
-        frame: Every label stands inside this rectangle.
-        occupied: Rectangles that no label may touch.
+        frame: Rectangle that contains all labels.
+        occupied: Rectangles that labels must not overlap.
 
     Returns:
-        Per candidate the number of its position, or None if there is no room for it. A label
+        The index of the chosen position per candidate, or None if all overlap. A label
         touches no other label and no mark of another; a mark touches no earlier label.
     """
     used = list(occupied)
@@ -211,25 +299,25 @@ def place_labels(
 def draw_feature_names(
     chart: Chart, occupied: Sequence[Rect], limit: int, smallest_km: float
 ) -> list[Rect]:
-    """Draw names of features where there is room.
+    """Draw the names of features that do not overlap.
 
     Args:
         chart: The map.
-        occupied: Rectangles that no name may touch.
+        occupied: Rectangles that names must not overlap.
         limit: Largest number of names.
         smallest_km: Smallest diameter of a named feature.
 
     Returns:
         The rectangles of the names.
     """
-    known = [feature for feature in features() if feature.diameter_km >= smallest_km]
-    if not known:
+    large = [feature for feature in features() if feature.diameter_km >= smallest_km]
+    if not large:
         return []
-    shown = chart.shows([f.lon for f in known], [f.lat for f in known])
-    named = [feature for feature, inside in zip(known, shown, strict=True) if inside]
+    visible = chart.shows([f.lon for f in large], [f.lat for f in large])
+    named = [feature for feature, inside in zip(large, visible, strict=True) if inside]
     named.sort(key=lambda feature: -feature.weight)
     texts = [_write_name(chart, feature) for feature in named]
-    candidates = [_candidate(chart, *pair) for pair in zip(named, texts, strict=True)]
+    candidates = [_label_candidate(chart, *pair) for pair in zip(named, texts, strict=True)]
     extent = chart.axes.get_window_extent()
     frame = Rect(extent.x0 + 2, extent.y0 + 2, extent.x1 - 2, extent.y1 - 2)
     chosen = place_labels(candidates, frame, occupied)
@@ -266,7 +354,7 @@ def _write_name(chart: Chart, feature: Feature) -> Any:
     )
 
 
-def _candidate(chart: Chart, feature: Feature, text: Any) -> LabelCandidate:
+def _label_candidate(chart: Chart, feature: Feature, text: Any) -> LabelCandidate:
     point = np.array(chart.frame.project(feature.lon, feature.lat), dtype=float).ravel()
     x, y = chart.axes.transData.transform(point)
     extent = text.get_window_extent()
@@ -276,22 +364,24 @@ def _candidate(chart: Chart, feature: Feature, text: Any) -> LabelCandidate:
         return LabelCandidate(
             [Rect.around(x, y + step * height * 0.8, width, height) for step in steps]
         )
-    across, upward = _circle_pixels(chart, feature)
-    reach = (max(across / 2, 3.0), max(upward / 2, 3.0))
+    circle_width, circle_height = _circle_pixels(chart, feature)
+    reach = (max(circle_width / 2, 3.0), max(circle_height / 2, 3.0))
     centres = [
         (x + right * (reach[0] + width / 2), y + up * (reach[1] + height / 2))
         for right, up in _SIDES
     ]
-    if across > 1.2 * width and upward > 2 * height:
+    if circle_width > 1.2 * width and circle_height > 2 * height:
         centres.insert(0, (x, y))
     positions = [Rect.around(*centre, width, height) for centre in centres]
-    if max(across, upward) > _WIDE_CIRCLE:
+    if max(circle_width, circle_height) > _WIDE_CIRCLE:
         return LabelCandidate(positions)
-    return LabelCandidate(positions, mark=Rect.around(x, y, max(across, 6.0), max(upward, 6.0)))
+    return LabelCandidate(
+        positions, mark=Rect.around(x, y, max(circle_width, 6.0), max(circle_height, 6.0))
+    )
 
 
 def _circle(chart: Chart, feature: Feature) -> Any:
-    """Outline of a feature as a circle on the sphere, in the plane of the map, (n, 2)."""
+    """Return the circle of a feature in map coordinates, shape (n, 2)."""
     from cartopy.geodesic import Geodesic
 
     from marsretrieval.geo import MARS_RADIUS_M
@@ -308,14 +398,14 @@ def _circle(chart: Chart, feature: Feature) -> Any:
 
 
 def _circle_pixels(chart: Chart, feature: Feature) -> tuple[float, float]:
-    """Width and height in pixels of a feature's outline."""
+    """Return width and height of a feature's circle in pixels."""
     pixels = chart.axes.transData.transform(_circle(chart, feature))
-    across, upward = np.ptp(pixels, axis=0)
-    return float(across), float(upward)
+    circle_width, circle_height = np.ptp(pixels, axis=0)
+    return float(circle_width), float(circle_height)
 
 
 def _draw_outline(chart: Chart, feature: Feature) -> None:
-    """Draw a circle, or a dot where the circle would be too small."""
+    """Draw the circle of a feature, or a dot if it would be too small."""
     from matplotlib.patches import Polygon
 
     style = chart.style
@@ -339,12 +429,29 @@ def _draw_outline(chart: Chart, feature: Feature) -> None:
 
 
 def round_step(span_deg: float, at_most: int) -> float:
-    """Smallest round step that divides `span_deg` into at most `at_most` parts."""
+    """Return the smallest round step with at most `at_most` parts.
+
+    Args:
+        span_deg: Length to divide, degrees.
+        at_most: Largest number of parts.
+
+    Returns:
+        The step in degrees.
+    """
     steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 45.0, 60.0, 90.0)
     return next((step for step in steps if span_deg / step <= at_most), steps[-1])
 
 
 def multiples(start: float, end: float, step: float) -> list[float]:
-    """Multiples of `step` within start..end."""
+    """Return the multiples of a step in a range.
+
+    Args:
+        start: Start of the range.
+        end: End of the range, included.
+        step: The step.
+
+    Returns:
+        The multiples in ascending order.
+    """
     first, last = math.ceil(start / step - 1e-9), math.floor(end / step + 1e-9)
     return [round(number * step, 9) for number in range(first, last + 1)]

@@ -1,4 +1,4 @@
-"""A map of Mars, or of a part of it."""
+"""Maps of Mars or of a part of it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def planet_map(
     """Make an empty map with its graticule.
 
     Args:
-        box: What the map shows, over the antimeridian too; the planet by default. A box near a
+        box: Area of the map, which may cross the antimeridian; the planet by default. A box near a
             pole gets a polar stereographic projection, any other an equirectangular one that is
             true to shape at its middle latitude.
         lon: Longitudes are labelled -180..180 (W and E) or 0..360 (E), and the map of the planet
@@ -56,7 +56,7 @@ def planet_map(
         width: Width of the figure, inches.
         title: First line above the map.
         subtitle: Second line above the map.
-        axes: Matplotlib axes to be replaced by the map, in a figure of your own.
+        axes: Matplotlib axes to replace with the map.
         graticule: Draw lines of longitude and latitude.
 
     Returns:
@@ -84,10 +84,10 @@ class PlanetMap:
     """A map on cartopy axes.
 
     Attributes:
-        axes: The axes. Their coordinates are those of `frame`.
+        axes: The axes, with coordinates of `frame`.
         figure: The figure.
         frame: Projection and extent; `frame.project` converts positions to coordinates.
-        box: The area that was asked for.
+        box: The requested area.
         style: Colours and sizes.
     """
 
@@ -109,7 +109,7 @@ class PlanetMap:
         if not self.frame.polar and box.width < 180:
             middle = min(abs((box.south + box.north) / 2), 80.0)
             self.stretch = 1 / math.cos(math.radians(middle))
-        self._occupied: list[Rect] = []  # by marks and texts
+        self._occupied: list[Rect] = []  # rectangles of marks and texts
         self._texts: list[Rect] = []
         self._layout: Layout | None = None
         if axes is None:
@@ -130,7 +130,15 @@ class PlanetMap:
         self._draw_title(title, subtitle)
 
     def shows(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Tell which of n positions lie on the map, shape (n,)."""
+        """Return which positions lie on the map.
+
+        Args:
+            lon: Longitudes in degrees, shape (n,).
+            lat: Latitudes in degrees, shape (n,).
+
+        Returns:
+            Booleans of shape (n,).
+        """
         return self.frame.contains(lon, lat)
 
     def background(
@@ -176,7 +184,7 @@ class PlanetMap:
             alpha: Opacity.
 
         Returns:
-            What `colour_bar` takes.
+            An artist for `colour_bar`.
         """
         array = np.asarray(values, dtype=np.float64)
         finite = array[np.isfinite(array)]
@@ -223,7 +231,7 @@ class PlanetMap:
             label: Text of the legend.
 
         Returns:
-            What `colour_bar` takes.
+            An artist for `colour_bar`.
         """
         from matplotlib.collections import PolyCollection
 
@@ -266,7 +274,7 @@ class PlanetMap:
         vmin: float | None = None,
         vmax: float | None = None,
     ) -> Any:
-        """Draw marks; names that are drawn later keep clear of them.
+        """Draw marks; names drawn later do not overlap them.
 
         Args:
             lon: n longitudes, degrees.
@@ -283,19 +291,19 @@ class PlanetMap:
             vmax: Highest value of the colour scale.
 
         Returns:
-            What `colour_bar` takes.
+            An artist for `colour_bar`.
         """
         lons, lats = np.broadcast_arrays(np.asarray(lon, float), np.asarray(lat, float))
         inside = self.shows(lons.ravel(), lats.ravel())
         x, y = self.frame.project(lons.ravel()[inside], lats.ravel()[inside])
-        paint: dict[str, Any] = {"color": colour or self.style.accent}
+        colours: dict[str, Any] = {"color": colour or self.style.accent}
         if values is not None:
-            shown = np.asarray(values, dtype=np.float64).ravel()[inside]
-            paint = {"c": shown, "cmap": self.style.colours, "vmin": vmin, "vmax": vmax}
+            inside_values = np.asarray(values, dtype=np.float64).ravel()[inside]
+            colours = {"c": inside_values, "cmap": self.style.colours, "vmin": vmin, "vmax": vmax}
         elif hollow:
-            paint = {"facecolors": "none", "edgecolors": colour or self.style.accent}
+            colours = {"facecolors": "none", "edgecolors": colour or self.style.accent}
         if not hollow and marker not in "x+":
-            paint["edgecolors"] = self.style.paper if values is None else self.style.ink
+            colours["edgecolors"] = self.style.paper if values is None else self.style.ink
         if hollow:  # legible on any raster
             self.axes.scatter(
                 x, y, s=size, marker=marker, alpha=0.8 * alpha, zorder=4.9, facecolors="none",
@@ -303,7 +311,7 @@ class PlanetMap:
             )  # fmt: skip
         drawn = self.axes.scatter(
             x, y, s=size, marker=marker, alpha=alpha, zorder=5, label=label,
-            linewidths=1.1 if hollow or marker in "x+" else edge, **paint,
+            linewidths=1.1 if hollow or marker in "x+" else edge, **colours,
         )  # fmt: skip
         self._set_extent()
         side = math.sqrt(size) * self.figure.dpi / 72
@@ -312,7 +320,17 @@ class PlanetMap:
         return drawn
 
     def mark_text(self, lon: float, lat: float, text: str, *, centred: bool = False) -> Self:
-        """Write a word above right of a position, or upon it; leave it out if there is no room."""
+        """Write a short text at a position unless it would overlap another.
+
+        Args:
+            lon: Longitude in degrees.
+            lat: Latitude in degrees.
+            text: The text.
+            centred: Centre the text on the position instead of placing it above right.
+
+        Returns:
+            The map.
+        """
         if not self.shows(lon, lat)[0]:
             return self
         side = ("center", "center", (0, 0)) if centred else ("left", "baseline", (3.5, 3.0))
@@ -335,7 +353,7 @@ class PlanetMap:
         return self
 
     def features(self, *, at_most: int = 60, smallest_km: float = 0.0) -> Self:
-        """Draw IAU names where there is room, those of the largest weight first, and outlines.
+        """Draw IAU names and outlines in order of weight, skipping names that would overlap.
 
         Args:
             at_most: Largest number of names.
@@ -348,7 +366,15 @@ class PlanetMap:
         return self
 
     def colour_bar(self, drawn: Any, label: str) -> Self:
-        """Draw a colour bar on the right of the map."""
+        """Draw a colour bar on the right of the map.
+
+        Args:
+            drawn: Result of `raster`, `tiles` or `points`.
+            label: Title of the colour bar.
+
+        Returns:
+            The map.
+        """
         if self._layout is not None:
             bar = self.figure.colorbar(drawn, cax=self._layout.colour_bar_axes())
         else:
@@ -384,7 +410,11 @@ class PlanetMap:
         return self
 
     def scale_bar(self) -> Self:
-        """Draw a length in kilometres, true at the middle of the map."""
+        """Draw a scale bar in kilometres, true at the middle of the map.
+
+        Returns:
+            The map.
+        """
         left, right, bottom, top = self.frame.extent
         km_per_unit = self.frame.kilometres_per_unit((left + right) / 2, (bottom + top) / 2)
         room = self.frame.width * km_per_unit / 4
@@ -414,7 +444,7 @@ class PlanetMap:
         Args:
             path: A name in .png, .svg or .pdf.
             dpi: Resolution of a .png.
-            transparent: Leave out the paper around the map.
+            transparent: Leave out the background around the map.
 
         Raises:
             UsageError: The name has another ending.
@@ -429,7 +459,14 @@ class PlanetMap:
             write_figure(self.figure, temporary, kind, self._paper(transparent), dpi=dpi)
 
     def svg(self, *, transparent: bool = True) -> str:
-        """Return the map as an <svg> element for a page; its text stays text."""
+        """Return the map as an <svg> element with text kept as text.
+
+        Args:
+            transparent: Leave out the background around the map.
+
+        Returns:
+            The element.
+        """
         buffer = io.StringIO()
         write_figure(self.figure, buffer, "svg", self._paper(transparent))
         text = buffer.getvalue()
@@ -448,7 +485,14 @@ class PlanetMap:
         return [withStroke(linewidth=2.2, foreground=self.style.ground, alpha=0.85)]
 
     def pixels_per_degree(self, lat: float) -> float:
-        """Pixels of a degree of longitude at a latitude, at 100 dots per inch."""
+        """Return the width of a degree of longitude at 100 dots per inch.
+
+        Args:
+            lat: Latitude in degrees.
+
+        Returns:
+            Pixels per degree.
+        """
         inches = float(self.axes.get_window_extent().width) / float(self.figure.dpi)
         per_unit = 100 * inches / self.frame.width
         if not self.frame.polar:
@@ -460,14 +504,14 @@ class PlanetMap:
     def _outlines(
         self, lon: Floats, lat: Floats, width: Floats, height: Floats
     ) -> tuple[list[Floats], npt.NDArray[np.int64]]:
-        """Corners of the rectangles that reach into the map, and the number of each one's tile.
+        """Return corners of the rectangles that touch the map, and the tile index of each.
 
-        A tile that is cut by the seam of the map of the planet comes twice.
+        A tile that is cut by the seam of a global map appears twice.
         """
         left, right, bottom, top = self.frame.extent
         shapes, owners = [], []
-        known = np.isfinite(lon) & np.isfinite(lat)
-        for index in np.flatnonzero(known).tolist():
+        finite = np.isfinite(lon) & np.isfinite(lat)
+        for index in np.flatnonzero(finite).tolist():
             steps = 8 if self.frame.polar and width[index] > 2 else 1
             corners = self.frame.outline(lon[index], lat[index], width[index], height[index], steps)
             turns = (0.0,) if self.frame.polar else (-360.0, 0.0, 360.0)
@@ -515,14 +559,14 @@ class PlanetMap:
         from matplotlib.ticker import FixedLocator, FuncFormatter
 
         frame, box, style = self.frame, self.box, self.style
-        across = round_step(box.width, 12)
+        lon_step = round_step(box.width, 12)
         ratio = frame.height * self.stretch / frame.width
-        upward = round_step(box.height, max(4, min(12, round(12 * ratio))))
+        lat_step = round_step(box.height, max(4, min(12, round(12 * ratio))))
         if box.width >= 180 and not frame.polar:
-            across = upward = max(across, upward)
+            lon_step = lat_step = max(lon_step, lat_step)
         west = frame.centre_lon - box.width / 2
-        longitudes = multiples(west, west + box.width, across)
-        latitudes = multiples(box.south, box.north, upward)
+        longitudes = multiples(west, west + box.width, lon_step)
+        latitudes = multiples(box.south, box.north, lat_step)
         if box.width >= 360.0:
             longitudes = longitudes[:-1]
         lines = self.axes.gridlines(
@@ -588,6 +632,6 @@ class PlanetMap:
 
 
 def _west_edge(box: Box, domain: Domain) -> float:
-    """West edge in the domain's range; a box of all longitudes begins where the domain does."""
+    """Return the west edge in the domain's range; a global box starts where the domain does."""
     low = -180.0 if domain == 180 else 0.0
     return low if box.width >= 360 else low + (box.west - low) % 360.0

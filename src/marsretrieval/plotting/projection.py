@@ -1,4 +1,4 @@
-"""Map projections on the sphere of Mars, by cartopy."""
+"""Cartopy map projections on the sphere of Mars."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-POLAR_LAT_DEG = 60.0  # a box beyond this latitude gets a polar map
+POLAR_LAT_DEG = 60.0  # boxes poleward of this latitude get a polar map
 
 
 def require_cartopy() -> None:
@@ -88,7 +88,15 @@ class MapFrame:
         return points[:, 0].reshape(x.shape), points[:, 1].reshape(x.shape)
 
     def locate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats]:
-        """Convert coordinates of the plane to longitudes (-180..180) and latitudes."""
+        """Convert coordinates of the plane to positions.
+
+        Args:
+            x: Horizontal coordinates, broadcast against `y`.
+            y: Vertical coordinates.
+
+        Returns:
+            Longitudes (-180..180) and latitudes in degrees.
+        """
         u, v = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
         if not self.polar:
             return np.asarray(wrap_lon(u + self.centre_lon)), v.copy()
@@ -96,7 +104,15 @@ class MapFrame:
         return np.asarray(wrap_lon(points[:, 0])).reshape(u.shape), points[:, 1].reshape(u.shape)
 
     def contains(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Tell which positions lie on the map; unknown positions (NaN) do not."""
+        """Return which positions lie on the map.
+
+        Args:
+            lon: Longitudes in degrees, shape (n,).
+            lat: Latitudes in degrees, shape (n,).
+
+        Returns:
+            Booleans of shape (n,); False for NaN.
+        """
         x, y = (np.atleast_1d(values) for values in self.project(lon, lat))
         left, right, bottom, top = self.extent
         slack = 1e-9 * self.width
@@ -109,7 +125,14 @@ class MapFrame:
     def outline(
         self, lon: float, lat: float, width_deg: float, height_deg: float, steps: int
     ) -> Floats:
-        """Project a rectangle of longitude and latitude, its edges cut into `steps` pieces.
+        """Project a rectangle of longitude and latitude.
+
+        Args:
+            lon: Longitude of the centre, degrees.
+            lat: Latitude of the centre, degrees.
+            width_deg: Width in degrees of longitude.
+            height_deg: Height in degrees.
+            steps: Number of segments per edge.
 
         Returns:
             Corners of shape (4 * steps, 2).
@@ -124,7 +147,15 @@ class MapFrame:
         return np.column_stack(self.project(lon + u * width_deg, latitudes))
 
     def kilometres_per_unit(self, x: float, y: float) -> float:
-        """Length on the sphere of one unit of the plane to the right of a point, in kilometres."""
+        """Return the length on the sphere of one horizontal unit of the plane.
+
+        Args:
+            x: Horizontal coordinate.
+            y: Vertical coordinate.
+
+        Returns:
+            Kilometres per unit.
+        """
         step = 1e-4 * self.width
         lon, lat = self.locate([x - step, x + step], [y, y])
         angle = float(great_circle_deg(lon[0], lat[0], lon[1], lat[1]))
@@ -173,7 +204,7 @@ def map_frame(box: Box, west: float) -> MapFrame:
 def _globe() -> Any:
     from cartopy.crs import Globe
 
-    # A sphere: PROJ has no ellipsoid to follow, so degrees stay those of the mosaic.
+    # On a sphere PROJ leaves the degrees of the mosaic unchanged.
     return Globe(ellipse=None, semimajor_axis=MARS_RADIUS_M, semiminor_axis=MARS_RADIUS_M)
 
 

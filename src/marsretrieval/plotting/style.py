@@ -1,4 +1,4 @@
-"""Map styles, light and dark, and figures as files."""
+"""Map styles, figure layout and figure files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """Colours and sizes of a map. ramp: matplotlib's name of the colours of numbers and the parts
-    of it in use, from what is just visible on `ground` to what stands out."""
+    """Colours and sizes of a map.
+
+    Attributes:
+        name: Name of the style.
+        paper: Background around the map.
+        ground: Background of the map.
+        ink: Text and outlines.
+        muted: Secondary text and frames.
+        landscape: Names of plains and highlands.
+        grid: Graticule.
+        accent: Default colour of marks.
+        second: Colour of a second kind of marks.
+        ramp: Matplotlib colour map and the range of it in use, from barely visible on `ground` to
+            most prominent.
+        font: Font size in points.
+    """
 
     name: str
     paper: str  # around the map
-    ground: str  # Mars where nothing is drawn
+    ground: str  # empty map area
     ink: str
     muted: str
     landscape: str  # names of plains and highlands
@@ -38,7 +52,7 @@ class Style:
 
     @property
     def colours(self) -> Colormap:
-        """Of numbers, from low to high."""
+        """Colour map for numbers, from low to high."""
         from matplotlib import colormaps
         from matplotlib.colors import LinearSegmentedColormap
 
@@ -75,12 +89,22 @@ DARK = Style(
 
 
 def style_of(style: str | Style) -> Style:
-    """The style of this name, light or dark. Raises UsageError for another."""
+    """Return a style by name.
+
+    Args:
+        style: `light`, `dark`, or a style.
+
+    Returns:
+        The style.
+
+    Raises:
+        UsageError: If the name is unknown.
+    """
     if isinstance(style, str):
-        found = {each.name: each for each in (LIGHT, DARK)}.get(style)
-        if found is None:
+        match = {known_style.name: known_style for known_style in (LIGHT, DARK)}.get(style)
+        if match is None:
             raise UsageError(f"unknown style '{style}'", remedy="Use light or dark.")
-        style = found
+        style = match
     return style
 
 
@@ -109,7 +133,7 @@ def write_figure(figure: Any, target: Any, kind: str, paper: str, *, dpi: float 
 
 @contextmanager
 def _without_halos(figure: Any) -> Iterator[None]:
-    """Remove path effects while writing: matplotlib would turn the texts into outlines."""
+    """Remove path effects while writing, which would make matplotlib convert text to outlines."""
     texts = [text for axes in figure.axes for text in axes.texts]
     effects = [text.get_path_effects() for text in texts]
     try:
@@ -125,24 +149,32 @@ PLANET = Box(-180.0, -90.0, 180.0, 90.0)
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 0.62, 0.22, 0.2, 0.38  # margins around the axes, inches
 _TITLE, _COLOUR_BAR, _LEGEND = 0.42, 0.95, 0.3  # inches
-_TALLEST = 10.0  # inches
-_WHOLE_DEG = 120.0  # positions spread wider than this show the planet
-_MARGIN, _SMALLEST_DEG = 0.12, 2.0
-_SLIMMEST = 0.45  # height by width, and width by height
+_MAX_HEIGHT = 10.0  # inches
+_WHOLE_DEG = 120.0  # positions spread wider than this get a global map
+_MARGIN, _MIN_DEG = 0.12, 2.0
+_MIN_RATIO = 0.45  # smallest ratio of height to width and of width to height
 
 
 class Layout:
-    """A figure that grows with a colour bar or legend, while the map keeps its size."""
+    """Figure layout that grows with a colour bar or legend while the map keeps its size.
+
+    Args:
+        width: Width of the figure without colour bar, inches.
+        ratio: Height of the map divided by its width.
+        frame: Projection and extent.
+        style: Colours and sizes.
+        titled: Whether to reserve space for a title.
+    """
 
     def __init__(
         self, width: float, ratio: float, frame: MapFrame, style: Style, *, titled: bool
     ) -> None:
         from matplotlib.figure import Figure
 
-        room = width - _LEFT - _RIGHT
-        shrink = min(1.0, _TALLEST / (room * ratio))
-        self._inches = (room * shrink, room * ratio * shrink)
-        around = 0.25 if frame.polar else 0.0  # labels stand on all sides
+        available = width - _LEFT - _RIGHT
+        shrink = min(1.0, _MAX_HEIGHT / (available * ratio))
+        self._inches = (available * shrink, available * ratio * shrink)
+        around = 0.25 if frame.polar else 0.0  # labels on all sides
         self._top = _TOP + around + (_TITLE if titled else 0.0)
         self._right, self._bottom = _RIGHT + 2 * around, _BOTTOM + around
         self._bar: Any = None
@@ -151,7 +183,7 @@ class Layout:
         self._arrange()
 
     def colour_bar_axes(self) -> Any:
-        """Return axes on the right of the map, with room made for them."""
+        """Return axes on the right of the map, enlarging the figure for them."""
         if self._bar is None:
             self._bar = self.figure.add_axes((0, 0, 1, 1))
             self._right += _COLOUR_BAR
@@ -159,7 +191,7 @@ class Layout:
         return self._bar
 
     def add_legend_row(self) -> None:
-        """Make room below the map."""
+        """Enlarge the figure below the map."""
         self._bottom += _LEGEND
         self._arrange()
 
@@ -179,33 +211,32 @@ def window(
     lon: npt.ArrayLike,
     lat: npt.ArrayLike,
     *,
-    least_deg: float = _SMALLEST_DEG,
+    least_deg: float = _MIN_DEG,
     margin: float = _MARGIN,
 ) -> Box:
-    """Choose what a map of positions should show.
+    """Choose the area of a map that shows given positions.
 
     Args:
-        lon: Longitudes, degrees; unknown positions (NaN) do not count.
-        lat: Latitudes, degrees.
+        lon: Longitudes in degrees; NaN is ignored.
+        lat: Latitudes in degrees.
         least_deg: Smallest height of the box, degrees.
-        margin: Room on each side, as a share of the extent.
+        margin: Margin on each side, as a share of the extent.
 
     Returns:
-        A box around all positions, over the antimeridian where that is the shorter way; the cap
-        of a pole where positions near it lie on all sides; the planet where they are spread
-        widely or there are none.
+        A box around all positions, across the antimeridian if that is shorter; a polar cap if
+        positions near a pole lie on all sides; the planet if they are spread widely or missing.
     """
     x = np.asarray(lon, dtype=np.float64).ravel()
     y = np.asarray(lat, dtype=np.float64).ravel()
-    known = np.isfinite(x) & np.isfinite(y)
-    if not known.any():
+    finite = np.isfinite(x) & np.isfinite(y)
+    if not finite.any():
         return PLANET
-    turned = np.unique(np.remainder(x[known], 360.0))
+    turned = np.unique(np.remainder(x[finite], 360.0))
     gaps = np.diff(np.append(turned, turned[0] + 360.0))
     widest = int(np.argmax(gaps))
     west = float(turned[(widest + 1) % len(turned)])
     width = 360.0 - float(gaps[widest])
-    south, north = float(y[known].min()), float(y[known].max())
+    south, north = float(y[finite].min()), float(y[finite].max())
     if width > _WHOLE_DEG and (south >= 50 or north <= -50):
         room = max(margin * (north - south), 1.0)
         if south >= 50:
@@ -217,8 +248,8 @@ def window(
     wide = max(width * (1 + 2 * margin), least_deg / shrink)
     high = max((north - south) * (1 + 2 * margin), least_deg)
     # A degree of longitude is shorter than one of latitude by the cosine.
-    high = max(high, _SLIMMEST * wide * shrink)
-    wide = min(max(wide, _SLIMMEST * high / shrink), 359.0)
+    high = max(high, _MIN_RATIO * wide * shrink)
+    wide = min(max(wide, _MIN_RATIO * high / shrink), 359.0)
     middle = west + width / 2
     low = max(-90.0, min((south + north) / 2 - high / 2, 90.0 - high))
     return Box(

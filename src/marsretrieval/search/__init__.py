@@ -1,7 +1,7 @@
-"""Find in a store: exact top-k, queries as the paper makes them, hits as files for GIS.
+"""Search embedding stores: exact top-k, query composition and export of hits to GIS formats.
 
-Modules are loaded when a name of theirs is first used: a search of vectors that are there already
-needs neither the readers of images nor those of shards, which take longer to load than it takes.
+Submodules load on first use of one of their names, so that searching existing vectors does not
+import the image and shard readers.
 """
 
 from __future__ import annotations

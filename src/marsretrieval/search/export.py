@@ -1,6 +1,6 @@
-"""Hits as files: tables, vector layers for GIS, and maps, as the name of the file says.
+"""Write hits to tables, GIS vector layers and maps; the file suffix selects the format.
 
-All places are in IAU_2015:49900, the sphere of Mars, never in a system of the Earth.
+All coordinates are in IAU_2015:49900, the sphere of Mars.
 """
 
 from __future__ import annotations
@@ -29,9 +29,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """suffix: how the name of the file ends; write: takes hits, path and the style of maps;
-    is_layer: QGIS opens it as a layer, so that a style goes beside it; needs: libraries of an
-    extra."""
+    """An output format.
+
+    Attributes:
+        suffix: File name suffix, with the dot.
+        name: Name of the format for messages.
+        write: Function that takes hits, path and map style.
+        is_layer: Whether QGIS opens the file as a layer, so that a style file is written beside it.
+        needs: Required libraries of the extra `gis`.
+    """
 
     suffix: str
     name: str
@@ -63,7 +69,7 @@ def _layer(driver: str) -> Callable[[Hits, Path, str], None]:
     return write
 
 
-def _picture(hits: Hits, path: Path, style: str) -> None:
+def _map(hits: Hits, path: Path, style: str) -> None:
     from marsretrieval.search.maps import draw_hits
 
     draw_hits(hits, style=style).save(path)
@@ -81,33 +87,54 @@ FORMATS = (
     Format(".fgb", "FlatGeobuf", _layer("FlatGeobuf"), needs=_GIS),
     Format(".shp.zip", "Shapefile, zipped", _layer(_SHAPEFILE), needs=_GIS),
     Format(".shp", "Shapefile", _layer(_SHAPEFILE), needs=_GIS),
-    Format(".png", "map", _picture, is_layer=False, needs=("cartopy",)),
-    Format(".svg", "map", _picture, is_layer=False, needs=("cartopy",)),
-    Format(".pdf", "map", _picture, is_layer=False, needs=("cartopy",)),
+    Format(".png", "map", _map, is_layer=False, needs=("cartopy",)),
+    Format(".svg", "map", _map, is_layer=False, needs=("cartopy",)),
+    Format(".pdf", "map", _map, is_layer=False, needs=("cartopy",)),
 )
 
 
 def check_hits_path(path: Path) -> Format:
-    """The format that this file name asks for. Raises UsageError when there is none,
-    MissingDependencyError naming the extra, OutputError where it plainly cannot be written."""
+    """Select the output format by file suffix and check that the path is writable.
+
+    Args:
+        path: The output file.
+
+    Returns:
+        The format.
+
+    Raises:
+        UsageError: If no format has this suffix.
+        MissingDependencyError: If a library of the format is not installed.
+        OutputError: If the file cannot be written.
+    """
     name = path.name.lower()
-    for each in FORMATS:
-        if name.endswith(each.suffix) and len(name) > len(each.suffix):
-            _require(each)
+    for candidate in FORMATS:
+        if name.endswith(candidate.suffix) and len(name) > len(candidate.suffix):
+            _require_libraries(candidate)
             check_output(path)
-            return each
+            return candidate
+    suffixes = [candidate.suffix for candidate in FORMATS]
     raise UsageError(
         f"{path}: no format for '{''.join(path.suffixes[-1:])}'",
-        remedy=f"Use a name that ends in {', '.join(each.suffix for each in FORMATS[:-1])} "
-        f"or {FORMATS[-1].suffix}.",
+        remedy=f"Use a name that ends in {', '.join(suffixes[:-1])} or {suffixes[-1]}.",
     )
 
 
 def write_hits(hits: Hits, path: Path, *, style: str = "light") -> list[Path]:
-    """Write to a file of the format that its name says; `FORMATS` has all. Returns what was
-    written: the file, and the style for QGIS beside a layer. style: of a map, light or dark.
+    """Write hits to a file in the format of its suffix; see `FORMATS`.
 
-    Raises UsageError, OutputError, MissingDependencyError.
+    Args:
+        hits: The hits.
+        path: The output file.
+        style: Colour scheme of a map, `light` or `dark`.
+
+    Returns:
+        The files written: `path`, and for a layer its QGIS style file.
+
+    Raises:
+        UsageError: If no format has this suffix, or the format cannot hold these hits.
+        OutputError: If the file cannot be written.
+        MissingDependencyError: If a library of the format is not installed.
     """
     chosen = check_hits_path(path)
     chosen.write(hits, path, style)
@@ -115,11 +142,11 @@ def write_hits(hits: Hits, path: Path, *, style: str = "light") -> list[Path]:
         return [path]
     from marsretrieval.search.qgis import write_style
 
-    beside = write_style(hits, path.with_name(path.name[: -len(chosen.suffix)] + ".qml"))
-    return [path] if beside is None else [path, beside]
+    style_path = write_style(hits, path.with_name(path.name[: -len(chosen.suffix)] + ".qml"))
+    return [path] if style_path is None else [path, style_path]
 
 
-def _require(chosen: Format) -> None:
+def _require_libraries(chosen: Format) -> None:
     from importlib.util import find_spec
 
     from marsretrieval.errors import MissingDependencyError
@@ -158,11 +185,21 @@ def to_arrow(hits: Hits) -> Any:
         del kinds["tiles"]
     rows = list(hits.records())
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()}
-    columns["score"] = pa.array(hits.scores, pa.float32())  # min_score=min(score) finds all again
+    # Unrounded, so that min_score=min(score) returns all hits again.
+    columns["score"] = pa.array(hits.scores, pa.float32())
     return pa.table(columns)
 
 
 def write_parquet(hits: Hits, path: Path) -> None:
+    """Write a GeoParquet file.
+
+    Args:
+        hits: The hits.
+        path: The output file.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -176,7 +213,17 @@ def write_parquet(hits: Hits, path: Path) -> None:
 
 
 def write_csv(hits: Hits, path: Path) -> None:
-    """JMARS finds the positions by the names `lon` and `lat`, QGIS the outlines in `footprint`."""
+    """Write a CSV file with the outlines as WKT in the column `footprint`.
+
+    JMARS reads positions from the columns `lon` and `lat`, QGIS outlines from `footprint`.
+
+    Args:
+        hits: The hits.
+        path: The output file.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     merged = ["tiles"] if hits.tiles is not None else []
     standing = ["z", "percentile"] if hits.z is not None else []
     columns = [
@@ -203,8 +250,17 @@ def write_csv(hits: Hits, path: Path) -> None:
 
 
 def write_geojson(hits: Hits, path: Path) -> None:
-    # RFC 7946 knows no coordinate system but that of the Earth. GDAL, QGIS and geopandas still
-    # read the older member "crs"; a reader that does not would put Mars on the Earth anyway.
+    """Write a GeoJSON FeatureCollection with a `crs` member.
+
+    RFC 7946 allows only WGS 84; GDAL, QGIS and geopandas still read the older member `crs`.
+
+    Args:
+        hits: The hits.
+        path: The output file.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     features = [
         {
             "type": "Feature",
@@ -225,12 +281,21 @@ def write_geojson(hits: Hits, path: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-_TEXT_BYTES = 254  # the widest text of a dBASE table
+_MAX_TEXT_BYTES = 254  # limit of a text field in a dBASE table
 
 
 def to_geodataframe(hits: Hits) -> GeoDataFrame:
-    """One row a hit with its footprint, CRS IAU_2015:49900; `attrs["marsretrieval"]` says what
-    was asked. Raises MissingDependencyError without the extra `gis`."""
+    """Make a GeoDataFrame with one row per hit, its footprint as geometry and CRS IAU_2015:49900.
+
+    Args:
+        hits: n hits.
+
+    Returns:
+        A GeoDataFrame of n rows; `attrs["marsretrieval"]` describes the query.
+
+    Raises:
+        MissingDependencyError: If geopandas is not installed (extra `gis`).
+    """
     try:
         import geopandas
         import pyproj
@@ -247,7 +312,17 @@ def to_geodataframe(hits: Hits) -> GeoDataFrame:
 
 
 def write_layer(hits: Hits, path: Path, driver: str) -> None:
-    """Write into a folder beside `path`, then rename: an earlier file stays until all is there."""
+    """Write a GDAL vector layer atomically, through a temporary folder beside `path`.
+
+    Args:
+        hits: The hits.
+        path: The output file; a Shapefile has further files beside it unless zipped.
+        driver: `GPKG`, `FlatGeobuf` or `ESRI Shapefile`.
+
+    Raises:
+        UsageError: If a Shapefile cannot hold these hits.
+        OutputError: If the layer cannot be written.
+    """
     import pyarrow as pa
     import pyogrio
     import shapely
@@ -270,9 +345,9 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
     else:
         name, options["layer"] = path.name, stem
     if driver == "GPKG":
-        options["dataset_metadata"] = _about(hits)
+        options["dataset_metadata"] = _metadata_texts(hits)
     if driver == "FlatGeobuf" and None in hits.shapes:
-        options["SPATIAL_INDEX"] = "NO"  # an index cannot hold hits without a place
+        options["SPATIAL_INDEX"] = "NO"  # a spatial index cannot hold hits without a position
     make_folder(path.parent)
     with temporary_folder(path.parent, path.name) as folder:
         try:
@@ -282,7 +357,7 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
                 driver=driver,
                 geometry_name="geometry",
                 geometry_type=kind,
-                crs=_crs(),
+                crs=_crs_json(),
                 **options,
             )
             _require_written(folder / name, len(hits))
@@ -292,9 +367,9 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
                 _zip(folder, path.name)
             main = folder / (path.name if zipped else name)
             parts = {main: path}
-            if not zipped:  # a Shapefile has several
-                parts = {each: path.parent / each.name for each in main.parent.iterdir()} | parts
-            for file in sorted(parts, key=lambda each: each == main):
+            if not zipped:  # a Shapefile consists of several files
+                parts = {part: path.parent / part.name for part in main.parent.iterdir()} | parts
+            for file in sorted(parts, key=lambda part: part == main):
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
                 file.replace(parts[file])
@@ -305,29 +380,30 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
             ) from error
 
 
-def _crs() -> str:
-    """IAU_2015:49900 as PROJJSON with longitude first, as the coordinates are written."""
+def _crs_json() -> str:
+    """Return IAU_2015:49900 as PROJJSON with longitude first, the axis order of the coordinates."""
     axes = geo.MARS_CRS["coordinate_system"]
     axes = {**axes, "axis": axes["axis"][::-1]}
     return json.dumps({**geo.MARS_CRS, "coordinate_system": axes})
 
 
 def _require_written(path: Path, rows: int) -> None:
-    """Raise OSError unless the layer can be read: GDAL reports no error of a disk that is full
-    when a file is closed."""
+    """Raise OSError unless the layer is readable: GDAL does not report a full disk on close."""
     import pyogrio
 
     try:
         _, table = pyogrio.read_arrow(path)
-    except Exception as error:  # whatever GDAL says of half a file
+    except Exception as error:  # pyogrio raises several types for a truncated file
         raise OSError(f"what was written cannot be read: is the disk full? {error}") from error
     if table.num_rows != rows:
         raise OSError(f"{table.num_rows} of {rows} rows were written: is the disk full?")
 
 
 def _name_authority(path: Path) -> None:
-    """Name the authority of IAU_2015:49900 in a GeoPackage, which GDAL shortens to IAU. PROJ has no
-    such authority, and QGIS 3.22 would read the layer as one without a reference system."""
+    """Set the CRS authority of a GeoPackage to IAU_2015, which GDAL shortens to IAU.
+
+    PROJ has no authority IAU, so QGIS 3.22 would read the layer without a reference system.
+    """
     with closing(sqlite3.connect(path)) as file, file:
         file.execute(
             "UPDATE gpkg_spatial_ref_sys SET organization = 'IAU_2015', "
@@ -337,7 +413,7 @@ def _name_authority(path: Path) -> None:
 
 
 def _geometry_type(hits: Hits) -> str:
-    """What the layer says of its shapes: outlines, centres, or both."""
+    """Return the geometry type of the layer: outlines, centres, or both."""
     points = any(isinstance(shape, tuple) for shape in hits.shapes)
     outlines = any(isinstance(shape, list) for shape in hits.shapes)
     if points:
@@ -354,16 +430,16 @@ def _check_shapefile(hits: Hits, path: Path) -> None:
         )
     for hit in hits:
         for name in ("id", "source"):
-            if len(getattr(hit, name).encode()) > _TEXT_BYTES:
+            if len(getattr(hit, name).encode()) > _MAX_TEXT_BYTES:
                 raise UsageError(
-                    f"{path}: the {name} of hit {hit.rank} is longer than the {_TEXT_BYTES} bytes "
-                    "that a Shapefile holds",
+                    f"{path}: the {name} of hit {hit.rank} is longer than the "
+                    f"{_MAX_TEXT_BYTES} bytes that a Shapefile holds",
                     remedy="Use a .gpkg, .geojson or .parquet file.",
                 )
 
 
-def _about(hits: Hits) -> dict[str, str]:
-    """Texts as they are, all else as JSON."""
+def _metadata_texts(hits: Hits) -> dict[str, str]:
+    """Return the query description with strings unchanged and other values as JSON."""
     return {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         for name, value in hits.about.items()

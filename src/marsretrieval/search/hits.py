@@ -1,4 +1,4 @@
-"""What a search found: tiles, or places where several tiles were merged."""
+"""Search hits: single tiles, or clusters of merged tiles."""
 
 from __future__ import annotations
 
@@ -20,18 +20,25 @@ if TYPE_CHECKING:
 
 Domain = Literal[180, 360]
 
-_DECIMALS = 9  # of a degree: 0.06 mm
+_DECIMALS = 9  # of degrees; 1e-9 degrees are 0.06 mm
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One tile, or the best tile of a place.
+    """One tile, or the best tile of a cluster.
 
-    rank from 1; score: the cosine with the query; lon, lat: the centre, planetocentric degrees,
-    east positive, None where unknown; quad: the quad of the CTX mosaic that it lies in; tiles:
-    how many hits the place holds, None where places were not asked for; shape: the footprint,
-    the centre where the extent is unknown, None without a place. z: standard deviations of the
-    score above the mean of the store; percentile: percent of the store's tiles that score lower.
+    Attributes:
+        rank: Rank, from 1.
+        score: Cosine similarity to the query.
+        id: Tile id.
+        lon: Longitude of the centre, planetocentric degrees, east positive; None if unknown.
+        lat: Latitude of the centre, planetocentric degrees; None if unknown.
+        quad: CTX mosaic quad that contains the centre; None if unknown.
+        source: Source file of the tile.
+        tiles: Number of hits in the cluster; None if hits were not merged.
+        shape: Footprint; the centre if the extent is unknown, None if the position is unknown.
+        z: Standard deviations of the score above the store's mean.
+        percentile: Percent of the store's tiles with a lower score.
     """
 
     rank: int
@@ -47,7 +54,7 @@ class Hit:
     percentile: float | None = None
 
     def record(self) -> dict[str, Any]:
-        """All but the shape, as a row of a table; `tiles` only of a place."""
+        """Return all fields but the shape as a table row; `tiles` only for a cluster."""
         row = {
             "rank": self.rank,
             "score": self.score,
@@ -66,11 +73,20 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hits:
-    """The hits of one query, best first; a sequence of `Hit`.
+    """The hits of one query in descending score order; a sequence of `Hit`.
 
-    shapes: the footprint of each, its centre where the extent is unknown, None without a place.
-    about: what was asked, for the files' metadata. Longitudes are -180..180 or 0..360 as `domain`
-    says. tiles: hits of each place, after `merge`.
+    Attributes:
+        scores: float32 array of shape (n,).
+        ids: Tile ids.
+        lon: Longitudes of the centres in degrees, within `domain`; None if unknown.
+        lat: Latitudes of the centres in degrees; None if unknown.
+        sources: Source files of the tiles.
+        shapes: Footprints; the centre if the extent is unknown, None if the position is unknown.
+        about: Description of the query, written to the metadata of output files.
+        domain: Longitude range: 180 for -180 to 180, 360 for 0 to 360.
+        tiles: Number of hits per cluster after `merge`; None before.
+        z: Standard deviations of the scores above the store's mean, if computed.
+        percentile: Percent of the store's tiles with a lower score, if computed.
     """
 
     scores: npt.NDArray[np.float32]
@@ -86,7 +102,7 @@ class Hits:
     percentile: list[float] | None = None
 
     @classmethod
-    def of(
+    def from_ranking(
         cls,
         store: EmbeddingStore,
         ranking: Ranking,
@@ -98,26 +114,45 @@ class Hits:
         most: int | None = None,
         background: Background | None = None,
     ) -> Hits:
-        """Look up what the store knows of the rows found for one query: at most `most`, and not
-        the rows `without`."""
+        """Look up ids, positions and sources of the ranked rows of one query.
+
+        Args:
+            store: The store that was searched.
+            ranking: Result of `exact_topk`.
+            query: Index of the query in the ranking.
+            domain: Longitude range of the hits, 180 or 360.
+            about: Description of the query for the metadata of output files.
+            without: Rows to leave out.
+            most: Maximum number of hits; None for all.
+            background: Score distribution of the query over the store, for `z` and `percentile`.
+
+        Returns:
+            The hits in the order of the ranking.
+
+        Raises:
+            UsageError: If `domain` is neither 180 nor 360.
+            StoreError: If the store or its index is damaged.
+        """
         scores, rows = ranking.hits(query)
-        kept = np.flatnonzero(~np.isin(rows, np.asarray(without, dtype=np.int64)))[:most]
-        found = known_of(store).take(rows[kept])
-        turned = lon_domain(domain)
-        places = zip(found.lon, found.lat, found.width_deg, found.height_deg, strict=True)
-        turn = geo.wrap_lon if turned == 180 else geo.lon_180_to_360
+        selected = np.flatnonzero(~np.isin(rows, np.asarray(without, dtype=np.int64)))[:most]
+        columns = known_of(store).take(rows[selected])
+        lon_range = lon_domain(domain)
+        boxes = zip(columns.lon, columns.lat, columns.width_deg, columns.height_deg, strict=True)
+        wrap = geo.wrap_lon if lon_range == 180 else geo.lon_180_to_360
         return cls(
-            scores=scores[kept],
-            ids=found.ids,
-            lon=_known(turn(found.lon)),
-            lat=_known(found.lat),
-            sources=found.sources,
-            shapes=[geo.outline(*map(float, place), domain=turned) for place in places],
+            scores=scores[selected],
+            ids=columns.ids,
+            lon=_finite_or_none(wrap(columns.lon)),
+            lat=_finite_or_none(columns.lat),
+            sources=columns.sources,
+            shapes=[geo.outline(*map(float, values), domain=lon_range) for values in boxes],
             about=about or {},
-            domain=turned,
-            z=None if background is None else _rounded(background.z(scores[kept]), 3),
+            domain=lon_range,
+            z=None if background is None else _round_to_list(background.z(scores[selected]), 3),
             percentile=(
-                None if background is None else _rounded(background.percentile(scores[kept]), 4)
+                None
+                if background is None
+                else _round_to_list(background.percentile(scores[selected]), 4)
             ),
         )
 
@@ -150,39 +185,55 @@ class Hits:
         return (self[number] for number in range(len(self)))
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """One mapping a hit: rank, score, id, lon, lat, quad, tiles (of places), source."""
+        """Iterate over the hits as table rows: rank, score, id, lon, lat, quad, tiles, source."""
         return (hit.record() for hit in self)
 
     def merge(self, deg: float) -> Hits:
-        """Hits nearer to each other than `deg` degrees (great circle) as one place.
+        """Merge hits within `deg` degrees of a better hit into one cluster.
 
-        Greedy by rank: the best hit that is left makes a place and takes all that are left within
-        `deg` of its centre. So a place reaches no further than `deg` from its best tile, two best
-        tiles are always further apart than that, and a field of many tiles becomes several places
-        side by side instead of one long chain. Hits without a position are places by themselves.
-        Of merged hits the counts of tiles are added up.
+        Greedy by rank: the best remaining hit starts a cluster and takes all remaining hits within
+        `deg` of its centre. A cluster therefore extends at most `deg` from its best tile, two best
+        tiles are more than `deg` apart, and a large field of tiles becomes several clusters instead
+        of one long chain. Hits without a position form clusters of one. Merging merged hits adds up
+        their tile counts.
+
+        Args:
+            deg: Great-circle distance in degrees, above 0 and up to 180.
+
+        Returns:
+            One hit per cluster, in descending score order, with `tiles` set.
+
+        Raises:
+            UsageError: If `deg` is out of range.
         """
-        deg = float(deg)  # numpy's scalars are no numbers to JSON
+        deg = float(deg)  # JSON cannot serialize numpy scalars
         check_distance(deg)
         counts = self.tiles or [1] * len(self)
-        kept, sizes = _places(self.lon, self.lat, deg)
-        merged = self._pick(kept)
-        tiles = [sum(counts[member] for member in members) for members in sizes]
+        best, clusters = _clusters(self.lon, self.lat, deg)
+        merged = self._pick(best)
+        tiles = [sum(counts[member] for member in members) for members in clusters]
         return Hits(
             **{**_fields(merged), "tiles": tiles, "about": {**self.about, "merge_deg": deg}}
         )
 
-    def _pick(self, kept: Sequence[int]) -> Hits:
+    def _pick(self, indices: Sequence[int]) -> Hits:
         lists = {
-            name: [getattr(self, name)[index] for index in kept]
+            name: [getattr(self, name)[index] for index in indices]
             for name in ("ids", "lon", "lat", "sources", "shapes", "z", "percentile")
             if getattr(self, name) is not None
         }
-        return Hits(**{**_fields(self), **lists, "scores": self.scores[list(kept)]})
+        return Hits(**{**_fields(self), **lists, "scores": self.scores[list(indices)]})
 
 
 def check_distance(deg: float) -> None:
-    """Raises UsageError for a distance that no places can have."""
+    """Check a merge distance.
+
+    Args:
+        deg: Great-circle distance in degrees.
+
+    Raises:
+        UsageError: If it is not above 0 and at most 180.
+    """
     if not (np.isfinite(deg) and 0 < deg <= 180):
         raise UsageError(
             f"merging within {deg:g} degrees", remedy="Give a distance above 0, up to 180 degrees."
@@ -190,7 +241,17 @@ def check_distance(deg: float) -> None:
 
 
 def lon_domain(lon: int) -> Domain:
-    """180 or 360. Raises UsageError for another number."""
+    """Check a longitude range.
+
+    Args:
+        lon: 180 for -180 to 180 degrees, 360 for 0 to 360.
+
+    Returns:
+        The same number.
+
+    Raises:
+        UsageError: If it is neither 180 nor 360.
+    """
     if lon == 180:
         return 180
     if lon == 360:
@@ -198,28 +259,28 @@ def lon_domain(lon: int) -> Domain:
     raise UsageError(f"longitudes to {lon}", remedy="Use 180 or 360.")
 
 
-def _places(
+def _clusters(
     lon: Sequence[float | None], lat: Sequence[float | None], deg: float
 ) -> tuple[list[int], list[list[int]]]:
-    """Which hits are the best of a place, and the members of each."""
+    """Return the indices of the clusters' best hits and the member indices of each cluster."""
     from scipy.spatial import cKDTree
 
-    known = [i for i, place in enumerate(lon) if place is not None and lat[i] is not None]
-    places = np.array([(lon[i], lat[i]) for i in known], dtype=np.float64).reshape(-1, 2)
-    xyz = geo.unit_vectors(places[:, 0], places[:, 1])
+    located = [i for i, value in enumerate(lon) if value is not None and lat[i] is not None]
+    positions = np.array([(lon[i], lat[i]) for i in located], dtype=np.float64).reshape(-1, 2)
+    xyz = geo.unit_vectors(positions[:, 0], positions[:, 1])
     chord = 2 * np.sin(np.radians(deg) / 2) * (1 + 1e-12)
-    tree = cKDTree(xyz) if known else None
-    number_of = {index: number for number, index in enumerate(known)}
-    free = np.ones(len(lon), dtype=np.bool_)
+    tree = cKDTree(xyz) if located else None
+    number_of = {index: number for number, index in enumerate(located)}
+    unassigned = np.ones(len(lon), dtype=np.bool_)
     best, members = [], []
     for index in range(len(lon)):
-        if not free[index]:
+        if not unassigned[index]:
             continue
         near = [index]
         if tree is not None and index in number_of:
             around = tree.query_ball_point(xyz[number_of[index]], chord)
-            near = [known[each] for each in around if free[known[each]]]
-        free[near] = False
+            near = [located[neighbour] for neighbour in around if unassigned[located[neighbour]]]
+        unassigned[near] = False
         best.append(index)
         members.append(near)
     return best, members
@@ -230,15 +291,15 @@ def _fields(hits: Hits) -> dict[str, Any]:
 
 
 def _quad(lon: float | None, lat: float | None) -> str | None:
-    """The quad at a position; None without one, and where the mosaic has no quads."""
+    """Return the CTX quad of a position; None if unknown or outside the mosaic's quads."""
     if lon is None or lat is None or not -88 <= lat < 88:
         return None
     return geo.quad_name(lon, lat)
 
 
-def _rounded(values: npt.NDArray[np.float64], decimals: int) -> list[float]:
+def _round_to_list(values: npt.NDArray[np.float64], decimals: int) -> list[float]:
     return [float(value) for value in np.round(values, decimals)]
 
 
-def _known(values: npt.NDArray[np.float64]) -> list[float | None]:
-    return [float(each) if np.isfinite(each) else None for each in np.round(values, _DECIMALS)]
+def _finite_or_none(values: npt.NDArray[np.float64]) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in np.round(values, _DECIMALS)]

@@ -1,7 +1,6 @@
-"""Sums of products of whole numbers, as fast as the machine allows: numpy, NumKong, or a GPU.
+"""Integer matrix products with numpy, NumKong or a GPU.
 
-All give the same sums without any rounding, so which of them is used changes the time a search
-takes and nothing else.
+All kernels return the same exact sums, so the choice affects only the speed of a search.
 """
 
 from __future__ import annotations
@@ -17,84 +16,113 @@ import numpy.typing as npt
 
 from marsretrieval.errors import MissingDependencyError, UnknownNameError, UsageError
 
-# OpenBLAS puts all its threads to work on larger products. Called from several of our threads, or
-# on a machine with other work, they wait for each other: up to ten times slower, measured.
+# OpenBLAS uses all its threads for larger products. Called from several threads, or on a busy
+# machine, these wait for each other: up to ten times slower, as measured.
 _UNSHARED = 2**18
 _UNSHARED_WITH_ONE = 2**13  # a matrix times a single vector
 
 
 def rows_at_once(dimension: int, count: int) -> int:
-    """How many rows to multiply at a time with `count` vectors."""
-    most = _UNSHARED if count > 1 else _UNSHARED_WITH_ONE
-    return max(1, min(16, most // max(1, dimension * count)))
+    """Return how many rows to multiply at a time, so that OpenBLAS uses one thread.
+
+    Args:
+        dimension: Length of the vectors.
+        count: Number of vectors that each row is multiplied with.
+
+    Returns:
+        Number of rows, 1 to 16.
+    """
+    limit = _UNSHARED if count > 1 else _UNSHARED_WITH_ONE
+    return max(1, min(16, limit // max(1, dimension * count)))
 
 
 def thread_products(
     rows: npt.NDArray[Any], columns: npt.NDArray[Any], out: npt.NDArray[Any]
 ) -> None:
-    """out = rows @ columns, (n, d) times (d, m), as a stack of products so small that none is
-    shared out among threads. `rows` and `out` are contiguous."""
-    few = rows_at_once(*columns.shape)
-    whole = len(rows) // few * few
-    stack = rows[:whole].reshape(-1, few, rows.shape[1])
-    with np.errstate(invalid="ignore", over="ignore"):  # callers look at what comes out
-        np.matmul(stack, columns, out=out[:whole].reshape(-1, few, columns.shape[1]))
-        if whole < len(rows):
-            np.matmul(rows[whole:], columns, out=out[whole:])
+    """Compute rows @ columns as a stack of products small enough for one BLAS thread each.
+
+    Args:
+        rows: Contiguous array of shape (n, d).
+        columns: Array of shape (d, m).
+        out: Contiguous array of shape (n, m) that receives the products.
+    """
+    step = rows_at_once(*columns.shape)
+    stacked = len(rows) // step * step
+    stack = rows[:stacked].reshape(-1, step, rows.shape[1])
+    with np.errstate(invalid="ignore", over="ignore"):  # callers check the products
+        np.matmul(stack, columns, out=out[:stacked].reshape(-1, step, columns.shape[1]))
+        if stacked < len(rows):
+            np.matmul(rows[stacked:], columns, out=out[stacked:])
 
 
-Whole = npt.NDArray[np.int8]
+Int8Array = npt.NDArray[np.int8]
 Sums = Callable[[int, int], npt.NDArray[Any]]
 
 KERNELS = ("auto", "numpy", "numkong", "torch")
 
-_EXACT_FLOAT32 = 2.0**24  # whole numbers below it are float32 numbers
+_EXACT_FLOAT32 = 2.0**24  # integers below are exact in float32
 _TILE = 16  # vectors in a tile of AMX
-_CHUNK_BYTES = 2**20  # of floats: fits a core's second-level cache
+_CHUNK_BYTES = 2**20  # of floats; fits the L2 cache of a core
 
 
 class Kernel(Protocol):
-    """Multiplies the rows of a matrix with a few vectors, both int8."""
+    """Multiply the rows of an int8 matrix with a few int8 vectors."""
 
     name: str
 
-    def prepare(self, matrix: Whole, vectors: Whole, norm: float) -> Sums:
-        """matrix: (n, d). vectors: (m, d). norm: no row of the matrix is longer.
+    def prepare(self, matrix: Int8Array, vectors: Int8Array, norm: float) -> Sums:
+        """Return a function that computes inner products of a range of rows with all vectors.
 
-        Returns a function of start and end that gives the inner products of rows start..end - 1
-        with all vectors, (end - start, m), exact whole numbers of any type; it may be called from
-        several threads.
+        Args:
+            matrix: int8 array of shape (n, d).
+            vectors: int8 array of shape (m, d).
+            norm: Upper bound of the length of the matrix rows.
+
+        Returns:
+            Thread-safe function of `start` and `end` that returns exact integers, of any dtype, of
+            shape (end - start, m).
         """
 
 
 class NumpyKernel:
-    """Products in float32, where every partial sum is below 2^24 and so exact; else in float64."""
+    """Products in float32 if every partial sum is below 2^24, hence exact; else in float64."""
 
     name = "numpy"
 
-    def prepare(self, matrix: Whole, vectors: Whole, norm: float) -> Sums:
+    def prepare(self, matrix: Int8Array, vectors: Int8Array, norm: float) -> Sums:
+        """Implement `Kernel.prepare`.
+
+        Args:
+            matrix: int8 array of shape (n, d).
+            vectors: int8 array of shape (m, d).
+            norm: Upper bound of the length of the matrix rows.
+
+        Returns:
+            Function of `start` and `end`, see `Kernel.prepare`.
+        """
         kind = _exact_float(vectors, norm)
         columns = vectors.astype(kind).T
         dimension, count = columns.shape
         step = max(1, _CHUNK_BYTES // (columns.itemsize * dimension))
 
         def sums(start: int, end: int) -> npt.NDArray[Any]:
-            found = np.empty((end - start, count), dtype=kind)
+            products = np.empty((end - start, count), dtype=kind)
             rows = np.empty((min(step, end - start), dimension), dtype=kind)
             for first in range(start, end, step):
-                some = rows[: min(step, end - first)]
-                np.copyto(some, matrix[first : first + len(some)])
-                into = found[first - start : first - start + len(some)]
-                thread_products(some, columns, into)
-            return found
+                chunk = rows[: min(step, end - first)]
+                np.copyto(chunk, matrix[first : first + len(chunk)])
+                target = products[first - start : first - start + len(chunk)]
+                thread_products(chunk, columns, target)
+            return products
 
         return sums
 
 
 class NumkongKernel:
-    """Products in int32 by the instructions of this CPU: AMX, AVX-512, AVX2, NEON, SVE.
+    """Products in int32 with the SIMD instructions of this CPU: AMX, AVX-512, AVX2, NEON or SVE.
 
-    Raises MissingDependencyError without the library.
+    Raises:
+        MissingDependencyError: If NumKong is not installed.
     """
 
     name = "numkong"
@@ -107,35 +135,52 @@ class NumkongKernel:
         self._numkong = numkong
         self._tiles = numkong.get_capabilities().get("sapphireamx", False)
 
-    def prepare(self, matrix: Whole, vectors: Whole, norm: float) -> Sums:
+    def prepare(self, matrix: Int8Array, vectors: Int8Array, norm: float) -> Sums:
+        """Implement `Kernel.prepare`.
+
+        Args:
+            matrix: int8 array of shape (n, d).
+            vectors: int8 array of shape (m, d).
+            norm: Not used.
+
+        Returns:
+            Function of `start` and `end`, see `Kernel.prepare`.
+        """
         count, dimension = vectors.shape
         multiply = self._numkong.dots_packed
         packed = self._packed(vectors)
-        # AMX multiplies with 16 vectors in the time of one, and likes long rows: so several rows
-        # are taken as one long row, each to be multiplied with its own copy of the vectors.
-        together = max(1, _TILE // count) if self._tiles else 1
-        packed_long = self._packed(np.kron(np.eye(together, dtype=np.int8), vectors))
+        # AMX multiplies with 16 vectors in the time of one and is fastest on long rows. So several
+        # rows form one long row, and each is multiplied with its own copy of the vectors.
+        rows_joined = max(1, _TILE // count) if self._tiles else 1
+        packed_long = self._packed(np.kron(np.eye(rows_joined, dtype=np.int8), vectors))
 
         def sums(start: int, end: int) -> npt.NDArray[Any]:
-            middle = end - (end - start) % together
-            long = matrix[start:middle].reshape(-1, together * dimension)
-            found = np.asarray(multiply(long, packed_long)).reshape(-1, count)
+            middle = end - (end - start) % rows_joined
+            long = matrix[start:middle].reshape(-1, rows_joined * dimension)
+            products = np.asarray(multiply(long, packed_long)).reshape(-1, count)
             if middle == end:
-                return found
+                return products
             rest = np.asarray(multiply(matrix[middle:end], packed))
-            return np.concatenate([found, rest])
+            return np.concatenate([products, rest])
 
         return sums
 
-    def _packed(self, vectors: Whole) -> Any:
+    def _packed(self, vectors: Int8Array) -> Any:
         return self._numkong.dots_pack(np.ascontiguousarray(vectors), dtype="int8")
 
 
 class TorchKernel:
-    """Products on a device of torch; the matrix is sent there once and stays, room permitting.
+    """Products on a torch device; the matrix is copied there once and stays if memory permits.
 
-    Whole numbers up to 127 are exact in float32 and in its shortened forms (TF32), and sums below
-    2^24 are exact whatever their order; larger ones are made in float64.
+    Integers up to 127 are exact in float32 and in TF32, and sums below 2^24 are exact in any order;
+    larger sums use float64.
+
+    Args:
+        device: A torch device.
+
+    Raises:
+        MissingDependencyError: If torch is not installed.
+        UsageError: If the device cannot be used.
     """
 
     name = "torch"
@@ -151,10 +196,20 @@ class TorchKernel:
             torch.empty(1, device=self._device)
         except (RuntimeError, AssertionError) as error:
             raise UsageError(f"device '{device}' cannot be used: {error}") from error
-        self._there: Any = None
-        self._of: weakref.ref[Any] | None = None
+        self._device_matrix: Any = None
+        self._source_ref: weakref.ref[Any] | None = None
 
-    def prepare(self, matrix: Whole, vectors: Whole, norm: float) -> Sums:
+    def prepare(self, matrix: Int8Array, vectors: Int8Array, norm: float) -> Sums:
+        """Implement `Kernel.prepare`.
+
+        Args:
+            matrix: int8 array of shape (n, d).
+            vectors: int8 array of shape (m, d).
+            norm: Upper bound of the length of the matrix rows.
+
+        Returns:
+            Function of `start` and `end`, see `Kernel.prepare`.
+        """
         torch = self._torch
         kind = torch.float32 if _exact_float(vectors, norm) is np.float32 else torch.float64
         columns = torch.from_numpy(vectors).to(self._device, kind).T
@@ -165,72 +220,90 @@ class TorchKernel:
                 rows = torch.from_numpy(np.array(matrix[start:end])).to(self._device)
             else:
                 rows = resident[start:end]
-            found: npt.NDArray[Any] = (rows.to(kind) @ columns).cpu().numpy()
-            return found
+            products: npt.NDArray[Any] = (rows.to(kind) @ columns).cpu().numpy()
+            return products
 
         return sums
 
-    def _resident(self, matrix: Whole) -> Any:
-        if self._of is None or self._of() is not matrix:
-            self._there = None
+    def _resident(self, matrix: Int8Array) -> Any:
+        if self._source_ref is None or self._source_ref() is not matrix:
+            self._device_matrix = None
             if self._device.type == "cuda":
                 free, _ = self._torch.cuda.mem_get_info(self._device)
                 if 2 * matrix.nbytes > free:
                     return None
-            there = self._torch.empty(matrix.shape, dtype=self._torch.int8, device=self._device)
+            device_matrix = self._torch.empty(
+                matrix.shape, dtype=self._torch.int8, device=self._device
+            )
             step = max(1, 2**26 // max(1, matrix.shape[1]))
             for start in range(0, len(matrix), step):
-                some = np.array(matrix[start : start + step])
-                there[start : start + len(some)] = self._torch.from_numpy(some)
-            self._there, self._of = there, weakref.ref(matrix, self._forget)
-        return self._there
+                chunk = np.array(matrix[start : start + step])
+                device_matrix[start : start + len(chunk)] = self._torch.from_numpy(chunk)
+            self._device_matrix, self._source_ref = device_matrix, weakref.ref(matrix, self._forget)
+        return self._device_matrix
 
     def _forget(self, matrix: object) -> None:
-        if self._of is matrix:
-            self._there = self._of = None
+        if self._source_ref is matrix:
+            self._device_matrix = self._source_ref = None
 
 
 _ready: dict[str, Kernel] = {}
 
 
 def choose_kernel(name: str = "auto") -> Kernel:
-    """The kernel of that name; `auto` takes NumKong if it is installed, else a GPU if torch is in
-    use and has one (it must first be sent the plane), else numpy.
+    """Return a kernel by name.
 
-    Raises UsageError for an unknown name, MissingDependencyError without the library.
+    `auto` selects NumKong if installed, else a GPU if torch is already imported and has one, else
+    numpy.
+
+    Args:
+        name: One of KERNELS.
+
+    Returns:
+        The kernel, cached for later calls.
+
+    Raises:
+        UsageError: If the name is unknown.
+        MissingDependencyError: If the library is not installed.
     """
     if name not in KERNELS:
         raise UnknownNameError("kernel", name, KERNELS)
     if name == "auto":
         try:
-            return _made("numkong", NumkongKernel)
+            return _cached_kernel("numkong", NumkongKernel)
         except MissingDependencyError:
-            # To import torch takes longer than the search.
+            # Importing torch takes longer than the search.
             torch = sys.modules.get("torch")
             gpu = torch is not None and torch.cuda.is_available()
-            return _made("torch", TorchKernel) if gpu else _made("numpy", NumpyKernel)
+            return (
+                _cached_kernel("torch", TorchKernel)
+                if gpu
+                else _cached_kernel("numpy", NumpyKernel)
+            )
     makers: dict[str, Callable[[], Kernel]] = {
         "numpy": NumpyKernel,
         "numkong": NumkongKernel,
         "torch": TorchKernel,
     }
-    return _made(name, makers[name])
+    return _cached_kernel(name, makers[name])
 
 
-def _made(name: str, make: Callable[[], Kernel]) -> Kernel:
+def _cached_kernel(name: str, make: Callable[[], Kernel]) -> Kernel:
     if name not in _ready:
         _ready[name] = make()
     return _ready[name]
 
 
-def _exact_float(vectors: Whole, norm: float) -> type[np.float32] | type[np.float64]:
-    """The float type in which all partial sums are exact: by Cauchy-Schwarz none is greater than
-    the product of the lengths, in whatever order they are made."""
+def _exact_float(vectors: Int8Array, norm: float) -> type[np.float32] | type[np.float64]:
+    """Return the float type in which all partial sums are exact.
+
+    By Cauchy-Schwarz no partial sum exceeds the product of the lengths, in any order.
+    """
     longest = np.linalg.norm(vectors.astype(np.float64), axis=1).max(initial=0.0)
     return np.float32 if norm * longest * (1 + 1e-9) < _EXACT_FLOAT32 else np.float64
 
 
-# Of float32: fits a core's second-level cache, where conversion is fastest.
+# Bytes of float32; fits the L2 cache of a core, where conversion is fastest.
 _HALF_CHUNK_BYTES = 2**19
 
 _KEEP_SIGN = np.int32(-(2**31) + 2**28 - 1)
@@ -240,15 +313,19 @@ Widen = Callable[[npt.NDArray[np.float16], npt.NDArray[np.float32]], object]
 
 
 class Converter:
-    """float16 or float32 rows as float32, in a buffer that stays in the cache; one a thread."""
+    """Convert float16 or float32 rows to float32 in a cache-sized buffer; use one per thread.
+
+    Attributes:
+        rows: Maximum number of rows per call.
+    """
 
     def __init__(self, dimension: int) -> None:
         self.rows = max(1, _HALF_CHUNK_BYTES // (4 * dimension))
         self._floats = np.empty((self.rows, dimension), dtype=np.float32)
-        self._widen = _fastest()
+        self._widen = _fastest_widen()
 
     def __call__(self, vectors: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """At most `rows` rows; the array returned is written over by the next call."""
+        """Convert at most `rows` rows; the next call overwrites the returned array."""
         floats = self._floats[: len(vectors)]
         if vectors.dtype == np.float16:
             self._widen(vectors, floats)
@@ -258,10 +335,13 @@ class Converter:
 
 
 def widen(halves: npt.NDArray[np.float16], out: npt.NDArray[np.float32]) -> None:
-    """Write halves as float32, exactly for all finite ones, subnormal ones included.
+    """Convert float16 to float32, exact for all finite values, subnormal ones included.
 
-    numpy converts them one by one; shifting their bits into place and scaling by 2^112 takes half
-    the time.
+    numpy converts one by one; shifting the bits and scaling by 2^112 takes half the time.
+
+    Args:
+        halves: float16 array.
+        out: float32 array of the same shape that receives the values.
     """
     bits = out.view(np.int32)
     np.copyto(bits, halves.view(np.int16))
@@ -271,16 +351,16 @@ def widen(halves: npt.NDArray[np.float16], out: npt.NDArray[np.float32]) -> None
 
 
 @cache
-def _fastest() -> Widen:
-    """NumKong's conversion where it is installed and right for every half there is."""
+def _fastest_widen() -> Widen:
+    """Return NumKong's conversion if correct for every finite float16, else `widen`."""
     try:
         import numkong
     except ImportError:
         return widen
-    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    every = every[np.isfinite(every)]
-    found = np.empty(len(every), dtype=np.float32)
-    numkong.astype(every, "float32", out=found)
-    if not np.array_equal(found, every.astype(np.float32)):
+    samples = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    samples = samples[np.isfinite(samples)]
+    converted = np.empty(len(samples), dtype=np.float32)
+    numkong.astype(samples, "float32", out=converted)
+    if not np.array_equal(converted, samples.astype(np.float32)):
         return widen
     return lambda halves, out: numkong.astype(halves, "float32", out=out)

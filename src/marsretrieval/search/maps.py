@@ -1,4 +1,4 @@
-"""Heat maps of scores, and maps of hits, as rasters and figures."""
+"""Heat maps of scores as GeoTIFF, and maps of hits and heat maps as figures."""
 
 from __future__ import annotations
 
@@ -29,17 +29,25 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-_RASTERS, _PICTURES = (".tif", ".tiff"), (".png", ".svg", ".pdf")
-_TOLERANCE = 0.02  # of a cell: how far a tile may be off the grid
-_MOST_PIXELS = 2**28
+_RASTER_FORMATS, _MAP_FORMATS = (".tif", ".tiff"), (".png", ".svg", ".pdf")
+_TOLERANCE = 0.02  # tolerated offset of a tile from the grid, in cells
+_MAX_PIXELS = 2**28
 _BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heatmap:
-    """values: (rows, columns) float32, north up, NaN where no tile is; west, north: its upper left
-    corner; cell_lon, cell_lat: size of a pixel; all in degrees on the sphere IAU_2015:49900.
-    about: what was asked."""
+    """A raster of scores on the sphere IAU_2015:49900.
+
+    Attributes:
+        values: float32 array of shape (rows, columns), north up; NaN where there is no tile.
+        west: Longitude of the left edge in degrees.
+        north: Latitude of the upper edge in degrees.
+        cell_lon: Width of a pixel in degrees.
+        cell_lat: Height of a pixel in degrees.
+        domain: Longitude range: 180 for -180 to 180, 360 for 0 to 360.
+        about: Description of the query.
+    """
 
     values: npt.NDArray[np.float32]
     west: float
@@ -51,25 +59,34 @@ class Heatmap:
 
     @property
     def south(self) -> float:
+        """Latitude of the lower edge in degrees."""
         return self.north - len(self.values) * self.cell_lat
 
     @property
     def east(self) -> float:
+        """Longitude of the right edge in degrees."""
         return self.west + len(self.values[0]) * self.cell_lon
 
     @property
     def tiles(self) -> int:
-        """Pixels with a score."""
+        """Number of pixels with a score."""
         return int(np.isfinite(self.values).sum())
 
     def write(self, path: Path, *, hits: Hits | None = None, style: str = "light") -> None:
-        """A GeoTIFF (.tif), or a map of it (.png, .svg, .pdf) with `hits` on it.
+        """Write a GeoTIFF (.tif) or a map (.png, .svg, .pdf).
 
-        Raises UsageError for another name, OutputError, MissingDependencyError without the extra
-        `geotiff`.
+        Args:
+            path: The output file.
+            hits: Hits to mark on a map.
+            style: Colour scheme of a map, `light` or `dark`.
+
+        Raises:
+            UsageError: If the suffix is none of these.
+            OutputError: If the file cannot be written.
+            MissingDependencyError: If the extra `geotiff` or `gis` is not installed.
         """
         check_heatmap_path(path)
-        if path.suffix.lower() in _RASTERS:
+        if path.suffix.lower() in _RASTER_FORMATS:
             self._write_geotiff(path)
         else:
             self.draw(hits, style=style).save(path)
@@ -77,7 +94,19 @@ class Heatmap:
     def draw(
         self, hits: Hits | None = None, *, style: str = "light", title: str | None = None
     ) -> PlanetMap:
-        """A map with graticule, named features, colour bar, and the places of `hits`."""
+        """Draw a map with graticule, named features, colour bar and marks of `hits`.
+
+        Args:
+            hits: Hits to mark.
+            style: Colour scheme, `light` or `dark`.
+            title: Title; by default a description of the query.
+
+        Returns:
+            The map.
+
+        Raises:
+            MissingDependencyError: If the extra `gis` is not installed.
+        """
 
         return draw_heatmap(self, hits, style=style, title=title)
 
@@ -88,7 +117,7 @@ class Heatmap:
             raise MissingDependencyError("rasterio", "geotiff", needed_for="a GeoTIFF") from error
 
         rows, columns = self.values.shape
-        # In memory first: GDAL reports no error of a disk that is full when a file is closed.
+        # Written to memory first because GDAL does not report a full disk on close.
         with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.io.MemoryFile() as memory:
             try:
                 with memory.open(
@@ -119,16 +148,23 @@ class Heatmap:
 
 
 def check_heatmap_path(path: Path) -> None:
-    """Raises UsageError unless the name ends in .tif, .tiff, .png, .svg or .pdf,
-    MissingDependencyError for a .tif without the extra `geotiff` and for a map without the extra
-    `gis`, and OutputError where it plainly cannot be written."""
+    """Check the suffix of a heat map file and that the path is writable.
+
+    Args:
+        path: The output file: .tif, .tiff, .png, .svg or .pdf.
+
+    Raises:
+        UsageError: If the suffix is none of these.
+        MissingDependencyError: If the extra `geotiff` (rasters) or `gis` (maps) is not installed.
+        OutputError: If the file cannot be written.
+    """
     suffix = path.suffix.lower()
-    if suffix not in _RASTERS + _PICTURES:
+    if suffix not in _RASTER_FORMATS + _MAP_FORMATS:
         raise UsageError(
             f"{path}: no format of a heat map",
             remedy="Use .tif for a georeferenced raster, .png, .svg or .pdf for a map.",
         )
-    if suffix in _RASTERS:
+    if suffix in _RASTER_FORMATS:
         from importlib.util import find_spec
 
         if find_spec("rasterio") is None:
@@ -148,15 +184,27 @@ def heatmap_of(
     min_valid: float | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Heatmap:
-    """Scores (rows,), as `score_all` gives them, on the grid of the tiles of a store.
+    """Put the scores of a store's tiles on a grid.
 
-    All tiles with a position (of `region`) must be of one size and lie on one grid; each is one
-    pixel. Where they do not, or their size is unknown, `cell` (degrees) asks for a grid of this
-    step through 0 E, 0 N: each tile counts for the pixel that holds its centre, and the highest
-    score for a pixel of several. The raster is as large as the tiles it holds; longitudes are
-    -180..180 or 0..360 as `domain` says. Tiles without data, or below `min_valid` (`rows_below`),
-    have no score: NaN; `about` has their number as `without_data`. Raises UsageError naming what
-    does not fit.
+    Without `cell`, all tiles with a position in the region must have one size and lie on one grid;
+    each is one pixel. With `cell`, the grid has this step and passes through 0 E, 0 N; each tile
+    belongs to the pixel that contains its centre, and a pixel shows its highest score. The raster
+    is as large as the extent of the tiles.
+
+    Args:
+        store: The store.
+        scores: Array of shape (rows,), from `score_all`.
+        region: Use only tiles whose centre lies in it.
+        cell: Grid step in degrees.
+        domain: Longitude range, 180 or 360.
+        min_valid: Tiles with a smaller share of data have no score; see `rows_below`.
+        about: Description of the query; `without_data` (number of tiles without a score) is added.
+
+    Returns:
+        The heat map.
+
+    Raises:
+        UsageError: If no tile has a position, or the tiles do not fit a grid.
     """
     grid = _grid(store, region, None if cell is None else float(cell), int(domain))
     raster = np.full((grid.rows, grid.columns), np.nan, dtype=np.float32)
@@ -164,15 +212,15 @@ def heatmap_of(
     below = rows_below(store, min_valid)
     if below is not None:
         values = np.where(below, np.float32(np.nan), values)
-        about = {**(about or {}), "without_data": int((below & grid.kept).sum())}
-    values = values[grid.kept]
+        about = {**(about or {}), "without_data": int((below & grid.selected).sum())}
+    values = values[grid.selected]
     np.fmax.at(raster, (grid.rows - 1 - grid.row, grid.column), values)
     return Heatmap(
         raster,
         west=round(grid.west, 9),
-        north=round(grid.south + grid.rows * grid.upward, 9),
-        cell_lon=grid.across,
-        cell_lat=grid.upward,
+        north=round(grid.south + grid.rows * grid.lat_step, 9),
+        cell_lon=grid.lon_step,
+        cell_lat=grid.lat_step,
         domain=lon_domain(domain),
         about=about or {},
     )
@@ -185,20 +233,30 @@ def check_heatmap(
     cell: float | None = None,
     domain: int = 180,
 ) -> None:
-    """Raises the UsageError that `heatmap_of` would, before there are scores."""
+    """Check that `heatmap_of` can make a grid, before scores are computed.
+
+    Args:
+        store: The store.
+        region: Use only tiles whose centre lies in it.
+        cell: Grid step in degrees.
+        domain: Longitude range, 180 or 360.
+
+    Raises:
+        UsageError: If no tile has a position, or the tiles do not fit a grid.
+    """
     _grid(store, region, cell, domain)
 
 
 class _Grid(NamedTuple):
-    """kept: (n,) which tiles of the store count; row, column: of these, from the lower left."""
+    """selected: (n,) tiles of the store on the grid; row, column: of these, from the lower left."""
 
-    kept: npt.NDArray[np.bool_]
+    selected: npt.NDArray[np.bool_]
     row: npt.NDArray[np.int64]
     column: npt.NDArray[np.int64]
     west: float
     south: float
-    across: float
-    upward: float
+    lon_step: float
+    lat_step: float
 
     @property
     def rows(self) -> int:
@@ -212,31 +270,31 @@ class _Grid(NamedTuple):
 def _grid(
     store: EmbeddingStore, region: geo.Region | None, cell: float | None, domain: int
 ) -> _Grid:
-    turned = lon_domain(domain)
-    known = known_of(store)
-    (lon, lat), (width, height) = known.positions().T, known.extents().T
-    kept = np.isfinite(lon) & np.isfinite(lat)
-    if not kept.any():
+    lon_range = lon_domain(domain)
+    reader = known_of(store)
+    (lon, lat), (width, height) = reader.positions().T, reader.extents().T
+    selected = np.isfinite(lon) & np.isfinite(lat)
+    if not selected.any():
         raise UsageError(f"no tile of {store.path} has a known position: there is nothing to map")
     if region is not None:
-        kept &= region.contains(lon, lat)
-        if not kept.any():
+        selected &= region.contains(lon, lat)
+        if not selected.any():
             raise UsageError("no tile lies in the region: there is nothing to map")
-    lon, lat, width, height = (each[kept] for each in (lon, lat, width, height))
-    lon = geo.wrap_lon(lon) if turned == 180 else geo.lon_180_to_360(lon)
+    lon, lat, width, height = (values[selected] for values in (lon, lat, width, height))
+    lon = geo.wrap_lon(lon) if lon_range == 180 else geo.lon_180_to_360(lon)
     if cell is None:
-        across, upward = _size(width, "width"), _size(height, "height")
-        column, west = _lattice((lon - across / 2) / across, across)
-        row, south = _lattice((lat - upward / 2) / upward, upward)
+        lon_step, lat_step = _tile_size(width, "width"), _tile_size(height, "height")
+        column, west = _cell_numbers((lon - lon_step / 2) / lon_step, lon_step)
+        row, south = _cell_numbers((lat - lat_step / 2) / lat_step, lat_step)
     else:
         if not (np.isfinite(cell) and 0 < cell <= 90):
             raise UsageError(f"cells of {cell:g} degrees", remedy="Use a size above 0, up to 90.")
-        across = upward = cell
-        column, row = (np.floor(each / cell + 1e-9).astype(np.int64) for each in (lon, lat))
-        west, south = (float(each.min() * cell) for each in (column, row))
+        lon_step = lat_step = cell
+        column, row = (np.floor(values / cell + 1e-9).astype(np.int64) for values in (lon, lat))
+        west, south = (float(values.min() * cell) for values in (column, row))
         column, row = column - column.min(), row - row.min()
-    grid = _Grid(kept, row, column, west, south, across, upward)
-    if grid.rows * grid.columns > _MOST_PIXELS:
+    grid = _Grid(selected, row, column, west, south, lon_step, lat_step)
+    if grid.rows * grid.columns > _MAX_PIXELS:
         raise UsageError(
             f"a heat map of {grid.columns:,} x {grid.rows:,} pixels",
             remedy="Take a smaller region, or larger cells (--heatmap-cell).",
@@ -244,50 +302,62 @@ def _grid(
     return grid
 
 
-def _size(values: Floats, name: str) -> float:
+def _tile_size(values: Floats, name: str) -> float:
     unknown = int((~np.isfinite(values)).sum())
     remedy = "--heatmap-cell DEG (cell=DEG) puts them on a grid of this step."
     if unknown:
         raise UsageError(f"the {name} of {unknown:,} tiles is unknown", remedy=remedy)
     sizes = np.unique(np.round(values, 6))
     if len(sizes) > 1:
-        shown = ", ".join(f"{each:g}" for each in sizes[:4])
+        listed = ", ".join(f"{size:g}" for size in sizes[:4])
         more = ", ..." if len(sizes) > 4 else ""
-        raise UsageError(f"tiles are of several sizes: {name}s of {shown}{more} degrees",
+        raise UsageError(f"tiles are of several sizes: {name}s of {listed}{more} degrees",
                          remedy=remedy)  # fmt: skip
     return float(sizes[0])
 
 
-def _lattice(places: Floats, step: float) -> tuple[npt.NDArray[np.int64], float]:
-    """Number of each tile's cell from the first on, and where the first begins, degrees."""
-    # From the lowest, whose offset all share.
-    offsets = places - places.min()
+def _cell_numbers(edges: Floats, step: float) -> tuple[npt.NDArray[np.int64], float]:
+    """Return the cell number of each tile from the first, and the first cell's edge in degrees."""
+    # Relative to the lowest tile, which defines the offset of the grid.
+    offsets = edges - edges.min()
     numbers = np.round(offsets)
     if np.abs(offsets - numbers).max() > _TOLERANCE:
         raise UsageError(
             f"tiles do not lie side by side on one grid of {step:g} degrees",
             remedy="--heatmap-cell DEG (cell=DEG) puts them on a grid of this step.",
         )
-    return numbers.astype(np.int64), round(float(places.min()) * step, 9)
+    return numbers.astype(np.int64), round(float(edges.min()) * step, 9)
 
 
-_RANKED = 10  # hits whose rank is written beside them
-_SEEN_PIXELS = 6.0
-_SCALED_DEG = 120.0  # narrower maps have a bar of length
+_RANKED = 10  # number of hits labelled with their rank
+_MIN_TILE_PIXELS = 6.0
+_SCALE_BAR_DEG = 120.0  # narrower maps have a scale bar
 
 
 def draw_hits(hits: Hits, *, style: str = "light", title: str | None = None) -> PlanetMap:
-    """Hits as marks coloured by score, with their outlines where they are large enough to see."""
-    lon = np.array([np.nan if each is None else each for each in hits.lon])
-    lat = np.array([np.nan if each is None else each for each in hits.lat])
+    """Draw hits as marks coloured by score, with outlines where they are large enough to see.
+
+    Args:
+        hits: The hits.
+        style: Colour scheme, `light` or `dark`.
+        title: Title; by default a description of the query.
+
+    Returns:
+        The map.
+
+    Raises:
+        MissingDependencyError: If the extra `gis` is not installed.
+    """
+    lon = np.array([np.nan if value is None else value for value in hits.lon])
+    lat = np.array([np.nan if value is None else value for value in hits.lat])
     chart = planet_map(
         window(lon, lat),
         lon=hits.domain,
         style=style,
         title=title or _title(hits.about),
-        subtitle=_told(hits),
+        subtitle=_subtitle(hits),
     )
-    drawn = _mark(chart, hits, lon, lat, coloured=True)
+    drawn = _draw_marks(chart, hits, lon, lat, coloured=True)
     _finish(chart, drawn)
     return chart
 
@@ -295,11 +365,24 @@ def draw_hits(hits: Hits, *, style: str = "light", title: str | None = None) -> 
 def draw_heatmap(
     heat: Heatmap, hits: Hits | None, *, style: str = "light", title: str | None = None
 ) -> PlanetMap:
-    """Scores as colours; hits as rings."""
+    """Draw a heat map, with hits as rings.
+
+    Args:
+        heat: The heat map.
+        hits: Hits to mark.
+        style: Colour scheme, `light` or `dark`.
+        title: Title; by default a description of the query.
+
+    Returns:
+        The map.
+
+    Raises:
+        MissingDependencyError: If the extra `gis` is not installed.
+    """
     lon = heat.west + (np.arange(heat.values.shape[1]) + 0.5) * heat.cell_lon
     lat = heat.north - (np.arange(heat.values.shape[0]) + 0.5) * heat.cell_lat
-    there = np.isfinite(heat.values)
-    rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
+    has_score = np.isfinite(heat.values)
+    rows, columns = np.flatnonzero(has_score.any(axis=1)), np.flatnonzero(has_score.any(axis=0))
     width, height = heat.cell_lon / 2, heat.cell_lat / 2
     west, east = lon[columns] - width, lon[columns] + width
     box = window(
@@ -312,33 +395,33 @@ def draw_heatmap(
         lon=heat.domain,
         style=style,
         title=title or _title(heat.about),
-        subtitle=f"cosine similarity of {pluralize(heat.tiles, 'tile')}{_marked(hits)}",
+        subtitle=f"cosine similarity of {pluralize(heat.tiles, 'tile')}{_marks_note(hits)}",
     )
     low, high = np.nanpercentile(heat.values, (2, 100))
     span = _box_of(heat)
     drawn = chart.raster(heat.values, span, vmin=float(low), vmax=float(high))
     if hits is not None:
-        places = [np.array([np.nan if v is None else v for v in each]) for each in
+        positions = [np.array([np.nan if v is None else v for v in values]) for values in
                   (hits.lon, hits.lat)]  # fmt: skip
-        _mark(chart, hits, *places, coloured=False)
+        _draw_marks(chart, hits, *positions, coloured=False)
     _finish(chart, drawn)
     return chart
 
 
-def _marked(hits: Hits | None) -> str:
+def _marks_note(hits: Hits | None) -> str:
     if hits is None or not len(hits):
         return ""
     return f", the best {len(hits):,}{'' if hits.tiles is None else ' places'} marked"
 
 
 def _box_of(heat: Heatmap) -> Box:
-    """Where the raster lies; one of all longitudes starts where its first column does."""
+    """Return the bounding box of the raster; a global one starts at its first column."""
     west = float(wrap_lon(heat.west))
     return Box(west, heat.south, west + (heat.east - heat.west), heat.north)
 
 
-def _mark(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: bool) -> Any:
-    """Marks of the hits, the best on top; as tiles where these are large enough to see."""
+def _draw_marks(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: bool) -> Any:
+    """Mark the hits, the best on top; as tiles where these are large enough to see."""
     scores = hits.scores.astype(np.float64)
     order = np.flatnonzero(np.isfinite(lon) & np.isfinite(lat))[::-1]
     size = 46.0 if len(order) <= 30 else 26.0 if len(order) <= 300 else 12.0
@@ -347,15 +430,15 @@ def _mark(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: bool) -
         limits = {"vmin": scores.min(), "vmax": max(scores.max(), scores.min() + 1e-6)}
     tiles = order[:0]
     if not coloured:
-        size *= 0.3 if chart.box.width > _SCALED_DEG else 1.0  # so as not to hide the raster
+        size *= 0.3 if chart.box.width > _SCALE_BAR_DEG else 1.0  # to leave the raster visible
         ring = chart.style.second
         drawn = chart.points(lon[order], lat[order], colour=ring, size=size, hollow=True)
     else:
         extents = np.array([_extent(hits.shapes[index]) for index in order]).reshape(-1, 2)
         middle = (chart.box.south + chart.box.north) / 2
-        seen = extents[:, 0] * chart.pixels_per_degree(middle) >= _SEEN_PIXELS
-        tiles, marks = order[seen], order[~seen]
-        sizes = extents[seen]
+        visible = extents[:, 0] * chart.pixels_per_degree(middle) >= _MIN_TILE_PIXELS
+        tiles, marks = order[visible], order[~visible]
+        sizes = extents[visible]
         drawn = chart.points(lon[marks], lat[marks], scores[marks], size=size, **limits)
         if len(tiles):
             drawn = chart.tiles(
@@ -368,7 +451,7 @@ def _mark(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: bool) -
 
 
 def _extent(shape: Shape | None) -> tuple[float, float]:
-    """Width and height of an outline in degrees, its parts on both sides of the seam together."""
+    """Return width and height of an outline in degrees, parts across the antimeridian added up."""
     if not isinstance(shape, list):
         return 0.0, 0.0
     widths = [max(x for x, _ in ring) - min(x for x, _ in ring) for ring in shape]
@@ -377,13 +460,13 @@ def _extent(shape: Shape | None) -> tuple[float, float]:
 
 
 def _finish(chart: PlanetMap, drawn: Any) -> None:
-    if chart.frame.polar or chart.box.width <= _SCALED_DEG:
+    if chart.frame.polar or chart.box.width <= _SCALE_BAR_DEG:
         chart.scale_bar()
     chart.features().colour_bar(drawn, "cosine similarity")
 
 
 def _title(about: Any) -> str:
-    """What was looked for, in a line."""
+    """Describe the query in one line."""
     texts = [*(about.get("texts") or ([about["text"]] if about.get("text") else []))]
     images, tiles = len(about.get("images") or ()), len(about.get("like") or ())
     texts += [pluralize(images, "example image")] if images else []
@@ -396,7 +479,7 @@ def _title(about: Any) -> str:
     return line + (f", not {', '.join(against)}" if against else "")
 
 
-def _told(hits: Hits) -> str:
+def _subtitle(hits: Hits) -> str:
     parts = [str(hits.about["model"])] if hits.about.get("model") else []
     if hits.tiles is None:
         parts.append(f"the best {len(hits):,} tiles" if len(hits) else "no hits")

@@ -1,4 +1,4 @@
-"""A style beside each layer, which QGIS 3 finds by its name: scores as colours, ranks as labels."""
+"""QGIS 3 style files for exported layers: scores as colours, ranks as labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,18 @@ _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
 
 
 def write_style(hits: Hits, path: Path) -> Path | None:
-    """Write a .qml file, unless somebody's own is there. Returns its path if it was written."""
+    """Write a .qml style file unless the user has saved one there.
+
+    Args:
+        hits: The hits of the layer.
+        path: The style file.
+
+    Returns:
+        The path; None if an existing style was kept.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return None
     with atomic_path(path) as temporary:
@@ -28,7 +39,14 @@ def write_style(hits: Hits, path: Path) -> Path | None:
 
 
 def style_xml(hits: Hits) -> str:
-    """Five classes with equally many hits in each (fewer where scores are equal)."""
+    """Make a QGIS style with up to five score classes of equal hit counts.
+
+    Args:
+        hits: The hits of the layer.
+
+    Returns:
+        The XML document.
+    """
     outlines = any(isinstance(shape, list) for shape in hits.shapes)
     kind = "fill" if outlines or not len(hits) else "marker"
     root = ET.Element(
@@ -68,13 +86,13 @@ def style_xml(hits: Hits) -> str:
 
 
 def _classes(hits: Hits) -> list[tuple[float, float, str]]:
-    """Lower and upper bound and colour of each class; the outer ones hold every score."""
+    """Return lower bound, upper bound and colour of each class; together they cover all scores."""
     if not len(hits):
         return [(-1.0, 1.0, _COLOURS[2])]
     bounds = np.quantile(hits.scores.astype(np.float64), np.linspace(0, 1, len(_COLOURS) + 1))
     bounds = np.unique(np.round(bounds, 7))
     bounds = bounds if len(bounds) > 1 else np.repeat(bounds, 2)
-    # Files hold rounded scores, which may lie beyond the exact bounds.
+    # Files hold rounded scores, which may exceed the exact bounds.
     bounds[0], bounds[-1] = bounds[0] - 1e-6, bounds[-1] + 1e-6
     colours = _COLOURS[-(len(bounds) - 1) :]
     return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), colours, strict=True))
@@ -104,7 +122,7 @@ def _symbol(parent: ET.Element, name: str, kind: str, colour: str) -> None:
 
 
 def _labels(root: ET.Element, kind: str) -> None:
-    """Ranks, black in white halos; the better ones first where there is no room for all."""
+    """Add rank labels, black with white halos; better ranks take precedence."""
     labelling = ET.SubElement(root, "labeling", type="simple")
     settings = ET.SubElement(labelling, "settings")
     style = ET.SubElement(

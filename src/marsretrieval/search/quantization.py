@@ -1,16 +1,15 @@
-"""Vectors as whole numbers of one byte, with what the rounding can have cost.
+"""Quantize vectors to int8 codes, with error bounds.
 
-A row x is stored as mean + scale * n + along * axis + e, n whole numbers within -127..127, axis
-the direction of the mean; of the rest e only its length is kept. A query q is split into
-t * (h + l / 128) + f, h and l whole numbers. Then
+A row x is stored as mean + scale * n + axis_component * axis + e, where n holds integers within
+-127..127 and axis is the direction of the mean; of the residual e only the length is stored. A
+query q is split into t * (h + l / 128) + f with integers h and l. Then
 
-    q.x = q.mean + t * scale * (h.n + l.n / 128) + along * q.axis + q.e + f.(scale * n)
+    q.x = q.mean + t * scale * (h.n + l.n / 128) + axis_component * q.axis + q.e + f.(scale * n)
 
-where the first three terms are found from sums of whole numbers. Of the others, by Cauchy-Schwarz,
-the last is at most |f| |scale * n|, and q.e at most |q - (q.axis) axis| |e|, since e is at right
-angles to the axis but for its own rounding. Embeddings lie in a narrow cone round their mean: what
-of a query lies along it, most of it for the embedding of an image, costs no certainty. Nothing is
-assumed of how the vectors are distributed.
+where the first three terms follow from integer sums. By Cauchy-Schwarz the last term is at most
+|f| |scale * n|, and q.e is at most |q - (q.axis) axis| |e|, since e is orthogonal to the axis up
+to rounding. Embeddings lie in a narrow cone around their mean, so the component of a query along
+the axis, large for an image query, adds no uncertainty. The bounds assume no distribution.
 """
 
 from __future__ import annotations
@@ -23,50 +22,77 @@ import numpy.typing as npt
 
 from marsretrieval.search.exact import MAX_NORM
 
-Whole = npt.NDArray[np.int8]
+Int8Array = npt.NDArray[np.int8]
 
-_TOP = 127
-_FINE = 128  # steps of the low plane in one of the high plane
+_MAX_CODE = 127
+_LOW_STEPS = 128  # steps of l in one step of h
 _U = 2.0**-24  # rounding of float32
 
 
 class Limits(NamedTuple):
-    """What no row exceeds. radius: |scale * n|. norm: |n|. rest: |along * axis + e|.
-    askew: |e.axis|, which is not quite zero for the rounding of `along`."""
+    """Upper bounds over all rows.
+
+    Attributes:
+        radius: Bound of |scale * n|.
+        norm: Bound of |n|.
+        rest: Bound of |axis_component * axis + e|.
+        axis_error: Bound of |e.axis|, not quite zero because `axis_component` is rounded.
+    """
 
     radius: float = 0.0
     norm: float = 0.0
     rest: float = 0.0
-    askew: float = 0.0
+    axis_error: float = 0.0
 
-    def joined(self, other: Self) -> Limits:
+    def merge(self, other: Self) -> Limits:
+        """Return the limits of the rows of both.
+
+        Args:
+            other: Limits of other rows.
+
+        Returns:
+            The element-wise maximum.
+        """
         return Limits(*map(max, self, other))
 
 
 @dataclass(frozen=True, slots=True)
-class RowPlane:
-    """values: (n, d); scale, along, error: (n,), the last a bound of |e|."""
+class RowCodes:
+    """Quantized rows; see the module docstring.
 
-    values: Whole
+    Attributes:
+        values: int8 array n of shape (n, d).
+        scale: float32 array of shape (n,).
+        axis_component: float32 array of shape (n,).
+        error: float32 array of shape (n,), upper bounds of |e|.
+        limits: Upper bounds over all rows.
+    """
+
+    values: Int8Array
     scale: npt.NDArray[np.float32]
-    along: npt.NDArray[np.float32]
+    axis_component: npt.NDArray[np.float32]
     error: npt.NDArray[np.float32]
     limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
-class QueryPlanes:
-    """q queries: planes (2 q, d) holds h of each, then l of each. All else is (q,).
+class QueryCodes:
+    """Quantized queries; see the module docstring.
 
-    scale: t. offset: q.mean. along: q.axis / t. across: |q - (q.axis) axis|. slack: how far a
-    score may be off besides across * |e|.
+    Attributes:
+        codes: int8 array of shape (2 q, d): h of each query, then l of each query.
+        scale: t, float64 array of shape (q,).
+        offset: q.mean, float64 array of shape (q,).
+        axis_component: q.axis / t, float32 array of shape (q,).
+        residual_norm: |q - (q.axis) axis|, float64 array of shape (q,).
+        slack: Bound of the score error besides residual_norm * |e|, float64 array of shape (q,).
     """
 
-    planes: Whole
+    codes: Int8Array
     scale: npt.NDArray[np.float64]
     offset: npt.NDArray[np.float64]
-    along: npt.NDArray[np.float32]
-    across: npt.NDArray[np.float64]
+    axis_component: npt.NDArray[np.float32]
+    residual_norm: npt.NDArray[np.float64]
     slack: npt.NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -76,98 +102,131 @@ class QueryPlanes:
         self,
         sums: npt.NDArray[Any],
         row_scale: npt.NDArray[np.float32],
-        row_along: npt.NDArray[np.float32],
+        row_axis_component: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.float32]:
-        """(n, q) of scale * (h.n + l.n / 128) + along * q.axis / t, from the sums (n, 2 q)."""
+        """Compute scale * (h.n + l.n / 128) + axis_component * q.axis / t.
+
+        Args:
+            sums: Integer sums of shape (n, 2 q): h.n of each query, then l.n.
+            row_scale: float32 array of shape (n,).
+            row_axis_component: float32 array of shape (n,).
+
+        Returns:
+            float32 array of shape (n, q).
+        """
         count = len(self)
         scores: npt.NDArray[np.float32] = sums[:, :count].astype(np.float32)
-        scores += np.multiply(sums[:, count:], np.float32(1 / _FINE), dtype=np.float32)
+        scores += np.multiply(sums[:, count:], np.float32(1 / _LOW_STEPS), dtype=np.float32)
         scores *= row_scale[:, None]
-        scores += row_along[:, None] * self.along
+        scores += row_axis_component[:, None] * self.axis_component
         return scores
 
 
 def axis_of(mean: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The direction of the mean, of unit length to float32's precision; zeros where it has none."""
+    """Return the direction of a vector.
+
+    Args:
+        mean: float32 array of shape (d,).
+
+    Returns:
+        Vector of unit length to float32 precision; zeros if the mean is (almost) zero.
+    """
     length = float(np.linalg.norm(mean.astype(np.float64)))
     axis: npt.NDArray[np.float32] = (mean / (length or 1.0)).astype(np.float32)
     return axis if length > 1e-6 else np.zeros_like(mean)
 
 
-def quantize_rows(vectors: npt.NDArray[np.float32], mean: npt.NDArray[np.float32]) -> RowPlane:
-    """(n, d) float32 rows, which are overwritten."""
+def quantize_rows(vectors: npt.NDArray[np.float32], mean: npt.NDArray[np.float32]) -> RowCodes:
+    """Quantize rows.
+
+    Args:
+        vectors: float32 array of shape (n, d); it is overwritten.
+        mean: float32 array of shape (d,) to subtract.
+
+    Returns:
+        The codes with error bounds.
+    """
     axis = axis_of(mean)
     dimension = vectors.shape[1]
     rest = vectors
     rest -= mean
-    top = np.maximum(rest.max(axis=1), -rest.min(axis=1)).astype(np.float64)
-    # A row that is the mean (to 1e-30) is all zeros; its scale does not matter.
-    scale = np.where(top > 1e-30, top / _TOP, 1.0).astype(np.float32)
-    whole = rest / scale[:, None]
-    np.rint(whole, out=whole)
-    np.clip(whole, -_TOP, _TOP, out=whole)
-    values = whole.astype(np.int8)
-    norms = np.sqrt(np.einsum("ij,ij->i", whole, whole).astype(np.float64))
+    largest = np.maximum(rest.max(axis=1), -rest.min(axis=1)).astype(np.float64)
+    # A row equal to the mean (within 1e-30) has zero codes; its scale does not matter.
+    scale = np.where(largest > 1e-30, largest / _MAX_CODE, 1.0).astype(np.float32)
+    rounded = rest / scale[:, None]
+    np.rint(rounded, out=rounded)
+    np.clip(rounded, -_MAX_CODE, _MAX_CODE, out=rounded)
+    values = rounded.astype(np.int8)
+    norms = np.sqrt(np.einsum("ij,ij->i", rounded, rounded).astype(np.float64))
     norms *= 1 + (dimension + 4) * _U
-    whole *= scale[:, None]
-    rest -= whole
-    grown = 1 + (dimension + 8) * _U  # more than the sum of squares can be off, and its root
-    top *= np.sqrt(dimension)
+    rounded *= scale[:, None]
+    rest -= rounded
+    norm_factor = 1 + (dimension + 8) * _U  # bounds the error of the sum of squares and its root
+    largest *= np.sqrt(dimension)
     lengths = np.sqrt(np.einsum("ij,ij->i", rest, rest).astype(np.float64))
     # x - mean, scale * n and their difference: three roundings, of at most u max|x - mean| each
     # in an element, sqrt(d) times that in length. 1e-18 covers underflow.
-    lengths = lengths * grown + 4 * _U * top + 1e-18
-    along = np.einsum("ij,j->i", rest, axis)
-    rest -= along[:, None] * axis
+    lengths = lengths * norm_factor + 4 * _U * largest + 1e-18
+    axis_component = np.einsum("ij,j->i", rest, axis)
+    rest -= axis_component[:, None] * axis
     error = np.sqrt(np.einsum("ij,ij->i", rest, rest).astype(np.float64))
-    # The same three, the product along * axis and the difference from it.
-    error = error * grown + 4 * _U * top + 4 * _U * lengths + 1e-18
-    # e.axis: the three roundings, gamma_d of the sum that gave `along`, |axis|^2 not quite 1.
-    askew = 4 * _U * top + (dimension + 16) * _U * lengths
+    # The same three, the product axis_component * axis and the difference.
+    error = error * norm_factor + 4 * _U * largest + 4 * _U * lengths + 1e-18
+    # e.axis: the three roundings, gamma_d of the sum of `axis_component`, |axis|^2 not quite 1.
+    axis_error = 4 * _U * largest + (dimension + 16) * _U * lengths
     limits = Limits(
         radius=float((scale * norms).max(initial=0.0)) * (1 + 4 * _U),
         norm=float(norms.max(initial=0.0)),
         rest=float(lengths.max(initial=0.0)),
-        askew=float(askew.max(initial=0.0)),
+        axis_error=float(axis_error.max(initial=0.0)),
     )
-    return RowPlane(values, scale, along, _rounded_up(error), limits)
+    return RowCodes(values, scale, axis_component, _round_up(error), limits)
 
 
 def quantize_queries(
     queries: npt.NDArray[np.float32], mean: npt.NDArray[np.float32], limits: Limits
-) -> QueryPlanes:
-    """(q, d) finite queries, for rows within `limits`."""
+) -> QueryCodes:
+    """Quantize queries.
+
+    Args:
+        queries: Finite float32 array of shape (q, d).
+        mean: float32 array of shape (d,) that was subtracted from the rows.
+        limits: Limits of the rows.
+
+    Returns:
+        The codes with error bounds.
+    """
     wide = queries.astype(np.float64)
     axis = axis_of(mean).astype(np.float64)
-    scale = np.abs(wide).max(axis=1) / _TOP
+    scale = np.abs(wide).max(axis=1) / _MAX_CODE
     scale[scale < 1e-30] = 1.0
     steps = wide / scale[:, None]
     high = np.rint(steps)
-    low = np.rint((steps - high) * _FINE)
-    rest = wide - scale[:, None] * (high + low / _FINE)
+    low = np.rint((steps - high) * _LOW_STEPS)
+    rest = wide - scale[:, None] * (high + low / _LOW_STEPS)
     length = np.linalg.norm(wide, axis=1)
-    along = wide @ axis
+    axis_component = wide @ axis
     slack = np.linalg.norm(rest, axis=1) * limits.radius
-    slack += np.abs(along) * limits.askew
-    # In float32: two conversions, two sums, two products and the rounding of `along`, at most
-    # gamma_6 of the sum of all |terms|.
-    largest = scale * (np.linalg.norm(high, axis=1) + np.linalg.norm(low, axis=1) / _FINE)
-    largest = largest * limits.radius + np.abs(along) * limits.rest
+    slack += np.abs(axis_component) * limits.axis_error
+    # In float32: two conversions, two sums, two products and the rounding of `axis_component`, at
+    # most gamma_6 of the sum of all |terms|.
+    largest = scale * (np.linalg.norm(high, axis=1) + np.linalg.norm(low, axis=1) / _LOW_STEPS)
+    largest = largest * limits.radius + np.abs(axis_component) * limits.rest
     slack += 8 * _U * largest
-    slack += _U * MAX_NORM * length  # the score itself is rounded to float32
-    # float64, generously.
+    slack += _U * MAX_NORM * length  # rounding of the score to float32
+    # Generous bound for float64 operations.
     slack += 1e-12 * (length * (1 + float(np.linalg.norm(mean)) + limits.rest) + largest)
-    across = np.linalg.norm(wide - along[:, None] * axis, axis=1)
-    return QueryPlanes(
-        planes=np.concatenate([high, low]).astype(np.int8),
+    residual_norm = np.linalg.norm(wide - axis_component[:, None] * axis, axis=1)
+    return QueryCodes(
+        codes=np.concatenate([high, low]).astype(np.int8),
         scale=scale,
         offset=wide @ mean.astype(np.float64),
-        along=(along / scale).astype(np.float32),
-        across=across + 1e-12 * length,
+        axis_component=(axis_component / scale).astype(np.float32),
+        residual_norm=residual_norm + 1e-12 * length,
         slack=slack,
     )
 
 
-def _rounded_up(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def _round_up(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     near = values.astype(np.float32)
     return np.where(near < values, np.nextafter(near, np.float32(np.inf)), near).astype(np.float32)

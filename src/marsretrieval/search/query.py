@@ -1,4 +1,4 @@
-"""From what someone types, shows or points at to one query vector."""
+"""Compose a query vector from texts, example images and example tiles."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 Vector = npt.NDArray[np.float32]
 
-MIX = 0.3  # share of the images beside a text
-NOT_WEIGHT = 0.25  # of what is not wanted, the wanted being 1
+MIX = 0.3  # weight of the images in a text+image query
+NOT_WEIGHT = 0.25  # weight of the negative parts; the positive ones have weight 1
 
 
 def compose(
@@ -30,32 +30,63 @@ def compose(
     mix: float = MIX,
     not_weight: float = NOT_WEIGHT,
 ) -> Vector:
-    """The one query of all its parts.
+    """Compose one query vector from the vectors of its parts.
 
-    text: (dimension,), from `text_query`. examples: (n, dimension) of images or stored tiles.
-    against: (m, dimension), one row for each text, image or tile that is not wanted. The wanted
-    parts make `hybrid_query`, or the one there is; `away_query` turns it from the others. Raises
-    UsageError without a wanted part.
+    Text and examples are combined by `hybrid_query`; `away_query` subtracts the negative parts.
+
+    Args:
+        text: Vector of shape (dim,), from `text_query`.
+        examples: Vectors of images or stored tiles, shape (n, dim).
+        against: Vectors of negative texts, images or tiles, shape (m, dim).
+        mix: Weight of the examples in a text+image query, 0 to 1.
+        not_weight: Weight of the negative parts, 0 to 1.
+
+    Returns:
+        float32 array of shape (dim,), unit length.
+
+    Raises:
+        UsageError: If there is neither text nor example, a weight is out of range, or the parts
+            cancel each other out.
     """
     if text is None and examples is None:
         raise UsageError("a search needs a text, an image or a tile to look for")
     if text is None:
-        wanted = image_query(_rows(examples))
+        query = image_query(_as_rows(examples))
     elif examples is None:
-        wanted = text_query(_rows(text))
+        query = text_query(_as_rows(text))
     else:
-        wanted = hybrid_query(examples, text, mix=mix)
-    return wanted if against is None else away_query(wanted, against, not_weight)
+        query = hybrid_query(examples, text, mix=mix)
+    return query if against is None else away_query(query, against, not_weight)
 
 
 def text_query(prompt_vectors: npt.ArrayLike) -> Vector:
-    """Mean of the prompts' vectors, of unit length."""
-    return _unit(_rows(prompt_vectors).mean(axis=0))
+    """Average prompt vectors.
+
+    Args:
+        prompt_vectors: Array of shape (n, dim) or (dim,).
+
+    Returns:
+        The mean, scaled to unit length, shape (dim,).
+
+    Raises:
+        UsageError: If there are no vectors, or their mean is zero.
+    """
+    return _unit(_as_rows(prompt_vectors).mean(axis=0))
 
 
 def image_query(image_vectors: npt.ArrayLike) -> Vector:
-    """Mean of the example images' vectors, of unit length."""
-    return _unit(_rows(image_vectors).mean(axis=0))
+    """Average the vectors of example images.
+
+    Args:
+        image_vectors: Array of shape (n, dim) or (dim,).
+
+    Returns:
+        The mean, scaled to unit length, shape (dim,).
+
+    Raises:
+        UsageError: If there are no vectors, or their mean is zero.
+    """
+    return _unit(_as_rows(image_vectors).mean(axis=0))
 
 
 def hybrid_query(
@@ -64,16 +95,28 @@ def hybrid_query(
     mix: float = MIX,
     temperature: float = 0.1,
 ) -> Vector:
-    """Example images weighted by how well they fit the text, mixed with the text.
+    """Combine example images, weighted by their similarity to the text, with the text.
 
-    With w = softmax(images @ text / temperature) and u(x) = x / norm(x):
-    u(mix * u(sum of w_i image_i) + (1 - mix) * text). `mix` is the share of the images, 0 to 1.
+    With w = softmax(images @ text / temperature) and u(x) = x / norm(x), the query is
+    u(mix * u(sum of w_i image_i) + (1 - mix) * text).
+
+    Args:
+        image_vectors: Array of shape (n, dim).
+        text_query: Array of shape (dim,).
+        mix: Weight of the images, 0 to 1.
+        temperature: Softmax temperature, above 0.
+
+    Returns:
+        float32 array of shape (dim,), unit length.
+
+    Raises:
+        UsageError: If a parameter is out of range, or the parts cancel each other out.
     """
     if not 0 <= mix <= 1:
         raise UsageError(f"mix {mix:g} is not within 0..1", remedy="It is the share of the images.")
     if not temperature > 0:
         raise UsageError(f"temperature {temperature:g} is not above 0")
-    images = _rows(image_vectors)
+    images = _as_rows(image_vectors)
     text = np.asarray(text_query, dtype=np.float64)
     logits = images @ text / temperature
     weights = np.exp(logits - logits.max())
@@ -81,24 +124,35 @@ def hybrid_query(
     return _unit(mix * _unit64(weights @ images) + (1 - mix) * text)
 
 
-def away_query(wanted: npt.ArrayLike, against: npt.ArrayLike, weight: float = NOT_WEIGHT) -> Vector:
-    """A query turned away from what is not wanted: u(wanted - weight * u(mean of against)).
+def away_query(query: npt.ArrayLike, against: npt.ArrayLike, weight: float = NOT_WEIGHT) -> Vector:
+    """Move a query away from negative examples: u(query - weight * u(mean of against)).
 
     Rocchio's relevance feedback (in Salton, The SMART Retrieval System, 1971, ch. 14; Manning,
-    Raghavan and Schuetze, Introduction to Information Retrieval, 2008, sec. 9.1.1) with the wanted
-    query for alpha q + beta (mean of relevant) and `weight` for gamma, and with mean vectors of
-    unit length, so that the weight does not depend on how alike the parts are. 0 changes nothing.
+    Raghavan and Schuetze, Introduction to Information Retrieval, 2008, sec. 9.1.1) with the query
+    for alpha q + beta (mean of relevant) and `weight` for gamma, and with mean vectors of unit
+    length, so that the weight does not depend on how similar the parts are.
+
+    Args:
+        query: Array of shape (dim,).
+        against: Vectors of negative parts, shape (m, dim).
+        weight: Weight of the negative parts, 0 to 1; 0 has no effect.
+
+    Returns:
+        float32 array of shape (dim,), unit length.
+
+    Raises:
+        UsageError: If the weight is out of range, or the parts cancel each other out.
     """
     if not 0 <= weight <= 1:
         raise UsageError(
             f"weight {weight:g} of what is not wanted is not within 0..1",
             remedy="The weight of what is wanted is 1.",
         )
-    mean = _unit64(_rows(against).mean(axis=0))
-    return _unit(_unit64(np.asarray(wanted, dtype=np.float64)) - weight * mean)
+    mean = _unit64(_as_rows(against).mean(axis=0))
+    return _unit(_unit64(np.asarray(query, dtype=np.float64)) - weight * mean)
 
 
-def _rows(vectors: npt.ArrayLike | None) -> npt.NDArray[np.float64]:
+def _as_rows(vectors: npt.ArrayLike | None) -> npt.NDArray[np.float64]:
     rows = np.atleast_2d(np.asarray(vectors, dtype=np.float64))
     if not rows.size:
         raise UsageError("a query needs at least one prompt or image")
@@ -124,12 +178,26 @@ TEMPLATES = (
 
 
 def landform_prompts(name: str) -> list[str]:
-    """Prompts of landform retrieval; underscores and hyphens of the class name become spaces."""
+    """Return the prompts of landform retrieval.
+
+    Args:
+        name: Class name; underscores and hyphens become spaces.
+
+    Returns:
+        One prompt per template.
+    """
     return [template.format(name.replace("_", " ").replace("-", " ")) for template in TEMPLATES]
 
 
 def geolocalization_prompts(name: str) -> list[str]:
-    """Prompts of geo-localization; underscores become spaces, hyphens stay."""
+    """Return the prompts of geo-localization.
+
+    Args:
+        name: Landform name; underscores become spaces, hyphens stay.
+
+    Returns:
+        One prompt per template.
+    """
     return [template.format(name.replace("_", " ")) for template in TEMPLATES]
 
 
@@ -146,13 +214,26 @@ def make_query(
     mix: float = MIX,
     not_weight: float = NOT_WEIGHT,
 ) -> npt.NDArray[np.float32]:
-    """(dimension,) of unit length, for a text, example images, stored tiles, or all of them, away
-    from others (see `queries.compose`).
+    """Embed texts and images and compose one query vector; see `compose`.
 
-    A text goes through the three published templates unless `raw`; of several texts the vectors
-    are averaged. images: Pillow images or arrays (`datasets.rgb_of`). tiles: (n, dimension) vectors
-    of the store, taken as images; with nothing but tiles there is no need of an encoder. Raises
-    UsageError without a wanted part, ModalityError for a text asked of a vision-only model.
+    Args:
+        encoder: The encoder of the store; not needed if the query consists of tiles only.
+        text: Text, or several whose vectors are averaged.
+        images: Example images: paths, Pillow images or arrays (see `datasets.rgb_of`).
+        tiles: Vectors of example tiles of the store, shape (n, dim), treated as images.
+        not_text: Negative texts.
+        not_images: Negative images.
+        not_tiles: Vectors of negative tiles, shape (m, dim).
+        raw: Embed texts without the three published prompt templates.
+        mix: Weight of the examples in a text+image query, 0 to 1.
+        not_weight: Weight of the negative parts, 0 to 1.
+
+    Returns:
+        float32 array of shape (dim,), unit length.
+
+    Raises:
+        UsageError: If there is no text, image or tile to search for, or a weight is out of range.
+        ModalityError: If the query has text and the model has no text encoder.
     """
     texts = [text] if isinstance(text, str) else list(text or ())
     if not texts and not len(images) and tiles is None:
@@ -161,7 +242,7 @@ def make_query(
             remedy="What is not wanted comes on top of it.",
         )
     against = [
-        *(text_vector(encoder, each, raw=raw)[None] for each in not_text),
+        *(text_vector(encoder, negative, raw=raw)[None] for negative in not_text),
         *([_image_vectors(encoder, not_images)] if not_images else []),
         *([_unit_rows(not_tiles)] if not_tiles is not None else []),
     ]
@@ -181,24 +262,44 @@ def make_query(
 def text_vector(
     encoder: QueryEncoder | None, text: str, *, raw: bool = False
 ) -> npt.NDArray[np.float32]:
-    """(dimension,): the mean over the three published templates, or the text alone with `raw`."""
+    """Embed a text.
+
+    Args:
+        encoder: The encoder.
+        text: The text.
+        raw: Embed the text alone instead of averaging over the prompt templates.
+
+    Returns:
+        float32 array of shape (dim,), unit length.
+
+    Raises:
+        UsageError: If the text is empty or there is no encoder.
+    """
     if not text.strip():
         raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
     from marsretrieval.embeddings import embed_texts
 
     prompts = prompts_of(text, raw=raw)
-    return text_query(embed_texts(_needed(encoder), prompts))
+    return text_query(embed_texts(_require_encoder(encoder), prompts))
 
 
 def prompts_of(text: str, *, raw: bool = False) -> list[str]:
-    """What is sent to the model for a text: the three published templates, or it alone."""
+    """Return the prompts for a text.
+
+    Args:
+        text: The text.
+        raw: Return the text alone.
+
+    Returns:
+        The text in the three published templates, or the text alone.
+    """
     return [text] if raw else list(geolocalization_prompts(text))
 
 
 def _texts_vector(
     encoder: QueryEncoder | None, texts: Sequence[str], *, raw: bool
 ) -> npt.NDArray[np.float32]:
-    """(dimension,) of unit length, the mean of the texts' vectors."""
+    """Return the mean of the texts' vectors, shape (dim,), unit length."""
     vectors = [text_vector(encoder, text, raw=raw) for text in texts]
     return vectors[0] if len(vectors) == 1 else text_query(np.stack(vectors))
 
@@ -235,17 +336,17 @@ def read_images(items: Sequence[Any]) -> list[Image]:
 def _image_vectors(encoder: QueryEncoder | None, images: Sequence[Any]) -> npt.NDArray[np.float32]:
     from marsretrieval.embeddings import embed_images
 
-    return embed_images(_needed(encoder), read_images(images))
+    return embed_images(_require_encoder(encoder), read_images(images))
 
 
-def _needed(encoder: QueryEncoder | None) -> QueryEncoder:
+def _require_encoder(encoder: QueryEncoder | None) -> QueryEncoder:
     if encoder is None:
         raise UsageError("texts and images need the model of the store")
     return encoder
 
 
 def _unit_rows(vectors: npt.ArrayLike) -> npt.NDArray[Any]:
-    """Stored vectors are rounded: of unit length again."""
+    """Scale stored vectors, which are rounded, back to unit length."""
     rows = np.atleast_2d(np.asarray(vectors, dtype=np.float64))
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(lengths, 1e-12))

@@ -1,4 +1,8 @@
-"""One pass over the rows: which of them could be among the best of each query, and how good."""
+"""Scan all rows once and select the candidates for the best rows of each query.
+
+Two scans share one interface: `IndexScan` reads the quantized codes of an index, `BlockScan` any
+source of vectors.
+"""
 
 from __future__ import annotations
 
@@ -22,34 +26,48 @@ _MARGIN_DEG = 1e-6  # wider than the tolerance of a box's edges
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Places start..end - 1. whole: all of them lie in the region; else each must be asked."""
+    """A range of consecutive index rows.
+
+    Attributes:
+        start: First index row.
+        end: Index row after the last.
+        all_inside: Whether all rows lie in the region; else each row must be tested.
+    """
 
     start: int
     end: int
-    whole: bool
+    all_inside: bool
 
 
-def runs_of(view: SearchIndex, region: Region) -> list[Run]:
-    """Runs that hold every row of the region, in ascending order and without overlap."""
-    spans = sorted(span for box in region.boxes for span in _spans(view, box))
+def runs_of(index: SearchIndex, region: Region) -> list[Run]:
+    """Return runs that contain every row of a region.
+
+    Args:
+        index: The search index.
+        region: The region.
+
+    Returns:
+        Runs in ascending order, without overlap.
+    """
+    spans = sorted(span for box in region.boxes for span in _spans(index, box))
     merged: list[tuple[int, int]] = []
     for start, end in spans:
         if merged and start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
             merged.append((start, end))
-    return [Run(start, end, whole=False) for start, end in merged]
+    return [Run(start, end, all_inside=False) for start, end in merged]
 
 
-def _spans(view: SearchIndex, box: Box) -> Iterator[tuple[int, int]]:
-    """For each latitude band that `box` touches, the rows within its longitudes."""
+def _spans(index: SearchIndex, box: Box) -> Iterator[tuple[int, int]]:
+    """Yield the row range within the longitudes of `box` for each latitude band it touches."""
     first, last = band_of([box.south - _MARGIN_DEG, box.north + _MARGIN_DEG]).tolist()
     parts = _longitudes(box)
     for band in range(max(0, first), min(BANDS - 1, last) + 1):
-        start, end = int(view.starts[band]), int(view.starts[band + 1])
+        start, end = int(index.starts[band]), int(index.starts[band + 1])
         if start == end:
             continue
-        lon = view.lon[start:end]
+        lon = index.lon[start:end]
         for west, east in parts:
             low, high = np.searchsorted(lon, (west, east), side="left").tolist()
             if low < high:
@@ -57,7 +75,7 @@ def _spans(view: SearchIndex, box: Box) -> Iterator[tuple[int, int]]:
 
 
 def _longitudes(box: Box) -> list[tuple[float, float]]:
-    """Half-open ranges within -180..180 that hold all longitudes of `box`, and a little more."""
+    """Return half-open ranges within -180..180 that contain `box`'s longitudes plus a margin."""
     if box.width >= 360 - 4 * _MARGIN_DEG:
         return [(-180.0, np.inf)]
     west = float(wrap_lon(box.west - _MARGIN_DEG))
@@ -71,13 +89,13 @@ Rows = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 _PIECE_ROWS = 2**13
-# A view is cut into short and long pieces in turn.
+# An index is split into short and long pieces alternately.
 _SHORT_ROWS = 2**12
 _LONG_ROWS = 7 * 2**12
 
 
 class VectorBlock(Protocol):
-    """Consecutive rows of a source; embeddings.Block is one."""
+    """Consecutive rows of a source; implemented by `embeddings.Block`."""
 
     start: int
 
@@ -85,7 +103,7 @@ class VectorBlock(Protocol):
 
     @property
     def vectors(self) -> npt.NDArray[Any]:
-        """(n, dimension), float16 or float32, rows of unit length."""
+        """float16 or float32 array of shape (n, dim), unit rows."""
 
     @property
     def lon(self) -> npt.NDArray[np.float64]: ...
@@ -96,7 +114,14 @@ class VectorBlock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Rows that may count for one query; `low` and `high` enclose the rounded score of each."""
+    """Candidate rows for one query.
+
+    Attributes:
+        query: Index of the query.
+        rows: int64 array of shape (n,).
+        low: Lower bounds of the rounded scores, shape (n,).
+        high: Upper bounds of the rounded scores, shape (n,).
+    """
 
     query: int
     rows: Rows
@@ -105,79 +130,106 @@ class Offer:
 
 
 class Scan(Protocol):
-    """A way through a source, in pieces that may be worked at in any order and thread."""
+    """A pass over a source in pieces that can be scored in any order and thread.
+
+    Attributes:
+        rows: Number of rows in all pieces.
+    """
 
     rows: int
 
     def pieces(self) -> Iterable[tuple[Any, int]]:
-        """Each piece and its number of rows."""
+        """Iterate over the pieces and their numbers of rows."""
 
-    def look_at(self, piece: Any, floors: Floats) -> list[Offer]:
-        """What a piece holds that reaches the floor (q,) of each query.
+    def score_piece(self, piece: Any, floors: Floats) -> list[Offer]:
+        """Return the rows of a piece whose score may reach the floor of a query.
 
-        Raises WrongBoundsError where a row turns out to be damaged."""
+        Args:
+            piece: A piece from `pieces`.
+            floors: Minimum score of each query, shape (q,).
+
+        Returns:
+            At most one offer per query.
+
+        Raises:
+            WrongBoundsError: If a row is damaged.
+        """
 
 
-class ViewScan:
-    """A search view, through sums of whole numbers; its rows are places."""
+class IndexScan:
+    """Scan a search index through integer sums; its rows are index rows."""
 
     def __init__(
         self,
-        view: SearchIndex,
+        index: SearchIndex,
         queries: Queries,
         region: Region | None,
         kernel: Kernel,
         exclude: Flags | None = None,
     ) -> None:
-        self._view = view
+        self._index = index
         self._region = region
         self._exclude = exclude
-        self._asked = quantize_queries(queries, view.mean, view.limits)
-        self._sums = kernel.prepare(view.plane, self._asked.planes, view.limits.norm)
-        runs = [Run(0, view.rows, whole=True)] if region is None else runs_of(view, region)
-        self._pieces = list(_cut(runs, (_SHORT_ROWS, _LONG_ROWS)))
+        self._query_codes = quantize_queries(queries, index.mean, index.limits)
+        self._sums = kernel.prepare(index.codes, self._query_codes.codes, index.limits.norm)
+        runs = [Run(0, index.rows, all_inside=True)] if region is None else runs_of(index, region)
+        self._pieces = list(_split_runs(runs, (_SHORT_ROWS, _LONG_ROWS)))
         self.rows = sum(run.end - run.start for run in runs)
 
     def pieces(self) -> Iterator[tuple[list[Run], int]]:
-        # The short ones first: a sample of everywhere finds a good floor. Long ones cost less.
+        # Short pieces first: a sample of all rows gives a good floor. Long ones have less overhead.
         for piece in (*self._pieces[::2], *self._pieces[1::2]):
             yield piece, sum(run.end - run.start for run in piece)
 
-    def look_at(self, piece: Sequence[Run], floors: Floats) -> list[Offer]:
-        view, asked = self._view, self._asked
+    def score_piece(self, piece: Sequence[Run], floors: Floats) -> list[Offer]:
+        """Implement `Scan.score_piece`.
+
+        Args:
+            piece: Runs of index rows.
+            floors: Minimum score of each query, shape (q,).
+
+        Returns:
+            At most one offer per query and run.
+        """
+        index, query_codes = self._index, self._query_codes
         offers = []
         for run in piece:
-            here = slice(run.start, run.end)
-            error = view.error[here]
+            span = slice(run.start, run.end)
+            error = index.error[span]
             sums = self._sums(run.start, run.end)
-            scores = asked.approximate(sums, view.scale[here], view.along[here])
-            most = asked.across * float(error.max()) + asked.slack
+            scores = query_codes.approximate(sums, index.scale[span], index.axis_component[span])
+            max_deviation = query_codes.residual_norm * float(error.max()) + query_codes.slack
             with np.errstate(over="ignore"):
-                needed = ((floors - most - asked.offset) / asked.scale).astype(np.float32)
-            needed = np.nextafter(needed, np.float32(-np.inf))
+                thresholds = (
+                    (floors - max_deviation - query_codes.offset) / query_codes.scale
+                ).astype(np.float32)
+            thresholds = np.nextafter(thresholds, np.float32(-np.inf))
             allowed = None
-            if self._region is not None and not run.whole:
-                allowed = self._region.contains(view.lon[here], view.lat[here])
+            if self._region is not None and not run.all_inside:
+                allowed = self._region.contains(index.lon[span], index.lat[span])
             if self._exclude is not None:
-                counted = ~self._exclude[view.row_of[here]]
-                allowed = counted if allowed is None else allowed & counted
-            for query in range(len(asked)):
-                reached = scores[:, query] >= needed[query]
+                included = ~self._exclude[index.row_of[span]]
+                allowed = included if allowed is None else allowed & included
+            for query in range(len(query_codes)):
+                reached = scores[:, query] >= thresholds[query]
                 if allowed is not None:
                     reached &= allowed
-                kept = np.flatnonzero(reached)
-                if not len(kept):
+                hits = np.flatnonzero(reached)
+                if not len(hits):
                     continue
-                middle = asked.offset[query] + asked.scale[query] * scores[kept, query].astype(
-                    np.float64
+                middle = query_codes.offset[query] + query_codes.scale[query] * scores[
+                    hits, query
+                ].astype(np.float64)
+                margin = (
+                    query_codes.residual_norm[query] * error[hits].astype(np.float64)
+                    + query_codes.slack[query]
                 )
-                half = asked.across[query] * error[kept].astype(np.float64) + asked.slack[query]
-                offers.append(Offer(query, kept + run.start, middle - half, middle + half))
+                offers.append(Offer(query, hits + run.start, middle - margin, middle + margin))
         return offers
 
 
 class BlockScan:
-    """Any source, through products in float32; its rows are those of the source."""
+    """Scan any source through float32 products; its rows are those of the source."""
 
     def __init__(
         self,
@@ -195,39 +247,53 @@ class BlockScan:
         self._columns = np.ascontiguousarray(queries).T
         lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
         self._margins = _margins(queries.shape[1], lengths)
-        self._most = MAX_NORM * lengths + self._margins  # no row of unit length scores beyond it
+        self._max_scores = MAX_NORM * lengths + self._margins  # bound for rows of unit length
         self._local = threading.local()
 
     def pieces(self) -> Iterator[tuple[list[tuple[VectorBlock, int, int]], int]]:
         piece: list[tuple[VectorBlock, int, int]] = []
-        held = 0
+        piece_rows = 0
         for block in self._blocks:
-            done = 0
-            while done < len(block):
-                step = min(_PIECE_ROWS - held, len(block) - done)
-                piece.append((block, done, done + step))
-                done, held = done + step, held + step
-                if held == _PIECE_ROWS:
-                    yield piece, held
-                    piece, held = [], 0
+            offset = 0
+            while offset < len(block):
+                step = min(_PIECE_ROWS - piece_rows, len(block) - offset)
+                piece.append((block, offset, offset + step))
+                offset, piece_rows = offset + step, piece_rows + step
+                if piece_rows == _PIECE_ROWS:
+                    yield piece, piece_rows
+                    piece, piece_rows = [], 0
         if piece:
-            yield piece, held
+            yield piece, piece_rows
 
-    def look_at(self, piece: Sequence[tuple[VectorBlock, int, int]], floors: Floats) -> list[Offer]:
+    def score_piece(
+        self, piece: Sequence[tuple[VectorBlock, int, int]], floors: Floats
+    ) -> list[Offer]:
+        """Implement `Scan.score_piece`.
+
+        Args:
+            piece: Blocks, each with a first row and the row after the last.
+            floors: Minimum score of each query, shape (q,).
+
+        Returns:
+            At most one offer per query.
+
+        Raises:
+            WrongBoundsError: If a row is damaged.
+        """
         rows, scores = self._scored(piece)
-        needed = (floors - self._margins).astype(np.float64)
+        thresholds = (floors - self._margins).astype(np.float64)
         offers = []
         for query, margin in enumerate(self._margins):
-            kept = np.flatnonzero(scores[query] >= needed[query])
-            if len(kept):
-                middle = scores[query, kept].astype(np.float64)
-                offers.append(Offer(query, rows[kept], middle - margin, middle + margin))
+            hits = np.flatnonzero(scores[query] >= thresholds[query])
+            if len(hits):
+                middle = scores[query, hits].astype(np.float64)
+                offers.append(Offer(query, rows[hits], middle - margin, middle + margin))
         return offers
 
     def _scored(
         self, piece: Sequence[tuple[VectorBlock, int, int]]
     ) -> tuple[Rows, npt.NDArray[np.float32]]:
-        """Row numbers (n,) and approximate scores (q, n) of the rows within the region."""
+        """Return row numbers (n,) and approximate scores (q, n) of the rows within the region."""
         dimension, count = self._columns.shape
         convert = getattr(self._local, "convert", None)
         if convert is None:
@@ -244,16 +310,16 @@ class BlockScan:
             if not len(numbers):
                 continue
             vectors = block.vectors
-            found = np.empty((len(numbers), count), dtype=np.float32)
+            products = np.empty((len(numbers), count), dtype=np.float32)
             for first in range(0, len(numbers), convert.rows):
-                some = numbers[first : first + convert.rows]
-                whole = self._region is None and self._exclude is None
-                chosen: Any = slice(some[0], some[-1] + 1) if whole else some
-                into = found[first : first + len(some)]
-                thread_products(convert(vectors[chosen]), self._columns, into)
-            if not (np.abs(found) <= self._most).all():  # NaN is no less than anything
+                batch = numbers[first : first + convert.rows]
+                contiguous = self._region is None and self._exclude is None
+                chosen: Any = slice(batch[0], batch[-1] + 1) if contiguous else batch
+                target = products[first : first + len(batch)]
+                thread_products(convert(vectors[chosen]), self._columns, target)
+            if not (np.abs(products) <= self._max_scores).all():  # also true for NaN
                 raise WrongBoundsError
-            scores.append(found)
+            scores.append(products)
             rows.append(numbers + block.start)
         if not rows:
             return np.empty(0, np.int64), np.empty((count, 0), np.float32)
@@ -261,28 +327,30 @@ class BlockScan:
 
 
 def _margins(dimension: int, lengths: Floats) -> Floats:
-    """How far float32 inner products may be off, for queries of these lengths (q,): gamma_d |x| |q|
-    with gamma_d = d u / (1 - d u) and u = 2^-24 (Higham, Accuracy and Stability of Numerical
-    Algorithms, section 3.1), plus the rounding of the score itself, plus underflow."""
+    """Return error bounds of float32 inner products for queries of these lengths, shape (q,).
+
+    gamma_d |x| |q| with gamma_d = d u / (1 - d u) and u = 2^-24 (Higham, Accuracy and Stability of
+    Numerical Algorithms, section 3.1), plus the rounding of the score, plus underflow.
+    """
     steps = (dimension + 2) * 2.0**-24
     margins: Floats = steps / (1 - steps) * MAX_NORM * lengths + (dimension + 2) * 2.0**-149
     return margins
 
 
-def _cut(runs: Sequence[Run], lengths: Sequence[int]) -> Iterator[list[Run]]:
-    """Pieces of these numbers of rows in turn: long runs are cut, short ones put together."""
-    turn = cycle(lengths)
+def _split_runs(runs: Sequence[Run], lengths: Sequence[int]) -> Iterator[list[Run]]:
+    """Yield pieces of the given row counts in rotation; long runs are split, short ones joined."""
+    piece_lengths = cycle(lengths)
     piece: list[Run] = []
-    room = next(turn)
+    remaining = next(piece_lengths)
     for run in runs:
         start = run.start
         while start < run.end:
-            end = min(run.end, start + room)
-            piece.append(Run(start, end, run.whole))
-            room -= end - start
+            end = min(run.end, start + remaining)
+            piece.append(Run(start, end, run.all_inside))
+            remaining -= end - start
             start = end
-            if not room:
+            if not remaining:
                 yield piece
-                piece, room = [], next(turn)
+                piece, remaining = [], next(piece_lengths)
     if piece:
         yield piece

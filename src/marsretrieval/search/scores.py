@@ -1,4 +1,4 @@
-"""The exact score of every row: what a map of a query's strength is drawn from."""
+"""Exact scores of all rows, and the score distribution of a query over a store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from marsretrieval.search.exact import MAX_NORM, WrongBoundsError, exact_scores
 from marsretrieval.search.index.find import known_of
 from marsretrieval.search.index.index import SearchIndex
 from marsretrieval.search.tiles import rows_below
-from marsretrieval.search.topk import VectorSource, damaged, view_for
+from marsretrieval.search.topk import VectorSource, damage_error, index_for
 from marsretrieval.system import usable_cpus
 
 if TYPE_CHECKING:
@@ -33,29 +33,40 @@ def score_all(
     *,
     progress: Progress = NO_PROGRESS,
 ) -> npt.NDArray[np.float32]:
-    """(rows,) inner products of one query with all stored vectors, in the order of the rows.
+    """Compute the exact score of every row; the same scores as `exact_topk`.
 
-    The very scores of `exact_topk`. Reads the search view where there is one, but makes none.
-    Raises UsageError for a query of another dimension or not finite, StoreError when a vector of
-    the store is not of unit length, or its view turns out to be damaged.
+    Reads the search index if there is one, but does not build one.
+
+    Args:
+        source: A store or search index.
+        query: Array of shape (dim,).
+        progress: Progress display.
+
+    Returns:
+        float32 array of shape (rows,), in the order of the source's rows.
+
+    Raises:
+        UsageError: If the query has another dimension or is not finite.
+        StoreError: If a stored vector is not of unit length, or the index is damaged.
     """
-    asked = np.asarray(query, dtype=np.float32)
-    if asked.shape != (source.dimension,):
+    query_vector = np.asarray(query, dtype=np.float32)
+    if query_vector.shape != (source.dimension,):
         raise UsageError(
-            f"a query of shape {asked.shape}; the store holds vectors of {source.dimension} numbers"
+            f"a query of shape {query_vector.shape}; "
+            f"the store holds vectors of {source.dimension} numbers"
         )
-    if not np.isfinite(asked).all():
+    if not np.isfinite(query_vector).all():
         raise UsageError("the query vector holds NaN or infinity")
-    view = view_for(source, "use", progress)
-    found = np.empty(source.rows, dtype=np.float32)
-    ahead: deque[Future[int]] = deque()
-    most = 1.001 * MAX_NORM * float(np.linalg.norm(asked.astype(np.float64)))
+    index = index_for(source, "use", progress)
+    all_scores = np.empty(source.rows, dtype=np.float32)
+    pending: deque[Future[int]] = deque()
+    max_score = 1.001 * MAX_NORM * float(np.linalg.norm(query_vector.astype(np.float64)))
 
     def score(start: int, vectors: npt.NDArray[Any]) -> int:
-        scores = exact_scores(vectors, asked)
-        if (np.abs(scores) > most).any():  # as no row of unit length can
+        scores = exact_scores(vectors, query_vector)
+        if (np.abs(scores) > max_score).any():  # impossible for rows of unit length
             raise WrongBoundsError
-        found[start : start + len(vectors)] = scores
+        all_scores[start : start + len(vectors)] = scores
         return len(vectors)
 
     with (
@@ -63,24 +74,24 @@ def score_all(
         ThreadPoolExecutor(usable_cpus()) as pool,
     ):
         try:
-            for start, vectors in _pieces(source, view):
-                ahead.append(pool.submit(score, start, vectors))
-                if len(ahead) > 2 * usable_cpus():
-                    bar.advance(ahead.popleft().result())
-            for work in ahead:
+            for start, vectors in _pieces(source, index):
+                pending.append(pool.submit(score, start, vectors))
+                if len(pending) > 2 * usable_cpus():
+                    bar.advance(pending.popleft().result())
+            for work in pending:
                 bar.advance(work.result())
         except WrongBoundsError as error:
-            raise damaged(source, view) from error
-    return found if view is None else view.by_row(found)
+            raise damage_error(source, index) from error
+    return all_scores if index is None else index.by_row(all_scores)
 
 
 def _pieces(
-    source: VectorSource | SearchIndex, view: SearchIndex | None
+    source: VectorSource | SearchIndex, index: SearchIndex | None
 ) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Vectors in the order of the rows, or of the places of the view, and where they start."""
-    if view is not None:
-        for start in range(0, view.rows, _PIECE_ROWS):
-            yield start, view.stored[start : start + _PIECE_ROWS]
+    """Yield start and vectors of each piece, in the order of the store rows or index rows."""
+    if index is not None:
+        for start in range(0, index.rows, _PIECE_ROWS):
+            yield start, index.stored[start : start + _PIECE_ROWS]
         return
     for block in source.blocks():
         vectors = block.vectors
@@ -88,17 +99,17 @@ def _pieces(
             yield block.start + start, vectors[start : start + _PIECE_ROWS]
 
 
-# None of them can be seen from orbit. A query that is as meaningless beats all of them in one
-# case of thirteen.
+# Texts without visible counterpart on Mars. A thirteenth text of this kind scores higher than all
+# of them with probability 1/13.
 MEANINGLESS = (
     "lorem ipsum dolor sit amet", "asdfghjkl", "a birthday cake", "the stock market",
     "a cat on a sofa", "red sports car", "tax return form", "xyzzy plugh", "hello world",
     "football match", "piano concerto", "grocery list",
 )  # fmt: skip
-MIN_Z = 2.0  # of the best score of a query that is not text alone
+MIN_Z = 2.0  # of the best score, for queries with images or tiles
 
 _SAMPLE_ROWS = 4096
-_RUN_ROWS = 16  # neighbours, which lie in the same pages of a file
+_RUN_ROWS = 16  # neighbouring rows share memory pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,18 +136,32 @@ class Background:
         return float(self.scores.std(dtype=np.float64))
 
     def z(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Standard deviations above the mean, (n,); 0 where all tiles score alike."""
+        """Return the standard deviations of scores above the mean.
+
+        Args:
+            scores: Array of shape (n,).
+
+        Returns:
+            Array of shape (n,); 0 if all tiles have the same score.
+        """
         above = np.asarray(scores, dtype=np.float64) - self.mean
         return above / self.std if self.std > 1e-9 else np.zeros_like(above)
 
     def percentile(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Percent of the sampled tiles that score lower, (n,)."""
-        wanted = np.asarray(scores, dtype=np.float32)
-        lower = np.searchsorted(self.scores, wanted - np.float32(1e-6), side="left")
+        """Return the percent of the sampled tiles with a lower score.
+
+        Args:
+            scores: Array of shape (n,).
+
+        Returns:
+            Array of shape (n,), 0 to 100.
+        """
+        values = np.asarray(scores, dtype=np.float32)
+        lower = np.searchsorted(self.scores, values - np.float32(1e-6), side="left")
         return np.asarray(100.0 * lower / max(1, len(self.scores)))
 
     def best(self) -> float:
-        """Best score among all tiles; an estimate where not all are sampled."""
+        """Return the best score of all tiles; an estimate if not all are sampled."""
         count = len(self.scores)
         if not count:
             return -math.inf
@@ -145,35 +170,51 @@ class Background:
 
 
 class ScoreSample:
-    """Vectors of up to 4,096 tiles of a store, runs of neighbours at even distances.
+    """Vectors of up to 4,096 tiles of a store, in evenly spaced runs of neighbours.
 
-    Of smaller stores it holds all tiles. Tiles that are known to have no data do not count,
-    unless a store has no others: they all look alike, and would move the mean.
+    A smaller store is sampled completely. Tiles known to have no data are left out unless the store
+    has no others: they all look alike and would shift the mean.
+
+    Args:
+        store: The store.
     """
 
     def __init__(self, store: EmbeddingStore) -> None:
-        known = known_of(store)
-        view = known if isinstance(known, SearchIndex) else None
+        reader = known_of(store)
+        index = reader if isinstance(reader, SearchIndex) else None
         empty = rows_below(store, None)
         with_data = np.arange(store.rows)
         if empty is not None and not empty.all():
-            with_data = np.flatnonzero(~(empty if view is None else empty[view.row_of]))
-        sample = with_data[_sampled(len(with_data))]
-        # By place in a view: neighbours lie side by side in its file.
-        stored = store.vectors(sample) if view is None else np.take(view.stored, sample, axis=0)
+            with_data = np.flatnonzero(~(empty if index is None else empty[index.row_of]))
+        sample = with_data[_sample_rows(len(with_data))]
+        # By index row: neighbours are adjacent in the file.
+        stored = store.vectors(sample) if index is None else np.take(index.stored, sample, axis=0)
         self._vectors = stored.astype(np.float32)
         self._rows = len(with_data)
 
     def background(self, query: npt.ArrayLike) -> Background:
-        """Score the sample with a query vector (dimension,)."""
+        """Score the sample.
+
+        Args:
+            query: Array of shape (dim,).
+
+        Returns:
+            The distribution of the scores.
+        """
         scores = self._vectors @ np.asarray(query, dtype=np.float32)
         return Background(np.sort(scores), self._rows)
 
 
 def expected_best(count: int) -> float:
-    """Expected largest of `count` standard normal values (asymptotic expansion; 0 below 2).
+    """Return the expected maximum of `count` standard normal values.
 
-    Cramér, Mathematical Methods of Statistics, 1946, section 28.6.
+    Asymptotic expansion: Cramér, Mathematical Methods of Statistics, 1946, section 28.6.
+
+    Args:
+        count: Number of values.
+
+    Returns:
+        The expectation; 0 for fewer than 2 values.
     """
     if count < 2:
         return 0.0
@@ -182,7 +223,7 @@ def expected_best(count: int) -> float:
     return root - correction / (2 * root)
 
 
-def _sampled(count: int) -> npt.NDArray[np.int64]:
+def _sample_rows(count: int) -> npt.NDArray[np.int64]:
     if count <= _SAMPLE_ROWS:
         return np.arange(count)
     runs = _SAMPLE_ROWS // _RUN_ROWS

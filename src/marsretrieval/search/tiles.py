@@ -1,4 +1,4 @@
-"""Tiles of a store by their ids, or by where they lie."""
+"""Look up tiles of a store by id, by position, or by their share of data."""
 
 from __future__ import annotations
 
@@ -17,67 +17,98 @@ from marsretrieval.search.index.find import known_of
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
 
-_EDGE_DEG = 1e-6  # an edge written in decimals belongs to the tile
-_NEAR_DEG = 0.5  # a position is that of a tile no further away, where extents are unknown
+_EDGE_DEG = 1e-6  # tolerance for edges rounded to decimals
+_NEAR_DEG = 0.5  # radius of a tile of unknown extent
 _GUESSES = 3
-_IMAGE = re.compile(r"\.(png|jpe?g|tiff?|webp)$", re.IGNORECASE)
+_IMAGE_SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|webp)$", re.IGNORECASE)
 
 
 def rows_of(store: EmbeddingStore, ids: Sequence[str]) -> npt.NDArray[np.int64]:
-    """The row of each id, (n,); its first where an id is there twice.
+    """Return the row of each id.
 
-    The extension of an image file may be left on. Raises UsageError for an id that is not in the
-    store, with the nearest that are: by place for the name of a tile, else by spelling.
+    An image file extension is ignored.
+
+    Args:
+        store: The store.
+        ids: n ids.
+
+    Returns:
+        int64 array of shape (n,); the first row of a repeated id.
+
+    Raises:
+        UsageError: If an id is not in the store. The message suggests the nearest tiles if the id
+            is a tile name, else the ids with the most similar spelling.
     """
-    known = known_of(store)
+    reader = known_of(store)
     rows = np.full(len(ids), -1, dtype=np.int64)
     for number, name in enumerate(ids):
-        rows[number] = known.find(name)
-        if rows[number] < 0 and _IMAGE.search(name):
-            rows[number] = known.find(_IMAGE.sub("", name))
+        rows[number] = reader.find(name)
+        if rows[number] < 0 and _IMAGE_SUFFIX.search(name):
+            rows[number] = reader.find(_IMAGE_SUFFIX.sub("", name))
     for name, row in zip(ids, rows.tolist(), strict=True):
         if row < 0:
-            near = _alike(store, name)
+            suggestions = _similar_ids(store, name)
             raise UsageError(
                 f"{store.path} holds no tile '{name}'",
-                remedy=f"Did you mean {' or '.join(near)}?" if near else
+                remedy=f"Did you mean {' or '.join(suggestions)}?" if suggestions else
                 "`--json` of a search lists ids; a position finds a tile too (LON,LAT).",
             )  # fmt: skip
     return rows
 
 
 def row_at(store: EmbeddingStore, lon: float, lat: float) -> int:
-    """The row of the tile that holds a position: of several, the one whose centre is nearest.
+    """Return the row of the tile that contains a position.
 
-    A tile whose extent is unknown holds what is within half a degree. Raises UsageError where no
-    tile holds it, naming the nearest.
+    If several tiles contain it, the one with the nearest centre is returned. A tile of unknown
+    extent contains positions within half a degree of its centre.
+
+    Args:
+        store: The store.
+        lon: Longitude in degrees, east positive.
+        lat: Latitude in degrees.
+
+    Returns:
+        The row.
+
+    Raises:
+        UsageError: If the position is invalid or no tile contains it (with the nearest tile).
     """
     if not (np.isfinite(lon) and -360 <= lon <= 360 and -90 <= lat <= 90):
         raise UsageError(
             f"{lon:g},{lat:g} is no position on Mars",
             remedy="Give longitude and latitude in degrees, east positive, such as 137.4,-4.6.",
         )
-    known = known_of(store)
-    (x, y), (width, height) = known.positions().T, known.extents().T
+    reader = known_of(store)
+    (x, y), (width, height) = reader.positions().T, reader.extents().T
     distance = geo.great_circle_deg(lon, lat, x, y)
     if not np.isfinite(distance).any():
         raise UsageError(f"no tile of {store.path} has a known position")
-    across, upward = np.abs(geo.wrap_lon(x - lon)), np.abs(y - lat)
-    holds = (across <= width / 2 + _EDGE_DEG) & (upward <= height / 2 + _EDGE_DEG)
+    lon_offset, lat_offset = np.abs(geo.wrap_lon(x - lon)), np.abs(y - lat)
+    holds = (lon_offset <= width / 2 + _EDGE_DEG) & (lat_offset <= height / 2 + _EDGE_DEG)
     holds |= ~np.isfinite(width + height) & (distance <= _NEAR_DEG)
     if not holds.any():
         nearest = int(np.nanargmin(distance))
         raise UsageError(
             f"no tile of {store.path} holds {lon:g},{lat:g}",
-            remedy=f"The nearest is {known.ids(nearest)[0]} at {x[nearest]:.4g},{y[nearest]:.4g}, "
+            remedy=f"The nearest is {reader.ids(nearest)[0]} at {x[nearest]:.4g},{y[nearest]:.4g}, "
             f"{distance[nearest]:.3g} degrees away.",
         )
-    # Not simply the nearest centre: beside a corner that may be a neighbour's, or a smaller tile's.
+    # The nearest centre alone is not enough: near a corner it may be a neighbour's.
     return int(np.argmin(np.where(holds, distance, np.inf)))
 
 
 def parse_lonlat(text: str) -> tuple[float, float]:
-    """From "LON,LAT". Raises UsageError."""
+    """Parse a position.
+
+    Args:
+        text: `LON,LAT` in degrees.
+
+    Returns:
+        Longitude and latitude.
+
+    Raises:
+        UsageError: If the text is not two numbers.
+    """
     try:
         lon, lat = (float(part) for part in text.split(","))
     except ValueError as error:
@@ -88,22 +119,22 @@ def parse_lonlat(text: str) -> tuple[float, float]:
     return lon, lat
 
 
-def _alike(store: EmbeddingStore, name: str) -> list[str]:
-    """Ids nearest to one that is not there, the nearest first."""
+def _similar_ids(store: EmbeddingStore, name: str) -> list[str]:
+    """Return the ids nearest to a missing one, by position or spelling."""
     centre = geo.tile_centre(name)
     if centre is not None:
-        known = known_of(store)
-        lon, lat = known.positions().T
+        reader = known_of(store)
+        lon, lat = reader.positions().T
         distance = geo.great_circle_deg(*centre, lon, lat)
         rows = np.argsort(distance, kind="stable")[:_GUESSES]
         rows = rows[np.isfinite(distance[rows])]
         if len(rows):
-            return known.ids(rows)
-    return difflib.get_close_matches(name, _candidates(store, name), n=_GUESSES, cutoff=0.5)
+            return reader.ids(rows)
+    return difflib.get_close_matches(name, _ids_to_compare(store, name), n=_GUESSES, cutoff=0.5)
 
 
-def _candidates(store: EmbeddingStore, name: str) -> Iterator[str]:
-    """Ids to compare with: all of a small store, of a large one those that begin alike."""
+def _ids_to_compare(store: EmbeddingStore, name: str) -> Iterator[str]:
+    """Yield all ids of a small store, or those of a large store with the same prefix."""
     import pyarrow.compute as pc
 
     small = store.rows <= 20_000
@@ -138,7 +169,7 @@ def rows_below(store: EmbeddingStore, min_valid: float | None) -> npt.NDArray[np
     if min_valid is None:
         below = valid == 0
     elif np.isfinite(valid).any():
-        # As the store rounds shares, to float32.
+        # Rounded to float32 as in the store.
         below = ~(valid >= float(np.float32(min_valid)))
     else:
         raise UsageError(

@@ -1,8 +1,8 @@
-"""Exact top-k over stored vectors, in memory that does not grow with the store.
+"""Exact top-k search over stored vectors, with bounded memory.
 
-A first pass finds bounds of every row's score, quickly, and keeps each row that could be among
-the best; these few are then scored exactly. So scores and order depend on the stored vectors and
-the query alone: not on shards, search views, kernels, threads, or the other queries of the batch.
+A first pass computes bounds of every row's score and keeps the candidates; a second pass scores
+these exactly. Scores and order depend only on the stored vectors and the query, not on shards,
+search indexes, kernels, threads or the other queries of the batch.
 """
 
 from __future__ import annotations
@@ -23,22 +23,26 @@ from marsretrieval.search.exact import WrongBoundsError, exact_scores
 from marsretrieval.search.index.find import discard_index, index_of
 from marsretrieval.search.index.index import SearchIndex
 from marsretrieval.search.kernels import choose_kernel
-from marsretrieval.search.scan import BlockScan, Scan, VectorBlock, ViewScan
+from marsretrieval.search.scan import BlockScan, IndexScan, Scan, VectorBlock
 from marsretrieval.system import usable_cpus
 
 Floats = npt.NDArray[np.float64]
 
-_SLACK = 2**12  # candidates beyond 2 k before the worst are dropped
-_MANY = 2**16  # and beyond 4 k before they are scored exactly
+_SLACK = 2**12  # candidates beyond 2 k before pruning
+_MANY = 2**16  # candidates beyond 4 k before exact scoring
 
 
 class Candidates:
-    """The rows of one query whose rounded score could be among the best k, or (k None) reach
-    `floor`.
+    """Rows of one query whose rounded score may be among the best k, or (k None) reach `floor`.
 
-    `low` and `high` of a row enclose its exact score after rounding to float32. A row is out for
-    good when its `high` lies below `floor`: the least of the best k `low` so far, or what was
-    asked for.
+    A row is discarded when its upper bound lies below `floor`: the k-th best lower bound so far, or
+    the minimum score.
+
+    Args:
+        k: Number of hits; None for all that reach the minimum score.
+        floor: Minimum score, or -inf.
+        exact: Function that returns the exact scores of rows.
+        ids: Function that returns the ids of rows, for ordering ties.
     """
 
     def __init__(
@@ -58,58 +62,64 @@ class Candidates:
         self._limit = np.inf if k is None else 2 * k + _SLACK
 
     def offer(self, rows: Rows, low: Floats, high: Floats) -> None:
-        """Consider n rows, each (n,)."""
-        kept = high >= self.floor
-        if not kept.all():
-            rows, low, high = rows[kept], low[kept], high[kept]
+        """Add n rows as candidates.
+
+        Args:
+            rows: int64 array of shape (n,).
+            low: Lower bounds of the rounded scores, shape (n,).
+            high: Upper bounds of the rounded scores, shape (n,).
+        """
+        reaching = high >= self.floor
+        if not reaching.all():
+            rows, low, high = rows[reaching], low[reaching], high[reaching]
         if not len(rows):
             return
         self._parts.append((rows, low, high))
         self._count += len(rows)
-        # A first floor as soon as there can be one: most of what follows lies below it.
+        # Set the first floor at k candidates: most later rows lie below it.
         first = self._k is not None and self.floor == -np.inf and self._count >= self._k
         if first or self._count > self._limit:
             self._prune()
 
     def finish(self) -> tuple[Scores, Rows]:
-        """Exact scores and rows: score descending, then id ascending."""
+        """Return exact scores and rows, by score descending, then id ascending."""
         if not self._count:
             return np.empty(0, np.float32), np.empty(0, np.int64)
         self._prune()
         ((rows, low, high),) = self._parts
-        scores = self._enclosed(rows, low, high)
+        scores = self._checked_scores(rows, low, high)
         reached = scores >= self._least
-        return self._ordered(scores[reached], rows[reached])
+        return self._rank(scores[reached], rows[reached])
 
     def _prune(self) -> None:
-        rows, low, high = (np.concatenate(each) for each in zip(*self._parts, strict=True))
+        rows, low, high = (np.concatenate(arrays) for arrays in zip(*self._parts, strict=True))
         k = self._k
         if k is not None and len(rows) > k:
             self.floor = max(self.floor, float(np.partition(low, len(low) - k)[len(low) - k]))
-            kept = high >= self.floor
-            rows, low, high = rows[kept], low[kept], high[kept]
+            reaching = high >= self.floor
+            rows, low, high = rows[reaching], low[reaching], high[reaching]
             if len(rows) > 4 * k + _MANY:
-                # So many near-ties (blank tiles, a constant model) that only exact scores and
-                # ids can tell them apart.
-                scores, rows = self._ordered(self._enclosed(rows, low, high), rows)
+                # Many near-ties (blank tiles, a constant model): only exact scores and ids
+                # separate them.
+                scores, rows = self._rank(self._checked_scores(rows, low, high), rows)
                 low = high = scores.astype(np.float64)
                 self.floor = max(self.floor, float(low.min()))
             self._limit = max(2 * k + _SLACK, 2 * len(rows))
         self._parts, self._count = [(rows, low, high)], len(rows)
 
-    def _enclosed(self, rows: Rows, low: Floats, high: Floats) -> Scores:
+    def _checked_scores(self, rows: Rows, low: Floats, high: Floats) -> Scores:
         scores = self._exact(rows)
         if not ((low <= scores) & (scores <= high)).all():
             raise WrongBoundsError
         return scores
 
-    def _ordered(self, scores: Scores, rows: Rows) -> tuple[Scores, Rows]:
-        """The best k by score descending, then id ascending."""
+    def _rank(self, scores: Scores, rows: Rows) -> tuple[Scores, Rows]:
+        """Return the best k by score descending, then id ascending."""
         k = len(scores) if self._k is None else self._k
         if len(scores) > k:
             cut = np.partition(scores, len(scores) - k)[len(scores) - k]
-            kept = scores >= cut
-            scores, rows = scores[kept], rows[kept]
+            reaching = scores >= cut
+            scores, rows = scores[reaching], rows[reaching]
         order = np.argsort(-scores, kind="stable")
         ranked = scores[order]
         same = ranked[1:] == ranked[:-1]
@@ -127,14 +137,14 @@ class Candidates:
 
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
-ViewUse = Literal["build", "use", "ignore"]
+IndexUse = Literal["build", "use", "ignore"]
 
 _QUERIES_AT_ONCE = 32
-_EXACT_ROWS = 1024  # rows whose vectors are copied at a time
+_EXACT_ROWS = 1024  # rows per exact_scores call
 
 
 class VectorSource(Protocol):
-    """What can be searched; embeddings.EmbeddingStore and SearchIndex are."""
+    """A searchable source; implemented by `embeddings.EmbeddingStore` and `SearchIndex`."""
 
     @property
     def rows(self) -> int: ...
@@ -144,25 +154,50 @@ class VectorSource(Protocol):
 
     def blocks(self) -> Iterator[VectorBlock]: ...
 
-    def vectors(self, rows: Rows) -> npt.NDArray[Any]: ...
+    def vectors(self, rows: Rows) -> npt.NDArray[Any]:
+        """Return the stored vectors of rows.
 
-    def ids(self, rows: Rows) -> list[str]: ...
+        Args:
+            rows: int64 array of shape (n,).
+
+        Returns:
+            float16 or float32 array of shape (n, dim), in the order of `rows`.
+        """
+
+    def ids(self, rows: Rows) -> list[str]:
+        """Return the ids of rows.
+
+        Args:
+            rows: int64 array of shape (n,).
+
+        Returns:
+            n ids, in the order of `rows`.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
     """The best rows of a source for q queries, best first.
 
-    Both (q, k). Where a query has fewer hits than another, scores end in -inf and rows in -1.
+    Attributes:
+        scores: float32 array of shape (q, k), padded with -inf for queries with fewer hits.
+        rows: int64 array of shape (q, k), padded with -1.
     """
 
     scores: Scores
     rows: Rows
 
     def hits(self, query: int) -> tuple[Scores, Rows]:
-        """Scores and rows of one query, without the filling."""
-        found = self.rows[query] >= 0
-        return self.scores[query][found], self.rows[query][found]
+        """Return scores and rows of one query without the padding.
+
+        Args:
+            query: Index of the query.
+
+        Returns:
+            Scores and rows of its hits, best first.
+        """
+        filled = self.rows[query] >= 0
+        return self.scores[query][filled], self.rows[query][filled]
 
 
 def exact_topk(
@@ -173,103 +208,121 @@ def exact_topk(
     min_score: float | None = None,
     region: Region | None = None,
     exclude: npt.NDArray[np.bool_] | None = None,
-    view: ViewUse = "build",
+    index: IndexUse = "build",
     kernel: str = "auto",
     progress: Progress = NO_PROGRESS,
 ) -> Ranking:
-    """The `k` rows with the highest inner products for each of q queries, exactly.
+    """Find the k rows with the highest inner products for each of q queries, exactly.
 
-    queries: (q, dimension), or (dimension,) for one. A score is the inner product of the query
-    with the vector as it is stored, rounded once to float32; equal scores are ordered by id. With
-    `region` (a geo.Box, a geo.Area) only rows whose centre lies in it count, with `min_score` only
-    those that reach it; rows where `exclude` (rows,) is True never count. k beyond what is left
-    gives all of it, and so does k None, which needs a `min_score`.
+    A score is the inner product of the query with the stored vector, rounded once to float32;
+    equal scores are ordered by id.
 
-    view: whether a large store gets a search view (`build`, a minute for a million rows, once),
-    is searched with one if it has one (`use`), or never (`ignore`); the answers are the same.
-    kernel: one of search.KERNELS, for the pass over a view.
+    Args:
+        source: A store or search index.
+        queries: Array of shape (q, dim), or (dim,) for one query.
+        k: Number of hits per query; None for all that reach `min_score`.
+        min_score: Minimum score of a hit.
+        region: Use only rows whose centre lies in it (a `geo.Box` or `geo.Area`).
+        exclude: Boolean array of shape (rows,); rows with True are skipped.
+        index: `build` builds a search index for a large store (once, about a minute per million
+            rows), `use` uses an existing one, `ignore` reads the store. The results are equal.
+        kernel: One of `search.KERNELS`, for the pass over an index.
+        progress: Progress display.
 
-    Raises UsageError for a wrong k or queries of another dimension or not finite, StoreError when
-    a vector of the store is not of unit length, or its view turns out to be damaged.
+    Returns:
+        The ranking; fewer than k columns if fewer rows qualify.
+
+    Raises:
+        UsageError: If k or `min_score` is invalid, or the queries have another dimension or are not
+            finite.
+        StoreError: If a stored vector is not of unit length, or the index is damaged.
     """
-    asked = np.atleast_2d(np.asarray(queries, dtype=np.float32))
+    query_vectors = np.atleast_2d(np.asarray(queries, dtype=np.float32))
     if k is None and min_score is None:
         raise UsageError("without k, a search needs a min_score")
     if k is not None and k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
     if min_score is not None and not np.isfinite(min_score):
         raise UsageError(f"min_score is {min_score}, not a number")
-    if asked.ndim != 2 or asked.shape[1] != source.dimension:
+    if query_vectors.ndim != 2 or query_vectors.shape[1] != source.dimension:
         raise UsageError(
-            f"queries of shape {asked.shape}; the store holds vectors of {source.dimension} numbers"
+            f"queries of shape {query_vectors.shape}; "
+            f"the store holds vectors of {source.dimension} numbers"
         )
-    if not np.isfinite(asked).all():
+    if not np.isfinite(query_vectors).all():
         raise UsageError("a query vector holds NaN or infinity")
     if exclude is not None and exclude.shape != (source.rows,):
         raise UsageError(f"exclude of shape {exclude.shape}; the store has {source.rows:,} rows")
-    field = _field(source, region, exclude, view, kernel, progress)
-    found: list[tuple[Scores, Rows]] = []
+    target = _search_target(source, region, exclude, index, kernel, progress)
+    results: list[tuple[Scores, Rows]] = []
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        for start in range(0, len(asked), _QUERIES_AT_ONCE):
-            some = asked[start : start + _QUERIES_AT_ONCE]
+        for start in range(0, len(query_vectors), _QUERIES_AT_ONCE):
+            batch = query_vectors[start : start + _QUERIES_AT_ONCE]
             try:
-                found += _search(field, some, k, min_score, pool, progress)
+                results += _search(target, batch, k, min_score, pool, progress)
             except WrongBoundsError as error:
-                raise field.damaged() from error
-    width = max((len(rows) for _, rows in found), default=0)
+                raise target.damage_error() from error
+    width = max((len(rows) for _, rows in results), default=0)
     ranking = Ranking(
-        scores=np.full((len(found), width), -np.inf, dtype=np.float32),
-        rows=np.full((len(found), width), -1, dtype=np.int64),
+        scores=np.full((len(results), width), -np.inf, dtype=np.float32),
+        rows=np.full((len(results), width), -1, dtype=np.int64),
     )
-    for query, (scores, rows) in enumerate(found):
+    for query, (scores, rows) in enumerate(results):
         ranking.scores[query, : len(rows)] = scores
         ranking.rows[query, : len(rows)] = rows
     return ranking
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
-    """What is searched, by numbers of its own: rows of the source, or places of its view."""
+class _SearchTarget:
+    """A source or its index; `rows` converts its own row numbers to rows of the source."""
 
     scan: Callable[[Scores], Scan]
     vectors: Callable[[Rows], npt.NDArray[Any]]
     ids: Callable[[Rows], Sequence[str]]
     rows: Callable[[Rows], Rows]
-    damaged: Callable[[], StoreError]
+    damage_error: Callable[[], StoreError]
 
 
-def _field(
+def _search_target(
     source: VectorSource | SearchIndex,
     region: Region | None,
     exclude: npt.NDArray[np.bool_] | None,
-    use: ViewUse,
+    use: IndexUse,
     kernel: str,
     progress: Progress,
-) -> _Field:
-    view = view_for(source, use, progress)
+) -> _SearchTarget:
+    index = index_for(source, use, progress)
     chosen = choose_kernel(kernel)
-    if view is None:
-        return _Field(
+    if index is None:
+        return _SearchTarget(
             scan=lambda queries: BlockScan(source.blocks(), source.rows, queries, region, exclude),
             vectors=source.vectors,
             ids=source.ids,
             rows=lambda rows: rows,
-            damaged=lambda: damaged(source, None),
+            damage_error=lambda: damage_error(source, None),
         )
-    return _Field(
-        scan=lambda queries: ViewScan(view, queries, region, chosen, exclude),
-        vectors=lambda places: np.take(view.stored, places, axis=0),
-        ids=lambda places: view.ids(view.row_of[places]),
-        rows=lambda places: view.row_of[places],
-        damaged=lambda: damaged(source, view),
+    return _SearchTarget(
+        scan=lambda queries: IndexScan(index, queries, region, chosen, exclude),
+        vectors=lambda index_rows: np.take(index.stored, index_rows, axis=0),
+        ids=lambda index_rows: index.ids(index.row_of[index_rows]),
+        rows=lambda index_rows: index.row_of[index_rows],
+        damage_error=lambda: damage_error(source, index),
     )
 
 
-def damaged(source: VectorSource | SearchIndex, view: SearchIndex | None) -> StoreError:
-    """The error to raise when rows of a source were found to be damaged, read through this view,
-    which is removed, or without one."""
-    if view is not None:
-        return discard_index(view)
+def damage_error(source: VectorSource | SearchIndex, index: SearchIndex | None) -> StoreError:
+    """Return the error for damaged rows; a damaged index is removed.
+
+    Args:
+        source: The source that was searched.
+        index: The index that was read, if any.
+
+    Returns:
+        The error to raise.
+    """
+    if index is not None:
+        return discard_index(index)
     return StoreError(
         f"a vector of {getattr(source, 'path', 'the store')} is not of unit length",
         remedy="Either a shard is damaged (marsretrieval store verify tells which), or the model "
@@ -277,10 +330,19 @@ def damaged(source: VectorSource | SearchIndex, view: SearchIndex | None) -> Sto
     )
 
 
-def view_for(
-    source: VectorSource | SearchIndex, use: ViewUse, progress: Progress
+def index_for(
+    source: VectorSource | SearchIndex, use: IndexUse, progress: Progress
 ) -> SearchIndex | None:
-    """The search view to read in place of `source`; None where there is none or it is empty."""
+    """Return the search index to read instead of `source`.
+
+    Args:
+        source: A store or search index.
+        use: `build`, `use` or `ignore`; see `exact_topk`.
+        progress: Progress display for building.
+
+    Returns:
+        The index; None if there is none or it is empty.
+    """
     if isinstance(source, SearchIndex):
         return source if source.rows else None
     if use == "ignore":
@@ -293,30 +355,30 @@ def view_for(
 
 
 def _search(
-    field: _Field,
+    target: _SearchTarget,
     queries: Scores,
     k: int | None,
     min_score: float | None,
     pool: ThreadPoolExecutor,
     progress: Progress,
 ) -> list[tuple[Scores, Rows]]:
-    """Scores and rows of each query, best first."""
+    """Return scores and rows of every query, best first."""
     least = -np.inf if min_score is None else float(np.float32(min_score))
 
     def candidates(query: Scores) -> Candidates:
-        return Candidates(k, least, lambda rows: _exact(field, rows, query, run), field.ids)
+        return Candidates(k, least, lambda rows: _exact(target, rows, query, run), target.ids)
 
-    # Pieces of a query are shared out among the threads; in the end, if there are enough, queries.
+    # Threads score pieces of one query; in the end, if there are enough queries, whole queries.
     run: Callable[..., Iterable[object]] = pool.map
     threads = usable_cpus()
     best = [candidates(query) for query in queries]
     floors = np.full(len(best), least)
-    scan = field.scan(queries)
-    ahead: deque[tuple[Future[Any], int]] = deque()
+    scan = target.scan(queries)
+    pending: deque[tuple[Future[Any], int]] = deque()
     with progress.start("search", scan.rows, "rows") as bar:
 
-        def settle() -> None:
-            work, rows = ahead.popleft()
+        def collect_oldest() -> None:
+            work, rows = pending.popleft()
             for offer in work.result():
                 best[offer.query].offer(offer.rows, offer.low, offer.high)
                 floors[offer.query] = best[offer.query].floor
@@ -324,32 +386,32 @@ def _search(
 
         try:
             for piece, rows in scan.pieces():
-                ahead.append((pool.submit(scan.look_at, piece, floors), rows))
-                if len(ahead) > 2 * threads:
-                    settle()
-            while ahead:
-                settle()
+                pending.append((pool.submit(scan.score_piece, piece, floors), rows))
+                if len(pending) > 2 * threads:
+                    collect_oldest()
+            while pending:
+                collect_oldest()
         finally:
-            for work, _ in ahead:
+            for work, _ in pending:
                 work.cancel()
     if len(best) >= 2 * threads:
         run = map
-        found = list(pool.map(Candidates.finish, best))
+        results = list(pool.map(Candidates.finish, best))
     else:
-        found = [each.finish() for each in best]
-    return [(scores, field.rows(rows)) for scores, rows in found]
+        results = [query_candidates.finish() for query_candidates in best]
+    return [(scores, target.rows(rows)) for scores, rows in results]
 
 
 def _exact(
-    field: _Field, rows: Rows, query: Scores, run: Callable[..., Iterable[object]]
+    target: _SearchTarget, rows: Rows, query: Scores, run: Callable[..., Iterable[object]]
 ) -> Scores:
     order = np.argsort(rows, kind="stable")
     scores = np.empty(len(rows), dtype=np.float32)
 
-    def some(start: int) -> None:
-        places = order[start : start + _EXACT_ROWS]
-        scores[places] = exact_scores(field.vectors(rows[places]), query)
+    def score_batch(start: int) -> None:
+        batch = order[start : start + _EXACT_ROWS]
+        scores[batch] = exact_scores(target.vectors(rows[batch]), query)
 
-    for _ in run(some, range(0, len(rows), _EXACT_ROWS)):
+    for _ in run(score_batch, range(0, len(rows), _EXACT_ROWS)):
         pass
     return scores

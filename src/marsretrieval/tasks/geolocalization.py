@@ -148,7 +148,7 @@ class Geolocalization:
             )
         embedded = time.perf_counter()
         asked = np.stack(list(queries.values()))
-        ranking = exact_topk(images, asked, MAX_K + 1, view="use", progress=progress)
+        ranking = exact_topk(images, asked, MAX_K + 1, index="use", progress=progress)
         searched = time.perf_counter()
 
         groups: dict[str, Evaluation] = {}
@@ -242,7 +242,7 @@ def _best(
     if len(rows) <= MAX_K or scores[MAX_K] < scores[MAX_K - 1]:
         return scores[:MAX_K], rows[:MAX_K]
     least = float(scores[MAX_K - 1])
-    return exact_topk(images, query, None, min_score=least, view="use").hits(0)
+    return exact_topk(images, query, None, min_score=least, index="use").hits(0)
 
 
 def _expect_random(

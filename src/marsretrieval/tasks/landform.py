@@ -146,7 +146,7 @@ class LandformRetrieval:
         )
         content = images.content_hashes()
         # As many more as are not scored: unlabelled, or there before.
-        ranking = exact_topk(images, queries, _SHOWN + len(ids) - len(kept), view="use")
+        ranking = exact_topk(images, queries, _SHOWN + len(ids) - len(kept), index="use")
         hits = Hits()
         for query, name in enumerate(classes):
             scores, rows = ranking.hits(query)

@@ -1,4 +1,4 @@
-"""Making a search view: one pass over the shards, in memory that does not grow with them."""
+"""Build a search index in one pass over the shards, with bounded memory."""
 
 from __future__ import annotations
 
@@ -31,22 +31,39 @@ if TYPE_CHECKING:
 _SAMPLE_BLOCKS, _SAMPLE_ROWS = 256, 64
 
 
-class ViewInTheMaking(Exception):
-    """Another process is making a view in this folder."""
+class IndexBuildInProgress(Exception):
+    """Another process is building an index in this folder."""
 
 
 def bytes_needed(store: EmbeddingStore) -> int:
-    """Of disk, about: a byte for each number, the vectors, and 128 bytes a row."""
-    numbers = store.rows * store.dimension
-    return numbers * (1 + np.dtype(store.dtype).itemsize) + 128 * store.rows
+    """Estimate the disk space of an index.
+
+    Args:
+        store: The store to index.
+
+    Returns:
+        Bytes: one per value for the codes, a copy of the vectors, and 128 per row.
+    """
+    values = store.rows * store.dimension
+    return values * (1 + np.dtype(store.dtype).itemsize) + 128 * store.rows
 
 
 @contextmanager
-def turn_to_build(root: Path, *, wait: bool) -> Iterator[None]:
-    """One process at a time makes a view in `root`; what dead ones left behind is removed.
+def build_lock(root: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the build lock of `root` and remove temporary folders of killed processes.
 
-    The lock dies with its process. Raises ViewInTheMaking without `wait`, OutputError when the
-    folder cannot be written.
+    The operating system releases the lock when the process ends.
+
+    Args:
+        root: Folder that holds the indexes.
+        wait: Wait for another process instead of raising.
+
+    Yields:
+        None, while the lock is held.
+
+    Raises:
+        IndexBuildInProgress: If another process holds the lock and `wait` is not set.
+        OutputError: If the folder cannot be written.
     """
     lock = root / ".lock"
     try:
@@ -54,41 +71,53 @@ def turn_to_build(root: Path, *, wait: bool) -> Iterator[None]:
         lock.touch()
     except OSError as error:
         raise OutputError(f"{root}: cannot be written ({error.strerror})") from error
-    with ExitStack() as turn:
+    with ExitStack() as stack:
         try:
-            held = turn.enter_context(locked(lock, wait=wait))
+            has_lock = stack.enter_context(locked(lock, wait=wait))
         except BlockingIOError as error:
-            raise ViewInTheMaking(str(root)) from error
+            raise IndexBuildInProgress(str(root)) from error
         except OSError as error:
             raise OutputError(f"{lock}: cannot be written ({error.strerror})") from error
-        if held:  # without locks, two would do the same work twice
-            for left in root.glob(".*.tmp"):
-                shutil.rmtree(left, ignore_errors=True)
+        if has_lock:  # on file systems without locks, two processes may both build
+            for stale_folder in root.glob(".*.tmp"):
+                shutil.rmtree(stale_folder, ignore_errors=True)
         yield
 
 
-def build_view(
+def build_index(
     store: EmbeddingStore, root: Path, fingerprint: str, *, progress: Progress = NO_PROGRESS
 ) -> Path:
-    """Write the view of `store` to `root`/`fingerprint`; it appears there whole or not at all.
+    """Write the index of `store` to `root`/`fingerprint` atomically.
 
-    Call it within `turn_to_build`. Raises OutputError when the disk is full or cannot be written,
-    StoreError when a shard is damaged or a vector not of unit length.
+    Call it while holding `build_lock`.
+
+    Args:
+        store: The store to index.
+        root: Folder that holds the indexes.
+        fingerprint: Fingerprint of the store, the name of the index folder.
+        progress: Progress display.
+
+    Returns:
+        The index folder.
+
+    Raises:
+        OutputError: If the disk is full or not writable.
+        StoreError: If a shard is damaged or a vector is not of unit length.
     """
     try:
         folder = root / f".{fingerprint[:16]}.{secrets.token_hex(4)}.tmp"
         folder.mkdir()
     except OSError as error:
-        raise _not_written(root, error) from error
+        raise _write_error(root, error) from error
     try:
         _write(store, folder, fingerprint, progress)
         _sync(folder)
-        # One that is there already is damaged, or to be replaced: the caller has looked.
+        # An existing folder is damaged or to be replaced, as checked by the caller.
         shutil.rmtree(root / fingerprint, ignore_errors=True)
         folder.rename(root / fingerprint)
         _sync(root)
     except OSError as error:
-        raise _not_written(root, error) from error
+        raise _write_error(root, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return root / fingerprint
@@ -102,20 +131,20 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
             f"{free:,} are free",
             remedy="Free some space, or search without it: that takes longer.",
         )
-    places = store.positions()
-    bands = band_of(places[:, 1])
-    order = np.lexsort((places[:, 1], places[:, 0], bands))
-    into = _Into(store, folder, order)
+    positions = store.positions()
+    bands = band_of(positions[:, 1])
+    order = np.lexsort((positions[:, 1], positions[:, 0], bands))
+    index_arrays = _IndexArrays(store, folder, order)
     arrays = {
-        "plane": into.plane,
-        "stored": into.stored,
-        "scale": into.scale,
-        "along": into.along,
-        "error": into.error,
-        "mean": into.mean,
+        "plane": index_arrays.codes,
+        "stored": index_arrays.stored,
+        "scale": index_arrays.scale,
+        "along": index_arrays.axis_component,
+        "error": index_arrays.error,
+        "mean": index_arrays.mean,
         "row_of": order.astype(np.int64),
-        "lon": places[order, 0],
-        "lat": places[order, 1],
+        "lon": positions[order, 0],
+        "lat": positions[order, 1],
         "starts": np.searchsorted(bands[order], np.arange(BANDS + 2)).astype(np.int64),
     }
     extents = np.empty((store.rows, 2), dtype=np.float32)
@@ -128,32 +157,32 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
         TextsWriter(folder / "ids.txt") as ids,
         TextsWriter(folder / "sources.txt") as sources,
     ):
-        ahead: deque[Future[tuple[int, Limits]]] = deque()
+        pending: deque[Future[tuple[int, Limits]]] = deque()
 
-        def settle() -> None:
+        def collect_oldest() -> None:
             nonlocal limits
-            count, reached = ahead.popleft().result()
-            limits = limits.joined(reached)
+            count, block_limits = pending.popleft().result()
+            limits = limits.merge(block_limits)
             bar.advance(count)
 
         for block in store.blocks():
-            ahead.append(pool.submit(into.put, block))
-            here = slice(block.start, block.start + len(block))
-            extents[here, 0], extents[here, 1] = block.width_deg, block.height_deg
-            valid[here] = block.valid
+            pending.append(pool.submit(index_arrays.put, block))
+            span = slice(block.start, block.start + len(block))
+            extents[span, 0], extents[span, 1] = block.width_deg, block.height_deg
+            valid[span] = block.valid
             ids.add(block.ids)
-            fresh = []
+            new_sources = []
             for row, source in enumerate(block.sources, block.start):
-                if source != last:  # tiles of one file follow each other
-                    fresh.append(source)
+                if source != last:  # tiles of one file are consecutive
+                    new_sources.append(source)
                     last = source
-                source_of[row] = count + len(fresh) - 1
-            sources.add(fresh)
-            count += len(fresh)
-            if len(ahead) > 4 * usable_cpus():
-                settle()
-        while ahead:
-            settle()
+                source_of[row] = count + len(new_sources) - 1
+            sources.add(new_sources)
+            count += len(new_sources)
+            if len(pending) > 4 * usable_cpus():
+                collect_oldest()
+        while pending:
+            collect_oldest()
     arrays |= {
         "width_deg": extents[order, 0],
         "height_deg": extents[order, 1],
@@ -168,38 +197,53 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
         "fingerprint": fingerprint,
         "rows": store.rows,
         "dimension": store.dimension,
-        "limits": limits._asdict(),
-        "files": _saved(folder, arrays),
+        "limits": {
+            "radius": limits.radius,
+            "norm": limits.norm,
+            "rest": limits.rest,
+            "askew": limits.axis_error,
+        },
+        "files": _save_arrays(folder, arrays),
     }
     (folder / HEADER).write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
     _sync(folder / HEADER)
 
 
-class _Into:
-    """The large arrays of a view, filled block by block in any order and thread."""
+class _IndexArrays:
+    """The large arrays of an index, filled block by block in any order and from any thread."""
 
     def __init__(self, store: EmbeddingStore, folder: Path, order: npt.NDArray[np.int64]) -> None:
         shape = (store.rows, store.dimension)
         self._path = store.path
-        self._place_of = np.empty(store.rows, dtype=np.int64)
-        self._place_of[order] = np.arange(store.rows)
-        self.mean = _mean(store)
-        self.plane = _reserved(folder, "plane", shape, np.int8)
-        self.stored = _reserved(folder, "stored", shape, store.dtype)
+        self._index_row_of = np.empty(store.rows, dtype=np.int64)
+        self._index_row_of[order] = np.arange(store.rows)
+        self.mean = _sample_mean(store)
+        self.codes = _allocate_array(folder, "plane", shape, np.int8)
+        self.stored = _allocate_array(folder, "stored", shape, store.dtype)
         self.scale = np.empty(store.rows, dtype=np.float32)
-        self.along = np.empty(store.rows, dtype=np.float32)
+        self.axis_component = np.empty(store.rows, dtype=np.float32)
         self.error = np.empty(store.rows, dtype=np.float32)
 
     def put(self, block: Block) -> tuple[int, Limits]:
-        """The number of its rows, and what none of them exceeds. Raises StoreError."""
+        """Quantize and store a block.
+
+        Args:
+            block: Consecutive rows of the store.
+
+        Returns:
+            The number of rows and their limits.
+
+        Raises:
+            StoreError: If a vector is not of unit length.
+        """
         convert = Converter(block.dimension)
         vectors = block.vectors
         limits = Limits()
         for start in range(0, len(block), convert.rows):
-            some = vectors[start : start + convert.rows]
+            batch = vectors[start : start + convert.rows]
             first = block.start + start
-            places = self._place_of[first : first + len(some)]
-            floats = convert(some)
+            index_rows = self._index_row_of[first : first + len(batch)]
+            floats = convert(batch)
             with np.errstate(invalid="ignore", over="ignore"):
                 lengths = np.sqrt(np.einsum("ij,ij->i", floats, floats))
             wrong = np.flatnonzero(~(lengths <= MAX_NORM))
@@ -210,17 +254,19 @@ class _Into:
                     remedy="Either its shard is damaged (marsretrieval store verify tells), or the "
                     "model gives such vectors and has to be mended.",
                 )
-            found = quantize_rows(floats, self.mean)
-            self.plane[places], self.stored[places] = found.values, some
-            self.scale[places], self.along[places] = found.scale, found.along
-            self.error[places] = found.error
-            limits = limits.joined(found.limits)
+            quantized = quantize_rows(floats, self.mean)
+            self.codes[index_rows], self.stored[index_rows] = quantized.values, batch
+            self.scale[index_rows], self.axis_component[index_rows] = (
+                quantized.scale,
+                quantized.axis_component,
+            )
+            self.error[index_rows] = quantized.error
+            limits = limits.merge(quantized.limits)
         return len(block), limits
 
 
-def _saved(folder: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, dict[str, Any]]:
-    """Write what is not written yet and flush everything to disk; what the header says of each
-    file."""
+def _save_arrays(folder: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, dict[str, Any]]:
+    """Write the arrays, flush all files to disk and return the header entry of each file."""
     for name, values in arrays.items():
         if isinstance(values, np.memmap):
             values.flush()
@@ -228,29 +274,38 @@ def _saved(folder: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, di
             np.save(folder / f"{name}.npy", values)
     names = sorted(path.name for path in folder.iterdir())
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        files = dict(zip(names, pool.map(lambda name: _sealed(folder / name), names), strict=True))
+        files = dict(
+            zip(names, pool.map(lambda name: _file_entry(folder / name), names), strict=True)
+        )
     for name, values in arrays.items():
         files[f"{name}.npy"] |= {"shape": list(values.shape), "dtype": values.dtype.name}
     return files
 
 
-def _mean(store: EmbeddingStore) -> npt.NDArray[np.float32]:
-    """(d,) of some rows: what all vectors have in common need not be rounded. Any vector will do
-    for the answers to be right; a good one makes the bounds narrow."""
+def _sample_mean(store: EmbeddingStore) -> npt.NDArray[np.float32]:
+    """Return the mean of a sample of rows, shape (d,).
+
+    Any vector gives correct results; one close to the mean of all rows gives narrow bounds.
+    """
     total, count = np.zeros(store.dimension), 0
-    every = max(1, len(store.entries) // _SAMPLE_BLOCKS)
+    step = max(1, len(store.entries) // _SAMPLE_BLOCKS)
     for number, block in enumerate(store.blocks()):
-        if number % every == 0 and len(block):
-            some = block.vectors[:: max(1, len(block) // _SAMPLE_ROWS)].astype(np.float64)
+        if number % step == 0 and len(block):
+            sampled = block.vectors[:: max(1, len(block) // _SAMPLE_ROWS)].astype(np.float64)
             with np.errstate(invalid="ignore"):
-                total += some.sum(axis=0)
-            count += len(some)
+                total += sampled.sum(axis=0)
+            count += len(sampled)
     mean = total / max(1, count)
     return np.where(np.isfinite(mean), mean, 0.0).astype(np.float32)
 
 
-def _reserved(folder: Path, name: str, shape: tuple[int, int], dtype: Any) -> npt.NDArray[Any]:
-    """An array file with its space on disk: writing to a map of a full disk kills the process."""
+def _allocate_array(
+    folder: Path, name: str, shape: tuple[int, int], dtype: Any
+) -> npt.NDArray[Any]:
+    """Create an array file with its disk space allocated.
+
+    Writing to a memory map on a full disk would kill the process.
+    """
     path = folder / f"{name}.npy"
     if 0 in shape:
         return np.empty(shape, dtype=dtype)
@@ -261,7 +316,7 @@ def _reserved(folder: Path, name: str, shape: tuple[int, int], dtype: Any) -> np
     return array
 
 
-def _sealed(path: Path) -> dict[str, Any]:
+def _file_entry(path: Path) -> dict[str, Any]:
     _sync(path)
     return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
@@ -276,7 +331,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _not_written(root: Path, error: OSError) -> OutputError:
+def _write_error(root: Path, error: OSError) -> OutputError:
     return OutputError(
         f"{root}: the search view cannot be written ({error.strerror or error})",
         remedy="Check that the folder is yours and the disk has space.",

@@ -1,9 +1,8 @@
-"""Where the view of a store lies, whether it is the one, and who makes it.
+"""Locate, verify, build and remove the search index of a store.
 
-A view counts only under the fingerprint of its store: the folder `view/FINGERPRINT`. It stands in
-the store, or where that cannot be written, in the cache folder of the user. `view/stamp.json`
-spares reading the entries of all shards: it remembers what the files looked like when they were
-last read. It is never needed.
+An index is valid only for the fingerprint of its store: it lies in `view/FINGERPRINT` in the
+store, or in the user's cache folder if the store is not writable. `view/stamp.json` records file
+times so that `open_index` need not read the shard entries; it is optional.
 """
 
 from __future__ import annotations
@@ -32,87 +31,129 @@ from marsretrieval.search.index.index import HEADER, SearchIndex
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
 
-_WORTH_NUMBERS = 2**26  # in all vectors; below, searching without a view takes about 0.05 s
-_SETTLED_SECONDS = 2.0  # a folder changed this recently may change again within one tick
+_MIN_VALUES = 2**26  # below, a search without an index takes about 0.05 s
+_SETTLED_SECONDS = 2.0  # a more recent change may be followed by one with the same mtime
 
-_open: weakref.WeakKeyDictionary[Any, SearchIndex] = weakref.WeakKeyDictionary()
+_open_indexes: weakref.WeakKeyDictionary[Any, SearchIndex] = weakref.WeakKeyDictionary()
 
 
 class SearchIndexWarning(MarsRetrievalWarning):
-    """A search view could not be made or used; the search goes on without it, more slowly."""
+    """A search index could not be built or used; the search runs without it, more slowly."""
 
 
-def worth_a_view(store: EmbeddingStore) -> bool:
-    """Is the store complete, and so large that a view saves time?"""
-    return store.complete and store.rows * store.dimension >= _WORTH_NUMBERS
+def is_index_worthwhile(store: EmbeddingStore) -> bool:
+    """Whether the store is complete and large enough for an index to save time.
+
+    Args:
+        store: The store.
+
+    Returns:
+        True for complete stores of at least 2^26 values.
+    """
+    return store.complete and store.rows * store.dimension >= _MIN_VALUES
 
 
 def open_index(
     path: Path, *, build: bool = True, progress: Progress = NO_PROGRESS
 ) -> SearchIndex | None:
-    """The view of the store at `path`, by the shortest way: where the files have not changed
-    since it was last used, not even the list of shards is read.
+    """Open the index of a store by the fastest way.
 
-    Makes it where there is none, with `build`; else None. Raises StoreError when there is no
-    store, OutputError when a view can be written nowhere.
+    If the files are unchanged since the last use, not even the list of shards is read.
+
+    Args:
+        path: The store folder.
+        build: Build the index if there is none.
+        progress: Progress display for building.
+
+    Returns:
+        The index; None if there is none and `build` is not set.
+
+    Raises:
+        StoreError: If `path` is not a store.
+        OutputError: If the index cannot be written anywhere.
     """
-    look = _look(path)
+    signature = _stat_signature(path)
     for root in _roots(path):
         with suppress(OSError, ValueError, KeyError, TypeError, DataError, StoreError):
             stamp = read_json(root / "stamp.json")
-            if look is not None and stamp["look"] == look:
+            if signature is not None and stamp["look"] == signature:
                 return SearchIndex(confined(root, stamp["fingerprint"], nested=False), path)
     from marsretrieval.embeddings import open_store
 
     store = open_store(path)
-    view = make_index(store, progress=progress) if build else existing_index(store)
-    if view is not None and look is not None:
-        _stamp(view.path.parent, view.fingerprint, look)
-    return view
+    index = make_index(store, progress=progress) if build else existing_index(store)
+    if index is not None and signature is not None:
+        _write_stamp(index.path.parent, index.fingerprint, signature)
+    return index
 
 
 def index_of(
     store: EmbeddingStore, *, build: bool, progress: Progress = NO_PROGRESS
 ) -> SearchIndex | None:
-    """The view to search `store` with, or None where it is searched without one.
+    """Return the index to search `store` with.
 
-    With `build` it is made if it is worth it. Where that fails, SearchIndexWarning says why.
+    If building fails, a SearchIndexWarning gives the reason.
+
+    Args:
+        store: The store.
+        build: Build a missing index if it is worthwhile.
+        progress: Progress display for building.
+
+    Returns:
+        The index; None if the store is searched without one.
+
+    Raises:
+        StoreError: If a shard is damaged or a vector is not of unit length.
     """
-    found = _open.get(store) or existing_index(store)
-    if found is None and build and worth_a_view(store):
+    index = _open_indexes.get(store) or existing_index(store)
+    if index is None and build and is_index_worthwhile(store):
         try:
-            found = make_index(store, progress=progress, wait=False)
+            index = make_index(store, progress=progress, wait=False)
         except OutputError as error:
             warnings.warn(
                 f"{error.message}; searching without a search view, which is slower",
                 SearchIndexWarning,
                 stacklevel=3,
             )
-    if found is not None:
-        _open[store] = found
-    return found
+    if index is not None:
+        _open_indexes[store] = index
+    return index
 
 
 def known_of(store: EmbeddingStore) -> EmbeddingStore | SearchIndex:
-    """Where ids, places and sources of rows are looked up: the view if there is one, for the
-    store opens a file for each shard that is asked."""
+    """Return the fastest reader of ids, positions and sources of rows.
+
+    The index reads them from memory maps; the store opens one file per shard.
+
+    Args:
+        store: The store.
+
+    Returns:
+        The existing index of the store, else the store.
+    """
     return index_of(store, build=False) or store
 
 
 def existing_index(store: EmbeddingStore) -> SearchIndex | None:
-    """The view of exactly this store; None where there is none, or where it is damaged (with a
-    SearchIndexWarning)."""
+    """Open the index with the fingerprint of this store, if it exists.
+
+    Args:
+        store: The store.
+
+    Returns:
+        The index; None if it is missing, or damaged (with a SearchIndexWarning).
+    """
     fingerprint = _fingerprint(store)
     for root in _roots(store.path):
         folder = root / fingerprint
         if (folder / HEADER).exists():
             try:
-                view = SearchIndex(folder, store.path)
+                index = SearchIndex(folder, store.path)
             except (StoreError, ValueError, OSError) as error:
-                what = error.message if isinstance(error, MarsRetrievalError) else error
-                warnings.warn(f"search view not used: {what}", SearchIndexWarning, stacklevel=3)
+                reason = error.message if isinstance(error, MarsRetrievalError) else error
+                warnings.warn(f"search view not used: {reason}", SearchIndexWarning, stacklevel=3)
                 continue
-            return view
+            return index
     return None
 
 
@@ -123,13 +164,23 @@ def make_index(
     wait: bool = True,
     progress: Progress = NO_PROGRESS,
 ) -> SearchIndex:
-    """The view of `store`, made unless it is there (`anew`: even then). Views of other contents
-    of the same store are removed.
+    """Open or build the index of a store and remove its outdated indexes.
 
-    Raises OutputError when it can be written nowhere, or when another process is making it and
-    `wait` is not set; StoreError when the store is damaged.
+    Args:
+        store: The store.
+        anew: Build it even if it exists.
+        wait: Wait for another process that builds it.
+        progress: Progress display.
+
+    Returns:
+        The index.
+
+    Raises:
+        OutputError: If the index cannot be written anywhere, or another process is building it and
+            `wait` is not set.
+        StoreError: If the store is damaged.
     """
-    from marsretrieval.search.index.build import ViewInTheMaking, build_view, turn_to_build
+    from marsretrieval.search.index.build import IndexBuildInProgress, build_index, build_lock
 
     fingerprint = _fingerprint(store)
     problems: list[str] = []
@@ -143,18 +194,18 @@ def make_index(
         )
     for root in _roots(store.path):
         try:
-            with turn_to_build(root, wait=wait):
-                there = None if anew else existing_index(store)
-                if there is not None:
-                    return there
-                folder = build_view(store, root, fingerprint, progress=progress)
-                for other in _views(root):
+            with build_lock(root, wait=wait):
+                existing = None if anew else existing_index(store)
+                if existing is not None:
+                    return existing
+                folder = build_index(store, root, fingerprint, progress=progress)
+                for other in _index_folders(root):
                     if other != folder:
                         shutil.rmtree(other, ignore_errors=True)
                 return SearchIndex(folder, store.path)
         except OutputError as error:
             problems.append(error.message)
-        except ViewInTheMaking:
+        except IndexBuildInProgress:
             problems.append(f"{root}: another process is making the search view")
             break
     raise OutputError(
@@ -163,14 +214,23 @@ def make_index(
 
 
 def drop_index(path: Path) -> int:
-    """Remove all views of the store at `path`; the bytes that this set free. Raises StoreError
-    when there is no store."""
+    """Remove all indexes of a store.
+
+    Args:
+        path: The store folder.
+
+    Returns:
+        The number of bytes freed.
+
+    Raises:
+        StoreError: If `path` is not a store.
+    """
     if not (path / "manifest.json").is_file():
         raise StoreError(f"{path}: no embedding store (no manifest.json)")
     freed = 0
     for root in _roots(path):
-        for folder in _views(root):
-            freed += sum(each.stat().st_size for each in folder.iterdir())
+        for folder in _index_folders(root):
+            freed += sum(file.stat().st_size for file in folder.iterdir())
             shutil.rmtree(folder)
         for name in ("stamp.json", ".lock"):
             with suppress(OSError):
@@ -180,80 +240,98 @@ def drop_index(path: Path) -> int:
     return freed
 
 
-def discard_index(view: SearchIndex) -> StoreError:
-    """Remove a view that was found to be damaged; the error to raise."""
-    shutil.rmtree(view.path, ignore_errors=True)
-    for store in [store for store, there in _open.items() if there is view]:
-        del _open[store]
+def discard_index(index: SearchIndex) -> StoreError:
+    """Remove a damaged index.
+
+    Args:
+        index: The index.
+
+    Returns:
+        The error to raise.
+    """
+    shutil.rmtree(index.path, ignore_errors=True)
+    for store in [store for store, opened in _open_indexes.items() if opened is index]:
+        del _open_indexes[store]
     return StoreError(
-        f"{view.path}: the search view was damaged; it has been removed",
+        f"{index.path}: the search view was damaged; it has been removed",
         remedy="Search again: it is made anew. If this comes back, check the disk, and the store "
         "itself with: marsretrieval store verify",
     )
 
 
 def verify_index(path: Path) -> list[str]:
-    """Read all views of the store at `path` and compare them with their checksums; a line for
-    each problem. A view with problems is removed: the next search makes it anew."""
+    """Check all indexes of a store against their checksums and remove damaged ones.
+
+    Args:
+        path: The store folder.
+
+    Returns:
+        One line per problem.
+    """
     problems: list[str] = []
-    for folder in (folder for root in _roots(path) for folder in _views(root)):
+    for folder in (folder for root in _roots(path) for folder in _index_folders(root)):
         if folder.suffix == ".tmp":
             continue
-        found: list[str] = []
+        index_problems: list[str] = []
         try:
             header = SearchIndex(folder, path).header
-            for name, told in header["files"].items():
-                if sha256_file(folder / name) != told.get("sha256"):
-                    found.append(f"{folder / name}: not as it was written (checksum)")
+            for name, entry in header["files"].items():
+                if sha256_file(folder / name) != entry.get("sha256"):
+                    index_problems.append(f"{folder / name}: not as it was written (checksum)")
         except (StoreError, ValueError, OSError) as error:
-            found.append(error.message if isinstance(error, MarsRetrievalError) else str(error))
-        if found:
+            index_problems.append(
+                error.message if isinstance(error, MarsRetrievalError) else str(error)
+            )
+        if index_problems:
             shutil.rmtree(folder, ignore_errors=True)
-        problems += found
+        problems += index_problems
     return problems
 
 
-def _views(root: Path) -> list[Path]:
-    """Folders of views in `root`, whole or half-written."""
+def _index_folders(root: Path) -> list[Path]:
+    """Return the index folders in `root`, unfinished ones included."""
     if not root.is_dir():
         return []
     return [
-        each
-        for each in root.iterdir()
-        if each.is_dir()
-        and not each.is_symlink()
-        and ((each / HEADER).exists() or each.suffix == ".tmp")
+        folder
+        for folder in root.iterdir()
+        if folder.is_dir()
+        and not folder.is_symlink()
+        and ((folder / HEADER).exists() or folder.suffix == ".tmp")
     ]
 
 
 def _fingerprint(store: EmbeddingStore) -> str:
-    """Of the contents and the order of all rows."""
-    shards = [[each.shard, each.rows, each.bytes, each.sha256] for each in store.entries]
+    """Return a hash of the contents and order of all rows."""
+    shards = [[entry.shard, entry.rows, entry.bytes, entry.sha256] for entry in store.entries]
     return sha256_json([store.manifest.made_by, shards])
 
 
 def _roots(path: Path) -> list[Path]:
-    """Folders for a view, the best first. A link in the store is none: a store may come from
-    anywhere, and old views and temporary folders of these folders are removed."""
-    place = sha256_json(str(path.resolve()))[:16]
-    inside = path / "view"
+    """Return the folders that may hold indexes, in order of preference.
+
+    A symbolic link in the store is skipped: stores may come from untrusted sources, and outdated
+    indexes and temporary folders in these folders are deleted.
+    """
+    store_key = sha256_json(str(path.resolve()))[:16]
+    store_root = path / "view"
     return [
-        *([] if inside.is_symlink() else [inside]),
-        _cache() / "marsretrieval" / "views" / place,
+        *([] if store_root.is_symlink() else [store_root]),
+        _cache_folder() / "marsretrieval" / "views" / store_key,
     ]
 
 
-def _cache() -> Path:
-    told = os.environ.get("XDG_CACHE_HOME")
-    if told:
-        return Path(told)
+def _cache_folder() -> Path:
+    configured = os.environ.get("XDG_CACHE_HOME")
+    if configured:
+        return Path(configured)
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", "~")).expanduser()
     return Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()
 
 
-def _look(path: Path) -> list[int] | None:
-    """What changes whenever a file of the store is put into place or removed. None: unknown."""
+def _stat_signature(path: Path) -> list[int] | None:
+    """Return file attributes that change with the store's files; None if unknown."""
     with suppress(OSError):
         manifest = (path / "manifest.json").stat()
         shards = (path / "shards").stat()
@@ -267,8 +345,8 @@ def _look(path: Path) -> list[int] | None:
     return None
 
 
-def _stamp(root: Path, fingerprint: str, look: list[int]) -> None:
-    """Remember `look`, which must have been taken before the entries were read."""
-    if time.time() - max(look[1], look[3]) / 1e9 >= _SETTLED_SECONDS:
+def _write_stamp(root: Path, fingerprint: str, signature: list[int]) -> None:
+    """Write the stamp; `signature` must have been read before the shard entries."""
+    if time.time() - max(signature[1], signature[3]) / 1e9 >= _SETTLED_SECONDS:
         with suppress(OutputError):
-            write_json(root / "stamp.json", {"fingerprint": fingerprint, "look": look})
+            write_json(root / "stamp.json", {"fingerprint": fingerprint, "look": signature})

@@ -1,5 +1,7 @@
-"""The files of a search view, and the view itself: a store again, in an order and in forms that
-searching likes."""
+"""The search index and its file format.
+
+An index holds the rows of a store, sorted by position and quantized, in memory-mapped files.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ Ends = npt.NDArray[np.int64]
 
 
 class TextsWriter:
-    """Writes texts one after the other; `ends` says where."""
+    """Write strings to one file, back to back; `ends` holds their end offsets."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
@@ -44,6 +46,11 @@ class TextsWriter:
         self._length = 0
 
     def add(self, texts: Sequence[str]) -> None:
+        """Append strings.
+
+        Args:
+            texts: The strings.
+        """
         encoded = [text.encode() for text in texts]
         ends = self._length + np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)))
         self._ends.append(ends)
@@ -52,7 +59,7 @@ class TextsWriter:
 
     @property
     def ends(self) -> Ends:
-        """(n,) bytes from the beginning of the file."""
+        """End offset of each string in bytes, shape (n,)."""
         return np.concatenate(self._ends)
 
     def __enter__(self) -> Self:
@@ -68,7 +75,7 @@ class TextsWriter:
 
 
 class Texts:
-    """Reads texts by their number from a mapped file."""
+    """Read strings by number from a memory-mapped file."""
 
     def __init__(self, path: Path, ends: Ends) -> None:
         self._ends = ends
@@ -78,28 +85,47 @@ class Texts:
                 self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def take(self, numbers: npt.NDArray[np.int64]) -> list[str]:
+        """Read strings by number.
+
+        Args:
+            numbers: int64 array of shape (n,).
+
+        Returns:
+            n strings in the order of `numbers`.
+
+        Raises:
+            IndexError: If a number is out of range.
+            UnicodeDecodeError: If the file is damaged.
+        """
         ends = self._ends[numbers].tolist()
         begins = np.where(numbers > 0, self._ends[np.maximum(numbers, 1) - 1], 0).tolist()
         return [self._bytes[a:b].decode() for a, b in zip(begins, ends, strict=True)]
 
     def find(self, text: str) -> int:
-        """The number of the first that is `text`, or -1."""
-        wanted = text.encode()
-        if not wanted:
+        """Find the first occurrence of a whole string.
+
+        Args:
+            text: The string.
+
+        Returns:
+            Its number, or -1.
+        """
+        encoded = text.encode()
+        if not encoded:
             return -1
-        place = self._bytes.find(wanted)
-        while place >= 0:
-            number = int(np.searchsorted(self._ends, place, side="right"))
+        offset = self._bytes.find(encoded)
+        while offset >= 0:
+            number = int(np.searchsorted(self._ends, offset, side="right"))
             begin = int(self._ends[number - 1]) if number else 0
-            if begin == place and self._ends[number] == place + len(wanted):
+            if begin == offset and self._ends[number] == offset + len(encoded):
                 return number
-            place = self._bytes.find(wanted, place + 1)
+            offset = self._bytes.find(encoded, offset + 1)
         return -1
 
 
-FORMAT = 2  # of the view; another one is not read, the view is made anew
+FORMAT = 2  # an index of another format is rebuilt
 HEADER = "header.json"
-BANDS = 180  # of one degree of latitude, from the south; one more for rows without a place
+BANDS = 180  # one degree of latitude each, from the south; NO_BAND for rows without a position
 NO_BAND = BANDS
 
 _BLOCK_ROWS = 4096
@@ -112,8 +138,8 @@ class _Limits(JsonObject):
     askew: float
 
 
-class ViewFile(JsonObject, total=False):
-    """A file of a view; those of arrays have a shape and a type."""
+class IndexFile(JsonObject, total=False):
+    """A file of an index; array files have a shape and a dtype."""
 
     bytes: Required[Int64]
     sha256: str
@@ -122,14 +148,14 @@ class ViewFile(JsonObject, total=False):
 
 
 class Header(JsonObject):
-    """The header of a view."""
+    """The header of an index."""
 
     format: Int64
     fingerprint: str
     rows: Annotated[int, Constraint(ge=0, lt=2**40)]
     dimension: Annotated[int, Constraint(gt=0, le=2**20)]
     limits: _Limits
-    files: dict[str, ViewFile]
+    files: dict[str, IndexFile]
 
 
 _ROWS = ("rows",)
@@ -150,16 +176,30 @@ Rows = npt.NDArray[np.int64]
 
 
 def band_of(lat: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """(n,) number of the band of each latitude; NO_BAND for NaN."""
+    """Return the latitude band of each position.
+
+    Args:
+        lat: Latitudes in degrees, shape (n,).
+
+    Returns:
+        int64 array of shape (n,): bands of one degree from the south; NO_BAND for NaN.
+    """
     values = np.asarray(lat, dtype=np.float64)
-    known = np.isfinite(values)
-    bands = np.clip(np.floor(np.where(known, values, 0.0) + 90.0), 0, BANDS - 1)
-    return np.where(known, bands, NO_BAND).astype(np.int64)
+    finite = np.isfinite(values)
+    bands = np.clip(np.floor(np.where(finite, values, 0.0) + 90.0), 0, BANDS - 1)
+    return np.where(finite, bands, NO_BAND).astype(np.int64)
 
 
 @dataclass(slots=True)
-class ViewBlock:
-    """Rows of the store, gathered from the view; a search.VectorBlock."""
+class IndexBlock:
+    """Consecutive rows of the store, read from the index; implements `search.VectorBlock`.
+
+    Attributes:
+        start: First row.
+        vectors: float16 or float32 array of shape (n, dim).
+        lon: Longitudes of the centres in degrees, shape (n,); NaN if unknown.
+        lat: Latitudes of the centres in degrees, shape (n,); NaN if unknown.
+    """
 
     start: int
     vectors: npt.NDArray[Any]
@@ -173,17 +213,34 @@ class ViewBlock:
 class SearchIndex:
     """All rows of a store, sorted by latitude band, then longitude, in memory-mapped files.
 
-    Its rows are numbered as those of the store (`rows` of a ranking mean the same in both); the
-    number of a row within the sorted files is called its place.
+    Methods take and return rows as numbered in the store. The arrays below are sorted; a position
+    in them is called an index row.
 
-    plane: (n, d) int8. scale, along, error: (n,) float32, see search/_quantize.py. stored: (n, d)
-    float16 or float32, the vectors of the store. row_of: (n,) the store's number of each place.
-    lon, lat, width_deg, height_deg: (n,) degrees, NaN where unknown. starts: (BANDS + 2,) first
-    place of each band. All these are in the order of places.
+    Attributes:
+        codes: int8 array of shape (n, dim), see `search/quantization.py`.
+        scale: float32 array of shape (n,).
+        axis_component: float32 array of shape (n,).
+        error: float32 array of shape (n,).
+        mean: float32 array of shape (dim,) that was subtracted before quantization.
+        stored: float16 or float32 array of shape (n, dim), the vectors of the store.
+        row_of: int64 array of shape (n,), the store row of each index row.
+        lon: Longitudes of the centres in degrees, shape (n,); NaN if unknown.
+        lat: Latitudes of the centres in degrees, shape (n,); NaN if unknown.
+        width_deg: Widths in degrees of longitude, shape (n,); NaN if unknown.
+        height_deg: Heights in degrees, shape (n,); NaN if unknown.
+        starts: int64 array of shape (BANDS + 2,), first index row of each band.
     """
 
     def __init__(self, folder: Path, store: Path) -> None:
-        """Raises StoreError when a file is missing, or not as long as the header says."""
+        """Open an index.
+
+        Args:
+            folder: The index folder.
+            store: The store folder.
+
+        Raises:
+            StoreError: If a file is missing or its length differs from the header.
+        """
         self.path = folder
         self.store = store
         header = _header(folder)
@@ -193,9 +250,9 @@ class SearchIndex:
         self.dimension = header["dimension"]
         limits = header["limits"]
         self.limits = Limits(limits["radius"], limits["norm"], limits["rest"], limits["askew"])
-        self.plane: npt.NDArray[np.int8] = self._array("plane")
+        self.codes: npt.NDArray[np.int8] = self._array("plane")
         self.scale: npt.NDArray[np.float32] = self._array("scale")
-        self.along: npt.NDArray[np.float32] = self._array("along")
+        self.axis_component: npt.NDArray[np.float32] = self._array("along")
         self.error: npt.NDArray[np.float32] = self._array("error")
         self.stored: npt.NDArray[Any] = self._array("stored")
         self.row_of: npt.NDArray[np.int64] = self._array("row_of")
@@ -203,88 +260,141 @@ class SearchIndex:
         self.lat: Floats = self._array("lat")
         self.width_deg: npt.NDArray[np.float32] = self._array("width_deg")
         self.height_deg: npt.NDArray[np.float32] = self._array("height_deg")
-        # Only of stores that hold shares of data.
+        # Only for stores with shares of data.
         self._valid = self._array("valid") if "valid.npy" in header["files"] else None
         self.starts: npt.NDArray[np.int64] = self._array("starts")
         self.mean: npt.NDArray[np.float32] = self._array("mean")
-        # At once, too: when the store has grown, another process may replace this folder.
+        # Opened here because another process may replace this folder when the store has grown.
         self._ids = Texts(folder / "ids.txt", self._array("id_ends"))
         self._sources = Texts(folder / "sources.txt", self._array("source_ends"))
         self._source_of: Rows = self._array("source_of")
 
     @property
     def bytes(self) -> int:
-        """On disk."""
-        return sum(told["bytes"] for told in self.header["files"].values())
+        """Size on disk in bytes."""
+        return sum(entry["bytes"] for entry in self.header["files"].values())
 
     @cached_property
-    def place_of(self) -> Rows:
-        """(n,) the place of each row of the store."""
+    def index_row_of(self) -> Rows:
+        """The index row of each store row, shape (n,)."""
         return self.by_row(np.arange(self.rows))
 
     def by_row(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """(n,) one value for each place, in the order of the store's rows."""
-        found = np.empty_like(values)
-        with self._undamaged():
-            found[self.row_of] = values
-        return found
+        """Reorder values from index rows to store rows.
+
+        Args:
+            values: Array of shape (n,), one value per index row.
+
+        Returns:
+            Array of shape (n,), one value per store row.
+
+        Raises:
+            StoreError: If the index is damaged.
+        """
+        result = np.empty_like(values)
+        with self._check_damage():
+            result[self.row_of] = values
+        return result
 
     def ids(self, rows: npt.ArrayLike) -> list[str]:
-        """Ids of n rows, in the order asked for."""
-        with self._undamaged():
+        """Return the ids of rows.
+
+        Args:
+            rows: n store rows, or one.
+
+        Returns:
+            n ids in the order of `rows`.
+
+        Raises:
+            StoreError: If the index is damaged.
+        """
+        with self._check_damage():
             return self._ids.take(np.atleast_1d(np.asarray(rows, dtype=np.int64)))
 
     def find(self, name: str) -> int:
-        """The first row with this id, or -1."""
-        with self._undamaged():
+        """Return the first row with an id.
+
+        Args:
+            name: The id.
+
+        Returns:
+            The store row, or -1.
+
+        Raises:
+            StoreError: If the index is damaged.
+        """
+        with self._check_damage():
             return self._ids.find(name)
 
     def vectors(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
-        """(n, dimension) copies of n rows as they are stored, in the order asked for."""
-        places: npt.NDArray[Any] = self.stored[self.place_of[np.asarray(rows, dtype=np.int64)]]
-        return places
+        """Return copies of stored vectors.
+
+        Args:
+            rows: n store rows.
+
+        Returns:
+            float16 or float32 array of shape (n, dim), in the order of `rows`.
+        """
+        stored_vectors: npt.NDArray[Any] = self.stored[
+            self.index_row_of[np.asarray(rows, dtype=np.int64)]
+        ]
+        return stored_vectors
 
     def take(self, rows: npt.ArrayLike) -> Columns:
-        """What is known of n rows, in the order asked for."""
+        """Return ids, positions, extents and sources of rows.
+
+        Args:
+            rows: n store rows, or one.
+
+        Returns:
+            Columns of length n, in the order of `rows`.
+
+        Raises:
+            StoreError: If the index is damaged.
+        """
         from marsretrieval.embeddings import Columns
 
-        wanted = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        with self._undamaged():
-            places = self.place_of[wanted]
+        row_numbers = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        with self._check_damage():
+            index_rows = self.index_row_of[row_numbers]
             return Columns(
-                ids=self.ids(wanted),
-                lon=self.lon[places],
-                lat=self.lat[places],
-                width_deg=self.width_deg[places].astype(np.float64),
-                height_deg=self.height_deg[places].astype(np.float64),
-                sources=self._sources.take(self._source_of[wanted]),
+                ids=self.ids(row_numbers),
+                lon=self.lon[index_rows],
+                lat=self.lat[index_rows],
+                width_deg=self.width_deg[index_rows].astype(np.float64),
+                height_deg=self.height_deg[index_rows].astype(np.float64),
+                sources=self._sources.take(self._source_of[row_numbers]),
             )
 
     def positions(self) -> Floats:
-        """(rows, 2) longitude and latitude of all centres, degrees; NaN where unknown."""
+        """Return longitude and latitude of all centres in degrees, (rows, 2); NaN if unknown."""
         return np.column_stack([self.by_row(self.lon), self.by_row(self.lat)])
 
     def extents(self) -> Floats:
-        """(rows, 2) width and height of all tiles, degrees; NaN where unknown."""
-        sides = [self.by_row(each).astype(np.float64) for each in (self.width_deg, self.height_deg)]
+        """Return width and height of all tiles in degrees, shape (rows, 2); NaN if unknown."""
+        sides = [
+            self.by_row(values).astype(np.float64) for values in (self.width_deg, self.height_deg)
+        ]
         return np.column_stack(sides)
 
     def valid(self) -> Floats:
-        """(rows,) share of each tile with data, 0 to 1; NaN where unknown."""
+        """Return the share of each tile with data, 0 to 1, shape (rows,); NaN if unknown."""
         if self._valid is None:
             return np.full(self.rows, np.nan)
         values: Floats = self.by_row(self._valid).astype(np.float64)
         return values
 
-    def blocks(self) -> Iterator[ViewBlock]:
-        """All rows in the store's order."""
+    def blocks(self) -> Iterator[IndexBlock]:
+        """Iterate over all rows in the store's order."""
         for start in range(0, self.rows, _BLOCK_ROWS):
-            places = self.place_of[start : start + _BLOCK_ROWS]
-            yield ViewBlock(start, self.stored[places], self.lon[places], self.lat[places])
+            index_rows = self.index_row_of[start : start + _BLOCK_ROWS]
+            yield IndexBlock(
+                start, self.stored[index_rows], self.lon[index_rows], self.lat[index_rows]
+            )
 
     @contextmanager
-    def _undamaged(self) -> Iterator[None]:
-        """Numbers that lead nowhere and texts that are none: bytes changed on the disk."""
+    def _check_damage(self) -> Iterator[None]:
+        """Raise StoreError if the index files are corrupt."""
         try:
             yield
         except (IndexError, UnicodeDecodeError) as error:
@@ -296,15 +406,15 @@ class SearchIndex:
 
     def _array(self, name: str) -> npt.NDArray[Any]:
         path = self.path / f"{name}.npy"
-        told = self.header["files"][path.name]
-        shape = tuple(told["shape"])
+        entry = self.header["files"][path.name]
+        shape = tuple(entry["shape"])
         if 0 in shape:
-            return np.empty(shape, dtype=told["dtype"])
+            return np.empty(shape, dtype=entry["dtype"])
         try:
             array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, SyntaxError, EOFError, OSError) as error:
             raise StoreError(f"{path}: not readable as an array ({error})") from error
-        if array.shape != shape or array.dtype.name != told["dtype"]:
+        if array.shape != shape or array.dtype.name != entry["dtype"]:
             raise StoreError(f"{path}: not the array that was written")
         return np.asarray(array)
 
@@ -320,23 +430,23 @@ def _header(folder: Path) -> Header:
             confined(folder, name, nested=False, source=path)
         sizes = {"rows": header["rows"], "dimension": header["dimension"], "bands": BANDS + 2}
         for name, axes in _AXES.items():
-            at = f"files.{name}.npy"
+            field = f"files.{name}.npy"
             file = header["files"].get(f"{name}.npy")
-            if file is None and name == "valid":  # only of stores that hold shares of data
+            if file is None and name == "valid":  # only for stores with shares of data
                 continue
             if file is None or not {"shape", "dtype"} <= file.keys():
-                raise DataError(f"{path}: missing field '{at}', or its shape or dtype")
+                raise DataError(f"{path}: missing field '{field}', or its shape or dtype")
             expected = [sizes.get(axis) for axis in axes]
             if len(file["shape"]) != len(axes) or any(
-                size != there if size is not None else not 0 <= there <= header["rows"]
-                for size, there in zip(expected, file["shape"], strict=True)
+                size != length if size is not None else not 0 <= length <= header["rows"]
+                for size, length in zip(expected, file["shape"], strict=True)
             ):
-                raise DataError(f"{path}: '{at}.shape' is {file['shape']}")
+                raise DataError(f"{path}: '{field}.shape' is {file['shape']}")
     except DataError as error:
         raise StoreError(error.message) from error
     for name, file in header["files"].items():
         try:
-            size = os.stat(folder / name).st_size  # noqa: PTH116 - a path object for each takes time
+            size = os.stat(folder / name).st_size  # noqa: PTH116 - pathlib is slower
         except OSError as error:
             if not is_damage(error):
                 raise StoreError(f"{folder / name}: cannot be read ({error.strerror})") from error
