@@ -22,9 +22,9 @@ from marsretrieval.errors import (
 )
 
 _UNIT_TOLERANCE = 1e-3
-_TRIALS = 3  # batches of one size, before a larger one is tried
-_WORTHWHILE = 1.05
-_QUOTED = 60  # characters
+_TRIALS_PER_SIZE = 3  # batches of one size, before a larger one is tried
+_MIN_SPEEDUP = 1.05
+_QUOTE_LENGTH = 60  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,43 +119,43 @@ class BatchRunner:
         failures: dict[int, str] = {}
         start = 0
         while start < len(batch):
-            some = batch[start : start + self.size]
+            chunk = batch[start : start + self.size]
             began = time.perf_counter()
-            whole = collated is not None and len(some) == len(batch)
+            uses_collated = collated is not None and len(chunk) == len(batch)
             try:
-                vectors = self._vectors(collated if whole else some, len(some))
-            except _Full as error:
+                vectors = self._call_model(collated if uses_collated else chunk, len(chunk))
+            except _OutOfMemory as error:
                 reason = str(error)
             except ModelLoadError as error:
-                one_by_one = self._one_by_one(some, error)
+                one_by_one = self._embed_singly(chunk, error)
                 parts.append(one_by_one.vectors)
                 failures |= {start + number: why for number, why in one_by_one.failures.items()}
-                start += len(some)
+                start += len(chunk)
                 continue
             else:
                 parts.append(vectors)
-                start += len(some)
-                if len(some) == self.size < self.limit:
+                start += len(chunk)
+                if len(chunk) == self.size < self.limit:
                     self._grow(time.perf_counter() - began)
                 continue
             # Only here, with the exception gone, is the memory of the failed batch free.
-            self._shrink(len(some), reason)
+            self._shrink(len(chunk), reason)
         return Embedded(np.concatenate(parts) if len(parts) != 1 else parts[0], failures)
 
-    def _one_by_one(self, batch: Sequence[Any], first: ModelLoadError) -> Embedded:
+    def _embed_singly(self, batch: Sequence[Any], first: ModelLoadError) -> Embedded:
         rows: list[npt.NDArray[np.float32]] = []
         failures: dict[int, str] = {}
         good: Any = None
         for number, item in enumerate(batch):
             try:
-                rows.append(self._alone(item, first if len(batch) == 1 else None))
+                rows.append(self._embed_item(item, first if len(batch) == 1 else None))
             except ModelLoadError as error:
                 failures[number] = error.message
             else:
                 good = item
         if len(batch) - 1 in failures:
             # After a fault of its own (a lost device, say) a model fails on every item to come.
-            self._require_sound(good, first)
+            self._require_working(good, first)
         if not failures and not self._warned:
             self._warned = True
             warnings.warn(
@@ -167,18 +167,18 @@ class BatchRunner:
         empty = np.empty((0, self._dimension), np.float32)
         return Embedded(np.concatenate(rows) if rows else empty, failures)
 
-    def _alone(self, item: Any, error: ModelLoadError | None) -> npt.NDArray[np.float32]:
+    def _embed_item(self, item: Any, error: ModelLoadError | None) -> npt.NDArray[np.float32]:
         """Embed one item, or raise the `error` that it is known to give."""
         if error is not None:
             raise error
         try:
-            return self._vectors([item], 1)
-        except _Full as full:
+            return self._call_model([item], 1)
+        except _OutOfMemory as full:
             reason = str(full)
         self._shrink(1, reason)
         raise AssertionError("unreachable: one item cannot be halved")
 
-    def _require_sound(self, good: Any, error: ModelLoadError) -> None:
+    def _require_working(self, good: Any, error: ModelLoadError) -> None:
         """Raise `error` unless the model still embeds an item that it has to."""
         if good is None:
             if self._sample is None:
@@ -186,11 +186,11 @@ class BatchRunner:
             with contextlib.suppress(Exception):  # a preprocessing of the user's
                 good = self._sample()
         try:
-            self._alone(good, None)
+            self._embed_item(good, None)
         except ModelLoadError:
             raise error from None
 
-    def _vectors(self, batch: Any, count: int) -> npt.NDArray[np.float32]:
+    def _call_model(self, batch: Any, count: int) -> npt.NDArray[np.float32]:
         """Call the model, and check what it gives. Raises _Full and ModelLoadError."""
         try:
             vectors = self._embed(batch)
@@ -198,18 +198,18 @@ class BatchRunner:
             raise
         except Exception as error:
             if is_out_of_memory(error):
-                raise _Full(str(error)) from None
+                raise _OutOfMemory(str(error)) from None
             raise ModelLoadError(f"{self._name} failed: {describe_exception(error)}") from error
         self._check(vectors, count)
         return vectors
 
     def _grow(self, seconds: float) -> None:
         self._trials.append(seconds)
-        if len(self._trials) < _TRIALS:
+        if len(self._trials) < _TRIALS_PER_SIZE:
             return
         rate = self.size / min(self._trials[1:])  # the first batch of a size warms up
         self._trials.clear()
-        if rate > _WORTHWHILE * self._best:
+        if rate > _MIN_SPEEDUP * self._best:
             self._best = rate
             self.size = min(2 * self.size, self.limit)
         else:
@@ -255,8 +255,8 @@ def on_cpu(encoder: Any) -> bool:
 
 def quote_text(text: str) -> str:
     """Name a text in an error, without its tail."""
-    return f"the text {text[:_QUOTED]!r}" + ("..." if len(text) > _QUOTED else "")
+    return f"the text {text[:_QUOTE_LENGTH]!r}" + ("..." if len(text) > _QUOTE_LENGTH else "")
 
 
-class _Full(Exception):
+class _OutOfMemory(Exception):
     """The memory of the device is full; holds no frame of the failed call."""

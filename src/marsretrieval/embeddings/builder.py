@@ -18,7 +18,7 @@ from marsretrieval.embeddings.batches import BatchRunner, batch_sizes, on_cpu
 from marsretrieval.embeddings.manifest import Entry, ModelRequest
 from marsretrieval.embeddings.pipeline import DecodeIn
 from marsretrieval.embeddings.plan import BuildPlan, create_or_validate, plan_shards
-from marsretrieval.embeddings.shard_writer import ShardWriter, decoders_of, embed_shards
+from marsretrieval.embeddings.shard_writer import ShardWriter, embed_shards, open_decoders_for
 from marsretrieval.errors import DataError, MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
@@ -56,11 +56,11 @@ class BuildReport:
 
         decode: summed over workers. embed: in this model. wait: the device without work.
         """
-        figures = {"images_per_s": self.images_per_s, "device_idle": self.device_idle}
-        return {**self.seconds, **{name: value for name, value in figures.items() if value}}
+        rates = {"images_per_s": self.images_per_s, "device_idle": self.device_idle}
+        return {**self.seconds, **{name: value for name, value in rates.items() if value}}
 
     @classmethod
-    def of(
+    def from_entries(
         cls,
         done: Sequence[Entry],
         written: Sequence[Entry],
@@ -163,22 +163,22 @@ def build_stores(
     plans = plan_targets(targets, source, dtype=dtype, part=part, force=force)
     if strict:
         require_none_skipped(plans)
-    lanes: list[ShardWriter | None] = []
+    writers: list[ShardWriter | None] = []
     for target, plan in zip(targets, plans, strict=True):
-        lanes.append(
+        writers.append(
             None
-            if _nothing_changed(plan, target.request)
+            if _is_up_to_date(plan, target.request)
             else open_shard_writer(target, plan, batch_size, strict=strict)
         )
-    open_lanes = [lane for lane in lanes if lane is not None and lane.plan.todo]
+    active_writers = [writer for writer in writers if writer is not None and writer.plan.todo]
     seconds: dict[str, float] = {}
-    if open_lanes:
-        with closing(decoders_of(open_lanes, workers, decode_in)) as decoders:
-            seconds = embed_shards(open_lanes, source, decoders, progress=progress)
-    require_readable([(len(lane.plan.todo), lane.failed) for lane in open_lanes])
-    reports = [_report(plan, lane, seconds) for plan, lane in zip(plans, lanes, strict=True)]
+    if active_writers:
+        with closing(open_decoders_for(active_writers, workers, decode_in)) as decoders:
+            seconds = embed_shards(active_writers, source, decoders, progress=progress)
+    require_readable([(len(writer.plan.todo), writer.failed) for writer in active_writers])
+    reports = [_report(plan, writer, seconds) for plan, writer in zip(plans, writers, strict=True)]
     if part is None:
-        require_any(source, reports)
+        require_rows(source, reports)
     return reports
 
 
@@ -214,7 +214,7 @@ def require_readable(
 ) -> None:
     """Of each store the number of shards tried, and those that could not be read. Raises
     DataError if there are any."""
-    tried, failed = max(outcomes, key=lambda each: len(each[1]), default=(0, []))
+    tried, failed = max(outcomes, key=lambda outcome: len(outcome[1]), default=(0, []))
     if failed:
         name, error = failed[0]
         raise DataError(
@@ -235,7 +235,7 @@ def require_none_skipped(plans: Sequence[BuildPlan]) -> None:
             )
 
 
-def require_any(source: ImageSource, reports: Sequence[BuildReport]) -> None:
+def require_rows(source: ImageSource, reports: Sequence[BuildReport]) -> None:
     """Raises DataError where a store has no row, only items that were left out."""
     for report in reports:
         if not report.rows and report.skipped:
@@ -266,7 +266,7 @@ def open_shard_writer(
     model = cast("Encoder", cast(Any, encoder)() if target.to_load else encoder)
     manifest = create_or_validate(plan, model, request=target.request)
     size, limit = (batch_size, batch_size) if batch_size else batch_sizes(model)
-    forward = BatchRunner(
+    runner = BatchRunner(
         model.encode_preprocessed,
         name=model.id,
         dimension=model.dimension,
@@ -276,7 +276,7 @@ def open_shard_writer(
         sample=lambda: model.preprocess(_sample_image()),
     )
     return ShardWriter(
-        plan, manifest, model.preprocess, forward, on_cpu=on_cpu(model), strict=strict
+        plan, manifest, model.preprocess, runner, on_cpu=on_cpu(model), strict=strict
     )
 
 
@@ -286,7 +286,7 @@ def _sample_image() -> Image.Image:
     return Image.fromarray(ramp).convert("RGB")
 
 
-def _nothing_changed(plan: BuildPlan, request: ModelRequest | None) -> bool:
+def _is_up_to_date(plan: BuildPlan, request: ModelRequest | None) -> bool:
     manifest = plan.manifest
     return (
         not plan.todo
@@ -298,9 +298,12 @@ def _nothing_changed(plan: BuildPlan, request: ModelRequest | None) -> bool:
     )
 
 
-def _report(plan: BuildPlan, lane: ShardWriter | None, seconds: dict[str, float]) -> BuildReport:
-    if lane is None or not plan.todo:
-        return BuildReport.of(plan.done, [], None, {})
-    return BuildReport.of(
-        [*plan.done, *lane.found], lane.written, lane.forward.size, {**lane.seconds, **seconds}
+def _report(plan: BuildPlan, writer: ShardWriter | None, seconds: dict[str, float]) -> BuildReport:
+    if writer is None or not plan.todo:
+        return BuildReport.from_entries(plan.done, [], None, {})
+    return BuildReport.from_entries(
+        [*plan.done, *writer.finished_elsewhere],
+        writer.written,
+        writer.runner.size,
+        {**writer.seconds, **seconds},
     )

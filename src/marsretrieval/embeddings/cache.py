@@ -33,15 +33,18 @@ def prepare_cache(
     Raises:
         OutputError: If they cannot be put aside, or the folder cannot be written.
     """
-    now = {"identity": sha256_json(dict(identity)), "fingerprint": sha256_json(dict(fingerprint))}
+    current = {
+        "identity": sha256_json(dict(identity)),
+        "fingerprint": sha256_json(dict(fingerprint)),
+    }
     reason = None
     stores = _stores(folder)
     if stores:
-        reason = _difference(folder, stores, now, identity, fingerprint)
+        reason = _difference(folder, stores, current, identity, fingerprint)
         if reason is not None:
             drop_stores(folder)
-    if reason is not None or _read(folder) != now:
-        write_json(folder / _FILE, now)
+    if reason is not None or _read(folder) != current:
+        write_json(folder / _FILE, current)
     return reason
 
 
@@ -111,17 +114,17 @@ def _read(folder: Path) -> Any:
 def _difference(
     folder: Path,
     stores: list[Path],
-    now: Mapping[str, str],
+    current: Mapping[str, str],
     identity: Mapping[str, Any],
     fingerprint: Mapping[str, Any],
 ) -> str | None:
-    before = _read(folder)
-    if before == _INVALID:
+    previous = _read(folder)
+    if previous == _INVALID:
         return "--force"
-    if isinstance(before, dict):
-        if before == now:
+    if isinstance(previous, dict):
+        if previous == current:
             return None
-        if before.get("fingerprint") == now["fingerprint"]:
+        if previous.get("fingerprint") == current["fingerprint"]:
             return "the model's source has changed"
     elif "source_sha256" in identity and "source_sha256" not in fingerprint:
         return "they do not say of which version of the model's source they are"
@@ -135,4 +138,4 @@ def _difference(
         return "the model's source has changed"
     if lines:
         return f"made by another encoder: {'; '.join(dict.fromkeys(lines))}"
-    return None if before is None else "the model has changed"
+    return None if previous is None else "the model has changed"

@@ -45,7 +45,7 @@ class QueryEncoder(Protocol):
 def embed_images(encoder: QueryEncoder, images: Sequence[Image.Image]) -> Vectors:
     """(n, dimension) of n images, one at least. Raises ModelLoadError whatever goes wrong in the
     model."""
-    return _forward(encoder, encoder.encode_images)(images)
+    return _batch_runner(encoder, encoder.encode_images)(images)
 
 
 def embed_texts(
@@ -53,10 +53,10 @@ def embed_texts(
 ) -> Vectors:
     """(n, dimension) of n texts, one at least. Raises ModelLoadError whatever goes wrong in the
     model."""
-    return _forward(encoder, partial(encoder.encode_texts, role=role), quote_text)(texts)
+    return _batch_runner(encoder, partial(encoder.encode_texts, role=role), quote_text)(texts)
 
 
-def _forward(
+def _batch_runner(
     encoder: QueryEncoder,
     embed: Callable[[Sequence[Any]], Vectors],
     describe: Callable[[Any], str] | None = None,
@@ -72,8 +72,8 @@ def _forward(
     )
 
 
-_SHARD_ROWS = 4096
-_BATCH = 64
+_ROWS_PER_SHARD = 4096
+_TEXTS_PER_BATCH = 64
 
 
 def build_text_store(
@@ -99,8 +99,8 @@ def build_text_store(
         raise DataError(f"{path}: two texts have the same id")
     shards: list[Shard] = []
     items_by_shard = {}
-    for first in range(0, len(items), _SHARD_ROWS):
-        rows = items[first : first + _SHARD_ROWS]
+    for first in range(0, len(items), _ROWS_PER_SHARD):
+        rows = items[first : first + _ROWS_PER_SHARD]
         fingerprint = sha256_json([[key, text] for key, text in rows])
         shards.append(Shard(f"texts-{len(shards):06d}", fingerprint, len(rows)))
         items_by_shard[shards[-1].name] = rows
@@ -115,11 +115,11 @@ def build_text_store(
         may_shrink=True,
     )
     manifest = create_or_validate(plan, encoder, request=None, role=role)
-    forward = BatchRunner(
+    runner = BatchRunner(
         lambda texts: encoder.encode_texts(texts, role=role),
         name=encoder.id,
         dimension=encoder.dimension,
-        size=batch_size or _BATCH,
+        size=batch_size or _TEXTS_PER_BATCH,
         describe=quote_text,
     )
     seconds = {"embed": 0.0, "write": 0.0}
@@ -133,8 +133,8 @@ def build_text_store(
             order = np.argsort([len(text) for _, text in texts], kind="stable")
             done = 0
             while done < len(order):
-                batch = order[done : done + forward.size]
-                vectors[batch] = forward([texts[row][1] for row in batch])
+                batch = order[done : done + runner.size]
+                vectors[batch] = runner([texts[row][1] for row in batch])
                 done += len(batch)
                 bar.advance(len(batch))
             spent = time.perf_counter() - began
@@ -151,6 +151,6 @@ def build_text_store(
             seconds["write"] += time.perf_counter() - began
     if written:
         seconds["total"] = time.perf_counter() - start
-    return BuildReport.of(
-        plan.done, written, forward.size if written else None, seconds if written else {}
+    return BuildReport.from_entries(
+        plan.done, written, runner.size if written else None, seconds if written else {}
     )

@@ -29,7 +29,7 @@ SCHEMA_VERSION = 1
 Kind = Literal["image", "text"]
 Dtype = Literal["float16", "float32"]
 
-_DEPTH, _NAMED = 3, 3
+_SEARCH_DEPTH, _MAX_LISTED = 3, 3
 
 _Count = Annotated[int, Constraint(ge=0, le=2**50)]
 
@@ -92,11 +92,11 @@ class ModelRequest:
         return self.revision is not None or self.stamp is not None
 
     @classmethod
-    def of(cls, record: ModelSpec, options: LoadOptions) -> Self:
+    def from_spec(cls, spec: ModelSpec, options: LoadOptions) -> Self:
         checkpoint = options.checkpoint
         return cls(
-            model=record.id,
-            revision=record.revision,
+            model=spec.id,
+            revision=spec.revision,
             checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
             dtype=options.dtype,
             prompts=options.prompts,
@@ -167,25 +167,28 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
 
 def _stores_below(folder: Path) -> list[Path]:
     """Stores up to three folders down, where `run` puts those of its results."""
-    found = [
-        each.parent
-        for depth in range(1, _DEPTH + 1)
-        for each in folder.glob("*/" * depth + "manifest.json")
-        if shards_folder(each.parent).is_dir()
+    stores = [
+        path.parent
+        for depth in range(1, _SEARCH_DEPTH + 1)
+        for path in folder.glob("*/" * depth + "manifest.json")
+        if shards_folder(path.parent).is_dir()
     ]
-    return sorted(found)
+    return sorted(stores)
 
 
 def read_manifest(store: Path) -> Manifest:
     """Raises StoreError when `store` holds none, or one that this version cannot read."""
     path = manifest_path(store)
     if not path.is_file():
-        what = "no such folder" if not store.exists() else "no embedding store (no manifest.json)"
-        below = _stores_below(store)
+        problem = (
+            "no such folder" if not store.exists() else "no embedding store (no manifest.json)"
+        )
+        nested_stores = _stores_below(store)
         remedy = "Make one: marsretrieval embed -m MODEL --images DIR --store DIR"
-        if below:
-            remedy = f"There are some below it: {', '.join(str(each) for each in below[:_NAMED])}"
-        raise StoreError(f"{store}: {what}", remedy=remedy)
+        if nested_stores:
+            listed = ", ".join(str(folder) for folder in nested_stores[:_MAX_LISTED])
+            remedy = f"There are some below it: {listed}"
+        raise StoreError(f"{store}: {problem}", remedy=remedy)
     value = _read(path, remedy=_REPLACE)
     version = value.get("schema_version")
     if version != SCHEMA_VERSION:
@@ -218,7 +221,7 @@ def read_entry(store: Path, shard: str) -> Entry | None:
         if not path.exists():
             return None
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     value = _read(path, remedy=_REBUILD)
     entry = from_json(Entry, value, source=path, error=StoreError, remedy=_REBUILD)
     if entry.shard != shard:
@@ -238,7 +241,7 @@ def finished_entry(store: Path, made_by: str, shard: str, fingerprint: str) -> E
             return None
         if isinstance(error, StoreError):
             raise
-        raise unreadable(vectors_path(store, shard), error) from error
+        raise read_error(vectors_path(store, shard), error) from error
     fits = (
         entry is not None
         and entry.made_by == made_by
@@ -253,14 +256,14 @@ def _read(path: Path, *, remedy: str) -> dict[str, Any]:
         value = read_json(path)
     except DataError as error:
         if isinstance(error.__cause__, OSError) and not is_damage(error):
-            raise unreadable(path, error.__cause__) from error
+            raise read_error(path, error.__cause__) from error
         raise StoreError(error.message, remedy=remedy) from error
     if not isinstance(value, dict):
         raise StoreError(f"{path}: not a JSON object", remedy=remedy)
     return value
 
 
-def unreadable(path: Path, error: OSError) -> StoreError:
+def read_error(path: Path, error: OSError) -> StoreError:
     """The error for a file that the disk or the rights keep from being read."""
     return StoreError(
         f"{path}: cannot be read ({error.strerror or error})",
@@ -270,16 +273,16 @@ def unreadable(path: Path, error: OSError) -> StoreError:
 
 
 def differences(
-    there: Mapping[str, Any], here: Mapping[str, Any], *, prefix: str = ""
+    stored: Mapping[str, Any], current: Mapping[str, Any], *, prefix: str = ""
 ) -> list[str]:
     """One line for each leaf in which two nested mappings differ: ``name: a there, b here``."""
     lines: list[str] = []
-    for key in sorted({*there, *here}):
-        left, right = there.get(key), here.get(key)
-        if isinstance(left, Mapping) and isinstance(right, Mapping):
-            lines += differences(left, right, prefix=f"{prefix}{key}.")
-        elif _plain(left) != _plain(right):
-            lines.append(f"{prefix}{key}: {_short(left)} in the store, {_short(right)} now")
+    for key in sorted({*stored, *current}):
+        old, new = stored.get(key), current.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, prefix=f"{prefix}{key}.")
+        elif _tuples_to_lists(old) != _tuples_to_lists(new):
+            lines.append(f"{prefix}{key}: {_shorten(old)} in the store, {_shorten(new)} now")
     return lines
 
 
@@ -289,11 +292,11 @@ def _stamp(checkpoint: Path) -> str:
     return sha256_json([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
 
 
-def _plain(value: Any) -> Any:
+def _tuples_to_lists(value: Any) -> Any:
     # JSON turns tuples into lists; that is no difference.
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return [_tuples_to_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:24]}...{text[-24:]}"

@@ -58,15 +58,15 @@ class Decoded:
     warnings: tuple[ItemWarning, ...] = ()
 
 
-Answers = list[Decoded | Skipped]
+DecodeResults = list[Decoded | Skipped]
 
 
-def decode(records: Sequence[Record], preprocess: Sequence[Preprocess]) -> Answers:
+def decode_records(records: Sequence[Record], preprocess: Sequence[Preprocess]) -> DecodeResults:
     """Each record for each of the models; what cannot be decoded is a Skipped."""
-    return [_decode(record, preprocess) for record in records]
+    return [_decode_record(record, preprocess) for record in records]
 
 
-def _decode(record: Record, preprocess: Sequence[Preprocess]) -> Decoded | Skipped:
+def _decode_record(record: Record, preprocess: Sequence[Preprocess]) -> Decoded | Skipped:
     start = time.perf_counter()
     try:
         grey = any(_accepts_grey(function) for function in preprocess)
@@ -107,13 +107,13 @@ def _accepts_grey(preprocess: Preprocess) -> bool:
     return getattr(preprocess, "accepts_grey", False) is True
 
 
-_SMALL = 2**16  # bytes: not worth a file
-_ALIGNED = 64
-_MEMORY = Path("/dev/shm")
+_MIN_SHARED_BYTES = 2**16  # bytes: not worth a file
+_ALIGNMENT = 64
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class SharedPickle:
     """A pickle, and where its arrays lie: `file` is None where they are in `parts` themselves."""
 
     pickled: bytes
@@ -121,36 +121,36 @@ class Packed:
     parts: list[tuple[int, int]] | list[bytes]  # offset and length
 
 
-def dock() -> tempfile.TemporaryDirectory[str]:
+def shared_memory_folder() -> tempfile.TemporaryDirectory[str]:
     """A folder for the files of `pack`: in memory, on systems that have such a place."""
-    there = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    parent = _SHARED_MEMORY if os.access(_SHARED_MEMORY, os.W_OK) else None
     return tempfile.TemporaryDirectory(
-        prefix=f"marsretrieval-{os.getpid()}-", dir=there, ignore_cleanup_errors=True
+        prefix=f"marsretrieval-{os.getpid()}-", dir=parent, ignore_cleanup_errors=True
     )
 
 
-def pack(value: Any, folder: Path) -> Packed:
+def write_shared(value: Any, folder: Path) -> SharedPickle:
     """Arrays and CPU tensors anywhere in `value` go into a file in `folder`; where it has no room
     for them (a container's /dev/shm may be small) they travel beside the pickle."""
     buffers: list[pickle.PickleBuffer] = []
     out = BytesIO()
-    _Pickler(out, protocol=5, buffer_callback=buffers.append).dump(value)
+    _TensorPickler(out, protocol=5, buffer_callback=buffers.append).dump(value)
     raw = [buffer.raw() for buffer in buffers]
-    if sum(part.nbytes for part in raw) >= _SMALL:
+    if sum(part.nbytes for part in raw) >= _MIN_SHARED_BYTES:
         try:
-            return Packed(out.getvalue(), *_written(raw, folder))
+            return SharedPickle(out.getvalue(), *_write_buffers(raw, folder))
         except OSError:
             pass  # no room; see above
-    return Packed(out.getvalue(), None, [bytes(part) for part in raw])
+    return SharedPickle(out.getvalue(), None, [bytes(part) for part in raw])
 
 
-def _written(raw: list[memoryview], folder: Path) -> tuple[Path, list[tuple[int, int]]]:
+def _write_buffers(raw: list[memoryview], folder: Path) -> tuple[Path, list[tuple[int, int]]]:
     descriptor, name = tempfile.mkstemp(dir=folder)
     parts = []
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             for part in raw:
-                start = -(-file.tell() // _ALIGNED) * _ALIGNED
+                start = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
                 file.seek(start)
                 rest = part
                 while rest.nbytes:
@@ -162,21 +162,21 @@ def _written(raw: list[memoryview], folder: Path) -> tuple[Path, list[tuple[int,
     return Path(name), parts
 
 
-def unpack(packed: Packed) -> Any:
+def read_shared(shared: SharedPickle) -> Any:
     """What was packed; its arrays are writable. Raises OSError when the file is gone."""
-    if packed.file is None:
-        return pickle.loads(packed.pickled, buffers=map(bytearray, packed.parts))
-    with packed.file.open("rb") as file:
-        packed.file.unlink()
+    if shared.file is None:
+        return pickle.loads(shared.pickled, buffers=map(bytearray, shared.parts))
+    with shared.file.open("rb") as file:
+        shared.file.unlink()
         # Private pages: written to, they do not go back to a file that is gone. The mapping lives
         # as long as an array of it does.
-        view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        buffer = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     return pickle.loads(
-        packed.pickled, buffers=[view[start : start + size] for start, size in packed.parts]
+        shared.pickled, buffers=[buffer[start : start + size] for start, size in shared.parts]
     )
 
 
-class _Pickler(pickle.Pickler):
+class _TensorPickler(pickle.Pickler):
     """Tensors as arrays: torch itself would write them into the pickle."""
 
     def reducer_override(self, value: Any) -> Any:
@@ -184,12 +184,12 @@ class _Pickler(pickle.Pickler):
         if torch is None or type(value) is not torch.Tensor or value.requires_grad:
             return NotImplemented
         try:
-            return _tensor, (np.asarray(value.numpy(), order="C"),)
+            return _tensor_from_array, (np.asarray(value.numpy(), order="C"),)
         except (TypeError, RuntimeError):  # bfloat16, sparse, on another device
             return NotImplemented
 
 
-def _tensor(array: npt.NDArray[Any]) -> Any:
+def _tensor_from_array(array: npt.NDArray[Any]) -> Any:
     import torch
 
     return torch.from_numpy(array)
@@ -198,21 +198,21 @@ def _tensor(array: npt.NDArray[Any]) -> Any:
 DecodeIn = Literal["auto", "threads", "processes"]
 DECODE_IN: tuple[DecodeIn, ...] = ("auto", "threads", "processes")
 
-_IMAGES_AT_ONCE = 8  # handed to a process: each handing over costs as much as a small image
-_MANY_WORKERS = 6  # threads wait for one another beyond it
-_MANY_IMAGES = 50_000  # repay the start of the processes, ten seconds or so
+_IMAGES_PER_TASK = 8  # handed to a process: each handing over costs as much as a small image
+_MIN_WORKERS_FOR_PROCESSES = 6  # threads wait for one another beyond it
+_MIN_IMAGES_FOR_PROCESSES = 50_000  # repay the start of the processes, ten seconds or so
 
 
 class Decoders(Protocol):
     """Decodes and preprocesses a few images at a time, several times at once."""
 
     workers: int
-    at_once: int
+    images_per_task: int
 
-    def submit(self, records: list[Record], takers: tuple[int, ...]) -> Future[Any]:
+    def submit(self, records: list[Record], model_indexes: tuple[int, ...]) -> Future[Any]:
         """Begin with up to `at_once` images for some of the models, by their numbers."""
 
-    def answers(self, future: Future[Any]) -> Answers:
+    def results(self, future: Future[Any]) -> DecodeResults:
         """What came of it, for each image. Raises MarsRetrievalError when a worker died."""
 
     def close(self) -> None:
@@ -236,68 +236,72 @@ def open_decoders(
     Raises UsageError for `processes` where a model's preprocessing cannot be sent to one.
     """
     workers = max(1, workers)
-    many = workers >= _MANY_WORKERS and (images is None or images >= _MANY_IMAGES)
+    many = workers >= _MIN_WORKERS_FOR_PROCESSES and (
+        images is None or images >= _MIN_IMAGES_FOR_PROCESSES
+    )
     if kind == "threads" or (kind == "auto" and not (gpu and many)):
-        return _Threads(preprocess, workers)
+        return _ThreadDecoders(preprocess, workers)
     try:
         sent = pickle.dumps(tuple(preprocess))
     except Exception as error:  # each library refuses in its own way
         if kind == "auto":
-            return _Threads(preprocess, workers)
+            return _ThreadDecoders(preprocess, workers)
         raise UsageError(
             f"the model's preprocessing cannot be sent to a process ({error})",
             remedy="Decode in threads.",
         ) from error
-    return _Processes(sent, workers)
+    return _ProcessDecoders(sent, workers)
 
 
-class _Threads:
-    at_once = 1
+class _ThreadDecoders:
+    images_per_task = 1
 
     def __init__(self, preprocess: Sequence[Preprocess], workers: int) -> None:
         self.workers = workers
         self._preprocess = preprocess
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="decode")
 
-    def submit(self, records: list[Record], takers: tuple[int, ...]) -> Future[Answers]:
-        wanted = [self._preprocess[taker] for taker in takers]
-        return self._pool.submit(decode, records, wanted)
+    def submit(
+        self, records: list[Record], model_indexes: tuple[int, ...]
+    ) -> Future[DecodeResults]:
+        preprocess = [self._preprocess[index] for index in model_indexes]
+        return self._pool.submit(decode_records, records, preprocess)
 
-    def answers(self, future: Future[Answers]) -> Answers:
+    def results(self, future: Future[DecodeResults]) -> DecodeResults:
         return future.result()
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _Processes:
-    at_once = _IMAGES_AT_ONCE
+class _ProcessDecoders:
+    images_per_task = _IMAGES_PER_TASK
 
     def __init__(self, preprocess: bytes, workers: int) -> None:
         self.workers = workers
-        self._folder = dock()
+        self._folder = shared_memory_folder()
         folder = Path(self._folder.name)
-        self._pool = process_pool(workers, _begin, (preprocess, folder), scratch=folder)
+        self._pool = process_pool(workers, _start_worker, (preprocess, folder), scratch=folder)
 
-    def submit(self, records: list[Record], takers: tuple[int, ...]) -> Future[Packed]:
+    def submit(self, records: list[Record], model_indexes: tuple[int, ...]) -> Future[SharedPickle]:
         try:
-            return self._pool.submit(_decode_there, records, takers)
+            return self._pool.submit(_decode_in_worker, records, model_indexes)
         except BrokenProcessPool as error:
-            raise _died() from error
+            raise _worker_died_error() from error
 
-    def answers(self, future: Future[Packed]) -> Answers:
+    def results(self, future: Future[SharedPickle]) -> DecodeResults:
         try:
-            answers: Answers = unpack(future.result())
+            results: DecodeResults = read_shared(future.result())
         except BrokenProcessPool as error:
-            raise _died() from error
-        return answers
+            raise _worker_died_error() from error
+        return results
 
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._folder.cleanup()
 
 
-def _died() -> MarsRetrievalError:
+def _worker_died_error() -> MarsRetrievalError:
     return MarsRetrievalError(
         "a process that decodes images died (killed, or out of memory)",
         remedy="Finished shards are kept: the same command goes on from there. Fewer --workers "
@@ -306,7 +310,7 @@ def _died() -> MarsRetrievalError:
     )
 
 
-class _There:
+class _WorkerState:
     """What a process of `_Processes` has."""
 
     preprocess: tuple[Preprocess, ...]
@@ -314,26 +318,26 @@ class _There:
     failed: Exception | None = None
 
 
-def _begin(preprocess: bytes, folder: Path) -> None:
-    _There.folder = folder
+def _start_worker(preprocess: bytes, folder: Path) -> None:
+    _WorkerState.folder = folder
     try:
-        _There.preprocess = pickle.loads(preprocess)
+        _WorkerState.preprocess = pickle.loads(preprocess)
     except Exception as error:  # told with the first answer; here it would print a traceback
-        _There.failed = error
+        _WorkerState.failed = error
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)  # the processes are the parallelism
 
 
-def _decode_there(records: list[Record], takers: tuple[int, ...]) -> Packed:
-    if _There.failed is not None:
+def _decode_in_worker(records: list[Record], model_indexes: tuple[int, ...]) -> SharedPickle:
+    if _WorkerState.failed is not None:
         raise MarsRetrievalError(
             f"a process that decodes images cannot load the model's preprocessing "
-            f"({type(_There.failed).__name__}: {_There.failed})",
+            f"({type(_WorkerState.failed).__name__}: {_WorkerState.failed})",
             remedy="Decode in threads.",
         )
-    wanted = [_There.preprocess[taker] for taker in takers]
-    return pack(decode(records, wanted), _There.folder)
+    preprocess = [_WorkerState.preprocess[index] for index in model_indexes]
+    return write_shared(decode_records(records, preprocess), _WorkerState.folder)
 
 
 _POLL_S = 0.1
@@ -366,7 +370,7 @@ def decode_ahead(
     ahead: queue.Queue[
         tuple[Shard, tuple[int, ...], Future[Any] | PipelineEvent] | BaseException | None
     ]
-    ahead = queue.Queue(maxsize=max(2 * decoders.workers, depth // decoders.at_once))
+    ahead = queue.Queue(maxsize=max(2 * decoders.workers, depth // decoders.images_per_task))
 
     def put(value: Any) -> None:
         while not stop.is_set():
@@ -376,12 +380,12 @@ def decode_ahead(
                 continue
             return
 
-    def read_shard(shard: Shard, takers: tuple[int, ...]) -> None:
+    def read_shard(shard: Shard, model_indexes: tuple[int, ...]) -> None:
         records: list[Record] = []
 
         def submit() -> None:
             if records:
-                put((shard, takers, decoders.submit(records.copy(), takers)))
+                put((shard, model_indexes, decoders.submit(records.copy(), model_indexes)))
                 records.clear()
 
         end = ShardEnd()
@@ -392,13 +396,13 @@ def decode_ahead(
                     return
                 if isinstance(item, Record):
                     records.append(item)
-                    if len(records) == decoders.at_once:
+                    if len(records) == decoders.images_per_task:
                         submit()
                 else:
                     submit()
-                    put((shard, takers, item))
+                    put((shard, model_indexes, item))
             # What ends early is damaged, or was taken away: then it is not finished.
-            if isinstance(item, Skipped) and not _is_still_there(source, shard):
+            if isinstance(item, Skipped) and not _is_unchanged(source, shard):
                 text = f"shard {shard.name}: changed or vanished while it was read"
                 end = ShardEnd(DataError(f"{text} ({item.source}: {item.reason})"))
         except MarsRetrievalError as error:
@@ -406,12 +410,12 @@ def decode_ahead(
         except OSError as error:
             end = ShardEnd(DataError(f"shard {shard.name}: cannot be read ({error})"))
         submit()
-        put((shard, takers, end))
+        put((shard, model_indexes, end))
 
     def read() -> None:
         try:
-            for shard, takers in work:
-                read_shard(shard, takers)
+            for shard, model_indexes in work:
+                read_shard(shard, model_indexes)
                 if stop.is_set():
                     return
             put(None)
@@ -424,22 +428,22 @@ def decode_ahead(
         while (value := ahead.get()) is not None:
             if isinstance(value, BaseException):
                 raise value
-            shard, takers, event = value
+            shard, model_indexes, event = value
             if not isinstance(event, Future):
-                yield shard, takers, event
+                yield shard, model_indexes, event
                 continue
-            for answer in decoders.answers(event):
-                yield shard, takers, answer
+            for result in decoders.results(event):
+                yield shard, model_indexes, result
     finally:
         stop.set()
         reader.join()
 
 
-def _is_still_there(source: ImageSource, shard: Shard) -> bool:
+def _is_unchanged(source: ImageSource, shard: Shard) -> bool:
     try:
         return any(
-            each.name == shard.name and each.fingerprint == shard.fingerprint
-            for each in source.shards()
+            current.name == shard.name and current.fingerprint == shard.fingerprint
+            for current in source.shards()
         )
     except (MarsRetrievalError, OSError):
         return False

@@ -95,7 +95,9 @@ def plan_shards(
     """`plan_build` for shards of any kind; `may_shrink` lets the source lose shards."""
     if dtype not in get_args(Dtype):
         raise UsageError(f"unknown vector dtype '{dtype}'", remedy="Use float16 or float32.")
-    repeated = [each for each, count in Counter(s.name for s in shards).items() if count > 1]
+    repeated = [
+        shard_name for shard_name, count in Counter(s.name for s in shards).items() if count > 1
+    ]
     if repeated:
         raise DataError(f"{name}: two shards are called {repeated[0]}", remedy="Rename one.")
     for shard in shards:
@@ -116,7 +118,7 @@ def plan_shards(
     manifest = existing_manifest(store, force=force)
     entries: dict[str, Entry] = {}
     if manifest is not None:
-        entries = finished(store, manifest, shards)
+        entries = finished_entries(store, manifest, shards)
         lines = _mismatches(manifest, dataset, kind, dtype)
         if not may_shrink:
             lines += _other_data(store, manifest, [s.name for s in shards], name, entries)
@@ -125,12 +127,12 @@ def plan_shards(
                 f"{store}: another store is here: {'; '.join(lines)}",
                 remedy="Choose another folder, or --force to replace what is there.",
             )
-    mine = shards[number - 1 :: parts]
+    part_shards = shards[number - 1 :: parts]
     return BuildPlan(
         store=store,
         shards=tuple(shards),
-        todo=tuple(shard for shard in mine if shard.name not in entries),
-        done=tuple(entries[shard.name] for shard in mine if shard.name in entries),
+        todo=tuple(shard for shard in part_shards if shard.name not in entries),
+        done=tuple(entries[shard.name] for shard in part_shards if shard.name in entries),
         manifest=manifest,
         force=force,
         dataset=dataset,
@@ -147,23 +149,23 @@ def existing_manifest(store: Path, *, force: bool) -> Manifest | None:
     if manifest_path(store).exists():
         return None if force else read_manifest(store)
     if store.is_dir():
-        strangers = [each.name for each in store.iterdir() if not each.name.startswith(".")]
-        if strangers and strangers != ["shards"]:
+        other_files = [path.name for path in store.iterdir() if not path.name.startswith(".")]
+        if other_files and other_files != ["shards"]:
             raise StoreError(
-                f"{store}: holds other files ({', '.join(sorted(strangers)[:3])}) and no store",
+                f"{store}: holds other files ({', '.join(sorted(other_files)[:3])}) and no store",
                 remedy="Choose a new or empty folder for the store.",
             )
     return None
 
 
-def finished(store: Path, manifest: Manifest, shards: Sequence[Shard]) -> dict[str, Entry]:
+def finished_entries(store: Path, manifest: Manifest, shards: Sequence[Shard]) -> dict[str, Entry]:
     """Shards whose entry fits the manifest, the source and the size of the file on disk."""
-    found = {}
+    entries = {}
     for shard in shards:
         entry = finished_entry(store, manifest.made_by, shard.name, shard.fingerprint)
         if entry is not None:
-            found[shard.name] = entry
-    return found
+            entries[shard.name] = entry
+    return entries
 
 
 def _mismatches(manifest: Manifest, dataset: DatasetIdentity, kind: Kind, dtype: str) -> list[str]:
@@ -173,9 +175,9 @@ def _mismatches(manifest: Manifest, dataset: DatasetIdentity, kind: Kind, dtype:
         "dataset kind": (manifest.dataset["kind"], dataset["kind"]),
     }
     return [
-        f"{what}: {there} in the store, {here} now"
-        for what, (there, here) in pairs.items()
-        if there != here
+        f"{label}: {stored} in the store, {current} now"
+        for label, (stored, current) in pairs.items()
+        if stored != current
     ]
 
 
@@ -197,7 +199,7 @@ def _other_data(
             f"data: {len(lost)} of its {len(manifest.shards)} shards (such as {lost[0]}) "
             f"are not in {source}"
         ]
-    embedded = any(entry_path(store, each).exists() for each in manifest.shards)
+    embedded = any(entry_path(store, name).exists() for name in manifest.shards)
     if embedded and not entries and manifest.dataset["name"] != source:
         return [f"data: {manifest.dataset['name']} in the store, {source} now"]
     return []
@@ -210,28 +212,30 @@ def create_or_validate(
 
     Raises StoreMismatchError naming each difference.
     """
-    there, wanted = _wanted(plan, encoder, request, role)  # nothing is made where it does not fit
+    existing, manifest = _expected_manifest(
+        plan, encoder, request, role
+    )  # nothing is made where it does not fit
     folder = shards_folder(plan.store)
-    if there == wanted and not plan.todo and not os.access(folder, os.W_OK):
-        return wanted
+    if existing == manifest and not plan.todo and not os.access(folder, os.W_OK):
+        return manifest
     make_folder(folder)
     # Others begin the same store at the same moment, or finish a shard of it.
     require_own_shards(plan.store)
     with locked(folder):
-        there, wanted = _wanted(plan, encoder, request, role)
-        if wanted != there:
-            write_manifest(plan.store, wanted)
-        _drop_outdated(plan, wanted)
-    return wanted
+        existing, manifest = _expected_manifest(plan, encoder, request, role)
+        if manifest != existing:
+            write_manifest(plan.store, manifest)
+        _drop_outdated(plan, manifest)
+    return manifest
 
 
-def _wanted(
+def _expected_manifest(
     plan: BuildPlan, encoder: Encoder, request: ModelRequest | None, role: str | None
 ) -> tuple[Manifest | None, Manifest]:
     """The manifest that is there now, and the one that is to be."""
-    there = existing_manifest(plan.store, force=plan.force)
+    existing = existing_manifest(plan.store, force=plan.force)
     shards = tuple(shard.name for shard in plan.shards)
-    if there is None:
+    if existing is None:
         return None, Manifest(
             kind=plan.kind,
             encoder=encoder.fingerprint,
@@ -242,8 +246,8 @@ def _wanted(
             request=request,
             role=role,
         )
-    lines = differences(there.encoder, encoder.fingerprint)
-    pairs = {"dtype": (there.dtype, plan.dtype), "role": (there.role, role)}
+    lines = differences(existing.encoder, encoder.fingerprint)
+    pairs = {"dtype": (existing.dtype, plan.dtype), "role": (existing.role, role)}
     lines += [f"{key}: {old} in the store, {new} now" for key, (old, new) in pairs.items()
               if old != new]  # fmt: skip
     if lines:
@@ -251,8 +255,8 @@ def _wanted(
             f"{plan.store}: made by another encoder: {'; '.join(lines)}",
             remedy="Choose another folder, or --force to replace what is there.",
         )
-    return there, replace(
-        there, dataset=plan.dataset, shards=shards, request=request or there.request
+    return existing, replace(
+        existing, dataset=plan.dataset, shards=shards, request=request or existing.request
     )
 
 
@@ -260,7 +264,7 @@ def _drop_outdated(plan: BuildPlan, manifest: Manifest) -> None:
     """Make room: entries of shards that are to be embedded again, shards that the source no
     longer has, and what killed processes left behind."""
     # With force all goes; else what another process finished since the plan was made stays.
-    fresh = {} if plan.force else finished(plan.store, manifest, plan.todo)
+    fresh = {} if plan.force else finished_entries(plan.store, manifest, plan.todo)
     for shard in plan.todo:
         if shard.name not in fresh:
             entry_path(plan.store, shard.name).unlink(missing_ok=True)

@@ -20,24 +20,24 @@ from marsretrieval.embeddings.builder import (
     build_stores,
     open_shard_writer,
     plan_targets,
-    require_any,
     require_none_skipped,
     require_readable,
+    require_rows,
 )
 from marsretrieval.embeddings.pipeline import DecodeIn, Decoders
 from marsretrieval.embeddings.plan import BuildPlan
-from marsretrieval.embeddings.shard_writer import ShardWriter, decoders_of, embed_shards
+from marsretrieval.embeddings.shard_writer import ShardWriter, embed_shards, open_decoders_for
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress, time_left
 from marsretrieval.system import usable_cpus
 
-_TASKS_A_WORKER = 4  # at least, so that the last ones end at about the same time
-_SHARDS_A_TASK = 8  # at most: what a death may cost
-_DEATHS = 5  # of workers, on the same shards: then the shards are at fault
+_MIN_TASKS_PER_WORKER = 4  # at least, so that the last ones end at about the same time
+_MAX_SHARDS_PER_TASK = 8  # at most: what a death may cost
+_MAX_DEATHS = 5  # of workers, on the same shards: then the shards are at fault
 _NO_TASK = -1
-_CPUS_AN_ACTOR = 4  # where there is no GPU
-_ANSWER_S = 10.0
-_OBJECT_STORE = 128 * 2**20  # bytes; nothing large goes through it
+_CPUS_PER_ACTOR = 4  # where there is no GPU
+_CONNECT_TIMEOUT_S = 10.0
+_OBJECT_STORE_BYTES = 128 * 2**20  # bytes; nothing large goes through it
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +84,11 @@ def build_stores_with_ray(
     if not any(plan.todo for plan in plans):
         return build_stores(targets, source, dtype=dtype, progress=progress)
     start = time.perf_counter()
-    ours = not ray.is_initialized()
-    if ours:
+    owns_session = not ray.is_initialized()
+    if owns_session:
         _connect(ray, options.address)
     try:
-        outcomes, devices = _drive(
+        outcomes, devices = _run_tasks(
             ray,
             Job(source, tuple(targets), dtype, batch_size, options.decode_in, strict),
             plans,
@@ -112,7 +112,7 @@ def build_stores_with_ray(
             remedy="Finished shards are kept: the same command goes on from there.",
         ) from error
     finally:
-        if ours:
+        if owns_session:
             ray.shutdown()
     elapsed = time.perf_counter() - start
     require_readable(
@@ -123,28 +123,28 @@ def build_stores_with_ray(
     )
     reports = []
     for number, now in enumerate(plan_targets(targets, source, dtype=dtype)):
-        there = {entry.shard for entry in plans[number].done}
+        done_before = {entry.shard for entry in plans[number].done}
         seconds = {
             name: sum(outcome.seconds[number][name] for outcome in outcomes)
             for name in ("decode", "embed", "write")
         }
         reports.append(
-            BuildReport.of(
-                [entry for entry in now.done if entry.shard in there],
-                [entry for entry in now.done if entry.shard not in there],
+            BuildReport.from_entries(
+                [entry for entry in now.done if entry.shard in done_before],
+                [entry for entry in now.done if entry.shard not in done_before],
                 min(filter(None, (o.batch_sizes[number] for o in outcomes)), default=None),
                 {
                     **seconds,
-                    "wait": max(0.0, elapsed - _busy(outcomes) / devices),
+                    "wait": max(0.0, elapsed - _busy_seconds(outcomes) / devices),
                     "total": elapsed,
                 },
             )
         )
-    require_any(source, reports)
+    require_rows(source, reports)
     return reports
 
 
-def _drive(
+def _run_tasks(
     ray: Any,
     job: Job,
     plans: Sequence[BuildPlan],
@@ -154,33 +154,34 @@ def _drive(
 ) -> tuple[list[Outcome], int]:
     """Give every actor a task at a time until none is left; outcomes, and the number of actors
     that worked."""
-    wanted = {shard.name for plan in plans for shard in plan.todo}
-    names = [shard.name for shard in plans[0].shards if shard.name in wanted]
+    pending = {shard.name for plan in plans for shard in plan.todo}
+    names = [shard.name for shard in plans[0].shards if shard.name in pending]
     count, resources = _actors(ray, options, len(names))
     cpus = int(resources["num_cpus"])
-    size = max(1, min(_SHARDS_A_TASK, len(names) // (count * _TASKS_A_WORKER)))
+    size = max(1, min(_MAX_SHARDS_PER_TASK, len(names) // (count * _MIN_TASKS_PER_WORKER)))
     tasks = [tuple(names[at : at + size]) for at in range(0, len(names), size)]
     counts = [plan.todo_rows for plan in plans]
     total = None if None in counts else sum(rows or 0 for rows in counts)
-    ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger).remote()
+    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptCounter).remote()
     actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(Worker)
-    first = actor.remote(job, cpus)
+    first_worker = actor.remote(job, cpus)
     with progress.start(f"embed on {count}", total, "vectors") as bar:
         bar.note("waiting for the cluster")
         # The manifests are there before a second actor looks for them.
-        ray.get(first.begin.remote(force, ledger))
+        ray.get(first_worker.begin.remote(force, attempts))
         # No task goes to an actor that has not started: there may never be room for it.
         running = {
-            one.ready.remote(): one for one in (actor.remote(job, cpus) for _ in range(1, count))
+            worker.ready.remote(): worker
+            for worker in (actor.remote(job, cpus) for _ in range(1, count))
         }
-        running[first.ready.remote()] = first
-        del first
+        running[first_worker.ready.remote()] = first_worker
+        del first_worker
         outcomes: list[Outcome] = []
-        started = given = 0
+        started = submitted = 0
         clock = time.perf_counter()
         while len(outcomes) < len(tasks):
             done, _ = ray.wait(list(running), num_returns=1)
-            one = running.pop(done[0])
+            worker = running.pop(done[0])
             outcome: Outcome | None = ray.get(done[0])
             if outcome is None:
                 started += 1
@@ -188,26 +189,30 @@ def _drive(
                 outcomes.append(outcome)
                 bar.advance(outcome.items)
                 elapsed = time.perf_counter() - clock
-                left = "" if total is not None else time_left(elapsed, len(outcomes) / len(tasks))
-                bar.note(_state(outcomes, started, elapsed, left))
-            if given < len(tasks):
-                running[one.embed.remote(tasks[given], given, ledger)] = one
-                given += 1
+                remaining = (
+                    "" if total is not None else time_left(elapsed, len(outcomes) / len(tasks))
+                )
+                bar.note(_status_text(outcomes, started, elapsed, remaining))
+            if submitted < len(tasks):
+                running[worker.embed.remote(tasks[submitted], submitted, attempts)] = worker
+                submitted += 1
             # Else it is let go, and its device is free: for one that lost its machine, too.
-            del one
+            del worker
     return outcomes, max(1, started)
 
 
-def _busy(outcomes: Sequence[Outcome]) -> float:
+def _busy_seconds(outcomes: Sequence[Outcome]) -> float:
     """Seconds in which a device worked, over all of them."""
-    return sum(each.seconds[0]["total"] - each.seconds[0]["wait"] for each in outcomes)
+    return sum(outcome.seconds[0]["total"] - outcome.seconds[0]["wait"] for outcome in outcomes)
 
 
-def _state(outcomes: Sequence[Outcome], actors: int, elapsed: float, left: str) -> str:
-    idle = min(1.0, max(0.0, 1 - _busy(outcomes) / max(1e-9, elapsed * actors)))
-    failed = sum(len(shards) for each in outcomes for shards in each.failed)
+def _status_text(outcomes: Sequence[Outcome], actors: int, elapsed: float, remaining: str) -> str:
+    idle = min(1.0, max(0.0, 1 - _busy_seconds(outcomes) / max(1e-9, elapsed * actors)))
+    failed = sum(len(shards) for outcome in outcomes for shards in outcome.failed)
     unread = f"{failed} shards not read" if failed else ""
-    return ", ".join(filter(None, [left, f"device idle {idle:.0%}", unread, f"{actors} at work"]))
+    return ", ".join(
+        filter(None, [remaining, f"device idle {idle:.0%}", unread, f"{actors} at work"])
+    )
 
 
 def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, dict[str, float]]:
@@ -215,7 +220,7 @@ def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, dict[str, fl
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     machines = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
     with_gpu = [machine for machine in machines if options.gpus and machine[1]]
-    share = min((cpus // gpus for cpus, gpus in with_gpu), default=_CPUS_AN_ACTOR)
+    share = min((cpus // gpus for cpus, gpus in with_gpu), default=_CPUS_PER_ACTOR)
     largest = max(cpus for cpus, _ in with_gpu or machines)
     size = max(1, min(options.workers or share, largest))
     resources = {"num_cpus": float(size)}
@@ -236,13 +241,13 @@ def _connect(ray: Any, address: str | None) -> None:
     local = {
         "num_cpus": usable_cpus(),
         "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE,
+        "object_store_memory": _OBJECT_STORE_BYTES,
     }
     try:
         host, colon, port = (address or "").rpartition(":")
         if colon and port.isdecimal():
             # Ray itself waits for minutes where nobody answers.
-            socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+            socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         ray.init(address or "local", **quiet, **({} if address else local))
     except Exception as error:  # Ray raises OSError, ValueError, RuntimeError and plain Exception
@@ -288,15 +293,15 @@ class Outcome:
     batch_sizes: list[int]
 
 
-class Ledger:
+class AttemptCounter:
     """Counts how often a task was begun; a task begun again has killed its process before."""
 
     def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
+        self._counts: Counter[int] = Counter()
 
     def begin(self, task: int) -> int:
-        self._begun[task] += 1
-        return self._begun[task] - 1
+        self._counts[task] += 1
+        return self._counts[task] - 1
 
 
 class Worker:
@@ -305,56 +310,59 @@ class Worker:
     def __init__(self, job: Job, workers: int) -> None:
         self._job = job
         self._workers = workers
-        self._lanes: list[tuple[ShardWriter, BuildPlan]] = []
+        self._writers: list[tuple[ShardWriter, BuildPlan]] = []
         self._decoders: Decoders | None = None  # of all tasks: processes take long to start
 
-    def begin(self, force: bool, ledger: Any) -> None:
+    def begin(self, force: bool, attempts: Any) -> None:
         """What the first actor does before all others start: see `_claim`."""
         import ray
 
-        if ray.get(ledger.begin.remote(_NO_TASK)) >= _DEATHS:
+        if ray.get(attempts.begin.remote(_NO_TASK)) >= _MAX_DEATHS:
             raise MarsRetrievalError(
-                f"the process that loads the models died {_DEATHS} times",
+                f"the process that loads the models died {_MAX_DEATHS} times",
                 remedy="Is there memory enough? Fewer models at once, or float16, need less.",
             )
-        self._claim(force)
+        self._open_stores(force)
 
     def ready(self) -> None:
         """Answers once the actor runs."""
 
-    def _claim(self, force: bool) -> None:
+    def _open_stores(self, force: bool) -> None:
         """Load the models and make the stores' manifests, or check them."""
         job = self._job
-        self._lanes.clear()
+        self._writers.clear()
         plans = plan_targets(job.targets, job.source, dtype=job.dtype, force=force)
         for target, plan in zip(job.targets, plans, strict=True):
             # An entry of another actor's shard is none of ours to remove, except with force.
-            mine = plan if force else replace(plan, todo=())
-            self._lanes.append(
-                (open_shard_writer(target, mine, job.batch_size, strict=job.strict), plan)
+            writer_plan = plan if force else replace(plan, todo=())
+            self._writers.append(
+                (open_shard_writer(target, writer_plan, job.batch_size, strict=job.strict), plan)
             )
 
-    def embed(self, names: tuple[str, ...], task: int, ledger: Any) -> Outcome:
+    def embed(self, names: tuple[str, ...], task: int, attempts: Any) -> Outcome:
         import ray
 
-        deaths = ray.get(ledger.begin.remote(task))
-        if deaths >= _DEATHS:
+        deaths = ray.get(attempts.begin.remote(task))
+        if deaths >= _MAX_DEATHS:
             error = MarsRetrievalError(f"the process that embeds it died {deaths} times")
-            nothing = dict.fromkeys(("decode", "embed", "write", "wait", "total"), 0.0)
-            each = len(self._job.targets)
+            zeros = dict.fromkeys(("decode", "embed", "write", "wait", "total"), 0.0)
+            count = len(self._job.targets)
             return Outcome(
-                0, [[(name, error) for name in names]] * each, [nothing] * each, [0] * each
+                0, [[(name, error) for name in names]] * count, [zeros] * count, [0] * count
             )
-        if not self._lanes:
-            self._claim(force=False)
-        lanes = [lane.fresh(plan, names) for lane, plan in self._lanes]
+        if not self._writers:
+            self._open_stores(force=False)
+        writers = [writer.for_shards(plan, names) for writer, plan in self._writers]
         if self._decoders is None:
-            all_lanes = [lane for lane, _ in self._lanes]
-            self._decoders = decoders_of(all_lanes, self._workers, self._job.decode_in)
-        seconds = embed_shards(lanes, self._job.source, self._decoders)
+            all_writers = [writer for writer, _ in self._writers]
+            self._decoders = open_decoders_for(all_writers, self._workers, self._job.decode_in)
+        seconds = embed_shards(writers, self._job.source, self._decoders)
         return Outcome(
-            sum(lane.left_out + sum(entry.rows for entry in lane.written) for lane in lanes),
-            [lane.failed for lane in lanes],
-            [{**lane.seconds, **seconds} for lane in lanes],
-            [lane.forward.size for lane in lanes],
+            sum(
+                writer.skipped_count + sum(entry.rows for entry in writer.written)
+                for writer in writers
+            ),
+            [writer.failed for writer in writers],
+            [{**writer.seconds, **seconds} for writer in writers],
+            [writer.runner.size for writer in writers],
         )

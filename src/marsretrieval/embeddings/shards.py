@@ -19,8 +19,8 @@ from marsretrieval.embeddings.manifest import (
     Entry,
     entry_path,
     finished_entry,
+    read_error,
     read_manifest,
-    unreadable,
     vectors_path,
     write_entry,
 )
@@ -105,7 +105,7 @@ class Block:
         """(n, dimension) float16 or float32, read-only, not copied."""
         column = self._batch.column("vector")
         values = column.values.slice(column.offset * self.dimension, len(self) * self.dimension)
-        return _numbers(values).reshape(len(self), self.dimension)
+        return _array_values(values).reshape(len(self), self.dimension)
 
     def column(self, name: str) -> pa.Array:
         return self._batch.column(name)
@@ -114,21 +114,21 @@ class Block:
         """A column of texts at some rows."""
         # From a numpy array, Arrow would make these only after loading pandas.
         buffer = pa.py_buffer(np.ascontiguousarray(rows))
-        chosen = pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer])
-        found: list[str] = self.column(name).take(chosen).to_pylist()
-        return found
+        indexes = pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer])
+        values: list[str] = self.column(name).take(indexes).to_pylist()
+        return values
 
     def _floats(self, name: str) -> Floats:
         column = self._batch.column(name)
-        values = _numbers(column).astype(np.float64)
+        values = _array_values(column).astype(np.float64)
         if column.null_count:
             bits = np.frombuffer(column.buffers()[0], dtype=np.uint8)
-            known = np.unpackbits(bits, count=column.offset + len(column), bitorder="little")
-            values[known[column.offset :] == 0] = np.nan
+            validity = np.unpackbits(bits, count=column.offset + len(column), bitorder="little")
+            values[validity[column.offset :] == 0] = np.nan
         return values
 
 
-def _numbers(values: pa.Array) -> npt.NDArray[Any]:
+def _array_values(values: pa.Array) -> npt.NDArray[Any]:
     """What an array holds, not copied, anything where it is null. Arrow's own way there loads
     pandas first."""
     dtype = np.dtype(values.type.to_pandas_dtype())
@@ -179,22 +179,24 @@ def write_shard(
     batch = pa.record_batch(_arrays(items, vectors, columns), schema=columns)
     path = vectors_path(store, entry.shard)
     try:
-        with ExitStack() as turn:
+        with ExitStack() as stack:
             with atomic_path(path) as temporary:
                 with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, columns) as out:
                     out.write_batch(batch)
                 size, checksum = temporary.stat().st_size, sha256_file(temporary)
                 # Two processes that embed the same shard must not leave the vectors of one beside
                 # the entry of the other.
-                turn.enter_context(locked(path.parent))
+                stack.enter_context(locked(path.parent))
                 if read_manifest(store).made_by != entry.made_by:
                     raise StoreMismatchError(
                         f"{store}: replaced by another store while this one was made",
                         remedy="Another process runs here with --force. Give each its own folder.",
                     )
-                there = finished_entry(store, entry.made_by, entry.shard, entry.fingerprint)
-                if there is not None:
-                    raise _FinishedElsewhere(there)
+                existing_entry = finished_entry(
+                    store, entry.made_by, entry.shard, entry.fingerprint
+                )
+                if existing_entry is not None:
+                    raise _FinishedElsewhere(existing_entry)
                 # An entry must never stand beside vectors that it does not describe.
                 entry_path(store, entry.shard).unlink(missing_ok=True)
             written = replace(entry, rows=len(items), bytes=size, sha256=checksum)
@@ -217,7 +219,7 @@ def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dty
         size = path.stat().st_size
     except OSError as error:
         if not is_damage(error):
-            raise unreadable(path, error) from error
+            raise read_error(path, error) from error
         raise StoreError(f"{path}: missing", remedy=remedy) from error
     if size != entry.bytes:
         raise StoreError(f"{path}: {size} bytes, {entry.bytes} were written", remedy=remedy)
@@ -226,7 +228,7 @@ def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dty
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and not is_damage(error):
-            raise unreadable(path, error) from error
+            raise read_error(path, error) from error
         raise StoreError(f"{path}: not readable as Arrow IPC ({error})", remedy=remedy) from error
     expected = schema(dimension, dtype, valid=VALID in reader.schema.names)
     if not reader.schema.equals(expected):

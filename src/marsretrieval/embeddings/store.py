@@ -103,8 +103,8 @@ class EmbeddingStore:
     @property
     def missing(self) -> list[str]:
         """Planned shards that are not finished."""
-        there = {entry.shard for entry in self.entries}
-        return [name for name in self.manifest.shards if name not in there]
+        finished = {entry.shard for entry in self.entries}
+        return [name for name in self.manifest.shards if name not in finished]
 
     @property
     def complete(self) -> bool:
@@ -167,11 +167,11 @@ class EmbeddingStore:
 
     def ids(self, rows: npt.ArrayLike) -> list[str]:
         """Ids of n rows, in the order asked for."""
-        found: list[str] = [""] * len(np.atleast_1d(np.asarray(rows)))
-        for block, local, places in self._located(rows):
-            for place, name in zip(places, block.texts("id", local), strict=True):
-                found[place] = name
-        return found
+        result: list[str] = [""] * len(np.atleast_1d(np.asarray(rows)))
+        for block, local, positions in self._rows_by_block(rows):
+            for position, name in zip(positions, block.texts("id", local), strict=True):
+                result[position] = name
+        return result
 
     def find(self, name: str) -> int:
         """The first row with this id, or -1. A few milliseconds for a million rows whose shards
@@ -181,30 +181,30 @@ class EmbeddingStore:
         for block in self.blocks():
             column = block.column("id")
             # By prefix, then in full: to compare with a scalar, Arrow would load pandas.
-            alike = pc.indices_nonzero(pc.starts_with(column, pattern=name))
-            for place in alike.to_pylist():
-                if column[place].as_py() == name:
-                    return block.start + int(place)
+            candidates = pc.indices_nonzero(pc.starts_with(column, pattern=name))
+            for row in candidates.to_pylist():
+                if column[row].as_py() == name:
+                    return block.start + int(row)
         return -1
 
     def vectors(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
         """(n, dimension) copies of n rows as they are stored, in the order asked for."""
         count = len(np.atleast_1d(np.asarray(rows)))
-        found = np.empty((count, self.dimension), dtype=self.dtype)
-        for block, local, places in self._located(rows):
-            found[places] = block.vectors[local]
-        return found
+        result = np.empty((count, self.dimension), dtype=self.dtype)
+        for block, local, positions in self._rows_by_block(rows):
+            result[positions] = block.vectors[local]
+        return result
 
     def take(self, rows: npt.ArrayLike) -> Columns:
         """What is known of n rows, in the order asked for."""
         count = len(np.atleast_1d(np.asarray(rows)))
         numbers = {name: np.empty(count) for name in ("lon", "lat", "width_deg", "height_deg")}
         sources = [""] * count
-        for block, local, places in self._located(rows):
+        for block, local, positions in self._rows_by_block(rows):
             for name, values in numbers.items():
-                values[places] = getattr(block, name)[local]
-            for place, source in zip(places, block.texts("source", local), strict=True):
-                sources[place] = source
+                values[positions] = getattr(block, name)[local]
+            for position, source in zip(positions, block.texts("source", local), strict=True):
+                sources[position] = source
         return Columns(ids=self.ids(rows), sources=sources, **numbers)
 
     def verify(self, *, progress: Progress = NO_PROGRESS) -> list[str]:
@@ -214,11 +214,11 @@ class EmbeddingStore:
         return [str(problem) for problem in verify_store(self.path, progress=progress).problems]
 
     def _columns(self, *names: str) -> Floats:
-        found = np.empty((self.rows, len(names)))
+        result = np.empty((self.rows, len(names)))
         for block in self.blocks():
             for number, name in enumerate(names):
-                found[block.start : block.start + len(block), number] = getattr(block, name)
-        return found
+                result[block.start : block.start + len(block), number] = getattr(block, name)
+        return result
 
     def _block(self, index: int) -> Block:
         block = self._blocks.get(index)
@@ -228,19 +228,19 @@ class EmbeddingStore:
             self._blocks[index] = block
         return block
 
-    def _located(
+    def _rows_by_block(
         self, rows: npt.ArrayLike
     ) -> Iterator[tuple[Block, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
         """For each shard concerned: its block, the rows within it, and their places in `rows`."""
-        wanted = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < self.rows:
+        row_numbers = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        if len(row_numbers) and not 0 <= row_numbers.min() <= row_numbers.max() < self.rows:
             raise IndexError(f"rows must be within 0..{self.rows - 1}")
-        shard = np.searchsorted(self._starts, wanted, side="right") - 1
+        shard = np.searchsorted(self._starts, row_numbers, side="right") - 1
         order = np.argsort(shard, kind="stable")
-        for places in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1):
-            if len(places):
-                block = self._block(int(shard[places[0]]))
-                yield block, wanted[places] - block.start, places
+        for positions in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1):
+            if len(positions):
+                block = self._block(int(shard[positions[0]]))
+                yield block, row_numbers[positions] - block.start, positions
 
 
 def open_store(path: Path) -> EmbeddingStore:
@@ -249,7 +249,7 @@ def open_store(path: Path) -> EmbeddingStore:
     Raises StoreError when there is none, or when its manifest or an entry is damaged.
     """
     manifest = read_manifest(path)
-    found = (read_entry(path, name) for name in manifest.shards)
+    entries = (read_entry(path, name) for name in manifest.shards)
     return EmbeddingStore(
-        path, manifest, [entry for entry in found if entry is not None and entry.fits(manifest)]
+        path, manifest, [entry for entry in entries if entry is not None and entry.fits(manifest)]
     )

@@ -13,9 +13,9 @@ from marsretrieval.embeddings.manifest import (
     Manifest,
     entry_path,
     read_entry,
+    read_error,
     read_manifest,
     require_own_shards,
-    unreadable,
     vectors_path,
 )
 from marsretrieval.embeddings.shards import Block, open_block
@@ -48,7 +48,7 @@ class Verification:
     @property
     def to_embed(self) -> tuple[str, ...]:
         """Shards that the command which made the store will embed."""
-        missing = [each.shard for each in self.problems if each.text == _MISSING]
+        missing = [problem.shard for problem in self.problems if problem.text == _MISSING]
         return tuple(sorted({*missing, *self.dropped}))
 
 
@@ -69,8 +69,8 @@ def verify_store(
     manifest = read_manifest(path)
     if repair:
         require_own_shards(path)
-    found: list[Problem] = []
-    seen: dict[str, str] = {}
+    problems: list[Problem] = []
+    shard_of_id: dict[str, str] = {}
     rows = shards = 0
     with progress.start("verify", len(manifest.shards), "shards") as bar:
         for name in manifest.shards:
@@ -79,25 +79,27 @@ def verify_store(
             except StoreError as error:
                 if not is_damage(error):
                     raise
-                found.append(Problem(name, error.message))
+                problems.append(Problem(name, error.message))
             else:
                 if entry is None or not entry.fits(manifest):
-                    found.append(Problem(name, _MISSING))
+                    problems.append(Problem(name, _MISSING))
                 else:
-                    found += _of_shard(path, manifest, entry, rows, seen)
+                    problems += _shard_problems(path, manifest, entry, rows, shard_of_id)
                     rows += entry.rows
                     shards += 1
             bar.advance()
     dropped = []
     if repair:
-        dropped = sorted({each.shard for each in found if each.cured and each.text != _MISSING})
+        dropped = sorted(
+            {problem.shard for problem in problems if problem.cured and problem.text != _MISSING}
+        )
         for name in dropped:
-            _drop(entry_path(path, name))
-    return Verification(rows, shards, tuple(found), tuple(dropped))
+            _remove_entry(entry_path(path, name))
+    return Verification(rows, shards, tuple(problems), tuple(dropped))
 
 
-def _of_shard(
-    store: Path, manifest: Manifest, entry: Entry, start: int, seen: dict[str, str]
+def _shard_problems(
+    store: Path, manifest: Manifest, entry: Entry, start: int, shard_of_id: dict[str, str]
 ) -> Iterator[Problem]:
     path = vectors_path(store, entry.shard)
     try:
@@ -108,19 +110,19 @@ def _of_shard(
         if not is_damage(error):
             if isinstance(error, StoreError):
                 raise
-            raise unreadable(path, error) from error
+            raise read_error(path, error) from error
         yield Problem(entry.shard, error.message if isinstance(error, StoreError) else str(error))
         return
-    for text in _faults(block):
+    for text in _block_problems(block):
         yield Problem(entry.shard, text)
     for name in block.ids:
-        if name in seen:
+        if name in shard_of_id:
             # The images have it so: embedding them again would change nothing.
-            yield Problem(entry.shard, f"id {name} is also in {seen[name]}", cured=False)
-        seen[name] = f"shard {entry.shard}"
+            yield Problem(entry.shard, f"id {name} is also in {shard_of_id[name]}", cured=False)
+        shard_of_id[name] = f"shard {entry.shard}"
 
 
-def _faults(block: Block) -> Iterator[str]:
+def _block_problems(block: Block) -> Iterator[str]:
     norms = np.linalg.norm(block.vectors.astype(np.float32), axis=1)
     wrong = int((~(np.abs(norms - 1) < _UNIT_TOLERANCE)).sum())  # NaN counts as wrong
     if wrong:
@@ -129,7 +131,7 @@ def _faults(block: Block) -> Iterator[str]:
         yield "a position is off the planet"
 
 
-def _drop(path: Path) -> None:
+def _remove_entry(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

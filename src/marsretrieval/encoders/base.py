@@ -75,7 +75,7 @@ class Encoder(Protocol):
         """How many of the texts are cut at the model's context length; None if unknown."""
 
 
-# What a TOML file may hold; a record of an uncatalogued model may hold less.
+# What a TOML file may hold; a spec of an unregistered model may hold less.
 _Text = Annotated[str, Constraint(min_length=1)]
 _Commit = Annotated[str, Constraint(pattern="^[0-9a-f]{40}$")]
 _Count = Annotated[int, Constraint(gt=0, le=2**62)]
@@ -90,7 +90,7 @@ _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 class ModelSpec:
     """One entry of the catalogue.
 
-    `loader` is ``package.module:function``, called as ``loader(record, options)`` and returning an
+    `loader` is ``package.module:function``, called as ``loader(spec, options)`` and returning an
     Encoder. `settings` holds what only that loader understands (architecture, pooling, templates).
     """
 
@@ -114,8 +114,8 @@ class ModelSpec:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def uncatalogued(cls, id: str, *, name: str, family: str, loader: str, **more: Any) -> Self:
-        """The record of a model that nothing is known of but how to load it."""
+    def unregistered(cls, id: str, *, name: str, family: str, loader: str, **more: Any) -> Self:
+        """The spec of a model that nothing is known of but how to load it."""
         unknown: dict[str, Any] = {
             "repository": name,
             "revision": None,
@@ -144,7 +144,7 @@ class LoadOptions:
     """How the user wants a model loaded."""
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    dtype: str = "auto"  # auto: the record's precision on a GPU, float32 on a CPU
+    dtype: str = "auto"  # auto: the spec's precision on a GPU, float32 on a CPU
     checkpoint: Path | None = None  # local weights in place of the repository
     prompts: PromptPreset = "paper"
     offline: bool = False

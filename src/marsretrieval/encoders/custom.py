@@ -47,12 +47,12 @@ _IMAGE: frozenset[Modality] = frozenset({"image"})
 class PluginEncoder:
     """A user's object behind the Encoder protocol: unit float32 rows, checked."""
 
-    def __init__(self, record: ModelSpec, inner: Any, given: dict[str, Any]) -> None:
+    def __init__(self, spec: ModelSpec, inner: Any, arguments: dict[str, Any]) -> None:
         self._inner = inner
-        self._record = record
-        self._given = given
+        self._spec = spec
+        self._arguments = arguments
         self._dimension: int | None = None
-        self._dimension = self._try_image()
+        self._dimension = self._measure_dimension()
         declared = getattr(inner, "dimension", self._dimension)
         if declared != self._dimension:
             raise ModelLoadError(
@@ -70,7 +70,7 @@ class PluginEncoder:
 
     @property
     def id(self) -> str:
-        return self._record.id
+        return self._spec.id
 
     @property
     def dimension(self) -> int:
@@ -84,21 +84,23 @@ class PluginEncoder:
     @property
     def device(self) -> str:
         """Where the object says that it computes, else where it was asked to."""
-        return str(getattr(self._inner, "device", self._given.get("device", "cpu")))
+        return str(getattr(self._inner, "device", self._arguments.get("device", "cpu")))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What the object itself tells; else the hash of its source file and what it was given."""
-        with self._telling("fingerprint"):
-            told = getattr(self._inner, "fingerprint", None)
-            told = told() if callable(told) else told
+        with self._method_errors("fingerprint"):
+            declared = getattr(self._inner, "fingerprint", None)
+            declared = declared() if callable(declared) else declared
         return {
-            "loader": self._record.loader,
+            "loader": self._spec.loader,
             "revision": None,
             "weights_sha256": None,
-            **(_identity(self._inner, self._given) if told is None else told),
+            **(
+                _default_fingerprint(self._inner, self._arguments) if declared is None else declared
+            ),
             "id": self.id,
-            "target": self._record.settings["target"],
+            "target": self._spec.settings["target"],
             "dimension": self._dimension,
         }
 
@@ -106,37 +108,37 @@ class PluginEncoder:
     def preprocess(self) -> Callable[[Image.Image], Features]:
         if hasattr(self._inner, "encode_preprocessed") and hasattr(self._inner, "preprocess"):
             return _Preprocess(self._inner.preprocess)
-        return _as_it_is  # encode_images takes images and prepares them itself
+        return _return_unchanged  # encode_images takes images and prepares them itself
 
     def encode_preprocessed(self, features: Sequence[Features]) -> Vectors:
         apart = isinstance(self.preprocess, _Preprocess)
-        return self._rows("encode_preprocessed" if apart else "encode_images", features)
+        return self._encode("encode_preprocessed" if apart else "encode_images", features)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        return self._rows("encode_images", images)
+        return self._encode("encode_images", images)
 
     def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
         if "text" not in self.modalities:
             raise ModalityError(f"{self.id} has no encode_texts and cannot embed text")
-        return self._rows("encode_texts", texts, role=role)
+        return self._encode("encode_texts", texts, role=role)
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
         count = getattr(self._inner, "count_truncated", None)
         if count is None:
             return None
-        with self._telling("count_truncated"):
-            number = count(list(texts), **_asked_for(count, role=role))
+        with self._method_errors("count_truncated"):
+            number = count(list(texts), **_accepted_arguments(count, role=role))
             return None if number is None else int(number)
 
-    def _try_image(self) -> int:
+    def _measure_dimension(self) -> int:
         """The dimension of what it gives for one image."""
-        with self._telling("encode_images"):
+        with self._method_errors("encode_images"):
             return int(self.encode_images([Image.new("RGB", (64, 64), (90, 80, 70))]).shape[1])
 
     def _try_text(self) -> None:
         """Find a text of another width than the images before all of them are embedded."""
         # A class may know the texts of its task only, and refuse others: that is no fault.
-        with self._telling("encode_texts"):
+        with self._method_errors("encode_texts"):
             try:
                 self.encode_texts(["dunes on Mars"])
             except _MethodError as error:
@@ -144,7 +146,7 @@ class PluginEncoder:
                     raise
 
     @contextlib.contextmanager
-    def _telling(self, method: str) -> Iterator[None]:
+    def _method_errors(self, method: str) -> Iterator[None]:
         try:
             yield
         except ModelLoadError:
@@ -154,25 +156,25 @@ class PluginEncoder:
                 f"{self.id}: its {method} failed ({describe_exception(error)})"
             ) from error
 
-    def _rows(self, method: str, items: Sequence[Any], **optional: Any) -> Vectors:
+    def _encode(self, method: str, items: Sequence[Any], **optional: Any) -> Vectors:
         if not items:
             return np.empty((0, self.dimension), np.float32)
         encode = getattr(self._inner, method)
         try:
-            vectors = encode(list(items), **_asked_for(encode, **optional))
+            vectors = encode(list(items), **_accepted_arguments(encode, **optional))
         except (Exception, SystemExit) as error:  # a user's method may raise anything
             if isinstance(error, MarsRetrievalError) or is_out_of_memory(error):
                 raise
             raise _MethodError(
                 f"{self.id}: its {method} failed ({describe_exception(error)})"
             ) from error
-        rows = self._array(method, vectors)
+        rows = self._to_array(method, vectors)
         width = self._dimension or (rows.shape[-1] if rows.ndim else 0)
         if rows.shape != (len(items), width):
-            wanted = self._dimension or "dimension"
+            expected = self._dimension or "dimension"
             raise ModelLoadError(
                 f"{self.id}: {method} gave an array of shape {rows.shape} for {len(items)} items",
-                remedy=f"It takes a list of n items and returns (n, {wanted}).",
+                remedy=f"It takes a list of n items and returns (n, {expected}).",
             )
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         if not (np.isfinite(norms).all() and (norms > 0).all()):
@@ -180,7 +182,7 @@ class PluginEncoder:
         unit: Vectors = (rows / norms).astype(np.float32, copy=False)
         return unit
 
-    def _array(self, method: str, vectors: Any) -> Vectors:
+    def _to_array(self, method: str, vectors: Any) -> Vectors:
         if hasattr(vectors, "detach"):  # a tensor: perhaps on a device, perhaps bfloat16
             vectors = vectors.detach().float().cpu()
         try:
@@ -214,16 +216,16 @@ def _unpickle_preprocess(state: bytes) -> _Preprocess:
     return _Preprocess(pickle.loads(state))
 
 
-def _as_it_is(image: Image.Image) -> Image.Image:
+def _return_unchanged(image: Image.Image) -> Image.Image:
     return image
 
 
-def modalities_of(found: Any) -> frozenset[Modality]:
+def modalities_of(target: Any) -> frozenset[Modality]:
     """What a class or an object says in `modalities`, else what it can do; both for None."""
-    declared = getattr(found, "modalities", None)
+    declared = getattr(target, "modalities", None)
     if isinstance(declared, (set, frozenset)):
         return _BOTH if "text" in declared else _IMAGE
-    return _BOTH if found is None or hasattr(found, "encode_texts") else _IMAGE
+    return _BOTH if target is None or hasattr(target, "encode_texts") else _IMAGE
 
 
 def static_fingerprint(target: Any) -> Mapping[str, Any] | None:
@@ -241,90 +243,93 @@ def static_fingerprint(target: Any) -> Mapping[str, Any] | None:
     return fingerprint if isinstance(fingerprint, Mapping) else None
 
 
-def parameters_of(found: Any) -> frozenset[str]:
+def parameters_of(function: Any) -> frozenset[str]:
     """Names of the arguments that a class or function takes."""
     try:
-        return frozenset(inspect.signature(found).parameters)
+        return frozenset(inspect.signature(function).parameters)
     except (TypeError, ValueError):  # an object, or made in C
         return frozenset()
 
 
-def _asked_for(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
+def _accepted_arguments(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
     names = parameters_of(function)
     return {name: value for name, value in arguments.items() if name in names}
 
 
-def _identity(inner: Any, given: dict[str, Any]) -> dict[str, Any]:
+def _default_fingerprint(inner: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """For an object that tells nothing of itself: its source, and the options it was made with."""
 
     identity: dict[str, Any] = {"source_sha256": source_sha256(type(inner))}
-    checkpoint = given.get("checkpoint")
+    checkpoint = arguments.get("checkpoint")
     if checkpoint is not None and checkpoint.is_file():
         identity["checkpoint_sha256"] = sha256_file(checkpoint)
     elif checkpoint is not None:
         identity["checkpoint"] = str(checkpoint)
-    return {**identity, **{name: given[name] for name in ("dtype", "prompts") if name in given}}
+    return {
+        **identity,
+        **{name: arguments[name] for name in ("dtype", "prompts") if name in arguments},
+    }
 
 
 FAMILY = "plugin"
 _OPTIONS = ("device", "dtype", "checkpoint", "prompts", "offline")
-_CHANGE_VECTORS = ("checkpoint", "dtype", "prompts")
+_VECTOR_OPTIONS = ("checkpoint", "dtype", "prompts")
 _REMEDY = "An encoder has encode_images(images) -> (n, d), and encode_texts(texts) if it reads."
 
 
-def record_of_target(target: str) -> ModelSpec:
-    """A record for ``package.module:Class``, importable from here or from the current folder.
+def spec_from_target(target: str) -> ModelSpec:
+    """A spec for ``package.module:Class``, importable from here or from the current folder.
 
     Raises UsageError when it cannot be imported or is no encoder.
     """
-    return record_of(import_target(target), target, target)
+    return spec_from_object(import_target(target), target, target)
 
 
-def record_of(found: Any, name: str, target: str) -> ModelSpec:
-    """A record for a class, for a function that makes an encoder, or for an encoder itself.
+def spec_from_object(encoder: Any, name: str, target: str) -> ModelSpec:
+    """A spec for a class, for a function that makes an encoder, or for an encoder itself.
 
     Raises UsageError when it is none of these.
     """
-    if not hasattr(found, "encode_images"):
-        if not _is_function(found):
+    if not hasattr(encoder, "encode_images"):
+        if not _is_function(encoder):
             raise UsageError(f"model '{target}' has no encode_images", remedy=_REMEDY)
-        _require_factory(found, target)
-    return ModelSpec.uncatalogued(
+        _require_factory(encoder, target)
+    return ModelSpec.unregistered(
         name,
         name=name,
         family=FAMILY,
         loader=f"{__name__}:load",
         repository=target,
-        modalities=modalities_of(_made_by(found)),
+        modalities=modalities_of(_returned_class(encoder)),
         settings={"target": target},
     )
 
 
-def load(record: ModelSpec, options: LoadOptions) -> Encoder:
+def load(spec: ModelSpec, options: LoadOptions) -> Encoder:
     """Make the user's object and wrap it. Its class is called with the arguments among `device`,
     `dtype`, `checkpoint`, `prompts` and `offline` that it names.
 
     Raises UsageError when an option is given that would change the vectors and that it does not
     take, ModelLoadError when it fails or gives what no encoder may.
     """
-    found = import_target(record.settings["target"])
-    names = parameters_of(found)
-    _require_taken(record, options, names)
+    target = import_target(spec.settings["target"])
+    names = parameters_of(target)
+    _require_accepted(spec, options, names)
     offered: dict[str, Any] = {name: getattr(options, name) for name in _OPTIONS if name in names}
     if offered.get("device") == "auto":
         offered["device"] = _best_device()
     try:
-        inner = found(**offered) if isinstance(found, type) or _is_function(found) else found
+        inner = target(**offered) if isinstance(target, type) or _is_function(target) else target
     except (Exception, SystemExit) as error:  # a user's constructor may raise anything
         raise ModelLoadError(
-            f"{record.id}: its constructor failed ({describe_exception(error)})"
+            f"{spec.id}: its constructor failed ({describe_exception(error)})"
         ) from error
     if not hasattr(inner, "encode_images"):
         raise ModelLoadError(
-            f"{record.id} made a {type(inner).__name__}, which has no encode_images",
+            f"{spec.id} made a {type(inner).__name__}, which has no encode_images",
             remedy=_REMEDY,
         )
-    return PluginEncoder(record, inner, offered)
+    return PluginEncoder(spec, inner, offered)
 
 
 def _best_device() -> str:
@@ -336,8 +341,8 @@ def _best_device() -> str:
     return str(choose_device("auto"))
 
 
-def _is_function(found: Any) -> bool:
-    return inspect.isfunction(found) or inspect.ismethod(found)
+def _is_function(value: Any) -> bool:
+    return inspect.isfunction(value) or inspect.ismethod(value)
 
 
 def _require_factory(function: Any, target: str) -> None:
@@ -348,14 +353,14 @@ def _require_factory(function: Any, target: str) -> None:
     """
     parameters = inspect.signature(function).parameters.values()
     required = [
-        one.name
-        for one in parameters
-        if one.default is one.empty
-        and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-        and one.name not in _OPTIONS
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name not in _OPTIONS
     ]
-    offered = not parameters or any(one.name in _OPTIONS for one in parameters)
-    if required or not (offered or _made_by(function) is not None):
+    offered = not parameters or any(parameter.name in _OPTIONS for parameter in parameters)
+    if required or not (offered or _returned_class(function) is not None):
         what = f"needs an argument '{required[0]}'" if required else "makes no encoder"
         raise UsageError(
             f"model '{target}' is a function that {what}",
@@ -363,39 +368,39 @@ def _require_factory(function: Any, target: str) -> None:
         )
 
 
-def _made_by(found: Any) -> Any:
+def _returned_class(target: Any) -> Any:
     """The class that a function says it returns; None where it says nothing."""
-    if not _is_function(found):
-        return found
+    if not _is_function(target):
+        return target
     try:
-        made = get_type_hints(found).get("return")
+        made = get_type_hints(target).get("return")
     except Exception:  # an annotation may name what is not imported
         return None
     return made if hasattr(made, "encode_images") else None
 
 
-def _require_taken(record: ModelSpec, options: LoadOptions, names: frozenset[str]) -> None:
+def _require_accepted(spec: ModelSpec, options: LoadOptions, names: frozenset[str]) -> None:
     """An option that changes vectors must not be dropped in silence."""
     plain = LoadOptions()
-    for name in _CHANGE_VECTORS:
+    for name in _VECTOR_OPTIONS:
         if getattr(options, name) != getattr(plain, name) and name not in names:
             raise UsageError(
-                f"{record.id} does not take --{name}",
+                f"{spec.id} does not take --{name}",
                 remedy=f"Give its constructor an argument named {name}, or leave the option out.",
             )
 
 
-def require_options(record: ModelSpec, options: LoadOptions) -> None:
+def require_options(spec: ModelSpec, options: LoadOptions) -> None:
     """Check, without loading, that the class takes the options that change vectors.
 
     Args:
-        record: A record whose settings name a target.
+        spec: A spec whose settings name a target.
         options: The options it would be loaded with.
 
     Raises:
         UsageError: If it does not take one of them, or cannot be imported.
     """
-    _require_taken(record, options, parameters_of(import_target(record.settings["target"])))
+    _require_accepted(spec, options, parameters_of(import_target(spec.settings["target"])))
 
 
 def import_target(target: str) -> Any:
@@ -418,9 +423,11 @@ def import_target(target: str) -> Any:
             f"model '{target}' is part of Python's standard library, which has no encoders",
             remedy="Give it as package.module:Class; rename a file of yours that has such a name.",
         )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last: a file that happens to lie here hides no installed library
+    current_folder = str(Path.cwd())
+    if current_folder not in sys.path:
+        sys.path.append(
+            current_folder
+        )  # last: a file that happens to lie here hides no installed library
     try:
         return reduce(getattr, name.split("."), _import_current(module))
     except (Exception, SystemExit) as error:  # a user's module may raise anything at import
@@ -430,18 +437,25 @@ def import_target(target: str) -> Any:
         ) from error
 
 
-_SOURCES: dict[str, tuple[ModuleType, str]] = {}  # modules imported here, and their files' hashes
+_IMPORTED_SOURCES: dict[
+    str, tuple[ModuleType, str]
+] = {}  # modules imported here, and their files' hashes
 
 
 def _import_current(name: str) -> ModuleType:
     importlib.invalidate_caches()
     module = importlib.import_module(name)
     source = _source_of(module)
-    known = _SOURCES.get(name)
-    if known is not None and known[0] is module and source != known[1] and name != "__main__":
+    imported = _IMPORTED_SOURCES.get(name)
+    if (
+        imported is not None
+        and imported[0] is module
+        and source != imported[1]
+        and name != "__main__"
+    ):
         linecache.checkcache()
         module = importlib.reload(module)
-    _SOURCES[name] = (module, source)
+    _IMPORTED_SOURCES[name] = (module, source)
     return module
 
 
@@ -456,7 +470,7 @@ def _source_of(module: ModuleType) -> str:
 _PACKAGE = __name__.partition(".")[0]
 
 
-def model_identity(record: ModelSpec, options: LoadOptions) -> dict[str, Any]:
+def model_identity(spec: ModelSpec, options: LoadOptions) -> dict[str, Any]:
     """Describe what decides a model's vectors, as far as it can be seen without loading it.
 
     The hash of the source file and the class's own `fingerprint` for ``module:Class``, the hash
@@ -464,25 +478,25 @@ def model_identity(record: ModelSpec, options: LoadOptions) -> dict[str, Any]:
     folder. Modules that the class imports are not seen, nor are weights that it loads by itself.
 
     Args:
-        record: The model.
+        spec: The model.
         options: How it is loaded; its checkpoint is described by the stats of its files.
 
     Returns:
         A JSON-ready mapping; empty where id, revision and options say everything.
     """
     identity: dict[str, Any] = {}
-    if record.family == "plugin" and "target" in record.settings:
-        target = import_target(record.settings["target"])
+    if spec.family == "plugin" and "target" in spec.settings:
+        target = import_target(spec.settings["target"])
         identity["source_sha256"] = source_sha256(target)
         fingerprint = static_fingerprint(target)
         if fingerprint is not None:
             identity["fingerprint"] = json.loads(json.dumps(fingerprint, default=repr))
     else:
-        module = record.loader.partition(":")[0]
+        module = spec.loader.partition(":")[0]
         if module.partition(".")[0] != _PACKAGE:
             identity["loader_sha256"] = _module_sha256(module)
-    if record.family == "sentence-transformers" and Path(record.repository).is_dir():
-        identity["folder"] = file_stats(Path(record.repository))
+    if spec.family == "sentence-transformers" and Path(spec.repository).is_dir():
+        identity["folder"] = file_stats(Path(spec.repository))
     if options.checkpoint is not None:
         identity["checkpoint"] = file_stats(options.checkpoint)
     return identity
@@ -518,7 +532,7 @@ def code_sha256(target: Any) -> str | None:
     if inspect.isclass(target):
         for base in target.__mro__[:-1]:
             for name, value in sorted(vars(base).items()):
-                if name not in _NOISE:
+                if name not in _IGNORED_ATTRIBUTES:
                     lines.append(f"{base.__name__}.{name} {_describe(value)}")
     elif hasattr(target, "__code__"):
         lines.append(_describe(target))
@@ -541,7 +555,14 @@ def file_stats(path: Path) -> list[list[Any]]:
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
 
 
-_NOISE = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__qualname__"}
+_IGNORED_ATTRIBUTES = {
+    "__dict__",
+    "__weakref__",
+    "__doc__",
+    "__module__",
+    "__firstlineno__",
+    "__qualname__",
+}
 
 
 def _describe(value: Any) -> str:
@@ -553,25 +574,25 @@ def _describe(value: Any) -> str:
     code = getattr(value, "__code__", None)
     if isinstance(code, CodeType):
         defaults = (getattr(value, "__defaults__", None), getattr(value, "__kwdefaults__", None))
-        return f"{_describe_code(code)} {_plain(defaults)}"
-    return _plain(value)
+        return f"{_describe_code(code)} {_value_repr(defaults)}"
+    return _value_repr(value)
 
 
 def _describe_code(code: CodeType) -> str:
     constants = [
-        _describe_code(constant) if isinstance(constant, CodeType) else _plain(constant)
+        _describe_code(constant) if isinstance(constant, CodeType) else _value_repr(constant)
         for constant in code.co_consts
     ]
     return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
 
 
-def _plain(value: Any) -> str:
+def _value_repr(value: Any) -> str:
     if isinstance(value, (frozenset, set)):
         return repr(sorted(map(repr, value)))
     if isinstance(value, Mapping):
-        return repr([(repr(key), _plain(item)) for key, item in value.items()])
+        return repr([(repr(key), _value_repr(item)) for key, item in value.items()])
     if isinstance(value, (list, tuple)):
-        return repr([_plain(item) for item in value])
+        return repr([_value_repr(item) for item in value])
     if isinstance(value, (str, bytes, int, float, complex, bool, type(None))):
         return repr(value)
     return type(value).__qualname__  # an object's repr may hold its address

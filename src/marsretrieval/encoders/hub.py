@@ -10,7 +10,7 @@ from marsretrieval.errors import ModelLoadError
 
 
 def snapshot(
-    record: ModelSpec,
+    spec: ModelSpec,
     patterns: Sequence[str],
     *,
     offline: bool,
@@ -18,7 +18,7 @@ def snapshot(
 ) -> tuple[Path, str]:
     """The folder that holds the files of a repository, and the commit they are of.
 
-    `record.repository` at its pinned revision, or the newest of another `repository` that the
+    `spec.repository` at its pinned revision, or the newest of another `repository` that the
     model leans on (its tokenizer, say). The token is the hub's own (HF_TOKEN or `hf auth login`).
     Raises ModelLoadError when the repository is gated, unknown, or neither reachable nor in the
     cache.
@@ -32,9 +32,9 @@ def snapshot(
         RevisionNotFoundError,
     )
 
-    revision = record.revision if repository is None else None
-    repository = repository or record.repository
-    where = f"{record.id}: {repository}"
+    revision = spec.revision if repository is None else None
+    repository = repository or spec.repository
+    label = f"{spec.id}: {repository}"
     try:
         folder = snapshot_download(
             repository,
@@ -44,27 +44,27 @@ def snapshot(
         )
     except GatedRepoError as error:
         raise ModelLoadError(
-            f"{where} is gated",
+            f"{label} is gated",
             remedy=f"Accept its licence at https://huggingface.co/{repository}, then set "
             "HF_TOKEN or run: hf auth login",
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelLoadError(
-            f"{where} is not on the hub, or not for you", remedy="Private ones need HF_TOKEN."
+            f"{label} is not on the hub, or not for you", remedy="Private ones need HF_TOKEN."
         ) from error
     except RevisionNotFoundError as error:
         raise ModelLoadError(
-            f"{where} has no revision {revision}",
+            f"{label} has no revision {revision}",
             remedy="Fetch another, and give --checkpoint DIR.",
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise ModelLoadError(
-            f"{where} is not in the local cache, and the hub was not asked or not reached",
+            f"{label} is not in the local cache, and the hub was not asked or not reached",
             remedy="Run once with a network, copy the cache (HF_HOME), or give --checkpoint DIR.",
         ) from error
     except Exception as error:  # a connection can break in as many ways as there are libraries
         raise ModelLoadError(
-            f"{where} cannot be fetched ({error or type(error).__name__})",
+            f"{label} cannot be fetched ({error or type(error).__name__})",
             remedy="Try again: what is fetched is kept. Or give --checkpoint DIR.",
         ) from error
     return Path(folder), Path(folder).name

@@ -136,9 +136,9 @@ def _find_linear(
 ) -> torch.nn.Linear:
     for old, new in _LAYOUTS:
         if name.startswith(old):
-            found = modules.get(new + name.removeprefix(old))
-            if isinstance(found, torch.nn.Linear):
-                return found
+            module = modules.get(new + name.removeprefix(old))
+            if isinstance(module, torch.nn.Linear):
+                return module
     raise ModelLoadError(
         f"{folder}: the model has no linear layer {name} for the adapter",
         remedy="Is it the adapter of another base model?",

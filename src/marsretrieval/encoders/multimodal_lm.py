@@ -48,34 +48,34 @@ class Recipe:
     max_pixels: int | None = None
 
     @classmethod
-    def of(cls, record: ModelSpec, options: LoadOptions) -> Recipe:
-        """The recipe in a record's settings. Raises ModelLoadError naming the key at fault."""
-        presets: Mapping[str, Mapping[str, str]] = record.settings.get("prompts", {})
+    def from_spec(cls, spec: ModelSpec, options: LoadOptions) -> Recipe:
+        """The recipe in a spec's settings. Raises ModelLoadError naming the key at fault."""
+        presets: Mapping[str, Mapping[str, str]] = spec.settings.get("prompts", {})
         if options.prompts not in presets:
             raise ModelLoadError(
-                f"{record.id} has no prompts '{options.prompts}'",
+                f"{spec.id} has no prompts '{options.prompts}'",
                 remedy=f"It has: {', '.join(presets) or 'none'}.",
             )
         prompts = presets[options.prompts]
         for key in ("query", "caption"):
             if prompts.get(key, "").count(_TEXT) != 1:
-                raise ModelLoadError(f"{record.id}: prompt '{key}' must hold {_TEXT} once")
+                raise ModelLoadError(f"{spec.id}: prompt '{key}' must hold {_TEXT} once")
         if not prompts.get("image"):
-            raise ModelLoadError(f"{record.id}: prompt 'image' is missing")
+            raise ModelLoadError(f"{spec.id}: prompt 'image' is missing")
         chosen: dict[str, Any] = {}
         for key, allowed in _CHOICES.items():
-            chosen[key] = record.settings.get(key, allowed[0])
+            chosen[key] = spec.settings.get(key, allowed[0])
             if chosen[key] not in allowed:
                 raise ModelLoadError(
-                    f"{record.id}: {key} is '{chosen[key]}', not one of {', '.join(allowed)}"
+                    f"{spec.id}: {key} is '{chosen[key]}', not one of {', '.join(allowed)}"
                 )
         return cls(
             query=prompts["query"],
             caption=prompts["caption"],
             image=prompts["image"],
-            context=record.context_length,
-            min_pixels=record.settings.get("min_pixels"),
-            max_pixels=record.settings.get("max_pixels"),
+            context=spec.context_length,
+            min_pixels=spec.settings.get("min_pixels"),
+            max_pixels=spec.settings.get("max_pixels"),
             **chosen,
         )
 
@@ -120,7 +120,7 @@ def _encode(tokenizer: Any, text: str) -> Any:
     return tokenizer(text, return_offsets_mapping=True, verbose=False)
 
 
-_TEXTS_A_BATCH = 16
+_TEXTS_PER_BATCH = 16
 
 
 class MultimodalEncoder(TorchEncoder):
@@ -132,7 +132,7 @@ class MultimodalEncoder(TorchEncoder):
 
     def __init__(
         self,
-        record: ModelSpec,
+        spec: ModelSpec,
         options: LoadOptions,
         model: Any,
         processor: Any,
@@ -143,7 +143,7 @@ class MultimodalEncoder(TorchEncoder):
         revision: str | None,
         base: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
+        super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self.recipe = recipe
         self._base = base
         self._config = model.config
@@ -192,19 +192,19 @@ class MultimodalEncoder(TorchEncoder):
     def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
         prompts = [self._prompt(text, role)[0] for text in texts]
         parts = []
-        for start in range(0, len(prompts), _TEXTS_A_BATCH):
-            there = self._tokenize(prompts[start : start + _TEXTS_A_BATCH])
-            batch = {name: value.to(self.device) for name, value in there.items()}
+        for start in range(0, len(prompts), _TEXTS_PER_BATCH):
+            tokens = self._tokenize(prompts[start : start + _TEXTS_PER_BATCH])
+            batch = {name: value.to(self.device) for name, value in tokens.items()}
             hidden = self._run(batch, self._positions_1d(batch["attention_mask"]))
             parts.append(self._pool(hidden, batch["attention_mask"].bool()))
         return torch.cat(parts)
 
     def _join(self, features: Sequence[Features]) -> Inputs:
-        batch = self._tokenize([self._image_prompt(each) for each in features])
+        batch = self._tokenize([self._image_prompt(image_features) for image_features in features])
         if self._rotary_3d:
             image_token = self._processor.image_token_id
             batch["mm_token_type_ids"] = (batch["input_ids"] == image_token).int()
-        return {**batch, **_gather(features)}
+        return {**batch, **_concatenate(features)}
 
     def _embed_images(self, inputs: Inputs) -> torch.Tensor:
         flat = self.recipe.positions == "1d" or not self._rotary_3d
@@ -244,12 +244,12 @@ class MultimodalEncoder(TorchEncoder):
         return (start.cumsum(1) > end.cumsum(1)) | end
 
 
-def _gather(features: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def _concatenate(features: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Batches of one as one batch. E5-V's tiles (1, tiles, 3, h, w) are padded to the most tiles,
     which the model leaves out again by the image's size."""
     joined = {}
     for key in features[0]:
-        parts = [each[key] for each in features]
+        parts = [image_features[key] for image_features in features]
         if parts[0].ndim == 5:
             most = max(part.shape[1] for part in parts)
             parts = [
@@ -270,7 +270,7 @@ _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _HEAD = "lm_head."  # scores over the vocabulary; some repositories leave it out, none needs it
 
 
-def load(record: ModelSpec, options: LoadOptions) -> MultimodalEncoder:
+def load(spec: ModelSpec, options: LoadOptions) -> MultimodalEncoder:
     """Load a multimodal language model from the hub or from a folder; an adapter's base is found
     and the adapter folded into it.
 
@@ -280,28 +280,28 @@ def load(record: ModelSpec, options: LoadOptions) -> MultimodalEncoder:
     none that can be reached), unused (weights that play no part). Raises ModelLoadError.
     """
     device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device, on_gpu=record.settings.get("gpu_dtype", "bfloat16"))
-    recipe = Recipe.of(record, options)
+    dtype = choose_dtype(options.dtype, device, on_gpu=spec.settings.get("gpu_dtype", "bfloat16"))
+    recipe = Recipe.from_spec(spec, options)
     transformers = import_transformers()
-    files = find_files(record, options)
+    files = find_files(spec, options)
     adapter = read_adapter_config(files.folder)
-    whole = files if adapter is None else _find_base(record, options, files.folder, adapter)
+    base_files = files if adapter is None else _find_base(spec, options, files.folder, adapter)
     model = load_strictly(
         transformers.AutoModelForImageTextToText,
-        whole.folder,
+        base_files.folder,
         dtype=dtype,
-        unused=(_HEAD, *record.settings.get("unused", ())),
+        unused=(_HEAD, *spec.settings.get("unused", ())),
         trust_remote_code=options.trust_remote_code,
     )
     base = None
     if adapter is not None:
         fold_adapter(model, files.folder, adapter)
-        base = {"repository": _base_name(record, adapter), "revision": whole.revision}
+        base = {"repository": _base_name(spec, adapter), "revision": base_files.revision}
     return MultimodalEncoder(
-        record,
+        spec,
         options,
         model.model,
-        _load_processor(record, options, files.folder, whole.folder, model.config, recipe),
+        _load_processor(spec, options, files.folder, base_files.folder, model.config, recipe),
         recipe,
         device=device,
         dtype=dtype,
@@ -311,7 +311,7 @@ def load(record: ModelSpec, options: LoadOptions) -> MultimodalEncoder:
 
 
 def _find_base(
-    record: ModelSpec, options: LoadOptions, folder: Path, adapter: Mapping[str, Any]
+    spec: ModelSpec, options: LoadOptions, folder: Path, adapter: Mapping[str, Any]
 ) -> Files:
     """The model that an adapter was trained on: a folder, absolute or beside the adapter, or a
     repository."""
@@ -319,25 +319,25 @@ def _find_base(
     for path in (Path(named), folder / named):
         if named and (path / "config.json").exists():
             return Files(path)
-    repository = _base_name(record, adapter)
+    repository = _base_name(spec, adapter)
     if repository.count("/") != 1 or repository.startswith(("/", ".")):
         raise ModelLoadError(
             f"{folder}: the base model of this adapter, {named or 'unnamed'}, is not there",
             remedy="Set base_model_name_or_path in its adapter_config.json to the folder.",
         )
     return find_files(
-        replace(record, repository=repository, revision=adapter.get("revision")),
+        replace(spec, repository=repository, revision=adapter.get("revision")),
         replace(options, checkpoint=None),
     )
 
 
-def _base_name(record: ModelSpec, adapter: Mapping[str, Any]) -> str:
-    """As the record says, which outlives the path of whoever trained it; else as the adapter."""
-    return str(record.settings.get("base") or adapter.get("base_model_name_or_path") or "")
+def _base_name(spec: ModelSpec, adapter: Mapping[str, Any]) -> str:
+    """As the spec says, which outlives the path of whoever trained it; else as the adapter."""
+    return str(spec.settings.get("base") or adapter.get("base_model_name_or_path") or "")
 
 
 def _load_processor(
-    record: ModelSpec,
+    spec: ModelSpec,
     options: LoadOptions,
     folder: Path,
     base: Path,
@@ -348,10 +348,10 @@ def _load_processor(
     name = _PROCESSORS.get(config.model_type)
     if name is None:
         raise ModelLoadError(
-            f"{record.id}: {base} holds a {config.model_type}, not one of {', '.join(_PROCESSORS)}"
+            f"{spec.id}: {base} holds a {config.model_type}, not one of {', '.join(_PROCESSORS)}"
         )
-    brings = any((folder / each).exists() for each in _PROCESSOR_FILES)
-    source = folder if brings else base
+    has_own = any((folder / file_name).exists() for file_name in _PROCESSOR_FILES)
+    source = folder if has_own else base
     with loading(source):
         processor = getattr(import_transformers(), name).from_pretrained(
             source, local_files_only=True, trust_remote_code=options.trust_remote_code

@@ -68,8 +68,8 @@ class Source:
         """`model_cfg` and `preprocess_cfg`, as the folder or the library has them."""
         if self.folder is not None:
             try:
-                found = read_json(self.folder / _CONFIG)
-                return from_json(_Config, found, source=self.folder / _CONFIG)
+                value = read_json(self.folder / _CONFIG)
+                return from_json(_Config, value, source=self.folder / _CONFIG)
             except DataError as error:
                 raise ModelLoadError(error.message) from error
         import open_clip
@@ -77,27 +77,27 @@ class Source:
         return {"model_cfg": open_clip.get_model_config(self.architecture) or {}}
 
 
-def find_source(record: ModelSpec, options: LoadOptions) -> Source:
+def find_source(spec: ModelSpec, options: LoadOptions) -> Source:
     """The user's checkpoint, the folder this package brings, or the repository.
 
     Raises ModelLoadError when there is none, or no weights in it.
     """
     if options.checkpoint is not None:
-        return _checkpoint(record, options.checkpoint)
-    if "folder" in record.settings:
-        return Source(folder=Path(__file__).parent / record.settings["folder"])
-    wanted = (_CONFIG, *_TOKENIZER)
+        return _checkpoint(spec, options.checkpoint)
+    if "folder" in spec.settings:
+        return Source(folder=Path(__file__).parent / spec.settings["folder"])
+    patterns = (_CONFIG, *_TOKENIZER)
     for weights in _WEIGHTS:
-        folder, revision = snapshot(record, (*wanted, weights), offline=options.offline)
+        folder, revision = snapshot(spec, (*patterns, weights), offline=options.offline)
         if any((folder / name).exists() for name in _WEIGHTS):
             return Source(folder=folder, revision=revision, published=True)
     raise ModelLoadError(
-        f"{record.id}: {record.repository} holds none of {', '.join(_WEIGHTS)}",
+        f"{spec.id}: {spec.repository} holds none of {', '.join(_WEIGHTS)}",
         remedy="If that is the cache alone (--offline), run once with a network.",
     )
 
 
-def load_tokenizer(record: ModelSpec, options: LoadOptions, source: Source) -> Any:
+def load_tokenizer(spec: ModelSpec, options: LoadOptions, source: Source) -> Any:
     """The tokenizer beside the weights, or the one that the configuration names.
 
     open_clip itself looks for a Hugging Face tokenizer in the folder alone, or asks the hub
@@ -111,7 +111,7 @@ def load_tokenizer(record: ModelSpec, options: LoadOptions, source: Source) -> A
         return open_clip.get_tokenizer(source.name)
     folder = source.folder
     if folder is None or not any(folder.glob("tokenizer*")):
-        folder, _ = snapshot(record, _TOKENIZER, offline=options.offline, repository=named)
+        folder, _ = snapshot(spec, _TOKENIZER, offline=options.offline, repository=named)
     arguments = {
         **text.get("tokenizer_kwargs", {}),
         "trust_remote_code": options.trust_remote_code,
@@ -132,7 +132,7 @@ def refuse_code(source: Source) -> None:
 
 def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
     """JSON-ready: the class, the context length, and the hash of a Hugging Face vocabulary."""
-    found = {
+    identity = {
         "class": type(tokenizer).__name__,
         "context_length": int(tokenizer.context_length),
     }
@@ -140,80 +140,80 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
     if backend is not None:
         # Padding and truncation are those of the last call, not of the tokenizer.
         rules = json.loads(backend.to_str())
-        found["sha256"] = sha256_json({**rules, "padding": None, "truncation": None})
-    return found
+        identity["sha256"] = sha256_json({**rules, "padding": None, "truncation": None})
+    return identity
 
 
-def unreadable(
-    record: ModelSpec, options: LoadOptions, source: Source, error: Exception
+def load_error(
+    spec: ModelSpec, options: LoadOptions, source: Source, error: Exception
 ) -> ModelLoadError:
     """What open_clip, torch or safetensors said of these weights, in a line and a remedy."""
-    where = options.checkpoint or source.folder
+    path = options.checkpoint or source.folder
     text = str(error)
     if held := re.search(r"GLOBAL (\S+) was not an allowed|whose module (\S+) is blocked", text):
         return ModelLoadError(
-            f"{record.id}: {where} holds pickled objects ({held[1] or held[2]}), not only weights",
+            f"{spec.id}: {path} holds pickled objects ({held[1] or held[2]}), not only weights",
             remedy="Loading them could run any code. On a machine where you trust the file, save "
             "its state_dict as .safetensors once (docs/MODELS.md says how).",
         )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if any("key(s) in state_dict" in line or "size mismatch" in line for line in lines):
-        told = " ".join(line if len(line) < 300 else f"{line[:300]}..." for line in lines[1:4])
+        details = " ".join(line if len(line) < 300 else f"{line[:300]}..." for line in lines[1:4])
         architecture = source.architecture or f"the architecture of {_CONFIG}"
         return ModelLoadError(
-            f"{record.id}: the weights of {where} do not fit: {told}",
+            f"{spec.id}: the weights of {path} do not fit: {details}",
             remedy=f"They must be of {architecture}, whole, and in open_clip's naming.",
         )
     if asks_for_trust(error):
-        return ModelLoadError(f"{record.id}: {where} needs code of its own", remedy=TRUST)
+        return ModelLoadError(f"{spec.id}: {path} needs code of its own", remedy=TRUST)
     return ModelLoadError(
-        f"{record.id}: {where} cannot be loaded ({lines[0] if lines else type(error).__name__})",
+        f"{spec.id}: {path} cannot be loaded ({lines[0] if lines else type(error).__name__})",
         remedy="Is the file whole, and a checkpoint of this architecture?",
     )
 
 
-def _checkpoint(record: ModelSpec, path: Path) -> Source:
+def _checkpoint(spec: ModelSpec, path: Path) -> Source:
     if path.is_dir():
-        return _folder(record, path)
-    architecture = record.settings.get("architecture")
+        return _folder(spec, path)
+    architecture = spec.settings.get("architecture")
     if architecture is None:
-        raise ModelLoadError(f"{record.id}: takes a folder as --checkpoint, not a file: {path}")
+        raise ModelLoadError(f"{spec.id}: takes a folder as --checkpoint, not a file: {path}")
     if not path.is_file():
-        raise ModelLoadError(f"{record.id}: {path}: no such file or folder")
+        raise ModelLoadError(f"{spec.id}: {path}: no such file or folder")
     if path.stat().st_size == 0:
-        raise ModelLoadError(f"{record.id}: {path} is an empty file")
+        raise ModelLoadError(f"{spec.id}: {path} is an empty file")
     if path.suffix in _NOT_WEIGHTS:
         raise ModelLoadError(
-            f"{record.id}: {path} is a numpy archive",
+            f"{spec.id}: {path} is a numpy archive",
             remedy="Give a .safetensors or .pt checkpoint in open_clip's naming.",
         )
     return Source(architecture=architecture, file=path)
 
 
-def _folder(record: ModelSpec, folder: Path) -> Source:
+def _folder(spec: ModelSpec, folder: Path) -> Source:
     """A folder of the user's, with one file of weights beside the configuration."""
     if not (folder / _CONFIG).exists():
         raise ModelLoadError(
-            f"{record.id}: {folder} has no {_CONFIG}",
+            f"{spec.id}: {folder} has no {_CONFIG}",
             remedy="Give a folder as open_clip's push_to_hf_hub makes it, or the checkpoint file "
             "itself (.pt or .safetensors).",
         )
-    found = sorted(
+    weight_files = sorted(
         path.name for kind in ("*.safetensors", "*.bin", "*.pth") for path in folder.glob(kind)
     )
-    if len(found) != 1 and not any(name in found for name in _WEIGHTS):
+    if len(weight_files) != 1 and not any(name in weight_files for name in _WEIGHTS):
         raise ModelLoadError(
-            f"{record.id}: {folder} holds {', '.join(found) or 'no weights'}"
-            + (": which is meant?" if found else ""),
+            f"{spec.id}: {folder} holds {', '.join(weight_files) or 'no weights'}"
+            + (": which is meant?" if weight_files else ""),
             remedy=f"Name the weights {_WEIGHTS[0]}, or give a checkpoint file.",
         )
     return Source(folder=folder)
 
 
-_TEXTS_A_BATCH = 256
+_TEXTS_PER_BATCH = 256
 
 
-def load(record: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
+def load(spec: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
     """Load from the hub, from a local open_clip folder, or from a training checkpoint.
 
     `settings`: architecture (of a checkpoint file), image_size (forced, positions resized),
@@ -223,25 +223,25 @@ def load(record: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
     repository holds another model than the catalogue describes.
     """
     device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device, on_gpu=record.gpu_dtype)
+    dtype = choose_dtype(options.dtype, device, on_gpu=spec.gpu_dtype)
     ensure_torchvision()
-    source = find_source(record, options)
+    source = find_source(spec, options)
     try:
         if not options.trust_remote_code:
             refuse_code(source)
-        model = _create(record, source)
-        tokenizer = load_tokenizer(record, options, source)
-        told = source.config
+        model = _create(spec, source)
+        tokenizer = load_tokenizer(spec, options, source)
+        config = source.config
     except ModelLoadError:
         raise
     except Exception as error:  # torch, safetensors, json, timm: each fails in its own way
-        raise unreadable(record, options, source, error) from error
+        raise load_error(spec, options, source, error) from error
     encoder = OpenClipEncoder(
-        record, options, model, tokenizer, device=device, dtype=dtype, revision=source.revision
+        spec, options, model, tokenizer, device=device, dtype=dtype, revision=source.revision
     )
     if source.published:
-        _require_described(record, encoder)
-        _note_differences(record, told)
+        _require_described(spec, encoder)
+        _note_differences(spec, config)
     return encoder
 
 
@@ -250,7 +250,7 @@ class OpenClipEncoder(TorchEncoder):
 
     def __init__(
         self,
-        record: ModelSpec,
+        spec: ModelSpec,
         options: LoadOptions,
         model: torch.nn.Module,
         tokenizer: Any,
@@ -259,7 +259,7 @@ class OpenClipEncoder(TorchEncoder):
         dtype: torch.dtype,
         revision: str | None,
     ) -> None:
-        super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
+        super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._tokenizer = tokenizer
         self._tokenizer_identity = tokenizer_identity(tokenizer)
         self._settings = dict(model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
@@ -281,7 +281,7 @@ class OpenClipEncoder(TorchEncoder):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        return {key: _plain(value) for key, value in self._settings.items()}
+        return {key: _to_json(value) for key, value in self._settings.items()}
 
     @property
     def prompts(self) -> dict[str, Any]:
@@ -297,8 +297,8 @@ class OpenClipEncoder(TorchEncoder):
 
     def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
         parts = []
-        for start in range(0, len(texts), _TEXTS_A_BATCH):
-            tokens = self._tokenizer(list(texts[start : start + _TEXTS_A_BATCH]))
+        for start in range(0, len(texts), _TEXTS_PER_BATCH):
+            tokens = self._tokenizer(list(texts[start : start + _TEXTS_PER_BATCH]))
             parts.append(self.model.encode_text(tokens.to(self.device)))  # type: ignore[operator]
         return torch.cat(parts)
 
@@ -352,23 +352,23 @@ class OpenClipPreprocess:
         return type(self), (self._settings,)
 
 
-def _create(record: ModelSpec, source: Source) -> torch.nn.Module:
+def _create(spec: ModelSpec, source: Source) -> torch.nn.Module:
     """The model with its weights, every tensor of them in its place."""
     import open_clip
 
-    settings = record.settings
+    settings = spec.settings
     seed = settings.get("seed")
     # Of a bare file open_clip knows the architecture only, and would take OpenAI's preprocessing.
-    known = source.published or source.file is not None
+    registered = source.published or source.file is not None
     with torch.random.fork_rng(devices=[]), _quiet(seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         return open_clip.create_model(  # type: ignore[no-any-return]
             source.name,
             pretrained=str(source.file) if source.file else None,
-            force_image_size=settings.get("image_size") if known else None,
-            force_quick_gelu=known and settings.get("quick_gelu", False),
-            force_preprocess_cfg=settings.get("preprocess") if known else None,
+            force_image_size=settings.get("image_size") if registered else None,
+            force_quick_gelu=registered and settings.get("quick_gelu", False),
+            force_preprocess_cfg=settings.get("preprocess") if registered else None,
             load_weights=seed is None,
             require_pretrained=seed is None,
             weights_only=True,
@@ -376,58 +376,57 @@ def _create(record: ModelSpec, source: Source) -> torch.nn.Module:
 
 
 @contextmanager
-def _quiet(wanted: bool) -> Iterator[None]:
+def _quiet(enabled: bool) -> Iterator[None]:
     """open_clip warns of random weights, also where they are asked for."""
-    if wanted:
+    if enabled:
         logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        if wanted:
+        if enabled:
             logging.disable(logging.NOTSET)
 
 
-def _require_described(record: ModelSpec, encoder: OpenClipEncoder) -> None:
+def _require_described(spec: ModelSpec, encoder: OpenClipEncoder) -> None:
     """Published weights must be those of the model that the catalogue describes."""
-    size = _plain(encoder.preprocessing["size"])
-    found = {
-        "dimension": (encoder.dimension, record.dimension),
-        "context_length": (encoder.context_length, record.context_length),
-        "image_size": (size[0] if isinstance(size, list) else size, record.image_size),
+    size = _to_json(encoder.preprocessing["size"])
+    pairs = {
+        "dimension": (encoder.dimension, spec.dimension),
+        "context_length": (encoder.context_length, spec.context_length),
+        "image_size": (size[0] if isinstance(size, list) else size, spec.image_size),
     }
-    wrong = [f"{key} {has}, not {want}" for key, (has, want) in found.items() if has != want]
+    wrong = [f"{key} {has}, not {want}" for key, (has, want) in pairs.items() if has != want]
     if wrong:
         raise ModelLoadError(
-            f"{record.id}: {record.repository} is not the model of the catalogue: "
-            + "; ".join(wrong),
+            f"{spec.id}: {spec.repository} is not the model of the catalogue: " + "; ".join(wrong),
             remedy="The repository may have changed: fetch an earlier revision, and give it as "
             "--checkpoint DIR.",
         )
 
 
-def _note_differences(record: ModelSpec, config: Mapping[str, Any]) -> None:
+def _note_differences(spec: ModelSpec, config: Mapping[str, Any]) -> None:
     """Say where the repository's own configuration differs from what the published evaluation
     used. The catalogue's values are in force, and in the fingerprint."""
-    told = config.get("preprocess_cfg", {})
+    preprocess_config = config.get("preprocess_cfg", {})
     pairs = {
-        key: (told[key], value)
-        for key, value in record.settings.get("preprocess", {}).items()
-        if key in told
+        key: (preprocess_config[key], value)
+        for key, value in spec.settings.get("preprocess", {}).items()
+        if key in preprocess_config
     }
-    if "quick_gelu" in record.settings:
+    if "quick_gelu" in spec.settings:
         gelu = config.get("model_cfg", {}).get("quick_gelu", False)
-        pairs["quick_gelu"] = (gelu, record.settings["quick_gelu"])
+        pairs["quick_gelu"] = (gelu, spec.settings["quick_gelu"])
     for key, (theirs, ours) in pairs.items():
-        if _plain(theirs) != _plain(ours):
+        if _to_json(theirs) != _to_json(ours):
             print(
-                f"note: {record.id}: {record.repository} says {key} {_plain(theirs)}; "
-                f"{_plain(ours)} is used, as in the catalogue",
+                f"note: {spec.id}: {spec.repository} says {key} {_to_json(theirs)}; "
+                f"{_to_json(ours)} is used, as in the catalogue",
                 file=sys.stderr,
             )
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """JSON-ready, and equal where the numbers are."""
     if isinstance(value, (tuple, list)):
-        return [_plain(each) for each in value]
+        return [_to_json(item) for item in value]
     return round(value, 8) if isinstance(value, float) else value

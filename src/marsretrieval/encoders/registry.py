@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from marsretrieval.encoders.base import Encoder, LoadOptions, ModelSpec
-from marsretrieval.encoders.custom import FAMILY, record_of, record_of_target
+from marsretrieval.encoders.custom import FAMILY, spec_from_object, spec_from_target
 from marsretrieval.encoders.torch_imports import guard_torchvision
 from marsretrieval.errors import (
     DataError,
@@ -42,20 +42,22 @@ def all_specs() -> tuple[ModelSpec, ...]:
     taken; the others go on.
     """
     guard_torchvision()
-    points = sorted(entry_points(group=_GROUP), key=lambda each: (each.name != _BUILTIN, each.name))
-    found: dict[str, ModelSpec] = {}
+    points = sorted(
+        entry_points(group=_GROUP), key=lambda entry: (entry.name != _BUILTIN, entry.name)
+    )
+    specs: dict[str, ModelSpec] = {}
     for point in points:
         try:
-            records = _records(point)
+            new_specs = _specs_of_entry_point(point)
         except Exception as error:  # a plugin may raise anything at import
             _warn(point, str(getattr(error, "message", error)) or type(error).__name__)
             continue
-        for record in records:
-            if record.id in found:
-                _warn(point, f"model '{record.id}' is there already")
+        for spec in new_specs:
+            if spec.id in specs:
+                _warn(point, f"model '{spec.id}' is there already")
             else:
-                found[record.id] = record
-    return tuple(found.values())
+                specs[spec.id] = spec
+    return tuple(specs.values())
 
 
 def find(name: str) -> ModelSpec:
@@ -69,29 +71,29 @@ def find(name: str) -> ModelSpec:
     library, _, rest = name.partition(":")
     if library in _LIBRARIES and rest:
         family, loader = _LIBRARIES[library]
-        return ModelSpec.uncatalogued(name, name=rest, family=family, loader=loader)
+        return ModelSpec.unregistered(name, name=rest, family=family, loader=loader)
     if library == _MTEB and rest:
-        from marsretrieval.encoders.mteb import record as record_of_mteb
+        from marsretrieval.encoders.mteb import spec_from_mteb
 
-        return record_of_mteb(rest)
+        return spec_from_mteb(rest)
     if ":" in name:
-        return record_of_target(name)
-    for record in all_specs():
-        if _key(name) in map(_key, (record.id, record.name, record.repository)):
-            return record
+        return spec_from_target(name)
+    for spec in all_specs():
+        if _normalize_name(name) in map(_normalize_name, (spec.id, spec.name, spec.repository)):
+            return spec
     raise UnknownNameError(
         "model",
         name,
-        [record.id for record in all_specs()],
+        [spec.id for spec in all_specs()],
         remedy="Your own class goes as package.module:Class.",
     )
 
 
 def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
-    """Load a model by name or record.
+    """Load a model by name or spec.
 
     Args:
-        model: A name, as for `find`, or a record.
+        model: A name, as for `find`, or a spec.
         options: Device, precision, checkpoint and prompts.
 
     Returns:
@@ -102,8 +104,8 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
         MissingDependencyError: If a library is not installed.
     """
     guard_torchvision()
-    record = find(model) if isinstance(model, str) else model
-    module, _, function = record.loader.partition(":")
+    spec = find(model) if isinstance(model, str) else model
+    module, _, function = spec.loader.partition(":")
     try:
         loader: Callable[[ModelSpec, LoadOptions], Encoder]
         loader = getattr(importlib.import_module(module), function)
@@ -111,27 +113,27 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
         lacking = getattr(error, "name", None) or ""
         if isinstance(error, ModuleNotFoundError) and not module.startswith(lacking.split(".")[0]):
             raise MissingDependencyError(
-                lacking, "models", needed_for=f"loading {record.id}"
+                lacking, "models", needed_for=f"loading {spec.id}"
             ) from error
         raise ModelLoadError(
-            f"{record.id}: its loader {record.loader} is not there ({error})"
+            f"{spec.id}: its loader {spec.loader} is not there ({error})"
         ) from error
     options = options or LoadOptions()
-    with _code_guard(record, options):
+    with _code_guard(spec, options):
         try:
-            return loader(record, options)
+            return loader(spec, options)
         except MarsRetrievalError:
             raise
         except Exception as error:  # of a library, such as a precision that a layer lacks
             raise ModelLoadError(
-                f"{record.id}: loading it failed ({describe_exception(error)})",
+                f"{spec.id}: loading it failed ({describe_exception(error)})",
                 remedy="Try --dtype float32 and --device cpu, or another checkpoint.",
             ) from error
 
 
-def _code_guard(record: ModelSpec, options: LoadOptions) -> contextlib.AbstractContextManager[None]:
+def _code_guard(spec: ModelSpec, options: LoadOptions) -> contextlib.AbstractContextManager[None]:
     """Refuse code in the files of a model. A user's own class decides for itself."""
-    ours = record.loader.startswith(_PACKAGE) and record.family != FAMILY
+    ours = spec.loader.startswith(_PACKAGE) and spec.family != FAMILY
     if options.trust_remote_code or not ours:
         return contextlib.nullcontext()
     from marsretrieval.encoders.remote_code import no_remote_code
@@ -139,40 +141,40 @@ def _code_guard(record: ModelSpec, options: LoadOptions) -> contextlib.AbstractC
     return no_remote_code()
 
 
-def _key(name: str) -> str:
+def _normalize_name(name: str) -> str:
     return name.lower().replace("_", "-")
 
 
-def _records(point: EntryPoint) -> list[ModelSpec]:
+def _specs_of_entry_point(point: EntryPoint) -> list[ModelSpec]:
     """What an entry point stands for: a function of no arguments that gives records, or an
     encoder: its class, an object, or a function that makes it and names at least one option."""
     target: Any = point.load()
     if not inspect.isfunction(target) or inspect.signature(target).parameters:
-        return [record_of(target, point.name, point.value)]
-    given = target()
-    if hasattr(given, "encode_images"):
-        return [record_of(target, point.name, point.value)]
-    records = list(given)
-    if strange := [each for each in records if not isinstance(each, ModelSpec)]:
+        return [spec_from_object(target, point.name, point.value)]
+    result = target()
+    if hasattr(result, "encode_images"):
+        return [spec_from_object(target, point.name, point.value)]
+    specs = list(result)
+    if strange := [spec for spec in specs if not isinstance(spec, ModelSpec)]:
         raise TypeError(f"gives a {type(strange[0]).__name__} where a ModelSpec is expected")
-    return records
+    return specs
 
 
 def _warn(point: EntryPoint, text: str) -> None:
     print(f"warning: plugin '{point.name}' ({point.value}): {text}", file=sys.stderr)
 
 
-_FOLDER = Path(__file__).parent / "model_configs"
-_MAY_BE_UNKNOWN = ("revision", "image_size", "parameters", "context_length")
+_CONFIG_FOLDER = Path(__file__).parent / "model_configs"
+_OPTIONAL_KEYS = ("revision", "image_size", "parameters", "context_length")
 
 
 def records() -> list[ModelSpec]:
     """All built-in models, by id."""
-    found = [read_record(path) for path in _FOLDER.glob("*.toml")]
-    return sorted(found, key=lambda record: record.id)
+    specs = [read_spec(path) for path in _CONFIG_FOLDER.glob("*.toml")]
+    return sorted(specs, key=lambda spec: spec.id)
 
 
-def read_record(path: Path) -> ModelSpec:
+def read_spec(path: Path) -> ModelSpec:
     """One TOML file as a ModelSpec; a key left out is unknown where it may be.
 
     Raises DataError naming the file and the key.
@@ -183,8 +185,8 @@ def read_record(path: Path) -> ModelSpec:
         raise DataError(f"{path}: not readable as TOML ({error})") from error
     if "id" in value:
         raise DataError(f"{path}: unknown field 'id'", remedy="The name of the file is the id.")
-    value = {"id": path.stem, **dict.fromkeys(_MAY_BE_UNKNOWN), **value}
-    record = from_json(ModelSpec, value, source=path)
-    if "image" not in record.modalities:
+    value = {"id": path.stem, **dict.fromkeys(_OPTIONAL_KEYS), **value}
+    spec = from_json(ModelSpec, value, source=path)
+    if "image" not in spec.modalities:
         raise DataError(f"{path}: 'modalities' is {value['modalities']}: 'image' is missing")
-    return record
+    return spec

@@ -42,7 +42,7 @@ def check_encoder(encoder: Encoder) -> dict[str, Any]:
     fingerprint = dict(_try(lambda: encoder.fingerprint, problems, "fingerprint") or {})
     limit = _limit(fingerprint)
     images = _try(
-        lambda: _embed(encoder.encode_images, _pictures(), limit, problems, "images"),
+        lambda: _embed(encoder.encode_images, _test_images(), limit, problems, "images"),
         problems,
         "images",
     )
@@ -77,7 +77,7 @@ def check_batches(encoder: Encoder) -> list[str]:
     problems: list[str] = []
     limit = _limit(_try(lambda: encoder.fingerprint, problems, "fingerprint") or {})
     _try(
-        lambda: _embed(encoder.encode_images, _pictures(), limit, problems, "images"),
+        lambda: _embed(encoder.encode_images, _test_images(), limit, problems, "images"),
         problems,
         "images",
     )
@@ -131,9 +131,9 @@ def _embed(
     }
 
 
-def _pictures() -> list[Image.Image]:
+def _test_images() -> list[Image.Image]:
     """A wide one, brighter to the right, and a tall one with rings."""
     ramp = np.tile(np.linspace(0, 255, 256).astype(np.uint8), (192, 1))
     down, across = np.mgrid[-1:1:256j, -0.5:0.5:128j]
     rings = (127.5 + 127.5 * np.cos(20 * np.hypot(down, across))).astype(np.uint8)
-    return [Image.fromarray(each).convert("RGB") for each in (ramp, rings)]
+    return [Image.fromarray(pixels).convert("RGB") for pixels in (ramp, rings)]

@@ -46,7 +46,7 @@ class TorchEncoder(ABC):
 
     def __init__(
         self,
-        record: ModelSpec,
+        spec: ModelSpec,
         options: LoadOptions,
         model: torch.nn.Module,
         *,
@@ -55,43 +55,43 @@ class TorchEncoder(ABC):
         revision: str | None,
     ) -> None:
         """dtype None: in the precision that the model is in."""
-        self.record = record
+        self.spec = spec
         self.options = options
         self.device = device
         if dtype is not None:
             _cast_parameters(model, dtype)  # before the move: half the memory of the device
-        self.dtype = _precision(model) if dtype is None else dtype
+        self.dtype = _majority_dtype(model) if dtype is None else dtype
         try:
             self.model = model.to(device).eval().requires_grad_(False)
         except torch.OutOfMemoryError as error:
             raise ModelLoadError(
-                f"{record.id} does not fit into the memory of {device}",
+                f"{spec.id} does not fit into the memory of {device}",
                 remedy="Free some, or try --dtype bfloat16, or --device cpu.",
             ) from error
         self.revision = revision
         self._weights_sha256: str | None = None
-        self._joining = threading.Lock()
+        self._join_lock = threading.Lock()
 
     @property
     def id(self) -> str:
-        return self.record.id
+        return self.spec.id
 
     @property
     def dimension(self) -> int:
-        return self.record.dimension
+        return self.spec.dimension
 
     @property
     def modalities(self) -> frozenset[Modality]:
-        return self.record.modalities
+        return self.spec.modalities
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         if self._weights_sha256 is None:
             self._weights_sha256 = weights_sha256(self.model)
         return {
-            "id": self.record.id,
-            "loader": self.record.loader,
-            "repository": self.record.repository,
+            "id": self.spec.id,
+            "loader": self.spec.loader,
+            "repository": self.spec.repository,
             "revision": self.revision,
             "weights_sha256": self._weights_sha256,
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -133,7 +133,7 @@ class TorchEncoder(ABC):
         """Join the features of n images, at least one, into one batch that `encode_preprocessed`
         takes in their place. Touches neither model nor device: another thread can do it while
         the device has a batch in work."""
-        with self._joining:  # tokenizers are not for two threads at once
+        with self._join_lock:  # tokenizers are not for two threads at once
             joined = self._join(features)
         inputs = {name: self._on_host(value) for name, value in joined.items()}
         return Collated(inputs, len(features))
@@ -183,7 +183,7 @@ def _cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
                 parameter.data = parameter.data.to(dtype)
 
 
-def _precision(model: torch.nn.Module) -> torch.dtype:
+def _majority_dtype(model: torch.nn.Module) -> torch.dtype:
     """That of most of the parameters."""
     counts: dict[torch.dtype, int] = {}
     for parameter in model.parameters():
@@ -215,7 +215,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, *, on_gpu: str) -> torch.dtype:
-    """`name`, or for auto: float32 on a CPU and the record's own precision `on_gpu` elsewhere."""
+    """`name`, or for auto: float32 on a CPU and the spec's own precision `on_gpu` elsewhere."""
     if name == "auto":
         name = "float32" if device.type == "cpu" else on_gpu
     if name not in _DTYPES:

@@ -49,18 +49,18 @@ class Files:
     revision: str | None = None
 
 
-def find_files(record: ModelSpec, options: LoadOptions) -> Files:
+def find_files(spec: ModelSpec, options: LoadOptions) -> Files:
     """The user's `--checkpoint` folder, or the hub's. Raises ModelLoadError."""
     if options.checkpoint is not None:
         if not options.checkpoint.is_dir():
             raise ModelLoadError(
-                f"{record.id}: {options.checkpoint} is not a folder",
+                f"{spec.id}: {options.checkpoint} is not a folder",
                 remedy="Give the folder that save_pretrained wrote (config.json, *.safetensors).",
             )
         return Files(options.checkpoint)
-    folder, revision = snapshot(record, _PATTERNS, offline=options.offline)
+    folder, revision = snapshot(spec, _PATTERNS, offline=options.offline)
     if not any(folder.glob("*.safetensors")):
-        folder, revision = snapshot(record, (*_PATTERNS, "*.bin"), offline=options.offline)
+        folder, revision = snapshot(spec, (*_PATTERNS, "*.bin"), offline=options.offline)
     return Files(folder, revision)
 
 
@@ -90,26 +90,26 @@ def load_strictly(
     `unused` names prefixes of weights that play no part in the vectors: they may be missing or
     surplus. Raises ModelLoadError naming some of the others.
     """
-    spared = tuple(unused)
+    ignored = tuple(unused)
     with loading(folder):
         model, info = model_class.from_pretrained(
             folder, dtype=dtype, output_loading_info=True, local_files_only=True, **arguments
         )
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith(spared))
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(ignored))
     surplus = sorted(
         key
         for key in info["unexpected_keys"]
-        if not key.startswith(spared) and not key.endswith(_DERIVED)
+        if not key.startswith(ignored) and not key.endswith(_DERIVED)
     )
-    wrong = sorted(str(each[0]) for each in info["mismatched_keys"])
-    told = [
+    wrong = sorted(str(entry[0]) for entry in info["mismatched_keys"])
+    problems = [
         f"{len(names)} {what} (such as {', '.join(names[:3])})"
         for what, names in (("missing", missing), ("unexpected", surplus), ("misshapen", wrong))
         if names
     ]
-    if told:
+    if problems:
         raise ModelLoadError(
-            f"{folder}: weights do not fit {type(model).__name__}: {'; '.join(told)}",
+            f"{folder}: weights do not fit {type(model).__name__}: {'; '.join(problems)}",
             remedy="Is the folder whole, and of this architecture? Of two revisions of one "
             "repository, config and weights must be of the same.",
         )
@@ -155,7 +155,7 @@ class ImagePreprocess:
         fields = self.processor.to_dict()
         kind = type(self.processor).__name__
         return {"processor": kind} | {
-            key: _plain(fields[key]) for key in _PIXEL_KEYS if fields.get(key) is not None
+            key: _to_json(fields[key]) for key in _PIXEL_KEYS if fields.get(key) is not None
         }
 
     # A worker process that starts afresh unpickles this before anything imports torchvision.
@@ -168,7 +168,7 @@ class ImagePreprocess:
 
 
 @contextmanager
-def loading(what: Path) -> Iterator[None]:
+def loading(path: Path) -> Iterator[None]:
     """Keep the library's own bars and reports off the terminal, and turn its many exceptions
     into a ModelLoadError naming `what`."""
     from transformers.utils import logging
@@ -182,7 +182,7 @@ def loading(what: Path) -> Iterator[None]:
         raise
     except Exception as error:  # safetensors, json, torch and the library each have their own
         raise ModelLoadError(
-            f"{what}: cannot be loaded ({_first_line(error)})",
+            f"{path}: cannot be loaded ({_first_line(error)})",
             remedy=TRUST
             if asks_for_trust(error)
             else "Is the folder whole, and of this architecture?",
@@ -198,12 +198,12 @@ def _first_line(error: BaseException) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """Tuples, enums and the library's own size objects as JSON values."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items() if each is not None}
+        return {str(key): _to_json(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_to_json(item) for item in value]
     if isinstance(value, (str, bool, float)):
         return value
     return int(value)

@@ -23,30 +23,30 @@ _ARCHITECTURES = ("DINOv3ViTModel", "Aimv2VisionModel")
 _POOLINGS = ("cls", "mean")
 
 
-def load(record: ModelSpec, options: LoadOptions) -> VisionOnlyEncoder:
+def load(spec: ModelSpec, options: LoadOptions) -> VisionOnlyEncoder:
     """Load a vision tower from the hub or from a folder.
 
     `settings`: architecture, pooling (cls, or mean over the patch tokens), resize (pil, or
     torchvision where the library has nothing else), gpu_dtype. Raises ModelLoadError.
     """
     device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device, on_gpu=record.settings.get("gpu_dtype", "float32"))
+    dtype = choose_dtype(options.dtype, device, on_gpu=spec.settings.get("gpu_dtype", "float32"))
     transformers = import_transformers()
-    architecture = record.settings.get("architecture")
+    architecture = spec.settings.get("architecture")
     if architecture not in _ARCHITECTURES:
         raise ModelLoadError(
-            f"{record.id}: architecture {architecture} is not one of {', '.join(_ARCHITECTURES)}"
+            f"{spec.id}: architecture {architecture} is not one of {', '.join(_ARCHITECTURES)}"
         )
-    files = find_files(record, options)
+    files = find_files(spec, options)
     model = load_strictly(getattr(transformers, architecture), files.folder, dtype=dtype)
     preprocess = ImagePreprocess(
         load_image_processor(
             files.folder,
-            backend=record.settings.get("resize", "pil"),
+            backend=spec.settings.get("resize", "pil"),
             trust_remote_code=options.trust_remote_code,
         )
     )
-    return VisionOnlyEncoder(record, options, model, preprocess, device, dtype, files.revision)
+    return VisionOnlyEncoder(spec, options, model, preprocess, device, dtype, files.revision)
 
 
 class VisionOnlyEncoder(TorchEncoder):
@@ -54,7 +54,7 @@ class VisionOnlyEncoder(TorchEncoder):
 
     def __init__(
         self,
-        record: ModelSpec,
+        spec: ModelSpec,
         options: LoadOptions,
         model: Any,
         preprocess: ImagePreprocess,
@@ -62,16 +62,16 @@ class VisionOnlyEncoder(TorchEncoder):
         dtype: torch.dtype,
         revision: str | None,
     ) -> None:
-        super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
+        super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._preprocess = preprocess
         self._width = int(model.config.hidden_size)
         # Before the patches DINOv3 has a class token and registers; AIMv2 has neither.
         registers = getattr(model.config, "num_register_tokens", None)
         self._prefix = 0 if registers is None else 1 + int(registers)
-        self._pooling = record.settings.get("pooling")
+        self._pooling = spec.settings.get("pooling")
         if self._pooling not in _POOLINGS or (self._pooling == "cls" and self._prefix == 0):
             raise ModelLoadError(
-                f"{record.id}: pooling {self._pooling} does not go with {type(model).__name__}"
+                f"{spec.id}: pooling {self._pooling} does not go with {type(model).__name__}"
             )
 
     @property
@@ -91,7 +91,7 @@ class VisionOnlyEncoder(TorchEncoder):
         return {**self._preprocess.description, "pooling": self._pooling}
 
     def _join(self, features: Sequence[Features]) -> Inputs:
-        return {"pixel_values": torch.cat([each["pixel_values"] for each in features])}
+        return {"pixel_values": torch.cat([item["pixel_values"] for item in features])}
 
     def _embed_images(self, inputs: Inputs) -> torch.Tensor:
         tokens: torch.Tensor = self.model(**inputs).last_hidden_state
