@@ -1,4 +1,4 @@
-"""Stores that a benchmark makes for itself: a cache of one version of one model."""
+"""Cache of the stores that the benchmark builds for one version of one model."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _INVALID = {"invalid": True}
 def prepare_cache(
     folder: Path, identity: Mapping[str, Any], fingerprint: Mapping[str, Any]
 ) -> str | None:
-    """Make a folder of stores ready for a model: stores of another version are put aside.
+    """Prepare a folder of stores for a model; rename the stores of another version.
 
     Args:
-        folder: Folder that holds the stores of one model on one dataset.
-        identity: What is known of the model without loading it (its source, for instance).
+        folder: Folder that contains the stores of one model on one dataset.
+        identity: What identifies the model before it is loaded (for example its source file).
         fingerprint: Fingerprint of the loaded encoder.
 
     Returns:
-        Why stores were put aside; None where none were.
+        Why stores were renamed. None if none were.
 
     Raises:
-        OutputError: If they cannot be put aside, or the folder cannot be written.
+        OutputError: If stores cannot be renamed, or the folder cannot be written.
     """
     current = {
         "identity": sha256_json(dict(identity)),
@@ -49,10 +49,10 @@ def prepare_cache(
 
 
 def invalidate_cache(folder: Path) -> None:
-    """Mark the stores of a cache as outdated: the next `prepare_cache` puts them aside.
+    """Mark the stores of a cache as outdated: the next `prepare_cache` renames them.
 
     Args:
-        folder: Folder that holds stores; nothing is written where it holds none.
+        folder: Folder that contains stores. Nothing is written if it contains none.
 
     Raises:
         OutputError: If the folder cannot be written.
@@ -62,18 +62,18 @@ def invalidate_cache(folder: Path) -> None:
 
 
 def drop_stores(folder: Path) -> bool:
-    """Put the stores of a cache aside, as ``NAME.earlier``, in place of those put aside before.
+    """Rename the stores of a cache to ``NAME.earlier``, replacing earlier renamed ones.
 
-    They may hold hours of work, and the model may be restored.
+    They are not deleted, because they may have taken hours and the model may be restored.
 
     Args:
-        folder: Folder that holds stores.
+        folder: Folder that contains stores.
 
     Returns:
-        Whether there were any.
+        Whether the folder contained any.
 
     Raises:
-        OutputError: If one cannot be renamed.
+        OutputError: If a store cannot be renamed.
     """
     stores = _stores(folder)
     for store in stores:
@@ -91,7 +91,7 @@ def drop_stores(folder: Path) -> bool:
 
 
 def _stores(folder: Path) -> list[Path]:
-    """Folders that hold a store or the beginning of one; links are not followed."""
+    """List the folders that contain a complete or partial store; links are not followed."""
     if not folder.is_dir():
         return []
     return [

@@ -1,4 +1,4 @@
-"""A few texts or images through a model, in batches that fit it, without a store."""
+"""Embed queries and texts in batches, in memory or into a text store."""
 
 from __future__ import annotations
 
@@ -26,54 +26,76 @@ if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder, TextRole
 
 Vectors = npt.NDArray[np.float32]
+_ROWS_PER_SHARD = 4096
+_TEXTS_PER_BATCH = 64
 
 
 class QueryEncoder(Protocol):
-    """The part of an encoder that queries need."""
+    """The part of the Encoder interface that queries need."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Model id."""
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """Vector dimension."""
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors: ...
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Embed images.
 
-    def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors: ...
+        Args:
+            images: n RGB images.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+        """
+
+    def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
+        """Embed texts.
+
+        Args:
+            texts: n texts.
+            role: Whether the texts are queries or captions.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+        """
 
 
 def embed_images(encoder: QueryEncoder, images: Sequence[Image.Image]) -> Vectors:
-    """(n, dimension) of n images, one at least. Raises ModelLoadError whatever goes wrong in the
-    model."""
+    """Embed images in batches that fit into memory.
+
+    Args:
+        encoder: The model.
+        images: At least one RGB image.
+
+    Returns:
+        float32 array of shape (n, dimension), unit rows.
+
+    Raises:
+        ModelLoadError: If the model fails on an image.
+    """
     return _batch_runner(encoder, encoder.encode_images)(images)
 
 
 def embed_texts(
     encoder: QueryEncoder, texts: Sequence[str], *, role: TextRole = "query"
 ) -> Vectors:
-    """(n, dimension) of n texts, one at least. Raises ModelLoadError whatever goes wrong in the
-    model."""
+    """Embed texts in batches that fit into memory.
+
+    Args:
+        encoder: The model.
+        texts: At least one text.
+        role: Whether the texts are queries or captions.
+
+    Returns:
+        float32 array of shape (n, dimension), unit rows.
+
+    Raises:
+        ModelLoadError: If the model fails on a text.
+    """
     return _batch_runner(encoder, partial(encoder.encode_texts, role=role), quote_text)(texts)
-
-
-def _batch_runner(
-    encoder: QueryEncoder,
-    embed: Callable[[Sequence[Any]], Vectors],
-    describe: Callable[[Any], str] | None = None,
-) -> BatchRunner:
-    size, limit = batch_sizes(encoder)
-    return BatchRunner(
-        embed,
-        name=encoder.id,
-        dimension=encoder.dimension,
-        size=size,
-        limit=limit,
-        describe=describe,
-    )
-
-
-_ROWS_PER_SHARD = 4096
-_TEXTS_PER_BATCH = 64
 
 
 def build_text_store(
@@ -87,11 +109,29 @@ def build_text_store(
     force: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> BuildReport:
-    """Embed (id, text) pairs as `role`; texts that are there already are not embedded again.
+    """Embed texts into a store; texts that are already stored are not embedded again.
 
-    Within a shard the texts go through the model sorted by length, so that a batch holds little
-    padding; the order of rows is that of `items`. Raises StoreMismatchError, OutputError,
-    ModalityError on a vision-only model, DataError when an id comes twice.
+    The texts of a shard are sorted by length before they are batched, which reduces padding. The
+    rows keep the order of `items`.
+
+    Args:
+        encoder: The model.
+        items: Pairs of id and text.
+        path: Folder of the store.
+        role: Whether the texts are queries or captions.
+        dtype: Vector dtype, float16 or float32.
+        batch_size: Batch size. None means 64.
+        force: Replace an existing store.
+        progress: Progress display.
+
+    Returns:
+        The report of the build.
+
+    Raises:
+        ModalityError: If the model has no text encoder.
+        DataError: If two texts have the same id.
+        StoreMismatchError: If the store holds vectors of another encoder.
+        OutputError: If the store cannot be written.
     """
     if "text" not in encoder.modalities:
         raise ModalityError(f"{encoder.id} is a vision-only model and cannot embed text")
@@ -153,4 +193,20 @@ def build_text_store(
         seconds["total"] = time.perf_counter() - start
     return BuildReport.from_entries(
         plan.done, written, runner.size if written else None, seconds if written else {}
+    )
+
+
+def _batch_runner(
+    encoder: QueryEncoder,
+    embed: Callable[[Sequence[Any]], Vectors],
+    describe: Callable[[Any], str] | None = None,
+) -> BatchRunner:
+    size, limit = batch_sizes(encoder)
+    return BatchRunner(
+        embed,
+        name=encoder.id,
+        dimension=encoder.dimension,
+        size=size,
+        limit=limit,
+        describe=describe,
     )

@@ -31,26 +31,30 @@ from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, Usa
 from marsretrieval.progress import NO_PROGRESS, Progress, time_left
 from marsretrieval.system import usable_cpus
 
-_MIN_TASKS_PER_WORKER = 4  # at least, so that the last ones end at about the same time
-_MAX_SHARDS_PER_TASK = 8  # at most: what a death may cost
-_MAX_DEATHS = 5  # of workers, on the same shards: then the shards are at fault
+_MIN_TASKS_PER_WORKER = 4  # so that all workers finish at about the same time
+_MAX_SHARDS_PER_TASK = 8  # lost if a worker dies
+_MAX_DEATHS = 5  # of workers on the same shards, which then count as the cause
 _NO_TASK = -1
-_CPUS_PER_ACTOR = 4  # where there is no GPU
+_CPUS_PER_ACTOR = 4  # without a GPU
 _CONNECT_TIMEOUT_S = 10.0
-_OBJECT_STORE_BYTES = 128 * 2**20  # bytes; nothing large goes through it
+_OBJECT_STORE_BYTES = 128 * 2**20  # the actors exchange small objects only
 
 
 @dataclass(frozen=True, slots=True)
 class RayOptions:
-    """Where to run. Without an `address` Ray starts on this machine alone.
+    """Where Ray runs.
 
-    `workers`: CPUs of each actor, which decode (and without `gpus`, embed). `decode_in`: as of
-    `build_stores`.
+    Attributes:
+        address: Address of a cluster. None starts Ray on this machine.
+        workers: CPUs per actor, which decode, and without `gpus` also embed. None divides the CPUs
+            of a machine by its GPUs.
+        gpus: Use the GPUs of the machines, if there are any.
+        decode_in: "threads", "processes" or "auto", as for `build_stores`.
     """
 
     address: str | None = None
     workers: int | None = None
-    gpus: bool = True  # use those there are
+    gpus: bool = True
     decode_in: DecodeIn = "auto"
 
 
@@ -65,13 +69,30 @@ def build_stores_with_ray(
     options: RayOptions | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> list[BuildReport]:
-    """`build_stores` on all devices that Ray offers; the same stores, the same errors.
+    """Build stores on all devices of a Ray cluster, with the results of `build_stores`.
 
-    `source` and the encoders' load functions are sent to other processes: they must be picklable,
-    and source and stores be seen under the same paths by every machine.
+    The source and the functions that load the encoders must be picklable. Every machine must
+    reach the source and the stores under the same paths.
 
-    Raises MissingDependencyError without Ray, UsageError when an encoder is an object already or
-    no cluster answers.
+    Args:
+        targets: Models and their stores. Each encoder must be a function that loads it.
+        source: Images to embed.
+        dtype: Vector dtype, float16 or float32.
+        batch_size: Fixed batch size. None chooses it by throughput.
+        force: Replace existing stores.
+        strict: Raise on the first image that cannot be embedded.
+        options: Cluster and resources. None uses this machine.
+        progress: Progress display.
+
+    Returns:
+        One report per target, in their order.
+
+    Raises:
+        MissingDependencyError: If Ray is not installed.
+        UsageError: If an encoder is already loaded, or the cluster cannot be reached.
+        StoreMismatchError: If a store holds vectors of another encoder or of other data.
+        DataError: If a shard or an image cannot be read, as for `build_stores`.
+        MarsRetrievalError: If Ray or a worker fails. Finished shards are kept.
     """
     options = options or RayOptions()
     ray = _import_ray()
@@ -97,7 +118,7 @@ def build_stores_with_ray(
             progress,
         )
     except ray.exceptions.RayTaskError as error:
-        # Its own class holds the traceback of the other process in its message.
+        # The message of a RayTaskError contains the traceback of the other process.
         if isinstance(error.cause, MarsRetrievalError):
             raise error.cause from None
         if isinstance(error.cause, ImportError):
@@ -152,8 +173,10 @@ def _run_tasks(
     force: bool,
     progress: Progress,
 ) -> tuple[list[Outcome], int]:
-    """Give every actor a task at a time until none is left; outcomes, and the number of actors
-    that worked."""
+    """Keep one task per actor running until all are done.
+
+    Returns the outcomes and the number of actors that worked.
+    """
     pending = {shard.name for plan in plans for shard in plan.todo}
     names = [shard.name for shard in plans[0].shards if shard.name in pending]
     count, resources = _actors(ray, options, len(names))
@@ -167,9 +190,9 @@ def _run_tasks(
     first_worker = actor.remote(job, cpus)
     with progress.start(f"embed on {count}", total, "vectors") as bar:
         bar.note("waiting for the cluster")
-        # The manifests are there before a second actor looks for them.
+        # The first actor creates the manifests before the others look for them.
         ray.get(first_worker.begin.remote(force, attempts))
-        # No task goes to an actor that has not started: there may never be room for it.
+        # An actor gets no task before it has started: the cluster may lack resources for it.
         running = {
             worker.ready.remote(): worker
             for worker in (actor.remote(job, cpus) for _ in range(1, count))
@@ -196,13 +219,13 @@ def _run_tasks(
             if submitted < len(tasks):
                 running[worker.embed.remote(tasks[submitted], submitted, attempts)] = worker
                 submitted += 1
-            # Else it is let go, and its device is free: for one that lost its machine, too.
+            # An actor without a task ends, and another one can use its device.
             del worker
     return outcomes, max(1, started)
 
 
 def _busy_seconds(outcomes: Sequence[Outcome]) -> float:
-    """Seconds in which a device worked, over all of them."""
+    """Busy time summed over all devices."""
     return sum(outcome.seconds[0]["total"] - outcome.seconds[0]["wait"] for outcome in outcomes)
 
 
@@ -246,7 +269,7 @@ def _connect(ray: Any, address: str | None) -> None:
     try:
         host, colon, port = (address or "").rpartition(":")
         if colon and port.isdecimal():
-            # Ray itself waits for minutes where nobody answers.
+            # Ray itself waits for minutes if the address does not respond.
             socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         ray.init(address or "local", **quiet, **({} if address else local))
@@ -273,7 +296,16 @@ def _import_ray() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every actor is told; the encoders are loaded by the actor."""
+    """Task description that every actor receives. The actors load the encoders themselves.
+
+    Attributes:
+        source: Images to embed.
+        targets: Models and their stores.
+        dtype: Vector dtype.
+        batch_size: Fixed batch size. None chooses it by throughput.
+        decode_in: "threads", "processes" or "auto".
+        strict: Raise on the first image that cannot be embedded.
+    """
 
     source: ImageSource
     targets: tuple[Target, ...]
@@ -285,36 +317,59 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one task, for each target."""
+    """Result of one task.
 
-    items: int  # embedded or left out, for all targets together
+    Attributes:
+        items: Number of embedded and skipped items, summed over the targets.
+        failed: For each target, name and error of each shard that could not be read.
+        seconds: For each target, seconds by stage.
+        batch_sizes: For each target, the final batch size.
+    """
+
+    items: int
     failed: list[list[tuple[str, MarsRetrievalError]]]
     seconds: list[dict[str, float]]
     batch_sizes: list[int]
 
 
 class AttemptCounter:
-    """Counts how often a task was begun; a task begun again has killed its process before."""
+    """Count the attempts at each task. A second attempt means that the first killed its process."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
 
     def begin(self, task: int) -> int:
+        """Count an attempt.
+
+        Args:
+            task: Number of the task.
+
+        Returns:
+            Number of earlier attempts.
+        """
         self._counts[task] += 1
         return self._counts[task] - 1
 
 
 class Worker:
-    """An actor: has the models, embeds the shards that it is given."""
+    """Ray actor that loads the models and embeds shards."""
 
     def __init__(self, job: Job, workers: int) -> None:
         self._job = job
         self._workers = workers
         self._writers: list[tuple[ShardWriter, BuildPlan]] = []
-        self._decoders: Decoders | None = None  # of all tasks: processes take long to start
+        self._decoders: Decoders | None = None  # shared by all tasks: slow to start
 
     def begin(self, force: bool, attempts: Any) -> None:
-        """What the first actor does before all others start: see `_claim`."""
+        """Create the manifests, before the other actors start.
+
+        Args:
+            force: Replace existing stores.
+            attempts: Handle of the AttemptCounter actor.
+
+        Raises:
+            MarsRetrievalError: If the process died too often while it loaded the models.
+        """
         import ray
 
         if ray.get(attempts.begin.remote(_NO_TASK)) >= _MAX_DEATHS:
@@ -325,21 +380,31 @@ class Worker:
         self._open_stores(force)
 
     def ready(self) -> None:
-        """Answers once the actor runs."""
+        """Return when the actor runs."""
 
     def _open_stores(self, force: bool) -> None:
-        """Load the models and make the stores' manifests, or check them."""
+        """Load the models and create or validate the manifests of their stores."""
         job = self._job
         self._writers.clear()
         plans = plan_targets(job.targets, job.source, dtype=job.dtype, force=force)
         for target, plan in zip(job.targets, plans, strict=True):
-            # An entry of another actor's shard is none of ours to remove, except with force.
+            # Entries of other actors' shards must be kept, except with force.
             writer_plan = plan if force else replace(plan, todo=())
             self._writers.append(
                 (open_shard_writer(target, writer_plan, job.batch_size, strict=job.strict), plan)
             )
 
     def embed(self, names: tuple[str, ...], task: int, attempts: Any) -> Outcome:
+        """Embed shards.
+
+        Args:
+            names: Names of the shards.
+            task: Number of the task.
+            attempts: Handle of the AttemptCounter actor.
+
+        Returns:
+            Outcome of the task. All its shards count as failed after too many attempts.
+        """
         import ray
 
         deaths = ray.get(attempts.begin.remote(task))

@@ -1,4 +1,4 @@
-"""One model's way into its store: batches within a shard, shards written whole."""
+"""Embed the shards of a source with several models and write them to their stores."""
 
 from __future__ import annotations
 
@@ -34,17 +34,19 @@ from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask, time_lef
 from marsretrieval.system import usable_cpus
 
 _MAX_WRITES_IN_FLIGHT = 2
+_MAX_BATCHES_IN_FLIGHT = 2  # one in the model, one queued
+_IMAGES_AHEAD = 16  # plus four per worker
 
 
 @dataclass(slots=True)
 class _OpenShard:
-    """A shard whose images are on their way through the model."""
+    """A shard that is being embedded."""
 
     shard: Shard
     items: list[Item] = field(default_factory=list)
     vectors: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    skipped: list[tuple[int, Skipped]] = field(default_factory=list)  # with its place
-    positions: list[int] = field(default_factory=list)  # in the shard, of each item
+    skipped: list[tuple[int, Skipped]] = field(default_factory=list)  # with its position
+    positions: list[int] = field(default_factory=list)  # of the items in the shard
     count: int = 0
     warnings: list[ItemWarning] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
@@ -58,9 +60,21 @@ Batch = list[tuple[_OpenShard, Any]]
 
 
 class ShardWriter:
-    """Takes the events of `decode_ahead`, gives batches, takes their vectors back, writes.
+    """Collect the items of each shard, batch them for one model, and write complete shards.
 
-    Used by one thread; only `needs` may be called from another.
+    Not thread-safe, except for `needs_embedding`, which another thread may call.
+
+    Attributes:
+        plan: Plan of the store.
+        strict: Whether the first skipped image raises DataError.
+        on_cpu: Whether the model runs on a CPU.
+        preprocess: Preprocessing of the model.
+        runner: Runs the model on batches.
+        written: Entries of the written shards.
+        finished_elsewhere: Entries that another process wrote after the plan was made.
+        failed: Name and error of each shard that could not be read.
+        skipped_count: Number of skipped items.
+        seconds: Seconds by stage: decode, embed, write.
     """
 
     def __init__(
@@ -73,16 +87,23 @@ class ShardWriter:
         on_cpu: bool,
         strict: bool = False,
     ) -> None:
-        """strict: raise DataError for the first image that is left out."""
+        """Create a writer for the shards of a plan.
+
+        Args:
+            plan: Plan of the store.
+            manifest: Manifest of the store.
+            preprocess: Preprocessing of the model.
+            runner: Runs the model on batches.
+            on_cpu: Whether the model runs on a CPU.
+            strict: Raise DataError for the first image that is skipped.
+        """
         self.plan = plan
         self.strict = strict
         self.on_cpu = on_cpu
         self.preprocess = preprocess
         self.runner = runner
         self.written: list[Entry] = []
-        self.finished_elsewhere: list[
-            Entry
-        ] = []  # finished by another process since the plan was made
+        self.finished_elsewhere: list[Entry] = []
         self.failed: list[tuple[str, MarsRetrievalError]] = []
         self.skipped_count = 0
         self.seconds = {"decode": 0.0, "embed": 0.0, "write": 0.0}
@@ -94,7 +115,15 @@ class ShardWriter:
         self._clock = (time.perf_counter(), 0.0)
 
     def for_shards(self, plan: BuildPlan, names: Collection[str]) -> ShardWriter:
-        """The same way with nothing on it yet, for some shards of a plan."""
+        """Create a writer with the same model and store for other shards.
+
+        Args:
+            plan: Plan of the store.
+            names: Names of the shards to embed.
+
+        Returns:
+            The writer.
+        """
         todo = tuple(shard for shard in plan.todo if shard.name in names)
         return ShardWriter(
             replace(plan, todo=todo),
@@ -106,7 +135,17 @@ class ShardWriter:
         )
 
     def needs_embedding(self, shard: Shard) -> bool:
-        """Is the shard still to be embedded here? Asked just before it is read."""
+        """Check whether a shard still has to be embedded, just before it is read.
+
+        Args:
+            shard: A shard of the source.
+
+        Returns:
+            False if it is not part of the plan, or if another process finished it.
+
+        Raises:
+            StoreError: If its files cannot be read.
+        """
         if shard.name not in self._todo:
             return False
         entry = finished_entry(
@@ -117,7 +156,19 @@ class ShardWriter:
         return entry is None
 
     def add(self, shard: Shard, event: Decoded | Skipped | ShardEnd, features: Any = None) -> bool:
-        """Of a Decoded image this model's features, too; False where an item is left out."""
+        """Add an event of a shard.
+
+        Args:
+            shard: The shard.
+            event: An image, a skipped item or the end of the shard.
+            features: This model's features of a decoded image, or a Skipped.
+
+        Returns:
+            False if the item is skipped.
+
+        Raises:
+            DataError: If the item is skipped and the writer is strict.
+        """
         if not self._open or self._open[-1].shard is not shard:
             self._open.append(_OpenShard(shard))
         current = self._open[-1]
@@ -148,10 +199,13 @@ class ShardWriter:
         return True
 
     def batches(self) -> Iterator[Batch]:
-        """Full batches, and at the end of a shard what is left of it.
+        """Yield full batches, and the remaining items at the end of a shard.
 
-        No batch holds images of two shards: what shares a batch with an image moves the last bits
-        of its vector, and a shard must not depend on which were done before it, or where.
+        A batch never contains images of two shards. The other images of a batch change the last
+        bits of a vector, and a shard must not depend on when or where the others are embedded.
+
+        Yields:
+            Pairs of shard and features.
         """
         while self._batch and (self._open[-1].ended or len(self._batch) >= self.runner.size):
             size = self.runner.size
@@ -159,9 +213,17 @@ class ShardWriter:
             yield batch
 
     def assign_vectors(self, batch: Batch, embedded: Embedded, seconds: float) -> None:
-        """Give each vector of a batch to the shard that it belongs to.
+        """Append the vectors of a batch to their shards.
 
-        Items on which the model failed are taken out of their shard and listed as skipped.
+        Items on which the model failed are removed from their shard and listed as skipped.
+
+        Args:
+            batch: The batch.
+            embedded: Vectors and failures of the batch.
+            seconds: Time of the model.
+
+        Raises:
+            DataError: If an item is skipped and the writer is strict.
         """
         self.seconds["embed"] += seconds
         vectors = iter(embedded.vectors)
@@ -170,7 +232,7 @@ class ShardWriter:
             if number not in embedded.failures:
                 open_shard.vectors.append(next(vectors))
                 continue
-            # Vectors come in the order of the items: this one is the first that has none.
+            # Vectors are in the order of the items: this item is the first without one.
             item = open_shard.items.pop(len(open_shard.vectors))
             position = open_shard.positions.pop(len(open_shard.vectors))
             reason = f"the model's vector is missing: {embedded.failures[number]}"
@@ -186,7 +248,16 @@ class ShardWriter:
         self.skipped_count += 1
 
     def write_finished(self, executor: Executor, busy: float) -> None:
-        """Hand every shard that is whole to the writer; `busy` is the device's time so far."""
+        """Submit every complete shard to be written.
+
+        Args:
+            executor: Runs the writes.
+            busy: Busy time of the device so far, in seconds.
+
+        Raises:
+            MarsRetrievalError: If the preprocessing failed on all images of a shard.
+            OutputError: If an earlier shard could not be written.
+        """
         while self._open:
             open_shard = self._open[0]
             if not open_shard.ended or len(open_shard.vectors) < len(open_shard.items):
@@ -209,7 +280,11 @@ class ShardWriter:
             self._writes.append(executor.submit(self._write, open_shard, seconds))
 
     def finish(self) -> None:
-        """Wait for the last writes. Raises OutputError."""
+        """Wait for pending writes.
+
+        Raises:
+            OutputError: If a shard cannot be written.
+        """
         while self._writes:
             self._collect()
 
@@ -235,7 +310,7 @@ class ShardWriter:
 
 
 def _raise_if_preprocessing_failed(open_shard: _OpenShard) -> None:
-    """A model whose preprocessing fails on every image is a fault of the model, not of images."""
+    """Raise if the preprocessing fails on every image, which is a fault of the model."""
     failures = [item for _, item in open_shard.skipped if item.reason.startswith("the model's")]
     if failures and not open_shard.items:
         raise MarsRetrievalError(
@@ -244,14 +319,22 @@ def _raise_if_preprocessing_failed(open_shard: _OpenShard) -> None:
         )
 
 
-_MAX_BATCHES_IN_FLIGHT = 2  # one in the model, one waiting for it
-_IMAGES_AHEAD = 16  # images, and four for each worker
-
-
 def open_decoders_for(
     writers: Sequence[ShardWriter], workers: int | None, decode_in: DecodeIn
 ) -> Decoders:
-    """Workers for the models of these lanes; to be closed."""
+    """Start decoding workers for the models of some writers.
+
+    Args:
+        writers: One writer per model.
+        workers: Number of workers. None uses every available CPU.
+        decode_in: "threads", "processes" or "auto".
+
+    Returns:
+        The workers, to be closed by the caller.
+
+    Raises:
+        UsageError: If `decode_in` is "processes" and a model's preprocessing cannot be pickled.
+    """
     counts = [writer.plan.todo_rows for writer in writers]
     return open_decoders(
         [writer.preprocess for writer in writers],
@@ -269,8 +352,22 @@ def embed_shards(
     *,
     progress: Progress = NO_PROGRESS,
 ) -> dict[str, float]:
-    """Put every shard that a lane's plan has to do through its model, and write it; `decoders`
-    know the lanes by their places. Seconds: total, and wait, while the device had nothing to do."""
+    """Embed and write every shard that the writers' plans require.
+
+    Args:
+        writers: One writer per model.
+        source: Images to embed.
+        decoders: Workers with the preprocessing of each writer, in the order of `writers`.
+        progress: Progress display.
+
+    Returns:
+        Seconds: `total`, and `wait`, during which the device was idle.
+
+    Raises:
+        MarsRetrievalError: If a model or a decoding worker fails.
+        DataError: If an item is skipped and a writer is strict.
+        OutputError: If a shard cannot be written.
+    """
     counts = [writer.plan.todo_rows for writer in writers]
     known_counts = [count for count in counts if count is not None]
     total = sum(known_counts) if len(known_counts) == len(counts) else None
@@ -289,9 +386,11 @@ def embed_shards(
 
 @contextmanager
 def _single_torch_thread(writers: Sequence[ShardWriter]) -> Iterator[None]:
-    """Where no model computes on the CPUs, torch uses one of them for each call: preprocessing runs
-    on as many threads as there are CPUs, and each would otherwise split its small sums among as
-    many again."""
+    """Limit torch to one thread per call if no model runs on a CPU.
+
+    Preprocessing uses one thread per CPU. Without the limit, each of them would start as many
+    threads again for small operations.
+    """
     torch = sys.modules.get("torch")
     if torch is None or any(writer.on_cpu for writer in writers):
         yield
@@ -305,11 +404,22 @@ def _single_torch_thread(writers: Sequence[ShardWriter]) -> Iterator[None]:
 
 
 class EmbeddingPipeline:
-    """Feeds the lanes, runs their batches on a thread of its own, the next one collated on
-    another so that it is ready when the device is free, and gives the vectors back."""
+    """Connect decoders, models and writers.
+
+    The models run on one thread. Another thread collates the next batch meanwhile, and a third
+    one writes finished shards.
+
+    Attributes:
+        busy: Busy time of the device, in seconds.
+    """
 
     def __init__(self, bar: ProgressTask, shards: int | None) -> None:
-        """shards: how many are to be read, where the bar does not know the number of images."""
+        """Create a pipeline.
+
+        Args:
+            bar: Progress of the build.
+            shards: Number of shards to read, if the number of images is unknown. Else None.
+        """
         self.busy = 0.0
         self._bar = bar
         self._shards = shards
@@ -319,6 +429,16 @@ class EmbeddingPipeline:
         self._running = deque()
 
     def run(self, writers: Sequence[ShardWriter], source: ImageSource, decoders: Decoders) -> None:
+        """Embed all shards.
+
+        Args:
+            writers: One writer per model.
+            source: Images to embed.
+            decoders: Workers with the preprocessing of each writer.
+
+        Raises:
+            MarsRetrievalError: If a model or a worker fails, or a shard cannot be written.
+        """
         depth = _IMAGES_AHEAD + 4 * decoders.workers
         events = decode_ahead(source, _iterate_pending(writers), decoders, depth=depth)
         collate_pool, device_pool, write_pool = (
@@ -386,7 +506,7 @@ def _run_batch(
     runner: BatchRunner, features: list[Any], collated: Future[Any]
 ) -> tuple[Embedded, float]:
     ready = collated.result()
-    start = time.perf_counter()  # until here the device had nothing to do
+    start = time.perf_counter()  # the device is idle until here
     embedded = runner.embed(features, ready)
     return embedded, time.perf_counter() - start
 
@@ -396,7 +516,7 @@ def _pending_shards(writers: Sequence[ShardWriter]) -> set[str]:
 
 
 def _iterate_pending(writers: Sequence[ShardWriter]) -> Iterator[tuple[Shard, tuple[int, ...]]]:
-    """Each shard that some lane has to do, with those lanes' places, in the order of the source."""
+    """Yield the shards to embed, in source order, with the indexes of their writers."""
     pending = _pending_shards(writers)
     for shard in writers[0].plan.shards:
         if shard.name in pending:

@@ -1,4 +1,4 @@
-"""Is a store still what was written?"""
+"""Verify the files of a store against their checksums, and remove damaged shards on request."""
 
 from __future__ import annotations
 
@@ -24,11 +24,18 @@ from marsretrieval.io import is_damage, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 _UNIT_TOLERANCE = 1e-2  # far above the rounding of float16, far below any real fault
+_MISSING = "not embedded yet"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """`cured`: embedding the shard again makes it good, once it has no entry."""
+    """A problem of a shard.
+
+    Attributes:
+        shard: Name of the shard.
+        text: Description of the problem.
+        cured: Whether embedding the shard again removes the problem.
+    """
 
     shard: str
     text: str
@@ -40,31 +47,47 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
+    """Result of a verification.
+
+    Attributes:
+        rows: Number of rows.
+        shards: Number of finished shards.
+        problems: The problems.
+        dropped: Shards whose entries were removed, to be embedded again.
+    """
+
     rows: int
-    shards: int  # finished ones
+    shards: int
     problems: tuple[Problem, ...]
-    dropped: tuple[str, ...] = ()  # shards whose entries were removed, to be embedded again
+    dropped: tuple[str, ...] = ()
 
     @property
     def to_embed(self) -> tuple[str, ...]:
-        """Shards that the command which made the store will embed."""
+        """Shards that the build command embeds when it is run again."""
         missing = [problem.shard for problem in self.problems if problem.text == _MISSING]
         return tuple(sorted({*missing, *self.dropped}))
-
-
-_MISSING = "not embedded yet"
 
 
 def verify_store(
     path: Path, *, repair: bool = False, progress: Progress = NO_PROGRESS
 ) -> Verification:
-    """Missing shards, files changed since they were written, impossible values, repeated ids.
+    """Check a store for missing or changed shards, impossible values and repeated ids.
 
-    With `repair` the entries of damaged shards are removed, so that the command which made the
-    store embeds them again; vectors stay until then, but no longer count. Raises StoreError when
-    there is no readable manifest, or when the disk, the rights or a lack of memory or descriptors
-    keep a file from being read: that is no damage, and nothing is removed. Raises OutputError when
-    an entry cannot be removed.
+    With `repair`, the entries of damaged shards are removed, so that the build command embeds them
+    again; their vectors stay until then, but are not used.
+
+    Args:
+        path: Folder of the store.
+        repair: Remove the entries of damaged shards.
+        progress: Progress display.
+
+    Returns:
+        The problems, and the shards to be embedded again.
+
+    Raises:
+        StoreError: If there is no readable manifest, or if the operating system fails to read a
+            file (disk, permissions, memory, file descriptors). Nothing is removed then.
+        OutputError: If an entry cannot be removed.
     """
     manifest = read_manifest(path)
     if repair:
@@ -117,7 +140,7 @@ def _shard_problems(
         yield Problem(entry.shard, text)
     for name in block.ids:
         if name in shard_of_id:
-            # The images have it so: embedding them again would change nothing.
+            # The source repeats the id: embedding it again does not help.
             yield Problem(entry.shard, f"id {name} is also in {shard_of_id[name]}", cured=False)
         shard_of_id[name] = f"shard {entry.shard}"
 

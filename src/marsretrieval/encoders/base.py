@@ -24,6 +24,14 @@ TextRole = Literal["query", "caption"]
 
 # Whatever `preprocess` makes of one image and `encode_preprocessed` takes: opaque to everyone else.
 Features = Any
+PromptPreset = Literal["paper", "official"]
+
+# What a TOML file may hold; a spec of an unregistered model may hold less.
+_Text = Annotated[str, Constraint(min_length=1)]
+_Commit = Annotated[str, Constraint(pattern="^[0-9a-f]{40}$")]
+_Count = Annotated[int, Constraint(gt=0, le=2**62)]
+_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?")
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @runtime_checkable
@@ -38,10 +46,12 @@ class Encoder(Protocol):
         """Catalogue id, or what the user named it by."""
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """Vector dimension."""
 
     @property
-    def modalities(self) -> frozenset[Modality]: ...
+    def modalities(self) -> frozenset[Modality]:
+        """Inputs that the encoder embeds."""
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -73,17 +83,6 @@ class Encoder(Protocol):
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
         """How many of the texts are cut at the model's context length; None if unknown."""
-
-
-# What a TOML file may hold; a spec of an unregistered model may hold less.
-_Text = Annotated[str, Constraint(min_length=1)]
-_Commit = Annotated[str, Constraint(pattern="^[0-9a-f]{40}$")]
-_Count = Annotated[int, Constraint(gt=0, le=2**62)]
-
-PromptPreset = Literal["paper", "official"]
-
-_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?")
-_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True, slots=True)

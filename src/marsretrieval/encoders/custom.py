@@ -40,8 +40,91 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import sha256_file
 
+FAMILY = "plugin"
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})
+_OPTIONS = ("device", "dtype", "checkpoint", "prompts", "offline")
+_VECTOR_OPTIONS = ("checkpoint", "dtype", "prompts")
+_REMEDY = "An encoder has encode_images(images) -> (n, d), and encode_texts(texts) if it reads."
+_PACKAGE = __name__.partition(".")[0]
+_IGNORED_ATTRIBUTES = {
+    "__dict__",
+    "__weakref__",
+    "__doc__",
+    "__module__",
+    "__firstlineno__",
+    "__qualname__",
+}
+# Modules imported by import_target, and the hashes of their files.
+_IMPORTED_SOURCES: dict[str, tuple[ModuleType, str]] = {}
+
+
+def load(spec: ModelSpec, options: LoadOptions) -> Encoder:
+    """Make the user's object and wrap it. Its class is called with the arguments among `device`,
+    `dtype`, `checkpoint`, `prompts` and `offline` that it names.
+
+    Raises UsageError when an option is given that would change the vectors and that it does not
+    take, ModelLoadError when it fails or gives what no encoder may.
+    """
+    target = import_target(spec.settings["target"])
+    names = parameters_of(target)
+    _require_accepted(spec, options, names)
+    offered: dict[str, Any] = {name: getattr(options, name) for name in _OPTIONS if name in names}
+    if offered.get("device") == "auto":
+        offered["device"] = _best_device()
+    try:
+        inner = target(**offered) if isinstance(target, type) or _is_function(target) else target
+    except (Exception, SystemExit) as error:  # a user's constructor may raise anything
+        raise ModelLoadError(
+            f"{spec.id}: its constructor failed ({describe_exception(error)})"
+        ) from error
+    if not hasattr(inner, "encode_images"):
+        raise ModelLoadError(
+            f"{spec.id} made a {type(inner).__name__}, which has no encode_images",
+            remedy=_REMEDY,
+        )
+    return PluginEncoder(spec, inner, offered)
+
+
+def spec_from_target(target: str) -> ModelSpec:
+    """A spec for ``package.module:Class``, importable from here or from the current folder.
+
+    Raises UsageError when it cannot be imported or is no encoder.
+    """
+    return spec_from_object(import_target(target), target, target)
+
+
+def spec_from_object(encoder: Any, name: str, target: str) -> ModelSpec:
+    """A spec for a class, for a function that makes an encoder, or for an encoder itself.
+
+    Raises UsageError when it is none of these.
+    """
+    if not hasattr(encoder, "encode_images"):
+        if not _is_function(encoder):
+            raise UsageError(f"model '{target}' has no encode_images", remedy=_REMEDY)
+        _require_factory(encoder, target)
+    return ModelSpec.unregistered(
+        name,
+        name=name,
+        family=FAMILY,
+        loader=f"{__name__}:load",
+        repository=target,
+        modalities=modalities_of(_returned_class(encoder)),
+        settings={"target": target},
+    )
+
+
+def require_options(spec: ModelSpec, options: LoadOptions) -> None:
+    """Check, without loading, that the class takes the options that change vectors.
+
+    Args:
+        spec: A spec whose settings name a target.
+        options: The options it would be loaded with.
+
+    Raises:
+        UsageError: If it does not take one of them, or cannot be imported.
+    """
+    _require_accepted(spec, options, parameters_of(import_target(spec.settings["target"])))
 
 
 class PluginEncoder:
@@ -271,67 +354,6 @@ def _default_fingerprint(inner: Any, arguments: dict[str, Any]) -> dict[str, Any
     }
 
 
-FAMILY = "plugin"
-_OPTIONS = ("device", "dtype", "checkpoint", "prompts", "offline")
-_VECTOR_OPTIONS = ("checkpoint", "dtype", "prompts")
-_REMEDY = "An encoder has encode_images(images) -> (n, d), and encode_texts(texts) if it reads."
-
-
-def spec_from_target(target: str) -> ModelSpec:
-    """A spec for ``package.module:Class``, importable from here or from the current folder.
-
-    Raises UsageError when it cannot be imported or is no encoder.
-    """
-    return spec_from_object(import_target(target), target, target)
-
-
-def spec_from_object(encoder: Any, name: str, target: str) -> ModelSpec:
-    """A spec for a class, for a function that makes an encoder, or for an encoder itself.
-
-    Raises UsageError when it is none of these.
-    """
-    if not hasattr(encoder, "encode_images"):
-        if not _is_function(encoder):
-            raise UsageError(f"model '{target}' has no encode_images", remedy=_REMEDY)
-        _require_factory(encoder, target)
-    return ModelSpec.unregistered(
-        name,
-        name=name,
-        family=FAMILY,
-        loader=f"{__name__}:load",
-        repository=target,
-        modalities=modalities_of(_returned_class(encoder)),
-        settings={"target": target},
-    )
-
-
-def load(spec: ModelSpec, options: LoadOptions) -> Encoder:
-    """Make the user's object and wrap it. Its class is called with the arguments among `device`,
-    `dtype`, `checkpoint`, `prompts` and `offline` that it names.
-
-    Raises UsageError when an option is given that would change the vectors and that it does not
-    take, ModelLoadError when it fails or gives what no encoder may.
-    """
-    target = import_target(spec.settings["target"])
-    names = parameters_of(target)
-    _require_accepted(spec, options, names)
-    offered: dict[str, Any] = {name: getattr(options, name) for name in _OPTIONS if name in names}
-    if offered.get("device") == "auto":
-        offered["device"] = _best_device()
-    try:
-        inner = target(**offered) if isinstance(target, type) or _is_function(target) else target
-    except (Exception, SystemExit) as error:  # a user's constructor may raise anything
-        raise ModelLoadError(
-            f"{spec.id}: its constructor failed ({describe_exception(error)})"
-        ) from error
-    if not hasattr(inner, "encode_images"):
-        raise ModelLoadError(
-            f"{spec.id} made a {type(inner).__name__}, which has no encode_images",
-            remedy=_REMEDY,
-        )
-    return PluginEncoder(spec, inner, offered)
-
-
 def _best_device() -> str:
     """What `auto` stands for: torch, which a class most likely hands it to, knows no such word."""
     try:
@@ -390,19 +412,6 @@ def _require_accepted(spec: ModelSpec, options: LoadOptions, names: frozenset[st
             )
 
 
-def require_options(spec: ModelSpec, options: LoadOptions) -> None:
-    """Check, without loading, that the class takes the options that change vectors.
-
-    Args:
-        spec: A spec whose settings name a target.
-        options: The options it would be loaded with.
-
-    Raises:
-        UsageError: If it does not take one of them, or cannot be imported.
-    """
-    _require_accepted(spec, options, parameters_of(import_target(spec.settings["target"])))
-
-
 def import_target(target: str) -> Any:
     """Import what ``package.module:Class`` names, also from the current folder.
 
@@ -437,11 +446,6 @@ def import_target(target: str) -> Any:
         ) from error
 
 
-_IMPORTED_SOURCES: dict[
-    str, tuple[ModuleType, str]
-] = {}  # modules imported here, and their files' hashes
-
-
 def _import_current(name: str) -> ModuleType:
     importlib.invalidate_caches()
     module = importlib.import_module(name)
@@ -465,9 +469,6 @@ def _source_of(module: ModuleType) -> str:
         return sha256_file(Path(str(module.__file__)))
     except (AttributeError, OSError):
         return ""
-
-
-_PACKAGE = __name__.partition(".")[0]
 
 
 def model_identity(spec: ModelSpec, options: LoadOptions) -> dict[str, Any]:
@@ -553,16 +554,6 @@ def file_stats(path: Path) -> list[list[Any]]:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     stats = [(str(file.resolve()), file.stat()) for file in files if file.is_file()]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-
-
-_IGNORED_ATTRIBUTES = {
-    "__dict__",
-    "__weakref__",
-    "__doc__",
-    "__module__",
-    "__firstlineno__",
-    "__qualname__",
-}
 
 
 def _describe(value: Any) -> str:

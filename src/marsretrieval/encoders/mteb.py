@@ -32,53 +32,13 @@ from marsretrieval.errors import (
     UsageError,
 )
 
-
-@contextlib.contextmanager
-def missing_weights() -> Iterator[list[str]]:
-    """Names of weights that transformers made up because the files have none: it tells of them in
-    a log line only, and loaders of MTEB do not ask."""
-    names: list[str] = []
-
-    class Reader(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            names.extend(re.findall(r"^(\S+) *\| *MISSING", record.getMessage(), re.MULTILINE))
-
-    reader = Reader(logging.WARNING)
-    logger = logging.getLogger("transformers")
-    before = logger.level
-    logger.addHandler(reader)
-    logger.setLevel(min(before, logging.WARNING))
-    try:
-        yield names
-    finally:
-        logger.removeHandler(reader)
-        logger.setLevel(before)
-
-
-def offline(enabled: bool) -> contextlib.AbstractContextManager[None]:
-    """The hub is not asked, where that is `wanted` or was so before."""
-    from huggingface_hub import constants
-
-    return set_attribute(constants, "HF_HUB_OFFLINE", enabled or constants.HF_HUB_OFFLINE)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """MTEB's advice to authors of models and tasks is not for those who run them."""
-    logger = logging.getLogger("mteb")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
-
-
 _LOADER = "marsretrieval.encoders.mteb:load"
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})
+
+# The task that models are told they are asked for: its name and instruction choose their prompts.
+_TASK = "MarsVLPairsT2IRetrieval"
+_TEXTS_PER_BATCH = 32
 
 
 def spec_from_mteb(name: str) -> ModelSpec:
@@ -117,47 +77,6 @@ def spec_from_mteb(name: str) -> ModelSpec:
         modalities=_BOTH if "text" in meta.modalities else _IMAGE,
         context_length=_finite(meta.max_tokens),
     )
-
-
-def find_meta(name: str) -> Any:
-    """MTEB's own `ModelMeta`. Raises MissingDependencyError and UnknownNameError."""
-    try:
-        import mteb
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("mteb", "mteb", needed_for=f"model mteb:{name}") from error
-    try:
-        return mteb.get_model_meta(name)
-    except KeyError:
-        metas = {str(candidate.name): candidate for candidate in mteb.get_model_metas()}
-    for candidate, meta in metas.items():
-        if candidate.lower() == name.lower():
-            return meta
-    images = [candidate for candidate, meta in metas.items() if "image" in meta.modalities]
-    raise UnknownNameError(
-        "model of MTEB", name, _nearest_first(name, images),
-        remedy="A model of the hub that MTEB does not know may load as st:<repository>.",
-    )  # fmt: skip
-
-
-def _nearest_first(name: str, names: list[str]) -> list[str]:
-    """Names to suggest from: those of the same maker or ending, if any; a list of hundreds helps
-    nobody."""
-    maker, _, model = name.lower().rpartition("/")
-    near = [candidate for candidate in names if model in candidate.lower()]
-    return (
-        near
-        or [candidate for candidate in names if maker and candidate.lower().startswith(maker)]
-        or names
-    )
-
-
-def _finite(tokens: float | None) -> int | None:
-    return int(tokens) if tokens and math.isfinite(tokens) else None
-
-
-# The task that models are told they are asked for: its name and instruction choose their prompts.
-_TASK = "MarsVLPairsT2IRetrieval"
-_TEXTS_PER_BATCH = 32
 
 
 def load(spec: ModelSpec, options: LoadOptions) -> MtebEncoder:
@@ -204,15 +123,6 @@ def load(spec: ModelSpec, options: LoadOptions) -> MtebEncoder:
         raise UsageError(f"{spec.id} is no torch model: --dtype means nothing to it")
     revision = None if options.checkpoint is not None else meta.revision
     return MtebEncoder(spec, options, wrapper, modules, device, dtype, revision)
-
-
-def _wrapper(meta: Any, device: str, arguments: dict[str, Any]) -> Any:
-    try:
-        return meta.load_model(device=device, **arguments)
-    except TypeError as error:
-        if "'device'" not in str(error):
-            raise
-        return meta.load_model(**arguments)  # a loader that knows of none; it is moved later
 
 
 class MtebEncoder(TorchEncoder):
@@ -320,6 +230,94 @@ class MtebEncoder(TorchEncoder):
                 "is needed"
             )
         return rows
+
+
+def find_meta(name: str) -> Any:
+    """MTEB's own `ModelMeta`. Raises MissingDependencyError and UnknownNameError."""
+    try:
+        import mteb
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("mteb", "mteb", needed_for=f"model mteb:{name}") from error
+    try:
+        return mteb.get_model_meta(name)
+    except KeyError:
+        metas = {str(candidate.name): candidate for candidate in mteb.get_model_metas()}
+    for candidate, meta in metas.items():
+        if candidate.lower() == name.lower():
+            return meta
+    images = [candidate for candidate, meta in metas.items() if "image" in meta.modalities]
+    raise UnknownNameError(
+        "model of MTEB", name, _nearest_first(name, images),
+        remedy="A model of the hub that MTEB does not know may load as st:<repository>.",
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def missing_weights() -> Iterator[list[str]]:
+    """Names of weights that transformers made up because the files have none: it tells of them in
+    a log line only, and loaders of MTEB do not ask."""
+    names: list[str] = []
+
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            names.extend(re.findall(r"^(\S+) *\| *MISSING", record.getMessage(), re.MULTILINE))
+
+    reader = Reader(logging.WARNING)
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.addHandler(reader)
+    logger.setLevel(min(before, logging.WARNING))
+    try:
+        yield names
+    finally:
+        logger.removeHandler(reader)
+        logger.setLevel(before)
+
+
+def offline(enabled: bool) -> contextlib.AbstractContextManager[None]:
+    """The hub is not asked, where that is `wanted` or was so before."""
+    from huggingface_hub import constants
+
+    return set_attribute(constants, "HF_HUB_OFFLINE", enabled or constants.HF_HUB_OFFLINE)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """MTEB's advice to authors of models and tasks is not for those who run them."""
+    logger = logging.getLogger("mteb")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _nearest_first(name: str, names: list[str]) -> list[str]:
+    """Names to suggest from: those of the same maker or ending, if any; a list of hundreds helps
+    nobody."""
+    maker, _, model = name.lower().rpartition("/")
+    near = [candidate for candidate in names if model in candidate.lower()]
+    return (
+        near
+        or [candidate for candidate in names if maker and candidate.lower().startswith(maker)]
+        or names
+    )
+
+
+def _finite(tokens: float | None) -> int | None:
+    return int(tokens) if tokens and math.isfinite(tokens) else None
+
+
+def _wrapper(meta: Any, device: str, arguments: dict[str, Any]) -> Any:
+    try:
+        return meta.load_model(device=device, **arguments)
+    except TypeError as error:
+        if "'device'" not in str(error):
+            raise
+        return meta.load_model(**arguments)  # a loader that knows of none; it is moved later
 
 
 class _Column(Dataset[dict[str, Any]]):

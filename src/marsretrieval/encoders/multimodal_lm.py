@@ -26,6 +26,55 @@ from marsretrieval.errors import ModelLoadError
 
 _TEXT = "{text}"
 _CHOICES = {"pooling": ("last", "mean"), "positions": ("model", "1d")}
+_TEXTS_PER_BATCH = 16
+_PROCESSORS = {
+    "qwen2_vl": "Qwen2VLProcessor",
+    "qwen2_5_vl": "Qwen2_5_VLProcessor",
+    "qwen3_vl": "Qwen3VLProcessor",
+    "llava_next": "LlavaNextProcessor",
+}
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+_HEAD = "lm_head."  # scores over the vocabulary; some repositories leave it out, none needs it
+
+
+def load(spec: ModelSpec, options: LoadOptions) -> MultimodalEncoder:
+    """Load a multimodal language model from the hub or from a folder; an adapter's base is found
+    and the adapter folded into it.
+
+    The generation class is loaded and its core kept: it alone reads every layout that such files
+    have had; the bare class would leave the newer ones random. `settings`: prompts (by preset),
+    pooling, positions, min_pixels, max_pixels, gpu_dtype, base (of an adapter whose config names
+    none that can be reached), unused (weights that play no part). Raises ModelLoadError.
+    """
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device, on_gpu=spec.settings.get("gpu_dtype", "bfloat16"))
+    recipe = Recipe.from_spec(spec, options)
+    transformers = import_transformers()
+    files = find_files(spec, options)
+    adapter = read_adapter_config(files.folder)
+    base_files = files if adapter is None else _find_base(spec, options, files.folder, adapter)
+    model = load_strictly(
+        transformers.AutoModelForImageTextToText,
+        base_files.folder,
+        dtype=dtype,
+        unused=(_HEAD, *spec.settings.get("unused", ())),
+        trust_remote_code=options.trust_remote_code,
+    )
+    base = None
+    if adapter is not None:
+        fold_adapter(model, files.folder, adapter)
+        base = {"repository": _base_name(spec, adapter), "revision": base_files.revision}
+    return MultimodalEncoder(
+        spec,
+        options,
+        model.model,
+        _load_processor(spec, options, files.folder, base_files.folder, model.config, recipe),
+        recipe,
+        device=device,
+        dtype=dtype,
+        revision=files.revision,
+        base=base,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +167,6 @@ def cut_caption(tokenizer: Any, template: str, text: str, limit: int | None) -> 
 
 def _encode(tokenizer: Any, text: str) -> Any:
     return tokenizer(text, return_offsets_mapping=True, verbose=False)
-
-
-_TEXTS_PER_BATCH = 16
 
 
 class MultimodalEncoder(TorchEncoder):
@@ -258,56 +304,6 @@ def _concatenate(features: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, to
             ]
         joined[key] = torch.cat(parts)
     return joined
-
-
-_PROCESSORS = {
-    "qwen2_vl": "Qwen2VLProcessor",
-    "qwen2_5_vl": "Qwen2_5_VLProcessor",
-    "qwen3_vl": "Qwen3VLProcessor",
-    "llava_next": "LlavaNextProcessor",
-}
-_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-_HEAD = "lm_head."  # scores over the vocabulary; some repositories leave it out, none needs it
-
-
-def load(spec: ModelSpec, options: LoadOptions) -> MultimodalEncoder:
-    """Load a multimodal language model from the hub or from a folder; an adapter's base is found
-    and the adapter folded into it.
-
-    The generation class is loaded and its core kept: it alone reads every layout that such files
-    have had; the bare class would leave the newer ones random. `settings`: prompts (by preset),
-    pooling, positions, min_pixels, max_pixels, gpu_dtype, base (of an adapter whose config names
-    none that can be reached), unused (weights that play no part). Raises ModelLoadError.
-    """
-    device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device, on_gpu=spec.settings.get("gpu_dtype", "bfloat16"))
-    recipe = Recipe.from_spec(spec, options)
-    transformers = import_transformers()
-    files = find_files(spec, options)
-    adapter = read_adapter_config(files.folder)
-    base_files = files if adapter is None else _find_base(spec, options, files.folder, adapter)
-    model = load_strictly(
-        transformers.AutoModelForImageTextToText,
-        base_files.folder,
-        dtype=dtype,
-        unused=(_HEAD, *spec.settings.get("unused", ())),
-        trust_remote_code=options.trust_remote_code,
-    )
-    base = None
-    if adapter is not None:
-        fold_adapter(model, files.folder, adapter)
-        base = {"repository": _base_name(spec, adapter), "revision": base_files.revision}
-    return MultimodalEncoder(
-        spec,
-        options,
-        model.model,
-        _load_processor(spec, options, files.folder, base_files.folder, model.config, recipe),
-        recipe,
-        device=device,
-        dtype=dtype,
-        revision=files.revision,
-        base=base,
-    )
 
 
 def _find_base(

@@ -24,6 +24,7 @@ from marsretrieval.errors import DataError, ModelLoadError
 from marsretrieval.io import Int64, JsonObject, from_json, read_json, sha256_json
 
 _CONFIG = "open_clip_config.json"
+
 # Safetensors first; a pickle is read with weights_only, and only where there is nothing else.
 _WEIGHTS = (
     "open_clip_model.safetensors",
@@ -32,6 +33,146 @@ _WEIGHTS = (
 )
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "spiece.model")
 _NOT_WEIGHTS = (".npz", ".npy")  # open_clip would read them by another way, and not strictly
+_TEXTS_PER_BATCH = 256
+
+
+def load(spec: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
+    """Load from the hub, from a local open_clip folder, or from a training checkpoint.
+
+    `settings`: architecture (of a checkpoint file), image_size (forced, positions resized),
+    quick_gelu and preprocess (what the published weights need), folder (weights that this package
+    brings), seed (an untrained model), gpu_dtype. A folder of the user's says all of itself.
+    Raises ModelLoadError when weights are missing, unexpected or unreadable, or when the
+    repository holds another model than the catalogue describes.
+    """
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device, on_gpu=spec.gpu_dtype)
+    ensure_torchvision()
+    source = find_source(spec, options)
+    try:
+        if not options.trust_remote_code:
+            refuse_code(source)
+        model = _create(spec, source)
+        tokenizer = load_tokenizer(spec, options, source)
+        config = source.config
+    except ModelLoadError:
+        raise
+    except Exception as error:  # torch, safetensors, json, timm: each fails in its own way
+        raise load_error(spec, options, source, error) from error
+    encoder = OpenClipEncoder(
+        spec, options, model, tokenizer, device=device, dtype=dtype, revision=source.revision
+    )
+    if source.published:
+        _require_described(spec, encoder)
+        _note_differences(spec, config)
+    return encoder
+
+
+class OpenClipEncoder(TorchEncoder):
+    """encode_image and encode_text of an open_clip model, with its own preprocessing."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        options: LoadOptions,
+        model: torch.nn.Module,
+        tokenizer: Any,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        revision: str | None,
+    ) -> None:
+        super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
+        self._tokenizer = tokenizer
+        self._tokenizer_identity = tokenizer_identity(tokenizer)
+        self._settings = dict(model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
+        self._preprocess = OpenClipPreprocess(self._settings)
+        # A checkpoint of one's own may be of another width than the catalogue says.
+        self._dimension = int(self.encode_images([Image.new("RGB", (32, 32))]).shape[1])
+
+    @property
+    def dimension(self) -> int:
+        return self._dimension
+
+    @property
+    def context_length(self) -> int:
+        return int(self._tokenizer.context_length)
+
+    @property
+    def preprocess(self) -> Callable[[Image.Image], Features]:
+        return self._preprocess
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        return {key: _to_json(value) for key, value in self._settings.items()}
+
+    @property
+    def prompts(self) -> dict[str, Any]:
+        """No prompt is added; what a text becomes depends on the tokenizer."""
+        return {**super().prompts, "tokenizer": self._tokenizer_identity}
+
+    def _join(self, features: Sequence[Features]) -> Inputs:
+        return {"image": torch.stack(list(features))}
+
+    def _embed_images(self, inputs: Inputs) -> torch.Tensor:
+        vectors: torch.Tensor = self.model.encode_image(**inputs)  # type: ignore[operator]
+        return vectors
+
+    def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
+        parts = []
+        for start in range(0, len(texts), _TEXTS_PER_BATCH):
+            tokens = self._tokenizer(list(texts[start : start + _TEXTS_PER_BATCH]))
+            parts.append(self.model.encode_text(tokens.to(self.device)))  # type: ignore[operator]
+        return torch.cat(parts)
+
+    def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        return sum(self._length(text) > self.context_length for text in texts)
+
+    def _length(self, text: str) -> int:
+        """Tokens of a text, start and end included, before it is cut."""
+        clean = self._tokenizer.clean_fn(text)
+        if hasattr(self._tokenizer, "encode"):  # open_clip's own: encode() adds no ends
+            return len(self._tokenizer.encode(clean)) + 2
+        return len(self._tokenizer.tokenizer(clean, verbose=False)["input_ids"])
+
+
+class OpenClipPreprocess:
+    """open_clip's evaluation transform, made anew in a process that unpickles it: there, too,
+    torchvision has to be importable first.
+
+    Attributes:
+        accepts_grey: Whether an image of mode L gives the tensor of the same image in RGB, bit for
+            bit. The transform resizes and crops every channel alike and converts to RGB after
+            that; the exception is padding with a colour.
+    """
+
+    accepts_grey: bool
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        ensure_torchvision()
+        from open_clip.transform import MaybeConvertMode, PreprocessCfg, image_transform_v2
+        from torchvision.transforms import Normalize, ToTensor
+
+        self._settings = settings
+        self._transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+        last_steps = zip(
+            self._transform.transforms[-3:], (MaybeConvertMode, ToTensor, Normalize), strict=True
+        )
+        self.accepts_grey = isinstance(settings.get("fill_color", 0), int) and all(
+            isinstance(step, kind) for step, kind in last_steps
+        )
+
+    def __call__(self, image: Image.Image) -> Features:
+        if image.mode != "L" or not self.accepts_grey:
+            return self._transform(image)
+        # One channel becomes three only where they begin to differ.
+        *resizing, _, to_tensor, normalize = self._transform.transforms
+        for step in resizing:
+            image = step(image)
+        return normalize(to_tensor(image).expand(3, -1, -1))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]:
+        return type(self), (self._settings,)
 
 
 class _TextConfig(JsonObject, total=False):
@@ -208,148 +349,6 @@ def _folder(spec: ModelSpec, folder: Path) -> Source:
             remedy=f"Name the weights {_WEIGHTS[0]}, or give a checkpoint file.",
         )
     return Source(folder=folder)
-
-
-_TEXTS_PER_BATCH = 256
-
-
-def load(spec: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
-    """Load from the hub, from a local open_clip folder, or from a training checkpoint.
-
-    `settings`: architecture (of a checkpoint file), image_size (forced, positions resized),
-    quick_gelu and preprocess (what the published weights need), folder (weights that this package
-    brings), seed (an untrained model), gpu_dtype. A folder of the user's says all of itself.
-    Raises ModelLoadError when weights are missing, unexpected or unreadable, or when the
-    repository holds another model than the catalogue describes.
-    """
-    device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device, on_gpu=spec.gpu_dtype)
-    ensure_torchvision()
-    source = find_source(spec, options)
-    try:
-        if not options.trust_remote_code:
-            refuse_code(source)
-        model = _create(spec, source)
-        tokenizer = load_tokenizer(spec, options, source)
-        config = source.config
-    except ModelLoadError:
-        raise
-    except Exception as error:  # torch, safetensors, json, timm: each fails in its own way
-        raise load_error(spec, options, source, error) from error
-    encoder = OpenClipEncoder(
-        spec, options, model, tokenizer, device=device, dtype=dtype, revision=source.revision
-    )
-    if source.published:
-        _require_described(spec, encoder)
-        _note_differences(spec, config)
-    return encoder
-
-
-class OpenClipEncoder(TorchEncoder):
-    """encode_image and encode_text of an open_clip model, with its own preprocessing."""
-
-    def __init__(
-        self,
-        spec: ModelSpec,
-        options: LoadOptions,
-        model: torch.nn.Module,
-        tokenizer: Any,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        revision: str | None,
-    ) -> None:
-        super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
-        self._tokenizer = tokenizer
-        self._tokenizer_identity = tokenizer_identity(tokenizer)
-        self._settings = dict(model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
-        self._preprocess = OpenClipPreprocess(self._settings)
-        # A checkpoint of one's own may be of another width than the catalogue says.
-        self._dimension = int(self.encode_images([Image.new("RGB", (32, 32))]).shape[1])
-
-    @property
-    def dimension(self) -> int:
-        return self._dimension
-
-    @property
-    def context_length(self) -> int:
-        return int(self._tokenizer.context_length)
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], Features]:
-        return self._preprocess
-
-    @property
-    def preprocessing(self) -> dict[str, Any]:
-        return {key: _to_json(value) for key, value in self._settings.items()}
-
-    @property
-    def prompts(self) -> dict[str, Any]:
-        """No prompt is added; what a text becomes depends on the tokenizer."""
-        return {**super().prompts, "tokenizer": self._tokenizer_identity}
-
-    def _join(self, features: Sequence[Features]) -> Inputs:
-        return {"image": torch.stack(list(features))}
-
-    def _embed_images(self, inputs: Inputs) -> torch.Tensor:
-        vectors: torch.Tensor = self.model.encode_image(**inputs)  # type: ignore[operator]
-        return vectors
-
-    def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
-        parts = []
-        for start in range(0, len(texts), _TEXTS_PER_BATCH):
-            tokens = self._tokenizer(list(texts[start : start + _TEXTS_PER_BATCH]))
-            parts.append(self.model.encode_text(tokens.to(self.device)))  # type: ignore[operator]
-        return torch.cat(parts)
-
-    def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
-        return sum(self._length(text) > self.context_length for text in texts)
-
-    def _length(self, text: str) -> int:
-        """Tokens of a text, start and end included, before it is cut."""
-        clean = self._tokenizer.clean_fn(text)
-        if hasattr(self._tokenizer, "encode"):  # open_clip's own: encode() adds no ends
-            return len(self._tokenizer.encode(clean)) + 2
-        return len(self._tokenizer.tokenizer(clean, verbose=False)["input_ids"])
-
-
-class OpenClipPreprocess:
-    """open_clip's evaluation transform, made anew in a process that unpickles it: there, too,
-    torchvision has to be importable first.
-
-    Attributes:
-        accepts_grey: Whether an image of mode L gives the tensor of the same image in RGB, bit for
-            bit. The transform resizes and crops every channel alike and converts to RGB after
-            that; the exception is padding with a colour.
-    """
-
-    accepts_grey: bool
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        ensure_torchvision()
-        from open_clip.transform import MaybeConvertMode, PreprocessCfg, image_transform_v2
-        from torchvision.transforms import Normalize, ToTensor
-
-        self._settings = settings
-        self._transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
-        last_steps = zip(
-            self._transform.transforms[-3:], (MaybeConvertMode, ToTensor, Normalize), strict=True
-        )
-        self.accepts_grey = isinstance(settings.get("fill_color", 0), int) and all(
-            isinstance(step, kind) for step, kind in last_steps
-        )
-
-    def __call__(self, image: Image.Image) -> Features:
-        if image.mode != "L" or not self.accepts_grey:
-            return self._transform(image)
-        # One channel becomes three only where they begin to differ.
-        *resizing, _, to_tensor, normalize = self._transform.transforms
-        for step in resizing:
-            image = step(image)
-        return normalize(to_tensor(image).expand(3, -1, -1))
-
-    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]:
-        return type(self), (self._settings,)
 
 
 def _create(spec: ModelSpec, source: Source) -> torch.nn.Module:

@@ -27,11 +27,14 @@ from marsretrieval.errors import (
 from marsretrieval.io import from_json
 
 _GROUP = "marsretrieval.encoders"
+
 # ``st:<name>``: any model of a library, by the library's own name for it.
 _LIBRARIES = {"st": ("sentence-transformers", "marsretrieval.encoders.sentence_transformers:load")}
 _MTEB = "mteb"  # ``mteb:<name>``, whose registry says what a model is
 _BUILTIN = "builtin"
 _PACKAGE = "marsretrieval.encoders."
+_CONFIG_FOLDER = Path(__file__).parent / "model_configs"
+_OPTIONAL_KEYS = ("revision", "image_size", "parameters", "context_length")
 
 
 @cache
@@ -131,6 +134,30 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
             ) from error
 
 
+def records() -> list[ModelSpec]:
+    """All built-in models, by id."""
+    specs = [read_spec(path) for path in _CONFIG_FOLDER.glob("*.toml")]
+    return sorted(specs, key=lambda spec: spec.id)
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """One TOML file as a ModelSpec; a key left out is unknown where it may be.
+
+    Raises DataError naming the file and the key.
+    """
+    try:
+        value: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{path}: not readable as TOML ({error})") from error
+    if "id" in value:
+        raise DataError(f"{path}: unknown field 'id'", remedy="The name of the file is the id.")
+    value = {"id": path.stem, **dict.fromkeys(_OPTIONAL_KEYS), **value}
+    spec = from_json(ModelSpec, value, source=path)
+    if "image" not in spec.modalities:
+        raise DataError(f"{path}: 'modalities' is {value['modalities']}: 'image' is missing")
+    return spec
+
+
 def _code_guard(spec: ModelSpec, options: LoadOptions) -> contextlib.AbstractContextManager[None]:
     """Refuse code in the files of a model. A user's own class decides for itself."""
     ours = spec.loader.startswith(_PACKAGE) and spec.family != FAMILY
@@ -162,31 +189,3 @@ def _specs_of_entry_point(point: EntryPoint) -> list[ModelSpec]:
 
 def _warn(point: EntryPoint, text: str) -> None:
     print(f"warning: plugin '{point.name}' ({point.value}): {text}", file=sys.stderr)
-
-
-_CONFIG_FOLDER = Path(__file__).parent / "model_configs"
-_OPTIONAL_KEYS = ("revision", "image_size", "parameters", "context_length")
-
-
-def records() -> list[ModelSpec]:
-    """All built-in models, by id."""
-    specs = [read_spec(path) for path in _CONFIG_FOLDER.glob("*.toml")]
-    return sorted(specs, key=lambda spec: spec.id)
-
-
-def read_spec(path: Path) -> ModelSpec:
-    """One TOML file as a ModelSpec; a key left out is unknown where it may be.
-
-    Raises DataError naming the file and the key.
-    """
-    try:
-        value: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path}: not readable as TOML ({error})") from error
-    if "id" in value:
-        raise DataError(f"{path}: unknown field 'id'", remedy="The name of the file is the id.")
-    value = {"id": path.stem, **dict.fromkeys(_OPTIONAL_KEYS), **value}
-    spec = from_json(ModelSpec, value, source=path)
-    if "image" not in spec.modalities:
-        raise DataError(f"{path}: 'modalities' is {value['modalities']}: 'image' is missing")
-    return spec
