@@ -1,4 +1,4 @@
-"""Who answers: models behind one protocol, found by name."""
+"""Encoders: a common interface and a registry of models."""
 
 from marsretrieval.encoders.base import (
     Encoder,

@@ -1,4 +1,4 @@
-"""The plugin door: any class with `encode_images` becomes an Encoder."""
+"""Encoders from user-defined classes: import, wrap and identify them."""
 
 from __future__ import annotations
 
@@ -60,11 +60,21 @@ _IMPORTED_SOURCES: dict[str, tuple[ModuleType, str]] = {}
 
 
 def load(spec: ModelSpec, options: LoadOptions) -> Encoder:
-    """Make the user's object and wrap it. Its class is called with the arguments among `device`,
-    `dtype`, `checkpoint`, `prompts` and `offline` that it names.
+    """Create a user's encoder and wrap it.
 
-    Raises UsageError when an option is given that would change the vectors and that it does not
-    take, ModelLoadError when it fails or gives what no encoder may.
+    The class is called with those of the arguments `device`, `dtype`, `checkpoint`, `prompts` and
+    `offline` that its constructor accepts.
+
+    Args:
+        spec: Spec whose settings name the target.
+        options: Load options.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        UsageError: If the class does not accept an option that would change the vectors.
+        ModelLoadError: If the class fails or returns invalid vectors.
     """
     target = import_target(spec.settings["target"])
     names = parameters_of(target)
@@ -87,17 +97,33 @@ def load(spec: ModelSpec, options: LoadOptions) -> Encoder:
 
 
 def spec_from_target(target: str) -> ModelSpec:
-    """A spec for ``package.module:Class``, importable from here or from the current folder.
+    """Create the spec of ``package.module:Class``.
 
-    Raises UsageError when it cannot be imported or is no encoder.
+    Args:
+        target: Class, function or object, importable also from the current folder.
+
+    Returns:
+        The spec.
+
+    Raises:
+        UsageError: If it cannot be imported or is not an encoder.
     """
     return spec_from_object(import_target(target), target, target)
 
 
 def spec_from_object(encoder: Any, name: str, target: str) -> ModelSpec:
-    """A spec for a class, for a function that makes an encoder, or for an encoder itself.
+    """Create the spec of a class, of a function that returns an encoder, or of an encoder.
 
-    Raises UsageError when it is none of these.
+    Args:
+        encoder: The class, function or encoder.
+        name: Id of the model.
+        target: ``package.module:Class``.
+
+    Returns:
+        The spec.
+
+    Raises:
+        UsageError: If `encoder` is none of these.
     """
     if not hasattr(encoder, "encode_images"):
         if not _is_function(encoder):
@@ -115,22 +141,32 @@ def spec_from_object(encoder: Any, name: str, target: str) -> ModelSpec:
 
 
 def require_options(spec: ModelSpec, options: LoadOptions) -> None:
-    """Check, without loading, that the class takes the options that change vectors.
+    """Check, without loading, that a class accepts the options that change vectors.
 
     Args:
-        spec: A spec whose settings name a target.
-        options: The options it would be loaded with.
+        spec: Spec whose settings name a target.
+        options: Load options.
 
     Raises:
-        UsageError: If it does not take one of them, or cannot be imported.
+        UsageError: If the class does not accept one of them, or cannot be imported.
     """
     _require_accepted(spec, options, parameters_of(import_target(spec.settings["target"])))
 
 
 class PluginEncoder:
-    """A user's object behind the Encoder protocol: unit float32 rows, checked."""
+    """Wrap a user's object as an Encoder: validate and normalize its vectors."""
 
     def __init__(self, spec: ModelSpec, inner: Any, arguments: dict[str, Any]) -> None:
+        """Wrap an object and embed one image and one text with it.
+
+        Args:
+            spec: Spec of the model.
+            inner: The user's object.
+            arguments: Arguments that the object was created with.
+
+        Raises:
+            ModelLoadError: If a method fails, or its dimension or fingerprint is invalid.
+        """
         self._inner = inner
         self._spec = spec
         self._arguments = arguments
@@ -153,25 +189,28 @@ class PluginEncoder:
 
     @property
     def id(self) -> str:
+        """Id of the model."""
         return self._spec.id
 
     @property
     def dimension(self) -> int:
+        """Dimension of the vectors that the object returns."""
         assert self._dimension is not None
         return self._dimension
 
     @property
     def modalities(self) -> frozenset[Modality]:
+        """Inputs that the object embeds."""
         return modalities_of(self._inner)
 
     @property
     def device(self) -> str:
-        """Where the object says that it computes, else where it was asked to."""
+        """Device that the object declares, else the one it was created with."""
         return str(getattr(self._inner, "device", self._arguments.get("device", "cpu")))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the object itself tells; else the hash of its source file and what it was given."""
+        """Fingerprint of the object, else the hash of its source file and its arguments."""
         with self._method_errors("fingerprint"):
             declared = getattr(self._inner, "fingerprint", None)
             declared = declared() if callable(declared) else declared
@@ -189,23 +228,71 @@ class PluginEncoder:
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
+        """Preprocessing of the object. If it has none, images are passed on unchanged."""
         if hasattr(self._inner, "encode_preprocessed") and hasattr(self._inner, "preprocess"):
             return _Preprocess(self._inner.preprocess)
         return _return_unchanged  # encode_images takes images and prepares them itself
 
     def encode_preprocessed(self, features: Sequence[Features]) -> Vectors:
+        """Embed preprocessed images.
+
+        Args:
+            features: Return values of `preprocess` for n images.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+
+        Raises:
+            ModelLoadError: If the object fails or returns invalid vectors.
+        """
         apart = isinstance(self.preprocess, _Preprocess)
         return self._encode("encode_preprocessed" if apart else "encode_images", features)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Embed images.
+
+        Args:
+            images: n RGB images.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+
+        Raises:
+            ModelLoadError: If the object fails or returns invalid vectors.
+        """
         return self._encode("encode_images", images)
 
     def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
+        """Embed texts.
+
+        Args:
+            texts: n texts.
+            role: Whether the texts are queries or captions, if the object accepts it.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+
+        Raises:
+            ModalityError: If the object has no `encode_texts`.
+            ModelLoadError: If the object fails or returns invalid vectors.
+        """
         if "text" not in self.modalities:
             raise ModalityError(f"{self.id} has no encode_texts and cannot embed text")
         return self._encode("encode_texts", texts, role=role)
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        """Count the texts that exceed the model's context length.
+
+        Args:
+            texts: The texts.
+            role: Whether the texts are queries or captions, if the object accepts it.
+
+        Returns:
+            Number of truncated texts. None if the object does not count them.
+
+        Raises:
+            ModelLoadError: If the object fails.
+        """
         count = getattr(self._inner, "count_truncated", None)
         if count is None:
             return None
@@ -214,13 +301,13 @@ class PluginEncoder:
             return None if number is None else int(number)
 
     def _measure_dimension(self) -> int:
-        """The dimension of what it gives for one image."""
+        """Return the dimension of the vector of one image."""
         with self._method_errors("encode_images"):
             return int(self.encode_images([Image.new("RGB", (64, 64), (90, 80, 70))]).shape[1])
 
     def _try_text(self) -> None:
-        """Find a text of another width than the images before all of them are embedded."""
-        # A class may know the texts of its task only, and refuse others: that is no fault.
+        """Check, before all images are embedded, that texts have the dimension of images."""
+        # A class may support only the texts of its task and reject others.
         with self._method_errors("encode_texts"):
             try:
                 self.encode_texts(["dunes on Mars"])
@@ -266,7 +353,7 @@ class PluginEncoder:
         return unit
 
     def _to_array(self, method: str, vectors: Any) -> Vectors:
-        if hasattr(vectors, "detach"):  # a tensor: perhaps on a device, perhaps bfloat16
+        if hasattr(vectors, "detach"):  # a tensor, possibly on a device or in bfloat16
             vectors = vectors.detach().float().cpu()
         try:
             return np.asarray(vectors, dtype=np.float32)
@@ -278,11 +365,11 @@ class PluginEncoder:
 
 
 class _MethodError(ModelLoadError):
-    """A method of the user's object raised."""
+    """Failure of a method of the user's object."""
 
 
 class _Preprocess:
-    """A user's preprocessing, importable in a fresh process that has not loaded the model."""
+    """A user's preprocessing, importable in a new process that has not loaded the model."""
 
     def __init__(self, preprocess: Callable[[Image.Image], Features]) -> None:
         self._preprocess = preprocess
@@ -304,7 +391,14 @@ def _return_unchanged(image: Image.Image) -> Image.Image:
 
 
 def modalities_of(target: Any) -> frozenset[Modality]:
-    """What a class or an object says in `modalities`, else what it can do; both for None."""
+    """Determine which inputs a class or an object embeds.
+
+    Args:
+        target: Class or object. None if unknown.
+
+    Returns:
+        Its attribute `modalities`, else what its methods imply. Images and texts for None.
+    """
     declared = getattr(target, "modalities", None)
     if isinstance(declared, (set, frozenset)):
         return _BOTH if "text" in declared else _IMAGE
@@ -312,13 +406,13 @@ def modalities_of(target: Any) -> frozenset[Modality]:
 
 
 def static_fingerprint(target: Any) -> Mapping[str, Any] | None:
-    """The `fingerprint` of a class, a function or an object, where it needs no instance.
+    """Return the fingerprint of a target if it can be read without loading the model.
 
     Args:
-        target: What ``module:Class`` names.
+        target: Class, function or object.
 
     Returns:
-        The mapping; None where there is none, or where only a loaded encoder has it.
+        The mapping. None if there is none, or if only a loaded encoder has it.
     """
     fingerprint = getattr(target, "fingerprint", None)
     if callable(fingerprint) and not inspect.isclass(target):
@@ -327,10 +421,17 @@ def static_fingerprint(target: Any) -> Mapping[str, Any] | None:
 
 
 def parameters_of(function: Any) -> frozenset[str]:
-    """Names of the arguments that a class or function takes."""
+    """List the parameters of a class or function.
+
+    Args:
+        function: Class or function.
+
+    Returns:
+        Names of its parameters. Empty if the signature is unknown.
+    """
     try:
         return frozenset(inspect.signature(function).parameters)
-    except (TypeError, ValueError):  # an object, or made in C
+    except (TypeError, ValueError):  # an object, or implemented in C
         return frozenset()
 
 
@@ -340,8 +441,7 @@ def _accepted_arguments(function: Callable[..., Any], **arguments: Any) -> dict[
 
 
 def _default_fingerprint(inner: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """For an object that tells nothing of itself: its source, and the options it was made with."""
-
+    """Fingerprint of an object without one: its source and the arguments it was created with."""
     identity: dict[str, Any] = {"source_sha256": source_sha256(type(inner))}
     checkpoint = arguments.get("checkpoint")
     if checkpoint is not None and checkpoint.is_file():
@@ -355,7 +455,7 @@ def _default_fingerprint(inner: Any, arguments: dict[str, Any]) -> dict[str, Any
 
 
 def _best_device() -> str:
-    """What `auto` stands for: torch, which a class most likely hands it to, knows no such word."""
+    """Resolve `auto`, a name that torch does not accept."""
     try:
         from marsretrieval.encoders.torch_encoder import choose_device
     except ImportError:
@@ -368,10 +468,10 @@ def _is_function(value: Any) -> bool:
 
 
 def _require_factory(function: Any, target: str) -> None:
-    """Refuse a function that does not look like one that makes an encoder; it is not called.
+    """Raise for a function whose signature is not that of an encoder factory. Does not call it.
 
-    It takes no arguments, or one of the known options, or says that it returns an encoder; every
-    other argument has a default.
+    A factory has no parameters, or one of the known options, or an encoder as return annotation;
+    every other parameter has a default.
     """
     parameters = inspect.signature(function).parameters.values()
     required = [
@@ -391,18 +491,18 @@ def _require_factory(function: Any, target: str) -> None:
 
 
 def _returned_class(target: Any) -> Any:
-    """The class that a function says it returns; None where it says nothing."""
+    """Return the class in a function's return annotation. None if there is none."""
     if not _is_function(target):
         return target
     try:
         made = get_type_hints(target).get("return")
-    except Exception:  # an annotation may name what is not imported
+    except Exception:  # an annotation may name something that is not imported
         return None
     return made if hasattr(made, "encode_images") else None
 
 
 def _require_accepted(spec: ModelSpec, options: LoadOptions, names: frozenset[str]) -> None:
-    """An option that changes vectors must not be dropped in silence."""
+    """Raise if an option that changes vectors would be ignored."""
     plain = LoadOptions()
     for name in _VECTOR_OPTIONS:
         if getattr(options, name) != getattr(plain, name) and name not in names:
@@ -413,9 +513,9 @@ def _require_accepted(spec: ModelSpec, options: LoadOptions, names: frozenset[st
 
 
 def import_target(target: str) -> Any:
-    """Import what ``package.module:Class`` names, also from the current folder.
+    """Import ``package.module:Class``, also from the current folder.
 
-    A module whose file has changed since this process imported it is imported anew.
+    A module whose file has changed since this process imported it is imported again.
 
     Args:
         target: ``package.module:Class``.
@@ -434,9 +534,8 @@ def import_target(target: str) -> Any:
         )
     current_folder = str(Path.cwd())
     if current_folder not in sys.path:
-        sys.path.append(
-            current_folder
-        )  # last: a file that happens to lie here hides no installed library
+        # Last, so that a file in the folder does not hide an installed library.
+        sys.path.append(current_folder)
     try:
         return reduce(getattr, name.split("."), _import_current(module))
     except (Exception, SystemExit) as error:  # a user's module may raise anything at import
@@ -464,7 +563,7 @@ def _import_current(name: str) -> ModuleType:
 
 
 def _source_of(module: ModuleType) -> str:
-    """The hash of a module's file; empty where it has none, or none that can be read."""
+    """Return the hash of a module's file. Empty if there is no readable file."""
     try:
         return sha256_file(Path(str(module.__file__)))
     except (AttributeError, OSError):
@@ -472,18 +571,18 @@ def _source_of(module: ModuleType) -> str:
 
 
 def model_identity(spec: ModelSpec, options: LoadOptions) -> dict[str, Any]:
-    """Describe what decides a model's vectors, as far as it can be seen without loading it.
+    """Describe what determines a model's vectors, as far as known without loading it.
 
-    The hash of the source file and the class's own `fingerprint` for ``module:Class``, the hash
-    of the loader's file for models of plugins, and names, sizes and times of the files of a model
-    folder. Modules that the class imports are not seen, nor are weights that it loads by itself.
+    Covers the source file and the `fingerprint` of a ``module:Class``, the file of a plugin's
+    loader, and names, sizes and times of the files of a model folder. Does not cover modules that
+    the class imports, nor weights that it loads by itself.
 
     Args:
         spec: The model.
-        options: How it is loaded; its checkpoint is described by the stats of its files.
+        options: Load options. A checkpoint is described by the stats of its files.
 
     Returns:
-        A JSON-ready mapping; empty where id, revision and options say everything.
+        A JSON-ready mapping. Empty if id, revision and options determine the vectors.
     """
     identity: dict[str, Any] = {}
     if spec.family == "plugin" and "target" in spec.settings:
@@ -507,11 +606,11 @@ def source_sha256(target: Any) -> str | None:
     """Hash the source file of a class, a function or an object.
 
     Args:
-        target: A class, a function that makes an encoder, or an encoder.
+        target: Class, function that returns an encoder, or encoder.
 
     Returns:
-        The SHA-256 of the file; of the compiled code where there is no file (a notebook); None
-        where there is neither.
+        SHA-256 of the file, or of the compiled code if there is no file (a notebook). None if there
+        is neither.
     """
     code = target if inspect.isclass(target) or inspect.isroutine(target) else type(target)
     try:
@@ -524,10 +623,10 @@ def code_sha256(target: Any) -> str | None:
     """Hash the compiled code and plain attributes of a class or a function.
 
     Args:
-        target: A class or a function, such as one defined in a notebook.
+        target: Class or function, for example of a notebook.
 
     Returns:
-        SHA-256, or None for what has no Python code.
+        SHA-256. None if there is no Python code.
     """
     lines: list[str] = []
     if inspect.isclass(target):
@@ -557,7 +656,7 @@ def file_stats(path: Path) -> list[list[Any]]:
 
 
 def _describe(value: Any) -> str:
-    """A text that changes with the code of a function or the value of an attribute."""
+    """Return a text that changes with the code of a function or the value of an attribute."""
     for name in ("__func__", "fget", "func", "__wrapped__"):
         inner = getattr(value, name, None)
         if callable(inner):
@@ -586,7 +685,7 @@ def _value_repr(value: Any) -> str:
         return repr([_value_repr(item) for item in value])
     if isinstance(value, (str, bytes, int, float, complex, bool, type(None))):
         return repr(value)
-    return type(value).__qualname__  # an object's repr may hold its address
+    return type(value).__qualname__  # an object's repr may contain its address
 
 
 def _module_sha256(module: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Is this machine fit to run the benchmark's models?"""
+"""Check whether this machine can run the benchmark's models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from marsretrieval.system import hardware
 _GIB = 2**30
 _MIN_MEMORY_GIB = 2.0  # torch, a small model and a batch
 _MIN_DISK_GIB = 2.0  # the smallest published weights
-_REQUIRED_EXTRA = "models"  # the extra without which no model runs
+_REQUIRED_EXTRA = "models"
 _EXTRAS = (_REQUIRED_EXTRA, "geotiff", "download")
 _REQUIREMENT = re.compile(
     r"(?P<name>[\w.-]+)(?P<versions>[^;]*);.*extra == ['\"](?P<extra>[\w-]+)['\"]"
@@ -25,8 +25,12 @@ _REQUIREMENT = re.compile(
 
 
 def examine_machine() -> dict[str, Any]:
-    """JSON-ready: what there is; in `problems` what makes a benchmark impossible, each with its
-    remedy; in `notes` what is missing for some of it."""
+    """Examine hardware, libraries, disk space and access to the Hugging Face hub.
+
+    Returns:
+        JSON-ready report. `problems` lists what makes a benchmark impossible, each with its remedy;
+        `notes` lists what is missing for a part of it.
+    """
     problems: list[str] = []
     notes: list[str] = []
     report: dict[str, Any] = {"python": sys.version.split()[0], **hardware()}
@@ -47,7 +51,7 @@ def examine_machine() -> dict[str, Any]:
 
 
 def _packages() -> tuple[dict[str, str | None], dict[str, list[str]]]:
-    """Installed versions of what the extras ask for, and what of each extra is not met."""
+    """Return the installed versions of the extras' packages, and the unmet requirements."""
     versions: dict[str, str | None] = {}
     unmet: dict[str, list[str]] = defaultdict(list)
     for line in requires("marsretrieval") or []:
@@ -69,7 +73,7 @@ def _packages() -> tuple[dict[str, str | None], dict[str, list[str]]]:
 def _satisfies(installed: str, required: str) -> bool:
     try:
         from packaging.specifiers import SpecifierSet
-    except ImportError:  # comes with the extra `models`; without it much else is missing too
+    except ImportError:  # part of the extra `models`
         return True
     return SpecifierSet(required).contains(installed, prereleases=True)
 
@@ -77,7 +81,7 @@ def _satisfies(installed: str, required: str) -> bool:
 def _torch(problems: list[str], notes: list[str]) -> dict[str, Any]:
     try:
         import torch
-    except Exception as error:  # a broken build fails at import in its own way
+    except Exception as error:  # a broken build may raise anything
         problems.append(f"torch does not import ({error}): install it again")
         return {"imports": False}
     report: dict[str, Any] = {"imports": True, "torchvision": _torchvision(problems)}
@@ -102,7 +106,7 @@ def _torchvision(problems: list[str]) -> str:
 
     try:
         return "imports" if ensure_torchvision() else "imports, its missing operators declared"
-    except Exception as error:  # any failure of an import is the finding here
+    except Exception as error:  # a broken build may raise anything
         problems.append(
             f"torchvision does not import ({error}): install the one that belongs to this torch"
         )
@@ -110,7 +114,7 @@ def _torchvision(problems: list[str]) -> str:
 
 
 def _hub(notes: list[str]) -> dict[str, Any]:
-    """Where weights are kept and whether more may be fetched. The token itself is never shown."""
+    """Describe the cache and the access to the hub. The token itself is never included."""
     try:
         from huggingface_hub import constants, get_token
     except ImportError:

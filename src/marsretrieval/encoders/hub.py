@@ -1,4 +1,4 @@
-"""Files from the Hugging Face hub: pinned, offline on request, with errors that say the remedy."""
+"""Download model files from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -16,12 +16,21 @@ def snapshot(
     offline: bool,
     repository: str | None = None,
 ) -> tuple[Path, str]:
-    """The folder that holds the files of a repository, and the commit they are of.
+    """Download the files of a repository, or find them in the cache.
 
-    `spec.repository` at its pinned revision, or the newest of another `repository` that the
-    model leans on (its tokenizer, say). The token is the hub's own (HF_TOKEN or `hf auth login`).
-    Raises ModelLoadError when the repository is gated, unknown, or neither reachable nor in the
-    cache.
+    The hub's own token is used (HF_TOKEN or `hf auth login`).
+
+    Args:
+        spec: The model. Its repository is read at the pinned revision.
+        patterns: Glob patterns of the files.
+        offline: Use only the cache.
+        repository: Another repository (for example of the tokenizer), read at its newest revision.
+
+    Returns:
+        The folder of the files, and their commit.
+
+    Raises:
+        ModelLoadError: If the repository is gated or unknown, or is neither reachable nor cached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -62,7 +71,7 @@ def snapshot(
             f"{label} is not in the local cache, and the hub was not asked or not reached",
             remedy="Run once with a network, copy the cache (HF_HOME), or give --checkpoint DIR.",
         ) from error
-    except Exception as error:  # a connection can break in as many ways as there are libraries
+    except Exception as error:  # the exceptions of a broken connection depend on the library
         raise ModelLoadError(
             f"{label} cannot be fetched ({error or type(error).__name__})",
             remedy="Try again: what is fetched is kept. Or give --checkpoint DIR.",

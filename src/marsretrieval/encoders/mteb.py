@@ -1,4 +1,4 @@
-"""Any dense model of MTEB's registry that takes images: ``mteb:<name>``."""
+"""Load dense image models of MTEB's registry: ``mteb:<name>``."""
 
 from __future__ import annotations
 
@@ -36,16 +36,24 @@ _LOADER = "marsretrieval.encoders.mteb:load"
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})
 
-# The task that models are told they are asked for: its name and instruction choose their prompts.
+# Task passed to the models, which select their prompts by its name and instruction.
 _TASK = "MarsVLPairsT2IRetrieval"
 _TEXTS_PER_BATCH = 32
 
 
 def spec_from_mteb(name: str) -> ModelSpec:
-    """What MTEB knows of a model, by its name there ("openai/clip-vit-base-patch32").
+    """Create the spec of a model in MTEB's registry.
 
-    Raises MissingDependencyError without mteb, UnknownNameError with the nearest names, and
-    ModelLoadError for a model that has no image side or more than one vector an item.
+    Args:
+        name: Name in MTEB ("openai/clip-vit-base-patch32").
+
+    Returns:
+        The spec.
+
+    Raises:
+        MissingDependencyError: If mteb is not installed.
+        UnknownNameError: If there is no such model. Suggests similar names.
+        ModelLoadError: If the model embeds no images, or gives several vectors per item.
     """
     meta = find_meta(name)
     if "image" not in meta.modalities:
@@ -80,13 +88,23 @@ def spec_from_mteb(name: str) -> ModelSpec:
 
 
 def load(spec: ModelSpec, options: LoadOptions) -> MtebEncoder:
-    """Load a model by the loader that MTEB has for it, at the revision that MTEB pins.
+    """Load a model with its MTEB loader, at the revision that MTEB pins.
 
-    With `options.checkpoint` the same loader reads that folder. With a `dtype` other than auto the
-    weights are cast and run under autocast; auto leaves the precision that MTEB loads them in. Code
-    from a repository is run only with `options.trust_remote_code`, whatever MTEB's loader asks for.
+    With a checkpoint, the same loader reads that folder. With a dtype other than auto, the weights
+    are cast and run under autocast; auto keeps the precision in which MTEB loads them. Code from a
+    repository runs only with `options.trust_remote_code`, whatever MTEB's loader sets.
 
-    Raises MissingDependencyError without mteb, ModelLoadError when the model cannot be loaded.
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        MissingDependencyError: If mteb is not installed.
+        ModelLoadError: If the model cannot be loaded.
+        UsageError: If a dtype is set for a model without torch modules.
     """
     device = choose_device(options.device)
     dtype = None if options.dtype == "auto" else choose_dtype(options.dtype, device, on_gpu="")
@@ -106,7 +124,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> MtebEncoder:
         raise ModelLoadError(
             f"{spec.id} needs code from its repository ({error.message})", remedy=TRUST
         ) from error
-    except Exception as error:  # loaders are of many libraries, and raise what these raise
+    except Exception as error:  # loaders use many libraries and may raise anything
         first = str(error).strip().split("\n")[0] or type(error).__name__
         raise ModelLoadError(
             f"{spec.id}: MTEB cannot load it ({first})",
@@ -126,7 +144,10 @@ def load(spec: ModelSpec, options: LoadOptions) -> MtebEncoder:
 
 
 class MtebEncoder(TorchEncoder):
-    """Images and captions are encoded as MTEB's documents, queries as its queries."""
+    """Encoder for a model of MTEB.
+
+    Images and captions are encoded as MTEB's documents, queries as its queries.
+    """
 
     def __init__(
         self,
@@ -171,7 +192,7 @@ class MtebEncoder(TorchEncoder):
 
     @property
     def prompts(self) -> dict[str, Any]:
-        """What MTEB chooses from: the prompts of the model, else the instruction of the task."""
+        """Prompts of the model, and the instruction of the task that MTEB uses otherwise."""
         own = {
             name: value
             for name in ("model_prompts", "prompts_dict")
@@ -215,9 +236,9 @@ class MtebEncoder(TorchEncoder):
                     batch_size=batch_size,
                     show_progress_bar=False,
                 )
-        except Exception as error:  # wrappers are of many authors, and raise what they like
+        except Exception as error:  # wrappers have many authors and may raise anything
             if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower():
-                raise  # a smaller batch may do
+                raise  # the caller retries with a smaller batch
             first = str(error).strip().split("\n")[0]
             raise ModelLoadError(
                 f"{self.id}: MTEB's {type(self._wrapper).__name__} fails on {column}s "
@@ -233,7 +254,18 @@ class MtebEncoder(TorchEncoder):
 
 
 def find_meta(name: str) -> Any:
-    """MTEB's own `ModelMeta`. Raises MissingDependencyError and UnknownNameError."""
+    """Find a model in MTEB's registry.
+
+    Args:
+        name: Name of the model, in any case.
+
+    Returns:
+        MTEB's `ModelMeta`.
+
+    Raises:
+        MissingDependencyError: If mteb is not installed.
+        UnknownNameError: If there is no such model. Suggests similar names.
+    """
     try:
         import mteb
     except ModuleNotFoundError as error:
@@ -254,8 +286,13 @@ def find_meta(name: str) -> Any:
 
 @contextlib.contextmanager
 def missing_weights() -> Iterator[list[str]]:
-    """Names of weights that transformers made up because the files have none: it tells of them in
-    a log line only, and loaders of MTEB do not ask."""
+    """Collect the names of weights that transformers initializes at random inside the block.
+
+    Transformers reports them in a log message only, which MTEB's loaders ignore.
+
+    Yields:
+        List of names, filled while the block runs.
+    """
     names: list[str] = []
 
     class Reader(logging.Handler):
@@ -275,7 +312,14 @@ def missing_weights() -> Iterator[list[str]]:
 
 
 def offline(enabled: bool) -> contextlib.AbstractContextManager[None]:
-    """The hub is not asked, where that is `wanted` or was so before."""
+    """Switch the hub off inside a block.
+
+    Args:
+        enabled: Switch it off. A hub that is off already stays off.
+
+    Returns:
+        Context manager.
+    """
     from huggingface_hub import constants
 
     return set_attribute(constants, "HF_HUB_OFFLINE", enabled or constants.HF_HUB_OFFLINE)
@@ -283,7 +327,7 @@ def offline(enabled: bool) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """MTEB's advice to authors of models and tasks is not for those who run them."""
+    """Silence MTEB's log messages and warnings, which address authors of models and tasks."""
     logger = logging.getLogger("mteb")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -296,8 +340,7 @@ def quiet() -> Iterator[None]:
 
 
 def _nearest_first(name: str, names: list[str]) -> list[str]:
-    """Names to suggest from: those of the same maker or ending, if any; a list of hundreds helps
-    nobody."""
+    """Select the names to suggest: those with the same name or maker, if any, else all."""
     maker, _, model = name.lower().rpartition("/")
     near = [candidate for candidate in names if model in candidate.lower()]
     return (
@@ -317,12 +360,14 @@ def _wrapper(meta: Any, device: str, arguments: dict[str, Any]) -> Any:
     except TypeError as error:
         if "'device'" not in str(error):
             raise
-        return meta.load_model(**arguments)  # a loader that knows of none; it is moved later
+        return meta.load_model(**arguments)  # a loader without `device`; moved later
 
 
 class _Column(Dataset[dict[str, Any]]):
-    """One column of items, with as much of `datasets.Dataset` as MTEB's wrappers look at; without
-    its encoding of every image as PNG."""
+    """Dataset with one column, and the attributes of `datasets.Dataset` that MTEB's wrappers use.
+
+    Unlike `datasets.Dataset` it does not encode every image as PNG.
+    """
 
     def __init__(self, name: str, items: list[Any]) -> None:
         self._name = name
@@ -342,18 +387,18 @@ def _collate(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    return image.convert("RGB")  # as MTEB gives them; the wrapper does the rest
+    return image.convert("RGB")  # as MTEB does; the wrapper preprocesses it
 
 
 def _dense(vectors: Any) -> np.ndarray:
     try:
         return np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError):
-        return np.empty((0,), np.float32)  # ragged: of the wrong shape, which is told above
+        return np.empty((0,), np.float32)  # ragged: the caller rejects this shape
 
 
 def _modules(wrapper: Any) -> torch.nn.ModuleDict:
-    """All torch modules that a wrapper holds, however it calls them."""
+    """Collect the torch modules of a wrapper, under any attribute name."""
     if isinstance(wrapper, torch.nn.Module):
         return torch.nn.ModuleDict({"of_wrapper": wrapper})
     modules: dict[str, torch.nn.Module] = {}

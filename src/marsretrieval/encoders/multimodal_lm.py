@@ -1,4 +1,7 @@
-"""How one language model is prompted, pooled and fed: a model's frozen recipe, as data."""
+"""Embed images and texts with multimodal language models.
+
+A recipe in the model's spec sets prompts, pooling and positions.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +37,26 @@ _PROCESSORS = {
     "llava_next": "LlavaNextProcessor",
 }
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-_HEAD = "lm_head."  # scores over the vocabulary; some repositories leave it out, none needs it
+_HEAD = "lm_head."  # scores over the vocabulary: not used, and missing in some repositories
 
 
 def load(spec: ModelSpec, options: LoadOptions) -> MultimodalEncoder:
-    """Load a multimodal language model from the hub or from a folder; an adapter's base is found
-    and the adapter folded into it.
+    """Load a multimodal language model, or an adapter with its base model.
 
-    The generation class is loaded and its core kept: it alone reads every layout that such files
-    have had; the bare class would leave the newer ones random. `settings`: prompts (by preset),
-    pooling, positions, min_pixels, max_pixels, gpu_dtype, base (of an adapter whose config names
-    none that can be reached), unused (weights that play no part). Raises ModelLoadError.
+    The generation class is loaded and its core kept, because only that class reads all layouts of
+    such checkpoints. `settings` of the spec: prompts (by preset), pooling, positions, min_pixels,
+    max_pixels, gpu_dtype, base (base model of an adapter whose configuration names none that can be
+    reached), unused (prefixes of weights that do not affect the vectors).
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ModelLoadError: If the spec is invalid, or files are missing, unexpected or unreadable.
     """
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device, on_gpu=spec.settings.get("gpu_dtype", "bfloat16"))
@@ -79,12 +91,20 @@ def load(spec: ModelSpec, options: LoadOptions) -> MultimodalEncoder:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """`query` and `caption` hold ``{text}`` once; `image` holds the one image token.
+    """Prompts, pooling and positions of a multimodal language model.
 
-    pooling: `last` token, or `mean` (of a text's tokens; of an image's, from vision start to
-    vision end). positions: `model`, the model's own (M-RoPE: an image's tokens have a row and a
-    column), or `1d`, counted along the sequence. context: tokens of the whole prompt, above which
-    the caption is cut; None for no limit. Pixels: limits of the resized image.
+    Attributes:
+        query: Prompt template of a query, with ``{text}`` once.
+        caption: Prompt template of a caption, with ``{text}`` once.
+        image: Prompt of an image, with one image token.
+        pooling: "last" token, or "mean" of the tokens of a text, or of an image from vision start
+            to vision end.
+        positions: "model" for the model's own (M-RoPE: an image's tokens have a row and a column),
+            or "1d" for the index in the sequence.
+        context: Largest number of tokens of a prompt; longer texts are truncated. None for no
+            limit.
+        min_pixels: Smallest number of pixels of the resized image.
+        max_pixels: Largest number of pixels of the resized image.
     """
 
     query: str
@@ -98,7 +118,18 @@ class Recipe:
 
     @classmethod
     def from_spec(cls, spec: ModelSpec, options: LoadOptions) -> Recipe:
-        """The recipe in a spec's settings. Raises ModelLoadError naming the key at fault."""
+        """Read the recipe from a spec's settings.
+
+        Args:
+            spec: The model.
+            options: Load options, which select the prompt preset.
+
+        Returns:
+            The recipe.
+
+        Raises:
+            ModelLoadError: If a key is missing or invalid. Names the key.
+        """
         presets: Mapping[str, Mapping[str, str]] = spec.settings.get("prompts", {})
         if options.prompts not in presets:
             raise ModelLoadError(
@@ -129,6 +160,14 @@ class Recipe:
         )
 
     def template(self, role: TextRole) -> str:
+        """Return the prompt template of texts.
+
+        Args:
+            role: Whether the texts are queries or captions.
+
+        Returns:
+            The template.
+        """
         return self.query if role == "query" else self.caption
 
     @property
@@ -138,10 +177,19 @@ class Recipe:
 
 
 def cut_caption(tokenizer: Any, template: str, text: str, limit: int | None) -> tuple[str, bool]:
-    """The prompt for one text, and whether the text had to be cut to keep it within `limit`.
+    """Insert a text into a template, truncated to a number of tokens.
 
-    Only the text is cut, at a token's end, and never the template: the vector is read off the
-    template's last token.
+    Only the text is truncated, at the end of a token. The template stays whole, because the vector
+    is read at its last token.
+
+    Args:
+        tokenizer: Tokenizer of the model.
+        template: Prompt with ``{text}`` once.
+        text: The text.
+        limit: Largest number of tokens of the prompt. None for no limit.
+
+    Returns:
+        The prompt, and whether the text was truncated.
     """
     before, after = template.split(_TEXT)
     prompt = before + text + after
@@ -170,10 +218,11 @@ def _encode(tokenizer: Any, text: str) -> Any:
 
 
 class MultimodalEncoder(TorchEncoder):
-    """`model` is the core of a generation model: no scores over the vocabulary are computed.
+    """Encoder for a multimodal language model.
 
-    `preprocess` runs the image processor on one image; `collate` writes the prompts with each
-    image's number of image tokens and pads them on the left; the model is run once a batch.
+    The model is the core of a generation model, which computes no scores over the vocabulary.
+    `preprocess` runs the image processor on one image. `collate` writes the prompts with each
+    image's number of image tokens and pads them on the left. The model runs once per batch.
     """
 
     def __init__(
@@ -196,7 +245,7 @@ class MultimodalEncoder(TorchEncoder):
         self._rotary_3d = hasattr(model, "get_rope_index")
         self._processor = processor
         self._tokenizer = processor.tokenizer
-        self._tokenizer.padding_side = "left"  # so that the last column is every row's last token
+        self._tokenizer.padding_side = "left"  # the last column is the last token of every row
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._preprocess = ImagePreprocess(processor.image_processor)
@@ -229,6 +278,15 @@ class MultimodalEncoder(TorchEncoder):
         }
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        """Count the texts that exceed the context of the recipe.
+
+        Args:
+            texts: The texts.
+            role: Whether the texts are queries or captions.
+
+        Returns:
+            Number of truncated texts.
+        """
         return sum(self._prompt(text, role)[1] for text in texts)
 
     def _prompt(self, text: str, role: TextRole) -> tuple[str, bool]:
@@ -258,7 +316,7 @@ class MultimodalEncoder(TorchEncoder):
         return self._pool(hidden, self._image_span(inputs["input_ids"]))
 
     def _image_prompt(self, features: Mapping[str, torch.Tensor]) -> str:
-        """The image prompt with the image token repeated for each token the image becomes."""
+        """Return the image prompt, with the image token repeated once per token of the image."""
         tokens = self._processor.replace_image_token(features, 0)
         return self.recipe.image.replace(self._processor.image_token, tokens)
 
@@ -267,13 +325,16 @@ class MultimodalEncoder(TorchEncoder):
         return {key: batch[key] for key in ("input_ids", "attention_mask")}
 
     def _run(self, batch: Inputs, positions: torch.Tensor | None) -> torch.Tensor:
-        """(n, length, d): the last layer after its norm. `positions` None: the model's own."""
+        """Run the model: (n, length, d), the last layer after its norm.
+
+        With `positions` None, the model computes its own.
+        """
         output = self.model(**batch, position_ids=positions, use_cache=False)
         hidden: torch.Tensor = output.last_hidden_state
         return hidden
 
     def _positions_1d(self, mask: torch.Tensor) -> torch.Tensor:
-        """Counted from each row's first valid token, as when the row is run alone."""
+        """Count positions from each row's first valid token, as if the row were run alone."""
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         return positions.expand(3, -1, -1) if self._rotary_3d else positions
 
@@ -284,15 +345,18 @@ class MultimodalEncoder(TorchEncoder):
         return (hidden.float() * weights).sum(1) / weights.sum(1)
 
     def _image_span(self, ids: torch.Tensor) -> torch.Tensor:
-        """(n, length) bool: from vision start to vision end, both included."""
+        """Mark the tokens from vision start to vision end, inclusive: (n, length) bool."""
         start = ids == getattr(self._config, "vision_start_token_id", -1)
         end = ids == getattr(self._config, "vision_end_token_id", -1)
         return (start.cumsum(1) > end.cumsum(1)) | end
 
 
 def _concatenate(features: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Batches of one as one batch. E5-V's tiles (1, tiles, 3, h, w) are padded to the most tiles,
-    which the model leaves out again by the image's size."""
+    """Join batches of one image into one batch.
+
+    E5-V's tiles (1, tiles, 3, h, w) are padded to the largest number of tiles; the model removes
+    the padding by the image's size.
+    """
     joined = {}
     for key in features[0]:
         parts = [image_features[key] for image_features in features]
@@ -309,8 +373,7 @@ def _concatenate(features: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, to
 def _find_base(
     spec: ModelSpec, options: LoadOptions, folder: Path, adapter: Mapping[str, Any]
 ) -> Files:
-    """The model that an adapter was trained on: a folder, absolute or beside the adapter, or a
-    repository."""
+    """Find the base model of an adapter: a folder (absolute or relative to it) or a repository."""
     named = str(adapter.get("base_model_name_or_path") or "")
     for path in (Path(named), folder / named):
         if named and (path / "config.json").exists():
@@ -328,7 +391,7 @@ def _find_base(
 
 
 def _base_name(spec: ModelSpec, adapter: Mapping[str, Any]) -> str:
-    """As the spec says, which outlives the path of whoever trained it; else as the adapter."""
+    """Return the base in the spec, else in the adapter, whose path may be of another machine."""
     return str(spec.settings.get("base") or adapter.get("base_model_name_or_path") or "")
 
 
@@ -340,7 +403,7 @@ def _load_processor(
     config: Any,
     recipe: Recipe,
 ) -> Any:
-    """Tokenizer and image processor; an adapter may bring its own, or leave them to its base."""
+    """Load tokenizer and image processor from the adapter, or from its base if it has none."""
     name = _PROCESSORS.get(config.model_type)
     if name is None:
         raise ModelLoadError(
@@ -356,7 +419,7 @@ def _load_processor(
         source, limits=recipe.pixel_limits, trust_remote_code=options.trust_remote_code
     )
     if config.model_type == "llava_next":
-        # Processors saved before these fields existed count one token too few or fail.
+        # Processors saved without these fields count one token too few or fail.
         processor.patch_size = config.vision_config.patch_size
         processor.vision_feature_select_strategy = config.vision_feature_select_strategy
         has_class_token = config.vision_config.model_type == "clip_vision_model"

@@ -1,4 +1,4 @@
-"""The CLIP family through open_clip: DFN2B, SigLIP, SigLIP2, PE-Core, MarScope."""
+"""Load CLIP models through open_clip: DFN2B, SigLIP, SigLIP2, PE-Core, MarScope."""
 
 from __future__ import annotations
 
@@ -25,25 +25,34 @@ from marsretrieval.io import Int64, JsonObject, from_json, read_json, sha256_jso
 
 _CONFIG = "open_clip_config.json"
 
-# Safetensors first; a pickle is read with weights_only, and only where there is nothing else.
+# In order of preference: safetensors first. A pickle is read with weights_only.
 _WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "spiece.model")
-_NOT_WEIGHTS = (".npz", ".npy")  # open_clip would read them by another way, and not strictly
+_NOT_WEIGHTS = (".npz", ".npy")  # open_clip does not load these strictly
 _TEXTS_PER_BATCH = 256
 
 
 def load(spec: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
     """Load from the hub, from a local open_clip folder, or from a training checkpoint.
 
-    `settings`: architecture (of a checkpoint file), image_size (forced, positions resized),
-    quick_gelu and preprocess (what the published weights need), folder (weights that this package
-    brings), seed (an untrained model), gpu_dtype. A folder of the user's says all of itself.
-    Raises ModelLoadError when weights are missing, unexpected or unreadable, or when the
-    repository holds another model than the catalogue describes.
+    `settings` of the spec: architecture (of a checkpoint file), image_size (forced, positions are
+    resized), quick_gelu and preprocess (required by the published weights), folder (weights in this
+    package), seed (an untrained model), gpu_dtype. They do not apply to a folder of the user.
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ModelLoadError: If weights are missing, unexpected or unreadable, or if the repository
+            contains another model than the registry describes.
     """
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device, on_gpu=spec.gpu_dtype)
@@ -57,7 +66,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
         config = source.config
     except ModelLoadError:
         raise
-    except Exception as error:  # torch, safetensors, json, timm: each fails in its own way
+    except Exception as error:  # torch, safetensors, json and timm raise different errors
         raise load_error(spec, options, source, error) from error
     encoder = OpenClipEncoder(
         spec, options, model, tokenizer, device=device, dtype=dtype, revision=source.revision
@@ -69,7 +78,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
 
 
 class OpenClipEncoder(TorchEncoder):
-    """encode_image and encode_text of an open_clip model, with its own preprocessing."""
+    """Encoder for an open_clip model with its own preprocessing."""
 
     def __init__(
         self,
@@ -87,7 +96,7 @@ class OpenClipEncoder(TorchEncoder):
         self._tokenizer_identity = tokenizer_identity(tokenizer)
         self._settings = dict(model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
         self._preprocess = OpenClipPreprocess(self._settings)
-        # A checkpoint of one's own may be of another width than the catalogue says.
+        # A user's checkpoint may have another dimension than the spec.
         self._dimension = int(self.encode_images([Image.new("RGB", (32, 32))]).shape[1])
 
     @property
@@ -108,7 +117,7 @@ class OpenClipEncoder(TorchEncoder):
 
     @property
     def prompts(self) -> dict[str, Any]:
-        """No prompt is added; what a text becomes depends on the tokenizer."""
+        """Prompt preset and tokenizer. No prompt is added to a text."""
         return {**super().prompts, "tokenizer": self._tokenizer_identity}
 
     def _join(self, features: Sequence[Features]) -> Inputs:
@@ -126,24 +135,34 @@ class OpenClipEncoder(TorchEncoder):
         return torch.cat(parts)
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        """Count the texts that exceed the model's context length.
+
+        Args:
+            texts: The texts.
+            role: Ignored: queries and captions have the same prompt.
+
+        Returns:
+            Number of truncated texts.
+        """
         return sum(self._length(text) > self.context_length for text in texts)
 
     def _length(self, text: str) -> int:
-        """Tokens of a text, start and end included, before it is cut."""
+        """Count the tokens of a text before truncation, including start and end."""
         clean = self._tokenizer.clean_fn(text)
-        if hasattr(self._tokenizer, "encode"):  # open_clip's own: encode() adds no ends
+        if hasattr(self._tokenizer, "encode"):  # open_clip's own: encode() omits start and end
             return len(self._tokenizer.encode(clean)) + 2
         return len(self._tokenizer.tokenizer(clean, verbose=False)["input_ids"])
 
 
 class OpenClipPreprocess:
-    """open_clip's evaluation transform, made anew in a process that unpickles it: there, too,
-    torchvision has to be importable first.
+    """Picklable evaluation transform of open_clip.
+
+    A process that unpickles it builds the transform again, after making torchvision importable.
 
     Attributes:
         accepts_grey: Whether an image of mode L gives the tensor of the same image in RGB, bit for
-            bit. The transform resizes and crops every channel alike and converts to RGB after
-            that; the exception is padding with a colour.
+            bit. The transform resizes and crops all channels alike and converts to RGB after that;
+            the exception is padding with a colour.
     """
 
     accepts_grey: bool
@@ -165,7 +184,7 @@ class OpenClipPreprocess:
     def __call__(self, image: Image.Image) -> Features:
         if image.mode != "L" or not self.accepts_grey:
             return self._transform(image)
-        # One channel becomes three only where they begin to differ.
+        # Expand to three channels only for the normalization, which differs by channel.
         *resizing, _, to_tensor, normalize = self._transform.transforms
         for step in resizing:
             image = step(image)
@@ -192,21 +211,31 @@ class _Config(JsonObject):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What open_clip is asked for: a folder in its own layout, or an architecture and a file."""
+    """Weights for open_clip: a folder in its own layout, or an architecture and a file.
+
+    Attributes:
+        folder: Folder with configuration and weights.
+        architecture: Name of an open_clip architecture.
+        file: Checkpoint file.
+        revision: Commit of the repository.
+        published: Whether the weights are those of the spec's repository, to which the spec's
+            settings apply.
+    """
 
     folder: Path | None = None
     architecture: str | None = None
     file: Path | None = None
     revision: str | None = None
-    published: bool = False  # the repository's own weights: the catalogue knows what they need
+    published: bool = False
 
     @property
     def name(self) -> str:
+        """Model name for open_clip."""
         return f"local-dir:{self.folder}" if self.folder else str(self.architecture)
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """`model_cfg` and `preprocess_cfg`, as the folder or the library has them."""
+        """`model_cfg` and `preprocess_cfg` of the folder or the library."""
         if self.folder is not None:
             try:
                 value = read_json(self.folder / _CONFIG)
@@ -219,9 +248,17 @@ class Source:
 
 
 def find_source(spec: ModelSpec, options: LoadOptions) -> Source:
-    """The user's checkpoint, the folder this package brings, or the repository.
+    """Find the weights of a model: a checkpoint, a folder of this package, or the repository.
 
-    Raises ModelLoadError when there is none, or no weights in it.
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The weights.
+
+    Raises:
+        ModelLoadError: If there are no weights.
     """
     if options.checkpoint is not None:
         return _checkpoint(spec, options.checkpoint)
@@ -239,10 +276,17 @@ def find_source(spec: ModelSpec, options: LoadOptions) -> Source:
 
 
 def load_tokenizer(spec: ModelSpec, options: LoadOptions, source: Source) -> Any:
-    """The tokenizer beside the weights, or the one that the configuration names.
+    """Load the tokenizer in the folder of the weights, or the one that the configuration names.
 
-    open_clip itself looks for a Hugging Face tokenizer in the folder alone, or asks the hub
-    whatever `--offline` says.
+    open_clip itself ignores `--offline` and asks the hub for tokenizers outside the folder.
+
+    Args:
+        spec: The model.
+        options: Load options.
+        source: The weights.
+
+    Returns:
+        A tokenizer of open_clip.
     """
     import open_clip
 
@@ -266,20 +310,34 @@ def load_tokenizer(spec: ModelSpec, options: LoadOptions, source: Source) -> Any
 
 
 def refuse_code(source: Source) -> None:
-    """Raise RemoteCodeError if the folder's configuration switches on the execution of code."""
+    """Raise if the folder's configuration enables the execution of code.
+
+    Args:
+        source: The weights.
+
+    Raises:
+        RemoteCodeError: If it does.
+    """
     if source.folder is not None:
         refuse_switches(source.config, source.folder / _CONFIG)
 
 
 def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
-    """JSON-ready: the class, the context length, and the hash of a Hugging Face vocabulary."""
+    """Describe a tokenizer for the fingerprint.
+
+    Args:
+        tokenizer: A tokenizer of open_clip.
+
+    Returns:
+        JSON-ready: class, context length, and the hash of a Hugging Face vocabulary.
+    """
     identity = {
         "class": type(tokenizer).__name__,
         "context_length": int(tokenizer.context_length),
     }
     backend = getattr(getattr(tokenizer, "tokenizer", None), "backend_tokenizer", None)
     if backend is not None:
-        # Padding and truncation are those of the last call, not of the tokenizer.
+        # Padding and truncation depend on the last call.
         rules = json.loads(backend.to_str())
         identity["sha256"] = sha256_json({**rules, "padding": None, "truncation": None})
     return identity
@@ -288,7 +346,17 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
 def load_error(
     spec: ModelSpec, options: LoadOptions, source: Source, error: Exception
 ) -> ModelLoadError:
-    """What open_clip, torch or safetensors said of these weights, in a line and a remedy."""
+    """Convert an error of open_clip, torch or safetensors to one line and a remedy.
+
+    Args:
+        spec: The model.
+        options: Load options.
+        source: The weights.
+        error: The original error.
+
+    Returns:
+        The error to raise.
+    """
     path = options.checkpoint or source.folder
     text = str(error)
     if held := re.search(r"GLOBAL (\S+) was not an allowed|whose module (\S+) is blocked", text):
@@ -332,7 +400,7 @@ def _checkpoint(spec: ModelSpec, path: Path) -> Source:
 
 
 def _folder(spec: ModelSpec, folder: Path) -> Source:
-    """A folder of the user's, with one file of weights beside the configuration."""
+    """Validate a user's folder: a configuration and one file of weights."""
     if not (folder / _CONFIG).exists():
         raise ModelLoadError(
             f"{spec.id}: {folder} has no {_CONFIG}",
@@ -352,12 +420,12 @@ def _folder(spec: ModelSpec, folder: Path) -> Source:
 
 
 def _create(spec: ModelSpec, source: Source) -> torch.nn.Module:
-    """The model with its weights, every tensor of them in its place."""
+    """Create the model and load all its weights."""
     import open_clip
 
     settings = spec.settings
     seed = settings.get("seed")
-    # Of a bare file open_clip knows the architecture only, and would take OpenAI's preprocessing.
+    # For a bare file open_clip would use OpenAI's preprocessing.
     registered = source.published or source.file is not None
     with torch.random.fork_rng(devices=[]), _quiet(seed is not None):
         if seed is not None:
@@ -376,7 +444,7 @@ def _create(spec: ModelSpec, source: Source) -> torch.nn.Module:
 
 @contextmanager
 def _quiet(enabled: bool) -> Iterator[None]:
-    """open_clip warns of random weights, also where they are asked for."""
+    """Silence open_clip's warning about random weights if they are intended."""
     if enabled:
         logging.disable(logging.WARNING)
     try:
@@ -387,7 +455,7 @@ def _quiet(enabled: bool) -> Iterator[None]:
 
 
 def _require_described(spec: ModelSpec, encoder: OpenClipEncoder) -> None:
-    """Published weights must be those of the model that the catalogue describes."""
+    """Raise unless published weights are those of the model in the registry."""
     size = _to_json(encoder.preprocessing["size"])
     pairs = {
         "dimension": (encoder.dimension, spec.dimension),
@@ -404,8 +472,10 @@ def _require_described(spec: ModelSpec, encoder: OpenClipEncoder) -> None:
 
 
 def _note_differences(spec: ModelSpec, config: Mapping[str, Any]) -> None:
-    """Say where the repository's own configuration differs from what the published evaluation
-    used. The catalogue's values are in force, and in the fingerprint."""
+    """Report where the repository's configuration differs from the published evaluation.
+
+    The values of the registry are used, and are part of the fingerprint.
+    """
     preprocess_config = config.get("preprocess_cfg", {})
     pairs = {
         key: (preprocess_config[key], value)
@@ -425,7 +495,7 @@ def _note_differences(spec: ModelSpec, config: Mapping[str, Any]) -> None:
 
 
 def _to_json(value: Any) -> Any:
-    """JSON-ready, and equal where the numbers are."""
+    """Convert to JSON types; floats are rounded so that equal numbers compare equal."""
     if isinstance(value, (tuple, list)):
         return [_to_json(item) for item in value]
     return round(value, 8) if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""Checks of a model that need neither its weights nor torch: what a load would refuse."""
+"""Check a model without its weights or torch, and report the errors that loading would raise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from marsretrieval.encoders.base import LoadOptions, ModelSpec
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, ModelLoadError
 
 _PACKAGE = __name__.rpartition(".")[0]
-# Loader module to the libraries it needs and the extra that brings them.
+# For each loader module, the extra to install and its libraries (module, package).
 _NEEDS: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = {
     f"{_PACKAGE}.open_clip": ("models", (("torch", "torch"), ("open_clip", "open_clip"))),
     f"{_PACKAGE}.two_tower": ("models", (("torch", "torch"), ("transformers", "transformers"))),
@@ -28,16 +28,15 @@ _FOLDERS = {f"{_PACKAGE}.{name}" for name in ("two_tower", "vision_only", "multi
 
 
 def find_load_error(spec: ModelSpec, options: LoadOptions) -> MarsRetrievalError | None:
-    """Find out, without loading a model, whether loading it would be refused.
+    """Find out, without loading a model, whether loading it would fail.
 
     Args:
         spec: The model.
-        options: How it is to be loaded.
+        options: Load options.
 
     Returns:
         The error that loading would raise: a missing library, a checkpoint that is missing or of
-        the wrong kind, an option that a class does not take. None where nothing is known to be
-        wrong.
+        the wrong kind, an option that a class does not accept. None if no error is expected.
     """
     try:
         _check(spec, options)

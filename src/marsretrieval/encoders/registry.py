@@ -1,4 +1,4 @@
-"""Finding a model by name and loading it: built-in, installed by a plugin, or a user's class."""
+"""Find and load models by name: built-in, installed by a plugin, or a user's class."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from marsretrieval.io import from_json
 
 _GROUP = "marsretrieval.encoders"
 
-# ``st:<name>``: any model of a library, by the library's own name for it.
+# ``st:<name>``: any model of a library, by the library's own name.
 _LIBRARIES = {"st": ("sentence-transformers", "marsretrieval.encoders.sentence_transformers:load")}
-_MTEB = "mteb"  # ``mteb:<name>``, whose registry says what a model is
+_MTEB = "mteb"  # ``mteb:<name>``: a model of MTEB's registry
 _BUILTIN = "builtin"
 _PACKAGE = "marsretrieval.encoders."
 _CONFIG_FOLDER = Path(__file__).parent / "model_configs"
@@ -39,10 +39,13 @@ _OPTIONAL_KEYS = ("revision", "image_size", "parameters", "context_length")
 
 @cache
 def all_specs() -> tuple[ModelSpec, ...]:
-    """Every model of the entry points, built-in ones first, then by id.
+    """List the models of all entry points, built-in ones first, then by id.
 
-    A plugin that cannot be imported is named on stderr and left out, as is a model whose id is
-    taken; the others go on.
+    A plugin that cannot be imported, and a model whose id is taken, are reported on stderr and
+    skipped.
+
+    Returns:
+        The specs.
     """
     guard_torchvision()
     points = sorted(
@@ -64,11 +67,19 @@ def all_specs() -> tuple[ModelSpec, ...]:
 
 
 def find(name: str) -> ModelSpec:
-    """A model by its id, by the name the paper gives it, by its repository, a class as
-    ``module:Class``, a model of sentence-transformers as ``st:<name or folder>``, or one of MTEB's
-    registry as ``mteb:<name>``. Capitals do not count, nor does ``_`` for ``-``.
+    """Find a model by name.
 
-    Raises UnknownNameError with the nearest names.
+    Args:
+        name: Id, name in the paper or repository of a registered model; a class as
+            ``module:Class``; a model of sentence-transformers as ``st:<name or folder>``; or a
+            model of MTEB's registry as ``mteb:<name>``. Case is ignored, and ``_`` equals ``-``.
+
+    Returns:
+        The spec.
+
+    Raises:
+        UnknownNameError: If there is no such model. Suggests similar names.
+        UsageError: If a class cannot be imported or is not an encoder.
     """
     guard_torchvision()
     library, _, rest = name.partition(":")
@@ -103,7 +114,7 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
         The encoder, ready to embed.
 
     Raises:
-        ModelLoadError: If its loader fails, in whatever way.
+        ModelLoadError: If its loader fails.
         MissingDependencyError: If a library is not installed.
     """
     guard_torchvision()
@@ -127,7 +138,7 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
             return loader(spec, options)
         except MarsRetrievalError:
             raise
-        except Exception as error:  # of a library, such as a precision that a layer lacks
+        except Exception as error:  # of a library, for example an unsupported precision
             raise ModelLoadError(
                 f"{spec.id}: loading it failed ({describe_exception(error)})",
                 remedy="Try --dtype float32 and --device cpu, or another checkpoint.",
@@ -135,15 +146,26 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
 
 
 def records() -> list[ModelSpec]:
-    """All built-in models, by id."""
+    """List the specs of all built-in models, by id.
+
+    Returns:
+        The specs.
+    """
     specs = [read_spec(path) for path in _CONFIG_FOLDER.glob("*.toml")]
     return sorted(specs, key=lambda spec: spec.id)
 
 
 def read_spec(path: Path) -> ModelSpec:
-    """One TOML file as a ModelSpec; a key left out is unknown where it may be.
+    """Read the TOML file of a model.
 
-    Raises DataError naming the file and the key.
+    Args:
+        path: File in `model_configs/`. Optional keys may be missing.
+
+    Returns:
+        The spec.
+
+    Raises:
+        DataError: If the file is invalid. Names the file and the key.
     """
     try:
         value: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -159,7 +181,7 @@ def read_spec(path: Path) -> ModelSpec:
 
 
 def _code_guard(spec: ModelSpec, options: LoadOptions) -> contextlib.AbstractContextManager[None]:
-    """Refuse code in the files of a model. A user's own class decides for itself."""
+    """Refuse code in the files of a model. Does not apply to a user's own class."""
     ours = spec.loader.startswith(_PACKAGE) and spec.family != FAMILY
     if options.trust_remote_code or not ours:
         return contextlib.nullcontext()
@@ -173,8 +195,11 @@ def _normalize_name(name: str) -> str:
 
 
 def _specs_of_entry_point(point: EntryPoint) -> list[ModelSpec]:
-    """What an entry point stands for: a function of no arguments that gives records, or an
-    encoder: its class, an object, or a function that makes it and names at least one option."""
+    """Load the specs of an entry point.
+
+    It names a function without arguments that returns specs, or an encoder: a class, an object, or
+    a function that creates it and accepts at least one option.
+    """
     target: Any = point.load()
     if not inspect.isfunction(target) or inspect.signature(target).parameters:
         return [spec_from_object(target, point.name, point.value)]

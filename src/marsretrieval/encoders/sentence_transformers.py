@@ -1,4 +1,4 @@
-"""Any sentence-transformers model that takes images, by name: ``st:<repository or folder>``."""
+"""Load image models through sentence-transformers: ``st:<repository or folder>``."""
 
 from __future__ import annotations
 
@@ -27,8 +27,16 @@ _BATCH_SIZE = 32
 def load(spec: ModelSpec, options: LoadOptions) -> SentenceTransformersEncoder:
     """Load a model folder that sentence-transformers wrote, from the hub or from the disk.
 
-    Raises MissingDependencyError without sentence-transformers, ModelLoadError when the model
-    cannot be loaded or takes no images.
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        MissingDependencyError: If sentence-transformers is not installed.
+        ModelLoadError: If the model cannot be loaded or embeds no images.
     """
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device, on_gpu="bfloat16")
@@ -49,7 +57,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> SentenceTransformersEncoder:
             local_files_only=options.offline,
             trust_remote_code=options.trust_remote_code,
         )
-    except Exception as error:  # its modules are of many libraries, and raise what these raise
+    except Exception as error:  # its modules use many libraries and may raise anything
         first = str(error).strip().split("\n")[0]
         raise ModelLoadError(
             f"{spec.id}: sentence-transformers cannot load {folder} ({first})",
@@ -66,8 +74,10 @@ def load(spec: ModelSpec, options: LoadOptions) -> SentenceTransformersEncoder:
 
 
 class SentenceTransformersEncoder(TorchEncoder):
-    """`encode_document` for images and captions, `encode_query` for queries: the prompts that the
-    model's authors saved with it."""
+    """Encoder for a sentence-transformers model, with the prompts that its authors saved.
+
+    Images and captions use `encode_document`, queries `encode_query`.
+    """
 
     def __init__(
         self,
@@ -128,7 +138,7 @@ def _modalities(model: Any) -> set[str]:
 
 
 def _folder(spec: ModelSpec, options: LoadOptions) -> tuple[Path, str | None]:
-    """Where the model is, and the commit it is of where it came from the hub."""
+    """Return the folder of the model, and its commit if it comes from the hub."""
     for folder in (options.checkpoint, Path(spec.repository)):
         if folder is not None and folder.is_dir():
             return folder, None

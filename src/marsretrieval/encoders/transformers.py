@@ -1,4 +1,4 @@
-"""What the transformers families share: files, strict loading, image processing as data."""
+"""Shared functions of the transformers encoders: files, strict loading and image processing."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from marsretrieval.errors import MissingDependencyError, ModelLoadError
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 
-# Buffers that old checkpoints carry and that the config alone decides: no weights are lost.
+# Buffers in old checkpoints that the model computes from its configuration.
 _DERIVED = ("position_ids", "rotary_emb.inv_freq", "rotary_pos_emb.inv_freq")
 
-# What of an image processor decides the pixels; its other fields are bookkeeping.
+# Fields of an image processor that determine the pixels.
 _PIXEL_KEYS = (
     "size",
     "crop_size",
@@ -43,14 +43,30 @@ _PIXEL_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """A local folder in the layout of `save_pretrained`, and the hub commit it is of."""
+    """Local folder in the layout of `save_pretrained`.
+
+    Attributes:
+        folder: The folder.
+        revision: Commit of the repository. None for a local checkpoint.
+    """
 
     folder: Path
     revision: str | None = None
 
 
 def find_files(spec: ModelSpec, options: LoadOptions) -> Files:
-    """The user's `--checkpoint` folder, or the hub's. Raises ModelLoadError."""
+    """Find the files of a model: the user's checkpoint or the hub's.
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The files.
+
+    Raises:
+        ModelLoadError: If they cannot be found.
+    """
     if options.checkpoint is not None:
         if not options.checkpoint.is_dir():
             raise ModelLoadError(
@@ -65,7 +81,14 @@ def find_files(spec: ModelSpec, options: LoadOptions) -> Files:
 
 
 def import_transformers() -> Any:
-    """The library, with torchvision made importable first. Raises MissingDependencyError."""
+    """Import transformers, after making torchvision importable.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingDependencyError: If transformers is not installed.
+    """
     ensure_torchvision()
     try:
         import transformers
@@ -84,11 +107,22 @@ def load_strictly(
     unused: Iterable[str] = (),
     **arguments: Any,
 ) -> Any:
-    """`model_class.from_pretrained` that refuses a file which does not fit to the last tensor.
+    """Load a model, and raise if a weight is missing, unexpected or of another shape.
 
-    The library itself leaves missing weights random and drops surplus ones, with a log line only.
-    `unused` names prefixes of weights that play no part in the vectors: they may be missing or
-    surplus. Raises ModelLoadError naming some of the others.
+    The library itself initializes missing weights at random and ignores unexpected ones.
+
+    Args:
+        model_class: Class of transformers.
+        folder: Folder of the model.
+        dtype: Precision of the weights.
+        unused: Prefixes of weights that do not affect the vectors and are not checked.
+        **arguments: Other arguments of `from_pretrained`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelLoadError: If the weights do not match. Names some of them.
     """
     ignored = tuple(unused)
     with loading(folder):
@@ -123,10 +157,22 @@ def load_image_processor(
     limits: Mapping[str, int] | None = None,
     trust_remote_code: bool = False,
 ) -> Any:
-    """The image processor of a checkpoint, with its `limits` (min_pixels, max_pixels) set.
+    """Load the image processor of a checkpoint.
 
-    Resizing is Pillow's unless the processor exists for torchvision only: the published vectors
-    were made with Pillow.
+    Pillow resizes the images, as for the published vectors, unless the processor exists for
+    torchvision only.
+
+    Args:
+        folder: Folder of the model.
+        backend: "pil" or "torchvision".
+        limits: Pixel limits (min_pixels, max_pixels).
+        trust_remote_code: Run code from the folder.
+
+    Returns:
+        The image processor.
+
+    Raises:
+        ModelLoadError: If it cannot be loaded.
     """
     transformers = import_transformers()
     with loading(folder):
@@ -140,7 +186,11 @@ def load_image_processor(
 
 
 class ImagePreprocess:
-    """RGB image to the tensors that the image processor makes of it, as a batch of one."""
+    """Run the image processor on one RGB image, which gives tensors of a batch of one.
+
+    Attributes:
+        processor: The image processor of transformers.
+    """
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
@@ -151,14 +201,14 @@ class ImagePreprocess:
 
     @property
     def description(self) -> dict[str, Any]:
-        """JSON-ready: what decides the pixels."""
+        """JSON-ready description of what determines the pixels."""
         fields = self.processor.to_dict()
         kind = type(self.processor).__name__
         return {"processor": kind} | {
             key: _to_json(fields[key]) for key in _PIXEL_KEYS if fields.get(key) is not None
         }
 
-    # A worker process that starts afresh unpickles this before anything imports torchvision.
+    # A new worker process unpickles this before anything imports torchvision.
     def __getstate__(self) -> bytes:
         return pickle.dumps(self.processor)
 
@@ -169,8 +219,14 @@ class ImagePreprocess:
 
 @contextmanager
 def loading(path: Path) -> Iterator[None]:
-    """Keep the library's own bars and reports off the terminal, and turn its many exceptions
-    into a ModelLoadError naming `what`."""
+    """Silence transformers inside a block, and convert its exceptions to ModelLoadError.
+
+    Args:
+        path: Folder that is loaded, for the message.
+
+    Raises:
+        ModelLoadError: If anything in the block fails.
+    """
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -180,7 +236,7 @@ def loading(path: Path) -> Iterator[None]:
         yield
     except ModelLoadError:
         raise
-    except Exception as error:  # safetensors, json, torch and the library each have their own
+    except Exception as error:  # safetensors, json, torch and transformers raise different errors
         raise ModelLoadError(
             f"{path}: cannot be loaded ({_first_line(error)})",
             remedy=TRUST
@@ -199,7 +255,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _to_json(value: Any) -> Any:
-    """Tuples, enums and the library's own size objects as JSON values."""
+    """Convert tuples, enums and the library's size objects to JSON types."""
     if isinstance(value, Mapping):
         return {str(key): _to_json(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Two towers through transformers: CLIPModel (BGE-VL) and Aimv2Model (AIMv2-lit)."""
+"""Load two-tower models through transformers: CLIPModel (BGE-VL) and Aimv2Model (AIMv2-lit)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,18 @@ _ARCHITECTURES = ("CLIPModel", "Aimv2Model")
 def load(spec: ModelSpec, options: LoadOptions) -> TwoTowerEncoder:
     """Load a two-tower model from the hub or from a folder.
 
-    `settings`: architecture (CLIPModel, Aimv2Model), attention (the library's implementation for
-    each tower), gpu_dtype. Raises ModelLoadError when weights are missing or unexpected.
+    `settings` of the spec: architecture (CLIPModel, Aimv2Model), attention (the library's
+    implementation for each tower), gpu_dtype.
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ModelLoadError: If weights are missing or unexpected.
     """
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device, on_gpu=spec.settings.get("gpu_dtype", "float32"))
@@ -41,8 +51,8 @@ def load(spec: ModelSpec, options: LoadOptions) -> TwoTowerEncoder:
     files = find_files(spec, options)
     arguments = {}
     if "attention" in spec.settings:
-        # AIMv2's text tower is causal, but the library tells SDPA so only by a mask, which it
-        # leaves out when nothing is padded: a text alone would then see its own future.
+        # AIMv2's text tower is causal, but the library marks that for SDPA only by a mask, which
+        # it omits if nothing is padded: a single text would attend to later tokens.
         arguments["attn_implementation"] = dict(spec.settings["attention"])
     model = load_strictly(
         getattr(transformers, architecture), files.folder, dtype=dtype, **arguments
@@ -60,7 +70,10 @@ def load(spec: ModelSpec, options: LoadOptions) -> TwoTowerEncoder:
 
 
 class TwoTowerEncoder(TorchEncoder):
-    """Projected image and text features; texts are padded on the right and cut at the context."""
+    """Encoder of projected image and text features.
+
+    Texts are padded on the right and truncated at the context length.
+    """
 
     def __init__(
         self,
@@ -74,7 +87,7 @@ class TwoTowerEncoder(TorchEncoder):
         revision: str | None,
     ) -> None:
         super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
-        self._features: Any = model  # the same module, for its own get_*_features
+        self._features: Any = model  # the same module as `self.model`, untyped
         self._tokenizer = tokenizer
         self._preprocess = preprocess
         self._context = int(model.config.text_config.max_position_embeddings)
@@ -94,7 +107,7 @@ class TwoTowerEncoder(TorchEncoder):
 
     @property
     def prompts(self) -> dict[str, Any]:
-        """Both presets send the text as it is."""
+        """Prompt templates: both presets use the text alone."""
         template = "{text}"
         return {**super().prompts, "query": template, "caption": template}
 
@@ -124,6 +137,15 @@ class TwoTowerEncoder(TorchEncoder):
         return torch.cat(parts)
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        """Count the texts that exceed the model's context length.
+
+        Args:
+            texts: The texts.
+            role: Ignored: queries and captions have the same prompt.
+
+        Returns:
+            Number of truncated texts.
+        """
         if not texts:
             return 0
         lengths = [len(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]

@@ -1,4 +1,4 @@
-"""Image encoders without a text side, through transformers: DINOv3 and AIMv2."""
+"""Load image encoders without a text encoder through transformers: DINOv3 and AIMv2."""
 
 from __future__ import annotations
 
@@ -26,8 +26,18 @@ _POOLINGS = ("cls", "mean")
 def load(spec: ModelSpec, options: LoadOptions) -> VisionOnlyEncoder:
     """Load a vision tower from the hub or from a folder.
 
-    `settings`: architecture, pooling (cls, or mean over the patch tokens), resize (pil, or
-    torchvision where the library has nothing else), gpu_dtype. Raises ModelLoadError.
+    `settings` of the spec: architecture, pooling (cls, or mean over the patch tokens), resize (pil,
+    or torchvision if the library has no other), gpu_dtype.
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ModelLoadError: If the spec is invalid, or weights are missing or unexpected.
     """
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device, on_gpu=spec.settings.get("gpu_dtype", "float32"))
@@ -50,7 +60,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> VisionOnlyEncoder:
 
 
 class VisionOnlyEncoder(TorchEncoder):
-    """The class token, or the mean of the patch tokens, after the last norm."""
+    """Encoder that returns the class token or the mean patch token, after the last norm."""
 
     def __init__(
         self,
@@ -65,7 +75,7 @@ class VisionOnlyEncoder(TorchEncoder):
         super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._preprocess = preprocess
         self._width = int(model.config.hidden_size)
-        # Before the patches DINOv3 has a class token and registers; AIMv2 has neither.
+        # DINOv3 has a class token and registers before the patches; AIMv2 has neither.
         registers = getattr(model.config, "num_register_tokens", None)
         self._prefix = 0 if registers is None else 1 + int(registers)
         self._pooling = spec.settings.get("pooling")
