@@ -23,7 +23,7 @@ from marsretrieval.datasets.verify import verify as verify_data
 from marsretrieval.embeddings import build_store, open_store, verify_store
 from marsretrieval.encoders.lora import read_adapter_config
 from marsretrieval.encoders.open_clip import Source
-from marsretrieval.encoders.registry import read_record as read_model_record
+from marsretrieval.encoders.registry import read_spec as read_model_record
 from marsretrieval.errors import DataError, MarsRetrievalError
 from marsretrieval.evaluation.runner import provenance_of
 from marsretrieval.geo import Area

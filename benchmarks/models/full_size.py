@@ -70,7 +70,7 @@ def build_encoder(model: str, device: torch.device) -> TorchEncoder:
         return VisionOnlyEncoder(record, _OPTIONS, whole, images, device, dtype, None)
     processor = _processor(whole.config.model_type)
     processor.image_processor = images.processor
-    recipe = Recipe.of(record, _OPTIONS)
+    recipe = Recipe.from_spec(record, _OPTIONS)
     return MultimodalEncoder(
         record, _OPTIONS, whole.model, processor, recipe, device=device, dtype=dtype, revision=None
     )

@@ -46,7 +46,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "store": LoadOptions(),
         "with-weights": LoadOptions(checkpoint=tmp_path / "weights.bin"),
     }.items():
-        request = ModelRequest.of(record, options)
+        request = ModelRequest.from_spec(record, options)
         build_store(load(record, options), FakeSource((4,)), tmp_path / name, request=request)
     del sys.modules["hostile"]
     (tmp_path / "imported").unlink()

@@ -125,11 +125,11 @@ def test_a_request_notices_a_changed_checkpoint(tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(b"1")
     record = find("pe-core-l-14-336")
-    first = ModelRequest.of(record, LoadOptions(checkpoint=weights))
+    first = ModelRequest.from_spec(record, LoadOptions(checkpoint=weights))
     assert first.pinned
-    assert first == ModelRequest.of(record, LoadOptions(checkpoint=weights, device="cuda"))
+    assert first == ModelRequest.from_spec(record, LoadOptions(checkpoint=weights, device="cuda"))
     weights.write_bytes(b"22")
-    assert first != ModelRequest.of(record, LoadOptions(checkpoint=weights))
+    assert first != ModelRequest.from_spec(record, LoadOptions(checkpoint=weights))
 
 
 def test_what_cannot_be_embedded_is_left_out_with_a_reason(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from marsretrieval.embeddings.pipeline import dock, pack, unpack
+from marsretrieval.embeddings.pipeline import read_shared, shared_memory_folder, write_shared
 
 LARGE = np.arange(200_000, dtype=np.float32).reshape(400, 500)
 
@@ -28,10 +28,10 @@ def test_arrays_and_tensors_come_out_as_they_were(tmp_path: Path) -> None:
         "brain": torch.ones(70_000, dtype=torch.bfloat16),
         "rest": [(1, "b"), b"c"],
     }
-    packed = pack(value, tmp_path)
+    packed = write_shared(value, tmp_path)
     assert packed.file is not None and list(tmp_path.iterdir()) == [packed.file]
     assert len(packed.pickled) < 150_000  # of which 140,000 are bfloat16
-    found = unpack(packed)
+    found = read_shared(packed)
     assert list(tmp_path.iterdir()) == []
     assert list(found) == list(value) and found["rest"] == value["rest"]
     for name in ("array", "none"):
@@ -43,9 +43,9 @@ def test_arrays_and_tensors_come_out_as_they_were(tmp_path: Path) -> None:
 
 
 def test_what_is_small_needs_no_file(tmp_path: Path) -> None:
-    packed = pack([np.arange(5), Image.new("L", (3, 2), 9)], tmp_path)
+    packed = write_shared([np.arange(5), Image.new("L", (3, 2), 9)], tmp_path)
     assert packed.file is None and list(tmp_path.iterdir()) == []
-    array, image = unpack(packed)
+    array, image = read_shared(packed)
     assert array.tolist() == [0, 1, 2, 3, 4] and image.getpixel((0, 0)) == 9
     array[0] = 1
 
@@ -60,15 +60,15 @@ def test_without_room_it_travels_beside_the_pickle(
     monkeypatch.setattr(
         "marsretrieval.embeddings.pipeline.os.fdopen", lambda number, *_, **__: Full(number, "wb")
     )
-    packed = pack(LARGE, tmp_path)
+    packed = write_shared(LARGE, tmp_path)
     monkeypatch.undo()
     assert packed.file is None and list(tmp_path.iterdir()) == []
-    np.testing.assert_array_equal(unpack(packed), LARGE)
-    np.testing.assert_array_equal(unpack(pack(LARGE, tmp_path / "missing")), LARGE)
+    np.testing.assert_array_equal(read_shared(packed), LARGE)
+    np.testing.assert_array_equal(read_shared(write_shared(LARGE, tmp_path / "missing")), LARGE)
 
 
 def test_the_dock_is_in_memory_where_there_is_such_a_place() -> None:
-    with dock() as folder:
+    with shared_memory_folder() as folder:
         assert Path(folder).is_dir()
         assert Path("/dev/shm") in Path(folder).parents or not os.access("/dev/shm", os.W_OK)
     assert not Path(folder).exists()

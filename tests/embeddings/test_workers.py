@@ -104,7 +104,7 @@ def test_preprocessing_that_cannot_be_sent(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="cannot be sent to a process"):
         build_store(Local(), FakeSource(), tmp_path / "a", workers=2, decode_in="processes")
-    assert open_decoders([lambda image: 0], 16, "auto", gpu=True).at_once == 1
+    assert open_decoders([lambda image: 0], 16, "auto", gpu=True).images_per_task == 1
 
     class Lost(FakeEncoder):
         preprocess = property(lambda self: Homeless())  # type: ignore[assignment]
@@ -125,7 +125,7 @@ def test_preprocessing_that_cannot_be_sent(tmp_path: Path) -> None:
 )
 def test_what_auto_takes(gpu: bool, workers: int, images: int | None, processes: bool) -> None:
     decoders = open_decoders([thumbnail], workers, "auto", gpu=gpu, images=images)
-    assert (decoders.at_once > 1) is processes
+    assert (decoders.images_per_task > 1) is processes
     decoders.close()
 
 

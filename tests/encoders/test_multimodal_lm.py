@@ -248,4 +248,4 @@ class TestRecipe:
             ({**good, "positions": "2d"}, "positions is '2d'"),
         ):
             with pytest.raises(ModelLoadError, match=told):
-                Recipe.of(replace(record, settings=settings), options)
+                Recipe.from_spec(replace(record, settings=settings), options)

@@ -101,7 +101,7 @@ def test_the_fingerprint_does_not_move_with_use(encoder: OpenClipEncoder) -> Non
 
 
 def test_half_precision_stays_close(encoder: OpenClipEncoder) -> None:
-    half = load(encoder.record, replace(encoder.options, dtype="bfloat16"))
+    half = load(encoder.spec, replace(encoder.options, dtype="bfloat16"))
     cosines = [
         np.sum(encoder.encode_images(pictures()) * half.encode_images(pictures()), axis=1),
         np.sum(encoder.encode_texts(TEXTS) * half.encode_texts(TEXTS), axis=1),

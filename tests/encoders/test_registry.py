@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from marsretrieval.encoders import ModelSpec, all_specs, find, load
-from marsretrieval.encoders.registry import read_record
+from marsretrieval.encoders.registry import read_spec
 from marsretrieval.errors import (
     DataError,
     ModelLoadError,
@@ -64,10 +64,10 @@ def test_a_value_of_another_kind_is_named_by_file_and_key(
 ) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("".join(f"{name} = {text}\n" for name, text in GOOD.items()))
-    assert read_record(path).id == "mine"
+    assert read_spec(path).id == "mine"
     path.write_text("".join(f"{name} = {text}\n" for name, text in {**GOOD, key: value}.items()))
     with pytest.raises(DataError, match=rf"mine\.toml: '{key}' is "):
-        read_record(path)
+        read_spec(path)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_value_of_another_kind_is_named_by_file_and_key(
 def test_a_wrong_record_is_named_by_file_and_key(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(DataError, match=words) as raised:
-        read_record(tmp_path / "mine.toml")
+        read_spec(tmp_path / "mine.toml")
     assert "mine.toml" in str(raised.value)
 
 
@@ -192,7 +192,7 @@ def blocks(language: str) -> list[str]:
 def test_the_record_in_the_docs_is_one(tmp_path: Path) -> None:
     (text,) = [block for block in blocks("toml") if "repository" in block]
     (tmp_path / "vit-b-16-siglip.toml").write_text(text)
-    record = read_record(tmp_path / "vit-b-16-siglip.toml")
+    record = read_spec(tmp_path / "vit-b-16-siglip.toml")
     assert record.id == record.name.lower()
 
 
@@ -220,7 +220,7 @@ def test_whatever_a_loader_raises_is_a_line_that_names_the_model(
         "def load(record, options):\n    raise RuntimeError('expected scalar type Half')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    record = ModelSpec.uncatalogued("x", name="x", family="x", loader="broken_loader:load")
+    record = ModelSpec.unregistered("x", name="x", family="x", loader="broken_loader:load")
     with pytest.raises(ModelLoadError, match="x: loading it failed") as info:
         load(record)
     assert "RuntimeError: expected scalar type Half, at broken_loader.py:2" in str(info.value)

@@ -87,7 +87,7 @@ def build_store(
         workers=workers,
         strict=strict,
         force=force,
-        request=ModelRequest.of(resolved.spec, resolved.options),
+        request=ModelRequest.from_spec(resolved.spec, resolved.options),
         progress=progress,
     )
     for item in report.skipped:

@@ -228,7 +228,7 @@ def _targets(
         raise UsageError("the same model is named twice")
     paths = [store] if len(records) == 1 else [store / variant(each, options) for each in records]
     return records, [
-        Target(partial(_load, record, options), path, ModelRequest.of(record, options))
+        Target(partial(_load, record, options), path, ModelRequest.from_spec(record, options))
         for record, path in zip(records, paths, strict=True)
     ]
 

@@ -1,6 +1,6 @@
-"""Embedding stores: vectors written once, shard by shard, and read by everything.
+"""Embedding stores: build, read, verify and export the vectors of a data set.
 
-The format is specified in docs/STORE.md.
+docs/STORE.md specifies the format.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run a model on batches: choose their size, isolate items it fails on, check its vectors."""
+"""Run a model on batches: choose the batch size, isolate failing items, validate the vectors."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from marsretrieval.errors import (
 )
 
 _UNIT_TOLERANCE = 1e-3
-_TRIALS = 3  # batches of one size, before a larger one is tried
-_WORTHWHILE = 1.05
-_QUOTED = 60  # characters
+_TRIALS_PER_SIZE = 3  # batches before a larger size is tried
+_MIN_SPEEDUP = 1.05
+_QUOTE_LENGTH = 60  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
     """Vectors of a batch, without those of the items on which the model fails.
 
-    Args:
+    Attributes:
         vectors: float32 array of shape (n - failures, dimension), in the order of the batch.
-        failures: By number in the batch, why the item has no vector.
+        failures: Maps the index of an item in the batch to the reason why it has no vector.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -41,15 +41,10 @@ class Embedded:
 
 
 class BatchRunner:
-    """Calls `embed` on batches of at most `size`, which shrinks when memory runs out.
+    """Run a model on batches, with a batch size that adapts to the device.
 
-    With a `limit` above `size` the size is found: it doubles as long as that makes the model
-    faster by a twentieth, up to the limit.
-
-    `collate`: makes of a batch, ahead of its turn, what `embed` takes in its place.
-
-    `sample`: gives an item that any sound model embeds. Where a model fails on every item of a
-    batch it shows whether the items are at fault or the model. `describe` names an item in errors.
+    The size is halved when memory runs out. If `limit` is above `size`, the size doubles up to
+    `limit` as long as each doubling raises the throughput by at least 5 %.
     """
 
     def __init__(
@@ -64,10 +59,23 @@ class BatchRunner:
         sample: Callable[[], Any] | None = None,
         describe: Callable[[Any], str] | None = None,
     ) -> None:
+        """Configure the runner.
+
+        Args:
+            embed: Returns the vectors of a batch, a float32 array of shape (n, dimension).
+            name: Model id, for messages.
+            dimension: Expected vector dimension.
+            size: First batch size.
+            limit: Largest batch size. None means `size`.
+            collate: Turns a batch, ahead of its turn, into the input of `embed`.
+            sample: Returns an item that every working model embeds. If a model fails on every item
+                of a batch, this item shows whether the model or the items are at fault.
+            describe: Names an item in an error message.
+        """
         self.size = size
         self.limit = limit or size
         self._trials: list[float] = []
-        self._best = 0.0  # items a second at half the present size
+        self._best = 0.0  # items per second at half the present size
         self._embed = embed
         self._collate = collate
         self._name = name
@@ -77,22 +85,34 @@ class BatchRunner:
         self._warned = False
 
     def collate(self, batch: Sequence[Any]) -> Any:
-        """To be called before the batch's turn; None where there is nothing to be done."""
+        """Prepare a batch before its turn.
+
+        Args:
+            batch: Items to embed.
+
+        Returns:
+            Input for the argument `collated` of `embed`. None if there is nothing to prepare or the
+            preparation fails.
+        """
         if self._collate is None or len(batch) > self.size:
             return None
         try:
             return self._collate(batch)
-        except Exception:  # embedding the batch itself meets the same, and tells it
+        except Exception:  # embedding the batch raises the same error and reports it
             return None
 
     def __call__(self, batch: Sequence[Any], collated: Any = None) -> npt.NDArray[np.float32]:
-        """Embed a batch of which every item must have a vector.
+        """Embed a batch in which every item must have a vector.
+
+        Args:
+            batch: Items to embed.
+            collated: Result of `collate` for this batch, if it was called.
 
         Returns:
-            float32 array of shape (n, dimension).
+            float32 array of shape (n, dimension), unit rows.
 
         Raises:
-            ModelLoadError: If the model fails on an item or gives no unit vector; it is named.
+            ModelLoadError: If the model fails on an item, which the message names.
         """
         embedded = self.embed(batch, collated)
         if embedded.failures:
@@ -102,60 +122,60 @@ class BatchRunner:
         return embedded.vectors
 
     def embed(self, batch: Sequence[Any], collated: Any = None) -> Embedded:
-        """Embed a batch. Where the model fails on it, its items are tried one by one.
+        """Embed a batch. If the model fails on it, embed its items one by one.
 
         Args:
-            batch: Items as `embed` takes them.
-            collated: What `collate` made of the batch, if it was called.
+            batch: Items to embed.
+            collated: Result of `collate` for this batch, if it was called.
 
         Returns:
             The vectors, and the items on which the model fails.
 
         Raises:
-            ModelLoadError: If the model fails on everything, good items too.
-            MarsRetrievalError: If one item alone does not fit into the memory.
+            ModelLoadError: If the model also fails on items that it must embed.
+            MarsRetrievalError: If a single item does not fit into the memory.
         """
         parts: list[npt.NDArray[np.float32]] = []
         failures: dict[int, str] = {}
         start = 0
         while start < len(batch):
-            some = batch[start : start + self.size]
+            chunk = batch[start : start + self.size]
             began = time.perf_counter()
-            whole = collated is not None and len(some) == len(batch)
+            uses_collated = collated is not None and len(chunk) == len(batch)
             try:
-                vectors = self._vectors(collated if whole else some, len(some))
-            except _Full as error:
+                vectors = self._call_model(collated if uses_collated else chunk, len(chunk))
+            except _OutOfMemory as error:
                 reason = str(error)
             except ModelLoadError as error:
-                one_by_one = self._one_by_one(some, error)
+                one_by_one = self._embed_singly(chunk, error)
                 parts.append(one_by_one.vectors)
                 failures |= {start + number: why for number, why in one_by_one.failures.items()}
-                start += len(some)
+                start += len(chunk)
                 continue
             else:
                 parts.append(vectors)
-                start += len(some)
-                if len(some) == self.size < self.limit:
+                start += len(chunk)
+                if len(chunk) == self.size < self.limit:
                     self._grow(time.perf_counter() - began)
                 continue
-            # Only here, with the exception gone, is the memory of the failed batch free.
-            self._shrink(len(some), reason)
+            # The memory of the failed batch is freed only after the exception is.
+            self._shrink(len(chunk), reason)
         return Embedded(np.concatenate(parts) if len(parts) != 1 else parts[0], failures)
 
-    def _one_by_one(self, batch: Sequence[Any], first: ModelLoadError) -> Embedded:
+    def _embed_singly(self, batch: Sequence[Any], first: ModelLoadError) -> Embedded:
         rows: list[npt.NDArray[np.float32]] = []
         failures: dict[int, str] = {}
         good: Any = None
         for number, item in enumerate(batch):
             try:
-                rows.append(self._alone(item, first if len(batch) == 1 else None))
+                rows.append(self._embed_item(item, first if len(batch) == 1 else None))
             except ModelLoadError as error:
                 failures[number] = error.message
             else:
                 good = item
         if len(batch) - 1 in failures:
-            # After a fault of its own (a lost device, say) a model fails on every item to come.
-            self._require_sound(good, first)
+            # A broken model (a lost device, for example) fails on all later items, too.
+            self._require_working(good, first)
         if not failures and not self._warned:
             self._warned = True
             warnings.warn(
@@ -167,49 +187,49 @@ class BatchRunner:
         empty = np.empty((0, self._dimension), np.float32)
         return Embedded(np.concatenate(rows) if rows else empty, failures)
 
-    def _alone(self, item: Any, error: ModelLoadError | None) -> npt.NDArray[np.float32]:
-        """Embed one item, or raise the `error` that it is known to give."""
+    def _embed_item(self, item: Any, error: ModelLoadError | None) -> npt.NDArray[np.float32]:
+        """Embed one item, or raise the `error` that the item is already known to cause."""
         if error is not None:
             raise error
         try:
-            return self._vectors([item], 1)
-        except _Full as full:
+            return self._call_model([item], 1)
+        except _OutOfMemory as full:
             reason = str(full)
         self._shrink(1, reason)
         raise AssertionError("unreachable: one item cannot be halved")
 
-    def _require_sound(self, good: Any, error: ModelLoadError) -> None:
-        """Raise `error` unless the model still embeds an item that it has to."""
+    def _require_working(self, good: Any, error: ModelLoadError) -> None:
+        """Raise `error` unless the model still embeds an item that it must embed."""
         if good is None:
             if self._sample is None:
                 return
-            with contextlib.suppress(Exception):  # a preprocessing of the user's
+            with contextlib.suppress(Exception):  # the user's preprocessing may raise anything
                 good = self._sample()
         try:
-            self._alone(good, None)
+            self._embed_item(good, None)
         except ModelLoadError:
             raise error from None
 
-    def _vectors(self, batch: Any, count: int) -> npt.NDArray[np.float32]:
-        """Call the model, and check what it gives. Raises _Full and ModelLoadError."""
+    def _call_model(self, batch: Any, count: int) -> npt.NDArray[np.float32]:
+        """Call the model and validate its output. Raises _OutOfMemory and ModelLoadError."""
         try:
             vectors = self._embed(batch)
         except MarsRetrievalError:
             raise
         except Exception as error:
             if is_out_of_memory(error):
-                raise _Full(str(error)) from None
+                raise _OutOfMemory(str(error)) from None
             raise ModelLoadError(f"{self._name} failed: {describe_exception(error)}") from error
         self._check(vectors, count)
         return vectors
 
     def _grow(self, seconds: float) -> None:
         self._trials.append(seconds)
-        if len(self._trials) < _TRIALS:
+        if len(self._trials) < _TRIALS_PER_SIZE:
             return
         rate = self.size / min(self._trials[1:])  # the first batch of a size warms up
         self._trials.clear()
-        if rate > _WORTHWHILE * self._best:
+        if rate > _MIN_SPEEDUP * self._best:
             self._best = rate
             self.size = min(2 * self.size, self.limit)
         else:
@@ -243,20 +263,43 @@ class BatchRunner:
 
 
 def batch_sizes(encoder: Any) -> tuple[int, int]:
-    """First and largest batch size where none is given: fixed on a CPU, where larger batches gain
-    nothing."""
+    """Choose the batch sizes if the user sets none.
+
+    Args:
+        encoder: An encoder.
+
+    Returns:
+        First and largest batch size. Both are 16 on a CPU, where larger batches are not faster.
+    """
     return (16, 16) if on_cpu(encoder) else (64, 512)
 
 
 def on_cpu(encoder: Any) -> bool:
-    """By the device that a torch encoder says it is on."""
+    """Check whether an encoder runs on a CPU.
+
+    Args:
+        encoder: An encoder. One without the attribute `device` counts as running on a CPU.
+
+    Returns:
+        Whether its device is a CPU.
+    """
     return str(getattr(encoder, "device", "cpu")).startswith("cpu")
 
 
 def quote_text(text: str) -> str:
-    """Name a text in an error, without its tail."""
-    return f"the text {text[:_QUOTED]!r}" + ("..." if len(text) > _QUOTED else "")
+    """Quote the beginning of a text in an error message.
+
+    Args:
+        text: A query or caption of any length.
+
+    Returns:
+        ``the text '...'``, truncated to 60 characters.
+    """
+    return f"the text {text[:_QUOTE_LENGTH]!r}" + ("..." if len(text) > _QUOTE_LENGTH else "")
 
 
-class _Full(Exception):
-    """The memory of the device is full; holds no frame of the failed call."""
+class _OutOfMemory(Exception):
+    """The device is out of memory.
+
+    Holds no frame of the failed call, so that the memory of its tensors is freed.
+    """

@@ -1,4 +1,4 @@
-"""Embed a source of images into stores: resumable shard by shard, one device, one process."""
+"""Embed image sources into stores on one device, resumable shard by shard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from marsretrieval.embeddings.batches import BatchRunner, batch_sizes, on_cpu
 from marsretrieval.embeddings.manifest import Entry, ModelRequest
 from marsretrieval.embeddings.pipeline import DecodeIn
 from marsretrieval.embeddings.plan import BuildPlan, create_or_validate, plan_shards
-from marsretrieval.embeddings.shard_writer import ShardWriter, decoders_of, embed_shards
+from marsretrieval.embeddings.shard_writer import ShardWriter, embed_shards, open_decoders_for
 from marsretrieval.errors import DataError, MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
@@ -28,46 +28,67 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build did. Rows and skipped items are those of this part of the store."""
+    """Outcome of a build.
+
+    Attributes:
+        rows: Rows of this part of the store.
+        embedded: Rows that this build computed.
+        reused: Rows that were already stored, or that another process finished meanwhile.
+        skipped: Items of this part without a vector.
+        batch_size: Final batch size. None if nothing was computed.
+        seconds: Seconds by stage: total, decode, embed, write, wait.
+        warnings: Parts of annotations that were ignored.
+    """
 
     rows: int
-    embedded: int  # of the rows: computed now
-    reused: int  # of the rows: there before, or finished meanwhile by another process
+    embedded: int
+    reused: int
     skipped: list[Skipped]
-    batch_size: int | None  # in the end; None when nothing was computed
+    batch_size: int | None
     seconds: Mapping[str, float] = field(default_factory=dict)
-    warnings: Sequence[ItemWarning] = ()  # parts of annotations that were ignored
+    warnings: Sequence[ItemWarning] = ()
 
     @property
     def images_per_s(self) -> float | None:
-        """Embedded images by wall time; None when nothing was computed."""
+        """Embedded images per second of wall time. None if nothing was computed."""
         total = self.seconds.get("total", 0.0)
         return self.embedded / total if self.embedded and total else None
 
     @property
     def device_idle(self) -> float | None:
-        """Share of the wall time in which the device had nothing to do, 0 to 1."""
+        """Fraction of the wall time during which the device was idle, 0 to 1."""
         wait, total = self.seconds.get("wait"), self.seconds.get("total")
         return None if wait is None or not total else min(1.0, wait / total)
 
     @property
     def timings(self) -> dict[str, float]:
-        """Seconds by stage, images a second and the device's idle share, as results record them.
+        """Seconds by stage, images per second and the device's idle fraction, for result files.
 
-        decode: summed over workers. embed: in this model. wait: the device without work.
+        `decode` is summed over the workers, `embed` is spent in this model, and `wait` is the time
+        during which the device was idle.
         """
-        figures = {"images_per_s": self.images_per_s, "device_idle": self.device_idle}
-        return {**self.seconds, **{name: value for name, value in figures.items() if value}}
+        rates = {"images_per_s": self.images_per_s, "device_idle": self.device_idle}
+        return {**self.seconds, **{name: value for name, value in rates.items() if value}}
 
     @classmethod
-    def of(
+    def from_entries(
         cls,
         done: Sequence[Entry],
         written: Sequence[Entry],
         batch_size: int | None,
         seconds: Mapping[str, float],
     ) -> BuildReport:
-        """From the entries that were there and those written now."""
+        """Summarize the entries of a store's shards.
+
+        Args:
+            done: Entries that were not computed by this build.
+            written: Entries that this build wrote.
+            batch_size: Final batch size. None if nothing was computed.
+            seconds: Seconds by stage.
+
+        Returns:
+            The report.
+        """
         embedded = sum(entry.rows for entry in written)
         reused = sum(entry.rows for entry in done)
         return cls(
@@ -83,10 +104,13 @@ class BuildReport:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One model and the store that its vectors go into.
+    """A model and the store that its vectors are written to.
 
-    `encoder` may be a function that loads it: where nothing is to do and `request` (how the model
-    was asked for; kept in the manifest) is pinned and that of the store, it is not called.
+    Attributes:
+        encoder: The encoder, or a function that loads it. The function is not called if the store
+            is complete and `request` is pinned and equals the store's request.
+        path: Folder of the store.
+        request: Model name and load options, kept in the manifest.
     """
 
     encoder: Encoder | Callable[[], Encoder]
@@ -95,7 +119,10 @@ class Target:
 
     @property
     def to_load(self) -> bool:
-        """Is `encoder` a function (or class) that loads? Not callable(): a torch module is, too."""
+        """Whether `encoder` is a function or class that loads the encoder.
+
+        A torch module is callable too, therefore `callable()` does not answer this.
+        """
         return isinstance(self.encoder, type) or not hasattr(self.encoder, "encode_preprocessed")
 
 
@@ -114,8 +141,33 @@ def build_store(
     request: ModelRequest | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> BuildReport:
-    """Embed every image of `source` that the store at `path` does not hold yet: `build_stores`
-    for one model."""
+    """Embed every image of a source that is not in the store yet.
+
+    Same as `build_stores` for one model.
+
+    Args:
+        encoder: The encoder, or a function that loads it.
+        source: Images to embed.
+        path: Folder of the store.
+        dtype: Vector dtype, float16 or float32.
+        batch_size: Fixed batch size. None chooses it by throughput.
+        workers: Number of decoding workers. None uses every available CPU.
+        decode_in: "threads", "processes" or "auto".
+        part: (i, n) embeds part i of n, counted from 1.
+        force: Replace an existing store.
+        strict: Raise on the first image that cannot be embedded.
+        request: Model name and load options, kept in the manifest.
+        progress: Progress display.
+
+    Returns:
+        The report of the build.
+
+    Raises:
+        StoreMismatchError: If the store holds vectors of another encoder or of other data.
+        DataError: If a shard cannot be read, or with `strict` an image cannot be embedded.
+        OutputError: If the store cannot be written.
+        MarsRetrievalError: If a decoding process dies. Finished shards are kept.
+    """
     (report,) = build_stores(
         [Target(encoder, path, request)],
         source,
@@ -144,41 +196,57 @@ def build_stores(
     strict: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> list[BuildReport]:
-    """Embed every image of `source` that a target's store does not hold yet, with each image
-    read and decoded once for all targets; a report for each of them.
+    """Embed every image of a source into the stores of several models.
 
-    Several processes may build parts (i, n) of one store at once. After any interruption the same
-    call goes on, and a shard whose files changed is embedded again. Images that cannot be read, or
-    on which the model fails, are left out and listed, or with `strict` raised as DataError; an
-    unreadable shard is passed over and raised as DataError at the end.
+    Each image is read and decoded once for all targets. Several processes may build parts of one
+    store at the same time. After an interruption, the same call resumes the build; shards whose
+    files changed are embedded again. Images that cannot be read, or on which the model fails, are
+    skipped and listed.
 
-    `workers` (default: the CPUs there are) decode, in threads, in processes, or as `auto` chooses;
-    processes import the script that calls this, whose work must stand below
-    `if __name__ == "__main__"`.
+    Decoding processes import the script that calls this function, so that its work must stand
+    below ``if __name__ == "__main__"``.
 
-    Raises StoreMismatchError when a store was made by another encoder or from other data,
-    OutputError when one cannot be written, MarsRetrievalError when a process that decodes dies;
-    finished shards are kept.
+    Args:
+        targets: Models and their stores.
+        source: Images to embed.
+        dtype: Vector dtype, float16 or float32.
+        batch_size: Fixed batch size. None chooses it by throughput.
+        workers: Number of decoding workers. None uses every available CPU.
+        decode_in: "threads", "processes" or "auto".
+        part: (i, n) embeds part i of n, counted from 1.
+        force: Replace existing stores.
+        strict: Raise on the first image that cannot be embedded.
+        progress: Progress display.
+
+    Returns:
+        One report per target, in their order.
+
+    Raises:
+        StoreMismatchError: If a store holds vectors of another encoder or of other data.
+        DataError: If a shard cannot be read (after all others are embedded), if no image can be
+            embedded, or with `strict` if one cannot be embedded.
+        OutputError: If a store cannot be written.
+        MarsRetrievalError: If a decoding process dies. Finished shards are kept.
     """
     plans = plan_targets(targets, source, dtype=dtype, part=part, force=force)
     if strict:
         require_none_skipped(plans)
-    lanes: list[ShardWriter | None] = []
+    writers: list[ShardWriter | None] = []
     for target, plan in zip(targets, plans, strict=True):
-        lanes.append(
+        writers.append(
             None
-            if _nothing_changed(plan, target.request)
+            if _is_up_to_date(plan, target.request)
             else open_shard_writer(target, plan, batch_size, strict=strict)
         )
-    open_lanes = [lane for lane in lanes if lane is not None and lane.plan.todo]
+    active_writers = [writer for writer in writers if writer is not None and writer.plan.todo]
     seconds: dict[str, float] = {}
-    if open_lanes:
-        with closing(decoders_of(open_lanes, workers, decode_in)) as decoders:
-            seconds = embed_shards(open_lanes, source, decoders, progress=progress)
-    require_readable([(len(lane.plan.todo), lane.failed) for lane in open_lanes])
-    reports = [_report(plan, lane, seconds) for plan, lane in zip(plans, lanes, strict=True)]
+    if active_writers:
+        with closing(open_decoders_for(active_writers, workers, decode_in)) as decoders:
+            seconds = embed_shards(active_writers, source, decoders, progress=progress)
+    require_readable([(len(writer.plan.todo), writer.failed) for writer in active_writers])
+    reports = [_report(plan, writer, seconds) for plan, writer in zip(plans, writers, strict=True)]
     if part is None:
-        require_any(source, reports)
+        require_rows(source, reports)
     return reports
 
 
@@ -190,7 +258,24 @@ def plan_targets(
     part: tuple[int, int] | None = None,
     force: bool = False,
 ) -> list[BuildPlan]:
-    """A plan for each target; the source is listed once. Raises as `plan_build` does."""
+    """Plan the builds of several targets. The source is listed once.
+
+    Args:
+        targets: Models and their stores.
+        source: Images to embed.
+        dtype: Vector dtype, float16 or float32.
+        part: (i, n) plans part i of n, counted from 1.
+        force: Replace existing stores.
+
+    Returns:
+        One plan per target.
+
+    Raises:
+        UsageError: If two targets share a store.
+        StoreMismatchError: If a store has another dtype or was made from other data.
+        StoreError: If a folder contains other files.
+        DataError: If the source is invalid.
+    """
     if len({target.path.resolve() for target in targets}) != len(targets):
         raise UsageError("two models cannot share one store", remedy="Give each a folder.")
     shards = source.shards()
@@ -212,9 +297,16 @@ def plan_targets(
 def require_readable(
     outcomes: Sequence[tuple[int, Sequence[tuple[str, MarsRetrievalError]]]],
 ) -> None:
-    """Of each store the number of shards tried, and those that could not be read. Raises
-    DataError if there are any."""
-    tried, failed = max(outcomes, key=lambda each: len(each[1]), default=(0, []))
+    """Raise if a build could not read some shards.
+
+    Args:
+        outcomes: For each store, the number of shards that were tried, and the name and error of
+            each shard that failed.
+
+    Raises:
+        DataError: If any shard failed.
+    """
+    tried, failed = max(outcomes, key=lambda outcome: len(outcome[1]), default=(0, []))
     if failed:
         name, error = failed[0]
         raise DataError(
@@ -224,7 +316,14 @@ def require_readable(
 
 
 def require_none_skipped(plans: Sequence[BuildPlan]) -> None:
-    """Raise DataError if a finished shard of a store leaves images out."""
+    """Raise if a finished shard has skipped items.
+
+    Args:
+        plans: Plans of the stores to check.
+
+    Raises:
+        DataError: If a store has skipped items.
+    """
     for plan in plans:
         items = [item for entry in plan.done for item in entry.skipped]
         if items:
@@ -235,8 +334,16 @@ def require_none_skipped(plans: Sequence[BuildPlan]) -> None:
             )
 
 
-def require_any(source: ImageSource, reports: Sequence[BuildReport]) -> None:
-    """Raises DataError where a store has no row, only items that were left out."""
+def require_rows(source: ImageSource, reports: Sequence[BuildReport]) -> None:
+    """Raise if a store has skipped items but no rows.
+
+    Args:
+        source: The images that were embedded.
+        reports: Reports of the builds.
+
+    Raises:
+        DataError: If every image of a store was skipped.
+    """
     for report in reports:
         if not report.rows and report.skipped:
             lost = report.skipped[0]
@@ -249,7 +356,10 @@ def require_any(source: ImageSource, reports: Sequence[BuildReport]) -> None:
 
 
 def _remedy(source: ImageSource, reason: str) -> str:
-    """What to do where no image could be read: access is not part of a file's fingerprint."""
+    """Choose the remedy if no image could be read.
+
+    File permissions are not part of a shard's fingerprint, so that a retry needs --force.
+    """
     if any(os.strerror(code) in reason for code in (errno.EACCES, errno.EPERM)):
         return "Allow access to the files, then run again with --force."
     return (
@@ -261,12 +371,26 @@ def _remedy(source: ImageSource, reason: str) -> str:
 def open_shard_writer(
     target: Target, plan: BuildPlan, batch_size: int | None, *, strict: bool = False
 ) -> ShardWriter:
-    """Load the model and claim its store."""
+    """Load a target's model and open its store for writing.
+
+    Args:
+        target: Model and store.
+        plan: Plan of the store.
+        batch_size: Fixed batch size. None chooses it by throughput.
+        strict: Raise on the first image that cannot be embedded.
+
+    Returns:
+        The writer for the shards of the plan.
+
+    Raises:
+        StoreMismatchError: If the store holds vectors of another encoder.
+        ModelLoadError: If the model cannot be loaded.
+    """
     encoder = target.encoder
     model = cast("Encoder", cast(Any, encoder)() if target.to_load else encoder)
     manifest = create_or_validate(plan, model, request=target.request)
     size, limit = (batch_size, batch_size) if batch_size else batch_sizes(model)
-    forward = BatchRunner(
+    runner = BatchRunner(
         model.encode_preprocessed,
         name=model.id,
         dimension=model.dimension,
@@ -276,17 +400,17 @@ def open_shard_writer(
         sample=lambda: model.preprocess(_sample_image()),
     )
     return ShardWriter(
-        plan, manifest, model.preprocess, forward, on_cpu=on_cpu(model), strict=strict
+        plan, manifest, model.preprocess, runner, on_cpu=on_cpu(model), strict=strict
     )
 
 
 def _sample_image() -> Image.Image:
-    """An image with contrast, on which a sound model does not fail."""
+    """Return an image with contrast, which every working model embeds."""
     ramp = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 64)
     return Image.fromarray(ramp).convert("RGB")
 
 
-def _nothing_changed(plan: BuildPlan, request: ModelRequest | None) -> bool:
+def _is_up_to_date(plan: BuildPlan, request: ModelRequest | None) -> bool:
     manifest = plan.manifest
     return (
         not plan.todo
@@ -298,9 +422,12 @@ def _nothing_changed(plan: BuildPlan, request: ModelRequest | None) -> bool:
     )
 
 
-def _report(plan: BuildPlan, lane: ShardWriter | None, seconds: dict[str, float]) -> BuildReport:
-    if lane is None or not plan.todo:
-        return BuildReport.of(plan.done, [], None, {})
-    return BuildReport.of(
-        [*plan.done, *lane.found], lane.written, lane.forward.size, {**lane.seconds, **seconds}
+def _report(plan: BuildPlan, writer: ShardWriter | None, seconds: dict[str, float]) -> BuildReport:
+    if writer is None or not plan.todo:
+        return BuildReport.from_entries(plan.done, [], None, {})
+    return BuildReport.from_entries(
+        [*plan.done, *writer.finished_elsewhere],
+        writer.written,
+        writer.runner.size,
+        {**writer.seconds, **seconds},
     )

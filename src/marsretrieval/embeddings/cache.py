@@ -1,4 +1,4 @@
-"""Stores that a benchmark makes for itself: a cache of one version of one model."""
+"""Cache of the stores that the benchmark builds for one version of one model."""
 
 from __future__ import annotations
 
@@ -20,36 +20,39 @@ _INVALID = {"invalid": True}
 def prepare_cache(
     folder: Path, identity: Mapping[str, Any], fingerprint: Mapping[str, Any]
 ) -> str | None:
-    """Make a folder of stores ready for a model: stores of another version are put aside.
+    """Prepare a folder of stores for a model; rename the stores of another version.
 
     Args:
-        folder: Folder that holds the stores of one model on one dataset.
-        identity: What is known of the model without loading it (its source, for instance).
+        folder: Folder that contains the stores of one model on one dataset.
+        identity: What identifies the model before it is loaded (for example its source file).
         fingerprint: Fingerprint of the loaded encoder.
 
     Returns:
-        Why stores were put aside; None where none were.
+        Why stores were renamed. None if none were.
 
     Raises:
-        OutputError: If they cannot be put aside, or the folder cannot be written.
+        OutputError: If stores cannot be renamed, or the folder cannot be written.
     """
-    now = {"identity": sha256_json(dict(identity)), "fingerprint": sha256_json(dict(fingerprint))}
+    current = {
+        "identity": sha256_json(dict(identity)),
+        "fingerprint": sha256_json(dict(fingerprint)),
+    }
     reason = None
     stores = _stores(folder)
     if stores:
-        reason = _difference(folder, stores, now, identity, fingerprint)
+        reason = _difference(folder, stores, current, identity, fingerprint)
         if reason is not None:
             drop_stores(folder)
-    if reason is not None or _read(folder) != now:
-        write_json(folder / _FILE, now)
+    if reason is not None or _read(folder) != current:
+        write_json(folder / _FILE, current)
     return reason
 
 
 def invalidate_cache(folder: Path) -> None:
-    """Mark the stores of a cache as outdated: the next `prepare_cache` puts them aside.
+    """Mark the stores of a cache as outdated: the next `prepare_cache` renames them.
 
     Args:
-        folder: Folder that holds stores; nothing is written where it holds none.
+        folder: Folder that contains stores. Nothing is written if it contains none.
 
     Raises:
         OutputError: If the folder cannot be written.
@@ -59,18 +62,18 @@ def invalidate_cache(folder: Path) -> None:
 
 
 def drop_stores(folder: Path) -> bool:
-    """Put the stores of a cache aside, as ``NAME.earlier``, in place of those put aside before.
+    """Rename the stores of a cache to ``NAME.earlier``, replacing earlier renamed ones.
 
-    They may hold hours of work, and the model may be restored.
+    They are not deleted, because they may have taken hours and the model may be restored.
 
     Args:
-        folder: Folder that holds stores.
+        folder: Folder that contains stores.
 
     Returns:
-        Whether there were any.
+        Whether the folder contained any.
 
     Raises:
-        OutputError: If one cannot be renamed.
+        OutputError: If a store cannot be renamed.
     """
     stores = _stores(folder)
     for store in stores:
@@ -88,7 +91,7 @@ def drop_stores(folder: Path) -> bool:
 
 
 def _stores(folder: Path) -> list[Path]:
-    """Folders that hold a store or the beginning of one; links are not followed."""
+    """List the folders that contain a complete or partial store; links are not followed."""
     if not folder.is_dir():
         return []
     return [
@@ -111,17 +114,17 @@ def _read(folder: Path) -> Any:
 def _difference(
     folder: Path,
     stores: list[Path],
-    now: Mapping[str, str],
+    current: Mapping[str, str],
     identity: Mapping[str, Any],
     fingerprint: Mapping[str, Any],
 ) -> str | None:
-    before = _read(folder)
-    if before == _INVALID:
+    previous = _read(folder)
+    if previous == _INVALID:
         return "--force"
-    if isinstance(before, dict):
-        if before == now:
+    if isinstance(previous, dict):
+        if previous == current:
             return None
-        if before.get("fingerprint") == now["fingerprint"]:
+        if previous.get("fingerprint") == current["fingerprint"]:
             return "the model's source has changed"
     elif "source_sha256" in identity and "source_sha256" not in fingerprint:
         return "they do not say of which version of the model's source they are"
@@ -135,4 +138,4 @@ def _difference(
         return "the model's source has changed"
     if lines:
         return f"made by another encoder: {'; '.join(dict.fromkeys(lines))}"
-    return None if before is None else "the model has changed"
+    return None if previous is None else "the model has changed"

@@ -1,4 +1,4 @@
-"""A few texts or images through a model, in batches that fit it, without a store."""
+"""Embed queries and texts in batches, in memory or into a text store."""
 
 from __future__ import annotations
 
@@ -26,54 +26,76 @@ if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder, TextRole
 
 Vectors = npt.NDArray[np.float32]
+_ROWS_PER_SHARD = 4096
+_TEXTS_PER_BATCH = 64
 
 
 class QueryEncoder(Protocol):
-    """The part of an encoder that queries need."""
+    """The part of the Encoder interface that queries need."""
 
     @property
-    def id(self) -> str: ...
+    def id(self) -> str:
+        """Model id."""
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """Vector dimension."""
 
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors: ...
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Embed images.
 
-    def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors: ...
+        Args:
+            images: n RGB images.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+        """
+
+    def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
+        """Embed texts.
+
+        Args:
+            texts: n texts.
+            role: Whether the texts are queries or captions.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+        """
 
 
 def embed_images(encoder: QueryEncoder, images: Sequence[Image.Image]) -> Vectors:
-    """(n, dimension) of n images, one at least. Raises ModelLoadError whatever goes wrong in the
-    model."""
-    return _forward(encoder, encoder.encode_images)(images)
+    """Embed images in batches that fit into memory.
+
+    Args:
+        encoder: The model.
+        images: At least one RGB image.
+
+    Returns:
+        float32 array of shape (n, dimension), unit rows.
+
+    Raises:
+        ModelLoadError: If the model fails on an image.
+    """
+    return _batch_runner(encoder, encoder.encode_images)(images)
 
 
 def embed_texts(
     encoder: QueryEncoder, texts: Sequence[str], *, role: TextRole = "query"
 ) -> Vectors:
-    """(n, dimension) of n texts, one at least. Raises ModelLoadError whatever goes wrong in the
-    model."""
-    return _forward(encoder, partial(encoder.encode_texts, role=role), quote_text)(texts)
+    """Embed texts in batches that fit into memory.
 
+    Args:
+        encoder: The model.
+        texts: At least one text.
+        role: Whether the texts are queries or captions.
 
-def _forward(
-    encoder: QueryEncoder,
-    embed: Callable[[Sequence[Any]], Vectors],
-    describe: Callable[[Any], str] | None = None,
-) -> BatchRunner:
-    size, limit = batch_sizes(encoder)
-    return BatchRunner(
-        embed,
-        name=encoder.id,
-        dimension=encoder.dimension,
-        size=size,
-        limit=limit,
-        describe=describe,
-    )
+    Returns:
+        float32 array of shape (n, dimension), unit rows.
 
-
-_SHARD_ROWS = 4096
-_BATCH = 64
+    Raises:
+        ModelLoadError: If the model fails on a text.
+    """
+    return _batch_runner(encoder, partial(encoder.encode_texts, role=role), quote_text)(texts)
 
 
 def build_text_store(
@@ -87,11 +109,29 @@ def build_text_store(
     force: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> BuildReport:
-    """Embed (id, text) pairs as `role`; texts that are there already are not embedded again.
+    """Embed texts into a store; texts that are already stored are not embedded again.
 
-    Within a shard the texts go through the model sorted by length, so that a batch holds little
-    padding; the order of rows is that of `items`. Raises StoreMismatchError, OutputError,
-    ModalityError on a vision-only model, DataError when an id comes twice.
+    The texts of a shard are sorted by length before they are batched, which reduces padding. The
+    rows keep the order of `items`.
+
+    Args:
+        encoder: The model.
+        items: Pairs of id and text.
+        path: Folder of the store.
+        role: Whether the texts are queries or captions.
+        dtype: Vector dtype, float16 or float32.
+        batch_size: Batch size. None means 64.
+        force: Replace an existing store.
+        progress: Progress display.
+
+    Returns:
+        The report of the build.
+
+    Raises:
+        ModalityError: If the model has no text encoder.
+        DataError: If two texts have the same id.
+        StoreMismatchError: If the store holds vectors of another encoder.
+        OutputError: If the store cannot be written.
     """
     if "text" not in encoder.modalities:
         raise ModalityError(f"{encoder.id} is a vision-only model and cannot embed text")
@@ -99,8 +139,8 @@ def build_text_store(
         raise DataError(f"{path}: two texts have the same id")
     shards: list[Shard] = []
     items_by_shard = {}
-    for first in range(0, len(items), _SHARD_ROWS):
-        rows = items[first : first + _SHARD_ROWS]
+    for first in range(0, len(items), _ROWS_PER_SHARD):
+        rows = items[first : first + _ROWS_PER_SHARD]
         fingerprint = sha256_json([[key, text] for key, text in rows])
         shards.append(Shard(f"texts-{len(shards):06d}", fingerprint, len(rows)))
         items_by_shard[shards[-1].name] = rows
@@ -115,11 +155,11 @@ def build_text_store(
         may_shrink=True,
     )
     manifest = create_or_validate(plan, encoder, request=None, role=role)
-    forward = BatchRunner(
+    runner = BatchRunner(
         lambda texts: encoder.encode_texts(texts, role=role),
         name=encoder.id,
         dimension=encoder.dimension,
-        size=batch_size or _BATCH,
+        size=batch_size or _TEXTS_PER_BATCH,
         describe=quote_text,
     )
     seconds = {"embed": 0.0, "write": 0.0}
@@ -133,8 +173,8 @@ def build_text_store(
             order = np.argsort([len(text) for _, text in texts], kind="stable")
             done = 0
             while done < len(order):
-                batch = order[done : done + forward.size]
-                vectors[batch] = forward([texts[row][1] for row in batch])
+                batch = order[done : done + runner.size]
+                vectors[batch] = runner([texts[row][1] for row in batch])
                 done += len(batch)
                 bar.advance(len(batch))
             spent = time.perf_counter() - began
@@ -151,6 +191,22 @@ def build_text_store(
             seconds["write"] += time.perf_counter() - began
     if written:
         seconds["total"] = time.perf_counter() - start
-    return BuildReport.of(
-        plan.done, written, forward.size if written else None, seconds if written else {}
+    return BuildReport.from_entries(
+        plan.done, written, runner.size if written else None, seconds if written else {}
+    )
+
+
+def _batch_runner(
+    encoder: QueryEncoder,
+    embed: Callable[[Sequence[Any]], Vectors],
+    describe: Callable[[Any], str] | None = None,
+) -> BatchRunner:
+    size, limit = batch_sizes(encoder)
+    return BatchRunner(
+        embed,
+        name=encoder.id,
+        dimension=encoder.dimension,
+        size=size,
+        limit=limit,
+        describe=describe,
     )

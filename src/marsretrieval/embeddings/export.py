@@ -1,4 +1,4 @@
-"""A store as one GeoParquet file, for exchange; the store itself stays what is searched."""
+"""Export a store as one GeoParquet file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,20 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 
 
 def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO_PROGRESS) -> None:
-    """Write ids, positions, sources and vectors, and a footprint or point where one is known.
+    """Write the ids, positions, sources, vectors and footprints of a store to GeoParquet 1.1.
 
-    GeoParquet 1.1 in IAU_2015:49900, longitudes -180..180, footprints split at the antimeridian.
-    Raises UsageError unless the name ends in .parquet or .geoparquet, StoreError on an unfinished
-    store, OutputError.
+    The CRS is IAU_2015:49900 with longitudes from -180 to 180 degrees. Footprints are split at the
+    antimeridian. A row without an extent has a point, one without a position no geometry.
+
+    Args:
+        store: A complete store.
+        path: File to write, ending in .parquet or .geoparquet.
+        progress: Progress display.
+
+    Raises:
+        UsageError: If the name has another suffix.
+        StoreError: If the store is incomplete.
+        OutputError: If the file cannot be written.
     """
     if path.suffix.lower() not in (".parquet", ".geoparquet"):
         raise UsageError(f"{path}: no name of a Parquet file", remedy="Use one ending in .parquet.")
@@ -43,7 +52,7 @@ def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO
             pa.field("height_deg", pa.float32()),
             *([pa.field("valid", pa.float32())] if valid else []),
             pa.field("source", pa.utf8(), nullable=False),
-            # A plain list: not every reader of Parquet knows fixed-size ones.
+            # Not every Parquet reader supports fixed-size lists.
             pa.field("vector", pa.list_(number), nullable=False),
             pa.field("geometry", pa.binary()),
         ]

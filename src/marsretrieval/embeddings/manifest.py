@@ -1,4 +1,4 @@
-"""The two kinds of JSON in a store: what it is (manifest), and what is finished (entries)."""
+"""JSON files of a store: the manifest of the store and one entry per finished shard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCHEMA_VERSION = 1
 Kind = Literal["image", "text"]
 Dtype = Literal["float16", "float32"]
 
-_DEPTH, _NAMED = 3, 3
+_SEARCH_DEPTH, _MAX_LISTED = 3, 3
 
 _Count = Annotated[int, Constraint(ge=0, le=2**50)]
 
@@ -38,20 +38,58 @@ _REPLACE = "Restore it, or make the whole store anew: the command that made it, 
 
 
 def manifest_path(store: Path) -> Path:
+    """Return the path of a store's manifest.
+
+    Args:
+        store: Folder of the store.
+
+    Returns:
+        Path of manifest.json.
+    """
     return store / "manifest.json"
 
 
 def shards_folder(store: Path) -> Path:
+    """Return the folder of a store's shards.
+
+    Args:
+        store: Folder of the store.
+
+    Returns:
+        Path of the subfolder.
+    """
     return store / "shards"
 
 
 def vectors_path(store: Path, shard: str) -> Path:
-    """Arrow file of a shard. Raises StoreError for a name that leads out of the store."""
+    """Return the path of a shard's Arrow file.
+
+    Args:
+        store: Folder of the store.
+        shard: Name of the shard.
+
+    Returns:
+        Path of the file.
+
+    Raises:
+        StoreError: If the name leads out of the store.
+    """
     return _shard_path(store, shard, ".arrow")
 
 
 def entry_path(store: Path, shard: str) -> Path:
-    """Entry of a shard. Raises StoreError for a name that leads out of the store."""
+    """Return the path of a shard's entry.
+
+    Args:
+        store: Folder of the store.
+        shard: Name of the shard.
+
+    Returns:
+        Path of the JSON file.
+
+    Raises:
+        StoreError: If the name leads out of the store.
+    """
     return _shard_path(store, shard, ".json")
 
 
@@ -63,7 +101,14 @@ def _shard_path(store: Path, shard: str, suffix: str) -> Path:
 
 
 def require_own_shards(store: Path) -> None:
-    """Raise StoreError where the folder of shards is a link: nothing behind it may be removed."""
+    """Raise if the folder of shards is a symbolic link, so that no file behind it is removed.
+
+    Args:
+        store: Folder of the store.
+
+    Raises:
+        StoreError: If the folder is a link.
+    """
     folder = shards_folder(store)
     if folder.is_symlink():
         raise StoreError(
@@ -74,29 +119,47 @@ def require_own_shards(store: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """How a model was asked for: enough to load it again, for the queries of a search.
+    """Model name and load options of a store, enough to load the model again for queries.
 
-    `revision` and `stamp` pin the weights of a repository and of a local checkpoint.
+    Attributes:
+        model: Id in the registry, or module:Class.
+        revision: Commit of the repository, which pins its weights.
+        checkpoint: Absolute path of local weights.
+        dtype: Precision of the weights.
+        prompts: Name of the prompt preset.
+        stamp: Hash of the names, sizes and times of the checkpoint files, which pins them.
     """
 
-    model: str  # catalogue id, or module:Class
+    model: str
     revision: str | None = None
-    checkpoint: str | None = None  # absolute path
+    checkpoint: str | None = None
     dtype: str = "auto"
     prompts: str = "paper"
     stamp: str | None = None
 
     @property
     def pinned(self) -> bool:
-        """Do equal requests mean equal weights? Not for a user's class, whose code may change."""
+        """Whether equal requests mean equal weights.
+
+        False for a user's class, whose code may change.
+        """
         return self.revision is not None or self.stamp is not None
 
     @classmethod
-    def of(cls, record: ModelSpec, options: LoadOptions) -> Self:
+    def from_spec(cls, spec: ModelSpec, options: LoadOptions) -> Self:
+        """Describe how a model is loaded.
+
+        Args:
+            spec: The model.
+            options: The load options.
+
+        Returns:
+            The request.
+        """
         checkpoint = options.checkpoint
         return cls(
-            model=record.id,
-            revision=record.revision,
+            model=spec.id,
+            revision=spec.revision,
             checkpoint=None if checkpoint is None else str(checkpoint.resolve()),
             dtype=options.dtype,
             prompts=options.prompts,
@@ -105,7 +168,7 @@ class ModelRequest:
 
 
 class DatasetIdentity(JsonObject):
-    """Which dataset a store was made from."""
+    """Identity of the dataset that a store was made from."""
 
     name: str
     kind: str
@@ -114,11 +177,19 @@ class DatasetIdentity(JsonObject):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a store holds and who made it; says nothing of how much is finished.
+    """Content and encoder of a store. Does not record which shards are finished.
 
-    encoder: the fingerprint of the encoder: equal fingerprints, equal vectors.
-    request: how the model was asked for (None: unknown, but for the fingerprint).
-    role: for texts, what they were embedded as.
+    Attributes:
+        kind: Whether the rows are images or texts.
+        encoder: Fingerprint of the encoder. Equal fingerprints give equal vectors.
+        dataset: Identity of the dataset.
+        dimension: Vector dimension.
+        dtype: Vector dtype.
+        shards: Names of all planned shards.
+        request: Model name and load options. None if unknown.
+        role: Role that texts were embedded with.
+        created: ISO 8601 time, UTC.
+        schema_version: Version of the store format.
     """
 
     kind: Kind
@@ -129,35 +200,66 @@ class Manifest:
     shards: tuple[str, ...]
     request: ModelRequest | None = None
     role: str | None = None
-    created: str = ""  # ISO 8601, UTC
+    created: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def made_by(self) -> str:
-        """What every shard of the store has in common; an entry with another one is of another
-        store that was here before."""
+        """Hash of what all shards of the store share.
+
+        An entry with another hash belongs to a store that was in the same folder before.
+        """
         return sha256_json([self.kind, self.encoder, self.dimension, self.dtype, self.role])
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One finished shard. While it is not there, the shard counts as not embedded."""
+    """One finished shard. A shard without an entry counts as not embedded.
+
+    Attributes:
+        shard: Name of the shard.
+        fingerprint: Fingerprint of the shard of the source.
+        made_by: `Manifest.made_by` of the store.
+        rows: Number of rows.
+        bytes: Size of the Arrow file.
+        sha256: Hash of the Arrow file.
+        skipped: Items without a vector.
+        seconds: Seconds by stage.
+        warnings: Parts of annotations that were ignored.
+    """
 
     shard: str
-    fingerprint: str  # of the source's shard
-    made_by: str  # Manifest.made_by
+    fingerprint: str
+    made_by: str
     rows: _Count = 0
     bytes: _Count = 0
-    sha256: str = ""  # of the Arrow file
+    sha256: str = ""
     skipped: tuple[Skipped, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
-    warnings: tuple[ItemWarning, ...] = ()  # parts of annotations that were ignored
+    warnings: tuple[ItemWarning, ...] = ()
 
     def fits(self, manifest: Manifest) -> bool:
+        """Check whether the entry belongs to a store.
+
+        Args:
+            manifest: Manifest of the store.
+
+        Returns:
+            Whether the store made it.
+        """
         return self.made_by == manifest.made_by
 
 
 def write_manifest(store: Path, manifest: Manifest) -> None:
+    """Write the manifest of a store, with the present time unless it has one.
+
+    Args:
+        store: Folder of the store.
+        manifest: The manifest.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
     value = asdict(manifest)
     value["created"] = manifest.created or datetime.datetime.now(datetime.UTC).isoformat(
         timespec="seconds"
@@ -166,26 +268,39 @@ def write_manifest(store: Path, manifest: Manifest) -> None:
 
 
 def _stores_below(folder: Path) -> list[Path]:
-    """Stores up to three folders down, where `run` puts those of its results."""
-    found = [
-        each.parent
-        for depth in range(1, _DEPTH + 1)
-        for each in folder.glob("*/" * depth + "manifest.json")
-        if shards_folder(each.parent).is_dir()
+    """List stores up to three folders below, where `run` puts those of its results."""
+    stores = [
+        path.parent
+        for depth in range(1, _SEARCH_DEPTH + 1)
+        for path in folder.glob("*/" * depth + "manifest.json")
+        if shards_folder(path.parent).is_dir()
     ]
-    return sorted(found)
+    return sorted(stores)
 
 
 def read_manifest(store: Path) -> Manifest:
-    """Raises StoreError when `store` holds none, or one that this version cannot read."""
+    """Read and validate the manifest of a store.
+
+    Args:
+        store: Folder of the store.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        StoreError: If it is missing, damaged or of another store format.
+    """
     path = manifest_path(store)
     if not path.is_file():
-        what = "no such folder" if not store.exists() else "no embedding store (no manifest.json)"
-        below = _stores_below(store)
+        problem = (
+            "no such folder" if not store.exists() else "no embedding store (no manifest.json)"
+        )
+        nested_stores = _stores_below(store)
         remedy = "Make one: marsretrieval embed -m MODEL --images DIR --store DIR"
-        if below:
-            remedy = f"There are some below it: {', '.join(str(each) for each in below[:_NAMED])}"
-        raise StoreError(f"{store}: {what}", remedy=remedy)
+        if nested_stores:
+            listed = ", ".join(str(folder) for folder in nested_stores[:_MAX_LISTED])
+            remedy = f"There are some below it: {listed}"
+        raise StoreError(f"{store}: {problem}", remedy=remedy)
     value = _read(path, remedy=_REPLACE)
     version = value.get("schema_version")
     if version != SCHEMA_VERSION:
@@ -205,20 +320,40 @@ def read_manifest(store: Path) -> Manifest:
 
 
 def write_entry(store: Path, entry: Entry) -> None:
+    """Write the entry of a finished shard.
+
+    Args:
+        store: Folder of the store.
+        entry: The entry.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
     value = asdict(entry)
-    if not entry.warnings:  # versions before this key read the entry
+    if not entry.warnings:  # so that versions without this key can read the entry
         del value["warnings"]
     write_json(entry_path(store, entry.shard), value)
 
 
 def read_entry(store: Path, shard: str) -> Entry | None:
-    """None where the shard is not finished. Raises StoreError when its entry is damaged."""
+    """Read the entry of a shard.
+
+    Args:
+        store: Folder of the store.
+        shard: Name of the shard.
+
+    Returns:
+        The entry. None if the shard is not finished.
+
+    Raises:
+        StoreError: If the entry is damaged or cannot be read.
+    """
     path = entry_path(store, shard)
     try:
         if not path.exists():
             return None
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise read_error(path, error) from error
     value = _read(path, remedy=_REBUILD)
     entry = from_json(Entry, value, source=path, error=StoreError, remedy=_REBUILD)
     if entry.shard != shard:
@@ -227,9 +362,21 @@ def read_entry(store: Path, shard: str) -> Entry | None:
 
 
 def finished_entry(store: Path, made_by: str, shard: str, fingerprint: str) -> Entry | None:
-    """The entry of a shard whose vectors are there, by this maker and of this content; else None:
-    missing, outdated and damaged ones are all to be embedded. Raises StoreError where the disk,
-    the rights or a lack of descriptors keep it from being read."""
+    """Return the entry of a shard if its vectors are up to date.
+
+    Args:
+        store: Folder of the store.
+        made_by: `Manifest.made_by` of the store.
+        shard: Name of the shard.
+        fingerprint: Fingerprint of the shard of the source.
+
+    Returns:
+        The entry. None if the shard is missing, outdated or damaged and must be embedded.
+
+    Raises:
+        StoreError: If the files cannot be read because of the disk, permissions or a lack of file
+            descriptors.
+    """
     try:
         entry = read_entry(store, shard)
         size = vectors_path(store, shard).stat().st_size
@@ -238,7 +385,7 @@ def finished_entry(store: Path, made_by: str, shard: str, fingerprint: str) -> E
             return None
         if isinstance(error, StoreError):
             raise
-        raise unreadable(vectors_path(store, shard), error) from error
+        raise read_error(vectors_path(store, shard), error) from error
     fits = (
         entry is not None
         and entry.made_by == made_by
@@ -253,15 +400,23 @@ def _read(path: Path, *, remedy: str) -> dict[str, Any]:
         value = read_json(path)
     except DataError as error:
         if isinstance(error.__cause__, OSError) and not is_damage(error):
-            raise unreadable(path, error.__cause__) from error
+            raise read_error(path, error.__cause__) from error
         raise StoreError(error.message, remedy=remedy) from error
     if not isinstance(value, dict):
         raise StoreError(f"{path}: not a JSON object", remedy=remedy)
     return value
 
 
-def unreadable(path: Path, error: OSError) -> StoreError:
-    """The error for a file that the disk or the rights keep from being read."""
+def read_error(path: Path, error: OSError) -> StoreError:
+    """Return the error for a file that the operating system fails to read.
+
+    Args:
+        path: The file.
+        error: The error of the operating system.
+
+    Returns:
+        The error to raise.
+    """
     return StoreError(
         f"{path}: cannot be read ({error.strerror or error})",
         remedy="Check the disk, the rights and the limits of this process (ulimit -n): this is "
@@ -270,16 +425,25 @@ def unreadable(path: Path, error: OSError) -> StoreError:
 
 
 def differences(
-    there: Mapping[str, Any], here: Mapping[str, Any], *, prefix: str = ""
+    stored: Mapping[str, Any], current: Mapping[str, Any], *, prefix: str = ""
 ) -> list[str]:
-    """One line for each leaf in which two nested mappings differ: ``name: a there, b here``."""
+    """Compare two nested mappings.
+
+    Args:
+        stored: Mapping in the store.
+        current: Mapping to compare with.
+        prefix: Path of the keys, for nested mappings.
+
+    Returns:
+        One line per leaf that differs: ``key: A in the store, B now``.
+    """
     lines: list[str] = []
-    for key in sorted({*there, *here}):
-        left, right = there.get(key), here.get(key)
-        if isinstance(left, Mapping) and isinstance(right, Mapping):
-            lines += differences(left, right, prefix=f"{prefix}{key}.")
-        elif _plain(left) != _plain(right):
-            lines.append(f"{prefix}{key}: {_short(left)} in the store, {_short(right)} now")
+    for key in sorted({*stored, *current}):
+        old, new = stored.get(key), current.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, prefix=f"{prefix}{key}.")
+        elif _tuples_to_lists(old) != _tuples_to_lists(new):
+            lines.append(f"{prefix}{key}: {_shorten(old)} in the store, {_shorten(new)} now")
     return lines
 
 
@@ -289,11 +453,11 @@ def _stamp(checkpoint: Path) -> str:
     return sha256_json([[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats])
 
 
-def _plain(value: Any) -> Any:
-    # JSON turns tuples into lists; that is no difference.
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _tuples_to_lists(value: Any) -> Any:
+    # JSON turns tuples into lists, which must not count as a difference.
+    return [_tuples_to_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:24]}...{text[-24:]}"

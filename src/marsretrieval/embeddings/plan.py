@@ -1,4 +1,4 @@
-"""What a build would do, found out without loading a model or decoding an image."""
+"""Plan a build: compare a source with a store without loading a model or decoding images."""
 
 from __future__ import annotations
 
@@ -35,13 +35,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BuildPlan:
-    """`todo` and `done` are the shards of this part; `shards` are those of the whole store."""
+    """Shards of a store that are to be embedded.
+
+    Attributes:
+        store: Folder of the store.
+        shards: All shards of the source.
+        todo: Shards of this part that are to be embedded.
+        done: Entries of the finished shards of this part.
+        manifest: The existing manifest. None if the store is new or is replaced.
+        force: Whether an existing store is replaced.
+        dataset: Identity of the dataset.
+        dtype: Vector dtype.
+        kind: Whether the rows are images or texts.
+    """
 
     store: Path
     shards: tuple[Shard, ...]
     todo: tuple[Shard, ...]
     done: tuple[Entry, ...]
-    manifest: Manifest | None  # None: the store is still to be made, or made anew
+    manifest: Manifest | None
     force: bool
     dataset: DatasetIdentity
     dtype: Dtype
@@ -49,7 +61,7 @@ class BuildPlan:
 
     @property
     def todo_rows(self) -> int | None:
-        """Items still to embed; None where counting would mean reading them."""
+        """Number of items to embed. None if it is unknown before the shards are read."""
         counts = [shard.rows for shard in self.todo]
         return None if None in counts else sum(count for count in counts if count is not None)
 
@@ -62,11 +74,23 @@ def plan_build(
     part: tuple[int, int] | None = None,
     force: bool = False,
 ) -> BuildPlan:
-    """Compare a source with what `store` already holds.
+    """Compare an image source with a store.
 
-    `part` (i, n), i from 1 to n, takes every n-th shard. With `force` nothing there is kept.
-    Raises StoreMismatchError when the store was made with another dtype or from other data,
-    StoreError when the folder holds something else, DataError when the source is wrong.
+    Args:
+        source: Images to embed.
+        store: Folder of the store, which may be missing.
+        dtype: Vector dtype, float16 or float32.
+        part: (i, n) plans every n-th shard, with i from 1 to n.
+        force: Replace an existing store.
+
+    Returns:
+        The plan.
+
+    Raises:
+        StoreMismatchError: If the store has another dtype or was made from other data.
+        StoreError: If the folder contains other files.
+        DataError: If the source is invalid.
+        UsageError: If the dtype or the part is invalid.
     """
     return plan_shards(
         source.shards(),
@@ -92,10 +116,33 @@ def plan_shards(
     force: bool = False,
     may_shrink: bool = False,
 ) -> BuildPlan:
-    """`plan_build` for shards of any kind; `may_shrink` lets the source lose shards."""
+    """Compare a list of shards with a store.
+
+    Args:
+        shards: Shards of the source.
+        store: Folder of the store, which may be missing.
+        name: Name of the dataset.
+        dataset_kind: Kind of the dataset.
+        kind: Whether the rows are images or texts.
+        dtype: Vector dtype, float16 or float32.
+        part: (i, n) plans every n-th shard, with i from 1 to n.
+        force: Replace an existing store.
+        may_shrink: Accept a source that lacks shards of the store.
+
+    Returns:
+        The plan.
+
+    Raises:
+        StoreMismatchError: If the store has another dtype or was made from other data.
+        StoreError: If the folder contains other files.
+        DataError: If the names of shards are invalid or repeated.
+        UsageError: If the dtype or the part is invalid.
+    """
     if dtype not in get_args(Dtype):
         raise UsageError(f"unknown vector dtype '{dtype}'", remedy="Use float16 or float32.")
-    repeated = [each for each, count in Counter(s.name for s in shards).items() if count > 1]
+    repeated = [
+        shard_name for shard_name, count in Counter(s.name for s in shards).items() if count > 1
+    ]
     if repeated:
         raise DataError(f"{name}: two shards are called {repeated[0]}", remedy="Rename one.")
     for shard in shards:
@@ -116,7 +163,7 @@ def plan_shards(
     manifest = existing_manifest(store, force=force)
     entries: dict[str, Entry] = {}
     if manifest is not None:
-        entries = finished(store, manifest, shards)
+        entries = finished_entries(store, manifest, shards)
         lines = _mismatches(manifest, dataset, kind, dtype)
         if not may_shrink:
             lines += _other_data(store, manifest, [s.name for s in shards], name, entries)
@@ -125,12 +172,12 @@ def plan_shards(
                 f"{store}: another store is here: {'; '.join(lines)}",
                 remedy="Choose another folder, or --force to replace what is there.",
             )
-    mine = shards[number - 1 :: parts]
+    part_shards = shards[number - 1 :: parts]
     return BuildPlan(
         store=store,
         shards=tuple(shards),
-        todo=tuple(shard for shard in mine if shard.name not in entries),
-        done=tuple(entries[shard.name] for shard in mine if shard.name in entries),
+        todo=tuple(shard for shard in part_shards if shard.name not in entries),
+        done=tuple(entries[shard.name] for shard in part_shards if shard.name in entries),
         manifest=manifest,
         force=force,
         dataset=dataset,
@@ -140,30 +187,50 @@ def plan_shards(
 
 
 def existing_manifest(store: Path, *, force: bool) -> Manifest | None:
-    """The manifest of a store that is to be continued; None where there is none, or with `force`.
+    """Read the manifest of the store that a build resumes.
 
-    Raises StoreError when it is damaged, or when the folder holds something else.
+    Args:
+        store: Folder of the store, which may be missing.
+        force: Ignore an existing manifest.
+
+    Returns:
+        The manifest. None if there is none, or with `force`.
+
+    Raises:
+        StoreError: If the manifest is damaged, or the folder contains other files.
     """
     if manifest_path(store).exists():
         return None if force else read_manifest(store)
     if store.is_dir():
-        strangers = [each.name for each in store.iterdir() if not each.name.startswith(".")]
-        if strangers and strangers != ["shards"]:
+        other_files = [path.name for path in store.iterdir() if not path.name.startswith(".")]
+        if other_files and other_files != ["shards"]:
             raise StoreError(
-                f"{store}: holds other files ({', '.join(sorted(strangers)[:3])}) and no store",
+                f"{store}: holds other files ({', '.join(sorted(other_files)[:3])}) and no store",
                 remedy="Choose a new or empty folder for the store.",
             )
     return None
 
 
-def finished(store: Path, manifest: Manifest, shards: Sequence[Shard]) -> dict[str, Entry]:
-    """Shards whose entry fits the manifest, the source and the size of the file on disk."""
-    found = {}
+def finished_entries(store: Path, manifest: Manifest, shards: Sequence[Shard]) -> dict[str, Entry]:
+    """Return the finished shards whose entry matches manifest, source and file size.
+
+    Args:
+        store: Folder of the store.
+        manifest: Manifest of the store.
+        shards: Shards of the source.
+
+    Returns:
+        Maps the name of a shard to its entry.
+
+    Raises:
+        StoreError: If a file cannot be read.
+    """
+    entries = {}
     for shard in shards:
         entry = finished_entry(store, manifest.made_by, shard.name, shard.fingerprint)
         if entry is not None:
-            found[shard.name] = entry
-    return found
+            entries[shard.name] = entry
+    return entries
 
 
 def _mismatches(manifest: Manifest, dataset: DatasetIdentity, kind: Kind, dtype: str) -> list[str]:
@@ -173,9 +240,9 @@ def _mismatches(manifest: Manifest, dataset: DatasetIdentity, kind: Kind, dtype:
         "dataset kind": (manifest.dataset["kind"], dataset["kind"]),
     }
     return [
-        f"{what}: {there} in the store, {here} now"
-        for what, (there, here) in pairs.items()
-        if there != here
+        f"{label}: {stored} in the store, {current} now"
+        for label, (stored, current) in pairs.items()
+        if stored != current
     ]
 
 
@@ -186,8 +253,11 @@ def _other_data(
     source: str,
     entries: Mapping[str, Entry],
 ) -> list[str]:
-    """A source may grow and its files may change; but one that lost shards, or of another name
-    and without any shard in common, is another source."""
+    """Describe why the source is not the one that the store was made from.
+
+    A source may grow and its files may change. One that lost shards, or has another name and no
+    shard in common, is another source.
+    """
     lost = sorted(set(manifest.shards) - set(names))
     before = manifest.dataset["name"]
     if lost and before != source and sorted(before.split(", ")) == sorted(source.split(", ")):
@@ -197,7 +267,7 @@ def _other_data(
             f"data: {len(lost)} of its {len(manifest.shards)} shards (such as {lost[0]}) "
             f"are not in {source}"
         ]
-    embedded = any(entry_path(store, each).exists() for each in manifest.shards)
+    embedded = any(entry_path(store, name).exists() for name in manifest.shards)
     if embedded and not entries and manifest.dataset["name"] != source:
         return [f"data: {manifest.dataset['name']} in the store, {source} now"]
     return []
@@ -206,32 +276,44 @@ def _other_data(
 def create_or_validate(
     plan: BuildPlan, encoder: Encoder, *, request: ModelRequest | None, role: str | None = None
 ) -> Manifest:
-    """Make the folder and its manifest, or check that the one there is of this encoder.
+    """Create a store's manifest, or check that it matches the encoder.
 
-    Raises StoreMismatchError naming each difference.
+    Args:
+        plan: Plan of the store.
+        encoder: The loaded encoder.
+        request: Model name and load options, kept in the manifest.
+        role: Role of the texts, for a store of texts.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        StoreMismatchError: If the store was made by another encoder. Names each difference.
+        OutputError: If the folder cannot be written.
     """
-    there, wanted = _wanted(plan, encoder, request, role)  # nothing is made where it does not fit
+    # Raises before anything is written if the store does not match.
+    existing, manifest = _expected_manifest(plan, encoder, request, role)
     folder = shards_folder(plan.store)
-    if there == wanted and not plan.todo and not os.access(folder, os.W_OK):
-        return wanted
+    if existing == manifest and not plan.todo and not os.access(folder, os.W_OK):
+        return manifest
     make_folder(folder)
-    # Others begin the same store at the same moment, or finish a shard of it.
+    # Other processes may create the same store, or finish a shard of it, at the same time.
     require_own_shards(plan.store)
     with locked(folder):
-        there, wanted = _wanted(plan, encoder, request, role)
-        if wanted != there:
-            write_manifest(plan.store, wanted)
-        _drop_outdated(plan, wanted)
-    return wanted
+        existing, manifest = _expected_manifest(plan, encoder, request, role)
+        if manifest != existing:
+            write_manifest(plan.store, manifest)
+        _drop_outdated(plan, manifest)
+    return manifest
 
 
-def _wanted(
+def _expected_manifest(
     plan: BuildPlan, encoder: Encoder, request: ModelRequest | None, role: str | None
 ) -> tuple[Manifest | None, Manifest]:
-    """The manifest that is there now, and the one that is to be."""
-    there = existing_manifest(plan.store, force=plan.force)
+    """Return the existing manifest, if any, and the one that the store must have."""
+    existing = existing_manifest(plan.store, force=plan.force)
     shards = tuple(shard.name for shard in plan.shards)
-    if there is None:
+    if existing is None:
         return None, Manifest(
             kind=plan.kind,
             encoder=encoder.fingerprint,
@@ -242,8 +324,8 @@ def _wanted(
             request=request,
             role=role,
         )
-    lines = differences(there.encoder, encoder.fingerprint)
-    pairs = {"dtype": (there.dtype, plan.dtype), "role": (there.role, role)}
+    lines = differences(existing.encoder, encoder.fingerprint)
+    pairs = {"dtype": (existing.dtype, plan.dtype), "role": (existing.role, role)}
     lines += [f"{key}: {old} in the store, {new} now" for key, (old, new) in pairs.items()
               if old != new]  # fmt: skip
     if lines:
@@ -251,16 +333,18 @@ def _wanted(
             f"{plan.store}: made by another encoder: {'; '.join(lines)}",
             remedy="Choose another folder, or --force to replace what is there.",
         )
-    return there, replace(
-        there, dataset=plan.dataset, shards=shards, request=request or there.request
+    return existing, replace(
+        existing, dataset=plan.dataset, shards=shards, request=request or existing.request
     )
 
 
 def _drop_outdated(plan: BuildPlan, manifest: Manifest) -> None:
-    """Make room: entries of shards that are to be embedded again, shards that the source no
-    longer has, and what killed processes left behind."""
-    # With force all goes; else what another process finished since the plan was made stays.
-    fresh = {} if plan.force else finished(plan.store, manifest, plan.todo)
+    """Remove the entries of shards that are embedded again and the files of removed shards.
+
+    Also removes temporary files of processes that were killed.
+    """
+    # Without force, shards that another process finished after planning are kept.
+    fresh = {} if plan.force else finished_entries(plan.store, manifest, plan.todo)
     for shard in plan.todo:
         if shard.name not in fresh:
             entry_path(plan.store, shard.name).unlink(missing_ok=True)

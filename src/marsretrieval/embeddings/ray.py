@@ -20,37 +20,41 @@ from marsretrieval.embeddings.builder import (
     build_stores,
     open_shard_writer,
     plan_targets,
-    require_any,
     require_none_skipped,
     require_readable,
+    require_rows,
 )
 from marsretrieval.embeddings.pipeline import DecodeIn, Decoders
 from marsretrieval.embeddings.plan import BuildPlan
-from marsretrieval.embeddings.shard_writer import ShardWriter, decoders_of, embed_shards
+from marsretrieval.embeddings.shard_writer import ShardWriter, embed_shards, open_decoders_for
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress, time_left
 from marsretrieval.system import usable_cpus
 
-_TASKS_A_WORKER = 4  # at least, so that the last ones end at about the same time
-_SHARDS_A_TASK = 8  # at most: what a death may cost
-_DEATHS = 5  # of workers, on the same shards: then the shards are at fault
+_MIN_TASKS_PER_WORKER = 4  # so that all workers finish at about the same time
+_MAX_SHARDS_PER_TASK = 8  # lost if a worker dies
+_MAX_DEATHS = 5  # of workers on the same shards, which then count as the cause
 _NO_TASK = -1
-_CPUS_AN_ACTOR = 4  # where there is no GPU
-_ANSWER_S = 10.0
-_OBJECT_STORE = 128 * 2**20  # bytes; nothing large goes through it
+_CPUS_PER_ACTOR = 4  # without a GPU
+_CONNECT_TIMEOUT_S = 10.0
+_OBJECT_STORE_BYTES = 128 * 2**20  # the actors exchange small objects only
 
 
 @dataclass(frozen=True, slots=True)
 class RayOptions:
-    """Where to run. Without an `address` Ray starts on this machine alone.
+    """Where Ray runs.
 
-    `workers`: CPUs of each actor, which decode (and without `gpus`, embed). `decode_in`: as of
-    `build_stores`.
+    Attributes:
+        address: Address of a cluster. None starts Ray on this machine.
+        workers: CPUs per actor, which decode, and without `gpus` also embed. None divides the CPUs
+            of a machine by its GPUs.
+        gpus: Use the GPUs of the machines, if there are any.
+        decode_in: "threads", "processes" or "auto", as for `build_stores`.
     """
 
     address: str | None = None
     workers: int | None = None
-    gpus: bool = True  # use those there are
+    gpus: bool = True
     decode_in: DecodeIn = "auto"
 
 
@@ -65,13 +69,30 @@ def build_stores_with_ray(
     options: RayOptions | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> list[BuildReport]:
-    """`build_stores` on all devices that Ray offers; the same stores, the same errors.
+    """Build stores on all devices of a Ray cluster, with the results of `build_stores`.
 
-    `source` and the encoders' load functions are sent to other processes: they must be picklable,
-    and source and stores be seen under the same paths by every machine.
+    The source and the functions that load the encoders must be picklable. Every machine must
+    reach the source and the stores under the same paths.
 
-    Raises MissingDependencyError without Ray, UsageError when an encoder is an object already or
-    no cluster answers.
+    Args:
+        targets: Models and their stores. Each encoder must be a function that loads it.
+        source: Images to embed.
+        dtype: Vector dtype, float16 or float32.
+        batch_size: Fixed batch size. None chooses it by throughput.
+        force: Replace existing stores.
+        strict: Raise on the first image that cannot be embedded.
+        options: Cluster and resources. None uses this machine.
+        progress: Progress display.
+
+    Returns:
+        One report per target, in their order.
+
+    Raises:
+        MissingDependencyError: If Ray is not installed.
+        UsageError: If an encoder is already loaded, or the cluster cannot be reached.
+        StoreMismatchError: If a store holds vectors of another encoder or of other data.
+        DataError: If a shard or an image cannot be read, as for `build_stores`.
+        MarsRetrievalError: If Ray or a worker fails. Finished shards are kept.
     """
     options = options or RayOptions()
     ray = _import_ray()
@@ -84,11 +105,11 @@ def build_stores_with_ray(
     if not any(plan.todo for plan in plans):
         return build_stores(targets, source, dtype=dtype, progress=progress)
     start = time.perf_counter()
-    ours = not ray.is_initialized()
-    if ours:
+    owns_session = not ray.is_initialized()
+    if owns_session:
         _connect(ray, options.address)
     try:
-        outcomes, devices = _drive(
+        outcomes, devices = _run_tasks(
             ray,
             Job(source, tuple(targets), dtype, batch_size, options.decode_in, strict),
             plans,
@@ -97,7 +118,7 @@ def build_stores_with_ray(
             progress,
         )
     except ray.exceptions.RayTaskError as error:
-        # Its own class holds the traceback of the other process in its message.
+        # The message of a RayTaskError contains the traceback of the other process.
         if isinstance(error.cause, MarsRetrievalError):
             raise error.cause from None
         if isinstance(error.cause, ImportError):
@@ -112,7 +133,7 @@ def build_stores_with_ray(
             remedy="Finished shards are kept: the same command goes on from there.",
         ) from error
     finally:
-        if ours:
+        if owns_session:
             ray.shutdown()
     elapsed = time.perf_counter() - start
     require_readable(
@@ -123,28 +144,28 @@ def build_stores_with_ray(
     )
     reports = []
     for number, now in enumerate(plan_targets(targets, source, dtype=dtype)):
-        there = {entry.shard for entry in plans[number].done}
+        done_before = {entry.shard for entry in plans[number].done}
         seconds = {
             name: sum(outcome.seconds[number][name] for outcome in outcomes)
             for name in ("decode", "embed", "write")
         }
         reports.append(
-            BuildReport.of(
-                [entry for entry in now.done if entry.shard in there],
-                [entry for entry in now.done if entry.shard not in there],
+            BuildReport.from_entries(
+                [entry for entry in now.done if entry.shard in done_before],
+                [entry for entry in now.done if entry.shard not in done_before],
                 min(filter(None, (o.batch_sizes[number] for o in outcomes)), default=None),
                 {
                     **seconds,
-                    "wait": max(0.0, elapsed - _busy(outcomes) / devices),
+                    "wait": max(0.0, elapsed - _busy_seconds(outcomes) / devices),
                     "total": elapsed,
                 },
             )
         )
-    require_any(source, reports)
+    require_rows(source, reports)
     return reports
 
 
-def _drive(
+def _run_tasks(
     ray: Any,
     job: Job,
     plans: Sequence[BuildPlan],
@@ -152,35 +173,38 @@ def _drive(
     force: bool,
     progress: Progress,
 ) -> tuple[list[Outcome], int]:
-    """Give every actor a task at a time until none is left; outcomes, and the number of actors
-    that worked."""
-    wanted = {shard.name for plan in plans for shard in plan.todo}
-    names = [shard.name for shard in plans[0].shards if shard.name in wanted]
+    """Keep one task per actor running until all are done.
+
+    Returns the outcomes and the number of actors that worked.
+    """
+    pending = {shard.name for plan in plans for shard in plan.todo}
+    names = [shard.name for shard in plans[0].shards if shard.name in pending]
     count, resources = _actors(ray, options, len(names))
     cpus = int(resources["num_cpus"])
-    size = max(1, min(_SHARDS_A_TASK, len(names) // (count * _TASKS_A_WORKER)))
+    size = max(1, min(_MAX_SHARDS_PER_TASK, len(names) // (count * _MIN_TASKS_PER_WORKER)))
     tasks = [tuple(names[at : at + size]) for at in range(0, len(names), size)]
     counts = [plan.todo_rows for plan in plans]
     total = None if None in counts else sum(rows or 0 for rows in counts)
-    ledger = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Ledger).remote()
+    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(AttemptCounter).remote()
     actor = ray.remote(max_restarts=-1, max_task_retries=-1, **resources)(Worker)
-    first = actor.remote(job, cpus)
+    first_worker = actor.remote(job, cpus)
     with progress.start(f"embed on {count}", total, "vectors") as bar:
         bar.note("waiting for the cluster")
-        # The manifests are there before a second actor looks for them.
-        ray.get(first.begin.remote(force, ledger))
-        # No task goes to an actor that has not started: there may never be room for it.
+        # The first actor creates the manifests before the others look for them.
+        ray.get(first_worker.begin.remote(force, attempts))
+        # An actor gets no task before it has started: the cluster may lack resources for it.
         running = {
-            one.ready.remote(): one for one in (actor.remote(job, cpus) for _ in range(1, count))
+            worker.ready.remote(): worker
+            for worker in (actor.remote(job, cpus) for _ in range(1, count))
         }
-        running[first.ready.remote()] = first
-        del first
+        running[first_worker.ready.remote()] = first_worker
+        del first_worker
         outcomes: list[Outcome] = []
-        started = given = 0
+        started = submitted = 0
         clock = time.perf_counter()
         while len(outcomes) < len(tasks):
             done, _ = ray.wait(list(running), num_returns=1)
-            one = running.pop(done[0])
+            worker = running.pop(done[0])
             outcome: Outcome | None = ray.get(done[0])
             if outcome is None:
                 started += 1
@@ -188,26 +212,30 @@ def _drive(
                 outcomes.append(outcome)
                 bar.advance(outcome.items)
                 elapsed = time.perf_counter() - clock
-                left = "" if total is not None else time_left(elapsed, len(outcomes) / len(tasks))
-                bar.note(_state(outcomes, started, elapsed, left))
-            if given < len(tasks):
-                running[one.embed.remote(tasks[given], given, ledger)] = one
-                given += 1
-            # Else it is let go, and its device is free: for one that lost its machine, too.
-            del one
+                remaining = (
+                    "" if total is not None else time_left(elapsed, len(outcomes) / len(tasks))
+                )
+                bar.note(_status_text(outcomes, started, elapsed, remaining))
+            if submitted < len(tasks):
+                running[worker.embed.remote(tasks[submitted], submitted, attempts)] = worker
+                submitted += 1
+            # An actor without a task ends, and another one can use its device.
+            del worker
     return outcomes, max(1, started)
 
 
-def _busy(outcomes: Sequence[Outcome]) -> float:
-    """Seconds in which a device worked, over all of them."""
-    return sum(each.seconds[0]["total"] - each.seconds[0]["wait"] for each in outcomes)
+def _busy_seconds(outcomes: Sequence[Outcome]) -> float:
+    """Busy time summed over all devices."""
+    return sum(outcome.seconds[0]["total"] - outcome.seconds[0]["wait"] for outcome in outcomes)
 
 
-def _state(outcomes: Sequence[Outcome], actors: int, elapsed: float, left: str) -> str:
-    idle = min(1.0, max(0.0, 1 - _busy(outcomes) / max(1e-9, elapsed * actors)))
-    failed = sum(len(shards) for each in outcomes for shards in each.failed)
+def _status_text(outcomes: Sequence[Outcome], actors: int, elapsed: float, remaining: str) -> str:
+    idle = min(1.0, max(0.0, 1 - _busy_seconds(outcomes) / max(1e-9, elapsed * actors)))
+    failed = sum(len(shards) for outcome in outcomes for shards in outcome.failed)
     unread = f"{failed} shards not read" if failed else ""
-    return ", ".join(filter(None, [left, f"device idle {idle:.0%}", unread, f"{actors} at work"]))
+    return ", ".join(
+        filter(None, [remaining, f"device idle {idle:.0%}", unread, f"{actors} at work"])
+    )
 
 
 def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, dict[str, float]]:
@@ -215,7 +243,7 @@ def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, dict[str, fl
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     machines = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
     with_gpu = [machine for machine in machines if options.gpus and machine[1]]
-    share = min((cpus // gpus for cpus, gpus in with_gpu), default=_CPUS_AN_ACTOR)
+    share = min((cpus // gpus for cpus, gpus in with_gpu), default=_CPUS_PER_ACTOR)
     largest = max(cpus for cpus, _ in with_gpu or machines)
     size = max(1, min(options.workers or share, largest))
     resources = {"num_cpus": float(size)}
@@ -236,13 +264,13 @@ def _connect(ray: Any, address: str | None) -> None:
     local = {
         "num_cpus": usable_cpus(),
         "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE,
+        "object_store_memory": _OBJECT_STORE_BYTES,
     }
     try:
         host, colon, port = (address or "").rpartition(":")
         if colon and port.isdecimal():
-            # Ray itself waits for minutes where nobody answers.
-            socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+            # Ray itself waits for minutes if the address does not respond.
+            socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         ray.init(address or "local", **quiet, **({} if address else local))
     except Exception as error:  # Ray raises OSError, ValueError, RuntimeError and plain Exception
@@ -268,7 +296,16 @@ def _import_ray() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every actor is told; the encoders are loaded by the actor."""
+    """Task description that every actor receives. The actors load the encoders themselves.
+
+    Attributes:
+        source: Images to embed.
+        targets: Models and their stores.
+        dtype: Vector dtype.
+        batch_size: Fixed batch size. None chooses it by throughput.
+        decode_in: "threads", "processes" or "auto".
+        strict: Raise on the first image that cannot be embedded.
+    """
 
     source: ImageSource
     targets: tuple[Target, ...]
@@ -280,81 +317,117 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one task, for each target."""
+    """Result of one task.
 
-    items: int  # embedded or left out, for all targets together
+    Attributes:
+        items: Number of embedded and skipped items, summed over the targets.
+        failed: For each target, name and error of each shard that could not be read.
+        seconds: For each target, seconds by stage.
+        batch_sizes: For each target, the final batch size.
+    """
+
+    items: int
     failed: list[list[tuple[str, MarsRetrievalError]]]
     seconds: list[dict[str, float]]
     batch_sizes: list[int]
 
 
-class Ledger:
-    """Counts how often a task was begun; a task begun again has killed its process before."""
+class AttemptCounter:
+    """Count the attempts at each task. A second attempt means that the first killed its process."""
 
     def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
+        self._counts: Counter[int] = Counter()
 
     def begin(self, task: int) -> int:
-        self._begun[task] += 1
-        return self._begun[task] - 1
+        """Count an attempt.
+
+        Args:
+            task: Number of the task.
+
+        Returns:
+            Number of earlier attempts.
+        """
+        self._counts[task] += 1
+        return self._counts[task] - 1
 
 
 class Worker:
-    """An actor: has the models, embeds the shards that it is given."""
+    """Ray actor that loads the models and embeds shards."""
 
     def __init__(self, job: Job, workers: int) -> None:
         self._job = job
         self._workers = workers
-        self._lanes: list[tuple[ShardWriter, BuildPlan]] = []
-        self._decoders: Decoders | None = None  # of all tasks: processes take long to start
+        self._writers: list[tuple[ShardWriter, BuildPlan]] = []
+        self._decoders: Decoders | None = None  # shared by all tasks: slow to start
 
-    def begin(self, force: bool, ledger: Any) -> None:
-        """What the first actor does before all others start: see `_claim`."""
+    def begin(self, force: bool, attempts: Any) -> None:
+        """Create the manifests, before the other actors start.
+
+        Args:
+            force: Replace existing stores.
+            attempts: Handle of the AttemptCounter actor.
+
+        Raises:
+            MarsRetrievalError: If the process died too often while it loaded the models.
+        """
         import ray
 
-        if ray.get(ledger.begin.remote(_NO_TASK)) >= _DEATHS:
+        if ray.get(attempts.begin.remote(_NO_TASK)) >= _MAX_DEATHS:
             raise MarsRetrievalError(
-                f"the process that loads the models died {_DEATHS} times",
+                f"the process that loads the models died {_MAX_DEATHS} times",
                 remedy="Is there memory enough? Fewer models at once, or float16, need less.",
             )
-        self._claim(force)
+        self._open_stores(force)
 
     def ready(self) -> None:
-        """Answers once the actor runs."""
+        """Return when the actor runs."""
 
-    def _claim(self, force: bool) -> None:
-        """Load the models and make the stores' manifests, or check them."""
+    def _open_stores(self, force: bool) -> None:
+        """Load the models and create or validate the manifests of their stores."""
         job = self._job
-        self._lanes.clear()
+        self._writers.clear()
         plans = plan_targets(job.targets, job.source, dtype=job.dtype, force=force)
         for target, plan in zip(job.targets, plans, strict=True):
-            # An entry of another actor's shard is none of ours to remove, except with force.
-            mine = plan if force else replace(plan, todo=())
-            self._lanes.append(
-                (open_shard_writer(target, mine, job.batch_size, strict=job.strict), plan)
+            # Entries of other actors' shards must be kept, except with force.
+            writer_plan = plan if force else replace(plan, todo=())
+            self._writers.append(
+                (open_shard_writer(target, writer_plan, job.batch_size, strict=job.strict), plan)
             )
 
-    def embed(self, names: tuple[str, ...], task: int, ledger: Any) -> Outcome:
+    def embed(self, names: tuple[str, ...], task: int, attempts: Any) -> Outcome:
+        """Embed shards.
+
+        Args:
+            names: Names of the shards.
+            task: Number of the task.
+            attempts: Handle of the AttemptCounter actor.
+
+        Returns:
+            Outcome of the task. All its shards count as failed after too many attempts.
+        """
         import ray
 
-        deaths = ray.get(ledger.begin.remote(task))
-        if deaths >= _DEATHS:
+        deaths = ray.get(attempts.begin.remote(task))
+        if deaths >= _MAX_DEATHS:
             error = MarsRetrievalError(f"the process that embeds it died {deaths} times")
-            nothing = dict.fromkeys(("decode", "embed", "write", "wait", "total"), 0.0)
-            each = len(self._job.targets)
+            zeros = dict.fromkeys(("decode", "embed", "write", "wait", "total"), 0.0)
+            count = len(self._job.targets)
             return Outcome(
-                0, [[(name, error) for name in names]] * each, [nothing] * each, [0] * each
+                0, [[(name, error) for name in names]] * count, [zeros] * count, [0] * count
             )
-        if not self._lanes:
-            self._claim(force=False)
-        lanes = [lane.fresh(plan, names) for lane, plan in self._lanes]
+        if not self._writers:
+            self._open_stores(force=False)
+        writers = [writer.for_shards(plan, names) for writer, plan in self._writers]
         if self._decoders is None:
-            all_lanes = [lane for lane, _ in self._lanes]
-            self._decoders = decoders_of(all_lanes, self._workers, self._job.decode_in)
-        seconds = embed_shards(lanes, self._job.source, self._decoders)
+            all_writers = [writer for writer, _ in self._writers]
+            self._decoders = open_decoders_for(all_writers, self._workers, self._job.decode_in)
+        seconds = embed_shards(writers, self._job.source, self._decoders)
         return Outcome(
-            sum(lane.left_out + sum(entry.rows for entry in lane.written) for lane in lanes),
-            [lane.failed for lane in lanes],
-            [{**lane.seconds, **seconds} for lane in lanes],
-            [lane.forward.size for lane in lanes],
+            sum(
+                writer.skipped_count + sum(entry.rows for entry in writer.written)
+                for writer in writers
+            ),
+            [writer.failed for writer in writers],
+            [{**writer.seconds, **seconds} for writer in writers],
+            [writer.runner.size for writer in writers],
         )

@@ -1,4 +1,4 @@
-"""One model's way into its store: batches within a shard, shards written whole."""
+"""Embed the shards of a source with several models and write them to their stores."""
 
 from __future__ import annotations
 
@@ -33,34 +33,48 @@ from marsretrieval.errors import DataError, MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask, time_left
 from marsretrieval.system import usable_cpus
 
-_WRITES_IN_FLIGHT = 2
+_MAX_WRITES_IN_FLIGHT = 2
+_MAX_BATCHES_IN_FLIGHT = 2  # one in the model, one queued
+_IMAGES_AHEAD = 16  # plus four per worker
 
 
 @dataclass(slots=True)
-class _Open:
-    """A shard whose images are on their way through the model."""
+class _OpenShard:
+    """A shard that is being embedded."""
 
     shard: Shard
     items: list[Item] = field(default_factory=list)
     vectors: list[npt.NDArray[np.float32]] = field(default_factory=list)
-    skipped: list[tuple[int, Skipped]] = field(default_factory=list)  # with its place
-    places: list[int] = field(default_factory=list)  # in the shard, of each item
-    taken: int = 0
+    skipped: list[tuple[int, Skipped]] = field(default_factory=list)  # with its position
+    positions: list[int] = field(default_factory=list)  # of the items in the shard
+    count: int = 0
     warnings: list[ItemWarning] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
-    decode: float = 0.0
-    embed: float = 0.0
+    decode_seconds: float = 0.0
+    embed_seconds: float = 0.0
     ended: bool = False
     failed: bool = False
 
 
-Batch = list[tuple[_Open, Any]]
+Batch = list[tuple[_OpenShard, Any]]
 
 
 class ShardWriter:
-    """Takes the events of `decode_ahead`, gives batches, takes their vectors back, writes.
+    """Collect the items of each shard, batch them for one model, and write complete shards.
 
-    Used by one thread; only `needs` may be called from another.
+    Not thread-safe, except for `needs_embedding`, which another thread may call.
+
+    Attributes:
+        plan: Plan of the store.
+        strict: Whether the first skipped image raises DataError.
+        on_cpu: Whether the model runs on a CPU.
+        preprocess: Preprocessing of the model.
+        runner: Runs the model on batches.
+        written: Entries of the written shards.
+        finished_elsewhere: Entries that another process wrote after the plan was made.
+        failed: Name and error of each shard that could not be read.
+        skipped_count: Number of skipped items.
+        seconds: Seconds by stage: decode, embed, write.
     """
 
     def __init__(
@@ -68,56 +82,95 @@ class ShardWriter:
         plan: BuildPlan,
         manifest: Manifest,
         preprocess: Preprocess,
-        forward: BatchRunner,
+        runner: BatchRunner,
         *,
         on_cpu: bool,
         strict: bool = False,
     ) -> None:
-        """strict: raise DataError for the first image that is left out."""
+        """Create a writer for the shards of a plan.
+
+        Args:
+            plan: Plan of the store.
+            manifest: Manifest of the store.
+            preprocess: Preprocessing of the model.
+            runner: Runs the model on batches.
+            on_cpu: Whether the model runs on a CPU.
+            strict: Raise DataError for the first image that is skipped.
+        """
         self.plan = plan
         self.strict = strict
         self.on_cpu = on_cpu
         self.preprocess = preprocess
-        self.forward = forward
+        self.runner = runner
         self.written: list[Entry] = []
-        self.found: list[Entry] = []  # finished by another process since the plan was made
+        self.finished_elsewhere: list[Entry] = []
         self.failed: list[tuple[str, MarsRetrievalError]] = []
-        self.left_out = 0
+        self.skipped_count = 0
         self.seconds = {"decode": 0.0, "embed": 0.0, "write": 0.0}
         self._manifest = manifest
         self._todo = {shard.name for shard in plan.todo}
-        self._open: deque[_Open] = deque()
+        self._open: deque[_OpenShard] = deque()
         self._batch: Batch = []
         self._writes: deque[Future[tuple[Entry, float]]] = deque()
         self._clock = (time.perf_counter(), 0.0)
 
-    def fresh(self, plan: BuildPlan, names: Collection[str]) -> ShardWriter:
-        """The same way with nothing on it yet, for some shards of a plan."""
+    def for_shards(self, plan: BuildPlan, names: Collection[str]) -> ShardWriter:
+        """Create a writer with the same model and store for other shards.
+
+        Args:
+            plan: Plan of the store.
+            names: Names of the shards to embed.
+
+        Returns:
+            The writer.
+        """
         todo = tuple(shard for shard in plan.todo if shard.name in names)
         return ShardWriter(
             replace(plan, todo=todo),
             self._manifest,
             self.preprocess,
-            self.forward,
+            self.runner,
             on_cpu=self.on_cpu,
             strict=self.strict,
         )
 
-    def needs(self, shard: Shard) -> bool:
-        """Is the shard still to be embedded here? Asked just before it is read."""
+    def needs_embedding(self, shard: Shard) -> bool:
+        """Check whether a shard still has to be embedded, just before it is read.
+
+        Args:
+            shard: A shard of the source.
+
+        Returns:
+            False if it is not part of the plan, or if another process finished it.
+
+        Raises:
+            StoreError: If its files cannot be read.
+        """
         if shard.name not in self._todo:
             return False
-        there = finished_entry(
+        entry = finished_entry(
             self.plan.store, self._manifest.made_by, shard.name, shard.fingerprint
         )
-        if there is not None:
-            self.found.append(there)
-        return there is None
+        if entry is not None:
+            self.finished_elsewhere.append(entry)
+        return entry is None
 
-    def take(self, shard: Shard, event: Decoded | Skipped | ShardEnd, features: Any = None) -> bool:
-        """Of a Decoded image this model's features, too; False where an item is left out."""
+    def add(self, shard: Shard, event: Decoded | Skipped | ShardEnd, features: Any = None) -> bool:
+        """Add an event of a shard.
+
+        Args:
+            shard: The shard.
+            event: An image, a skipped item or the end of the shard.
+            features: This model's features of a decoded image, or a Skipped.
+
+        Returns:
+            False if the item is skipped.
+
+        Raises:
+            DataError: If the item is skipped and the writer is strict.
+        """
         if not self._open or self._open[-1].shard is not shard:
-            self._open.append(_Open(shard))
+            self._open.append(_OpenShard(shard))
         current = self._open[-1]
         if isinstance(event, ShardEnd):
             current.ended = True
@@ -132,160 +185,214 @@ class ShardWriter:
             elif item.id in current.ids:
                 event = Skipped(item.id, item.source, "the same id twice in one shard")
         if isinstance(event, Skipped):
-            self._skip(current, current.taken, event)
-            current.taken += 1
+            self._skip(current, current.count, event)
+            current.count += 1
             return False
         current.ids.add(event.item.id)
         current.items.append(event.item)
         current.warnings += event.warnings
-        current.places.append(current.taken)
-        current.taken += 1
-        current.decode += event.seconds
+        current.positions.append(current.count)
+        current.count += 1
+        current.decode_seconds += event.seconds
         self.seconds["decode"] += event.seconds
         self._batch.append((current, features))
         return True
 
     def batches(self) -> Iterator[Batch]:
-        """Full batches, and at the end of a shard what is left of it.
+        """Yield full batches, and the remaining items at the end of a shard.
 
-        No batch holds images of two shards: what shares a batch with an image moves the last bits
-        of its vector, and a shard must not depend on which were done before it, or where.
+        A batch never contains images of two shards. The other images of a batch change the last
+        bits of a vector, and a shard must not depend on when or where the others are embedded.
+
+        Yields:
+            Pairs of shard and features.
         """
-        while self._batch and (self._open[-1].ended or len(self._batch) >= self.forward.size):
-            size = self.forward.size
+        while self._batch and (self._open[-1].ended or len(self._batch) >= self.runner.size):
+            size = self.runner.size
             batch, self._batch = self._batch[:size], self._batch[size:]
             yield batch
 
-    def scatter(self, batch: Batch, embedded: Embedded, seconds: float) -> None:
-        """Give each vector of a batch to the shard that it belongs to.
+    def assign_vectors(self, batch: Batch, embedded: Embedded, seconds: float) -> None:
+        """Append the vectors of a batch to their shards.
 
-        Items on which the model failed are taken out of their shard and listed as skipped.
+        Items on which the model failed are removed from their shard and listed as skipped.
+
+        Args:
+            batch: The batch.
+            embedded: Vectors and failures of the batch.
+            seconds: Time of the model.
+
+        Raises:
+            DataError: If an item is skipped and the writer is strict.
         """
         self.seconds["embed"] += seconds
         vectors = iter(embedded.vectors)
-        for number, (owner, _) in enumerate(batch):
-            owner.embed += seconds / len(batch)
+        for number, (open_shard, _) in enumerate(batch):
+            open_shard.embed_seconds += seconds / len(batch)
             if number not in embedded.failures:
-                owner.vectors.append(next(vectors))
+                open_shard.vectors.append(next(vectors))
                 continue
-            # Vectors come in the order of the items: this one is the first that has none.
-            item = owner.items.pop(len(owner.vectors))
-            place = owner.places.pop(len(owner.vectors))
+            # Vectors are in the order of the items: this item is the first without one.
+            item = open_shard.items.pop(len(open_shard.vectors))
+            position = open_shard.positions.pop(len(open_shard.vectors))
             reason = f"the model's vector is missing: {embedded.failures[number]}"
-            self._skip(owner, place, Skipped(item.id, item.source, reason))
+            self._skip(open_shard, position, Skipped(item.id, item.source, reason))
 
-    def _skip(self, owner: _Open, place: int, item: Skipped) -> None:
+    def _skip(self, open_shard: _OpenShard, position: int, item: Skipped) -> None:
         if self.strict:
             raise DataError(
                 f"{item.source}: {item.reason}",
                 remedy="Repair or remove it, or leave out --strict to skip such images.",
             )
-        owner.skipped.append((place, item))
-        self.left_out += 1
+        open_shard.skipped.append((position, item))
+        self.skipped_count += 1
 
-    def write(self, writer: Executor, busy: float) -> None:
-        """Hand every shard that is whole to the writer; `busy` is the device's time so far."""
+    def write_finished(self, executor: Executor, busy: float) -> None:
+        """Submit every complete shard to be written.
+
+        Args:
+            executor: Runs the writes.
+            busy: Busy time of the device so far, in seconds.
+
+        Raises:
+            MarsRetrievalError: If the preprocessing failed on all images of a shard.
+            OutputError: If an earlier shard could not be written.
+        """
         while self._open:
-            first = self._open[0]
-            if not first.ended or len(first.vectors) < len(first.items):
+            open_shard = self._open[0]
+            if not open_shard.ended or len(open_shard.vectors) < len(open_shard.items):
                 return
             self._open.popleft()
-            if first.failed:
+            if open_shard.failed:
                 continue
-            _refuse_if_nothing_passed(first)
+            _raise_if_preprocessing_failed(open_shard)
             now = time.perf_counter()
             elapsed, used = now - self._clock[0], busy - self._clock[1]
             self._clock = (now, busy)
             seconds = {
-                "decode": first.decode,
-                "embed": first.embed,
+                "decode": open_shard.decode_seconds,
+                "embed": open_shard.embed_seconds,
                 "elapsed": elapsed,
                 "wait": max(0.0, elapsed - used),
             }
-            while len(self._writes) >= _WRITES_IN_FLIGHT:
-                self._settle()
-            self._writes.append(writer.submit(self._store, first, seconds))
+            while len(self._writes) >= _MAX_WRITES_IN_FLIGHT:
+                self._collect()
+            self._writes.append(executor.submit(self._write, open_shard, seconds))
 
     def finish(self) -> None:
-        """Wait for the last writes. Raises OutputError."""
-        while self._writes:
-            self._settle()
+        """Wait for pending writes.
 
-    def _store(self, done: _Open, seconds: dict[str, float]) -> tuple[Entry, float]:
+        Raises:
+            OutputError: If a shard cannot be written.
+        """
+        while self._writes:
+            self._collect()
+
+    def _write(self, open_shard: _OpenShard, seconds: dict[str, float]) -> tuple[Entry, float]:
         start = time.perf_counter()
         manifest = self._manifest
-        vectors = np.array(done.vectors, dtype=manifest.dtype).reshape(-1, manifest.dimension)
+        vectors = np.array(open_shard.vectors, dtype=manifest.dtype).reshape(-1, manifest.dimension)
         entry = Entry(
-            shard=done.shard.name,
-            fingerprint=done.shard.fingerprint,
+            shard=open_shard.shard.name,
+            fingerprint=open_shard.shard.fingerprint,
             made_by=manifest.made_by,
-            skipped=tuple(item for _, item in sorted(done.skipped, key=itemgetter(0))),
-            warnings=tuple(done.warnings),
+            skipped=tuple(item for _, item in sorted(open_shard.skipped, key=itemgetter(0))),
+            warnings=tuple(open_shard.warnings),
             seconds={name: round(value, 6) for name, value in seconds.items()},
         )
-        written = write_shard(self.plan.store, entry, done.items, vectors, manifest.dtype)
+        written = write_shard(self.plan.store, entry, open_shard.items, vectors, manifest.dtype)
         return written, time.perf_counter() - start
 
-    def _settle(self) -> None:
+    def _collect(self) -> None:
         entry, spent = self._writes.popleft().result()
         self.written.append(entry)
         self.seconds["write"] += spent
 
 
-def _refuse_if_nothing_passed(done: _Open) -> None:
-    """A model whose preprocessing fails on every image is a fault of the model, not of images."""
-    failures = [item for _, item in done.skipped if item.reason.startswith("the model's")]
-    if failures and not done.items:
+def _raise_if_preprocessing_failed(open_shard: _OpenShard) -> None:
+    """Raise if the preprocessing fails on every image, which is a fault of the model."""
+    failures = [item for _, item in open_shard.skipped if item.reason.startswith("the model's")]
+    if failures and not open_shard.items:
         raise MarsRetrievalError(
-            f"shard {done.shard.name}: {failures[0].reason} (on all of its "
+            f"shard {open_shard.shard.name}: {failures[0].reason} (on all of its "
             f"{len(failures)} readable images; first: {failures[0].source})"
         )
 
 
-_BATCHES_IN_FLIGHT = 2  # one in the model, one waiting for it
-_DECODED_AHEAD = 16  # images, and four for each worker
+def open_decoders_for(
+    writers: Sequence[ShardWriter], workers: int | None, decode_in: DecodeIn
+) -> Decoders:
+    """Start decoding workers for the models of some writers.
 
+    Args:
+        writers: One writer per model.
+        workers: Number of workers. None uses every available CPU.
+        decode_in: "threads", "processes" or "auto".
 
-def decoders_of(lanes: Sequence[ShardWriter], workers: int | None, decode_in: DecodeIn) -> Decoders:
-    """Workers for the models of these lanes; to be closed."""
-    counts = [lane.plan.todo_rows for lane in lanes]
+    Returns:
+        The workers, to be closed by the caller.
+
+    Raises:
+        UsageError: If `decode_in` is "processes" and a model's preprocessing cannot be pickled.
+    """
+    counts = [writer.plan.todo_rows for writer in writers]
     return open_decoders(
-        [lane.preprocess for lane in lanes],
+        [writer.preprocess for writer in writers],
         usable_cpus() if workers is None else workers,
         decode_in,
-        gpu=not any(lane.on_cpu for lane in lanes),
+        gpu=not any(writer.on_cpu for writer in writers),
         images=None if None in counts else max(count or 0 for count in counts),
     )
 
 
 def embed_shards(
-    lanes: Sequence[ShardWriter],
+    writers: Sequence[ShardWriter],
     source: ImageSource,
     decoders: Decoders,
     *,
     progress: Progress = NO_PROGRESS,
 ) -> dict[str, float]:
-    """Put every shard that a lane's plan has to do through its model, and write it; `decoders`
-    know the lanes by their places. Seconds: total, and wait, while the device had nothing to do."""
-    counts = [lane.plan.todo_rows for lane in lanes]
-    known = [count for count in counts if count is not None]
-    total = sum(known) if len(known) == len(counts) else None
-    label, unit = ("embed", "images") if len(lanes) == 1 else (f"embed x {len(lanes)}", "vectors")
+    """Embed and write every shard that the writers' plans require.
+
+    Args:
+        writers: One writer per model.
+        source: Images to embed.
+        decoders: Workers with the preprocessing of each writer, in the order of `writers`.
+        progress: Progress display.
+
+    Returns:
+        Seconds: `total`, and `wait`, during which the device was idle.
+
+    Raises:
+        MarsRetrievalError: If a model or a decoding worker fails.
+        DataError: If an item is skipped and a writer is strict.
+        OutputError: If a shard cannot be written.
+    """
+    counts = [writer.plan.todo_rows for writer in writers]
+    known_counts = [count for count in counts if count is not None]
+    total = sum(known_counts) if len(known_counts) == len(counts) else None
+    label, unit = (
+        ("embed", "images") if len(writers) == 1 else (f"embed x {len(writers)}", "vectors")
+    )
     start = time.perf_counter()
-    with progress.start(label, total, unit) as bar, _one_thread_each(lanes):
-        device = EmbeddingPipeline(bar, None if total is not None else len(_wanted(lanes)))
-        device.run(lanes, source, decoders)
+    with progress.start(label, total, unit) as bar, _single_torch_thread(writers):
+        pipeline = EmbeddingPipeline(
+            bar, None if total is not None else len(_pending_shards(writers))
+        )
+        pipeline.run(writers, source, decoders)
     elapsed = time.perf_counter() - start
-    return {"wait": max(0.0, elapsed - device.busy), "total": elapsed}
+    return {"wait": max(0.0, elapsed - pipeline.busy), "total": elapsed}
 
 
 @contextmanager
-def _one_thread_each(lanes: Sequence[ShardWriter]) -> Iterator[None]:
-    """Where no model computes on the CPUs, torch uses one of them for each call: preprocessing runs
-    on as many threads as there are CPUs, and each would otherwise split its small sums among as
-    many again."""
+def _single_torch_thread(writers: Sequence[ShardWriter]) -> Iterator[None]:
+    """Limit torch to one thread per call if no model runs on a CPU.
+
+    Preprocessing uses one thread per CPU. Without the limit, each of them would start as many
+    threads again for small operations.
+    """
     torch = sys.modules.get("torch")
-    if torch is None or any(lane.on_cpu for lane in lanes):
+    if torch is None or any(writer.on_cpu for writer in writers):
         yield
         return
     before = torch.get_num_threads()
@@ -297,11 +404,22 @@ def _one_thread_each(lanes: Sequence[ShardWriter]) -> Iterator[None]:
 
 
 class EmbeddingPipeline:
-    """Feeds the lanes, runs their batches on a thread of its own, the next one collated on
-    another so that it is ready when the device is free, and gives the vectors back."""
+    """Connect decoders, models and writers.
+
+    The models run on one thread. Another thread collates the next batch meanwhile, and a third
+    one writes finished shards.
+
+    Attributes:
+        busy: Busy time of the device, in seconds.
+    """
 
     def __init__(self, bar: ProgressTask, shards: int | None) -> None:
-        """shards: how many are to be read, where the bar does not know the number of images."""
+        """Create a pipeline.
+
+        Args:
+            bar: Progress of the build.
+            shards: Number of shards to read, if the number of images is unknown. Else None.
+        """
         self.busy = 0.0
         self._bar = bar
         self._shards = shards
@@ -310,62 +428,72 @@ class EmbeddingPipeline:
         self._running: deque[tuple[ShardWriter, Batch, Future[tuple[Embedded, float]]]]
         self._running = deque()
 
-    def run(self, lanes: Sequence[ShardWriter], source: ImageSource, decoders: Decoders) -> None:
-        depth = _DECODED_AHEAD + 4 * decoders.workers
-        events = decode_ahead(source, _work(lanes), decoders, depth=depth)
-        collating, device, writer = (
+    def run(self, writers: Sequence[ShardWriter], source: ImageSource, decoders: Decoders) -> None:
+        """Embed all shards.
+
+        Args:
+            writers: One writer per model.
+            source: Images to embed.
+            decoders: Workers with the preprocessing of each writer.
+
+        Raises:
+            MarsRetrievalError: If a model or a worker fails, or a shard cannot be written.
+        """
+        depth = _IMAGES_AHEAD + 4 * decoders.workers
+        events = decode_ahead(source, _iterate_pending(writers), decoders, depth=depth)
+        collate_pool, device_pool, write_pool = (
             ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
             for name in ("collate", "device", "write")
         )
         try:
-            for shard, takers, event in events:
-                for number, taker in enumerate(takers):
-                    lane = lanes[taker]
+            for shard, model_indexes, event in events:
+                for number, index in enumerate(model_indexes):
+                    writer = writers[index]
                     features = event.features[number] if isinstance(event, Decoded) else None
-                    if not lane.take(shard, event, features):
+                    if not writer.add(shard, event, features):
                         self._bar.advance()
-                    for batch in lane.batches():
-                        self._submit(collating, device, lane, batch)
-                    lane.write(writer, self.busy)
+                    for batch in writer.batches():
+                        self._submit(collate_pool, device_pool, writer, batch)
+                    writer.write_finished(write_pool, self.busy)
                 self._read += isinstance(event, ShardEnd)
             while self._running:
-                self._settle()
-            for lane in lanes:
-                lane.write(writer, self.busy)
-                lane.finish()
+                self._collect()
+            for writer in writers:
+                writer.write_finished(write_pool, self.busy)
+                writer.finish()
         finally:
             events.close()
-            collating.shutdown(wait=True, cancel_futures=True)
-            device.shutdown(wait=True, cancel_futures=True)
-            writer.shutdown(wait=True)
-            self._note(lanes)
+            collate_pool.shutdown(wait=True, cancel_futures=True)
+            device_pool.shutdown(wait=True, cancel_futures=True)
+            write_pool.shutdown(wait=True)
+            self._update_note(writers)
 
     def _submit(
         self,
-        collating: ThreadPoolExecutor,
-        device: ThreadPoolExecutor,
-        lane: ShardWriter,
+        collate_pool: ThreadPoolExecutor,
+        device_pool: ThreadPoolExecutor,
+        writer: ShardWriter,
         batch: Batch,
     ) -> None:
-        while len(self._running) >= _BATCHES_IN_FLIGHT:
-            self._settle()
-            self._note([lane])
-        features = [each for _, each in batch]
-        collated = collating.submit(lane.forward.collate, features)
-        work = device.submit(_forward, lane.forward, features, collated)
-        self._running.append((lane, batch, work))
+        while len(self._running) >= _MAX_BATCHES_IN_FLIGHT:
+            self._collect()
+            self._update_note([writer])
+        features = [item for _, item in batch]
+        collated = collate_pool.submit(writer.runner.collate, features)
+        work = device_pool.submit(_run_batch, writer.runner, features, collated)
+        self._running.append((writer, batch, work))
 
-    def _settle(self) -> None:
-        lane, batch, future = self._running.popleft()
+    def _collect(self) -> None:
+        writer, batch, future = self._running.popleft()
         embedded, spent = future.result()
         self.busy += spent
-        lane.scatter(batch, embedded, spent)
+        writer.assign_vectors(batch, embedded, spent)
         self._bar.advance(len(batch))
 
-    def _note(self, lanes: Sequence[ShardWriter]) -> None:
+    def _update_note(self, writers: Sequence[ShardWriter]) -> None:
         elapsed = time.perf_counter() - self._start
         idle = max(0.0, 1 - self.busy / max(1e-9, elapsed))
-        left_out = sum(lane.left_out for lane in lanes)
+        left_out = sum(writer.skipped_count for writer in writers)
         parts = [
             time_left(elapsed, self._read / self._shards) if self._shards else "",
             f"device idle {idle:.0%}",
@@ -374,24 +502,26 @@ class EmbeddingPipeline:
         self._bar.note(", ".join(filter(None, parts)))
 
 
-def _forward(
-    forward: BatchRunner, features: list[Any], collated: Future[Any]
+def _run_batch(
+    runner: BatchRunner, features: list[Any], collated: Future[Any]
 ) -> tuple[Embedded, float]:
     ready = collated.result()
-    start = time.perf_counter()  # until here the device had nothing to do
-    embedded = forward.embed(features, ready)
+    start = time.perf_counter()  # the device is idle until here
+    embedded = runner.embed(features, ready)
     return embedded, time.perf_counter() - start
 
 
-def _wanted(lanes: Sequence[ShardWriter]) -> set[str]:
-    return {shard.name for lane in lanes for shard in lane.plan.todo}
+def _pending_shards(writers: Sequence[ShardWriter]) -> set[str]:
+    return {shard.name for writer in writers for shard in writer.plan.todo}
 
 
-def _work(lanes: Sequence[ShardWriter]) -> Iterator[tuple[Shard, tuple[int, ...]]]:
-    """Each shard that some lane has to do, with those lanes' places, in the order of the source."""
-    wanted = _wanted(lanes)
-    for shard in lanes[0].plan.shards:
-        if shard.name in wanted:
-            takers = tuple(place for place, lane in enumerate(lanes) if lane.needs(shard))
-            if takers:
-                yield shard, takers
+def _iterate_pending(writers: Sequence[ShardWriter]) -> Iterator[tuple[Shard, tuple[int, ...]]]:
+    """Yield the shards to embed, in source order, with the indexes of their writers."""
+    pending = _pending_shards(writers)
+    for shard in writers[0].plan.shards:
+        if shard.name in pending:
+            model_indexes = tuple(
+                index for index, writer in enumerate(writers) if writer.needs_embedding(shard)
+            )
+            if model_indexes:
+                yield shard, model_indexes

@@ -1,4 +1,4 @@
-"""One shard as an Arrow IPC file, and the window on it that everyone else sees: a Block."""
+"""Read and write the Arrow IPC file of a shard."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from marsretrieval.embeddings.manifest import (
     Entry,
     entry_path,
     finished_entry,
+    read_error,
     read_manifest,
-    unreadable,
     vectors_path,
     write_entry,
 )
@@ -35,20 +35,36 @@ VALID = "valid"  # the optional column
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a store keeps of one image or text, beside its vector."""
+    """Metadata of one image or text.
+
+    Attributes:
+        id: Id, unique in the store.
+        source: File or member that contains the item.
+        content: First 16 bytes of the SHA-256 of the encoded image or the text.
+        lon: Longitude of the centre, degrees.
+        lat: Latitude of the centre, degrees.
+        width_deg: Extent in longitude, degrees.
+        height_deg: Extent in latitude, degrees.
+        valid: Fraction of the image with data, 0 to 1.
+    """
 
     id: str
     source: str
-    content: bytes  # 16 bytes: the start of the SHA-256 of the encoded image or the text
+    content: bytes
     lon: float | None = None
     lat: float | None = None
     width_deg: float | None = None
     height_deg: float | None = None
-    valid: float | None = None  # share with data, 0 to 1
+    valid: float | None = None
 
 
 class Block:
-    """The rows of one shard, memory-mapped; `start` is the store's number of the first one."""
+    """Memory-mapped rows of one shard.
+
+    Attributes:
+        start: Row number, in the store, of the first row.
+        dimension: Vector dimension.
+    """
 
     def __init__(self, batch: pa.RecordBatch, start: int, dimension: int) -> None:
         self.start = start
@@ -95,7 +111,7 @@ class Block:
 
     @property
     def valid(self) -> Floats:
-        """(n,) share of each tile with data, 0 to 1; NaN where unknown."""
+        """(n,) fraction of each tile with data, 0 to 1; NaN where unknown."""
         if VALID not in self._batch.schema.names:
             return np.full(len(self), np.nan)
         return self._floats(VALID)
@@ -105,32 +121,50 @@ class Block:
         """(n, dimension) float16 or float32, read-only, not copied."""
         column = self._batch.column("vector")
         values = column.values.slice(column.offset * self.dimension, len(self) * self.dimension)
-        return _numbers(values).reshape(len(self), self.dimension)
+        return _array_values(values).reshape(len(self), self.dimension)
 
     def column(self, name: str) -> pa.Array:
+        """Return a column.
+
+        Args:
+            name: Name of the column.
+
+        Returns:
+            The Arrow array.
+        """
         return self._batch.column(name)
 
     def texts(self, name: str, rows: npt.NDArray[np.int64]) -> list[str]:
-        """A column of texts at some rows."""
-        # From a numpy array, Arrow would make these only after loading pandas.
+        """Return the values of a text column at some rows.
+
+        Args:
+            name: Name of the column.
+            rows: Row numbers within the block, int64.
+
+        Returns:
+            The texts, in the order of `rows`.
+        """
+        # Arrow imports pandas to convert a numpy array.
         buffer = pa.py_buffer(np.ascontiguousarray(rows))
-        chosen = pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer])
-        found: list[str] = self.column(name).take(chosen).to_pylist()
-        return found
+        indexes = pa.Array.from_buffers(pa.int64(), len(rows), [None, buffer])
+        values: list[str] = self.column(name).take(indexes).to_pylist()
+        return values
 
     def _floats(self, name: str) -> Floats:
         column = self._batch.column(name)
-        values = _numbers(column).astype(np.float64)
+        values = _array_values(column).astype(np.float64)
         if column.null_count:
             bits = np.frombuffer(column.buffers()[0], dtype=np.uint8)
-            known = np.unpackbits(bits, count=column.offset + len(column), bitorder="little")
-            values[known[column.offset :] == 0] = np.nan
+            validity = np.unpackbits(bits, count=column.offset + len(column), bitorder="little")
+            values[validity[column.offset :] == 0] = np.nan
         return values
 
 
-def _numbers(values: pa.Array) -> npt.NDArray[Any]:
-    """What an array holds, not copied, anything where it is null. Arrow's own way there loads
-    pandas first."""
+def _array_values(values: pa.Array) -> npt.NDArray[Any]:
+    """View the values of an Arrow array without a copy; null values are arbitrary.
+
+    The conversion of pyarrow itself imports pandas.
+    """
     dtype = np.dtype(values.type.to_pandas_dtype())
     if not len(values):
         return np.frombuffer(b"", dtype)
@@ -141,12 +175,15 @@ def _numbers(values: pa.Array) -> npt.NDArray[Any]:
 
 @cache
 def schema(dimension: int, dtype: Dtype, *, valid: bool = False) -> pa.Schema:
-    """Columns of a shard, as docs/STORE.md specifies them.
+    """Return the columns of a shard, as docs/STORE.md specifies them.
 
     Args:
-        dimension: Numbers in a vector.
-        dtype: Their type.
+        dimension: Vector dimension.
+        dtype: Vector dtype.
         valid: Include the optional column `valid`.
+
+    Returns:
+        The Arrow schema.
     """
     shares = [pa.field(VALID, pa.float32())] if valid else []
     number = pa.float16() if dtype == "float16" else pa.float32()
@@ -170,32 +207,48 @@ def schema(dimension: int, dtype: Dtype, *, valid: bool = False) -> pa.Schema:
 def write_shard(
     store: Path, entry: Entry, items: Sequence[Item], vectors: npt.NDArray[Any], dtype: Dtype
 ) -> Entry:
-    """Write vectors (n, d), then the entry that makes them count: `entry` with rows, size and
-    checksum filled in. Where another process has finished the very shard meanwhile, its files
-    stay and its entry is returned. Raises OutputError, StoreMismatchError where another process
-    has made this another store meanwhile, StoreError where it is gone."""
+    """Write the vectors of a shard, then its entry, which marks the shard as finished.
+
+    If another process has finished the shard meanwhile, its files are kept.
+
+    Args:
+        store: Folder of the store.
+        entry: Entry of the shard, without rows, size and checksum.
+        items: Metadata of the n rows.
+        vectors: Array of shape (n, dimension).
+        dtype: Vector dtype.
+
+    Returns:
+        The entry of the finished shard.
+
+    Raises:
+        OutputError: If a file cannot be written.
+        StoreMismatchError: If another process has replaced the store.
+        StoreError: If the store was removed.
+    """
     valid = any(item.valid is not None for item in items)
     columns = schema(vectors.shape[1], dtype, valid=valid)
     batch = pa.record_batch(_arrays(items, vectors, columns), schema=columns)
     path = vectors_path(store, entry.shard)
     try:
-        with ExitStack() as turn:
+        with ExitStack() as stack:
             with atomic_path(path) as temporary:
                 with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, columns) as out:
                     out.write_batch(batch)
                 size, checksum = temporary.stat().st_size, sha256_file(temporary)
-                # Two processes that embed the same shard must not leave the vectors of one beside
-                # the entry of the other.
-                turn.enter_context(locked(path.parent))
+                # If two processes embed the same shard, vectors and entry must be of one of them.
+                stack.enter_context(locked(path.parent))
                 if read_manifest(store).made_by != entry.made_by:
                     raise StoreMismatchError(
                         f"{store}: replaced by another store while this one was made",
                         remedy="Another process runs here with --force. Give each its own folder.",
                     )
-                there = finished_entry(store, entry.made_by, entry.shard, entry.fingerprint)
-                if there is not None:
-                    raise _FinishedElsewhere(there)
-                # An entry must never stand beside vectors that it does not describe.
+                existing_entry = finished_entry(
+                    store, entry.made_by, entry.shard, entry.fingerprint
+                )
+                if existing_entry is not None:
+                    raise _FinishedElsewhere(existing_entry)
+                # The old entry does not describe the new vectors.
                 entry_path(store, entry.shard).unlink(missing_ok=True)
             written = replace(entry, rows=len(items), bytes=size, sha256=checksum)
             write_entry(store, written)
@@ -210,14 +263,28 @@ class _FinishedElsewhere(Exception):
 
 
 def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dtype) -> Block:
-    """Map a shard. Raises StoreError naming its file when it is not what its entry says."""
+    """Memory-map a shard.
+
+    Args:
+        store: Folder of the store.
+        entry: Entry of the shard.
+        start: Row number, in the store, of the first row.
+        dimension: Vector dimension.
+        dtype: Vector dtype.
+
+    Returns:
+        The rows of the shard.
+
+    Raises:
+        StoreError: If the file is missing or does not match the entry. Names the file.
+    """
     path = vectors_path(store, entry.shard)
     remedy = "Run the command that made the store again: only this shard is computed."
     try:
         size = path.stat().st_size
     except OSError as error:
         if not is_damage(error):
-            raise unreadable(path, error) from error
+            raise read_error(path, error) from error
         raise StoreError(f"{path}: missing", remedy=remedy) from error
     if size != entry.bytes:
         raise StoreError(f"{path}: {size} bytes, {entry.bytes} were written", remedy=remedy)
@@ -226,7 +293,7 @@ def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dty
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and not is_damage(error):
-            raise unreadable(path, error) from error
+            raise read_error(path, error) from error
         raise StoreError(f"{path}: not readable as Arrow IPC ({error})", remedy=remedy) from error
     expected = schema(dimension, dtype, valid=VALID in reader.schema.names)
     if not reader.schema.equals(expected):

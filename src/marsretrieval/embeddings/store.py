@@ -1,4 +1,4 @@
-"""A finished store, read through memory maps."""
+"""Read a store through memory maps."""
 
 from __future__ import annotations
 
@@ -32,7 +32,16 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What is known of n rows, without their vectors; NaN where a number is unknown."""
+    """Metadata of n rows; NaN where a number is unknown.
+
+    Attributes:
+        ids: Ids.
+        lon: Longitude of the centre, degrees.
+        lat: Latitude of the centre, degrees.
+        width_deg: Extent in longitude, degrees.
+        height_deg: Extent in latitude, degrees.
+        sources: File or member that contains each item.
+    """
 
     ids: list[str]
     lon: Floats
@@ -45,11 +54,23 @@ class Columns:
 class EmbeddingStore:
     """Vectors of images or texts with their ids, in the fixed order of shards and rows.
 
-    Opening reads JSON only; a shard is mapped when it is first used. Rows are numbered from 0
-    over the finished shards.
+    Opening a store reads JSON only; a shard is mapped when it is first used. Rows are numbered
+    from 0 over the finished shards.
+
+    Attributes:
+        path: Folder of the store.
+        manifest: Manifest of the store.
+        entries: Entries of the finished shards, in order.
     """
 
     def __init__(self, path: Path, manifest: Manifest, entries: Sequence[Entry]) -> None:
+        """Create a store object; `open_store` reads manifest and entries.
+
+        Args:
+            path: Folder of the store.
+            manifest: Manifest of the store.
+            entries: Entries of the finished shards, in order.
+        """
         self.path = path
         self.manifest = manifest
         self.entries = tuple(entries)
@@ -67,8 +88,10 @@ class EmbeddingStore:
 
     @property
     def model(self) -> ModelRequest:
-        """How to load the encoder again, with the very precision that was used. A user's class
-        has the one it was asked for: it may know of no other."""
+        """Model name and options that load the encoder again, in the precision of the vectors.
+
+        For a user's class, the precision is the requested one, since the class may not record it.
+        """
         prompts = self.encoder.get("prompts")
         preset = prompts.get("preset", "paper") if isinstance(prompts, Mapping) else "paper"
         request = self.manifest.request or ModelRequest(
@@ -80,7 +103,7 @@ class EmbeddingStore:
 
     @property
     def dataset(self) -> DatasetIdentity:
-        """name, kind and fingerprint."""
+        """Name, kind and fingerprint of the dataset."""
         return self.manifest.dataset
 
     @property
@@ -97,33 +120,47 @@ class EmbeddingStore:
 
     @property
     def skipped(self) -> list[Skipped]:
-        """Every item that was left out, with the reason."""
+        """Items without a vector, with the reason."""
         return [item for entry in self.entries for item in entry.skipped]
 
     @property
     def missing(self) -> list[str]:
         """Planned shards that are not finished."""
-        there = {entry.shard for entry in self.entries}
-        return [name for name in self.manifest.shards if name not in there]
+        finished = {entry.shard for entry in self.entries}
+        return [name for name in self.manifest.shards if name not in finished]
 
     @property
     def complete(self) -> bool:
         return len(self.entries) == len(self.manifest.shards)
 
     def seconds(self, stage: str) -> float:
-        """Time that making the store took, summed over its shards: decode, embed, elapsed (by the
-        clock of the process that made each) and wait (of that, the device without work)."""
+        """Time of a stage, summed over the shards.
+
+        Args:
+            stage: "decode", "embed", "elapsed" (wall time of the process that made a shard) or
+                "wait" (the part of it during which the device was idle).
+
+        Returns:
+            Seconds.
+        """
         return sum(entry.seconds.get(stage, 0.0) for entry in self.entries)
 
     @cached_property
     def set_hash(self) -> str:
-        """Identity of the set of items, ids and contents, in any order."""
+        """Hash of the set of ids and contents, independent of their order."""
         return set_hash(
             pair for block in self.blocks() for pair in zip(block.ids, block.contents, strict=True)
         )
 
     def require_encoder(self, fingerprint: Mapping[str, Any]) -> None:
-        """Raises StoreMismatchError, naming each difference, unless this encoder made it."""
+        """Raise unless the store was made by an encoder.
+
+        Args:
+            fingerprint: Fingerprint of the encoder.
+
+        Raises:
+            StoreMismatchError: If the fingerprints differ. Names each difference.
+        """
         lines = differences(self.encoder, fingerprint)
         if lines:
             raise StoreMismatchError(
@@ -132,11 +169,22 @@ class EmbeddingStore:
             )
 
     def blocks(self) -> Iterator[Block]:
-        """All shards in order. Raises StoreError naming a shard that is damaged."""
+        """Iterate over all shards in order.
+
+        Returns:
+            The blocks.
+
+        Raises:
+            StoreError: If a shard is damaged. Names the shard.
+        """
         return (self._block(index) for index in range(len(self.entries)))
 
     def load(self) -> tuple[list[str], npt.NDArray[np.float32]]:
-        """All ids and vectors in memory, (rows, dimension) float32: for stores that are small."""
+        """Load all ids and vectors into memory, for small stores.
+
+        Returns:
+            Ids, and a float32 array of shape (rows, dimension).
+        """
         ids: list[str] = []
         matrix = np.empty((self.rows, self.dimension), dtype=np.float32)
         for block in self.blocks():
@@ -153,7 +201,7 @@ class EmbeddingStore:
         return self._columns("width_deg", "height_deg")
 
     def valid(self) -> Floats:
-        """(rows,) share of each tile with data, 0 to 1; NaN where unknown."""
+        """(rows,) fraction of each tile with data, 0 to 1; NaN where unknown."""
         return self._columns("valid")[:, 0]
 
     @property
@@ -162,63 +210,108 @@ class EmbeddingStore:
         return [item for entry in self.entries for item in entry.warnings]
 
     def content_hashes(self) -> list[bytes]:
-        """16 bytes a row: equal contents, equal bytes."""
+        """Content hashes of all rows, 16 bytes each. Equal contents have equal hashes."""
         return [content for block in self.blocks() for content in block.contents]
 
     def ids(self, rows: npt.ArrayLike) -> list[str]:
-        """Ids of n rows, in the order asked for."""
-        found: list[str] = [""] * len(np.atleast_1d(np.asarray(rows)))
-        for block, local, places in self._located(rows):
-            for place, name in zip(places, block.texts("id", local), strict=True):
-                found[place] = name
-        return found
+        """Return the ids of rows.
+
+        Args:
+            rows: n row numbers.
+
+        Returns:
+            n ids, in the order of `rows`.
+
+        Raises:
+            IndexError: If a row number is out of range.
+        """
+        result: list[str] = [""] * len(np.atleast_1d(np.asarray(rows)))
+        for block, local, positions in self._rows_by_block(rows):
+            for position, name in zip(positions, block.texts("id", local), strict=True):
+                result[position] = name
+        return result
 
     def find(self, name: str) -> int:
-        """The first row with this id, or -1. A few milliseconds for a million rows whose shards
-        are open."""
+        """Find the first row with an id.
+
+        Takes a few milliseconds for a million rows whose shards are open.
+
+        Args:
+            name: The id.
+
+        Returns:
+            The row number, or -1.
+        """
         import pyarrow.compute as pc
 
         for block in self.blocks():
             column = block.column("id")
-            # By prefix, then in full: to compare with a scalar, Arrow would load pandas.
-            alike = pc.indices_nonzero(pc.starts_with(column, pattern=name))
-            for place in alike.to_pylist():
-                if column[place].as_py() == name:
-                    return block.start + int(place)
+            # By prefix, then in full: a comparison with a scalar would import pandas.
+            candidates = pc.indices_nonzero(pc.starts_with(column, pattern=name))
+            for row in candidates.to_pylist():
+                if column[row].as_py() == name:
+                    return block.start + int(row)
         return -1
 
     def vectors(self, rows: npt.ArrayLike) -> npt.NDArray[Any]:
-        """(n, dimension) copies of n rows as they are stored, in the order asked for."""
+        """Copy the vectors of rows.
+
+        Args:
+            rows: n row numbers.
+
+        Returns:
+            Array of shape (n, dimension) in the dtype of the store, in the order of `rows`.
+
+        Raises:
+            IndexError: If a row number is out of range.
+        """
         count = len(np.atleast_1d(np.asarray(rows)))
-        found = np.empty((count, self.dimension), dtype=self.dtype)
-        for block, local, places in self._located(rows):
-            found[places] = block.vectors[local]
-        return found
+        result = np.empty((count, self.dimension), dtype=self.dtype)
+        for block, local, positions in self._rows_by_block(rows):
+            result[positions] = block.vectors[local]
+        return result
 
     def take(self, rows: npt.ArrayLike) -> Columns:
-        """What is known of n rows, in the order asked for."""
+        """Return the metadata of rows.
+
+        Args:
+            rows: n row numbers.
+
+        Returns:
+            The metadata, in the order of `rows`.
+
+        Raises:
+            IndexError: If a row number is out of range.
+        """
         count = len(np.atleast_1d(np.asarray(rows)))
         numbers = {name: np.empty(count) for name in ("lon", "lat", "width_deg", "height_deg")}
         sources = [""] * count
-        for block, local, places in self._located(rows):
+        for block, local, positions in self._rows_by_block(rows):
             for name, values in numbers.items():
-                values[places] = getattr(block, name)[local]
-            for place, source in zip(places, block.texts("source", local), strict=True):
-                sources[place] = source
+                values[positions] = getattr(block, name)[local]
+            for position, source in zip(positions, block.texts("source", local), strict=True):
+                sources[position] = source
         return Columns(ids=self.ids(rows), sources=sources, **numbers)
 
     def verify(self, *, progress: Progress = NO_PROGRESS) -> list[str]:
-        """Read everything and compare it with its checksums; a line for each problem found."""
+        """Read the whole store and compare it with its checksums.
+
+        Args:
+            progress: Progress display.
+
+        Returns:
+            One line per problem.
+        """
         from marsretrieval.embeddings.verify import verify_store
 
         return [str(problem) for problem in verify_store(self.path, progress=progress).problems]
 
     def _columns(self, *names: str) -> Floats:
-        found = np.empty((self.rows, len(names)))
+        result = np.empty((self.rows, len(names)))
         for block in self.blocks():
             for number, name in enumerate(names):
-                found[block.start : block.start + len(block), number] = getattr(block, name)
-        return found
+                result[block.start : block.start + len(block), number] = getattr(block, name)
+        return result
 
     def _block(self, index: int) -> Block:
         block = self._blocks.get(index)
@@ -228,28 +321,38 @@ class EmbeddingStore:
             self._blocks[index] = block
         return block
 
-    def _located(
+    def _rows_by_block(
         self, rows: npt.ArrayLike
     ) -> Iterator[tuple[Block, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-        """For each shard concerned: its block, the rows within it, and their places in `rows`."""
-        wanted = np.atleast_1d(np.asarray(rows, dtype=np.int64))
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < self.rows:
+        """Group row numbers by shard.
+
+        Yields the block, the rows within it, and their positions in `rows`.
+        """
+        row_numbers = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        if len(row_numbers) and not 0 <= row_numbers.min() <= row_numbers.max() < self.rows:
             raise IndexError(f"rows must be within 0..{self.rows - 1}")
-        shard = np.searchsorted(self._starts, wanted, side="right") - 1
+        shard = np.searchsorted(self._starts, row_numbers, side="right") - 1
         order = np.argsort(shard, kind="stable")
-        for places in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1):
-            if len(places):
-                block = self._block(int(shard[places[0]]))
-                yield block, wanted[places] - block.start, places
+        for positions in np.split(order, np.flatnonzero(np.diff(shard[order])) + 1):
+            if len(positions):
+                block = self._block(int(shard[positions[0]]))
+                yield block, row_numbers[positions] - block.start, positions
 
 
 def open_store(path: Path) -> EmbeddingStore:
-    """Open a store, finished or not (`complete` says).
+    """Open a complete or partial store.
 
-    Raises StoreError when there is none, or when its manifest or an entry is damaged.
+    Args:
+        path: Folder of the store.
+
+    Returns:
+        The store. Its `complete` says whether all shards are finished.
+
+    Raises:
+        StoreError: If the folder is no store, or its manifest or an entry is damaged.
     """
     manifest = read_manifest(path)
-    found = (read_entry(path, name) for name in manifest.shards)
+    entries = (read_entry(path, name) for name in manifest.shards)
     return EmbeddingStore(
-        path, manifest, [entry for entry in found if entry is not None and entry.fits(manifest)]
+        path, manifest, [entry for entry in entries if entry is not None and entry.fits(manifest)]
     )

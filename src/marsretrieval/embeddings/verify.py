@@ -1,4 +1,4 @@
-"""Is a store still what was written?"""
+"""Verify the files of a store against their checksums, and remove damaged shards on request."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from marsretrieval.embeddings.manifest import (
     Manifest,
     entry_path,
     read_entry,
+    read_error,
     read_manifest,
     require_own_shards,
-    unreadable,
     vectors_path,
 )
 from marsretrieval.embeddings.shards import Block, open_block
@@ -24,11 +24,18 @@ from marsretrieval.io import is_damage, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 _UNIT_TOLERANCE = 1e-2  # far above the rounding of float16, far below any real fault
+_MISSING = "not embedded yet"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """`cured`: embedding the shard again makes it good, once it has no entry."""
+    """A problem of a shard.
+
+    Attributes:
+        shard: Name of the shard.
+        text: Description of the problem.
+        cured: Whether embedding the shard again removes the problem.
+    """
 
     shard: str
     text: str
@@ -40,37 +47,53 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
+    """Result of a verification.
+
+    Attributes:
+        rows: Number of rows.
+        shards: Number of finished shards.
+        problems: The problems.
+        dropped: Shards whose entries were removed, to be embedded again.
+    """
+
     rows: int
-    shards: int  # finished ones
+    shards: int
     problems: tuple[Problem, ...]
-    dropped: tuple[str, ...] = ()  # shards whose entries were removed, to be embedded again
+    dropped: tuple[str, ...] = ()
 
     @property
     def to_embed(self) -> tuple[str, ...]:
-        """Shards that the command which made the store will embed."""
-        missing = [each.shard for each in self.problems if each.text == _MISSING]
+        """Shards that the build command embeds when it is run again."""
+        missing = [problem.shard for problem in self.problems if problem.text == _MISSING]
         return tuple(sorted({*missing, *self.dropped}))
-
-
-_MISSING = "not embedded yet"
 
 
 def verify_store(
     path: Path, *, repair: bool = False, progress: Progress = NO_PROGRESS
 ) -> Verification:
-    """Missing shards, files changed since they were written, impossible values, repeated ids.
+    """Check a store for missing or changed shards, impossible values and repeated ids.
 
-    With `repair` the entries of damaged shards are removed, so that the command which made the
-    store embeds them again; vectors stay until then, but no longer count. Raises StoreError when
-    there is no readable manifest, or when the disk, the rights or a lack of memory or descriptors
-    keep a file from being read: that is no damage, and nothing is removed. Raises OutputError when
-    an entry cannot be removed.
+    With `repair`, the entries of damaged shards are removed, so that the build command embeds them
+    again; their vectors stay until then, but are not used.
+
+    Args:
+        path: Folder of the store.
+        repair: Remove the entries of damaged shards.
+        progress: Progress display.
+
+    Returns:
+        The problems, and the shards to be embedded again.
+
+    Raises:
+        StoreError: If there is no readable manifest, or if the operating system fails to read a
+            file (disk, permissions, memory, file descriptors). Nothing is removed then.
+        OutputError: If an entry cannot be removed.
     """
     manifest = read_manifest(path)
     if repair:
         require_own_shards(path)
-    found: list[Problem] = []
-    seen: dict[str, str] = {}
+    problems: list[Problem] = []
+    shard_of_id: dict[str, str] = {}
     rows = shards = 0
     with progress.start("verify", len(manifest.shards), "shards") as bar:
         for name in manifest.shards:
@@ -79,25 +102,27 @@ def verify_store(
             except StoreError as error:
                 if not is_damage(error):
                     raise
-                found.append(Problem(name, error.message))
+                problems.append(Problem(name, error.message))
             else:
                 if entry is None or not entry.fits(manifest):
-                    found.append(Problem(name, _MISSING))
+                    problems.append(Problem(name, _MISSING))
                 else:
-                    found += _of_shard(path, manifest, entry, rows, seen)
+                    problems += _shard_problems(path, manifest, entry, rows, shard_of_id)
                     rows += entry.rows
                     shards += 1
             bar.advance()
     dropped = []
     if repair:
-        dropped = sorted({each.shard for each in found if each.cured and each.text != _MISSING})
+        dropped = sorted(
+            {problem.shard for problem in problems if problem.cured and problem.text != _MISSING}
+        )
         for name in dropped:
-            _drop(entry_path(path, name))
-    return Verification(rows, shards, tuple(found), tuple(dropped))
+            _remove_entry(entry_path(path, name))
+    return Verification(rows, shards, tuple(problems), tuple(dropped))
 
 
-def _of_shard(
-    store: Path, manifest: Manifest, entry: Entry, start: int, seen: dict[str, str]
+def _shard_problems(
+    store: Path, manifest: Manifest, entry: Entry, start: int, shard_of_id: dict[str, str]
 ) -> Iterator[Problem]:
     path = vectors_path(store, entry.shard)
     try:
@@ -108,19 +133,19 @@ def _of_shard(
         if not is_damage(error):
             if isinstance(error, StoreError):
                 raise
-            raise unreadable(path, error) from error
+            raise read_error(path, error) from error
         yield Problem(entry.shard, error.message if isinstance(error, StoreError) else str(error))
         return
-    for text in _faults(block):
+    for text in _block_problems(block):
         yield Problem(entry.shard, text)
     for name in block.ids:
-        if name in seen:
-            # The images have it so: embedding them again would change nothing.
-            yield Problem(entry.shard, f"id {name} is also in {seen[name]}", cured=False)
-        seen[name] = f"shard {entry.shard}"
+        if name in shard_of_id:
+            # The source repeats the id: embedding it again does not help.
+            yield Problem(entry.shard, f"id {name} is also in {shard_of_id[name]}", cured=False)
+        shard_of_id[name] = f"shard {entry.shard}"
 
 
-def _faults(block: Block) -> Iterator[str]:
+def _block_problems(block: Block) -> Iterator[str]:
     norms = np.linalg.norm(block.vectors.astype(np.float32), axis=1)
     wrong = int((~(np.abs(norms - 1) < _UNIT_TOLERANCE)).sum())  # NaN counts as wrong
     if wrong:
@@ -129,7 +154,7 @@ def _faults(block: Block) -> Iterator[str]:
         yield "a position is off the planet"
 
 
-def _drop(path: Path) -> None:
+def _remove_entry(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What an encoder is: the only thing that tasks, stores and searches know of a model."""
+"""Encoder interface, model specs and load options."""
 
 from __future__ import annotations
 
@@ -18,39 +18,53 @@ from marsretrieval.io import Constraint
 Vectors = npt.NDArray[np.float32]  # (n, dimension), every row of unit length
 Modality = Literal["image", "text"]
 
-# A query is what someone types ("pitted cones"); a caption describes one image.
-# Some models put a different prompt before each.
+# A query is typed by a user ("pitted cones"); a caption describes one image. Some models use
+# different prompts for them.
 TextRole = Literal["query", "caption"]
 
-# Whatever `preprocess` makes of one image and `encode_preprocessed` takes: opaque to everyone else.
+# Return value of `preprocess` for one image, which only `encode_preprocessed` interprets.
 Features = Any
+PromptPreset = Literal["paper", "official"]
+
+# Constraints of the TOML files. The spec of an unregistered model may leave fields empty.
+_Text = Annotated[str, Constraint(min_length=1)]
+_Commit = Annotated[str, Constraint(pattern="^[0-9a-f]{40}$")]
+_Count = Annotated[int, Constraint(gt=0, le=2**62)]
+_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?")
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Embeds images, and for most models texts, into one space where cosine ranks.
+    """Interface of a model that embeds images, and usually texts, into one space.
 
-    All vectors are float32 of unit length; a batch gives the same rows as one item at a time.
+    Similarity is the cosine. All vectors are float32 of unit length, and a batch gives the same
+    rows as one item at a time.
     """
 
     @property
     def id(self) -> str:
-        """Catalogue id, or what the user named it by."""
+        """Id in the registry, or the name that the user gave."""
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """Vector dimension."""
 
     @property
-    def modalities(self) -> frozenset[Modality]: ...
+    def modalities(self) -> frozenset[Modality]:
+        """Inputs that the encoder embeds."""
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """JSON-ready identity of the vectors: id, loader, revision, weights_sha256, dtype,
-        preprocessing, prompts. Two encoders with equal fingerprints give the same vectors."""
+        """JSON-ready identity of the vectors.
+
+        Keys: id, loader, revision, weights_sha256, dtype, preprocessing, prompts. Two encoders with
+        equal fingerprints give the same vectors.
+        """
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
-        """A picklable callable, RGB image to model input, so that loader workers can run it.
+        """Picklable callable that turns an RGB image into model input, for decoding workers.
 
         If the callable has an attribute `accepts_grey` that is True, stores are built from grey
         images in mode L. It must then return, bit for bit, what it returns for the same image
@@ -58,64 +72,113 @@ class Encoder(Protocol):
         """
 
     def encode_preprocessed(self, features: Sequence[Features]) -> Vectors:
-        """Embed what `preprocess` returned for each of n images: (n, dimension).
+        """Embed preprocessed images.
 
-        A built-in encoder has a method `collate` as well: it takes the same n features and returns
-        what `encode_preprocessed` takes in their place. It runs on the host beside the batch that
-        is in work: joining, casting, pinning memory.
+        A built-in encoder also has a method `collate`, which takes the same features and returns an
+        input for this method. It joins, casts and pins them on the host while the device is busy.
+
+        Args:
+            features: Return values of `preprocess` for n images.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
         """
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Embed n RGB images: (n, dimension)."""
+        """Embed images.
+
+        Args:
+            images: n RGB images.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+        """
 
     def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
-        """Embed n texts: (n, dimension). Raises ModalityError on a vision-only model."""
+        """Embed texts.
+
+        Args:
+            texts: n texts.
+            role: Whether the texts are queries or captions.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+
+        Raises:
+            ModalityError: If the model has no text encoder.
+        """
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
-        """How many of the texts are cut at the model's context length; None if unknown."""
+        """Count the texts that exceed the model's context length.
 
+        Args:
+            texts: The texts.
+            role: Whether the texts are queries or captions.
 
-# What a TOML file may hold; a record of an uncatalogued model may hold less.
-_Text = Annotated[str, Constraint(min_length=1)]
-_Commit = Annotated[str, Constraint(pattern="^[0-9a-f]{40}$")]
-_Count = Annotated[int, Constraint(gt=0, le=2**62)]
-
-PromptPreset = Literal["paper", "official"]
-
-_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?")
-_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+        Returns:
+            Number of truncated texts. None if unknown.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One entry of the catalogue.
+    """Specification of a model in the registry.
 
-    `loader` is ``package.module:function``, called as ``loader(record, options)`` and returning an
-    Encoder. `settings` holds what only that loader understands (architecture, pooling, templates).
+    Attributes:
+        id: Id in the registry.
+        name: Name in the model's paper.
+        family: open_clip, two_tower, vision_only, multimodal_lm, nano, or a plugin's.
+        loader: ``package.module:function``, called as ``loader(spec, options)``. Returns an
+            Encoder.
+        repository: Hugging Face repository, or another source of the weights.
+        revision: Commit of the repository. None if it is not pinned; the loaded one is recorded.
+        image_size: Pixels. None for models with dynamic resolution.
+        dimension: Vector dimension.
+        parameters: Number of parameters.
+        licence: Licence of the weights.
+        paper: URL of the paper.
+        code: URL of the code.
+        tried: Which tests of the model were done, in words.
+        modalities: Inputs that the model embeds.
+        context_length: Largest number of tokens of a text.
+        gated: Whether the repository requires accepting its licence.
+        notes: Remarks for the user.
+        settings: Options that only the loader interprets (architecture, pooling, templates).
     """
 
     id: str
-    name: _Text  # as the paper writes it
-    family: _Text  # open_clip, two_tower, vision_only, multimodal_lm, nano
+    name: _Text
+    family: _Text
     loader: Annotated[str, Constraint(pattern="^[^:]+:.+$")]
-    repository: _Text  # Hugging Face repository, or where the weights come from
-    revision: _Commit | None  # pinned; None: not known to us, recorded when loaded
-    image_size: _Count | None  # pixels; None: dynamic
+    repository: _Text
+    revision: _Commit | None
+    image_size: _Count | None
     dimension: _Count
     parameters: _Count | None
     licence: _Text
     paper: str
     code: str
-    tried: _Text  # what was tried, in words: never more than was done
+    tried: _Text
     modalities: frozenset[Modality] = frozenset({"image", "text"})
-    context_length: _Count | None = None  # tokens
+    context_length: _Count | None = None
     gated: bool = False
     notes: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def uncatalogued(cls, id: str, *, name: str, family: str, loader: str, **more: Any) -> Self:
-        """The record of a model that nothing is known of but how to load it."""
+    def unregistered(cls, id: str, *, name: str, family: str, loader: str, **more: Any) -> Self:
+        """Create the spec of a model of which only the loader is known.
+
+        Args:
+            id: Id of the model.
+            name: Name of the model.
+            family: Family of the model.
+            loader: ``package.module:function``.
+            **more: Other fields, if known.
+
+        Returns:
+            The spec.
+        """
         unknown: dict[str, Any] = {
             "repository": name,
             "revision": None,
@@ -131,21 +194,38 @@ class ModelSpec:
 
     @property
     def gpu_dtype(self) -> str:
-        """Precision of the weights on a GPU, where the user asks for none."""
+        """Default precision of the weights on a GPU."""
         return str(self.settings.get("gpu_dtype", "float32"))
 
     def weights_gib(self, dtype: str) -> float | None:
-        """Memory of the weights alone, in GiB; None where their number is not known."""
+        """Estimate the memory of the weights.
+
+        Args:
+            dtype: Precision of the weights.
+
+        Returns:
+            GiB, without activations. None if the number of parameters is unknown.
+        """
         return self.parameters * _BYTES.get(dtype, 4) / 2**30 if self.parameters else None
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How the user wants a model loaded."""
+    """Options for loading a model.
 
-    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
-    dtype: str = "auto"  # auto: the record's precision on a GPU, float32 on a CPU
-    checkpoint: Path | None = None  # local weights in place of the repository
+    Attributes:
+        device: auto, cpu, cuda, cuda:1 or mps.
+        dtype: Precision of the weights. "auto" is the default of the spec on a GPU and float32 on
+            a CPU.
+        checkpoint: Local weights that replace those of the repository.
+        prompts: Prompt preset.
+        offline: Use only local files and the Hugging Face cache.
+        trust_remote_code: Run code from the model's repository.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    checkpoint: Path | None = None
     prompts: PromptPreset = "paper"
     offline: bool = False
     trust_remote_code: bool = False

@@ -1,9 +1,8 @@
-"""The plugin door: any class with `encode_images` becomes an Encoder."""
+"""Encoders from user-defined classes: import, wrap and identify them."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -14,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -29,6 +28,7 @@ from marsretrieval.encoders.base import (
     TextRole,
     Vectors,
 )
+from marsretrieval.encoders.source_hash import file_stats, module_sha256, source_sha256
 from marsretrieval.encoders.torch_imports import guard_torchvision
 from marsretrieval.errors import (
     MarsRetrievalError,
@@ -40,19 +40,130 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import sha256_file
 
+FAMILY = "plugin"
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})
+_OPTIONS = ("device", "dtype", "checkpoint", "prompts", "offline")
+_VECTOR_OPTIONS = ("checkpoint", "dtype", "prompts")
+_REMEDY = "An encoder has encode_images(images) -> (n, d), and encode_texts(texts) if it reads."
+_PACKAGE = __name__.partition(".")[0]
+# Modules imported by import_target, and the hashes of their files.
+_IMPORTED_SOURCES: dict[str, tuple[ModuleType, str]] = {}
+
+
+def load(spec: ModelSpec, options: LoadOptions) -> Encoder:
+    """Create a user's encoder and wrap it.
+
+    The class is called with those of the arguments `device`, `dtype`, `checkpoint`, `prompts` and
+    `offline` that its constructor accepts.
+
+    Args:
+        spec: Spec whose settings name the target.
+        options: Load options.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        UsageError: If the class does not accept an option that would change the vectors.
+        ModelLoadError: If the class fails or returns invalid vectors.
+    """
+    target = import_target(spec.settings["target"])
+    names = parameters_of(target)
+    _require_accepted(spec, options, names)
+    offered: dict[str, Any] = {name: getattr(options, name) for name in _OPTIONS if name in names}
+    if offered.get("device") == "auto":
+        offered["device"] = _best_device()
+    try:
+        inner = target(**offered) if isinstance(target, type) or _is_function(target) else target
+    except (Exception, SystemExit) as error:  # a user's constructor may raise anything
+        raise ModelLoadError(
+            f"{spec.id}: its constructor failed ({describe_exception(error)})"
+        ) from error
+    if not hasattr(inner, "encode_images"):
+        raise ModelLoadError(
+            f"{spec.id} made a {type(inner).__name__}, which has no encode_images",
+            remedy=_REMEDY,
+        )
+    return PluginEncoder(spec, inner, offered)
+
+
+def spec_from_target(target: str) -> ModelSpec:
+    """Create the spec of ``package.module:Class``.
+
+    Args:
+        target: Class, function or object, importable also from the current folder.
+
+    Returns:
+        The spec.
+
+    Raises:
+        UsageError: If it cannot be imported or is not an encoder.
+    """
+    return spec_from_object(import_target(target), target, target)
+
+
+def spec_from_object(encoder: Any, name: str, target: str) -> ModelSpec:
+    """Create the spec of a class, of a function that returns an encoder, or of an encoder.
+
+    Args:
+        encoder: The class, function or encoder.
+        name: Id of the model.
+        target: ``package.module:Class``.
+
+    Returns:
+        The spec.
+
+    Raises:
+        UsageError: If `encoder` is none of these.
+    """
+    if not hasattr(encoder, "encode_images"):
+        if not _is_function(encoder):
+            raise UsageError(f"model '{target}' has no encode_images", remedy=_REMEDY)
+        _require_factory(encoder, target)
+    return ModelSpec.unregistered(
+        name,
+        name=name,
+        family=FAMILY,
+        loader=f"{__name__}:load",
+        repository=target,
+        modalities=modalities_of(_returned_class(encoder)),
+        settings={"target": target},
+    )
+
+
+def require_options(spec: ModelSpec, options: LoadOptions) -> None:
+    """Check, without loading, that a class accepts the options that change vectors.
+
+    Args:
+        spec: Spec whose settings name a target.
+        options: Load options.
+
+    Raises:
+        UsageError: If the class does not accept one of them, or cannot be imported.
+    """
+    _require_accepted(spec, options, parameters_of(import_target(spec.settings["target"])))
 
 
 class PluginEncoder:
-    """A user's object behind the Encoder protocol: unit float32 rows, checked."""
+    """Wrap a user's object as an Encoder: validate and normalize its vectors."""
 
-    def __init__(self, record: ModelSpec, inner: Any, given: dict[str, Any]) -> None:
+    def __init__(self, spec: ModelSpec, inner: Any, arguments: dict[str, Any]) -> None:
+        """Wrap an object and embed one image and one text with it.
+
+        Args:
+            spec: Spec of the model.
+            inner: The user's object.
+            arguments: Arguments that the object was created with.
+
+        Raises:
+            ModelLoadError: If a method fails, or its dimension or fingerprint is invalid.
+        """
         self._inner = inner
-        self._record = record
-        self._given = given
+        self._spec = spec
+        self._arguments = arguments
         self._dimension: int | None = None
-        self._dimension = self._try_image()
+        self._dimension = self._measure_dimension()
         declared = getattr(inner, "dimension", self._dimension)
         if declared != self._dimension:
             raise ModelLoadError(
@@ -70,73 +181,126 @@ class PluginEncoder:
 
     @property
     def id(self) -> str:
-        return self._record.id
+        """Id of the model."""
+        return self._spec.id
 
     @property
     def dimension(self) -> int:
+        """Dimension of the vectors that the object returns."""
         assert self._dimension is not None
         return self._dimension
 
     @property
     def modalities(self) -> frozenset[Modality]:
+        """Inputs that the object embeds."""
         return modalities_of(self._inner)
 
     @property
     def device(self) -> str:
-        """Where the object says that it computes, else where it was asked to."""
-        return str(getattr(self._inner, "device", self._given.get("device", "cpu")))
+        """Device that the object declares, else the one it was created with."""
+        return str(getattr(self._inner, "device", self._arguments.get("device", "cpu")))
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What the object itself tells; else the hash of its source file and what it was given."""
-        with self._telling("fingerprint"):
-            told = getattr(self._inner, "fingerprint", None)
-            told = told() if callable(told) else told
+        """Fingerprint of the object, else the hash of its source file and its arguments."""
+        with self._method_errors("fingerprint"):
+            declared = getattr(self._inner, "fingerprint", None)
+            declared = declared() if callable(declared) else declared
         return {
-            "loader": self._record.loader,
+            "loader": self._spec.loader,
             "revision": None,
             "weights_sha256": None,
-            **(_identity(self._inner, self._given) if told is None else told),
+            **(
+                _default_fingerprint(self._inner, self._arguments) if declared is None else declared
+            ),
             "id": self.id,
-            "target": self._record.settings["target"],
+            "target": self._spec.settings["target"],
             "dimension": self._dimension,
         }
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
+        """Preprocessing of the object. If it has none, images are passed on unchanged."""
         if hasattr(self._inner, "encode_preprocessed") and hasattr(self._inner, "preprocess"):
             return _Preprocess(self._inner.preprocess)
-        return _as_it_is  # encode_images takes images and prepares them itself
+        return _return_unchanged  # encode_images takes images and prepares them itself
 
     def encode_preprocessed(self, features: Sequence[Features]) -> Vectors:
+        """Embed preprocessed images.
+
+        Args:
+            features: Return values of `preprocess` for n images.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+
+        Raises:
+            ModelLoadError: If the object fails or returns invalid vectors.
+        """
         apart = isinstance(self.preprocess, _Preprocess)
-        return self._rows("encode_preprocessed" if apart else "encode_images", features)
+        return self._encode("encode_preprocessed" if apart else "encode_images", features)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        return self._rows("encode_images", images)
+        """Embed images.
+
+        Args:
+            images: n RGB images.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+
+        Raises:
+            ModelLoadError: If the object fails or returns invalid vectors.
+        """
+        return self._encode("encode_images", images)
 
     def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
+        """Embed texts.
+
+        Args:
+            texts: n texts.
+            role: Whether the texts are queries or captions, if the object accepts it.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+
+        Raises:
+            ModalityError: If the object has no `encode_texts`.
+            ModelLoadError: If the object fails or returns invalid vectors.
+        """
         if "text" not in self.modalities:
             raise ModalityError(f"{self.id} has no encode_texts and cannot embed text")
-        return self._rows("encode_texts", texts, role=role)
+        return self._encode("encode_texts", texts, role=role)
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        """Count the texts that exceed the model's context length.
+
+        Args:
+            texts: The texts.
+            role: Whether the texts are queries or captions, if the object accepts it.
+
+        Returns:
+            Number of truncated texts. None if the object does not count them.
+
+        Raises:
+            ModelLoadError: If the object fails.
+        """
         count = getattr(self._inner, "count_truncated", None)
         if count is None:
             return None
-        with self._telling("count_truncated"):
-            number = count(list(texts), **_asked_for(count, role=role))
+        with self._method_errors("count_truncated"):
+            number = count(list(texts), **_accepted_arguments(count, role=role))
             return None if number is None else int(number)
 
-    def _try_image(self) -> int:
-        """The dimension of what it gives for one image."""
-        with self._telling("encode_images"):
+    def _measure_dimension(self) -> int:
+        """Return the dimension of the vector of one image."""
+        with self._method_errors("encode_images"):
             return int(self.encode_images([Image.new("RGB", (64, 64), (90, 80, 70))]).shape[1])
 
     def _try_text(self) -> None:
-        """Find a text of another width than the images before all of them are embedded."""
-        # A class may know the texts of its task only, and refuse others: that is no fault.
-        with self._telling("encode_texts"):
+        """Check, before all images are embedded, that texts have the dimension of images."""
+        # A class may support only the texts of its task and reject others.
+        with self._method_errors("encode_texts"):
             try:
                 self.encode_texts(["dunes on Mars"])
             except _MethodError as error:
@@ -144,7 +308,7 @@ class PluginEncoder:
                     raise
 
     @contextlib.contextmanager
-    def _telling(self, method: str) -> Iterator[None]:
+    def _method_errors(self, method: str) -> Iterator[None]:
         try:
             yield
         except ModelLoadError:
@@ -154,25 +318,25 @@ class PluginEncoder:
                 f"{self.id}: its {method} failed ({describe_exception(error)})"
             ) from error
 
-    def _rows(self, method: str, items: Sequence[Any], **optional: Any) -> Vectors:
+    def _encode(self, method: str, items: Sequence[Any], **optional: Any) -> Vectors:
         if not items:
             return np.empty((0, self.dimension), np.float32)
         encode = getattr(self._inner, method)
         try:
-            vectors = encode(list(items), **_asked_for(encode, **optional))
+            vectors = encode(list(items), **_accepted_arguments(encode, **optional))
         except (Exception, SystemExit) as error:  # a user's method may raise anything
             if isinstance(error, MarsRetrievalError) or is_out_of_memory(error):
                 raise
             raise _MethodError(
                 f"{self.id}: its {method} failed ({describe_exception(error)})"
             ) from error
-        rows = self._array(method, vectors)
+        rows = self._to_array(method, vectors)
         width = self._dimension or (rows.shape[-1] if rows.ndim else 0)
         if rows.shape != (len(items), width):
-            wanted = self._dimension or "dimension"
+            expected = self._dimension or "dimension"
             raise ModelLoadError(
                 f"{self.id}: {method} gave an array of shape {rows.shape} for {len(items)} items",
-                remedy=f"It takes a list of n items and returns (n, {wanted}).",
+                remedy=f"It takes a list of n items and returns (n, {expected}).",
             )
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         if not (np.isfinite(norms).all() and (norms > 0).all()):
@@ -180,8 +344,8 @@ class PluginEncoder:
         unit: Vectors = (rows / norms).astype(np.float32, copy=False)
         return unit
 
-    def _array(self, method: str, vectors: Any) -> Vectors:
-        if hasattr(vectors, "detach"):  # a tensor: perhaps on a device, perhaps bfloat16
+    def _to_array(self, method: str, vectors: Any) -> Vectors:
+        if hasattr(vectors, "detach"):  # a tensor, possibly on a device or in bfloat16
             vectors = vectors.detach().float().cpu()
         try:
             return np.asarray(vectors, dtype=np.float32)
@@ -193,11 +357,11 @@ class PluginEncoder:
 
 
 class _MethodError(ModelLoadError):
-    """A method of the user's object raised."""
+    """Failure of a method of the user's object."""
 
 
 class _Preprocess:
-    """A user's preprocessing, importable in a fresh process that has not loaded the model."""
+    """A user's preprocessing, importable in a new process that has not loaded the model."""
 
     def __init__(self, preprocess: Callable[[Image.Image], Features]) -> None:
         self._preprocess = preprocess
@@ -214,26 +378,33 @@ def _unpickle_preprocess(state: bytes) -> _Preprocess:
     return _Preprocess(pickle.loads(state))
 
 
-def _as_it_is(image: Image.Image) -> Image.Image:
+def _return_unchanged(image: Image.Image) -> Image.Image:
     return image
 
 
-def modalities_of(found: Any) -> frozenset[Modality]:
-    """What a class or an object says in `modalities`, else what it can do; both for None."""
-    declared = getattr(found, "modalities", None)
+def modalities_of(target: Any) -> frozenset[Modality]:
+    """Determine which inputs a class or an object embeds.
+
+    Args:
+        target: Class or object. None if unknown.
+
+    Returns:
+        Its attribute `modalities`, else what its methods imply. Images and texts for None.
+    """
+    declared = getattr(target, "modalities", None)
     if isinstance(declared, (set, frozenset)):
         return _BOTH if "text" in declared else _IMAGE
-    return _BOTH if found is None or hasattr(found, "encode_texts") else _IMAGE
+    return _BOTH if target is None or hasattr(target, "encode_texts") else _IMAGE
 
 
 def static_fingerprint(target: Any) -> Mapping[str, Any] | None:
-    """The `fingerprint` of a class, a function or an object, where it needs no instance.
+    """Return the fingerprint of a target if it can be read without loading the model.
 
     Args:
-        target: What ``module:Class`` names.
+        target: Class, function or object.
 
     Returns:
-        The mapping; None where there is none, or where only a loaded encoder has it.
+        The mapping. None if there is none, or if only a loaded encoder has it.
     """
     fingerprint = getattr(target, "fingerprint", None)
     if callable(fingerprint) and not inspect.isclass(target):
@@ -241,94 +412,42 @@ def static_fingerprint(target: Any) -> Mapping[str, Any] | None:
     return fingerprint if isinstance(fingerprint, Mapping) else None
 
 
-def parameters_of(found: Any) -> frozenset[str]:
-    """Names of the arguments that a class or function takes."""
+def parameters_of(function: Any) -> frozenset[str]:
+    """List the parameters of a class or function.
+
+    Args:
+        function: Class or function.
+
+    Returns:
+        Names of its parameters. Empty if the signature is unknown.
+    """
     try:
-        return frozenset(inspect.signature(found).parameters)
-    except (TypeError, ValueError):  # an object, or made in C
+        return frozenset(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # an object, or implemented in C
         return frozenset()
 
 
-def _asked_for(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
+def _accepted_arguments(function: Callable[..., Any], **arguments: Any) -> dict[str, Any]:
     names = parameters_of(function)
     return {name: value for name, value in arguments.items() if name in names}
 
 
-def _identity(inner: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """For an object that tells nothing of itself: its source, and the options it was made with."""
-
+def _default_fingerprint(inner: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Fingerprint of an object without one: its source and the arguments it was created with."""
     identity: dict[str, Any] = {"source_sha256": source_sha256(type(inner))}
-    checkpoint = given.get("checkpoint")
+    checkpoint = arguments.get("checkpoint")
     if checkpoint is not None and checkpoint.is_file():
         identity["checkpoint_sha256"] = sha256_file(checkpoint)
     elif checkpoint is not None:
         identity["checkpoint"] = str(checkpoint)
-    return {**identity, **{name: given[name] for name in ("dtype", "prompts") if name in given}}
-
-
-FAMILY = "plugin"
-_OPTIONS = ("device", "dtype", "checkpoint", "prompts", "offline")
-_CHANGE_VECTORS = ("checkpoint", "dtype", "prompts")
-_REMEDY = "An encoder has encode_images(images) -> (n, d), and encode_texts(texts) if it reads."
-
-
-def record_of_target(target: str) -> ModelSpec:
-    """A record for ``package.module:Class``, importable from here or from the current folder.
-
-    Raises UsageError when it cannot be imported or is no encoder.
-    """
-    return record_of(import_target(target), target, target)
-
-
-def record_of(found: Any, name: str, target: str) -> ModelSpec:
-    """A record for a class, for a function that makes an encoder, or for an encoder itself.
-
-    Raises UsageError when it is none of these.
-    """
-    if not hasattr(found, "encode_images"):
-        if not _is_function(found):
-            raise UsageError(f"model '{target}' has no encode_images", remedy=_REMEDY)
-        _require_factory(found, target)
-    return ModelSpec.uncatalogued(
-        name,
-        name=name,
-        family=FAMILY,
-        loader=f"{__name__}:load",
-        repository=target,
-        modalities=modalities_of(_made_by(found)),
-        settings={"target": target},
-    )
-
-
-def load(record: ModelSpec, options: LoadOptions) -> Encoder:
-    """Make the user's object and wrap it. Its class is called with the arguments among `device`,
-    `dtype`, `checkpoint`, `prompts` and `offline` that it names.
-
-    Raises UsageError when an option is given that would change the vectors and that it does not
-    take, ModelLoadError when it fails or gives what no encoder may.
-    """
-    found = import_target(record.settings["target"])
-    names = parameters_of(found)
-    _require_taken(record, options, names)
-    offered: dict[str, Any] = {name: getattr(options, name) for name in _OPTIONS if name in names}
-    if offered.get("device") == "auto":
-        offered["device"] = _best_device()
-    try:
-        inner = found(**offered) if isinstance(found, type) or _is_function(found) else found
-    except (Exception, SystemExit) as error:  # a user's constructor may raise anything
-        raise ModelLoadError(
-            f"{record.id}: its constructor failed ({describe_exception(error)})"
-        ) from error
-    if not hasattr(inner, "encode_images"):
-        raise ModelLoadError(
-            f"{record.id} made a {type(inner).__name__}, which has no encode_images",
-            remedy=_REMEDY,
-        )
-    return PluginEncoder(record, inner, offered)
+    return {
+        **identity,
+        **{name: arguments[name] for name in ("dtype", "prompts") if name in arguments},
+    }
 
 
 def _best_device() -> str:
-    """What `auto` stands for: torch, which a class most likely hands it to, knows no such word."""
+    """Resolve `auto`, a name that torch does not accept."""
     try:
         from marsretrieval.encoders.torch_encoder import choose_device
     except ImportError:
@@ -336,26 +455,26 @@ def _best_device() -> str:
     return str(choose_device("auto"))
 
 
-def _is_function(found: Any) -> bool:
-    return inspect.isfunction(found) or inspect.ismethod(found)
+def _is_function(value: Any) -> bool:
+    return inspect.isfunction(value) or inspect.ismethod(value)
 
 
 def _require_factory(function: Any, target: str) -> None:
-    """Refuse a function that does not look like one that makes an encoder; it is not called.
+    """Raise for a function whose signature is not that of an encoder factory. Does not call it.
 
-    It takes no arguments, or one of the known options, or says that it returns an encoder; every
-    other argument has a default.
+    A factory has no parameters, or one of the known options, or an encoder as return annotation;
+    every other parameter has a default.
     """
     parameters = inspect.signature(function).parameters.values()
     required = [
-        one.name
-        for one in parameters
-        if one.default is one.empty
-        and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-        and one.name not in _OPTIONS
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name not in _OPTIONS
     ]
-    offered = not parameters or any(one.name in _OPTIONS for one in parameters)
-    if required or not (offered or _made_by(function) is not None):
+    offered = not parameters or any(parameter.name in _OPTIONS for parameter in parameters)
+    if required or not (offered or _returned_class(function) is not None):
         what = f"needs an argument '{required[0]}'" if required else "makes no encoder"
         raise UsageError(
             f"model '{target}' is a function that {what}",
@@ -363,45 +482,32 @@ def _require_factory(function: Any, target: str) -> None:
         )
 
 
-def _made_by(found: Any) -> Any:
-    """The class that a function says it returns; None where it says nothing."""
-    if not _is_function(found):
-        return found
+def _returned_class(target: Any) -> Any:
+    """Return the class in a function's return annotation. None if there is none."""
+    if not _is_function(target):
+        return target
     try:
-        made = get_type_hints(found).get("return")
-    except Exception:  # an annotation may name what is not imported
+        made = get_type_hints(target).get("return")
+    except Exception:  # an annotation may name something that is not imported
         return None
     return made if hasattr(made, "encode_images") else None
 
 
-def _require_taken(record: ModelSpec, options: LoadOptions, names: frozenset[str]) -> None:
-    """An option that changes vectors must not be dropped in silence."""
+def _require_accepted(spec: ModelSpec, options: LoadOptions, names: frozenset[str]) -> None:
+    """Raise if an option that changes vectors would be ignored."""
     plain = LoadOptions()
-    for name in _CHANGE_VECTORS:
+    for name in _VECTOR_OPTIONS:
         if getattr(options, name) != getattr(plain, name) and name not in names:
             raise UsageError(
-                f"{record.id} does not take --{name}",
+                f"{spec.id} does not take --{name}",
                 remedy=f"Give its constructor an argument named {name}, or leave the option out.",
             )
 
 
-def require_options(record: ModelSpec, options: LoadOptions) -> None:
-    """Check, without loading, that the class takes the options that change vectors.
-
-    Args:
-        record: A record whose settings name a target.
-        options: The options it would be loaded with.
-
-    Raises:
-        UsageError: If it does not take one of them, or cannot be imported.
-    """
-    _require_taken(record, options, parameters_of(import_target(record.settings["target"])))
-
-
 def import_target(target: str) -> Any:
-    """Import what ``package.module:Class`` names, also from the current folder.
+    """Import ``package.module:Class``, also from the current folder.
 
-    A module whose file has changed since this process imported it is imported anew.
+    A module whose file has changed since this process imported it is imported again.
 
     Args:
         target: ``package.module:Class``.
@@ -418,9 +524,10 @@ def import_target(target: str) -> Any:
             f"model '{target}' is part of Python's standard library, which has no encoders",
             remedy="Give it as package.module:Class; rename a file of yours that has such a name.",
         )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)  # last: a file that happens to lie here hides no installed library
+    current_folder = str(Path.cwd())
+    if current_folder not in sys.path:
+        # Last, so that a file in the folder does not hide an installed library.
+        sys.path.append(current_folder)
     try:
         return reduce(getattr, name.split("."), _import_current(module))
     except (Exception, SystemExit) as error:  # a user's module may raise anything at import
@@ -430,156 +537,58 @@ def import_target(target: str) -> Any:
         ) from error
 
 
-_SOURCES: dict[str, tuple[ModuleType, str]] = {}  # modules imported here, and their files' hashes
-
-
 def _import_current(name: str) -> ModuleType:
     importlib.invalidate_caches()
     module = importlib.import_module(name)
     source = _source_of(module)
-    known = _SOURCES.get(name)
-    if known is not None and known[0] is module and source != known[1] and name != "__main__":
+    imported = _IMPORTED_SOURCES.get(name)
+    if (
+        imported is not None
+        and imported[0] is module
+        and source != imported[1]
+        and name != "__main__"
+    ):
         linecache.checkcache()
         module = importlib.reload(module)
-    _SOURCES[name] = (module, source)
+    _IMPORTED_SOURCES[name] = (module, source)
     return module
 
 
 def _source_of(module: ModuleType) -> str:
-    """The hash of a module's file; empty where it has none, or none that can be read."""
+    """Return the hash of a module's file. Empty if there is no readable file."""
     try:
         return sha256_file(Path(str(module.__file__)))
     except (AttributeError, OSError):
         return ""
 
 
-_PACKAGE = __name__.partition(".")[0]
+def model_identity(spec: ModelSpec, options: LoadOptions) -> dict[str, Any]:
+    """Describe what determines a model's vectors, as far as known without loading it.
 
-
-def model_identity(record: ModelSpec, options: LoadOptions) -> dict[str, Any]:
-    """Describe what decides a model's vectors, as far as it can be seen without loading it.
-
-    The hash of the source file and the class's own `fingerprint` for ``module:Class``, the hash
-    of the loader's file for models of plugins, and names, sizes and times of the files of a model
-    folder. Modules that the class imports are not seen, nor are weights that it loads by itself.
+    Covers the source file and the `fingerprint` of a ``module:Class``, the file of a plugin's
+    loader, and names, sizes and times of the files of a model folder. Does not cover modules that
+    the class imports, nor weights that it loads by itself.
 
     Args:
-        record: The model.
-        options: How it is loaded; its checkpoint is described by the stats of its files.
+        spec: The model.
+        options: Load options. A checkpoint is described by the stats of its files.
 
     Returns:
-        A JSON-ready mapping; empty where id, revision and options say everything.
+        A JSON-ready mapping. Empty if id, revision and options determine the vectors.
     """
     identity: dict[str, Any] = {}
-    if record.family == "plugin" and "target" in record.settings:
-        target = import_target(record.settings["target"])
+    if spec.family == "plugin" and "target" in spec.settings:
+        target = import_target(spec.settings["target"])
         identity["source_sha256"] = source_sha256(target)
         fingerprint = static_fingerprint(target)
         if fingerprint is not None:
             identity["fingerprint"] = json.loads(json.dumps(fingerprint, default=repr))
     else:
-        module = record.loader.partition(":")[0]
+        module = spec.loader.partition(":")[0]
         if module.partition(".")[0] != _PACKAGE:
-            identity["loader_sha256"] = _module_sha256(module)
-    if record.family == "sentence-transformers" and Path(record.repository).is_dir():
-        identity["folder"] = file_stats(Path(record.repository))
+            identity["loader_sha256"] = module_sha256(module)
+    if spec.family == "sentence-transformers" and Path(spec.repository).is_dir():
+        identity["folder"] = file_stats(Path(spec.repository))
     if options.checkpoint is not None:
         identity["checkpoint"] = file_stats(options.checkpoint)
     return identity
-
-
-def source_sha256(target: Any) -> str | None:
-    """Hash the source file of a class, a function or an object.
-
-    Args:
-        target: A class, a function that makes an encoder, or an encoder.
-
-    Returns:
-        The SHA-256 of the file; of the compiled code where there is no file (a notebook); None
-        where there is neither.
-    """
-    code = target if inspect.isclass(target) or inspect.isroutine(target) else type(target)
-    try:
-        return sha256_file(Path(inspect.getfile(code)))
-    except (OSError, TypeError):
-        return code_sha256(code)
-
-
-def code_sha256(target: Any) -> str | None:
-    """Hash the compiled code and plain attributes of a class or a function.
-
-    Args:
-        target: A class or a function, such as one defined in a notebook.
-
-    Returns:
-        SHA-256, or None for what has no Python code.
-    """
-    lines: list[str] = []
-    if inspect.isclass(target):
-        for base in target.__mro__[:-1]:
-            for name, value in sorted(vars(base).items()):
-                if name not in _NOISE:
-                    lines.append(f"{base.__name__}.{name} {_describe(value)}")
-    elif hasattr(target, "__code__"):
-        lines.append(_describe(target))
-    if not lines:
-        return None
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def file_stats(path: Path) -> list[list[Any]]:
-    """List name, size and time of a file, or of all files of a folder.
-
-    Args:
-        path: A file or a folder.
-
-    Returns:
-        ``[absolute name, bytes, nanoseconds]`` per file, sorted by name.
-    """
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    stats = [(str(file.resolve()), file.stat()) for file in files if file.is_file()]
-    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-
-
-_NOISE = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__qualname__"}
-
-
-def _describe(value: Any) -> str:
-    """A text that changes with the code of a function or the value of an attribute."""
-    for name in ("__func__", "fget", "func", "__wrapped__"):
-        inner = getattr(value, name, None)
-        if callable(inner):
-            return _describe(inner)
-    code = getattr(value, "__code__", None)
-    if isinstance(code, CodeType):
-        defaults = (getattr(value, "__defaults__", None), getattr(value, "__kwdefaults__", None))
-        return f"{_describe_code(code)} {_plain(defaults)}"
-    return _plain(value)
-
-
-def _describe_code(code: CodeType) -> str:
-    constants = [
-        _describe_code(constant) if isinstance(constant, CodeType) else _plain(constant)
-        for constant in code.co_consts
-    ]
-    return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, (frozenset, set)):
-        return repr(sorted(map(repr, value)))
-    if isinstance(value, Mapping):
-        return repr([(repr(key), _plain(item)) for key, item in value.items()])
-    if isinstance(value, (list, tuple)):
-        return repr([_plain(item) for item in value])
-    if isinstance(value, (str, bytes, int, float, complex, bool, type(None))):
-        return repr(value)
-    return type(value).__qualname__  # an object's repr may hold its address
-
-
-def _module_sha256(module: str) -> str | None:
-    try:
-        spec = importlib.util.find_spec(module)
-        return sha256_file(Path(spec.origin)) if spec is not None and spec.origin else None
-    except (ImportError, OSError, ValueError, AttributeError):
-        return None

@@ -1,4 +1,4 @@
-"""Is this machine fit to run the benchmark's models?"""
+"""Check whether this machine can run the benchmark's models."""
 
 from __future__ import annotations
 
@@ -17,84 +17,88 @@ from marsretrieval.system import hardware
 _GIB = 2**30
 _MIN_MEMORY_GIB = 2.0  # torch, a small model and a batch
 _MIN_DISK_GIB = 2.0  # the smallest published weights
-_NEEDED = "models"  # the extra without which no model runs
-_EXTRAS = (_NEEDED, "geotiff", "download")
+_REQUIRED_EXTRA = "models"
+_EXTRAS = (_REQUIRED_EXTRA, "geotiff", "download")
 _REQUIREMENT = re.compile(
     r"(?P<name>[\w.-]+)(?P<versions>[^;]*);.*extra == ['\"](?P<extra>[\w-]+)['\"]"
 )
 
 
 def examine_machine() -> dict[str, Any]:
-    """JSON-ready: what there is; in `problems` what makes a benchmark impossible, each with its
-    remedy; in `notes` what is missing for some of it."""
+    """Examine hardware, libraries, disk space and access to the Hugging Face hub.
+
+    Returns:
+        JSON-ready report. `problems` lists what makes a benchmark impossible, each with its remedy;
+        `notes` lists what is missing for a part of it.
+    """
     problems: list[str] = []
     notes: list[str] = []
-    found: dict[str, Any] = {"python": sys.version.split()[0], **hardware()}
-    if found.get("memory_gib", _MIN_MEMORY_GIB) < _MIN_MEMORY_GIB:
+    report: dict[str, Any] = {"python": sys.version.split()[0], **hardware()}
+    if report.get("memory_gib", _MIN_MEMORY_GIB) < _MIN_MEMORY_GIB:
         problems.append(
-            f"{found['memory_gib']} GiB of memory: models need {_MIN_MEMORY_GIB:.0f} and more"
+            f"{report['memory_gib']} GiB of memory: models need {_MIN_MEMORY_GIB:.0f} and more"
         )
-    found["packages"], unmet = _packages()
+    report["packages"], unmet = _packages()
     for extra, lacking in unmet.items():
-        told = f"{', '.join(lacking)}: pip install 'marsretrieval[{extra}]'"
-        (problems if extra == _NEEDED else notes).append(told)
-    if found["packages"].get("torch"):
-        found["torch"] = _torch(problems, notes)
-    found["hub"] = _hub(notes)
-    found["disk_free_gib"] = _disk(Path(found["hub"]["cache"]), problems, notes)
-    _which_fit(found.get("memory_gib"), notes)
-    return {**found, "problems": problems, "notes": notes}
+        message = f"{', '.join(lacking)}: pip install 'marsretrieval[{extra}]'"
+        (problems if extra == _REQUIRED_EXTRA else notes).append(message)
+    if report["packages"].get("torch"):
+        report["torch"] = _torch(problems, notes)
+    report["hub"] = _hub(notes)
+    report["disk_free_gib"] = _disk(Path(report["hub"]["cache"]), problems, notes)
+    _note_large_models(report.get("memory_gib"), notes)
+    return {**report, "problems": problems, "notes": notes}
 
 
 def _packages() -> tuple[dict[str, str | None], dict[str, list[str]]]:
-    """Installed versions of what the extras ask for, and what of each extra is not met."""
-    found: dict[str, str | None] = {}
+    """Return the installed versions of the extras' packages, and the unmet requirements."""
+    versions: dict[str, str | None] = {}
     unmet: dict[str, list[str]] = defaultdict(list)
     for line in requires("marsretrieval") or []:
         parts = _REQUIREMENT.match(line)
         if parts is None or parts["extra"] not in _EXTRAS:
             continue
-        name, wanted = parts["name"], parts["versions"].strip()
+        name, required = parts["name"], parts["versions"].strip()
         try:
-            has = found[name] = version(name)
+            installed = versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
+            versions[name] = None
             unmet[parts["extra"]].append(f"{name} is not installed")
             continue
-        if not _satisfies(has, wanted):
-            unmet[parts["extra"]].append(f"{name} {has} is installed, {wanted} is needed")
-    return found, dict(unmet)
+        if not _satisfies(installed, required):
+            unmet[parts["extra"]].append(f"{name} {installed} is installed, {required} is needed")
+    return versions, dict(unmet)
 
 
-def _satisfies(has: str, wanted: str) -> bool:
+def _satisfies(installed: str, required: str) -> bool:
     try:
         from packaging.specifiers import SpecifierSet
-    except ImportError:  # comes with the extra `models`; without it much else is missing too
+    except ImportError:  # part of the extra `models`
         return True
-    return SpecifierSet(wanted).contains(has, prereleases=True)
+    return SpecifierSet(required).contains(installed, prereleases=True)
 
 
 def _torch(problems: list[str], notes: list[str]) -> dict[str, Any]:
     try:
         import torch
-    except Exception as error:  # a broken build fails at import in its own way
+    except Exception as error:  # a broken build may raise anything
         problems.append(f"torch does not import ({error}): install it again")
         return {"imports": False}
-    found: dict[str, Any] = {"imports": True, "torchvision": _torchvision(problems)}
+    report: dict[str, Any] = {"imports": True, "torchvision": _torchvision(problems)}
     devices = ["cpu"]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         devices.append(f"cuda:{index} {properties.name}, {properties.total_memory / _GIB:.0f} GiB")
     if torch.backends.mps.is_available():
         devices.append("mps")
-    found["devices"] = devices
+    report["devices"] = devices
     if len(devices) == 1 and shutil.which("nvidia-smi"):
         built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
         notes.append(
             f"there is an NVIDIA driver, but torch (built for {built}) sees no device: install "
             "the torch build for your driver, see https://pytorch.org/get-started"
         )
-    return found
+    return report
 
 
 def _torchvision(problems: list[str]) -> str:
@@ -102,7 +106,7 @@ def _torchvision(problems: list[str]) -> str:
 
     try:
         return "imports" if ensure_torchvision() else "imports, its missing operators declared"
-    except Exception as error:  # any failure of an import is the finding here
+    except Exception as error:  # a broken build may raise anything
         problems.append(
             f"torchvision does not import ({error}): install the one that belongs to this torch"
         )
@@ -110,46 +114,52 @@ def _torchvision(problems: list[str]) -> str:
 
 
 def _hub(notes: list[str]) -> dict[str, Any]:
-    """Where weights are kept and whether more may be fetched. The token itself is never shown."""
+    """Describe the cache and the access to the hub. The token itself is never included."""
     try:
         from huggingface_hub import constants, get_token
     except ImportError:
         cache = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "hub"
         return {"cache": str(cache), "offline": False, "token": False}
-    found = {
+    report = {
         "cache": str(constants.HF_HUB_CACHE),
         "offline": bool(constants.HF_HUB_OFFLINE),
         "token": get_token() is not None,
     }
-    gated = ", ".join(record.id for record in all_specs() if record.gated)
-    if not found["token"] and gated:
+    gated = ", ".join(spec.id for spec in all_specs() if spec.gated)
+    if not report["token"] and gated:
         notes.append(f"no Hugging Face token: gated models ({gated}) need one: hf auth login")
-    if found["offline"]:
+    if report["offline"]:
         notes.append("HF_HUB_OFFLINE is set: only models in the cache load")
-    return found
+    return report
 
 
 def _disk(cache: Path, problems: list[str], notes: list[str]) -> dict[str, float]:
     free = {}
     for folder in (Path.cwd(), cache):
-        place = next(path for path in (folder, *folder.parents) if path.exists())
-        free[str(folder)] = round(shutil.disk_usage(place).free / _GIB, 1)
-    here, there = free[str(Path.cwd())], free[str(cache)]
-    if here < _MIN_DISK_GIB:
-        problems.append(f"{here} GiB free in the current folder, where results go: make room")
-    if there < _MIN_DISK_GIB:
-        notes.append(f"{there} GiB free for weights in {cache}: make room, or move it (HF_HOME)")
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free[str(folder)] = round(shutil.disk_usage(existing).free / _GIB, 1)
+    free_for_results, free_for_weights = free[str(Path.cwd())], free[str(cache)]
+    if free_for_results < _MIN_DISK_GIB:
+        problems.append(
+            f"{free_for_results} GiB free in the current folder, where results go: make room"
+        )
+    if free_for_weights < _MIN_DISK_GIB:
+        notes.append(
+            f"{free_for_weights} GiB free for weights in {cache}: make room, or move it (HF_HOME)"
+        )
     return free
 
 
-def _which_fit(memory_gib: float | None, notes: list[str]) -> None:
+def _note_large_models(memory_gib: float | None, notes: list[str]) -> None:
     if memory_gib is None:
         return
     large = {
-        record.id: size
-        for record in all_specs()
-        if (size := record.weights_gib("float32")) is not None and size > memory_gib
+        spec.id: size
+        for spec in all_specs()
+        if (size := spec.weights_gib("float32")) is not None and size > memory_gib
     }
     if large:
-        told = ", ".join(f"{name} ({size:.0f} GiB)" for name, size in large.items())
-        notes.append(f"too large for this memory in float32: {told}; on a CPU try --dtype bfloat16")
+        models = ", ".join(f"{name} ({size:.0f} GiB)" for name, size in large.items())
+        notes.append(
+            f"too large for this memory in float32: {models}; on a CPU try --dtype bfloat16"
+        )

@@ -1,4 +1,4 @@
-"""Files from the Hugging Face hub: pinned, offline on request, with errors that say the remedy."""
+"""Download model files from the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -10,18 +10,27 @@ from marsretrieval.errors import ModelLoadError
 
 
 def snapshot(
-    record: ModelSpec,
+    spec: ModelSpec,
     patterns: Sequence[str],
     *,
     offline: bool,
     repository: str | None = None,
 ) -> tuple[Path, str]:
-    """The folder that holds the files of a repository, and the commit they are of.
+    """Download the files of a repository, or find them in the cache.
 
-    `record.repository` at its pinned revision, or the newest of another `repository` that the
-    model leans on (its tokenizer, say). The token is the hub's own (HF_TOKEN or `hf auth login`).
-    Raises ModelLoadError when the repository is gated, unknown, or neither reachable nor in the
-    cache.
+    The hub's own token is used (HF_TOKEN or `hf auth login`).
+
+    Args:
+        spec: The model. Its repository is read at the pinned revision.
+        patterns: Glob patterns of the files.
+        offline: Use only the cache.
+        repository: Another repository (for example of the tokenizer), read at its newest revision.
+
+    Returns:
+        The folder of the files, and their commit.
+
+    Raises:
+        ModelLoadError: If the repository is gated or unknown, or is neither reachable nor cached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -32,9 +41,9 @@ def snapshot(
         RevisionNotFoundError,
     )
 
-    revision = record.revision if repository is None else None
-    repository = repository or record.repository
-    where = f"{record.id}: {repository}"
+    revision = spec.revision if repository is None else None
+    repository = repository or spec.repository
+    label = f"{spec.id}: {repository}"
     try:
         folder = snapshot_download(
             repository,
@@ -44,27 +53,27 @@ def snapshot(
         )
     except GatedRepoError as error:
         raise ModelLoadError(
-            f"{where} is gated",
+            f"{label} is gated",
             remedy=f"Accept its licence at https://huggingface.co/{repository}, then set "
             "HF_TOKEN or run: hf auth login",
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelLoadError(
-            f"{where} is not on the hub, or not for you", remedy="Private ones need HF_TOKEN."
+            f"{label} is not on the hub, or not for you", remedy="Private ones need HF_TOKEN."
         ) from error
     except RevisionNotFoundError as error:
         raise ModelLoadError(
-            f"{where} has no revision {revision}",
+            f"{label} has no revision {revision}",
             remedy="Fetch another, and give --checkpoint DIR.",
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise ModelLoadError(
-            f"{where} is not in the local cache, and the hub was not asked or not reached",
+            f"{label} is not in the local cache, and the hub was not asked or not reached",
             remedy="Run once with a network, copy the cache (HF_HOME), or give --checkpoint DIR.",
         ) from error
-    except Exception as error:  # a connection can break in as many ways as there are libraries
+    except Exception as error:  # the exceptions of a broken connection depend on the library
         raise ModelLoadError(
-            f"{where} cannot be fetched ({error or type(error).__name__})",
+            f"{label} cannot be fetched ({error or type(error).__name__})",
             remedy="Try again: what is fetched is kept. Or give --checkpoint DIR.",
         ) from error
     return Path(folder), Path(folder).name

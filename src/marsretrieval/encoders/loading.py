@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from marsretrieval.encoders.base import Encoder, LoadOptions, Modality, ModelSpec, PromptPreset
-from marsretrieval.encoders.custom import PluginEncoder, modalities_of, source_sha256
+from marsretrieval.encoders.custom import PluginEncoder, modalities_of
 from marsretrieval.encoders.registry import all_specs, find, hold, load, origin_of
+from marsretrieval.encoders.source_hash import source_sha256
 from marsretrieval.errors import UsageError, describe_exception
 
 # A name as of `marsretrieval models`, "module:Class", a class, or an object with `encode_images`.
@@ -220,7 +221,7 @@ def _resolve_object(model: Any, options: LoadOptions) -> ResolvedModel:
 
 
 def _spec(name: str, target: str, repository: str, modalities: frozenset[Modality]) -> ModelSpec:
-    return ModelSpec.uncatalogued(
+    return ModelSpec.unregistered(
         name,
         name=name,
         family=_INSTANCE,

@@ -1,4 +1,4 @@
-"""Low-rank adapters folded into their base model, to the last tensor or not at all.
+"""Merge low-rank adapters into their base model.
 
 LoRA (Hu et al. 2021, arXiv:2106.09685): W + s B A with s = alpha / rank.
 rsLoRA (Kalajdzievski 2023, arXiv:2312.03732): s = alpha / sqrt(rank).
@@ -23,7 +23,7 @@ _KEY = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+)\."
     r"(?P<part>lora_A|lora_B|lora_magnitude_vector)(?:\.default)?(?:\.weight)?"
 )
-# Adapters saved before transformers 4.52 name modules by the layout of that time.
+# Old and new prefixes: adapters saved before transformers 4.52 use an older module layout.
 _LAYOUTS = (
     ("", ""),
     ("model.", "model.language_model."),
@@ -35,7 +35,7 @@ _LAYOUTS = (
 
 
 class AdapterConfig(JsonObject, total=False):
-    """`adapter_config.json` as peft writes it."""
+    """Content of `adapter_config.json` as peft writes it."""
 
     peft_type: str | None
     bias: str | None
@@ -51,7 +51,17 @@ class AdapterConfig(JsonObject, total=False):
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig | None:
-    """`adapter_config.json` of a folder, or None where it holds a whole model."""
+    """Read the `adapter_config.json` of a folder.
+
+    Args:
+        folder: Folder of a model or an adapter.
+
+    Returns:
+        The configuration. None if the folder contains a whole model.
+
+    Raises:
+        ModelLoadError: If the file is invalid or describes an unsupported adapter.
+    """
     path = folder / _CONFIG
     if not path.exists():
         return None
@@ -67,10 +77,19 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
 
 
 def fold_adapter(model: torch.nn.Module, folder: Path, config: AdapterConfig) -> int:
-    """Fold the adapter of `folder` into the linear layers of `model`; how many were changed.
+    """Merge an adapter into the linear layers of a model, in place.
 
-    Raises ModelLoadError on any tensor that is not understood or finds no layer: an adapter that
-    is dropped in part gives other vectors without a word.
+    Args:
+        model: The base model.
+        folder: Folder of the adapter.
+        config: Configuration of the adapter.
+
+    Returns:
+        Number of changed layers.
+
+    Raises:
+        ModelLoadError: If a tensor is unknown or has no layer. Ignoring it would change the vectors
+            unnoticed.
     """
     pairs: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in _read_tensors(folder).items():
@@ -136,9 +155,9 @@ def _find_linear(
 ) -> torch.nn.Linear:
     for old, new in _LAYOUTS:
         if name.startswith(old):
-            found = modules.get(new + name.removeprefix(old))
-            if isinstance(found, torch.nn.Linear):
-                return found
+            module = modules.get(new + name.removeprefix(old))
+            if isinstance(module, torch.nn.Linear):
+                return module
     raise ModelLoadError(
         f"{folder}: the model has no linear layer {name} for the adapter",
         remedy="Is it the adapter of another base model?",

@@ -1,4 +1,4 @@
-"""Any dense model of MTEB's registry that takes images: ``mteb:<name>``."""
+"""Load dense image models of MTEB's registry: ``mteb:<name>``."""
 
 from __future__ import annotations
 
@@ -32,62 +32,30 @@ from marsretrieval.errors import (
     UsageError,
 )
 
-
-@contextlib.contextmanager
-def missing_weights() -> Iterator[list[str]]:
-    """Names of weights that transformers made up because the files have none: it tells of them in
-    a log line only, and loaders of MTEB do not ask."""
-    found: list[str] = []
-
-    class Reader(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            found.extend(re.findall(r"^(\S+) *\| *MISSING", record.getMessage(), re.MULTILINE))
-
-    reader = Reader(logging.WARNING)
-    logger = logging.getLogger("transformers")
-    before = logger.level
-    logger.addHandler(reader)
-    logger.setLevel(min(before, logging.WARNING))
-    try:
-        yield found
-    finally:
-        logger.removeHandler(reader)
-        logger.setLevel(before)
-
-
-def offline(wanted: bool) -> contextlib.AbstractContextManager[None]:
-    """The hub is not asked, where that is `wanted` or was so before."""
-    from huggingface_hub import constants
-
-    return set_attribute(constants, "HF_HUB_OFFLINE", wanted or constants.HF_HUB_OFFLINE)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """MTEB's advice to authors of models and tasks is not for those who run them."""
-    logger = logging.getLogger("mteb")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
-
-
 _LOADER = "marsretrieval.encoders.mteb:load"
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})
 
+# Task passed to the models, which select their prompts by its name and instruction.
+_TASK = "MarsVLPairsT2IRetrieval"
+_TEXTS_PER_BATCH = 32
 
-def record(name: str) -> ModelSpec:
-    """What MTEB knows of a model, by its name there ("openai/clip-vit-base-patch32").
 
-    Raises MissingDependencyError without mteb, UnknownNameError with the nearest names, and
-    ModelLoadError for a model that has no image side or more than one vector an item.
+def spec_from_mteb(name: str) -> ModelSpec:
+    """Create the spec of a model in MTEB's registry.
+
+    Args:
+        name: Name in MTEB ("openai/clip-vit-base-patch32").
+
+    Returns:
+        The spec.
+
+    Raises:
+        MissingDependencyError: If mteb is not installed.
+        UnknownNameError: If there is no such model. Suggests similar names.
+        ModelLoadError: If the model embeds no images, or gives several vectors per item.
     """
-    meta = meta_of(name)
+    meta = find_meta(name)
     if "image" not in meta.modalities:
         raise ModelLoadError(
             f"mteb:{name}: a model of {', '.join(meta.modalities)} only",
@@ -119,104 +87,71 @@ def record(name: str) -> ModelSpec:
     )
 
 
-def meta_of(name: str) -> Any:
-    """MTEB's own `ModelMeta`. Raises MissingDependencyError and UnknownNameError."""
-    try:
-        import mteb
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("mteb", "mteb", needed_for=f"model mteb:{name}") from error
-    try:
-        return mteb.get_model_meta(name)
-    except KeyError:
-        known = {str(each.name): each for each in mteb.get_model_metas()}
-    for each, meta in known.items():
-        if each.lower() == name.lower():
-            return meta
-    images = [each for each, meta in known.items() if "image" in meta.modalities]
-    raise UnknownNameError(
-        "model of MTEB", name, _nearest_first(name, images),
-        remedy="A model of the hub that MTEB does not know may load as st:<repository>.",
-    )  # fmt: skip
+def load(spec: ModelSpec, options: LoadOptions) -> MtebEncoder:
+    """Load a model with its MTEB loader, at the revision that MTEB pins.
 
+    With a checkpoint, the same loader reads that folder. With a dtype other than auto, the weights
+    are cast and run under autocast; auto keeps the precision in which MTEB loads them. Code from a
+    repository runs only with `options.trust_remote_code`, whatever MTEB's loader sets.
 
-def _nearest_first(name: str, known: list[str]) -> list[str]:
-    """Names to suggest from: those of the same maker or ending, if any; a list of hundreds helps
-    nobody."""
-    maker, _, model = name.lower().rpartition("/")
-    near = [each for each in known if model in each.lower()]
-    return near or [each for each in known if maker and each.lower().startswith(maker)] or known
+    Args:
+        spec: The model.
+        options: Load options.
 
+    Returns:
+        The encoder.
 
-def _finite(tokens: float | None) -> int | None:
-    return int(tokens) if tokens and math.isfinite(tokens) else None
-
-
-# The task that models are told they are asked for: its name and instruction choose their prompts.
-_TASK = "MarsVLPairsT2IRetrieval"
-_TEXTS_AT_ONCE = 32
-
-
-def load(record: ModelSpec, options: LoadOptions) -> MtebEncoder:
-    """Load a model by the loader that MTEB has for it, at the revision that MTEB pins.
-
-    With `options.checkpoint` the same loader reads that folder. With a `dtype` other than auto the
-    weights are cast and run under autocast; auto leaves the precision that MTEB loads them in. Code
-    from a repository is run only with `options.trust_remote_code`, whatever MTEB's loader asks for.
-
-    Raises MissingDependencyError without mteb, ModelLoadError when the model cannot be loaded.
+    Raises:
+        MissingDependencyError: If mteb is not installed.
+        ModelLoadError: If the model cannot be loaded.
+        UsageError: If a dtype is set for a model without torch modules.
     """
     device = choose_device(options.device)
     dtype = None if options.dtype == "auto" else choose_dtype(options.dtype, device, on_gpu="")
     ensure_torchvision()
-    meta = meta_of(record.repository)
+    meta = find_meta(spec.repository)
     if options.checkpoint is not None:
         meta = meta.model_copy(update={"name": str(options.checkpoint), "revision": None})
     arguments = {}
     if meta.loader_kwargs.get("trust_remote_code") and not options.trust_remote_code:
         arguments["trust_remote_code"] = False
     if not options.trust_remote_code:
-        require_safe_sentence_transformers(record.id)
+        require_safe_sentence_transformers(spec.id)
     try:
         with offline(options.offline), quiet(), missing_weights() as missing:
             wrapper = _wrapper(meta, str(device), arguments)
     except RemoteCodeError as error:
         raise ModelLoadError(
-            f"{record.id} needs code from its repository ({error.message})", remedy=TRUST
+            f"{spec.id} needs code from its repository ({error.message})", remedy=TRUST
         ) from error
-    except Exception as error:  # loaders are of many libraries, and raise what these raise
+    except Exception as error:  # loaders use many libraries and may raise anything
         first = str(error).strip().split("\n")[0] or type(error).__name__
         raise ModelLoadError(
-            f"{record.id}: MTEB cannot load it ({first})",
+            f"{spec.id}: MTEB cannot load it ({first})",
             remedy=f"It needs code of its own. {TRUST}" if asks_for_trust(error) else None,
         ) from error
     if missing:
         raise ModelLoadError(
-            f"{record.id}: {len(missing)} weights are missing and would be random "
+            f"{spec.id}: {len(missing)} weights are missing and would be random "
             f"({', '.join(missing[:3])})",
             remedy="The files are not of the architecture that MTEB's loader builds.",
         )
     modules = _modules(wrapper)
     if dtype is not None and not modules:
-        raise UsageError(f"{record.id} is no torch model: --dtype means nothing to it")
+        raise UsageError(f"{spec.id} is no torch model: --dtype means nothing to it")
     revision = None if options.checkpoint is not None else meta.revision
-    return MtebEncoder(record, options, wrapper, modules, device, dtype, revision)
-
-
-def _wrapper(meta: Any, device: str, arguments: dict[str, Any]) -> Any:
-    try:
-        return meta.load_model(device=device, **arguments)
-    except TypeError as error:
-        if "'device'" not in str(error):
-            raise
-        return meta.load_model(**arguments)  # a loader that knows of none; it is moved later
+    return MtebEncoder(spec, options, wrapper, modules, device, dtype, revision)
 
 
 class MtebEncoder(TorchEncoder):
-    """Images and captions are encoded as MTEB's documents, queries as its queries."""
+    """Encoder for a model of MTEB.
+
+    Images and captions are encoded as MTEB's documents, queries as its queries.
+    """
 
     def __init__(
         self,
-        record: ModelSpec,
+        spec: ModelSpec,
         options: LoadOptions,
         wrapper: Any,
         modules: torch.nn.ModuleDict,
@@ -224,18 +159,18 @@ class MtebEncoder(TorchEncoder):
         dtype: torch.dtype | None,
         revision: str | None,
     ) -> None:
-        super().__init__(record, options, modules, device=device, dtype=dtype, revision=revision)
+        super().__init__(spec, options, modules, device=device, dtype=dtype, revision=revision)
         self._wrapper = wrapper
         self._cast = dtype
-        self._task = _task_metadata(record)
-        self._of_torch = len(modules) > 0
+        self._task = _task_metadata(spec)
+        self._has_torch_modules = len(modules) > 0
         image = Image.new("RGB", (64, 64), (120, 90, 70))
         self._dimension = int(self.encode_images([image]).shape[1])
         if "text" in self.modalities:
             texts = int(self.encode_texts(["dunes"]).shape[1])
             if texts != self._dimension:
                 raise ModelLoadError(
-                    f"{record.id}: texts of {texts} dimensions, images of {self._dimension}"
+                    f"{spec.id}: texts of {texts} dimensions, images of {self._dimension}"
                 )
 
     @property
@@ -244,8 +179,8 @@ class MtebEncoder(TorchEncoder):
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        found = super().fingerprint
-        return found if self._of_torch else {**found, "weights_sha256": None}
+        fingerprint = super().fingerprint
+        return fingerprint if self._has_torch_modules else {**fingerprint, "weights_sha256": None}
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
@@ -257,7 +192,7 @@ class MtebEncoder(TorchEncoder):
 
     @property
     def prompts(self) -> dict[str, Any]:
-        """What MTEB chooses from: the prompts of the model, else the instruction of the task."""
+        """Prompts of the model, and the instruction of the task that MTEB uses otherwise."""
         own = {
             name: value
             for name in ("model_prompts", "prompts_dict")
@@ -279,14 +214,14 @@ class MtebEncoder(TorchEncoder):
 
     def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
         kind: Literal["query", "document"] = "query" if role == "query" else "document"
-        return self._encode("text", list(texts), kind, _TEXTS_AT_ONCE)
+        return self._encode("text", list(texts), kind, _TEXTS_PER_BATCH)
 
     def _encode(
-        self, column: str, items: list[Any], kind: Literal["query", "document"], at_once: int
+        self, column: str, items: list[Any], kind: Literal["query", "document"], batch_size: int
     ) -> torch.Tensor:
         from mteb.types import PromptType
 
-        inputs = DataLoader(_Column(column, items), batch_size=at_once, collate_fn=_collate)
+        inputs = DataLoader(_Column(column, items), batch_size=batch_size, collate_fn=_collate)
         cast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if self._cast is not None and self._cast != torch.float32:
             cast = torch.autocast(self.device.type, dtype=self._cast)
@@ -298,29 +233,141 @@ class MtebEncoder(TorchEncoder):
                     hf_split="test",
                     hf_subset="default",
                     prompt_type=PromptType(kind),
-                    batch_size=at_once,
+                    batch_size=batch_size,
                     show_progress_bar=False,
                 )
-        except Exception as error:  # wrappers are of many authors, and raise what they like
+        except Exception as error:  # wrappers have many authors and may raise anything
             if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower():
-                raise  # a smaller batch may do
+                raise  # the caller retries with a smaller batch
             first = str(error).strip().split("\n")[0]
             raise ModelLoadError(
                 f"{self.id}: MTEB's {type(self._wrapper).__name__} fails on {column}s "
                 f"({type(error).__name__}: {first})"
             ) from error
-        found = vectors if isinstance(vectors, torch.Tensor) else torch.from_numpy(_dense(vectors))
-        if found.ndim != 2 or len(found) != len(items):
+        rows = vectors if isinstance(vectors, torch.Tensor) else torch.from_numpy(_dense(vectors))
+        if rows.ndim != 2 or len(rows) != len(items):
             raise ModelLoadError(
-                f"{self.id}: {tuple(found.shape)} for {len(items)} {column}s, where a vector each "
+                f"{self.id}: {tuple(rows.shape)} for {len(items)} {column}s, where a vector each "
                 "is needed"
             )
-        return found
+        return rows
+
+
+def find_meta(name: str) -> Any:
+    """Find a model in MTEB's registry.
+
+    Args:
+        name: Name of the model, in any case.
+
+    Returns:
+        MTEB's `ModelMeta`.
+
+    Raises:
+        MissingDependencyError: If mteb is not installed.
+        UnknownNameError: If there is no such model. Suggests similar names.
+    """
+    try:
+        import mteb
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("mteb", "mteb", needed_for=f"model mteb:{name}") from error
+    try:
+        return mteb.get_model_meta(name)
+    except KeyError:
+        metas = {str(candidate.name): candidate for candidate in mteb.get_model_metas()}
+    for candidate, meta in metas.items():
+        if candidate.lower() == name.lower():
+            return meta
+    images = [candidate for candidate, meta in metas.items() if "image" in meta.modalities]
+    raise UnknownNameError(
+        "model of MTEB", name, _nearest_first(name, images),
+        remedy="A model of the hub that MTEB does not know may load as st:<repository>.",
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def missing_weights() -> Iterator[list[str]]:
+    """Collect the names of weights that transformers initializes at random inside the block.
+
+    Transformers reports them in a log message only, which MTEB's loaders ignore.
+
+    Yields:
+        List of names, filled while the block runs.
+    """
+    names: list[str] = []
+
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            names.extend(re.findall(r"^(\S+) *\| *MISSING", record.getMessage(), re.MULTILINE))
+
+    reader = Reader(logging.WARNING)
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.addHandler(reader)
+    logger.setLevel(min(before, logging.WARNING))
+    try:
+        yield names
+    finally:
+        logger.removeHandler(reader)
+        logger.setLevel(before)
+
+
+def offline(enabled: bool) -> contextlib.AbstractContextManager[None]:
+    """Switch the hub off inside a block.
+
+    Args:
+        enabled: Switch it off. A hub that is off already stays off.
+
+    Returns:
+        Context manager.
+    """
+    from huggingface_hub import constants
+
+    return set_attribute(constants, "HF_HUB_OFFLINE", enabled or constants.HF_HUB_OFFLINE)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence MTEB's log messages and warnings, which address authors of models and tasks."""
+    logger = logging.getLogger("mteb")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _nearest_first(name: str, names: list[str]) -> list[str]:
+    """Select the names to suggest: those with the same name or maker, if any, else all."""
+    maker, _, model = name.lower().rpartition("/")
+    near = [candidate for candidate in names if model in candidate.lower()]
+    return (
+        near
+        or [candidate for candidate in names if maker and candidate.lower().startswith(maker)]
+        or names
+    )
+
+
+def _finite(tokens: float | None) -> int | None:
+    return int(tokens) if tokens and math.isfinite(tokens) else None
+
+
+def _wrapper(meta: Any, device: str, arguments: dict[str, Any]) -> Any:
+    try:
+        return meta.load_model(device=device, **arguments)
+    except TypeError as error:
+        if "'device'" not in str(error):
+            raise
+        return meta.load_model(**arguments)  # a loader without `device`; moved later
 
 
 class _Column(Dataset[dict[str, Any]]):
-    """One column of items, with as much of `datasets.Dataset` as MTEB's wrappers look at; without
-    its encoding of every image as PNG."""
+    """Dataset with one column, and the attributes of `datasets.Dataset` that MTEB's wrappers use.
+
+    Unlike `datasets.Dataset` it does not encode every image as PNG.
+    """
 
     def __init__(self, name: str, items: list[Any]) -> None:
         self._name = name
@@ -340,32 +387,32 @@ def _collate(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    return image.convert("RGB")  # as MTEB gives them; the wrapper does the rest
+    return image.convert("RGB")  # as MTEB does; the wrapper preprocesses it
 
 
 def _dense(vectors: Any) -> np.ndarray:
     try:
         return np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError):
-        return np.empty((0,), np.float32)  # ragged: of the wrong shape, which is told above
+        return np.empty((0,), np.float32)  # ragged: the caller rejects this shape
 
 
 def _modules(wrapper: Any) -> torch.nn.ModuleDict:
-    """All torch modules that a wrapper holds, however it calls them."""
+    """Collect the torch modules of a wrapper, under any attribute name."""
     if isinstance(wrapper, torch.nn.Module):
         return torch.nn.ModuleDict({"of_wrapper": wrapper})
-    found: dict[str, torch.nn.Module] = {}
+    modules: dict[str, torch.nn.Module] = {}
     for name, value in vars(wrapper).items():
         if isinstance(value, torch.nn.Module):
-            found[f"of_{name}"] = value
+            modules[f"of_{name}"] = value
         elif hasattr(value, "__dict__"):
-            for inner, each in vars(value).items():
-                if isinstance(each, torch.nn.Module):
-                    found[f"of_{name}_{inner}"] = each
-    return torch.nn.ModuleDict(found)
+            for inner, module in vars(value).items():
+                if isinstance(module, torch.nn.Module):
+                    modules[f"of_{name}_{inner}"] = module
+    return torch.nn.ModuleDict(modules)
 
 
-def _task_metadata(record: ModelSpec) -> Any:
+def _task_metadata(spec: ModelSpec) -> Any:
     import mteb
 
     try:
@@ -373,6 +420,6 @@ def _task_metadata(record: ModelSpec) -> Any:
             return mteb.get_task(_TASK).metadata
     except KeyError as error:
         raise ModelLoadError(
-            f"{record.id}: this mteb ({mteb.__version__}) has no task {_TASK}",
+            f"{spec.id}: this mteb ({mteb.__version__}) has no task {_TASK}",
             remedy="pip install -U mteb",
         ) from error

@@ -1,4 +1,4 @@
-"""The CLIP family through open_clip: DFN2B, SigLIP, SigLIP2, PE-Core, MarScope."""
+"""Load CLIP models through open_clip: DFN2B, SigLIP, SigLIP2, PE-Core, MarScope."""
 
 from __future__ import annotations
 
@@ -24,233 +24,65 @@ from marsretrieval.errors import DataError, ModelLoadError
 from marsretrieval.io import Int64, JsonObject, from_json, read_json, sha256_json
 
 _CONFIG = "open_clip_config.json"
-# Safetensors first; a pickle is read with weights_only, and only where there is nothing else.
+
+# In order of preference: safetensors first. A pickle is read with weights_only.
 _WEIGHTS = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
 _TOKENIZER = ("tokenizer*", "special_tokens_map.json", "vocab*", "merges.txt", "spiece.model")
-_NOT_WEIGHTS = (".npz", ".npy")  # open_clip would read them by another way, and not strictly
+_NOT_WEIGHTS = (".npz", ".npy")  # open_clip does not load these strictly
+_TEXTS_PER_BATCH = 256
 
 
-class _TextConfig(JsonObject, total=False):
-    hf_tokenizer_name: str | None
-    tokenizer_kwargs: dict[str, Any]
-    tokenizer_mode: str | None
-    context_length: Int64
-
-
-class _ModelConfig(JsonObject, total=False):
-    text_cfg: _TextConfig
-
-
-class _Config(JsonObject):
-    model_cfg: _ModelConfig
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What open_clip is asked for: a folder in its own layout, or an architecture and a file."""
-
-    folder: Path | None = None
-    architecture: str | None = None
-    file: Path | None = None
-    revision: str | None = None
-    published: bool = False  # the repository's own weights: the catalogue knows what they need
-
-    @property
-    def name(self) -> str:
-        return f"local-dir:{self.folder}" if self.folder else str(self.architecture)
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """`model_cfg` and `preprocess_cfg`, as the folder or the library has them."""
-        if self.folder is not None:
-            try:
-                found = read_json(self.folder / _CONFIG)
-                return from_json(_Config, found, source=self.folder / _CONFIG)
-            except DataError as error:
-                raise ModelLoadError(error.message) from error
-        import open_clip
-
-        return {"model_cfg": open_clip.get_model_config(self.architecture) or {}}
-
-
-def find_source(record: ModelSpec, options: LoadOptions) -> Source:
-    """The user's checkpoint, the folder this package brings, or the repository.
-
-    Raises ModelLoadError when there is none, or no weights in it.
-    """
-    if options.checkpoint is not None:
-        return _checkpoint(record, options.checkpoint)
-    if "folder" in record.settings:
-        return Source(folder=Path(__file__).parent / record.settings["folder"])
-    wanted = (_CONFIG, *_TOKENIZER)
-    for weights in _WEIGHTS:
-        folder, revision = snapshot(record, (*wanted, weights), offline=options.offline)
-        if any((folder / name).exists() for name in _WEIGHTS):
-            return Source(folder=folder, revision=revision, published=True)
-    raise ModelLoadError(
-        f"{record.id}: {record.repository} holds none of {', '.join(_WEIGHTS)}",
-        remedy="If that is the cache alone (--offline), run once with a network.",
-    )
-
-
-def load_tokenizer(record: ModelSpec, options: LoadOptions, source: Source) -> Any:
-    """The tokenizer beside the weights, or the one that the configuration names.
-
-    open_clip itself looks for a Hugging Face tokenizer in the folder alone, or asks the hub
-    whatever `--offline` says.
-    """
-    import open_clip
-
-    text: Mapping[str, Any] = source.config.get("model_cfg", {}).get("text_cfg", {})
-    named = text.get("hf_tokenizer_name")
-    if not named:
-        return open_clip.get_tokenizer(source.name)
-    folder = source.folder
-    if folder is None or not any(folder.glob("tokenizer*")):
-        folder, _ = snapshot(record, _TOKENIZER, offline=options.offline, repository=named)
-    arguments = {
-        **text.get("tokenizer_kwargs", {}),
-        "trust_remote_code": options.trust_remote_code,
-    }
-    return open_clip.tokenizer.HFTokenizer(
-        str(folder),
-        context_length=text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
-        tokenizer_mode=text.get("tokenizer_mode"),
-        **arguments,
-    )
-
-
-def refuse_code(source: Source) -> None:
-    """Raise RemoteCodeError if the folder's configuration switches on the execution of code."""
-    if source.folder is not None:
-        refuse_switches(source.config, source.folder / _CONFIG)
-
-
-def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
-    """JSON-ready: the class, the context length, and the hash of a Hugging Face vocabulary."""
-    found = {
-        "class": type(tokenizer).__name__,
-        "context_length": int(tokenizer.context_length),
-    }
-    backend = getattr(getattr(tokenizer, "tokenizer", None), "backend_tokenizer", None)
-    if backend is not None:
-        # Padding and truncation are those of the last call, not of the tokenizer.
-        rules = json.loads(backend.to_str())
-        found["sha256"] = sha256_json({**rules, "padding": None, "truncation": None})
-    return found
-
-
-def unreadable(
-    record: ModelSpec, options: LoadOptions, source: Source, error: Exception
-) -> ModelLoadError:
-    """What open_clip, torch or safetensors said of these weights, in a line and a remedy."""
-    where = options.checkpoint or source.folder
-    text = str(error)
-    if held := re.search(r"GLOBAL (\S+) was not an allowed|whose module (\S+) is blocked", text):
-        return ModelLoadError(
-            f"{record.id}: {where} holds pickled objects ({held[1] or held[2]}), not only weights",
-            remedy="Loading them could run any code. On a machine where you trust the file, save "
-            "its state_dict as .safetensors once (docs/MODELS.md says how).",
-        )
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if any("key(s) in state_dict" in line or "size mismatch" in line for line in lines):
-        told = " ".join(line if len(line) < 300 else f"{line[:300]}..." for line in lines[1:4])
-        architecture = source.architecture or f"the architecture of {_CONFIG}"
-        return ModelLoadError(
-            f"{record.id}: the weights of {where} do not fit: {told}",
-            remedy=f"They must be of {architecture}, whole, and in open_clip's naming.",
-        )
-    if asks_for_trust(error):
-        return ModelLoadError(f"{record.id}: {where} needs code of its own", remedy=TRUST)
-    return ModelLoadError(
-        f"{record.id}: {where} cannot be loaded ({lines[0] if lines else type(error).__name__})",
-        remedy="Is the file whole, and a checkpoint of this architecture?",
-    )
-
-
-def _checkpoint(record: ModelSpec, path: Path) -> Source:
-    if path.is_dir():
-        return _folder(record, path)
-    architecture = record.settings.get("architecture")
-    if architecture is None:
-        raise ModelLoadError(f"{record.id}: takes a folder as --checkpoint, not a file: {path}")
-    if not path.is_file():
-        raise ModelLoadError(f"{record.id}: {path}: no such file or folder")
-    if path.stat().st_size == 0:
-        raise ModelLoadError(f"{record.id}: {path} is an empty file")
-    if path.suffix in _NOT_WEIGHTS:
-        raise ModelLoadError(
-            f"{record.id}: {path} is a numpy archive",
-            remedy="Give a .safetensors or .pt checkpoint in open_clip's naming.",
-        )
-    return Source(architecture=architecture, file=path)
-
-
-def _folder(record: ModelSpec, folder: Path) -> Source:
-    """A folder of the user's, with one file of weights beside the configuration."""
-    if not (folder / _CONFIG).exists():
-        raise ModelLoadError(
-            f"{record.id}: {folder} has no {_CONFIG}",
-            remedy="Give a folder as open_clip's push_to_hf_hub makes it, or the checkpoint file "
-            "itself (.pt or .safetensors).",
-        )
-    found = sorted(
-        path.name for kind in ("*.safetensors", "*.bin", "*.pth") for path in folder.glob(kind)
-    )
-    if len(found) != 1 and not any(name in found for name in _WEIGHTS):
-        raise ModelLoadError(
-            f"{record.id}: {folder} holds {', '.join(found) or 'no weights'}"
-            + (": which is meant?" if found else ""),
-            remedy=f"Name the weights {_WEIGHTS[0]}, or give a checkpoint file.",
-        )
-    return Source(folder=folder)
-
-
-_TEXTS_A_BATCH = 256
-
-
-def load(record: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
+def load(spec: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
     """Load from the hub, from a local open_clip folder, or from a training checkpoint.
 
-    `settings`: architecture (of a checkpoint file), image_size (forced, positions resized),
-    quick_gelu and preprocess (what the published weights need), folder (weights that this package
-    brings), seed (an untrained model), gpu_dtype. A folder of the user's says all of itself.
-    Raises ModelLoadError when weights are missing, unexpected or unreadable, or when the
-    repository holds another model than the catalogue describes.
+    `settings` of the spec: architecture (of a checkpoint file), image_size (forced, positions are
+    resized), quick_gelu and preprocess (required by the published weights), folder (weights in this
+    package), seed (an untrained model), gpu_dtype. They do not apply to a folder of the user.
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ModelLoadError: If weights are missing, unexpected or unreadable, or if the repository
+            contains another model than the registry describes.
     """
     device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device, on_gpu=record.gpu_dtype)
+    dtype = choose_dtype(options.dtype, device, on_gpu=spec.gpu_dtype)
     ensure_torchvision()
-    source = find_source(record, options)
+    source = find_source(spec, options)
     try:
         if not options.trust_remote_code:
             refuse_code(source)
-        model = _create(record, source)
-        tokenizer = load_tokenizer(record, options, source)
-        told = source.config
+        model = _create(spec, source)
+        tokenizer = load_tokenizer(spec, options, source)
+        config = source.config
     except ModelLoadError:
         raise
-    except Exception as error:  # torch, safetensors, json, timm: each fails in its own way
-        raise unreadable(record, options, source, error) from error
+    except Exception as error:  # torch, safetensors, json and timm raise different errors
+        raise load_error(spec, options, source, error) from error
     encoder = OpenClipEncoder(
-        record, options, model, tokenizer, device=device, dtype=dtype, revision=source.revision
+        spec, options, model, tokenizer, device=device, dtype=dtype, revision=source.revision
     )
     if source.published:
-        _require_described(record, encoder)
-        _note_differences(record, told)
+        _require_described(spec, encoder)
+        _note_differences(spec, config)
     return encoder
 
 
 class OpenClipEncoder(TorchEncoder):
-    """encode_image and encode_text of an open_clip model, with its own preprocessing."""
+    """Encoder for an open_clip model with its own preprocessing."""
 
     def __init__(
         self,
-        record: ModelSpec,
+        spec: ModelSpec,
         options: LoadOptions,
         model: torch.nn.Module,
         tokenizer: Any,
@@ -259,12 +91,12 @@ class OpenClipEncoder(TorchEncoder):
         dtype: torch.dtype,
         revision: str | None,
     ) -> None:
-        super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
+        super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._tokenizer = tokenizer
         self._tokenizer_identity = tokenizer_identity(tokenizer)
         self._settings = dict(model.visual.preprocess_cfg)  # type: ignore[arg-type, union-attr]
         self._preprocess = OpenClipPreprocess(self._settings)
-        # A checkpoint of one's own may be of another width than the catalogue says.
+        # A user's checkpoint may have another dimension than the spec.
         self._dimension = int(self.encode_images([Image.new("RGB", (32, 32))]).shape[1])
 
     @property
@@ -281,11 +113,11 @@ class OpenClipEncoder(TorchEncoder):
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        return {key: _plain(value) for key, value in self._settings.items()}
+        return {key: _to_json(value) for key, value in self._settings.items()}
 
     @property
     def prompts(self) -> dict[str, Any]:
-        """No prompt is added; what a text becomes depends on the tokenizer."""
+        """Prompt preset and tokenizer. No prompt is added to a text."""
         return {**super().prompts, "tokenizer": self._tokenizer_identity}
 
     def _join(self, features: Sequence[Features]) -> Inputs:
@@ -297,30 +129,40 @@ class OpenClipEncoder(TorchEncoder):
 
     def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
         parts = []
-        for start in range(0, len(texts), _TEXTS_A_BATCH):
-            tokens = self._tokenizer(list(texts[start : start + _TEXTS_A_BATCH]))
+        for start in range(0, len(texts), _TEXTS_PER_BATCH):
+            tokens = self._tokenizer(list(texts[start : start + _TEXTS_PER_BATCH]))
             parts.append(self.model.encode_text(tokens.to(self.device)))  # type: ignore[operator]
         return torch.cat(parts)
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        """Count the texts that exceed the model's context length.
+
+        Args:
+            texts: The texts.
+            role: Ignored: queries and captions have the same prompt.
+
+        Returns:
+            Number of truncated texts.
+        """
         return sum(self._length(text) > self.context_length for text in texts)
 
     def _length(self, text: str) -> int:
-        """Tokens of a text, start and end included, before it is cut."""
+        """Count the tokens of a text before truncation, including start and end."""
         clean = self._tokenizer.clean_fn(text)
-        if hasattr(self._tokenizer, "encode"):  # open_clip's own: encode() adds no ends
+        if hasattr(self._tokenizer, "encode"):  # open_clip's own: encode() omits start and end
             return len(self._tokenizer.encode(clean)) + 2
         return len(self._tokenizer.tokenizer(clean, verbose=False)["input_ids"])
 
 
 class OpenClipPreprocess:
-    """open_clip's evaluation transform, made anew in a process that unpickles it: there, too,
-    torchvision has to be importable first.
+    """Picklable evaluation transform of open_clip.
+
+    A process that unpickles it builds the transform again, after making torchvision importable.
 
     Attributes:
         accepts_grey: Whether an image of mode L gives the tensor of the same image in RGB, bit for
-            bit. The transform resizes and crops every channel alike and converts to RGB after
-            that; the exception is padding with a colour.
+            bit. The transform resizes and crops all channels alike and converts to RGB after that;
+            the exception is padding with a colour.
     """
 
     accepts_grey: bool
@@ -342,7 +184,7 @@ class OpenClipPreprocess:
     def __call__(self, image: Image.Image) -> Features:
         if image.mode != "L" or not self.accepts_grey:
             return self._transform(image)
-        # One channel becomes three only where they begin to differ.
+        # Expand to three channels only for the normalization, which differs by channel.
         *resizing, _, to_tensor, normalize = self._transform.transforms
         for step in resizing:
             image = step(image)
@@ -352,23 +194,248 @@ class OpenClipPreprocess:
         return type(self), (self._settings,)
 
 
-def _create(record: ModelSpec, source: Source) -> torch.nn.Module:
-    """The model with its weights, every tensor of them in its place."""
+class _TextConfig(JsonObject, total=False):
+    hf_tokenizer_name: str | None
+    tokenizer_kwargs: dict[str, Any]
+    tokenizer_mode: str | None
+    context_length: Int64
+
+
+class _ModelConfig(JsonObject, total=False):
+    text_cfg: _TextConfig
+
+
+class _Config(JsonObject):
+    model_cfg: _ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Weights for open_clip: a folder in its own layout, or an architecture and a file.
+
+    Attributes:
+        folder: Folder with configuration and weights.
+        architecture: Name of an open_clip architecture.
+        file: Checkpoint file.
+        revision: Commit of the repository.
+        published: Whether the weights are those of the spec's repository, to which the spec's
+            settings apply.
+    """
+
+    folder: Path | None = None
+    architecture: str | None = None
+    file: Path | None = None
+    revision: str | None = None
+    published: bool = False
+
+    @property
+    def name(self) -> str:
+        """Model name for open_clip."""
+        return f"local-dir:{self.folder}" if self.folder else str(self.architecture)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """`model_cfg` and `preprocess_cfg` of the folder or the library."""
+        if self.folder is not None:
+            try:
+                value = read_json(self.folder / _CONFIG)
+                return from_json(_Config, value, source=self.folder / _CONFIG)
+            except DataError as error:
+                raise ModelLoadError(error.message) from error
+        import open_clip
+
+        return {"model_cfg": open_clip.get_model_config(self.architecture) or {}}
+
+
+def find_source(spec: ModelSpec, options: LoadOptions) -> Source:
+    """Find the weights of a model: a checkpoint, a folder of this package, or the repository.
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The weights.
+
+    Raises:
+        ModelLoadError: If there are no weights.
+    """
+    if options.checkpoint is not None:
+        return _checkpoint(spec, options.checkpoint)
+    if "folder" in spec.settings:
+        return Source(folder=Path(__file__).parent / spec.settings["folder"])
+    patterns = (_CONFIG, *_TOKENIZER)
+    for weights in _WEIGHTS:
+        folder, revision = snapshot(spec, (*patterns, weights), offline=options.offline)
+        if any((folder / name).exists() for name in _WEIGHTS):
+            return Source(folder=folder, revision=revision, published=True)
+    raise ModelLoadError(
+        f"{spec.id}: {spec.repository} holds none of {', '.join(_WEIGHTS)}",
+        remedy="If that is the cache alone (--offline), run once with a network.",
+    )
+
+
+def load_tokenizer(spec: ModelSpec, options: LoadOptions, source: Source) -> Any:
+    """Load the tokenizer in the folder of the weights, or the one that the configuration names.
+
+    open_clip itself ignores `--offline` and asks the hub for tokenizers outside the folder.
+
+    Args:
+        spec: The model.
+        options: Load options.
+        source: The weights.
+
+    Returns:
+        A tokenizer of open_clip.
+    """
     import open_clip
 
-    settings = record.settings
+    text: Mapping[str, Any] = source.config.get("model_cfg", {}).get("text_cfg", {})
+    named = text.get("hf_tokenizer_name")
+    if not named:
+        return open_clip.get_tokenizer(source.name)
+    folder = source.folder
+    if folder is None or not any(folder.glob("tokenizer*")):
+        folder, _ = snapshot(spec, _TOKENIZER, offline=options.offline, repository=named)
+    arguments = {
+        **text.get("tokenizer_kwargs", {}),
+        "trust_remote_code": options.trust_remote_code,
+    }
+    return open_clip.tokenizer.HFTokenizer(
+        str(folder),
+        context_length=text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
+        tokenizer_mode=text.get("tokenizer_mode"),
+        **arguments,
+    )
+
+
+def refuse_code(source: Source) -> None:
+    """Raise if the folder's configuration enables the execution of code.
+
+    Args:
+        source: The weights.
+
+    Raises:
+        RemoteCodeError: If it does.
+    """
+    if source.folder is not None:
+        refuse_switches(source.config, source.folder / _CONFIG)
+
+
+def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
+    """Describe a tokenizer for the fingerprint.
+
+    Args:
+        tokenizer: A tokenizer of open_clip.
+
+    Returns:
+        JSON-ready: class, context length, and the hash of a Hugging Face vocabulary.
+    """
+    identity = {
+        "class": type(tokenizer).__name__,
+        "context_length": int(tokenizer.context_length),
+    }
+    backend = getattr(getattr(tokenizer, "tokenizer", None), "backend_tokenizer", None)
+    if backend is not None:
+        # Padding and truncation depend on the last call.
+        rules = json.loads(backend.to_str())
+        identity["sha256"] = sha256_json({**rules, "padding": None, "truncation": None})
+    return identity
+
+
+def load_error(
+    spec: ModelSpec, options: LoadOptions, source: Source, error: Exception
+) -> ModelLoadError:
+    """Convert an error of open_clip, torch or safetensors to one line and a remedy.
+
+    Args:
+        spec: The model.
+        options: Load options.
+        source: The weights.
+        error: The original error.
+
+    Returns:
+        The error to raise.
+    """
+    path = options.checkpoint or source.folder
+    text = str(error)
+    if held := re.search(r"GLOBAL (\S+) was not an allowed|whose module (\S+) is blocked", text):
+        return ModelLoadError(
+            f"{spec.id}: {path} holds pickled objects ({held[1] or held[2]}), not only weights",
+            remedy="Loading them could run any code. On a machine where you trust the file, save "
+            "its state_dict as .safetensors once (docs/MODELS.md says how).",
+        )
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if any("key(s) in state_dict" in line or "size mismatch" in line for line in lines):
+        details = " ".join(line if len(line) < 300 else f"{line[:300]}..." for line in lines[1:4])
+        architecture = source.architecture or f"the architecture of {_CONFIG}"
+        return ModelLoadError(
+            f"{spec.id}: the weights of {path} do not fit: {details}",
+            remedy=f"They must be of {architecture}, whole, and in open_clip's naming.",
+        )
+    if asks_for_trust(error):
+        return ModelLoadError(f"{spec.id}: {path} needs code of its own", remedy=TRUST)
+    return ModelLoadError(
+        f"{spec.id}: {path} cannot be loaded ({lines[0] if lines else type(error).__name__})",
+        remedy="Is the file whole, and a checkpoint of this architecture?",
+    )
+
+
+def _checkpoint(spec: ModelSpec, path: Path) -> Source:
+    if path.is_dir():
+        return _folder(spec, path)
+    architecture = spec.settings.get("architecture")
+    if architecture is None:
+        raise ModelLoadError(f"{spec.id}: takes a folder as --checkpoint, not a file: {path}")
+    if not path.is_file():
+        raise ModelLoadError(f"{spec.id}: {path}: no such file or folder")
+    if path.stat().st_size == 0:
+        raise ModelLoadError(f"{spec.id}: {path} is an empty file")
+    if path.suffix in _NOT_WEIGHTS:
+        raise ModelLoadError(
+            f"{spec.id}: {path} is a numpy archive",
+            remedy="Give a .safetensors or .pt checkpoint in open_clip's naming.",
+        )
+    return Source(architecture=architecture, file=path)
+
+
+def _folder(spec: ModelSpec, folder: Path) -> Source:
+    """Validate a user's folder: a configuration and one file of weights."""
+    if not (folder / _CONFIG).exists():
+        raise ModelLoadError(
+            f"{spec.id}: {folder} has no {_CONFIG}",
+            remedy="Give a folder as open_clip's push_to_hf_hub makes it, or the checkpoint file "
+            "itself (.pt or .safetensors).",
+        )
+    weight_files = sorted(
+        path.name for kind in ("*.safetensors", "*.bin", "*.pth") for path in folder.glob(kind)
+    )
+    if len(weight_files) != 1 and not any(name in weight_files for name in _WEIGHTS):
+        raise ModelLoadError(
+            f"{spec.id}: {folder} holds {', '.join(weight_files) or 'no weights'}"
+            + (": which is meant?" if weight_files else ""),
+            remedy=f"Name the weights {_WEIGHTS[0]}, or give a checkpoint file.",
+        )
+    return Source(folder=folder)
+
+
+def _create(spec: ModelSpec, source: Source) -> torch.nn.Module:
+    """Create the model and load all its weights."""
+    import open_clip
+
+    settings = spec.settings
     seed = settings.get("seed")
-    # Of a bare file open_clip knows the architecture only, and would take OpenAI's preprocessing.
-    known = source.published or source.file is not None
+    # For a bare file open_clip would use OpenAI's preprocessing.
+    registered = source.published or source.file is not None
     with torch.random.fork_rng(devices=[]), _quiet(seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         return open_clip.create_model(  # type: ignore[no-any-return]
             source.name,
             pretrained=str(source.file) if source.file else None,
-            force_image_size=settings.get("image_size") if known else None,
-            force_quick_gelu=known and settings.get("quick_gelu", False),
-            force_preprocess_cfg=settings.get("preprocess") if known else None,
+            force_image_size=settings.get("image_size") if registered else None,
+            force_quick_gelu=registered and settings.get("quick_gelu", False),
+            force_preprocess_cfg=settings.get("preprocess") if registered else None,
             load_weights=seed is None,
             require_pretrained=seed is None,
             weights_only=True,
@@ -376,58 +443,59 @@ def _create(record: ModelSpec, source: Source) -> torch.nn.Module:
 
 
 @contextmanager
-def _quiet(wanted: bool) -> Iterator[None]:
-    """open_clip warns of random weights, also where they are asked for."""
-    if wanted:
+def _quiet(enabled: bool) -> Iterator[None]:
+    """Silence open_clip's warning about random weights if they are intended."""
+    if enabled:
         logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        if wanted:
+        if enabled:
             logging.disable(logging.NOTSET)
 
 
-def _require_described(record: ModelSpec, encoder: OpenClipEncoder) -> None:
-    """Published weights must be those of the model that the catalogue describes."""
-    size = _plain(encoder.preprocessing["size"])
-    found = {
-        "dimension": (encoder.dimension, record.dimension),
-        "context_length": (encoder.context_length, record.context_length),
-        "image_size": (size[0] if isinstance(size, list) else size, record.image_size),
+def _require_described(spec: ModelSpec, encoder: OpenClipEncoder) -> None:
+    """Raise unless published weights are those of the model in the registry."""
+    size = _to_json(encoder.preprocessing["size"])
+    pairs = {
+        "dimension": (encoder.dimension, spec.dimension),
+        "context_length": (encoder.context_length, spec.context_length),
+        "image_size": (size[0] if isinstance(size, list) else size, spec.image_size),
     }
-    wrong = [f"{key} {has}, not {want}" for key, (has, want) in found.items() if has != want]
+    wrong = [f"{key} {has}, not {want}" for key, (has, want) in pairs.items() if has != want]
     if wrong:
         raise ModelLoadError(
-            f"{record.id}: {record.repository} is not the model of the catalogue: "
-            + "; ".join(wrong),
+            f"{spec.id}: {spec.repository} is not the model of the catalogue: " + "; ".join(wrong),
             remedy="The repository may have changed: fetch an earlier revision, and give it as "
             "--checkpoint DIR.",
         )
 
 
-def _note_differences(record: ModelSpec, config: Mapping[str, Any]) -> None:
-    """Say where the repository's own configuration differs from what the published evaluation
-    used. The catalogue's values are in force, and in the fingerprint."""
-    told = config.get("preprocess_cfg", {})
+def _note_differences(spec: ModelSpec, config: Mapping[str, Any]) -> None:
+    """Report where the repository's configuration differs from the published evaluation.
+
+    The values of the registry are used, and are part of the fingerprint.
+    """
+    preprocess_config = config.get("preprocess_cfg", {})
     pairs = {
-        key: (told[key], value)
-        for key, value in record.settings.get("preprocess", {}).items()
-        if key in told
+        key: (preprocess_config[key], value)
+        for key, value in spec.settings.get("preprocess", {}).items()
+        if key in preprocess_config
     }
-    if "quick_gelu" in record.settings:
+    if "quick_gelu" in spec.settings:
         gelu = config.get("model_cfg", {}).get("quick_gelu", False)
-        pairs["quick_gelu"] = (gelu, record.settings["quick_gelu"])
+        pairs["quick_gelu"] = (gelu, spec.settings["quick_gelu"])
     for key, (theirs, ours) in pairs.items():
-        if _plain(theirs) != _plain(ours):
+        if _to_json(theirs) != _to_json(ours):
             print(
-                f"note: {record.id}: {record.repository} says {key} {_plain(theirs)}; "
-                f"{_plain(ours)} is used, as in the catalogue",
+                f"note: {spec.id}: {spec.repository} says {key} {_to_json(theirs)}; "
+                f"{_to_json(ours)} is used, as in the catalogue",
                 file=sys.stderr,
             )
 
 
-def _plain(value: Any) -> Any:
-    """JSON-ready, and equal where the numbers are."""
+def _to_json(value: Any) -> Any:
+    """Convert to JSON types; floats are rounded so that equal numbers compare equal."""
     if isinstance(value, (tuple, list)):
-        return [_plain(each) for each in value]
+        return [_to_json(item) for item in value]
     return round(value, 8) if isinstance(value, float) else value

@@ -1,4 +1,4 @@
-"""Finding a model by name and loading it: built-in, installed by a plugin, or a user's class."""
+"""Find and load models by name: built-in, installed by a plugin, or a user's class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from marsretrieval.encoders.base import Encoder, LoadOptions, ModelSpec
-from marsretrieval.encoders.custom import FAMILY, record_of, record_of_target
+from marsretrieval.encoders.custom import FAMILY, spec_from_object, spec_from_target
 from marsretrieval.encoders.torch_imports import guard_torchvision
 from marsretrieval.errors import (
     DataError,
@@ -28,85 +28,101 @@ from marsretrieval.errors import (
 from marsretrieval.io import from_json
 
 _GROUP = "marsretrieval.encoders"
-# ``st:<name>``: any model of a library, by the library's own name for it.
+
+# ``st:<name>``: any model of a library, by the library's own name.
 _LIBRARIES = {"st": ("sentence-transformers", "marsretrieval.encoders.sentence_transformers:load")}
-_MTEB = "mteb"  # ``mteb:<name>``, whose registry says what a model is
+_MTEB = "mteb"  # ``mteb:<name>``: a model of MTEB's registry
 _BUILTIN = "builtin"
 _PACKAGE = "marsretrieval.encoders."
 _HELD: dict[tuple[str, LoadOptions], Encoder] = {}  # loaded already, returned by `load`
 _ORIGINS: WeakKeyDictionary[Any, tuple[ModelSpec, LoadOptions]] = WeakKeyDictionary()
+_CONFIG_FOLDER = Path(__file__).parent / "model_configs"
+_OPTIONAL_KEYS = ("revision", "image_size", "parameters", "context_length")
 
 
 @cache
 def all_specs() -> tuple[ModelSpec, ...]:
-    """Every model of the entry points, built-in ones first, then by id.
+    """List the models of all entry points, built-in ones first, then by id.
 
-    A plugin that cannot be imported is named on stderr and left out, as is a model whose id is
-    taken; the others go on.
+    A plugin that cannot be imported, and a model whose id is taken, are reported on stderr and
+    skipped.
+
+    Returns:
+        The specs.
     """
     guard_torchvision()
-    points = sorted(entry_points(group=_GROUP), key=lambda each: (each.name != _BUILTIN, each.name))
-    found: dict[str, ModelSpec] = {}
+    points = sorted(
+        entry_points(group=_GROUP), key=lambda entry: (entry.name != _BUILTIN, entry.name)
+    )
+    specs: dict[str, ModelSpec] = {}
     for point in points:
         try:
-            records = _records(point)
+            new_specs = _specs_of_entry_point(point)
         except Exception as error:  # a plugin may raise anything at import
             _warn(point, str(getattr(error, "message", error)) or type(error).__name__)
             continue
-        for record in records:
-            if record.id in found:
-                _warn(point, f"model '{record.id}' is there already")
+        for spec in new_specs:
+            if spec.id in specs:
+                _warn(point, f"model '{spec.id}' is there already")
             else:
-                found[record.id] = record
-    return tuple(found.values())
+                specs[spec.id] = spec
+    return tuple(specs.values())
 
 
 def find(name: str) -> ModelSpec:
-    """A model by its id, by the name the paper gives it, by its repository, a class as
-    ``module:Class``, a model of sentence-transformers as ``st:<name or folder>``, or one of MTEB's
-    registry as ``mteb:<name>``. Capitals do not count, nor does ``_`` for ``-``.
+    """Find a model by name.
 
-    Raises UnknownNameError with the nearest names.
+    Args:
+        name: Id, name in the paper or repository of a registered model; a class as
+            ``module:Class``; a model of sentence-transformers as ``st:<name or folder>``; or a
+            model of MTEB's registry as ``mteb:<name>``. Case is ignored, and ``_`` equals ``-``.
+
+    Returns:
+        The spec.
+
+    Raises:
+        UnknownNameError: If there is no such model. Suggests similar names.
+        UsageError: If a class cannot be imported or is not an encoder.
     """
     guard_torchvision()
     library, _, rest = name.partition(":")
     if library in _LIBRARIES and rest:
         family, loader = _LIBRARIES[library]
-        return ModelSpec.uncatalogued(name, name=rest, family=family, loader=loader)
+        return ModelSpec.unregistered(name, name=rest, family=family, loader=loader)
     if library == _MTEB and rest:
-        from marsretrieval.encoders.mteb import record as record_of_mteb
+        from marsretrieval.encoders.mteb import spec_from_mteb
 
-        return record_of_mteb(rest)
+        return spec_from_mteb(rest)
     if ":" in name:
-        return record_of_target(name)
-    for record in all_specs():
-        if _key(name) in map(_key, (record.id, record.name, record.repository)):
-            return record
+        return spec_from_target(name)
+    for spec in all_specs():
+        if _normalize_name(name) in map(_normalize_name, (spec.id, spec.name, spec.repository)):
+            return spec
     raise UnknownNameError(
         "model",
         name,
-        [record.id for record in all_specs()],
+        [spec.id for spec in all_specs()],
         remedy="Your own class goes as package.module:Class.",
     )
 
 
 def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
-    """Load a model by name or record.
+    """Load a model by name or spec.
 
     Args:
-        model: A name, as for `find`, or a record.
+        model: A name, as for `find`, or a spec.
         options: Device, precision, checkpoint and prompts.
 
     Returns:
         The encoder, ready to embed.
 
     Raises:
-        ModelLoadError: If its loader fails, in whatever way.
+        ModelLoadError: If its loader fails.
         MissingDependencyError: If a library is not installed.
     """
     guard_torchvision()
-    record = find(model) if isinstance(model, str) else model
-    module, _, function = record.loader.partition(":")
+    spec = find(model) if isinstance(model, str) else model
+    module, _, function = spec.loader.partition(":")
     try:
         loader: Callable[[ModelSpec, LoadOptions], Encoder]
         loader = getattr(importlib.import_module(module), function)
@@ -114,26 +130,26 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
         lacking = getattr(error, "name", None) or ""
         if isinstance(error, ModuleNotFoundError) and not module.startswith(lacking.split(".")[0]):
             raise MissingDependencyError(
-                lacking, "models", needed_for=f"loading {record.id}"
+                lacking, "models", needed_for=f"loading {spec.id}"
             ) from error
         raise ModelLoadError(
-            f"{record.id}: its loader {record.loader} is not there ({error})"
+            f"{spec.id}: its loader {spec.loader} is not there ({error})"
         ) from error
     options = options or LoadOptions()
-    if (record.id, options) in _HELD:
-        return _HELD[record.id, options]
-    with _code_guard(record, options):
+    if (spec.id, options) in _HELD:
+        return _HELD[spec.id, options]
+    with _code_guard(spec, options):
         try:
-            encoder = loader(record, options)
+            encoder = loader(spec, options)
         except MarsRetrievalError:
             raise
-        except Exception as error:  # of a library, such as a precision that a layer lacks
+        except Exception as error:  # of a library, for example an unsupported precision
             raise ModelLoadError(
-                f"{record.id}: loading it failed ({describe_exception(error)})",
+                f"{spec.id}: loading it failed ({describe_exception(error)})",
                 remedy="Try --dtype float32 and --device cpu, or another checkpoint.",
             ) from error
     with contextlib.suppress(TypeError):  # an object of a plugin without weak references
-        _ORIGINS[encoder] = (record, options)
+        _ORIGINS[encoder] = (spec, options)
     return encoder
 
 
@@ -160,53 +176,27 @@ def hold(encoders: Mapping[tuple[str, LoadOptions], Encoder]) -> Iterator[None]:
             _HELD.pop(key, None)
 
 
-def _code_guard(record: ModelSpec, options: LoadOptions) -> contextlib.AbstractContextManager[None]:
-    """Refuse code in the files of a model. A user's own class decides for itself."""
-    ours = record.loader.startswith(_PACKAGE) and record.family != FAMILY
-    if options.trust_remote_code or not ours:
-        return contextlib.nullcontext()
-    from marsretrieval.encoders.remote_code import no_remote_code
-
-    return no_remote_code()
-
-
-def _key(name: str) -> str:
-    return name.lower().replace("_", "-")
-
-
-def _records(point: EntryPoint) -> list[ModelSpec]:
-    """What an entry point stands for: a function of no arguments that gives records, or an
-    encoder: its class, an object, or a function that makes it and names at least one option."""
-    target: Any = point.load()
-    if not inspect.isfunction(target) or inspect.signature(target).parameters:
-        return [record_of(target, point.name, point.value)]
-    given = target()
-    if hasattr(given, "encode_images"):
-        return [record_of(target, point.name, point.value)]
-    records = list(given)
-    if strange := [each for each in records if not isinstance(each, ModelSpec)]:
-        raise TypeError(f"gives a {type(strange[0]).__name__} where a ModelSpec is expected")
-    return records
-
-
-def _warn(point: EntryPoint, text: str) -> None:
-    print(f"warning: plugin '{point.name}' ({point.value}): {text}", file=sys.stderr)
-
-
-_FOLDER = Path(__file__).parent / "model_configs"
-_MAY_BE_UNKNOWN = ("revision", "image_size", "parameters", "context_length")
-
-
 def records() -> list[ModelSpec]:
-    """All built-in models, by id."""
-    found = [read_record(path) for path in _FOLDER.glob("*.toml")]
-    return sorted(found, key=lambda record: record.id)
+    """List the specs of all built-in models, by id.
+
+    Returns:
+        The specs.
+    """
+    specs = [read_spec(path) for path in _CONFIG_FOLDER.glob("*.toml")]
+    return sorted(specs, key=lambda spec: spec.id)
 
 
-def read_record(path: Path) -> ModelSpec:
-    """One TOML file as a ModelSpec; a key left out is unknown where it may be.
+def read_spec(path: Path) -> ModelSpec:
+    """Read the TOML file of a model.
 
-    Raises DataError naming the file and the key.
+    Args:
+        path: File in `model_configs/`. Optional keys may be missing.
+
+    Returns:
+        The spec.
+
+    Raises:
+        DataError: If the file is invalid. Names the file and the key.
     """
     try:
         value: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -214,8 +204,44 @@ def read_record(path: Path) -> ModelSpec:
         raise DataError(f"{path}: not readable as TOML ({error})") from error
     if "id" in value:
         raise DataError(f"{path}: unknown field 'id'", remedy="The name of the file is the id.")
-    value = {"id": path.stem, **dict.fromkeys(_MAY_BE_UNKNOWN), **value}
-    record = from_json(ModelSpec, value, source=path)
-    if "image" not in record.modalities:
+    value = {"id": path.stem, **dict.fromkeys(_OPTIONAL_KEYS), **value}
+    spec = from_json(ModelSpec, value, source=path)
+    if "image" not in spec.modalities:
         raise DataError(f"{path}: 'modalities' is {value['modalities']}: 'image' is missing")
-    return record
+    return spec
+
+
+def _code_guard(spec: ModelSpec, options: LoadOptions) -> contextlib.AbstractContextManager[None]:
+    """Refuse code in the files of a model. Does not apply to a user's own class."""
+    ours = spec.loader.startswith(_PACKAGE) and spec.family != FAMILY
+    if options.trust_remote_code or not ours:
+        return contextlib.nullcontext()
+    from marsretrieval.encoders.remote_code import no_remote_code
+
+    return no_remote_code()
+
+
+def _normalize_name(name: str) -> str:
+    return name.lower().replace("_", "-")
+
+
+def _specs_of_entry_point(point: EntryPoint) -> list[ModelSpec]:
+    """Load the specs of an entry point.
+
+    It names a function without arguments that returns specs, or an encoder: a class, an object, or
+    a function that creates it and accepts at least one option.
+    """
+    target: Any = point.load()
+    if not inspect.isfunction(target) or inspect.signature(target).parameters:
+        return [spec_from_object(target, point.name, point.value)]
+    result = target()
+    if hasattr(result, "encode_images"):
+        return [spec_from_object(target, point.name, point.value)]
+    specs = list(result)
+    if strange := [spec for spec in specs if not isinstance(spec, ModelSpec)]:
+        raise TypeError(f"gives a {type(strange[0]).__name__} where a ModelSpec is expected")
+    return specs
+
+
+def _warn(point: EntryPoint, text: str) -> None:
+    print(f"warning: plugin '{point.name}' ({point.value}): {text}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Guard against code in checkpoints: files of a model are data unless the user trusts them.
+"""Prevent code execution from checkpoints, unless the user trusts them.
 
-Configuration files of transformers, open_clip and sentence-transformers can name Python classes to
-import. Here only `--trust-remote-code` switches that on, never a file.
+Configuration files of transformers, open_clip and sentence-transformers can name Python classes
+to import. Only `--trust-remote-code` enables that here, never a file.
 """
 
 from __future__ import annotations
@@ -18,25 +18,30 @@ from marsretrieval.errors import ModelLoadError
 TRUST = "Pass --trust-remote-code to run it, if you trust its author."
 _SWITCHES = ("trust_remote_code", "allow_all_kernels")
 _WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # read by torch.load
-_SAFE_SENTENCE_TRANSFORMERS = 6  # older ones import any class that modules.json names
+_SAFE_SENTENCE_TRANSFORMERS = 6  # older versions import any class that modules.json names
 
 
 class RemoteCodeError(ModelLoadError):
-    """A checkpoint asks to run code, and the user has not allowed it."""
+    """A checkpoint would run code, and the user has not allowed it."""
 
     def __init__(self, message: str) -> None:
+        """Create the error, with --trust-remote-code as its remedy.
+
+        Args:
+            message: What would run code.
+        """
         super().__init__(message, remedy=TRUST)
 
 
 @contextlib.contextmanager
 def no_remote_code() -> Iterator[None]:
-    """Refuse code of repositories and folders, whatever their files or a loader ask for.
+    """Refuse code of repositories and folders inside the block, whatever a file or a loader sets.
 
     Covers transformers' dynamic modules and hub kernels, torch.hub, and pickled objects in
-    checkpoints. Nothing is asked on the terminal.
+    checkpoints. Disables prompts on the terminal.
 
     Raises:
-        RemoteCodeError: If code of a checkpoint would be run inside the block.
+        RemoteCodeError: If code of a checkpoint would run inside the block.
     """
     import torch
 
@@ -52,7 +57,7 @@ def no_remote_code() -> Iterator[None]:
 
             for name in ("get_cached_module_file", "get_class_in_module", "create_dynamic_module"):
                 stack.enter_context(set_attribute(dynamic_module_utils, name, refuse))
-            # With a time limit above 0 the library asks on the terminal whether to run the code.
+            # With a time limit above 0 the library prompts on the terminal to run the code.
             stack.enter_context(set_attribute(dynamic_module_utils, "TIME_OUT_REMOTE_CODE", 0))
         with contextlib.suppress(ImportError):
             from transformers.integrations import hub_kernels
@@ -62,7 +67,7 @@ def no_remote_code() -> Iterator[None]:
 
 
 def refuse_switches(config: Any, path: Path) -> None:
-    """Raise if a configuration switches on the execution of code, at any depth.
+    """Raise if a configuration enables the execution of code, at any depth.
 
     Args:
         config: Parsed JSON of the file.
@@ -84,12 +89,22 @@ def refuse_switches(config: Any, path: Path) -> None:
 
 
 def asks_for_trust(error: BaseException) -> bool:
-    """Whether an error of transformers or sentence-transformers is a refusal to run code."""
+    """Check whether an error of a library is a refusal to run code.
+
+    Args:
+        error: Error of transformers or sentence-transformers.
+
+    Returns:
+        Whether `trust_remote_code` would avoid it.
+    """
     return isinstance(error, RemoteCodeError) or "trust_remote_code" in str(error)
 
 
 def require_safe_sentence_transformers(model: str) -> None:
     """Raise if the installed sentence-transformers imports any class that a file names.
+
+    Args:
+        model: Id of the model, for the message.
 
     Raises:
         ModelLoadError: If it is older than version 6.
@@ -108,7 +123,13 @@ def require_safe_sentence_transformers(model: str) -> None:
 
 @contextlib.contextmanager
 def set_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Replace an attribute of a library inside the block."""
+    """Replace an attribute of a library inside the block.
+
+    Args:
+        owner: Module or object.
+        name: Name of the attribute.
+        value: Value inside the block.
+    """
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:

@@ -14,24 +14,27 @@ from marsretrieval.errors import MarsRetrievalError, describe_exception
 
 _Value = TypeVar("_Value")
 
-_TEXTS = ("a satellite photo of pitted cones.", "sand")  # of different lengths: padding shows
+_TEXTS = ("a satellite photo of pitted cones.", "sand")  # different lengths require padding
 
 _UNIT = 1e-3
-# Largest difference of a coordinate between a batch and one item at a time. Half precision
-# rounds otherwise in batches of other shapes; a wrong mask or padding side moves far more.
+# Largest difference of a coordinate between a batch and one item at a time. Half precision rounds
+# differently in batches of other shapes; a wrong mask or padding side has far larger effects.
 _BATCH = 1e-4
 _BATCH_HALF = 2e-2
 
 
 def check_encoder(encoder: Encoder) -> dict[str, Any]:
-    """Embed two images and two texts, together and one at a time, and compare.
+    """Embed two images and two texts, together and one at a time, and compare the vectors.
 
-    One image is wide and the other tall, one text is long and the other short, so that a batch has
-    something to pad.
+    One image is wide and the other tall, one text is long and the other short, so that batches
+    require padding.
+
+    Args:
+        encoder: The model.
 
     Returns:
-        JSON-ready measurements, and in `problems` what must not be. A failure of the encoder is a
-        problem, not an exception.
+        JSON-ready measurements. `problems` lists all faults; a failure of the encoder is listed,
+        not raised.
     """
     problems: list[str] = []
     report: dict[str, Any] = {
@@ -42,7 +45,7 @@ def check_encoder(encoder: Encoder) -> dict[str, Any]:
     fingerprint = dict(_try(lambda: encoder.fingerprint, problems, "fingerprint") or {})
     limit = _limit(fingerprint)
     images = _try(
-        lambda: _embed(encoder.encode_images, _pictures(), limit, problems, "images"),
+        lambda: _embed(encoder.encode_images, _test_images(), limit, problems, "images"),
         problems,
         "images",
     )
@@ -68,16 +71,19 @@ def check_encoder(encoder: Encoder) -> dict[str, Any]:
 
 
 def check_batches(encoder: Encoder) -> list[str]:
-    """Compare a batch of two images and two texts with one at a time, before a benchmark.
+    """Compare batches of two images and two texts with one at a time, before a benchmark.
+
+    Args:
+        encoder: The model.
 
     Returns:
-        One line per problem. Texts that the encoder refuses are none: it may know those of its
-        task only.
+        One line per problem. Texts that the encoder rejects are not a problem, since it may support
+        the texts of its task only.
     """
     problems: list[str] = []
     limit = _limit(_try(lambda: encoder.fingerprint, problems, "fingerprint") or {})
     _try(
-        lambda: _embed(encoder.encode_images, _pictures(), limit, problems, "images"),
+        lambda: _embed(encoder.encode_images, _test_images(), limit, problems, "images"),
         problems,
         "images",
     )
@@ -95,7 +101,7 @@ def _limit(fingerprint: Mapping[str, Any]) -> float:
 
 
 def _try(function: Callable[[], _Value], problems: list[str], what: str) -> _Value | None:
-    """Call a function of an encoder, which may be a user's; a failure becomes a problem."""
+    """Call a function of an encoder and append its failure to the problems."""
     try:
         return function()
     except MarsRetrievalError as error:
@@ -131,9 +137,9 @@ def _embed(
     }
 
 
-def _pictures() -> list[Image.Image]:
-    """A wide one, brighter to the right, and a tall one with rings."""
+def _test_images() -> list[Image.Image]:
+    """Create a wide image, brighter to the right, and a tall one with rings."""
     ramp = np.tile(np.linspace(0, 255, 256).astype(np.uint8), (192, 1))
     down, across = np.mgrid[-1:1:256j, -0.5:0.5:128j]
     rings = (127.5 + 127.5 * np.cos(20 * np.hypot(down, across))).astype(np.uint8)
-    return [Image.fromarray(each).convert("RGB") for each in (ramp, rings)]
+    return [Image.fromarray(pixels).convert("RGB") for pixels in (ramp, rings)]

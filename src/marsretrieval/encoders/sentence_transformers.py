@@ -1,4 +1,4 @@
-"""Any sentence-transformers model that takes images, by name: ``st:<repository or folder>``."""
+"""Load image models through sentence-transformers: ``st:<repository or folder>``."""
 
 from __future__ import annotations
 
@@ -21,14 +21,22 @@ from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.errors import MissingDependencyError, ModelLoadError
 
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
-_AT_ONCE = 32
+_BATCH_SIZE = 32
 
 
-def load(record: ModelSpec, options: LoadOptions) -> SentenceTransformersEncoder:
+def load(spec: ModelSpec, options: LoadOptions) -> SentenceTransformersEncoder:
     """Load a model folder that sentence-transformers wrote, from the hub or from the disk.
 
-    Raises MissingDependencyError without sentence-transformers, ModelLoadError when the model
-    cannot be loaded or takes no images.
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        MissingDependencyError: If sentence-transformers is not installed.
+        ModelLoadError: If the model cannot be loaded or embeds no images.
     """
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device, on_gpu="bfloat16")
@@ -37,11 +45,11 @@ def load(record: ModelSpec, options: LoadOptions) -> SentenceTransformersEncoder
         from sentence_transformers import SentenceTransformer
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "sentence-transformers", "st", needed_for=f"model {record.id}"
+            "sentence-transformers", "st", needed_for=f"model {spec.id}"
         ) from error
     if not options.trust_remote_code:
-        require_safe_sentence_transformers(record.id)
-    folder, revision = _folder(record, options)
+        require_safe_sentence_transformers(spec.id)
+    folder, revision = _folder(spec, options)
     try:
         model = SentenceTransformer(
             str(folder),
@@ -49,36 +57,38 @@ def load(record: ModelSpec, options: LoadOptions) -> SentenceTransformersEncoder
             local_files_only=options.offline,
             trust_remote_code=options.trust_remote_code,
         )
-    except Exception as error:  # its modules are of many libraries, and raise what these raise
+    except Exception as error:  # its modules use many libraries and may raise anything
         first = str(error).strip().split("\n")[0]
         raise ModelLoadError(
-            f"{record.id}: sentence-transformers cannot load {folder} ({first})",
+            f"{spec.id}: sentence-transformers cannot load {folder} ({first})",
             remedy=f"It needs code of its own. {TRUST}"
             if asks_for_trust(error)
             else "Check that the folder is complete and was written by sentence-transformers.",
         ) from error
     if "image" not in _modalities(model):
         raise ModelLoadError(
-            f"{record.id}: a model of {', '.join(sorted(_modalities(model)))} only",
+            f"{spec.id}: a model of {', '.join(sorted(_modalities(model)))} only",
             remedy="Choose one that takes images.",
         )
-    return SentenceTransformersEncoder(record, options, model, device, dtype, revision)
+    return SentenceTransformersEncoder(spec, options, model, device, dtype, revision)
 
 
 class SentenceTransformersEncoder(TorchEncoder):
-    """`encode_document` for images and captions, `encode_query` for queries: the prompts that the
-    model's authors saved with it."""
+    """Encoder for a sentence-transformers model, with the prompts that its authors saved.
+
+    Images and captions use `encode_document`, queries `encode_query`.
+    """
 
     def __init__(
         self,
-        record: ModelSpec,
+        spec: ModelSpec,
         options: LoadOptions,
         model: Any,
         device: torch.device,
         dtype: torch.dtype,
         revision: str | None,
     ) -> None:
-        super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
+        super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._encode = model
         self._dimension = int(model.get_embedding_dimension())
 
@@ -88,7 +98,7 @@ class SentenceTransformersEncoder(TorchEncoder):
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
-        return _as_it_is
+        return _return_unchanged
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -111,7 +121,7 @@ class SentenceTransformersEncoder(TorchEncoder):
     def _run(self, encode: Callable[..., Any], items: list[Any]) -> torch.Tensor:
         vectors: torch.Tensor = encode(
             items,
-            batch_size=_AT_ONCE,
+            batch_size=_BATCH_SIZE,
             convert_to_tensor=True,
             show_progress_bar=False,
             device=str(self.device),
@@ -119,17 +129,17 @@ class SentenceTransformersEncoder(TorchEncoder):
         return vectors
 
 
-def _as_it_is(image: Image.Image) -> Image.Image:
+def _return_unchanged(image: Image.Image) -> Image.Image:
     return image
 
 
 def _modalities(model: Any) -> set[str]:
-    return {each for each in model.modalities if isinstance(each, str)}
+    return {modality for modality in model.modalities if isinstance(modality, str)}
 
 
-def _folder(record: ModelSpec, options: LoadOptions) -> tuple[Path, str | None]:
-    """Where the model is, and the commit it is of where it came from the hub."""
-    for place in (options.checkpoint, Path(record.repository)):
-        if place is not None and place.is_dir():
-            return place, None
-    return snapshot(record, _FILES, offline=options.offline)
+def _folder(spec: ModelSpec, options: LoadOptions) -> tuple[Path, str | None]:
+    """Return the folder of the model, and its commit if it comes from the hub."""
+    for folder in (options.checkpoint, Path(spec.repository)):
+        if folder is not None and folder.is_dir():
+            return folder, None
+    return snapshot(spec, _FILES, offline=options.offline)

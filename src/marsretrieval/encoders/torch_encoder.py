@@ -1,4 +1,4 @@
-"""What all torch encoders share: device and precision, unit vectors, the hash of the weights."""
+"""Base class of the torch encoders: device, precision, normalization and fingerprint."""
 
 from __future__ import annotations
 
@@ -26,12 +26,17 @@ from marsretrieval.errors import ModalityError, ModelLoadError, UsageError
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-Inputs = Mapping[str, Any]  # tensors of n images by name; what is no tensor is left as it is
+Inputs = Mapping[str, Any]  # tensors of n images by name; other values are passed on unchanged
 
 
 @dataclass(frozen=True, slots=True)
 class Collated:
-    """The inputs of `count` images on the host, in the precision of the model."""
+    """Model inputs of a batch on the host, in the precision of the model.
+
+    Attributes:
+        inputs: Tensors by name.
+        count: Number of images.
+    """
 
     inputs: Inputs
     count: int
@@ -41,12 +46,23 @@ class Collated:
 
 
 class TorchEncoder(ABC):
-    """Base of the built-in encoders. A family implements `_join`, `_embed_images`, `_embed_texts`
-    and `preprocessing`; device, precision, normalisation and identity are handled here."""
+    """Base class of the built-in encoders.
+
+    A family implements `_join`, `_embed_images`, `_embed_texts` and `preprocessing`. Device,
+    precision, normalization and fingerprint are handled here.
+
+    Attributes:
+        spec: Spec of the model.
+        options: Load options.
+        model: The torch module, on the device.
+        device: Device of the model.
+        dtype: Precision of the model.
+        revision: Commit of the loaded repository.
+    """
 
     def __init__(
         self,
-        record: ModelSpec,
+        spec: ModelSpec,
         options: LoadOptions,
         model: torch.nn.Module,
         *,
@@ -54,44 +70,56 @@ class TorchEncoder(ABC):
         dtype: torch.dtype | None,
         revision: str | None,
     ) -> None:
-        """dtype None: in the precision that the model is in."""
-        self.record = record
+        """Cast a model and move it to a device.
+
+        Args:
+            spec: Spec of the model.
+            options: Load options.
+            model: The torch module.
+            device: Target device.
+            dtype: Target precision. None keeps that of the model.
+            revision: Commit of the loaded repository.
+
+        Raises:
+            ModelLoadError: If the device is out of memory.
+        """
+        self.spec = spec
         self.options = options
         self.device = device
         if dtype is not None:
-            _cast_parameters(model, dtype)  # before the move: half the memory of the device
-        self.dtype = _precision(model) if dtype is None else dtype
+            _cast_parameters(model, dtype)  # before the move, to save memory of the device
+        self.dtype = _majority_dtype(model) if dtype is None else dtype
         try:
             self.model = model.to(device).eval().requires_grad_(False)
         except torch.OutOfMemoryError as error:
             raise ModelLoadError(
-                f"{record.id} does not fit into the memory of {device}",
+                f"{spec.id} does not fit into the memory of {device}",
                 remedy="Free some, or try --dtype bfloat16, or --device cpu.",
             ) from error
         self.revision = revision
         self._weights_sha256: str | None = None
-        self._joining = threading.Lock()
+        self._join_lock = threading.Lock()
 
     @property
     def id(self) -> str:
-        return self.record.id
+        return self.spec.id
 
     @property
     def dimension(self) -> int:
-        return self.record.dimension
+        return self.spec.dimension
 
     @property
     def modalities(self) -> frozenset[Modality]:
-        return self.record.modalities
+        return self.spec.modalities
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         if self._weights_sha256 is None:
             self._weights_sha256 = weights_sha256(self.model)
         return {
-            "id": self.record.id,
-            "loader": self.record.loader,
-            "repository": self.record.repository,
+            "id": self.spec.id,
+            "loader": self.spec.loader,
+            "repository": self.spec.repository,
             "revision": self.revision,
             "weights_sha256": self._weights_sha256,
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -110,30 +138,48 @@ class TorchEncoder(ABC):
 
     @property
     def prompts(self) -> dict[str, Any]:
-        """JSON-ready: the preset and the templates that this encoder itself adds around inputs."""
+        """JSON-ready prompt preset, and the templates that this encoder applies."""
         return {"preset": self.options.prompts}
 
     @abstractmethod
     def _join(self, features: Sequence[Features]) -> Inputs:
-        """What `preprocess` made of n images as the inputs of one batch, on the host."""
+        """Join the features of n images to the inputs of one batch, on the host."""
 
     @abstractmethod
     def _embed_images(self, inputs: Inputs) -> torch.Tensor:
-        """What `_join` gave, on the device by now: (n, d) vectors of any length and precision,
-        on any device."""
+        """Embed the inputs of `_join`, which are on the device.
+
+        Returns vectors (n, d) of any length and precision, on any device.
+        """
 
     def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
         raise NotImplementedError(f"{self.id} declares a text side but implements none")
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        """Count the texts that exceed the model's context length.
+
+        Args:
+            texts: The texts.
+            role: Whether the texts are queries or captions.
+
+        Returns:
+            None, unless a family overrides this method.
+        """
         return None
 
     @torch.inference_mode()
     def collate(self, features: Sequence[Features]) -> Collated:
-        """Join the features of n images, at least one, into one batch that `encode_preprocessed`
-        takes in their place. Touches neither model nor device: another thread can do it while
-        the device has a batch in work."""
-        with self._joining:  # tokenizers are not for two threads at once
+        """Join the features of a batch on the host.
+
+        Uses neither model nor device, so that another thread can call it while the device is busy.
+
+        Args:
+            features: Return values of `preprocess` for n images, at least one.
+
+        Returns:
+            The batch, for `encode_preprocessed`.
+        """
+        with self._join_lock:  # tokenizers are not thread-safe
             joined = self._join(features)
         inputs = {name: self._on_host(value) for name, value in joined.items()}
         return Collated(inputs, len(features))
@@ -142,11 +188,22 @@ class TorchEncoder(ABC):
         if not isinstance(value, torch.Tensor):
             return value
         value = value.to(self.dtype) if value.is_floating_point() else value
-        # Out of pinned memory a GPU fetches several times faster.
+        # Transfers from pinned memory are several times faster.
         return value.pin_memory() if self.device.type == "cuda" else value
 
     @torch.inference_mode()
     def encode_preprocessed(self, features: Sequence[Features] | Collated) -> Vectors:
+        """Embed preprocessed images.
+
+        Args:
+            features: Return values of `preprocess` for n images, or of `collate`.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+
+        Raises:
+            ModelLoadError: If a vector is not finite or is zero.
+        """
         if not len(features):
             return np.empty((0, self.dimension), np.float32)
         batch = features if isinstance(features, Collated) else self.collate(features)
@@ -157,10 +214,34 @@ class TorchEncoder(ABC):
         return unit_rows(self._embed_images(inputs), what=f"image vectors of {self.id}")
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Embed images.
+
+        Args:
+            images: n RGB images.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+
+        Raises:
+            ModelLoadError: If a vector is not finite or is zero.
+        """
         return self.encode_preprocessed([self.preprocess(image) for image in images])
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
+        """Embed texts.
+
+        Args:
+            texts: n texts.
+            role: Whether the texts are queries or captions.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+
+        Raises:
+            ModalityError: If the model has no text encoder.
+            ModelLoadError: If a vector is not finite or is zero.
+        """
         if "text" not in self.modalities:
             raise ModalityError(
                 f"{self.id} is a vision-only model and cannot embed text",
@@ -172,9 +253,11 @@ class TorchEncoder(ABC):
 
 
 def _cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Parameters only. Buffers keep the precision they were made in: rotary frequencies rounded
-    to bfloat16 are off by a radian a thousand positions on. So do the parameters of batch
-    normalization, which must have the precision of its running means."""
+    """Cast parameters, but no buffers and no batch normalization.
+
+    Rotary frequencies (buffers) rounded to bfloat16 are off by a radian after a thousand positions.
+    The parameters of batch normalization must have the precision of its running means.
+    """
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             continue
@@ -183,8 +266,8 @@ def _cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
                 parameter.data = parameter.data.to(dtype)
 
 
-def _precision(model: torch.nn.Module) -> torch.dtype:
-    """That of most of the parameters."""
+def _majority_dtype(model: torch.nn.Module) -> torch.dtype:
+    """Return the precision of most parameters."""
     counts: dict[torch.dtype, int] = {}
     for parameter in model.parameters():
         if parameter.is_floating_point():
@@ -193,7 +276,17 @@ def _precision(model: torch.nn.Module) -> torch.dtype:
 
 
 def choose_device(name: str) -> torch.device:
-    """Resolve auto, cpu, cuda, cuda:1, mps. Raises UsageError when it is not there."""
+    """Resolve a device name.
+
+    Args:
+        name: auto, cpu, cuda, cuda:1 or mps.
+
+    Returns:
+        The device.
+
+    Raises:
+        UsageError: If the device is unknown or not available.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -215,7 +308,19 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, *, on_gpu: str) -> torch.dtype:
-    """`name`, or for auto: float32 on a CPU and the record's own precision `on_gpu` elsewhere."""
+    """Resolve the name of a precision.
+
+    Args:
+        name: auto, float32, float16 or bfloat16.
+        device: Device of the model.
+        on_gpu: What auto means on a GPU. On a CPU it means float32.
+
+    Returns:
+        The torch dtype.
+
+    Raises:
+        UsageError: If the name is unknown.
+    """
     if name == "auto":
         name = "float32" if device.type == "cpu" else on_gpu
     if name not in _DTYPES:
@@ -224,8 +329,18 @@ def choose_dtype(name: str, device: torch.device, *, on_gpu: str) -> torch.dtype
 
 
 def unit_rows(vectors: torch.Tensor, *, what: str) -> Vectors:
-    """Normalise in float32 and move to the host. Raises ModelLoadError on NaN, infinity or zero
-    rows: such vectors would rank at random without a word."""
+    """Normalize vectors in float32 and move them to the host.
+
+    Args:
+        vectors: Tensor of shape (n, d).
+        what: What the vectors are, for the message.
+
+    Returns:
+        float32 array of shape (n, d), unit rows.
+
+    Raises:
+        ModelLoadError: If a row is not finite or is zero, which would give a random ranking.
+    """
     rows = vectors.float()
     norms = rows.norm(dim=-1, keepdim=True)
     if not bool(torch.isfinite(norms).all()) or bool((norms == 0).any()):
@@ -239,9 +354,15 @@ def unit_rows(vectors: torch.Tensor, *, what: str) -> Vectors:
 
 
 def weights_sha256(model: torch.nn.Module) -> str:
-    """SHA-256 over all named parameters and buffers as they are in memory, in name order.
+    """Hash all named parameters and buffers in memory, in name order.
 
-    Independent of the file format the weights came from; moves with dtype.
+    Independent of the file format of the weights, but not of their precision.
+
+    Args:
+        model: The torch module.
+
+    Returns:
+        SHA-256.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

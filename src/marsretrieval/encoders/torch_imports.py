@@ -1,11 +1,9 @@
-"""Let torchvision import beside a CPU-only torch.
+"""Make torchvision importable with a CPU-only torch.
 
-A torchvision built for CUDA links libraries that a CPU-only torch does not have. Its C++ operators
-are then not registered, and two unguarded lines of its own (the shape rules of nms and qnms) fail
-with "operator torchvision::nms does not exist"; open_clip, timm and transformers fail with it.
-None of them needs those operators, only the transforms. So after that very failure, and only then,
-the two schemas are defined and the import is tried again. Where torchvision is whole, or absent,
-nothing is touched.
+A torchvision built for CUDA does not register its C++ operators with a CPU-only torch, and its
+import fails with "operator torchvision::nms does not exist", as do open_clip, timm and
+transformers. None of them needs those operators. After that error, and only then, the two
+missing schemas are defined and the import is repeated.
 """
 
 from __future__ import annotations
@@ -21,14 +19,20 @@ from marsretrieval.errors import MissingDependencyError
 
 _OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_defined: list[str] = []  # by us, in this process
+_defined: list[str] = []  # operators defined in this process
 
 
 def ensure_torchvision() -> bool:
-    """Import torchvision, mending the one failure described above. False where that was needed.
+    """Import torchvision, and define its missing operators if necessary.
 
-    Call it before open_clip, timm or transformers are imported. Raises MissingDependencyError
-    when torchvision is not installed; any other failure is passed on as it is.
+    Must be called before open_clip, timm or transformers are imported. Any other failure of the
+    import is raised unchanged.
+
+    Returns:
+        False if operators had to be defined.
+
+    Raises:
+        MissingDependencyError: If torchvision is not installed.
     """
     try:
         import torchvision
@@ -45,16 +49,16 @@ def ensure_torchvision() -> bool:
 
 
 def guard_torchvision() -> None:
-    """Let a later `import torchvision`, by whatever library, be mended as above. Costs nothing.
+    """Apply `ensure_torchvision` to a later import of torchvision by other code.
 
-    For code that is not ours: a user's class or a library that imports torchvision by itself.
+    For a user's class or a library that imports torchvision by itself.
     """
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 class _Finder(MetaPathFinder):
-    """Find torchvision as usual, and have it imported by `_Loader`."""
+    """Find torchvision as usual, and import it with `_Loader`."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -68,7 +72,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """Import with the package's own loader; after the known failure, once more."""
+    """Import with the package's own loader, a second time after the known failure."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -95,7 +99,7 @@ def _define_schemas(keep: str = "") -> None:
 
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         if name != keep:
-            del sys.modules[name]  # half imported
+            del sys.modules[name]  # partially imported
     for operator in _OPERATORS:
         torch.library.define(f"torchvision::{operator}", _SCHEMA)
         _defined.append(operator)

@@ -1,4 +1,4 @@
-"""What the transformers families share: files, strict loading, image processing as data."""
+"""Shared functions of the transformers encoders: files, strict loading and image processing."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from marsretrieval.errors import MissingDependencyError, ModelLoadError
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 
-# Buffers that old checkpoints carry and that the config alone decides: no weights are lost.
+# Buffers in old checkpoints that the model computes from its configuration.
 _DERIVED = ("position_ids", "rotary_emb.inv_freq", "rotary_pos_emb.inv_freq")
 
-# What of an image processor decides the pixels; its other fields are bookkeeping.
+# Fields of an image processor that determine the pixels.
 _PIXEL_KEYS = (
     "size",
     "crop_size",
@@ -43,29 +43,52 @@ _PIXEL_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """A local folder in the layout of `save_pretrained`, and the hub commit it is of."""
+    """Local folder in the layout of `save_pretrained`.
+
+    Attributes:
+        folder: The folder.
+        revision: Commit of the repository. None for a local checkpoint.
+    """
 
     folder: Path
     revision: str | None = None
 
 
-def find_files(record: ModelSpec, options: LoadOptions) -> Files:
-    """The user's `--checkpoint` folder, or the hub's. Raises ModelLoadError."""
+def find_files(spec: ModelSpec, options: LoadOptions) -> Files:
+    """Find the files of a model: the user's checkpoint or the hub's.
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The files.
+
+    Raises:
+        ModelLoadError: If they cannot be found.
+    """
     if options.checkpoint is not None:
         if not options.checkpoint.is_dir():
             raise ModelLoadError(
-                f"{record.id}: {options.checkpoint} is not a folder",
+                f"{spec.id}: {options.checkpoint} is not a folder",
                 remedy="Give the folder that save_pretrained wrote (config.json, *.safetensors).",
             )
         return Files(options.checkpoint)
-    folder, revision = snapshot(record, _PATTERNS, offline=options.offline)
+    folder, revision = snapshot(spec, _PATTERNS, offline=options.offline)
     if not any(folder.glob("*.safetensors")):
-        folder, revision = snapshot(record, (*_PATTERNS, "*.bin"), offline=options.offline)
+        folder, revision = snapshot(spec, (*_PATTERNS, "*.bin"), offline=options.offline)
     return Files(folder, revision)
 
 
 def import_transformers() -> Any:
-    """The library, with torchvision made importable first. Raises MissingDependencyError."""
+    """Import transformers, after making torchvision importable.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingDependencyError: If transformers is not installed.
+    """
     ensure_torchvision()
     try:
         import transformers
@@ -84,32 +107,43 @@ def load_strictly(
     unused: Iterable[str] = (),
     **arguments: Any,
 ) -> Any:
-    """`model_class.from_pretrained` that refuses a file which does not fit to the last tensor.
+    """Load a model, and raise if a weight is missing, unexpected or of another shape.
 
-    The library itself leaves missing weights random and drops surplus ones, with a log line only.
-    `unused` names prefixes of weights that play no part in the vectors: they may be missing or
-    surplus. Raises ModelLoadError naming some of the others.
+    The library itself initializes missing weights at random and ignores unexpected ones.
+
+    Args:
+        model_class: Class of transformers.
+        folder: Folder of the model.
+        dtype: Precision of the weights.
+        unused: Prefixes of weights that do not affect the vectors and are not checked.
+        **arguments: Other arguments of `from_pretrained`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ModelLoadError: If the weights do not match. Names some of them.
     """
-    spared = tuple(unused)
+    ignored = tuple(unused)
     with loading(folder):
         model, info = model_class.from_pretrained(
             folder, dtype=dtype, output_loading_info=True, local_files_only=True, **arguments
         )
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith(spared))
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(ignored))
     surplus = sorted(
         key
         for key in info["unexpected_keys"]
-        if not key.startswith(spared) and not key.endswith(_DERIVED)
+        if not key.startswith(ignored) and not key.endswith(_DERIVED)
     )
-    wrong = sorted(str(each[0]) for each in info["mismatched_keys"])
-    told = [
+    wrong = sorted(str(entry[0]) for entry in info["mismatched_keys"])
+    problems = [
         f"{len(names)} {what} (such as {', '.join(names[:3])})"
         for what, names in (("missing", missing), ("unexpected", surplus), ("misshapen", wrong))
         if names
     ]
-    if told:
+    if problems:
         raise ModelLoadError(
-            f"{folder}: weights do not fit {type(model).__name__}: {'; '.join(told)}",
+            f"{folder}: weights do not fit {type(model).__name__}: {'; '.join(problems)}",
             remedy="Is the folder whole, and of this architecture? Of two revisions of one "
             "repository, config and weights must be of the same.",
         )
@@ -123,10 +157,22 @@ def load_image_processor(
     limits: Mapping[str, int] | None = None,
     trust_remote_code: bool = False,
 ) -> Any:
-    """The image processor of a checkpoint, with its `limits` (min_pixels, max_pixels) set.
+    """Load the image processor of a checkpoint.
 
-    Resizing is Pillow's unless the processor exists for torchvision only: the published vectors
-    were made with Pillow.
+    Pillow resizes the images, as for the published vectors, unless the processor exists for
+    torchvision only.
+
+    Args:
+        folder: Folder of the model.
+        backend: "pil" or "torchvision".
+        limits: Pixel limits (min_pixels, max_pixels).
+        trust_remote_code: Run code from the folder.
+
+    Returns:
+        The image processor.
+
+    Raises:
+        ModelLoadError: If it cannot be loaded.
     """
     transformers = import_transformers()
     with loading(folder):
@@ -140,7 +186,11 @@ def load_image_processor(
 
 
 class ImagePreprocess:
-    """RGB image to the tensors that the image processor makes of it, as a batch of one."""
+    """Run the image processor on one RGB image, which gives tensors of a batch of one.
+
+    Attributes:
+        processor: The image processor of transformers.
+    """
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
@@ -151,14 +201,14 @@ class ImagePreprocess:
 
     @property
     def description(self) -> dict[str, Any]:
-        """JSON-ready: what decides the pixels."""
+        """JSON-ready description of what determines the pixels."""
         fields = self.processor.to_dict()
         kind = type(self.processor).__name__
         return {"processor": kind} | {
-            key: _plain(fields[key]) for key in _PIXEL_KEYS if fields.get(key) is not None
+            key: _to_json(fields[key]) for key in _PIXEL_KEYS if fields.get(key) is not None
         }
 
-    # A worker process that starts afresh unpickles this before anything imports torchvision.
+    # A new worker process unpickles this before anything imports torchvision.
     def __getstate__(self) -> bytes:
         return pickle.dumps(self.processor)
 
@@ -168,9 +218,15 @@ class ImagePreprocess:
 
 
 @contextmanager
-def loading(what: Path) -> Iterator[None]:
-    """Keep the library's own bars and reports off the terminal, and turn its many exceptions
-    into a ModelLoadError naming `what`."""
+def loading(path: Path) -> Iterator[None]:
+    """Silence transformers inside a block, and convert its exceptions to ModelLoadError.
+
+    Args:
+        path: Folder that is loaded, for the message.
+
+    Raises:
+        ModelLoadError: If anything in the block fails.
+    """
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -180,9 +236,9 @@ def loading(what: Path) -> Iterator[None]:
         yield
     except ModelLoadError:
         raise
-    except Exception as error:  # safetensors, json, torch and the library each have their own
+    except Exception as error:  # safetensors, json, torch and transformers raise different errors
         raise ModelLoadError(
-            f"{what}: cannot be loaded ({_first_line(error)})",
+            f"{path}: cannot be loaded ({_first_line(error)})",
             remedy=TRUST
             if asks_for_trust(error)
             else "Is the folder whole, and of this architecture?",
@@ -198,12 +254,12 @@ def _first_line(error: BaseException) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
-def _plain(value: Any) -> Any:
-    """Tuples, enums and the library's own size objects as JSON values."""
+def _to_json(value: Any) -> Any:
+    """Convert tuples, enums and the library's size objects to JSON types."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items() if each is not None}
+        return {str(key): _to_json(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_to_json(item) for item in value]
     if isinstance(value, (str, bool, float)):
         return value
     return int(value)

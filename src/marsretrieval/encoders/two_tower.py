@@ -1,4 +1,4 @@
-"""Two towers through transformers: CLIPModel (BGE-VL) and Aimv2Model (AIMv2-lit)."""
+"""Load two-tower models through transformers: CLIPModel (BGE-VL) and Aimv2Model (AIMv2-lit)."""
 
 from __future__ import annotations
 
@@ -20,30 +20,40 @@ from marsretrieval.encoders.transformers import (
 )
 from marsretrieval.errors import ModelLoadError
 
-_TEXTS_A_BATCH = 256
+_TEXTS_PER_BATCH = 256
 _ARCHITECTURES = ("CLIPModel", "Aimv2Model")
 
 
-def load(record: ModelSpec, options: LoadOptions) -> TwoTowerEncoder:
+def load(spec: ModelSpec, options: LoadOptions) -> TwoTowerEncoder:
     """Load a two-tower model from the hub or from a folder.
 
-    `settings`: architecture (CLIPModel, Aimv2Model), attention (the library's implementation for
-    each tower), gpu_dtype. Raises ModelLoadError when weights are missing or unexpected.
+    `settings` of the spec: architecture (CLIPModel, Aimv2Model), attention (the library's
+    implementation for each tower), gpu_dtype.
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ModelLoadError: If weights are missing or unexpected.
     """
     device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device, on_gpu=record.settings.get("gpu_dtype", "float32"))
+    dtype = choose_dtype(options.dtype, device, on_gpu=spec.settings.get("gpu_dtype", "float32"))
     transformers = import_transformers()
-    architecture = record.settings.get("architecture")
+    architecture = spec.settings.get("architecture")
     if architecture not in _ARCHITECTURES:
         raise ModelLoadError(
-            f"{record.id}: architecture {architecture} is not one of {', '.join(_ARCHITECTURES)}"
+            f"{spec.id}: architecture {architecture} is not one of {', '.join(_ARCHITECTURES)}"
         )
-    files = find_files(record, options)
+    files = find_files(spec, options)
     arguments = {}
-    if "attention" in record.settings:
-        # AIMv2's text tower is causal, but the library tells SDPA so only by a mask, which it
-        # leaves out when nothing is padded: a text alone would then see its own future.
-        arguments["attn_implementation"] = dict(record.settings["attention"])
+    if "attention" in spec.settings:
+        # AIMv2's text tower is causal, but the library marks that for SDPA only by a mask, which
+        # it omits if nothing is padded: a single text would attend to later tokens.
+        arguments["attn_implementation"] = dict(spec.settings["attention"])
     model = load_strictly(
         getattr(transformers, architecture), files.folder, dtype=dtype, **arguments
     )
@@ -55,16 +65,19 @@ def load(record: ModelSpec, options: LoadOptions) -> TwoTowerEncoder:
         load_image_processor(files.folder, trust_remote_code=options.trust_remote_code)
     )
     return TwoTowerEncoder(
-        record, options, model, tokenizer, preprocess, device, dtype, files.revision
+        spec, options, model, tokenizer, preprocess, device, dtype, files.revision
     )
 
 
 class TwoTowerEncoder(TorchEncoder):
-    """Projected image and text features; texts are padded on the right and cut at the context."""
+    """Encoder of projected image and text features.
+
+    Texts are padded on the right and truncated at the context length.
+    """
 
     def __init__(
         self,
-        record: ModelSpec,
+        spec: ModelSpec,
         options: LoadOptions,
         model: Any,
         tokenizer: Any,
@@ -73,8 +86,8 @@ class TwoTowerEncoder(TorchEncoder):
         dtype: torch.dtype,
         revision: str | None,
     ) -> None:
-        super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
-        self._features: Any = model  # the same module, for its own get_*_features
+        super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
+        self._features: Any = model  # the same module as `self.model`, untyped
         self._tokenizer = tokenizer
         self._preprocess = preprocess
         self._context = int(model.config.text_config.max_position_embeddings)
@@ -94,12 +107,12 @@ class TwoTowerEncoder(TorchEncoder):
 
     @property
     def prompts(self) -> dict[str, Any]:
-        """Both presets send the text as it is."""
+        """Prompt templates: both presets use the text alone."""
         template = "{text}"
         return {**super().prompts, "query": template, "caption": template}
 
     def _join(self, features: Sequence[Features]) -> Inputs:
-        return {"pixel_values": torch.cat([each["pixel_values"] for each in features])}
+        return {"pixel_values": torch.cat([item["pixel_values"] for item in features])}
 
     def _embed_images(self, inputs: Inputs) -> torch.Tensor:
         output = self._features.get_image_features(**inputs)
@@ -108,9 +121,9 @@ class TwoTowerEncoder(TorchEncoder):
 
     def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
         parts = []
-        for start in range(0, len(texts), _TEXTS_A_BATCH):
+        for start in range(0, len(texts), _TEXTS_PER_BATCH):
             batch = self._tokenizer(
-                list(texts[start : start + _TEXTS_A_BATCH]),
+                list(texts[start : start + _TEXTS_PER_BATCH]),
                 padding=True,
                 padding_side="right",
                 truncation=True,
@@ -124,6 +137,15 @@ class TwoTowerEncoder(TorchEncoder):
         return torch.cat(parts)
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        """Count the texts that exceed the model's context length.
+
+        Args:
+            texts: The texts.
+            role: Ignored: queries and captions have the same prompt.
+
+        Returns:
+            Number of truncated texts.
+        """
         if not texts:
             return 0
         lengths = [len(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]

@@ -1,4 +1,4 @@
-"""Image encoders without a text side, through transformers: DINOv3 and AIMv2."""
+"""Load image encoders without a text encoder through transformers: DINOv3 and AIMv2."""
 
 from __future__ import annotations
 
@@ -23,38 +23,48 @@ _ARCHITECTURES = ("DINOv3ViTModel", "Aimv2VisionModel")
 _POOLINGS = ("cls", "mean")
 
 
-def load(record: ModelSpec, options: LoadOptions) -> VisionOnlyEncoder:
+def load(spec: ModelSpec, options: LoadOptions) -> VisionOnlyEncoder:
     """Load a vision tower from the hub or from a folder.
 
-    `settings`: architecture, pooling (cls, or mean over the patch tokens), resize (pil, or
-    torchvision where the library has nothing else), gpu_dtype. Raises ModelLoadError.
+    `settings` of the spec: architecture, pooling (cls, or mean over the patch tokens), resize (pil,
+    or torchvision if the library has no other), gpu_dtype.
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The encoder.
+
+    Raises:
+        ModelLoadError: If the spec is invalid, or weights are missing or unexpected.
     """
     device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device, on_gpu=record.settings.get("gpu_dtype", "float32"))
+    dtype = choose_dtype(options.dtype, device, on_gpu=spec.settings.get("gpu_dtype", "float32"))
     transformers = import_transformers()
-    architecture = record.settings.get("architecture")
+    architecture = spec.settings.get("architecture")
     if architecture not in _ARCHITECTURES:
         raise ModelLoadError(
-            f"{record.id}: architecture {architecture} is not one of {', '.join(_ARCHITECTURES)}"
+            f"{spec.id}: architecture {architecture} is not one of {', '.join(_ARCHITECTURES)}"
         )
-    files = find_files(record, options)
+    files = find_files(spec, options)
     model = load_strictly(getattr(transformers, architecture), files.folder, dtype=dtype)
     preprocess = ImagePreprocess(
         load_image_processor(
             files.folder,
-            backend=record.settings.get("resize", "pil"),
+            backend=spec.settings.get("resize", "pil"),
             trust_remote_code=options.trust_remote_code,
         )
     )
-    return VisionOnlyEncoder(record, options, model, preprocess, device, dtype, files.revision)
+    return VisionOnlyEncoder(spec, options, model, preprocess, device, dtype, files.revision)
 
 
 class VisionOnlyEncoder(TorchEncoder):
-    """The class token, or the mean of the patch tokens, after the last norm."""
+    """Encoder that returns the class token or the mean patch token, after the last norm."""
 
     def __init__(
         self,
-        record: ModelSpec,
+        spec: ModelSpec,
         options: LoadOptions,
         model: Any,
         preprocess: ImagePreprocess,
@@ -62,16 +72,16 @@ class VisionOnlyEncoder(TorchEncoder):
         dtype: torch.dtype,
         revision: str | None,
     ) -> None:
-        super().__init__(record, options, model, device=device, dtype=dtype, revision=revision)
+        super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._preprocess = preprocess
         self._width = int(model.config.hidden_size)
-        # Before the patches DINOv3 has a class token and registers; AIMv2 has neither.
+        # DINOv3 has a class token and registers before the patches; AIMv2 has neither.
         registers = getattr(model.config, "num_register_tokens", None)
         self._prefix = 0 if registers is None else 1 + int(registers)
-        self._pooling = record.settings.get("pooling")
+        self._pooling = spec.settings.get("pooling")
         if self._pooling not in _POOLINGS or (self._pooling == "cls" and self._prefix == 0):
             raise ModelLoadError(
-                f"{record.id}: pooling {self._pooling} does not go with {type(model).__name__}"
+                f"{spec.id}: pooling {self._pooling} does not go with {type(model).__name__}"
             )
 
     @property
@@ -91,7 +101,7 @@ class VisionOnlyEncoder(TorchEncoder):
         return {**self._preprocess.description, "pooling": self._pooling}
 
     def _join(self, features: Sequence[Features]) -> Inputs:
-        return {"pixel_values": torch.cat([each["pixel_values"] for each in features])}
+        return {"pixel_values": torch.cat([item["pixel_values"] for item in features])}
 
     def _embed_images(self, inputs: Inputs) -> torch.Tensor:
         tokens: torch.Tensor = self.model(**inputs).last_hidden_state

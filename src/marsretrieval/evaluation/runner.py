@@ -327,7 +327,7 @@ def _embed(
                 job.data.source,
                 job.store,
                 dtype=job.task.vector_dtype,
-                request=ModelRequest.of(job.record, job.options),
+                request=ModelRequest.from_spec(job.record, job.options),
                 progress=progress,
                 **build,
             )
