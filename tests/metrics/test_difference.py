@@ -228,7 +228,7 @@ def test_a_mean_over_catalogues_is_resampled_catalogue_by_catalogue() -> None:
     for key, mean in mean_over(found).items():
         apart = [each.figures[key].difference for each in found]
         assert mean.difference == pytest.approx(np.mean(apart), abs=1e-12)
-        drawn = np.stack([each.drawn[key] for each in found])
+        drawn = np.stack([each.samples[key] for each in found])
         assert np.isfinite(drawn).all()
         ends = np.percentile(drawn.mean(axis=0), [2.5, 97.5])
         assert [mean.low, mean.high] == pytest.approx(list(ends), abs=1e-12)

@@ -25,7 +25,7 @@ class Elsewhere:
     source: str = "A paper, table 2"
     n: str = "2,287 pairs"
     description: str = "A paper, table 2; evaluated by its authors."
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def files(*results: RunResult) -> list[ResultFile]:
@@ -132,9 +132,9 @@ def test_figures_from_elsewhere_are_marked_and_never_ranked(
     results: list[Path], tmp_path: Path
 ) -> None:
     references = [
-        Elsewhere("paired-image-text", "famous", figures={"t2i_r1": 0.999, "t2i_medr": 1.0}),
-        Elsewhere("geolocalization", "famous", group="text", figures={"auprc": 0.5, "best.f1": 1}),
-        Elsewhere("landform", "famous", figures={"no such figure": 1.0}),
+        Elsewhere("paired-image-text", "famous", metrics={"t2i_r1": 0.999, "t2i_medr": 1.0}),
+        Elsewhere("geolocalization", "famous", group="text", metrics={"auprc": 0.5, "best.f1": 1}),
+        Elsewhere("landform", "famous", metrics={"no such figure": 1.0}),
     ]
     page = page_of(results, tmp_path / "report.html", references=references)
     text_to_image, image_to_text = page.section("paired-image-text-1-board").all("table")
@@ -156,7 +156,7 @@ def test_classes_go_from_the_best_found_to_the_hardest() -> None:
     (found,) = result_sets(files(result("landform", "a", made)))
     first, *others = per_class_tables(found)
     assert first.first and first.protocol == "both protocols" and not any(o.first for o in others)
-    facts = sum(column.fact for column in first.columns)
+    facts = sum(column.is_constant for column in first.columns)
     values = [row.cells[facts].value for row in first.rows]
     assert len(values) == 8 and values == sorted(values, key=lambda value: -(value or 0))
     assert [table.metric.heading for table in others] == ["nDCG@10", "Hit@10", "R-Prec"]

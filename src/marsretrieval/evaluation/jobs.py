@@ -57,7 +57,7 @@ class Job:
 
     @property
     def request(self) -> str:
-        return _request(
+        return _request_hash(
             self.record, self.options, self.task, self.data, self.settings, self.identity
         )
 
@@ -110,47 +110,48 @@ def plan(
         OutputError: If results plainly cannot be written.
         DataError: If the data of a task are missing or wrong.
     """
-    _require_names(records, tasks, options, name)
+    _check_names(records, tasks, options, name)
     opened = {
-        task.name: task.open(data, with_images=not _brings_store(task, tiles_store))
+        task.name: task.open(data, with_images=not _uses_given_store(task, tiles_store))
         for task in tasks
     }
     if tiles_store is not None:
-        tiles = _finished_store(tiles_store)
+        tiles = _open_complete_store(tiles_store)
         for task in tasks:
-            if _brings_store(task, tiles_store):
-                without = opened[task.name]
-                both = sha256_json([without.fingerprint, tiles.set_hash])
-                opened[task.name] = replace(without, fingerprint=both)
+            if _uses_given_store(task, tiles_store):
+                task_data = opened[task.name]
+                combined = sha256_json([task_data.fingerprint, tiles.set_hash])
+                opened[task.name] = replace(task_data, fingerprint=combined)
     jobs = []
     for record in records:
         identity = model_identity(record, options)
         refusal = find_load_error(record, options)
         for task in tasks:
-            lacking = task.missing_modality(opened[task.name], record.modalities)
-            if lacking is not None:
-                reason = f"{record.id} has no {lacking} side, which task {task.name} needs"
+            missing = task.missing_modality(opened[task.name], record.modalities)
+            if missing is not None:
+                reason = f"{record.id} has no {missing} side, which task {task.name} needs"
                 if skip(record, task, reason):
                     continue
                 raise ModalityError(
                     reason,
                     remedy="Leave this pair out, or choose another model: marsretrieval models",
                 )
-            brings = _brings_store(task, tiles_store)
+            uses_store = _uses_given_store(task, tiles_store)
             folder = results / (name or variant(record, options))
             job = Job(
                 record, options, task, opened[task.name], settings, folder,
-                store=tiles_store if brings and tiles_store else Path(), own_store=not brings,
+                store=tiles_store if uses_store and tiles_store else Path(),
+                own_store=not uses_store,
                 status="to do", result_path=folder / f"{task.name}.json", identity=identity,
                 force=force, refusal=refusal,
             )  # fmt: skip
             if job.own_store:
-                job = replace(job, store=_own_store(job))
-            jobs.append(_with_earlier(job))
+                job = replace(job, store=_image_store_path(job))
+            jobs.append(_with_status(job))
     return jobs
 
 
-def _require_names(
+def _check_names(
     records: Sequence[ModelSpec], tasks: Sequence[Task], options: LoadOptions, name: str | None
 ) -> None:
     if name is not None and len(records) > 1:
@@ -181,7 +182,7 @@ _TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _RESERVED = {"superseded", "embeddings"}
 
 
-def _with_earlier(job: Job) -> Job:
+def _with_status(job: Job) -> Job:
     """The job with its status: what was computed before, and why it is not kept."""
     earlier = list(results_of_task(job.folder, job.task.name))
     for _, result in earlier:
@@ -204,10 +205,10 @@ def _with_earlier(job: Job) -> Job:
     if done is not None:
         return replace(job, reason="computing it again was interrupted")
     replaced = dict(earlier).get(path)
-    return job if replaced is None else replace(job, reason=_why(job, replaced))
+    return job if replaced is None else replace(job, reason=_explain_outdated(job, replaced))
 
 
-def _why(job: Job, earlier: RunResult) -> str:
+def _explain_outdated(job: Job, earlier: RunResult) -> str:
     """Why a result on the same data, with the same settings, is not of this request."""
     before = earlier.model.get("identity")
     if not isinstance(before, Mapping):
@@ -216,7 +217,7 @@ def _why(job: Job, earlier: RunResult) -> str:
             if (job.identity)
             else "the earlier result is of another version of the model or the data"
         )
-    words = {
+    messages = {
         "source_sha256": "the file of its class has changed",
         "loader_sha256": "the file of its loader has changed",
         "fingerprint": "its fingerprint has changed",
@@ -224,7 +225,7 @@ def _why(job: Job, earlier: RunResult) -> str:
         "checkpoint": "the files of its checkpoint have changed",
     }
     now = json.loads(json.dumps(job.identity))
-    for name, text in words.items():
+    for name, text in messages.items():
         if before.get(name) != now.get(name):
             return text
     if earlier.model.get("revision") != job.record.revision:
@@ -237,14 +238,14 @@ def unfinished_marker(path: Path) -> Path:
     return path.with_name(f".{path.name}.unfinished")
 
 
-def _own_store(job: Job) -> Path:
+def _image_store_path(job: Job) -> Path:
     """The store of a job's images: another one for each type of vector."""
     store = job.cache / "images"
     try:
-        there = read_json(store / "manifest.json")
+        manifest = read_json(store / "manifest.json")
     except DataError:
         return store
-    dtype = there.get("dtype") if isinstance(there, dict) else None
+    dtype = manifest.get("dtype") if isinstance(manifest, dict) else None
     return (
         store if dtype == job.task.vector_dtype else job.cache / f"images-{job.task.vector_dtype}"
     )
@@ -263,11 +264,11 @@ def variant(record: ModelSpec, options: LoadOptions) -> str:
     return "+".join(parts)
 
 
-def _brings_store(task: Task, tiles_store: Path | None) -> bool:
+def _uses_given_store(task: Task, tiles_store: Path | None) -> bool:
     return tiles_store is not None and task.name == "geolocalization"
 
 
-def _finished_store(path: Path) -> EmbeddingStore:
+def _open_complete_store(path: Path) -> EmbeddingStore:
     store = open_store(path)
     if not store.complete:
         raise StoreError(
@@ -277,7 +278,7 @@ def _finished_store(path: Path) -> EmbeddingStore:
     return store
 
 
-def _request(
+def _request_hash(
     record: ModelSpec,
     options: LoadOptions,
     task: Task,

@@ -85,7 +85,7 @@ def make_result(
             **provenance_of(job.data.folder),  # type: ignore[typeddict-item]
             "n": dict(outcome.n),
             "set_hash": outcome.set_hash,
-            "items_hash": _items_hash(outcome),
+            "items_hash": hash_items(outcome),
             "fingerprint": job.data.fingerprint,
             "store_dtype": store.dtype,
             "truncated": dict(outcome.truncated),
@@ -93,7 +93,7 @@ def make_result(
             "notes": [*job.data.notes, *outcome.notes],
             **outcome.details,
         },
-        metrics={name: each.to_dict() for name, each in outcome.groups.items()},
+        metrics={name: evaluation.to_dict() for name, evaluation in outcome.groups.items()},
         seed=job.settings.seed,
         versions=package_versions(),
         hardware=hardware(str(getattr(encoder, "device", "cpu"))),
@@ -104,7 +104,7 @@ def make_result(
     )
 
 
-def _items_hash(outcome: Outcome) -> str:
+def hash_items(outcome: Outcome) -> str:
     """Identity of images and queries: set hash, counts, and points, which the first leaves out.
 
     Points count once per landform (the part of a group's name before the kind of query), so that
@@ -159,7 +159,7 @@ def per_query_table(outcome: Outcome) -> pa.Table:
     return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
 
 
-_KEPT = "the earlier ones are kept beside them (*.earlier)"
+_BACKUP_NOTE = "the earlier ones are kept beside them (*.earlier)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,21 +214,21 @@ def run(
         encoder: Encoder | None = None
         warnings: list[str] | None = None
         failure: MarsRetrievalError | None = None
-        if any(_must_load(job) for job in of_model):
+        if any(_needs_model(job) for job in of_model):
             try:
-                _begin_force([job for job in of_model if job.force and job.refusal is None])
+                _mark_outdated([job for job in of_model if job.force and job.refusal is None])
                 encoder = _load(of_model[0], progress, say)
             except MarsRetrievalError as error:
                 failure = error
         for job in of_model:
-            refusal = failure if _must_load(job) else job.refusal
+            refusal = failure if _needs_model(job) else job.refusal
             if refusal is not None:
                 yield Finished(job, error=refusal)
                 continue
             try:
                 if job.status == "done":
                     earlier = read_result(job.result_path)
-                    reason = None if encoder is None else _other_model(earlier, encoder)
+                    reason = None if encoder is None else _explain_model_change(earlier, encoder)
                     if reason is None:
                         yield Finished(job, earlier, path=job.result_path)
                         continue
@@ -240,13 +240,13 @@ def run(
                         say(f"warning: {job.name}: {warning}")
                 finished = _compute(job, encoder, build, warnings, progress, say)
             except MarsRetrievalError as error:
-                _remove_empty(job)
+                _remove_empty_folders(job)
                 yield Finished(job, error=error)
             else:
                 yield finished
 
 
-def _begin_force(jobs: Sequence[Job]) -> None:
+def _mark_outdated(jobs: Sequence[Job]) -> None:
     """Mark results and embeddings as outdated, so that a forced run may be interrupted."""
     for folder in {job.cache for job in jobs}:
         invalidate_cache(folder)
@@ -274,7 +274,7 @@ def _compute(
     """Embed what is missing, evaluate, and write the result."""
     if job.reason is not None:
         say(f"{job.name} on {job.task.name}: {job.reason}; computing again")
-    report = _embed(job, encoder, build, progress, say)
+    report = _update_stores(job, encoder, build, progress, say)
     store = open_store(job.store)
     if not job.own_store:
         store.require_encoder(encoder.fingerprint)
@@ -307,7 +307,7 @@ def _require_none_skipped(job: Job, store: EmbeddingStore) -> None:
         )
 
 
-def _embed(
+def _update_stores(
     job: Job,
     encoder: Encoder,
     build: Mapping[str, Any],
@@ -317,7 +317,7 @@ def _embed(
     """Bring the stores of a job up to date: of this version of the model, and complete."""
     reason = prepare_cache(job.cache, job.identity, encoder.fingerprint)
     if reason is not None:
-        say(f"{job.cache}: embeddings are computed again: {reason}; {_KEPT}")
+        say(f"{job.cache}: embeddings are computed again: {reason}; {_BACKUP_NOTE}")
     if job.data.source is None:
         return None
     for last in (False, True):
@@ -334,11 +334,11 @@ def _embed(
         except StoreError as error:
             if last or not drop_stores(job.cache):
                 raise
-            say(f"{job.cache}: embeddings are computed again: {error.message}; {_KEPT}")
+            say(f"{job.cache}: embeddings are computed again: {error.message}; {_BACKUP_NOTE}")
     raise AssertionError
 
 
-def _must_load(job: Job) -> bool:
+def _needs_model(job: Job) -> bool:
     """Return whether the model is needed: to compute, or for a fingerprint that only it has."""
     if job.status == "to do":
         return True
@@ -349,21 +349,21 @@ def _must_load(job: Job) -> bool:
     return "source_sha256" not in model and "fingerprint" not in job.identity
 
 
-def _other_model(earlier: RunResult, encoder: Encoder) -> str | None:
+def _explain_model_change(earlier: RunResult, encoder: Encoder) -> str | None:
     """Why a result is not of this encoder; None where it is."""
     now = json.loads(json.dumps(encoder.fingerprint))
     changed = [
         name
         for name, value in now.items()
-        if name not in _BY_DEVICE and earlier.model.get(name) != value
+        if name not in _DEVICE_KEYS and earlier.model.get(name) != value
     ]
     return f"the model has changed ({', '.join(changed)})" if changed else None
 
 
-_BY_DEVICE = {"dtype", "device"}  # "auto" means another precision on another device
+_DEVICE_KEYS = {"dtype", "device"}  # "auto" means another precision on another device
 
 
-def _remove_empty(job: Job) -> None:
+def _remove_empty_folders(job: Job) -> None:
     """Remove folders that a failed job has made and left empty."""
     for folder in (job.store / "shards", job.store, job.cache, job.cache.parent, job.folder,
                    job.folder.parent):  # fmt: skip

@@ -82,7 +82,9 @@ class PointComparison:
     rank_a: npt.NDArray[np.int64]
     rank_b: npt.NDArray[np.int64]
     blocks: int
-    drawn: Mapping[str, Floats]  # (r,) each: the difference of a figure in each resample, or empty
+    samples: Mapping[
+        str, Floats
+    ]  # (r,) each: the difference of a figure in each resample, or empty
 
 
 def over_queries(
@@ -179,8 +181,8 @@ def mean_over(catalogues: Sequence[PointComparison]) -> dict[str, Difference]:
         key: _difference(
             float(np.mean([each.figures[key].a for each in catalogues])),
             float(np.mean([each.figures[key].b for each in catalogues])),
-            [np.mean([each.drawn[key] for each in catalogues], axis=0)]
-            if all(key in each.drawn for each in catalogues)
+            [np.mean([each.samples[key] for each in catalogues], axis=0)]
+            if all(key in each.samples for each in catalogues)
             else [],
         )
         for key in catalogues[0].figures

@@ -41,7 +41,7 @@ class MetricPair:
         return self.published if protocol == "published" else self.strict
 
 
-def _paired(key: str, answer: str) -> list[Metric]:
+def _paired_metrics(key: str, answer: str) -> list[Metric]:
     return [
         Metric(f"{key}_r1", "R@1", f"share of queries whose {answer} comes first"),
         Metric(f"{key}_r10", "R@10", f"share of queries whose {answer} is among the first ten"),
@@ -50,9 +50,9 @@ def _paired(key: str, answer: str) -> list[Metric]:
     ]
 
 
-_ALL = [
-    *_paired("i2t", "caption"),
-    *_paired("t2i", "image"),
+_ALL_METRICS = [
+    *_paired_metrics("i2t", "caption"),
+    *_paired_metrics("t2i", "image"),
     Metric("mAP", "mAP", "mean, over classes, of the average precision of the full ranking"),
     Metric("ndcg@10", "nDCG@10", "discounted gain of the first ten, over its greatest value"),
     Metric("hit@10", "Hit@10", "share of classes with an image among the first ten"),
@@ -83,14 +83,14 @@ _ALL = [
     ),
     Metric("relevant_tiles", "relevant tiles", "tiles near a point", percent=False, better=0),
 ]
-METRICS: Mapping[str, Metric] = {each.key: each for each in _ALL}
+METRICS: Mapping[str, Metric] = {metric.key: metric for metric in _ALL_METRICS}
 
 
-def _both(*keys: str) -> list[MetricPair]:
+def _same_under_both(*keys: str) -> list[MetricPair]:
     return [MetricPair(METRICS[key], METRICS[key]) for key in keys]
 
 
-def _strict(*keys: str) -> list[MetricPair]:
+def _strict_only(*keys: str) -> list[MetricPair]:
     return [MetricPair(None, METRICS[key]) for key in keys]
 
 
@@ -99,17 +99,17 @@ Part = tuple[str, Sequence[MetricPair]]
 # Task to the parts of its table.
 COLUMNS: Mapping[str, Sequence[Part]] = {
     "paired-image-text": [
-        (direction, _both(*(f"{key}_{name}" for name in ("r1", "r10", "mrr", "medr"))))
+        (direction, _same_under_both(*(f"{key}_{name}" for name in ("r1", "r10", "mrr", "medr"))))
         for direction, key in (("image to text", "i2t"), ("text to image", "t2i"))
     ],
-    "landform": [("", _both("mAP", "ndcg@10", "hit@10", "r_precision"))],
+    "landform": [("", _same_under_both("mAP", "ndcg@10", "hit@10", "r_precision"))],
     "geolocalization": [
         (
             "",
             [
                 MetricPair(METRICS["auprc"], METRICS["average_precision"]),
-                *_strict("ceiling.average_precision"),
-                *_both("best.f1", "best.k"),
+                *_strict_only("ceiling.average_precision"),
+                *_same_under_both("best.f1", "best.k"),
             ],
         )
     ],
@@ -118,8 +118,8 @@ COLUMNS: Mapping[str, Sequence[Part]] = {
 # Columns that are in the CSV and in the tables of `score` only.
 MORE: Mapping[str, Sequence[MetricPair]] = {
     "geolocalization": [
-        *_both("best.precision", "best.recall"),
-        *_strict("normalised", "ceiling.f1", "chance_precision", "relevant_tiles"),
+        *_same_under_both("best.precision", "best.recall"),
+        *_strict_only("normalised", "ceiling.f1", "chance_precision", "relevant_tiles"),
     ]
 }
 
@@ -136,8 +136,8 @@ PER_CLASS: Mapping[str, Sequence[MetricPair]] = {
     ],
     "geolocalization": [
         MetricPair(METRICS["auprc"], METRICS["average_precision"]),
-        *_strict("normalised"),
-        *_both("best.f1", "best.k", "best.precision", "best.recall"),
+        *_strict_only("normalised"),
+        *_same_under_both("best.f1", "best.k", "best.precision", "best.recall"),
     ],
 }
 
@@ -193,7 +193,7 @@ def task_columns(results: Sequence[RunResult]) -> Sequence[Part]:
         declared = result.task_info.get("metrics")
         for key, is_share in _metric_keys(result.metrics.values()).items():
             own = declared.get(key) if isinstance(declared, Mapping) else None
-            metric = _metric(key, own if isinstance(own, Mapping) else {}, is_share=is_share)
+            metric = _make_metric(key, own if isinstance(own, Mapping) else {}, is_share=is_share)
             columns.setdefault(key, MetricPair(metric, metric))
     main = main_metric(results[0])
     ordered = sorted(columns, key=lambda key: key != main)
@@ -218,7 +218,7 @@ def leaderboard_columns(results: Sequence[RunResult]) -> Sequence[tuple[str, str
             return [("Class name to images", main, parts[0])]
         case "geolocalization":
             first, ceiling, best, _ = parts[0][1]
-            columns = [first, ceiling, *_strict("normalised"), best]
+            columns = [first, ceiling, *_strict_only("normalised"), best]
             return [("Mean over landforms", main, ("", columns))]
     return [("All metrics", main, part) for part in parts if part[1]]
 
@@ -243,14 +243,14 @@ def _metric_keys(evaluations: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
     return keys
 
 
-def _metric(key: str, own: Mapping[str, Any], *, is_share: bool) -> Metric:
+def _make_metric(key: str, declared: Mapping[str, Any], *, is_share: bool) -> Metric:
     """The metric as its task declares it, else as it is known here, else by its values."""
-    known = METRICS.get(key)
-    better = own.get("better", known.better if known else 1)
+    default = METRICS.get(key)
+    better = declared.get("better", default.better if default else 1)
     return Metric(
         key,
-        str(own.get("heading", known.heading if known else key)),
-        str(own.get("meaning", known.meaning if known else "a metric of the task")),
-        percent=bool(own.get("percent", known.percent if known else is_share)),
+        str(declared.get("heading", default.heading if default else key)),
+        str(declared.get("meaning", default.meaning if default else "a metric of the task")),
+        percent=bool(declared.get("percent", default.percent if default else is_share)),
         better=better if better in (1, 0, -1) else 1,
     )

@@ -21,8 +21,8 @@ MTEB_TASKS: Mapping[str, str] = {
     "t2i": "MarsVLPairsT2IRetrieval",
     "i2t": "MarsVLPairsI2TRetrieval",
 }
-_K = (1, 3, 5, 10, 20, 100, 1000)  # and N: the depths of MTEB's tasks
-_CLOSE = 1e-9
+_DEPTHS = (1, 3, 5, 10, 20, 100, 1000)  # and N: the depths of MTEB's tasks
+_TOLERANCE = 1e-9
 
 
 def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
@@ -37,7 +37,7 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
     other data: under that name its figures would be false.
     """
     result = file.result
-    _require_frozen(file)
+    _require_frozen_dataset(file)
     table = file.queries
     if table is None:
         raise DataError(
@@ -45,21 +45,21 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
             "rank of each query",
             remedy="Keep the .parquet files beside the result, or run it again with --force.",
         )
-    found = {}
+    task_results = {}
     strict: Mapping[str, Any] = result.metrics["all"]["strict"]
-    for way, name in MTEB_TASKS.items():
-        ranks = table.column(f"{way}_rank").to_numpy()
+    for direction, name in MTEB_TASKS.items():
+        ranks = table.column(f"{direction}_rank").to_numpy()
         scores = rank_scores(ranks)
-        stored = strict[f"{way}_mrr"]
+        stored = strict[f"{direction}_mrr"]
         if (
             len(ranks) != result.data["n"]["pairs"]
-            or abs(scores[f"mrr_at_{len(ranks)}"] - stored) > _CLOSE
+            or abs(scores[f"mrr_at_{len(ranks)}"] - stored) > _TOLERANCE
         ):
             raise DataError(
                 f"{file.beside('queries')}: not the table of {file.path}",
                 remedy="Run the model again with --force.",
             )
-        found[name] = {
+        task_results[name] = {
             "dataset_revision": result.data["revision"],
             "task_name": name,
             "mteb_version": None,
@@ -78,17 +78,17 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
             "kg_co2_emissions": None,
             "date": datetime.datetime.fromisoformat(result.created).timestamp(),
         }
-    return found
+    return task_results
 
 
 def write_mteb(file: ResultFile, folder: Path) -> list[Path]:
     """Write `folder`/TASK.json for each of MTEB's tasks. Raises what `mteb_results` raises, and
     OutputError."""
-    found = mteb_results(file)
+    task_results = mteb_results(file)
     make_folder(folder)
     paths = []
-    for name, value in found.items():
-        write_json(folder / f"{name}.json", value)
+    for name, task_result in task_results.items():
+        write_json(folder / f"{name}.json", task_result)
         paths.append(folder / f"{name}.json")
     return paths
 
@@ -96,7 +96,7 @@ def write_mteb(file: ResultFile, folder: Path) -> list[Path]:
 def rank_scores(ranks: npt.NDArray[np.integer]) -> dict[str, float]:
     """MTEB's scores of queries that have one relevant item each, at these ranks (from 1)."""
     scores: dict[str, float] = {}
-    for k in dict.fromkeys((*_K, len(ranks))):
+    for k in dict.fromkeys((*_DEPTHS, len(ranks))):
         within = ranks <= k
         reciprocal = np.where(within, 1 / ranks, 0.0).mean()
         scores |= {
@@ -110,7 +110,7 @@ def rank_scores(ranks: npt.NDArray[np.integer]) -> dict[str, float]:
     return {**scores, "accuracy": scores["recall_at_1"]}
 
 
-def _require_frozen(file: ResultFile) -> None:
+def _require_frozen_dataset(file: ResultFile) -> None:
     result = file.result
     if result.task != "paired-image-text":
         raise DataError(
@@ -119,13 +119,13 @@ def _require_frozen(file: ResultFile) -> None:
         )
     frozen = find_source("paired", "frozen")
     data = result.data
-    wanted = (frozen.repository, frozen.revision, frozen.rows)
-    if (data.get("repository"), data.get("revision"), data["n"].get("pairs")) != wanted:
-        where = data.get("repository") or ("synthetic data" if data.get("synthetic") else "data")
+    expected = (frozen.repository, frozen.revision, frozen.rows)
+    if (data.get("repository"), data.get("revision"), data["n"].get("pairs")) != expected:
+        dataset = data.get("repository") or ("synthetic data" if data.get("synthetic") else "data")
         revision = f"@{data['revision']}" if data.get("revision") else ""
         raise DataError(
-            f"{file.path}: on {where}{revision}, {data['n'].get('pairs', 0):,} pairs; MTEB's tasks "
-            f"are {frozen.repository}@{frozen.revision}, {frozen.rows:,} pairs",
+            f"{file.path}: on {dataset}{revision}, {data['n'].get('pairs', 0):,} pairs; MTEB's "
+            f"tasks are {frozen.repository}@{frozen.revision}, {frozen.rows:,} pairs",
             remedy="marsretrieval data download paired --variant frozen, and run the model on it.",
         )
 

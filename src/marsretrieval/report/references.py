@@ -33,7 +33,7 @@ class Reference:
     date: datetime.date
     data: str
     notes: str
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     protocol: str = "published"
     group: str = ""
 
@@ -60,21 +60,23 @@ class Reference:
 def published_elsewhere() -> tuple[Reference, ...]:
     """All that are known, in the order of references.toml."""
     text = files("marsretrieval.report").joinpath("references.toml").read_text(encoding="utf-8")
-    return tuple(Reference(**each) for each in tomllib.loads(text)["reference"])
+    return tuple(Reference(**entry) for entry in tomllib.loads(text)["reference"])
 
 
-def references_for(results: Iterable[RunResult], *, wanted: bool | None) -> list[Reference]:
+def references_for(results: Iterable[RunResult], *, show: bool | None) -> list[Reference]:
     """Those to show with `results`. wanted: True all of the tasks, False none, None those on the
     datasets that the results are on; synthetic data under the same name are not."""
-    if wanted is False:
+    if show is False:
         return []
-    held = [(each.task, each.data.get("name"), bool(each.data.get("synthetic")))
-            for each in results]  # fmt: skip
+    datasets = [
+        (result.task, result.data.get("name"), bool(result.data.get("synthetic")))
+        for result in results
+    ]
     return [
-        each
-        for each in published_elsewhere()
+        reference
+        for reference in published_elsewhere()
         if any(
-            each.task == task and (wanted or (each.dataset == name and not synthetic))
-            for task, name, synthetic in held
+            reference.task == task and (show or (reference.dataset == name and not synthetic))
+            for task, name, synthetic in datasets
         )
     ]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from marsretrieval.report.chance import DAGGER
-from marsretrieval.report.tables import Cell, Row, Table, evaluation_tables
+from marsretrieval.report.table import Cell, Row, Table
+from marsretrieval.report.tables import evaluation_tables
 from marsretrieval.text import printable, table_cell
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ def console(*, stderr: bool = False) -> Console:
 CSV_COLUMNS = ("model", "task", "set_hash", "n", "group", "protocol", "metric", "value", "low",
                "high", "source", "interval_unit", "interval_count")  # fmt: skip
 RANDOM = "random ranking"  # source of chance in the CSV
-_CHANCE = "Chance: the expectation of a random ranking."
-_FOOT = (
+_CHANCE_NOTE = "Chance: the expectation of a random ranking."
+_FOOTNOTE = (
     "In %; MedR and K as they are. In brackets the 95 % bootstrap interval; in bold the best "
-    f"model, for the same queries under the same protocol. {_CHANCE}"
+    f"model, for the same queries under the same protocol. {_CHANCE_NOTE}"
 )
-_ELSEWHERE = (
+_REFERENCE_NOTE = (
     "Published elsewhere, over items that cannot be checked here: not ranked with the above."
 )
 
@@ -81,8 +82,8 @@ def print_tables(tables: Sequence[Table]) -> None:
         if table.note:
             out.print(table.note, markup=False)
         if table.references:
-            out.print(_ELSEWHERE, markup=False)
-            out.print(rich_table(_elsewhere(table)))
+            out.print(_REFERENCE_NOTE, markup=False)
+            out.print(rich_table(_reference_table(table)))
             for source in table.sources:
                 out.print(source.description, markup=False)
     if tables:
@@ -91,7 +92,7 @@ def print_tables(tables: Sequence[Table]) -> None:
             markup=False,
         )
         if any(row.kind == "chance" for table in tables for row in table.rows):
-            out.print(_CHANCE, markup=False)
+            out.print(_CHANCE_NOTE, markup=False)
 
 
 def print_evaluation(evaluation: Mapping[str, Any], *, title: str | None = None) -> None:
@@ -111,7 +112,7 @@ def print_evaluation(evaluation: Mapping[str, Any], *, title: str | None = None)
     if tables[0].note:
         out.print(tables[0].note, markup=False)
     if evaluation.get("chance"):
-        out.print(_CHANCE, markup=False)
+        out.print(_CHANCE_NOTE, markup=False)
     out.print(
         "Figures in %, [95 % bootstrap interval]; MedR, K and tiles as they are.", markup=False
     )
@@ -163,10 +164,10 @@ def _labels(table: Table, row: Row) -> list[str]:
     return [getattr(row, attribute) for attribute in table.labels.values()]
 
 
-def _elsewhere(table: Table) -> Table:
+def _reference_table(table: Table) -> Table:
     """The references of a table of models as a table."""
     labels = {"queries": "section", "model": "name", "N": "protocol"}
-    return Table(_ELSEWHERE, labels, table.columns, table.references)
+    return Table(_REFERENCE_NOTE, labels, table.columns, table.references)
 
 
 def render_markdown(tables: Sequence[Table]) -> str:
@@ -182,27 +183,29 @@ def render_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    lines = [f"### {_md(table.title)}", "", *_md_lines(table), "", _FOOT]
+    lines = [f"### {_escape_markdown(table.title)}", "", *_markdown_lines(table), "", _FOOTNOTE]
     if table.note:
-        lines += ["", _md(table.note)]
+        lines += ["", _escape_markdown(table.note)]
     if table.references:
-        lines += ["", _ELSEWHERE, "", *_md_lines(_elsewhere(table)), ""]
-        lines += [f"- {_md(source.description)}" for source in table.sources]
+        lines += ["", _REFERENCE_NOTE, "", *_markdown_lines(_reference_table(table)), ""]
+        lines += [f"- {_escape_markdown(source.description)}" for source in table.sources]
     return "\n".join(lines)
 
 
-def _md_lines(table: Table) -> Iterable[str]:
-    yield _md_row([*table.labels, *(column.heading for column in table.columns)])
-    yield _md_row(["---"] * len(table.labels) + ["---:"] * len(table.columns))
+def _markdown_lines(table: Table) -> Iterable[str]:
+    yield _markdown_row([*table.labels, *(column.heading for column in table.columns)])
+    yield _markdown_row(["---"] * len(table.labels) + ["---:"] * len(table.columns))
     for row in table.rows:
-        yield _md_row([*map(_md, _labels(table, row)), *map(_md_cell, row.cells)])
+        yield _markdown_row(
+            [*map(_escape_markdown, _labels(table, row)), *map(_markdown_cell, row.cells)]
+        )
 
 
-def _md_row(cells: Iterable[str]) -> str:
+def _markdown_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _md(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     """Escaped where Markdown or HTML would take it as markup; addresses stay whole."""
     words = (
         word if _ADDRESS.fullmatch(word) else re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", word)
@@ -211,7 +214,7 @@ def _md(text: str) -> str:
     return "".join(words)
 
 
-def _md_cell(cell: Cell) -> str:
+def _markdown_cell(cell: Cell) -> str:
     text = f"**{cell.text()}**" if cell.best else cell.text()
     return " ".join(filter(None, (text, cell.interval())))
 
@@ -231,20 +234,20 @@ def render_latex(tables: Sequence[Table]) -> str:
 
 def _latex(table: Table, number: int) -> str:
     first = len(table.labels)
-    caption = " ".join(filter(None, (f"{table.title}. {_FOOT}", table.note)))
+    caption = " ".join(filter(None, (f"{table.title}. {_FOOTNOTE}", table.note)))
     body: list[str] = []
     for section in table.sections:
-        body += [r"\midrule", *(_tex_row(table, row) for row in section)]
+        body += [r"\midrule", *(_latex_row(table, row) for row in section)]
     if table.references:
         width = first + len(table.columns)
-        body += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_ELSEWHERE}}}}} \\"]
-        body += [_tex_row(table, row) for row in table.references]
-    heads = [*table.labels, *(_tex(column.heading) for column in table.columns)]
+        body += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_REFERENCE_NOTE}}}}} \\"]
+        body += [_latex_row(table, row) for row in table.references]
+    heads = [*table.labels, *(_escape_latex(column.heading) for column in table.columns)]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_tex(caption)}}}",
+            rf"\caption{{{_escape_latex(caption)}}}",
             rf"\label{{tab:{table.task}-{number}}}",
             rf"\begin{{tabular}}{{{'l' * first}{'r' * len(table.columns)}}}",
             r"\toprule",
@@ -252,25 +255,28 @@ def _latex(table: Table, number: int) -> str:
             *body,
             r"\bottomrule",
             r"\end{tabular}",
-            *(rf"\par\footnotesize {_tex(source.description)}" for source in table.sources),
+            *(
+                rf"\par\footnotesize {_escape_latex(source.description)}"
+                for source in table.sources
+            ),
             r"\end{table}",
         ]
     )
 
 
-def _tex_row(table: Table, row: Row) -> str:
-    cells = [*map(_tex, _labels(table, row)), *map(_tex_cell, row.cells)]
+def _latex_row(table: Table, row: Row) -> str:
+    cells = [*map(_escape_latex, _labels(table, row)), *map(_latex_cell, row.cells)]
     return f"{' & '.join(cells)} \\\\"
 
 
-def _tex(text: str) -> str:
+def _escape_latex(text: str) -> str:
     line = printable(text, one_line=True)
     return "".join(_LATEX.get(letter, letter) for letter in line)
 
 
-def _tex_cell(cell: Cell) -> str:
+def _latex_cell(cell: Cell) -> str:
     text = rf"\textbf{{{cell.text()}}}" if cell.best else cell.text()
-    interval = _tex(cell.interval())
+    interval = _escape_latex(cell.interval())
     return rf"{text} {{\scriptsize {interval}}}" if interval else text
 
 
@@ -304,7 +310,7 @@ def render_csv(tables: Sequence[Table]) -> str:
                 values = [repr(cell.value), *ends, *rest]
                 writer.writerow([*map(table_cell, [*texts, cell.metric.key]), *values])
         for source in table.sources:
-            for key, value in source.figures.items():
+            for key, value in source.metrics.items():
                 texts = [source.model, table.task, "", f"pairs={source.pairs}"]
                 texts += [source.group or "all", "", key]
                 writer.writerow([*map(table_cell, texts), repr(value), "", "", source.url, "", ""])

@@ -30,7 +30,7 @@ __all__ = [
 
 TASKS: tuple[Task, ...] = (PairedImageText(), LandformRetrieval(), Geolocalization())
 
-_TEXTS = ("name", "title", "folder_name", "vector_dtype", "main_metric")
+_TEXT_ATTRIBUTES = ("name", "title", "folder_name", "vector_dtype", "main_metric")
 _METHODS = ("open", "missing_modality", "evaluate")
 
 
@@ -49,7 +49,7 @@ def find_task(name: str) -> Task:
         UsageError: If the class cannot be imported or is not a task.
     """
     if ":" in name:
-        return _task_of_target(name)
+        return _import_task(name)
     for task in TASKS:
         if name.lower() in (task.name, *task.aliases):
             return task
@@ -81,11 +81,11 @@ def task_info(task: Task) -> dict[str, Any]:
     return info
 
 
-def _task_of_target(target: str) -> Task:
+def _import_task(target: str) -> Task:
     module, _, name = target.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    current_folder = str(Path.cwd())
+    if current_folder not in sys.path:
+        sys.path.append(current_folder)
     remedy = "Give it as package.module:Class, importable from the current folder."
     try:
         value = reduce(getattr, name.split("."), importlib.import_module(module))
@@ -94,11 +94,11 @@ def _task_of_target(target: str) -> Task:
         raise UsageError(
             f"task '{target}' cannot be imported ({type(error).__name__}: {error})", remedy=remedy
         ) from error
-    lacking = [key for key in _TEXTS if not isinstance(getattr(task, key, None), str)]
-    lacking += [method for method in _METHODS if not callable(getattr(task, method, None))]
-    if lacking:
+    missing = [key for key in _TEXT_ATTRIBUTES if not isinstance(getattr(task, key, None), str)]
+    missing += [method for method in _METHODS if not callable(getattr(task, method, None))]
+    if missing:
         raise UsageError(
-            f"task '{target}' lacks {', '.join(lacking)}",
+            f"task '{target}' lacks {', '.join(missing)}",
             remedy="docs/howto/task.md shows a whole task.",
         )
     if any(task.name in (builtin.name, *builtin.aliases) for builtin in TASKS):

@@ -156,21 +156,21 @@ def dataset_folder(data: Path, name: str, *, task: str) -> Path:
 
 
 def collect(
-    source: ImageSource, pick: Callable[[Record], str | None], *, missing: str
+    source: ImageSource, select: Callable[[Record], str | None], *, missing: str
 ) -> tuple[dict[str, str], list[Skipped]]:
     """Item id to what `pick` finds in its record; items without any are skipped as `missing`."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     records, skipped = read_annotations(source)
     for record in records:
-        value = pick(record)
+        value = select(record)
         if value and value.strip():
-            found[record.id] = value
+            values[record.id] = value
         else:
             reasons = [
                 warning.reason for warning in record.warnings if warning.kind == "annotation"
             ]
             skipped.append(Skipped(record.id, record.source, "; ".join([missing, *reasons])))
-    return found, skipped
+    return values, skipped
 
 
 def first_reason(skipped: Sequence[Skipped]) -> str:
@@ -240,8 +240,8 @@ def count_cut(encoder: Encoder, texts: Sequence[str], *, role: TextRole) -> dict
     return {"captions" if role == "caption" else "queries": len(texts), "cut": cut}
 
 
-_MAX_BYTES = 2**24
-_REMEDY = (
+_MAX_CLASS_NAMES_BYTES = 2**24
+_CLASS_NAMES_REMEDY = (
     "Write one name per line in the order of the labels from 0 (.txt), lines LABEL,NAME (.csv), "
     "or an object or list (.json)."
 )
@@ -262,25 +262,27 @@ def read_class_names(path: Path) -> dict[str, str]:
     """
     try:
         if not path.exists():
-            raise DataError(f"{path}: no such file", remedy=_REMEDY)
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{path}: not a file of class names", remedy=_REMEDY)
+            raise DataError(f"{path}: no such file", remedy=_CLASS_NAMES_REMEDY)
+        if not path.is_file() or path.stat().st_size > _MAX_CLASS_NAMES_BYTES:
+            raise DataError(f"{path}: not a file of class names", remedy=_CLASS_NAMES_REMEDY)
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})", remedy=_REMEDY) from error
+        raise DataError(f"{path}: cannot be read ({error})", remedy=_CLASS_NAMES_REMEDY) from error
     try:
-        names = _parse(path.suffix.lower(), text)
+        names = _parse_class_names(path.suffix.lower(), text)
     except DataError as error:
         message = error.message.removeprefix("it: ")
-        raise DataError(f"{path}: {message}", remedy=_REMEDY) from error
+        raise DataError(f"{path}: {message}", remedy=_CLASS_NAMES_REMEDY) from error
     except (ValueError, csv.Error) as error:
-        raise DataError(f"{path}: not readable as class names ({error})", remedy=_REMEDY) from error
+        raise DataError(
+            f"{path}: not readable as class names ({error})", remedy=_CLASS_NAMES_REMEDY
+        ) from error
     if not names:
-        raise DataError(f"{path}: holds no class names", remedy=_REMEDY)
+        raise DataError(f"{path}: holds no class names", remedy=_CLASS_NAMES_REMEDY)
     return names
 
 
-def _parse(suffix: str, text: str) -> dict[str, str]:
+def _parse_class_names(suffix: str, text: str) -> dict[str, str]:
     if suffix == ".csv":
         rows = [row for row in csv.reader(text.splitlines()) if any(row)]
         if any(len(row) != 2 for row in rows):

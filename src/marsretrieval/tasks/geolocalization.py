@@ -101,7 +101,7 @@ class Geolocalization:
                 name: sha256_json([catalogue.lon.tolist(), catalogue.lat.tolist()])
                 for name, catalogue in points.items()
             },
-            "examples": {name: fingerprint(each) for name, each in examples.items()},
+            "examples": {name: fingerprint(images) for name, images in examples.items()},
             "tiles": fingerprint(source) if source else None,
         }
         if self.covered_only:
@@ -109,7 +109,7 @@ class Geolocalization:
         rows = [shard.rows for shard in source.shards()] if source else []
         counts = {
             "landforms": len(points),
-            "points": sum(len(each.lon) for each in points.values()),
+            "points": sum(len(catalogue.lon) for catalogue in points.values()),
         }
         if rows and None not in rows:
             counts["tiles"] = sum(row for row in rows if row is not None)
@@ -120,7 +120,7 @@ class Geolocalization:
             fingerprint=sha256_json(parts),
             annotations=_Annotations(points, examples),
             skipped=[*files.ignored, *unused],
-            notes=[note for each in points.values() for note in each.notes],
+            notes=[note for catalogue in points.values() for note in catalogue.notes],
         )
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
@@ -147,8 +147,8 @@ class Geolocalization:
                 remedy="Put example images into image_queries/<landform>/.",
             )
         embedded = time.perf_counter()
-        asked = np.stack(list(queries.values()))
-        ranking = exact_topk(images, asked, MAX_K + 1, view="use", progress=progress)
+        query_vectors = np.stack(list(queries.values()))
+        ranking = exact_topk(images, query_vectors, MAX_K + 1, view="use", progress=progress)
         searched = time.perf_counter()
 
         groups: dict[str, Evaluation] = {}
@@ -156,15 +156,17 @@ class Geolocalization:
         chance = _expect_random(images, tiles, {name: catalogues[name] for name, _ in queries})
         with progress.start("score", len(queries), "queries") as bar:
             for number, (landform, mode) in enumerate(queries):
-                scores, rows = _best(images, asked[number], *ranking.hits(number))
+                scores, rows = _best(images, query_vectors[number], *ranking.hits(number))
                 points = catalogues[landform]
                 group = f"{landform}/{mode}"
-                found = images.take(rows)
+                tile_block = images.take(rows)
                 groups[group] = geolocalization.evaluate(
                     scores,
-                    ids=found.ids,
-                    published_lonlat=_published_positions(found.ids, found.lon, found.lat),
-                    centre_lonlat=np.column_stack([found.lon, found.lat]),
+                    ids=tile_block.ids,
+                    published_lonlat=_published_positions(
+                        tile_block.ids, tile_block.lon, tile_block.lat
+                    ),
+                    centre_lonlat=np.column_stack([tile_block.lon, tile_block.lat]),
                     truth_lonlat=np.column_stack([points.lon, points.lat]),
                     all_centre_lonlat=tiles,
                     radius_deg=RADIUS_DEG,
@@ -173,16 +175,18 @@ class Geolocalization:
                     resamples=settings.resamples,
                     chance=chance[landform],
                 )
-                relevant = geo.near_any(found.lon, found.lat, points.lon, points.lat, RADIUS_DEG)
+                relevant = geo.near_any(
+                    tile_block.lon, tile_block.lat, points.lon, points.lat, RADIUS_DEG
+                )
                 for row in range(min(len(rows), MAX_K)):
                     hits.append(
-                        group, landform, row + 1, found.ids[row], float(scores[row]),
+                        group, landform, row + 1, tile_block.ids[row], float(scores[row]),
                         relevant=bool(relevant[row]),
-                        lon=float(found.lon[row]), lat=float(found.lat[row]),
+                        lon=float(tile_block.lon[row]), lat=float(tile_block.lat[row]),
                     )  # fmt: skip
                 bar.advance()
         return Outcome(
-            groups=groups | _means(groups),
+            groups=groups | mean_over_landforms(groups),
             n={
                 "tiles": images.rows,
                 **{f"points/{k}": len(v.lon) for k, v in catalogues.items()},
@@ -264,7 +268,7 @@ def _expect_random(
     }
 
 
-def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+def mean_over_landforms(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     """Unweighted means over landforms, one for each kind of query.
 
     Landforms are chosen ones and not a sample: they are strata, each resampled by itself
@@ -276,15 +280,17 @@ def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
         by_mode.setdefault(group.split("/")[1], []).append(evaluation)
 
     def mean(evaluations: list[Evaluation], protocol: str, *path: str) -> float:
-        values = [reduce(getitem, path, getattr(each, protocol)) for each in evaluations]
+        values = [
+            reduce(getitem, path, getattr(evaluation, protocol)) for evaluation in evaluations
+        ]
         return float(np.mean(values))
 
     def intervals(evaluations: list[Evaluation], protocol: str) -> dict[str, tuple[float, float]]:
-        drawn = [each.drawn.get(protocol, {}) for each in evaluations]
+        samples = [evaluation.samples.get(protocol, {}) for evaluation in evaluations]
         return {
-            key: interval(np.mean([each[key] for each in drawn], axis=0))
-            for key in drawn[0]
-            if all(key in each for each in drawn)
+            key: interval(np.mean([values[key] for values in samples], axis=0))
+            for key in samples[0]
+            if all(key in values for values in samples)
         }
 
     def expected(evaluations: list[Evaluation]) -> dict[str, dict[str, Any]]:
@@ -313,25 +319,27 @@ def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     return {
         f"{MEAN}{mode}": Evaluation(
             task="geolocalization",
-            n={"landforms": len(found)},
+            n={"landforms": len(evaluations)},
             published={
-                "auprc": mean(found, "published", "auprc"),
-                "best": {"f1": mean(found, "published", "best", "f1")},
+                "auprc": mean(evaluations, "published", "auprc"),
+                "best": {"f1": mean(evaluations, "published", "best", "f1")},
             },
             strict={
-                "average_precision": mean(found, "strict", "average_precision"),
-                "normalised": mean(found, "strict", "normalised"),
-                "best": {"f1": mean(found, "strict", "best", "f1")},
+                "average_precision": mean(evaluations, "strict", "average_precision"),
+                "normalised": mean(evaluations, "strict", "normalised"),
+                "best": {"f1": mean(evaluations, "strict", "best", "f1")},
                 "ceiling": {
-                    "average_precision": mean(found, "strict", "ceiling", "average_precision"),
-                    "f1": mean(found, "strict", "ceiling", "f1"),
+                    "average_precision": mean(
+                        evaluations, "strict", "ceiling", "average_precision"
+                    ),
+                    "f1": mean(evaluations, "strict", "ceiling", "f1"),
                 },
             },
             intervals=ends[mode],
-            chance=expected(found),
-            interval_basis=basis_of(ends[mode], "spatial blocks", fewest_blocks(found)),
+            chance=expected(evaluations),
+            interval_basis=basis_of(ends[mode], "spatial blocks", fewest_blocks(evaluations)),
         )
-        for mode, found in by_mode.items()
+        for mode, evaluations in by_mode.items()
     }
 
 

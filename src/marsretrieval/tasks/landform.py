@@ -31,11 +31,11 @@ from marsretrieval.tasks.base import (
     first_rows,
 )
 
-_SHOWN = 20  # hits kept for each class
+_HITS_PER_CLASS = 20  # hits kept for each class
 _NUMBER = re.compile(r"[+-]?\d+")
-_NAMED = 5  # labels in a message
+_MAX_NAMES = 5  # labels in a message
 
-_LAYOUTS = (
+_LABEL_REMEDY = (
     "Labels come from one folder of images per class (crater/0.png, or train/crater/0.png), "
     "from a column 'label' of a Parquet file, from 'label' in the JSON beside an image, or from "
     "a table labels*.txt of lines FILE LABEL. File names and folders of a split (train, test, "
@@ -65,13 +65,13 @@ class LandformRetrieval:
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
         labels, skipped = collect(source, lambda record: record.label, missing="no label")
-        labels = self._named(folder, labels)
+        labels = self._name_classes(folder, labels)
         classes = sorted(set(labels.values()))
         if not classes:
             raise DataError(
-                f"{folder}: no image has a label{first_reason(skipped)}", remedy=_LAYOUTS
+                f"{folder}: no image has a label{first_reason(skipped)}", remedy=_LABEL_REMEDY
             )
-        _require_two(folder, classes)
+        _require_two_classes(folder, classes)
         return TaskData(
             folder=folder,
             source=source if with_images else None,
@@ -82,30 +82,31 @@ class LandformRetrieval:
         )
 
     def _fingerprint(self, source: ImageSource, labels: Mapping[str, str]) -> str:
-        found = fingerprint(source, labels)
+        data_fingerprint = fingerprint(source, labels)
         if self.class_names is None:
-            return found
-        return sha256_json([found, sorted(self.class_names.items())])
+            return data_fingerprint
+        return sha256_json([data_fingerprint, sorted(self.class_names.items())])
 
-    def _named(self, folder: Path, labels: dict[str, str]) -> dict[str, str]:
+    def _name_classes(self, folder: Path, labels: dict[str, str]) -> dict[str, str]:
         """Put names in the place of labels. Raises UsageError where some have none."""
-        known = set(labels.values())
+        label_set = set(labels.values())
         if self.class_names is None:
-            if known and all(map(_NUMBER.fullmatch, known)):
+            if label_set and all(map(_NUMBER.fullmatch, label_set)):
                 warnings.warn(
                     MarsRetrievalWarning(
-                        f"{folder}: its {len(known)} labels are numbers without names, so that "
-                        f"models are asked for '{sorted(known)[0]}'. Name the classes: "
+                        f"{folder}: its {len(label_set)} labels are numbers without names, so that "
+                        f"models are asked for '{sorted(label_set)[0]}'. Name the classes: "
                         "--class-names FILE"
                     ),
                     stacklevel=2,
                 )
             return labels
-        missing = sorted(known - self.class_names.keys())
+        missing = sorted(label_set - self.class_names.keys())
         if missing:
-            names = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+            names = ", ".join(missing[:_MAX_NAMES]) + (", ..." if len(missing) > _MAX_NAMES else "")
             raise UsageError(
-                f"the class names lack {len(missing)} of {len(known)} labels of {folder}: {names}",
+                f"the class names lack {len(missing)} of {len(label_set)} labels of {folder}: "
+                f"{names}",
                 remedy="Name every label: a line per class in the order of their numbers from 0, "
                 "or lines LABEL,NAME in a .csv, or an object in a .json.",
             )
@@ -128,15 +129,15 @@ class LandformRetrieval:
         start = time.perf_counter()
         prompts = [prompt for name in classes for prompt in landform_prompts(name)]
         vectors = embed_texts(encoder, prompts).reshape(len(classes), -1, encoder.dimension)
-        queries = np.stack([text_query(each) for each in vectors])
+        queries = np.stack([text_query(prompt_vectors) for prompt_vectors in vectors])
         embedded = time.perf_counter()
 
         ids, matrix = images.load()
-        kept = [row for key, row in first_rows(ids).items() if key in labels]
-        image_ids = [ids[row] for row in kept]
-        _require_two(data.folder, {labels[key] for key in image_ids})
+        labelled_rows = [row for key, row in first_rows(ids).items() if key in labels]
+        image_ids = [ids[row] for row in labelled_rows]
+        _require_two_classes(data.folder, {labels[key] for key in image_ids})
         evaluation = landform.evaluate(
-            matrix[kept],
+            matrix[labelled_rows],
             queries,
             labels=[labels[key] for key in image_ids],
             image_ids=image_ids,
@@ -146,19 +147,23 @@ class LandformRetrieval:
         )
         content = images.content_hashes()
         # As many more as are not scored: unlabelled, or there before.
-        ranking = exact_topk(images, queries, _SHOWN + len(ids) - len(kept), view="use")
+        ranking = exact_topk(
+            images, queries, _HITS_PER_CLASS + len(ids) - len(labelled_rows), view="use"
+        )
         hits = Hits()
         for query, name in enumerate(classes):
             scores, rows = ranking.hits(query)
-            shown = np.flatnonzero(np.isin(rows, kept))[:_SHOWN]
-            for rank, (score, row) in enumerate(zip(scores[shown], rows[shown], strict=True), 1):
+            hit_rows = np.flatnonzero(np.isin(rows, labelled_rows))[:_HITS_PER_CLASS]
+            for rank, (score, row) in enumerate(
+                zip(scores[hit_rows], rows[hit_rows], strict=True), 1
+            ):
                 key = ids[row]
                 hits.append("all", name, rank, key, float(score), relevant=labels[key] == name)
         return Outcome(
             groups={"all": evaluation},
             n={"images": len(image_ids), "classes": len(classes)},
             set_hash=set_hash(
-                (ids[row], annotated_hash(content[row], labels[ids[row]])) for row in kept
+                (ids[row], annotated_hash(content[row], labels[ids[row]])) for row in labelled_rows
             ),
             hits=hits,
             truncated=count_cut(encoder, prompts, role="query"),
@@ -169,10 +174,10 @@ class LandformRetrieval:
         )
 
 
-def _require_two(folder: Path, classes: Collection[str]) -> None:
+def _require_two_classes(folder: Path, classes: Collection[str]) -> None:
     """Raise DataError where any ranking would be perfect, or none possible."""
     if len(classes) < 2:
         label = f"all images have the label '{next(iter(classes))}'" if classes else "no image left"
         raise DataError(
-            f"{folder}: {label}, at least two classes with images are needed", remedy=_LAYOUTS
+            f"{folder}: {label}, at least two classes with images are needed", remedy=_LABEL_REMEDY
         )

@@ -26,7 +26,7 @@ from marsretrieval.tasks.base import (
     first_rows,
 )
 
-_SHOWN = 10  # hits kept for each query
+_HITS_PER_QUERY = 10  # hits kept for each query
 
 
 class PairedImageText:
@@ -81,7 +81,7 @@ class PairedImageText:
         image_ids, image_vectors = images.load()
         rows = first_rows(image_ids)
         pairs = [(rows[key], row) for row, key in enumerate(text_ids) if key in rows]
-        lost = [Skipped(key, str(data.folder), "caption without a readable image")
+        without_image = [Skipped(key, str(data.folder), "caption without a readable image")
                 for key in text_ids if key not in rows]  # fmt: skip
         if len(pairs) < 2:
             raise DataError(
@@ -90,9 +90,9 @@ class PairedImageText:
             )
         image_rows, text_rows = (np.array(column) for column in zip(*pairs, strict=True))
         ids = [text_ids[row] for row in text_rows]
-        left, right = image_vectors[image_rows], text_vectors[text_rows]
+        pair_images, pair_texts = image_vectors[image_rows], text_vectors[text_rows]
         evaluation = paired.evaluate(
-            left, right, ids=ids, seed=settings.seed, resamples=settings.resamples
+            pair_images, pair_texts, ids=ids, seed=settings.seed, resamples=settings.resamples
         )
         content = images.content_hashes()
         return Outcome(
@@ -102,8 +102,8 @@ class PairedImageText:
                 (key, annotated_hash(content[row], captions[key]))
                 for key, row in zip(ids, image_rows, strict=True)
             ),
-            hits=_hits(left, right, ids),
-            skipped=lost,
+            hits=top_hits(pair_images, pair_texts, ids),
+            skipped=without_image,
             truncated=count_cut(encoder, list(captions.values()), role="caption"),
             timings={
                 "embed_texts": embedded - start,
@@ -112,9 +112,9 @@ class PairedImageText:
         )
 
 
-def _hits(images: np.ndarray, texts: np.ndarray, ids: list[str]) -> Hits:
+def top_hits(images: np.ndarray, texts: np.ndarray, ids: list[str]) -> Hits:
     hits = Hits()
-    top = min(_SHOWN, len(ids))
+    top = min(_HITS_PER_QUERY, len(ids))
     for group, queries, corpus in (("i2t", images, texts), ("t2i", texts, images)):
         for start in range(0, len(ids), 1024):
             scores = queries[start : start + 1024] @ corpus.T

@@ -72,13 +72,13 @@ class Thumbnails:
 
     def __init__(self) -> None:
         self.uris: dict[str, str] = {}
-        self._left = BUDGET
+        self._bytes_left = BUDGET
 
     def add(self, image: bytes, prefix: str) -> str | None:
         """Put an image on the page; returns its key, None if there is no room for it."""
-        if len(image) > self._left:
+        if len(image) > self._bytes_left:
             return None
-        self._left -= len(image)
+        self._bytes_left -= len(image)
         key = f"{prefix}-image-{len(self.uris)}"
         self.uris[key] = f"data:image/webp;base64,{base64.b64encode(image).decode()}"
         return key
@@ -106,7 +106,7 @@ def gallery_of(results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
         for row in shown_hits(entry.file.hits):
             hits[row["group"], row["query"]].append(row)
         for (group, query), rows in hits.items():
-            strips[group, query].append(Strip(entry, rows, _note(entry, group, query)))
+            strips[group, query].append(Strip(entry, rows, _query_note(entry, group, query)))
     order = {kind: number for number, kind in enumerate(results.modes)}
     queries = [Query(group.rpartition("/")[2], name, own) for (group, name), own in strips.items()]
     queries.sort(key=lambda q: (q.kind == "i2t", q.name, order.get(q.kind, -1), q.kind))
@@ -115,10 +115,10 @@ def gallery_of(results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
         line = f"{count} of {len(names):,} {_NOUNS.get(kind, 'landforms')}"
         if count < len(names) and line not in left_out:
             left_out.append(line)
-    return _with_images(Gallery(queries, left_out), results, thumbnails)
+    return _add_images(Gallery(queries, left_out), results, thumbnails)
 
 
-def _with_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
+def _add_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
     """Add captions and thumbnails; those of any model will do: they rank the same items."""
     images: dict[str, bytes] = {}
     captions: dict[str, str | None] = {}
@@ -131,10 +131,10 @@ def _with_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | 
             else:
                 images.setdefault(row["id"], row["image"])
                 captions.setdefault(row["id"], row["caption"])
-    shown = {query.name: None for query in gallery.of(*PAIRED)}
+    shown_ids = {query.name: None for query in gallery.of(*PAIRED)}
     for query in gallery.queries:
         if query.kind != "i2t":
-            shown |= {hit["id"]: None for strip in query.strips for hit in strip.hits}
+            shown_ids |= {hit["id"]: None for strip in query.strips for hit in strip.hits}
     keys: dict[str, str | None] = {}
     example_keys: dict[str, list[str]] = {}
     notes = []
@@ -142,12 +142,12 @@ def _with_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | 
         if gallery.queries:
             notes = ["Made without thumbnails: ids are shown."]
     else:
-        keys = {i: thumbnails.add(images[i], results.key) for i in shown if i in images}
+        keys = {i: thumbnails.add(images[i], results.key) for i in shown_ids if i in images}
         for name in gallery.landforms():
-            added = (thumbnails.add(each, results.key) for each in examples[name].values())
+            added = (thumbnails.add(image, results.key) for image in examples[name].values())
             example_keys[name] = [key for key in added if key is not None]
-        missing, too_many = len(shown) - len(keys), list(keys.values()).count(None)
-        of_all = f"of {len(shown):,} images of {results.data.get('name', 'the data')}"
+        missing, too_many = len(shown_ids) - len(keys), list(keys.values()).count(None)
+        of_all = f"of {len(shown_ids):,} images of {results.data.get('name', 'the data')}"
         if missing:
             notes.append(
                 f"{missing:,} {of_all} have no thumbnail: their ids are shown. "
@@ -159,10 +159,10 @@ def _with_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | 
     return Gallery(gallery.queries, gallery.left_out, items, example_keys, notes)
 
 
-def _note(entry: Entry, group: str, query: str) -> str:
+def _query_note(entry: Entry, group: str, query: str) -> str:
     """The rank of the right answer, or the average precision of a query."""
     if group in PAIRED:
-        rank = _ranks(entry, group).get(query)
+        rank = _read_ranks(entry, group).get(query)
         return "" if rank is None else f"right answer at rank {rank:,}"
     evaluation = entry.metrics.get(group) or {}
     classes = evaluation.get("strict", {}).get("per_class") or {}
@@ -173,7 +173,7 @@ def _note(entry: Entry, group: str, query: str) -> str:
     return "" if cell.value is None else f"AP {cell.text()}"
 
 
-def _ranks(entry: Entry, kind: str) -> dict[str, int]:
+def _read_ranks(entry: Entry, kind: str) -> dict[str, int]:
     table = entry.file.queries
     if table is None or not {"id", f"{kind}_rank"} <= set(table.column_names):
         return {}

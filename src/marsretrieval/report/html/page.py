@@ -16,14 +16,14 @@ from marsretrieval.errors import UsageError
 from marsretrieval.io import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.report.grouping import ResultSet, result_sets
-from marsretrieval.report.html import metadata as again
-from marsretrieval.report.html import metadata as facts
+from marsretrieval.report.html import metadata
 from marsretrieval.report.html.charts import DASHES, Chart, ChartGroup, curve_groups, rank_charts
 from marsretrieval.report.html.gallery import Gallery, Thumbnails, gallery_of
 from marsretrieval.report.html.maps import Maps, maps_of
 from marsretrieval.report.references import Reference
 from marsretrieval.report.result_files import ResultFile, require_whole
-from marsretrieval.report.tables import Table, leaderboards, per_class_tables
+from marsretrieval.report.table import Table
+from marsretrieval.report.tables import leaderboards, per_class_tables
 from marsretrieval.text import pluralize, printable
 
 if TYPE_CHECKING:
@@ -83,42 +83,42 @@ def page(
     version: str,
 ) -> str:
     """The whole page. Whatever comes from results and data is escaped."""
-    templates = _templates()
+    templates = load_templates()
     source, _, _ = templates.loader.get_source(templates, "script.js")  # type: ignore[union-attr]
     digest = hashlib.sha256(source.encode()).digest()
-    sets = [view.set for view in views]
-    timings = facts.timings(sets)
-    rates = [each.images_per_s for each in timings if each.images_per_s]
+    shown_sets = [view.set for view in views]
+    timings = metadata.timings(shown_sets)
+    rates = [timing.images_per_s for timing in timings if timing.images_per_s]
     style = (
         templates.get_template("colours.css.j2").render()
         + templates.get_template("style.css").render()
     )
     return templates.get_template("page.html.j2").render(
         title=title,
-        lede=_lede(sets),
+        lede=_summary_line(shown_sets),
         version=version,
         script=source,
         script_hash=f"sha256-{base64.b64encode(digest).decode()}",
         style=style,
         dashes=DASHES,
         thumbnails=thumbnails,
-        tasks=_tasks(views),
-        synthetic=_synthetic(sets),
-        summary=facts.summary(sets),
+        tasks=_group_by_task(views),
+        synthetic=_synthetic_label(shown_sets),
+        summary=metadata.summary(shown_sets),
         timings=timings,
         fastest=max(rates, default=1.0),
-        left_out=facts.left_out(sets),
+        left_out=metadata.left_out(shown_sets),
         refused=refused,
         damaged=damaged,
-        ties=facts.ties(sets),
-        commands=again.commands(sets),
-        versions=again.versions(sets),
-        models=again.models(sets),
+        ties=metadata.ties(shown_sets),
+        commands=metadata.commands(shown_sets),
+        versions=metadata.versions(shown_sets),
+        models=metadata.models(shown_sets),
     )
 
 
 @cache
-def _templates() -> jinja2.Environment:
+def load_templates() -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(
@@ -129,7 +129,12 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"unit": _unit, "points": _points, "seconds": _seconds, "rate": _rate}
+    environment.filters |= {
+        "unit": _format_unit,
+        "points": _format_points,
+        "seconds": format_seconds,
+        "rate": format_rate,
+    }
     return environment
 
 
@@ -140,7 +145,7 @@ def _escape_controls(value: Any) -> Any:
     return type(value)(printable(value))
 
 
-def _tasks(views: Sequence[SetView]) -> list[_Task]:
+def _group_by_task(views: Sequence[SetView]) -> list[_Task]:
     return [
         _Task(task, of_task[0].set.title, of_task)
         for task in dict.fromkeys(view.set.task for view in views)
@@ -148,14 +153,17 @@ def _tasks(views: Sequence[SetView]) -> list[_Task]:
     ]
 
 
-def _synthetic(sets: Sequence[ResultSet]) -> str:
-    marks = [bool(each.data.get("synthetic")) for each in sets]
-    return "all" if all(marks) else "some" if any(marks) else ""
+def _synthetic_label(result_sets: Sequence[ResultSet]) -> str:
+    flags = [bool(result_set.data.get("synthetic")) for result_set in result_sets]
+    return "all" if all(flags) else "some" if any(flags) else ""
 
 
-def _lede(sets: Sequence[ResultSet]) -> str:
-    entries = [entry for each in sets for entry in each.entries]
-    models, tasks = {entry.label for entry in entries}, {each.task for each in sets}
+def _summary_line(result_sets: Sequence[ResultSet]) -> str:
+    entries = [entry for result_set in result_sets for entry in result_set.entries]
+    models, tasks = (
+        {entry.label for entry in entries},
+        {result_set.task for result_set in result_sets},
+    )
     days = sorted({entry.file.result.created[:10] for entry in entries})
     versions = sorted({str(e.file.result.versions.get("marsretrieval", "?")) for e in entries})
     span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
@@ -167,16 +175,16 @@ def _lede(sets: Sequence[ResultSet]) -> str:
     return f"{', '.join(counts)}; computed {span} with marsretrieval {', '.join(versions)}."
 
 
-def _unit(value: float) -> str:
+def _format_unit(value: float) -> str:
     """A coordinate of a chart."""
     return f"{value:.1f}".removesuffix(".0")
 
 
-def _points(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{_unit(x)},{_unit(y)}" for x, y in points)
+def _format_points(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{_format_unit(x)},{_format_unit(y)}" for x, y in points)
 
 
-def _seconds(value: float | None) -> str:
+def format_seconds(value: float | None) -> str:
     if value is None:
         return "–"
     if value >= 3600:
@@ -186,7 +194,7 @@ def _seconds(value: float | None) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 
-def _rate(value: Any) -> str:
+def format_rate(value: Any) -> str:
     return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"
 
 
@@ -237,16 +245,18 @@ def write_html(
     """
     if not results:
         raise UsageError("no results to report", remedy="marsretrieval run writes some.")
-    for each in results:
-        require_whole(each)
+    for result in results:
+        require_whole(result)
     damaged: list[str] = []
-    sets = result_sets([replace(each, damaged=damaged) for each in results])
+    sets = result_sets([replace(result, damaged=damaged) for result in results])
     images = Thumbnails()
     views = [
-        _view(found, gallery_of(found, images if thumbnails else None), references, progress)
-        for found in sets
+        _make_view(
+            result_set, gallery_of(result_set, images if thumbnails else None), references, progress
+        )
+        for result_set in sets
     ]
-    for entry in (entry for found in sets for entry in found.entries):
+    for entry in (entry for result_set in sets for entry in result_set.entries):
         entry.file.check_tables()
     text = page(
         views,
@@ -270,16 +280,16 @@ def write_html(
     return HtmlReport(path, len(encoded), len(images.uris), notes, damaged)
 
 
-def _view(
-    found: ResultSet, gallery: Gallery, references: Sequence[Reference], progress: Progress
+def _make_view(
+    result_set: ResultSet, gallery: Gallery, references: Sequence[Reference], progress: Progress
 ) -> SetView:
-    is_paired, is_geo = found.task == "paired-image-text", found.task == "geolocalization"
+    is_paired, is_geo = result_set.task == "paired-image-text", result_set.task == "geolocalization"
     return SetView(
-        found,
-        leaderboards(found, references=references),
-        per_class_tables(found),
-        ranks=rank_charts(found) if is_paired else (),
-        curves=curve_groups(found) if is_geo else (),
-        maps=maps_of(found, progress=progress) if is_geo else Maps(),
+        result_set,
+        leaderboards(result_set, references=references),
+        per_class_tables(result_set),
+        ranks=rank_charts(result_set) if is_paired else (),
+        curves=curve_groups(result_set) if is_geo else (),
+        maps=maps_of(result_set, progress=progress) if is_geo else Maps(),
         gallery=gallery,
     )
