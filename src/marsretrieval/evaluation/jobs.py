@@ -1,4 +1,4 @@
-"""Plan a benchmark: one job per model and task, and what was computed before."""
+"""Plan a benchmark: one job per model and task, with the status of earlier results."""
 
 from __future__ import annotations
 
@@ -30,46 +30,69 @@ from marsretrieval.results import SCHEMA_VERSION, ResultKey, RunResult, choose_p
 from marsretrieval.tasks import Settings, Task, TaskData
 from marsretrieval.text import pluralize
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_RESERVED = {"superseded", "embeddings"}
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One model on one task, before anything heavy is loaded."""
+    """One model on one task, before the model is loaded.
+
+    Attributes:
+        record: Spec of the model.
+        options: Options for loading the model.
+        task: The task.
+        data: Data of the task.
+        settings: Settings of the evaluation.
+        folder: Folder of the model's results.
+        store: Path of the store of image embeddings.
+        own_store: Whether `run` builds the store; False: the user's, which is read only.
+        status: "done" if an earlier result is valid, "refused" if the model cannot be loaded.
+        result_path: Path of the result.
+        identity: Identity of the model, as far as it is known before loading.
+        reason: Reason why an earlier result is outdated.
+        force: Whether to embed and evaluate again.
+        refusal: Error that prevents the job.
+    """
 
     record: ModelSpec
     options: LoadOptions
     task: Task
     data: TaskData
     settings: Settings
-    folder: Path  # of this model's results
-    store: Path  # of the image embeddings
-    own_store: bool  # False: the user's, read only
+    folder: Path
+    store: Path
+    own_store: bool
     status: Literal["done", "to do", "refused"]
     result_path: Path
-    identity: Mapping[str, Any]  # of the model, as far as it is known before it is loaded
-    reason: str | None = None  # why an earlier result is not kept
+    identity: Mapping[str, Any]
+    reason: str | None = None
     force: bool = False
     refusal: MarsRetrievalError | None = None
 
     @property
     def name(self) -> str:
-        """The model's name in tables: that of its folder."""
+        """Name of the model in tables: that of its folder."""
         return self.folder.name
 
     @property
     def request(self) -> str:
+        """Hash of model, options, task, data and settings."""
         return _request_hash(
             self.record, self.options, self.task, self.data, self.settings, self.identity
         )
 
     @property
     def cache(self) -> Path:
-        """Folder of the stores that `run` makes of this model on these data."""
-        # By path, not by content: a dataset that grows keeps the embeddings that it has.
+        """Folder of the stores that `run` builds for this model and these data."""
+        # By path, not by content, so that a growing dataset keeps its embeddings.
         path_hash = sha256_json(str(self.data.folder.resolve()))[:8]
         return self.folder / "embeddings" / f"{self.data.folder.name}-{path_hash}"
 
     @property
     def key(self) -> ResultKey:
+        """Data and settings of the result."""
         return ResultKey(self.task.name, self.data.fingerprint, asdict(self.settings))
 
 
@@ -86,29 +109,29 @@ def plan(
     name: str | None = None,
     skip: Callable[[ModelSpec, Task, str], bool] = lambda record, task, reason: False,
 ) -> list[Job]:
-    """Check data and models for every pair, and find out what was computed before.
+    """Check data and models for every pair, and find earlier results.
 
     Args:
         records: Models.
         tasks: Tasks.
         data: Folder of datasets, or one dataset.
         results: Folder that results are written to.
-        options: How the models are loaded.
+        options: Options for loading the models.
         settings: Settings of the evaluation.
-        tiles_store: A finished store for geo-localization, in place of the tiles themselves.
-        force: Compute again what is done, and embed again.
-        name: Name of the model in tables and folders, in place of its id; for one model.
-        skip: Called for a model that lacks a modality which the task needs; where it returns
-            True the pair is left out.
+        tiles_store: A complete store for geo-localization, instead of the tiles.
+        force: Embed and evaluate again, even if a job is done.
+        name: Name of the model in tables and folders, instead of its id; for one model.
+        skip: Called for a model that lacks a modality which the task needs; returns True to skip
+            the pair.
 
     Returns:
-        A job per pair, model by model. One that a check before loading refuses has `refusal`.
+        A job per pair, model by model. A job that cannot run has `refusal`.
 
     Raises:
         ModalityError: If a model lacks a modality and the pair is not skipped.
         UsageError: If two models would share a folder of results.
-        OutputError: If results plainly cannot be written.
-        DataError: If the data of a task are missing or wrong.
+        OutputError: If results cannot be written.
+        DataError: If the data of a task are missing or invalid.
     """
     _check_names(records, tasks, options, name)
     opened = {
@@ -177,13 +200,8 @@ def _check_names(
             )
 
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
-_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_RESERVED = {"superseded", "embeddings"}
-
-
 def _with_status(job: Job) -> Job:
-    """The job with its status: what was computed before, and why it is not kept."""
+    """Return the job with its status and the path of its result."""
     earlier = list(results_of_task(job.folder, job.task.name))
     for _, result in earlier:
         owner = result.model.get("id") if isinstance(result.model, Mapping) else None
@@ -209,7 +227,7 @@ def _with_status(job: Job) -> Job:
 
 
 def _explain_outdated(job: Job, earlier: RunResult) -> str:
-    """Why a result on the same data, with the same settings, is not of this request."""
+    """Explain why an earlier result on the same data with the same settings is outdated."""
     before = earlier.model.get("identity")
     if not isinstance(before, Mapping):
         return (
@@ -234,12 +252,21 @@ def _explain_outdated(job: Job, earlier: RunResult) -> str:
 
 
 def unfinished_marker(path: Path) -> Path:
-    """The file that is there while a result is computed again: an interrupted one is not done."""
+    """Return the path of the marker file of a forced run.
+
+    The file exists while a result is computed again, so that an interrupted job is not done.
+
+    Args:
+        path: Path of the result.
+
+    Returns:
+        Path of the marker.
+    """
     return path.with_name(f".{path.name}.unfinished")
 
 
 def _image_store_path(job: Job) -> Path:
-    """The store of a job's images: another one for each type of vector."""
+    """Path of the store of a job's images; a store per vector type."""
     store = job.cache / "images"
     try:
         manifest = read_json(store / "manifest.json")
@@ -252,7 +279,15 @@ def _image_store_path(job: Job) -> Path:
 
 
 def variant(record: ModelSpec, options: LoadOptions) -> str:
-    """Folder name of a model's results: its id, and whatever differs from the default."""
+    """Build the folder name of a model's results: its id and every non-default option.
+
+    Args:
+        record: Spec of the model.
+        options: Options for loading it.
+
+    Returns:
+        The name.
+    """
     parts = [record.id.replace(":", "-").replace("/", "-")]
     if options.prompts != "paper":
         parts.append(options.prompts)

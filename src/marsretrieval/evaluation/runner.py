@@ -1,4 +1,4 @@
-"""Run the jobs of a benchmark: load, embed, evaluate, write."""
+"""Run the jobs of a benchmark: load, embed, evaluate and write results."""
 
 from __future__ import annotations
 
@@ -39,138 +39,27 @@ from marsretrieval.tasks import Outcome, task_info
 from marsretrieval.tasks.thumbnails import make_thumbnails
 from marsretrieval.text import pluralize
 
-
-def move_earlier(path: Path, request: str, say: Callable[[str], None]) -> None:
-    """Move a result that another version of the model gave, or that is unreadable."""
-    if not path.exists():
-        return
-    with suppress(DataError):
-        if read_result(path).request == request:
-            return
-    say(f"{path}: an earlier result was here; it is now in {move_superseded(path)}")
-
-
-def make_result(
-    job: Job,
-    encoder: Encoder,
-    store: EmbeddingStore,
-    outcome: Outcome,
-    built: BuildReport | None,
-    warnings: Sequence[str] = (),
-) -> RunResult:
-    skipped = {(item.id, item.source): item for item in job.data.skipped}
-    for item in (*store.skipped, *outcome.skipped):
-        skipped.setdefault((item.id, item.source), item)
-    timings = dict(outcome.timings)
-    if built is not None:
-        timings |= built.timings
-    record = job.record
-    return RunResult(
-        task=job.task.name,
-        request=job.request,
-        model={
-            **encoder.fingerprint,  # type: ignore[typeddict-item]
-            "label": job.name,
-            "identity": dict(job.identity),
-            "name": record.name,
-            "family": record.family,
-            "dimension": encoder.dimension,
-            "parameters": record.parameters,
-            "licence": record.licence,
-            "checkpoint": str(job.options.checkpoint) if job.options.checkpoint else None,
-            "warnings": list(warnings),
-        },
-        data={
-            "name": job.data.folder.name,
-            **provenance_of(job.data.folder),  # type: ignore[typeddict-item]
-            "n": dict(outcome.n),
-            "set_hash": outcome.set_hash,
-            "items_hash": hash_items(outcome),
-            "fingerprint": job.data.fingerprint,
-            "store_dtype": store.dtype,
-            "truncated": dict(outcome.truncated),
-            "skipped": [asdict(item) for item in skipped.values()],
-            "notes": [*job.data.notes, *outcome.notes],
-            **outcome.details,
-        },
-        metrics={name: evaluation.to_dict() for name, evaluation in outcome.groups.items()},
-        seed=job.settings.seed,
-        versions=package_versions(),
-        hardware=hardware(str(getattr(encoder, "device", "cpu"))),
-        timings=timings,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        settings=asdict(job.settings),
-        task_info=task_info(job.task),
-    )
-
-
-def hash_items(outcome: Outcome) -> str:
-    """Identity of images and queries: set hash, counts, and points, which the first leaves out.
-
-    Points count once per landform (the part of a group's name before the kind of query), so that
-    models with different kinds of query have the same hash.
-    """
-    points = {
-        group.rpartition("/")[0]: [
-            np.asarray(evaluation.per_query[name], dtype=np.float64).tolist()
-            for name in ("lon", "lat")
-        ]
-        for group, evaluation in outcome.groups.items()
-        if {"lon", "lat"} <= evaluation.per_query.keys()
-    }
-    return sha256_json([outcome.set_hash, dict(outcome.n), points])
-
-
-def provenance_of(folder: Path) -> dict[str, Any]:
-    """Revision of a download, or seed of a synthetic planet, as the folder itself tells it."""
-    record = read_record(folder)
-    if record is not None:
-        return {
-            "repository": record.repository,
-            "revision": record.revision,
-            "variant": record.variant,
-        }
-    planet = find_planet(folder)
-    if planet is not None:
-        return {"synthetic": True, "seed": planet[1]["seed"], "version": planet[1]["version"]}
-    return {}
-
-
-def write_result(path: Path, result: RunResult, outcome: Outcome, thumbnails: pa.Table) -> None:
-    """The result last: while it is missing, the job counts as not done."""
-    tables = {
-        "queries": per_query_table(outcome),
-        "hits": outcome.hits.to_table(),
-        "thumbnails": thumbnails,
-    }
-    for name, table in tables.items():
-        with atomic_path(path.with_suffix(f".{name}.parquet")) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-    result.write(path)
-
-
-def per_query_table(outcome: Outcome) -> pa.Table:
-    tables = []
-    for name, evaluation in outcome.groups.items():
-        columns = {key: pa.array(column) for key, column in evaluation.per_query.items()}
-        if columns:
-            rows = len(next(iter(columns.values())))
-            tables.append(pa.table({"group": pa.array([name] * rows), **columns}))
-    return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
-
-
+_DEVICE_KEYS = {"dtype", "device"}  # "auto" selects the precision by device
 _BACKUP_NOTE = "the earlier ones are kept beside them (*.earlier)"
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a job ended: a result, freshly computed or kept from before, or an error."""
+    """A finished job, with its result or error.
+
+    Attributes:
+        job: The job.
+        result: The result, new or from an earlier run.
+        computed: Whether the result is new.
+        error: Error that ended the job.
+        path: Path of the result.
+    """
 
     job: Job
     result: RunResult | None = None
     computed: bool = False
     error: MarsRetrievalError | None = None
-    path: Path | None = None  # of the result
+    path: Path | None = None
 
 
 def run(
@@ -183,22 +72,22 @@ def run(
     progress: Progress = NO_PROGRESS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Finished]:
-    """Do the jobs, a model at a time; yields each as it ends.
+    """Run the jobs, one model after the other, and yield each job when it ends.
 
-    A job that fails is yielded with its error and the others go on. Results, per-query figures
-    and hits are written before a job is yielded. Embeddings in the folder of results are used
-    again where the same version of the model made them; those of another version are put aside
-    and computed again. Before a model computes anything, a batch of two images and two texts is
-    compared with one at a time; `say` is given a warning where they differ.
+    A failed job is yielded with its error, and the other jobs continue. Results, per-query metrics
+    and hits are written before a job is yielded. Embeddings in the folder of results are reused if
+    the same version of the model made them; those of another version are moved away and computed
+    again. Before a model computes anything, a batch of two images and two texts is compared with
+    single items; `say` receives a warning if they differ.
 
     Args:
-        jobs: From `plan`.
+        jobs: Jobs of `plan`.
         batch_size: Images per batch; default: chosen for the device.
         workers: Workers that decode images; default: one per CPU.
         decode_in: Threads or processes.
-        strict: Fail where an image cannot be read or embedded.
-        progress: Shows how far the work is.
-        say: Called with a line for people, such as why an earlier result is not kept.
+        strict: Fail if an image cannot be read or embedded.
+        progress: Receives the progress.
+        say: Receives a status line, such as the reason why an earlier result is outdated.
 
     Yields:
         One `Finished` per job.
@@ -246,18 +135,188 @@ def run(
                 yield finished
 
 
+def move_earlier(path: Path, request: str, say: Callable[[str], None]) -> None:
+    """Move away an outdated or unreadable result.
+
+    Args:
+        path: Path of the result.
+        request: Hash of the request; a result of the same request stays.
+        say: Receives a line if a result is moved.
+    """
+    if not path.exists():
+        return
+    with suppress(DataError):
+        if read_result(path).request == request:
+            return
+    say(f"{path}: an earlier result was here; it is now in {move_superseded(path)}")
+
+
+def make_result(
+    job: Job,
+    encoder: Encoder,
+    store: EmbeddingStore,
+    outcome: Outcome,
+    built: BuildReport | None,
+    warnings: Sequence[str] = (),
+) -> RunResult:
+    """Assemble the result of a job.
+
+    Args:
+        job: The job.
+        encoder: The model.
+        store: Store of the image embeddings.
+        outcome: Outcome of the evaluation.
+        built: Report on the store if it was built; adds its timings.
+        warnings: Warnings about the model.
+
+    Returns:
+        The result.
+    """
+    skipped = {(item.id, item.source): item for item in job.data.skipped}
+    for item in (*store.skipped, *outcome.skipped):
+        skipped.setdefault((item.id, item.source), item)
+    timings = dict(outcome.timings)
+    if built is not None:
+        timings |= built.timings
+    record = job.record
+    return RunResult(
+        task=job.task.name,
+        request=job.request,
+        model={
+            **encoder.fingerprint,  # type: ignore[typeddict-item]
+            "label": job.name,
+            "identity": dict(job.identity),
+            "name": record.name,
+            "family": record.family,
+            "dimension": encoder.dimension,
+            "parameters": record.parameters,
+            "licence": record.licence,
+            "checkpoint": str(job.options.checkpoint) if job.options.checkpoint else None,
+            "warnings": list(warnings),
+        },
+        data={
+            "name": job.data.folder.name,
+            **provenance_of(job.data.folder),  # type: ignore[typeddict-item]
+            "n": dict(outcome.n),
+            "set_hash": outcome.set_hash,
+            "items_hash": hash_items(outcome),
+            "fingerprint": job.data.fingerprint,
+            "store_dtype": store.dtype,
+            "truncated": dict(outcome.truncated),
+            "skipped": [asdict(item) for item in skipped.values()],
+            "notes": [*job.data.notes, *outcome.notes],
+            **outcome.details,
+        },
+        metrics={name: evaluation.to_dict() for name, evaluation in outcome.groups.items()},
+        seed=job.settings.seed,
+        versions=package_versions(),
+        hardware=hardware(str(getattr(encoder, "device", "cpu"))),
+        timings=timings,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        settings=asdict(job.settings),
+        task_info=task_info(job.task),
+    )
+
+
+def hash_items(outcome: Outcome) -> str:
+    """Compute the identity of images and queries: set hash, counts and ground-truth points.
+
+    Points count once per landform (the part of a group's name before the kind of query), so that
+    models with different kinds of query have the same hash.
+
+    Args:
+        outcome: Outcome of an evaluation.
+
+    Returns:
+        SHA-256 in hex.
+    """
+    points = {
+        group.rpartition("/")[0]: [
+            np.asarray(evaluation.per_query[name], dtype=np.float64).tolist()
+            for name in ("lon", "lat")
+        ]
+        for group, evaluation in outcome.groups.items()
+        if {"lon", "lat"} <= evaluation.per_query.keys()
+    }
+    return sha256_json([outcome.set_hash, dict(outcome.n), points])
+
+
+def provenance_of(folder: Path) -> dict[str, Any]:
+    """Read the provenance of a dataset from its folder.
+
+    Args:
+        folder: Folder of the dataset.
+
+    Returns:
+        Repository, revision and variant of a download, or seed and version of a synthetic planet;
+        empty if unknown.
+    """
+    record = read_record(folder)
+    if record is not None:
+        return {
+            "repository": record.repository,
+            "revision": record.revision,
+            "variant": record.variant,
+        }
+    planet = find_planet(folder)
+    if planet is not None:
+        return {"synthetic": True, "seed": planet[1]["seed"], "version": planet[1]["version"]}
+    return {}
+
+
+def write_result(path: Path, result: RunResult, outcome: Outcome, thumbnails: pa.Table) -> None:
+    """Write a result and its tables. The result is written last: without it the job is not done.
+
+    Args:
+        path: Path of the result.
+        result: The result.
+        outcome: Outcome with per-query metrics and hits.
+        thumbnails: Table of thumbnails.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    tables = {
+        "queries": per_query_table(outcome),
+        "hits": outcome.hits.to_table(),
+        "thumbnails": thumbnails,
+    }
+    for name, table in tables.items():
+        with atomic_path(path.with_suffix(f".{name}.parquet")) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+    result.write(path)
+
+
+def per_query_table(outcome: Outcome) -> pa.Table:
+    """Build the table of queries of all groups.
+
+    Args:
+        outcome: Outcome of an evaluation.
+
+    Returns:
+        Table with the column `group` and the per-query columns of the evaluations.
+    """
+    tables = []
+    for name, evaluation in outcome.groups.items():
+        columns = {key: pa.array(column) for key, column in evaluation.per_query.items()}
+        if columns:
+            rows = len(next(iter(columns.values())))
+            tables.append(pa.table({"group": pa.array([name] * rows), **columns}))
+    return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+
+
 def _mark_outdated(jobs: Sequence[Job]) -> None:
     """Mark results and embeddings as outdated, so that a forced run may be interrupted."""
     for folder in {job.cache for job in jobs}:
         invalidate_cache(folder)
     for job in jobs:
         if job.result_path.exists():
-            with suppress(OSError):  # writing the result itself says what is wrong
+            with suppress(OSError):  # writing the result reports the problem
                 unfinished_marker(job.result_path).touch()
 
 
 def _load(job: Job, progress: Progress, say: Callable[[str], None]) -> Encoder:
-    """Load the model of a job, with a sign of life: importing torch alone takes seconds."""
+    """Load the model of a job, with a progress bar: importing torch alone takes seconds."""
     say(f"loading {job.record.id}")
     with progress.start(f"load {job.record.id}", None, ""):
         return load(job.record, job.options)
@@ -296,7 +355,7 @@ def _compute(
 
 
 def _require_none_skipped(job: Job, store: EmbeddingStore) -> None:
-    """Raise DataError if an image is left out, by the dataset or by the store."""
+    """Raise DataError if the dataset or the store skipped an image."""
     images = [item for item in job.data.skipped if not item.reason.startswith("not read")]
     items = [*images, *store.skipped]
     if items:
@@ -314,7 +373,7 @@ def _update_stores(
     progress: Progress,
     say: Callable[[str], None],
 ) -> BuildReport | None:
-    """Bring the stores of a job up to date: of this version of the model, and complete."""
+    """Build or complete the stores of a job for this version of the model."""
     reason = prepare_cache(job.cache, job.identity, encoder.fingerprint)
     if reason is not None:
         say(f"{job.cache}: embeddings are computed again: {reason}; {_BACKUP_NOTE}")
@@ -339,18 +398,18 @@ def _update_stores(
 
 
 def _needs_model(job: Job) -> bool:
-    """Return whether the model is needed: to compute, or for a fingerprint that only it has."""
+    """Return whether the model must be loaded: to compute, or for its fingerprint."""
     if job.status == "to do":
         return True
     if job.status == "refused" or job.record.family != "plugin":
         return False
-    # What a result of a class without a fingerprint stands on is the hash of its source.
+    # The result of a class without a fingerprint is identified by the hash of its source.
     model = read_result(job.result_path).model
     return "source_sha256" not in model and "fingerprint" not in job.identity
 
 
 def _explain_model_change(earlier: RunResult, encoder: Encoder) -> str | None:
-    """Why a result is not of this encoder; None where it is."""
+    """Explain why a result is not of this encoder; None if it is."""
     now = json.loads(json.dumps(encoder.fingerprint))
     changed = [
         name
@@ -360,14 +419,11 @@ def _explain_model_change(earlier: RunResult, encoder: Encoder) -> str | None:
     return f"the model has changed ({', '.join(changed)})" if changed else None
 
 
-_DEVICE_KEYS = {"dtype", "device"}  # "auto" means another precision on another device
-
-
 def _remove_empty_folders(job: Job) -> None:
-    """Remove folders that a failed job has made and left empty."""
+    """Remove the empty folders of a failed job."""
     for folder in (job.store / "shards", job.store, job.cache, job.cache.parent, job.folder,
                    job.folder.parent):  # fmt: skip
         if folder == job.store and not job.own_store:
             continue
         with suppress(OSError):
-            folder.rmdir()  # fails where it holds anything
+            folder.rmdir()  # fails unless it is empty

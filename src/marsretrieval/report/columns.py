@@ -11,9 +11,14 @@ from marsretrieval.results import PROTOCOLS, RunResult
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric of an evaluation: its key in a result ("best.f1"), and what it means.
+    """A metric of an evaluation.
 
-    better: 1 if higher values are better, -1 if lower ones are, 0 if no value is the best.
+    Attributes:
+        key: Key in a result, such as "best.f1".
+        heading: Heading of its column.
+        meaning: Definition in one phrase.
+        percent: Whether the value is a fraction that tables show in percent.
+        better: 1 if higher values are better, -1 if lower values are, 0 if neither.
     """
 
     key: str
@@ -25,19 +30,31 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class MetricPair:
-    """A column of a table: the metric of either protocol, most often the same."""
+    """A column of a table: one metric per protocol, usually the same.
+
+    Attributes:
+        published: Metric under the published protocol, None if it has none.
+        strict: Metric under the strict protocol, None if it has none.
+    """
 
     published: Metric | None
     strict: Metric | None
 
     @property
     def heading(self) -> str:
-        """The headings of both, once if they are equal."""
+        """Both headings joined by a slash, or one if they are equal."""
         metrics = (self.published, self.strict)
         return " / ".join(dict.fromkeys(metric.heading for metric in metrics if metric is not None))
 
     def metric(self, protocol: str) -> Metric | None:
-        """The metric of "published" or "strict"; None if that protocol has none."""
+        """Return the metric of a protocol.
+
+        Args:
+            protocol: "published" or "strict".
+
+        Returns:
+            The metric; None if the protocol has none.
+        """
         return self.published if protocol == "published" else self.strict
 
 
@@ -94,7 +111,7 @@ def _strict_only(*keys: str) -> list[MetricPair]:
     return [MetricPair(None, METRICS[key]) for key in keys]
 
 
-# Part of a table, as direction of the queries, and its columns.
+# Part of a table: direction of the queries, and its columns.
 Part = tuple[str, Sequence[MetricPair]]
 # Task to the parts of its table.
 COLUMNS: Mapping[str, Sequence[Part]] = {
@@ -115,7 +132,7 @@ COLUMNS: Mapping[str, Sequence[Part]] = {
     ],
 }
 
-# Columns that are in the CSV and in the tables of `score` only.
+# Additional columns of the CSV and of the tables of `score`.
 MORE: Mapping[str, Sequence[MetricPair]] = {
     "geolocalization": [
         *_same_under_both("best.precision", "best.recall"),
@@ -123,7 +140,7 @@ MORE: Mapping[str, Sequence[MetricPair]] = {
     ]
 }
 
-# Task to the columns of its tables per class (landform of geo-localization), a table per metric.
+# Task to the metrics of its tables per class (per landform for geo-localization).
 PER_CLASS: Mapping[str, Sequence[MetricPair]] = {
     "landform": [
         MetricPair(metric, metric)
@@ -156,7 +173,15 @@ TITLES: Mapping[str, str] = {
 
 
 def look_up(metrics: Mapping[str, Any], key: str) -> Any:
-    """The value of a metric by its key ("best.f1"); None if it is missing."""
+    """Look up a metric value by its key.
+
+    Args:
+        metrics: Metrics of one protocol, possibly nested.
+        key: Key such as "mAP", or a dotted path such as "best.f1".
+
+    Returns:
+        The value; None if it is missing.
+    """
     value: Any = metrics
     for part in (key,) if key in metrics else key.split("."):
         if not isinstance(value, Mapping) or part not in value:
@@ -166,25 +191,39 @@ def look_up(metrics: Mapping[str, Any], key: str) -> Any:
 
 
 def task_order(task: str) -> tuple[int, str]:
-    """Sort key of a task: the built-in ones in their usual order, then the others by name."""
+    """Sort key of a task: built-in tasks in their usual order, then the others by name.
+
+    Args:
+        task: Name of the task.
+
+    Returns:
+        Position and name.
+    """
     order = list(COLUMNS)
     return (order.index(task) if task in COLUMNS else len(order), task)
 
 
 def task_title(result: RunResult) -> str:
-    """The title of a result's task, for people."""
+    """Return the title of a result's task.
+
+    Args:
+        result: A result.
+
+    Returns:
+        The title for tables and pages; the task's name if it has no title.
+    """
     return TITLES.get(result.task) or str(result.task_info.get("title") or result.task)
 
 
 def task_columns(results: Sequence[RunResult]) -> Sequence[Part]:
-    """The parts of a table and their columns.
+    """Return the parts of a table and their columns.
 
     Args:
         results: Results of one task.
 
     Returns:
-        ``(part, columns)`` as in `COLUMNS`; for a task that is not built in one part with every
-        metric that its results hold, the main one first.
+        ``(part, columns)`` as in `COLUMNS`. A custom task has one part with every metric that its
+        results hold, the main one first.
     """
     if results[0].task in COLUMNS:
         return COLUMNS[results[0].task]
@@ -201,7 +240,7 @@ def task_columns(results: Sequence[RunResult]) -> Sequence[Part]:
 
 
 def leaderboard_columns(results: Sequence[RunResult]) -> Sequence[tuple[str, str, Part]]:
-    """The leaderboards of a task on the HTML page.
+    """Return the leaderboards of a task on the HTML page.
 
     Args:
         results: Results of one task.
@@ -224,7 +263,14 @@ def leaderboard_columns(results: Sequence[RunResult]) -> Sequence[tuple[str, str
 
 
 def main_metric(result: RunResult) -> str:
-    """The key of the strict metric that orders the models of a table."""
+    """Return the key of the strict metric that orders the models of a table.
+
+    Args:
+        result: A result.
+
+    Returns:
+        The key; for a custom task its declared main metric, else the first that the result holds.
+    """
     if result.task in MAIN:
         return MAIN[result.task]
     main = result.task_info.get("main_metric")
@@ -244,7 +290,7 @@ def _metric_keys(evaluations: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
 
 
 def _make_metric(key: str, declared: Mapping[str, Any], *, is_share: bool) -> Metric:
-    """The metric as its task declares it, else as it is known here, else by its values."""
+    """Build a metric from the task's declaration, else from `METRICS`, else from its values."""
     default = METRICS.get(key)
     better = declared.get("better", default.better if default else 1)
     return Metric(

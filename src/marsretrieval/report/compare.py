@@ -1,4 +1,4 @@
-"""A comparison from two results and the tables beside them."""
+"""Compare two results query by query, from the tables beside them."""
 
 from __future__ import annotations
 
@@ -41,9 +41,13 @@ _TOLERANCE = 1e-9  # between a metric recomputed from the tables and the one in 
 class QueryDelta:
     """A query on which the two models differ.
 
-    a, b: the query's part in the group's `per_query` figure, whose mean over the queries is the
-    figure itself. rank_a, rank_b: where its answer stands (0: not found); None where a query has
-    many answers.
+    Attributes:
+        name: Name of the query, or position of the point.
+        a: Contribution of the query to the group's `per_query` metric for A; the mean over queries
+            is the metric itself.
+        b: The same for B.
+        rank_a: Rank of the correct answer for A, 0 if it is not found; None if a query has several.
+        rank_b: The same for B.
     """
 
     name: str
@@ -54,14 +58,24 @@ class QueryDelta:
 
     @property
     def difference(self) -> float:
+        """Difference B - A."""
         return self.b - self.a
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A group of queries. moved: every query that differs, the greatest gain of B first and its
-    greatest loss last. unit: what a query is ("image", "text", "class", "point"). blocks: how many
-    blocks of the planet the points lie in."""
+    """Differences of one group of queries.
+
+    Attributes:
+        name: Name of the group.
+        n: Counts of items.
+        differences: Metric key to difference.
+        per_query: Key of the metric that the queries are compared by; empty if they are not.
+        unit: Kind of query: "image", "text", "class", "point" or "query".
+        queries: Number of queries.
+        moved: Every query that differs, in descending order of B - A.
+        blocks: Number of spatial blocks that hold a point; None for other tasks.
+    """
 
     name: str
     n: Mapping[str, int]
@@ -74,22 +88,53 @@ class Group:
 
     @property
     def better(self) -> int:
+        """Number of queries on which B is better."""
         return sum(delta.difference > 0 for delta in self.moved)
 
     @property
     def worse(self) -> int:
+        """Number of queries on which B is worse."""
         return sum(delta.difference < 0 for delta in self.moved)
 
     def gains(self, count: int) -> list[QueryDelta]:
+        """Return the queries with the greatest gains of B.
+
+        Args:
+            count: Number of queries at most.
+
+        Returns:
+            Queries in descending order of gain.
+        """
         return [delta for delta in self.moved[:count] if delta.difference > 0]
 
     def losses(self, count: int) -> list[QueryDelta]:
+        """Return the queries with the greatest losses of B.
+
+        Args:
+            count: Number of queries at most.
+
+        Returns:
+            Queries in descending order of loss.
+        """
         return [delta for delta in self.moved[::-1][:count] if delta.difference < 0]
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One task. drawn: what was resampled. Differences are B - A."""
+    """Comparison of two models on one task; all differences are B - A.
+
+    Attributes:
+        task: Name of the task.
+        protocol: "published" or "strict".
+        a: Name of model A.
+        b: Name of model B.
+        data: The items, as the result of A describes them.
+        groups: Differences per group of queries.
+        resampling_units: Units that the bootstrap resamples.
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
+        plain: Keys of metrics that are not fractions.
+    """
 
     task: str
     protocol: str
@@ -100,10 +145,10 @@ class Comparison:
     resampling_units: str
     seed: int
     resamples: int
-    plain: frozenset[str] = frozenset()  # metrics that are not shares
+    plain: frozenset[str] = frozenset()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; every query that moved."""
+        """Return plain data for JSON, with every query that moved."""
         return {
             "task": self.task,
             "protocol": self.protocol,
@@ -158,11 +203,23 @@ def compare_results(
     resamples: int = 1000,
     progress: Progress = NO_PROGRESS,
 ) -> Comparison:
-    """Differences B - A of every figure that the tables beside the results can resample.
+    """Compute paired differences B - A of every metric that can be resampled from the tables.
 
-    Raises UsageError for two tasks or an unknown protocol, and DataError where the items differ,
-    a table is missing or is not that of its result, or where scores tie and `protocol` is
-    `published`: what each query got under it is then not written down.
+    Args:
+        a: Result of model A.
+        b: Result of model B.
+        protocol: "published" or "strict".
+        seed: Seed of the bootstrap.
+        resamples: Number of bootstrap resamples.
+        progress: Receives the progress.
+
+    Returns:
+        The comparison.
+
+    Raises:
+        UsageError: If the tasks differ or the protocol is unknown.
+        DataError: If the items differ, if a table is missing or does not match its result, or if
+            scores tie under `published`, whose per-query values are then not stored.
     """
     if protocol not in PROTOCOLS:
         raise UsageError(f"unknown protocol '{protocol}'", remedy=f"Use {' or '.join(PROTOCOLS)}.")
@@ -300,7 +357,7 @@ def _compare_geolocalization(
 def _compare_means(
     a: ResultFile, b: ResultFile, protocol: str, comparisons: Mapping[str, PointComparison]
 ) -> list[Group]:
-    """Differences of the means over landforms; where both are over the same landforms."""
+    """Differences of the means over landforms, if both results are over the same landforms."""
     groups = []
     for name, evaluation in a.result.metrics.items():
         if not name.startswith(MEAN) or name not in b.result.metrics:
@@ -323,7 +380,7 @@ def _has_mode(group: str, mode: str) -> bool:
 
 
 def _read_rankings(file: ResultFile, groups: set[str], protocol: str) -> dict[str, Ranking]:
-    """The ranking of each group, down to the depth of the task, from the table of hits."""
+    """Ranking of each group from the table of hits, down to the depth of the task."""
     table = file.hits
     if table is None:
         raise _missing_table(file, "hits")
@@ -341,7 +398,7 @@ def _read_rankings(file: ResultFile, groups: set[str], protocol: str) -> dict[st
         chosen = [str(tile_id) for tile_id in ids[rows]]
         lonlat = positions[rows]
         if protocol == "published":
-            # As the task reads them: the corner in a tile's name, else the stored position.
+            # As in the task: the corner in the tile's name, else the stored position.
             lonlat = np.array(
                 [geo.tile_corner(name) or tuple(position)
                  for name, position in zip(chosen, lonlat, strict=True)]
@@ -355,22 +412,8 @@ def _compare_custom_task(
 ) -> list[Group]:
     """Compare two results of any task, query by query.
 
-    A metric can be compared where the table of queries has a column of its name whose mean is
-    what the result says; the first column of texts (but ``group``) names the queries.
-
-    Args:
-        a: Result of the one model.
-        b: Result of the other.
-        protocol: Whose metrics.
-        seed: Seed of the bootstrap.
-        resamples: Bootstrap resamples.
-        progress: Not used: such tables are small.
-
-    Returns:
-        A group per query group that both results have.
-
-    Raises:
-        DataError: If a table is missing, holds other queries or no such column.
+    A metric can be compared if the table of queries has a column of its name whose mean is the
+    result's value. The first text column other than ``group`` names the queries.
     """
     groups = []
     main = main_metric(a.result)
@@ -414,7 +457,7 @@ def _compare_custom_task(
 
 
 def _read_queries(file: ResultFile, group: str) -> tuple[list[str], Columns]:
-    """Names of the queries of a group, and the numbers of each."""
+    """Names of the queries of a group, and their numeric columns."""
     table: pa.Table | None = file.queries
     if table is None:
         raise DataError(
@@ -519,7 +562,7 @@ def _require_no_ties(a: ResultFile, b: ResultFile) -> None:
 def _require_same_metrics(
     a: ResultFile, b: ResultFile, group: str, protocol: str, differences: Mapping[str, Difference]
 ) -> None:
-    """The tables must be those of the results: what is recomputed is what the results say."""
+    """Raise DataError unless the metrics recomputed from the tables are those of the results."""
     for file in (a, b):
         if group not in file.result.metrics:
             raise DataError(

@@ -1,4 +1,4 @@
-"""A comparison as tables for people."""
+"""Print a comparison of two models to the terminal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from marsretrieval.report.table import Cell, Column, Row, Table
 
 
 def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
-    """Print to stdout: metrics with their differences, then the queries that moved most.
+    """Print a comparison to stdout: metric differences, then the queries that moved most.
 
     Args:
         comparison: Two models on the same items.
-        top: Queries of each group to name, gains and losses each.
+        top: Number of queries to name per group, gains and losses each.
     """
     out = console()
     data = comparison.data

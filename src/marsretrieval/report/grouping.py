@@ -1,4 +1,4 @@
-"""Results that may be compared, grouped: one task over the same items, the best model first."""
+"""Group comparable results: one task over the same items, the best model first."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from marsretrieval.report.columns import look_up, main_metric, task_order, task_
 from marsretrieval.report.result_files import ResultFile
 from marsretrieval.results import MEAN, RunResult
 
-HUES = 6  # models that have a colour of their own; more could not be told apart
-MODES = ("text", "image", "hybrid")  # kinds of query of geo-localization, as in all tables
+HUES = 6  # models with a colour of their own; more colours are hard to distinguish
+MODES = ("text", "image", "hybrid")  # query kinds of geo-localization, in table order
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model in a set. `hue` is 1 to HUES, or 0 for those without a colour of their own."""
+    """One model in a result set.
+
+    Attributes:
+        label: Name of the model, unique in the set.
+        file: The result.
+        hue: Number of the model's colour, 1 to `HUES`; 0 if it has none of its own.
+    """
 
     label: str
     file: ResultFile
@@ -34,7 +40,10 @@ class Entry:
 class ResultSet:
     """Results of one task over the same items, the best first.
 
-    number: of the set among all, from 1.
+    Attributes:
+        task: Name of the task.
+        entries: The models.
+        number: Position of the set among all, from 1.
     """
 
     task: str
@@ -42,7 +51,17 @@ class ResultSet:
     number: int = 1
 
     def entry(self, label: str) -> Entry:
-        """The entry of a name; KeyError if there is none."""
+        """Return the entry of a model.
+
+        Args:
+            label: Name of the model.
+
+        Returns:
+            The entry.
+
+        Raises:
+            KeyError: If no model has this name.
+        """
         return {entry.label: entry for entry in self.entries}[label]
 
     @property
@@ -71,7 +90,7 @@ class ResultSet:
 
     @property
     def key(self) -> str:
-        """For anchors: unique on the page."""
+        """Identifier for anchors, unique on the page."""
         return f"{self.task}-{self.number}"
 
     @property
@@ -141,14 +160,14 @@ def _hues(sets: Sequence[ResultSet]) -> dict[str, int]:
 
 
 def comparable(result: RunResult) -> tuple[Any, ...]:
-    """Key that two results must share to be in one table.
+    """Return the key that two results must share to be in one table.
 
     Args:
         result: A result.
 
     Returns:
-        Task, set hash and counts. The set hash of geo-localization is that of its tiles, so the
-        hash of the points (`items_hash`) is part of its key.
+        Task, set hash, hash of the points and counts. The set hash of geo-localization covers only
+        the tiles, so the hash of the points (`items_hash`) is part of its key.
     """
     data = result.data
     return result.task, data["set_hash"], _points_hash(data), *sorted(data["n"].items())
@@ -180,7 +199,7 @@ def labels(results: Sequence[RunResult]) -> list[str]:
 
 
 def _distinguishing_notes(results: Sequence[RunResult]) -> list[str]:
-    """The shortest descriptions that differ from each other, one per result."""
+    """Shortest descriptions that differ from each other, one per result."""
     properties = [_distinguishing_properties(result) for result in results]
     differing = [key for key in properties[0] if len({values[key] for values in properties}) > 1]
     notes = [", ".join(values[key] for key in differing if values[key]) for values in properties]

@@ -1,4 +1,4 @@
-"""Results as metadata of a model on the Hugging Face hub."""
+"""Export results as model metadata for the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -12,22 +12,32 @@ from marsretrieval.report.table import Cell
 from marsretrieval.report.tables import model_tables
 from marsretrieval.tasks import Settings
 
-# model-index: the metadata of a model card. eval-results: files below .eval_results/ of a model.
+# model-index: metadata of a model card. eval-results: files below .eval_results/ of a model.
 HF_FORMATS = ("model-index", "eval-results")
-# What a leaderboard of the hub has one value for.
+# Metrics that a leaderboard on the Hub shows.
 _MAIN_METRICS = {"t2i_mrr", "i2t_mrr", "mAP", "auprc", "average_precision"}
 
 
 def hf_yaml(
     files: Sequence[ResultFile], *, layout: str = "model-index", protocol: str = "strict"
 ) -> str:
-    """YAML for the model's repository, in percent, with N and set hash of each figure.
+    """Render results as YAML for a model repository on the Hub.
 
-    `model-index` holds every figure of the tables, for the head of README.md. `eval-results` holds
-    the main ones, for a file below .eval_results/; its data must be a dataset of the hub.
+    Args:
+        files: Results of one model.
+        layout: "model-index": every metric of the tables, for the head of README.md.
+            "eval-results": the main metrics, for a file below .eval_results/; the data must be a
+            dataset on the Hub.
+        protocol: "published" or "strict".
 
-    Raises UsageError for results of several models or without any, DataError for data that the
-    hub does not have, MissingDependencyError without huggingface-hub.
+    Returns:
+        YAML with values in percent, and N and set hash per metric.
+
+    Raises:
+        UsageError: If the layout or protocol is unknown, or the results are none or of several
+            models.
+        DataError: If the data are not a dataset on the Hub ("eval-results" only).
+        MissingDependencyError: If huggingface-hub is not installed.
     """
     if layout not in HF_FORMATS:
         raise UsageError(f"unknown format '{layout}'", remedy=f"Use {' or '.join(HF_FORMATS)}.")
@@ -102,7 +112,7 @@ def _model_index_entries(hub: Any, file: ResultFile, protocol: str) -> Iterator[
 
 
 def _non_default_settings(file: ResultFile) -> dict[str, Any]:
-    """Seed and resamples where they are not the defaults: two such results are two entries."""
+    """Seed and resamples that differ from the defaults; they distinguish entries of one model."""
     settings = {"seed": file.result.seed, **file.result.settings}
     return {
         name: value for name, value in settings.items() if value != getattr(Settings(), name, value)
@@ -135,6 +145,6 @@ def _eval_result_entries(hub: Any, file: ResultFile, protocol: str) -> Iterator[
 
 
 def _rounded(value: float | None, metric: Metric) -> float:
-    """In percent, or as it is; the digits that a shorter text would lose are noise."""
+    """Value in percent, or unchanged if it is not a fraction, rounded to 5 decimals."""
     assert value is not None
     return round(100 * value if metric.percent else value, 5)

@@ -1,4 +1,4 @@
-"""Which result of A belongs to which of B."""
+"""Pair the results of two models and check that they are over the same items."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ from marsretrieval.report.grouping import comparable, name_of
 from marsretrieval.report.result_files import ResultFile, read_whole
 from marsretrieval.results import ResultKey, find_results
 
+_MAX_NAMES = 5  # items named in a message
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Pairs of results of the same task. notes: tasks that only one has, a line each; left_out:
-    files that could not be read, a line each."""
+    """Pairs of results of the same task.
+
+    Attributes:
+        pairs: Result of A and result of B.
+        notes: One line per task or data set that only one model has a result of.
+        left_out: One line per file that could not be read.
+    """
 
     pairs: Sequence[tuple[ResultFile, ResultFile]]
     notes: Sequence[str]
@@ -31,21 +38,21 @@ def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> 
     """Pair the results of two models.
 
     Args:
-        a: A result file, a folder of one model's results, or the name of a model as tables show
-            it (its folder in `results`, or its id).
-        b: The same for the other model.
+        a: A result file, a folder of one model's results, or the name of a model as in tables (its
+            folder in `results`, or its id).
+        b: The same for model B.
         results: Folder of results, for names.
-        task: Only this task.
+        task: Name of the only task to pair; None: all.
 
     Returns:
-        Pairs of results of the same task, on the same data and with the same settings where
-        there are several. Two files are paired whatever their task, so that the comparison can
-        say why it refuses.
+        Pairs of results of the same task, on the same data and with the same settings if there are
+        several. Two files are paired whatever their task; the comparison checks them.
 
     Raises:
-        UnknownNameError: If there is no such model.
+        UnknownNameError: If no model has this name.
+        DatasetNotFoundError: If there is no such path, or no task that both have a result of.
         UsageError: If a folder holds several models.
-        DataError: If a file named is not a result.
+        DataError: If a named file is not a result.
     """
     path_a, path_b = _find_path(a, results), _find_path(b, results)
     if path_a.is_file() and path_b.is_file():
@@ -77,7 +84,7 @@ def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> 
 def _pair_files(
     task: str, files_a: list[ResultFile], files_b: list[ResultFile], notes: list[str]
 ) -> list[tuple[ResultFile, ResultFile]]:
-    """Pair results on the same data; of several with other settings those that agree, once."""
+    """Pair results on the same data, preferring pairs with the same settings."""
     by_set_a: dict[Any, list[ResultFile]] = {}
     by_set_b: dict[Any, list[ResultFile]] = {}
     for files, by_set in ((files_a, by_set_a), (files_b, by_set_b)):
@@ -97,7 +104,7 @@ def _pair_files(
         ]
         pairs.append(same[0] if same else (by_set_a[key][0], by_set_b[key][0]))
     if not pairs:
-        return [(files_a[0], files_b[0])]  # refused with the reason
+        return [(files_a[0], files_b[0])]  # the comparison refuses it with the reason
     for side, by_set, others in (("A", by_set_a, by_set_b), ("B", by_set_b, by_set_a)):
         for key in by_set.keys() - others.keys():
             file = by_set[key][0]
@@ -110,7 +117,7 @@ def _item_key(file: ResultFile) -> Any:
 
 
 def _find_path(name: str, results: Path) -> Path:
-    folder_name = name.replace(":", "-").replace("/", "-")  # of a model's id
+    folder_name = name.replace(":", "-").replace("/", "-")  # the folder of a model id
     for path in (Path(name), results / name, results / folder_name):
         if path.exists():
             return path
@@ -149,12 +156,18 @@ def _files_by_task(
             for name, files in by_task.items()}  # fmt: skip
 
 
-_MAX_NAMES = 5  # items named in a message
-
-
 def require_same_items(a: ResultFile, b: ResultFile) -> None:
-    """Raises UsageError for two tasks, and DataError for another N, set hash or catalogue of
-    points; the message says which items differ where the tables beside the results tell."""
+    """Check that two results are over the same items.
+
+    Args:
+        a: Result of model A.
+        b: Result of model B.
+
+    Raises:
+        UsageError: If the tasks differ.
+        DataError: If counts, set hashes or points differ. The message names the differing items if
+            the tables beside the results hold them.
+    """
     first, second = a.result, b.result
     if first.task != second.task:
         raise UsageError(
@@ -182,7 +195,7 @@ def require_same_items(a: ResultFile, b: ResultFile) -> None:
 
 
 def _explain_differences(a: ResultFile, b: ResultFile) -> Iterable[str]:
-    """Which items differ, as far as the files know."""
+    """Lines that name the differing items, as far as the files hold them."""
     task = a.result.task
     if task == "geolocalization":
         yield from _compare_names("tiles", _all_tiles(a), _all_tiles(b))
@@ -209,7 +222,7 @@ def _column_values(file: ResultFile, name: str) -> set[str] | None:
 
 
 def _all_tiles(file: ResultFile) -> set[str] | None:
-    """All tiles, where there are so few that every ranking is whole."""
+    """Ids of all tiles; None if the table of hits does not hold them all."""
     table = file.hits
     if table is None:
         return None
@@ -227,7 +240,7 @@ def _compare_names(what: str, names_a: set[str] | None, names_b: set[str] | None
 
 
 def _compare_points(a: ResultFile, b: ResultFile) -> list[str]:
-    """Catalogues that differ though they are equally long: the set hash knows tiles only."""
+    """Lines about equally long catalogues with different points; the set hash covers tiles only."""
     if a.queries is None or b.queries is None:
         return []
     points_a, points_b = points_of(a), points_of(b)
@@ -249,7 +262,17 @@ def _compare_points(a: ResultFile, b: ResultFile) -> list[str]:
 
 
 def points_of(file: ResultFile) -> dict[str, np.ndarray]:
-    """Group to its points, (m, 2) lon and lat, in the order of the table."""
+    """Read the ground-truth points of a result.
+
+    Args:
+        file: A result of geo-localization with its table of queries.
+
+    Returns:
+        Query group to positions, shape (m, 2), lon and lat in degrees, in the order of the table.
+
+    Raises:
+        DataError: If a column is missing.
+    """
     table = file.queries
     assert table is not None
     require_columns(file, "queries", ("group", "lon", "lat"))
@@ -259,7 +282,16 @@ def points_of(file: ResultFile) -> dict[str, np.ndarray]:
 
 
 def require_columns(file: ResultFile, kind: str, names: Iterable[str]) -> None:
-    """Raises DataError where the table beside a result lacks one of the columns."""
+    """Check that a table beside a result has certain columns.
+
+    Args:
+        file: A result.
+        kind: "queries" or "hits".
+        names: Names of the columns.
+
+    Raises:
+        DataError: If the table or a column is missing.
+    """
     table = file.queries if kind == "queries" else file.hits
     for name in names:
         if table is None or name not in table.column_names:

@@ -1,4 +1,4 @@
-"""A result of paired retrieval as MTEB's two results of the same data, one for each direction."""
+"""Export a result of paired retrieval as MTEB results, one per direction."""
 
 from __future__ import annotations
 
@@ -16,25 +16,31 @@ from marsretrieval.errors import DataError
 from marsretrieval.io import make_folder, write_json
 from marsretrieval.report.result_files import ResultFile
 
-# Direction to MTEB's name of the task.
+# Direction to the name of MTEB's task.
 MTEB_TASKS: Mapping[str, str] = {
     "t2i": "MarsVLPairsT2IRetrieval",
     "i2t": "MarsVLPairsI2TRetrieval",
 }
-_DEPTHS = (1, 3, 5, 10, 20, 100, 1000)  # and N: the depths of MTEB's tasks
+_DEPTHS = (1, 3, 5, 10, 20, 100, 1000)  # depths of MTEB's tasks, besides N
 _TOLERANCE = 1e-9
 
 
 def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
-    """Name of MTEB's task to its `TaskResult` as JSON.
+    """Convert a result to MTEB's `TaskResult` format.
 
-    The scores are MTEB's own: with one relevant item for each query, all of them are functions of
-    its rank, which the table beside the result has (ties broken as under `strict`). Left out is
-    what was not measured: nAUC, time, MTEB's version. What a result stands on is added to the
-    scores under `marsretrieval`.
+    With one relevant item per query, all scores of MTEB are functions of its rank, which the table
+    of queries holds (ties broken as under `strict`). Values that were not measured (nAUC, time,
+    MTEB's version) are omitted. Provenance is added to the scores under `marsretrieval`.
 
-    MTEB's tasks are those of the frozen copy of the dataset. Raises DataError for a result on
-    other data: under that name its figures would be false.
+    Args:
+        file: A result of paired retrieval on the frozen copy of the dataset, as in MTEB's tasks.
+
+    Returns:
+        Name of MTEB's task to its `TaskResult` as JSON data.
+
+    Raises:
+        DataError: If the result is on other data, or if its table of queries is missing or does not
+            match.
     """
     result = file.result
     _require_frozen_dataset(file)
@@ -82,8 +88,19 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
 
 
 def write_mteb(file: ResultFile, folder: Path) -> list[Path]:
-    """Write `folder`/TASK.json for each of MTEB's tasks. Raises what `mteb_results` raises, and
-    OutputError."""
+    """Write ``TASK.json`` for each of MTEB's tasks.
+
+    Args:
+        file: A result as in `mteb_results`.
+        folder: Folder of the files.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        DataError: As in `mteb_results`.
+        OutputError: If a file cannot be written.
+    """
     task_results = mteb_results(file)
     make_folder(folder)
     paths = []
@@ -94,7 +111,14 @@ def write_mteb(file: ResultFile, folder: Path) -> list[Path]:
 
 
 def rank_scores(ranks: npt.NDArray[np.integer]) -> dict[str, float]:
-    """MTEB's scores of queries that have one relevant item each, at these ranks (from 1)."""
+    """Compute MTEB's scores of queries with one relevant item each.
+
+    Args:
+        ranks: Rank of the relevant item per query, from 1.
+
+    Returns:
+        Name of the score to its value.
+    """
     scores: dict[str, float] = {}
     for k in dict.fromkeys((*_DEPTHS, len(ranks))):
         within = ranks <= k

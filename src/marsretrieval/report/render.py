@@ -1,4 +1,4 @@
-"""Tables as text: for the terminal, Markdown, LaTeX and CSV. None computes a value."""
+"""Render tables as text for the terminal, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -18,36 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-_WIDTH = 110  # of a pipe or a file, for which rich would assume 80
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A console that spells out control characters of the texts it is given.
-
-    Args:
-        stderr: Whether it prints there, as wide as the terminal.
-
-    Returns:
-        A console of rich.
-    """
-    from rich.console import Console
-    from rich.segment import Segment
-
-    from marsretrieval.text import printable
-
-    class SafeConsole(Console):
-        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
-            for segment in super().render(renderable, options):
-                if segment.control or segment.text.isprintable():
-                    yield segment
-                else:
-                    yield Segment(printable(segment.text), segment.style)
-
-    if stderr:
-        return SafeConsole(stderr=True)
-    return SafeConsole(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
-
-
+_WIDTH = 110  # of a pipe or a file; rich assumes 80
 CSV_COLUMNS = ("model", "task", "set_hash", "n", "group", "protocol", "metric", "value", "low",
                "high", "source", "interval_unit", "interval_count")  # fmt: skip
 RANDOM = "random ranking"  # source of chance in the CSV
@@ -67,6 +38,40 @@ _LATEX = {
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
     DAGGER: r"\textdagger{}",
 }  # fmt: skip
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a rich console that escapes control characters.
+
+    Args:
+        stderr: Print to stderr, as wide as the terminal.
+
+    Returns:
+        A console of rich.
+    """
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class SafeConsole(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+            """Render segments with their control characters escaped.
+
+            Args:
+                renderable: As for `Console`.
+                options: As for `Console`.
+
+            Yields:
+                The segments.
+            """
+            for segment in super().render(renderable, options):
+                if segment.control or segment.text.isprintable():
+                    yield segment
+                else:
+                    yield Segment(printable(segment.text), segment.style)
+
+    if stderr:
+        return SafeConsole(stderr=True)
+    return SafeConsole(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
 
 
 def print_tables(tables: Sequence[Table]) -> None:
@@ -96,11 +101,11 @@ def print_tables(tables: Sequence[Table]) -> None:
 
 
 def print_evaluation(evaluation: Mapping[str, Any], *, title: str | None = None) -> None:
-    """Print an evaluation to stdout: its tables, and what ties could change.
+    """Print an evaluation to stdout: its tables, and the effect of ties.
 
     Args:
-        evaluation: `Evaluation.to_dict()` of a task that is built in.
-        title: Of the first table; by default the task and its counts.
+        evaluation: `Evaluation.to_dict()` of a built-in task.
+        title: Title of the first table; by default the task and its counts.
     """
     out = console()
     tables = evaluation_tables(evaluation, title=title)
@@ -134,7 +139,7 @@ def rich_table(table: Table, *, digits: int = 0) -> RichTable:
 
     rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, attribute in table.labels.items():
-        # A name may take several lines; a value that is cut short would be a false one.
+        # Names may wrap; a truncated value would be wrong.
         rich.add_column(heading, no_wrap=attribute == "protocol", overflow="fold")
     for column in table.columns:
         heading = f"{column.heading}\n{column.over}" if column.over else column.heading
@@ -165,13 +170,13 @@ def _labels(table: Table, row: Row) -> list[str]:
 
 
 def _reference_table(table: Table) -> Table:
-    """The references of a table of models as a table."""
+    """Build a table of the references of a table of models."""
     labels = {"queries": "section", "model": "name", "N": "protocol"}
     return Table(_REFERENCE_NOTE, labels, table.columns, table.references)
 
 
 def render_markdown(tables: Sequence[Table]) -> str:
-    """Render tables of models as Markdown, in percent; references below, apart.
+    """Render tables of models as Markdown, in percent, with references in a separate table.
 
     Args:
         tables: Tables of `model_tables`.
@@ -206,7 +211,7 @@ def _markdown_row(cells: Iterable[str]) -> str:
 
 
 def _escape_markdown(text: str) -> str:
-    """Escaped where Markdown or HTML would take it as markup; addresses stay whole."""
+    """Escape Markdown and HTML markup; addresses stay unchanged."""
     words = (
         word if _ADDRESS.fullmatch(word) else re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", word)
         for word in re.split(r"(\s+)", printable(text.replace("\n", " "), one_line=True))
@@ -281,11 +286,11 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def render_csv(tables: Sequence[Table]) -> str:
-    """Render tables of models in long form, a metric value a line, with all its digits.
+    """Render tables of models in long format: one metric value per row, with all its digits.
 
-    A line of each protocol stands for itself even where the two agree. `source` is empty for
-    results, "random ranking" for chance, and the address for references, whose protocol is empty:
-    theirs is not ours. `interval_unit` and `interval_count` say what an interval resamples.
+    Each protocol has its rows even if the two agree. `source` is empty for results, "random
+    ranking" for chance, and the address for references, whose protocol is empty. `interval_unit`
+    and `interval_count` state what an interval resamples.
 
     Args:
         tables: Tables of `model_tables`.

@@ -1,4 +1,4 @@
-"""A result with the tables beside it."""
+"""Read a result together with the Parquet tables beside it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,15 @@ _NUMBER_COLUMNS = {"rank", "score", "lon", "lat", "found_at", "i2t_rank", "t2i_r
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A result and where it was read from; `path` None when it was never written.
+    """A result and the tables beside it.
 
-    `queries`, `hits` and `thumbnails` are the Parquet tables beside it; None where one is missing
-    or empty.
-    Reading them raises DataError when they are damaged; but where there is a list `damaged`, they
-    count as not there, and the list has a line for each.
+    The tables are None if they are missing or empty. Reading a damaged table raises DataError;
+    with a list `damaged` it counts as missing, and the list receives a line.
+
+    Attributes:
+        result: The result.
+        path: File of the result; None if it was never written.
+        damaged: Receives a line per damaged table; None: damage is an error.
     """
 
     result: RunResult
@@ -44,24 +47,46 @@ class ResultFile:
 
     @classmethod
     def read(cls, path: Path) -> ResultFile:
-        """Raises DataError as `read_result` does."""
+        """Read a result file.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The result.
+
+        Raises:
+            DataError: If the file is not a result.
+        """
         return cls(read_result(path), path)
 
     @cached_property
     def queries(self) -> pa.Table | None:
+        """Table of queries; one row per query."""
         return self._table("queries")
 
     @cached_property
     def hits(self) -> pa.Table | None:
+        """Table of hits; one row per hit."""
         return self._table("hits")
 
     @cached_property
     def thumbnails(self) -> pa.Table | None:
+        """Table of thumbnails and captions."""
         return self._table("thumbnails")
 
     def has(self, kind: str) -> bool:
-        """Whether the table of this kind is there and has rows; quicker than reading it, which may
-        still find damage."""
+        """Return whether a table exists and has rows, without reading it.
+
+        Args:
+            kind: "queries", "hits" or "thumbnails".
+
+        Returns:
+            True if it has rows; reading it may still find damage.
+
+        Raises:
+            DataError: If the file is not Parquet and there is no list `damaged`.
+        """
         path = self.beside(kind)
         if path is None or not path.is_file():
             return False
@@ -72,12 +97,19 @@ class ResultFile:
         return False
 
     def check_tables(self) -> None:
-        """Read all tables, so that damage is known whether or not anything is drawn of them."""
+        """Read all tables, so that `damaged` is complete even if a page does not use them."""
         for kind in _COLUMNS:
             getattr(self, kind)
 
     def beside(self, kind: str) -> Path | None:
-        """Path of the table of this kind, whether it is there or not."""
+        """Return the path of a table, whether it exists or not.
+
+        Args:
+            kind: "queries", "hits" or "thumbnails".
+
+        Returns:
+            The path; None if the result was never written.
+        """
         return self.path.with_suffix(f".{kind}.parquet") if self.path is not None else None
 
     def _table(self, kind: str) -> pa.Table | None:
@@ -87,7 +119,7 @@ class ResultFile:
 
     @contextmanager
     def _collect_damage(self) -> Iterator[None]:
-        """Where there is a list of damage, what is raised goes there, once."""
+        """Append a DataError to `damaged`, once, instead of raising it, if there is such a list."""
         try:
             yield
         except DataError as error:
@@ -113,7 +145,7 @@ class ResultFile:
 
 
 def _find_schema_problem(table: pa.Table, kind: str, task: str) -> str:
-    """What is wrong with the columns; empty where nothing is."""
+    """Describe the first problem with the columns of a table; empty if there is none."""
     import pyarrow.types as types
 
     has_positions = task == "geolocalization" and kind != "thumbnails"
@@ -123,7 +155,7 @@ def _find_schema_problem(table: pa.Table, kind: str, task: str) -> str:
     for column in table.schema:
         name, column_type = column.name, column.type
         if name in ("lon", "lat") and not has_positions:
-            continue  # of tasks without positions: empty
+            continue  # empty for tasks without positions
         is_text = types.is_string(column_type) or types.is_large_string(column_type)
         is_expected_type = (
             is_text if name in _TEXT_COLUMNS
@@ -155,14 +187,31 @@ def _parquet_errors(path: Path) -> Iterator[None]:
 
 
 def read_whole(path: Path) -> ResultFile:
-    """Raises DataError where a file is no result, and as `require_whole`."""
+    """Read a result file and check that it is complete.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The result.
+
+    Raises:
+        DataError: If the file is not a result, or is incomplete as in `require_whole`.
+    """
     file = ResultFile.read(path)
     require_whole(file)
     return file
 
 
 def require_whole(file: ResultFile) -> None:
-    """Raises DataError where a result has no metrics, or one that is none."""
+    """Check that a result has all its metrics and that they are valid.
+
+    Args:
+        file: A result.
+
+    Raises:
+        DataError: If metrics are missing or invalid.
+    """
     result = file.result
     path = file.path or result.model["id"]
     is_complete = result.metrics and (
@@ -182,7 +231,7 @@ def require_whole(file: ResultFile) -> None:
 
 
 def _find_invalid_values(evaluation: Mapping[str, Any]) -> Iterator[str]:
-    """Names and values of figures and intervals that cannot be shown."""
+    """Names and values of invalid metrics and intervals."""
     for protocol in PROTOCOLS:
         intervals = evaluation["intervals"].get(protocol, {})
         expected = evaluation.get("chance", {}).get(protocol, {})
@@ -195,7 +244,7 @@ def _find_invalid_values(evaluation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _find_invalid_metrics(metrics: Mapping[str, Any], name: str) -> Iterator[str]:
-    """Names and values of metrics, of all and per class, that are no numbers."""
+    """Names and values of invalid metrics, overall and per class."""
     classes = metrics.get("per_class") or {}
     for key, metric in METRICS.items():
         for values in (metrics, *classes.values()):
@@ -213,7 +262,7 @@ def _is_interval(value: object, metric: Metric) -> bool:
 
 
 def _is_valid_value(value: object, metric: Metric) -> bool:
-    """A number; where it is a share, within 0..1 but for rounding."""
+    """Return whether a value is a finite number >= 0, and a fraction if the metric is one."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         return False
     return value >= 0 and (value <= 1 + 1e-9 or not metric.percent)

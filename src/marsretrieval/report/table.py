@@ -22,7 +22,7 @@ class Cell:
 
     Attributes:
         value: As in the result; None if the cell is empty or a text.
-        metric: Of the value; says how it is written.
+        metric: Metric of the value; determines its format.
         low: Lower end of the interval, if there is one.
         high: Upper end.
         best: Whether it is the best of its column among the models; never if there is only one
@@ -45,11 +45,26 @@ class Cell:
         return self.value is not None
 
     def text(self, digits: int = 1) -> str:
-        """The value without its interval: percent, or median ranks and K as they are."""
+        """Format the value without its interval.
+
+        Args:
+            digits: Decimals.
+
+        Returns:
+            Percent for fractions; median ranks and K unscaled; the text or "" if there is no value.
+        """
         return self.words if self.value is None else self._format(self.value, digits)
 
     def interval(self, form: str = "[{}, {}]", digits: int = 1) -> str:
-        """The interval, with a dagger if it is coarse; empty if there is none."""
+        """Format the interval, with a dagger if it is coarse.
+
+        Args:
+            form: Format string of the two ends.
+            digits: Decimals.
+
+        Returns:
+            The interval; empty if there is none.
+        """
         if self.low is None or self.high is None:
             return ""
         ends = form.format(self._format(self.low, digits), self._format(self.high, digits))
@@ -66,11 +81,11 @@ class Column:
     """A column of cells.
 
     Attributes:
-        heading: Of the column.
-        meaning: What its values are.
+        heading: Heading of the column.
+        meaning: Definition of its values.
         better: As in `Metric`.
         over: Heading above this column and its neighbours.
-        fact: Whether its values are equal for every model, as chance is.
+        is_constant: Whether its values are the same for every model, as chance is.
     """
 
     heading: str
@@ -85,17 +100,17 @@ class Row:
     """A row of a table.
 
     Attributes:
-        name: Of the model, class or metric.
+        name: Name of the model, class or metric.
         cells: In the order of the table's columns.
-        section: Rows of one section and protocol are ranked among each other.
-        protocol: "published", "strict", "both" or empty; of a reference its N.
+        section: Rows of one section and protocol are ranked together.
+        protocol: "published", "strict", "both" or empty; N of a reference.
         kind: "model"; "chance" for the expectation of a random ranking; "reference" for values
-            that others published.
+            published elsewhere.
         group: Query group, or "class/NAME".
         n: Counts of the group.
-        basis: Of the intervals, as in `Evaluation.interval_basis`.
+        basis: Basis of the intervals, as in `Evaluation.interval_basis`.
         main: The value that orders the rows of a leaderboard.
-        source: Of a reference.
+        source: Source of a reference.
     """
 
     name: str
@@ -112,20 +127,20 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table for any format.
+    """A table for any output format.
 
     Attributes:
-        title: Of the table.
-        labels: Heading to the attribute of a row that is in the column; these come first.
-        columns: Of the cells.
+        title: Title.
+        labels: Heading to the row attribute that the column shows; these columns come first.
+        columns: Columns of the cells.
         rows: Section by section.
-        note: On the intervals.
+        note: Note on the intervals.
         task: Task of the results.
         set_hash: Hash of their items.
         protocol: For the title, if all rows are of one.
-        metric: That all cells are of, or that orders the rows.
-        first: Whether the page shows the table at once.
-        references: Rows of values that others published, not ranked.
+        metric: The metric of all cells, or the one that orders the rows.
+        first: Whether the page shows the table without a click.
+        references: Rows of values published elsewhere, not ranked.
         sources: Descriptions of the references.
     """
 
@@ -144,22 +159,22 @@ class Table:
 
     @property
     def sections(self) -> list[list[Row]]:
-        """The rows that are ranked among each other, with their chance."""
+        """Rows that are ranked together, with their chance rows."""
         sections = groupby(self.rows, key=lambda row: (row.group, row.section, row.protocol))
         return [list(rows) for _, rows in sections]
 
     @property
     def headings(self) -> list[tuple[str, list[Column]]]:
-        """The headings over the columns, with the columns below them."""
+        """Headings over the columns, with the columns below them."""
         return [(over, list(columns)) for over, columns in groupby(self.columns, lambda c: c.over)]
 
     @property
     def has_intervals(self) -> bool:
-        """Whether any value has one."""
+        """Whether any cell has an interval."""
         return any(cell.low is not None for row in self.rows for cell in row.cells)
 
     def folded(self) -> Table:
-        """The table with one row for both protocols in sections in which they agree."""
+        """Return the table with one row for both protocols in sections in which they agree."""
         rows: list[Row] = []
         for _, section in groupby(self.rows, key=lambda row: (row.group, row.section)):
             section_rows = list(section)
@@ -176,11 +191,27 @@ class Table:
 
 
 def rows_of(rows: Sequence[Row], protocol: str) -> list[Row]:
+    """Select the rows of a protocol.
+
+    Args:
+        rows: Rows of a table.
+        protocol: "published" or "strict".
+
+    Returns:
+        Its rows, in order.
+    """
     return [row for row in rows if row.protocol == protocol]
 
 
 def protocols_agree(rows: Sequence[Row]) -> bool:
-    """Whether the rows of a query group are equal under both protocols."""
+    """Return whether rows are equal under both protocols.
+
+    Args:
+        rows: Rows of a query group.
+
+    Returns:
+        True if names, kinds and cells are equal.
+    """
     published, strict = (
         [(row.name, row.kind, row.cells) for row in rows_of(rows, protocol)]
         for protocol in PROTOCOLS

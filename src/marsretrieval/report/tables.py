@@ -1,4 +1,4 @@
-"""Tables of results, built once for all formats: terminal, Markdown, LaTeX, CSV and HTML."""
+"""Build the tables of results that all output formats share."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ def model_tables(
     more: bool = False,
     references: bool | None = None,
 ) -> list[Table]:
-    """Build a table per task and set of items; results over different sets never share one.
+    """Build one table per task and set of items.
 
     Args:
         results: Results in any order.
-        details: Whether to show every class and landform instead of the mean over them.
-        more: Whether to add the columns for which most formats have no room.
-        references: Values of others, as in `references_for`, for each table.
+        details: Show every class and landform instead of the mean over them.
+        more: Add the columns that only CSV and `score` show.
+        references: As `show` of `references_for`, for each table.
 
     Returns:
-        Tables whose rows are of one model, query group and protocol: group by group, published
-        before strict, the best model first and chance last.
+        Tables with one row per model, query group and protocol: group by group, published before
+        strict, the best model first and chance last.
     """
     tables = []
     for result_set in result_sets(results):
@@ -103,15 +103,15 @@ def model_tables(
 
 
 def leaderboards(result_set: ResultSet, *, references: Sequence[Reference] = ()) -> list[Table]:
-    """Build the leaderboards of the page: a row per model, the protocols side by side.
+    """Build the leaderboards of the HTML page: one row per model, the protocols side by side.
 
     Args:
         result_set: Results of one task over the same items.
-        references: Values of others, shown if they are of this task.
+        references: Values published elsewhere; those of other tasks are ignored.
 
     Returns:
-        A table per direction of the queries. Where the protocols agree and there are no
-        references, one group of columns stands for both.
+        A table per direction of the queries. If the protocols agree and there are no references,
+        one group of columns represents both.
     """
     groups = _query_groups(result_set)
     suffix = " queries" if result_set.task == "geolocalization" else ""
@@ -172,7 +172,7 @@ def leaderboards(result_set: ResultSet, *, references: Sequence[Reference] = ())
 
 
 def per_class_tables(result_set: ResultSet) -> list[Table]:
-    """Build the tables of one metric each: classes or landforms down, models across.
+    """Build one table per metric: classes or landforms as rows, models as columns.
 
     Args:
         result_set: Results of one task over the same items.
@@ -260,11 +260,11 @@ def _per_class_table(
 
 
 def evaluation_tables(evaluation: Mapping[str, Any], *, title: str | None = None) -> list[Table]:
-    """Build the tables of one evaluation: a row per metric, and a row per class.
+    """Build the tables of one evaluation: one row per metric, and one row per class.
 
     Args:
-        evaluation: `Evaluation.to_dict()` of a task that is built in.
-        title: Of the first table; by default the task and its counts.
+        evaluation: `Evaluation.to_dict()` of a built-in task.
+        title: Title of the first table; by default the task and its counts.
 
     Returns:
         A table of all metrics, the protocols side by side with chance; then, for tasks with
@@ -417,7 +417,7 @@ def _descending(row: Row) -> float:
 
 
 def _table_note(result_set: ResultSet, groups: Iterable[str]) -> str:
-    """The note on the intervals of the groups that are shown."""
+    """Note on the intervals of the groups that are shown."""
     return interval_note(
         (group, evaluation)
         for group in groups

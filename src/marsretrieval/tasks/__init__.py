@@ -1,4 +1,4 @@
-"""The benchmark's tasks, and how to find one by name."""
+"""Tasks of the benchmark, and a lookup by name."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _METHODS = ("open", "missing_modality", "evaluate")
 
 
 def find_task(name: str) -> Task:
-    """Find a task by its name, by one of its aliases, or a class as ``module:Class``.
+    """Find a task by its name, an alias, or a class as ``module:Class``.
 
     Args:
-        name: Name, alias, or ``package.module:Class`` importable from here or from the current
-            folder.
+        name: Name, alias, or ``package.module:Class`` importable from the environment or from the
+            current folder.
 
     Returns:
         The task.
@@ -60,13 +60,13 @@ def find_task(name: str) -> Task:
 
 
 def task_info(task: Task) -> dict[str, Any]:
-    """Describe a task that is not built in, for the tables of its results.
+    """Describe a custom task, for the tables of its results.
 
     Args:
         task: Any task.
 
     Returns:
-        Title, main metric and, where the task has them, its `metrics`; empty for built-in tasks.
+        Title, main metric and, if the task has them, its `metrics`; empty for built-in tasks.
     """
     if any(type(task) is type(builtin) for builtin in TASKS):
         return {}

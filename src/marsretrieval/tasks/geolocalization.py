@@ -1,4 +1,4 @@
-"""Task 3: a text, example images, or both find every place of a landform on the planet."""
+"""Task 3, global geo-localization: rank all tiles of the planet by a landform query."""
 
 from __future__ import annotations
 
@@ -64,7 +64,15 @@ class _Annotations:
 
 
 class Geolocalization:
-    """Per landform: its name (three prompts), the mean of its example images, and their mix."""
+    """Global geo-localization with text, image and hybrid queries.
+
+    The queries of a landform are its name (three prompts), the mean of its example images, and a
+    mix of both.
+
+    Attributes:
+        columns: Columns of the catalogues that hold the positions; None: found by their names.
+        covered_only: Whether only points within the tiles' coverage count.
+    """
 
     name = "geolocalization"
     aliases: tuple[str, ...] = ("global_geolocalization", "geo")
@@ -76,7 +84,7 @@ class Geolocalization:
     def __init__(
         self, *, columns: PositionColumns | None = None, covered_only: bool = False
     ) -> None:
-        """Choose how catalogues are read.
+        """Set how catalogues are read.
 
         Args:
             columns: Columns that hold the positions; None: found by their names.
@@ -86,6 +94,20 @@ class Geolocalization:
         self.covered_only = covered_only
 
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+        """Find and check catalogues, example images and tiles.
+
+        Args:
+            data: Folder of datasets, or one dataset.
+            with_images: Open the tiles; False if the caller supplies a store of their embeddings.
+
+        Returns:
+            The data.
+
+        Raises:
+            DatasetNotFoundError: If the dataset is missing.
+            DataError: If the data are invalid.
+            TableError: If a catalogue cannot be read.
+        """
         folder = dataset_folder(data, self.folder_name, task=self.name)
         files = catalogue_files(folder / "ground_truth")
         points = read_catalogues(files, columns=self.columns)
@@ -124,6 +146,15 @@ class Geolocalization:
         )
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
+        """Return "text" if the model has no text encoder and the data no example images.
+
+        Args:
+            data: Data of the task.
+            modalities: Modalities of the model.
+
+        Returns:
+            "text" or None.
+        """
         return None if "text" in modalities or data.annotations.examples else "text"
 
     def evaluate(
@@ -135,6 +166,22 @@ class Geolocalization:
         settings: Settings,
         progress: Progress = NO_PROGRESS,
     ) -> Outcome:
+        """Rank all tiles for every landform and kind of query, and score the rankings.
+
+        Args:
+            data: Data of the task.
+            encoder: The model, which embeds the queries.
+            images: Store of the tile embeddings, with positions.
+            scratch: Unused.
+            settings: Settings of the evaluation.
+            progress: Receives the progress.
+
+        Returns:
+            Evaluations per landform and kind of query, and their means over landforms.
+
+        Raises:
+            DataError: If there is no query, or no point within the coverage (`covered_only`).
+        """
         annotations: _Annotations = data.annotations
         tiles = images.positions()
         catalogues, notes, details = self._covered(annotations.points, tiles)
@@ -208,7 +255,7 @@ class Geolocalization:
     def _covered(
         self, catalogues: Mapping[str, Points], tiles: npt.NDArray[np.float64]
     ) -> tuple[dict[str, Points], list[str], dict[str, Any]]:
-        """The catalogues whose points count, with what there is to say about their coverage."""
+        """Select the points that count, with notes and details about their coverage."""
         coverage = TileCoverage(tiles, RADIUS_DEG)
         counted: dict[str, Points] = {}
         notes: list[str] = []
@@ -241,8 +288,10 @@ def _cut_prompts(encoder: Encoder, annotations: _Annotations) -> dict[str, int]:
 def _best(
     images: EmbeddingStore, query: Vectors, scores: Vectors, rows: npt.NDArray[np.int64]
 ) -> tuple[Vectors, npt.NDArray[np.int64]]:
-    """The best MAX_K tiles, and all others that are no worse than the last of them: which of
-    those count is for the metric to say, and what that could change."""
+    """Return the best `MAX_K` tiles and all tiles that tie with the last of them.
+
+    The metric selects among the ties and reports their effect.
+    """
     if len(rows) <= MAX_K or scores[MAX_K] < scores[MAX_K - 1]:
         return scores[:MAX_K], rows[:MAX_K]
     least = float(scores[MAX_K - 1])
@@ -252,7 +301,7 @@ def _best(
 def _expect_random(
     images: EmbeddingStore, centres: npt.NDArray[np.float64], points: Mapping[str, Points]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Landform to the expected metrics of a random ranking of all tiles of the store."""
+    """Expected metrics of a random ranking of all tiles, per landform."""
     corners = np.concatenate(
         [_published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
     )
@@ -269,11 +318,17 @@ def _expect_random(
 
 
 def mean_over_landforms(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
-    """Unweighted means over landforms, one for each kind of query.
+    """Compute unweighted means over landforms, one per kind of query.
 
-    Landforms are chosen ones and not a sample: they are strata, each resampled by itself
-    (Davison & Hinkley 1997, section 3.2). An interval says how far the means would move with
-    other regions and the same landforms.
+    The landforms are a fixed selection, not a sample: they are strata, and each is resampled
+    separately (Davison & Hinkley 1997, section 3.2). An interval measures the variation over other
+    regions with the same landforms.
+
+    Args:
+        groups: "LANDFORM/MODE" to its evaluation.
+
+    Returns:
+        `MEAN` + MODE to the mean evaluation.
     """
     by_mode: dict[str, list[Evaluation]] = {}
     for group, evaluation in groups.items():
@@ -306,7 +361,7 @@ def mean_over_landforms(groups: Mapping[str, Evaluation]) -> dict[str, Evaluatio
         }
 
     def fewest_blocks(evaluations: list[Evaluation]) -> int:
-        """Of a landform, under either protocol: an interval is as coarse as they are few."""
+        """Smallest number of blocks of a landform, under either protocol."""
         bases = [
             basis for evaluation in evaluations for basis in evaluation.interval_basis.values()
         ]
@@ -346,7 +401,7 @@ def mean_over_landforms(groups: Mapping[str, Evaluation]) -> dict[str, Evaluatio
 def _queries(
     encoder: Encoder, annotations: _Annotations
 ) -> tuple[dict[tuple[str, str], Vectors], list[Skipped]]:
-    """(landform, mode) to query vector, for all modes that the model and the data allow."""
+    """Query vectors by (landform, mode), for all modes that the model and the data allow."""
     queries: dict[tuple[str, str], Vectors] = {}
     skipped: list[Skipped] = []
     for landform in annotations.points:
@@ -380,8 +435,10 @@ def _example_vectors(
 
 
 def _published_positions(ids: Sequence[str], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """(n, 2): what the published code reads from a tile's name, its south-west corner; where the
-    name is no tile name, the stored position."""
+    """Positions (n, 2) as the published code reads them: the south-west corner in a tile's name.
+
+    If the name is not that of a tile, the stored position is used.
+    """
     corners = [
         geo.tile_corner(name) or centre
         for name, centre in zip(ids, zip(lon, lat, strict=True), strict=True)

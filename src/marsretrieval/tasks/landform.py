@@ -1,4 +1,4 @@
-"""Task 2: a landform's name finds its images."""
+"""Task 2, landform retrieval: rank all images by a class name."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from marsretrieval.tasks.base import (
     first_rows,
 )
 
-_HITS_PER_CLASS = 20  # hits kept for each class
+_HITS_PER_CLASS = 20
 _NUMBER = re.compile(r"[+-]?\d+")
-_MAX_NAMES = 5  # labels in a message
+_MAX_NAMES = 5  # labels listed in a message
 
 _LABEL_REMEDY = (
     "Labels come from one folder of images per class (crater/0.png, or train/crater/0.png), "
@@ -44,11 +44,13 @@ _LABEL_REMEDY = (
 
 
 class LandformRetrieval:
-    """Every class name, put into three prompts whose vectors are averaged, ranks all images.
+    """Landform retrieval with the class names as queries.
+
+    Each class name is embedded with three prompts whose vectors are averaged.
 
     Args:
-        class_names: Label in the data to the name of its class in the prompts. All labels must be
-            in it. None: labels are the names.
+        class_names: Label in the data to the name of its class in the prompts, for all labels.
+            None: labels are the names.
     """
 
     name = "landform"
@@ -62,6 +64,20 @@ class LandformRetrieval:
         self.class_names = class_names
 
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+        """Find the images and their labels.
+
+        Args:
+            data: Folder of datasets, or one dataset.
+            with_images: Open the images; False if the caller supplies a store of their embeddings.
+
+        Returns:
+            The data.
+
+        Raises:
+            DatasetNotFoundError: If the dataset is missing.
+            DataError: If fewer than two classes have images.
+            UsageError: If `class_names` lacks a label.
+        """
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
         labels, skipped = collect(source, lambda record: record.label, missing="no label")
@@ -88,7 +104,7 @@ class LandformRetrieval:
         return sha256_json([data_fingerprint, sorted(self.class_names.items())])
 
     def _name_classes(self, folder: Path, labels: dict[str, str]) -> dict[str, str]:
-        """Put names in the place of labels. Raises UsageError where some have none."""
+        """Replace labels by class names; raise UsageError if a label has no name."""
         label_set = set(labels.values())
         if self.class_names is None:
             if label_set and all(map(_NUMBER.fullmatch, label_set)):
@@ -113,6 +129,15 @@ class LandformRetrieval:
         return {key: self.class_names[label] for key, label in labels.items()}
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
+        """Return "text" if the model has no text encoder.
+
+        Args:
+            data: Data of the task.
+            modalities: Modalities of the model.
+
+        Returns:
+            "text" or None.
+        """
         return None if "text" in modalities else "text"
 
     def evaluate(
@@ -124,6 +149,22 @@ class LandformRetrieval:
         settings: Settings,
         progress: Progress = NO_PROGRESS,
     ) -> Outcome:
+        """Rank all labelled images for every class, and score the rankings.
+
+        Args:
+            data: Data of the task.
+            encoder: The model, which embeds the prompts.
+            images: Store of the image embeddings.
+            scratch: Unused.
+            settings: Settings of the evaluation.
+            progress: Unused.
+
+        Returns:
+            One evaluation, "all".
+
+        Raises:
+            DataError: If fewer than two classes have images in the store.
+        """
         labels: dict[str, str] = data.annotations
         classes = sorted(set(labels.values()))
         start = time.perf_counter()
@@ -146,7 +187,7 @@ class LandformRetrieval:
             resamples=settings.resamples,
         )
         content = images.content_hashes()
-        # As many more as are not scored: unlabelled, or there before.
+        # Request enough hits to drop unscored rows: unlabelled items and duplicates.
         ranking = exact_topk(
             images, queries, _HITS_PER_CLASS + len(ids) - len(labelled_rows), view="use"
         )
@@ -175,7 +216,7 @@ class LandformRetrieval:
 
 
 def _require_two_classes(folder: Path, classes: Collection[str]) -> None:
-    """Raise DataError where any ranking would be perfect, or none possible."""
+    """Raise DataError if there are fewer than two classes; every ranking would be perfect."""
     if len(classes) < 2:
         label = f"all images have the label '{next(iter(classes))}'" if classes else "no image left"
         raise DataError(

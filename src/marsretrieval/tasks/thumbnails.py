@@ -1,7 +1,8 @@
-"""Thumbnails and captions of the hits that reports show, written when the hits are.
+"""Thumbnails and captions of the hits that reports show.
 
-A report then needs no dataset. The hits shown are the head of the ranking of a few queries, at
-even steps in the order of their names: the same queries for every model on the same data.
+`run` writes them beside a result, so that a report needs no dataset. The hits are the top of the
+ranking of a few queries, at even steps in the order of their names: the same queries for every
+model on the same data.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
 
 __all__ = ["PAIRED", "make_thumbnails", "queries_by_kind", "shown_hits"]
 
-PAIRED = ("t2i", "i2t")  # groups whose queries are items themselves
-_QUERIES_BY_KIND = {"t2i": 6, "i2t": 4, "all": 12}  # shown of each kind
+PAIRED = ("t2i", "i2t")  # groups whose queries are items
+_QUERIES_BY_KIND = {"t2i": 6, "i2t": 4, "all": 12}  # queries shown per kind
 _OTHER_QUERIES = 8
-_HITS_BY_KIND = {"i2t": 3}  # shown of each query
+_HITS_BY_KIND = {"i2t": 3}  # hits shown per query
 _OTHER_HITS = 6
-_MAX_EXAMPLES = 5  # example images of a query
-_SIDE, _QUALITY = 128, 50  # pixels of the longer side; of WebP
+_MAX_EXAMPLES = 5  # example images per query
+_SIDE, _QUALITY = 128, 50  # longer side in pixels; WebP quality
 
 
 def queries_by_kind(hits: pa.Table) -> dict[str, list[str]]:
-    """Sort the names of all queries of a table of hits by their kind.
+    """Group the query names of a table of hits by kind.
 
     Args:
         hits: Table with the columns `group` and `query`.
@@ -53,10 +54,10 @@ def shown_hits(hits: pa.Table) -> list[dict[str, Any]]:
     """Select the hits that a report shows.
 
     Args:
-        hits: The table of hits of a result.
+        hits: Table of hits of a result.
 
     Returns:
-        Rows of the table, by group and query in order of rank.
+        Rows of the table, in order of rank.
     """
     import pyarrow.compute as pc
 
@@ -79,20 +80,20 @@ def shown_hits(hits: pa.Table) -> list[dict[str, Any]]:
 def make_thumbnails(
     outcome: Outcome, data: TaskData, images: EmbeddingStore, progress: Progress = NO_PROGRESS
 ) -> tuple[pa.Table, list[str]]:
-    """Make thumbnails of the hits and examples that a report shows.
+    """Make thumbnails of the hits and example images that a report shows.
 
     An image that cannot be read, or whose content is not what was embedded, has no thumbnail.
 
     Args:
         outcome: Hits and example images.
-        data: The data of the task; without a source, the images are read from where the store
-            recorded them.
-        images: The store of the images.
-        progress: Shows how far the work is.
+        data: Data of the task; without a source, the images are read from the dataset that the
+            store records.
+        images: Store of the images.
+        progress: Receives the progress.
 
     Returns:
         Table with the columns `query` (empty, or the query that the image is an example of), `id`,
-        `caption` and `image` (WebP); and a warning with a count where images are missing.
+        `caption` and `image` (WebP); and a warning with a count if images are missing.
     """
     import pyarrow as pa
 
@@ -128,7 +129,7 @@ def _kind(group: str) -> str:
 def _read_records(
     source: ImageSource | None, images: EmbeddingStore, ids: Iterable[str], bar: ProgressTask
 ) -> Iterator[Record]:
-    """Read the items that the store has under these ids, from the shards that the store names."""
+    """Read the items with these ids from the shards that the store records."""
     contents = _find_contents(images, ids)
     try:
         source = source or open_images(Path(images.dataset["name"]))

@@ -1,4 +1,4 @@
-"""Precision-recall curves and histograms of ranks, as coordinates for the template of a chart."""
+"""Chart coordinates for the page: precision-recall curves and rank histograms."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from marsretrieval.report.grouping import Entry, ResultSet
 
-# Beside the colour, so that lines are told apart without it; 0: models without their own.
+# Dash pattern per hue, so that lines differ without colour; 0: models without a hue.
 DASHES = ("", "", "5 2", "1.5 1.5", "7 2 1.5 2", "3 1.5", "9 3")
-_MAX_CHARTS, _MAX_CURVES = 60, 480  # charts for each protocol, and curves in all of them
-_TOLERANCE = (1.4, 0.4)  # units that simplified curves may be off: grey, coloured
+_MAX_CHARTS, _MAX_CURVES = 60, 480  # limits per protocol
+_TOLERANCE = (1.4, 0.4)  # simplification tolerance in chart units: grey, coloured
 _BINS = (1, 2, 4, 11, 31, 101, 301, 1001, 3001, 10_001)  # first rank of each bin
-_LEFT, _BOTTOM, _WIDTH, _HEIGHT = 34, 146, 200, 140  # of the axes in a chart of 240 x 180 units
+_LEFT, _BOTTOM, _WIDTH, _HEIGHT = 34, 146, 200, 140  # axes in a chart of 240 x 180 units
 
 Floats = npt.NDArray[np.float64]
 Point = tuple[float, float]
@@ -24,7 +24,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """points: of a polyline. kind: a class of the style sheet, for lines without a hue."""
+    """A polyline of a chart.
+
+    Attributes:
+        points: Vertices in chart units.
+        title: Tooltip.
+        hue: Number of the model's colour; 0 for none.
+        kind: Class of the style sheet, for lines without a hue.
+    """
 
     points: Sequence[Point]
     title: str
@@ -34,7 +41,16 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar that stands on the axis: left edge, top, width and height."""
+    """A bar that stands on the horizontal axis, in chart units.
+
+    Attributes:
+        x: Left edge.
+        y: Top.
+        width: Width.
+        height: Height.
+        hue: Number of the colour.
+        title: Tooltip.
+    """
 
     x: float
     y: float
@@ -46,7 +62,17 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """label: for screen readers. ticks, levels: positions and texts along x and y."""
+    """A chart of 240 x 180 units.
+
+    Attributes:
+        title: Heading.
+        label: Description for screen readers.
+        axis: Titles of the x and y axes.
+        ticks: Position and text of the ticks along x.
+        lines: Lines.
+        bars: Bars.
+        note: Remark beside the heading.
+    """
 
     title: str
     label: str
@@ -58,12 +84,20 @@ class Chart:
 
     @property
     def levels(self) -> list[tuple[float, str]]:
+        """Position and text of the ticks along y."""
         return [(_to_y(share), f"{share:g}") for share in (0, 0.25, 0.5, 0.75, 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class ChartGroup:
-    """open: shown at once. left_out: charts beyond the limit."""
+    """Charts of one protocol and kind of query.
+
+    Attributes:
+        title: Heading.
+        charts: The charts.
+        open: Whether the group is expanded at first.
+        left_out: Number of charts beyond the limit.
+    """
 
     title: str
     charts: Sequence[Chart]
@@ -72,7 +106,14 @@ class ChartGroup:
 
 
 def curve_groups(result_set: ResultSet) -> list[ChartGroup]:
-    """Precision over recall of every landform: a group for each protocol and kind of query."""
+    """Build the precision-recall charts of every landform.
+
+    Args:
+        result_set: Results of geo-localization.
+
+    Returns:
+        A group per protocol and kind of query, strict first.
+    """
     groups = []
     for protocol in ("strict", "published"):
         remaining = min(_MAX_CHARTS, _MAX_CURVES // len(result_set.entries))
@@ -94,13 +135,20 @@ def curve_groups(result_set: ResultSet) -> list[ChartGroup]:
 
 
 def rank_charts(result_set: ResultSet) -> list[Chart]:
-    """How many queries have their answer at which rank: a chart for each model that has them."""
+    """Build histograms of the rank of the correct answer.
+
+    Args:
+        result_set: Results of paired retrieval.
+
+    Returns:
+        A chart per model whose table of queries is present.
+    """
     charts = (_rank_chart(entry) for entry in result_set.entries)
     return [chart for chart in charts if chart is not None]
 
 
 def _sorted_curves(result_set: ResultSet, group: str, protocol: str) -> list[tuple[Entry, Any]]:
-    """Models without a colour first, so that the others lie above them, the best on top."""
+    """Curves in drawing order: models without a colour first, the best model last."""
     curves = [
         (entry, entry.metrics[group][protocol]["curve"])
         for entry in reversed(result_set.entries)
@@ -130,7 +178,7 @@ def _curve_chart(
             for name in ("recall", "precision")
         )
         if protocol == "strict":
-            # The curve holds its value back to recall 0: as its area is summed.
+            # Extend the curve to recall 0 at constant precision, as for its area.
             recall, precision = np.r_[0, recall], np.r_[precision[:1], precision]
         titles.append(f"{entry.label} {_format_area(entry, group, protocol)}")
         points = _simplify(_to_x(recall), _to_y(precision), _TOLERANCE[entry.hue > 0])
@@ -204,7 +252,7 @@ def _to_y(share: Any) -> Any:
 
 
 def _simplify(x: Floats, y: Floats, tolerance: float) -> list[Point]:
-    """The curve through a part of its points, the others no further from it than `tolerance`."""
+    """Simplify a curve; no point is further than `tolerance` from the result."""
     import shapely
 
     points = np.column_stack([x, y])

@@ -1,4 +1,4 @@
-"""Retrieved examples: what the best models rank first for a few queries, with thumbnails."""
+"""Gallery of retrieved examples: top hits of the best models for a few queries, with thumbnails."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from marsretrieval.report.grouping import Entry, ResultSet
 from marsretrieval.report.tables import metric_value
 from marsretrieval.tasks.thumbnails import PAIRED, queries_by_kind, shown_hits
 
-MODELS = 3  # the best of a set
-BUDGET = 1_900_000  # bytes of all thumbnails of a page, before they are written as base64
+MODELS = 3  # best models of a result set that are shown
+BUDGET = 1_900_000  # bytes of all thumbnails of a page, before base64 encoding
 _NOUNS = {"t2i": "captions", "i2t": "images", "all": "classes"}
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a result holds of an id. key: of its thumbnail on the page; None without one."""
+    """Caption and thumbnail of an image id.
+
+    Attributes:
+        caption: Caption, if a result holds one.
+        key: Key of the thumbnail on the page; None without one.
+    """
 
     caption: str | None = None
     key: str | None = None
@@ -28,7 +33,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """The first hits of one model: rows of its table. note: the metric of the query, in words."""
+    """The top hits of one model for one query.
+
+    Attributes:
+        entry: The model.
+        hits: Rows of its table of hits.
+        note: Metric of the query as text.
+    """
 
     entry: Entry
     hits: Sequence[Mapping[str, Any]]
@@ -37,8 +48,14 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query of a group: `t2i` (the caption of the item `name`), `i2t` (its image), `all`, or of
-    geo-localization the landform `name` in the mode `kind`."""
+    """A query with the hits of several models.
+
+    Attributes:
+        kind: "t2i" (the caption of item `name`), "i2t" (its image), "all" (a class), or the mode
+            of a geo-localization query.
+        name: Item id, class or landform.
+        strips: Hits per model.
+    """
 
     kind: str
     name: str
@@ -47,8 +64,15 @@ class Query:
 
 @dataclass(frozen=True)
 class Gallery:
-    """left_out: models and queries that are not shown, in words. items: by id; examples: query to
-    keys of thumbnails of its example images; notes: counts of images without a thumbnail."""
+    """Queries and images of a result set.
+
+    Attributes:
+        queries: The queries.
+        left_out: Descriptions of models and queries that are not shown.
+        items: Image id to caption and thumbnail.
+        examples: Query to keys of the thumbnails of its example images.
+        notes: Counts of images without a thumbnail.
+    """
 
     queries: Sequence[Query] = ()
     left_out: Sequence[str] = ()
@@ -57,10 +81,18 @@ class Gallery:
     notes: Sequence[str] = ()
 
     def of(self, *kinds: str) -> list[Query]:
+        """Return the queries of certain kinds.
+
+        Args:
+            *kinds: Kinds as in `Query`.
+
+        Returns:
+            The queries, in order.
+        """
         return [query for query in self.queries if query.kind in kinds]
 
     def landforms(self) -> dict[str, list[Query]]:
-        """Queries of geo-localization by landform."""
+        """Return the queries of geo-localization by landform."""
         queries: dict[str, list[Query]] = defaultdict(list)
         for query in self.queries:
             queries[query.name].append(query)
@@ -68,14 +100,26 @@ class Gallery:
 
 
 class Thumbnails:
-    """All thumbnails of a page, up to `BUDGET`. uris: key to data URI."""
+    """All thumbnails of a page, up to `BUDGET` bytes.
+
+    Attributes:
+        uris: Key to data URI.
+    """
 
     def __init__(self) -> None:
         self.uris: dict[str, str] = {}
         self._bytes_left = BUDGET
 
     def add(self, image: bytes, prefix: str) -> str | None:
-        """Put an image on the page; returns its key, None if there is no room for it."""
+        """Add an image to the page.
+
+        Args:
+            image: WebP file.
+            prefix: Prefix of the key.
+
+        Returns:
+            The key; None if the budget is exhausted.
+        """
         if len(image) > self._bytes_left:
             return None
         self._bytes_left -= len(image)
@@ -88,8 +132,8 @@ def gallery_of(results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
     """Collect the hits of the best models for the queries whose thumbnails `run` writes.
 
     Args:
-        results: Results on one set of items.
-        thumbnails: Receives the images; None: ids only.
+        results: Results over the same items.
+        thumbnails: Receives the images; None: show ids only.
 
     Returns:
         The gallery, without queries if no result has a table of hits.
@@ -119,7 +163,7 @@ def gallery_of(results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
 
 
 def _add_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
-    """Add captions and thumbnails; those of any model will do: they rank the same items."""
+    """Add captions and thumbnails; any model's will do, because all rank the same items."""
     images: dict[str, bytes] = {}
     captions: dict[str, str | None] = {}
     examples: dict[str, dict[str, bytes]] = defaultdict(dict)
@@ -160,7 +204,7 @@ def _add_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | N
 
 
 def _query_note(entry: Entry, group: str, query: str) -> str:
-    """The rank of the right answer, or the average precision of a query."""
+    """Rank of the correct answer, or average precision of a query, as text."""
     if group in PAIRED:
         rank = _read_ranks(entry, group).get(query)
         return "" if rank is None else f"right answer at rank {rank:,}"

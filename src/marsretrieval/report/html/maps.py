@@ -1,4 +1,4 @@
-"""Maps of hits, false alarms and ground truth at the depth of the best F1, by `plotting`."""
+"""Maps of hits, false alarms and ground truth at the depth of the best F1."""
 
 from __future__ import annotations
 
@@ -26,30 +26,43 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-HIT, ALARM = "#0067a8", "#cb6a10"  # in dark pages a filter of the style sheet inverts the maps
-_TILE = "#d9c5b3"  # that was searched
+HIT, ALARM = "#0067a8", "#cb6a10"  # the style sheet inverts the maps in dark mode
+_TILE = "#d9c5b3"  # searched tiles
 _STYLE = replace(LIGHT, font=7.0)
-_MAX_NAMES = 24  # features: more would hide the marks
+_MAX_NAMES = 24  # named features; more would hide the marks
 _WIDTH, _PLANET_HEIGHT = 7.0, 3.65  # inches
 _DPI = 144
-_BUDGET = 1_000_000  # bytes of all marks of a set of results
-_MAX_REGIONS, _MAX_REGION_DEG = 8, 24.0  # beyond, the planet shows them as well
+_BUDGET = 1_000_000  # bytes of all marks of a result set
+_MAX_REGIONS, _MAX_REGION_DEG = 8, 24.0  # limits for maps of regions
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One ranking of one landform, down to its best depth. Positions (n, 2), degrees."""
+    """One ranking of one landform, down to the depth of its best F1.
+
+    Positions have shape (n, 2), lon and lat in degrees.
+
+    Attributes:
+        landform: Name of the landform.
+        k: Depth of the best F1.
+        f1: Best F1.
+        hits: Tiles near a point.
+        alarms: Other tiles.
+        missed: Points without a tile nearby.
+        found: Points near a tile.
+    """
 
     landform: str
     k: int
     f1: float
-    hits: Floats  # tiles near a point
-    alarms: Floats  # tiles that are not
-    missed: Floats  # points
+    hits: Floats
+    alarms: Floats
+    missed: Floats
     found: Floats
 
     @property
     def text(self) -> str:
+        """Counts as text."""
         points = len(self.missed) + len(self.found)
         return (
             f"first {self.k:,} tiles: {len(self.hits):,} hits, {len(self.alarms):,} false alarms; "
@@ -59,7 +72,12 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class MapView:
-    """marks: data URI of a transparent image that lies on the basemap."""
+    """The marks of one scene.
+
+    Attributes:
+        scene: The scene.
+        marks: Data URI of a transparent image to overlay on the basemap.
+    """
 
     scene: Scene
     marks: str
@@ -67,7 +85,13 @@ class MapView:
 
 @dataclass(frozen=True, slots=True)
 class MapGroup:
-    """The maps of one model and kind of query."""
+    """The maps of one model and kind of query.
+
+    Attributes:
+        entry: The model.
+        mode: Kind of query.
+        views: One per landform.
+    """
 
     entry: Entry
     mode: str
@@ -76,9 +100,15 @@ class MapGroup:
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """The maps of a set. basemap: data URI of the planet and of regions with the tiles that were
-    searched. size: of basemap and marks, inches. missing: why there are no maps. notes: what is
-    left out, in words."""
+    """The maps of a result set.
+
+    Attributes:
+        groups: Maps per model and kind of query.
+        basemap: Data URI of the planet and of the regions with the searched tiles.
+        size: Width and height of basemap and marks, inches.
+        missing: Reason why there are no maps.
+        notes: Descriptions of what is not shown.
+    """
 
     groups: Sequence[MapGroup] = ()
     basemap: str = ""
@@ -88,11 +118,11 @@ class Maps:
 
 
 def maps_of(results: ResultSet, *, progress: Progress = NO_PROGRESS) -> Maps:
-    """Draw the best models: all kinds of query of the first, the best kind of the others.
+    """Draw the maps of the best models: every query kind of the first, the best of the others.
 
     Args:
-        results: Results of geo-localization on one set of tiles.
-        progress: Shows how far the drawing is.
+        results: Results of geo-localization over the same tiles.
+        progress: Receives the progress.
 
     Returns:
         The maps; none without tables of hits and points, or without the extra `gis`.
@@ -112,24 +142,27 @@ def maps_of(results: ResultSet, *, progress: Progress = NO_PROGRESS) -> Maps:
     import matplotlib as mpl
 
     with mpl.rc_context(), progress.start("draw maps", len(plan), "groups of maps") as bar:
-        mpl.rcdefaults()  # whatever the reader has set
+        mpl.rcdefaults()  # ignore the user's settings
         return _draw_maps(results, entries, plan, bar)
 
 
 def regions_of(lonlat: Floats) -> list[geo.Box]:
-    """Find groups of neighbouring quads that hold any position, from north to south.
+    """Find groups of neighbouring quads that hold any position.
 
     Args:
-        lonlat: Positions (n, 2), degrees; NaN where unknown.
+        lonlat: Positions of shape (n, 2), lon and lat in degrees; NaN if unknown.
 
     Returns:
-        Their boxes; none where they are many or wide.
+        Bounding boxes from north to south; empty if there are too many or one is too wide.
     """
     from scipy import ndimage
 
     positions = lonlat[np.isfinite(lonlat).all(axis=1)]
     quad = geo.QUAD_DEG
-    columns, top = 360 // quad, 90 // quad  # top: number of the northernmost row, from the equator
+    columns, top = (
+        360 // quad,
+        90 // quad,
+    )  # top: index of the northernmost row, counted from the equator
     row = top - np.floor(positions[:, 1] / quad).astype(int)
     column = np.floor((geo.wrap_lon(positions[:, 0]) + 180) / quad).astype(int) % columns
     occupied = np.zeros((2 * top + 2, columns), dtype=bool)
@@ -137,7 +170,7 @@ def regions_of(lonlat: Floats) -> list[geo.Box]:
     empty = np.flatnonzero(~occupied.any(axis=0))
     if not len(empty):
         return []
-    first = int(empty[0])  # so that no region lies across the seam of the grid
+    first = int(empty[0])  # an empty column, so that no region crosses the edge of the grid
     labels, count = ndimage.label(np.roll(occupied, -first, axis=1), np.ones((3, 3)))
     parts = ndimage.find_objects(labels)
     spans = [part.stop - part.start for pair in parts for part in pair]
@@ -186,7 +219,7 @@ def _draw_maps(
 
 
 def _best_modes(entry: Entry, results: ResultSet) -> list[str]:
-    """Kinds of query by the mean of the strict average precision, the best first."""
+    """Kinds of query in descending order of their mean strict average precision."""
 
     def mean(mode: str) -> float:
         groups = (entry.metrics.get(f"{name}/{mode}") or {} for name in results.landforms)
@@ -227,7 +260,7 @@ def _make_scene(entry: Entry, landform: str, mode: str) -> Scene | None:
 
 
 def _read_positions(table: pa.Table | None) -> Floats:
-    """(n, 2) degrees, where the table has them."""
+    """Positions of shape (n, 2) in degrees; empty if the table has none."""
     if table is None or not {"lon", "lat"} <= set(table.column_names):
         return np.empty((0, 2))
     columns = [table.column(name).to_numpy(zero_copy_only=False) for name in ("lon", "lat")]
@@ -235,7 +268,7 @@ def _read_positions(table: pa.Table | None) -> Floats:
 
 
 def _make_figure(regions: Sequence[geo.Box], *, graticule: bool) -> tuple[Figure, list[PlanetMap]]:
-    """A map of the planet above maps of the regions; without graticule there is no ground."""
+    """Create a map of the planet above maps of the regions; transparent without graticule."""
     from matplotlib.figure import Figure
 
     columns, row_height = (2, 2.6) if len(regions) <= 2 else (4, 1.75)
@@ -300,7 +333,7 @@ def _tile_size(chart: PlanetMap) -> float:
 
 
 def _data_uri(figure: Figure) -> str:
-    """The figure as lossless WebP of few colours."""
+    """Encode the figure as lossless WebP with few colours."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 

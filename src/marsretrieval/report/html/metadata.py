@@ -1,4 +1,4 @@
-"""What stands beside the figures: data, time, what was left out, what ties could change."""
+"""Metadata of the page: data, timing, skipped items, ties, models and commands to reproduce it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,34 @@ from marsretrieval.report.tables import metric_value
 from marsretrieval.results import MEAN
 from marsretrieval.tasks import Settings
 
-_EXAMPLES = 3  # items named for each reason
+_EXAMPLES = 3  # items listed per reason
+
+
+_DATASETS = {
+    "paired-image-text": "paired",
+    "landform": "landform",
+    "geolocalization": "geolocalization",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One set in short. leader: the model with the highest strict main figure, which is `value`."""
+    """Summary of one result set.
+
+    Attributes:
+        key: Anchor of the set.
+        task: Title of the task.
+        data: Name of the data.
+        provenance: Repository and revision, or seed of synthetic data.
+        n: Counts of items.
+        set_hash: Hash of the items.
+        models: Number of models.
+        when: Range of dates.
+        leader: Model with the highest strict main metric.
+        metric: Name of that metric.
+        value: Its value.
+        interval: Its interval.
+    """
 
     key: str
     task: str
@@ -39,18 +61,37 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds, None where nothing was timed; decode is summed over the workers."""
+    """Timing of one result.
+
+    Attributes:
+        task: Title of the task.
+        model: Name of the model.
+        images_per_s: Embedding rate.
+        idle: Fraction of the embedding time in which the device was idle.
+        seconds: Step to seconds, None if it was not timed; decoding is summed over the workers.
+        device: Accelerator or device.
+    """
 
     task: str
     model: str
     images_per_s: float | None
-    idle: float | None  # share of the time of embedding
+    idle: float | None
     seconds: Mapping[str, float | None]
     device: str
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
+    """Items that were skipped for one reason.
+
+    Attributes:
+        data: Name of the data.
+        reason: Reason.
+        count: Number of items.
+        examples: Sources of the first items.
+        models: Models that skipped them; empty if all did.
+    """
+
     data: str
     reason: str
     count: int
@@ -60,6 +101,18 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Tie:
+    """A strict metric that depends on the order of equal scores.
+
+    Attributes:
+        task: Title of the task.
+        model: Name of the model.
+        group: Query group.
+        name: Name of the metric.
+        worst: Worst value over all orders.
+        current: Value in the result.
+        best: Best value over all orders.
+    """
+
     task: str
     model: str
     group: str
@@ -69,7 +122,30 @@ class Tie:
     best: str
 
 
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """Metadata of one model.
+
+    Attributes:
+        label: Name of the model.
+        hue: Number of its colour.
+        rows: Name and value of each property.
+    """
+
+    label: str
+    hue: int
+    rows: Sequence[tuple[str, str]]
+
+
 def summary(result_sets: Sequence[ResultSet]) -> list[Summary]:
+    """Summarize the result sets.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        A summary per set.
+    """
     leading_values = [_leading_value(result_set) for result_set in result_sets]
     return [
         Summary(
@@ -91,6 +167,14 @@ def summary(result_sets: Sequence[ResultSet]) -> list[Summary]:
 
 
 def timings(result_sets: Sequence[ResultSet]) -> list[Timing]:
+    """Collect the timing of every result.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        A timing per result.
+    """
     return [
         _entry_timing(result_set, entry)
         for result_set in result_sets
@@ -99,7 +183,14 @@ def timings(result_sets: Sequence[ResultSet]) -> list[Timing]:
 
 
 def left_out(result_sets: Sequence[ResultSet]) -> list[LeftOut]:
-    """Items that were skipped, by data and reason."""
+    """Group the skipped items by data and reason.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        An entry per data set and reason.
+    """
     items: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     models: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for result_set in result_sets:
@@ -127,7 +218,14 @@ def left_out(result_sets: Sequence[ResultSet]) -> list[LeftOut]:
 
 
 def ties(result_sets: Sequence[ResultSet]) -> list[Tie]:
-    """Strict figures that another order of equal scores would change, the most first."""
+    """Collect the strict metrics that another order of equal scores would change.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        The metrics, in descending order of the possible change.
+    """
     spans: list[tuple[float, int, Tie]] = []
     for result_set in result_sets:
         names = _metric_names(result_set)
@@ -145,8 +243,81 @@ def ties(result_sets: Sequence[ResultSet]) -> list[Tie]:
     return [tie for *_, tie in sorted(spans, key=lambda item: item[:2])]
 
 
+def models(result_sets: Sequence[ResultSet]) -> list[ModelMetadata]:
+    """Collect the metadata of the models.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        An entry per model, in page order.
+    """
+    hues: dict[str, int] = {}
+    rows: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
+    for entry in (entry for result_set in result_sets for entry in result_set.entries):
+        hues[entry.label] = entry.hue
+        for name, value in _model_rows(entry):
+            rows[entry.label][name][value] = None
+    return [
+        ModelMetadata(
+            label, hue, [(name, " or ".join(values)) for name, values in rows[label].items()]
+        )
+        for label, hue in hues.items()
+    ]
+
+
+def versions(result_sets: Sequence[ResultSet]) -> list[tuple[str, str]]:
+    """Collect package versions, platforms and hardware.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        Name and version; several versions are joined by "or".
+    """
+    values: dict[str, dict[str, None]] = defaultdict(dict)
+    for entry in (entry for result_set in result_sets for entry in result_set.entries):
+        result = entry.file.result
+        for name, version in result.versions.items():
+            values[name][version] = None
+        hardware = result.hardware
+        values["platform"][str(hardware.get("platform", "?"))] = None
+        machine = f"{hardware.get('cpus', '?')} CPUs, {hardware.get('memory_gib', '?')} GiB"
+        device = hardware.get("accelerator") or hardware.get("device")
+        values["hardware"][f"{machine}, {device}" if device else machine] = None
+    return [(name, " or ".join(alternatives)) for name, alternatives in values.items()]
+
+
+def commands(result_sets: Sequence[ResultSet]) -> list[str]:
+    """Build the commands that reproduce the results.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        Commands for the data, then one per model and settings.
+    """
+    lines: list[str] = []
+    for result_set in result_sets:
+        lines += [line for line in _data_commands(result_set) if line not in lines]
+    runs: dict[str, dict[str, None]] = defaultdict(dict)
+    for result_set in result_sets:
+        for entry in result_set.entries:
+            model, seed = _model_arguments(entry), entry.file.result.seed
+            settings = f"--seed {seed}{_resamples_option(entry)}"
+            target = entry.file.result.task_info.get("target")
+            runs[f"{model} --data data {settings}"][shlex.quote(str(target or result_set.task))] = (
+                None
+            )
+    for run, tasks in runs.items():
+        names = " ".join(f"-t {task}" for task in tasks)
+        model, _, rest = run.partition(" --data")
+        lines.append(f"marsretrieval run {model} {names} --data{rest}")
+    return lines
+
+
 def _metric_names(result_set: ResultSet) -> dict[str, Metric]:
-    """Key to metric, its heading with the direction of the query where there are two."""
+    """Key to metric; its heading has the direction of the query if there are several."""
     parts = leaderboard_columns(result_set.results)
     return {
         pair.strict.key: replace(
@@ -174,8 +345,7 @@ def _date_range(created: Sequence[str]) -> str:
 
 
 def _leading_value(result_set: ResultSet) -> tuple[str, str, str]:
-    """The strict main figure of the first model: its name, with the kind of query for
-    geo-localization, its value and its interval."""
+    """Name, value and interval of the strict main metric of the first model."""
     names = _metric_names(result_set)
     parts = leaderboard_columns(result_set.results)
     if not parts:
@@ -205,74 +375,8 @@ def _entry_timing(result_set: ResultSet, entry: Entry) -> Timing:
     return Timing(result_set.title, entry.label, rate, idle, seconds, str(device))
 
 
-_DATASETS = {
-    "paired-image-text": "paired",
-    "landform": "landform",
-    "geolocalization": "geolocalization",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ModelMetadata:
-    label: str
-    hue: int
-    rows: Sequence[tuple[str, str]]
-
-
-def models(result_sets: Sequence[ResultSet]) -> list[ModelMetadata]:
-    """Who answered: each model once, in the order of the page."""
-    hues: dict[str, int] = {}
-    rows: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
-    for entry in (entry for result_set in result_sets for entry in result_set.entries):
-        hues[entry.label] = entry.hue
-        for name, value in _model_rows(entry):
-            rows[entry.label][name][value] = None
-    return [
-        ModelMetadata(
-            label, hue, [(name, " or ".join(values)) for name, values in rows[label].items()]
-        )
-        for label, hue in hues.items()
-    ]
-
-
-def versions(result_sets: Sequence[ResultSet]) -> list[tuple[str, str]]:
-    """Package to its version; to several, where results were computed with several."""
-    values: dict[str, dict[str, None]] = defaultdict(dict)
-    for entry in (entry for result_set in result_sets for entry in result_set.entries):
-        result = entry.file.result
-        for name, version in result.versions.items():
-            values[name][version] = None
-        hardware = result.hardware
-        values["platform"][str(hardware.get("platform", "?"))] = None
-        machine = f"{hardware.get('cpus', '?')} CPUs, {hardware.get('memory_gib', '?')} GiB"
-        device = hardware.get("accelerator") or hardware.get("device")
-        values["hardware"][f"{machine}, {device}" if device else machine] = None
-    return [(name, " or ".join(alternatives)) for name, alternatives in values.items()]
-
-
-def commands(result_sets: Sequence[ResultSet]) -> list[str]:
-    """What to type for the same figures: the data first, then a line for each model and seed."""
-    lines: list[str] = []
-    for result_set in result_sets:
-        lines += [line for line in _data_commands(result_set) if line not in lines]
-    runs: dict[str, dict[str, None]] = defaultdict(dict)
-    for result_set in result_sets:
-        for entry in result_set.entries:
-            model, seed = _model_arguments(entry), entry.file.result.seed
-            settings = f"--seed {seed}{_resamples_option(entry)}"
-            target = entry.file.result.task_info.get("target")
-            runs[f"{model} --data data {settings}"][shlex.quote(str(target or result_set.task))] = (
-                None
-            )
-    for run, tasks in runs.items():
-        names = " ".join(f"-t {task}" for task in tasks)
-        model, _, rest = run.partition(" --data")
-        lines.append(f"marsretrieval run {model} {names} --data{rest}")
-    return lines
-
-
 def _data_commands(result_set: ResultSet) -> Iterator[str]:
-    """How the data of a set are made or fetched, as far as they say where they come from."""
+    """Commands that create or download the data of a set, if its provenance is recorded."""
     data = result_set.data
     if result_set.task not in _DATASETS:
         return

@@ -1,4 +1,4 @@
-"""The templates of the page, and what they are filled with."""
+"""Fill the templates of the page and write the HTML file."""
 
 from __future__ import annotations
 
@@ -31,181 +31,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class SetView:
-    """All that is shown of one set."""
-
-    set: ResultSet
-    leaderboards: Sequence[Table]
-    per_class: Sequence[Table] = ()
-    ranks: Sequence[Chart] = ()
-    curves: Sequence[ChartGroup] = ()
-    maps: Maps = field(default_factory=Maps)
-    gallery: Gallery = field(default_factory=Gallery)
-
-    @property
-    def parts(self) -> list[tuple[str, str]]:
-        """Anchor and name of each part, for the contents."""
-        parts = [("board", "Leaderboard")]
-        if self.set.task == "paired-image-text":
-            parts.append(("ranks", "Ranks"))
-        if self.per_class:
-            what = "class" if self.set.task == "landform" else "landform"
-            parts.append(("each", f"Each {what}"))
-        if self.curves:
-            parts.append(("curves", "Precision and recall"))
-        if self.set.task == "geolocalization":
-            parts.append(("map", "Where on Mars"))
-        return [*parts, ("examples", "Examples")]
-
-    def more_per_class(self) -> dict[str, list[Table]]:
-        """Tables per class that can be opened, by protocol."""
-        tables: dict[str, list[Table]] = defaultdict(list)
-        for table in self.per_class:
-            if not table.first:
-                tables[table.protocol].append(table)
-        return tables
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    anchor: str
-    title: str
-    sets: Sequence[SetView]
-
-
-def page(
-    views: Sequence[SetView],
-    *,
-    title: str,
-    thumbnails: Mapping[str, str],
-    refused: Sequence[str],
-    damaged: Sequence[str],
-    version: str,
-) -> str:
-    """The whole page. Whatever comes from results and data is escaped."""
-    templates = load_templates()
-    source, _, _ = templates.loader.get_source(templates, "script.js")  # type: ignore[union-attr]
-    digest = hashlib.sha256(source.encode()).digest()
-    shown_sets = [view.set for view in views]
-    timings = metadata.timings(shown_sets)
-    rates = [timing.images_per_s for timing in timings if timing.images_per_s]
-    style = (
-        templates.get_template("colours.css.j2").render()
-        + templates.get_template("style.css").render()
-    )
-    return templates.get_template("page.html.j2").render(
-        title=title,
-        lede=_summary_line(shown_sets),
-        version=version,
-        script=source,
-        script_hash=f"sha256-{base64.b64encode(digest).decode()}",
-        style=style,
-        dashes=DASHES,
-        thumbnails=thumbnails,
-        tasks=_group_by_task(views),
-        synthetic=_synthetic_label(shown_sets),
-        summary=metadata.summary(shown_sets),
-        timings=timings,
-        fastest=max(rates, default=1.0),
-        left_out=metadata.left_out(shown_sets),
-        refused=refused,
-        damaged=damaged,
-        ties=metadata.ties(shown_sets),
-        commands=metadata.commands(shown_sets),
-        versions=metadata.versions(shown_sets),
-        models=metadata.models(shown_sets),
-    )
-
-
-@cache
-def load_templates() -> jinja2.Environment:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("marsretrieval.report.html"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_escape_controls,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "unit": _format_unit,
-        "points": _format_points,
-        "seconds": format_seconds,
-        "rate": format_rate,
-    }
-    return environment
-
-
-def _escape_controls(value: Any) -> Any:
-    """Control characters, which HTML and SVG must not hold, spelt out."""
-    if not isinstance(value, str):
-        return value
-    return type(value)(printable(value))
-
-
-def _group_by_task(views: Sequence[SetView]) -> list[_Task]:
-    return [
-        _Task(task, of_task[0].set.title, of_task)
-        for task in dict.fromkeys(view.set.task for view in views)
-        if (of_task := [view for view in views if view.set.task == task])
-    ]
-
-
-def _synthetic_label(result_sets: Sequence[ResultSet]) -> str:
-    flags = [bool(result_set.data.get("synthetic")) for result_set in result_sets]
-    return "all" if all(flags) else "some" if any(flags) else ""
-
-
-def _summary_line(result_sets: Sequence[ResultSet]) -> str:
-    entries = [entry for result_set in result_sets for entry in result_set.entries]
-    models, tasks = (
-        {entry.label for entry in entries},
-        {result_set.task for result_set in result_sets},
-    )
-    days = sorted({entry.file.result.created[:10] for entry in entries})
-    versions = sorted({str(e.file.result.versions.get("marsretrieval", "?")) for e in entries})
-    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    counts = [
-        pluralize(len(models), "model"),
-        pluralize(len(tasks), "task"),
-        pluralize(len(entries), "result"),
-    ]
-    return f"{', '.join(counts)}; computed {span} with marsretrieval {', '.join(versions)}."
-
-
-def _format_unit(value: float) -> str:
-    """A coordinate of a chart."""
-    return f"{value:.1f}".removesuffix(".0")
-
-
-def _format_points(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{_format_unit(x)},{_format_unit(y)}" for x, y in points)
-
-
-def format_seconds(value: float | None) -> str:
-    if value is None:
-        return "–"
-    if value >= 3600:
-        return f"{value / 3600:.1f} h"
-    if value >= 600:
-        return f"{value / 60:.0f} min"
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
-def format_rate(value: Any) -> str:
-    return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"
-
-
-@dataclass(frozen=True, slots=True)
 class HtmlReport:
-    """What was written. `notes`: a line for everything that the page could not show, for people.
-    `damaged`: a line for each table beside a result that could not be read."""
+    """Summary of a written HTML report.
+
+    Attributes:
+        path: The file.
+        size: Its size, bytes.
+        images: Number of thumbnails in it.
+        notes: One line per item that the page does not show.
+        damaged: One line per table that could not be read.
+    """
 
     path: Path
-    size: int  # bytes
-    images: int  # thumbnails in it
+    size: int
+    images: int
     notes: Sequence[str] = ()
     damaged: Sequence[str] = ()
 
@@ -220,28 +59,28 @@ def write_html(
     left_out: Sequence[str] = (),
     progress: Progress = NO_PROGRESS,
 ) -> HtmlReport:
-    """Write one HTML file that shows all of `results`, and holds everything it shows.
+    """Write results as one self-contained HTML file.
 
-    The same results give the same bytes. No dataset is read: thumbnails are those that `run` wrote
-    beside the results. A damaged table beside a result costs the page what is drawn from it; the
-    page says so, and the leaderboards, which need no table, are whole.
+    The same results give the same bytes. No dataset is read; thumbnails are those that `run` wrote
+    beside the results. Charts, maps and examples that need a damaged table are omitted, with a
+    notice on the page; leaderboards need no table.
 
     Args:
         results: The results.
         path: The file.
         title: Title of the page.
         thumbnails: Show images; False: ids only.
-        references: Metrics from elsewhere, to stand below the leaderboards.
+        references: Metric values published elsewhere, shown below the leaderboards.
         left_out: Lines about result files that could not be read, to be shown on the page.
-        progress: Shows how far the work is.
+        progress: Receives the progress.
 
     Returns:
-        What was written.
+        A summary of the file.
 
     Raises:
-        UsageError: There are no results.
-        DataError: A result is incomplete.
-        OutputError: `path` cannot be written.
+        UsageError: If there are no results.
+        DataError: If a result is incomplete.
+        OutputError: If `path` cannot be written.
     """
     if not results:
         raise UsageError("no results to report", remedy="marsretrieval run writes some.")
@@ -278,6 +117,213 @@ def write_html(
         )
     ]
     return HtmlReport(path, len(encoded), len(images.uris), notes, damaged)
+
+
+@dataclass(frozen=True, slots=True)
+class SetView:
+    """Everything that the page shows of one result set.
+
+    Attributes:
+        set: The results.
+        leaderboards: Leaderboards.
+        per_class: Tables per class or landform.
+        ranks: Rank histograms of paired retrieval.
+        curves: Precision-recall curves of geo-localization.
+        maps: Maps of geo-localization.
+        gallery: Retrieved examples.
+    """
+
+    set: ResultSet
+    leaderboards: Sequence[Table]
+    per_class: Sequence[Table] = ()
+    ranks: Sequence[Chart] = ()
+    curves: Sequence[ChartGroup] = ()
+    maps: Maps = field(default_factory=Maps)
+    gallery: Gallery = field(default_factory=Gallery)
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """Anchor and name of each part, for the table of contents."""
+        parts = [("board", "Leaderboard")]
+        if self.set.task == "paired-image-text":
+            parts.append(("ranks", "Ranks"))
+        if self.per_class:
+            what = "class" if self.set.task == "landform" else "landform"
+            parts.append(("each", f"Each {what}"))
+        if self.curves:
+            parts.append(("curves", "Precision and recall"))
+        if self.set.task == "geolocalization":
+            parts.append(("map", "Where on Mars"))
+        return [*parts, ("examples", "Examples")]
+
+    def more_per_class(self) -> dict[str, list[Table]]:
+        """Return the collapsed tables per class, by protocol."""
+        tables: dict[str, list[Table]] = defaultdict(list)
+        for table in self.per_class:
+            if not table.first:
+                tables[table.protocol].append(table)
+        return tables
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    anchor: str
+    title: str
+    sets: Sequence[SetView]
+
+
+def page(
+    views: Sequence[SetView],
+    *,
+    title: str,
+    thumbnails: Mapping[str, str],
+    refused: Sequence[str],
+    damaged: Sequence[str],
+    version: str,
+) -> str:
+    """Render the page. All text from results and data is escaped.
+
+    Args:
+        views: Result sets.
+        title: Title of the page.
+        thumbnails: Key to data URI.
+        refused: Lines about files that could not be read.
+        damaged: Lines about damaged tables.
+        version: Version of marsretrieval.
+
+    Returns:
+        HTML.
+    """
+    templates = load_templates()
+    source, _, _ = templates.loader.get_source(templates, "script.js")  # type: ignore[union-attr]
+    digest = hashlib.sha256(source.encode()).digest()
+    shown_sets = [view.set for view in views]
+    timings = metadata.timings(shown_sets)
+    rates = [timing.images_per_s for timing in timings if timing.images_per_s]
+    style = (
+        templates.get_template("colours.css.j2").render()
+        + templates.get_template("style.css").render()
+    )
+    return templates.get_template("page.html.j2").render(
+        title=title,
+        lede=_summary_line(shown_sets),
+        version=version,
+        script=source,
+        script_hash=f"sha256-{base64.b64encode(digest).decode()}",
+        style=style,
+        dashes=DASHES,
+        thumbnails=thumbnails,
+        tasks=_group_by_task(views),
+        synthetic=_synthetic_label(shown_sets),
+        summary=metadata.summary(shown_sets),
+        timings=timings,
+        fastest=max(rates, default=1.0),
+        left_out=metadata.left_out(shown_sets),
+        refused=refused,
+        damaged=damaged,
+        ties=metadata.ties(shown_sets),
+        commands=metadata.commands(shown_sets),
+        versions=metadata.versions(shown_sets),
+        models=metadata.models(shown_sets),
+    )
+
+
+@cache
+def load_templates() -> jinja2.Environment:
+    """Load the templates and their filters."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("marsretrieval.report.html"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_escape_controls,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "unit": _format_unit,
+        "points": _format_points,
+        "seconds": format_seconds,
+        "rate": format_rate,
+    }
+    return environment
+
+
+def _escape_controls(value: Any) -> Any:
+    """Escape control characters, which HTML and SVG forbid."""
+    if not isinstance(value, str):
+        return value
+    return type(value)(printable(value))
+
+
+def _group_by_task(views: Sequence[SetView]) -> list[_Task]:
+    return [
+        _Task(task, of_task[0].set.title, of_task)
+        for task in dict.fromkeys(view.set.task for view in views)
+        if (of_task := [view for view in views if view.set.task == task])
+    ]
+
+
+def _synthetic_label(result_sets: Sequence[ResultSet]) -> str:
+    flags = [bool(result_set.data.get("synthetic")) for result_set in result_sets]
+    return "all" if all(flags) else "some" if any(flags) else ""
+
+
+def _summary_line(result_sets: Sequence[ResultSet]) -> str:
+    entries = [entry for result_set in result_sets for entry in result_set.entries]
+    models, tasks = (
+        {entry.label for entry in entries},
+        {result_set.task for result_set in result_sets},
+    )
+    days = sorted({entry.file.result.created[:10] for entry in entries})
+    versions = sorted({str(e.file.result.versions.get("marsretrieval", "?")) for e in entries})
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    counts = [
+        pluralize(len(models), "model"),
+        pluralize(len(tasks), "task"),
+        pluralize(len(entries), "result"),
+    ]
+    return f"{', '.join(counts)}; computed {span} with marsretrieval {', '.join(versions)}."
+
+
+def _format_unit(value: float) -> str:
+    """Format a chart coordinate."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _format_points(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{_format_unit(x)},{_format_unit(y)}" for x, y in points)
+
+
+def format_seconds(value: float | None) -> str:
+    """Format a duration.
+
+    Args:
+        value: Seconds; None if unknown.
+
+    Returns:
+        Seconds, minutes or hours; a dash if unknown.
+    """
+    if value is None:
+        return "–"
+    if value >= 3600:
+        return f"{value / 3600:.1f} h"
+    if value >= 600:
+        return f"{value / 60:.0f} min"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def format_rate(value: Any) -> str:
+    """Format a rate.
+
+    Args:
+        value: Images per second.
+
+    Returns:
+        The rate, with one decimal below 20.
+    """
+    return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"
 
 
 def _make_view(
