@@ -107,7 +107,7 @@ def test_versions_that_differ_are_all_named(tmp_path: Path) -> None:
 
 def test_captions_that_were_cut_stand_with_their_model(results: list[Path], tmp_path: Path) -> None:
     page = page_of(results, tmp_path / "report.html")
-    panels = [each.text for each in page.section("again").all("div", class_="panel")]
+    panels = [each.text for each in page.section("reproduction").all("div", class_="panel")]
     assert any("sharp-1" in each and "1 of 120" in each for each in panels)
     assert any("0" * 64 in each and "apache-2.0" in each for each in panels)
 

@@ -159,10 +159,8 @@ def regions_of(lonlat: Floats) -> list[geo.Box]:
 
     positions = lonlat[np.isfinite(lonlat).all(axis=1)]
     quad = geo.QUAD_DEG
-    columns, top = (
-        360 // quad,
-        90 // quad,
-    )  # top: index of the northernmost row, counted from the equator
+    columns = 360 // quad
+    top = 90 // quad  # index of the northernmost row, counted from the equator
     row = top - np.floor(positions[:, 1] / quad).astype(int)
     column = np.floor((geo.wrap_lon(positions[:, 0]) + 180) / quad).astype(int) % columns
     occupied = np.zeros((2 * top + 2, columns), dtype=bool)
@@ -277,19 +275,16 @@ def _make_figure(regions: Sequence[geo.Box], *, graticule: bool) -> tuple[Figure
     charts = []
     for number, box in enumerate([PLANET, *regions], start=-1):
         row, column = divmod(number, columns)
-        left_inch, top_inch, wide_inch, high_inch = 0.4, 0.05, 6.55, _PLANET_HEIGHT - 0.35
+        x_inch, y_inch, width_inch, height_inch = 0.4, 0.05, 6.55, _PLANET_HEIGHT - 0.35
         if number >= 0:
-            left_inch, top_inch = (
-                0.4 + column * 6.7 / columns,
-                _PLANET_HEIGHT + 0.05 + row * row_height,
-            )
-            wide_inch, high_inch = 6.7 / columns - 0.45, row_height - 0.35
+            x_inch, y_inch = 0.4 + column * 6.7 / columns, _PLANET_HEIGHT + 0.05 + row * row_height
+            width_inch, height_inch = 6.7 / columns - 0.45, row_height - 0.35
         axes = figure.add_axes(
             (
-                left_inch / _WIDTH,
-                1 - (top_inch + high_inch) / height,
-                wide_inch / _WIDTH,
-                high_inch / height,
+                x_inch / _WIDTH,
+                1 - (y_inch + height_inch) / height,
+                width_inch / _WIDTH,
+                height_inch / height,
             )
         )
         chart = planet_map(box, style=_STYLE, axes=axes, graticule=graticule)

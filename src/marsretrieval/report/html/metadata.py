@@ -306,11 +306,10 @@ def commands(result_sets: Sequence[ResultSet]) -> list[str]:
             model, seed = _model_arguments(entry), entry.file.result.seed
             settings = f"--seed {seed}{_resamples_option(entry)}"
             target = entry.file.result.task_info.get("target")
-            runs[f"{model} --data data {settings}"][shlex.quote(str(target or result_set.task))] = (
-                None
-            )
+            task = shlex.quote(str(target or result_set.task))
+            runs[f"{model} --data data {settings}"][task] = None
     for run, tasks in runs.items():
-        names = " ".join(f"-t {task}" for task in tasks)
+        names = " ".join(f"-t {name}" for name in tasks)
         model, _, rest = run.partition(" --data")
         lines.append(f"marsretrieval run {model} {names} --data{rest}")
     return lines

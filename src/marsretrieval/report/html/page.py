@@ -144,12 +144,12 @@ class SetView:
     @property
     def parts(self) -> list[tuple[str, str]]:
         """Anchor and name of each part, for the table of contents."""
-        parts = [("board", "Leaderboard")]
+        parts = [("leaderboard", "Leaderboard")]
         if self.set.task == "paired-image-text":
             parts.append(("ranks", "Ranks"))
         if self.per_class:
             what = "class" if self.set.task == "landform" else "landform"
-            parts.append(("each", f"Each {what}"))
+            parts.append(("per-class", f"Each {what}"))
         if self.curves:
             parts.append(("curves", "Precision and recall"))
         if self.set.task == "geolocalization":
