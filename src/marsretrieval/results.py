@@ -108,7 +108,7 @@ class Evaluation:
     `strict`; empty where they are unknown.
     interval_basis: protocol to what was resampled for its intervals: `unit` ("pairs", "classes",
     "spatial blocks") and `count`; of a mean over landforms the smallest count of a landform.
-    drawn: protocol to metric name to its value in each resample, NaN where a resample has none;
+    samples: protocol to metric name to its value in each resample, NaN where a resample has none;
     for intervals of means of evaluations, never written.
     """
 
@@ -121,7 +121,7 @@ class Evaluation:
     per_query: Mapping[str, npt.NDArray[Any] | list[Any]] = field(default_factory=dict)
     chance: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     interval_basis: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    drawn: Mapping[str, Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=dict)
+    samples: Mapping[str, Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=dict)
 
     def to_dict(self) -> EvaluationPart:
         """Plain data for JSON, without the per-query columns and resamples."""

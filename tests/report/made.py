@@ -18,8 +18,8 @@ from marsretrieval.report.render import print_tables, render_csv, render_latex, 
 from marsretrieval.report.tables import model_tables
 from marsretrieval.results import RunResult
 from marsretrieval.tasks import Hits, Outcome
-from marsretrieval.tasks.geolocalization import _means
-from marsretrieval.tasks.paired_image_text import _hits
+from marsretrieval.tasks.geolocalization import mean_over_landforms
+from marsretrieval.tasks.paired_image_text import top_hits
 from tests.metrics.inputs import geo_input, unit
 
 __all__ = [
@@ -88,7 +88,7 @@ def make_paired(
         groups={"all": paired.evaluate(left, right, ids=ids, resamples=50)},
         n={"pairs": pairs},
         set_hash=f"{pairs:064x}",
-        hits=_hits(left, right, ids),
+        hits=top_hits(left, right, ids),
         truncated={"captions": pairs, "cut": 1},
     )
 
@@ -159,7 +159,7 @@ def make_geolocalization(
                     lon=float(centres[best, 0]), lat=float(centres[best, 1]),
                 )  # fmt: skip
     return Outcome(
-        groups=groups | _means(groups),
+        groups=groups | mean_over_landforms(groups),
         n={"tiles": len(ids), **n},
         set_hash=f"{len(ids):064x}",
         hits=hits,

@@ -219,9 +219,9 @@ def test_references_say_where_they_are_from() -> None:
         assert each.pairs == 2247 and each.n == "2,247 pairs"
         assert each.captions == "refined_caption" and each.notes
         assert str(each.date) in each.source and each.url in each.source
-        for key, value in each.figures.items():
+        for key, value in each.metrics.items():
             assert value >= 1 if key.endswith("medr") else 0 < value < 1
-        assert set(each.figures) == {
+        assert set(each.metrics) == {
             f"{way}_{name}" for way in ("i2t", "t2i") for name in ("r1", "r10", "mrr", "medr")
         }
 
@@ -236,7 +236,7 @@ def test_references_stand_where_the_data_are_theirs_or_where_asked_for() -> None
         ([real], None, 2), ([synthetic], None, 0), ([made], None, 0), ([landform], True, 0),
         ([synthetic], True, 2), ([real], False, 0),
     ):  # fmt: skip
-        assert len(references_for(results, wanted=wanted)) == count
+        assert len(references_for(results, show=wanted)) == count
 
 
 def test_references_are_never_ranked_and_always_sourced() -> None:

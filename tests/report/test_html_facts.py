@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from marsretrieval.report.grouping import result_sets
-from marsretrieval.report.html import metadata as again
+from marsretrieval.report.html import metadata
 from marsretrieval.report.result_files import ResultFile
 from tests.report.made import make_landform, make_paired, result, write
 from tests.report.pages import page_of
@@ -26,12 +26,12 @@ def test_time_is_told_where_it_was_taken(results: list[Path], tmp_path: Path) ->
 
 
 def test_long_times_are_short_to_read() -> None:
-    from marsretrieval.report.html.page import _rate, _seconds
+    from marsretrieval.report.html.page import format_rate, format_seconds
 
-    assert [_seconds(each) for each in (None, 0.5, 42, 900, 7200)] == [
+    assert [format_seconds(each) for each in (None, 0.5, 42, 900, 7200)] == [
         "–", "0.50", "42.0", "15 min", "2.0 h",
     ]  # fmt: skip
-    assert [_rate(each) for each in (0.31, 19.96, 1234.4)] == ["0.3", "20.0", "1,234"]
+    assert [format_rate(each) for each in (0.31, 19.96, 1234.4)] == ["0.3", "20.0", "1,234"]
 
 
 def test_what_was_skipped_is_counted_by_its_reason(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_the_commands_are_those_that_made_the_results(tmp_path: Path) -> None:
         ResultFile(theirs),
         ResultFile(result("paired-image-text", "a", pairs, data=real), tmp_path / "a+float16/x"),
     ]
-    lines = again.commands(result_sets(files))
+    lines = metadata.commands(result_sets(files))
     assert lines[0] == (
         "marsretrieval data download paired --out data --revision a1b2 --variant whole"
     )
@@ -100,14 +100,14 @@ def test_the_commands_are_those_that_made_the_results(tmp_path: Path) -> None:
 def test_versions_that_differ_are_all_named(tmp_path: Path) -> None:
     one = result("landform", "a", make_landform())
     other = replace(one, model={**one.model, "id": "b"}, versions={**one.versions, "numpy": "2.0"})
-    found = dict(again.versions(result_sets([ResultFile(one), ResultFile(other)])))
+    found = dict(metadata.versions(result_sets([ResultFile(one), ResultFile(other)])))
     assert found["numpy"] == "2.4.6 or 2.0" and found["python"] == "3.11.7"
     assert found["hardware"] == "2 CPUs, 8.0 GiB, cpu"
 
 
 def test_captions_that_were_cut_stand_with_their_model(results: list[Path], tmp_path: Path) -> None:
     page = page_of(results, tmp_path / "report.html")
-    panels = [each.text for each in page.section("again").all("div", class_="panel")]
+    panels = [each.text for each in page.section("reproduction").all("div", class_="panel")]
     assert any("sharp-1" in each and "1 of 120" in each for each in panels)
     assert any("0" * 64 in each and "apache-2.0" in each for each in panels)
 

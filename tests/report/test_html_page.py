@@ -46,7 +46,7 @@ def test_links_lead_somewhere_and_ids_are_there_once(page: Page) -> None:
     assert len(ids) == len(set(ids))
     links = {each.attributes["href"] for each in page.elements if "href" in each.attributes}
     assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
-    assert {"#summary", "#time", "#left-out", "#again"} <= links
+    assert {"#summary", "#time", "#left-out", "#reproduction"} <= links
 
 
 def test_only_the_script_of_the_page_may_run(page: Page) -> None:
@@ -130,7 +130,7 @@ def test_without_the_tables_beside_them_results_keep_their_figures(
     notices = " ".join(each.text for each in page.all("p", class_="notice"))
     assert "paired-image-text.queries.parquet" in notices and "landform.hits.parquet" in notices
     assert "geolocalization.hits.parquet" in notices
-    assert len(page.all("table", class_="board")) == 5
+    assert len(page.all("table", class_="results-table")) == 5
     assert page.all("svg", class_="chart") and not page.all("article", class_="query")
 
 
@@ -163,7 +163,7 @@ def test_a_damaged_table_costs_what_is_drawn_from_it_and_is_told(
     assert line.startswith(f"{path.with_suffix('.hits.parquet')}: not a readable Parquet file")
     page = page_of([path], tmp_path / "report.html")
     assert "landform.hits.parquet" in page.section("left-out").text
-    assert page.all("table", class_="board") and not page.all("article", class_="query")
+    assert page.all("table", class_="results-table") and not page.all("article", class_="query")
 
 
 def test_a_table_of_another_kind_is_told(results: list[Path], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_sixteen_models_fit_into_a_mail(tmp_path: Path) -> None:
     out = tmp_path / "report.html"
     page = page_of(files, out)
     assert out.stat().st_size < 2_000_000  # 2.5 MB of pictures come on top at most
-    matrix = page.section("landform-1-each").all("table")[0]
+    matrix = page.section("landform-1-per-class").all("table")[0]
     assert len(matrix.rows()) == 48 and len(matrix.rows()[0]) == 18  # and chance
     assert "tall" in matrix.attributes["class"]
     assert len(page.section("geolocalization-2-curves").all("svg", class_="chart")) == 24

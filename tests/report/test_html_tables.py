@@ -25,7 +25,7 @@ class Elsewhere:
     source: str = "A paper, table 2"
     n: str = "2,287 pairs"
     description: str = "A paper, table 2; evaluated by its authors."
-    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def files(*results: RunResult) -> list[ResultFile]:
@@ -40,7 +40,7 @@ def test_figures_stand_with_their_intervals_and_the_best_is_bold(
     results: list[Path], tmp_path: Path
 ) -> None:
     page = page_of(results, tmp_path / "report.html")
-    table = page.section("paired-image-text-1-board").all("table")[0]
+    table = page.section("paired-image-text-1-leaderboard").all("table")[0]
     assert "both protocols (they agree)" in heads(table)
     assert heads(table)[-4:] == ["R@1", "R@10", "MRR", "MedR"]
     figures = ResultFile.read(results[0]).result.metrics["all"]
@@ -51,7 +51,7 @@ def test_figures_stand_with_their_intervals_and_the_best_is_bold(
     assert rows["chance"][2:] == [
         f"{100 * expected['t2i_r10']:.1f}", f"{100 * expected['t2i_mrr']:.1f}", "60.5",
     ]  # fmt: skip
-    note = page.section("paired-image-text-1-board").text
+    note = page.section("paired-image-text-1-leaderboard").text
     assert "Intervals are from 120 pairs." in note
     assert rows["sharp-1"][3] == f"{100 * figures['strict']['t2i_mrr']:.1f} {low:.1f}–{high:.1f}"
     bold = [cell.text for row in table.all("tr") for cell in row.all("strong")]
@@ -67,7 +67,7 @@ def test_protocols_that_differ_have_columns_and_a_best_each(tmp_path: Path) -> N
         write(result("paired-image-text", "good", good), good, tmp_path / "good"),
     ]
     page = page_of(paths, tmp_path / "report.html")
-    table = page.section("paired-image-text-1-board").all("table")[0]
+    table = page.section("paired-image-text-1-leaderboard").all("table")[0]
     groups = [cell.text for cell in table.all("th") if "colspan" in cell.attributes]
     assert groups == ["published", "strict"]
     rows = {row[0]: row for row in table.rows()}
@@ -89,7 +89,7 @@ def test_different_sets_never_share_a_table_or_a_best(tmp_path: Path) -> None:
         paths.append(write(result("paired-image-text", model, made), made, tmp_path / model))
     page = page_of(paths, tmp_path / "report.html")
     first, second = (
-        page.section(f"paired-image-text-{number}-board").all("table")[0] for number in (1, 2)
+        page.section(f"paired-image-text-{number}-leaderboard").all("table")[0] for number in (1, 2)
     )
     assert [row[0] for row in first.rows()] == ["one", "two", "chance"] and first.all("strong")
     assert [row[0] for row in second.rows()] == ["alone", "chance"] and not second.all("strong")
@@ -111,7 +111,7 @@ def test_a_vision_only_model_stands_where_it_has_queries(
     results: list[Path], tmp_path: Path
 ) -> None:
     page = page_of(results, tmp_path / "report.html")
-    table = page.section("geolocalization-3-board").one("table")
+    table = page.section("geolocalization-3-leaderboard").one("table")
     bodies = {
         body.all("tr")[0].text: [row.children[0].text for row in body.all("tr")[1:]]
         for body in table.all("tbody")
@@ -120,7 +120,7 @@ def test_a_vision_only_model_stands_where_it_has_queries(
     assert len(table.all("tbody")) == 2 * len(bodies)
     assert list(bodies) == ["text queries", "image queries", "hybrid queries"]
     assert "eyes-only" in bodies["image queries"] and "eyes-only" not in bodies["text queries"]
-    matrix = page.section("geolocalization-3-each").all("table")[0]
+    matrix = page.section("geolocalization-3-per-class").all("table")[0]
     column = heads(matrix).index("eyes-only")
     by_mode = [
         [row.children[column].text for row in body.all("tr")[1:]] for body in matrix.all("tbody")
@@ -132,23 +132,23 @@ def test_figures_from_elsewhere_are_marked_and_never_ranked(
     results: list[Path], tmp_path: Path
 ) -> None:
     references = [
-        Elsewhere("paired-image-text", "famous", figures={"t2i_r1": 0.999, "t2i_medr": 1.0}),
-        Elsewhere("geolocalization", "famous", group="text", figures={"auprc": 0.5, "best.f1": 1}),
-        Elsewhere("landform", "famous", figures={"no such figure": 1.0}),
+        Elsewhere("paired-image-text", "famous", metrics={"t2i_r1": 0.999, "t2i_medr": 1.0}),
+        Elsewhere("geolocalization", "famous", group="text", metrics={"auprc": 0.5, "best.f1": 1}),
+        Elsewhere("landform", "famous", metrics={"no such figure": 1.0}),
     ]
     page = page_of(results, tmp_path / "report.html", references=references)
-    text_to_image, image_to_text = page.section("paired-image-text-1-board").all("table")
+    text_to_image, image_to_text = page.section("paired-image-text-1-leaderboard").all("table")
     (foreign,) = text_to_image.all("tbody", class_="foreign")
     assert not image_to_text.all("tbody", class_="foreign")
     assert "A paper, table 2; N: 2,287 pairs" in foreign.text and not foreign.all("strong")
     cells = [cell.text for cell in foreign.all("tr")[1].children]
     assert cells[2:] == ["99.9", "–", "–", "1", "–", "–", "–", "–"]
-    assert "evaluated by its authors" in page.section("paired-image-text-1-board").text
+    assert "evaluated by its authors" in page.section("paired-image-text-1-leaderboard").text
     # Beside figures of a paper it must be plain which protocol is whose.
     assert "published" in heads(text_to_image)
-    geo = page.section("geolocalization-3-board").one("table").one("tbody", class_="foreign")
+    geo = page.section("geolocalization-3-leaderboard").one("table").one("tbody", class_="foreign")
     assert "famous (text queries)" in geo.text and "50.0" in geo.text
-    assert not page.section("landform-2-board").all("tbody", class_="foreign")
+    assert not page.section("landform-2-leaderboard").all("tbody", class_="foreign")
 
 
 def test_classes_go_from_the_best_found_to_the_hardest() -> None:
@@ -156,7 +156,7 @@ def test_classes_go_from_the_best_found_to_the_hardest() -> None:
     (found,) = result_sets(files(result("landform", "a", made)))
     first, *others = per_class_tables(found)
     assert first.first and first.protocol == "both protocols" and not any(o.first for o in others)
-    facts = sum(column.fact for column in first.columns)
+    facts = sum(column.is_constant for column in first.columns)
     values = [row.cells[facts].value for row in first.rows]
     assert len(values) == 8 and values == sorted(values, key=lambda value: -(value or 0))
     assert [table.metric.heading for table in others] == ["nDCG@10", "Hit@10", "R-Prec"]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from marsretrieval.evaluation.runner import _items_hash as items_hash
+from marsretrieval.evaluation.runner import hash_items as items_hash
 from marsretrieval.report.tables import model_tables
 from tests.report.made import make_geolocalization, result
 

@@ -9,7 +9,8 @@ import pytest
 
 from marsretrieval.metrics import landform, paired
 from marsretrieval.report.render import print_evaluation
-from marsretrieval.report.tables import Table, evaluation_tables
+from marsretrieval.report.table import Table
+from marsretrieval.report.tables import evaluation_tables
 from tests.metrics.inputs import geo_input, landform_input, paired_input, strict_geo, unit
 
 

@@ -319,7 +319,7 @@ def test_a_mean_over_landforms_has_the_interval_of_its_landforms_together() -> N
         mean = groups[f"{MEAN}{mode}"]
         for protocol, key in (("published", "auprc"), ("strict", "average_precision")):
             alone = [groups[f"{name}/{mode}"] for name in ("cones", "slides", "fans")]
-            drawn = np.mean([each.drawn[protocol][key] for each in alone], axis=0)
+            drawn = np.mean([each.samples[protocol][key] for each in alone], axis=0)
             ends = np.nanpercentile(drawn, [2.5, 97.5])
             assert mean.intervals[protocol][key] == pytest.approx(tuple(ends), abs=1e-12)
             assert ends[0] <= getattr(mean, protocol)[key] <= ends[1]

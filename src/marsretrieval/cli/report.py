@@ -162,7 +162,7 @@ def _write_page(
     from marsretrieval.report.html import write_html
     from marsretrieval.report.references import references_for
 
-    shown = references_for([each.result for each in found], wanted=references)
+    shown = references_for([each.result for each in found], show=references)
     with show_progress() as progress:
         page = write_html(
             found, output, title=title, thumbnails=thumbnails, references=shown,

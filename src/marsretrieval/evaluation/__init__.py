@@ -1,4 +1,4 @@
-"""Models x tasks: plan what is to do, skip what is done, write one result for each pair."""
+"""Run a benchmark of models x tasks, skip finished jobs, and write one result per pair."""
 
 from __future__ import annotations
 

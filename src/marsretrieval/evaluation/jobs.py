@@ -1,4 +1,4 @@
-"""Plan a benchmark: one job per model and task, and what was computed before."""
+"""Plan a benchmark: one job per model and task, with the status of earlier results."""
 
 from __future__ import annotations
 
@@ -30,46 +30,69 @@ from marsretrieval.results import SCHEMA_VERSION, ResultKey, RunResult, choose_p
 from marsretrieval.tasks import Settings, Task, TaskData
 from marsretrieval.text import pluralize
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
+_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_RESERVED = {"superseded", "embeddings"}
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One model on one task, before anything heavy is loaded."""
+    """One model on one task, before the model is loaded.
+
+    Attributes:
+        record: Spec of the model.
+        options: Options for loading the model.
+        task: The task.
+        data: Data of the task.
+        settings: Settings of the evaluation.
+        folder: Folder of the model's results.
+        store: Path of the store of image embeddings.
+        own_store: Whether `run` builds the store; False: the user's, which is read only.
+        status: "done" if an earlier result is valid, "refused" if the model cannot be loaded.
+        result_path: Path of the result.
+        identity: Identity of the model, as far as it is known before loading.
+        reason: Reason why an earlier result is outdated.
+        force: Whether to embed and evaluate again.
+        refusal: Error that prevents the job.
+    """
 
     record: ModelSpec
     options: LoadOptions
     task: Task
     data: TaskData
     settings: Settings
-    folder: Path  # of this model's results
-    store: Path  # of the image embeddings
-    own_store: bool  # False: the user's, read only
+    folder: Path
+    store: Path
+    own_store: bool
     status: Literal["done", "to do", "refused"]
     result_path: Path
-    identity: Mapping[str, Any]  # of the model, as far as it is known before it is loaded
-    reason: str | None = None  # why an earlier result is not kept
+    identity: Mapping[str, Any]
+    reason: str | None = None
     force: bool = False
     refusal: MarsRetrievalError | None = None
 
     @property
     def name(self) -> str:
-        """The model's name in tables: that of its folder."""
+        """Name of the model in tables: that of its folder."""
         return self.folder.name
 
     @property
     def request(self) -> str:
-        return _request(
+        """Hash of model, options, task, data and settings."""
+        return _request_hash(
             self.record, self.options, self.task, self.data, self.settings, self.identity
         )
 
     @property
     def cache(self) -> Path:
-        """Folder of the stores that `run` makes of this model on these data."""
-        # By path, not by content: a dataset that grows keeps the embeddings that it has.
+        """Folder of the stores that `run` builds for this model and these data."""
+        # By path, not by content, so that a growing dataset keeps its embeddings.
         path_hash = sha256_json(str(self.data.folder.resolve()))[:8]
         return self.folder / "embeddings" / f"{self.data.folder.name}-{path_hash}"
 
     @property
     def key(self) -> ResultKey:
+        """Data and settings of the result."""
         return ResultKey(self.task.name, self.data.fingerprint, asdict(self.settings))
 
 
@@ -86,71 +109,72 @@ def plan(
     name: str | None = None,
     skip: Callable[[ModelSpec, Task, str], bool] = lambda record, task, reason: False,
 ) -> list[Job]:
-    """Check data and models for every pair, and find out what was computed before.
+    """Check data and models for every pair, and find earlier results.
 
     Args:
         records: Models.
         tasks: Tasks.
         data: Folder of datasets, or one dataset.
         results: Folder that results are written to.
-        options: How the models are loaded.
+        options: Options for loading the models.
         settings: Settings of the evaluation.
-        tiles_store: A finished store for geo-localization, in place of the tiles themselves.
-        force: Compute again what is done, and embed again.
-        name: Name of the model in tables and folders, in place of its id; for one model.
-        skip: Called for a model that lacks a modality which the task needs; where it returns
-            True the pair is left out.
+        tiles_store: A complete store for geo-localization, instead of the tiles.
+        force: Embed and evaluate again, even if a job is done.
+        name: Name of the model in tables and folders, instead of its id; for one model.
+        skip: Called for a model that lacks a modality which the task needs; returns True to skip
+            the pair.
 
     Returns:
-        A job per pair, model by model. One that a check before loading refuses has `refusal`.
+        A job per pair, model by model. A job that cannot run has `refusal`.
 
     Raises:
         ModalityError: If a model lacks a modality and the pair is not skipped.
         UsageError: If two models would share a folder of results.
-        OutputError: If results plainly cannot be written.
-        DataError: If the data of a task are missing or wrong.
+        OutputError: If results cannot be written.
+        DataError: If the data of a task are missing or invalid.
     """
-    _require_names(records, tasks, options, name)
+    _check_names(records, tasks, options, name)
     opened = {
-        task.name: task.open(data, with_images=not _brings_store(task, tiles_store))
+        task.name: task.open(data, with_images=not _uses_given_store(task, tiles_store))
         for task in tasks
     }
     if tiles_store is not None:
-        tiles = _finished_store(tiles_store)
+        tiles = _open_complete_store(tiles_store)
         for task in tasks:
-            if _brings_store(task, tiles_store):
-                without = opened[task.name]
-                both = sha256_json([without.fingerprint, tiles.set_hash])
-                opened[task.name] = replace(without, fingerprint=both)
+            if _uses_given_store(task, tiles_store):
+                task_data = opened[task.name]
+                combined = sha256_json([task_data.fingerprint, tiles.set_hash])
+                opened[task.name] = replace(task_data, fingerprint=combined)
     jobs = []
     for record in records:
         identity = model_identity(record, options)
         refusal = find_load_error(record, options)
         for task in tasks:
-            lacking = task.missing_modality(opened[task.name], record.modalities)
-            if lacking is not None:
-                reason = f"{record.id} has no {lacking} side, which task {task.name} needs"
+            missing = task.missing_modality(opened[task.name], record.modalities)
+            if missing is not None:
+                reason = f"{record.id} has no {missing} side, which task {task.name} needs"
                 if skip(record, task, reason):
                     continue
                 raise ModalityError(
                     reason,
                     remedy="Leave this pair out, or choose another model: marsretrieval models",
                 )
-            brings = _brings_store(task, tiles_store)
+            uses_store = _uses_given_store(task, tiles_store)
             folder = results / (name or variant(record, options))
             job = Job(
                 record, options, task, opened[task.name], settings, folder,
-                store=tiles_store if brings and tiles_store else Path(), own_store=not brings,
+                store=tiles_store if uses_store and tiles_store else Path(),
+                own_store=not uses_store,
                 status="to do", result_path=folder / f"{task.name}.json", identity=identity,
                 force=force, refusal=refusal,
             )  # fmt: skip
             if job.own_store:
-                job = replace(job, store=_own_store(job))
-            jobs.append(_with_earlier(job))
+                job = replace(job, store=_image_store_path(job))
+            jobs.append(_with_status(job))
     return jobs
 
 
-def _require_names(
+def _check_names(
     records: Sequence[ModelSpec], tasks: Sequence[Task], options: LoadOptions, name: str | None
 ) -> None:
     if name is not None and len(records) > 1:
@@ -176,13 +200,8 @@ def _require_names(
             )
 
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
-_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_RESERVED = {"superseded", "embeddings"}
-
-
-def _with_earlier(job: Job) -> Job:
-    """The job with its status: what was computed before, and why it is not kept."""
+def _with_status(job: Job) -> Job:
+    """Return the job with its status and the path of its result."""
     earlier = list(results_of_task(job.folder, job.task.name))
     for _, result in earlier:
         owner = result.model.get("id") if isinstance(result.model, Mapping) else None
@@ -204,11 +223,11 @@ def _with_earlier(job: Job) -> Job:
     if done is not None:
         return replace(job, reason="computing it again was interrupted")
     replaced = dict(earlier).get(path)
-    return job if replaced is None else replace(job, reason=_why(job, replaced))
+    return job if replaced is None else replace(job, reason=_explain_outdated(job, replaced))
 
 
-def _why(job: Job, earlier: RunResult) -> str:
-    """Why a result on the same data, with the same settings, is not of this request."""
+def _explain_outdated(job: Job, earlier: RunResult) -> str:
+    """Explain why an earlier result on the same data with the same settings is outdated."""
     before = earlier.model.get("identity")
     if not isinstance(before, Mapping):
         return (
@@ -216,7 +235,7 @@ def _why(job: Job, earlier: RunResult) -> str:
             if (job.identity)
             else "the earlier result is of another version of the model or the data"
         )
-    words = {
+    messages = {
         "source_sha256": "the file of its class has changed",
         "loader_sha256": "the file of its loader has changed",
         "fingerprint": "its fingerprint has changed",
@@ -224,7 +243,7 @@ def _why(job: Job, earlier: RunResult) -> str:
         "checkpoint": "the files of its checkpoint have changed",
     }
     now = json.loads(json.dumps(job.identity))
-    for name, text in words.items():
+    for name, text in messages.items():
         if before.get(name) != now.get(name):
             return text
     if earlier.model.get("revision") != job.record.revision:
@@ -233,25 +252,42 @@ def _why(job: Job, earlier: RunResult) -> str:
 
 
 def unfinished_marker(path: Path) -> Path:
-    """The file that is there while a result is computed again: an interrupted one is not done."""
+    """Return the path of the marker file of a forced run.
+
+    The file exists while a result is computed again, so that an interrupted job is not done.
+
+    Args:
+        path: Path of the result.
+
+    Returns:
+        Path of the marker.
+    """
     return path.with_name(f".{path.name}.unfinished")
 
 
-def _own_store(job: Job) -> Path:
-    """The store of a job's images: another one for each type of vector."""
+def _image_store_path(job: Job) -> Path:
+    """Path of the store of a job's images; a store per vector type."""
     store = job.cache / "images"
     try:
-        there = read_json(store / "manifest.json")
+        manifest = read_json(store / "manifest.json")
     except DataError:
         return store
-    dtype = there.get("dtype") if isinstance(there, dict) else None
+    dtype = manifest.get("dtype") if isinstance(manifest, dict) else None
     return (
         store if dtype == job.task.vector_dtype else job.cache / f"images-{job.task.vector_dtype}"
     )
 
 
 def variant(record: ModelSpec, options: LoadOptions) -> str:
-    """Folder name of a model's results: its id, and whatever differs from the default."""
+    """Build the folder name of a model's results: its id and every non-default option.
+
+    Args:
+        record: Spec of the model.
+        options: Options for loading it.
+
+    Returns:
+        The name.
+    """
     parts = [record.id.replace(":", "-").replace("/", "-")]
     if options.prompts != "paper":
         parts.append(options.prompts)
@@ -263,11 +299,11 @@ def variant(record: ModelSpec, options: LoadOptions) -> str:
     return "+".join(parts)
 
 
-def _brings_store(task: Task, tiles_store: Path | None) -> bool:
+def _uses_given_store(task: Task, tiles_store: Path | None) -> bool:
     return tiles_store is not None and task.name == "geolocalization"
 
 
-def _finished_store(path: Path) -> EmbeddingStore:
+def _open_complete_store(path: Path) -> EmbeddingStore:
     store = open_store(path)
     if not store.complete:
         raise StoreError(
@@ -277,7 +313,7 @@ def _finished_store(path: Path) -> EmbeddingStore:
     return store
 
 
-def _request(
+def _request_hash(
     record: ModelSpec,
     options: LoadOptions,
     task: Task,

@@ -1,4 +1,4 @@
-"""Run the jobs of a benchmark: load, embed, evaluate, write."""
+"""Run the jobs of a benchmark: load, embed, evaluate and write results."""
 
 from __future__ import annotations
 
@@ -39,9 +39,110 @@ from marsretrieval.tasks import Outcome, task_info
 from marsretrieval.tasks.thumbnails import make_thumbnails
 from marsretrieval.text import pluralize
 
+_DEVICE_KEYS = {"dtype", "device"}  # "auto" selects the precision by device
+_BACKUP_NOTE = "the earlier ones are kept beside them (*.earlier)"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished job, with its result or error.
+
+    Attributes:
+        job: The job.
+        result: The result, new or from an earlier run.
+        computed: Whether the result is new.
+        error: Error that ended the job.
+        path: Path of the result.
+    """
+
+    job: Job
+    result: RunResult | None = None
+    computed: bool = False
+    error: MarsRetrievalError | None = None
+    path: Path | None = None
+
+
+def run(
+    jobs: Sequence[Job],
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    decode_in: DecodeIn = "threads",
+    strict: bool = False,
+    progress: Progress = NO_PROGRESS,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Finished]:
+    """Run the jobs, one model after the other, and yield each job when it ends.
+
+    A failed job is yielded with its error, and the other jobs continue. Results, per-query metrics
+    and hits are written before a job is yielded. Embeddings in the folder of results are reused if
+    the same version of the model made them; those of another version are moved away and computed
+    again. Before a model computes anything, a batch of two images and two texts is compared with
+    single items; `say` receives a warning if they differ.
+
+    Args:
+        jobs: Jobs of `plan`.
+        batch_size: Images per batch; default: chosen for the device.
+        workers: Workers that decode images; default: one per CPU.
+        decode_in: Threads or processes.
+        strict: Fail if an image cannot be read or embedded.
+        progress: Receives the progress.
+        say: Receives a status line, such as the reason why an earlier result is outdated.
+
+    Yields:
+        One `Finished` per job.
+    """
+    build = {
+        "batch_size": batch_size,
+        "workers": workers,
+        "decode_in": decode_in,
+        "strict": strict,
+    }
+    for _, group in groupby(jobs, key=lambda job: job.folder):
+        of_model = list(group)
+        encoder: Encoder | None = None
+        warnings: list[str] | None = None
+        failure: MarsRetrievalError | None = None
+        if any(_needs_model(job) for job in of_model):
+            try:
+                _mark_outdated([job for job in of_model if job.force and job.refusal is None])
+                encoder = _load(of_model[0], progress, say)
+            except MarsRetrievalError as error:
+                failure = error
+        for job in of_model:
+            refusal = failure if _needs_model(job) else job.refusal
+            if refusal is not None:
+                yield Finished(job, error=refusal)
+                continue
+            try:
+                if job.status == "done":
+                    earlier = read_result(job.result_path)
+                    reason = None if encoder is None else _explain_model_change(earlier, encoder)
+                    if reason is None:
+                        yield Finished(job, earlier, path=job.result_path)
+                        continue
+                    job = replace(job, status="to do", reason=reason)
+                assert encoder is not None
+                if warnings is None:
+                    warnings = check_batches(encoder)
+                    for warning in warnings:
+                        say(f"warning: {job.name}: {warning}")
+                finished = _compute(job, encoder, build, warnings, progress, say)
+            except MarsRetrievalError as error:
+                _remove_empty_folders(job)
+                yield Finished(job, error=error)
+            else:
+                yield finished
+
 
 def move_earlier(path: Path, request: str, say: Callable[[str], None]) -> None:
-    """Move a result that another version of the model gave, or that is unreadable."""
+    """Move away an outdated or unreadable result.
+
+    Args:
+        path: Path of the result.
+        request: Hash of the request; a result of the same request stays.
+        say: Receives a line if a result is moved.
+    """
     if not path.exists():
         return
     with suppress(DataError):
@@ -58,6 +159,19 @@ def make_result(
     built: BuildReport | None,
     warnings: Sequence[str] = (),
 ) -> RunResult:
+    """Assemble the result of a job.
+
+    Args:
+        job: The job.
+        encoder: The model.
+        store: Store of the image embeddings.
+        outcome: Outcome of the evaluation.
+        built: Report on the store if it was built; adds its timings.
+        warnings: Warnings about the model.
+
+    Returns:
+        The result.
+    """
     skipped = {(item.id, item.source): item for item in job.data.skipped}
     for item in (*store.skipped, *outcome.skipped):
         skipped.setdefault((item.id, item.source), item)
@@ -85,7 +199,7 @@ def make_result(
             **provenance_of(job.data.folder),  # type: ignore[typeddict-item]
             "n": dict(outcome.n),
             "set_hash": outcome.set_hash,
-            "items_hash": _items_hash(outcome),
+            "items_hash": hash_items(outcome),
             "fingerprint": job.data.fingerprint,
             "store_dtype": store.dtype,
             "truncated": dict(outcome.truncated),
@@ -93,7 +207,7 @@ def make_result(
             "notes": [*job.data.notes, *outcome.notes],
             **outcome.details,
         },
-        metrics={name: each.to_dict() for name, each in outcome.groups.items()},
+        metrics={name: evaluation.to_dict() for name, evaluation in outcome.groups.items()},
         seed=job.settings.seed,
         versions=package_versions(),
         hardware=hardware(str(getattr(encoder, "device", "cpu"))),
@@ -104,11 +218,17 @@ def make_result(
     )
 
 
-def _items_hash(outcome: Outcome) -> str:
-    """Identity of images and queries: set hash, counts, and points, which the first leaves out.
+def hash_items(outcome: Outcome) -> str:
+    """Compute the identity of images and queries: set hash, counts and ground-truth points.
 
     Points count once per landform (the part of a group's name before the kind of query), so that
     models with different kinds of query have the same hash.
+
+    Args:
+        outcome: Outcome of an evaluation.
+
+    Returns:
+        SHA-256 in hex.
     """
     points = {
         group.rpartition("/")[0]: [
@@ -122,7 +242,15 @@ def _items_hash(outcome: Outcome) -> str:
 
 
 def provenance_of(folder: Path) -> dict[str, Any]:
-    """Revision of a download, or seed of a synthetic planet, as the folder itself tells it."""
+    """Read the provenance of a dataset from its folder.
+
+    Args:
+        folder: Folder of the dataset.
+
+    Returns:
+        Repository, revision and variant of a download, or seed and version of a synthetic planet;
+        empty if unknown.
+    """
     record = read_record(folder)
     if record is not None:
         return {
@@ -137,7 +265,17 @@ def provenance_of(folder: Path) -> dict[str, Any]:
 
 
 def write_result(path: Path, result: RunResult, outcome: Outcome, thumbnails: pa.Table) -> None:
-    """The result last: while it is missing, the job counts as not done."""
+    """Write a result and its tables. The result is written last: without it the job is not done.
+
+    Args:
+        path: Path of the result.
+        result: The result.
+        outcome: Outcome with per-query metrics and hits.
+        thumbnails: Table of thumbnails.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
     tables = {
         "queries": per_query_table(outcome),
         "hits": outcome.hits.to_table(),
@@ -150,6 +288,14 @@ def write_result(path: Path, result: RunResult, outcome: Outcome, thumbnails: pa
 
 
 def per_query_table(outcome: Outcome) -> pa.Table:
+    """Build the table of queries of all groups.
+
+    Args:
+        outcome: Outcome of an evaluation.
+
+    Returns:
+        Table with the column `group` and the per-query columns of the evaluations.
+    """
     tables = []
     for name, evaluation in outcome.groups.items():
         columns = {key: pa.array(column) for key, column in evaluation.per_query.items()}
@@ -159,105 +305,18 @@ def per_query_table(outcome: Outcome) -> pa.Table:
     return pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
 
 
-_KEPT = "the earlier ones are kept beside them (*.earlier)"
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """How a job ended: a result, freshly computed or kept from before, or an error."""
-
-    job: Job
-    result: RunResult | None = None
-    computed: bool = False
-    error: MarsRetrievalError | None = None
-    path: Path | None = None  # of the result
-
-
-def run(
-    jobs: Sequence[Job],
-    *,
-    batch_size: int | None = None,
-    workers: int | None = None,
-    decode_in: DecodeIn = "threads",
-    strict: bool = False,
-    progress: Progress = NO_PROGRESS,
-    say: Callable[[str], None] = lambda text: None,
-) -> Iterator[Finished]:
-    """Do the jobs, a model at a time; yields each as it ends.
-
-    A job that fails is yielded with its error and the others go on. Results, per-query figures
-    and hits are written before a job is yielded. Embeddings in the folder of results are used
-    again where the same version of the model made them; those of another version are put aside
-    and computed again. Before a model computes anything, a batch of two images and two texts is
-    compared with one at a time; `say` is given a warning where they differ.
-
-    Args:
-        jobs: From `plan`.
-        batch_size: Images per batch; default: chosen for the device.
-        workers: Workers that decode images; default: one per CPU.
-        decode_in: Threads or processes.
-        strict: Fail where an image cannot be read or embedded.
-        progress: Shows how far the work is.
-        say: Called with a line for people, such as why an earlier result is not kept.
-
-    Yields:
-        One `Finished` per job.
-    """
-    build = {
-        "batch_size": batch_size,
-        "workers": workers,
-        "decode_in": decode_in,
-        "strict": strict,
-    }
-    for _, group in groupby(jobs, key=lambda job: job.folder):
-        of_model = list(group)
-        encoder: Encoder | None = None
-        warnings: list[str] | None = None
-        failure: MarsRetrievalError | None = None
-        if any(_must_load(job) for job in of_model):
-            try:
-                _begin_force([job for job in of_model if job.force and job.refusal is None])
-                encoder = _load(of_model[0], progress, say)
-            except MarsRetrievalError as error:
-                failure = error
-        for job in of_model:
-            refusal = failure if _must_load(job) else job.refusal
-            if refusal is not None:
-                yield Finished(job, error=refusal)
-                continue
-            try:
-                if job.status == "done":
-                    earlier = read_result(job.result_path)
-                    reason = None if encoder is None else _other_model(earlier, encoder)
-                    if reason is None:
-                        yield Finished(job, earlier, path=job.result_path)
-                        continue
-                    job = replace(job, status="to do", reason=reason)
-                assert encoder is not None
-                if warnings is None:
-                    warnings = check_batches(encoder)
-                    for warning in warnings:
-                        say(f"warning: {job.name}: {warning}")
-                finished = _compute(job, encoder, build, warnings, progress, say)
-            except MarsRetrievalError as error:
-                _remove_empty(job)
-                yield Finished(job, error=error)
-            else:
-                yield finished
-
-
-def _begin_force(jobs: Sequence[Job]) -> None:
+def _mark_outdated(jobs: Sequence[Job]) -> None:
     """Mark results and embeddings as outdated, so that a forced run may be interrupted."""
     for folder in {job.cache for job in jobs}:
         invalidate_cache(folder)
     for job in jobs:
         if job.result_path.exists():
-            with suppress(OSError):  # writing the result itself says what is wrong
+            with suppress(OSError):  # writing the result reports the problem
                 unfinished_marker(job.result_path).touch()
 
 
 def _load(job: Job, progress: Progress, say: Callable[[str], None]) -> Encoder:
-    """Load the model of a job, with a sign of life: importing torch alone takes seconds."""
+    """Load the model of a job, with a progress bar: importing torch alone takes seconds."""
     say(f"loading {job.record.id}")
     with progress.start(f"load {job.record.id}", None, ""):
         return load(job.record, job.options)
@@ -274,7 +333,7 @@ def _compute(
     """Embed what is missing, evaluate, and write the result."""
     if job.reason is not None:
         say(f"{job.name} on {job.task.name}: {job.reason}; computing again")
-    report = _embed(job, encoder, build, progress, say)
+    report = _update_stores(job, encoder, build, progress, say)
     store = open_store(job.store)
     if not job.own_store:
         store.require_encoder(encoder.fingerprint)
@@ -296,7 +355,7 @@ def _compute(
 
 
 def _require_none_skipped(job: Job, store: EmbeddingStore) -> None:
-    """Raise DataError if an image is left out, by the dataset or by the store."""
+    """Raise DataError if the dataset or the store skipped an image."""
     images = [item for item in job.data.skipped if not item.reason.startswith("not read")]
     items = [*images, *store.skipped]
     if items:
@@ -307,17 +366,17 @@ def _require_none_skipped(job: Job, store: EmbeddingStore) -> None:
         )
 
 
-def _embed(
+def _update_stores(
     job: Job,
     encoder: Encoder,
     build: Mapping[str, Any],
     progress: Progress,
     say: Callable[[str], None],
 ) -> BuildReport | None:
-    """Bring the stores of a job up to date: of this version of the model, and complete."""
+    """Build or complete the stores of a job for this version of the model."""
     reason = prepare_cache(job.cache, job.identity, encoder.fingerprint)
     if reason is not None:
-        say(f"{job.cache}: embeddings are computed again: {reason}; {_KEPT}")
+        say(f"{job.cache}: embeddings are computed again: {reason}; {_BACKUP_NOTE}")
     if job.data.source is None:
         return None
     for last in (False, True):
@@ -334,40 +393,37 @@ def _embed(
         except StoreError as error:
             if last or not drop_stores(job.cache):
                 raise
-            say(f"{job.cache}: embeddings are computed again: {error.message}; {_KEPT}")
+            say(f"{job.cache}: embeddings are computed again: {error.message}; {_BACKUP_NOTE}")
     raise AssertionError
 
 
-def _must_load(job: Job) -> bool:
-    """Return whether the model is needed: to compute, or for a fingerprint that only it has."""
+def _needs_model(job: Job) -> bool:
+    """Return whether the model must be loaded: to compute, or for its fingerprint."""
     if job.status == "to do":
         return True
     if job.status == "refused" or job.record.family != "plugin":
         return False
-    # What a result of a class without a fingerprint stands on is the hash of its source.
+    # The result of a class without a fingerprint is identified by the hash of its source.
     model = read_result(job.result_path).model
     return "source_sha256" not in model and "fingerprint" not in job.identity
 
 
-def _other_model(earlier: RunResult, encoder: Encoder) -> str | None:
-    """Why a result is not of this encoder; None where it is."""
+def _explain_model_change(earlier: RunResult, encoder: Encoder) -> str | None:
+    """Explain why a result is not of this encoder; None if it is."""
     now = json.loads(json.dumps(encoder.fingerprint))
     changed = [
         name
         for name, value in now.items()
-        if name not in _BY_DEVICE and earlier.model.get(name) != value
+        if name not in _DEVICE_KEYS and earlier.model.get(name) != value
     ]
     return f"the model has changed ({', '.join(changed)})" if changed else None
 
 
-_BY_DEVICE = {"dtype", "device"}  # "auto" means another precision on another device
-
-
-def _remove_empty(job: Job) -> None:
-    """Remove folders that a failed job has made and left empty."""
+def _remove_empty_folders(job: Job) -> None:
+    """Remove the empty folders of a failed job."""
     for folder in (job.store / "shards", job.store, job.cache, job.cache.parent, job.folder,
                    job.folder.parent):  # fmt: skip
         if folder == job.store and not job.own_store:
             continue
         with suppress(OSError):
-            folder.rmdir()  # fails where it holds anything
+            folder.rmdir()  # fails unless it is empty

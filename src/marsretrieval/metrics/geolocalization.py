@@ -175,7 +175,7 @@ def evaluate(
         },
         chance=chance or {},
         interval_basis=basis_of(intervals, "spatial blocks", Blocks.count_of(truth, BLOCK_DEG)),
-        drawn=drawn,
+        samples=drawn,
     )
 
 

@@ -1,4 +1,4 @@
-"""What stands beside the metrics of a table: chance, and what the intervals resample."""
+"""Chance rows and interval notes of result tables."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from marsretrieval.results import MEAN
 
 __all__ = ["CHANCE", "DAGGER", "MIN_UNITS", "chance_of", "interval_note", "is_coarse"]
 
-CHANCE = "chance"  # name of the row
+CHANCE = "chance"  # name of the chance row
 MIN_UNITS = 10  # an interval from fewer blocks, classes or pairs is marked
 DAGGER = "\N{DAGGER}"
 
-_DIGITS = 9  # to which chance of two results is compared
+_DIGITS = 9  # significant digits when comparing the chance of two results
 
 
 def chance_of(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Rows of chance below the models of a table.
+    """Build the chance rows below the models of a table.
 
     Args:
-        evaluations: Model to `Evaluation.to_dict()`, all of the same queries.
+        evaluations: Model name to `Evaluation.to_dict()`, all of the same queries.
 
     Returns:
-        (name, evaluation) of each row: one, named "chance", where it is the same for all models;
-        none where no result states it (those of older versions). An evaluation has the expected
+        (name, evaluation) per row: one row named "chance" if it is the same for all models; no row
+        if no result states it, as in results of older versions. An evaluation has the expected
         metrics under `published` and `strict`, and no intervals.
     """
     models: dict[str, list[str]] = {}
@@ -41,19 +41,27 @@ def chance_of(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, d
 
 
 def is_coarse(evaluation: Mapping[str, Any], protocol: str) -> bool:
-    """Whether the intervals come from so few units that tables mark them."""
+    """Return whether the intervals come from fewer than `MIN_UNITS` units.
+
+    Args:
+        evaluation: `Evaluation.to_dict()`.
+        protocol: "published" or "strict".
+
+    Returns:
+        True if tables mark the intervals as unreliable; False if the basis is unknown.
+    """
     basis = evaluation.get("interval_basis", {}).get(protocol)
     return basis is not None and basis["count"] < MIN_UNITS
 
 
 def interval_note(evaluations: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
-    """Say what the intervals of a table resample, and how much of it.
+    """Describe what the intervals of a table resample, with the counts.
 
     Args:
         evaluations: Query group and `Evaluation.to_dict()` of every model and group shown.
 
     Returns:
-        One or more sentences; empty where no result states it.
+        One or more sentences; empty if no result states the basis of its intervals.
     """
     counts: dict[str, dict[str, int]] = {}
     for group, evaluation in evaluations:
@@ -74,7 +82,7 @@ def interval_note(evaluations: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
 
 
 def _name(group: str) -> str:
-    """Of a query group: the landform, whose blocks are the same for all kinds of query."""
+    """Landform of a query group; its blocks are the same for all kinds of query."""
     if group.startswith(MEAN):
         return "the mean over landforms at least"
     return "" if group == "all" else group.rpartition("/")[0] or group

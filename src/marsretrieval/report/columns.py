@@ -11,9 +11,14 @@ from marsretrieval.results import PROTOCOLS, RunResult
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric of an evaluation: its key in a result ("best.f1"), and what it means.
+    """A metric of an evaluation.
 
-    better: 1 if higher values are better, -1 if lower ones are, 0 if no value is the best.
+    Attributes:
+        key: Key in a result, such as "best.f1".
+        heading: Heading of its column.
+        meaning: Definition in one phrase.
+        percent: Whether the value is a fraction that tables show in percent.
+        better: 1 if higher values are better, -1 if lower values are, 0 if neither.
     """
 
     key: str
@@ -25,23 +30,35 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class MetricPair:
-    """A column of a table: the metric of either protocol, most often the same."""
+    """A column of a table: one metric per protocol, usually the same.
+
+    Attributes:
+        published: Metric under the published protocol, None if it has none.
+        strict: Metric under the strict protocol, None if it has none.
+    """
 
     published: Metric | None
     strict: Metric | None
 
     @property
     def heading(self) -> str:
-        """The headings of both, once if they are equal."""
+        """Both headings joined by a slash, or one if they are equal."""
         metrics = (self.published, self.strict)
         return " / ".join(dict.fromkeys(metric.heading for metric in metrics if metric is not None))
 
     def metric(self, protocol: str) -> Metric | None:
-        """The metric of "published" or "strict"; None if that protocol has none."""
+        """Return the metric of a protocol.
+
+        Args:
+            protocol: "published" or "strict".
+
+        Returns:
+            The metric; None if the protocol has none.
+        """
         return self.published if protocol == "published" else self.strict
 
 
-def _paired(key: str, answer: str) -> list[Metric]:
+def _paired_metrics(key: str, answer: str) -> list[Metric]:
     return [
         Metric(f"{key}_r1", "R@1", f"share of queries whose {answer} comes first"),
         Metric(f"{key}_r10", "R@10", f"share of queries whose {answer} is among the first ten"),
@@ -50,9 +67,9 @@ def _paired(key: str, answer: str) -> list[Metric]:
     ]
 
 
-_ALL = [
-    *_paired("i2t", "caption"),
-    *_paired("t2i", "image"),
+_ALL_METRICS = [
+    *_paired_metrics("i2t", "caption"),
+    *_paired_metrics("t2i", "image"),
     Metric("mAP", "mAP", "mean, over classes, of the average precision of the full ranking"),
     Metric("ndcg@10", "nDCG@10", "discounted gain of the first ten, over its greatest value"),
     Metric("hit@10", "Hit@10", "share of classes with an image among the first ten"),
@@ -83,47 +100,47 @@ _ALL = [
     ),
     Metric("relevant_tiles", "relevant tiles", "tiles near a point", percent=False, better=0),
 ]
-METRICS: Mapping[str, Metric] = {each.key: each for each in _ALL}
+METRICS: Mapping[str, Metric] = {metric.key: metric for metric in _ALL_METRICS}
 
 
-def _both(*keys: str) -> list[MetricPair]:
+def _same_under_both(*keys: str) -> list[MetricPair]:
     return [MetricPair(METRICS[key], METRICS[key]) for key in keys]
 
 
-def _strict(*keys: str) -> list[MetricPair]:
+def _strict_only(*keys: str) -> list[MetricPair]:
     return [MetricPair(None, METRICS[key]) for key in keys]
 
 
-# Part of a table, as direction of the queries, and its columns.
+# Part of a table: direction of the queries, and its columns.
 Part = tuple[str, Sequence[MetricPair]]
 # Task to the parts of its table.
 COLUMNS: Mapping[str, Sequence[Part]] = {
     "paired-image-text": [
-        (direction, _both(*(f"{key}_{name}" for name in ("r1", "r10", "mrr", "medr"))))
+        (direction, _same_under_both(*(f"{key}_{name}" for name in ("r1", "r10", "mrr", "medr"))))
         for direction, key in (("image to text", "i2t"), ("text to image", "t2i"))
     ],
-    "landform": [("", _both("mAP", "ndcg@10", "hit@10", "r_precision"))],
+    "landform": [("", _same_under_both("mAP", "ndcg@10", "hit@10", "r_precision"))],
     "geolocalization": [
         (
             "",
             [
                 MetricPair(METRICS["auprc"], METRICS["average_precision"]),
-                *_strict("ceiling.average_precision"),
-                *_both("best.f1", "best.k"),
+                *_strict_only("ceiling.average_precision"),
+                *_same_under_both("best.f1", "best.k"),
             ],
         )
     ],
 }
 
-# Columns that are in the CSV and in the tables of `score` only.
+# Additional columns of the CSV and of the tables of `score`.
 MORE: Mapping[str, Sequence[MetricPair]] = {
     "geolocalization": [
-        *_both("best.precision", "best.recall"),
-        *_strict("normalised", "ceiling.f1", "chance_precision", "relevant_tiles"),
+        *_same_under_both("best.precision", "best.recall"),
+        *_strict_only("normalised", "ceiling.f1", "chance_precision", "relevant_tiles"),
     ]
 }
 
-# Task to the columns of its tables per class (landform of geo-localization), a table per metric.
+# Task to the metrics of its tables per class (per landform for geo-localization).
 PER_CLASS: Mapping[str, Sequence[MetricPair]] = {
     "landform": [
         MetricPair(metric, metric)
@@ -136,8 +153,8 @@ PER_CLASS: Mapping[str, Sequence[MetricPair]] = {
     ],
     "geolocalization": [
         MetricPair(METRICS["auprc"], METRICS["average_precision"]),
-        *_strict("normalised"),
-        *_both("best.f1", "best.k", "best.precision", "best.recall"),
+        *_strict_only("normalised"),
+        *_same_under_both("best.f1", "best.k", "best.precision", "best.recall"),
     ],
 }
 
@@ -156,7 +173,15 @@ TITLES: Mapping[str, str] = {
 
 
 def look_up(metrics: Mapping[str, Any], key: str) -> Any:
-    """The value of a metric by its key ("best.f1"); None if it is missing."""
+    """Look up a metric value by its key.
+
+    Args:
+        metrics: Metrics of one protocol, possibly nested.
+        key: Key such as "mAP", or a dotted path such as "best.f1".
+
+    Returns:
+        The value; None if it is missing.
+    """
     value: Any = metrics
     for part in (key,) if key in metrics else key.split("."):
         if not isinstance(value, Mapping) or part not in value:
@@ -166,25 +191,39 @@ def look_up(metrics: Mapping[str, Any], key: str) -> Any:
 
 
 def task_order(task: str) -> tuple[int, str]:
-    """Sort key of a task: the built-in ones in their usual order, then the others by name."""
+    """Sort key of a task: built-in tasks in their usual order, then the others by name.
+
+    Args:
+        task: Name of the task.
+
+    Returns:
+        Position and name.
+    """
     order = list(COLUMNS)
     return (order.index(task) if task in COLUMNS else len(order), task)
 
 
 def task_title(result: RunResult) -> str:
-    """The title of a result's task, for people."""
+    """Return the title of a result's task.
+
+    Args:
+        result: A result.
+
+    Returns:
+        The title for tables and pages; the task's name if it has no title.
+    """
     return TITLES.get(result.task) or str(result.task_info.get("title") or result.task)
 
 
 def task_columns(results: Sequence[RunResult]) -> Sequence[Part]:
-    """The parts of a table and their columns.
+    """Return the parts of a table and their columns.
 
     Args:
         results: Results of one task.
 
     Returns:
-        ``(part, columns)`` as in `COLUMNS`; for a task that is not built in one part with every
-        metric that its results hold, the main one first.
+        ``(part, columns)`` as in `COLUMNS`. A custom task has one part with every metric that its
+        results hold, the main one first.
     """
     if results[0].task in COLUMNS:
         return COLUMNS[results[0].task]
@@ -193,7 +232,7 @@ def task_columns(results: Sequence[RunResult]) -> Sequence[Part]:
         declared = result.task_info.get("metrics")
         for key, is_share in _metric_keys(result.metrics.values()).items():
             own = declared.get(key) if isinstance(declared, Mapping) else None
-            metric = _metric(key, own if isinstance(own, Mapping) else {}, is_share=is_share)
+            metric = _make_metric(key, own if isinstance(own, Mapping) else {}, is_share=is_share)
             columns.setdefault(key, MetricPair(metric, metric))
     main = main_metric(results[0])
     ordered = sorted(columns, key=lambda key: key != main)
@@ -201,7 +240,7 @@ def task_columns(results: Sequence[RunResult]) -> Sequence[Part]:
 
 
 def leaderboard_columns(results: Sequence[RunResult]) -> Sequence[tuple[str, str, Part]]:
-    """The leaderboards of a task on the HTML page.
+    """Return the leaderboards of a task on the HTML page.
 
     Args:
         results: Results of one task.
@@ -218,13 +257,20 @@ def leaderboard_columns(results: Sequence[RunResult]) -> Sequence[tuple[str, str
             return [("Class name to images", main, parts[0])]
         case "geolocalization":
             first, ceiling, best, _ = parts[0][1]
-            columns = [first, ceiling, *_strict("normalised"), best]
+            columns = [first, ceiling, *_strict_only("normalised"), best]
             return [("Mean over landforms", main, ("", columns))]
     return [("All metrics", main, part) for part in parts if part[1]]
 
 
 def main_metric(result: RunResult) -> str:
-    """The key of the strict metric that orders the models of a table."""
+    """Return the key of the strict metric that orders the models of a table.
+
+    Args:
+        result: A result.
+
+    Returns:
+        The key; for a custom task its declared main metric, else the first that the result holds.
+    """
     if result.task in MAIN:
         return MAIN[result.task]
     main = result.task_info.get("main_metric")
@@ -243,14 +289,14 @@ def _metric_keys(evaluations: Iterable[Mapping[str, Any]]) -> dict[str, bool]:
     return keys
 
 
-def _metric(key: str, own: Mapping[str, Any], *, is_share: bool) -> Metric:
-    """The metric as its task declares it, else as it is known here, else by its values."""
-    known = METRICS.get(key)
-    better = own.get("better", known.better if known else 1)
+def _make_metric(key: str, declared: Mapping[str, Any], *, is_share: bool) -> Metric:
+    """Build a metric from the task's declaration, else from `METRICS`, else from its values."""
+    default = METRICS.get(key)
+    better = declared.get("better", default.better if default else 1)
     return Metric(
         key,
-        str(own.get("heading", known.heading if known else key)),
-        str(own.get("meaning", known.meaning if known else "a metric of the task")),
-        percent=bool(own.get("percent", known.percent if known else is_share)),
+        str(declared.get("heading", default.heading if default else key)),
+        str(declared.get("meaning", default.meaning if default else "a metric of the task")),
+        percent=bool(declared.get("percent", default.percent if default else is_share)),
         better=better if better in (1, 0, -1) else 1,
     )

@@ -1,4 +1,4 @@
-"""A comparison as tables for people."""
+"""Print a comparison of two models to the terminal."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from marsretrieval.metrics.difference import Difference
 from marsretrieval.report.columns import METRICS, Metric
 from marsretrieval.report.compare import Comparison, Group, QueryDelta
 from marsretrieval.report.render import console, rich_table
-from marsretrieval.report.tables import Cell, Column, Row, Table
+from marsretrieval.report.table import Cell, Column, Row, Table
 
 
 def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
-    """Print to stdout: metrics with their differences, then the queries that moved most.
+    """Print a comparison to stdout: metric differences, then the queries that moved most.
 
     Args:
         comparison: Two models on the same items.
-        top: Queries of each group to name, gains and losses each.
+        top: Number of queries to name per group, gains and losses each.
     """
     out = console()
     data = comparison.data
@@ -26,73 +26,80 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
         f"A: {comparison.a}\nB: {comparison.b}",
         markup=False,
     )
-    out.print(rich_table(_table(comparison)))
-    for line in _queries(comparison, top):
+    out.print(rich_table(_build_table(comparison)))
+    for line in _query_lines(comparison, top):
         out.print(line, markup=False)
     out.print(
-        f"In points of % (MedR: ranks). Paired bootstrap over {comparison.drawn}, "
+        f"In points of % (MedR: ranks). Paired bootstrap over {comparison.resampling_units}, "
         f"{comparison.resamples:,} resamples, seed {comparison.seed}; bold: the interval leaves "
         "out 0. Each p is of its own figure, not corrected for their number.",
         markup=False,
     )
 
 
-def _table(comparison: Comparison) -> Table:
+def _build_table(comparison: Comparison) -> Table:
     is_named = len(comparison.groups) > 1
     rows = [
-        Row(metric.heading, _cells(difference, metric.percent), group.name if is_named else "")
+        Row(
+            metric.heading,
+            _difference_cells(difference, metric.percent),
+            group.name if is_named else "",
+        )
         for group in comparison.groups
         for key, difference in group.differences.items()
-        for metric in [_metric(comparison, key)]
+        for metric in [_find_metric(comparison, key)]
     ]
     labels = ({"queries": "section"} if is_named else {}) | {"figure": "name"}
     return Table("", labels, [*map(Column, ("A", "B", "B - A", "95 % interval", "p"))], rows)
 
 
-def _cells(difference: Difference, percent: bool) -> list[Cell]:
+def _difference_cells(difference: Difference, percent: bool) -> list[Cell]:
     interval = ""
     if difference.low is not None and difference.high is not None:
-        interval = f"[{_signed(difference.low, percent)}, {_signed(difference.high, percent)}]"
+        low, high = (_format_signed(x, percent) for x in (difference.low, difference.high))
+        interval = f"[{low}, {high}]"
     return [
         *(
             Cell(words=f"{100 * value:.1f}" if percent else f"{value:,.1f}")
             for value in (difference.a, difference.b)
         ),
-        Cell(words=_signed(difference.difference, percent), best=difference.clear),
+        Cell(words=_format_signed(difference.difference, percent), best=difference.clear),
         Cell(words=interval),
         Cell(words="" if difference.p is None else f"{difference.p:.3f}"),
     ]
 
 
-def _queries(comparison: Comparison, top: int) -> Iterator[str]:
+def _query_lines(comparison: Comparison, top: int) -> Iterator[str]:
     for group in comparison.groups:
         if not group.per_query or not top:
             continue
-        heading = _metric(comparison, group.per_query).heading
+        heading = _find_metric(comparison, group.per_query).heading
         title = group.name if len(comparison.groups) > 1 else comparison.task
         same = group.queries - group.better - group.worse
-        what = {"class": "classes", "query": "queries"}.get(group.unit, f"{group.unit}s")
-        where = "" if group.blocks is None else f" in {group.blocks:,} blocks"
+        unit_plural = {"class": "classes", "query": "queries"}.get(group.unit, f"{group.unit}s")
+        block_count = "" if group.blocks is None else f" in {group.blocks:,} blocks"
         yield (
-            f"{title}: of {group.queries:,} {what}{where}, {group.better:,} better in B, "
-            f"{group.worse:,} worse, {same:,} the same ({heading} of each)"
+            f"{title}: of {group.queries:,} {unit_plural}{block_count}, {group.better:,} better "
+            f"in B, {group.worse:,} worse, {same:,} the same ({heading} of each)"
         )
-        for word, moved in (("gain", group.gains(top)), ("loss", group.losses(top))):
-            for each in moved:
-                yield f"  {word:<5} {_moved(each, group)}"
+        for label, deltas in (("gain", group.gains(top)), ("loss", group.losses(top))):
+            for delta in deltas:
+                yield f"  {label:<5} {_format_delta(delta, group)}"
 
 
-def _moved(each: QueryDelta, group: Group) -> str:
-    told = f"{100 * each.a:.1f} -> {100 * each.b:.1f} ({_signed(each.difference, True)})"
-    if each.rank_a is not None and each.rank_b is not None:
-        ranks = [f"{rank:,}" if rank else "not found" for rank in (each.rank_a, each.rank_b)]
-        told = f"rank {ranks[0]} -> {ranks[1]} ({_signed(each.difference, True)})"
-    return f"{each.name}: {told}"
+def _format_delta(delta: QueryDelta, group: Group) -> str:
+    change = (
+        f"{100 * delta.a:.1f} -> {100 * delta.b:.1f} ({_format_signed(delta.difference, True)})"
+    )
+    if delta.rank_a is not None and delta.rank_b is not None:
+        ranks = [f"{rank:,}" if rank else "not found" for rank in (delta.rank_a, delta.rank_b)]
+        change = f"rank {ranks[0]} -> {ranks[1]} ({_format_signed(delta.difference, True)})"
+    return f"{delta.name}: {change}"
 
 
-def _metric(comparison: Comparison, key: str) -> Metric:
+def _find_metric(comparison: Comparison, key: str) -> Metric:
     return METRICS.get(key) or Metric(key, key, "", percent=key not in comparison.plain)
 
 
-def _signed(value: float, percent: bool) -> str:
+def _format_signed(value: float, percent: bool) -> str:
     return f"{100 * value:+.1f}" if percent else f"{value:+,.1f}"

@@ -1,4 +1,4 @@
-"""Results that may be compared, grouped: one task over the same items, the best model first."""
+"""Group comparable results: one task over the same items, the best model first."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from marsretrieval.report.columns import look_up, main_metric, task_order, task_
 from marsretrieval.report.result_files import ResultFile
 from marsretrieval.results import MEAN, RunResult
 
-HUES = 6  # models that have a colour of their own; more could not be told apart
-MODES = ("text", "image", "hybrid")  # kinds of query of geo-localization, as in all tables
+HUES = 6  # models with a colour of their own; more colours are hard to distinguish
+MODES = ("text", "image", "hybrid")  # query kinds of geo-localization, in table order
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model in a set. `hue` is 1 to HUES, or 0 for those without a colour of their own."""
+    """One model in a result set.
+
+    Attributes:
+        label: Name of the model, unique in the set.
+        file: The result.
+        hue: Number of the model's colour, 1 to `HUES`; 0 if it has none of its own.
+    """
 
     label: str
     file: ResultFile
@@ -34,7 +40,10 @@ class Entry:
 class ResultSet:
     """Results of one task over the same items, the best first.
 
-    number: of the set among all, from 1.
+    Attributes:
+        task: Name of the task.
+        entries: The models.
+        number: Position of the set among all, from 1.
     """
 
     task: str
@@ -42,7 +51,17 @@ class ResultSet:
     number: int = 1
 
     def entry(self, label: str) -> Entry:
-        """The entry of a name; KeyError if there is none."""
+        """Return the entry of a model.
+
+        Args:
+            label: Name of the model.
+
+        Returns:
+            The entry.
+
+        Raises:
+            KeyError: If no model has this name.
+        """
         return {entry.label: entry for entry in self.entries}[label]
 
     @property
@@ -59,7 +78,7 @@ class ResultSet:
     def caption(self) -> str:
         """Task, data, N and set hash, which every table must state."""
         synthetic = ", synthetic" if self.data.get("synthetic") else ""
-        items = _items(self.data)
+        items = _points_hash(self.data)
         points = f", points {items[:8]}" if items else ""
         name = f"{self.task}: {self.data.get('name', '')}{synthetic}"
         return f"{name}, {self.n} (set {self.set_hash[:8]}{points})"
@@ -71,7 +90,7 @@ class ResultSet:
 
     @property
     def key(self) -> str:
-        """For anchors: unique on the page."""
+        """Identifier for anchors, unique on the page."""
         return f"{self.task}-{self.number}"
 
     @property
@@ -120,7 +139,7 @@ def result_sets(results: Iterable[ResultFile | RunResult]) -> list[ResultSet]:
     for files in groups.values():
         names = labels([file.result for file in files])
         entries = [Entry(name, file) for name, file in zip(names, files, strict=True)]
-        entries.sort(key=lambda entry: (-_main_value(entry.file.result), entry.label))
+        entries.sort(key=lambda entry: (-_main_metric_value(entry.file.result), entry.label))
         sets.append(ResultSet(entries[0].file.result.task, entries))
     hues = _hues(sets)
     sets.sort(key=lambda s: (task_order(s.task), -len(s.entries), s.set_hash, s.n))
@@ -141,20 +160,20 @@ def _hues(sets: Sequence[ResultSet]) -> dict[str, int]:
 
 
 def comparable(result: RunResult) -> tuple[Any, ...]:
-    """Key that two results must share to be in one table.
+    """Return the key that two results must share to be in one table.
 
     Args:
         result: A result.
 
     Returns:
-        Task, set hash and counts. The set hash of geo-localization is that of its tiles, so the
-        hash of the points (`items_hash`) is part of its key.
+        Task, set hash, hash of the points and counts. The set hash of geo-localization covers only
+        the tiles, so the hash of the points (`items_hash`) is part of its key.
     """
     data = result.data
-    return result.task, data["set_hash"], _items(data), *sorted(data["n"].items())
+    return result.task, data["set_hash"], _points_hash(data), *sorted(data["n"].items())
 
 
-def _items(data: Mapping[str, Any]) -> str:
+def _points_hash(data: Mapping[str, Any]) -> str:
     """Hash of the points of geo-localization; empty for other tasks and older results."""
     has_points = any(name.startswith("points/") for name in data["n"])
     return str(data.get("items_hash") or "") if has_points else ""
@@ -173,17 +192,17 @@ def labels(results: Sequence[RunResult]) -> list[str]:
     names = [name_of(result) for result in results]
     for name in {name for name in names if names.count(name) > 1}:
         rows = [row for row, other in enumerate(names) if other == name]
-        notes = _notes([results[row] for row in rows])
+        notes = _distinguishing_notes([results[row] for row in rows])
         for row, note in zip(rows, notes, strict=True):
             names[row] = f"{name} ({note})" if note else name
     return names
 
 
-def _notes(results: Sequence[RunResult]) -> list[str]:
-    """The shortest descriptions that differ from each other, one per result."""
-    facts = [_facts(result) for result in results]
-    differing = [key for key in facts[0] if len({fact[key] for fact in facts}) > 1]
-    notes = [", ".join(fact[key] for key in differing if fact[key]) for fact in facts]
+def _distinguishing_notes(results: Sequence[RunResult]) -> list[str]:
+    """Shortest descriptions that differ from each other, one per result."""
+    properties = [_distinguishing_properties(result) for result in results]
+    differing = [key for key in properties[0] if len({values[key] for values in properties}) > 1]
+    notes = [", ".join(values[key] for key in differing if values[key]) for values in properties]
     if len(set(notes)) == len(notes):
         return notes
     timed = [
@@ -195,7 +214,7 @@ def _notes(results: Sequence[RunResult]) -> list[str]:
     return [f"{note} #{number}".strip() for number, note in enumerate(notes, 1)]
 
 
-def _facts(result: RunResult) -> dict[str, str]:
+def _distinguishing_properties(result: RunResult) -> dict[str, str]:
     """Properties that may differ between two results of one name; empty if unknown."""
     settings: Mapping[str, Any] = result.settings or {}
     checkpoint = str(result.model.get("checkpoint") or "").rstrip("/").rpartition("/")[2]
@@ -229,7 +248,7 @@ def name_of(result: RunResult) -> str:
     return "+".join(parts)
 
 
-def _main_value(result: RunResult) -> float:
+def _main_metric_value(result: RunResult) -> float:
     """The strict main metric; of geo-localization its mean for the best kind of query."""
     means = [group for group in result.metrics if group.startswith(MEAN)]
     values = [

@@ -1,4 +1,4 @@
-"""Results as metadata of a model on the Hugging Face hub."""
+"""Export results as model metadata for the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -8,25 +8,36 @@ from typing import Any
 from marsretrieval.errors import DataError, MissingDependencyError, UsageError
 from marsretrieval.report.columns import MAIN, Metric, main_metric, task_order, task_title
 from marsretrieval.report.result_files import ResultFile
-from marsretrieval.report.tables import Cell, model_tables
+from marsretrieval.report.table import Cell
+from marsretrieval.report.tables import model_tables
 from marsretrieval.tasks import Settings
 
-# model-index: the metadata of a model card. eval-results: files below .eval_results/ of a model.
+# model-index: metadata of a model card. eval-results: files below .eval_results/ of a model.
 HF_FORMATS = ("model-index", "eval-results")
-# What a leaderboard of the hub has one value for.
-_MAIN = {"t2i_mrr", "i2t_mrr", "mAP", "auprc", "average_precision"}
+# Metrics that a leaderboard on the Hub shows.
+_MAIN_METRICS = {"t2i_mrr", "i2t_mrr", "mAP", "auprc", "average_precision"}
 
 
 def hf_yaml(
     files: Sequence[ResultFile], *, layout: str = "model-index", protocol: str = "strict"
 ) -> str:
-    """YAML for the model's repository, in percent, with N and set hash of each figure.
+    """Render results as YAML for a model repository on the Hub.
 
-    `model-index` holds every figure of the tables, for the head of README.md. `eval-results` holds
-    the main ones, for a file below .eval_results/; its data must be a dataset of the hub.
+    Args:
+        files: Results of one model.
+        layout: "model-index": every metric of the tables, for the head of README.md.
+            "eval-results": the main metrics, for a file below .eval_results/; the data must be a
+            dataset on the Hub.
+        protocol: "published" or "strict".
 
-    Raises UsageError for results of several models or without any, DataError for data that the
-    hub does not have, MissingDependencyError without huggingface-hub.
+    Returns:
+        YAML with values in percent, and N and set hash per metric.
+
+    Raises:
+        UsageError: If the layout or protocol is unknown, or the results are none or of several
+            models.
+        DataError: If the data are not a dataset on the Hub ("eval-results" only).
+        MissingDependencyError: If huggingface-hub is not installed.
     """
     if layout not in HF_FORMATS:
         raise UsageError(f"unknown format '{layout}'", remedy=f"Use {' or '.join(HF_FORMATS)}.")
@@ -34,13 +45,13 @@ def hf_yaml(
         raise UsageError(f"unknown protocol '{protocol}'", remedy="Use published or strict.")
     if not files:
         raise UsageError("no results to export")
-    models = {(each.result.model["id"], each.result.model.get("weights_sha256")) for each in files}
+    models = {(file.result.model["id"], file.result.model.get("weights_sha256")) for file in files}
     if len(models) > 1:
         raise UsageError(
             f"results of several models: {', '.join(sorted(name for name, _ in models))}",
             remedy="A model card is of one model: name its results only.",
         )
-    files = sorted(files, key=lambda each: task_order(each.result.task))
+    files = sorted(files, key=lambda file: task_order(file.result.task))
     try:
         import huggingface_hub
     except ModuleNotFoundError as error:
@@ -48,19 +59,25 @@ def hf_yaml(
             "huggingface-hub", "download", needed_for="a model card's metadata"
         ) from error
     if layout == "model-index":
-        found = [each for file in files for each in _model_index(huggingface_hub, file, protocol)]
+        eval_results = [
+            entry
+            for file in files
+            for entry in _model_index_entries(huggingface_hub, file, protocol)
+        ]
         name = str(files[0].result.model.get("name") or files[0].result.model["id"])
-        card = huggingface_hub.ModelCardData(model_name=name, eval_results=found)
+        card = huggingface_hub.ModelCardData(model_name=name, eval_results=eval_results)
         text: str = card.to_yaml()
         return f"{text.rstrip()}\n"
     from huggingface_hub.utils import yaml_dump
 
-    entries = [each for file in files for each in _entries(huggingface_hub, file, protocol)]
+    entries = [
+        entry for file in files for entry in _eval_result_entries(huggingface_hub, file, protocol)
+    ]
     text = yaml_dump(huggingface_hub.eval_result_entries_to_yaml(entries))
     return f"{text.rstrip()}\n"
 
 
-def _values(file: ResultFile, protocol: str) -> Iterator[tuple[str, str, Cell]]:
+def _table_values(file: ResultFile, protocol: str) -> Iterator[tuple[str, str, Cell]]:
     """Group, its name and value of every cell in the table of one result."""
     (table,) = model_tables([file.result], references=False)
     for row in table.rows:
@@ -68,16 +85,16 @@ def _values(file: ResultFile, protocol: str) -> Iterator[tuple[str, str, Cell]]:
             yield from ((row.group, row.section, cell) for cell in row.cells if cell.text())
 
 
-def _model_index(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
+def _model_index_entries(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
     data = file.result.data
     synthetic = bool(data.get("synthetic"))
-    for group, name, cell in _values(file, protocol):
+    for group, name, cell in _table_values(file, protocol):
         metric = cell.metric
         unit = " (%)" if metric.percent else ""
         args: dict[str, Any] = {"protocol": protocol}
         if group != "all":
             args["queries"] = group
-        args |= _settings(file)
+        args |= _non_default_settings(file)
         if cell.low is not None and cell.high is not None:
             args["interval_95"] = [_rounded(cell.low, metric), _rounded(cell.high, metric)]
         yield hub.EvalResult(
@@ -94,15 +111,15 @@ def _model_index(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
         )
 
 
-def _settings(file: ResultFile) -> dict[str, Any]:
-    """Seed and resamples where they are not the defaults: two such results are two entries."""
+def _non_default_settings(file: ResultFile) -> dict[str, Any]:
+    """Seed and resamples that differ from the defaults; they distinguish entries of one model."""
     settings = {"seed": file.result.seed, **file.result.settings}
     return {
         name: value for name, value in settings.items() if value != getattr(Settings(), name, value)
     }
 
 
-def _entries(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
+def _eval_result_entries(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
     result = file.result
     data = result.data
     if data.get("synthetic") or not data.get("repository"):
@@ -112,9 +129,9 @@ def _entries(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
         )
     n = ", ".join(f"{count} {name}" for name, count in data["n"].items() if "/" not in name)
     version = result.versions.get("marsretrieval", "")
-    for group, _, cell in _values(file, protocol):
+    for group, _, cell in _table_values(file, protocol):
         key = cell.metric.key
-        if key in (_MAIN if result.task in MAIN else {main_metric(result)}):
+        if key in (_MAIN_METRICS if result.task in MAIN else {main_metric(result)}):
             mode = f"_{group.rpartition('/')[2]}" if "/" in group else ""
             yield hub.EvalResultEntry(
                 dataset_id=data["repository"],
@@ -128,6 +145,6 @@ def _entries(hub: Any, file: ResultFile, protocol: str) -> Iterator[Any]:
 
 
 def _rounded(value: float | None, metric: Metric) -> float:
-    """In percent, or as it is; the digits that a shorter text would lose are noise."""
+    """Value in percent, or unchanged if it is not a fraction, rounded to 5 decimals."""
     assert value is not None
     return round(100 * value if metric.percent else value, 5)

@@ -1,4 +1,4 @@
-"""Which result of A belongs to which of B."""
+"""Pair the results of two models and check that they are over the same items."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ from marsretrieval.report.grouping import comparable, name_of
 from marsretrieval.report.result_files import ResultFile, read_whole
 from marsretrieval.results import ResultKey, find_results
 
+_MAX_NAMES = 5  # items named in a message
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Pairs of results of the same task. notes: tasks that only one has, a line each; left_out:
-    files that could not be read, a line each."""
+    """Pairs of results of the same task.
+
+    Attributes:
+        pairs: Result of A and result of B.
+        notes: One line per task or data set that only one model has a result of.
+        left_out: One line per file that could not be read.
+    """
 
     pairs: Sequence[tuple[ResultFile, ResultFile]]
     notes: Sequence[str]
@@ -31,78 +38,86 @@ def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> 
     """Pair the results of two models.
 
     Args:
-        a: A result file, a folder of one model's results, or the name of a model as tables show
-            it (its folder in `results`, or its id).
-        b: The same for the other model.
+        a: A result file, a folder of one model's results, or the name of a model as in tables (its
+            folder in `results`, or its id).
+        b: The same for model B.
         results: Folder of results, for names.
-        task: Only this task.
+        task: Name of the only task to pair; None: all.
 
     Returns:
-        Pairs of results of the same task, on the same data and with the same settings where
-        there are several. Two files are paired whatever their task, so that the comparison can
-        say why it refuses.
+        Pairs of results of the same task, on the same data and with the same settings if there are
+        several. Two files are paired whatever their task; the comparison checks them.
 
     Raises:
-        UnknownNameError: If there is no such model.
+        UnknownNameError: If no model has this name.
+        DatasetNotFoundError: If there is no such path, or no task that both have a result of.
         UsageError: If a folder holds several models.
-        DataError: If a file named is not a result.
+        DataError: If a named file is not a result.
     """
-    first, second = _place(a, results), _place(b, results)
-    if first.is_file() and second.is_file():
-        return Match([(read_whole(first), read_whole(second))], [])
+    path_a, path_b = _find_path(a, results), _find_path(b, results)
+    if path_a.is_file() and path_b.is_file():
+        return Match([(read_whole(path_a), read_whole(path_b))], [])
     notes: list[str] = []
     left_out: list[str] = []
-    mine, other = _by_task(first, task, left_out), _by_task(second, task, left_out)
-    for side, missing in (("A", mine.keys() - other.keys()), ("B", other.keys() - mine.keys())):
+    tasks_a, tasks_b = (
+        _files_by_task(path_a, task, left_out),
+        _files_by_task(path_b, task, left_out),
+    )
+    for side, missing in (
+        ("A", tasks_a.keys() - tasks_b.keys()),
+        ("B", tasks_b.keys() - tasks_a.keys()),
+    ):
         notes += [f"{name}: only {side} has a result" for name in sorted(missing)]
-    shared = sorted(mine.keys() & other.keys(), key=task_order)
+    shared = sorted(tasks_a.keys() & tasks_b.keys(), key=task_order)
     pairs: list[tuple[ResultFile, ResultFile]] = []
     for name in shared:
-        pairs += _pairs(name, mine[name], other[name], notes)
+        pairs += _pair_files(name, tasks_a[name], tasks_b[name], notes)
     if not pairs:
         raise DatasetNotFoundError(
-            f"no task that both have a result of: {first} has {', '.join(mine) or 'none'}, "
-            f"{second} has {', '.join(other) or 'none'}",
+            f"no task that both have a result of: {path_a} has {', '.join(tasks_a) or 'none'}, "
+            f"{path_b} has {', '.join(tasks_b) or 'none'}",
             remedy="marsretrieval run writes results, a folder for each model.",
         )
     return Match(pairs, notes, left_out)
 
 
-def _pairs(
-    task: str, mine: list[ResultFile], other: list[ResultFile], notes: list[str]
+def _pair_files(
+    task: str, files_a: list[ResultFile], files_b: list[ResultFile], notes: list[str]
 ) -> list[tuple[ResultFile, ResultFile]]:
-    """Pair results on the same data; of several with other settings those that agree, once."""
-    first: dict[Any, list[ResultFile]] = {}
-    second: dict[Any, list[ResultFile]] = {}
-    for files, by_set in ((mine, first), (other, second)):
+    """Pair results on the same data, preferring pairs with the same settings."""
+    by_set_a: dict[Any, list[ResultFile]] = {}
+    by_set_b: dict[Any, list[ResultFile]] = {}
+    for files, by_set in ((files_a, by_set_a), (files_b, by_set_b)):
         for file in files:
-            by_set.setdefault(_set_of(file), []).append(file)
+            by_set.setdefault(_item_key(file), []).append(file)
     pairs = []
-    for key in first:
-        if key not in second:
+    for key in by_set_a:
+        if key not in by_set_b:
             continue
         same = [
-            (left, right)
-            for left in first[key]
-            for right in second[key]
-            if ResultKey.from_result(left.result).same_settings(ResultKey.from_result(right.result))
+            (file_a, file_b)
+            for file_a in by_set_a[key]
+            for file_b in by_set_b[key]
+            if ResultKey.from_result(file_a.result).same_settings(
+                ResultKey.from_result(file_b.result)
+            )
         ]
-        pairs.append(same[0] if same else (first[key][0], second[key][0]))
+        pairs.append(same[0] if same else (by_set_a[key][0], by_set_b[key][0]))
     if not pairs:
-        return [(mine[0], other[0])]  # refused with the reason
-    for side, by_set, others in (("A", first, second), ("B", second, first)):
+        return [(files_a[0], files_b[0])]  # the comparison refuses it with the reason
+    for side, by_set, others in (("A", by_set_a, by_set_b), ("B", by_set_b, by_set_a)):
         for key in by_set.keys() - others.keys():
             file = by_set[key][0]
             notes.append(f"{task}: only {side} has a result on the data of {file.path}")
     return pairs
 
 
-def _set_of(file: ResultFile) -> Any:
+def _item_key(file: ResultFile) -> Any:
     return (*comparable(file.result), file.result.data.get("items_hash"))
 
 
-def _place(name: str, results: Path) -> Path:
-    folder_name = name.replace(":", "-").replace("/", "-")  # of a model's id
+def _find_path(name: str, results: Path) -> Path:
+    folder_name = name.replace(":", "-").replace("/", "-")  # the folder of a model id
     for path in (Path(name), results / name, results / folder_name):
         if path.exists():
             return path
@@ -115,9 +130,11 @@ def _place(name: str, results: Path) -> Path:
     )
 
 
-def _by_task(place: Path, task: str | None, left_out: list[str]) -> dict[str, list[ResultFile]]:
+def _files_by_task(
+    folder: Path, task: str | None, left_out: list[str]
+) -> dict[str, list[ResultFile]]:
     by_task: dict[str, list[ResultFile]] = {}
-    for path in find_results([place]):
+    for path in find_results([folder]):
         try:
             file = read_whole(path)
         except DataError as error:
@@ -130,7 +147,7 @@ def _by_task(place: Path, task: str | None, left_out: list[str]) -> dict[str, li
         earlier = by_task.setdefault(name, [])
         if earlier and name_of(earlier[0].result) != name_of(file.result):
             raise UsageError(
-                f"{place}: several results of {name} ({earlier[0].path} and {path})",
+                f"{folder}: several results of {name} ({earlier[0].path} and {path})",
                 remedy="Name the folder of one model, or a result file.",
             )
         earlier.append(file)
@@ -139,12 +156,18 @@ def _by_task(place: Path, task: str | None, left_out: list[str]) -> dict[str, li
             for name, files in by_task.items()}  # fmt: skip
 
 
-_NAMED = 5  # items named in a message
-
-
 def require_same_items(a: ResultFile, b: ResultFile) -> None:
-    """Raises UsageError for two tasks, and DataError for another N, set hash or catalogue of
-    points; the message says which items differ where the tables beside the results tell."""
+    """Check that two results are over the same items.
+
+    Args:
+        a: Result of model A.
+        b: Result of model B.
+
+    Raises:
+        UsageError: If the tasks differ.
+        DataError: If counts, set hashes or points differ. The message names the differing items if
+            the tables beside the results hold them.
+    """
     first, second = a.result, b.result
     if first.task != second.task:
         raise UsageError(
@@ -152,17 +175,17 @@ def require_same_items(a: ResultFile, b: ResultFile) -> None:
             remedy="Figures of different tasks say nothing about each other.",
         )
     reasons = []
-    mine, other = dict(first.data["n"]), dict(second.data["n"])
-    for name in dict.fromkeys([*mine, *other]):
-        if mine.get(name) != other.get(name):
-            reasons.append(f"{mine.get(name, 0):,} {name} in A, {other.get(name, 0):,} in B")
+    counts_a, counts_b = dict(first.data["n"]), dict(second.data["n"])
+    for name in dict.fromkeys([*counts_a, *counts_b]):
+        if counts_a.get(name) != counts_b.get(name):
+            reasons.append(f"{counts_a.get(name, 0):,} {name} in A, {counts_b.get(name, 0):,} in B")
     if first.data["set_hash"] != second.data["set_hash"]:
         reasons.append(
             f"set hash {first.data['set_hash'][:12]} in A, {second.data['set_hash'][:12]} in B"
         )
-    explained = list(_explained(a, b))
+    explained = list(_explain_differences(a, b))
     if first.task == "geolocalization":
-        reasons += _points(a, b)
+        reasons += _compare_points(a, b)
     if reasons:
         lines = "\n  ".join([*reasons, *explained])
         raise DataError(
@@ -171,64 +194,67 @@ def require_same_items(a: ResultFile, b: ResultFile) -> None:
         )
 
 
-def _explained(a: ResultFile, b: ResultFile) -> Iterable[str]:
-    """Which items differ, as far as the files know."""
+def _explain_differences(a: ResultFile, b: ResultFile) -> Iterable[str]:
+    """Lines that name the differing items, as far as the files hold them."""
     task = a.result.task
     if task == "geolocalization":
-        yield from _sets("tiles", _tiles(a), _tiles(b))
+        yield from _compare_names("tiles", _all_tiles(a), _all_tiles(b))
     else:
         column, what = ("id", "pairs") if task == "paired-image-text" else ("class", "classes")
-        mine, other = _column(a, column), _column(b, column)
-        yield from _sets(what, mine, other)
-        if mine is not None and mine == other:
+        names_a, names_b = _column_values(a, column), _column_values(b, column)
+        yield from _compare_names(what, names_a, names_b)
+        if names_a is not None and names_a == names_b:
             yield f"the same {what}, so images, captions or labels have changed"
-    mine, other = (
-        {f"{item.get('id')} ({item.get('reason')})" for item in each.result.data.get("skipped", ())}
-        for each in (a, b)
+    skipped_a, skipped_b = (
+        {f"{item.get('id')} ({item.get('reason')})" for item in file.result.data.get("skipped", ())}
+        for file in (a, b)
     )
-    for side, only in (("A", mine - other), ("B", other - mine)):
+    for side, only in (("A", skipped_a - skipped_b), ("B", skipped_b - skipped_a)):
         if only:
-            yield f"left out of {side} only: {_some(only)}"
+            yield f"left out of {side} only: {_list_names(only)}"
 
 
-def _column(file: ResultFile, name: str) -> set[str] | None:
+def _column_values(file: ResultFile, name: str) -> set[str] | None:
     table = file.queries
     if table is None or name not in table.column_names:
         return None
     return set(map(str, table.column(name).to_pylist()))
 
 
-def _tiles(file: ResultFile) -> set[str] | None:
-    """All tiles, where there are so few that every ranking is whole."""
+def _all_tiles(file: ResultFile) -> set[str] | None:
+    """Ids of all tiles; None if the table of hits does not hold them all."""
     table = file.hits
     if table is None:
         return None
-    found = set(table.column("id").to_pylist())
-    return found if len(found) == file.result.data["n"].get("tiles") else None
+    tile_ids = set(table.column("id").to_pylist())
+    return tile_ids if len(tile_ids) == file.result.data["n"].get("tiles") else None
 
 
-def _sets(what: str, mine: set[str] | None, other: set[str] | None) -> Iterable[str]:
-    if mine is None or other is None:
+def _compare_names(what: str, names_a: set[str] | None, names_b: set[str] | None) -> Iterable[str]:
+    if names_a is None or names_b is None:
         yield f"which {what} differ is not in the tables beside the results"
         return
-    for side, only in (("A", mine - other), ("B", other - mine)):
+    for side, only in (("A", names_a - names_b), ("B", names_b - names_a)):
         if only:
-            yield f"{what} in {side} only: {_some(only)}"
+            yield f"{what} in {side} only: {_list_names(only)}"
 
 
-def _points(a: ResultFile, b: ResultFile) -> list[str]:
-    """Catalogues that differ though they are equally long: the set hash knows tiles only."""
+def _compare_points(a: ResultFile, b: ResultFile) -> list[str]:
+    """Lines about equally long catalogues with different points; the set hash covers tiles only."""
     if a.queries is None or b.queries is None:
         return []
-    mine, other = points_of(a), points_of(b)
+    points_a, points_b = points_of(a), points_of(b)
     lines = []
-    for name in sorted(mine.keys() & other.keys()):
-        if np.array_equal(mine[name], other[name]):
+    for name in sorted(points_a.keys() & points_b.keys()):
+        if np.array_equal(points_a[name], points_b[name]):
             continue
-        here, there = Counter(_places(mine[name])), Counter(_places(other[name]))
+        counts_a, counts_b = (
+            Counter(_format_points(points_a[name])),
+            Counter(_format_points(points_b[name])),
+        )
         sides = [
-            f"{_some(only)} in {side} only"
-            for side, only in (("A", here - there), ("B", there - here))
+            f"{_list_names(only)} in {side} only"
+            for side, only in (("A", counts_a - counts_b), ("B", counts_b - counts_a))
             if only
         ]
         lines.append(f"other points of {name}: {'; '.join(sides) or 'in another order'}")
@@ -236,17 +262,36 @@ def _points(a: ResultFile, b: ResultFile) -> list[str]:
 
 
 def points_of(file: ResultFile) -> dict[str, np.ndarray]:
-    """Group to its points, (m, 2) lon and lat, in the order of the table."""
+    """Read the ground-truth points of a result.
+
+    Args:
+        file: A result of geo-localization with its table of queries.
+
+    Returns:
+        Query group to positions, shape (m, 2), lon and lat in degrees, in the order of the table.
+
+    Raises:
+        DataError: If a column is missing.
+    """
     table = file.queries
     assert table is not None
     require_columns(file, "queries", ("group", "lon", "lat"))
     groups = np.asarray(table.column("group").to_pylist())
-    places = np.column_stack([table.column(name).to_numpy() for name in ("lon", "lat")])
-    return {name: places[groups == name] for name in dict.fromkeys(groups.tolist())}
+    positions = np.column_stack([table.column(name).to_numpy() for name in ("lon", "lat")])
+    return {name: positions[groups == name] for name in dict.fromkeys(groups.tolist())}
 
 
 def require_columns(file: ResultFile, kind: str, names: Iterable[str]) -> None:
-    """Raises DataError where the table beside a result lacks one of the columns."""
+    """Check that a table beside a result has certain columns.
+
+    Args:
+        file: A result.
+        kind: "queries" or "hits".
+        names: Names of the columns.
+
+    Raises:
+        DataError: If the table or a column is missing.
+    """
     table = file.queries if kind == "queries" else file.hits
     for name in names:
         if table is None or name not in table.column_names:
@@ -256,11 +301,11 @@ def require_columns(file: ResultFile, kind: str, names: Iterable[str]) -> None:
             )
 
 
-def _places(points: np.ndarray) -> list[str]:
+def _format_points(points: np.ndarray) -> list[str]:
     return [f"{lon:.9g} {lat:.9g}" for lon, lat in points.tolist()]
 
 
-def _some(names: Iterable[str]) -> str:
+def _list_names(names: Iterable[str]) -> str:
     ordered: Sequence[str] = sorted(names)
-    more = f" and {len(ordered) - _NAMED:,} more" if len(ordered) > _NAMED else ""
-    return f"{', '.join(ordered[:_NAMED])}{more}"
+    more = f" and {len(ordered) - _MAX_NAMES:,} more" if len(ordered) > _MAX_NAMES else ""
+    return f"{', '.join(ordered[:_MAX_NAMES])}{more}"

@@ -1,4 +1,4 @@
-"""A result of paired retrieval as MTEB's two results of the same data, one for each direction."""
+"""Export a result of paired retrieval as MTEB results, one per direction."""
 
 from __future__ import annotations
 
@@ -16,28 +16,34 @@ from marsretrieval.errors import DataError
 from marsretrieval.io import make_folder, write_json
 from marsretrieval.report.result_files import ResultFile
 
-# Direction to MTEB's name of the task.
+# Direction to the name of MTEB's task.
 MTEB_TASKS: Mapping[str, str] = {
     "t2i": "MarsVLPairsT2IRetrieval",
     "i2t": "MarsVLPairsI2TRetrieval",
 }
-_K = (1, 3, 5, 10, 20, 100, 1000)  # and N: the depths of MTEB's tasks
-_CLOSE = 1e-9
+_DEPTHS = (1, 3, 5, 10, 20, 100, 1000)  # depths of MTEB's tasks, besides N
+_TOLERANCE = 1e-9
 
 
 def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
-    """Name of MTEB's task to its `TaskResult` as JSON.
+    """Convert a result to MTEB's `TaskResult` format.
 
-    The scores are MTEB's own: with one relevant item for each query, all of them are functions of
-    its rank, which the table beside the result has (ties broken as under `strict`). Left out is
-    what was not measured: nAUC, time, MTEB's version. What a result stands on is added to the
-    scores under `marsretrieval`.
+    With one relevant item per query, all scores of MTEB are functions of its rank, which the table
+    of queries holds (ties broken as under `strict`). Values that were not measured (nAUC, time,
+    MTEB's version) are omitted. Provenance is added to the scores under `marsretrieval`.
 
-    MTEB's tasks are those of the frozen copy of the dataset. Raises DataError for a result on
-    other data: under that name its figures would be false.
+    Args:
+        file: A result of paired retrieval on the frozen copy of the dataset, as in MTEB's tasks.
+
+    Returns:
+        Name of MTEB's task to its `TaskResult` as JSON data.
+
+    Raises:
+        DataError: If the result is on other data, or if its table of queries is missing or does not
+            match.
     """
     result = file.result
-    _require_frozen(file)
+    _require_frozen_dataset(file)
     table = file.queries
     if table is None:
         raise DataError(
@@ -45,21 +51,21 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
             "rank of each query",
             remedy="Keep the .parquet files beside the result, or run it again with --force.",
         )
-    found = {}
+    task_results = {}
     strict: Mapping[str, Any] = result.metrics["all"]["strict"]
-    for way, name in MTEB_TASKS.items():
-        ranks = table.column(f"{way}_rank").to_numpy()
+    for direction, name in MTEB_TASKS.items():
+        ranks = table.column(f"{direction}_rank").to_numpy()
         scores = rank_scores(ranks)
-        stored = strict[f"{way}_mrr"]
+        stored = strict[f"{direction}_mrr"]
         if (
             len(ranks) != result.data["n"]["pairs"]
-            or abs(scores[f"mrr_at_{len(ranks)}"] - stored) > _CLOSE
+            or abs(scores[f"mrr_at_{len(ranks)}"] - stored) > _TOLERANCE
         ):
             raise DataError(
                 f"{file.beside('queries')}: not the table of {file.path}",
                 remedy="Run the model again with --force.",
             )
-        found[name] = {
+        task_results[name] = {
             "dataset_revision": result.data["revision"],
             "task_name": name,
             "mteb_version": None,
@@ -78,25 +84,43 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
             "kg_co2_emissions": None,
             "date": datetime.datetime.fromisoformat(result.created).timestamp(),
         }
-    return found
+    return task_results
 
 
 def write_mteb(file: ResultFile, folder: Path) -> list[Path]:
-    """Write `folder`/TASK.json for each of MTEB's tasks. Raises what `mteb_results` raises, and
-    OutputError."""
-    found = mteb_results(file)
+    """Write ``TASK.json`` for each of MTEB's tasks.
+
+    Args:
+        file: A result as in `mteb_results`.
+        folder: Folder of the files.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        DataError: As in `mteb_results`.
+        OutputError: If a file cannot be written.
+    """
+    task_results = mteb_results(file)
     make_folder(folder)
     paths = []
-    for name, value in found.items():
-        write_json(folder / f"{name}.json", value)
+    for name, task_result in task_results.items():
+        write_json(folder / f"{name}.json", task_result)
         paths.append(folder / f"{name}.json")
     return paths
 
 
 def rank_scores(ranks: npt.NDArray[np.integer]) -> dict[str, float]:
-    """MTEB's scores of queries that have one relevant item each, at these ranks (from 1)."""
+    """Compute MTEB's scores of queries with one relevant item each.
+
+    Args:
+        ranks: Rank of the relevant item per query, from 1.
+
+    Returns:
+        Name of the score to its value.
+    """
     scores: dict[str, float] = {}
-    for k in dict.fromkeys((*_K, len(ranks))):
+    for k in dict.fromkeys((*_DEPTHS, len(ranks))):
         within = ranks <= k
         reciprocal = np.where(within, 1 / ranks, 0.0).mean()
         scores |= {
@@ -110,7 +134,7 @@ def rank_scores(ranks: npt.NDArray[np.integer]) -> dict[str, float]:
     return {**scores, "accuracy": scores["recall_at_1"]}
 
 
-def _require_frozen(file: ResultFile) -> None:
+def _require_frozen_dataset(file: ResultFile) -> None:
     result = file.result
     if result.task != "paired-image-text":
         raise DataError(
@@ -119,13 +143,13 @@ def _require_frozen(file: ResultFile) -> None:
         )
     frozen = find_source("paired", "frozen")
     data = result.data
-    wanted = (frozen.repository, frozen.revision, frozen.rows)
-    if (data.get("repository"), data.get("revision"), data["n"].get("pairs")) != wanted:
-        where = data.get("repository") or ("synthetic data" if data.get("synthetic") else "data")
+    expected = (frozen.repository, frozen.revision, frozen.rows)
+    if (data.get("repository"), data.get("revision"), data["n"].get("pairs")) != expected:
+        dataset = data.get("repository") or ("synthetic data" if data.get("synthetic") else "data")
         revision = f"@{data['revision']}" if data.get("revision") else ""
         raise DataError(
-            f"{file.path}: on {where}{revision}, {data['n'].get('pairs', 0):,} pairs; MTEB's tasks "
-            f"are {frozen.repository}@{frozen.revision}, {frozen.rows:,} pairs",
+            f"{file.path}: on {dataset}{revision}, {data['n'].get('pairs', 0):,} pairs; MTEB's "
+            f"tasks are {frozen.repository}@{frozen.revision}, {frozen.rows:,} pairs",
             remedy="marsretrieval data download paired --variant frozen, and run the model on it.",
         )
 

@@ -1,4 +1,4 @@
-"""Values that others published: always with their source, never ranked with results."""
+"""Metric values published elsewhere: shown with their source, never ranked with results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,26 @@ __all__ = ["Reference", "published_elsewhere", "references_for"]
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A model's values from elsewhere; the keys are those of `Evaluation.published`.
+    """Metric values of a model from another publication.
 
-    Another's code ranked and scored (`evaluated_by`), so the values are of neither protocol; the
-    two differ under ties only, and `published` names the column for them.
+    Other code ranked and scored (`evaluated_by`), so the values belong to neither protocol. The two
+    differ under ties only; `protocol` names the columns that show them.
+
+    Attributes:
+        task: Name of the task.
+        dataset: Name of the dataset.
+        model: Name of the model, as published.
+        pairs: Number of image-text pairs.
+        captions: Which captions were used.
+        evaluated_by: The code that ranked and scored.
+        title: Title of the publication.
+        url: Its address.
+        date: Its date.
+        data: Repository and revision of the data.
+        notes: Remarks.
+        metrics: Values, keyed as `Evaluation.published`.
+        protocol: Protocol whose columns show the values.
+        group: Query group; empty for all.
     """
 
     task: str
@@ -33,7 +49,7 @@ class Reference:
     date: datetime.date
     data: str
     notes: str
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
     protocol: str = "published"
     group: str = ""
 
@@ -49,7 +65,7 @@ class Reference:
 
     @property
     def description(self) -> str:
-        """Source of the values and the items that they are over, on one line."""
+        """Source of the values and their items, on one line."""
         return (
             f"{self.model}: {self.source}; evaluated by {self.evaluated_by} on {self.n} "
             f"({self.captions}, {self.data}). {self.notes}"
@@ -58,23 +74,33 @@ class Reference:
 
 @cache
 def published_elsewhere() -> tuple[Reference, ...]:
-    """All that are known, in the order of references.toml."""
+    """Return all references, in the order of references.toml."""
     text = files("marsretrieval.report").joinpath("references.toml").read_text(encoding="utf-8")
-    return tuple(Reference(**each) for each in tomllib.loads(text)["reference"])
+    return tuple(Reference(**entry) for entry in tomllib.loads(text)["reference"])
 
 
-def references_for(results: Iterable[RunResult], *, wanted: bool | None) -> list[Reference]:
-    """Those to show with `results`. wanted: True all of the tasks, False none, None those on the
-    datasets that the results are on; synthetic data under the same name are not."""
-    if wanted is False:
+def references_for(results: Iterable[RunResult], *, show: bool | None) -> list[Reference]:
+    """Select the references to show with results.
+
+    Args:
+        results: Results in any order.
+        show: True: all references of their tasks. False: none. None: those on the datasets of the
+            results; synthetic data of the same name do not count.
+
+    Returns:
+        The references.
+    """
+    if show is False:
         return []
-    held = [(each.task, each.data.get("name"), bool(each.data.get("synthetic")))
-            for each in results]  # fmt: skip
+    datasets = [
+        (result.task, result.data.get("name"), bool(result.data.get("synthetic")))
+        for result in results
+    ]
     return [
-        each
-        for each in published_elsewhere()
+        reference
+        for reference in published_elsewhere()
         if any(
-            each.task == task and (wanted or (each.dataset == name and not synthetic))
-            for task, name, synthetic in held
+            reference.task == task and (show or (reference.dataset == name and not synthetic))
+            for task, name, synthetic in datasets
         )
     ]

@@ -1,4 +1,4 @@
-"""Tables as text: for the terminal, Markdown, LaTeX and CSV. None computes a value."""
+"""Render tables as text for the terminal, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -10,52 +10,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from marsretrieval.report.chance import DAGGER
-from marsretrieval.report.tables import Cell, Row, Table, evaluation_tables
+from marsretrieval.report.table import Cell, Row, Table
+from marsretrieval.report.tables import evaluation_tables
 from marsretrieval.text import printable, table_cell
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table as RichTable
 
-_WIDTH = 110  # of a pipe or a file, for which rich would assume 80
-
-
-def console(*, stderr: bool = False) -> Console:
-    """A console that spells out control characters of the texts it is given.
-
-    Args:
-        stderr: Whether it prints there, as wide as the terminal.
-
-    Returns:
-        A console of rich.
-    """
-    from rich.console import Console
-    from rich.segment import Segment
-
-    from marsretrieval.text import printable
-
-    class SafeConsole(Console):
-        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
-            for segment in super().render(renderable, options):
-                if segment.control or segment.text.isprintable():
-                    yield segment
-                else:
-                    yield Segment(printable(segment.text), segment.style)
-
-    if stderr:
-        return SafeConsole(stderr=True)
-    return SafeConsole(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
-
-
+_WIDTH = 110  # of a pipe or a file; rich assumes 80
 CSV_COLUMNS = ("model", "task", "set_hash", "n", "group", "protocol", "metric", "value", "low",
                "high", "source", "interval_unit", "interval_count")  # fmt: skip
 RANDOM = "random ranking"  # source of chance in the CSV
-_CHANCE = "Chance: the expectation of a random ranking."
-_FOOT = (
+_CHANCE_NOTE = "Chance: the expectation of a random ranking."
+_FOOTNOTE = (
     "In %; MedR and K as they are. In brackets the 95 % bootstrap interval; in bold the best "
-    f"model, for the same queries under the same protocol. {_CHANCE}"
+    f"model, for the same queries under the same protocol. {_CHANCE_NOTE}"
 )
-_ELSEWHERE = (
+_REFERENCE_NOTE = (
     "Published elsewhere, over items that cannot be checked here: not ranked with the above."
 )
 
@@ -66,6 +38,40 @@ _LATEX = {
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
     DAGGER: r"\textdagger{}",
 }  # fmt: skip
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a rich console that escapes control characters.
+
+    Args:
+        stderr: Print to stderr, as wide as the terminal.
+
+    Returns:
+        A console of rich.
+    """
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class SafeConsole(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterable[Segment]:
+            """Render segments with their control characters escaped.
+
+            Args:
+                renderable: As for `Console`.
+                options: As for `Console`.
+
+            Yields:
+                The segments.
+            """
+            for segment in super().render(renderable, options):
+                if segment.control or segment.text.isprintable():
+                    yield segment
+                else:
+                    yield Segment(printable(segment.text), segment.style)
+
+    if stderr:
+        return SafeConsole(stderr=True)
+    return SafeConsole(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
 
 
 def print_tables(tables: Sequence[Table]) -> None:
@@ -81,8 +87,8 @@ def print_tables(tables: Sequence[Table]) -> None:
         if table.note:
             out.print(table.note, markup=False)
         if table.references:
-            out.print(_ELSEWHERE, markup=False)
-            out.print(rich_table(_elsewhere(table)))
+            out.print(_REFERENCE_NOTE, markup=False)
+            out.print(rich_table(_reference_table(table)))
             for source in table.sources:
                 out.print(source.description, markup=False)
     if tables:
@@ -91,15 +97,15 @@ def print_tables(tables: Sequence[Table]) -> None:
             markup=False,
         )
         if any(row.kind == "chance" for table in tables for row in table.rows):
-            out.print(_CHANCE, markup=False)
+            out.print(_CHANCE_NOTE, markup=False)
 
 
 def print_evaluation(evaluation: Mapping[str, Any], *, title: str | None = None) -> None:
-    """Print an evaluation to stdout: its tables, and what ties could change.
+    """Print an evaluation to stdout: its tables, and the effect of ties.
 
     Args:
-        evaluation: `Evaluation.to_dict()` of a task that is built in.
-        title: Of the first table; by default the task and its counts.
+        evaluation: `Evaluation.to_dict()` of a built-in task.
+        title: Title of the first table; by default the task and its counts.
     """
     out = console()
     tables = evaluation_tables(evaluation, title=title)
@@ -111,7 +117,7 @@ def print_evaluation(evaluation: Mapping[str, Any], *, title: str | None = None)
     if tables[0].note:
         out.print(tables[0].note, markup=False)
     if evaluation.get("chance"):
-        out.print(_CHANCE, markup=False)
+        out.print(_CHANCE_NOTE, markup=False)
     out.print(
         "Figures in %, [95 % bootstrap interval]; MedR, K and tiles as they are.", markup=False
     )
@@ -133,7 +139,7 @@ def rich_table(table: Table, *, digits: int = 0) -> RichTable:
 
     rich = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading, attribute in table.labels.items():
-        # A name may take several lines; a value that is cut short would be a false one.
+        # Names may wrap; a truncated value would be wrong.
         rich.add_column(heading, no_wrap=attribute == "protocol", overflow="fold")
     for column in table.columns:
         heading = f"{column.heading}\n{column.over}" if column.over else column.heading
@@ -163,14 +169,14 @@ def _labels(table: Table, row: Row) -> list[str]:
     return [getattr(row, attribute) for attribute in table.labels.values()]
 
 
-def _elsewhere(table: Table) -> Table:
-    """The references of a table of models as a table."""
+def _reference_table(table: Table) -> Table:
+    """Build a table of the references of a table of models."""
     labels = {"queries": "section", "model": "name", "N": "protocol"}
-    return Table(_ELSEWHERE, labels, table.columns, table.references)
+    return Table(_REFERENCE_NOTE, labels, table.columns, table.references)
 
 
 def render_markdown(tables: Sequence[Table]) -> str:
-    """Render tables of models as Markdown, in percent; references below, apart.
+    """Render tables of models as Markdown, in percent, with references in a separate table.
 
     Args:
         tables: Tables of `model_tables`.
@@ -182,28 +188,30 @@ def render_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown(table: Table) -> str:
-    lines = [f"### {_md(table.title)}", "", *_md_lines(table), "", _FOOT]
+    lines = [f"### {_escape_markdown(table.title)}", "", *_markdown_lines(table), "", _FOOTNOTE]
     if table.note:
-        lines += ["", _md(table.note)]
+        lines += ["", _escape_markdown(table.note)]
     if table.references:
-        lines += ["", _ELSEWHERE, "", *_md_lines(_elsewhere(table)), ""]
-        lines += [f"- {_md(source.description)}" for source in table.sources]
+        lines += ["", _REFERENCE_NOTE, "", *_markdown_lines(_reference_table(table)), ""]
+        lines += [f"- {_escape_markdown(source.description)}" for source in table.sources]
     return "\n".join(lines)
 
 
-def _md_lines(table: Table) -> Iterable[str]:
-    yield _md_row([*table.labels, *(column.heading for column in table.columns)])
-    yield _md_row(["---"] * len(table.labels) + ["---:"] * len(table.columns))
+def _markdown_lines(table: Table) -> Iterable[str]:
+    yield _markdown_row([*table.labels, *(column.heading for column in table.columns)])
+    yield _markdown_row(["---"] * len(table.labels) + ["---:"] * len(table.columns))
     for row in table.rows:
-        yield _md_row([*map(_md, _labels(table, row)), *map(_md_cell, row.cells)])
+        yield _markdown_row(
+            [*map(_escape_markdown, _labels(table, row)), *map(_markdown_cell, row.cells)]
+        )
 
 
-def _md_row(cells: Iterable[str]) -> str:
+def _markdown_row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _md(text: str) -> str:
-    """Escaped where Markdown or HTML would take it as markup; addresses stay whole."""
+def _escape_markdown(text: str) -> str:
+    """Escape Markdown and HTML markup; addresses stay unchanged."""
     words = (
         word if _ADDRESS.fullmatch(word) else re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", word)
         for word in re.split(r"(\s+)", printable(text.replace("\n", " "), one_line=True))
@@ -211,7 +219,7 @@ def _md(text: str) -> str:
     return "".join(words)
 
 
-def _md_cell(cell: Cell) -> str:
+def _markdown_cell(cell: Cell) -> str:
     text = f"**{cell.text()}**" if cell.best else cell.text()
     return " ".join(filter(None, (text, cell.interval())))
 
@@ -231,20 +239,20 @@ def render_latex(tables: Sequence[Table]) -> str:
 
 def _latex(table: Table, number: int) -> str:
     first = len(table.labels)
-    caption = " ".join(filter(None, (f"{table.title}. {_FOOT}", table.note)))
+    caption = " ".join(filter(None, (f"{table.title}. {_FOOTNOTE}", table.note)))
     body: list[str] = []
     for section in table.sections:
-        body += [r"\midrule", *(_tex_row(table, row) for row in section)]
+        body += [r"\midrule", *(_latex_row(table, row) for row in section)]
     if table.references:
         width = first + len(table.columns)
-        body += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_ELSEWHERE}}}}} \\"]
-        body += [_tex_row(table, row) for row in table.references]
-    heads = [*table.labels, *(_tex(column.heading) for column in table.columns)]
+        body += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_REFERENCE_NOTE}}}}} \\"]
+        body += [_latex_row(table, row) for row in table.references]
+    heads = [*table.labels, *(_escape_latex(column.heading) for column in table.columns)]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_tex(caption)}}}",
+            rf"\caption{{{_escape_latex(caption)}}}",
             rf"\label{{tab:{table.task}-{number}}}",
             rf"\begin{{tabular}}{{{'l' * first}{'r' * len(table.columns)}}}",
             r"\toprule",
@@ -252,34 +260,37 @@ def _latex(table: Table, number: int) -> str:
             *body,
             r"\bottomrule",
             r"\end{tabular}",
-            *(rf"\par\footnotesize {_tex(source.description)}" for source in table.sources),
+            *(
+                rf"\par\footnotesize {_escape_latex(source.description)}"
+                for source in table.sources
+            ),
             r"\end{table}",
         ]
     )
 
 
-def _tex_row(table: Table, row: Row) -> str:
-    cells = [*map(_tex, _labels(table, row)), *map(_tex_cell, row.cells)]
+def _latex_row(table: Table, row: Row) -> str:
+    cells = [*map(_escape_latex, _labels(table, row)), *map(_latex_cell, row.cells)]
     return f"{' & '.join(cells)} \\\\"
 
 
-def _tex(text: str) -> str:
+def _escape_latex(text: str) -> str:
     line = printable(text, one_line=True)
     return "".join(_LATEX.get(letter, letter) for letter in line)
 
 
-def _tex_cell(cell: Cell) -> str:
+def _latex_cell(cell: Cell) -> str:
     text = rf"\textbf{{{cell.text()}}}" if cell.best else cell.text()
-    interval = _tex(cell.interval())
+    interval = _escape_latex(cell.interval())
     return rf"{text} {{\scriptsize {interval}}}" if interval else text
 
 
 def render_csv(tables: Sequence[Table]) -> str:
-    """Render tables of models in long form, a metric value a line, with all its digits.
+    """Render tables of models in long format: one metric value per row, with all its digits.
 
-    A line of each protocol stands for itself even where the two agree. `source` is empty for
-    results, "random ranking" for chance, and the address for references, whose protocol is empty:
-    theirs is not ours. `interval_unit` and `interval_count` say what an interval resamples.
+    Each protocol has its rows even if the two agree. `source` is empty for results, "random
+    ranking" for chance, and the address for references, whose protocol is empty. `interval_unit`
+    and `interval_count` state what an interval resamples.
 
     Args:
         tables: Tables of `model_tables`.
@@ -304,7 +315,7 @@ def render_csv(tables: Sequence[Table]) -> str:
                 values = [repr(cell.value), *ends, *rest]
                 writer.writerow([*map(table_cell, [*texts, cell.metric.key]), *values])
         for source in table.sources:
-            for key, value in source.figures.items():
+            for key, value in source.metrics.items():
                 texts = [source.model, table.task, "", f"pairs={source.pairs}"]
                 texts += [source.group or "all", "", key]
                 writer.writerow([*map(table_cell, texts), repr(value), "", "", source.url, "", ""])

@@ -1,4 +1,4 @@
-"""A result with the tables beside it."""
+"""Read a result together with the Parquet tables beside it."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ _COLUMNS = {
     "hits": ("group", "query", "rank", "id", "score", "relevant"),
     "thumbnails": ("query", "id", "caption", "image"),
 }
-# What is in the columns that readers know, wherever they are.
-_TEXTS = {"group", "query", "id", "class"}
-_NUMBERS = {"rank", "score", "lon", "lat", "found_at", "i2t_rank", "t2i_rank", "mAP", "hit@10",
-            "r_precision", "ndcg@10"}  # fmt: skip
+# Types of the columns that readers use, in any table.
+_TEXT_COLUMNS = {"group", "query", "id", "class"}
+_NUMBER_COLUMNS = {"rank", "score", "lon", "lat", "found_at", "i2t_rank", "t2i_rank", "mAP",
+                   "hit@10", "r_precision", "ndcg@10"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A result and where it was read from; `path` None when it was never written.
+    """A result and the tables beside it.
 
-    `queries`, `hits` and `thumbnails` are the Parquet tables beside it; None where one is missing
-    or empty.
-    Reading them raises DataError when they are damaged; but where there is a list `damaged`, they
-    count as not there, and the list has a line for each.
+    The tables are None if they are missing or empty. Reading a damaged table raises DataError;
+    with a list `damaged` it counts as missing, and the list receives a line.
+
+    Attributes:
+        result: The result.
+        path: File of the result; None if it was never written.
+        damaged: Receives a line per damaged table; None: damage is an error.
     """
 
     result: RunResult
@@ -44,50 +47,79 @@ class ResultFile:
 
     @classmethod
     def read(cls, path: Path) -> ResultFile:
-        """Raises DataError as `read_result` does."""
+        """Read a result file.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The result.
+
+        Raises:
+            DataError: If the file is not a result.
+        """
         return cls(read_result(path), path)
 
     @cached_property
     def queries(self) -> pa.Table | None:
+        """Table of queries; one row per query."""
         return self._table("queries")
 
     @cached_property
     def hits(self) -> pa.Table | None:
+        """Table of hits; one row per hit."""
         return self._table("hits")
 
     @cached_property
     def thumbnails(self) -> pa.Table | None:
+        """Table of thumbnails and captions."""
         return self._table("thumbnails")
 
     def has(self, kind: str) -> bool:
-        """Whether the table of this kind is there and has rows; quicker than reading it, which may
-        still find damage."""
+        """Return whether a table exists and has rows, without reading it.
+
+        Args:
+            kind: "queries", "hits" or "thumbnails".
+
+        Returns:
+            True if it has rows; reading it may still find damage.
+
+        Raises:
+            DataError: If the file is not Parquet and there is no list `damaged`.
+        """
         path = self.beside(kind)
         if path is None or not path.is_file():
             return False
         import pyarrow.parquet as pq
 
-        with self._forgiving(), _readable(path):
+        with self._collect_damage(), _parquet_errors(path):
             return bool(pq.read_metadata(path).num_rows)
         return False
 
     def check_tables(self) -> None:
-        """Read all tables, so that damage is known whether or not anything is drawn of them."""
+        """Read all tables, so that `damaged` is complete even if a page does not use them."""
         for kind in _COLUMNS:
             getattr(self, kind)
 
     def beside(self, kind: str) -> Path | None:
-        """Path of the table of this kind, whether it is there or not."""
+        """Return the path of a table, whether it exists or not.
+
+        Args:
+            kind: "queries", "hits" or "thumbnails".
+
+        Returns:
+            The path; None if the result was never written.
+        """
         return self.path.with_suffix(f".{kind}.parquet") if self.path is not None else None
 
     def _table(self, kind: str) -> pa.Table | None:
-        with self._forgiving():
+        with self._collect_damage():
             return self._read(kind) if self.has(kind) else None
         return None
 
     @contextmanager
-    def _forgiving(self) -> Iterator[None]:
-        """Where there is a list of damage, what is raised goes there, once."""
+    def _collect_damage(self) -> Iterator[None]:
+        """Append a DataError to `damaged`, once, instead of raising it, if there is such a list."""
         try:
             yield
         except DataError as error:
@@ -101,46 +133,48 @@ class ResultFile:
 
         path = self.beside(kind)
         assert path is not None
-        with _readable(path):
+        with _parquet_errors(path):
             table = pq.read_table(path)
-        flaw = _flaw(table, kind, self.result.task)
-        if flaw:
+        problem = _find_schema_problem(table, kind, self.result.task)
+        if problem:
             raise DataError(
-                f"{path}: {flaw}",
+                f"{path}: {problem}",
                 remedy="It is not of this version: run the model again with --force.",
             )
         return table
 
 
-def _flaw(table: pa.Table, kind: str, task: str) -> str:
-    """What is wrong with the columns; empty where nothing is."""
+def _find_schema_problem(table: pa.Table, kind: str, task: str) -> str:
+    """Describe the first problem with the columns of a table; empty if there is none."""
     import pyarrow.types as types
 
-    placed = task == "geolocalization" and kind != "thumbnails"
-    for name in (*_COLUMNS[kind], *(("lon", "lat") if placed else ())):
+    has_positions = task == "geolocalization" and kind != "thumbnails"
+    for name in (*_COLUMNS[kind], *(("lon", "lat") if has_positions else ())):
         if name not in table.column_names:
             return f"no column '{name}' (there are: {', '.join(table.column_names)})"
     for column in table.schema:
-        name, kept = column.name, column.type
-        if name in ("lon", "lat") and not placed:
-            continue  # of tasks without positions: empty
-        right = (
-            types.is_string(kept) or types.is_large_string(kept) if name in _TEXTS
-            else types.is_integer(kept) or types.is_floating(kept) if name in _NUMBERS
-            else types.is_boolean(kept) if name == "relevant"
-            else types.is_binary(kept) if name == "image"
-            else types.is_string(kept) if name == "caption"
+        name, column_type = column.name, column.type
+        if name in ("lon", "lat") and not has_positions:
+            continue  # empty for tasks without positions
+        is_text = types.is_string(column_type) or types.is_large_string(column_type)
+        is_expected_type = (
+            is_text if name in _TEXT_COLUMNS
+            else types.is_integer(column_type) or types.is_floating(column_type)
+            if name in _NUMBER_COLUMNS
+            else types.is_boolean(column_type) if name == "relevant"
+            else types.is_binary(column_type) if name == "image"
+            else types.is_string(column_type) if name == "caption"
             else True
         )  # fmt: skip
-        if not right:
-            return f"column '{name}' holds {kept}"
+        if not is_expected_type:
+            return f"column '{name}' holds {column_type}"
         if table.column(name).null_count and name != "caption":
             return f"column '{name}' has rows without a value"
     return ""
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _parquet_errors(path: Path) -> Iterator[None]:
     import pyarrow as pa
 
     try:
@@ -153,52 +187,69 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def read_whole(path: Path) -> ResultFile:
-    """Raises DataError where a file is no result, and as `require_whole`."""
+    """Read a result file and check that it is complete.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The result.
+
+    Raises:
+        DataError: If the file is not a result, or is incomplete as in `require_whole`.
+    """
     file = ResultFile.read(path)
     require_whole(file)
     return file
 
 
 def require_whole(file: ResultFile) -> None:
-    """Raises DataError where a result has no metrics, or one that is none."""
+    """Check that a result has all its metrics and that they are valid.
+
+    Args:
+        file: A result.
+
+    Raises:
+        DataError: If metrics are missing or invalid.
+    """
     result = file.result
     path = file.path or result.model["id"]
-    whole = result.metrics and (
+    is_complete = result.metrics and (
         "all" in result.metrics or result.task not in ("paired-image-text", "landform")
     )
-    if not whole:
+    if not is_complete:
         raise DataError(
             f"{path}: not a complete result of task '{result.task}'",
             remedy="Leave it out, or run it again with this version of marsretrieval.",
         )
     for group, evaluation in result.metrics.items():
-        for wrong in _wrong(evaluation):
+        for invalid in _find_invalid_values(evaluation):
             raise DataError(
-                f"{path}: {group}: {wrong} is no figure",
+                f"{path}: {group}: {invalid} is no figure",
                 remedy="Run the model again with --force.",
             )
 
 
-def _wrong(evaluation: Mapping[str, Any]) -> Iterator[str]:
-    """Names and values of figures and intervals that cannot be shown."""
+def _find_invalid_values(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """Names and values of invalid metrics and intervals."""
     for protocol in PROTOCOLS:
         intervals = evaluation["intervals"].get(protocol, {})
         expected = evaluation.get("chance", {}).get(protocol, {})
-        yield from _wrong_metrics(evaluation[protocol], protocol)
-        yield from _wrong_metrics(expected, f"chance {protocol}")
+        yield from _find_invalid_metrics(evaluation[protocol], protocol)
+        yield from _find_invalid_metrics(expected, f"chance {protocol}")
         for key, metric in METRICS.items():
             pair = intervals.get(key)
             if pair is not None and not _is_interval(pair, metric):
                 yield f"interval of {protocol} {key} {pair!r}"
 
 
-def _wrong_metrics(metrics: Mapping[str, Any], name: str) -> Iterator[str]:
-    """Names and values of metrics, of all and per class, that are no numbers."""
+def _find_invalid_metrics(metrics: Mapping[str, Any], name: str) -> Iterator[str]:
+    """Names and values of invalid metrics, overall and per class."""
     classes = metrics.get("per_class") or {}
     for key, metric in METRICS.items():
-        for one in (metrics, *classes.values()):
-            value = look_up(one, key)
-            if value is not None and not _is_figure(value, metric):
+        for values in (metrics, *classes.values()):
+            value = look_up(values, key)
+            if value is not None and not _is_valid_value(value, metric):
                 yield f"{name} {key} {value!r}"
 
 
@@ -206,12 +257,12 @@ def _is_interval(value: object, metric: Metric) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 2
-        and all(each is None or _is_figure(each, metric) for each in value)
+        and all(end is None or _is_valid_value(end, metric) for end in value)
     )
 
 
-def _is_figure(value: object, metric: Metric) -> bool:
-    """A number; where it is a share, within 0..1 but for rounding."""
+def _is_valid_value(value: object, metric: Metric) -> bool:
+    """Return whether a value is a finite number >= 0, and a fraction if the metric is one."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         return False
     return value >= 0 and (value <= 1 + 1e-9 or not metric.percent)

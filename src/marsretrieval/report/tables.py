@@ -1,13 +1,12 @@
-"""Tables of results, built once for all formats: terminal, Markdown, LaTeX, CSV and HTML."""
+"""Build the tables of results that all output formats share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from dataclasses import replace
 from typing import Any
 
-from marsretrieval.report.chance import DAGGER, chance_of, interval_note, is_coarse
+from marsretrieval.report.chance import chance_of, interval_note, is_coarse
 from marsretrieval.report.columns import (
     COLUMNS,
     METRICS,
@@ -22,158 +21,8 @@ from marsretrieval.report.columns import (
 )
 from marsretrieval.report.grouping import ResultSet, result_sets
 from marsretrieval.report.references import Reference, references_for
+from marsretrieval.report.table import Cell, Column, Row, Table, protocols_agree, rows_of
 from marsretrieval.results import MEAN, PROTOCOLS, RunResult
-
-BOTH = "both"  # protocol of rows that are equal under both
-_COUNT = Metric("", "", "", percent=False, better=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A metric value with its 95 % interval, or a text.
-
-    Attributes:
-        value: As in the result; None if the cell is empty or a text.
-        metric: Of the value; says how it is written.
-        low: Lower end of the interval, if there is one.
-        high: Upper end.
-        best: Whether it is the best of its column among the models; never if there is only one
-            model or no value is better.
-        coarse: Whether the interval is from too few blocks, classes or pairs.
-        words: Text instead of a value.
-    """
-
-    value: float | None = None
-    metric: Metric = field(default=_COUNT, compare=False)
-    low: float | None = None
-    high: float | None = None
-    best: bool = False
-    coarse: bool = False
-    words: str = ""
-
-    def text(self, digits: int = 1) -> str:
-        """The value without its interval: percent, or median ranks and K as they are."""
-        return self.words if self.value is None else self._written(self.value, digits)
-
-    def interval(self, form: str = "[{}, {}]", digits: int = 1) -> str:
-        """The interval, with a dagger if it is coarse; empty if there is none."""
-        if self.low is None or self.high is None:
-            return ""
-        ends = form.format(self._written(self.low, digits), self._written(self.high, digits))
-        return f"{ends}{DAGGER}" if self.coarse else ends
-
-    def _written(self, value: float, digits: int) -> str:
-        if self.metric.percent:
-            return f"{100 * value:.{digits}f}"
-        return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.{digits}f}"
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of cells.
-
-    Attributes:
-        heading: Of the column.
-        meaning: What its values are.
-        better: As in `Metric`.
-        over: Heading above this column and its neighbours.
-        fact: Whether its values are equal for every model, as chance is.
-    """
-
-    heading: str
-    meaning: str = ""
-    better: int = 1
-    over: str = ""
-    fact: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A row of a table.
-
-    Attributes:
-        name: Of the model, class or metric.
-        cells: In the order of the table's columns.
-        section: Rows of one section and protocol are ranked among each other.
-        protocol: "published", "strict", "both" or empty; of a reference its N.
-        kind: "model"; "chance" for the expectation of a random ranking; "reference" for values
-            that others published.
-        group: Query group, or "class/NAME".
-        n: Counts of the group.
-        basis: Of the intervals, as in `Evaluation.interval_basis`.
-        main: The value that orders the rows of a leaderboard.
-        source: Of a reference.
-    """
-
-    name: str
-    cells: Sequence[Cell]
-    section: str = ""
-    protocol: str = ""
-    kind: str = "model"
-    group: str = ""
-    n: Mapping[str, int] = field(default_factory=dict)
-    basis: Mapping[str, Any] = field(default_factory=dict)
-    main: Cell = Cell()
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table for any format.
-
-    Attributes:
-        title: Of the table.
-        labels: Heading to the attribute of a row that is in the column; these come first.
-        columns: Of the cells.
-        rows: Section by section.
-        note: On the intervals.
-        task: Task of the results.
-        set_hash: Hash of their items.
-        protocol: For the title, if all rows are of one.
-        metric: That all cells are of, or that orders the rows.
-        first: Whether the page shows the table at once.
-        references: Rows of values that others published, not ranked.
-        sources: Descriptions of the references.
-    """
-
-    title: str
-    labels: Mapping[str, str]
-    columns: Sequence[Column]
-    rows: Sequence[Row]
-    note: str = ""
-    task: str = ""
-    set_hash: str = ""
-    protocol: str = ""
-    metric: Metric = _COUNT
-    first: bool = True
-    references: Sequence[Row] = ()
-    sources: Sequence[Reference] = ()
-
-    @property
-    def sections(self) -> list[list[Row]]:
-        """The rows that are ranked among each other, with their chance."""
-        sections = groupby(self.rows, key=lambda row: (row.group, row.section, row.protocol))
-        return [list(rows) for _, rows in sections]
-
-    @property
-    def headings(self) -> list[tuple[str, list[Column]]]:
-        """The headings over the columns, with the columns below them."""
-        return [(over, list(columns)) for over, columns in groupby(self.columns, lambda c: c.over)]
-
-    @property
-    def has_intervals(self) -> bool:
-        """Whether any value has one."""
-        return any(cell.low is not None for row in self.rows for cell in row.cells)
-
-    def folded(self) -> Table:
-        """The table with one row for both protocols in sections in which they agree."""
-        rows: list[Row] = []
-        for _, section in groupby(self.rows, key=lambda row: (row.group, row.section)):
-            own = list(section)
-            if _agree(own):
-                own = [replace(row, protocol=BOTH) for row in _of(own, "strict")]
-            rows += [row for row in own if row.kind == "model" or any(map(_has_value, row.cells))]
-        return replace(self, rows=rows)
 
 
 def metric_value(evaluation: Mapping[str, Any], metric: Metric | None, protocol: str) -> Cell:
@@ -202,33 +51,37 @@ def model_tables(
     more: bool = False,
     references: bool | None = None,
 ) -> list[Table]:
-    """Build a table per task and set of items; results over different sets never share one.
+    """Build one table per task and set of items.
 
     Args:
         results: Results in any order.
-        details: Whether to show every class and landform instead of the mean over them.
-        more: Whether to add the columns for which most formats have no room.
-        references: Values of others, as in `references_for`, for each table.
+        details: Show every class and landform instead of the mean over them.
+        more: Add the columns that only CSV and `score` show.
+        references: As `show` of `references_for`, for each table.
 
     Returns:
-        Tables whose rows are of one model, query group and protocol: group by group, published
-        before strict, the best model first and chance last.
+        Tables with one row per model, query group and protocol: group by group, published before
+        strict, the best model first and chance last.
     """
     tables = []
     for result_set in result_sets(results):
         extra = MORE.get(result_set.task, ()) if more else ()
         parts = [(part, [*pairs, *extra]) for part, pairs in task_columns(result_set.results)]
-        groups = _groups(result_set, details=details)
+        groups = _query_groups(result_set, details=details)
         pairs, rows = _filled_rows(result_set, groups, parts)
-        shown = {pair.heading for pair in pairs}
-        sources = references_for(result_set.results, wanted=references)
+        shown_headings = {pair.heading for pair in pairs}
+        sources = references_for(result_set.results, show=references)
         reference_rows = [
             row
             for part, columns in COLUMNS.get(result_set.task, ())
             for source in sources
             for row in _reference_rows(
                 source,
-                [pair.metric(source.protocol) for pair in columns if pair.heading in shown],
+                [
+                    pair.metric(source.protocol)
+                    for pair in columns
+                    if pair.heading in shown_headings
+                ],
                 part,
             )
         ]
@@ -239,7 +92,7 @@ def model_tables(
                 queries | {"protocol": "protocol", "model": "name"},
                 [Column(pair.heading) for pair in pairs],
                 rows,
-                _note(result_set, groups),
+                _table_note(result_set, groups),
                 result_set.task,
                 result_set.set_hash,
                 references=reference_rows,
@@ -250,54 +103,56 @@ def model_tables(
 
 
 def leaderboards(result_set: ResultSet, *, references: Sequence[Reference] = ()) -> list[Table]:
-    """Build the leaderboards of the page: a row per model, the protocols side by side.
+    """Build the leaderboards of the HTML page: one row per model, the protocols side by side.
 
     Args:
         result_set: Results of one task over the same items.
-        references: Values of others, shown if they are of this task.
+        references: Values published elsewhere; those of other tasks are ignored.
 
     Returns:
-        A table per direction of the queries. Where the protocols agree and there are no
-        references, one group of columns stands for both.
+        A table per direction of the queries. If the protocols agree and there are no references,
+        one group of columns represents both.
     """
-    groups = _groups(result_set)
+    groups = _query_groups(result_set)
     suffix = " queries" if result_set.task == "geolocalization" else ""
     tables = []
-    for title, main, (_, own) in leaderboard_columns(result_set.results):
-        metric = next((m for pair in own if (m := pair.strict) and m.key == main), None)
+    for title, main, (_, part_columns) in leaderboard_columns(result_set.results):
+        metric = next((m for pair in part_columns if (m := pair.strict) and m.key == main), None)
         if metric is None:
             continue
-        pairs, rows = _filled_rows(result_set, groups, [("", own)])
+        pairs, rows = _filled_rows(result_set, groups, [("", part_columns)])
         keys = {m.key for pair in pairs for p in PROTOCOLS if (m := pair.metric(p))}
-        sources = [r for r in references if r.task == result_set.task and keys & r.figures.keys()]
+        sources = [r for r in references if r.task == result_set.task and keys & r.metrics.keys()]
         agree = not sources and _all_agree(rows, pairs)
-        shown = [
+        shown_columns = [
             (protocol, number, m)
             for protocol in (("strict",) if agree else PROTOCOLS)
             for number, pair in enumerate(pairs)
             if (m := pair.metric(protocol))
         ]
-        wide = []
-        for row, strict in zip(_of(rows, "published"), _of(rows, "strict"), strict=True):
+        merged_rows = []
+        for row, strict in zip(rows_of(rows, "published"), rows_of(rows, "strict"), strict=True):
             cells = {"published": row.cells, "strict": strict.cells}
-            lead = (c for c in strict.cells if c.metric == metric and strict.kind == "model")
-            wide.append(
+            main_cells = (c for c in strict.cells if c.metric == metric and strict.kind == "model")
+            merged_rows.append(
                 replace(
                     strict,
-                    cells=[cells[protocol][number] for protocol, number, _ in shown],
+                    cells=[cells[protocol][number] for protocol, number, _ in shown_columns],
                     section=f"{strict.section}{suffix}",
                     protocol="",
-                    main=next(lead, Cell()),
+                    main=next(main_cells, Cell()),
                 )
             )
-        wide.sort(key=lambda row: (groups.index(row.group), row.kind != "model", _descending(row)))
+        merged_rows.sort(
+            key=lambda row: (groups.index(row.group), row.kind != "model", _descending(row))
+        )
         over = {"strict": "both protocols (they agree)"} if agree else {p: p for p in PROTOCOLS}
         reference_rows = [
             row
             for source in sources
             for row in _reference_rows(
                 source,
-                [m if protocol == source.protocol else None for protocol, _, m in shown],
+                [m if protocol == source.protocol else None for protocol, _, m in shown_columns],
                 f"{source.group} queries" if source.group else "",
             )
         ]
@@ -305,9 +160,9 @@ def leaderboards(result_set: ResultSet, *, references: Sequence[Reference] = ())
             Table(
                 title,
                 {"model": "name"},
-                [Column(m.heading, m.meaning, m.better, over[p]) for p, _, m in shown],
-                wide,
-                _note(result_set, groups),
+                [Column(m.heading, m.meaning, m.better, over[p]) for p, _, m in shown_columns],
+                merged_rows,
+                _table_note(result_set, groups),
                 metric=metric,
                 references=reference_rows,
                 sources=sources,
@@ -317,7 +172,7 @@ def leaderboards(result_set: ResultSet, *, references: Sequence[Reference] = ())
 
 
 def per_class_tables(result_set: ResultSet) -> list[Table]:
-    """Build the tables of one metric each: classes or landforms down, models across.
+    """Build one table per metric: classes or landforms as rows, models as columns.
 
     Args:
         result_set: Results of one task over the same items.
@@ -329,14 +184,16 @@ def per_class_tables(result_set: ResultSet) -> list[Table]:
     """
     pairs = PER_CLASS.get(result_set.task, ())
     models = {entry.label: entry.metrics for entry in result_set.entries}
-    groups = [g for g in _groups(result_set, details=True) if g != "all" and not g.startswith(MEAN)]
+    groups = [
+        g for g in _query_groups(result_set, details=True) if g != "all" and not g.startswith(MEAN)
+    ]
     rows = [row for group in groups for row in _group_rows(models, group, ("", pairs))]
     if _all_agree(rows, pairs):
         titles = {"strict": "both protocols"}
     else:
         titles = {"strict": "strict", "published": "published"}
     return [
-        _per_class_table(result_set, _of(rows, protocol), number, metric, title)
+        _per_class_table(result_set, rows_of(rows, protocol), number, metric, title)
         for protocol, title in titles.items()
         for number, pair in enumerate(pairs)
         if rows and (metric := pair.metric(protocol))
@@ -354,10 +211,10 @@ def _per_class_table(
             chance.setdefault(row.group, row.cells[number])
         else:
             values.setdefault(row.group, {})[row.name] = row.cells[number]
-    by_chance = any(map(_has_value, chance.values()))
-    facts = ["by chance"] if by_chance else []
+    by_chance = any(cell.has_value for cell in chance.values())
+    constant_names = ["by chance"] if by_chance else []
     if is_geo and first:
-        facts = ["points", "tiles near a point", *facts, "ceiling"]
+        constant_names = ["points", "tiles near a point", *constant_names, "ceiling"]
     table = []
     for group, cells in values.items():
         name, _, mode = group.rpartition("/")
@@ -366,20 +223,20 @@ def _per_class_table(
             if is_geo
             else {}
         )
-        known = {
+        constant_cells = {
             "points": Cell(evaluation.get("n", {}).get("points")),
             "tiles near a point": metric_value(evaluation, METRICS["relevant_tiles"], "strict"),
             "by chance": chance.get(group, Cell()),
             "ceiling": metric_value(evaluation, METRICS["ceiling.average_precision"], "strict"),
         }
-        own = [cells.get(entry.label, Cell()) for entry in result_set.entries]
-        own_values = [cell.value for cell in own if cell.value is not None]
+        model_cells = [cells.get(entry.label, Cell()) for entry in result_set.entries]
+        model_values = [cell.value for cell in model_cells if cell.value is not None]
         table.append(
             Row(
                 name if is_geo else group.removeprefix("class/"),
-                [*(known[fact] for fact in facts), *own],
+                [*(constant_cells[fact] for fact in constant_names), *model_cells],
                 f"{mode} queries" if is_geo else "",
-                main=Cell(sum(own_values) / len(own_values) if own_values else None),
+                main=Cell(sum(model_values) / len(model_values) if model_values else None),
             )
         )
     if is_geo:
@@ -391,11 +248,11 @@ def _per_class_table(
         f"{metric.heading}, {title}",
         {"landform" if is_geo else "class": "name"},
         [
-            *(Column(fact, fact=True) for fact in facts),
+            *(Column(fact, is_constant=True) for fact in constant_names),
             *(Column(entry.label) for entry in result_set.entries),
         ],
         table,
-        _note(result_set, values) if is_geo else "",
+        _table_note(result_set, values) if is_geo else "",
         protocol=title,
         metric=metric,
         first=first,
@@ -403,11 +260,11 @@ def _per_class_table(
 
 
 def evaluation_tables(evaluation: Mapping[str, Any], *, title: str | None = None) -> list[Table]:
-    """Build the tables of one evaluation: a row per metric, and a row per class.
+    """Build the tables of one evaluation: one row per metric, and one row per class.
 
     Args:
-        evaluation: `Evaluation.to_dict()` of a task that is built in.
-        title: Of the first table; by default the task and its counts.
+        evaluation: `Evaluation.to_dict()` of a built-in task.
+        title: Title of the first table; by default the task and its counts.
 
     Returns:
         A table of all metrics, the protocols side by side with chance; then, for tasks with
@@ -415,28 +272,28 @@ def evaluation_tables(evaluation: Mapping[str, Any], *, title: str | None = None
     """
     task = evaluation["task"]
     parts = [*COLUMNS[task], (" ", MORE.get(task, ()))]  # a section of its own
-    pairs = [pair for _, own in parts for pair in own]
-    names = [(part, pair.heading) for part, own in parts for pair in own]
+    pairs = [pair for _, columns in parts for pair in columns]
+    names = [(part, pair.heading) for part, columns in parts for pair in columns]
     models = {"": {"all": evaluation}}
     rows = list(_group_rows(models, "all", ("", pairs)))
     chance = [row for row in rows if row.kind == "chance"]
     if len({tuple(row.cells) for row in chance}) == 1:
         chance = [replace(chance[0], protocol="")]
-    shown = [*(row for row in rows if row.kind == "model"), *chance]
-    headings = (", ".join(filter(None, (row.name, row.protocol))) for row in shown)
+    shown_rows = [*(row for row in rows if row.kind == "model"), *chance]
+    headings = (", ".join(filter(None, (row.name, row.protocol))) for row in shown_rows)
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation["n"].items())
-    whole = Table(
+    metrics_table = Table(
         title or f"{task}: {counts}",
         {"": "name"},
         list(map(Column, headings)),
         [
-            Row(f"{part} {heading}".strip(), [row.cells[number] for row in shown], group=part)
+            Row(f"{part} {heading}".strip(), [row.cells[number] for row in shown_rows], group=part)
             for number, (part, heading) in enumerate(names)
         ],
         interval_note([("all", evaluation)]),
     )
     classes = evaluation["strict"].get("per_class") or ()
-    return [whole, *_class_tables(models, parts[0][1], classes)]
+    return [metrics_table, *_class_tables(models, parts[0][1], classes)]
 
 
 def _class_tables(
@@ -449,7 +306,7 @@ def _class_tables(
         columns += [Column(pair.heading, over="by chance") for pair in pairs]
     for protocol, title in titles.items():
         classes: dict[str, list[Cell]] = {}
-        for row in _of(rows, protocol):
+        for row in rows_of(rows, protocol):
             classes.setdefault(row.section, []).extend(row.cells)
         if classes:
             yield Table(
@@ -463,7 +320,7 @@ def _class_tables(
             )
 
 
-def _groups(result_set: ResultSet, *, details: bool = False) -> list[str]:
+def _query_groups(result_set: ResultSet, *, details: bool = False) -> list[str]:
     """Query groups of a table: the means over landforms if there are any, else all groups."""
     groups = list(dict.fromkeys(group for entry in result_set.entries for group in entry.metrics))
     if not details:
@@ -482,13 +339,13 @@ def _group_rows(models: Mapping[str, Mapping[str, Any]], group: str, part: Part)
     evaluations = {
         label: evaluation
         for label, metrics in models.items()
-        if (evaluation := _evaluation(metrics, group)) is not None
+        if (evaluation := _group_evaluation(metrics, group)) is not None
     }
     section = part[0] or ("" if group == "all" else group.removeprefix(MEAN).removeprefix("class/"))
     for protocol in PROTOCOLS if evaluations else ():
         metrics = [pair.metric(protocol) for pair in part[1]]
         values = [[metric_value(e, m, protocol) for m in metrics] for e in evaluations.values()]
-        best = [_best(column) for column in zip(*values, strict=True)]
+        best = [_best_value(column) for column in zip(*values, strict=True)]
         for (label, evaluation), cells in zip(evaluations.items(), values, strict=True):
             yield Row(
                 label,
@@ -508,28 +365,28 @@ def _group_rows(models: Mapping[str, Mapping[str, Any]], group: str, part: Part)
             yield Row(label, cells, section, protocol, "chance", group, n)
 
 
-def _evaluation(metrics: Mapping[str, Any], group: str) -> Mapping[str, Any] | None:
+def _group_evaluation(metrics: Mapping[str, Any], group: str) -> Mapping[str, Any] | None:
     """The evaluation of a group, or one made from the values of a class."""
     if group in metrics:
         evaluation: Mapping[str, Any] = metrics[group]
         return evaluation
-    whole = metrics.get("all", {})
+    overall = metrics.get("all", {})
     name = group.removeprefix("class/")
-    classes = {p: (whole.get(p, {}).get("per_class") or {}).get(name) for p in PROTOCOLS}
+    classes = {p: (overall.get(p, {}).get("per_class") or {}).get(name) for p in PROTOCOLS}
     if None in classes.values():
         return None
     expected = {
         protocol: chance["per_class"][name]
-        for protocol, chance in whole.get("chance", {}).items()
+        for protocol, chance in overall.get("chance", {}).items()
         if name in (chance.get("per_class") or {})
     }
-    return {**classes, "n": whole["n"], "intervals": {}, "chance": expected}
+    return {**classes, "n": overall["n"], "intervals": {}, "chance": expected}
 
 
-def _best(cells: Sequence[Cell]) -> float | None:
+def _best_value(cells: Sequence[Cell]) -> float | None:
     """The best value of a column; None if there is nothing to compare."""
     values = [cell.value for cell in cells if cell.value is not None]
-    better = next((cell.metric.better for cell in cells if _has_value(cell)), 0)
+    better = next((cell.metric.better for cell in cells if cell.has_value), 0)
     if len(values) < 2 or not better:
         return None
     return max(values) if better > 0 else min(values)
@@ -542,46 +399,30 @@ def _filled_rows(
     models = {entry.label: entry.metrics for entry in result_set.entries}
     rows = [row for group in groups for part in parts for row in _group_rows(models, group, part)]
     cells = [row.cells for row in rows if row.kind == "model"]
-    shown = [
+    filled = [
         number
         for number, column in enumerate(zip(*cells, strict=True))
-        if any(map(_has_value, column))
+        if any(cell.has_value for cell in column)
     ]
-    pairs = [parts[0][1][number] for number in shown]
-    return pairs, [replace(row, cells=[row.cells[number] for number in shown]) for row in rows]
-
-
-def _has_value(cell: Cell) -> bool:
-    return cell.value is not None
-
-
-def _agree(rows: Sequence[Row]) -> bool:
-    """Whether the rows of a query group are equal under both protocols."""
-    published, strict = (
-        [(row.name, row.kind, row.cells) for row in _of(rows, protocol)] for protocol in PROTOCOLS
-    )
-    return published == strict
+    pairs = [parts[0][1][number] for number in filled]
+    return pairs, [replace(row, cells=[row.cells[number] for number in filled]) for row in rows]
 
 
 def _all_agree(rows: Sequence[Row], pairs: Sequence[MetricPair]) -> bool:
-    return all(pair.published == pair.strict for pair in pairs) and _agree(rows)
-
-
-def _of(rows: Sequence[Row], protocol: str) -> list[Row]:
-    return [row for row in rows if row.protocol == protocol]
+    return all(pair.published == pair.strict for pair in pairs) and protocols_agree(rows)
 
 
 def _descending(row: Row) -> float:
     return 1.0 if row.main.value is None else -row.main.value
 
 
-def _note(result_set: ResultSet, groups: Iterable[str]) -> str:
-    """The note on the intervals of the groups that are shown."""
+def _table_note(result_set: ResultSet, groups: Iterable[str]) -> str:
+    """Note on the intervals of the groups that are shown."""
     return interval_note(
         (group, evaluation)
         for group in groups
         for entry in result_set.entries
-        if (evaluation := _evaluation(entry.metrics, group)) is not None
+        if (evaluation := _group_evaluation(entry.metrics, group)) is not None
     )
 
 
@@ -590,10 +431,10 @@ def _reference_rows(
 ) -> Iterator[Row]:
     """The row of a reference; none if it has none of the metrics."""
     cells = [
-        Cell(float(source.figures[metric.key]), metric)
-        if metric and metric.key in source.figures
+        Cell(float(source.metrics[metric.key]), metric)
+        if metric and metric.key in source.metrics
         else Cell()
         for metric in metrics
     ]
-    if any(map(_has_value, cells)):
+    if any(cell.has_value for cell in cells):
         yield Row(source.model, cells, section, source.n, "reference", source=source.source)

@@ -1,4 +1,4 @@
-"""The benchmark's tasks, and how to find one by name."""
+"""Tasks of the benchmark, and a lookup by name."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ __all__ = [
 
 TASKS: tuple[Task, ...] = (PairedImageText(), LandformRetrieval(), Geolocalization())
 
-_TEXTS = ("name", "title", "folder_name", "vector_dtype", "main_metric")
+_TEXT_ATTRIBUTES = ("name", "title", "folder_name", "vector_dtype", "main_metric")
 _METHODS = ("open", "missing_modality", "evaluate")
 
 
 def find_task(name: str) -> Task:
-    """Find a task by its name, by one of its aliases, or a class as ``module:Class``.
+    """Find a task by its name, an alias, or a class as ``module:Class``.
 
     Args:
-        name: Name, alias, or ``package.module:Class`` importable from here or from the current
-            folder.
+        name: Name, alias, or ``package.module:Class`` importable from the environment or from the
+            current folder.
 
     Returns:
         The task.
@@ -49,7 +49,7 @@ def find_task(name: str) -> Task:
         UsageError: If the class cannot be imported or is not a task.
     """
     if ":" in name:
-        return _task_of_target(name)
+        return _import_task(name)
     for task in TASKS:
         if name.lower() in (task.name, *task.aliases):
             return task
@@ -60,13 +60,13 @@ def find_task(name: str) -> Task:
 
 
 def task_info(task: Task) -> dict[str, Any]:
-    """Describe a task that is not built in, for the tables of its results.
+    """Describe a custom task, for the tables of its results.
 
     Args:
         task: Any task.
 
     Returns:
-        Title, main metric and, where the task has them, its `metrics`; empty for built-in tasks.
+        Title, main metric and, if the task has them, its `metrics`; empty for built-in tasks.
     """
     if any(type(task) is type(builtin) for builtin in TASKS):
         return {}
@@ -81,11 +81,11 @@ def task_info(task: Task) -> dict[str, Any]:
     return info
 
 
-def _task_of_target(target: str) -> Task:
+def _import_task(target: str) -> Task:
     module, _, name = target.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    current_folder = str(Path.cwd())
+    if current_folder not in sys.path:
+        sys.path.append(current_folder)
     remedy = "Give it as package.module:Class, importable from the current folder."
     try:
         value = reduce(getattr, name.split("."), importlib.import_module(module))
@@ -94,11 +94,11 @@ def _task_of_target(target: str) -> Task:
         raise UsageError(
             f"task '{target}' cannot be imported ({type(error).__name__}: {error})", remedy=remedy
         ) from error
-    lacking = [key for key in _TEXTS if not isinstance(getattr(task, key, None), str)]
-    lacking += [method for method in _METHODS if not callable(getattr(task, method, None))]
-    if lacking:
+    missing = [key for key in _TEXT_ATTRIBUTES if not isinstance(getattr(task, key, None), str)]
+    missing += [method for method in _METHODS if not callable(getattr(task, method, None))]
+    if missing:
         raise UsageError(
-            f"task '{target}' lacks {', '.join(lacking)}",
+            f"task '{target}' lacks {', '.join(missing)}",
             remedy="docs/howto/task.md shows a whole task.",
         )
     if any(task.name in (builtin.name, *builtin.aliases) for builtin in TASKS):

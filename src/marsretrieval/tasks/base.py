@@ -1,4 +1,4 @@
-"""What a task is: data it can check without a model, and an evaluation over stored vectors."""
+"""Task protocol: data that can be checked without a model, and an evaluation of stored vectors."""
 
 from __future__ import annotations
 
@@ -24,42 +24,71 @@ if TYPE_CHECKING:
     from marsretrieval.encoders import TextRole
 
 
+_MAX_CLASS_NAMES_BYTES = 2**24
+_CLASS_NAMES_REMEDY = (
+    "Write one name per line in the order of the labels from 0 (.txt), lines LABEL,NAME (.csv), "
+    "or an object or list (.json)."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What may differ between two runs of a task; part of the identity of a result."""
+    """Settings of an evaluation; part of the identity of a result.
+
+    Attributes:
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples for the 95 % intervals.
+    """
 
     seed: int = 0
-    resamples: int = 1000  # of the bootstrap behind the 95 % intervals
+    resamples: int = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """A task's data, found, read as far as its annotations and checked; no image decoded yet.
+    """Data of a task, with checked annotations; no image is decoded yet.
 
-    `source` is None where the caller brings a finished store of the images.
-    `fingerprint` changes with anything that could change a figure.
+    Attributes:
+        folder: Folder of the dataset.
+        source: The images; None if the caller supplies a store of their embeddings.
+        counts: Counts for display, such as ``{"images": 600, "classes": 16}``.
+        fingerprint: Hash that changes with anything that could change a metric.
+        annotations: Captions, labels or ground-truth points, in the task's own format.
+        skipped: Items that are left out, with reasons.
+        notes: Assumptions made while reading; printed, and stored in the result.
     """
 
     folder: Path
     source: ImageSource | None
-    counts: Mapping[str, int]  # for people: {"images": 600, "classes": 16}
+    counts: Mapping[str, int]
     fingerprint: str
-    annotations: Any  # the task's own: captions, labels or ground-truth points
+    annotations: Any
     skipped: Sequence[Skipped] = ()
-    notes: Sequence[str] = ()  # about what was assumed while reading; shown, and in the result
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """The head of each ranking, one entry a hit, for galleries and maps."""
+    """Top hits of each ranking in columns, one element per hit; for galleries and maps.
+
+    Attributes:
+        group: Query group.
+        query: Name of the query.
+        rank: Rank, from 1.
+        id: Id of the item.
+        score: Score.
+        relevant: Whether the item is relevant.
+        lon: Longitude of the tile's centre, degrees; None without a position.
+        lat: Latitude of the tile's centre, degrees; None without a position.
+    """
 
     group: list[str] = field(default_factory=list)
     query: list[str] = field(default_factory=list)
-    rank: list[int] = field(default_factory=list)  # from 1
+    rank: list[int] = field(default_factory=list)
     id: list[str] = field(default_factory=list)
     score: list[float] = field(default_factory=list)
     relevant: list[bool] = field(default_factory=list)
-    lon: list[float | None] = field(default_factory=list)  # degrees, of the tile's centre
+    lon: list[float | None] = field(default_factory=list)
     lat: list[float | None] = field(default_factory=list)
 
     def append(
@@ -74,6 +103,18 @@ class Hits:
         lon: float | None = None,
         lat: float | None = None,
     ) -> None:
+        """Append a hit.
+
+        Args:
+            group: Query group.
+            query: Name of the query.
+            rank: Rank, from 1.
+            id: Id of the item.
+            score: Score.
+            relevant: Whether the item is relevant.
+            lon: Longitude of the tile's centre, degrees.
+            lat: Latitude of the tile's centre, degrees.
+        """
         row = (group, query, rank, id, score, relevant, lon, lat)
         columns = (self.group, self.query, self.rank, self.id, self.score, self.relevant)
         for column, value in zip((*columns, self.lon, self.lat), row, strict=True):
@@ -88,35 +129,78 @@ class Hits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an evaluation gives; `groups` maps a query group ("all", "landslides/text") to it."""
+    """Outcome of an evaluation.
+
+    Attributes:
+        groups: Query group ("all", "landslides/text") to its evaluation.
+        n: Counts of the scored items.
+        set_hash: Hash of the scored items.
+        hits: Top hits of each ranking.
+        skipped: Items that the evaluation left out.
+        truncated: Numbers of texts, and of those cut at the context length.
+        timings: Step to seconds.
+        notes: Remarks; printed, and stored in the result.
+        details: Additional keys of the result's `data`.
+        examples: Query to its example images.
+    """
 
     groups: Mapping[str, Evaluation]
     n: Mapping[str, int]
     set_hash: str
     hits: Hits
     skipped: Sequence[Skipped] = ()
-    truncated: Mapping[str, int] = field(default_factory=dict)  # texts cut, of how many
-    timings: Mapping[str, float] = field(default_factory=dict)  # seconds
-    notes: Sequence[str] = ()  # about the evaluation; shown, and in the result
-    details: Mapping[str, Any] = field(default_factory=dict)  # more keys of the result's data
-    examples: Mapping[str, ImageSource] = field(default_factory=dict)  # query to example images
+    truncated: Mapping[str, int] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+    examples: Mapping[str, ImageSource] = field(default_factory=dict)
 
 
 class Task(Protocol):
-    """One module a task. Stateless."""
+    """Interface of a task. Implementations are stateless.
+
+    Attributes:
+        name: Name on the command line and in results.
+        aliases: Other names.
+        title: Title for tables and pages.
+        folder_name: Name of its dataset inside the data folder.
+        vector_dtype: Type of the vectors in the store that `run` builds.
+        main_metric: Key of the metric that leaderboards sort by.
+    """
 
     name: str
     aliases: tuple[str, ...]
     title: str
-    folder_name: str  # of its dataset, inside the data folder
+    folder_name: str
     vector_dtype: str  # of the store that `run` builds
-    main_metric: str  # key that leaderboards sort by
+    main_metric: str
 
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
-        """Find and check the data. Raises DatasetNotFoundError, DataError or TableError."""
+        """Find and check the data of the task.
+
+        Args:
+            data: Folder of datasets, or one dataset.
+            with_images: Open the images; False if the caller supplies a store of their embeddings.
+
+        Returns:
+            The data.
+
+        Raises:
+            DatasetNotFoundError: If the dataset is missing.
+            DataError: If the data are invalid.
+            TableError: If a table of the dataset cannot be read.
+        """
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
-        """What a model with these modalities lacks for this task on these data, if anything."""
+        """Return the modality that a model lacks for this task.
+
+        Args:
+            data: Data of the task.
+            modalities: Modalities of the model.
+
+        Returns:
+            The missing modality; None if the model can be evaluated.
+        """
 
     def evaluate(
         self,
@@ -127,15 +211,39 @@ class Task(Protocol):
         settings: Settings,
         progress: Progress = NO_PROGRESS,
     ) -> Outcome:
-        """Rank the stored images by the task's queries, and score. `scratch` keeps other
-        embeddings of this model, such as those of captions."""
+        """Rank the stored images by the queries of the task, and score the rankings.
+
+        Args:
+            data: Data of the task.
+            encoder: The model, which embeds the queries.
+            images: Store of the image embeddings.
+            scratch: Folder for other embeddings of this model, such as those of captions.
+            settings: Settings of the evaluation.
+            progress: Receives the progress.
+
+        Returns:
+            Evaluations per query group, and the top hits.
+
+        Raises:
+            DataError: If the data cannot be scored.
+        """
 
 
 def dataset_folder(data: Path, name: str, *, task: str) -> Path:
-    """`data`/`name` where there is such a folder, else `data` itself.
+    """Locate the folder of a dataset.
 
-    So ``--data data`` serves all tasks, and ``--data patches`` a dataset of one's own.
-    Raises DatasetNotFoundError when there is no folder, or one that holds other datasets only.
+    ``--data data`` thus works for all tasks, and ``--data patches`` for a custom dataset.
+
+    Args:
+        data: Folder of datasets, or one dataset.
+        name: Folder name of the dataset.
+        task: Name of the task, for messages.
+
+    Returns:
+        `data`/`name` if it exists, else `data`.
+
+    Raises:
+        DatasetNotFoundError: If there is no folder, or one that is empty or holds other datasets.
     """
     remedy = (
         f"Fetch it (marsretrieval data download), make a synthetic one (marsretrieval data synth "
@@ -156,31 +264,40 @@ def dataset_folder(data: Path, name: str, *, task: str) -> Path:
 
 
 def collect(
-    source: ImageSource, pick: Callable[[Record], str | None], *, missing: str
+    source: ImageSource, select: Callable[[Record], str | None], *, missing: str
 ) -> tuple[dict[str, str], list[Skipped]]:
-    """Item id to what `pick` finds in its record; items without any are skipped as `missing`."""
-    found: dict[str, str] = {}
+    """Read an annotation of every item.
+
+    Args:
+        source: The images.
+        select: Returns the annotation of a record; None or blank if it has none.
+        missing: Reason for skipping items without an annotation.
+
+    Returns:
+        Item id to annotation, and the skipped items.
+    """
+    values: dict[str, str] = {}
     records, skipped = read_annotations(source)
     for record in records:
-        value = pick(record)
+        value = select(record)
         if value and value.strip():
-            found[record.id] = value
+            values[record.id] = value
         else:
             reasons = [
                 warning.reason for warning in record.warnings if warning.kind == "annotation"
             ]
             skipped.append(Skipped(record.id, record.source, "; ".join([missing, *reasons])))
-    return found, skipped
+    return values, skipped
 
 
 def first_reason(skipped: Sequence[Skipped]) -> str:
-    """Name the first item that is left out for another reason than a missing annotation.
+    """Describe the first item that is skipped for another reason than a missing annotation.
 
     Args:
-        skipped: Items that are left out.
+        skipped: Skipped items.
 
     Returns:
-        The words in parentheses, after a space; nothing where there is no such item.
+        Text in parentheses after a space; empty if there is no such item.
     """
     for item in skipped:
         if item.reason not in ("no caption", "no label"):
@@ -189,7 +306,14 @@ def first_reason(skipped: Sequence[Skipped]) -> str:
 
 
 def first_rows(ids: Iterable[str]) -> dict[str, int]:
-    """Id to its row in a store; of an id that stands there twice the first, as in `collect`."""
+    """Map each id to its first row.
+
+    Args:
+        ids: Ids of the rows of a store; duplicates are allowed.
+
+    Returns:
+        Id to row; the first row of a duplicate id, as in `collect`.
+    """
     rows: dict[str, int] = {}
     for row, key in enumerate(ids):
         rows.setdefault(key, row)
@@ -197,7 +321,7 @@ def first_rows(ids: Iterable[str]) -> dict[str, int]:
 
 
 def fingerprint(source: ImageSource, annotations: Mapping[str, str] | None = None) -> str:
-    """Compute what changes whenever an image or annotation may have changed.
+    """Compute a hash that changes if an image or annotation may have changed.
 
     Args:
         source: The images of a task.
@@ -208,21 +332,21 @@ def fingerprint(source: ImageSource, annotations: Mapping[str, str] | None = Non
     """
     shards = [[shard.name, shard.fingerprint] for shard in source.shards()]
     if annotations is None or source.kind not in ("folder", "classes"):
-        return sha256_json(shards)  # files of other kinds hold the annotations, too
+        return sha256_json(shards)  # files of other kinds include the annotations
     return sha256_json([shards, sorted(annotations.items())])
 
 
 def count_cut(encoder: Encoder, texts: Sequence[str], *, role: TextRole) -> dict[str, int]:
-    """Count the texts that are cut at the context length, and warn of cut queries.
+    """Count the texts that are cut at the context length, and warn about cut queries.
 
     Args:
         encoder: The model that embeds the texts.
         texts: Captions, or the prompts of queries.
-        role: What the texts are.
+        role: Role of the texts.
 
     Returns:
-        `captions` or `queries`, their number, and `cut`, how many of them; nothing where the
-        encoder does not count them.
+        `captions` or `queries`: their number; `cut`: the number of cut texts. Empty if the encoder
+        cannot count them.
     """
     cut = encoder.count_truncated(texts, role=role)
     if cut is None:
@@ -240,47 +364,42 @@ def count_cut(encoder: Encoder, texts: Sequence[str], *, role: TextRole) -> dict
     return {"captions" if role == "caption" else "queries": len(texts), "cut": cut}
 
 
-_MAX_BYTES = 2**24
-_REMEDY = (
-    "Write one name per line in the order of the labels from 0 (.txt), lines LABEL,NAME (.csv), "
-    "or an object or list (.json)."
-)
-
-
 def read_class_names(path: Path) -> dict[str, str]:
-    """Read the names of classes.
+    """Read class names from a file.
 
     Args:
-        path: A .json (an object of label to name, or a list), a .csv of lines LABEL,NAME, or a text
-            with one name per line; lists and lines count from 0.
+        path: A .json file (an object of label to name, or a list), a .csv file of rows LABEL,NAME,
+            or a text file with one name per line; lists and lines count from 0.
 
     Returns:
         Label to name.
 
     Raises:
-        DataError: If the file cannot be read, or holds no names.
+        DataError: If the file cannot be read or holds no names.
     """
     try:
         if not path.exists():
-            raise DataError(f"{path}: no such file", remedy=_REMEDY)
-        if not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{path}: not a file of class names", remedy=_REMEDY)
+            raise DataError(f"{path}: no such file", remedy=_CLASS_NAMES_REMEDY)
+        if not path.is_file() or path.stat().st_size > _MAX_CLASS_NAMES_BYTES:
+            raise DataError(f"{path}: not a file of class names", remedy=_CLASS_NAMES_REMEDY)
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})", remedy=_REMEDY) from error
+        raise DataError(f"{path}: cannot be read ({error})", remedy=_CLASS_NAMES_REMEDY) from error
     try:
-        names = _parse(path.suffix.lower(), text)
+        names = _parse_class_names(path.suffix.lower(), text)
     except DataError as error:
         message = error.message.removeprefix("it: ")
-        raise DataError(f"{path}: {message}", remedy=_REMEDY) from error
+        raise DataError(f"{path}: {message}", remedy=_CLASS_NAMES_REMEDY) from error
     except (ValueError, csv.Error) as error:
-        raise DataError(f"{path}: not readable as class names ({error})", remedy=_REMEDY) from error
+        raise DataError(
+            f"{path}: not readable as class names ({error})", remedy=_CLASS_NAMES_REMEDY
+        ) from error
     if not names:
-        raise DataError(f"{path}: holds no class names", remedy=_REMEDY)
+        raise DataError(f"{path}: holds no class names", remedy=_CLASS_NAMES_REMEDY)
     return names
 
 
-def _parse(suffix: str, text: str) -> dict[str, str]:
+def _parse_class_names(suffix: str, text: str) -> dict[str, str]:
     if suffix == ".csv":
         rows = [row for row in csv.reader(text.splitlines()) if any(row)]
         if any(len(row) != 2 for row in rows):

@@ -1,4 +1,4 @@
-"""Task 3: a text, example images, or both find every place of a landform on the planet."""
+"""Task 3, global geo-localization: rank all tiles of the planet by a landform query."""
 
 from __future__ import annotations
 
@@ -64,7 +64,15 @@ class _Annotations:
 
 
 class Geolocalization:
-    """Per landform: its name (three prompts), the mean of its example images, and their mix."""
+    """Global geo-localization with text, image and hybrid queries.
+
+    The queries of a landform are its name (three prompts), the mean of its example images, and a
+    mix of both.
+
+    Attributes:
+        columns: Columns of the catalogues that hold the positions; None: found by their names.
+        covered_only: Whether only points within the tiles' coverage count.
+    """
 
     name = "geolocalization"
     aliases: tuple[str, ...] = ("global_geolocalization", "geo")
@@ -76,7 +84,7 @@ class Geolocalization:
     def __init__(
         self, *, columns: PositionColumns | None = None, covered_only: bool = False
     ) -> None:
-        """Choose how catalogues are read.
+        """Set how catalogues are read.
 
         Args:
             columns: Columns that hold the positions; None: found by their names.
@@ -86,6 +94,20 @@ class Geolocalization:
         self.covered_only = covered_only
 
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+        """Find and check catalogues, example images and tiles.
+
+        Args:
+            data: Folder of datasets, or one dataset.
+            with_images: Open the tiles; False if the caller supplies a store of their embeddings.
+
+        Returns:
+            The data.
+
+        Raises:
+            DatasetNotFoundError: If the dataset is missing.
+            DataError: If the data are invalid.
+            TableError: If a catalogue cannot be read.
+        """
         folder = dataset_folder(data, self.folder_name, task=self.name)
         files = catalogue_files(folder / "ground_truth")
         points = read_catalogues(files, columns=self.columns)
@@ -101,7 +123,7 @@ class Geolocalization:
                 name: sha256_json([catalogue.lon.tolist(), catalogue.lat.tolist()])
                 for name, catalogue in points.items()
             },
-            "examples": {name: fingerprint(each) for name, each in examples.items()},
+            "examples": {name: fingerprint(images) for name, images in examples.items()},
             "tiles": fingerprint(source) if source else None,
         }
         if self.covered_only:
@@ -109,7 +131,7 @@ class Geolocalization:
         rows = [shard.rows for shard in source.shards()] if source else []
         counts = {
             "landforms": len(points),
-            "points": sum(len(each.lon) for each in points.values()),
+            "points": sum(len(catalogue.lon) for catalogue in points.values()),
         }
         if rows and None not in rows:
             counts["tiles"] = sum(row for row in rows if row is not None)
@@ -120,10 +142,19 @@ class Geolocalization:
             fingerprint=sha256_json(parts),
             annotations=_Annotations(points, examples),
             skipped=[*files.ignored, *unused],
-            notes=[note for each in points.values() for note in each.notes],
+            notes=[note for catalogue in points.values() for note in catalogue.notes],
         )
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
+        """Return "text" if the model has no text encoder and the data no example images.
+
+        Args:
+            data: Data of the task.
+            modalities: Modalities of the model.
+
+        Returns:
+            "text" or None.
+        """
         return None if "text" in modalities or data.annotations.examples else "text"
 
     def evaluate(
@@ -135,6 +166,22 @@ class Geolocalization:
         settings: Settings,
         progress: Progress = NO_PROGRESS,
     ) -> Outcome:
+        """Rank all tiles for every landform and kind of query, and score the rankings.
+
+        Args:
+            data: Data of the task.
+            encoder: The model, which embeds the queries.
+            images: Store of the tile embeddings, with positions.
+            scratch: Unused.
+            settings: Settings of the evaluation.
+            progress: Receives the progress.
+
+        Returns:
+            Evaluations per landform and kind of query, and their means over landforms.
+
+        Raises:
+            DataError: If there is no query, or no point within the coverage (`covered_only`).
+        """
         annotations: _Annotations = data.annotations
         tiles = images.positions()
         catalogues, notes, details = self._covered(annotations.points, tiles)
@@ -147,8 +194,8 @@ class Geolocalization:
                 remedy="Put example images into image_queries/<landform>/.",
             )
         embedded = time.perf_counter()
-        asked = np.stack(list(queries.values()))
-        ranking = exact_topk(images, asked, MAX_K + 1, index="use", progress=progress)
+        query_vectors = np.stack(list(queries.values()))
+        ranking = exact_topk(images, query_vectors, MAX_K + 1, index="use", progress=progress)
         searched = time.perf_counter()
 
         groups: dict[str, Evaluation] = {}
@@ -156,15 +203,17 @@ class Geolocalization:
         chance = _expect_random(images, tiles, {name: catalogues[name] for name, _ in queries})
         with progress.start("score", len(queries), "queries") as bar:
             for number, (landform, mode) in enumerate(queries):
-                scores, rows = _best(images, asked[number], *ranking.hits(number))
+                scores, rows = _best(images, query_vectors[number], *ranking.hits(number))
                 points = catalogues[landform]
                 group = f"{landform}/{mode}"
-                found = images.take(rows)
+                tile_block = images.take(rows)
                 groups[group] = geolocalization.evaluate(
                     scores,
-                    ids=found.ids,
-                    published_lonlat=_published_positions(found.ids, found.lon, found.lat),
-                    centre_lonlat=np.column_stack([found.lon, found.lat]),
+                    ids=tile_block.ids,
+                    published_lonlat=_published_positions(
+                        tile_block.ids, tile_block.lon, tile_block.lat
+                    ),
+                    centre_lonlat=np.column_stack([tile_block.lon, tile_block.lat]),
                     truth_lonlat=np.column_stack([points.lon, points.lat]),
                     all_centre_lonlat=tiles,
                     radius_deg=RADIUS_DEG,
@@ -173,16 +222,18 @@ class Geolocalization:
                     resamples=settings.resamples,
                     chance=chance[landform],
                 )
-                relevant = geo.near_any(found.lon, found.lat, points.lon, points.lat, RADIUS_DEG)
+                relevant = geo.near_any(
+                    tile_block.lon, tile_block.lat, points.lon, points.lat, RADIUS_DEG
+                )
                 for row in range(min(len(rows), MAX_K)):
                     hits.append(
-                        group, landform, row + 1, found.ids[row], float(scores[row]),
+                        group, landform, row + 1, tile_block.ids[row], float(scores[row]),
                         relevant=bool(relevant[row]),
-                        lon=float(found.lon[row]), lat=float(found.lat[row]),
+                        lon=float(tile_block.lon[row]), lat=float(tile_block.lat[row]),
                     )  # fmt: skip
                 bar.advance()
         return Outcome(
-            groups=groups | _means(groups),
+            groups=groups | mean_over_landforms(groups),
             n={
                 "tiles": images.rows,
                 **{f"points/{k}": len(v.lon) for k, v in catalogues.items()},
@@ -204,7 +255,7 @@ class Geolocalization:
     def _covered(
         self, catalogues: Mapping[str, Points], tiles: npt.NDArray[np.float64]
     ) -> tuple[dict[str, Points], list[str], dict[str, Any]]:
-        """The catalogues whose points count, with what there is to say about their coverage."""
+        """Select the points that count, with notes and details about their coverage."""
         coverage = TileCoverage(tiles, RADIUS_DEG)
         counted: dict[str, Points] = {}
         notes: list[str] = []
@@ -237,8 +288,10 @@ def _cut_prompts(encoder: Encoder, annotations: _Annotations) -> dict[str, int]:
 def _best(
     images: EmbeddingStore, query: Vectors, scores: Vectors, rows: npt.NDArray[np.int64]
 ) -> tuple[Vectors, npt.NDArray[np.int64]]:
-    """The best MAX_K tiles, and all others that are no worse than the last of them: which of
-    those count is for the metric to say, and what that could change."""
+    """Return the best `MAX_K` tiles and all tiles that tie with the last of them.
+
+    The metric selects among the ties and reports their effect.
+    """
     if len(rows) <= MAX_K or scores[MAX_K] < scores[MAX_K - 1]:
         return scores[:MAX_K], rows[:MAX_K]
     least = float(scores[MAX_K - 1])
@@ -248,7 +301,7 @@ def _best(
 def _expect_random(
     images: EmbeddingStore, centres: npt.NDArray[np.float64], points: Mapping[str, Points]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Landform to the expected metrics of a random ranking of all tiles of the store."""
+    """Expected metrics of a random ranking of all tiles, per landform."""
     corners = np.concatenate(
         [_published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
     )
@@ -264,27 +317,35 @@ def _expect_random(
     }
 
 
-def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
-    """Unweighted means over landforms, one for each kind of query.
+def mean_over_landforms(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
+    """Compute unweighted means over landforms, one per kind of query.
 
-    Landforms are chosen ones and not a sample: they are strata, each resampled by itself
-    (Davison & Hinkley 1997, section 3.2). An interval says how far the means would move with
-    other regions and the same landforms.
+    The landforms are a fixed selection, not a sample: they are strata, and each is resampled
+    separately (Davison & Hinkley 1997, section 3.2). An interval measures the variation over other
+    regions with the same landforms.
+
+    Args:
+        groups: "LANDFORM/MODE" to its evaluation.
+
+    Returns:
+        `MEAN` + MODE to the mean evaluation.
     """
     by_mode: dict[str, list[Evaluation]] = {}
     for group, evaluation in groups.items():
         by_mode.setdefault(group.split("/")[1], []).append(evaluation)
 
     def mean(evaluations: list[Evaluation], protocol: str, *path: str) -> float:
-        values = [reduce(getitem, path, getattr(each, protocol)) for each in evaluations]
+        values = [
+            reduce(getitem, path, getattr(evaluation, protocol)) for evaluation in evaluations
+        ]
         return float(np.mean(values))
 
     def intervals(evaluations: list[Evaluation], protocol: str) -> dict[str, tuple[float, float]]:
-        drawn = [each.drawn.get(protocol, {}) for each in evaluations]
+        samples = [evaluation.samples.get(protocol, {}) for evaluation in evaluations]
         return {
-            key: interval(np.mean([each[key] for each in drawn], axis=0))
-            for key in drawn[0]
-            if all(key in each for each in drawn)
+            key: interval(np.mean([values[key] for values in samples], axis=0))
+            for key in samples[0]
+            if all(key in values for values in samples)
         }
 
     def expected(evaluations: list[Evaluation]) -> dict[str, dict[str, Any]]:
@@ -300,7 +361,7 @@ def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
         }
 
     def fewest_blocks(evaluations: list[Evaluation]) -> int:
-        """Of a landform, under either protocol: an interval is as coarse as they are few."""
+        """Smallest number of blocks of a landform, under either protocol."""
         bases = [
             basis for evaluation in evaluations for basis in evaluation.interval_basis.values()
         ]
@@ -313,32 +374,34 @@ def _means(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
     return {
         f"{MEAN}{mode}": Evaluation(
             task="geolocalization",
-            n={"landforms": len(found)},
+            n={"landforms": len(evaluations)},
             published={
-                "auprc": mean(found, "published", "auprc"),
-                "best": {"f1": mean(found, "published", "best", "f1")},
+                "auprc": mean(evaluations, "published", "auprc"),
+                "best": {"f1": mean(evaluations, "published", "best", "f1")},
             },
             strict={
-                "average_precision": mean(found, "strict", "average_precision"),
-                "normalised": mean(found, "strict", "normalised"),
-                "best": {"f1": mean(found, "strict", "best", "f1")},
+                "average_precision": mean(evaluations, "strict", "average_precision"),
+                "normalised": mean(evaluations, "strict", "normalised"),
+                "best": {"f1": mean(evaluations, "strict", "best", "f1")},
                 "ceiling": {
-                    "average_precision": mean(found, "strict", "ceiling", "average_precision"),
-                    "f1": mean(found, "strict", "ceiling", "f1"),
+                    "average_precision": mean(
+                        evaluations, "strict", "ceiling", "average_precision"
+                    ),
+                    "f1": mean(evaluations, "strict", "ceiling", "f1"),
                 },
             },
             intervals=ends[mode],
-            chance=expected(found),
-            interval_basis=basis_of(ends[mode], "spatial blocks", fewest_blocks(found)),
+            chance=expected(evaluations),
+            interval_basis=basis_of(ends[mode], "spatial blocks", fewest_blocks(evaluations)),
         )
-        for mode, found in by_mode.items()
+        for mode, evaluations in by_mode.items()
     }
 
 
 def _queries(
     encoder: Encoder, annotations: _Annotations
 ) -> tuple[dict[tuple[str, str], Vectors], list[Skipped]]:
-    """(landform, mode) to query vector, for all modes that the model and the data allow."""
+    """Query vectors by (landform, mode), for all modes that the model and the data allow."""
     queries: dict[tuple[str, str], Vectors] = {}
     skipped: list[Skipped] = []
     for landform in annotations.points:
@@ -372,8 +435,10 @@ def _example_vectors(
 
 
 def _published_positions(ids: Sequence[str], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """(n, 2): what the published code reads from a tile's name, its south-west corner; where the
-    name is no tile name, the stored position."""
+    """Positions (n, 2) as the published code reads them: the south-west corner in a tile's name.
+
+    If the name is not that of a tile, the stored position is used.
+    """
     corners = [
         geo.tile_corner(name) or centre
         for name, centre in zip(ids, zip(lon, lat, strict=True), strict=True)

@@ -1,4 +1,4 @@
-"""Task 2: a landform's name finds its images."""
+"""Task 2, landform retrieval: rank all images by a class name."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from marsretrieval.tasks.base import (
     first_rows,
 )
 
-_SHOWN = 20  # hits kept for each class
+_HITS_PER_CLASS = 20
 _NUMBER = re.compile(r"[+-]?\d+")
-_NAMED = 5  # labels in a message
+_MAX_NAMES = 5  # labels listed in a message
 
-_LAYOUTS = (
+_LABEL_REMEDY = (
     "Labels come from one folder of images per class (crater/0.png, or train/crater/0.png), "
     "from a column 'label' of a Parquet file, from 'label' in the JSON beside an image, or from "
     "a table labels*.txt of lines FILE LABEL. File names and folders of a split (train, test, "
@@ -44,11 +44,13 @@ _LAYOUTS = (
 
 
 class LandformRetrieval:
-    """Every class name, put into three prompts whose vectors are averaged, ranks all images.
+    """Landform retrieval with the class names as queries.
+
+    Each class name is embedded with three prompts whose vectors are averaged.
 
     Args:
-        class_names: Label in the data to the name of its class in the prompts. All labels must be
-            in it. None: labels are the names.
+        class_names: Label in the data to the name of its class in the prompts, for all labels.
+            None: labels are the names.
     """
 
     name = "landform"
@@ -62,16 +64,30 @@ class LandformRetrieval:
         self.class_names = class_names
 
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+        """Find the images and their labels.
+
+        Args:
+            data: Folder of datasets, or one dataset.
+            with_images: Open the images; False if the caller supplies a store of their embeddings.
+
+        Returns:
+            The data.
+
+        Raises:
+            DatasetNotFoundError: If the dataset is missing.
+            DataError: If fewer than two classes have images.
+            UsageError: If `class_names` lacks a label.
+        """
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
         labels, skipped = collect(source, lambda record: record.label, missing="no label")
-        labels = self._named(folder, labels)
+        labels = self._name_classes(folder, labels)
         classes = sorted(set(labels.values()))
         if not classes:
             raise DataError(
-                f"{folder}: no image has a label{first_reason(skipped)}", remedy=_LAYOUTS
+                f"{folder}: no image has a label{first_reason(skipped)}", remedy=_LABEL_REMEDY
             )
-        _require_two(folder, classes)
+        _require_two_classes(folder, classes)
         return TaskData(
             folder=folder,
             source=source if with_images else None,
@@ -82,36 +98,46 @@ class LandformRetrieval:
         )
 
     def _fingerprint(self, source: ImageSource, labels: Mapping[str, str]) -> str:
-        found = fingerprint(source, labels)
+        data_fingerprint = fingerprint(source, labels)
         if self.class_names is None:
-            return found
-        return sha256_json([found, sorted(self.class_names.items())])
+            return data_fingerprint
+        return sha256_json([data_fingerprint, sorted(self.class_names.items())])
 
-    def _named(self, folder: Path, labels: dict[str, str]) -> dict[str, str]:
-        """Put names in the place of labels. Raises UsageError where some have none."""
-        known = set(labels.values())
+    def _name_classes(self, folder: Path, labels: dict[str, str]) -> dict[str, str]:
+        """Replace labels by class names; raise UsageError if a label has no name."""
+        label_set = set(labels.values())
         if self.class_names is None:
-            if known and all(map(_NUMBER.fullmatch, known)):
+            if label_set and all(map(_NUMBER.fullmatch, label_set)):
                 warnings.warn(
                     MarsRetrievalWarning(
-                        f"{folder}: its {len(known)} labels are numbers without names, so that "
-                        f"models are asked for '{sorted(known)[0]}'. Name the classes: "
+                        f"{folder}: its {len(label_set)} labels are numbers without names, so that "
+                        f"models are asked for '{sorted(label_set)[0]}'. Name the classes: "
                         "--class-names FILE"
                     ),
                     stacklevel=2,
                 )
             return labels
-        missing = sorted(known - self.class_names.keys())
+        missing = sorted(label_set - self.class_names.keys())
         if missing:
-            names = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+            names = ", ".join(missing[:_MAX_NAMES]) + (", ..." if len(missing) > _MAX_NAMES else "")
             raise UsageError(
-                f"the class names lack {len(missing)} of {len(known)} labels of {folder}: {names}",
+                f"the class names lack {len(missing)} of {len(label_set)} labels of {folder}: "
+                f"{names}",
                 remedy="Name every label: a line per class in the order of their numbers from 0, "
                 "or lines LABEL,NAME in a .csv, or an object in a .json.",
             )
         return {key: self.class_names[label] for key, label in labels.items()}
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
+        """Return "text" if the model has no text encoder.
+
+        Args:
+            data: Data of the task.
+            modalities: Modalities of the model.
+
+        Returns:
+            "text" or None.
+        """
         return None if "text" in modalities else "text"
 
     def evaluate(
@@ -123,20 +149,36 @@ class LandformRetrieval:
         settings: Settings,
         progress: Progress = NO_PROGRESS,
     ) -> Outcome:
+        """Rank all labelled images for every class, and score the rankings.
+
+        Args:
+            data: Data of the task.
+            encoder: The model, which embeds the prompts.
+            images: Store of the image embeddings.
+            scratch: Unused.
+            settings: Settings of the evaluation.
+            progress: Unused.
+
+        Returns:
+            One evaluation, "all".
+
+        Raises:
+            DataError: If fewer than two classes have images in the store.
+        """
         labels: dict[str, str] = data.annotations
         classes = sorted(set(labels.values()))
         start = time.perf_counter()
         prompts = [prompt for name in classes for prompt in landform_prompts(name)]
         vectors = embed_texts(encoder, prompts).reshape(len(classes), -1, encoder.dimension)
-        queries = np.stack([text_query(each) for each in vectors])
+        queries = np.stack([text_query(prompt_vectors) for prompt_vectors in vectors])
         embedded = time.perf_counter()
 
         ids, matrix = images.load()
-        kept = [row for key, row in first_rows(ids).items() if key in labels]
-        image_ids = [ids[row] for row in kept]
-        _require_two(data.folder, {labels[key] for key in image_ids})
+        labelled_rows = [row for key, row in first_rows(ids).items() if key in labels]
+        image_ids = [ids[row] for row in labelled_rows]
+        _require_two_classes(data.folder, {labels[key] for key in image_ids})
         evaluation = landform.evaluate(
-            matrix[kept],
+            matrix[labelled_rows],
             queries,
             labels=[labels[key] for key in image_ids],
             image_ids=image_ids,
@@ -145,20 +187,24 @@ class LandformRetrieval:
             resamples=settings.resamples,
         )
         content = images.content_hashes()
-        # As many more as are not scored: unlabelled, or there before.
-        ranking = exact_topk(images, queries, _SHOWN + len(ids) - len(kept), index="use")
+        # Request enough hits to drop unscored rows: unlabelled items and duplicates.
+        ranking = exact_topk(
+            images, queries, _HITS_PER_CLASS + len(ids) - len(labelled_rows), index="use"
+        )
         hits = Hits()
         for query, name in enumerate(classes):
             scores, rows = ranking.hits(query)
-            shown = np.flatnonzero(np.isin(rows, kept))[:_SHOWN]
-            for rank, (score, row) in enumerate(zip(scores[shown], rows[shown], strict=True), 1):
+            hit_rows = np.flatnonzero(np.isin(rows, labelled_rows))[:_HITS_PER_CLASS]
+            for rank, (score, row) in enumerate(
+                zip(scores[hit_rows], rows[hit_rows], strict=True), 1
+            ):
                 key = ids[row]
                 hits.append("all", name, rank, key, float(score), relevant=labels[key] == name)
         return Outcome(
             groups={"all": evaluation},
             n={"images": len(image_ids), "classes": len(classes)},
             set_hash=set_hash(
-                (ids[row], annotated_hash(content[row], labels[ids[row]])) for row in kept
+                (ids[row], annotated_hash(content[row], labels[ids[row]])) for row in labelled_rows
             ),
             hits=hits,
             truncated=count_cut(encoder, prompts, role="query"),
@@ -169,10 +215,10 @@ class LandformRetrieval:
         )
 
 
-def _require_two(folder: Path, classes: Collection[str]) -> None:
-    """Raise DataError where any ranking would be perfect, or none possible."""
+def _require_two_classes(folder: Path, classes: Collection[str]) -> None:
+    """Raise DataError if there are fewer than two classes; every ranking would be perfect."""
     if len(classes) < 2:
         label = f"all images have the label '{next(iter(classes))}'" if classes else "no image left"
         raise DataError(
-            f"{folder}: {label}, at least two classes with images are needed", remedy=_LAYOUTS
+            f"{folder}: {label}, at least two classes with images are needed", remedy=_LABEL_REMEDY
         )

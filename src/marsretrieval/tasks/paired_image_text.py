@@ -1,4 +1,4 @@
-"""Task 1: an image finds its caption, and a caption its image, among all pairs."""
+"""Task 1, paired image-text retrieval: image to caption and caption to image."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ from marsretrieval.tasks.base import (
     first_rows,
 )
 
-_SHOWN = 10  # hits kept for each query
+_HITS_PER_QUERY = 10
 
 
 class PairedImageText:
-    """The refined caption where a dataset has two, as the published evaluation does."""
+    """Paired image-text retrieval among all pairs of a dataset.
+
+    If a dataset has two captions per image, the refined one is used, as in the published
+    evaluation.
+    """
 
     name = "paired-image-text"
     aliases: tuple[str, ...] = ("paired_image_text_retrieval", "paired")
@@ -40,9 +44,31 @@ class PairedImageText:
     main_metric = "t2i_mrr"
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
+        """Return "text" if the model has no text encoder.
+
+        Args:
+            data: Data of the task.
+            modalities: Modalities of the model.
+
+        Returns:
+            "text" or None.
+        """
         return None if "text" in modalities else "text"
 
     def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+        """Find the images and their captions.
+
+        Args:
+            data: Folder of datasets, or one dataset.
+            with_images: Open the images; False if the caller supplies a store of their embeddings.
+
+        Returns:
+            The data.
+
+        Raises:
+            DatasetNotFoundError: If the dataset is missing.
+            DataError: If no image has a caption.
+        """
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
         captions, skipped = collect(source, lambda record: record.caption, missing="no caption")
@@ -70,6 +96,22 @@ class PairedImageText:
         settings: Settings,
         progress: Progress = NO_PROGRESS,
     ) -> Outcome:
+        """Embed the captions, rank in both directions, and score the rankings.
+
+        Args:
+            data: Data of the task.
+            encoder: The model, which embeds the captions.
+            images: Store of the image embeddings.
+            scratch: Folder for the store of the caption embeddings.
+            settings: Settings of the evaluation.
+            progress: Receives the progress.
+
+        Returns:
+            One evaluation, "all".
+
+        Raises:
+            DataError: If fewer than two pairs have a readable image.
+        """
         captions: dict[str, str] = data.annotations
         start = time.perf_counter()
         build_text_store(
@@ -81,7 +123,7 @@ class PairedImageText:
         image_ids, image_vectors = images.load()
         rows = first_rows(image_ids)
         pairs = [(rows[key], row) for row, key in enumerate(text_ids) if key in rows]
-        lost = [Skipped(key, str(data.folder), "caption without a readable image")
+        without_image = [Skipped(key, str(data.folder), "caption without a readable image")
                 for key in text_ids if key not in rows]  # fmt: skip
         if len(pairs) < 2:
             raise DataError(
@@ -90,9 +132,9 @@ class PairedImageText:
             )
         image_rows, text_rows = (np.array(column) for column in zip(*pairs, strict=True))
         ids = [text_ids[row] for row in text_rows]
-        left, right = image_vectors[image_rows], text_vectors[text_rows]
+        pair_images, pair_texts = image_vectors[image_rows], text_vectors[text_rows]
         evaluation = paired.evaluate(
-            left, right, ids=ids, seed=settings.seed, resamples=settings.resamples
+            pair_images, pair_texts, ids=ids, seed=settings.seed, resamples=settings.resamples
         )
         content = images.content_hashes()
         return Outcome(
@@ -102,8 +144,8 @@ class PairedImageText:
                 (key, annotated_hash(content[row], captions[key]))
                 for key, row in zip(ids, image_rows, strict=True)
             ),
-            hits=_hits(left, right, ids),
-            skipped=lost,
+            hits=top_hits(pair_images, pair_texts, ids),
+            skipped=without_image,
             truncated=count_cut(encoder, list(captions.values()), role="caption"),
             timings={
                 "embed_texts": embedded - start,
@@ -112,9 +154,19 @@ class PairedImageText:
         )
 
 
-def _hits(images: np.ndarray, texts: np.ndarray, ids: list[str]) -> Hits:
+def top_hits(images: np.ndarray, texts: np.ndarray, ids: list[str]) -> Hits:
+    """Collect the top hits in both directions.
+
+    Args:
+        images: Unit vectors of shape (n, dim).
+        texts: Unit vectors of shape (n, dim), paired with `images` row by row.
+        ids: Ids of the pairs.
+
+    Returns:
+        Hits of the groups "i2t" and "t2i".
+    """
     hits = Hits()
-    top = min(_SHOWN, len(ids))
+    top = min(_HITS_PER_QUERY, len(ids))
     for group, queries, corpus in (("i2t", images, texts), ("t2i", texts, images)):
         for start in range(0, len(ids), 1024):
             scores = queries[start : start + 1024] @ corpus.T

@@ -1,7 +1,8 @@
-"""Thumbnails and captions of the hits that reports show, written when the hits are.
+"""Thumbnails and captions of the hits that reports show.
 
-A report then needs no dataset. The hits shown are the head of the ranking of a few queries, at
-even steps in the order of their names: the same queries for every model on the same data.
+`run` writes them beside a result, so that a report needs no dataset. The hits are the top of the
+ranking of a few queries, at even steps in the order of their names: the same queries for every
+model on the same data.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ if TYPE_CHECKING:
 
 __all__ = ["PAIRED", "make_thumbnails", "queries_by_kind", "shown_hits"]
 
-PAIRED = ("t2i", "i2t")  # groups whose queries are items themselves
-_QUERIES = {"t2i": 6, "i2t": 4, "all": 12}  # shown of each kind
+PAIRED = ("t2i", "i2t")  # groups whose queries are items
+_QUERIES_BY_KIND = {"t2i": 6, "i2t": 4, "all": 12}  # queries shown per kind
 _OTHER_QUERIES = 8
-_HITS = {"i2t": 3}  # shown of each query
+_HITS_BY_KIND = {"i2t": 3}  # hits shown per query
 _OTHER_HITS = 6
-_EXAMPLES = 5  # example images of a query
-_SIDE, _QUALITY = 128, 50  # pixels of the longer side; of WebP
+_MAX_EXAMPLES = 5  # example images per query
+_SIDE, _QUALITY = 128, 50  # longer side in pixels; WebP quality
 
 
 def queries_by_kind(hits: pa.Table) -> dict[str, list[str]]:
-    """Sort the names of all queries of a table of hits by their kind.
+    """Group the query names of a table of hits by kind.
 
     Args:
         hits: Table with the columns `group` and `query`.
@@ -53,61 +54,63 @@ def shown_hits(hits: pa.Table) -> list[dict[str, Any]]:
     """Select the hits that a report shows.
 
     Args:
-        hits: The table of hits of a result.
+        hits: Table of hits of a result.
 
     Returns:
-        Rows of the table, by group and query in order of rank.
+        Rows of the table, in order of rank.
     """
     import pyarrow.compute as pc
 
-    shown = {
+    selected = {
         (kind, names[index])
         for kind, names in queries_by_kind(hits).items()
         for index in np.linspace(
-            0, len(names) - 1, min(len(names), _QUERIES.get(kind, _OTHER_QUERIES))
+            0, len(names) - 1, min(len(names), _QUERIES_BY_KIND.get(kind, _OTHER_QUERIES))
         ).astype(int)
     }
     head = hits.filter(pc.less_equal(hits.column("rank"), _OTHER_HITS)).sort_by("rank")
     return [
         row
         for row in head.to_pylist()
-        if (_kind(row["group"]), row["query"]) in shown
-        and row["rank"] <= _HITS.get(row["group"], _OTHER_HITS)
+        if (_kind(row["group"]), row["query"]) in selected
+        and row["rank"] <= _HITS_BY_KIND.get(row["group"], _OTHER_HITS)
     ]
 
 
 def make_thumbnails(
     outcome: Outcome, data: TaskData, images: EmbeddingStore, progress: Progress = NO_PROGRESS
 ) -> tuple[pa.Table, list[str]]:
-    """Make thumbnails of the hits and examples that a report shows.
+    """Make thumbnails of the hits and example images that a report shows.
 
     An image that cannot be read, or whose content is not what was embedded, has no thumbnail.
 
     Args:
         outcome: Hits and example images.
-        data: The data of the task; without a source, the images are read from where the store
-            recorded them.
-        images: The store of the images.
-        progress: Shows how far the work is.
+        data: Data of the task; without a source, the images are read from the dataset that the
+            store records.
+        images: Store of the images.
+        progress: Receives the progress.
 
     Returns:
         Table with the columns `query` (empty, or the query that the image is an example of), `id`,
-        `caption` and `image` (WebP); and a warning with a count where images are missing.
+        `caption` and `image` (WebP); and a warning with a count if images are missing.
     """
     import pyarrow as pa
 
-    shown = shown_hits(outcome.hits.to_table())
-    ids = {row["query"]: None for row in shown if row["group"] in PAIRED}
-    ids |= {row["id"]: None for row in shown}
-    examples = {row["query"]: None for row in shown if row["query"] in outcome.examples}
+    report_hits = shown_hits(outcome.hits.to_table())
+    ids = {row["query"]: None for row in report_hits if row["group"] in PAIRED}
+    ids |= {row["id"]: None for row in report_hits}
+    examples = {row["query"]: None for row in report_hits if row["query"] in outcome.examples}
     rows: list[tuple[str, str, str | None, bytes]] = []
     with progress.start("make thumbnails", len(ids), "images") as bar:
-        for record in _records(data.source, images, ids, bar):
-            image = _thumbnail(record)
+        for record in _read_records(data.source, images, ids, bar):
+            image = _make_thumbnail(record)
             rows += [("", record.id, record.caption, image)] if image else []
     missing = len(ids) - len(rows)
     for query in examples:
-        rows += [(query, key, None, image) for key, image in _examples(outcome.examples[query])]
+        rows += [
+            (query, key, None, image) for key, image in _make_examples(outcome.examples[query])
+        ]
     schema = {"query": pa.string(), "id": pa.string(), "caption": pa.string(), "image": pa.binary()}
     columns = zip(*rows, strict=True) if rows else ([],) * len(schema)
     table = pa.table(
@@ -123,11 +126,11 @@ def _kind(group: str) -> str:
     return group.rpartition("/")[2]
 
 
-def _records(
+def _read_records(
     source: ImageSource | None, images: EmbeddingStore, ids: Iterable[str], bar: ProgressTask
 ) -> Iterator[Record]:
-    """Read the items that the store has under these ids, from the shards that the store names."""
-    contents = _contents(images, ids)
+    """Read the items with these ids from the shards that the store records."""
+    contents = _find_contents(images, ids)
     try:
         source = source or open_images(Path(images.dataset["name"]))
         shards = [shard for shard in source.shards() if shard.name in contents]
@@ -147,7 +150,7 @@ def _records(
             continue
 
 
-def _contents(images: EmbeddingStore, ids: Iterable[str]) -> dict[str, dict[str, bytes]]:
+def _find_contents(images: EmbeddingStore, ids: Iterable[str]) -> dict[str, dict[str, bytes]]:
     """Shard to id to content hash, of the first row of each id."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -165,22 +168,22 @@ def _contents(images: EmbeddingStore, ids: Iterable[str]) -> dict[str, dict[str,
     return contents
 
 
-def _examples(source: ImageSource) -> list[tuple[str, bytes]]:
+def _make_examples(source: ImageSource) -> list[tuple[str, bytes]]:
     """Id and thumbnail of the first readable images of a source."""
     thumbnails: list[tuple[str, bytes]] = []
     try:
         for shard in source.shards():
             for item in source.read(shard):
-                image = _thumbnail(item) if isinstance(item, Record) else None
+                image = _make_thumbnail(item) if isinstance(item, Record) else None
                 thumbnails += [(item.id, image)] if image else []
-                if len(thumbnails) == _EXAMPLES:
+                if len(thumbnails) == _MAX_EXAMPLES:
                     return thumbnails
     except (MarsRetrievalError, OSError):
         pass
     return thumbnails
 
 
-def _thumbnail(record: Record) -> bytes | None:
+def _make_thumbnail(record: Record) -> bytes | None:
     try:
         image = decode_rgb(record.data, record.source)
     except ImageError:

@@ -1,4 +1,4 @@
-"""Results as one self-contained HTML file: no network, no other files, no JavaScript needed."""
+"""Self-contained HTML report: one file without external resources; scripting is optional."""
 
 from __future__ import annotations
 

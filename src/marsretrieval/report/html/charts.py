@@ -1,4 +1,4 @@
-"""Precision-recall curves and histograms of ranks, as coordinates for the template of a chart."""
+"""Chart coordinates for the page: precision-recall curves and rank histograms."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from marsretrieval.report.grouping import Entry, ResultSet
 
-# Beside the colour, so that lines are told apart without it; 0: models without their own.
+# Dash pattern per hue, so that lines differ without colour; 0: models without a hue.
 DASHES = ("", "", "5 2", "1.5 1.5", "7 2 1.5 2", "3 1.5", "9 3")
-_PANELS, _LINES = 60, 480  # charts for each protocol, and curves in all of them
-_TOLERANCE = (1.4, 0.4)  # units that simplified curves may be off: grey, coloured
+_MAX_CHARTS, _MAX_CURVES = 60, 480  # limits per protocol
+_TOLERANCE = (1.4, 0.4)  # simplification tolerance in chart units: grey, coloured
 _BINS = (1, 2, 4, 11, 31, 101, 301, 1001, 3001, 10_001)  # first rank of each bin
-_LEFT, _BOTTOM, _WIDTH, _HEIGHT = 34, 146, 200, 140  # of the axes in a chart of 240 x 180 units
+_LEFT, _BOTTOM, _WIDTH, _HEIGHT = 34, 146, 200, 140  # axes in a chart of 240 x 180 units
 
 Floats = npt.NDArray[np.float64]
 Point = tuple[float, float]
@@ -24,7 +24,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """points: of a polyline. kind: a class of the style sheet, for lines without a hue."""
+    """A polyline of a chart.
+
+    Attributes:
+        points: Vertices in chart units.
+        title: Tooltip.
+        hue: Number of the model's colour; 0 for none.
+        kind: Class of the style sheet, for lines without a hue.
+    """
 
     points: Sequence[Point]
     title: str
@@ -34,7 +41,16 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar that stands on the axis: left edge, top, width and height."""
+    """A bar that stands on the horizontal axis, in chart units.
+
+    Attributes:
+        x: Left edge.
+        y: Top.
+        width: Width.
+        height: Height.
+        hue: Number of the colour.
+        title: Tooltip.
+    """
 
     x: float
     y: float
@@ -46,7 +62,17 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """label: for screen readers. ticks, levels: positions and texts along x and y."""
+    """A chart of 240 x 180 units.
+
+    Attributes:
+        title: Heading.
+        label: Description for screen readers.
+        axis: Titles of the x and y axes.
+        ticks: Position and text of the ticks along x.
+        lines: Lines.
+        bars: Bars.
+        note: Remark beside the heading.
+    """
 
     title: str
     label: str
@@ -58,12 +84,20 @@ class Chart:
 
     @property
     def levels(self) -> list[tuple[float, str]]:
-        return [(_y(share), f"{share:g}") for share in (0, 0.25, 0.5, 0.75, 1)]
+        """Position and text of the ticks along y."""
+        return [(_to_y(share), f"{share:g}") for share in (0, 0.25, 0.5, 0.75, 1)]
 
 
 @dataclass(frozen=True, slots=True)
 class ChartGroup:
-    """open: shown at once. left_out: charts beyond the limit."""
+    """Charts of one protocol and kind of query.
+
+    Attributes:
+        title: Heading.
+        charts: The charts.
+        open: Whether the group is expanded at first.
+        left_out: Number of charts beyond the limit.
+    """
 
     title: str
     charts: Sequence[Chart]
@@ -71,43 +105,60 @@ class ChartGroup:
     left_out: int = 0
 
 
-def curve_groups(found: ResultSet) -> list[ChartGroup]:
-    """Precision over recall of every landform: a group for each protocol and kind of query."""
+def curve_groups(result_set: ResultSet) -> list[ChartGroup]:
+    """Build the precision-recall charts of every landform.
+
+    Args:
+        result_set: Results of geo-localization.
+
+    Returns:
+        A group per protocol and kind of query, strict first.
+    """
     groups = []
     for protocol in ("strict", "published"):
-        room = min(_PANELS, _LINES // len(found.entries))
-        for mode in found.modes:
-            curves = {n: _curves(found, f"{n}/{mode}", protocol) for n in found.landforms}
-            names = [name for name, own in curves.items() if own]
+        remaining = min(_MAX_CHARTS, _MAX_CURVES // len(result_set.entries))
+        for mode in result_set.modes:
+            curves = {
+                n: _sorted_curves(result_set, f"{n}/{mode}", protocol) for n in result_set.landforms
+            }
+            names = [name for name, model_curves in curves.items() if model_curves]
             charts = [
-                _curve_chart(found, name, mode, protocol, curves[name]) for name in names[:room]
+                _curve_chart(result_set, name, mode, protocol, curves[name])
+                for name in names[:remaining]
             ]
-            room -= len(charts)
+            remaining -= len(charts)
             if names:
-                shown = protocol == "strict" and mode == found.modes[0]
+                is_open = protocol == "strict" and mode == result_set.modes[0]
                 title = f"{mode} queries, {protocol}"
-                groups.append(ChartGroup(title, charts, shown, len(names) - len(charts)))
+                groups.append(ChartGroup(title, charts, is_open, len(names) - len(charts)))
     return groups
 
 
-def rank_charts(found: ResultSet) -> list[Chart]:
-    """How many queries have their answer at which rank: a chart for each model that has them."""
-    charts = (_rank_chart(entry) for entry in found.entries)
+def rank_charts(result_set: ResultSet) -> list[Chart]:
+    """Build histograms of the rank of the correct answer.
+
+    Args:
+        result_set: Results of paired retrieval.
+
+    Returns:
+        A chart per model whose table of queries is present.
+    """
+    charts = (_rank_chart(entry) for entry in result_set.entries)
     return [chart for chart in charts if chart is not None]
 
 
-def _curves(found: ResultSet, group: str, protocol: str) -> list[tuple[Entry, Any]]:
-    """Models without a colour first, so that the others lie above them, the best on top."""
+def _sorted_curves(result_set: ResultSet, group: str, protocol: str) -> list[tuple[Entry, Any]]:
+    """Curves in drawing order: models without a colour first, the best model last."""
     curves = [
         (entry, entry.metrics[group][protocol]["curve"])
-        for entry in reversed(found.entries)
+        for entry in reversed(result_set.entries)
         if (entry.metrics.get(group) or {}).get(protocol, {}).get("curve")
     ]
     return sorted(curves, key=lambda pair: pair[0].hue > 0)
 
 
 def _curve_chart(
-    found: ResultSet, landform: str, mode: str, protocol: str, curves: list[tuple[Entry, Any]]
+    result_set: ResultSet, landform: str, mode: str, protocol: str, curves: list[tuple[Entry, Any]]
 ) -> Chart:
     group = f"{landform}/{mode}"
     strict = curves[-1][0].metrics[group]["strict"]
@@ -115,10 +166,10 @@ def _curve_chart(
     chance = strict.get("chance_precision")
     lines = []
     if protocol == "strict" and ceiling is not None:
-        corners = [(_x(0), _y(1)), (_x(ceiling), _y(1)), (_x(ceiling), _y(0))]
+        corners = [(_to_x(0), _to_y(1)), (_to_x(ceiling), _to_y(1)), (_to_x(ceiling), _to_y(0))]
         lines.append(Line(corners, f"ceiling {100 * ceiling:.1f} %", kind="ceiling"))
     if protocol == "strict" and chance is not None:
-        ends = [(_x(0), _y(chance)), (_x(1), _y(chance))]
+        ends = [(_to_x(0), _to_y(chance)), (_to_x(1), _to_y(chance))]
         lines.append(Line(ends, f"chance {100 * chance:.1f} %", kind="chance"))
     titles = []
     for entry, curve in curves:
@@ -127,10 +178,10 @@ def _curve_chart(
             for name in ("recall", "precision")
         )
         if protocol == "strict":
-            # The curve holds its value back to recall 0: as its area is summed.
+            # Extend the curve to recall 0 at constant precision, as for its area.
             recall, precision = np.r_[0, recall], np.r_[precision[:1], precision]
-        titles.append(f"{entry.label} {_area(entry, group, protocol)}")
-        points = _simplified(_x(recall), _y(precision), _TOLERANCE[entry.hue > 0])
+        titles.append(f"{entry.label} {_format_area(entry, group, protocol)}")
+        points = _simplify(_to_x(recall), _to_y(precision), _TOLERANCE[entry.hue > 0])
         lines.append(Line(points, titles[-1], entry.hue))
         if len(curve) == 1 and points:
             lines.append(Line([points[-1]] * 2, titles[-1], entry.hue, kind="dot"))
@@ -139,13 +190,13 @@ def _curve_chart(
         label=f"Precision over recall for {landform}, {mode} queries, {protocol}: "
         + ", ".join(reversed(titles)),
         axis=("recall", "precision"),
-        ticks=[(_x(share), f"{share:g}") for share in (0, 0.25, 0.5, 0.75, 1)],
+        ticks=[(_to_x(share), f"{share:g}") for share in (0, 0.25, 0.5, 0.75, 1)],
         lines=lines,
         note="" if ceiling is None else f"ceiling {100 * ceiling:.1f}",
     )
 
 
-def _area(entry: Entry, group: str, protocol: str) -> str:
+def _format_area(entry: Entry, group: str, protocol: str) -> str:
     metrics = entry.metrics[group][protocol]
     value = metrics.get("average_precision" if protocol == "strict" else "auprc")
     return "" if value is None else f"{100 * value:.1f} %"
@@ -171,10 +222,10 @@ def _rank_chart(entry: Entry) -> Chart | None:
         for x, share, first, end in zip(centres, shares, edges, edges[1:], strict=False):
             span = f"rank {first:,}" + (f" to {end - 1:,}" if end - 1 > first else "")
             title = f"{name}, {span}: {100 * share:.1f} %"
-            bars.append(Bar(float(x + offset * step), float(_y(share)), 0.38 * step,
+            bars.append(Bar(float(x + offset * step), float(_to_y(share)), 0.38 * step,
                             float(share * _HEIGHT), hue, title))  # fmt: skip
     lines = [
-        Line([(x - 0.42 * step, _y(share)), (x + 0.42 * step, _y(share))],
+        Line([(x - 0.42 * step, _to_y(share)), (x + 0.42 * step, _to_y(share))],
              f"chance {100 * share:.1f} %", kind="level")
         for x, share in zip(centres.tolist(), (np.diff(edges) / count).tolist(), strict=True)
     ]  # fmt: skip
@@ -192,16 +243,16 @@ def _rank_chart(entry: Entry) -> Chart | None:
     )
 
 
-def _x(share: Any) -> Any:
+def _to_x(share: Any) -> Any:
     return _LEFT + _WIDTH * share
 
 
-def _y(share: Any) -> Any:
+def _to_y(share: Any) -> Any:
     return _BOTTOM - _HEIGHT * share
 
 
-def _simplified(x: Floats, y: Floats, tolerance: float) -> list[Point]:
-    """The curve through a part of its points, the others no further from it than `tolerance`."""
+def _simplify(x: Floats, y: Floats, tolerance: float) -> list[Point]:
+    """Simplify a curve; no point is further than `tolerance` from the result."""
     import shapely
 
     points = np.column_stack([x, y])

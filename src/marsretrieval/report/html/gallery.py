@@ -1,4 +1,4 @@
-"""Retrieved examples: what the best models rank first for a few queries, with thumbnails."""
+"""Gallery of retrieved examples: top hits of the best models for a few queries, with thumbnails."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from marsretrieval.report.grouping import Entry, ResultSet
 from marsretrieval.report.tables import metric_value
 from marsretrieval.tasks.thumbnails import PAIRED, queries_by_kind, shown_hits
 
-MODELS = 3  # the best of a set
-BUDGET = 1_900_000  # bytes of all thumbnails of a page, before they are written as base64
+MODELS = 3  # best models of a result set that are shown
+BUDGET = 1_900_000  # bytes of all thumbnails of a page, before base64 encoding
 _NOUNS = {"t2i": "captions", "i2t": "images", "all": "classes"}
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What a result holds of an id. key: of its thumbnail on the page; None without one."""
+    """Caption and thumbnail of an image id.
+
+    Attributes:
+        caption: Caption, if a result holds one.
+        key: Key of the thumbnail on the page; None without one.
+    """
 
     caption: str | None = None
     key: str | None = None
@@ -28,7 +33,13 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """The first hits of one model: rows of its table. note: the metric of the query, in words."""
+    """The top hits of one model for one query.
+
+    Attributes:
+        entry: The model.
+        hits: Rows of its table of hits.
+        note: Metric of the query as text.
+    """
 
     entry: Entry
     hits: Sequence[Mapping[str, Any]]
@@ -37,8 +48,14 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query of a group: `t2i` (the caption of the item `name`), `i2t` (its image), `all`, or of
-    geo-localization the landform `name` in the mode `kind`."""
+    """A query with the hits of several models.
+
+    Attributes:
+        kind: "t2i" (the caption of item `name`), "i2t" (its image), "all" (a class), or the mode
+            of a geo-localization query.
+        name: Item id, class or landform.
+        strips: Hits per model.
+    """
 
     kind: str
     name: str
@@ -47,8 +64,15 @@ class Query:
 
 @dataclass(frozen=True)
 class Gallery:
-    """left_out: models and queries that are not shown, in words. items: by id; examples: query to
-    keys of thumbnails of its example images; notes: counts of images without a thumbnail."""
+    """Queries and images of a result set.
+
+    Attributes:
+        queries: The queries.
+        left_out: Descriptions of models and queries that are not shown.
+        items: Image id to caption and thumbnail.
+        examples: Query to keys of the thumbnails of its example images.
+        notes: Counts of images without a thumbnail.
+    """
 
     queries: Sequence[Query] = ()
     left_out: Sequence[str] = ()
@@ -57,10 +81,18 @@ class Gallery:
     notes: Sequence[str] = ()
 
     def of(self, *kinds: str) -> list[Query]:
+        """Return the queries of certain kinds.
+
+        Args:
+            *kinds: Kinds as in `Query`.
+
+        Returns:
+            The queries, in order.
+        """
         return [query for query in self.queries if query.kind in kinds]
 
     def landforms(self) -> dict[str, list[Query]]:
-        """Queries of geo-localization by landform."""
+        """Return the queries of geo-localization by landform."""
         queries: dict[str, list[Query]] = defaultdict(list)
         for query in self.queries:
             queries[query.name].append(query)
@@ -68,17 +100,29 @@ class Gallery:
 
 
 class Thumbnails:
-    """All thumbnails of a page, up to `BUDGET`. uris: key to data URI."""
+    """All thumbnails of a page, up to `BUDGET` bytes.
+
+    Attributes:
+        uris: Key to data URI.
+    """
 
     def __init__(self) -> None:
         self.uris: dict[str, str] = {}
-        self._left = BUDGET
+        self._bytes_left = BUDGET
 
     def add(self, image: bytes, prefix: str) -> str | None:
-        """Put an image on the page; returns its key, None if there is no room for it."""
-        if len(image) > self._left:
+        """Add an image to the page.
+
+        Args:
+            image: WebP file.
+            prefix: Prefix of the key.
+
+        Returns:
+            The key; None if the budget is exhausted.
+        """
+        if len(image) > self._bytes_left:
             return None
-        self._left -= len(image)
+        self._bytes_left -= len(image)
         key = f"{prefix}-image-{len(self.uris)}"
         self.uris[key] = f"data:image/webp;base64,{base64.b64encode(image).decode()}"
         return key
@@ -88,8 +132,8 @@ def gallery_of(results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
     """Collect the hits of the best models for the queries whose thumbnails `run` writes.
 
     Args:
-        results: Results on one set of items.
-        thumbnails: Receives the images; None: ids only.
+        results: Results over the same items.
+        thumbnails: Receives the images; None: show ids only.
 
     Returns:
         The gallery, without queries if no result has a table of hits.
@@ -106,7 +150,7 @@ def gallery_of(results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
         for row in shown_hits(entry.file.hits):
             hits[row["group"], row["query"]].append(row)
         for (group, query), rows in hits.items():
-            strips[group, query].append(Strip(entry, rows, _note(entry, group, query)))
+            strips[group, query].append(Strip(entry, rows, _query_note(entry, group, query)))
     order = {kind: number for number, kind in enumerate(results.modes)}
     queries = [Query(group.rpartition("/")[2], name, own) for (group, name), own in strips.items()]
     queries.sort(key=lambda q: (q.kind == "i2t", q.name, order.get(q.kind, -1), q.kind))
@@ -115,11 +159,11 @@ def gallery_of(results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
         line = f"{count} of {len(names):,} {_NOUNS.get(kind, 'landforms')}"
         if count < len(names) and line not in left_out:
             left_out.append(line)
-    return _with_images(Gallery(queries, left_out), results, thumbnails)
+    return _add_images(Gallery(queries, left_out), results, thumbnails)
 
 
-def _with_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
-    """Add captions and thumbnails; those of any model will do: they rank the same items."""
+def _add_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
+    """Add captions and thumbnails; any model's will do, because all rank the same items."""
     images: dict[str, bytes] = {}
     captions: dict[str, str | None] = {}
     examples: dict[str, dict[str, bytes]] = defaultdict(dict)
@@ -131,10 +175,10 @@ def _with_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | 
             else:
                 images.setdefault(row["id"], row["image"])
                 captions.setdefault(row["id"], row["caption"])
-    shown = {query.name: None for query in gallery.of(*PAIRED)}
+    shown_ids = {query.name: None for query in gallery.of(*PAIRED)}
     for query in gallery.queries:
         if query.kind != "i2t":
-            shown |= {hit["id"]: None for strip in query.strips for hit in strip.hits}
+            shown_ids |= {hit["id"]: None for strip in query.strips for hit in strip.hits}
     keys: dict[str, str | None] = {}
     example_keys: dict[str, list[str]] = {}
     notes = []
@@ -142,12 +186,12 @@ def _with_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | 
         if gallery.queries:
             notes = ["Made without thumbnails: ids are shown."]
     else:
-        keys = {i: thumbnails.add(images[i], results.key) for i in shown if i in images}
+        keys = {i: thumbnails.add(images[i], results.key) for i in shown_ids if i in images}
         for name in gallery.landforms():
-            added = (thumbnails.add(each, results.key) for each in examples[name].values())
+            added = (thumbnails.add(image, results.key) for image in examples[name].values())
             example_keys[name] = [key for key in added if key is not None]
-        missing, too_many = len(shown) - len(keys), list(keys.values()).count(None)
-        of_all = f"of {len(shown):,} images of {results.data.get('name', 'the data')}"
+        missing, too_many = len(shown_ids) - len(keys), list(keys.values()).count(None)
+        of_all = f"of {len(shown_ids):,} images of {results.data.get('name', 'the data')}"
         if missing:
             notes.append(
                 f"{missing:,} {of_all} have no thumbnail: their ids are shown. "
@@ -159,10 +203,10 @@ def _with_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | 
     return Gallery(gallery.queries, gallery.left_out, items, example_keys, notes)
 
 
-def _note(entry: Entry, group: str, query: str) -> str:
-    """The rank of the right answer, or the average precision of a query."""
+def _query_note(entry: Entry, group: str, query: str) -> str:
+    """Rank of the correct answer, or average precision of a query, as text."""
     if group in PAIRED:
-        rank = _ranks(entry, group).get(query)
+        rank = _read_ranks(entry, group).get(query)
         return "" if rank is None else f"right answer at rank {rank:,}"
     evaluation = entry.metrics.get(group) or {}
     classes = evaluation.get("strict", {}).get("per_class") or {}
@@ -173,7 +217,7 @@ def _note(entry: Entry, group: str, query: str) -> str:
     return "" if cell.value is None else f"AP {cell.text()}"
 
 
-def _ranks(entry: Entry, kind: str) -> dict[str, int]:
+def _read_ranks(entry: Entry, kind: str) -> dict[str, int]:
     table = entry.file.queries
     if table is None or not {"id", f"{kind}_rank"} <= set(table.column_names):
         return {}

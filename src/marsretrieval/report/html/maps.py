@@ -1,4 +1,4 @@
-"""Maps of hits, false alarms and ground truth at the depth of the best F1, by `plotting`."""
+"""Maps of hits, false alarms and ground truth at the depth of the best F1."""
 
 from __future__ import annotations
 
@@ -26,30 +26,43 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-HIT, ALARM = "#0067a8", "#cb6a10"  # in dark pages a filter of the style sheet inverts the maps
-_TILE = "#d9c5b3"  # that was searched
+HIT, ALARM = "#0067a8", "#cb6a10"  # the style sheet inverts the maps in dark mode
+_TILE = "#d9c5b3"  # searched tiles
 _STYLE = replace(LIGHT, font=7.0)
-_NAMES = 24  # features: more would hide the marks
+_MAX_NAMES = 24  # named features; more would hide the marks
 _WIDTH, _PLANET_HEIGHT = 7.0, 3.65  # inches
 _DPI = 144
-_BUDGET = 1_000_000  # bytes of all marks of a set of results
-_MOST_REGIONS, _WIDEST_DEG = 8, 24.0  # beyond, the planet shows them as well
+_BUDGET = 1_000_000  # bytes of all marks of a result set
+_MAX_REGIONS, _MAX_REGION_DEG = 8, 24.0  # limits for maps of regions
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One ranking of one landform, down to its best depth. Positions (n, 2), degrees."""
+    """One ranking of one landform, down to the depth of its best F1.
+
+    Positions have shape (n, 2), lon and lat in degrees.
+
+    Attributes:
+        landform: Name of the landform.
+        k: Depth of the best F1.
+        f1: Best F1.
+        hits: Tiles near a point.
+        alarms: Other tiles.
+        missed: Points without a tile nearby.
+        found: Points near a tile.
+    """
 
     landform: str
     k: int
     f1: float
-    hits: Floats  # tiles near a point
-    alarms: Floats  # tiles that are not
-    missed: Floats  # points
+    hits: Floats
+    alarms: Floats
+    missed: Floats
     found: Floats
 
     @property
     def text(self) -> str:
+        """Counts as text."""
         points = len(self.missed) + len(self.found)
         return (
             f"first {self.k:,} tiles: {len(self.hits):,} hits, {len(self.alarms):,} false alarms; "
@@ -59,7 +72,12 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class MapView:
-    """marks: data URI of a transparent image that lies on the basemap."""
+    """The marks of one scene.
+
+    Attributes:
+        scene: The scene.
+        marks: Data URI of a transparent image to overlay on the basemap.
+    """
 
     scene: Scene
     marks: str
@@ -67,7 +85,13 @@ class MapView:
 
 @dataclass(frozen=True, slots=True)
 class MapGroup:
-    """The maps of one model and kind of query."""
+    """The maps of one model and kind of query.
+
+    Attributes:
+        entry: The model.
+        mode: Kind of query.
+        views: One per landform.
+    """
 
     entry: Entry
     mode: str
@@ -76,9 +100,15 @@ class MapGroup:
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """The maps of a set. basemap: data URI of the planet and of regions with the tiles that were
-    searched. size: of basemap and marks, inches. missing: why there are no maps. notes: what is
-    left out, in words."""
+    """The maps of a result set.
+
+    Attributes:
+        groups: Maps per model and kind of query.
+        basemap: Data URI of the planet and of the regions with the searched tiles.
+        size: Width and height of basemap and marks, inches.
+        missing: Reason why there are no maps.
+        notes: Descriptions of what is not shown.
+    """
 
     groups: Sequence[MapGroup] = ()
     basemap: str = ""
@@ -88,11 +118,11 @@ class Maps:
 
 
 def maps_of(results: ResultSet, *, progress: Progress = NO_PROGRESS) -> Maps:
-    """Draw the best models: all kinds of query of the first, the best kind of the others.
+    """Draw the maps of the best models: every query kind of the first, the best of the others.
 
     Args:
-        results: Results of geo-localization on one set of tiles.
-        progress: Shows how far the drawing is.
+        results: Results of geo-localization over the same tiles.
+        progress: Receives the progress.
 
     Returns:
         The maps; none without tables of hits and points, or without the extra `gis`.
@@ -112,36 +142,37 @@ def maps_of(results: ResultSet, *, progress: Progress = NO_PROGRESS) -> Maps:
     import matplotlib as mpl
 
     with mpl.rc_context(), progress.start("draw maps", len(plan), "groups of maps") as bar:
-        mpl.rcdefaults()  # whatever the reader has set
-        return _draw(results, entries, plan, bar)
+        mpl.rcdefaults()  # ignore the user's settings
+        return _draw_maps(results, entries, plan, bar)
 
 
 def regions_of(lonlat: Floats) -> list[geo.Box]:
-    """Find groups of neighbouring quads that hold any position, from north to south.
+    """Find groups of neighbouring quads that hold any position.
 
     Args:
-        lonlat: Positions (n, 2), degrees; NaN where unknown.
+        lonlat: Positions of shape (n, 2), lon and lat in degrees; NaN if unknown.
 
     Returns:
-        Their boxes; none where they are many or wide.
+        Bounding boxes from north to south; empty if there are too many or one is too wide.
     """
     from scipy import ndimage
 
-    known = lonlat[np.isfinite(lonlat).all(axis=1)]
+    positions = lonlat[np.isfinite(lonlat).all(axis=1)]
     quad = geo.QUAD_DEG
-    columns, top = 360 // quad, 90 // quad  # top: number of the northernmost row, from the equator
-    row = top - np.floor(known[:, 1] / quad).astype(int)
-    column = np.floor((geo.wrap_lon(known[:, 0]) + 180) / quad).astype(int) % columns
+    columns = 360 // quad
+    top = 90 // quad  # index of the northernmost row, counted from the equator
+    row = top - np.floor(positions[:, 1] / quad).astype(int)
+    column = np.floor((geo.wrap_lon(positions[:, 0]) + 180) / quad).astype(int) % columns
     occupied = np.zeros((2 * top + 2, columns), dtype=bool)
     occupied[row, column] = True
     empty = np.flatnonzero(~occupied.any(axis=0))
     if not len(empty):
         return []
-    first = int(empty[0])  # so that no region lies across the seam of the grid
+    first = int(empty[0])  # an empty column, so that no region crosses the edge of the grid
     labels, count = ndimage.label(np.roll(occupied, -first, axis=1), np.ones((3, 3)))
     parts = ndimage.find_objects(labels)
     spans = [part.stop - part.start for pair in parts for part in pair]
-    if count > _MOST_REGIONS or max(spans, default=0) * quad > _WIDEST_DEG:
+    if count > _MAX_REGIONS or max(spans, default=0) * quad > _MAX_REGION_DEG:
         return []
     return [
         geo.Box(
@@ -154,51 +185,51 @@ def regions_of(lonlat: Floats) -> list[geo.Box]:
     ]
 
 
-def _draw(
+def _draw_maps(
     results: ResultSet, entries: Sequence[Entry], plan: Sequence[tuple[Entry, str]],
     bar: ProgressTask,
 ) -> Maps:  # fmt: skip
-    searched = _positions(entries[0].file.hits)
-    regions = regions_of(np.concatenate([searched, _positions(entries[0].file.queries)]))
+    searched = _read_positions(entries[0].file.hits)
+    regions = regions_of(np.concatenate([searched, _read_positions(entries[0].file.queries)]))
     basemap, size = _draw_basemap(regions, searched)
-    figure, charts = _figure(regions, graticule=False)
+    figure, charts = _make_figure(regions, graticule=False)
     groups = []
-    left, count = _BUDGET, 0
+    bytes_left, possible_count = _BUDGET, 0
     for entry, mode in plan:
         views: list[MapView] = []
         for landform in results.landforms:
-            scene = _scene(entry, landform, mode)
+            scene = _make_scene(entry, landform, mode)
             if scene is None:
                 continue
-            count += 1
-            marks = _draw_marks(figure, charts, scene) if left > 0 else ""
-            left -= len(marks)
-            if left > 0:
+            possible_count += 1
+            marks = _draw_marks(figure, charts, scene) if bytes_left > 0 else ""
+            bytes_left -= len(marks)
+            if bytes_left > 0:
                 views.append(MapView(scene, marks))
         bar.advance()
         if views:
             groups.append(MapGroup(entry, mode, views))
     notes = [f"the best {MODELS} of {len(entries)} models"] if len(entries) > MODELS else []
-    drawn = sum(len(group.views) for group in groups)
-    if drawn < count:
-        notes.append(f"{drawn} of {count} maps")
+    map_count = sum(len(group.views) for group in groups)
+    if map_count < possible_count:
+        notes.append(f"{map_count} of {possible_count} maps")
     return Maps(groups, basemap, size, notes=notes)
 
 
 def _best_modes(entry: Entry, results: ResultSet) -> list[str]:
-    """Kinds of query by the mean of the strict average precision, the best first."""
+    """Kinds of query in descending order of their mean strict average precision."""
 
     def mean(mode: str) -> float:
         groups = (entry.metrics.get(f"{name}/{mode}") or {} for name in results.landforms)
         values = [metric_value(group, METRICS["average_precision"], "strict") for group in groups]
-        known = [value.value for value in values if value.value is not None]
-        return float(np.mean(known)) if known else -1.0
+        finite_values = [value.value for value in values if value.value is not None]
+        return float(np.mean(finite_values)) if finite_values else -1.0
 
     modes = [mode for mode in results.modes if mean(mode) >= 0]
     return sorted(modes, key=lambda mode: -mean(mode))
 
 
-def _scene(entry: Entry, landform: str, mode: str) -> Scene | None:
+def _make_scene(entry: Entry, landform: str, mode: str) -> Scene | None:
     import pyarrow.compute as pc
 
     group = f"{landform}/{mode}"
@@ -208,34 +239,34 @@ def _scene(entry: Entry, landform: str, mode: str) -> Scene | None:
         return None
     if not {"lon", "lat", "found_at"} <= set(points.column_names):
         return None
-    ours = hits.filter(pc.equal(hits.column("group"), group))
+    group_hits = hits.filter(pc.equal(hits.column("group"), group))
     truth = points.filter(pc.equal(points.column("group"), group))
-    tiles, places = _positions(ours), _positions(truth)
-    first = ours.column("rank").to_numpy() <= best["k"]
-    relevant = ours.column("relevant").to_numpy(zero_copy_only=False).astype(bool)
+    tiles, point_positions = _read_positions(group_hits), _read_positions(truth)
+    first = group_hits.column("rank").to_numpy() <= best["k"]
+    relevant = group_hits.column("relevant").to_numpy(zero_copy_only=False).astype(bool)
     found_at = truth.column("found_at").to_numpy()
-    seen = (found_at > 0) & (found_at <= best["k"])
+    is_found = (found_at > 0) & (found_at <= best["k"])
     return Scene(
         landform=landform,
         k=int(best["k"]),
         f1=float(best["f1"]),
         hits=tiles[first & relevant],
         alarms=tiles[first & ~relevant],
-        missed=places[~seen],
-        found=places[seen],
+        missed=point_positions[~is_found],
+        found=point_positions[is_found],
     )
 
 
-def _positions(table: pa.Table | None) -> Floats:
-    """(n, 2) degrees, where the table has them."""
+def _read_positions(table: pa.Table | None) -> Floats:
+    """Positions of shape (n, 2) in degrees; empty if the table has none."""
     if table is None or not {"lon", "lat"} <= set(table.column_names):
         return np.empty((0, 2))
     columns = [table.column(name).to_numpy(zero_copy_only=False) for name in ("lon", "lat")]
     return np.column_stack(columns).astype(np.float64).reshape(-1, 2)
 
 
-def _figure(regions: Sequence[geo.Box], *, graticule: bool) -> tuple[Figure, list[PlanetMap]]:
-    """A map of the planet above maps of the regions; without graticule there is no ground."""
+def _make_figure(regions: Sequence[geo.Box], *, graticule: bool) -> tuple[Figure, list[PlanetMap]]:
+    """Create a map of the planet above maps of the regions; transparent without graticule."""
     from matplotlib.figure import Figure
 
     columns, row_height = (2, 2.6) if len(regions) <= 2 else (4, 1.75)
@@ -244,12 +275,17 @@ def _figure(regions: Sequence[geo.Box], *, graticule: bool) -> tuple[Figure, lis
     charts = []
     for number, box in enumerate([PLANET, *regions], start=-1):
         row, column = divmod(number, columns)
-        left, top, wide, high = 0.4, 0.05, 6.55, _PLANET_HEIGHT - 0.35
+        x_inch, y_inch, width_inch, height_inch = 0.4, 0.05, 6.55, _PLANET_HEIGHT - 0.35
         if number >= 0:
-            left, top = 0.4 + column * 6.7 / columns, _PLANET_HEIGHT + 0.05 + row * row_height
-            wide, high = 6.7 / columns - 0.45, row_height - 0.35
+            x_inch, y_inch = 0.4 + column * 6.7 / columns, _PLANET_HEIGHT + 0.05 + row * row_height
+            width_inch, height_inch = 6.7 / columns - 0.45, row_height - 0.35
         axes = figure.add_axes(
-            (left / _WIDTH, 1 - (top + high) / height, wide / _WIDTH, high / height)
+            (
+                x_inch / _WIDTH,
+                1 - (y_inch + height_inch) / height,
+                width_inch / _WIDTH,
+                height_inch / height,
+            )
         )
         chart = planet_map(box, style=_STYLE, axes=axes, graticule=graticule)
         if not graticule:
@@ -259,8 +295,8 @@ def _figure(regions: Sequence[geo.Box], *, graticule: bool) -> tuple[Figure, lis
 
 
 def _draw_basemap(regions: Sequence[geo.Box], searched: Floats) -> tuple[str, tuple[float, float]]:
-    figure, (planet, *close) = _figure(regions, graticule=True)
-    planet.features(at_most=_NAMES)
+    figure, (planet, *close) = _make_figure(regions, graticule=True)
+    planet.features(at_most=_MAX_NAMES)
     for chart in close:
         chart.points(*searched.T, colour=_TILE, marker="s", size=_tile_size(chart), edge=0.0)
     return _data_uri(figure), tuple(figure.get_size_inches().tolist())
@@ -292,7 +328,7 @@ def _tile_size(chart: PlanetMap) -> float:
 
 
 def _data_uri(figure: Figure) -> str:
-    """The figure as lossless WebP of few colours."""
+    """Encode the figure as lossless WebP with few colours."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""What stands beside the figures: data, time, what was left out, what ties could change."""
+"""Metadata of the page: data, timing, skipped items, ties, models and commands to reproduce it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,39 @@ from typing import Any
 
 from marsretrieval.report.columns import Metric, leaderboard_columns
 from marsretrieval.report.grouping import Entry, ResultSet
-from marsretrieval.report.tables import Cell, metric_value
+from marsretrieval.report.table import Cell
+from marsretrieval.report.tables import metric_value
 from marsretrieval.results import MEAN
 from marsretrieval.tasks import Settings
 
-_EXAMPLES = 3  # items named for each reason
+_EXAMPLES = 3  # items listed per reason
+
+
+_DATASETS = {
+    "paired-image-text": "paired",
+    "landform": "landform",
+    "geolocalization": "geolocalization",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One set in short. leader: the model with the highest strict main figure, which is `value`."""
+    """Summary of one result set.
+
+    Attributes:
+        key: Anchor of the set.
+        task: Title of the task.
+        data: Name of the data.
+        provenance: Repository and revision, or seed of synthetic data.
+        n: Counts of items.
+        set_hash: Hash of the items.
+        models: Number of models.
+        when: Range of dates.
+        leader: Model with the highest strict main metric.
+        metric: Name of that metric.
+        value: Its value.
+        interval: Its interval.
+    """
 
     key: str
     task: str
@@ -31,25 +54,44 @@ class Summary:
     models: int
     when: str
     leader: str
-    figure: str
+    metric: str
     value: str
     interval: str
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds, None where nothing was timed; decode is summed over the workers."""
+    """Timing of one result.
+
+    Attributes:
+        task: Title of the task.
+        model: Name of the model.
+        images_per_s: Embedding rate.
+        idle: Fraction of the embedding time in which the device was idle.
+        seconds: Step to seconds, None if it was not timed; decoding is summed over the workers.
+        device: Accelerator or device.
+    """
 
     task: str
     model: str
     images_per_s: float | None
-    idle: float | None  # share of the time of embedding
+    idle: float | None
     seconds: Mapping[str, float | None]
     device: str
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
+    """Items that were skipped for one reason.
+
+    Attributes:
+        data: Name of the data.
+        reason: Reason.
+        count: Number of items.
+        examples: Sources of the first items.
+        models: Models that skipped them; empty if all did.
+    """
+
     data: str
     reason: str
     count: int
@@ -59,89 +101,223 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Tie:
+    """A strict metric that depends on the order of equal scores.
+
+    Attributes:
+        task: Title of the task.
+        model: Name of the model.
+        group: Query group.
+        name: Name of the metric.
+        worst: Worst value over all orders.
+        current: Value in the result.
+        best: Best value over all orders.
+    """
+
     task: str
     model: str
     group: str
     name: str
     worst: str
-    shown: str
+    current: str
     best: str
 
 
-def summary(sets: Sequence[ResultSet]) -> list[Summary]:
-    leading = [_leading(each) for each in sets]
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """Metadata of one model.
+
+    Attributes:
+        label: Name of the model.
+        hue: Number of its colour.
+        rows: Name and value of each property.
+    """
+
+    label: str
+    hue: int
+    rows: Sequence[tuple[str, str]]
+
+
+def summary(result_sets: Sequence[ResultSet]) -> list[Summary]:
+    """Summarize the result sets.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        A summary per set.
+    """
+    leading_values = [_leading_value(result_set) for result_set in result_sets]
     return [
         Summary(
-            key=each.key,
-            task=each.title,
-            data=str(each.data.get("name", "")),
-            provenance=_provenance(each.data),
-            n=each.n,
-            set_hash=each.set_hash,
-            models=len(each.entries),
-            when=_when([entry.file.result.created for entry in each.entries]),
-            leader=each.entries[0].label,
-            figure=figure,
+            key=result_set.key,
+            task=result_set.title,
+            data=str(result_set.data.get("name", "")),
+            provenance=_provenance(result_set.data),
+            n=result_set.n,
+            set_hash=result_set.set_hash,
+            models=len(result_set.entries),
+            when=_date_range([entry.file.result.created for entry in result_set.entries]),
+            leader=result_set.entries[0].label,
+            metric=metric,
             value=value,
             interval=interval,
         )
-        for each, (figure, value, interval) in zip(sets, leading, strict=True)
+        for result_set, (metric, value, interval) in zip(result_sets, leading_values, strict=True)
     ]
 
 
-def timings(sets: Sequence[ResultSet]) -> list[Timing]:
-    return [_timing(each, entry) for each in sets for entry in each.entries]
+def timings(result_sets: Sequence[ResultSet]) -> list[Timing]:
+    """Collect the timing of every result.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        A timing per result.
+    """
+    return [
+        _entry_timing(result_set, entry)
+        for result_set in result_sets
+        for entry in result_set.entries
+    ]
 
 
-def left_out(sets: Sequence[ResultSet]) -> list[LeftOut]:
-    """Items that were skipped, by data and reason."""
+def left_out(result_sets: Sequence[ResultSet]) -> list[LeftOut]:
+    """Group the skipped items by data and reason.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        An entry per data set and reason.
+    """
     items: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     models: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-    for found in sets:
-        for entry in found.entries:
+    for result_set in result_sets:
+        for entry in result_set.entries:
             for item in entry.file.result.data.get("skipped", ()):
                 key = (str(entry.file.result.data.get("name", "")), str(item["reason"]))
                 items[key].setdefault(f"{item['id']}\t{item['source']}", str(item["source"]))
                 models[key][entry.label] = None
-    everyone = {
-        str(found.data.get("name", "")): {entry.label for entry in found.entries} for found in sets
+    labels_by_data = {
+        str(result_set.data.get("name", "")): {entry.label for entry in result_set.entries}
+        for result_set in result_sets
     }
     return [
         LeftOut(
             data,
             reason,
-            len(found),
-            list(found.values())[:_EXAMPLES],
+            len(sources),
+            list(sources.values())[:_EXAMPLES],
             ""
-            if models[data, reason].keys() >= everyone[data]
+            if models[data, reason].keys() >= labels_by_data[data]
             else ", ".join(models[data, reason]),
         )
-        for (data, reason), found in sorted(items.items())
+        for (data, reason), sources in sorted(items.items())
     ]
 
 
-def ties(sets: Sequence[ResultSet]) -> list[Tie]:
-    """Strict figures that another order of equal scores would change, the most first."""
-    found: list[tuple[float, int, Tie]] = []
-    for each in sets:
-        names = _names(each)
-        for entry in each.entries:
+def ties(result_sets: Sequence[ResultSet]) -> list[Tie]:
+    """Collect the strict metrics that another order of equal scores would change.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        The metrics, in descending order of the possible change.
+    """
+    spans: list[tuple[float, int, Tie]] = []
+    for result_set in result_sets:
+        names = _metric_names(result_set)
+        for entry in result_set.entries:
             for group, evaluation in entry.metrics.items():
                 for key, (worst, best) in evaluation.get("ties", {}).items():
-                    figure = names.get(key) or Metric(key, key, "")
-                    shown = metric_value(evaluation, figure, "strict")
-                    values = (Cell(worst, figure), shown, Cell(best, figure))
+                    metric = names.get(key) or Metric(key, key, "")
+                    current = metric_value(evaluation, metric, "strict")
+                    values = (Cell(worst, metric), current, Cell(best, metric))
                     texts = [cell.text(2) or "–" for cell in values]
                     queries = "all" if group == "all" else group
-                    tie = Tie(each.title, entry.label, queries, figure.heading, *texts)
-                    span = abs(best - worst) if figure.percent else 1.0
-                    found.append((-span, len(found), tie))
-    return [tie for *_, tie in sorted(found, key=lambda item: item[:2])]
+                    tie = Tie(result_set.title, entry.label, queries, metric.heading, *texts)
+                    span = abs(best - worst) if metric.percent else 1.0
+                    spans.append((-span, len(spans), tie))
+    return [tie for *_, tie in sorted(spans, key=lambda item: item[:2])]
 
 
-def _names(of_set: ResultSet) -> dict[str, Metric]:
-    """Key to metric, its heading with the direction of the query where there are two."""
-    parts = leaderboard_columns(of_set.results)
+def models(result_sets: Sequence[ResultSet]) -> list[ModelMetadata]:
+    """Collect the metadata of the models.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        An entry per model, in page order.
+    """
+    hues: dict[str, int] = {}
+    rows: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
+    for entry in (entry for result_set in result_sets for entry in result_set.entries):
+        hues[entry.label] = entry.hue
+        for name, value in _model_rows(entry):
+            rows[entry.label][name][value] = None
+    return [
+        ModelMetadata(
+            label, hue, [(name, " or ".join(values)) for name, values in rows[label].items()]
+        )
+        for label, hue in hues.items()
+    ]
+
+
+def versions(result_sets: Sequence[ResultSet]) -> list[tuple[str, str]]:
+    """Collect package versions, platforms and hardware.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        Name and version; several versions are joined by "or".
+    """
+    values: dict[str, dict[str, None]] = defaultdict(dict)
+    for entry in (entry for result_set in result_sets for entry in result_set.entries):
+        result = entry.file.result
+        for name, version in result.versions.items():
+            values[name][version] = None
+        hardware = result.hardware
+        values["platform"][str(hardware.get("platform", "?"))] = None
+        machine = f"{hardware.get('cpus', '?')} CPUs, {hardware.get('memory_gib', '?')} GiB"
+        device = hardware.get("accelerator") or hardware.get("device")
+        values["hardware"][f"{machine}, {device}" if device else machine] = None
+    return [(name, " or ".join(alternatives)) for name, alternatives in values.items()]
+
+
+def commands(result_sets: Sequence[ResultSet]) -> list[str]:
+    """Build the commands that reproduce the results.
+
+    Args:
+        result_sets: Result sets of the page.
+
+    Returns:
+        Commands for the data, then one per model and settings.
+    """
+    lines: list[str] = []
+    for result_set in result_sets:
+        lines += [line for line in _data_commands(result_set) if line not in lines]
+    runs: dict[str, dict[str, None]] = defaultdict(dict)
+    for result_set in result_sets:
+        for entry in result_set.entries:
+            model, seed = _model_arguments(entry), entry.file.result.seed
+            settings = f"--seed {seed}{_resamples_option(entry)}"
+            target = entry.file.result.task_info.get("target")
+            task = shlex.quote(str(target or result_set.task))
+            runs[f"{model} --data data {settings}"][task] = None
+    for run, tasks in runs.items():
+        names = " ".join(f"-t {name}" for name in tasks)
+        model, _, rest = run.partition(" --data")
+        lines.append(f"marsretrieval run {model} {names} --data{rest}")
+    return lines
+
+
+def _metric_names(result_set: ResultSet) -> dict[str, Metric]:
+    """Key to metric; its heading has the direction of the query if there are several."""
+    parts = leaderboard_columns(result_set.results)
     return {
         pair.strict.key: replace(
             pair.strict,
@@ -162,20 +338,19 @@ def _provenance(data: Mapping[str, Any]) -> str:
     return ""
 
 
-def _when(created: Sequence[str]) -> str:
-    days = sorted({each[:10] for each in created})
+def _date_range(created: Sequence[str]) -> str:
+    days = sorted({time[:10] for time in created})
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def _leading(found: ResultSet) -> tuple[str, str, str]:
-    """The strict main figure of the first model: its name, with the kind of query for
-    geo-localization, its value and its interval."""
-    names = _names(found)
-    parts = leaderboard_columns(found.results)
+def _leading_value(result_set: ResultSet) -> tuple[str, str, str]:
+    """Name, value and interval of the strict main metric of the first model."""
+    names = _metric_names(result_set)
+    parts = leaderboard_columns(result_set.results)
     if not parts:
         return "", "", ""
     main = names[parts[0][1]]
-    metrics = found.entries[0].metrics
+    metrics = result_set.entries[0].metrics
     groups = [group for group in metrics if group.startswith(MEAN)] or [*metrics]
     values = {group: metric_value(metrics[group], main, "strict") for group in groups}
     group = max(values, key=lambda name: -1 if (v := values[name].value) is None else v)
@@ -187,101 +362,39 @@ def _leading(found: ResultSet) -> tuple[str, str, str]:
     return name, values[group].text(), values[group].interval("{}–{}")
 
 
-def _timing(found: ResultSet, entry: Entry) -> Timing:
+def _entry_timing(result_set: ResultSet, entry: Entry) -> Timing:
     result = entry.file.result
-    told = result.timings
-    texts = [told[name] for name in ("embed_texts", "embed_queries") if name in told]
-    seconds = {name: told.get(name) for name in ("total", "decode", "embed", "search", "score")}
+    recorded = result.timings
+    texts = [recorded[name] for name in ("embed_texts", "embed_queries") if name in recorded]
+    seconds = {name: recorded.get(name) for name in ("total", "decode", "embed", "search", "score")}
     seconds["texts"] = sum(texts) if texts else None
     device = result.hardware.get("accelerator") or result.hardware.get("device") or "–"
-    idle = told.get("device_idle")
-    rate = told.get("images_per_s")
-    return Timing(found.title, entry.label, rate, idle, seconds, str(device))
+    idle = recorded.get("device_idle")
+    rate = recorded.get("images_per_s")
+    return Timing(result_set.title, entry.label, rate, idle, seconds, str(device))
 
 
-_DATASETS = {
-    "paired-image-text": "paired",
-    "landform": "landform",
-    "geolocalization": "geolocalization",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    label: str
-    hue: int
-    rows: Sequence[tuple[str, str]]
-
-
-def models(sets: Sequence[ResultSet]) -> list[ModelFacts]:
-    """Who answered: each model once, in the order of the page."""
-    hues: dict[str, int] = {}
-    rows: dict[str, dict[str, dict[str, None]]] = defaultdict(lambda: defaultdict(dict))
-    for entry in (entry for each in sets for entry in each.entries):
-        hues[entry.label] = entry.hue
-        for name, value in _model_rows(entry):
-            rows[entry.label][name][value] = None
-    return [
-        ModelFacts(label, hue, [(name, " or ".join(told)) for name, told in rows[label].items()])
-        for label, hue in hues.items()
-    ]
-
-
-def versions(sets: Sequence[ResultSet]) -> list[tuple[str, str]]:
-    """Package to its version; to several, where results were computed with several."""
-    found: dict[str, dict[str, None]] = defaultdict(dict)
-    for entry in (entry for each in sets for entry in each.entries):
-        result = entry.file.result
-        for name, version in result.versions.items():
-            found[name][version] = None
-        hardware = result.hardware
-        found["platform"][str(hardware.get("platform", "?"))] = None
-        machine = f"{hardware.get('cpus', '?')} CPUs, {hardware.get('memory_gib', '?')} GiB"
-        device = hardware.get("accelerator") or hardware.get("device")
-        found["hardware"][f"{machine}, {device}" if device else machine] = None
-    return [(name, " or ".join(each)) for name, each in found.items()]
-
-
-def commands(sets: Sequence[ResultSet]) -> list[str]:
-    """What to type for the same figures: the data first, then a line for each model and seed."""
-    lines: list[str] = []
-    for found in sets:
-        lines += [each for each in _fetching(found) if each not in lines]
-    runs: dict[str, dict[str, None]] = defaultdict(dict)
-    for found in sets:
-        for entry in found.entries:
-            model, seed = _asked(entry), entry.file.result.seed
-            settings = f"--seed {seed}{_resamples(entry)}"
-            target = entry.file.result.task_info.get("target")
-            runs[f"{model} --data data {settings}"][shlex.quote(str(target or found.task))] = None
-    for asked, tasks in runs.items():
-        names = " ".join(f"-t {task}" for task in tasks)
-        model, _, rest = asked.partition(" --data")
-        lines.append(f"marsretrieval run {model} {names} --data{rest}")
-    return lines
-
-
-def _fetching(found: ResultSet) -> Iterator[str]:
-    """How the data of a set are made or fetched, as far as they say where they come from."""
-    data = found.data
-    if found.task not in _DATASETS:
+def _data_commands(result_set: ResultSet) -> Iterator[str]:
+    """Commands that create or download the data of a set, if its provenance is recorded."""
+    data = result_set.data
+    if result_set.task not in _DATASETS:
         return
     if data.get("synthetic"):
         yield f"marsretrieval data synth --out data --seed {data.get('seed')}"
     elif data.get("repository"):
-        parts = ["marsretrieval data download", _DATASETS[found.task], "--out data"]
+        parts = ["marsretrieval data download", _DATASETS[result_set.task], "--out data"]
         for option in ("revision", "variant"):
             if data.get(option):
                 parts.append(f"--{option} {shlex.quote(str(data[option]))}")
         yield " ".join(parts)
 
 
-def _resamples(entry: Entry) -> str:
+def _resamples_option(entry: Entry) -> str:
     count = (entry.file.result.settings or {}).get("resamples")
     return "" if count is None or count == Settings().resamples else f" --resamples {count}"
 
 
-def _asked(entry: Entry) -> str:
+def _model_arguments(entry: Entry) -> str:
     model = entry.file.result.model
     parts = ["-m", shlex.quote(str(model["id"]))]
     if (model.get("prompts") or {}).get("preset") == "official":

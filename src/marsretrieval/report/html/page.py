@@ -1,4 +1,4 @@
-"""The templates of the page, and what they are filled with."""
+"""Fill the templates of the page and write the HTML file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from marsretrieval.errors import UsageError
 from marsretrieval.io import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.report.grouping import ResultSet, result_sets
-from marsretrieval.report.html import metadata as again
-from marsretrieval.report.html import metadata as facts
+from marsretrieval.report.html import metadata
 from marsretrieval.report.html.charts import DASHES, Chart, ChartGroup, curve_groups, rank_charts
 from marsretrieval.report.html.gallery import Gallery, Thumbnails, gallery_of
 from marsretrieval.report.html.maps import Maps, maps_of
 from marsretrieval.report.references import Reference
 from marsretrieval.report.result_files import ResultFile, require_whole
-from marsretrieval.report.tables import Table, leaderboards, per_class_tables
+from marsretrieval.report.table import Table
+from marsretrieval.report.tables import leaderboards, per_class_tables
 from marsretrieval.text import pluralize, printable
 
 if TYPE_CHECKING:
@@ -31,173 +31,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class SetView:
-    """All that is shown of one set."""
-
-    set: ResultSet
-    leaderboards: Sequence[Table]
-    per_class: Sequence[Table] = ()
-    ranks: Sequence[Chart] = ()
-    curves: Sequence[ChartGroup] = ()
-    maps: Maps = field(default_factory=Maps)
-    gallery: Gallery = field(default_factory=Gallery)
-
-    @property
-    def parts(self) -> list[tuple[str, str]]:
-        """Anchor and name of each part, for the contents."""
-        parts = [("board", "Leaderboard")]
-        if self.set.task == "paired-image-text":
-            parts.append(("ranks", "Ranks"))
-        if self.per_class:
-            what = "class" if self.set.task == "landform" else "landform"
-            parts.append(("each", f"Each {what}"))
-        if self.curves:
-            parts.append(("curves", "Precision and recall"))
-        if self.set.task == "geolocalization":
-            parts.append(("map", "Where on Mars"))
-        return [*parts, ("examples", "Examples")]
-
-    def more_per_class(self) -> dict[str, list[Table]]:
-        """Tables per class that can be opened, by protocol."""
-        tables: dict[str, list[Table]] = defaultdict(list)
-        for table in self.per_class:
-            if not table.first:
-                tables[table.protocol].append(table)
-        return tables
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    anchor: str
-    title: str
-    sets: Sequence[SetView]
-
-
-def page(
-    views: Sequence[SetView],
-    *,
-    title: str,
-    thumbnails: Mapping[str, str],
-    refused: Sequence[str],
-    damaged: Sequence[str],
-    version: str,
-) -> str:
-    """The whole page. Whatever comes from results and data is escaped."""
-    templates = _templates()
-    source, _, _ = templates.loader.get_source(templates, "script.js")  # type: ignore[union-attr]
-    digest = hashlib.sha256(source.encode()).digest()
-    sets = [view.set for view in views]
-    timings = facts.timings(sets)
-    rates = [each.images_per_s for each in timings if each.images_per_s]
-    style = (
-        templates.get_template("colours.css.j2").render()
-        + templates.get_template("style.css").render()
-    )
-    return templates.get_template("page.html.j2").render(
-        title=title,
-        lede=_lede(sets),
-        version=version,
-        script=source,
-        script_hash=f"sha256-{base64.b64encode(digest).decode()}",
-        style=style,
-        dashes=DASHES,
-        thumbnails=thumbnails,
-        tasks=_tasks(views),
-        synthetic=_synthetic(sets),
-        summary=facts.summary(sets),
-        timings=timings,
-        fastest=max(rates, default=1.0),
-        left_out=facts.left_out(sets),
-        refused=refused,
-        damaged=damaged,
-        ties=facts.ties(sets),
-        commands=again.commands(sets),
-        versions=again.versions(sets),
-        models=again.models(sets),
-    )
-
-
-@cache
-def _templates() -> jinja2.Environment:
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("marsretrieval.report.html"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_escape_controls,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"unit": _unit, "points": _points, "seconds": _seconds, "rate": _rate}
-    return environment
-
-
-def _escape_controls(value: Any) -> Any:
-    """Control characters, which HTML and SVG must not hold, spelt out."""
-    if not isinstance(value, str):
-        return value
-    return type(value)(printable(value))
-
-
-def _tasks(views: Sequence[SetView]) -> list[_Task]:
-    return [
-        _Task(task, of_task[0].set.title, of_task)
-        for task in dict.fromkeys(view.set.task for view in views)
-        if (of_task := [view for view in views if view.set.task == task])
-    ]
-
-
-def _synthetic(sets: Sequence[ResultSet]) -> str:
-    marks = [bool(each.data.get("synthetic")) for each in sets]
-    return "all" if all(marks) else "some" if any(marks) else ""
-
-
-def _lede(sets: Sequence[ResultSet]) -> str:
-    entries = [entry for each in sets for entry in each.entries]
-    models, tasks = {entry.label for entry in entries}, {each.task for each in sets}
-    days = sorted({entry.file.result.created[:10] for entry in entries})
-    versions = sorted({str(e.file.result.versions.get("marsretrieval", "?")) for e in entries})
-    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    counts = [
-        pluralize(len(models), "model"),
-        pluralize(len(tasks), "task"),
-        pluralize(len(entries), "result"),
-    ]
-    return f"{', '.join(counts)}; computed {span} with marsretrieval {', '.join(versions)}."
-
-
-def _unit(value: float) -> str:
-    """A coordinate of a chart."""
-    return f"{value:.1f}".removesuffix(".0")
-
-
-def _points(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{_unit(x)},{_unit(y)}" for x, y in points)
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "–"
-    if value >= 3600:
-        return f"{value / 3600:.1f} h"
-    if value >= 600:
-        return f"{value / 60:.0f} min"
-    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
-def _rate(value: Any) -> str:
-    return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"
-
-
-@dataclass(frozen=True, slots=True)
 class HtmlReport:
-    """What was written. `notes`: a line for everything that the page could not show, for people.
-    `damaged`: a line for each table beside a result that could not be read."""
+    """Summary of a written HTML report.
+
+    Attributes:
+        path: The file.
+        size: Its size, bytes.
+        images: Number of thumbnails in it.
+        notes: One line per item that the page does not show.
+        damaged: One line per table that could not be read.
+    """
 
     path: Path
-    size: int  # bytes
-    images: int  # thumbnails in it
+    size: int
+    images: int
     notes: Sequence[str] = ()
     damaged: Sequence[str] = ()
 
@@ -212,41 +59,43 @@ def write_html(
     left_out: Sequence[str] = (),
     progress: Progress = NO_PROGRESS,
 ) -> HtmlReport:
-    """Write one HTML file that shows all of `results`, and holds everything it shows.
+    """Write results as one self-contained HTML file.
 
-    The same results give the same bytes. No dataset is read: thumbnails are those that `run` wrote
-    beside the results. A damaged table beside a result costs the page what is drawn from it; the
-    page says so, and the leaderboards, which need no table, are whole.
+    The same results give the same bytes. No dataset is read; thumbnails are those that `run` wrote
+    beside the results. Charts, maps and examples that need a damaged table are omitted, with a
+    notice on the page; leaderboards need no table.
 
     Args:
         results: The results.
         path: The file.
         title: Title of the page.
         thumbnails: Show images; False: ids only.
-        references: Metrics from elsewhere, to stand below the leaderboards.
+        references: Metric values published elsewhere, shown below the leaderboards.
         left_out: Lines about result files that could not be read, to be shown on the page.
-        progress: Shows how far the work is.
+        progress: Receives the progress.
 
     Returns:
-        What was written.
+        A summary of the file.
 
     Raises:
-        UsageError: There are no results.
-        DataError: A result is incomplete.
-        OutputError: `path` cannot be written.
+        UsageError: If there are no results.
+        DataError: If a result is incomplete.
+        OutputError: If `path` cannot be written.
     """
     if not results:
         raise UsageError("no results to report", remedy="marsretrieval run writes some.")
-    for each in results:
-        require_whole(each)
+    for result in results:
+        require_whole(result)
     damaged: list[str] = []
-    sets = result_sets([replace(each, damaged=damaged) for each in results])
+    sets = result_sets([replace(result, damaged=damaged) for result in results])
     images = Thumbnails()
     views = [
-        _view(found, gallery_of(found, images if thumbnails else None), references, progress)
-        for found in sets
+        _make_view(
+            result_set, gallery_of(result_set, images if thumbnails else None), references, progress
+        )
+        for result_set in sets
     ]
-    for entry in (entry for found in sets for entry in found.entries):
+    for entry in (entry for result_set in sets for entry in result_set.entries):
         entry.file.check_tables()
     text = page(
         views,
@@ -270,16 +119,223 @@ def write_html(
     return HtmlReport(path, len(encoded), len(images.uris), notes, damaged)
 
 
-def _view(
-    found: ResultSet, gallery: Gallery, references: Sequence[Reference], progress: Progress
+@dataclass(frozen=True, slots=True)
+class SetView:
+    """Everything that the page shows of one result set.
+
+    Attributes:
+        set: The results.
+        leaderboards: Leaderboards.
+        per_class: Tables per class or landform.
+        ranks: Rank histograms of paired retrieval.
+        curves: Precision-recall curves of geo-localization.
+        maps: Maps of geo-localization.
+        gallery: Retrieved examples.
+    """
+
+    set: ResultSet
+    leaderboards: Sequence[Table]
+    per_class: Sequence[Table] = ()
+    ranks: Sequence[Chart] = ()
+    curves: Sequence[ChartGroup] = ()
+    maps: Maps = field(default_factory=Maps)
+    gallery: Gallery = field(default_factory=Gallery)
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """Anchor and name of each part, for the table of contents."""
+        parts = [("leaderboard", "Leaderboard")]
+        if self.set.task == "paired-image-text":
+            parts.append(("ranks", "Ranks"))
+        if self.per_class:
+            what = "class" if self.set.task == "landform" else "landform"
+            parts.append(("per-class", f"Each {what}"))
+        if self.curves:
+            parts.append(("curves", "Precision and recall"))
+        if self.set.task == "geolocalization":
+            parts.append(("map", "Where on Mars"))
+        return [*parts, ("examples", "Examples")]
+
+    def more_per_class(self) -> dict[str, list[Table]]:
+        """Return the collapsed tables per class, by protocol."""
+        tables: dict[str, list[Table]] = defaultdict(list)
+        for table in self.per_class:
+            if not table.first:
+                tables[table.protocol].append(table)
+        return tables
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    anchor: str
+    title: str
+    sets: Sequence[SetView]
+
+
+def page(
+    views: Sequence[SetView],
+    *,
+    title: str,
+    thumbnails: Mapping[str, str],
+    refused: Sequence[str],
+    damaged: Sequence[str],
+    version: str,
+) -> str:
+    """Render the page. All text from results and data is escaped.
+
+    Args:
+        views: Result sets.
+        title: Title of the page.
+        thumbnails: Key to data URI.
+        refused: Lines about files that could not be read.
+        damaged: Lines about damaged tables.
+        version: Version of marsretrieval.
+
+    Returns:
+        HTML.
+    """
+    templates = load_templates()
+    source, _, _ = templates.loader.get_source(templates, "script.js")  # type: ignore[union-attr]
+    digest = hashlib.sha256(source.encode()).digest()
+    shown_sets = [view.set for view in views]
+    timings = metadata.timings(shown_sets)
+    rates = [timing.images_per_s for timing in timings if timing.images_per_s]
+    style = (
+        templates.get_template("colours.css.j2").render()
+        + templates.get_template("style.css").render()
+    )
+    return templates.get_template("page.html.j2").render(
+        title=title,
+        lede=_summary_line(shown_sets),
+        version=version,
+        script=source,
+        script_hash=f"sha256-{base64.b64encode(digest).decode()}",
+        style=style,
+        dashes=DASHES,
+        thumbnails=thumbnails,
+        tasks=_group_by_task(views),
+        synthetic=_synthetic_label(shown_sets),
+        summary=metadata.summary(shown_sets),
+        timings=timings,
+        fastest=max(rates, default=1.0),
+        left_out=metadata.left_out(shown_sets),
+        refused=refused,
+        damaged=damaged,
+        ties=metadata.ties(shown_sets),
+        commands=metadata.commands(shown_sets),
+        versions=metadata.versions(shown_sets),
+        models=metadata.models(shown_sets),
+    )
+
+
+@cache
+def load_templates() -> jinja2.Environment:
+    """Load the templates and their filters."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("marsretrieval.report.html"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_escape_controls,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "unit": _format_unit,
+        "points": _format_points,
+        "seconds": format_seconds,
+        "rate": format_rate,
+    }
+    return environment
+
+
+def _escape_controls(value: Any) -> Any:
+    """Escape control characters, which HTML and SVG forbid."""
+    if not isinstance(value, str):
+        return value
+    return type(value)(printable(value))
+
+
+def _group_by_task(views: Sequence[SetView]) -> list[_Task]:
+    return [
+        _Task(task, of_task[0].set.title, of_task)
+        for task in dict.fromkeys(view.set.task for view in views)
+        if (of_task := [view for view in views if view.set.task == task])
+    ]
+
+
+def _synthetic_label(result_sets: Sequence[ResultSet]) -> str:
+    flags = [bool(result_set.data.get("synthetic")) for result_set in result_sets]
+    return "all" if all(flags) else "some" if any(flags) else ""
+
+
+def _summary_line(result_sets: Sequence[ResultSet]) -> str:
+    entries = [entry for result_set in result_sets for entry in result_set.entries]
+    models, tasks = (
+        {entry.label for entry in entries},
+        {result_set.task for result_set in result_sets},
+    )
+    days = sorted({entry.file.result.created[:10] for entry in entries})
+    versions = sorted({str(e.file.result.versions.get("marsretrieval", "?")) for e in entries})
+    span = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    counts = [
+        pluralize(len(models), "model"),
+        pluralize(len(tasks), "task"),
+        pluralize(len(entries), "result"),
+    ]
+    return f"{', '.join(counts)}; computed {span} with marsretrieval {', '.join(versions)}."
+
+
+def _format_unit(value: float) -> str:
+    """Format a chart coordinate."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _format_points(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{_format_unit(x)},{_format_unit(y)}" for x, y in points)
+
+
+def format_seconds(value: float | None) -> str:
+    """Format a duration.
+
+    Args:
+        value: Seconds; None if unknown.
+
+    Returns:
+        Seconds, minutes or hours; a dash if unknown.
+    """
+    if value is None:
+        return "–"
+    if value >= 3600:
+        return f"{value / 3600:.1f} h"
+    if value >= 600:
+        return f"{value / 60:.0f} min"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def format_rate(value: Any) -> str:
+    """Format a rate.
+
+    Args:
+        value: Images per second.
+
+    Returns:
+        The rate, with one decimal below 20.
+    """
+    return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"
+
+
+def _make_view(
+    result_set: ResultSet, gallery: Gallery, references: Sequence[Reference], progress: Progress
 ) -> SetView:
-    is_paired, is_geo = found.task == "paired-image-text", found.task == "geolocalization"
+    is_paired, is_geo = result_set.task == "paired-image-text", result_set.task == "geolocalization"
     return SetView(
-        found,
-        leaderboards(found, references=references),
-        per_class_tables(found),
-        ranks=rank_charts(found) if is_paired else (),
-        curves=curve_groups(found) if is_geo else (),
-        maps=maps_of(found, progress=progress) if is_geo else Maps(),
+        result_set,
+        leaderboards(result_set, references=references),
+        per_class_tables(result_set),
+        ranks=rank_charts(result_set) if is_paired else (),
+        curves=curve_groups(result_set) if is_geo else (),
+        maps=maps_of(result_set, progress=progress) if is_geo else Maps(),
         gallery=gallery,
     )

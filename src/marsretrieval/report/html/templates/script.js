@@ -6,8 +6,8 @@
   const dark = () => (root.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
   const name = () => { button.textContent = dark() ? "Light colours" : "Dark colours"; };
   try {
-    const kept = localStorage.getItem("marsretrieval-theme");
-    if (kept === "dark" || kept === "light") root.dataset.theme = kept;
+    const stored = localStorage.getItem("marsretrieval-theme");
+    if (stored === "dark" || stored === "light") root.dataset.theme = stored;
   } catch { /* a file may have no storage */ }
   name();
   button.hidden = false;
@@ -18,7 +18,7 @@
     try { localStorage.setItem("marsretrieval-theme", root.dataset.theme); } catch { /* as above */ }
   });
 
-  const told = document.getElementById("told");
+  const status = document.getElementById("status");
   const valueOf = (row, column) => {
     const cell = row.cells[column];
     if (!cell) return null;
@@ -38,7 +38,7 @@
         const first = head.dataset.first || "descending";
         const other = first === "descending" ? "ascending" : "descending";
         const order = head.getAttribute("aria-sort") === first ? other : first;
-        for (const each of table.querySelectorAll("th[aria-sort]")) each.removeAttribute("aria-sort");
+        for (const sorted of table.querySelectorAll("th[aria-sort]")) sorted.removeAttribute("aria-sort");
         head.setAttribute("aria-sort", order);
         const sign = order === "ascending" ? 1 : -1;
         const column = Number(head.dataset.column);
@@ -48,7 +48,7 @@
           keyed.sort(([a], [b]) => (a === null || b === null ? (a === null) - (b === null) : sign * compare(a, b)));
           body.append(...keyed.map(([, row]) => row));
         }
-        told.textContent = "Sorted by " + press.textContent.trim() + ", " + order;
+        status.textContent = "Sorted by " + press.textContent.trim() + ", " + order;
       });
     }
   }
@@ -56,7 +56,7 @@
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details:not([open])")];
-    for (const each of opened) each.open = true;
+    for (const details of opened) details.open = true;
   });
-  addEventListener("afterprint", () => { for (const each of opened) each.open = false; });
+  addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
 })();
