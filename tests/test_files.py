@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval import files
+from marsretrieval import io
 from marsretrieval.errors import DataError, OutputError
 from marsretrieval.io import atomic_path, confined
 
@@ -53,7 +53,7 @@ def test_the_file_that_failed_is_the_one_that_is_named(tmp_path: Path) -> None:
 
 def test_what_killed_processes_left_is_removed_by_the_next(tmp_path: Path) -> None:
     code = (
-        "import os, sys, time; from pathlib import Path; from marsretrieval.files import *\n"
+        "import os, sys, time; from pathlib import Path; from marsretrieval.io import *\n"
         "with atomic_path(Path(sys.argv[1]) / 'x.tar') as temporary:\n"
         "    temporary.write_bytes(b'half'); print('ready', flush=True); time.sleep(60)"
     )
@@ -66,7 +66,7 @@ def test_what_killed_processes_left_is_removed_by_the_next(tmp_path: Path) -> No
     dead.wait()
     (tmp_path / "x.tar.mine.tmp").touch()
     (tmp_path / ".other.tar.0123456789abcdef.tmp").touch()  # of another machine, just now
-    files._atomic._seen_folders.clear()
+    io._stale_by_folder.clear()
     with atomic_path(tmp_path / "x.tar") as temporary:
         temporary.write_bytes(b"whole")
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -75,7 +75,7 @@ def test_what_killed_processes_left_is_removed_by_the_next(tmp_path: Path) -> No
     alive.wait()
     for process in processes:
         process.stdout.close()  # type: ignore[union-attr]
-    files._atomic._seen_folders.clear()
+    io._stale_by_folder.clear()
     with atomic_path(tmp_path / "x.tar") as temporary:
         temporary.write_bytes(b"whole")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".x.tar.")]

@@ -49,7 +49,7 @@ class TruncatedTextWarning(MarsRetrievalWarning):
     """A text is longer than the context length of the model, and its end has no effect."""
 
 
-_LISTED = 40  # names that a message holds at most
+_MAX_LISTED = 40  # names that a message holds at most
 
 
 class UsageError(MarsRetrievalError):
@@ -59,13 +59,15 @@ class UsageError(MarsRetrievalError):
 class UnknownNameError(UsageError):
     """A name that is not in a list, with the nearest ones that are."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, remedy: str | None = None):
-        names = sorted(known)
-        near = [each for each in names if name.lower() in each.lower()][:3]
+    def __init__(
+        self, kind: str, name: str, known_names: Iterable[str], *, remedy: str | None = None
+    ):
+        names = sorted(known_names)
+        near = [option for option in names if name.lower() in option.lower()][:3]
         near = near or difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         if near:
             hint = f"Did you mean {' or '.join(near)}?"
-        elif len(names) <= _LISTED:
+        elif len(names) <= _MAX_LISTED:
             hint = f"Known: {', '.join(names)}."
         else:
             hint = f"None of the {len(names)} known names is near it."
@@ -130,8 +132,10 @@ def describe_exception(error: BaseException) -> str:
     own = [frame for frame in frames if not _is_installed(frame.filename)]
     text = " ".join(str(error).split())
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    place = (own or list(frames))[-1:]
-    return line + "".join(f", at {Path(frame.filename).name}:{frame.lineno}" for frame in place)
+    last_frame = (own or list(frames))[-1:]
+    return line + "".join(
+        f", at {Path(frame.filename).name}:{frame.lineno}" for frame in last_frame
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

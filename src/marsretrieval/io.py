@@ -74,10 +74,10 @@ def confined(
     """
     parts = name.split("/") if isinstance(name, str) else []
     if not parts or not all(map(is_safe_name, parts)) or (len(parts) > 1 and not nested):
-        shown = repr(name)
-        shown = shown if len(shown) <= 80 else f"{shown[:60]}..."
+        quoted = repr(name)
+        quoted = quoted if len(quoted) <= 80 else f"{quoted[:60]}..."
         raise DataError(
-            f"{source or folder}: {shown} is not the name of a file below its folder",
+            f"{source or folder}: {quoted} is not the name of a file below its folder",
             remedy="Do not use this file, or get it again from where it came: it is damaged or "
             "was made to reach files elsewhere.",
         )
@@ -100,13 +100,13 @@ def is_damage(error: BaseException) -> bool:
         False where the error, or one that led to it, is a failing disk (EIO), a missing right
         (EACCES), a lack of memory or descriptors (ENOMEM, EMFILE), and the like.
     """
-    following: BaseException | None = error
-    while following is not None:
-        if isinstance(following, MemoryError):
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError):
             return False
-        if isinstance(following, OSError) and following.errno in _NOT_DAMAGE:
+        if isinstance(cause, OSError) and cause.errno in _NOT_DAMAGE:
             return False
-        following = following.__cause__ or following.__context__
+        cause = cause.__cause__ or cause.__context__
     return True
 
 
@@ -115,13 +115,13 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-_LONGEST = 200  # bytes of a name that its temporary name repeats
+_NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+_MAX_STEM_BYTES = 200  # bytes of a name that its temporary name repeats
 _TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8}|[0-9a-f]{16})\.tmp", re.DOTALL)
-_MOST_FOLDERS = 1000
+_MAX_FOLDERS = 1000
 _STALE_SECONDS = 3600.0
 
-_seen_folders: dict[str, dict[str, list[str]]] = {}  # left-overs by folder, then by stem
+_stale_by_folder: dict[str, dict[str, list[str]]] = {}  # left-overs by folder, then by stem
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale(_left_overs(path))
+        remove_stale(_stale_files(path))
         temporary, handle = _make_temporary(path)
     except OSError as error:
         raise _output_error(path, error) from error
@@ -167,7 +167,7 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
     """
     target = parent / name
     try:
-        remove_stale(_left_overs(target))
+        remove_stale(_stale_files(target))
         folder = parent / _temporary_name(target)
         folder.mkdir()
     except OSError as error:
@@ -182,7 +182,7 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(place: Path, *, wait: bool = True, shared: bool = False) -> Iterator[bool]:
+def locked(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[bool]:
     """Hold the lock of a file or folder: one process at a time, or all those that share it. It
     dies with its process, however that ends.
 
@@ -193,7 +193,7 @@ def locked(place: Path, *, wait: bool = True, shared: bool = False) -> Iterator[
     if fcntl is None:
         yield False
         return
-    handle = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         held = True
         try:
@@ -216,13 +216,13 @@ def remove_stale(paths: Iterable[Path]) -> None:
     """
     for path in paths:
         with suppress(OSError):
-            old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
+            is_old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
             match = _TEMPORARY.fullmatch(path.name)
-            ours = match is not None and match[2].startswith(_host()) and fcntl is not None
-            if path.is_symlink() or not (old or ours):
+            is_local = match is not None and match[2].startswith(_host()) and fcntl is not None
+            if path.is_symlink() or not (is_old or is_local):
                 continue
-            with locked(path, wait=False) as held:
-                if not (held or old):
+            with locked(path, wait=False) as is_held:
+                if not (is_held or is_old):
                     continue
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
@@ -234,16 +234,16 @@ def check_output(path: Path) -> None:
     """Raise OutputError where a file at `path` plainly cannot be written: before long work, not
     after it. Makes nothing; a full disk is found by the writing alone."""
     try:
-        above = next(each for each in path.absolute().parents if each.exists())
+        existing_parent = next(parent for parent in path.absolute().parents if parent.exists())
         if path.is_dir():
-            wrong = errno.EISDIR
-        elif not above.is_dir():
-            wrong = errno.ENOTDIR
-        elif not os.access(above, os.W_OK | os.X_OK):
-            wrong = errno.EACCES
+            code = errno.EISDIR
+        elif not existing_parent.is_dir():
+            code = errno.ENOTDIR
+        elif not os.access(existing_parent, os.W_OK | os.X_OK):
+            code = errno.EACCES
         else:
             return
-        raise OSError(wrong, os.strerror(wrong))
+        raise OSError(code, os.strerror(code))
     except OSError as error:
         raise _output_error(path, error) from error
 
@@ -264,7 +264,7 @@ def _make_temporary(path: Path) -> tuple[Path, int]:
     its process is dead."""
     while True:
         temporary = path.with_name(_temporary_name(path))
-        handle = os.open(temporary, _NEW, 0o666)
+        handle = os.open(temporary, _NEW_FILE_FLAGS, 0o666)
         if fcntl is None:
             return temporary, handle
         with suppress(OSError):  # a file system without locks
@@ -280,7 +280,7 @@ def _temporary_name(path: Path) -> str:
 
 def _temporary_stem(path: Path) -> str:
     name = path.name
-    if len(name.encode(errors="replace")) <= _LONGEST:
+    if len(name.encode(errors="replace")) <= _MAX_STEM_BYTES:
         return name
     return hashlib.sha256(name.encode(errors="replace")).hexdigest()[:32]
 
@@ -290,21 +290,21 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _left_overs(path: Path) -> list[Path]:
+def _stale_files(path: Path) -> list[Path]:
     """Temporary files of `path` that were in its folder when this process first wrote there."""
     folder = path.parent
     key = str(folder.absolute())
-    if key not in _seen_folders:
-        found: dict[str, list[str]] = {}
+    if key not in _stale_by_folder:
+        names_by_stem: dict[str, list[str]] = {}
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 match = _TEMPORARY.fullmatch(entry.name)
                 if match:
-                    found.setdefault(match[1], []).append(entry.name)
-        if len(_seen_folders) >= _MOST_FOLDERS:
-            _seen_folders.clear()
-        _seen_folders[key] = found
-    return [folder / name for name in _seen_folders[key].pop(_temporary_stem(path), [])]
+                    names_by_stem.setdefault(match[1], []).append(entry.name)
+        if len(_stale_by_folder) >= _MAX_FOLDERS:
+            _stale_by_folder.clear()
+        _stale_by_folder[key] = names_by_stem
+    return [folder / name for name in _stale_by_folder[key].pop(_temporary_stem(path), [])]
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:
@@ -317,9 +317,9 @@ def _output_error(path: Path, error: OSError) -> OutputError:
 T = TypeVar("T")
 
 _BINARY, _CLOEXEC = getattr(os, "O_BINARY", 0), getattr(os, "O_CLOEXEC", 0)
-_JSON_BYTES = 64 * 2**20  # of our own files, which are far smaller
-_JSON_DEPTH = 100
-_DIGITS = 300  # of an integer: any float can hold it
+_MAX_JSON_BYTES = 64 * 2**20  # of our own files, which are far smaller
+_MAX_JSON_DEPTH = 100
+_MAX_DIGITS = 300  # of an integer: any float can hold it
 
 
 class JsonObject(TypedDict, total=False):
@@ -354,7 +354,7 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, *, limit: int = _JSON_BYTES, strict: bool = True) -> Any:
+def read_json(path: Path, *, limit: int = _MAX_JSON_BYTES, strict: bool = True) -> Any:
     """Parse a JSON file.
 
     Args:
@@ -399,7 +399,7 @@ def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) ->
             parse_int=_parse_int,
             parse_float=_parse_float if strict else None,
             parse_constant=_refuse_constant if strict else None,
-            object_pairs_hook=_unique if strict else None,
+            object_pairs_hook=_unique_keys if strict else None,
         )
         if "\\ud" in text.casefold():  # half a character would fail wherever it is written
             json.dumps(value, ensure_ascii=False).encode()
@@ -408,7 +408,7 @@ def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) ->
     except ValueError as error:  # of text that is not UTF-8, too
         raise DataError(f"{source}: not readable as JSON ({error})") from error
     level = [value]
-    for _ in range(_JSON_DEPTH):
+    for _ in range(_MAX_JSON_DEPTH):
         level = [
             child
             for parent in level
@@ -418,7 +418,7 @@ def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) ->
         ]
         if not level:
             return value
-    raise DataError(f"{source}: not readable as JSON (nested deeper than {_JSON_DEPTH} levels)")
+    raise DataError(f"{source}: not readable as JSON (nested deeper than {_MAX_JSON_DEPTH} levels)")
 
 
 def from_json(
@@ -450,12 +450,14 @@ def from_json(
 
     try:
         text = to_json([value], inf_nan_mode="constants")
-        made: T = _adapter(kind).validate_json(text, strict=True)[0]  # type: ignore[arg-type]
-        return made
+        instance: T = _adapter(kind).validate_json(text, strict=True)[0]  # type: ignore[arg-type]
+        return instance
     except ValidationError as failure:
         detail = failure.errors(include_url=False)[0]
-        (_, *location), got = detail["loc"], repr(detail["input"])
-        name = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in location)[1:]
+        (_, *location), value_text = detail["loc"], repr(detail["input"])
+        name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)[
+            1:
+        ]
         if not name:
             message = "not a JSON object"
         elif detail["type"] == "missing":
@@ -463,8 +465,8 @@ def from_json(
         elif detail["type"] == "unexpected_keyword_argument":
             message = f"unknown field '{name}'"
         else:
-            got = got if len(got) <= 60 else f"{got[:48]}..."
-            message = f"'{name}' is {got}: {detail['msg']}"
+            value_text = value_text if len(value_text) <= 60 else f"{value_text[:48]}..."
+            message = f"'{name}' is {value_text}: {detail['msg']}"
         raise error(f"{source}: {message}", remedy=remedy) from failure
 
 
@@ -505,7 +507,7 @@ def _open_regular(path: Path) -> int:
 
 
 def _parse_int(text: str) -> int:
-    if len(text) > _DIGITS:
+    if len(text) > _MAX_DIGITS:
         raise ValueError(f"an integer of {len(text):,} digits")
     return int(text)
 
@@ -521,7 +523,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         names = [name for name, _ in pairs]

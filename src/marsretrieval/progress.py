@@ -38,9 +38,9 @@ def time_left(elapsed: float, share: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02} left" if hours else f"{minutes}:{seconds:02} left"
 
 
-class _Silent(ProgressTask):
+class _NullProgress(ProgressTask):
     def start(self, label: str, total: int | None, unit: str = "items") -> Self:
         return self
 
 
-NO_PROGRESS = _Silent()
+NO_PROGRESS = _NullProgress()

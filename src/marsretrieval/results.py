@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")
 MEAN = "mean over landforms/"  # prefix of a query group that is a mean of others
 
-_AGAIN = "Leave it out, or run it again with this version of marsretrieval."
+_REMEDY = "Leave it out, or run it again with this version of marsretrieval."
 
 
 class Truncated(JsonObject, total=False):
@@ -165,25 +165,25 @@ class RunResult:
         write_json(path, self.to_dict())
 
 
-def find_results(places: Iterable[Path]) -> list[Path]:
+def find_results(paths: Iterable[Path]) -> list[Path]:
     """Result files: those named, and MODEL/TASK.json at any depth below the folders named.
 
     Each comes once, however often it was named. Superseded results and what lies among embeddings
     are passed over. Raises DataError when a place does not exist.
     """
-    found: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            found += sorted(
+    files: list[Path] = []
+    for source in paths:
+        if source.is_dir():
+            files += sorted(
                 path
-                for path in place.rglob("*.json")
-                if not {"superseded", "embeddings"} & set(path.relative_to(place).parts)
+                for path in source.rglob("*.json")
+                if not {"superseded", "embeddings"} & set(path.relative_to(source).parts)
             )
-        elif place.exists():
-            found.append(place)
+        elif source.exists():
+            files.append(source)
         else:
-            raise DataError(f"{place}: no such file or folder")
-    return list({path.resolve(): path for path in found}.values())
+            raise DataError(f"{source}: no such file or folder")
+    return list({path.resolve(): path for path in files}.values())
 
 
 def read_result(path: Path) -> RunResult:
@@ -197,12 +197,12 @@ def read_result(path: Path) -> RunResult:
             f"(schema {value['schema_version']}, expected {SCHEMA_VERSION})",
             remedy="Run it again with this version of marsretrieval.",
         )
-    result = from_json(RunResult, value, source=path, remedy=_AGAIN)
+    result = from_json(RunResult, value, source=path, remedy=_REMEDY)
     try:
         datetime.datetime.fromisoformat(result.created)
     except ValueError as error:
         raise DataError(
-            f"{path}: 'created' must be a time, not {result.created[:60]!r}", remedy=_AGAIN
+            f"{path}: 'created' must be a time, not {result.created[:60]!r}", remedy=_REMEDY
         ) from error
     return result
 

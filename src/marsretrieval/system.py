@@ -24,13 +24,13 @@ def package_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that can change a figure."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def usable_cpus() -> int:
@@ -49,23 +49,23 @@ def usable_cpus() -> int:
 
 def hardware(device: str | None = None) -> dict[str, Any]:
     """Platform, CPUs and memory; with `device`, the accelerator's name where torch is loaded."""
-    found: dict[str, Any] = {"platform": platform.platform(), "cpus": usable_cpus()}
+    description: dict[str, Any] = {"platform": platform.platform(), "cpus": usable_cpus()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        found["memory_gib"] = round(min(size, _memory_limit()) / 2**30, 1)
+        description["memory_gib"] = round(min(size, _memory_limit()) / 2**30, 1)
     if device is not None:
-        found["device"] = device
+        description["device"] = device
         torch = sys.modules.get("torch")
         if torch is not None and device.startswith("cuda"):
-            found["accelerator"] = torch.cuda.get_device_name(device)
-    return found
+            description["accelerator"] = torch.cuda.get_device_name(device)
+    return description
 
 
 def _memory_limit() -> float:
     """Bytes that the cgroup allows; infinity where it sets no limit."""
     try:
-        told = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        return float("inf") if told == "max" else int(told)
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        return float("inf") if limit == "max" else int(limit)
     except (OSError, ValueError):
         return float("inf")
 
@@ -88,20 +88,20 @@ def process_pool(
     begin: called with `arguments` in each process first.
     """
     return ProcessPoolExecutor(
-        workers, mp_context=SPAWN, initializer=_begin, initargs=(scratch, begin, arguments)
+        workers, mp_context=SPAWN, initializer=_start_worker, initargs=(scratch, begin, arguments)
     )
 
 
-def _begin(
+def _start_worker(
     scratch: Path | None, begin: Callable[..., None] | None, arguments: tuple[Any, ...]
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(scratch,), daemon=True).start()
     if begin is not None:
         begin(*arguments)
 
 
-def _end_with_parent(scratch: Path | None) -> None:
+def _exit_with_parent(scratch: Path | None) -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return

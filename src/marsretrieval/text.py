@@ -9,7 +9,7 @@ import re
 _CONTROLS = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def pluralize(number: int, noun: str) -> str:
@@ -27,8 +27,8 @@ def printable(text: str, *, one_line: bool = False) -> str:
     Returns:
         The text, with `\\x1b` and the like spelt out.
     """
-    shown = _CONTROLS.sub(_spelt, text)
-    return re.sub(r"[\t\n]", _spelt, shown) if one_line else shown
+    escaped = _CONTROLS.sub(_escape, text)
+    return re.sub(r"[\t\n]", _escape, escaped) if one_line else escaped
 
 
 def table_cell(text: str) -> str:
@@ -41,12 +41,12 @@ def table_cell(text: str) -> str:
         The text; with an apostrophe before it where it begins with `=`, `+`, `-`, `@`, a tab or
         an end of line, unless all of it is a number.
     """
-    if not text.startswith(_FORMULA):
+    if not text.startswith(_FORMULA_STARTS):
         return text
     return text if re.fullmatch(r"[+-]?\d+(\.\d+)?", text) else f"'{text}"
 
 
-def _spelt(match: re.Match[str]) -> str:
+def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     if match[0] in "\t\n\r":
         return {"\t": "\\t", "\n": "\\n", "\r": "\\r"}[match[0]]

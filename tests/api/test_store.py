@@ -44,13 +44,13 @@ def test_hits_are_typed_and_in_order(store: Any) -> None:
 
 
 def test_how_many(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "MOST", 5)
+    monkeypatch.setattr(query, "DEFAULT_K", 5)
     assert len(store.search("dunes")) == 5
     ranked = store.search("dunes", k=20)
     reached = store.search("dunes", min_score=ranked[8].score - 1e-6)
     assert [hit.id for hit in reached] == [hit.id for hit in ranked[:9]]
     assert reached.about["count"] is None
-    assert dict(store.question("dunes", min_score=0.2).asked())["hits"] == "all"
+    assert dict(store.question("dunes", min_score=0.2).describe())["hits"] == "all"
     assert len(store.search("dunes", min_score=ranked[8].score - 1e-6, k=4)) == 4
     example = store.search(like=ranked[0].id, min_score=-1)
     assert len(example) == 19 and ranked[0].id not in example.hits.ids
@@ -140,7 +140,7 @@ def test_several_texts_in_one_pass(store: Any) -> None:
         assert [hit.id for hit in result] == [hit.id for hit in alone]
         assert result.about["text"] == text
     assert store.search_each([]) == []
-    with pytest.raises(UsageError, match="Ask apart"):
+    with pytest.raises(UsageError, match="must share k"):
         store.answers([store.question("dunes", k=1), store.question("ice", k=2)])
 
 
@@ -155,7 +155,7 @@ def test_questions_are_asked_together_only_of_the_very_same_region(store: Any) -
     ):
         questions = [store.question("dunes", **{name: each}) for each in (one, other, one)]
         assert len(store.answers(questions[::2])) == 2
-        with pytest.raises(UsageError, match="Ask apart"):
+        with pytest.raises(UsageError, match="must share k"):
             store.answers(questions)
 
 

@@ -18,7 +18,7 @@ CODE = """
 import sys, time
 from pathlib import Path
 from marsretrieval.cli.app import app
-from marsretrieval.files import atomic_path
+from marsretrieval.io import atomic_path
 
 folder = Path(sys.argv[1])
 

@@ -89,6 +89,6 @@ def test_demo_says_how_its_next_commands_are_found(
     (tmp_path / "activate").touch()
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert demo._activation() == f"\n  source {tmp_path / 'activate'}"
+    assert demo.activation_line() == f"\n  source {tmp_path / 'activate'}"
     monkeypatch.setattr("shutil.which", lambda name: "/somewhere/marsretrieval")
-    assert demo._activation() == ""
+    assert demo.activation_line() == ""

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from marsretrieval.embeddings import EmbeddingStore, QueryEncoder
 
-MOST = 500  # hits, unless a number or a least score is given
-At = tuple[float, float]
+DEFAULT_K = 500  # hits, unless a number or a least score is given
+LonLat = tuple[float, float]
 Bounds = Box | str | tuple[float, float, float, float]
 # Or an object with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
 RegionLike = Region | str | Path | Mapping[str, Any] | Any
@@ -61,17 +61,20 @@ class Question:
         """False where everything asked for is in the store already."""
         return self.needs_text or bool(self.images) or bool(self.not_images)
 
-    def asked(self) -> list[tuple[str, str]]:
+    def describe(self) -> list[tuple[str, str]]:
         """What is asked, in words, a name and a value each; only what there is."""
-        told = self.about
+        request = self.about
         parts = [
-            ("text", told["text"] and told["text"] + (" (as it is)" if self.raw else "")),
-            ("images", ", ".join(told["images"])),
-            ("like", ", ".join(told["like"])),
-            ("mix", told["mix"]),
-            ("not", ", ".join([*told["not_text"], *told["not_images"], *told["not_like"]])),
-            ("weight", told["not_weight"]),
-            ("in", told["bbox"] or told["region"]),
+            ("text", request["text"] and request["text"] + (" (as it is)" if self.raw else "")),
+            ("images", ", ".join(request["images"])),
+            ("like", ", ".join(request["like"])),
+            ("mix", request["mix"]),
+            (
+                "not",
+                ", ".join([*request["not_text"], *request["not_images"], *request["not_like"]]),
+            ),
+            ("weight", request["not_weight"]),
+            ("in", request["bbox"] or request["region"]),
             ("hits", "all" if self.k is None else f"the best {self.k:,}"),
             ("least", self.min_score),
             ("data", self.min_valid),
@@ -111,13 +114,13 @@ class Question:
         )
 
 
-def ask(
+def make_question(
     store: EmbeddingStore,
     text: str | Sequence[str] | None = None,
     *,
     images: Any = (),
     like: str | Sequence[str] = (),
-    like_at: At | Sequence[At] = (),
+    like_at: LonLat | Sequence[LonLat] = (),
     not_text: str | Sequence[str] = (),
     not_images: Any = (),
     not_like: str | Sequence[str] = (),
@@ -136,57 +139,60 @@ def ask(
 
     Raises UsageError, DataError or ImageError for whatever is wrong with it.
     """
-    texts = _listed(text)
-    shown, hidden = _listed(images), _listed(not_images)
-    ids, positions = _listed(like), _positions(like_at)
-    against, hidden_ids = _listed(not_text), _listed(not_like)
-    if not texts and not shown and not ids and not positions:
+    texts = _as_list(text)
+    positive_images, negative_images = _as_list(images), _as_list(not_images)
+    tile_ids, positions = _as_list(like), _parse_positions(like_at)
+    negative_texts, negative_ids = _as_list(not_text), _as_list(not_like)
+    if not texts and not positive_images and not tile_ids and not positions:
         raise UsageError(
             "nothing to search for",
             remedy="Give a text (--text), an image (--image) or a tile (--like, --like-at).",
         )
     # Checked here, so that no model is loaded in vain.
-    for words in [*texts, *against]:
-        if not isinstance(words, str):
-            raise UsageError(f"{words!r} is not a text", remedy="Give strings.")
-    if any(not words.strip() for words in [*texts, *against]):
+    for sentence in [*texts, *negative_texts]:
+        if not isinstance(sentence, str):
+            raise UsageError(f"{sentence!r} is not a text", remedy="Give strings.")
+    if any(not sentence.strip() for sentence in [*texts, *negative_texts]):
         raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
-    k = None if k is None else _whole(k, "k")
-    min_score = None if min_score is None else _number(min_score, "min_score")
-    min_valid = None if min_valid is None else _number(min_valid, "min_valid")
-    mix, not_weight = _number(mix, "mix"), _number(not_weight, "not_weight")
+    k = None if k is None else _as_int(k, "k")
+    min_score = None if min_score is None else _as_float(min_score, "min_score")
+    min_valid = None if min_valid is None else _as_float(min_valid, "min_valid")
+    mix, not_weight = _as_float(mix, "mix"), _as_float(not_weight, "not_weight")
     raw, keep_examples = bool(raw), bool(keep_examples)
     if k is not None and k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
     if min_score is not None and not np.isfinite(min_score):
         raise UsageError(f"min_score is {min_score}, not a number")
     if k is None and min_score is None:
-        k = MOST
+        k = DEFAULT_K
     for name, value in (("mix", mix), ("not_weight", not_weight)):
         if not 0 <= value <= 1:
             raise UsageError(f"{name} {value:g} is not within 0..1")
-    domain = lon_domain(_whole(lon, "lon"))
-    area = _region(bbox, region)
-    tiles = [*rows_of(store, ids).tolist(), *(row_at(store, *each) for each in positions)]
-    not_tiles = rows_of(store, hidden_ids).tolist()
+    domain = lon_domain(_as_int(lon, "lon"))
+    area = _parse_region(bbox, region)
+    tiles = [
+        *rows_of(store, tile_ids).tolist(),
+        *(row_at(store, *position) for position in positions),
+    ]
+    not_tiles = rows_of(store, negative_ids).tolist()
     # Like an example, tiles without data are like each other, and nothing that is looked for.
     exclude = rows_below(store, min_valid) if tiles or min_valid is not None else None
-    known = known_of(store)
+    tile_lookup = known_of(store)
     about: dict[str, Any] = {
         "store": str(store.path),
         "model": str(store.encoder.get("id")),
         "text": "; ".join(texts) or None,
         "texts": texts,
         "raw": raw,
-        "images": [_named(each) for each in shown],
-        "like": known.ids(tiles),
-        "mix": mix if texts and (shown or tiles) else None,
-        "not_text": list(against),
-        "not_images": [_named(each) for each in hidden],
-        "not_like": known.ids(not_tiles),
-        "not_weight": not_weight if against or hidden or hidden_ids else None,
-        "bbox": _spelled(bbox),
-        "region": _named_region(region),
+        "images": [_image_name(image) for image in positive_images],
+        "like": tile_lookup.ids(tiles),
+        "mix": mix if texts and (positive_images or tiles) else None,
+        "not_text": list(negative_texts),
+        "not_images": [_image_name(image) for image in negative_images],
+        "not_like": tile_lookup.ids(not_tiles),
+        "not_weight": not_weight if negative_texts or negative_images or negative_ids else None,
+        "bbox": _format_bbox(bbox),
+        "region": _region_name(region),
         "count": k,
         "min_score": min_score,
         "min_valid": min_valid,
@@ -195,10 +201,10 @@ def ask(
     }
     return Question(
         texts=texts,
-        images=read_images(shown),
+        images=read_images(positive_images),
         tiles=tiles,
-        not_text=against,
-        not_images=read_images(hidden),
+        not_text=negative_texts,
+        not_images=read_images(negative_images),
         not_tiles=not_tiles,
         raw=raw,
         mix=mix,
@@ -214,7 +220,7 @@ def ask(
     )
 
 
-def _listed(values: Any) -> list[Any]:
+def _as_list(values: Any) -> list[Any]:
     """One or several as a list."""
     from PIL.Image import Image as Picture
 
@@ -225,7 +231,7 @@ def _listed(values: Any) -> list[Any]:
     return [values] if isinstance(values, str | Path | Picture) else list(values)
 
 
-def _whole(value: Any, name: str) -> int:
+def _as_int(value: Any, name: str) -> int:
     """An int, also of numpy's integers and of floats that are whole."""
     try:
         if int(value) == value:
@@ -235,7 +241,7 @@ def _whole(value: Any, name: str) -> int:
     raise UsageError(f"{name} is {value!r}, not a whole number")
 
 
-def _number(value: Any, name: str) -> float:
+def _as_float(value: Any, name: str) -> float:
     """A float, also of numpy's scalars."""
     try:
         return float(value)
@@ -243,7 +249,7 @@ def _number(value: Any, name: str) -> float:
         raise UsageError(f"{name} is {value!r}, not a number") from error
 
 
-def _positions(values: At | Sequence[At]) -> list[At]:
+def _parse_positions(values: LonLat | Sequence[LonLat]) -> list[LonLat]:
     try:
         pairs = np.asarray(values, dtype=np.float64).reshape(-1, 2) if len(values) else ()
     except ValueError as error:
@@ -254,11 +260,11 @@ def _positions(values: At | Sequence[At]) -> list[At]:
     return [(float(lon), float(lat)) for lon, lat in pairs]
 
 
-def _named(image: Any) -> str:
+def _image_name(image: Any) -> str:
     return str(image) if isinstance(image, str | Path) else "image"
 
 
-def _region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
+def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
     if bbox is not None and region is not None:
         raise UsageError("a box and a region", remedy="Give one of them.")
     if bbox is not None:
@@ -289,14 +295,14 @@ def _region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
     return region
 
 
-def _spelled(bbox: Bounds | None) -> str | None:
+def _format_bbox(bbox: Bounds | None) -> str | None:
     if bbox is None or isinstance(bbox, str):
         return bbox
     edges = (bbox.west, bbox.south, bbox.east, bbox.north) if isinstance(bbox, Box) else bbox
-    return ",".join(f"{each:.9g}" for each in edges)
+    return ",".join(f"{edge:.9g}" for edge in edges)
 
 
-def _named_region(region: RegionLike | None) -> str | None:
+def _region_name(region: RegionLike | None) -> str | None:
     if region is None:
         return None
     return str(region) if isinstance(region, str | Path) else "polygons"

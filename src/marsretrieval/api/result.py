@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder
     from marsretrieval.plotting import PlanetMap
 
-_SHOWN = 10
+_MAX_SHOWN = 10
 
 
 class ScoredStore(Protocol):
@@ -163,28 +163,28 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         """The first hits as a table, for notebooks."""
-        rows = [hit.record() for hit in self[:_SHOWN]]
+        rows = [hit.record() for hit in self[:_MAX_SHOWN]]
         if not rows:
             return "<p>no hits</p>"
         head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
         body = "".join(
-            f"<tr>{''.join(f'<td>{escape(_shown(value))}</td>' for value in row.values())}</tr>"
+            f"<tr>{''.join(f'<td>{escape(_format_cell(cell))}</td>' for cell in row.values())}</tr>"
             for row in rows
         )
-        more = f"<p>and {len(self) - _SHOWN:,} more</p>" if len(self) > _SHOWN else ""
+        more = f"<p>and {len(self) - _MAX_SHOWN:,} more</p>" if len(self) > _MAX_SHOWN else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
-def _shown(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-_FEWEST_TILES = 30  # below, no distribution
+_MIN_TILES = 30  # below, no distribution
 
 
-def cut_texts(question: Question, encoder: Encoder, context: int | None) -> list[str]:
+def warn_truncated(question: Question, encoder: Encoder, context: int | None) -> list[str]:
     """Find the texts of a question that the model does not read to their end, and warn.
 
     Args:
@@ -207,7 +207,7 @@ def cut_texts(question: Question, encoder: Encoder, context: int | None) -> list
     return cut
 
 
-def standing(
+def summarize_scores(
     background: Background, best: float | None, meaningless: Sequence[Background] | None
 ) -> dict[str, Any]:
     """Summarize how far the best score of a search stands out from the store.
@@ -220,13 +220,15 @@ def standing(
     Returns:
         A JSON object. `stands_out` is None without hits and for stores of fewer than 30 tiles.
     """
-    known = best is not None and background.rows >= _FEWEST_TILES
-    compared = max(other.best() for other in meaningless) if known and meaningless else None
+    is_comparable = best is not None and background.rows >= _MIN_TILES
+    meaningless_best = (
+        max(other.best() for other in meaningless) if is_comparable and meaningless else None
+    )
     best_z = None if best is None else float(background.z([best])[0])
-    if not known or best is None or best_z is None:
+    if not is_comparable or best is None or best_z is None:
         stands_out = None
-    elif compared is not None:
-        stands_out = best > compared
+    elif meaningless_best is not None:
+        stands_out = best > meaningless_best
     else:
         stands_out = best_z >= MIN_Z
     sampled = len(background.scores)
@@ -236,6 +238,6 @@ def standing(
         "mean": round(background.mean, 7) if sampled else None,
         "std": round(background.std, 7) if sampled else None,
         "best_z": None if best_z is None else round(best_z, 3),
-        "meaningless_best": None if compared is None else round(compared, 7),
+        "meaningless_best": None if meaningless_best is None else round(meaningless_best, 7),
         "stands_out": stands_out,
     }

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import embeddings
-from marsretrieval.api.query import At, Bounds, Question, RegionLike, ask
-from marsretrieval.api.result import SearchResult, cut_texts, standing
+from marsretrieval.api.query import Bounds, LonLat, Question, RegionLike, make_question
+from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import MarsRetrievalError, ModalityError, StoreMismatchError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     ImageLike = str | Path | Image | npt.NDArray[Any]
 
-_WHY = "a store may come from anywhere, so that it does not choose code or files to load"
+_TRUST_REASON = "a store may come from anywhere, so that it does not choose code or files to load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ class StoreModel:
                 )
         elif ":" in name and not self.trust and all(one.id != name for one in all_specs()):
             raise UsageError(
-                f"{self.store.path} was made by {name}, which is not in the model registry; {_WHY}",
+                f"{self.store.path} was made by {name}, which is not in the model registry; "
+                f"{_TRUST_REASON}",
                 remedy=f"Pass --model {name} (in Python model=...), or --trust (trust=True) if the "
                 "store is your own.",
             )
@@ -130,7 +131,7 @@ class StoreModel:
             return None
         if not self.trust:
             raise UsageError(
-                f"{self.store.path} was made with the checkpoint {named}; {_WHY}",
+                f"{self.store.path} was made with the checkpoint {named}; {_TRUST_REASON}",
                 remedy=f"Pass --checkpoint {named} (in Python checkpoint=...), or --trust "
                 "(trust=True) if the store is your own.",
             )
@@ -238,7 +239,7 @@ class Store:
         *,
         images: ImageLike | Sequence[ImageLike] = (),
         like: str | Sequence[str] = (),
-        like_at: At | Sequence[At] = (),
+        like_at: LonLat | Sequence[LonLat] = (),
         not_text: str | Sequence[str] = (),
         not_images: ImageLike | Sequence[ImageLike] = (),
         not_like: str | Sequence[str] = (),
@@ -307,7 +308,7 @@ class Store:
     def question(self, text: str | Sequence[str] | None = None, **options: Any) -> Question:
         """What `search` would ask with the same arguments, all inputs read and checked; nothing is
         searched and no model loaded."""
-        return ask(self.embeddings, text, **options)
+        return make_question(self.embeddings, text, **options)
 
     def answer(self, question: Question, *, progress: Progress = NO_PROGRESS) -> SearchResult:
         """Search for one question."""
@@ -321,18 +322,21 @@ class Store:
         k, least score and region."""
         if not questions:
             return []
-        if any(
-            (each.k, each.min_score, each.region, each.min_valid)
-            != (questions[0].k, questions[0].min_score, questions[0].region, questions[0].min_valid)
-            for each in questions
-        ):
-            raise UsageError("questions of several k, least scores or regions", remedy="Ask apart.")
         first = questions[0]
+        if any(
+            (question.k, question.min_score, question.region, question.min_valid)
+            != (first.k, first.min_score, first.region, first.min_valid)
+            for question in questions
+        ):
+            raise UsageError(
+                "all queries must share k, min_score, min_valid and region",
+                remedy="Call search() once per setting.",
+            )
         if any((question.exclude is None) != (first.exclude is None) for question in questions):
             # With example tiles, those without data are left out.
             return [self.answer(question, progress=progress) for question in questions]
-        vectors = np.stack([self.vector(each) for each in questions])
-        extra = max(len(set(each.left_out)) for each in questions)
+        vectors = np.stack([self.vector(question) for question in questions])
+        extra = max(len(set(question.left_out)) for question in questions)
         ranking = exact_topk(
             self.embeddings,
             vectors,
@@ -366,11 +370,11 @@ class Store:
             **question.about,
             "truncated": [],
             "context_length": None,
-            "scores": standing(background, best, meaningless),
+            "scores": summarize_scores(background, best, meaningless),
         }
         if question.needs_text:
             length = self._context_length()
-            truncated = cut_texts(question, self._load(needs_text=True), length)
+            truncated = warn_truncated(question, self._load(needs_text=True), length)
             about |= {"truncated": truncated, "context_length": length}
         return SearchResult(replace(hits, about=about), vector, self, question.region)
 

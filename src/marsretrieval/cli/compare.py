@@ -63,14 +63,14 @@ def compare(
             raise
         name = task
     match = match_results(a, b, results=results, task=name)
-    for line in (*(f"left out: {each}" for each in match.left_out), *match.notes):
+    for line in (*(f"left out: {reason}" for reason in match.left_out), *match.notes):
         say(line)
-    done: list[dict[str, Any]] = []
+    comparisons: list[dict[str, Any]] = []
     refused: list[DataError] = []
     for first, second in match.pairs:
         try:
             with show_progress() as progress:
-                found = compare_results(
+                comparison = compare_results(
                     first, second, protocol=protocol, seed=seed, resamples=resamples,
                     progress=progress,
                 )  # fmt: skip
@@ -80,10 +80,10 @@ def compare(
             refused.append(error)
             say(f"refused: {error}")
             continue
-        done.append(found.to_dict())
+        comparisons.append(comparison.to_dict())
         if not as_json:
-            print_comparison(found, top=top)
+            print_comparison(comparison, top=top)
     if as_json:
-        print_json({"comparisons": done, "refused": [str(each) for each in refused]})
+        print_json({"comparisons": comparisons, "refused": [str(error) for error in refused]})
     if refused or match.left_out:
         raise typer.Exit(1)

@@ -68,7 +68,7 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         yield NO_PROGRESS
         return
     if not sys.stderr.isatty():
-        yield Lines()
+        yield PlainProgress()
         return
     from rich.progress import (
         BarColumn,
@@ -123,36 +123,38 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         yield Bars()
 
 
-_EVERY_S = 60.0  # short work says nothing
+_LINE_INTERVAL_S = 60.0  # short work says nothing
 
 
-class Lines:
+class PlainProgress:
     """A `Progress` on stderr: at most one line a minute of each bar."""
 
-    def start(self, label: str, total: int | None, unit: str = "items") -> _Line:
-        return _Line(label, total, unit)
+    def start(self, label: str, total: int | None, unit: str = "items") -> _PlainTask:
+        return _PlainTask(label, total, unit)
 
 
-class _Line(ProgressTask):
+class _PlainTask(ProgressTask):
     def __init__(self, label: str, total: int | None, unit: str) -> None:
         self._label = label
-        self._of = f" of {total:,}" if total is not None else ""
+        self._total_text = f" of {total:,}" if total is not None else ""
         self._unit = unit
         self._note = ""
         self._count = 0
-        self._started = self._said = time.monotonic()
+        self._started = self._printed_at = time.monotonic()
         self._lock = Lock()  # several threads may advance one bar
 
     def advance(self, count: int = 1) -> None:
         with self._lock:
             self._count += count
             now = time.monotonic()
-            if now - self._said < _EVERY_S:
+            if now - self._printed_at < _LINE_INTERVAL_S:
                 return
-            self._said = now
+            self._printed_at = now
             rate = self._count / (now - self._started)
-            told = f"{self._label}: {self._count:,}{self._of} {self._unit} ({rate:,.1f}/s)"
-            line = printable(f"{told} {self._note}".rstrip())
+            status_line = (
+                f"{self._label}: {self._count:,}{self._total_text} {self._unit} ({rate:,.1f}/s)"
+            )
+            line = printable(f"{status_line} {self._note}".rstrip())
             print(line, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:

@@ -109,7 +109,7 @@ marsretrieval export hf results/marscope -o marscope.yaml
 
 
 # What typer calls types: names of Python, in one of its versions with brackets, in others without.
-_VALUES = {
+_METAVARS = {
     r"<list\[Path\]>|<path>": "PATH",
     r"<list\[str\]>|<str>": "TEXT",
     r"<(int|float)( range)?>|(INTEGER|FLOAT)( RANGE)?\b": "N",
@@ -174,11 +174,14 @@ class Group(TyperGroup):
                     (name, command)
                 )
         width = max(len(name) for rows in groups.values() for name, _ in rows)
-        room = formatter.width - width - 6
+        text_width = formatter.width - width - 6
         for title, commands in groups.items():
             with formatter.section(title):
                 formatter.write_dl(
-                    [(f"{name:{width}}", each.get_short_help_str(room)) for name, each in commands]
+                    [
+                        (f"{name:{width}}", each.get_short_help_str(text_width))
+                        for name, each in commands
+                    ]
                 )
 
     format_epilog = Command.format_epilog
@@ -206,19 +209,19 @@ def _refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
 
 def sections(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
     """(title, [(option, explanation), ...]) of every group of options, in the order of `--help`."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    rows_by_title: dict[str, list[tuple[str, str]]] = {}
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx)
         if record is None:
             continue
-        usual = "Arguments" if param.param_type_name == "argument" else "Options"
+        default_title = "Arguments" if param.param_type_name == "argument" else "Options"
         title = getattr(param, "rich_help_panel", None)
-        rows = found.setdefault(title if isinstance(title, str) else usual, [])
-        left, right = record
-        for pattern, plain in _VALUES.items():
-            left = re.sub(pattern, plain, left)
-        rows.append((left, right))
-    return list(found.items())
+        rows = rows_by_title.setdefault(title if isinstance(title, str) else default_title, [])
+        syntax, explanation = record
+        for pattern, metavar in _METAVARS.items():
+            syntax = re.sub(pattern, metavar, syntax)
+        rows.append((syntax, explanation))
+    return list(rows_by_title.items())
 
 
 def examples(ctx: Any) -> list[str]:

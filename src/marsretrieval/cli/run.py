@@ -26,8 +26,8 @@ from marsretrieval.cli.options import (
     Strict,
     TrustRemoteCode,
     Workers,
-    decode_in_of,
     load_options,
+    parse_decode_in,
     position_columns,
 )
 from marsretrieval.errors import ModalityError, UsageError
@@ -117,7 +117,7 @@ def run(
     from marsretrieval.encoders import find
     from marsretrieval.tasks import TASKS, Geolocalization, Settings, find_task
 
-    decoding = decode_in_of(decode_in)
+    decoding = parse_decode_in(decode_in)
     options = load_options(
         device=device,
         dtype=dtype,
@@ -178,9 +178,9 @@ def run(
             f"no task that {', '.join(model)} can do on these data",
             remedy="Choose another model: marsretrieval models",
         )
-    _show_reading(jobs)
+    _print_reading_notes(jobs)
     if dry_run:
-        _show_plan(jobs, skipped, as_json=as_json)
+        _print_plan(jobs, skipped, as_json=as_json)
         refusals = [job.refusal for job in jobs if job.refusal is not None]
         if refusals:
             raise typer.Exit(refusals[0].exit_code)
@@ -189,7 +189,7 @@ def run(
         jobs, batch_size=batch_size, workers=workers, decode_in=decoding, as_json=as_json,
         skipped=skipped, strict=strict,
     )  # fmt: skip
-    if any(each.error is not None for each in finished):
+    if any(job_result.error is not None for job_result in finished):
         raise typer.Exit(1)
 
 
@@ -259,7 +259,7 @@ def run_jobs(
 
     finished: list[Finished] = []
     with show_progress() as progress:
-        for each in evaluation.run(
+        for job_result in evaluation.run(
             jobs,
             batch_size=batch_size,
             workers=workers,
@@ -268,24 +268,24 @@ def run_jobs(
             progress=progress,
             say=say,
         ):
-            finished.append(each)
-            say(_told(each))
-    results = [each.result for each in finished if each.result is not None]
+            finished.append(job_result)
+            say(_format_outcome(job_result))
+    results = [job_result.result for job_result in finished if job_result.result is not None]
     if as_json:
         print_json(
             {
-                "results": [str(each.path) for each in finished if each.result],
+                "results": [str(job_result.path) for job_result in finished if job_result.result],
                 "failed": [
                     {
-                        "model": each.job.record.id,
-                        "task": each.job.task.name,
-                        "error": str(each.error),
+                        "model": job_result.job.record.id,
+                        "task": job_result.job.task.name,
+                        "error": str(job_result.error),
                     }
-                    for each in finished
-                    if each.error
+                    for job_result in finished
+                    if job_result.error
                 ],
                 "skipped": [dict(pair) for pair in skipped],
-                "figures": [each.to_dict() for each in results],
+                "figures": [result.to_dict() for result in results],
             }
         )
     else:
@@ -293,7 +293,7 @@ def run_jobs(
     return finished
 
 
-def _show_reading(jobs: Sequence[Job]) -> None:
+def _print_reading_notes(jobs: Sequence[Job]) -> None:
     """Name the files that were not read, and what was assumed of the others; once per dataset."""
     lines: dict[str, None] = {}
     for job in jobs:
@@ -304,13 +304,13 @@ def _show_reading(jobs: Sequence[Job]) -> None:
         say(line)
 
 
-def _told(each: Finished) -> str:
-    name = f"{each.job.name} on {each.job.task.name}"
-    if each.error is not None:
-        return f"{name}: failed: {each.error}"
-    assert each.result is not None
-    left_out = each.result.data["skipped"]
-    notes = [f"-> {each.path}"] if each.computed else ["done before, kept"]
+def _format_outcome(job_result: Finished) -> str:
+    name = f"{job_result.job.name} on {job_result.job.task.name}"
+    if job_result.error is not None:
+        return f"{name}: failed: {job_result.error}"
+    assert job_result.result is not None
+    left_out = job_result.result.data["skipped"]
+    notes = [f"-> {job_result.path}"] if job_result.computed else ["done before, kept"]
     if left_out:
         first = left_out[0]
         notes.append(
@@ -319,7 +319,9 @@ def _told(each: Finished) -> str:
     return f"{name}: {'; '.join(notes)}"
 
 
-def _show_plan(jobs: Sequence[Job], skipped: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
+def _print_plan(
+    jobs: Sequence[Job], skipped: Sequence[Mapping[str, str]], *, as_json: bool
+) -> None:
     rows: list[dict[str, Any]] = [
         {
             "model": job.record.id,

@@ -47,7 +47,7 @@ def paired(
     from marsretrieval.datasets.submissions import read_vectors
     from marsretrieval.metrics import paired as metric
 
-    _show(
+    _print_evaluation(
         metric.evaluate(read_vectors(images), read_vectors(texts), seed=seed, resamples=resamples),
         json,
     )
@@ -70,16 +70,16 @@ def landform(
     from marsretrieval.datasets.submissions import read_labels, read_vectors
     from marsretrieval.metrics import landform as metric
 
-    told = read_labels(labels)
-    for line in told.unmatched:
+    label_file = read_labels(labels)
+    for line in label_file.unmatched:
         say(line)
-    _show(
+    _print_evaluation(
         metric.evaluate(
             read_vectors(images),
             read_vectors(queries),
-            labels=told.labels,
-            image_ids=told.image_ids,
-            query_names=told.query_names,
+            labels=label_file.labels,
+            image_ids=label_file.image_ids,
+            query_names=label_file.query_names,
             seed=seed,
             resamples=resamples,
         ),
@@ -167,10 +167,10 @@ def geolocalization(
         | {"points": len(covered), "covered": int(covered.sum()), "warnings": warnings},
         "covered_only": covered_only,
     }
-    _show(evaluation, json, data=data)
+    _print_evaluation(evaluation, json, data=data)
 
 
-def _show(
+def _print_evaluation(
     evaluation: Evaluation, out: Path | None, *, data: Mapping[str, Any] | None = None
 ) -> None:
     figures = evaluation.to_dict() | ({"data": dict(data)} if data else {})
