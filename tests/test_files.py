@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Tests of atomic writes, temporary files and safe names."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@
     for hit in store.search("pitted cones", k=20):
         print(hit.rank, hit.score, hit.id, hit.lon, hit.lat)
 
-The names are loaded when they are first used: importing the package costs next to nothing.
+The names are imported on first use, so that importing the package is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names and errors that come from data: which may be trusted, which speak of damage."""
+"""Input and output: safe names, atomic writes, locks, strict JSON parsing and checksums."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ from typing_extensions import TypedDict
 
 from marsretrieval.errors import DataError, MarsRetrievalError, OutputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-_NAME_BYTES = 255  # of one part of a path, on every usual file system
+_NAME_BYTES = 255  # of one path component, on all common file systems
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# The disk, the rights or the process are at fault, not what the file holds.
+# Errors caused by the disk, permissions or the process, not by the contents of the file.
 _NOT_DAMAGE = frozenset(
     {
         errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO,
@@ -40,9 +45,31 @@ _NOT_DAMAGE = frozenset(
     }
 )  # fmt: skip
 
+_NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+_MAX_STEM_BYTES = 200  # longer names are hashed in temporary names
+_TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8}|[0-9a-f]{16})\.tmp", re.DOTALL)
+_MAX_FOLDERS = 1000
+_STALE_SECONDS = 3600.0
+
+_stale_by_folder: dict[str, dict[str, list[str]]] = {}  # temporary files by folder, then by stem
+
+T = TypeVar("T")
+
+_BINARY, _CLOEXEC = getattr(os, "O_BINARY", 0), getattr(os, "O_CLOEXEC", 0)
+_MAX_JSON_BYTES = 64 * 2**20  # far more than the files of this package need
+_MAX_JSON_DEPTH = 100
+_MAX_DIGITS = 300  # of an integer, so that it fits into a float
+
 
 def is_safe_name(name: object) -> bool:
-    """Whether a value from data may be a file name: one part, printable, of a usual length."""
+    """Check whether a value from data may be used as a file name.
+
+    Args:
+        name: The value.
+
+    Returns:
+        True for a single printable path component of at most 255 bytes.
+    """
     return (
         isinstance(name, str)
         and name not in ("", ".", "..")
@@ -57,20 +84,21 @@ def is_safe_name(name: object) -> bool:
 def confined(
     folder: Path, name: object, *, nested: bool = True, source: Path | str | None = None
 ) -> Path:
-    """Path of a file below `folder` whose name comes from data.
+    """Join a folder and a file name that comes from data; reject names that lead outside.
 
     Args:
-        folder: The only folder, with those below it, that the path may lie in.
-        name: A relative path with `/` between its parts.
-        nested: Whether it may have several parts.
+        folder: Folder that must contain the path.
+        name: Relative path with `/` between its components.
+        nested: Whether it may have several components.
         source: File that holds the name, for the message (default: `folder`).
 
     Returns:
         `folder / name`.
 
     Raises:
-        DataError: If the name is not a text, is absolute, holds `..`, a backslash, a control
-            character or a part longer than file systems allow, or if links lead out of `folder`.
+        DataError: If the name is not a string, is absolute, contains `..`, a backslash, a control
+            character or a component longer than file systems allow, or if links lead out of
+            `folder`.
     """
     parts = name.split("/") if isinstance(name, str) else []
     if not parts or not all(map(is_safe_name, parts)) or (len(parts) > 1 and not nested):
@@ -91,13 +119,13 @@ def confined(
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether an error speaks of the content of a file, not of the disk, rights or memory.
+    """Distinguish damaged file contents from failures of the disk, permissions or memory.
 
     Args:
-        error: What reading raised.
+        error: Exception raised while reading.
 
     Returns:
-        False where the error, or one that led to it, is a failing disk (EIO), a missing right
+        False if the error, or one of its causes, is a failing disk (EIO), a missing permission
         (EACCES), a lack of memory or descriptors (ENOMEM, EMFILE), and the like.
     """
     cause: BaseException | None = error
@@ -110,28 +138,22 @@ def is_damage(error: BaseException) -> bool:
     return True
 
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-_NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-_MAX_STEM_BYTES = 200  # bytes of a name that its temporary name repeats
-_TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8}|[0-9a-f]{16})\.tmp", re.DOTALL)
-_MAX_FOLDERS = 1000
-_STALE_SECONDS = 3600.0
-
-_stale_by_folder: dict[str, dict[str, list[str]]] = {}  # left-overs by folder, then by stem
-
-
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block succeeds, fsync and rename it there.
+    """Yield a temporary path next to a file; if the block succeeds, sync and rename it.
 
-    Raises OutputError when the folder cannot be written or the disk is full, DataError when
-    another file fails within the block. On any error, Ctrl-C included, the temporary file is
-    removed and an earlier `path` is left as it was. What a killed process left of the same file
-    is removed first.
+    On any error, Ctrl-C included, the temporary file is removed and an existing file is left
+    unchanged. Temporary files of killed processes are removed first.
+
+    Args:
+        path: File to write; its folder is created.
+
+    Yields:
+        Path of an empty temporary file.
+
+    Raises:
+        OutputError: If the folder cannot be written or the disk is full.
+        DataError: If another file cannot be read within the block.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,14 +178,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Yield a new hidden folder in `parent`, removed in the end with all that it holds.
+    """Create a hidden temporary folder, removed with its contents at the end of the block.
 
     Args:
         parent: An existing folder.
-        name: What it is for, part of its name.
+        name: Part of its name.
+
+    Yields:
+        The folder.
 
     Raises:
-        OutputError: If it cannot be made.
+        OutputError: If it cannot be created.
     """
     target = parent / name
     try:
@@ -183,12 +208,19 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[bool]:
-    """Hold the lock of a file or folder: one process at a time, or all those that share it. It
-    dies with its process, however that ends.
+    """Hold an exclusive or shared lock on a file or folder, which ends with the process.
 
-    Yields False where there are no such locks (Windows, some network file systems). Raises
-    BlockingIOError where another process holds it, unless told to `wait`; OSError when `place`
-    cannot be opened.
+    Args:
+        path: Existing file or folder.
+        wait: Whether to wait while another process holds the lock.
+        shared: Whether other processes may hold a shared lock at the same time.
+
+    Yields:
+        False if locks are not supported (Windows, some network file systems).
+
+    Raises:
+        BlockingIOError: If another process holds the lock and `wait` is False.
+        OSError: If `path` cannot be opened.
     """
     if fcntl is None:
         yield False
@@ -209,10 +241,13 @@ def locked(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[b
 
 
 def remove_stale(paths: Iterable[Path]) -> None:
-    """Remove temporary files and folders that killed processes left behind.
+    """Remove temporary files and folders of killed processes.
 
-    Those of this machine go when their lock is free, for a lock dies with its process. Those of
-    another machine, or without a lock, go when nobody has touched them for an hour.
+    Those of this machine are removed if their lock is free, because a lock ends with its
+    process. Others are removed if they have not been modified for an hour.
+
+    Args:
+        paths: Temporary files and folders.
     """
     for path in paths:
         with suppress(OSError):
@@ -231,8 +266,14 @@ def remove_stale(paths: Iterable[Path]) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Raise OutputError where a file at `path` plainly cannot be written: before long work, not
-    after it. Makes nothing; a full disk is found by the writing alone."""
+    """Check before long work that a file can be written; create nothing.
+
+    Args:
+        path: File that will be written.
+
+    Raises:
+        OutputError: If it is a folder, or its nearest existing parent is not writable.
+    """
     try:
         existing_parent = next(parent for parent in path.absolute().parents if parent.exists())
         if path.is_dir():
@@ -249,7 +290,17 @@ def check_output(path: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Create `path` if needed and prove that it can be written. Raises OutputError."""
+    """Create a folder if needed and check that it is writable.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: If it cannot be created or written.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -260,18 +311,17 @@ def make_folder(path: Path) -> Path:
 
 
 def _make_temporary(path: Path) -> tuple[Path, int]:
-    """A new file beside `path`, locked as long as the descriptor is open: a free lock says that
-    its process is dead."""
+    """Create a temporary file, locked while the descriptor is open."""
     while True:
         temporary = path.with_name(_temporary_name(path))
         handle = os.open(temporary, _NEW_FILE_FLAGS, 0o666)
         if fcntl is None:
             return temporary, handle
-        with suppress(OSError):  # a file system without locks
+        with suppress(OSError):  # the file system has no locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return temporary, handle
-        os.close(handle)  # taken for a dead one's, before it was locked
+        os.close(handle)  # removed as stale by another process before it was locked
 
 
 def _temporary_name(path: Path) -> str:
@@ -291,7 +341,7 @@ def _host() -> str:
 
 
 def _stale_files(path: Path) -> list[Path]:
-    """Temporary files of `path` that were in its folder when this process first wrote there."""
+    """Return temporary files of `path` that existed when this process first wrote to its folder."""
     folder = path.parent
     key = str(folder.absolute())
     if key not in _stale_by_folder:
@@ -314,16 +364,8 @@ def _output_error(path: Path, error: OSError) -> OutputError:
     )
 
 
-T = TypeVar("T")
-
-_BINARY, _CLOEXEC = getattr(os, "O_BINARY", 0), getattr(os, "O_CLOEXEC", 0)
-_MAX_JSON_BYTES = 64 * 2**20  # of our own files, which are far smaller
-_MAX_JSON_DEPTH = 100
-_MAX_DIGITS = 300  # of an integer: any float can hold it
-
-
 class JsonObject(TypedDict, total=False):
-    """Base of the JSON objects that may have other keys than those declared."""
+    """Base of JSON objects that may have undeclared keys."""
 
     __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012
 
@@ -332,7 +374,7 @@ class Constraint:
     """Condition on a value beyond its type, as metadata of an `Annotated` type.
 
     Args:
-        conditions: Those of pydantic's schema of the type: ge, le, min_length, pattern, ...
+        **conditions: Keywords of pydantic's schema of the type: ge, le, min_length, pattern, ...
     """
 
     def __init__(self, **conditions: Any) -> None:
@@ -344,11 +386,20 @@ class Constraint:
         return handler(kind) | self._conditions
 
 
-Int64 = Annotated[int, Constraint(ge=-(2**62), le=2**62)]  # sums of two have 64 bits, too
+Int64 = Annotated[int, Constraint(ge=-(2**62), le=2**62)]  # so that a sum of two fits into 64 bits
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. NaN and infinity are refused (ValueError)."""
+    """Write indented JSON atomically.
+
+    Args:
+        path: File to write.
+        value: JSON-serializable data.
+
+    Raises:
+        ValueError: If the data contain NaN or infinity.
+        OutputError: If the file cannot be written.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
@@ -359,11 +410,14 @@ def read_json(path: Path, *, limit: int = _MAX_JSON_BYTES, strict: bool = True) 
 
     Args:
         path: File in UTF-8.
-        limit: Most bytes that it may have.
-        strict: As `parse_json`.
+        limit: Largest accepted size in bytes.
+        strict: As in `parse_json`.
+
+    Returns:
+        The parsed value.
 
     Raises:
-        DataError: If it is missing, unreadable, longer than `limit`, or as `parse_json`.
+        DataError: If it is missing, unreadable, larger than `limit`, or rejected by `parse_json`.
     """
     try:
         with open(_open_regular(path), "rb") as file:
@@ -380,17 +434,20 @@ def read_json(path: Path, *, limit: int = _MAX_JSON_BYTES, strict: bool = True) 
 
 
 def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) -> Any:
-    """Parse JSON so that nothing in it can harm whoever reads the value.
+    """Parse JSON and reject values that could crash the code that uses them.
 
     Args:
         data: The text, or its bytes in UTF-8.
         source: File that it comes from, for messages.
-        strict: Refuse NaN, Infinity and keys that an object has twice. Annotations of datasets
-            made by other programs may have them.
+        strict: Reject NaN, Infinity and duplicate keys. Annotations of datasets made by other
+            programs may have them.
+
+    Returns:
+        The parsed value.
 
     Raises:
-        DataError: If it is not JSON; nested deeper than 100 levels; holds an integer of more than
-            300 digits or a number that is too large for a float.
+        DataError: If it is not JSON, is nested deeper than 100 levels, or holds an integer of more
+            than 300 digits or a number too large for a float.
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
@@ -401,11 +458,11 @@ def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) ->
             parse_constant=_refuse_constant if strict else None,
             object_pairs_hook=_unique_keys if strict else None,
         )
-        if "\\ud" in text.casefold():  # half a character would fail wherever it is written
+        if "\\ud" in text.casefold():  # a lone surrogate cannot be encoded as UTF-8
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise DataError(f"{source}: not readable as JSON (nested too deep)") from error
-    except ValueError as error:  # of text that is not UTF-8, too
+    except ValueError as error:  # includes UnicodeDecodeError
         raise DataError(f"{source}: not readable as JSON ({error})") from error
     level = [value]
     for _ in range(_MAX_JSON_DEPTH):
@@ -429,21 +486,21 @@ def from_json(
     error: type[MarsRetrievalError] = DataError,
     remedy: str | None = None,
 ) -> T:
-    """Make an instance of a type from parsed JSON, without conversions from one kind to another.
+    """Make an instance of a type from parsed JSON, without type conversions.
 
     Args:
-        kind: Dataclass, which has no other fields than those declared, or `JsonObject`.
-        value: What was parsed.
+        kind: Dataclass, which rejects undeclared fields, or `JsonObject`.
+        value: Parsed JSON.
         source: File that the value comes from, for messages.
         error: Class of the error to raise.
         remedy: Remedy of that error.
 
     Returns:
-        The instance; lists become tuples or sets where its annotations say so.
+        The instance; lists become tuples or sets according to its annotations.
 
     Raises:
         MarsRetrievalError: Of class `error`, naming file and field, if a field is missing,
-            unknown or of another kind.
+            unknown or of another type.
     """
     from pydantic import ValidationError
     from pydantic_core import to_json
@@ -471,12 +528,27 @@ def from_json(
 
 
 def sha256_file(path: Path) -> str:
+    """Compute the SHA-256 of a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Hexadecimal digest.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_json(value: Any) -> str:
-    """SHA-256 of the canonical JSON text (sorted keys, no spaces): a fingerprint of plain data."""
+    """Compute the SHA-256 of the canonical JSON text (sorted keys, no spaces) of plain data.
+
+    Args:
+        value: JSON-serializable data.
+
+    Returns:
+        Hexadecimal digest.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -485,12 +557,12 @@ def sha256_json(value: Any) -> str:
 def _adapter(kind: Any) -> TypeAdapter[list[Any]]:
     from pydantic import TypeAdapter
 
-    # In a list, for a configuration cannot be given to a dataclass from outside.
+    # A list, because pydantic accepts no configuration for a dataclass itself.
     return TypeAdapter(list[kind], config={"extra": "forbid"})
 
 
 def _open_regular(path: Path) -> int:
-    """Open for reading, without waiting for whoever may never write to a named pipe."""
+    """Open a file for reading; never block on a named pipe."""
     name = str(path)
     handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY | _CLOEXEC)
     mode = os.fstat(handle).st_mode
@@ -499,7 +571,7 @@ def _open_regular(path: Path) -> int:
     if stat.S_ISDIR(mode):
         os.close(handle)
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    if name.startswith(("/dev/fd/", "/dev/stdin", "/proc/")):  # of the shell: <(command)
+    if name.startswith(("/dev/fd/", "/dev/stdin", "/proc/")):  # process substitution: <(command)
         os.set_blocking(handle, True)
         return handle
     os.close(handle)

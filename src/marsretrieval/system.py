@@ -1,4 +1,4 @@
-"""What a result says of where it was computed: library versions and hardware."""
+"""System information for result files, and worker processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PACKAGES = (
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that can change a figure."""
+    """Return the versions of Python and of the libraries that can affect a metric."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {"python": platform.python_version()}
@@ -34,7 +34,7 @@ def package_versions() -> dict[str, str]:
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may really use: its affinity mask, and its cgroup's quota."""
+    """Return the number of CPUs allowed by the affinity mask and the cgroup quota."""
     count = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -48,7 +48,14 @@ def usable_cpus() -> int:
 
 
 def hardware(device: str | None = None) -> dict[str, Any]:
-    """Platform, CPUs and memory; with `device`, the accelerator's name where torch is loaded."""
+    """Describe the machine.
+
+    Args:
+        device: Device that ran the model; its name is added if torch is loaded.
+
+    Returns:
+        Platform, CPUs, memory in GiB, device and accelerator.
+    """
     description: dict[str, Any] = {"platform": platform.platform(), "cpus": usable_cpus()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -62,7 +69,7 @@ def hardware(device: str | None = None) -> dict[str, Any]:
 
 
 def _memory_limit() -> float:
-    """Bytes that the cgroup allows; infinity where it sets no limit."""
+    """Return the memory limit of the cgroup in bytes; infinity without a limit."""
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         return float("inf") if limit == "max" else int(limit)
@@ -70,7 +77,7 @@ def _memory_limit() -> float:
         return float("inf")
 
 
-# Started anew, not forked: a thread (of a bar, of torch) may hold a lock at the moment of a fork.
+# A forked process would inherit locks held by threads of a progress bar or of torch.
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -81,11 +88,20 @@ def process_pool(
     *,
     scratch: Path | None = None,
 ) -> ProcessPoolExecutor:
-    """A pool whose processes are deaf to Ctrl-C, which goes to all of a terminal: the one that
-    waits for them decides. Where that one is killed they end too, and remove `scratch`; the
-    library would have them wait for work for ever.
+    """Create a process pool whose workers ignore SIGINT and end with the parent process.
 
-    begin: called with `arguments` in each process first.
+    Ctrl-C reaches all processes of a terminal; only the parent handles it. If the parent is
+    killed, the workers exit and remove `scratch`; workers of the standard pool would wait for
+    ever.
+
+    Args:
+        workers: Number of processes.
+        begin: Function called first in each process.
+        arguments: Its arguments.
+        scratch: Folder to remove if the parent is killed.
+
+    Returns:
+        The pool.
     """
     return ProcessPoolExecutor(
         workers, mp_context=SPAWN, initializer=_start_worker, initargs=(scratch, begin, arguments)

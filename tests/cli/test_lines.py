@@ -1,4 +1,4 @@
-"""Progress in a log file."""
+"""Progress output without a terminal."""
 
 from __future__ import annotations
 

@@ -23,16 +23,36 @@ if TYPE_CHECKING:
 
     from marsretrieval.embeddings import EmbeddingStore, QueryEncoder
 
-DEFAULT_K = 500  # hits, unless a number or a least score is given
+DEFAULT_K = 500  # if neither k nor min_score is given
 LonLat = tuple[float, float]
 Bounds = Box | str | tuple[float, float, float, float]
-# Or an object with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
+# Includes objects with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
 RegionLike = Region | str | Path | Mapping[str, Any] | Any
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """All parts of one search, checked. Example tiles are rows of the store."""
+    """A validated search request; example tiles are rows of the store.
+
+    Attributes:
+        texts: Texts to search for; their vectors are averaged.
+        images: Example images.
+        tiles: Rows of the example tiles.
+        not_text: Texts to search away from.
+        not_images: Images to search away from.
+        not_tiles: Rows of the tiles to search away from.
+        raw: Encode texts without the prompt templates.
+        mix: Weight of images and tiles in a query that also has a text, 0 to 1.
+        not_weight: Weight of the negative examples, 0 to 1.
+        region: Area that contains the centres of the hits; None: the planet.
+        k: Number of hits; None: all that reach `min_score`.
+        min_score: Least cosine of a hit.
+        min_valid: Least share of a tile with data, 0 to 1.
+        exclude: Boolean mask of shape (rows,) of tiles with too little data; None: no mask.
+        lon: Longitude range of the output.
+        keep_examples: Allow the example tiles as hits.
+        about: Description of the request for files and JSON.
+    """
 
     texts: Sequence[str]
     images: Sequence[Image]
@@ -44,25 +64,26 @@ class Question:
     mix: float
     not_weight: float
     region: Region | None
-    k: int | None  # None: all that reach min_score
+    k: int | None
     min_score: float | None
     min_valid: float | None
-    exclude: npt.NDArray[np.bool_] | None  # rows with too little data
+    exclude: npt.NDArray[np.bool_] | None
     lon: Domain
     keep_examples: bool
     about: Mapping[str, Any]
 
     @property
     def needs_text(self) -> bool:
+        """Whether the request needs a text encoder."""
         return bool(self.texts) or bool(self.not_text)
 
     @property
     def needs_encoder(self) -> bool:
-        """False where everything asked for is in the store already."""
+        """Whether the request needs a model; False if all examples are tiles of the store."""
         return self.needs_text or bool(self.images) or bool(self.not_images)
 
     def describe(self) -> list[tuple[str, str]]:
-        """What is asked, in words, a name and a value each; only what there is."""
+        """Describe the request as (name, value) pairs, without the parts that are not set."""
         request = self.about
         parts = [
             ("text", request["text"] and request["text"] + (" (as it is)" if self.raw else "")),
@@ -82,24 +103,32 @@ class Question:
         return [(name, str(value)) for name, value in parts if value not in (None, "")]
 
     def prompts(self) -> list[tuple[str, list[str]]]:
-        """Each text, wanted or not, with what is sent to the model for it."""
+        """Pair each text, positive or negative, with the prompts sent to the model."""
         return [(text, prompts_of(text, raw=self.raw)) for text in (*self.texts, *self.not_text)]
 
     @property
     def is_text_alone(self) -> bool:
-        """No images, no tiles, nothing that is not wanted."""
+        """Whether the request consists of positive texts only."""
         parts = (self.images, self.tiles, self.not_text, self.not_images, self.not_tiles)
         return bool(self.texts) and not any(map(len, parts))
 
     @property
     def left_out(self) -> Sequence[int]:
-        """Rows that are not to be hits."""
+        """Rows that cannot be hits: the example tiles, unless they are kept."""
         return () if self.keep_examples else self.tiles
 
     def vector(
         self, store: EmbeddingStore, encoder: QueryEncoder | None
     ) -> npt.NDArray[np.float32]:
-        """(dimension,), see `search.make_query`."""
+        """Compute the query vector, see `search.make_query`.
+
+        Args:
+            store: Store that holds the example tiles.
+            encoder: The model of the store; None if `needs_encoder` is False.
+
+        Returns:
+            float32 unit vector of shape (dimension,).
+        """
         return make_query(
             encoder,
             text=self.texts,
@@ -135,9 +164,35 @@ def make_question(
     lon: int = 180,
     keep_examples: bool = False,
 ) -> Question:
-    """Put a question in order: read images and regions, find example tiles.
+    """Validate a search request: read images and regions, find the example tiles.
 
-    Raises UsageError, DataError or ImageError for whatever is wrong with it.
+    Args:
+        store: Store to search.
+        text: As in `Store.search`, and so are the other arguments.
+        images: Example images.
+        like: Ids of example tiles.
+        like_at: Positions (lon, lat) in degrees within example tiles.
+        not_text: Texts to search away from.
+        not_images: Images to search away from.
+        not_like: Ids of tiles to search away from.
+        raw: Encode texts without the prompt templates.
+        mix: Weight of images and tiles in a query that also has a text, 0 to 1.
+        not_weight: Weight of the negative examples, 0 to 1.
+        bbox: Box that contains the centres of the hits.
+        region: Area that contains the centres of the hits.
+        k: Number of hits.
+        min_score: Least cosine of a hit.
+        min_valid: Least share of a tile with data, 0 to 1.
+        lon: 180 for longitudes -180..180, 360 for 0..360.
+        keep_examples: Allow the example tiles as hits.
+
+    Returns:
+        The validated request.
+
+    Raises:
+        UsageError: If the request is empty, or an argument is invalid.
+        DataError: If a region cannot be read.
+        ImageError: If an image cannot be read.
     """
     texts = _as_list(text)
     positive_images, negative_images = _as_list(images), _as_list(not_images)
@@ -148,7 +203,7 @@ def make_question(
             "nothing to search for",
             remedy="Give a text (--text), an image (--image) or a tile (--like, --like-at).",
         )
-    # Checked here, so that no model is loaded in vain.
+    # Checked before a model is loaded.
     for sentence in [*texts, *negative_texts]:
         if not isinstance(sentence, str):
             raise UsageError(f"{sentence!r} is not a text", remedy="Give strings.")
@@ -175,7 +230,7 @@ def make_question(
         *(row_at(store, *position) for position in positions),
     ]
     not_tiles = rows_of(store, negative_ids).tolist()
-    # Like an example, tiles without data are like each other, and nothing that is looked for.
+    # Tiles without data resemble each other and would outrank useful matches of an example tile.
     exclude = rows_below(store, min_valid) if tiles or min_valid is not None else None
     tile_lookup = known_of(store)
     about: dict[str, Any] = {
@@ -221,7 +276,7 @@ def make_question(
 
 
 def _as_list(values: Any) -> list[Any]:
-    """One or several as a list."""
+    """Return one value or several as a list."""
     from PIL.Image import Image as Picture
 
     if values is None:
@@ -232,7 +287,7 @@ def _as_list(values: Any) -> list[Any]:
 
 
 def _as_int(value: Any, name: str) -> int:
-    """An int, also of numpy's integers and of floats that are whole."""
+    """Convert to int, also numpy integers and floats without a fraction."""
     try:
         if int(value) == value:
             return int(value)
@@ -242,7 +297,7 @@ def _as_int(value: Any, name: str) -> int:
 
 
 def _as_float(value: Any, name: str) -> float:
-    """A float, also of numpy's scalars."""
+    """Convert to float, also numpy scalars."""
     try:
         return float(value)
     except (TypeError, ValueError) as error:

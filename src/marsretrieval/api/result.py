@@ -1,4 +1,4 @@
-"""What a search found, and what one does with it."""
+"""Results of a search: hits, maps, files and score statistics."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder
     from marsretrieval.plotting import PlanetMap
 
-_MAX_SHOWN = 10
+_MAX_SHOWN = 10  # hits in a notebook table
+_MIN_TILES = 30  # fewer scores do not describe a distribution
 
 
 class ScoredStore(Protocol):
@@ -40,14 +41,26 @@ class ScoredStore(Protocol):
     def scores(
         self, query: npt.ArrayLike, *, progress: Progress = NO_PROGRESS
     ) -> npt.NDArray[np.float32]:
-        """Compute the cosine of every row with a query vector."""
+        """Compute the cosine of every row with a query vector.
+
+        Args:
+            query: Vector of shape (dimension,).
+            progress: Progress display.
+
+        Returns:
+            float32 array of shape (rows,).
+        """
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class SearchResult:
-    """Hits, best first: a sequence of `search.Hit`.
+    """Sequence of `search.Hit` in descending score order.
 
-    query: (dimension,) the vector that was searched for; region: where.
+    Attributes:
+        hits: The hits as columns.
+        query: float32 query vector of shape (dimension,).
+        store: The searched store.
+        region: Area that contains the centres of the hits; None: the planet.
     """
 
     hits: Hits
@@ -75,17 +88,17 @@ class SearchResult:
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """What was asked: store, model, text, images, ..."""
+        """Description of the request: store, model, text, images and options."""
         return self.hits.about
 
     @property
     def truncated(self) -> list[str]:
-        """Texts of the query that are longer than the model reads."""
+        """Texts of the query that exceed the context length of the model."""
         return list(self.about.get("truncated") or [])
 
     @property
     def stands_out(self) -> bool | None:
-        """Whether the best score stands out in this store; None where unknown.
+        """Whether the best score stands out in this store; None if unknown.
 
         A text stands out if its best score is above those of twelve meaningless texts, another
         query if its best score is at least two standard deviations above the mean.
@@ -94,37 +107,100 @@ class SearchResult:
         return scores.get("stands_out")
 
     def merge(self, deg: float) -> SearchResult:
-        """Hits within `deg` degrees of a better one as one place with it: `Hits.merge`."""
+        """Merge hits closer than a distance into the best of them, see `Hits.merge`.
+
+        Args:
+            deg: Distance in degrees of great circle.
+
+        Returns:
+            A result with one hit per cluster.
+
+        Raises:
+            UsageError: If the distance is invalid.
+        """
         return replace(self, hits=self.hits.merge(deg))
 
     def to_geodataframe(self) -> GeoDataFrame:
-        """Footprints and columns, CRS IAU_2015:49900. Needs the extra `gis`."""
+        """Convert to a GeoDataFrame of tile footprints, CRS IAU_2015:49900.
+
+        Returns:
+            One row per hit, with the columns of the file formats.
+
+        Raises:
+            MissingDependencyError: If the extra `gis` is not installed.
+        """
         from marsretrieval.search.export import to_geodataframe
 
         return to_geodataframe(self.hits)
 
     def write(self, path: str | Path, *, style: str = "light") -> list[Path]:
-        """Write a file as its name says (`search.FORMATS`: .csv, .geojson, .parquet, .gpkg, .fgb,
-        .shp, .shp.zip, .png, ...). Returns what was written, the style for QGIS included."""
+        """Write a file in the format of its suffix, one of `search.FORMATS`.
+
+        Args:
+            path: File to write: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, .png, ...
+            style: Map style, light or dark.
+
+        Returns:
+            Files written, including a QGIS style where the format has one.
+
+        Raises:
+            UsageError: If the suffix or the style is unknown.
+            OutputError: If the file cannot be written.
+        """
         return write_hits(self.hits, Path(path), style=style)
 
     def to_csv(self, path: str | Path) -> list[Path]:
-        """Write a table with outlines as WKT; the name gets `.csv` where it lacks it. Returns what
-        was written."""
+        """Write a CSV table with footprints as WKT.
+
+        Args:
+            path: File to write; `.csv` is appended if missing.
+
+        Returns:
+            Files written.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
         return self._write(path, ".csv")
 
     def to_geojson(self, path: str | Path) -> list[Path]:
-        """Write GeoJSON; the name gets `.geojson` where it has neither this nor `.json`. Returns
-        what was written, the style for QGIS included."""
+        """Write GeoJSON.
+
+        Args:
+            path: File to write; `.geojson` is appended unless it ends in `.geojson` or `.json`.
+
+        Returns:
+            Files written, including the QGIS style.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
         return self._write(path, ".geojson", ".json")
 
     def to_parquet(self, path: str | Path) -> list[Path]:
-        """Write GeoParquet; the name gets `.parquet` where it lacks it. Returns what was written,
-        the style for QGIS included."""
+        """Write GeoParquet.
+
+        Args:
+            path: File to write; `.parquet` is appended if missing.
+
+        Returns:
+            Files written, including the QGIS style.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
         return self._write(path, ".parquet")
 
     def map(self, *, style: str = "light", title: str | None = None) -> PlanetMap:
-        """A map of the hits."""
+        """Draw a map of the hits.
+
+        Args:
+            style: Map style, light or dark.
+            title: Title; None for the query.
+
+        Returns:
+            The map.
+        """
         from marsretrieval.search.maps import draw_hits
 
         return draw_hits(self.hits, style=style, title=title)
@@ -137,9 +213,21 @@ class SearchResult:
         style: str = "light",
         progress: Progress = NO_PROGRESS,
     ) -> Heatmap:
-        """The score of every tile of the store (or of the region), not of the hits alone, as a
-        raster: `search.heatmap_of`. With `path` it is written as well, a GeoTIFF (.tif) or a map
-        with the hits on it (.png, .svg, .pdf)."""
+        """Rasterize the scores of all tiles of the store or region, see `search.heatmap_of`.
+
+        Args:
+            path: File to write as well: a GeoTIFF (.tif) or a map with the hits (.png, .svg, .pdf).
+            cell: Cell size in degrees; None: chosen from the tile size.
+            style: Map style, light or dark.
+            progress: Progress display.
+
+        Returns:
+            The raster.
+
+        Raises:
+            UsageError: If the suffix or the cell size is invalid.
+            OutputError: If the file cannot be written.
+        """
         if path is not None:
             check_heatmap_path(Path(path))
         heat = heatmap_of(
@@ -162,7 +250,7 @@ class SearchResult:
         return write_hits(self.hits, target)
 
     def _repr_html_(self) -> str:
-        """The first hits as a table, for notebooks."""
+        """Render the first hits as an HTML table for notebooks."""
         rows = [hit.record() for hit in self[:_MAX_SHOWN]]
         if not rows:
             return "<p>no hits</p>"
@@ -181,19 +269,16 @@ def _format_cell(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-_MIN_TILES = 30  # below, no distribution
-
-
 def warn_truncated(question: Question, encoder: Encoder, context: int | None) -> list[str]:
-    """Find the texts of a question that the model does not read to their end, and warn.
+    """Warn about the texts of a request that exceed the context length of the model.
 
     Args:
-        question: A search that has texts.
+        question: A request that has texts.
         encoder: The model that embeds them.
-        context: Its context length in tokens, where known.
+        context: Its context length in tokens; None if unknown.
 
     Returns:
-        The texts, wanted or not, of which at least one prompt is cut.
+        Texts, positive or negative, of which at least one prompt is truncated.
     """
     cut = [text for text, prompts in question.prompts() if encoder.count_truncated(prompts)]
     limit = "its context length" if context is None else f"its context length of {context} tokens"
@@ -215,7 +300,7 @@ def summarize_scores(
     Args:
         background: Scores of the query over the store.
         best: Score of the best hit; None without hits.
-        meaningless: For a query of text alone, the same of each of `MEANINGLESS`; otherwise None.
+        meaningless: Scores of each of `MEANINGLESS` for a query of text alone; otherwise None.
 
     Returns:
         A JSON object. `stands_out` is None without hits and for stores of fewer than 30 tiles.

@@ -1,4 +1,4 @@
-"""A store and the model that made it, ready to be asked."""
+"""Search interface of a store: open it, load its model, run searches."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     ImageLike = str | Path | Image | npt.NDArray[Any]
 
+Vector = npt.NDArray[np.float32]
+
 _TRUST_REASON = "a store may come from anywhere, so that it does not choose code or files to load"
 
 
@@ -37,14 +39,14 @@ _TRUST_REASON = "a store may come from anywhere, so that it does not choose code
 class StoreModel:
     """Which model to load for a store, and how.
 
-    Args:
+    Attributes:
         store: The store whose manifest names the model.
         model: Model named by the user; None: the one of the manifest, if it is in the registry.
         checkpoint: Weights named by the user.
-        trust: Load whatever class and checkpoint the manifest names.
-        device: As of `LoadOptions`.
-        offline: As of `LoadOptions`.
-        trust_remote_code: As of `LoadOptions`.
+        trust: Load the class and checkpoint that the manifest names.
+        device: As in `LoadOptions`.
+        offline: As in `LoadOptions`.
+        trust_remote_code: As in `LoadOptions`.
     """
 
     store: EmbeddingStore
@@ -102,6 +104,12 @@ class StoreModel:
     def load(self, record: ModelSpec) -> Encoder:
         """Load the model and check that it is the one that made the store.
 
+        Args:
+            record: The model, from `record()`.
+
+        Returns:
+            The loaded encoder.
+
         Raises:
             StoreMismatchError: If its fingerprint differs from that of the store.
             ModelLoadError: If it cannot be loaded.
@@ -143,9 +151,6 @@ class StoreModel:
         return Path(named)
 
 
-Vector = npt.NDArray[np.float32]
-
-
 def open_store(
     path: str | Path,
     *,
@@ -160,11 +165,29 @@ def open_store(
 ) -> Store:
     """Open a store of images for searching.
 
-    The model that made the store is loaded when a question first needs it, and kept; `encoder`
-    gives one that is loaded already. A model of the registry loads by itself; a class, an `st:` or
-    `mteb:` model has to be named as `model`, and its local weights as `checkpoint`: a store never
-    chooses code or files, unless with `trust`. tell: called with a line when loading begins. Raises
-    StoreError when there is no store at `path`, UsageError when it holds texts.
+    The model that made the store is loaded when a search first needs it, and kept. A model of
+    the registry loads by itself. A class, an `st:` or `mteb:` model must be named as `model`,
+    and its local weights as `checkpoint`: without `trust`, the manifest of a store never
+    selects code or files to load.
+
+    Args:
+        path: Folder of the store.
+        encoder: The model of the store, already loaded.
+        model: Id of the model of the store.
+        checkpoint: Local weights of the model.
+        trust: Load the class and checkpoint that the manifest names.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        offline: Load weights from the local cache only.
+        trust_remote_code: Run code from the model's repository.
+        tell: Function called with a message when loading begins.
+
+    Returns:
+        The opened store.
+
+    Raises:
+        StoreError: If there is no store at `path`, or it is damaged.
+        StoreMismatchError: If `encoder` is not the model that made the store.
+        UsageError: If the store holds texts.
     """
     store = embeddings.open_store(Path(path))
     return Store(
@@ -184,7 +207,11 @@ def open_store(
 
 
 class Store:
-    """Made by `open_store`. `embeddings` is the store itself, with its vectors."""
+    """Store of image embeddings with its model, opened by `open_store`.
+
+    Attributes:
+        embeddings: The embedding store.
+    """
 
     def __init__(
         self,
@@ -213,23 +240,27 @@ class Store:
 
     @property
     def path(self) -> Path:
+        """Folder of the store."""
         return self.embeddings.path
 
     @property
     def model(self) -> str:
-        """The id of the model that made the store."""
+        """Id of the model that made the store."""
         return str(self.embeddings.encoder.get("id"))
 
     @property
     def missing(self) -> list[str]:
-        """Shards that were planned and are not there: the store is not finished."""
+        """Shards that are planned but missing; empty for a complete store."""
         return self.embeddings.missing
 
     @property
     def encoder(self) -> Encoder:
-        """The model that made the store, loaded on first use, made sure that it is the one.
+        """The model that made the store, loaded and verified on first use.
 
-        Raises ModelLoadError, StoreMismatchError, UnknownNameError.
+        Raises:
+            UnknownNameError: If the registry has no such model.
+            ModelLoadError: If the model cannot be loaded.
+            StoreMismatchError: If it is not the model that made the store.
         """
         return self._load(needs_text=False)
 
@@ -258,31 +289,34 @@ class Store:
         """Rank the tiles by cosine similarity to a query, exactly.
 
         Args:
-            text: What to look for, through the three published templates unless `raw`; of several
-                texts the vectors are averaged.
+            text: Text to search for, through the three published templates unless `raw`; the
+                vectors of several texts are averaged.
             images: Example images: paths, Pillow images or arrays (`datasets.rgb_of`).
-            like: Ids of tiles of the store. Tiles need no model, and are no hits themselves unless
-                `keep_examples`.
-            like_at: Positions (lon, lat) in tiles of the store.
-            not_text, not_images, not_like: What is not wanted, subtracted with `not_weight`
-                (`search.queries.away_query`).
+            like: Ids of example tiles of the store. They need no model, and are no hits themselves
+                unless `keep_examples`.
+            like_at: Positions (lon, lat) in degrees within example tiles of the store.
+            not_text: Texts to search away from, subtracted with `not_weight`
+                (`search.query.away_query`).
+            not_images: Images to search away from.
+            not_like: Ids of tiles to search away from.
             raw: Send texts without the templates.
-            mix: Weight of images and tiles in a query that has a text, too, 0 to 1.
-            not_weight: Weight of what is not wanted, 0 to 1.
-            bbox: A geo.Box, (west, south, east, north) or "W,S,E,N": only tiles centred in it.
+            mix: Weight of images and tiles in a query that also has a text, 0 to 1.
+            not_weight: Weight of the negative examples, 0 to 1.
+            bbox: A geo.Box, (west, south, east, north) in degrees or "W,S,E,N": only tiles centred
+                in it.
             region: A geo.Area, GeoJSON, the path of a vector file of polygons (GeoJSON, GeoPackage,
                 Shapefile, FlatGeobuf, GeoParquet), a shapely geometry, a GeoSeries or a
                 GeoDataFrame: only tiles centred in it.
-            k: Number of hits: 500, or all that reach `min_score`, unless given.
-            min_score: The least cosine of a hit.
-            min_valid: The least share of a tile with data, 0 to 1. With example tiles, tiles
-                without any data are left out unless it is 0.
+            k: Number of hits; default 500, or all that reach `min_score` if that is given.
+            min_score: Least cosine of a hit.
+            min_valid: Least share of a tile with data, 0 to 1. With example tiles, tiles
+                without any data are excluded unless it is 0.
             lon: 180 for longitudes -180..180, 360 for 0..360.
             keep_examples: Allow the tiles of `like` and `like_at` as hits.
-            progress: Shows the progress of the search.
+            progress: Progress display.
 
         Returns:
-            The hits, best first.
+            Hits in descending score order.
 
         Raises:
             UsageError: If the query is incomplete or an option is invalid.
@@ -301,25 +335,66 @@ class Store:
     def search_each(
         self, texts: Sequence[str], *, progress: Progress = NO_PROGRESS, **options: Any
     ) -> list[SearchResult]:
-        """`search` for each of several texts, with the same options, in one pass over the store."""
+        """Search for several texts with the same options, in one pass over the store.
+
+        Args:
+            texts: One query per text.
+            progress: Progress display.
+            **options: Options of `search`.
+
+        Returns:
+            One result per text.
+
+        Raises:
+            UsageError: If an option is invalid.
+        """
         questions = [self.question(text, **options) for text in texts]
         return self.answers(questions, progress=progress)
 
     def question(self, text: str | Sequence[str] | None = None, **options: Any) -> Question:
-        """What `search` would ask with the same arguments, all inputs read and checked; nothing is
-        searched and no model loaded."""
+        """Validate a search request; load no model and run no search.
+
+        Args:
+            text: As in `search`.
+            **options: Options of `search`, without `progress`.
+
+        Returns:
+            The validated request, for `answer` and `answers`.
+
+        Raises:
+            UsageError: If the query is incomplete or an option is invalid.
+            DataError: If a file cannot be read.
+        """
         return make_question(self.embeddings, text, **options)
 
     def answer(self, question: Question, *, progress: Progress = NO_PROGRESS) -> SearchResult:
-        """Search for one question."""
+        """Run one search.
+
+        Args:
+            question: Request made by `question`.
+            progress: Progress display.
+
+        Returns:
+            Hits in descending score order.
+        """
         (result,) = self.answers([question], progress=progress)
         return result
 
     def answers(
         self, questions: Sequence[Question], *, progress: Progress = NO_PROGRESS
     ) -> list[SearchResult]:
-        """Search for several questions in one pass. Raises UsageError unless they are of the same
-        k, least score and region."""
+        """Run several searches in one pass over the store.
+
+        Args:
+            questions: Requests with the same k, min_score, min_valid and region.
+            progress: Progress display.
+
+        Returns:
+            One result per request.
+
+        Raises:
+            UsageError: If these settings differ.
+        """
         if not questions:
             return []
         first = questions[0]
@@ -333,7 +408,7 @@ class Store:
                 remedy="Call search() once per setting.",
             )
         if any((question.exclude is None) != (first.exclude is None) for question in questions):
-            # With example tiles, those without data are left out.
+            # Requests with example tiles exclude tiles without data, others do not.
             return [self.answer(question, progress=progress) for question in questions]
         vectors = np.stack([self.vector(question) for question in questions])
         extra = max(len(set(question.left_out)) for question in questions)
@@ -387,10 +462,10 @@ class Store:
         return self._meaningless[raw]
 
     def _context_length(self) -> int | None:
-        """Tokens that the model reads of a text, where known."""
+        """Return the context length of the model in tokens; None if unknown."""
         context = getattr(self._encoder, "context_length", None)
         if context is None:
-            # A model given as `encoder` has no record, or one that only the user may load.
+            # A model passed as `encoder` may have no spec, or one that needs the user's permission.
             with suppress(MarsRetrievalError):
                 context = self._model.record().context_length
         return None if context is None else int(context)
@@ -408,26 +483,39 @@ class Store:
             self._sample = ScoreSample(self.embeddings)
         return self._sample.background(query)
 
-    def vector(self, question: Question) -> npt.NDArray[np.float32]:
-        """(dimension,): the query vector of a question."""
+    def vector(self, question: Question) -> Vector:
+        """Compute the query vector of a request.
+
+        Args:
+            question: Request made by `question`.
+
+        Returns:
+            float32 unit vector of shape (dimension,).
+        """
         encoder = self._load(needs_text=question.needs_text) if question.needs_encoder else None
         return question.vector(self.embeddings, encoder)
 
-    def scores(
-        self, query: npt.ArrayLike, *, progress: Progress = NO_PROGRESS
-    ) -> npt.NDArray[np.float32]:
-        """(rows,): the cosine of every tile with a query vector."""
+    def scores(self, query: npt.ArrayLike, *, progress: Progress = NO_PROGRESS) -> Vector:
+        """Compute the cosine of every tile with a query vector.
+
+        Args:
+            query: Vector of shape (dimension,).
+            progress: Progress display.
+
+        Returns:
+            float32 array of shape (rows,).
+        """
         return score_all(self.embeddings, query, progress=progress)
 
     def require_model(self, *, needs_text: bool = False) -> None:
-        """Check that the store's model may and can be loaded; nothing is loaded.
+        """Check that the store's model may be loaded, without loading it.
 
         Args:
             needs_text: Whether it must have a text encoder.
 
         Raises:
-            UsageError: If the store names a class, folder or checkpoint that the user has not.
-            ModalityError: If a text encoder is needed and there is none.
+            UsageError: If the manifest names a class, folder or checkpoint that the user has not.
+            ModalityError: If a text encoder is needed and the model has none.
         """
         if self._encoder is None:
             self._model.record(needs_text=needs_text)

@@ -1,4 +1,4 @@
-"""The verbs put together, and the one place where errors become exit codes."""
+"""The root command: registers all commands and maps errors to exit codes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from marsretrieval.cli.run import run, tasks
 from marsretrieval.cli.search import search
 from marsretrieval.errors import MarsRetrievalError, MarsRetrievalWarning
 
-_TRACEBACK = "MARSRETRIEVAL_TRACEBACK"  # set to 1 to see where an unexpected error comes from
+_TRACEBACK = "MARSRETRIEVAL_TRACEBACK"  # 1: show the traceback of an unexpected error
 
 
-# How typer ends a command. Wrong use has the base of BadParameter, which typer does not export.
+# Exceptions that typer handles itself. Usage errors derive from the base of BadParameter, which
+# typer does not export.
 _TYPER_EXCEPTIONS: tuple[type[Exception], ...] = (
     typer.Exit,
     typer.Abort,
@@ -42,7 +43,7 @@ _TYPER_EXCEPTIONS: tuple[type[Exception], ...] = (
 
 
 class _SignalError(KeyboardInterrupt):
-    """A signal that asks the process to end: handled wherever Ctrl-C is."""
+    """SIGTERM or SIGHUP, raised where Ctrl-C would raise KeyboardInterrupt."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -50,7 +51,7 @@ class _SignalError(KeyboardInterrupt):
 
 
 class _Group(Group):
-    """Shows an error as its message and remedy, never as a traceback."""
+    """Root command group that prints an error as message and remedy, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -72,7 +73,7 @@ class _Group(Group):
             raise typer.Exit(128 + number) from error
         except _TYPER_EXCEPTIONS:
             raise
-        except BrokenPipeError as error:  # of `| head`, which has seen enough
+        except BrokenPipeError as error:  # the reader of a pipe, such as `head`, has exited
             _drop_stdout()
             raise typer.Exit(1) from error
         except Exception as error:
@@ -83,7 +84,7 @@ class _Group(Group):
 
 
 def _format_unexpected(error: Exception) -> str:
-    """One line and a remedy for an error that nothing else has taken care of."""
+    """Describe an exception that is not a MarsRetrievalError, with a remedy."""
     if isinstance(error, MemoryError):
         return "error: out of memory\n  Close other programs, or use smaller batches."
     text = " ".join(str(error).split())[:300]
@@ -101,7 +102,7 @@ def _format_unexpected(error: Exception) -> str:
 
 
 def _print_last(text: str) -> None:
-    """A line on stderr; whatever stdout still holds is dropped where it cannot be written."""
+    """Print a last line on stderr; discard buffered stdout if it cannot be written."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -112,7 +113,7 @@ def _print_last(text: str) -> None:
 
 
 def _drop_stdout() -> None:
-    """Nothing is written there any more: not when the interpreter ends, either."""
+    """Redirect stdout to the null device, also for the flush at interpreter exit."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -121,8 +122,7 @@ def _drop_stdout() -> None:
 
 @contextmanager
 def _handle_signals() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP end the work as Ctrl-C does, cleaning up. One that the caller
-    ignores (nohup) stays ignored."""
+    """Raise _SignalError on SIGTERM and SIGHUP within the block, unless the caller ignores them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -144,7 +144,7 @@ def _handle_signals() -> Iterator[None]:
 
 @contextmanager
 def _print_warnings() -> Iterator[None]:
-    """Shows a warning of ours as one line, and the same one once."""
+    """Print each distinct MarsRetrievalWarning once, as one line on stderr."""
     shown_messages: set[str] = set()
     with warnings.catch_warnings():
         default_show = warnings.showwarning

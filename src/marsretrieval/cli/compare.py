@@ -1,4 +1,4 @@
-"""``marsretrieval compare``: is one model better than another, by how much, and where."""
+"""``marsretrieval compare``: paired comparison of two models."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def compare(
 
     Results over other items are refused, with the items that differ, and files that are no
     results left out; exit code 1 then.
+
+    Raises:
+        DataError: If the results of the only pair are on different items.
+        UnknownNameError: If no task has this name.
+        typer.Exit: With code 1 if a pair is refused or a file is left out.
     """
     from marsretrieval.report.compare import compare_results
     from marsretrieval.report.comparison_table import print_comparison

@@ -1,4 +1,4 @@
-"""``marsretrieval data``: make, fetch, cut and check datasets."""
+"""``marsretrieval data``: create, download, cut and verify datasets."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from marsretrieval.cli.help import Command, Group
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.inventory import DatasetInventory
+
+_MAX_EXAMPLES = 5
 
 
 def synth(
@@ -36,6 +38,11 @@ def synth(
     Holds data of the three tasks and GeoTIFF quads.
 
     Everything in it is synthetic, and says so. A planet that is there already is left as it is.
+
+    Raises:
+        UnknownNameError: If no planet size has this name.
+        OutputError: If the folder holds other files or cannot be written.
+        DataError: If files of an existing planet are missing or changed.
     """
     from marsretrieval.datasets.synthetic import describe_planet, write_planet
 
@@ -71,9 +78,6 @@ def _print_planet(planet: dict[str, object]) -> None:
     echo(f"  tiles            {planet['tiles']} from {len(quads)} quads: {', '.join(quads)}")
 
 
-_MAX_EXAMPLES = 5
-
-
 def verify(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder that holds the datasets, or one dataset.")
@@ -99,13 +103,17 @@ def verify(
 
     The set hash is the one that results carry when all of the set was scored. Exit code 1 if
     anything is wrong. Notes say what the real datasets have too: near-duplicates, missing quads.
+
+    Raises:
+        OutputError: If the JSON file cannot be written.
+        typer.Exit: With code 1 if there is an error or, with --strict, a note.
     """
     from marsretrieval.datasets.verify import verify as check
     from marsretrieval.io import check_output, make_folder
 
     to_stdout = str(json) == "-"
     if json is not None and not to_stdout:
-        # Known now, not after hours of checking.
+        # Fail before hours of checking, not after.
         check_output(json)
         make_folder(json.parent)
     with show_progress(quiet=to_stdout) as progress:

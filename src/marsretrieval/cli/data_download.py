@@ -1,4 +1,4 @@
-"""``marsretrieval data download``: the benchmark's datasets, from where they are published."""
+"""``marsretrieval data download``: download the benchmark's datasets."""
 
 from __future__ import annotations
 
@@ -59,6 +59,10 @@ def download(
     from the published links, which rot: missing ones are listed in missing.csv and counted. The
     exit code is 0 while at most 5 % is missing (1.7 % is known to be gone for good). These need
     about 3 GB and half an hour; landform needs 1 GB. A token is read from HF_TOKEN.
+
+    Raises:
+        UsageError: If options exclude each other.
+        typer.Exit: With code 1 if too many images are missing.
     """
     from marsretrieval.datasets.download import DATASETS, LinkSettings, plan_download
     from marsretrieval.datasets.download import download as fetch
@@ -100,7 +104,7 @@ def download(
 
 
 def _resolve_variants(names: list[str], variant: str | None) -> dict[str, str | None]:
-    """The variant of each dataset; with several, it is that of paired."""
+    """Map each dataset to its variant; with several datasets, the option applies to paired."""
     from marsretrieval.datasets.download import find_source
 
     if len(names) == 1:

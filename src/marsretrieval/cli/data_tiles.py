@@ -1,4 +1,4 @@
-"""``marsretrieval data tiles``: cut quads of the CTX mosaic, local or fetched, into tiles."""
+"""``marsretrieval data tiles``: cut local or downloaded quads of the CTX mosaic into tiles."""
 
 from __future__ import annotations
 
@@ -91,6 +91,10 @@ def tiles(
     A quad is 4 x 4 degrees: 400 tiles of 0.2 degrees, 1.7 GB to fetch, 50 MB of tiles. Quads that
     are done are kept, each zip is deleted once it is cut. -180,-80,180,80 is the benchmark's
     planet: 3,600 quads. Exit code 1 if any quad or tile failed.
+
+    Raises:
+        UsageError: If neither sources nor a region are given, or an option is invalid.
+        typer.Exit: With code 1 if a quad or a tile failed.
     """
     from marsretrieval import geo
     from marsretrieval.datasets import ctx

@@ -1,4 +1,4 @@
-"""``marsretrieval demo``: everything, offline, on the synthetic planet."""
+"""``marsretrieval demo``: an offline benchmark on the synthetic planet."""
 
 from __future__ import annotations
 
@@ -44,6 +44,9 @@ def demo(
 
     Two tiny models, a trained one and its untrained twin. Ends in OUT/report.html. Needs no
     network and no GPU. Run it again: what is there is kept.
+
+    Raises:
+        typer.Exit: With code 1 if a model or task failed.
     """
     from marsretrieval import evaluation
     from marsretrieval.datasets.synthetic import write_planet
@@ -72,7 +75,7 @@ def demo(
                 store=shlex.quote(str(store)),
                 page=shlex.quote(str(page)),
                 activate=activation_line(),
-                # A format that can be written here and that QGIS opens with its CRS.
+                # A format that the installed libraries can write and QGIS opens with its CRS.
                 layer="cones.parquet" if find_spec("pyogrio") is None else "cones.gpkg",
             )
         )
@@ -81,7 +84,11 @@ def demo(
 
 
 def activation_line() -> str:
-    """What makes the commands below be found, where they are not: `make demo` activates nothing."""
+    """Return the line that activates the virtual environment if its commands are not on PATH.
+
+    Returns:
+        A line for the printed next steps, or an empty string.
+    """
     if shutil.which("marsretrieval") is not None:
         return ""
     script = Path(sys.executable).parent / "activate"

@@ -1,4 +1,4 @@
-"""``marsretrieval embed``: images into a store, once."""
+"""``marsretrieval embed``: embed images into a store."""
 
 from __future__ import annotations
 
@@ -112,6 +112,11 @@ def embed(
     Interrupted at any moment, the same command goes on from there; on a finished store it does
     nothing. Images that cannot be read, or on which the model fails, are left out and listed in
     the store; with --strict they are an error.
+
+    Raises:
+        UsageError: If options exclude each other or a value is invalid.
+        StoreMismatchError: If the store holds embeddings of another model or dataset.
+        ModelLoadError: If a model cannot be loaded.
     """
     from marsretrieval.datasets import open_sources
     from marsretrieval.embeddings import (
@@ -124,7 +129,7 @@ def embed(
 
     _check_options(engine, shard, ray_address, device)
     decoding = parse_decode_in(decode_in)
-    if engine == "ray":  # its processes may have another working folder
+    if engine == "ray":  # workers may have another working directory
         images = [path.resolve() for path in images]
         checkpoint = checkpoint and checkpoint.resolve()
     options = load_options(
@@ -182,7 +187,7 @@ def embed(
 
 
 def _count_repeated_ids(store: Path) -> int:
-    """Count ids with several images, which tiles of several sources may have, and warn of them."""
+    """Count ids that several images share, and warn about them."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -216,7 +221,7 @@ def _check_options(engine: str, shard: str | None, ray_address: str | None, devi
 def _make_targets(
     models: list[str], store: Path, options: LoadOptions
 ) -> tuple[list[ModelSpec], list[Target]]:
-    """One model goes into `store` itself, several into folders of it, named as results are."""
+    """Return the models and their stores: `store` for one model, its subfolders for several."""
     from marsretrieval.embeddings import ModelRequest, Target
     from marsretrieval.encoders import find
     from marsretrieval.evaluation import variant
@@ -276,7 +281,7 @@ def _print_plans(plans: list[BuildPlan], records: list[ModelSpec], *, as_json: b
 
 
 def _count_positions(store: EmbeddingStore) -> int:
-    """Images of a store whose position is known."""
+    """Count the images of a store that have a position."""
     import numpy as np
 
     return int(sum(np.isfinite(block.lon + block.lat).sum() for block in store.blocks()))

@@ -1,4 +1,4 @@
-"""``marsretrieval models`` and ``models check``: what there is, and whether it loads here."""
+"""``marsretrieval models`` and ``doctor``: list models, check one, and check the machine."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 
 class _PatternOrCommand(Group):
-    """``models siglip`` lists what matches; ``models check ID`` is a command."""
+    """Group in which ``models PATTERN`` is short for ``models list PATTERN``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert `list` unless the first argument is a command or a help option."""
         if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
             args = ["list", *args]
         return super().parse_args(ctx, args)
@@ -55,7 +56,11 @@ def list_models(
     ] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """List the models of the catalogue and of installed plugins."""
+    """List the models of the catalogue and of installed plugins.
+
+    Raises:
+        UnknownNameError: If no model matches the pattern.
+    """
     from marsretrieval.encoders import all_specs
 
     specs = [record for record in all_specs() if _matches(record, pattern)]
@@ -83,6 +88,11 @@ def check(
     """Load a model, embed two images and two texts, print what it found.
 
     Exit code 1 if its vectors are not of unit length, or change with the batch they are made in.
+
+    Raises:
+        UnknownNameError: If there is no such model.
+        ModelLoadError: If the model cannot be loaded.
+        typer.Exit: With code 1 if the check finds a problem.
     """
     from marsretrieval.encoders import check_encoder, find, load
 
@@ -258,6 +268,9 @@ def doctor(as_json: JsonFlag = False) -> None:
 
     Looks at Python, cores, memory, disk, torch and its devices, and the model cache. Exit code 1
     if models cannot be run here.
+
+    Raises:
+        typer.Exit: With code 1 if models cannot run on this machine.
     """
     from marsretrieval.encoders import examine_machine
 

@@ -1,4 +1,4 @@
-"""Options that several verbs share: which model, loaded how, and how hard it works."""
+"""Options shared by several commands, and their parsing."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ Seed = Annotated[
     int,
     typer.Option(min=0, rich_help_panel=_INTERVALS_PANEL, help="Seed of the bootstrap."),
 ]
-# More resamples would move a percentile by less than its last digit, and need memory for each.
+# More resamples would not change the printed digits of a percentile, and each needs memory.
 Resamples = Annotated[
     int,
     typer.Option(
@@ -158,7 +158,22 @@ def load_options(
     offline: bool,
     trust_remote_code: bool,
 ) -> LoadOptions:
-    """Check what can be checked before anything is loaded. Raises UsageError."""
+    """Check the options of a model without loading it.
+
+    Args:
+        device: Value of --device.
+        dtype: Value of --dtype.
+        checkpoint: Value of --checkpoint.
+        prompts: Value of --prompts.
+        offline: Value of --offline.
+        trust_remote_code: Value of --trust-remote-code.
+
+    Returns:
+        Options for `encoders.load`.
+
+    Raises:
+        UsageError: If the prompts or the dtype are unknown, or the checkpoint does not exist.
+    """
     from marsretrieval.encoders import LoadOptions
 
     if prompts not in ("paper", "official"):
@@ -178,15 +193,15 @@ def load_options(
 
 
 def position_columns(lon: str | None, lat: str | None, west: bool | None) -> PositionColumns:
-    """Columns of a catalogue as the options name them.
+    """Make the column choice of a point catalogue from the options.
 
     Args:
         lon: Value of --lon-column.
         lat: Value of --lat-column.
-        west: True for --lon-west, False for --lon-east.
+        west: True for --lon-west, False for --lon-east, None for neither.
 
     Returns:
-        The choice that the readers of catalogues take.
+        Column names and longitude direction.
     """
     from marsretrieval.datasets import PositionColumns
 
@@ -194,7 +209,17 @@ def position_columns(lon: str | None, lat: str | None, west: bool | None) -> Pos
 
 
 def parse_decode_in(name: str) -> DecodeIn:
-    """Raises UnknownNameError."""
+    """Parse the value of --decode-in.
+
+    Args:
+        name: auto, threads or processes.
+
+    Returns:
+        The kind of decoding worker.
+
+    Raises:
+        UnknownNameError: If there is no such kind.
+    """
     from marsretrieval.embeddings import DECODE_IN
 
     for decode_in in DECODE_IN:

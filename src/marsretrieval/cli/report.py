@@ -1,4 +1,4 @@
-"""``marsretrieval report``: results that were written before, as tables or as a page."""
+"""``marsretrieval report``: show existing results as tables, or write them to a file."""
 
 from __future__ import annotations
 
@@ -56,6 +56,11 @@ def report(
 
     Files that are no results, and damaged tables beside results, are named and left out; exit
     code 1 if there were any.
+
+    Raises:
+        UsageError: If options exclude each other, or the file name has no known suffix.
+        DatasetNotFoundError: If there are no results.
+        typer.Exit: With code 1 if a file is left out.
     """
     output_format = _choose_format(output, {"md": md, "latex": latex, "csv": csv, "json": as_json})
     if output_format != "html" and (title or images or not thumbnails):
@@ -79,7 +84,7 @@ def report(
 
 
 def _choose_format(output: Path | None, format_flags: dict[str, bool]) -> str:
-    """html, md, latex, csv, json or table. Raises UsageError."""
+    """Return html, md, latex, csv, json or table; raise UsageError on conflicting options."""
     from marsretrieval.report.render import SUFFIXES
 
     flags = [name for name, is_set in format_flags.items() if is_set]
@@ -100,7 +105,7 @@ def _choose_format(output: Path | None, format_flags: dict[str, bool]) -> str:
 
 
 def _read_results(paths: list[Path]) -> tuple[list[ResultFile], list[str]]:
-    """The results, and a line for each file that is none."""
+    """Read the results; return them and one line for each invalid file."""
     from marsretrieval.report.result_files import read_whole
     from marsretrieval.results import find_results
 
@@ -160,7 +165,7 @@ def _write_page(
     references: bool | None,
     left_out: Sequence[str],
 ) -> Sequence[str]:
-    """Write it; returns a line for each table that was damaged."""
+    """Write the HTML report; return one line for each damaged table."""
     from marsretrieval.report.html import write_html
     from marsretrieval.report.references import references_for
 

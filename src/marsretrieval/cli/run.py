@@ -1,4 +1,4 @@
-"""``marsretrieval run`` and ``marsretrieval tasks``: benchmark models, and what can be asked."""
+"""``marsretrieval run`` and ``marsretrieval tasks``: benchmark models, list the tasks."""
 
 from __future__ import annotations
 
@@ -112,6 +112,13 @@ def run(
     Writes RESULTS/MODEL/TASK.json (all figures, both protocols), .queries.parquet (a row a
     query), .hits.parquet (the head of each ranking) and .thumbnails.parquet (images for the HTML
     report). Exit code 1 if any pair failed.
+
+    Raises:
+        UsageError: If options exclude each other or a value is invalid.
+        UnknownNameError: If there is no such model or task.
+        ModalityError: If no model can do any of the tasks.
+        typer.Exit: With code 1 if a pair of model and task failed; after --dry-run with the exit
+            code of the first refusal.
     """
     from marsretrieval import evaluation
     from marsretrieval.encoders import find
@@ -194,7 +201,7 @@ def run(
 
 
 def _with_class_names(tasks: Sequence[Task], path: Path | None) -> list[Task]:
-    """Give the names of a file to the landform task. Raises UsageError where it does not run."""
+    """Set the class names of the landform task; raise UsageError if that task is not selected."""
     from marsretrieval.tasks import LandformRetrieval, read_class_names
 
     if path is None:
@@ -208,7 +215,11 @@ def _with_class_names(tasks: Sequence[Task], path: Path | None) -> list[Task]:
 
 
 def tasks(as_json: JsonFlag = False) -> None:
-    """List the benchmark's tasks, their data and main figures."""
+    """List the benchmark's tasks, their data and main figures.
+
+    Args:
+        as_json: Print JSON in place of lines.
+    """
     from marsretrieval.tasks import TASKS
 
     rows = [
@@ -239,19 +250,19 @@ def run_jobs(
     skipped: Sequence[Mapping[str, str]] = (),
     strict: bool = False,
 ) -> list[Finished]:
-    """Run jobs, report each as it ends, and print the tables.
+    """Run jobs, report each outcome, and print the tables.
 
     Args:
-        jobs: From `benchmark.plan`.
-        batch_size: Images per batch.
-        workers: Workers that decode images.
-        decode_in: Threads or processes.
+        jobs: Jobs from `evaluation.plan`.
+        batch_size: Images per batch; None: chosen for the device.
+        workers: Number of decoding workers; None: number of CPUs.
+        decode_in: Kind of decoding worker.
         as_json: Print JSON in place of tables.
-        skipped: Pairs that were left out, with model, task and reason; for the JSON.
-        strict: Fail where an image is left out.
+        skipped: Model, task and reason of each pair that is not run; for the JSON.
+        strict: Fail if an image cannot be read or embedded.
 
     Returns:
-        How each job ended.
+        Outcome of each job.
     """
     from marsretrieval import evaluation
     from marsretrieval.report.render import print_tables
@@ -294,7 +305,7 @@ def run_jobs(
 
 
 def _print_reading_notes(jobs: Sequence[Job]) -> None:
-    """Name the files that were not read, and what was assumed of the others; once per dataset."""
+    """Print the files that were not read and the assumptions about the others, once per dataset."""
     lines: dict[str, None] = {}
     for job in jobs:
         unread = [item for item in job.data.skipped if item.reason.startswith("not read")]

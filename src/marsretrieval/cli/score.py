@@ -1,4 +1,4 @@
-"""``marsretrieval score``: figures for people who bring their own embeddings."""
+"""``marsretrieval score``: compute the metrics of existing embeddings or predictions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ def paired(
     seed: Seed = 0,
     resamples: Resamples = 1000,
 ) -> None:
-    """Paired image-text retrieval: R@1, R@10, MRR, median rank."""
+    """Paired image-text retrieval: R@1, R@10, MRR, median rank.
+
+    Raises:
+        DataError: If a file is missing, unreadable or not an array of unit rows.
+    """
     from marsretrieval.datasets.submissions import read_vectors
     from marsretrieval.metrics import paired as metric
 
@@ -66,7 +70,11 @@ def landform(
 ) -> None:
     """Landform retrieval: mAP, nDCG@10, Hit@10, R-Precision.
 
-    Over all classes and for each of them."""
+    Over all classes and for each of them.
+
+    Raises:
+        DataError: If a file is missing, unreadable or of another shape than the others.
+    """
     from marsretrieval.datasets.submissions import read_labels, read_vectors
     from marsretrieval.metrics import landform as metric
 
@@ -116,6 +124,10 @@ def geolocalization(
 
     Longitudes are within -180..180 or 0..360: the same to the strict protocol, not to the
     published one, which measures distances in the plane of degrees.
+
+    Raises:
+        UsageError: If --radius or --tile-deg is out of range.
+        DataError: If a file is invalid, or no point is covered with --covered-only.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""``marsretrieval search``: words, pictures and tiles, over a store."""
+"""``marsretrieval search``: search a store by text, images or tiles."""
 
 from __future__ import annotations
 
@@ -231,6 +231,13 @@ def search(
     The ranking is exact: every tile (of --bbox or --region) is compared with the query. The model
     that made the store is loaded for texts and images; --like needs none. Scores are cosines;
     places are on the Mars sphere, IAU_2015:49900.
+
+    Raises:
+        UsageError: If the query is incomplete or options exclude each other.
+        DataError: If a file of the query cannot be read.
+        ModalityError: If the query has a text and the model is vision-only.
+        StoreError: If the store is missing or damaged.
+        OutputError: If a file cannot be written.
     """
     from marsretrieval.api import open_store
     from marsretrieval.plotting import style_of
@@ -394,7 +401,7 @@ def _print_stands_out(result: SearchResult) -> None:
 
 
 def _explain_no_hits(result: SearchResult) -> str:
-    """Why there is no hit: which tiles were looked for in vain."""
+    """Describe the filters that no tile passed."""
     about = result.about
     area_text = "" if about["bbox"] is None else f" centred in the box {about['bbox']}"
     if about["region"] is not None:

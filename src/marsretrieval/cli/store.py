@@ -1,4 +1,4 @@
-"""``marsretrieval store``: look at a store, check it, make it ready to search, copy it out."""
+"""``marsretrieval store``: inspect, verify, index and export a store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,11 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the store
 
 @app.command(cls=Command)
 def info(folder: Folder, as_json: JsonFlag = False) -> None:
-    """What a store holds, who made it, and what was left out."""
+    """Show the contents, the model and the skipped images of a store.
+
+    Raises:
+        StoreError: If the store is missing or damaged.
+    """
     from marsretrieval.embeddings import open_store
     from marsretrieval.search import existing_index
 
@@ -78,7 +82,7 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
 
 
 def _throughput(store: EmbeddingStore) -> dict[str, float | None]:
-    """Of one process: where several worked at once, each of them had this speed."""
+    """Return images per second and idle share of the device, per process."""
     elapsed = store.seconds("elapsed")
     if not elapsed:
         return {"images_per_s": None, "device_idle": None}
@@ -100,6 +104,10 @@ def verify(
     """Read all of a store and compare it with its checksums.
 
     Exit code 1 if anything is wrong; with --repair, 0 if embedding again will set all of it right.
+
+    Raises:
+        StoreError: If there is no store in the folder.
+        typer.Exit: With code 1 if a problem remains.
     """
     from marsretrieval.embeddings import verify_store
     from marsretrieval.search import verify_index
@@ -142,7 +150,7 @@ def verify(
 
 
 def _summarize_problems(problems: Sequence[Problem]) -> str:
-    """What is wrong with a store, naming shards, and the remedy."""
+    """Count the problems of a store, name their shards, and add the remedy."""
     shards = list(dict.fromkeys(problem.shard for problem in problems))
     more = f" and {len(shards) - _MAX_NAMED} more" if len(shards) > _MAX_NAMED else ""
     remedy = (
@@ -170,6 +178,10 @@ def index(
     A view holds the vectors once more, sorted by place. It makes searches of a large store several
     times faster and changes no answer. It takes one and a half times the space of a float16 store,
     and may be removed at any time.
+
+    Raises:
+        StoreError: If the store is missing or damaged.
+        OutputError: If the index cannot be written.
     """
     from marsretrieval.embeddings import open_store
     from marsretrieval.search import drop_index, make_index
@@ -198,7 +210,13 @@ def export(
     to: Annotated[str, typer.Option(help="Format: parquet (GeoParquet 1.1).")] = "parquet",
     as_json: JsonFlag = False,
 ) -> None:
-    """Write ids, positions and vectors to one file for other programs."""
+    """Write ids, positions and vectors to one file for other programs.
+
+    Raises:
+        UsageError: If the format or the file name is invalid.
+        StoreError: If the store is missing, damaged or unfinished.
+        OutputError: If the file cannot be written.
+    """
     if to != "parquet":
         raise UsageError(f"no export to '{to}'", remedy="Use --to parquet.")
     from marsretrieval.embeddings import export_parquet, open_store
