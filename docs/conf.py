@@ -50,6 +50,7 @@ autodoc_preserve_defaults = True
 autodoc_use_type_comments = False
 autodoc_class_signature = "mixed"
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False  # the class signature has the types
 python_maximum_signature_line_length = 80
 
 html_theme = "furo"

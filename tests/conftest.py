@@ -1,4 +1,4 @@
-"""Settings and fixtures of all tests."""
+"""Settings and fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_planet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny synthetic planet of seed 0, read-only, made once for all workers."""
+    """Folder of the tiny synthetic planet of seed 0, read-only, made once for all workers."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # the workers have folders of their own inside of it
@@ -56,7 +56,7 @@ def tiny_planet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def marsretrieval() -> Callable[..., Result]:
-    """Run the command line in this process; an exception that it does not handle is raised."""
+    """Run the command line in this process and check its exit code."""
 
     def run(*arguments: object, code: int = 0) -> Result:
         done = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)

@@ -1,4 +1,4 @@
-"""A model and a dataset that need nothing: deterministic, quick, with known faults on demand."""
+"""Deterministic fake encoders and image sources with injectable faults."""
 
 from __future__ import annotations
 
@@ -30,15 +30,30 @@ _SIDE = 16
 
 
 def thumbnail(image: Image.Image) -> npt.NDArray[np.float32]:
-    """Preprocessing of the fake encoder: 16 x 16 grey levels, as (256,) in -0.5..0.5."""
+    """Preprocess an image for the fake encoder.
+
+    Args:
+        image: Any image.
+
+    Returns:
+        float32 array of shape (256,): 16 x 16 grey levels in -0.5..0.5.
+    """
     small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     return np.asarray(small, dtype=np.float32).reshape(-1) / 255 - 0.5
 
 
 class FakeEncoder:
-    """A random projection of a thumbnail; a text is the sum of its words' random vectors.
+    """Random projection of a thumbnail; a text is the sum of its words' random vectors.
 
-    `limit` is the largest batch that fits its pretended memory; `calls` keeps the batch sizes.
+    Args:
+        dimension: Length of the vectors.
+        seed: Seed of the projection.
+        text: Whether it has a text encoder.
+        limit: Largest batch that fits its simulated memory; None for no limit.
+        delay: Seconds per batch of images.
+
+    Attributes:
+        calls: Sizes of the batches so far.
     """
 
     def __init__(
@@ -91,7 +106,7 @@ class FakeEncoder:
         if not features:
             return np.empty((0, self.dimension), np.float32)
         # One row at a time, so that a batch gives bit for bit what its items give alone.
-        return np.stack([self._unit(np.append(each, 1.0)) for each in features])
+        return np.stack([self._unit(np.append(row, 1.0)) for row in features])
 
     def encode_images(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
         return self.encode_preprocessed([self.preprocess(image) for image in images])
@@ -115,7 +130,15 @@ class FakeEncoder:
 
 
 def fake_encoder(record: Any, options: Any) -> FakeEncoder:
-    """Loader for a ModelSpec: `settings` are the arguments of FakeEncoder."""
+    """Load a FakeEncoder for a ModelSpec.
+
+    Args:
+        record: ModelSpec whose `settings` are arguments of FakeEncoder.
+        options: Ignored.
+
+    Returns:
+        The encoder.
+    """
     return FakeEncoder(record.dimension, **record.settings)
 
 
@@ -129,7 +152,15 @@ def _bag(text: str) -> npt.NDArray[np.float64]:
 
 
 def png_bytes(seed: int, size: int = 24) -> bytes:
-    """A small grey PNG of noise."""
+    """Encode grey noise as PNG.
+
+    Args:
+        seed: Seed of the noise.
+        size: Height and width in pixels.
+
+    Returns:
+        The PNG file.
+    """
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -137,16 +168,29 @@ def png_bytes(seed: int, size: int = 24) -> bytes:
 
 
 def picture(row: int) -> Image.Image:
-    """What an image of FakeSource is decoded to."""
+    """Decode an image of FakeSource.
+
+    Args:
+        row: Row of the image in the source.
+
+    Returns:
+        RGB image.
+    """
     return Image.open(io.BytesIO(png_bytes(row))).convert("RGB")
 
 
 @dataclass
 class FakeSource:
-    """`counts` images a shard, on a grid of tiles. Faults by id or by shard name:
+    """Image source with tiles on a grid and faults by id or shard name.
 
-    `corrupt`: bytes that are no image; `unreadable`: the reader itself gives up on the item;
-    `broken`: the whole shard cannot be read; `versions`: changed content of a shard.
+    Attributes:
+        counts: Number of images in each shard.
+        corrupt: Ids with bytes that are not an image.
+        unreadable: Ids that the reader skips.
+        broken: Names of shards that cannot be read.
+        versions: Version of a shard's contents; another version has other images.
+        with_positions: Whether the records have positions.
+        reads: Names of the shards read so far.
     """
 
     counts: Sequence[int] = (5, 3, 4)
@@ -181,16 +225,16 @@ class FakeSource:
                 continue
             seed = row + 7_000_000 * self.versions.get(shard.name, 0)
             data = b"not an image" if key in self.corrupt else png_bytes(seed)
-            place: dict[str, float] = {}
+            position: dict[str, float] = {}
             if self.with_positions:
                 lon = -180 + (37 * row % 1800) * 0.2 + 0.1
                 lat = -80 + (11 * row % 800) * 0.2 + 0.1
-                place = {"lon": lon, "lat": lat, "width_deg": 0.2, "height_deg": 0.2}
-            yield Record(key, data if images else b"", source, **place)
+                position = {"lon": lon, "lat": lat, "width_deg": 0.2, "height_deg": 0.2}
+            yield Record(key, data if images else b"", source, **position)
 
 
 class FakeVisionEncoder(FakeEncoder):
-    """The same without a text side, declared on the class as plugins do."""
+    """FakeEncoder without a text encoder, declared on the class as plugins do."""
 
     modalities = frozenset({"image"})  # type: ignore[assignment]
 

@@ -1,4 +1,4 @@
-"""Real data kept outside the repository; tests that need it skip themselves where it is absent."""
+"""Access to real data outside the repository; tests are skipped if it is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ _ROOT = Path(
 
 
 def shared_file(name: str) -> Path:
-    """A file or folder of the shared data; skips the calling test where it is not there."""
+    """Return the path of a shared file or folder; skip the calling test if it is missing.
+
+    Args:
+        name: Path relative to the folder of shared data.
+
+    Returns:
+        The path.
+    """
     path = _ROOT / name
     if not path.exists():
         pytest.skip(f"no {name} in {_ROOT} (set MARSRETRIEVAL_SHARED)")

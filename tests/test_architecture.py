@@ -1,4 +1,4 @@
-"""The layout of CONTRIBUTING.md, enforced on the imports themselves."""
+"""Package order and import rules of CONTRIBUTING.md."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Tests of the benchmark runner: results, resumption, failures, exit codes."""
+
 from __future__ import annotations
 
 import json
@@ -78,16 +80,16 @@ def files(folder: Path) -> dict[str, int]:
 
 def test_a_run_writes_a_result_for_every_pair(data: Path, tmp_path: Path) -> None:
     finished = list(evaluation.run(planned(data, tmp_path)))
-    assert [each.error for each in finished] == [None] * 3
-    for each in finished:
-        result = read_result(each.job.result_path)
-        assert result == each.result
+    assert [outcome.error for outcome in finished] == [None] * 3
+    for outcome in finished:
+        result = read_result(outcome.job.result_path)
+        assert result == outcome.result
         assert result.data["set_hash"]
         assert result.data["skipped"] == []
         assert result.versions["marsretrieval"]
         for figures in result.metrics.values():
             assert all(figures[protocol] for protocol in PROTOCOLS)
-        folder, name = each.job.folder, each.job.task.name
+        folder, name = outcome.job.folder, outcome.job.task.name
         queries = pq.read_table(folder / f"{name}.queries.parquet")
         hits = pq.read_table(folder / f"{name}.hits.parquet")
         groups = {group for group in result.metrics if not group.startswith(MEAN)}
@@ -105,8 +107,8 @@ def test_a_second_run_computes_nothing(
     assert {job.status for job in jobs} == {"done"}
     monkeypatch.setattr("marsretrieval.evaluation.runner.load", pytest.fail)
     second = list(evaluation.run(jobs))
-    assert [each.result for each in second] == [each.result for each in first]
-    assert not any(each.computed for each in second)
+    assert [outcome.result for outcome in second] == [outcome.result for outcome in first]
+    assert not any(outcome.computed for outcome in second)
     assert files(tmp_path / "results") == before
 
 
@@ -115,7 +117,7 @@ def test_force_computes_again_and_gives_the_same_figures(data: Path, tmp_path: P
     jobs = planned(data, tmp_path, force=True)
     assert {job.status for job in jobs} == {"to do"}
     second = list(evaluation.run(jobs))
-    assert all(each.computed for each in second)
+    assert all(outcome.computed for outcome in second)
     for one, two in zip(first, second, strict=True):
         assert one.result and two.result
         assert one.result.metrics == two.result.metrics
@@ -126,7 +128,7 @@ def test_results_on_changed_data_stand_beside_the_earlier_ones(data: Path, tmp_p
     class_folders(data / "Mars-Landforms", {"pitted_cones": 3})
     jobs = planned(data, tmp_path)
     assert [job.task.name for job in jobs if job.status == "to do"] == ["landform"]
-    (finished,) = [each for each in evaluation.run(jobs) if each.computed]
+    (finished,) = [outcome for outcome in evaluation.run(jobs) if outcome.computed]
     assert finished.result and finished.result.data["n"]["images"] == 12
     folder = tmp_path / "results" / "oracle"
     assert read_result(folder / "landform.json") == first[1].result
@@ -138,7 +140,7 @@ def test_results_on_changed_data_stand_beside_the_earlier_ones(data: Path, tmp_p
 
 def test_a_model_that_fails_does_not_stop_the_others(data: Path, tmp_path: Path) -> None:
     finished = list(evaluation.run(planned(data, tmp_path, record("broken"), record())))
-    assert [each.error is None for each in finished] == [False] * 3 + [True] * 3
+    assert [outcome.error is None for outcome in finished] == [False] * 3 + [True] * 3
     assert not (tmp_path / "results" / "broken" / "landform.json").exists()
 
 
@@ -146,14 +148,14 @@ def test_an_encoder_that_raises_anything_does_not_stop_the_others(
     data: Path, tmp_path: Path
 ) -> None:
     finished = list(evaluation.run(planned(data, tmp_path, record("exploding"), record())))
-    assert [each.error is None for each in finished] == [False] * 3 + [True] * 3
-    assert all("a kernel was lost" in str(each.error) for each in finished[:3])
+    assert [outcome.error is None for outcome in finished] == [False] * 3 + [True] * 3
+    assert all("a kernel was lost" in str(outcome.error) for outcome in finished[:3])
 
 
 def test_facts_of_a_dataset_that_are_no_facts_are_named(data: Path, tmp_path: Path) -> None:
     (data / "planet.json").write_text("[]")
     finished = list(evaluation.run(planned(data, tmp_path)))
-    assert all("planet.json: not a JSON object" in str(each.error) for each in finished)
+    assert all("planet.json: not a JSON object" in str(outcome.error) for outcome in finished)
 
 
 def test_modality_is_checked_before_anything_is_loaded(data: Path, tmp_path: Path) -> None:

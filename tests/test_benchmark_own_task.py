@@ -1,4 +1,4 @@
-"""A task of one's own and vision-only models, from the command line."""
+"""User-defined tasks and vision-only models on the command line."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def test_a_task_of_ones_own_is_run_reported_and_compared(folder: Path) -> None:
         folder, "compare", "models_of_own_task:Grey", "models_of_own_task-Dim",
         "-t", "same-class", "--json", "--resamples", 20,
     )  # fmt: skip
-    (found,) = json.loads(compared.stdout)["comparisons"]
+    (comparison,) = json.loads(compared.stdout)["comparisons"]
     path = folder / "results" / "models_of_own_task-Grey" / "same-class.json"
     expected = read_result(path).metrics["all"]["strict"]["mAP"]
-    assert found["groups"]["all"]["differences"]["mAP"]["a"] == pytest.approx(expected)
-    assert found["a"] == "models_of_own_task-Grey"
+    assert comparison["groups"]["all"]["differences"]["mAP"]["a"] == pytest.approx(expected)
+    assert comparison["a"] == "models_of_own_task-Grey"
     with (folder / "same_class.py").open("a") as file:
         file.write("# edited\n")
     assert command(folder, *run).stderr.count("computing again") == 2
@@ -137,8 +137,8 @@ def test_a_name_is_the_same_everywhere(folder: Path) -> None:
     }
     compared = command(folder, "compare", "first", "second", "--results", "n", "--json",
                        "--resamples", 10)  # fmt: skip
-    (found,) = json.loads(compared.stdout)["comparisons"]
-    assert (found["a"], found["b"]) == ("first", "second")
+    (comparison,) = json.loads(compared.stdout)["comparisons"]
+    assert (comparison["a"], comparison["b"]) == ("first", "second")
 
 
 def test_only_rows_of_one_name_are_renamed(tmp_path: Path) -> None:

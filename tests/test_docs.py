@@ -1,4 +1,4 @@
-"""The documentation names what there is, all of it, and only that."""
+"""The documentation covers all commands, options, models, tasks and metrics, and its links work."""
 
 from __future__ import annotations
 
@@ -68,20 +68,20 @@ def lines_of(block: str) -> Iterator[str]:
 
 def commands() -> list[tuple[str, str]]:
     """(page, command line) of every line of bash, in fences and in indented blocks."""
-    found = []
+    command_lines = []
     for page in PAGES:
         for block in blocks(page, "bash"):
-            found += [(name_of(page), line) for line in lines_of(block)]
+            command_lines += [(name_of(page), line) for line in lines_of(block)]
         unfenced = FENCED.sub("", page.read_text())
         indented = re.findall(r"^    (marsretrieval .*)$", unfenced, re.MULTILINE)
-        found += [(name_of(page), line) for text in indented for line in lines_of(text)]
-    for shown in EXAMPLES.values():
-        found += [("--help", line) for line in lines_of(shown)]
+        command_lines += [(name_of(page), line) for text in indented for line in lines_of(text)]
+    for example in EXAMPLES.values():
+        command_lines += [("--help", line) for line in lines_of(example)]
     for script in (ROOT / "examples").glob("*.sh"):
         text = re.sub(r"^#.*$|^exec ", "", script.read_text(), flags=re.MULTILINE)
         calls = re.findall(r"^\s*(marsretrieval (?:.*\\\n)*.*)$", text, re.MULTILINE)
-        found += [(name_of(script), line) for call in calls for line in lines_of(call)]
-    return found
+        command_lines += [(name_of(script), line) for call in calls for line in lines_of(call)]
+    return command_lines
 
 
 def parse(words: list[str], command: Any = None, context: Any = None) -> None:
@@ -118,10 +118,10 @@ def test_the_docs_have_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("page", "line"), [each for each in commands() if each not in MARSRETRIEVAL]
+    ("page", "line"), [word for word in commands() if word not in MARSRETRIEVAL]
 )
 def test_every_other_command_names_what_exists(page: str, line: str) -> None:
-    words = [each for each in shlex.split(line) if "=" not in each]
+    words = [word for word in shlex.split(line) if "=" not in word]
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for first, second in pairwise(words):
         if first in ("bash", "python", "sbatch") and "/" in second:
@@ -176,7 +176,9 @@ def test_the_class_of_the_page_on_models_works(
 
     page = DOCS / "howto" / "model.md"
     (block,) = blocks(page, "python")
-    (command,) = [each for each in commands() if each[0] == name_of(page) and "MyClip" in each[1]]
+    (command,) = [
+        entry for entry in commands() if entry[0] == name_of(page) and "MyClip" in entry[1]
+    ]
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     Path("my_clip.py").write_text(block)
@@ -199,11 +201,11 @@ def test_python_blocks_compile(page: Path) -> None:
 def slugs(page: Path) -> set[str]:
     """Anchors as GitHub makes them, and those written by hand."""
     text = page.read_text()
-    found = set(re.findall(r'<a id="([^"]+)"', text))
+    anchors = set(re.findall(r'<a id="([^"]+)"', text))
     for title in re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE):
         plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).lower()
-        found.add(re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-"))
-    return found
+        anchors.add(re.sub(r"[^\w\- ]", "", plain).strip().replace(" ", "-"))
+    return anchors
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -213,10 +215,10 @@ def test_every_relative_link_and_anchor_resolves(page: Path) -> None:
         if ":" in target:
             continue
         path, _, anchor = target.partition("#")
-        there = (page.parent / path).resolve() if path else page
-        assert there.exists(), f"{name_of(page)}: {target}"
+        target_path = (page.parent / path).resolve() if path else page
+        assert target_path.exists(), f"{name_of(page)}: {target}"
         if anchor:
-            assert anchor in slugs(there), f"{name_of(page)}: {target}"
+            assert anchor in slugs(target_path), f"{name_of(page)}: {target}"
 
 
 @cache
@@ -227,8 +229,8 @@ def prose() -> str:
 def verbs(command: Any = None, name: str = "marsretrieval") -> Iterator[tuple[str, Any]]:
     command = command or typer.main.get_command(app)
     inner = getattr(command, "commands", {})
-    for each, found in inner.items():
-        yield from verbs(found, f"{name} {each}")
+    for child_name, child in inner.items():
+        yield from verbs(child, f"{name} {child_name}")
     if not inner:
         yield name, command
 
@@ -258,37 +260,37 @@ def figures(task: str) -> set[str]:
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(6, 4))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    places = rng.uniform(0, 2, size=(6, 2))
+    lonlat = rng.uniform(0, 2, size=(6, 2))
     if task == "paired-image-text":
-        found = paired.evaluate(rows, rows)
+        evaluation = paired.evaluate(rows, rows)
     elif task == "landform":
-        found = landform.evaluate(
+        evaluation = landform.evaluate(
             rows, rows[:2], labels=list("ababab"), image_ids=list("123456"), query_names=["a", "b"]
         )
     else:
-        found = geolocalization.evaluate(
+        evaluation = geolocalization.evaluate(
             -np.arange(6.0),
             ids=list("123456"),
-            published_lonlat=places,
-            centre_lonlat=places,
-            truth_lonlat=places[:3],
-            all_centre_lonlat=places,
+            published_lonlat=lonlat,
+            centre_lonlat=lonlat,
+            truth_lonlat=lonlat[:3],
+            all_centre_lonlat=lonlat,
         )
-    return {key for each in (found.published, found.strict) for key in _keys(each)}
+    return {key for metrics in (evaluation.published, evaluation.strict) for key in _keys(metrics)}
 
 
 def _keys(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        for key, each in value.items():
+        for key, child in value.items():
             yield key
             if key != "per_class":  # classes, and the same figures again
-                yield from _keys(each)
+                yield from _keys(child)
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_every_figure_is_defined(task) -> None:
     protocol = (DOCS / "PROTOCOL.md").read_text()
-    shown = {
+    printed_keys = {
         part
         for _, columns in COLUMNS[task.name]
         for column in columns
@@ -297,7 +299,9 @@ def test_every_figure_is_defined(task) -> None:
         for part in metric.key.split(".")
     }
     missing = {
-        key for key in figures(task.name) | shown if not re.search(rf"`{re.escape(key)}`", protocol)
+        key
+        for key in figures(task.name) | printed_keys
+        if not re.search(rf"`{re.escape(key)}`", protocol)
     }
     assert not missing, f"docs/PROTOCOL.md does not define {sorted(missing)}"
 

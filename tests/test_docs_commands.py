@@ -1,4 +1,4 @@
-"""Every command line of the docs is run, or dry-run, on the synthetic planet."""
+"""Run or dry-run every command line of the docs on the synthetic planet."""
 
 from __future__ import annotations
 

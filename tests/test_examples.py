@@ -1,4 +1,4 @@
-"""Every example runs as it stands, on the synthetic planet."""
+"""Run every example on the synthetic planet."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Letters:
 def call(*words: object, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     path = f"{COMMAND.parent}:{os.environ['PATH']}"
     return subprocess.run(
-        [str(each) for each in words],
+        [str(word) for word in words],
         cwd=cwd,
         env={**os.environ, "PATH": path, **settings},
         capture_output=True,
@@ -46,7 +46,9 @@ def test_own_model_is_benchmarked_from_its_file(tiny_planet: Path, tmp_path: Pat
     metrics = json.loads(result.read_text())["metrics"]
     strict = metrics["mean over landforms/image"]["strict"]
     chance = max(
-        each["strict"]["chance_precision"] for name, each in metrics.items() if "mean" not in name
+        evaluation["strict"]["chance_precision"]
+        for name, evaluation in metrics.items()
+        if "mean" not in name
     )
     assert strict["average_precision"] > chance
 
@@ -89,9 +91,9 @@ def test_a_region_is_searched(box: str, tiny_planet: Path, tmp_path: Path) -> No
         COUNT="1000",
     )
     assert done.returncode == 0, done.stderr
-    found = geopandas.read_file(tmp_path / "out" / "pitted_cones.gpkg")
+    hits = geopandas.read_file(tmp_path / "out" / "pitted_cones.gpkg")
     rows = list(csv.DictReader((tmp_path / "out" / "pitted_cones.csv").open()))
-    assert len(rows) == len(found) == 400
+    assert len(rows) == len(hits) == 400
     assert (tmp_path / "out" / "pitted_cones.png").stat().st_size > 10_000
     west, east = float(box.split(",")[0]), float(box.split(",")[2])
     for row in rows:

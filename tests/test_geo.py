@@ -1,4 +1,4 @@
-"""The geo room: names, angles, boxes, footprints."""
+"""Tests of tile names, angles, boxes and footprints."""
 
 from __future__ import annotations
 
@@ -257,9 +257,9 @@ def test_footprints_keep_their_area_and_their_domain(
 
 
 def test_footprint_at_the_seam_is_split() -> None:
-    left, right = geo.footprint(-180.0, 10.0, 0.2, 0.2)
-    assert {x for x, _ in left} == {179.9, 180.0}
-    assert {x for x, _ in right} == {-180.0, -179.9}
+    west_ring, east_ring = geo.footprint(-180.0, 10.0, 0.2, 0.2)
+    assert {x for x, _ in west_ring} == {179.9, 180.0}
+    assert {x for x, _ in east_ring} == {-180.0, -179.9}
     assert len(geo.footprint(179.9, 10.0, 0.2, 0.2)) == 1
     assert len(geo.footprint(0.0, 10.0, 0.2, 0.2, domain=360)) == 2
     assert len(geo.footprint(0.0, 10.0, 0.2, 0.2)) == 1

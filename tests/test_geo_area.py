@@ -1,4 +1,4 @@
-"""Areas of GeoJSON: holes, seams, poles, and files that are none."""
+"""Areas from GeoJSON: holes, seams, poles and invalid files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_rectangle_is_a_box(drawn: Any, box: Box) -> None:
     expected = box.contains(lon, lat)
     np.testing.assert_array_equal(area.contains(lon, lat), expected)
     np.testing.assert_array_equal(area.contains(lon + 360, lat), expected)
-    covered = np.any([each.contains(lon, lat) for each in area.boxes], axis=0)
+    covered = np.any([part.contains(lon, lat) for part in area.boxes], axis=0)
     assert covered[expected].all()
     assert not area.contains([np.nan, 0], [0, np.nan]).any()
 
@@ -116,8 +116,8 @@ def test_even_odd_agrees_with_counting_crossings(
         return
     lon = np.linspace(-21, 21, 97) + 1e-4
     area = Area.from_geojson(polygon([[x + shift, y] for x, y in closed]))
-    found = area.contains(lon + shift, np.full(len(lon), lat))
-    for x, inside in zip(lon, found, strict=True):
+    contained = area.contains(lon + shift, np.full(len(lon), lat))
+    for x, inside in zip(lon, contained, strict=True):
         crossings, nearest = 0, 1.0
         for (x1, y1), (x2, y2) in itertools.pairwise(closed):
             if (y1 <= lat) != (y2 <= lat):
@@ -142,10 +142,11 @@ def test_neighbours_share_no_position_and_leave_none_out() -> None:
 def test_neighbours_share_slanted_edges_and_no_position(shift: float) -> None:
     steps = np.arange(1, 40) * 0.5
     for corner in (20, 7, 13.3):  # the edge from 0, 0 to `corner`, 20
-        left = [[0, 0], [corner, 20], [0, 20], [0, 0]]
-        right = [[0, 0], [corner, 0], [corner, 20], [0, 0]]
+        west_ring = [[0, 0], [corner, 20], [0, 20], [0, 0]]
+        east_ring = [[0, 0], [corner, 0], [corner, 20], [0, 0]]
         parts = [
-            Area.from_geojson(polygon([[x + shift, y] for x, y in part])) for part in (left, right)
+            Area.from_geojson(polygon([[x + shift, y] for x, y in part]))
+            for part in (west_ring, east_ring)
         ]
         x, y = steps * corner / 20 + shift, steps
         assert (sum(part.contains(x, y).astype(int) for part in parts) == 1).all()
@@ -214,7 +215,7 @@ def test_a_wide_rectangle_is_its_box(west: float, east: float, first: int) -> No
     np.testing.assert_array_equal(
         area.contains(lon, lat), Box(west, -60, east, 60).contains(lon, lat)
     )
-    covered = np.any([each.contains(lon, lat) for each in area.boxes], axis=0)
+    covered = np.any([box.contains(lon, lat) for box in area.boxes], axis=0)
     assert covered[area.contains(lon, lat)].all()
 
 

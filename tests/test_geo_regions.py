@@ -1,4 +1,4 @@
-"""Regions in the vector formats of GIS: each gives the same area as GeoJSON."""
+"""Regions in GIS vector formats give the same area as GeoJSON."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ def test_damaged_files_are_errors(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"region{suffix}"
     with pytest.raises(DataError, match="no such file"):
         Area.read(path)
-    whole = write(path, [WITH_HOLE]).read_bytes()
-    for content in (b"", b"{}", b"<VRTDataset/>", whole[: len(whole) // 3]):
+    intact = write(path, [WITH_HOLE]).read_bytes()
+    for content in (b"", b"{}", b"<VRTDataset/>", intact[: len(intact) // 3]):
         path.write_bytes(content)
         with pytest.raises(DataError, match=f"region{suffix}"):
             Area.read(path)

@@ -1,4 +1,4 @@
-"""Our own JSON files with values of another kind, and JSON made to exhaust whoever reads it."""
+"""JSON files with values of wrong types, and JSON designed to exhaust the reader."""
 
 from __future__ import annotations
 
@@ -126,9 +126,9 @@ def store(tmp_path: Path) -> Path:
 
 def test_manifests(store: Path) -> None:
     def read() -> None:
-        there = open_store(store)
-        there.load()
-        assert there.model and there.missing is not None
+        reopened = open_store(store)
+        reopened.load()
+        assert reopened.model and reopened.missing is not None
         verify_store(store)
         build_store(FakeEncoder(), FakeSource(counts=(3, 2)), store)
 
@@ -137,10 +137,10 @@ def test_manifests(store: Path) -> None:
 
 def test_entries(store: Path) -> None:
     def read() -> None:
-        there = open_store(store)
-        there.load()
-        there.seconds("embed")
-        assert there.skipped is not None
+        reopened = open_store(store)
+        reopened.load()
+        reopened.seconds("embed")
+        assert reopened.skipped is not None
 
     entry = next((store / "shards").glob("*.json"))
     assert sweep(entry, read) > MOST / 2
@@ -156,12 +156,12 @@ def test_headers_of_search_views(store: Path) -> None:
     view = make_index(open_store(store))
 
     def read() -> None:
-        there = type(view)(view.path, store)
-        there.ids([0, 1])
-        there.take([0, 1])
-        there.positions()
-        assert there.bytes
-        list(there.blocks())
+        reopened = type(view)(view.path, store)
+        reopened.ids([0, 1])
+        reopened.take([0, 1])
+        reopened.positions()
+        assert reopened.bytes
+        list(reopened.blocks())
 
     assert sweep(view.path / "header.json", read) > MOST / 2
     original = (view.path / "header.json").read_text()
@@ -176,8 +176,8 @@ def test_stamps_of_search_views(store: Path, tmp_path: Path) -> None:
     stamp = view.path.parent / "stamp.json"
     for text in ('{"look": [], "fingerprint": "../.."}', "[" * 5000, "3", '{"look": 1}'):
         stamp.write_text(text)
-        found = open_index(store)
-        assert found is not None and found.path == view.path
+        index = open_index(store)
+        assert index is not None and index.path == view.path
 
 
 @pytest.mark.parametrize("make", [make_paired, make_landform])

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Tests of atomic writes, temporary files and safe names."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_what_killed_processes_left_is_removed_by_the_next(tmp_path: Path) -> No
     dead.wait()
     (tmp_path / "x.tar.mine.tmp").touch()
     (tmp_path / ".other.tar.0123456789abcdef.tmp").touch()  # of another machine, just now
-    io._seen_folders.clear()
+    io._stale_by_folder.clear()
     with atomic_path(tmp_path / "x.tar") as temporary:
         temporary.write_bytes(b"whole")
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -75,7 +75,7 @@ def test_what_killed_processes_left_is_removed_by_the_next(tmp_path: Path) -> No
     alive.wait()
     for process in processes:
         process.stdout.close()  # type: ignore[union-attr]
-    io._seen_folders.clear()
+    io._stale_by_folder.clear()
     with atomic_path(tmp_path / "x.tar") as temporary:
         temporary.write_bytes(b"whole")
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".x.tar.")]

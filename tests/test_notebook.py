@@ -1,4 +1,4 @@
-"""The notebook runs as it stands, on the synthetic planet, and is committed without outputs."""
+"""Run the notebook on the synthetic planet; it is committed without outputs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_models_are_benchmarked(
 def test_it_runs(tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = execute(NOTEBOOK, tiny_planet, tmp_path, monkeypatch)
     assert {"yardangs.gpkg", "yardangs.qml", "yardangs.csv", "yardangs.tif", "mars.store"} <= {
-        each.name for each in tmp_path.iterdir()
+        path.name for path in tmp_path.iterdir()
     }
     assert shown.count("image/png") >= 5 and "text/html" in shown
 
@@ -76,6 +76,6 @@ def test_the_python_of_the_page_runs(
     images = open_images(tiny_planet / "Mars-Global-Geolocalization" / "tiles")
     build_store(load("mars-nano"), images, tmp_path / "mars.store")
     (tmp_path / "page.py").write_text(code)
-    found = runpy.run_path(str(tmp_path / "page.py"))
-    assert len(found["cones"]) == len(found["more"]) == 20
-    assert {"cones.gpkg", "cones.qml", "cones.png"} <= {each.name for each in tmp_path.iterdir()}
+    namespace = runpy.run_path(str(tmp_path / "page.py"))
+    assert len(namespace["cones"]) == len(namespace["more"]) == 20
+    assert {"cones.gpkg", "cones.qml", "cones.png"} <= {path.name for path in tmp_path.iterdir()}

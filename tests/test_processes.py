@@ -1,4 +1,4 @@
-"""Worker processes end with the process that they work for."""
+"""Worker processes exit with their parent process."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pathlib import Path
 from marsretrieval.system import process_pool
 
 def begin(word):
-    global told
-    told = word
+    global first_word
+    first_word = word
 
 def answer():
-    return told, os.getpid()
+    return first_word, os.getpid()
 
 if __name__ == "__main__":
     pool = process_pool(1, begin, ("begun",), scratch=Path(sys.argv[1]))
@@ -49,7 +49,7 @@ def test_they_end_and_clear_up_when_it_is_killed(tmp_path: Path) -> None:
 
 def runs(pid: int) -> bool:
     try:
-        told = Path(f"/proc/{pid}/stat").read_text()
+        status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
-    return told.rpartition(")")[2].split()[0] != "Z"
+    return status.rpartition(")")[2].split()[0] != "Z"

@@ -1,4 +1,4 @@
-"""The words on a bar that does not know its end."""
+"""Tests of the remaining-time text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands of the published README work from a checkout."""
+"""The commands of the published README run from a checkout."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_every_published_script_is_there_and_no_other() -> None:
 def test_a_script_names_a_task_and_models_and_nothing_else(name: str) -> None:
     folder, models = scripted(name)
     assert folder == name.split("/")[0]
-    task, records = find_task(folder), [find(each) for each in models]
+    task, records = find_task(folder), [find(model) for model in models]
     with_text = [record for record in records if "text" in record.modalities]
     assert (not with_text) == (Path(name).name in VISION_ONLY)
     assert with_text or task.name == "geolocalization"
@@ -139,7 +139,7 @@ def test_a_script_names_a_task_and_models_and_nothing_else(name: str) -> None:
 
 def test_openclip_is_pe_core_and_offers_three_more() -> None:
     for folder in {name.split("/")[0] for name in NAMES}:
-        assert [find(each).name for each in scripted(f"{folder}/openclip.sh")[1]] == [
+        assert [find(model).name for model in scripted(f"{folder}/openclip.sh")[1]] == [
             "PE-Core-L-14-336",
             "DFN2B-CLIP-ViT-L-14",
             "ViT-L-16-SigLIP-384",
@@ -223,11 +223,11 @@ def test_several_gpus_build_the_database_in_parts(
         MARSRETRIEVAL_ENGINE="shards",
     )
     assert done.returncode == 0, done.stderr
-    embeds = sorted(each for each in calls(checkout) if " embed " in each)
-    assert [each.split()[0] for each in embeds] == ["0", "1"]
-    assert [each.split("--shard ")[1] for each in embeds] == ["1/2", "2/2"]
-    assert all("--device cuda --batch-size=32" in each for each in embeds)
-    run = next(each for each in calls(checkout) if each.startswith("0 run "))
+    embeds = sorted(call for call in calls(checkout) if " embed " in call)
+    assert [call.split()[0] for call in embeds] == ["0", "1"]
+    assert [call.split("--shard ")[1] for call in embeds] == ["1/2", "2/2"]
+    assert all("--device cuda --batch-size=32" in call for call in embeds)
+    run = next(call for call in calls(checkout) if call.startswith("0 run "))
     assert "--device cuda --resamples=0" in run
     result = json.loads((tmp_path / "results/bright-Brightness/geolocalization.json").read_text())
     assert "images_per_s" not in result["timings"]  # nothing was left to embed
@@ -256,7 +256,7 @@ def test_when_all_parts_die_so_does_the_script(checkout: Path, bash: Bash) -> No
     )
     assert done.returncode == 1
     assert "could not be built on any of the GPUs" in done.stderr
-    assert not any(" run " in each and "--dry-run" not in each for each in calls(checkout))
+    assert not any(" run " in call and "--dry-run" not in call for call in calls(checkout))
 
 
 @pytest.mark.slow
@@ -279,7 +279,7 @@ def test_small_tasks_take_the_first_gpu(checkout: Path, bash: Bash) -> None:
     done = bash(script, "1,0", "--resamples", "0", MARSRETRIEVAL_MODEL="bright:Brightness")
     assert done.returncode == 0, done.stderr
     assert "this task needs one GPU: using 1" in done.stderr
-    assert [each.split()[:2] for each in calls(checkout)[:2]] == [["1,0", "doctor"], ["1", "run"]]
+    assert [call.split()[:2] for call in calls(checkout)[:2]] == [["1,0", "doctor"], ["1", "run"]]
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_without_ids_the_visible_devices_count(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (["0,x"], 2, "'x' is no GPU id"),
         (["0,,1"], 2, "'' is no GPU id"),
@@ -312,22 +312,22 @@ def test_without_ids_the_visible_devices_count(
     ],
 )
 def test_what_is_wrong_is_said(
-    arguments: list[str], code: int, told: str, checkout: Path, bash: Bash
+    arguments: list[str], code: int, message: str, checkout: Path, bash: Bash
 ) -> None:
     done = bash(checkout / "scripts" / "geolocalization" / "openclip.sh", *arguments)
     assert done.returncode == code, done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_model_is_chosen_by_argument_or_variable(checkout: Path, bash: Bash) -> None:
     script = checkout / "scripts" / "landform_retrieval" / "openclip.sh"
-    asked = [["SigLIP2-512"], ["siglip-384"], ["dfn2b"], ["PE-Core"]]
-    for each in asked:
-        bash(script, "0", *each, "--dry-run")
+    argument_lists = [["SigLIP2-512"], ["siglip-384"], ["dfn2b"], ["PE-Core"]]
+    for item in argument_lists:
+        bash(script, "0", *item, "--dry-run")
     bash(script, "0", "--dry-run", MARSRETRIEVAL_MODEL="DFN2B")
     bash(script, "0", "--dry-run", MARSRETRIEVAL_MODEL="gme")
-    assert [each.split(" -m ")[1].split()[0] for each in calls(checkout)] == [
+    assert [item.split(" -m ")[1].split()[0] for item in calls(checkout)] == [
         "vit-l-16-siglip2-512",
         "vit-l-16-siglip-384",
         "dfn2b-clip-vit-l-14",
@@ -365,6 +365,6 @@ def test_an_interrupt_is_left_to_the_program(
 
 
 def test_help_names_models_and_variables(bash: Bash) -> None:
-    shown = bash(SCRIPTS / "geolocalization" / "openclip.sh", "--help").stdout
-    for each in ("siglip2", "DATA", "RESULTS", "LOGS", "MODEL", "ENGINE"):
-        assert each in shown
+    help_text = bash(SCRIPTS / "geolocalization" / "openclip.sh", "--help").stdout
+    for word in ("siglip2", "DATA", "RESULTS", "LOGS", "MODEL", "ENGINE"):
+        assert word in help_text

@@ -1,4 +1,4 @@
-"""The summary that the published commands leave behind."""
+"""Summary files written by the published commands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_rows_written_at_once_are_all_there_and_once(summary, tmp_path: Path) ->
         counts = list(pool.map(lambda model: summary.add(file, "landform", [row(model)]), models))
     assert sum(counts) == 20
     rows = list(csv.DictReader(file.open()))
-    assert sorted(each["model"] for each in rows) == sorted(set(models))
+    assert sorted(record["model"] for record in rows) == sorted(set(models))
     assert list(tmp_path.iterdir()) == [file]  # no temporary file
 
 
@@ -38,7 +38,7 @@ def test_a_file_of_another_program_is_kept_and_not_mixed_with(summary, tmp_path:
     file.write_text("model,score\nolder,1\n")
     summary.add(file, "landform", [row("newer")])
     assert (tmp_path / "summary.1.csv").read_text() == "model,score\nolder,1\n"
-    assert [each["model"] for each in csv.DictReader(file.open())] == ["newer"]
+    assert [record["model"] for record in csv.DictReader(file.open())] == ["newer"]
 
 
 def test_a_file_without_its_last_newline_is_mended(summary, tmp_path: Path) -> None:
@@ -46,4 +46,4 @@ def test_a_file_without_its_last_newline_is_mended(summary, tmp_path: Path) -> N
     summary.add(file, "landform", [row("first")])
     file.write_text(file.read_text().rstrip("\n"))
     summary.add(file, "landform", [row("second")])
-    assert [each["model"] for each in csv.DictReader(file.open())] == ["first", "second"]
+    assert [record["model"] for record in csv.DictReader(file.open())] == ["first", "second"]

@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning and without a network, and holds everything."""
+"""The documentation site builds without warnings or network access, and is complete."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def test_the_command_line_is_all_there(site: Path, monkeypatch: pytest.MonkeyPat
         assert name in page
         for param in command.params:
             if param.param_type_name == "option":
-                assert all(each in page for each in param.opts), f"{name} {param.opts}"
+                assert all(option in page for option in param.opts), f"{name} {param.opts}"
             else:
-                shown = param.metavar or param.name
-                assert shown in page, f"{name} {shown}"
+                metavar = param.metavar or param.name
+                assert metavar in page, f"{name} {metavar}"
     assert len(names) > 20
 
 
@@ -91,14 +91,14 @@ def public_names(module: ModuleType) -> list[str]:
 def test_every_public_name_is_on_its_page(name: str, site: Path) -> None:
     module = importlib.import_module(f"marsretrieval.{name}")
     page = "results" if name == "errors" else name.split(".")[0]
-    shown = (site / "docs" / "api" / f"{page}.html").read_text()
+    html = (site / "docs" / "api" / f"{page}.html").read_text()
     for public in public_names(module):
-        found = getattr(module, public)
-        ours = str(getattr(found, "__module__", "")).startswith("marsretrieval")
+        value = getattr(module, public)
+        ours = str(getattr(value, "__module__", "")).startswith("marsretrieval")
         # Constants and type aliases have no docstring of their own.
-        if ours and (inspect.isclass(found) or inspect.isfunction(found)):
+        if ours and (inspect.isclass(value) or inspect.isfunction(value)):
             entry = f"{module.__name__}.{public}"
-            assert f'id="{entry}"' in shown, f"{entry} has no entry: give it a docstring"
+            assert f'id="{entry}"' in html, f"{entry} has no entry: give it a docstring"
 
 
 def test_every_page_is_in_the_menu(site: Path) -> None:

@@ -1,4 +1,4 @@
-"""Texts from data that are shown, and those that spreadsheets open."""
+"""Escaping of text from data in terminals, CSV, Markdown and LaTeX."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def test_nothing_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None
     say(STEER)
     print_json({"id": STEER})
     console().print(STEER, markup=False)
-    seen = capsys.readouterr()
-    for text in (seen.out, seen.err):
+    captured = capsys.readouterr()
+    for text in (captured.out, captured.err):
         assert text and not set(text) & set("\x1b\x9b\x07\r\u202e\x7f") - {"\u202e"}
-    assert "\u202e" not in seen.err
-    assert SHOWN in seen.err
+    assert "\u202e" not in captured.err
+    assert SHOWN in captured.err
 
 
 def test_commands_print_through_one_door() -> None:

@@ -1,4 +1,4 @@
-"""The search tutorial: its first search returns the landform that it asks for."""
+"""The first search of the tutorial finds the landform of its query."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_the_first_search_of_the_tutorial_finds_pitted_cones(
     with Path("hits.csv").open(newline="") as file:
         hits = list(csv.DictReader(file))[:10]
     features = json.loads(Path("planet/planet.json").read_text())["features"]
-    truth = [each for each in features if each["class"] == landform.replace(" ", "_")]
-    lon, lat = (np.array([each[name] for each in truth]) for name in ("lon", "lat"))
+    truth = [feature for feature in features if feature["class"] == landform.replace(" ", "_")]
+    lon, lat = (np.array([feature[name] for feature in truth]) for name in ("lon", "lat"))
     distances = [
         float(geo.great_circle_deg(float(hit["lon"]), float(hit["lat"]), lon, lat).min())
         for hit in hits

@@ -1,21 +1,21 @@
-"""Every error that a user can cause or meet.
+"""Exceptions and warnings shown to users.
 
-MarsRetrievalError            exit code 1: the request was right, but it could not be done
-├── UsageError                exit code 2: the request itself is wrong
-│   ├── UnknownNameError      a model, task or class that does not exist, with "did you mean"
-│   └── ModalityError         a vision-only model asked for text
-├── DataError                 an input file is missing, damaged or not what it should be
+MarsRetrievalError            exit code 1: the request is valid, but it failed
+├── UsageError                exit code 2: the request is invalid
+│   ├── UnknownNameError      unknown model, task or class, with the nearest names
+│   └── ModalityError         a vision-only model was asked for text
+├── DataError                 an input file is missing, damaged or invalid
 │   ├── DatasetNotFoundError
-│   ├── ImageError            one image cannot be decoded
+│   ├── ImageError            an image cannot be decoded
 │   └── TableError            wrong columns or values in a table
-├── ModelLoadError            weights missing, unexpected or unreadable
+├── ModelLoadError            weights are missing, unexpected or unreadable
 ├── MissingDependencyError    an optional library is not installed
 ├── StoreError                an embedding store is damaged or unreadable
-│   └── StoreMismatchError    it was made by another model or from other data
+│   └── StoreMismatchError    the store belongs to another model or dataset
 └── OutputError               the result cannot be written
 
-MarsRetrievalWarning          something was done in another way than it should have been
-└── TruncatedTextWarning      a text is longer than the model reads
+MarsRetrievalWarning          the work continues, but not as requested
+└── TruncatedTextWarning      a text exceeds the context length of the model
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from pathlib import Path
 
 
 class MarsRetrievalError(Exception):
-    """Base of all errors shown to users: a line saying what is wrong, and one with the remedy."""
+    """Base of all errors shown to users.
+
+    Attributes:
+        message: What is wrong.
+        remedy: What to do about it; None if there is no advice.
+        exit_code: Exit code of the command line.
+    """
 
     exit_code = 1
 
@@ -46,26 +52,37 @@ class MarsRetrievalWarning(UserWarning):
 
 
 class TruncatedTextWarning(MarsRetrievalWarning):
-    """A text is longer than the context length of the model, and its end has no effect."""
+    """A text exceeds the context length of the model, and its end has no effect."""
 
 
-_LISTED = 40  # names that a message holds at most
+_MAX_LISTED = 40  # names in a message
 
 
 class UsageError(MarsRetrievalError):
+    """The request is invalid; exit code 2."""
+
     exit_code = 2
 
 
 class UnknownNameError(UsageError):
-    """A name that is not in a list, with the nearest ones that are."""
+    """A name is not in a list; the message suggests the nearest names.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, remedy: str | None = None):
-        names = sorted(known)
-        near = [each for each in names if name.lower() in each.lower()][:3]
+    Args:
+        kind: What the name stands for: model, task, ...
+        name: The unknown name.
+        known_names: Names that exist.
+        remedy: Advice after the suggestion.
+    """
+
+    def __init__(
+        self, kind: str, name: str, known_names: Iterable[str], *, remedy: str | None = None
+    ):
+        names = sorted(known_names)
+        near = [option for option in names if name.lower() in option.lower()][:3]
         near = near or difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         if near:
             hint = f"Did you mean {' or '.join(near)}?"
-        elif len(names) <= _LISTED:
+        elif len(names) <= _MAX_LISTED:
             hint = f"Known: {', '.join(names)}."
         else:
             hint = f"None of the {len(names)} known names is near it."
@@ -73,30 +90,38 @@ class UnknownNameError(UsageError):
 
 
 class ModalityError(UsageError):
-    pass
+    """A vision-only model was asked for text."""
 
 
 class DataError(MarsRetrievalError):
-    pass
+    """An input file is missing, damaged or invalid."""
 
 
 class DatasetNotFoundError(DataError):
-    pass
+    """A dataset, or a file of one, does not exist."""
 
 
 class ImageError(DataError):
-    pass
+    """An image cannot be decoded."""
 
 
 class TableError(DataError):
-    pass
+    """A table has wrong columns or values."""
 
 
 class ModelLoadError(MarsRetrievalError):
-    pass
+    """The weights of a model are missing, unexpected or unreadable."""
 
 
 class MissingDependencyError(MarsRetrievalError):
+    """An optional library is not installed.
+
+    Args:
+        package: Name of the library.
+        extra: Extra of marsretrieval that installs it.
+        needed_for: What needs it, the subject of the message.
+    """
+
     def __init__(self, package: str, extra: str, *, needed_for: str) -> None:
         super().__init__(
             f"{needed_for} needs {package}, which is not installed",
@@ -105,15 +130,15 @@ class MissingDependencyError(MarsRetrievalError):
 
 
 class StoreError(MarsRetrievalError):
-    pass
+    """An embedding store is damaged or unreadable."""
 
 
 class StoreMismatchError(StoreError):
-    pass
+    """A store belongs to another model or dataset."""
 
 
 class OutputError(MarsRetrievalError):
-    pass
+    """A result cannot be written."""
 
 
 def describe_exception(error: BaseException) -> str:
@@ -123,19 +148,28 @@ def describe_exception(error: BaseException) -> str:
         error: An exception that was raised.
 
     Returns:
-        Class and message of the exception, and file and number of the innermost line outside of
-        installed packages and the standard library, if there is one.
+        Class and message of the exception, and file and line number of the innermost frame
+        outside of installed packages and the standard library, if there is one.
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not _is_installed(frame.filename)]
     text = " ".join(str(error).split())
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    place = (own or list(frames))[-1:]
-    return line + "".join(f", at {Path(frame.filename).name}:{frame.lineno}" for frame in place)
+    last_frame = (own or list(frames))[-1:]
+    return line + "".join(
+        f", at {Path(frame.filename).name}:{frame.lineno}" for frame in last_frame
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller batch may help. By name, since torch need not be installed."""
+    """Check whether a smaller batch may help; torch need not be installed.
+
+    Args:
+        error: An exception raised by an encoder.
+
+    Returns:
+        True for MemoryError and the out-of-memory errors of torch.
+    """
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

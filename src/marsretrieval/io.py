@@ -1,4 +1,4 @@
-"""Names and errors that come from data: which may be trusted, which speak of damage."""
+"""Input and output: safe names, atomic writes, locks, strict JSON parsing and checksums."""
 
 from __future__ import annotations
 
@@ -24,13 +24,18 @@ from typing_extensions import TypedDict
 
 from marsretrieval.errors import DataError, MarsRetrievalError, OutputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-_NAME_BYTES = 255  # of one part of a path, on every usual file system
+_NAME_BYTES = 255  # of one path component, on all common file systems
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# The disk, the rights or the process are at fault, not what the file holds.
+# Errors caused by the disk, permissions or the process, not by the contents of the file.
 _NOT_DAMAGE = frozenset(
     {
         errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO,
@@ -40,9 +45,31 @@ _NOT_DAMAGE = frozenset(
     }
 )  # fmt: skip
 
+_NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+_MAX_STEM_BYTES = 200  # longer names are hashed in temporary names
+_TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8}|[0-9a-f]{16})\.tmp", re.DOTALL)
+_MAX_FOLDERS = 1000
+_STALE_SECONDS = 3600.0
+
+_stale_by_folder: dict[str, dict[str, list[str]]] = {}  # temporary files by folder, then by stem
+
+T = TypeVar("T")
+
+_BINARY, _CLOEXEC = getattr(os, "O_BINARY", 0), getattr(os, "O_CLOEXEC", 0)
+_MAX_JSON_BYTES = 64 * 2**20  # far more than the files of this package need
+_MAX_JSON_DEPTH = 100
+_MAX_DIGITS = 300  # of an integer, so that it fits into a float
+
 
 def is_safe_name(name: object) -> bool:
-    """Whether a value from data may be a file name: one part, printable, of a usual length."""
+    """Check whether a value from data may be used as a file name.
+
+    Args:
+        name: The value.
+
+    Returns:
+        True for a single printable path component of at most 255 bytes.
+    """
     return (
         isinstance(name, str)
         and name not in ("", ".", "..")
@@ -57,27 +84,28 @@ def is_safe_name(name: object) -> bool:
 def confined(
     folder: Path, name: object, *, nested: bool = True, source: Path | str | None = None
 ) -> Path:
-    """Path of a file below `folder` whose name comes from data.
+    """Join a folder and a file name that comes from data; reject names that lead outside.
 
     Args:
-        folder: The only folder, with those below it, that the path may lie in.
-        name: A relative path with `/` between its parts.
-        nested: Whether it may have several parts.
+        folder: Folder that must contain the path.
+        name: Relative path with `/` between its components.
+        nested: Whether it may have several components.
         source: File that holds the name, for the message (default: `folder`).
 
     Returns:
         `folder / name`.
 
     Raises:
-        DataError: If the name is not a text, is absolute, holds `..`, a backslash, a control
-            character or a part longer than file systems allow, or if links lead out of `folder`.
+        DataError: If the name is not a string, is absolute, contains `..`, a backslash, a control
+            character or a component longer than file systems allow, or if links lead out of
+            `folder`.
     """
     parts = name.split("/") if isinstance(name, str) else []
     if not parts or not all(map(is_safe_name, parts)) or (len(parts) > 1 and not nested):
-        shown = repr(name)
-        shown = shown if len(shown) <= 80 else f"{shown[:60]}..."
+        quoted = repr(name)
+        quoted = quoted if len(quoted) <= 80 else f"{quoted[:60]}..."
         raise DataError(
-            f"{source or folder}: {shown} is not the name of a file below its folder",
+            f"{source or folder}: {quoted} is not the name of a file below its folder",
             remedy="Do not use this file, or get it again from where it came: it is damaged or "
             "was made to reach files elsewhere.",
         )
@@ -91,51 +119,45 @@ def confined(
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether an error speaks of the content of a file, not of the disk, rights or memory.
+    """Distinguish damaged file contents from failures of the disk, permissions or memory.
 
     Args:
-        error: What reading raised.
+        error: Exception raised while reading.
 
     Returns:
-        False where the error, or one that led to it, is a failing disk (EIO), a missing right
+        False if the error, or one of its causes, is a failing disk (EIO), a missing permission
         (EACCES), a lack of memory or descriptors (ENOMEM, EMFILE), and the like.
     """
-    following: BaseException | None = error
-    while following is not None:
-        if isinstance(following, MemoryError):
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError):
             return False
-        if isinstance(following, OSError) and following.errno in _NOT_DAMAGE:
+        if isinstance(cause, OSError) and cause.errno in _NOT_DAMAGE:
             return False
-        following = following.__cause__ or following.__context__
+        cause = cause.__cause__ or cause.__context__
     return True
-
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
-_LONGEST = 200  # bytes of a name that its temporary name repeats
-_TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8}|[0-9a-f]{16})\.tmp", re.DOTALL)
-_MOST_FOLDERS = 1000
-_STALE_SECONDS = 3600.0
-
-_seen_folders: dict[str, dict[str, list[str]]] = {}  # left-overs by folder, then by stem
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block succeeds, fsync and rename it there.
+    """Yield a temporary path next to a file; if the block succeeds, sync and rename it.
 
-    Raises OutputError when the folder cannot be written or the disk is full, DataError when
-    another file fails within the block. On any error, Ctrl-C included, the temporary file is
-    removed and an earlier `path` is left as it was. What a killed process left of the same file
-    is removed first.
+    On any error, Ctrl-C included, the temporary file is removed and an existing file is left
+    unchanged. Temporary files of killed processes are removed first.
+
+    Args:
+        path: File to write; its folder is created.
+
+    Yields:
+        Path of an empty temporary file.
+
+    Raises:
+        OutputError: If the folder cannot be written or the disk is full.
+        DataError: If another file cannot be read within the block.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale(_left_overs(path))
+        remove_stale(_stale_files(path))
         temporary, handle = _make_temporary(path)
     except OSError as error:
         raise _output_error(path, error) from error
@@ -156,18 +178,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
-    """Yield a new hidden folder in `parent`, removed in the end with all that it holds.
+    """Create a hidden temporary folder, removed with its contents at the end of the block.
 
     Args:
         parent: An existing folder.
-        name: What it is for, part of its name.
+        name: Part of its name.
+
+    Yields:
+        The folder.
 
     Raises:
-        OutputError: If it cannot be made.
+        OutputError: If it cannot be created.
     """
     target = parent / name
     try:
-        remove_stale(_left_overs(target))
+        remove_stale(_stale_files(target))
         folder = parent / _temporary_name(target)
         folder.mkdir()
     except OSError as error:
@@ -182,18 +207,25 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(place: Path, *, wait: bool = True, shared: bool = False) -> Iterator[bool]:
-    """Hold the lock of a file or folder: one process at a time, or all those that share it. It
-    dies with its process, however that ends.
+def locked(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[bool]:
+    """Hold an exclusive or shared lock on a file or folder, which ends with the process.
 
-    Yields False where there are no such locks (Windows, some network file systems). Raises
-    BlockingIOError where another process holds it, unless told to `wait`; OSError when `place`
-    cannot be opened.
+    Args:
+        path: Existing file or folder.
+        wait: Whether to wait while another process holds the lock.
+        shared: Whether other processes may hold a shared lock at the same time.
+
+    Yields:
+        False if locks are not supported (Windows, some network file systems).
+
+    Raises:
+        BlockingIOError: If another process holds the lock and `wait` is False.
+        OSError: If `path` cannot be opened.
     """
     if fcntl is None:
         yield False
         return
-    handle = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         held = True
         try:
@@ -209,20 +241,23 @@ def locked(place: Path, *, wait: bool = True, shared: bool = False) -> Iterator[
 
 
 def remove_stale(paths: Iterable[Path]) -> None:
-    """Remove temporary files and folders that killed processes left behind.
+    """Remove temporary files and folders of killed processes.
 
-    Those of this machine go when their lock is free, for a lock dies with its process. Those of
-    another machine, or without a lock, go when nobody has touched them for an hour.
+    Those of this machine are removed if their lock is free, because a lock ends with its
+    process. Others are removed if they have not been modified for an hour.
+
+    Args:
+        paths: Temporary files and folders.
     """
     for path in paths:
         with suppress(OSError):
-            old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
+            is_old = time.time() - path.lstat().st_mtime > _STALE_SECONDS
             match = _TEMPORARY.fullmatch(path.name)
-            ours = match is not None and match[2].startswith(_host()) and fcntl is not None
-            if path.is_symlink() or not (old or ours):
+            is_local = match is not None and match[2].startswith(_host()) and fcntl is not None
+            if path.is_symlink() or not (is_old or is_local):
                 continue
-            with locked(path, wait=False) as held:
-                if not (held or old):
+            with locked(path, wait=False) as is_held:
+                if not (is_held or is_old):
                     continue
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
@@ -231,25 +266,41 @@ def remove_stale(paths: Iterable[Path]) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Raise OutputError where a file at `path` plainly cannot be written: before long work, not
-    after it. Makes nothing; a full disk is found by the writing alone."""
+    """Check before long work that a file can be written; create nothing.
+
+    Args:
+        path: File that will be written.
+
+    Raises:
+        OutputError: If it is a folder, or its nearest existing parent is not writable.
+    """
     try:
-        above = next(each for each in path.absolute().parents if each.exists())
+        existing_parent = next(parent for parent in path.absolute().parents if parent.exists())
         if path.is_dir():
-            wrong = errno.EISDIR
-        elif not above.is_dir():
-            wrong = errno.ENOTDIR
-        elif not os.access(above, os.W_OK | os.X_OK):
-            wrong = errno.EACCES
+            code = errno.EISDIR
+        elif not existing_parent.is_dir():
+            code = errno.ENOTDIR
+        elif not os.access(existing_parent, os.W_OK | os.X_OK):
+            code = errno.EACCES
         else:
             return
-        raise OSError(wrong, os.strerror(wrong))
+        raise OSError(code, os.strerror(code))
     except OSError as error:
         raise _output_error(path, error) from error
 
 
 def make_folder(path: Path) -> Path:
-    """Create `path` if needed and prove that it can be written. Raises OutputError."""
+    """Create a folder if needed and check that it is writable.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: If it cannot be created or written.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -260,18 +311,17 @@ def make_folder(path: Path) -> Path:
 
 
 def _make_temporary(path: Path) -> tuple[Path, int]:
-    """A new file beside `path`, locked as long as the descriptor is open: a free lock says that
-    its process is dead."""
+    """Create a temporary file, locked while the descriptor is open."""
     while True:
         temporary = path.with_name(_temporary_name(path))
-        handle = os.open(temporary, _NEW, 0o666)
+        handle = os.open(temporary, _NEW_FILE_FLAGS, 0o666)
         if fcntl is None:
             return temporary, handle
-        with suppress(OSError):  # a file system without locks
+        with suppress(OSError):  # the file system has no locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return temporary, handle
-        os.close(handle)  # taken for a dead one's, before it was locked
+        os.close(handle)  # removed as stale by another process before it was locked
 
 
 def _temporary_name(path: Path) -> str:
@@ -280,7 +330,7 @@ def _temporary_name(path: Path) -> str:
 
 def _temporary_stem(path: Path) -> str:
     name = path.name
-    if len(name.encode(errors="replace")) <= _LONGEST:
+    if len(name.encode(errors="replace")) <= _MAX_STEM_BYTES:
         return name
     return hashlib.sha256(name.encode(errors="replace")).hexdigest()[:32]
 
@@ -290,21 +340,21 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _left_overs(path: Path) -> list[Path]:
-    """Temporary files of `path` that were in its folder when this process first wrote there."""
+def _stale_files(path: Path) -> list[Path]:
+    """Return temporary files of `path` that existed when this process first wrote to its folder."""
     folder = path.parent
     key = str(folder.absolute())
-    if key not in _seen_folders:
-        found: dict[str, list[str]] = {}
+    if key not in _stale_by_folder:
+        names_by_stem: dict[str, list[str]] = {}
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 match = _TEMPORARY.fullmatch(entry.name)
                 if match:
-                    found.setdefault(match[1], []).append(entry.name)
-        if len(_seen_folders) >= _MOST_FOLDERS:
-            _seen_folders.clear()
-        _seen_folders[key] = found
-    return [folder / name for name in _seen_folders[key].pop(_temporary_stem(path), [])]
+                    names_by_stem.setdefault(match[1], []).append(entry.name)
+        if len(_stale_by_folder) >= _MAX_FOLDERS:
+            _stale_by_folder.clear()
+        _stale_by_folder[key] = names_by_stem
+    return [folder / name for name in _stale_by_folder[key].pop(_temporary_stem(path), [])]
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:
@@ -314,16 +364,8 @@ def _output_error(path: Path, error: OSError) -> OutputError:
     )
 
 
-T = TypeVar("T")
-
-_BINARY, _CLOEXEC = getattr(os, "O_BINARY", 0), getattr(os, "O_CLOEXEC", 0)
-_JSON_BYTES = 64 * 2**20  # of our own files, which are far smaller
-_JSON_DEPTH = 100
-_DIGITS = 300  # of an integer: any float can hold it
-
-
 class JsonObject(TypedDict, total=False):
-    """Base of the JSON objects that may have other keys than those declared."""
+    """Base of JSON objects that may have undeclared keys."""
 
     __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012
 
@@ -332,7 +374,7 @@ class Constraint:
     """Condition on a value beyond its type, as metadata of an `Annotated` type.
 
     Args:
-        conditions: Those of pydantic's schema of the type: ge, le, min_length, pattern, ...
+        **conditions: Keywords of pydantic's schema of the type: ge, le, min_length, pattern, ...
     """
 
     def __init__(self, **conditions: Any) -> None:
@@ -344,26 +386,38 @@ class Constraint:
         return handler(kind) | self._conditions
 
 
-Int64 = Annotated[int, Constraint(ge=-(2**62), le=2**62)]  # sums of two have 64 bits, too
+Int64 = Annotated[int, Constraint(ge=-(2**62), le=2**62)]  # so that a sum of two fits into 64 bits
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically. NaN and infinity are refused (ValueError)."""
+    """Write indented JSON atomically.
+
+    Args:
+        path: File to write.
+        value: JSON-serializable data.
+
+    Raises:
+        ValueError: If the data contain NaN or infinity.
+        OutputError: If the file cannot be written.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, *, limit: int = _JSON_BYTES, strict: bool = True) -> Any:
+def read_json(path: Path, *, limit: int = _MAX_JSON_BYTES, strict: bool = True) -> Any:
     """Parse a JSON file.
 
     Args:
         path: File in UTF-8.
-        limit: Most bytes that it may have.
-        strict: As `parse_json`.
+        limit: Largest accepted size in bytes.
+        strict: As in `parse_json`.
+
+    Returns:
+        The parsed value.
 
     Raises:
-        DataError: If it is missing, unreadable, longer than `limit`, or as `parse_json`.
+        DataError: If it is missing, unreadable, larger than `limit`, or rejected by `parse_json`.
     """
     try:
         with open(_open_regular(path), "rb") as file:
@@ -380,17 +434,20 @@ def read_json(path: Path, *, limit: int = _JSON_BYTES, strict: bool = True) -> A
 
 
 def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) -> Any:
-    """Parse JSON so that nothing in it can harm whoever reads the value.
+    """Parse JSON and reject values that could crash the code that uses them.
 
     Args:
         data: The text, or its bytes in UTF-8.
         source: File that it comes from, for messages.
-        strict: Refuse NaN, Infinity and keys that an object has twice. Annotations of datasets
-            made by other programs may have them.
+        strict: Reject NaN, Infinity and duplicate keys. Annotations of datasets made by other
+            programs may have them.
+
+    Returns:
+        The parsed value.
 
     Raises:
-        DataError: If it is not JSON; nested deeper than 100 levels; holds an integer of more than
-            300 digits or a number that is too large for a float.
+        DataError: If it is not JSON, is nested deeper than 100 levels, or holds an integer of more
+            than 300 digits or a number too large for a float.
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
@@ -399,16 +456,16 @@ def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) ->
             parse_int=_parse_int,
             parse_float=_parse_float if strict else None,
             parse_constant=_refuse_constant if strict else None,
-            object_pairs_hook=_unique if strict else None,
+            object_pairs_hook=_unique_keys if strict else None,
         )
-        if "\\ud" in text.casefold():  # half a character would fail wherever it is written
+        if "\\ud" in text.casefold():  # a lone surrogate cannot be encoded as UTF-8
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise DataError(f"{source}: not readable as JSON (nested too deep)") from error
-    except ValueError as error:  # of text that is not UTF-8, too
+    except ValueError as error:  # includes UnicodeDecodeError
         raise DataError(f"{source}: not readable as JSON ({error})") from error
     level = [value]
-    for _ in range(_JSON_DEPTH):
+    for _ in range(_MAX_JSON_DEPTH):
         level = [
             child
             for parent in level
@@ -418,7 +475,7 @@ def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) ->
         ]
         if not level:
             return value
-    raise DataError(f"{source}: not readable as JSON (nested deeper than {_JSON_DEPTH} levels)")
+    raise DataError(f"{source}: not readable as JSON (nested deeper than {_MAX_JSON_DEPTH} levels)")
 
 
 def from_json(
@@ -429,33 +486,35 @@ def from_json(
     error: type[MarsRetrievalError] = DataError,
     remedy: str | None = None,
 ) -> T:
-    """Make an instance of a type from parsed JSON, without conversions from one kind to another.
+    """Make an instance of a type from parsed JSON, without type conversions.
 
     Args:
-        kind: Dataclass, which has no other fields than those declared, or `JsonObject`.
-        value: What was parsed.
+        kind: Dataclass, which rejects undeclared fields, or `JsonObject`.
+        value: Parsed JSON.
         source: File that the value comes from, for messages.
         error: Class of the error to raise.
         remedy: Remedy of that error.
 
     Returns:
-        The instance; lists become tuples or sets where its annotations say so.
+        The instance; lists become tuples or sets according to its annotations.
 
     Raises:
         MarsRetrievalError: Of class `error`, naming file and field, if a field is missing,
-            unknown or of another kind.
+            unknown or of another type.
     """
     from pydantic import ValidationError
     from pydantic_core import to_json
 
     try:
         text = to_json([value], inf_nan_mode="constants")
-        made: T = _adapter(kind).validate_json(text, strict=True)[0]  # type: ignore[arg-type]
-        return made
+        instance: T = _adapter(kind).validate_json(text, strict=True)[0]  # type: ignore[arg-type]
+        return instance
     except ValidationError as failure:
         detail = failure.errors(include_url=False)[0]
-        (_, *location), got = detail["loc"], repr(detail["input"])
-        name = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in location)[1:]
+        (_, *location), value_text = detail["loc"], repr(detail["input"])
+        name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)[
+            1:
+        ]
         if not name:
             message = "not a JSON object"
         elif detail["type"] == "missing":
@@ -463,18 +522,33 @@ def from_json(
         elif detail["type"] == "unexpected_keyword_argument":
             message = f"unknown field '{name}'"
         else:
-            got = got if len(got) <= 60 else f"{got[:48]}..."
-            message = f"'{name}' is {got}: {detail['msg']}"
+            value_text = value_text if len(value_text) <= 60 else f"{value_text[:48]}..."
+            message = f"'{name}' is {value_text}: {detail['msg']}"
         raise error(f"{source}: {message}", remedy=remedy) from failure
 
 
 def sha256_file(path: Path) -> str:
+    """Compute the SHA-256 of a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Hexadecimal digest.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_json(value: Any) -> str:
-    """SHA-256 of the canonical JSON text (sorted keys, no spaces): a fingerprint of plain data."""
+    """Compute the SHA-256 of the canonical JSON text (sorted keys, no spaces) of plain data.
+
+    Args:
+        value: JSON-serializable data.
+
+    Returns:
+        Hexadecimal digest.
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -483,12 +557,12 @@ def sha256_json(value: Any) -> str:
 def _adapter(kind: Any) -> TypeAdapter[list[Any]]:
     from pydantic import TypeAdapter
 
-    # In a list, for a configuration cannot be given to a dataclass from outside.
+    # A list, because pydantic accepts no configuration for a dataclass itself.
     return TypeAdapter(list[kind], config={"extra": "forbid"})
 
 
 def _open_regular(path: Path) -> int:
-    """Open for reading, without waiting for whoever may never write to a named pipe."""
+    """Open a file for reading; never block on a named pipe."""
     name = str(path)
     handle = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY | _CLOEXEC)
     mode = os.fstat(handle).st_mode
@@ -497,7 +571,7 @@ def _open_regular(path: Path) -> int:
     if stat.S_ISDIR(mode):
         os.close(handle)
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    if name.startswith(("/dev/fd/", "/dev/stdin", "/proc/")):  # of the shell: <(command)
+    if name.startswith(("/dev/fd/", "/dev/stdin", "/proc/")):  # process substitution: <(command)
         os.set_blocking(handle, True)
         return handle
     os.close(handle)
@@ -505,7 +579,7 @@ def _open_regular(path: Path) -> int:
 
 
 def _parse_int(text: str) -> int:
-    if len(text) > _DIGITS:
+    if len(text) > _MAX_DIGITS:
         raise ValueError(f"an integer of {len(text):,} digits")
     return int(text)
 
@@ -521,7 +595,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         names = [name for name, _ in pairs]

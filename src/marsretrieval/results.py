@@ -1,4 +1,4 @@
-"""The result of one model on one task: what is written, and what everything downstream reads."""
+"""Result files: the result of one model on one task, its key and its path."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from marsretrieval.io import Int64, JsonObject, from_json, make_folder, read_jso
 
 SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")
-MEAN = "mean over landforms/"  # prefix of a query group that is a mean of others
+MEAN = "mean over landforms/"  # prefix of query groups that average other groups
 
-_AGAIN = "Leave it out, or run it again with this version of marsretrieval."
+_REMEDY = "Leave it out, or run it again with this version of marsretrieval."
 
 
 class Truncated(JsonObject, total=False):
-    """Texts that are longer than the model reads."""
+    """Numbers of texts, and of those that exceed the context length of the model."""
 
     captions: Int64
     queries: Int64
@@ -31,7 +31,7 @@ class Truncated(JsonObject, total=False):
 
 
 class SkippedItem(JsonObject):
-    """An item that was left out, and why."""
+    """An item that was left out, and the reason."""
 
     id: str
     source: str
@@ -39,14 +39,14 @@ class SkippedItem(JsonObject):
 
 
 class IntervalBasis(JsonObject):
-    """What was resampled for the intervals of a protocol."""
+    """Resampling unit and count of the intervals of a protocol."""
 
     unit: str
     count: Int64
 
 
 class ModelPart(JsonObject, total=False):
-    """The model of a result."""
+    """Description of the model in a result."""
 
     id: Required[str]
     name: str | None
@@ -63,7 +63,7 @@ class ModelPart(JsonObject, total=False):
 
 
 class DataPart(JsonObject, total=False):
-    """The data of a result."""
+    """Description of the data in a result."""
 
     n: Required[dict[str, Int64]]
     set_hash: Required[str]
@@ -77,13 +77,13 @@ class DataPart(JsonObject, total=False):
 
 
 class MetricsPart(JsonObject, total=False):
-    """Metrics of a protocol by name; those of classes by the name of the class."""
+    """Metrics of a protocol by name; `per_class` holds those of each class."""
 
     per_class: dict[str, dict[str, Any]] | None
 
 
 class EvaluationPart(JsonObject, total=False):
-    """`Evaluation.to_dict()` in a result."""
+    """JSON form of an `Evaluation`."""
 
     n: Required[dict[str, Int64]]
     task: Required[str]
@@ -97,19 +97,24 @@ class EvaluationPart(JsonObject, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Figures of one evaluation under both protocols. All figures are fractions in 0..1,
-    except median ranks and K.
+    """Metrics of one evaluation under both protocols.
 
-    published, strict: metric name to figure (a float, or a nested mapping such as per_class).
-    intervals: protocol to metric name to (low, high), 95 % bootstrap.
-    ties: what ties could change: metric name to (worst, best); empty when there are none.
-    per_query: equally long columns, one row a query.
-    chance: protocol to the metrics expected of a random ranking, under the keys of `published` and
-    `strict`; empty where they are unknown.
-    interval_basis: protocol to what was resampled for its intervals: `unit` ("pairs", "classes",
-    "spatial blocks") and `count`; of a mean over landforms the smallest count of a landform.
-    samples: protocol to metric name to its value in each resample, NaN where a resample has none;
-    for intervals of means of evaluations, never written.
+    All values are fractions in 0..1, except median ranks and K.
+
+    Attributes:
+        task: Name of the metric module: paired, landform or geolocalization.
+        n: Numbers of items by kind.
+        published: Metric name to value (a float, or a nested mapping such as per_class).
+        strict: The same under the strict protocol.
+        intervals: Protocol to metric name to (low, high), the 95 % bootstrap interval.
+        ties: Metric name to (worst, best) over all orders of tied scores; empty without ties.
+        per_query: Columns of equal length, one row per query.
+        chance: Protocol to the expected metrics of a random ranking, with the keys of
+            `published` and `strict`; empty if unknown.
+        interval_basis: Protocol to the resampled `unit` ("pairs", "classes", "spatial blocks")
+            and its `count`; for a mean over landforms, the smallest count of a landform.
+        samples: Protocol to metric name to its value in each resample, NaN if undefined; used for
+            the intervals of means of evaluations, never written.
     """
 
     task: str
@@ -124,7 +129,7 @@ class Evaluation:
     samples: Mapping[str, Mapping[str, npt.NDArray[np.float64]]] = field(default_factory=dict)
 
     def to_dict(self) -> EvaluationPart:
-        """Plain data for JSON, without the per-query columns and resamples."""
+        """Convert to plain JSON data, without the per-query columns and resamples."""
         return {
             "task": self.task,
             "n": dict(self.n),
@@ -139,55 +144,99 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """One JSON file. `data` always holds the number of items and the set hash: figures over
-    different sets are not comparable. `request` is the hash of all that was asked for: model,
-    options, data and settings; the same request need not be computed again."""
+    """Contents of one result file.
+
+    Results with different set hashes are not comparable. Results with the same request hash
+    are the same and need not be computed again.
+
+    Attributes:
+        task: Name of the task.
+        request: Hash of the model, options, data and settings.
+        model: Description of the model.
+        data: Description of the data, always with the number of items and the set hash.
+        metrics: Evaluation by query group: "all", "alluvial_fans/text", ...
+        seed: Seed of the bootstrap.
+        versions: Version by library.
+        hardware: Platform, CPUs, memory and accelerator.
+        timings: Seconds by stage.
+        created: Time in UTC, ISO 8601.
+        schema_version: Version of the file format.
+        settings: Seed and resamples; empty in files of older versions.
+        task_info: Description of a task that is not built in.
+    """
 
     task: str
     request: str
     model: ModelPart
     data: DataPart
-    metrics: Mapping[str, EvaluationPart]  # by query group: "all", "alluvial_fans/text", ...
+    metrics: Mapping[str, EvaluationPart]
     seed: Int64
     versions: Mapping[str, str]
     hardware: Mapping[str, Any]
     timings: Mapping[str, float]
-    created: str  # ISO 8601, UTC
+    created: str
     schema_version: int = SCHEMA_VERSION
-    settings: Mapping[str, Any] = field(default_factory=dict)  # seed, resamples; older: {}
-    task_info: Mapping[str, Any] = field(default_factory=dict)  # of a task that is not built in
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    task_info: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        """Convert to plain JSON data."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
     def write(self, path: Path) -> None:
+        """Write the result file atomically.
+
+        Args:
+            path: The file.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
         write_json(path, self.to_dict())
 
 
-def find_results(places: Iterable[Path]) -> list[Path]:
-    """Result files: those named, and MODEL/TASK.json at any depth below the folders named.
+def find_results(paths: Iterable[Path]) -> list[Path]:
+    """Find result files: those named, and ``MODEL/TASK.json`` at any depth below the folders named.
 
-    Each comes once, however often it was named. Superseded results and what lies among embeddings
-    are passed over. Raises DataError when a place does not exist.
+    Superseded results and files below embedding stores are skipped.
+
+    Args:
+        paths: Result files and folders.
+
+    Returns:
+        Paths without duplicates.
+
+    Raises:
+        DataError: If a path does not exist.
     """
-    found: list[Path] = []
-    for place in places:
-        if place.is_dir():
-            found += sorted(
+    files: list[Path] = []
+    for source in paths:
+        if source.is_dir():
+            files += sorted(
                 path
-                for path in place.rglob("*.json")
-                if not {"superseded", "embeddings"} & set(path.relative_to(place).parts)
+                for path in source.rglob("*.json")
+                if not {"superseded", "embeddings"} & set(path.relative_to(source).parts)
             )
-        elif place.exists():
-            found.append(place)
+        elif source.exists():
+            files.append(source)
         else:
-            raise DataError(f"{place}: no such file or folder")
-    return list({path.resolve(): path for path in found}.values())
+            raise DataError(f"{source}: no such file or folder")
+    return list({path.resolve(): path for path in files}.values())
 
 
 def read_result(path: Path) -> RunResult:
-    """Read a result file. Raises DataError naming it when it is damaged or of another schema."""
+    """Read a result file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The result.
+
+    Raises:
+        DataError: If the file is missing, damaged or of another schema version.
+    """
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         if not isinstance(value, dict) or "schema_version" not in value:
@@ -197,25 +246,31 @@ def read_result(path: Path) -> RunResult:
             f"(schema {value['schema_version']}, expected {SCHEMA_VERSION})",
             remedy="Run it again with this version of marsretrieval.",
         )
-    result = from_json(RunResult, value, source=path, remedy=_AGAIN)
+    result = from_json(RunResult, value, source=path, remedy=_REMEDY)
     try:
         datetime.datetime.fromisoformat(result.created)
     except ValueError as error:
         raise DataError(
-            f"{path}: 'created' must be a time, not {result.created[:60]!r}", remedy=_AGAIN
+            f"{path}: 'created' must be a time, not {result.created[:60]!r}", remedy=_REMEDY
         ) from error
     return result
 
 
 @dataclass(frozen=True, slots=True)
 class ResultKey:
-    """What tells two results of one model on one task apart: the data and the settings.
+    """Data and settings that distinguish two results of one model on one task.
 
-    `set_hash`, `n` and `items_hash` are known after the evaluation only.
+    Attributes:
+        task: Name of the task.
+        fingerprint: Hash of the names, sizes and times of the data files.
+        settings: Seed, resamples and settings of the task.
+        set_hash: Hash of the scored items; None before the evaluation.
+        n: Numbers of items by kind; None before the evaluation.
+        items_hash: Hash of the contents of the items; None before the evaluation.
     """
 
     task: str
-    fingerprint: str  # of the data, from the files' names, sizes and times
+    fingerprint: str
     settings: Mapping[str, Any]
     set_hash: str | None = None
     n: Mapping[str, int] | None = None
@@ -223,7 +278,14 @@ class ResultKey:
 
     @classmethod
     def from_result(cls, result: RunResult) -> ResultKey:
-        """The key of a result that was computed or read."""
+        """Make the key of a result.
+
+        Args:
+            result: A result that was computed or read.
+
+        Returns:
+            Its key.
+        """
         data: Mapping[str, Any] = result.data if isinstance(result.data, Mapping) else {}
         return cls(
             task=result.task,
@@ -235,7 +297,14 @@ class ResultKey:
         )
 
     def same_data(self, other: ResultKey) -> bool:
-        """Compare the data: their files, or the contents of the items where both are known."""
+        """Compare the data files, or the contents of the items if both are known.
+
+        Args:
+            other: Another key.
+
+        Returns:
+            Whether both results are on the same data.
+        """
         if self.fingerprint and self.fingerprint == other.fingerprint:
             return True
         if self.set_hash is None or (self.set_hash, self.n) != (other.set_hash, other.n):
@@ -243,12 +312,26 @@ class ResultKey:
         return None in (self.items_hash, other.items_hash) or self.items_hash == other.items_hash
 
     def same_settings(self, other: ResultKey) -> bool:
-        """Compare the settings that both have; results of older versions have the seed only."""
+        """Compare the settings that both keys have; files of older versions have the seed only.
+
+        Args:
+            other: Another key.
+
+        Returns:
+            Whether these settings are equal.
+        """
         shared = self.settings.keys() & other.settings.keys()
         return all(self.settings[name] == other.settings[name] for name in shared)
 
     def same(self, other: ResultKey) -> bool:
-        """Return whether one of the two results replaces the other."""
+        """Compare task, data and settings.
+
+        Args:
+            other: Another key.
+
+        Returns:
+            Whether one of the two results replaces the other.
+        """
         return self.task == other.task and self.same_data(other) and self.same_settings(other)
 
 
@@ -260,7 +343,7 @@ def results_of_task(folder: Path, task: str) -> Iterator[tuple[Path, RunResult]]
         task: Name of the task.
 
     Yields:
-        Path and result; files that are no results are passed over.
+        Path and result; files that are not results are skipped.
     """
     for path in [folder / f"{task}.json", *sorted(folder.glob(f"{task}.*.json"))]:
         try:
@@ -272,17 +355,17 @@ def results_of_task(folder: Path, task: str) -> Iterator[tuple[Path, RunResult]]
 
 
 def choose_path(folder: Path, key: ResultKey) -> Path:
-    """Choose the file for a result: that of the result that it replaces, else a new one.
+    """Choose the file for a result: that of the result that it replaces, otherwise a new one.
 
-    The first result of a task is TASK.json. Results on other data or with other settings stand
-    beside it, as ``TASK.set-1a2b3c4d.seed-1.json``.
+    The first result of a task is TASK.json. Results on other data or with other settings get
+    names such as ``TASK.set-1a2b3c4d.seed-1.json``.
 
     Args:
         folder: Folder of one model's results.
         key: Data and settings of the result.
 
     Returns:
-        The path, whether there is a file or not.
+        The path, which need not exist.
     """
     base = folder / f"{key.task}.json"
     first: ResultKey | None = None
@@ -309,13 +392,16 @@ def choose_path(folder: Path, key: ResultKey) -> Path:
 
 
 def move_superseded(path: Path) -> Path:
-    """Move a result and the tables beside it to ``superseded/`` of their folder.
+    """Move a result and its tables to the subfolder ``superseded``.
 
     Args:
         path: The result file; it need not be readable.
 
     Returns:
-        The folder that they are in now.
+        The subfolder.
+
+    Raises:
+        OutputError: If the subfolder cannot be written.
     """
     try:
         stamp = re.sub(r"[^0-9A-Za-z+-]", "", str(read_result(path).created))[:32]
@@ -335,7 +421,7 @@ def move_superseded(path: Path) -> Path:
 
 
 def _plain(value: Any) -> Any:
-    """Numpy scalars and arrays, tuples and mappings to what json writes; NaN becomes null."""
+    """Convert numpy values, tuples and mappings to JSON types; NaN and infinity become None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""What a result says of where it was computed: library versions and hardware."""
+"""System information for result files, and worker processes."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _PACKAGES = (
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that can change a figure."""
+    """Return the versions of Python and of the libraries that can affect a metric."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may really use: its affinity mask, and its cgroup's quota."""
+    """Return the number of CPUs allowed by the affinity mask and the cgroup quota."""
     count = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -48,29 +48,36 @@ def usable_cpus() -> int:
 
 
 def hardware(device: str | None = None) -> dict[str, Any]:
-    """Platform, CPUs and memory; with `device`, the accelerator's name where torch is loaded."""
-    found: dict[str, Any] = {"platform": platform.platform(), "cpus": usable_cpus()}
+    """Describe the machine.
+
+    Args:
+        device: Device that ran the model; its name is added if torch is loaded.
+
+    Returns:
+        Platform, CPUs, memory in GiB, device and accelerator.
+    """
+    description: dict[str, Any] = {"platform": platform.platform(), "cpus": usable_cpus()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        found["memory_gib"] = round(min(size, _memory_limit()) / 2**30, 1)
+        description["memory_gib"] = round(min(size, _memory_limit()) / 2**30, 1)
     if device is not None:
-        found["device"] = device
+        description["device"] = device
         torch = sys.modules.get("torch")
         if torch is not None and device.startswith("cuda"):
-            found["accelerator"] = torch.cuda.get_device_name(device)
-    return found
+            description["accelerator"] = torch.cuda.get_device_name(device)
+    return description
 
 
 def _memory_limit() -> float:
-    """Bytes that the cgroup allows; infinity where it sets no limit."""
+    """Return the memory limit of the cgroup in bytes; infinity without a limit."""
     try:
-        told = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        return float("inf") if told == "max" else int(told)
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        return float("inf") if limit == "max" else int(limit)
     except (OSError, ValueError):
         return float("inf")
 
 
-# Started anew, not forked: a thread (of a bar, of torch) may hold a lock at the moment of a fork.
+# A forked process would inherit locks held by threads of a progress bar or of torch.
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -81,27 +88,36 @@ def process_pool(
     *,
     scratch: Path | None = None,
 ) -> ProcessPoolExecutor:
-    """A pool whose processes are deaf to Ctrl-C, which goes to all of a terminal: the one that
-    waits for them decides. Where that one is killed they end too, and remove `scratch`; the
-    library would have them wait for work for ever.
+    """Create a process pool whose workers ignore SIGINT and end with the parent process.
 
-    begin: called with `arguments` in each process first.
+    Ctrl-C reaches all processes of a terminal; only the parent handles it. If the parent is
+    killed, the workers exit and remove `scratch`; workers of the standard pool would wait for
+    ever.
+
+    Args:
+        workers: Number of processes.
+        begin: Function called first in each process.
+        arguments: Its arguments.
+        scratch: Folder to remove if the parent is killed.
+
+    Returns:
+        The pool.
     """
     return ProcessPoolExecutor(
-        workers, mp_context=SPAWN, initializer=_begin, initargs=(scratch, begin, arguments)
+        workers, mp_context=SPAWN, initializer=_start_worker, initargs=(scratch, begin, arguments)
     )
 
 
-def _begin(
+def _start_worker(
     scratch: Path | None, begin: Callable[..., None] | None, arguments: tuple[Any, ...]
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(scratch,), daemon=True).start()
     if begin is not None:
         begin(*arguments)
 
 
-def _end_with_parent(scratch: Path | None) -> None:
+def _exit_with_parent(scratch: Path | None) -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return

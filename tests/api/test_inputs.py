@@ -1,4 +1,4 @@
-"""What a search accepts: numpy's scalars, geometries of other libraries, images in memory."""
+"""Input types of a search: numpy scalars, geometries of other libraries, images in memory."""
 
 from __future__ import annotations
 

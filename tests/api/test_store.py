@@ -1,4 +1,4 @@
-"""The Python interface: ask a store, get typed hits."""
+"""Tests of the Python search interface."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def test_hits_are_typed_and_in_order(store: Any) -> None:
 
 
 def test_how_many(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query, "MOST", 5)
+    monkeypatch.setattr(query, "DEFAULT_K", 5)
     assert len(store.search("dunes")) == 5
     ranked = store.search("dunes", k=20)
     reached = store.search("dunes", min_score=ranked[8].score - 1e-6)
     assert [hit.id for hit in reached] == [hit.id for hit in ranked[:9]]
     assert reached.about["count"] is None
-    assert dict(store.question("dunes", min_score=0.2).asked())["hits"] == "all"
+    assert dict(store.question("dunes", min_score=0.2).describe())["hits"] == "all"
     assert len(store.search("dunes", min_score=ranked[8].score - 1e-6, k=4)) == 4
     example = store.search(like=ranked[0].id, min_score=-1)
     assert len(example) == 19 and ranked[0].id not in example.hits.ids
@@ -62,9 +62,11 @@ def test_like_leaves_the_tile_itself_out(store: Any) -> None:
     like = store.search(like="tile-000003", k=19)
     ids = [hit.id for hit in like]
     assert len(ids) == 19 and "tile-000003" not in ids
-    kept = store.search(like="tile-000003", k=19, keep_examples=True)
-    assert kept[0].id == "tile-000003" and kept[0].score == pytest.approx(1, abs=1e-3)
-    assert [hit.id for hit in kept][1:] == ids[:18]
+    with_example = store.search(like="tile-000003", k=19, keep_examples=True)
+    assert with_example[0].id == "tile-000003" and with_example[0].score == pytest.approx(
+        1, abs=1e-3
+    )
+    assert [hit.id for hit in with_example][1:] == ids[:18]
     two = store.search(like=["tile-000003", "tile-000004"], k=100)
     assert len(two) == 18 and two.about["like"] == ["tile-000003", "tile-000004"]
     assert store.search(like="tile-000003", k=2)[0].id == ids[0]
@@ -133,14 +135,14 @@ def test_several_texts_in_one_pass(store: Any) -> None:
             passes.append(label)
             return NO_PROGRESS.start(label, total, unit)
 
-    found = store.search_each(["dunes", "ice"], k=4, progress=Watch())
+    results = store.search_each(["dunes", "ice"], k=4, progress=Watch())
     assert passes == ["search"]
-    for text, result in zip(("dunes", "ice"), found, strict=True):
+    for text, result in zip(("dunes", "ice"), results, strict=True):
         alone = store.search(text, k=4)
         assert [hit.id for hit in result] == [hit.id for hit in alone]
         assert result.about["text"] == text
     assert store.search_each([]) == []
-    with pytest.raises(UsageError, match="Ask apart"):
+    with pytest.raises(UsageError, match="must share k"):
         store.answers([store.question("dunes", k=1), store.question("ice", k=2)])
 
 
@@ -153,9 +155,9 @@ def test_questions_are_asked_together_only_of_the_very_same_region(store: Any) -
         ("region", square(0), square(-100)),
         ("bbox", (-60, -10, 59.99999, 10), (-60, -10, 60.000001, 10)),
     ):
-        questions = [store.question("dunes", **{name: each}) for each in (one, other, one)]
+        questions = [store.question("dunes", **{name: region}) for region in (one, other, one)]
         assert len(store.answers(questions[::2])) == 2
-        with pytest.raises(UsageError, match="Ask apart"):
+        with pytest.raises(UsageError, match="must share k"):
             store.answers(questions)
 
 
@@ -169,7 +171,7 @@ def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
     assert result.to_geojson(tmp_path / "a.geojson") == [tmp_path / "a.geojson", style]
     assert result.to_parquet(tmp_path / "a") == [tmp_path / "a.parquet", style]
     assert result.to_csv(str(tmp_path / "a.csv")) == [tmp_path / "a.csv"]
-    assert {each.name for each in tmp_path.iterdir()} == {
+    assert {path.name for path in tmp_path.iterdir()} == {
         "a.geojson",
         "a.parquet",
         "a.csv",
@@ -177,13 +179,13 @@ def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
     }
     result.to_geojson(tmp_path / "b.json")
     assert (tmp_path / "b.json").exists()
-    places = result.merge(0.25)
-    assert sum(hit.tiles for hit in places) == 12 and "places" in repr(places)
-    np.testing.assert_array_equal(places.query, result.query)
-    assert places == places and places != result  # without comparing arrays
+    clusters = result.merge(0.25)
+    assert sum(hit.tiles for hit in clusters) == 12 and "places" in repr(clusters)
+    np.testing.assert_array_equal(clusters.query, result.query)
+    assert clusters == clusters and clusters != result  # without comparing arrays
     with pytest.raises(UsageError, match=r"Use \.tif"):
-        places.heatmap(tmp_path / "heat.jpg")
-    heat = places.heatmap(tmp_path / "heat.png")
+        clusters.heatmap(tmp_path / "heat.jpg")
+    heat = clusters.heatmap(tmp_path / "heat.png")
     assert heat.values.shape == (5, 4) and heat.tiles == 20
     best = np.unravel_index(np.nanargmax(heat.values), heat.values.shape)
     lon = heat.west + (best[1] + 0.5) * heat.cell_lon

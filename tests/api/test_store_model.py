@@ -1,4 +1,4 @@
-"""The model of a store that may come from anywhere: named by the user, never by the store."""
+"""Model selection for untrusted stores."""
 
 from __future__ import annotations
 

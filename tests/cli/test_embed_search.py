@@ -1,4 +1,4 @@
-"""The verbs embed, store and search, from outside."""
+"""Tests of the embed, store and search commands."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tiles(folder: Path, *, tars: int = 3, rows: int = 4, corrupt: bool = False) 
 def call(*arguments: str | Path | float, code: int = 0) -> Result:
     # The fake encoders are in no registry, so that searching their stores has to be allowed.
     trusted = ["--trust"] if arguments[0] == "search" else []
-    result = CliRunner().invoke(app, [*(str(each) for each in arguments), *trusted])
+    result = CliRunner().invoke(app, [*(str(argument) for argument in arguments), *trusted])
     assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
     assert "Traceback" not in result.stderr
     return result
@@ -165,25 +165,25 @@ def test_verify_fails_on_damage(tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     (problem,) = called("store", "verify", tmp_path / "store", code=1)["problems"]
     assert problem.startswith("shard 000001: ")
-    told = call("store", "verify", tmp_path / "store", code=1).stdout
-    assert "shard 000001: " in told and "--repair" in told
+    output = call("store", "verify", tmp_path / "store", code=1).stdout
+    assert "shard 000001: " in output and "--repair" in output
     repaired = called("store", "verify", tmp_path / "store", "--repair")
     assert repaired["dropped"] == repaired["to_embed"] == ["000001"]
-    told = call("store", "verify", tmp_path / "store", "--repair").stdout
-    assert "embeds 1 shard anew" in told
+    output = call("store", "verify", tmp_path / "store", "--repair").stdout
+    assert "embeds 1 shard anew" in output
     again = called("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store")
     assert again["embedded"] == 4
     assert called("store", "verify", tmp_path / "store")["problems"] == []
 
 
 def test_search_by_text_image_and_both(store: Path, tmp_path: Path) -> None:
-    found = called("search", "--store", store, "--text", "pitted cones")
-    assert (len(found["hits"]), found["rows"], found["model"]) == (
+    result = called("search", "--store", store, "--text", "pitted cones")
+    assert (len(result["hits"]), result["rows"], result["model"]) == (
         12,
         12,
         "tests.fakes:FakeEncoder",
     )
-    scores = [hit["score"] for hit in found["hits"]]
+    scores = [hit["score"] for hit in result["hits"]]
     assert scores == sorted(scores, reverse=True)
     assert scores != [
         hit["score"]
@@ -212,8 +212,8 @@ def test_search_in_a_box_and_to_files(store: Path, tmp_path: Path) -> None:
     hits = called(*verb)["hits"]
     assert {(hit["lon"], hit["lat"]) for hit in hits} == {(1.3, 0.3), (1.5, 0.3)}
     for name in ("hits.geojson", "hits.parquet", "hits.csv"):
-        told = call(*verb, "-o", tmp_path / name, "--lon", 360).stdout
-        assert f"{name}: 2 hits" in told
+        output = call(*verb, "-o", tmp_path / name, "--lon", 360).stdout
+        assert f"{name}: 2 hits" in output
     assert "no hits" in call(*verb[:-1], "50,50,60,60").stdout
     assert called(*verb, "--min-score", 0.99)["hits"] == []
     collection = json.loads((tmp_path / "hits.geojson").read_text())
@@ -272,7 +272,7 @@ def test_a_store_of_another_model_version_is_refused(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_wrong_use(store: Path, arguments: Sequence[str], code: int, message: str) -> None:
     names = {"STORE": store, "IMAGES": store.parent / "tiles", "MODEL": MODEL}
-    result = call(*(names.get(each, each) for each in arguments), code=code)
+    result = call(*(names.get(argument, argument) for argument in arguments), code=code)
     assert message in result.stderr
     assert result.stdout == ""
 
@@ -326,8 +326,8 @@ def test_embed_several_sources_into_one_store(tmp_path: Path) -> None:
 
 
 def test_search_for_several_texts(store: Path) -> None:
-    found = called("search", "--store", store, "--text", "dunes", "--text", "ice", "-k", 3)
-    assert (found["text"], found["texts"]) == ("dunes; ice", ["dunes", "ice"])
+    combined = called("search", "--store", store, "--text", "dunes", "--text", "ice", "-k", 3)
+    assert (combined["text"], combined["texts"]) == ("dunes; ice", ["dunes", "ice"])
     alone = called("search", "--store", store, "--text", "dunes", "-k", 3)
     assert alone["texts"] == ["dunes"]
-    assert [hit["score"] for hit in alone["hits"]] != [hit["score"] for hit in found["hits"]]
+    assert [hit["score"] for hit in alone["hits"]] != [hit["score"] for hit in combined["hits"]]

@@ -1,4 +1,4 @@
-"""How commands end: signals, pipes that close, disks that are full, errors nobody foresaw."""
+"""Exit behaviour: signals, closed pipes, full disks, unexpected errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--help` can be scanned: groups, plain names for values, defaults, examples, nothing cut off."""
+"""Tests of `--help`: groups, metavars, defaults and examples."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ demo = importlib.import_module("marsretrieval.cli.demo")  # the package has the 
 def commands(command: Any = None, name: str = "") -> Iterator[tuple[str, Any]]:
     command = command or typer.main.get_command(app)
     yield name, command
-    for each, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, f"{name} {each}".strip())
+    for child_name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, f"{name} {child_name}".strip())
 
 
 ALL = dict(commands())
 VERBS = [name for name, command in ALL.items() if not hasattr(command, "commands")]
 
 
-def shown(name: str, columns: int = 80) -> str:
+def help_of(name: str, columns: int = 80) -> str:
     done = CliRunner().invoke(app, [*name.split(), "-h"], env={"COLUMNS": str(columns)})
     assert done.exit_code == 0, done.output
     return done.output
@@ -37,15 +37,16 @@ def shown(name: str, columns: int = 80) -> str:
 
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_is_cut_off_and_no_type_of_python_is_shown(name: str) -> None:
-    text = shown(name)
+    text = help_of(name)
     assert not re.search(r"\w\.\.\.$", text, re.MULTILINE)
+    assert "Raises:" not in text and "Args:" not in text
     assert not re.search(r"<[\w\[\] ]+>|\b(INTEGER|FLOAT)\b", text)
 
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_ends_in_examples_of_itself(name: str) -> None:
     lines = EXAMPLES[name].strip().splitlines()
-    text = shown(name)
+    text = help_of(name)
     for line in lines:
         assert line.startswith(f"marsretrieval {name.removesuffix(' list')}")
         assert f"\n  {line}\n" in text, "an example is on one line, to be copied"
@@ -56,7 +57,7 @@ def test_examples_belong_to_verbs() -> None:
 
 
 def test_options_and_verbs_stand_in_groups() -> None:
-    titles = re.findall(r"^(\S.*):$", shown("search"), re.MULTILINE)
+    titles = re.findall(r"^(\S.*):$", help_of("search"), re.MULTILINE)
     assert titles == [
         "Options",
         "What to look for",
@@ -65,20 +66,20 @@ def test_options_and_verbs_stand_in_groups() -> None:
         "The model",
         "Examples",
     ]
-    text = shown("")
+    text = help_of("")
     assert text.index("\nStart here:") < text.index("\n  demo ") < text.index("\nBenchmark:")
     for name, command in ALL.items():
         if " " not in name and name:
             assert f"\n  {name} " in text
-        options = [each for each in command.params if each.param_type_name == "option"]
+        options = [param for param in command.params if param.param_type_name == "option"]
         options = [option for option in options if not option.hidden]
-        text_of_it = shown(name)
-        for option in (opt for each in options for opt in each.opts):
+        text_of_it = help_of(name)
+        for option in (opt for param in options for opt in param.opts):
             assert option in text_of_it, f"{name} {option}"
 
 
 def test_defaults_and_choices_are_shown() -> None:
-    text = " ".join(shown("run").split())
+    text = " ".join(help_of("run").split())
     assert "--prompts paper|official" in text and "[default: paper]" in text
     assert "[default: results]" in text and "[required]" in text
 
@@ -89,6 +90,6 @@ def test_demo_says_how_its_next_commands_are_found(
     (tmp_path / "activate").touch()
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     monkeypatch.setattr("shutil.which", lambda name: None)
-    assert demo._activation() == f"\n  source {tmp_path / 'activate'}"
+    assert demo.activation_line() == f"\n  source {tmp_path / 'activate'}"
     monkeypatch.setattr("shutil.which", lambda name: "/somewhere/marsretrieval")
-    assert demo._activation() == ""
+    assert demo.activation_line() == ""

@@ -1,11 +1,11 @@
-"""Progress in a log file."""
+"""Progress output without a terminal."""
 
 from __future__ import annotations
 
 import pytest
 
 from marsretrieval.cli import console
-from marsretrieval.cli.console import Lines, show_progress
+from marsretrieval.cli.console import PlainProgress, show_progress
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_line_a_minute(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with show_progress() as progress, progress.start("cut", 1_440_000, "tiles") as bar:
-        assert isinstance(progress, Lines)  # no terminal under test
+        assert isinstance(progress, PlainProgress)  # no terminal under test
         for _ in range(30):
             clock[0] += 5
             bar.note("E-004_N-04")

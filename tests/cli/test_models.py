@@ -1,4 +1,4 @@
-"""The verbs models and doctor, from outside."""
+"""Tests of the models and doctor commands."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Constant:
 
 
 def test_the_table_has_every_model_and_fits() -> None:
-    shown = call("models").stdout
-    lines = shown.splitlines()
+    output = call("models").stdout
+    lines = output.splitlines()
     assert max(map(len, lines)) <= 100
     for record in all_specs():
-        (line,) = [each for each in lines if each.split()[:1] == [record.id]]
+        (line,) = [row for row in lines if row.split()[:1] == [record.id]]
         assert str(record.dimension) in line
         assert (record.revision or " -")[:7] in line
-    assert "Gated, needs a Hugging Face token: dinov3-vitl16" in shown
-    assert "published weights not tried" in shown
+    assert "Gated, needs a Hugging Face token: dinov3-vitl16" in output
+    assert "published weights not tried" in output
 
 
 @pytest.mark.parametrize(
@@ -82,24 +82,24 @@ def test_a_pattern_that_fits_nothing_is_wrong_use() -> None:
 
 
 def test_help_says_how() -> None:
-    shown = call("models", "--help").stdout
-    assert "check" in shown and "PATTERN" in shown
+    output = call("models", "--help").stdout
+    assert "check" in output and "PATTERN" in output
 
 
 def test_check_shows_what_a_model_does() -> None:
-    shown = call("models", "check", "mars-nano", "--device", "cpu").stdout
-    assert "dimension 128" in shown and "weights_sha256" in shown
-    assert shown.splitlines()[-1] == "ok: yes"
+    output = call("models", "check", "mars-nano", "--device", "cpu").stdout
+    assert "dimension 128" in output and "weights_sha256" in output
+    assert output.splitlines()[-1] == "ok: yes"
 
 
 def test_check_for_machines() -> None:
-    found = called("models", "check", "mars-nano", "--device", "cpu")
-    assert found["problems"] == []
-    assert found["dimension"] == 128
-    assert np.array(found["cosines"]).shape == (2, 2)
-    assert found["images"]["batch_difference"] < 1e-5 > found["texts"]["batch_difference"]
-    assert found["texts"]["cut_at_context_length"] == 0
-    assert len(found["fingerprint"]["weights_sha256"]) == 64
+    report = called("models", "check", "mars-nano", "--device", "cpu")
+    assert report["problems"] == []
+    assert report["dimension"] == 128
+    assert np.array(report["cosines"]).shape == (2, 2)
+    assert report["images"]["batch_difference"] < 1e-5 > report["texts"]["batch_difference"]
+    assert report["texts"]["cut_at_context_length"] == 0
+    assert len(report["fingerprint"]["weights_sha256"]) == 64
 
 
 @pytest.mark.parametrize(
@@ -107,17 +107,17 @@ def test_check_for_machines() -> None:
     [("Batchy", "a batch differs from one by one"), ("Constant", "gave the same vector")],
 )
 def test_check_finds_a_faulty_model(name: str, words: str) -> None:
-    found = called("models", "check", f"{__name__}:{name}", code=1)
-    assert any(words in problem for problem in found["problems"])
-    shown = call("models", "check", f"{__name__}:{name}", code=1).stdout
-    assert shown.splitlines()[-1] == "ok: no"
+    report = called("models", "check", f"{__name__}:{name}", code=1)
+    assert any(words in problem for problem in report["problems"])
+    output = call("models", "check", f"{__name__}:{name}", code=1).stdout
+    assert output.splitlines()[-1] == "ok: no"
 
 
 def test_check_of_what_cannot_be_loaded(tmp_path: Path) -> None:
     assert "Did you mean" in call("models", "check", "siglip", code=2).stderr
     call("models", "check", "mars-nano", "--checkpoint", str(tmp_path / "none"), code=2)
-    told = call("models", "check", "mars-nano", "--checkpoint", str(tmp_path), code=1).stderr
-    assert "open_clip_config.json" in told
+    errors = call("models", "check", "mars-nano", "--checkpoint", str(tmp_path), code=1).stderr
+    assert "open_clip_config.json" in errors
     assert (
         "unknown device" in call("models", "check", "mars-nano", "--device", "tpu", code=2).stderr
     )
@@ -128,35 +128,35 @@ def test_without_a_network_or_a_cache_the_remedy_is_told(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    told = call("models", "check", "pe-core-l-14-336", code=1).stderr
-    assert "not in the local cache" in told and "--checkpoint" in told
+    errors = call("models", "check", "pe-core-l-14-336", code=1).stderr
+    assert "not in the local cache" in errors and "--checkpoint" in errors
 
 
 def test_doctor_on_a_fit_machine() -> None:
-    found = called("doctor")
-    assert found["problems"] == []
-    assert found["cpus"] >= 1 and found["memory_gib"] > 0
-    assert found["packages"]["torch"]
-    assert found["torch"]["torchvision"].startswith("imports")
-    assert "cpu" in found["torch"]["devices"]
+    report = called("doctor")
+    assert report["problems"] == []
+    assert report["cpus"] >= 1 and report["memory_gib"] > 0
+    assert report["packages"]["torch"]
+    assert report["torch"]["torchvision"].startswith("imports")
+    assert "cpu" in report["torch"]["devices"]
     assert call("doctor").stdout.splitlines()[-1] == "fit: yes"
 
 
 def test_doctor_never_shows_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    shown = call("doctor").stdout
-    assert "token: yes" in shown
-    assert "hf_secret" not in shown + json.dumps(called("doctor"))
+    output = call("doctor").stdout
+    assert "token: yes" in output
+    assert "hf_secret" not in output + json.dumps(called("doctor"))
 
 
 def versions(changed: dict[str, str | None]) -> Any:
     real = doctor.version
 
     def version(name: str) -> str:
-        found = changed.get(name, "?")
-        if found is None:
+        replaced = changed.get(name, "?")
+        if replaced is None:
             raise PackageNotFoundError(name)
-        return real(name) if found == "?" else found
+        return real(name) if replaced == "?" else replaced
 
     return version
 
@@ -164,16 +164,16 @@ def versions(changed: dict[str, str | None]) -> Any:
 def test_doctor_without_the_models_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = {"torch": None, "open-clip-torch": "3.0.0"}
     monkeypatch.setattr(doctor, "version", versions(missing))
-    found = called("doctor", code=1)
-    (problem,) = found["problems"]
+    report = called("doctor", code=1)
+    (problem,) = report["problems"]
     assert "torch is not installed" in problem and "marsretrieval[models]" in problem
     assert "open-clip-torch 3.0.0 is installed, >=3.3 is needed" in problem
 
 
 def test_doctor_takes_a_missing_convenience_as_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "version", versions({"rasterio": None}))
-    found = called("doctor")
-    assert any("rasterio is not installed" in note for note in found["notes"])
+    report = called("doctor")
+    assert any("rasterio is not installed" in note for note in report["notes"])
 
 
 def test_doctor_on_a_machine_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,10 +182,10 @@ def test_doctor_on_a_machine_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: Full)
     monkeypatch.setattr(doctor, "hardware", lambda: {"cpus": 1, "memory_gib": 0.9})
-    shown = call("doctor", code=1).stdout
-    assert "problem: 0.9 GiB of memory" in shown
-    assert "make room" in shown
-    assert shown.splitlines()[-1] == "fit: no"
+    output = call("doctor", code=1).stdout
+    assert "problem: 0.9 GiB of memory" in output
+    assert "make room" in output
+    assert output.splitlines()[-1] == "fit: no"
 
 
 def test_doctor_names_a_torchvision_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Faulty classes of one's own on the command line: named with their line, never a traceback."""
+"""Errors in user-defined model classes on the command line."""
 
 from __future__ import annotations
 
@@ -145,9 +145,9 @@ def test_run_warns_of_vectors_that_change_with_the_batch(
     )
     arguments = ["run", "-m", "mine:Mine", "-t", "landform", "--data", str(tiny_planet)]
     result = call(*arguments, "--resamples", "0")
-    told = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
-    assert len(told) == 2 and all("differs from one by one" in line for line in told)
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(warnings) == 2 and all("differs from one by one" in line for line in warnings)
     value = json.loads(next(tmp_path.glob("results/*/landform*.json")).read_text())
-    assert [f"warning: mine-Mine: {line}" for line in value["model"]["warnings"]] == told
+    assert [f"warning: mine-Mine: {line}" for line in value["model"]["warnings"]] == warnings
     again = call(*arguments, "--resamples", "0")
     assert "done before" in again.stderr and "warning" not in again.stderr

@@ -1,4 +1,4 @@
-"""No option is dropped in silence: each is repeatable, or refused when it is given twice."""
+"""Options given twice are accepted if repeatable, otherwise rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb score, from outside: figures, files, exit codes."""
+"""Tests of the score commands: metrics, files, exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEYS = {"task", "n", "published", "strict", "intervals", "ties", "chance", "inte
 
 
 def call(*arguments: str | Path | float, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, ["score", *(str(each) for each in arguments)])
+    result = CliRunner().invoke(app, ["score", *(str(argument) for argument in arguments)])
     assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
     assert "Traceback" not in result.stderr
     return result
@@ -34,10 +34,10 @@ def scored(out: Path, *arguments: str | Path | float) -> dict[str, Any]:
     return figures
 
 
-def assert_same(found: Any, wanted: Any) -> None:
-    found, wanted = dict(flat(found)), dict(flat(wanted))
-    assert found.keys() == wanted.keys()
-    assert max(abs(found[key] - wanted[key]) for key in wanted) <= 1e-6
+def assert_same(actual: Any, expected: Any) -> None:
+    actual, expected = dict(flat(actual)), dict(flat(expected))
+    assert actual.keys() == expected.keys()
+    assert max(abs(actual[key] - expected[key]) for key in expected) <= 1e-6
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder / "predictions.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image_name", "similarity", "lon", "lat"])
-        for row, (score, place) in enumerate(zip(tiles["scores"], tiles["corners"], strict=True)):
-            table.writerow([f"tile {row}", repr(float(score)), *map(float, place)])
+        for row, (score, corner) in enumerate(zip(tiles["scores"], tiles["corners"], strict=True)):
+            table.writerow([f"tile {row}", repr(float(score)), *map(float, corner)])
     np.savetxt(folder / "truth.csv", tiles["truth"], delimiter=",", header="lon,lat", comments="")
     return folder
 
@@ -106,15 +106,15 @@ def test_json_is_the_whole_evaluation(files: Path, tmp_path: Path) -> None:
         (landform(files), "landform", "mAP"),
         (geolocalization(files), "geolocalization", "average_precision"),
     ):
-        found = scored(tmp_path / task / "out.json", *verb, "--resamples", 40)
-        assert found["task"] == task and found["n"]
-        low, high = found["intervals"]["strict"][figure]
-        assert low <= found["strict"][figure] <= high
-        shown = call(*verb, "--resamples", 40, "--json", "-").stdout
-        assert json.loads(shown) == found
+        evaluation = scored(tmp_path / task / "out.json", *verb, "--resamples", 40)
+        assert evaluation["task"] == task and evaluation["n"]
+        low, high = evaluation["intervals"]["strict"][figure]
+        assert low <= evaluation["strict"][figure] <= high
+        output = call(*verb, "--resamples", 40, "--json", "-").stdout
+        assert json.loads(output) == evaluation
         other = call(*verb, "--resamples", 40, "--seed", 9, "--json", "-").stdout
-        assert json.loads(other)["strict"] == found["strict"]
-        assert json.loads(other)["intervals"] != found["intervals"]
+        assert json.loads(other)["strict"] == evaluation["strict"]
+        assert json.loads(other)["intervals"] != evaluation["intervals"]
 
 
 def test_people_get_a_table_of_both_protocols(files: Path) -> None:
@@ -124,8 +124,8 @@ def test_people_get_a_table_of_both_protocols(files: Path) -> None:
         (geolocalization(files), ("AUPRC", "ceiling", "best F1", "30 points")),
     ):
         done = call(*verb, "--resamples", 20)
-        for each in words:
-            assert each in done.stdout, each
+        for word in words:
+            assert word in done.stdout, word
         lines = done.stderr.splitlines()
         assert len(lines) == (verb[0] == "geolocalization")
         assert all("30 points lie within the tiles' coverage" in line for line in lines)
@@ -145,9 +145,9 @@ def test_tile_names_move_strict_to_the_centre_and_leave_published(tmp_path: Path
     for name, near in (("E10_0_N0_0.png", 0.0), ("mine", 1.0)):
         (tmp_path / "p.csv").write_text(f"image_name,similarity,lon,lat\n{name},0.5,10.0,0.0\n")
         verb = geolocalization(tmp_path, p=tmp_path / "p.csv")
-        found = scored(tmp_path / "out.json", *verb)
-        assert found["published"]["best"]["f1"] == 1
-        assert found["strict"]["average_precision"] == near
+        evaluation = scored(tmp_path / "out.json", *verb)
+        assert evaluation["published"]["best"]["f1"] == 1
+        assert evaluation["strict"]["average_precision"] == near
         wider = scored(tmp_path / "out.json", *verb, "--radius", 0.6)
         assert wider["strict"]["average_precision"] == 1
         finer = scored(tmp_path / "out.json", *verb, "--tile-deg", 0.02)
@@ -160,9 +160,9 @@ def test_longitudes_may_run_to_360_and_published_takes_them_as_written(tmp_path:
             f"image_name,similarity,lon,lat\nx,0.5,{tile},10\n"
         )
         (tmp_path / "truth.csv").write_text(f"lon,lat\n{point},10\n")
-        found = scored(tmp_path / "out.json", *geolocalization(tmp_path))
-        assert found["published"]["best"]["f1"] == published
-        assert found["strict"]["average_precision"] == 1
+        evaluation = scored(tmp_path / "out.json", *geolocalization(tmp_path))
+        assert evaluation["published"]["best"]["f1"] == published
+        assert evaluation["strict"]["average_precision"] == 1
 
 
 def test_what_cannot_be_done_is_exit_code_1(files: Path, tmp_path: Path) -> None:
@@ -193,14 +193,14 @@ def test_what_cannot_be_done_is_exit_code_1(files: Path, tmp_path: Path) -> None
 
 
 def test_labels_and_queries_without_each_other_are_told(files: Path, tmp_path: Path) -> None:
-    told = json.loads((files / "labels.json").read_text())
-    first = told["query_names"][0]
-    told["query_names"][0] = "nothing of the kind"
-    (tmp_path / "labels.json").write_text(json.dumps(told))
+    labels = json.loads((files / "labels.json").read_text())
+    first = labels["query_names"][0]
+    labels["query_names"][0] = "nothing of the kind"
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
     done = call(*landform(files, labels=tmp_path / "labels.json"), "--json", "-")
     assert "1 queries have no image and no figure: nothing of the kind" in done.stderr
     assert f"1 labels have no query, their images are distractors: {first}" in done.stderr
-    assert json.loads(done.stdout)["n"]["classes"] == len(told["query_names"]) - 1
+    assert json.loads(done.stdout)["n"]["classes"] == len(labels["query_names"]) - 1
 
 
 def test_wrong_use_is_exit_code_2(files: Path) -> None:
@@ -215,7 +215,7 @@ def test_wrong_use_is_exit_code_2(files: Path) -> None:
 
 
 def test_the_installed_command_prints_only_json(files: Path) -> None:
-    arguments = [str(each) for each in (*landform(files), "--resamples", 10, "--json", "-")]
+    arguments = [str(argument) for argument in (*landform(files), "--resamples", 10, "--json", "-")]
     done = subprocess.run(
         [sys.executable, "-m", "marsretrieval", "score", *arguments],
         capture_output=True, text=True, check=True,

@@ -1,4 +1,4 @@
-"""The verb search, from outside: every option, every file."""
+"""Tests of the options and output files of the search command."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_like_a_tile_or_a_place(store: Path) -> None:
     by_id = call("search", "--store", store, "--like", HERE, "--json")
     assert "loading" not in by_id.stderr
-    found = json.loads(by_id.stdout)
-    assert len(found["hits"]) == 11 and found["like"] == [HERE] and found["files"] == []
-    assert HERE not in {hit["id"] for hit in found["hits"]}
+    result = json.loads(by_id.stdout)
+    assert len(result["hits"]) == 11 and result["like"] == [HERE] and result["files"] == []
+    assert HERE not in {hit["id"] for hit in result["hits"]}
     at = called("search", "--store", store, "--like-at", ON_IT)
-    assert at["hits"] == found["hits"]
-    kept = called("search", "--store", store, "--like", HERE, "--keep-examples", "-k", 1)
-    assert kept["hits"][0]["id"] == HERE
-    assert kept["hits"][0]["quad"] == "E000_N00"
+    assert at["hits"] == result["hits"]
+    with_example = called("search", "--store", store, "--like", HERE, "--keep-examples", "-k", 1)
+    assert with_example["hits"][0]["id"] == HERE
+    assert with_example["hits"][0]["quad"] == "E000_N00"
 
 
 def test_away_from_texts_images_and_tiles(store: Path, tmp_path: Path) -> None:
@@ -60,11 +60,11 @@ def test_regions_and_places(store: Path, tmp_path: Path) -> None:
     region = tmp_path / "region.geojson"
     region.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
     verb = ("search", "--store", store, "--text", "dunes", "--region", region)
-    found = called(*verb)
-    assert {(hit["lon"], hit["lat"]) for hit in found["hits"]} == {(1.3, 0.3), (1.5, 0.3)}
-    assert found["region"] == str(region)
-    (place,) = called(*verb, "--merge-deg", 0.3)["hits"]
-    assert place["tiles"] == 2
+    result = called(*verb)
+    assert {(hit["lon"], hit["lat"]) for hit in result["hits"]} == {(1.3, 0.3), (1.5, 0.3)}
+    assert result["region"] == str(region)
+    (cluster,) = called(*verb, "--merge-deg", 0.3)["hits"]
+    assert cluster["tiles"] == 2
     assert "  2 tiles" in call(*verb, "--merge-deg", 0.3).stdout
 
 
@@ -78,13 +78,13 @@ def test_files_by_their_names(store: Path, tmp_path: Path) -> None:
     text = call(*verb).stdout
     assert f"{tmp_path / 'a.gpkg'}: 5 hits" in text and "a.qml: style for QGIS" in text
     assert "h.tif: scores of all tiles" in text
-    found = called(*verb)
-    assert {Path(each).name for each in found["files"]} == {
+    result = called(*verb)
+    assert {Path(file).name for file in result["files"]} == {
         *names, *heats, "a.qml", "b.qml", "c.qml", "d.qml", "g.qml",
     }  # fmt: skip
-    assert all(Path(each).stat().st_size for each in found["files"])
+    assert all(Path(file).stat().st_size for file in result["files"])
     frame = geopandas.read_file(tmp_path / "a.gpkg")
-    assert frame["id"].tolist() == [hit["id"] for hit in found["hits"]]
+    assert frame["id"].tolist() == [hit["id"] for hit in result["hits"]]
     call("search", "--store", store, "--like", HERE, "--heatmap", tmp_path / "c.tif",
          "--heatmap-cell", 0.4)  # fmt: skip
 
@@ -140,8 +140,8 @@ def test_outputs_are_checked_before_the_search(store: Path, tmp_path: Path) -> N
 def test_what_was_written_and_what_was_not_found(store: Path, tmp_path: Path) -> None:
     verb = ("search", "--store", store, "--like", HERE)
     out, heat = tmp_path / "hits.png", tmp_path / "heat.png"
-    told = call(*verb, "-o", out, "--heatmap", heat).stdout
-    assert f"{out}: 11 hits\n" in told and f"{heat}: scores of all tiles\n" in told
+    output = call(*verb, "-o", out, "--heatmap", heat).stdout
+    assert f"{out}: 11 hits\n" in output and f"{heat}: scores of all tiles\n" in output
     nowhere = call(*verb, "--bbox", "50,50,60,60").stdout
     assert nowhere.startswith(f"no hits: {store} has no other tile centred in the box 50,50,60,60")
     assert "with a cosine of 2 or more" in call(*verb, "--min-score", 2).stdout
@@ -163,8 +163,8 @@ def test_hits_without_a_position_are_counted(store: Path, tmp_path: Path) -> Non
 
 def test_layers_of_one_name_share_a_style_that_is_told_once(store: Path, tmp_path: Path) -> None:
     files = [tmp_path / "hits.geojson", tmp_path / "hits.parquet"]
-    found = called("search", "--store", store, "--like", HERE, "-o", files[0], "-o", files[1])
-    assert found["files"] == [str(each) for each in (files[0], tmp_path / "hits.qml", files[1])]
+    result = called("search", "--store", store, "--like", HERE, "-o", files[0], "-o", files[1])
+    assert result["files"] == [str(path) for path in (files[0], tmp_path / "hits.qml", files[1])]
 
 
 def test_a_folder_of_stores_names_them(store: Path) -> None:
@@ -194,11 +194,11 @@ def test_missing_extras_say_what_to_install(
 def test_a_damaged_view_is_told_once(store: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(store, tmp_path / "store")
     call("store", "index", folder)
-    whole = called("search", "--store", folder, "--like", HERE)
+    intact = called("search", "--store", folder, "--like", HERE)
     (plane,) = folder.glob("view/*/plane.npy")
     plane.write_bytes(b"")
     done = call("search", "--store", folder, "--like", HERE, "--json")
-    assert json.loads(done.stdout) == whole
+    assert json.loads(done.stdout) == intact
     (line,) = done.stderr.splitlines()
     assert line.startswith("warning: search view not used: ") and "plane.npy" in line
 

@@ -1,4 +1,4 @@
-"""The command answers at once: no heavy library is imported before it is needed."""
+"""Startup time: heavy libraries are imported on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``marsretrieval store index``: the search view made ahead, checked, dropped."""
+"""Tests of the store index command."""
 
 from __future__ import annotations
 

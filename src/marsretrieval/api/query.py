@@ -23,16 +23,36 @@ if TYPE_CHECKING:
 
     from marsretrieval.embeddings import EmbeddingStore, QueryEncoder
 
-MOST = 500  # hits, unless a number or a least score is given
-At = tuple[float, float]
+DEFAULT_K = 500  # if neither k nor min_score is given
+LonLat = tuple[float, float]
 Bounds = Box | str | tuple[float, float, float, float]
-# Or an object with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
+# Includes objects with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
 RegionLike = Region | str | Path | Mapping[str, Any] | Any
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """All parts of one search, checked. Example tiles are rows of the store."""
+    """A validated search request; example tiles are rows of the store.
+
+    Attributes:
+        texts: Texts to search for; their vectors are averaged.
+        images: Example images.
+        tiles: Rows of the example tiles.
+        not_text: Texts to search away from.
+        not_images: Images to search away from.
+        not_tiles: Rows of the tiles to search away from.
+        raw: Encode texts without the prompt templates.
+        mix: Weight of images and tiles in a query that also has a text, 0 to 1.
+        not_weight: Weight of the negative examples, 0 to 1.
+        region: Area that contains the centres of the hits; None: the planet.
+        k: Number of hits; None: all that reach `min_score`.
+        min_score: Least cosine of a hit.
+        min_valid: Least share of a tile with data, 0 to 1.
+        exclude: Boolean mask of shape (rows,) of tiles with too little data; None: no mask.
+        lon: Longitude range of the output.
+        keep_examples: Allow the example tiles as hits.
+        about: Description of the request for files and JSON.
+    """
 
     texts: Sequence[str]
     images: Sequence[Image]
@@ -44,34 +64,38 @@ class Question:
     mix: float
     not_weight: float
     region: Region | None
-    k: int | None  # None: all that reach min_score
+    k: int | None
     min_score: float | None
     min_valid: float | None
-    exclude: npt.NDArray[np.bool_] | None  # rows with too little data
+    exclude: npt.NDArray[np.bool_] | None
     lon: Domain
     keep_examples: bool
     about: Mapping[str, Any]
 
     @property
     def needs_text(self) -> bool:
+        """Whether the request needs a text encoder."""
         return bool(self.texts) or bool(self.not_text)
 
     @property
     def needs_encoder(self) -> bool:
-        """False where everything asked for is in the store already."""
+        """Whether the request needs a model; False if all examples are tiles of the store."""
         return self.needs_text or bool(self.images) or bool(self.not_images)
 
-    def asked(self) -> list[tuple[str, str]]:
-        """What is asked, in words, a name and a value each; only what there is."""
-        told = self.about
+    def describe(self) -> list[tuple[str, str]]:
+        """Describe the request as (name, value) pairs, without the parts that are not set."""
+        request = self.about
         parts = [
-            ("text", told["text"] and told["text"] + (" (as it is)" if self.raw else "")),
-            ("images", ", ".join(told["images"])),
-            ("like", ", ".join(told["like"])),
-            ("mix", told["mix"]),
-            ("not", ", ".join([*told["not_text"], *told["not_images"], *told["not_like"]])),
-            ("weight", told["not_weight"]),
-            ("in", told["bbox"] or told["region"]),
+            ("text", request["text"] and request["text"] + (" (as it is)" if self.raw else "")),
+            ("images", ", ".join(request["images"])),
+            ("like", ", ".join(request["like"])),
+            ("mix", request["mix"]),
+            (
+                "not",
+                ", ".join([*request["not_text"], *request["not_images"], *request["not_like"]]),
+            ),
+            ("weight", request["not_weight"]),
+            ("in", request["bbox"] or request["region"]),
             ("hits", "all" if self.k is None else f"the best {self.k:,}"),
             ("least", self.min_score),
             ("data", self.min_valid),
@@ -79,24 +103,32 @@ class Question:
         return [(name, str(value)) for name, value in parts if value not in (None, "")]
 
     def prompts(self) -> list[tuple[str, list[str]]]:
-        """Each text, wanted or not, with what is sent to the model for it."""
+        """Pair each text, positive or negative, with the prompts sent to the model."""
         return [(text, prompts_of(text, raw=self.raw)) for text in (*self.texts, *self.not_text)]
 
     @property
     def is_text_alone(self) -> bool:
-        """No images, no tiles, nothing that is not wanted."""
+        """Whether the request consists of positive texts only."""
         parts = (self.images, self.tiles, self.not_text, self.not_images, self.not_tiles)
         return bool(self.texts) and not any(map(len, parts))
 
     @property
     def left_out(self) -> Sequence[int]:
-        """Rows that are not to be hits."""
+        """Rows that cannot be hits: the example tiles, unless they are kept."""
         return () if self.keep_examples else self.tiles
 
     def vector(
         self, store: EmbeddingStore, encoder: QueryEncoder | None
     ) -> npt.NDArray[np.float32]:
-        """(dimension,), see `search.make_query`."""
+        """Compute the query vector, see `search.make_query`.
+
+        Args:
+            store: Store that holds the example tiles.
+            encoder: The model of the store; None if `needs_encoder` is False.
+
+        Returns:
+            float32 unit vector of shape (dimension,).
+        """
         return make_query(
             encoder,
             text=self.texts,
@@ -111,13 +143,13 @@ class Question:
         )
 
 
-def ask(
+def make_question(
     store: EmbeddingStore,
     text: str | Sequence[str] | None = None,
     *,
     images: Any = (),
     like: str | Sequence[str] = (),
-    like_at: At | Sequence[At] = (),
+    like_at: LonLat | Sequence[LonLat] = (),
     not_text: str | Sequence[str] = (),
     not_images: Any = (),
     not_like: str | Sequence[str] = (),
@@ -132,61 +164,90 @@ def ask(
     lon: int = 180,
     keep_examples: bool = False,
 ) -> Question:
-    """Put a question in order: read images and regions, find example tiles.
+    """Validate a search request: read images and regions, find the example tiles.
 
-    Raises UsageError, DataError or ImageError for whatever is wrong with it.
+    Args:
+        store: Store to search.
+        text: As in `Store.search`, and so are the other arguments.
+        images: Example images.
+        like: Ids of example tiles.
+        like_at: Positions (lon, lat) in degrees within example tiles.
+        not_text: Texts to search away from.
+        not_images: Images to search away from.
+        not_like: Ids of tiles to search away from.
+        raw: Encode texts without the prompt templates.
+        mix: Weight of images and tiles in a query that also has a text, 0 to 1.
+        not_weight: Weight of the negative examples, 0 to 1.
+        bbox: Box that contains the centres of the hits.
+        region: Area that contains the centres of the hits.
+        k: Number of hits.
+        min_score: Least cosine of a hit.
+        min_valid: Least share of a tile with data, 0 to 1.
+        lon: 180 for longitudes -180..180, 360 for 0..360.
+        keep_examples: Allow the example tiles as hits.
+
+    Returns:
+        The validated request.
+
+    Raises:
+        UsageError: If the request is empty, or an argument is invalid.
+        DataError: If a region cannot be read.
+        ImageError: If an image cannot be read.
     """
-    texts = _listed(text)
-    shown, hidden = _listed(images), _listed(not_images)
-    ids, positions = _listed(like), _positions(like_at)
-    against, hidden_ids = _listed(not_text), _listed(not_like)
-    if not texts and not shown and not ids and not positions:
+    texts = _as_list(text)
+    positive_images, negative_images = _as_list(images), _as_list(not_images)
+    tile_ids, positions = _as_list(like), _parse_positions(like_at)
+    negative_texts, negative_ids = _as_list(not_text), _as_list(not_like)
+    if not texts and not positive_images and not tile_ids and not positions:
         raise UsageError(
             "nothing to search for",
             remedy="Give a text (--text), an image (--image) or a tile (--like, --like-at).",
         )
-    # Checked here, so that no model is loaded in vain.
-    for words in [*texts, *against]:
-        if not isinstance(words, str):
-            raise UsageError(f"{words!r} is not a text", remedy="Give strings.")
-    if any(not words.strip() for words in [*texts, *against]):
+    # Checked before a model is loaded.
+    for sentence in [*texts, *negative_texts]:
+        if not isinstance(sentence, str):
+            raise UsageError(f"{sentence!r} is not a text", remedy="Give strings.")
+    if any(not sentence.strip() for sentence in [*texts, *negative_texts]):
         raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
-    k = None if k is None else _whole(k, "k")
-    min_score = None if min_score is None else _number(min_score, "min_score")
-    min_valid = None if min_valid is None else _number(min_valid, "min_valid")
-    mix, not_weight = _number(mix, "mix"), _number(not_weight, "not_weight")
+    k = None if k is None else _as_int(k, "k")
+    min_score = None if min_score is None else _as_float(min_score, "min_score")
+    min_valid = None if min_valid is None else _as_float(min_valid, "min_valid")
+    mix, not_weight = _as_float(mix, "mix"), _as_float(not_weight, "not_weight")
     raw, keep_examples = bool(raw), bool(keep_examples)
     if k is not None and k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
     if min_score is not None and not np.isfinite(min_score):
         raise UsageError(f"min_score is {min_score}, not a number")
     if k is None and min_score is None:
-        k = MOST
+        k = DEFAULT_K
     for name, value in (("mix", mix), ("not_weight", not_weight)):
         if not 0 <= value <= 1:
             raise UsageError(f"{name} {value:g} is not within 0..1")
-    domain = lon_domain(_whole(lon, "lon"))
-    area = _region(bbox, region)
-    tiles = [*rows_of(store, ids).tolist(), *(row_at(store, *each) for each in positions)]
-    not_tiles = rows_of(store, hidden_ids).tolist()
-    # Like an example, tiles without data are like each other, and nothing that is looked for.
+    domain = lon_domain(_as_int(lon, "lon"))
+    area = _parse_region(bbox, region)
+    tiles = [
+        *rows_of(store, tile_ids).tolist(),
+        *(row_at(store, *position) for position in positions),
+    ]
+    not_tiles = rows_of(store, negative_ids).tolist()
+    # Tiles without data resemble each other and would outrank useful matches of an example tile.
     exclude = rows_below(store, min_valid) if tiles or min_valid is not None else None
-    known = known_of(store)
+    tile_lookup = known_of(store)
     about: dict[str, Any] = {
         "store": str(store.path),
         "model": str(store.encoder.get("id")),
         "text": "; ".join(texts) or None,
         "texts": texts,
         "raw": raw,
-        "images": [_named(each) for each in shown],
-        "like": known.ids(tiles),
-        "mix": mix if texts and (shown or tiles) else None,
-        "not_text": list(against),
-        "not_images": [_named(each) for each in hidden],
-        "not_like": known.ids(not_tiles),
-        "not_weight": not_weight if against or hidden or hidden_ids else None,
-        "bbox": _spelled(bbox),
-        "region": _named_region(region),
+        "images": [_image_name(image) for image in positive_images],
+        "like": tile_lookup.ids(tiles),
+        "mix": mix if texts and (positive_images or tiles) else None,
+        "not_text": list(negative_texts),
+        "not_images": [_image_name(image) for image in negative_images],
+        "not_like": tile_lookup.ids(not_tiles),
+        "not_weight": not_weight if negative_texts or negative_images or negative_ids else None,
+        "bbox": _format_bbox(bbox),
+        "region": _region_name(region),
         "count": k,
         "min_score": min_score,
         "min_valid": min_valid,
@@ -195,10 +256,10 @@ def ask(
     }
     return Question(
         texts=texts,
-        images=read_images(shown),
+        images=read_images(positive_images),
         tiles=tiles,
-        not_text=against,
-        not_images=read_images(hidden),
+        not_text=negative_texts,
+        not_images=read_images(negative_images),
         not_tiles=not_tiles,
         raw=raw,
         mix=mix,
@@ -214,8 +275,8 @@ def ask(
     )
 
 
-def _listed(values: Any) -> list[Any]:
-    """One or several as a list."""
+def _as_list(values: Any) -> list[Any]:
+    """Return one value or several as a list."""
     from PIL.Image import Image as Picture
 
     if values is None:
@@ -225,8 +286,8 @@ def _listed(values: Any) -> list[Any]:
     return [values] if isinstance(values, str | Path | Picture) else list(values)
 
 
-def _whole(value: Any, name: str) -> int:
-    """An int, also of numpy's integers and of floats that are whole."""
+def _as_int(value: Any, name: str) -> int:
+    """Convert to int, also numpy integers and floats without a fraction."""
     try:
         if int(value) == value:
             return int(value)
@@ -235,15 +296,15 @@ def _whole(value: Any, name: str) -> int:
     raise UsageError(f"{name} is {value!r}, not a whole number")
 
 
-def _number(value: Any, name: str) -> float:
-    """A float, also of numpy's scalars."""
+def _as_float(value: Any, name: str) -> float:
+    """Convert to float, also numpy scalars."""
     try:
         return float(value)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{name} is {value!r}, not a number") from error
 
 
-def _positions(values: At | Sequence[At]) -> list[At]:
+def _parse_positions(values: LonLat | Sequence[LonLat]) -> list[LonLat]:
     try:
         pairs = np.asarray(values, dtype=np.float64).reshape(-1, 2) if len(values) else ()
     except ValueError as error:
@@ -254,11 +315,11 @@ def _positions(values: At | Sequence[At]) -> list[At]:
     return [(float(lon), float(lat)) for lon, lat in pairs]
 
 
-def _named(image: Any) -> str:
+def _image_name(image: Any) -> str:
     return str(image) if isinstance(image, str | Path) else "image"
 
 
-def _region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
+def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
     if bbox is not None and region is not None:
         raise UsageError("a box and a region", remedy="Give one of them.")
     if bbox is not None:
@@ -289,14 +350,14 @@ def _region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
     return region
 
 
-def _spelled(bbox: Bounds | None) -> str | None:
+def _format_bbox(bbox: Bounds | None) -> str | None:
     if bbox is None or isinstance(bbox, str):
         return bbox
     edges = (bbox.west, bbox.south, bbox.east, bbox.north) if isinstance(bbox, Box) else bbox
-    return ",".join(f"{each:.9g}" for each in edges)
+    return ",".join(f"{edge:.9g}" for edge in edges)
 
 
-def _named_region(region: RegionLike | None) -> str | None:
+def _region_name(region: RegionLike | None) -> str | None:
     if region is None:
         return None
     return str(region) if isinstance(region, str | Path) else "polygons"

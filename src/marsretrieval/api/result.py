@@ -1,4 +1,4 @@
-"""What a search found, and what one does with it."""
+"""Results of a search: hits, maps, files and score statistics."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from marsretrieval.encoders import Encoder
     from marsretrieval.plotting import PlanetMap
 
-_SHOWN = 10
+_MAX_SHOWN = 10  # hits in a notebook table
+_MIN_TILES = 30  # fewer scores do not describe a distribution
 
 
 class ScoredStore(Protocol):
@@ -41,14 +42,26 @@ class ScoredStore(Protocol):
     def scores(
         self, query: npt.ArrayLike, *, progress: Progress = NO_PROGRESS
     ) -> npt.NDArray[np.float32]:
-        """Compute the cosine of every row with a query vector."""
+        """Compute the cosine of every row with a query vector.
+
+        Args:
+            query: Vector of shape (dimension,).
+            progress: Progress display.
+
+        Returns:
+            float32 array of shape (rows,).
+        """
 
 
 @dataclass(frozen=True, repr=False, eq=False)
 class SearchResult:
-    """Hits, best first: a sequence of `search.Hit`.
+    """Sequence of `search.Hit` in descending score order.
 
-    query: (dimension,) the vector that was searched for; region: where.
+    Attributes:
+        hits: The hits as columns.
+        query: float32 query vector of shape (dimension,).
+        store: The searched store.
+        region: Area that contains the centres of the hits; None: the planet.
     """
 
     hits: Hits
@@ -76,17 +89,17 @@ class SearchResult:
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """What was asked: store, model, text, images, ..."""
+        """Description of the request: store, model, text, images and options."""
         return self.hits.about
 
     @property
     def truncated(self) -> list[str]:
-        """Texts of the query that are longer than the model reads."""
+        """Texts of the query that exceed the context length of the model."""
         return list(self.about.get("truncated") or [])
 
     @property
     def stands_out(self) -> bool | None:
-        """Whether the best score stands out in this store; None where unknown.
+        """Whether the best score stands out in this store; None if unknown.
 
         A text stands out if its best score is above those of twelve meaningless texts, another
         query if its best score is at least two standard deviations above the mean.
@@ -95,7 +108,17 @@ class SearchResult:
         return scores.get("stands_out")
 
     def merge(self, deg: float) -> SearchResult:
-        """Hits within `deg` degrees of a better one as one place with it: `Hits.merge`."""
+        """Merge hits closer than a distance into the best of them, see `Hits.merge`.
+
+        Args:
+            deg: Distance in degrees of great circle.
+
+        Returns:
+            A result with one hit per cluster.
+
+        Raises:
+            UsageError: If the distance is invalid.
+        """
         return replace(self, hits=self.hits.merge(deg))
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -111,33 +134,86 @@ class SearchResult:
         return pd.DataFrame(list(self.hits.records()))
 
     def to_geodataframe(self) -> GeoDataFrame:
-        """Footprints and columns, CRS IAU_2015:49900. Needs the extra `gis`."""
+        """Convert to a GeoDataFrame of tile footprints, CRS IAU_2015:49900.
+
+        Returns:
+            One row per hit, with the columns of the file formats.
+
+        Raises:
+            MissingDependencyError: If the extra `gis` is not installed.
+        """
         from marsretrieval.search.export import to_geodataframe
 
         return to_geodataframe(self.hits)
 
     def write(self, path: str | Path, *, style: str = "light") -> list[Path]:
-        """Write a file as its name says (`search.FORMATS`: .csv, .geojson, .parquet, .gpkg, .fgb,
-        .shp, .shp.zip, .png, ...). Returns what was written, the style for QGIS included."""
+        """Write a file in the format of its suffix, one of `search.FORMATS`.
+
+        Args:
+            path: File to write: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, .png, ...
+            style: Map style, light or dark.
+
+        Returns:
+            Files written, including a QGIS style where the format has one.
+
+        Raises:
+            UsageError: If the suffix or the style is unknown.
+            OutputError: If the file cannot be written.
+        """
         return write_hits(self.hits, Path(path), style=style)
 
     def to_csv(self, path: str | Path) -> list[Path]:
-        """Write a table with outlines as WKT; the name gets `.csv` where it lacks it. Returns what
-        was written."""
+        """Write a CSV table with footprints as WKT.
+
+        Args:
+            path: File to write; `.csv` is appended if missing.
+
+        Returns:
+            Files written.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
         return self._write(path, ".csv")
 
     def to_geojson(self, path: str | Path) -> list[Path]:
-        """Write GeoJSON; the name gets `.geojson` where it has neither this nor `.json`. Returns
-        what was written, the style for QGIS included."""
+        """Write GeoJSON.
+
+        Args:
+            path: File to write; `.geojson` is appended unless it ends in `.geojson` or `.json`.
+
+        Returns:
+            Files written, including the QGIS style.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
         return self._write(path, ".geojson", ".json")
 
     def to_parquet(self, path: str | Path) -> list[Path]:
-        """Write GeoParquet; the name gets `.parquet` where it lacks it. Returns what was written,
-        the style for QGIS included."""
+        """Write GeoParquet.
+
+        Args:
+            path: File to write; `.parquet` is appended if missing.
+
+        Returns:
+            Files written, including the QGIS style.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
         return self._write(path, ".parquet")
 
     def map(self, *, style: str = "light", title: str | None = None) -> PlanetMap:
-        """A map of the hits."""
+        """Draw a map of the hits.
+
+        Args:
+            style: Map style, light or dark.
+            title: Title; None for the query.
+
+        Returns:
+            The map.
+        """
         from marsretrieval.search.maps import draw_hits
 
         return draw_hits(self.hits, style=style, title=title)
@@ -150,9 +226,21 @@ class SearchResult:
         style: str = "light",
         progress: Progress = NO_PROGRESS,
     ) -> Heatmap:
-        """The score of every tile of the store (or of the region), not of the hits alone, as a
-        raster: `search.heatmap_of`. With `path` it is written as well, a GeoTIFF (.tif) or a map
-        with the hits on it (.png, .svg, .pdf)."""
+        """Rasterize the scores of all tiles of the store or region, see `search.heatmap_of`.
+
+        Args:
+            path: File to write as well: a GeoTIFF (.tif) or a map with the hits (.png, .svg, .pdf).
+            cell: Cell size in degrees; None: chosen from the tile size.
+            style: Map style, light or dark.
+            progress: Progress display.
+
+        Returns:
+            The raster.
+
+        Raises:
+            UsageError: If the suffix or the cell size is invalid.
+            OutputError: If the file cannot be written.
+        """
         if path is not None:
             check_heatmap_path(Path(path))
         heat = heatmap_of(
@@ -175,38 +263,35 @@ class SearchResult:
         return write_hits(self.hits, target)
 
     def _repr_html_(self) -> str:
-        """The first hits as a table, for notebooks."""
-        rows = [hit.record() for hit in self[:_SHOWN]]
+        """Render the first hits as an HTML table for notebooks."""
+        rows = [hit.record() for hit in self[:_MAX_SHOWN]]
         if not rows:
             return "<p>no hits</p>"
         head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
         body = "".join(
-            f"<tr>{''.join(f'<td>{escape(_shown(value))}</td>' for value in row.values())}</tr>"
+            f"<tr>{''.join(f'<td>{escape(_format_cell(cell))}</td>' for cell in row.values())}</tr>"
             for row in rows
         )
-        more = f"<p>and {len(self) - _SHOWN:,} more</p>" if len(self) > _SHOWN else ""
+        more = f"<p>and {len(self) - _MAX_SHOWN:,} more</p>" if len(self) > _MAX_SHOWN else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
 
 
-def _shown(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-_FEWEST_TILES = 30  # below, no distribution
-
-
-def cut_texts(question: Question, encoder: Encoder, context: int | None) -> list[str]:
-    """Find the texts of a question that the model does not read to their end, and warn.
+def warn_truncated(question: Question, encoder: Encoder, context: int | None) -> list[str]:
+    """Warn about the texts of a request that exceed the context length of the model.
 
     Args:
-        question: A search that has texts.
+        question: A request that has texts.
         encoder: The model that embeds them.
-        context: Its context length in tokens, where known.
+        context: Its context length in tokens; None if unknown.
 
     Returns:
-        The texts, wanted or not, of which at least one prompt is cut.
+        Texts, positive or negative, of which at least one prompt is truncated.
     """
     cut = [text for text, prompts in question.prompts() if encoder.count_truncated(prompts)]
     limit = "its context length" if context is None else f"its context length of {context} tokens"
@@ -220,7 +305,7 @@ def cut_texts(question: Question, encoder: Encoder, context: int | None) -> list
     return cut
 
 
-def standing(
+def summarize_scores(
     background: Background, best: float | None, meaningless: Sequence[Background] | None
 ) -> dict[str, Any]:
     """Summarize how far the best score of a search stands out from the store.
@@ -228,18 +313,20 @@ def standing(
     Args:
         background: Scores of the query over the store.
         best: Score of the best hit; None without hits.
-        meaningless: For a query of text alone, the same of each of `MEANINGLESS`; otherwise None.
+        meaningless: Scores of each of `MEANINGLESS` for a query of text alone; otherwise None.
 
     Returns:
         A JSON object. `stands_out` is None without hits and for stores of fewer than 30 tiles.
     """
-    known = best is not None and background.rows >= _FEWEST_TILES
-    compared = max(other.best() for other in meaningless) if known and meaningless else None
+    is_comparable = best is not None and background.rows >= _MIN_TILES
+    meaningless_best = (
+        max(other.best() for other in meaningless) if is_comparable and meaningless else None
+    )
     best_z = None if best is None else float(background.z([best])[0])
-    if not known or best is None or best_z is None:
+    if not is_comparable or best is None or best_z is None:
         stands_out = None
-    elif compared is not None:
-        stands_out = best > compared
+    elif meaningless_best is not None:
+        stands_out = best > meaningless_best
     else:
         stands_out = best_z >= MIN_Z
     sampled = len(background.scores)
@@ -249,6 +336,6 @@ def standing(
         "mean": round(background.mean, 7) if sampled else None,
         "std": round(background.std, 7) if sampled else None,
         "best_z": None if best_z is None else round(best_z, 3),
-        "meaningless_best": None if compared is None else round(compared, 7),
+        "meaningless_best": None if meaningless_best is None else round(meaningless_best, 7),
         "stands_out": stands_out,
     }

@@ -8,7 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval.api.query import At, Bounds, RegionLike, ask
+from marsretrieval.api.query import Bounds, LonLat, RegionLike, make_question
 from marsretrieval.errors import UsageError
 from marsretrieval.geo import Box
 from marsretrieval.search.query import MIX, NOT_WEIGHT
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _DEFAULTS = {
     name: parameter.default
-    for name, parameter in signature(ask).parameters.items()
+    for name, parameter in signature(make_question).parameters.items()
     if parameter.default is not parameter.empty
 }
 
@@ -48,7 +48,7 @@ class SearchQuery:
     text: str | Sequence[str] | None = None
     images: ImageLike | Sequence[ImageLike] = ()
     similar_to: str | Sequence[str] = ()
-    similar_to_location: At | Sequence[At] = ()
+    similar_to_location: LonLat | Sequence[LonLat] = ()
     negative_text: str | Sequence[str] = ()
     negative_images: ImageLike | Sequence[ImageLike] = ()
     negative_tiles: str | Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""A store and the model that made it, ready to be asked."""
+"""Search interface of a store: open it, load its model, run searches."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import embeddings
-from marsretrieval.api.query import At, Bounds, Question, RegionLike, ask
-from marsretrieval.api.result import SearchResult, cut_texts, standing
+from marsretrieval.api.query import Bounds, LonLat, Question, RegionLike, make_question
+from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
 from marsretrieval.api.search_query import SearchQuery
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import MarsRetrievalError, ModalityError, StoreMismatchError, UsageError
@@ -31,21 +31,23 @@ if TYPE_CHECKING:
 
     ImageLike = str | Path | Image | npt.NDArray[Any]
 
-_WHY = "a store may come from anywhere, so that it does not choose code or files to load"
+Vector = npt.NDArray[np.float32]
+
+_TRUST_REASON = "a store may come from anywhere, so that it does not choose code or files to load"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreModel:
     """Which model to load for a store, and how.
 
-    Args:
+    Attributes:
         store: The store whose manifest names the model.
         model: Model named by the user; None: the one of the manifest, if it is in the registry.
         checkpoint: Weights named by the user.
-        trust: Load whatever class and checkpoint the manifest names.
-        device: As of `LoadOptions`.
-        offline: As of `LoadOptions`.
-        trust_remote_code: As of `LoadOptions`.
+        trust: Load the class and checkpoint that the manifest names.
+        device: As in `LoadOptions`.
+        offline: As in `LoadOptions`.
+        trust_remote_code: As in `LoadOptions`.
     """
 
     store: EmbeddingStore
@@ -84,7 +86,8 @@ class StoreModel:
                 )
         elif ":" in name and not self.trust and all(one.id != name for one in all_specs()):
             raise UsageError(
-                f"{self.store.path} was made by {name}, which is not in the model registry; {_WHY}",
+                f"{self.store.path} was made by {name}, which is not in the model registry; "
+                f"{_TRUST_REASON}",
                 remedy=f"Pass --model {name} (in Python model=...), or --trust (trust=True) if the "
                 "store is your own.",
             )
@@ -101,6 +104,12 @@ class StoreModel:
 
     def load(self, record: ModelSpec) -> Encoder:
         """Load the model and check that it is the one that made the store.
+
+        Args:
+            record: The model, from `record()`.
+
+        Returns:
+            The loaded encoder.
 
         Raises:
             StoreMismatchError: If its fingerprint differs from that of the store.
@@ -131,7 +140,7 @@ class StoreModel:
             return None
         if not self.trust:
             raise UsageError(
-                f"{self.store.path} was made with the checkpoint {named}; {_WHY}",
+                f"{self.store.path} was made with the checkpoint {named}; {_TRUST_REASON}",
                 remedy=f"Pass --checkpoint {named} (in Python checkpoint=...), or --trust "
                 "(trust=True) if the store is your own.",
             )
@@ -141,9 +150,6 @@ class StoreModel:
                 remedy="Say with --checkpoint where they are now.",
             )
         return Path(named)
-
-
-Vector = npt.NDArray[np.float32]
 
 
 def open_store(
@@ -205,7 +211,11 @@ def open_store(
 
 
 class Store:
-    """Made by `open_store`. `embeddings` is the store itself, with its vectors."""
+    """Store of image embeddings with its model, opened by `open_store`.
+
+    Attributes:
+        embeddings: The embedding store.
+    """
 
     def __init__(
         self,
@@ -234,23 +244,27 @@ class Store:
 
     @property
     def path(self) -> Path:
+        """Folder of the store."""
         return self.embeddings.path
 
     @property
     def model(self) -> str:
-        """The id of the model that made the store."""
+        """Id of the model that made the store."""
         return str(self.embeddings.encoder.get("id"))
 
     @property
     def missing(self) -> list[str]:
-        """Shards that were planned and are not there: the store is not finished."""
+        """Shards that are planned but missing; empty for a complete store."""
         return self.embeddings.missing
 
     @property
     def encoder(self) -> Encoder:
-        """The model that made the store, loaded on first use, made sure that it is the one.
+        """The model that made the store, loaded and verified on first use.
 
-        Raises ModelLoadError, StoreMismatchError, UnknownNameError.
+        Raises:
+            UnknownNameError: If the registry has no such model.
+            ModelLoadError: If the model cannot be loaded.
+            StoreMismatchError: If it is not the model that made the store.
         """
         return self._load(needs_text=False)
 
@@ -260,7 +274,7 @@ class Store:
         *,
         images: ImageLike | Sequence[ImageLike] = (),
         like: str | Sequence[str] = (),
-        like_at: At | Sequence[At] = (),
+        like_at: LonLat | Sequence[LonLat] = (),
         not_text: str | Sequence[str] = (),
         not_images: ImageLike | Sequence[ImageLike] = (),
         not_like: str | Sequence[str] = (),
@@ -282,28 +296,31 @@ class Store:
             text: What to look for, through the three published templates unless `raw`; of several
                 texts the vectors are averaged. Or a SearchQuery, which holds all parts of a query.
             images: Example images: paths, Pillow images or arrays (`datasets.rgb_of`).
-            like: Ids of tiles of the store. Tiles need no model, and are no hits themselves unless
-                `keep_examples`.
-            like_at: Positions (lon, lat) in tiles of the store.
-            not_text, not_images, not_like: What is not wanted, subtracted with `not_weight`
-                (`search.queries.away_query`).
+            like: Ids of example tiles of the store. They need no model, and are no hits themselves
+                unless `keep_examples`.
+            like_at: Positions (lon, lat) in degrees within example tiles of the store.
+            not_text: Texts to search away from, subtracted with `not_weight`
+                (`search.query.away_query`).
+            not_images: Images to search away from.
+            not_like: Ids of tiles to search away from.
             raw: Send texts without the templates.
-            mix: Weight of images and tiles in a query that has a text, too, 0 to 1.
-            not_weight: Weight of what is not wanted, 0 to 1.
-            bbox: A geo.Box, (west, south, east, north) or "W,S,E,N": only tiles centred in it.
+            mix: Weight of images and tiles in a query that also has a text, 0 to 1.
+            not_weight: Weight of the negative examples, 0 to 1.
+            bbox: A geo.Box, (west, south, east, north) in degrees or "W,S,E,N": only tiles centred
+                in it.
             region: A geo.Area, GeoJSON, the path of a vector file of polygons (GeoJSON, GeoPackage,
                 Shapefile, FlatGeobuf, GeoParquet), a shapely geometry, a GeoSeries or a
                 GeoDataFrame: only tiles centred in it.
-            k: Number of hits: 500, or all that reach `min_score`, unless given.
-            min_score: The least cosine of a hit.
-            min_valid: The least share of a tile with data, 0 to 1. With example tiles, tiles
-                without any data are left out unless it is 0.
+            k: Number of hits; default 500, or all that reach `min_score` if that is given.
+            min_score: Least cosine of a hit.
+            min_valid: Least share of a tile with data, 0 to 1. With example tiles, tiles
+                without any data are excluded unless it is 0.
             lon: 180 for longitudes -180..180, 360 for 0..360.
             keep_examples: Allow the tiles of `like` and `like_at` as hits.
-            progress: Shows the progress of the search.
+            progress: Progress display.
 
         Returns:
-            The hits, best first.
+            Hits in descending score order.
 
         Raises:
             UsageError: If the query is incomplete or an option is invalid.
@@ -322,43 +339,87 @@ class Store:
     def search_each(
         self, texts: Sequence[str], *, progress: Progress = NO_PROGRESS, **options: Any
     ) -> list[SearchResult]:
-        """`search` for each of several texts, with the same options, in one pass over the store."""
+        """Search for several texts with the same options, in one pass over the store.
+
+        Args:
+            texts: One query per text.
+            progress: Progress display.
+            **options: Options of `search`.
+
+        Returns:
+            One result per text.
+
+        Raises:
+            UsageError: If an option is invalid.
+        """
         questions = [self.question(text, **options) for text in texts]
         return self.answers(questions, progress=progress)
 
     def question(
         self, text: str | Sequence[str] | SearchQuery | None = None, **options: Any
     ) -> Question:
-        """What `search` would ask with the same arguments, all inputs read and checked; nothing is
-        searched and no model loaded."""
+        """Validate a search request; load no model and run no search.
+
+        Args:
+            text: As in `search`.
+            **options: Options of `search`, without `progress`.
+
+        Returns:
+            The validated request, for `answer` and `answers`.
+
+        Raises:
+            UsageError: If the query is incomplete or an option is invalid.
+            DataError: If a file cannot be read.
+        """
         if isinstance(text, SearchQuery):
-            return ask(self.embeddings, **text.combine(options))
-        return ask(self.embeddings, text, **options)
+            return make_question(self.embeddings, **text.combine(options))
+        return make_question(self.embeddings, text, **options)
 
     def answer(self, question: Question, *, progress: Progress = NO_PROGRESS) -> SearchResult:
-        """Search for one question."""
+        """Run one search.
+
+        Args:
+            question: Request made by `question`.
+            progress: Progress display.
+
+        Returns:
+            Hits in descending score order.
+        """
         (result,) = self.answers([question], progress=progress)
         return result
 
     def answers(
         self, questions: Sequence[Question], *, progress: Progress = NO_PROGRESS
     ) -> list[SearchResult]:
-        """Search for several questions in one pass. Raises UsageError unless they are of the same
-        k, least score and region."""
+        """Run several searches in one pass over the store.
+
+        Args:
+            questions: Requests with the same k, min_score, min_valid and region.
+            progress: Progress display.
+
+        Returns:
+            One result per request.
+
+        Raises:
+            UsageError: If these settings differ.
+        """
         if not questions:
             return []
-        if any(
-            (each.k, each.min_score, each.region, each.min_valid)
-            != (questions[0].k, questions[0].min_score, questions[0].region, questions[0].min_valid)
-            for each in questions
-        ):
-            raise UsageError("questions of several k, least scores or regions", remedy="Ask apart.")
         first = questions[0]
+        if any(
+            (question.k, question.min_score, question.region, question.min_valid)
+            != (first.k, first.min_score, first.region, first.min_valid)
+            for question in questions
+        ):
+            raise UsageError(
+                "all queries must share k, min_score, min_valid and region",
+                remedy="Call search() once per setting.",
+            )
         if any((question.exclude is None) != (first.exclude is None) for question in questions):
-            # With example tiles, those without data are left out.
+            # Requests with example tiles exclude tiles without data, others do not.
             return [self.answer(question, progress=progress) for question in questions]
-        vectors = np.stack([self.vector(each) for each in questions])
-        extra = max(len(set(each.left_out)) for each in questions)
+        vectors = np.stack([self.vector(question) for question in questions])
+        extra = max(len(set(question.left_out)) for question in questions)
         ranking = exact_topk(
             self.embeddings,
             vectors,
@@ -392,11 +453,11 @@ class Store:
             **question.about,
             "truncated": [],
             "context_length": None,
-            "scores": standing(background, best, meaningless),
+            "scores": summarize_scores(background, best, meaningless),
         }
         if question.needs_text:
             length = self._context_length()
-            truncated = cut_texts(question, self._load(needs_text=True), length)
+            truncated = warn_truncated(question, self._load(needs_text=True), length)
             about |= {"truncated": truncated, "context_length": length}
         return SearchResult(replace(hits, about=about), vector, self, question.region)
 
@@ -409,10 +470,10 @@ class Store:
         return self._meaningless[raw]
 
     def _context_length(self) -> int | None:
-        """Tokens that the model reads of a text, where known."""
+        """Return the context length of the model in tokens; None if unknown."""
         context = getattr(self._encoder, "context_length", None)
         if context is None:
-            # A model given as `encoder` has no record, or one that only the user may load.
+            # A model passed as `encoder` may have no spec, or one that needs the user's permission.
             with suppress(MarsRetrievalError):
                 context = self._model.record().context_length
         return None if context is None else int(context)
@@ -430,26 +491,39 @@ class Store:
             self._sample = ScoreSample(self.embeddings)
         return self._sample.background(query)
 
-    def vector(self, question: Question) -> npt.NDArray[np.float32]:
-        """(dimension,): the query vector of a question."""
+    def vector(self, question: Question) -> Vector:
+        """Compute the query vector of a request.
+
+        Args:
+            question: Request made by `question`.
+
+        Returns:
+            float32 unit vector of shape (dimension,).
+        """
         encoder = self._load(needs_text=question.needs_text) if question.needs_encoder else None
         return question.vector(self.embeddings, encoder)
 
-    def scores(
-        self, query: npt.ArrayLike, *, progress: Progress = NO_PROGRESS
-    ) -> npt.NDArray[np.float32]:
-        """(rows,): the cosine of every tile with a query vector."""
+    def scores(self, query: npt.ArrayLike, *, progress: Progress = NO_PROGRESS) -> Vector:
+        """Compute the cosine of every tile with a query vector.
+
+        Args:
+            query: Vector of shape (dimension,).
+            progress: Progress display.
+
+        Returns:
+            float32 array of shape (rows,).
+        """
         return score_all(self.embeddings, query, progress=progress)
 
     def require_model(self, *, needs_text: bool = False) -> None:
-        """Check that the store's model may and can be loaded; nothing is loaded.
+        """Check that the store's model may be loaded, without loading it.
 
         Args:
             needs_text: Whether it must have a text encoder.
 
         Raises:
-            UsageError: If the store names a class, folder or checkpoint that the user has not.
-            ModalityError: If a text encoder is needed and there is none.
+            UsageError: If the manifest names a class, folder or checkpoint that the user has not.
+            ModalityError: If a text encoder is needed and the model has none.
         """
         if self._encoder is None:
             self._model.record(needs_text=needs_text)

@@ -1,4 +1,4 @@
-"""The ``marsretrieval`` command: verbs and options; no logic of its own."""
+"""Command-line interface ``marsretrieval``: options, output and exit codes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; exit 0 done, 1 could not, 2 wrong use, 130 interrupted,
-    143 and 129 ended by SIGTERM and SIGHUP."""
+    """Run the command line.
+
+    Exit codes: 0 success, 1 failure, 2 wrong use, 130 interrupted, 143 SIGTERM, 129 SIGHUP.
+    """
     _replace_closed_streams()
     from marsretrieval.cli.app import app
 
@@ -15,7 +17,7 @@ def main() -> None:
 
 
 def _replace_closed_streams() -> None:
-    """Discard what is written to stdout or stderr where the caller has closed them (`>&-`)."""
+    """Open stdout and stderr on the null device if the caller has closed them (`>&-`)."""
     import os
     import sys
 

@@ -1,4 +1,4 @@
-"""The verbs put together, and the one place where errors become exit codes."""
+"""The root command: registers all commands and maps errors to exit codes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from marsretrieval.cli.run import run, tasks
 from marsretrieval.cli.search import search
 from marsretrieval.errors import MarsRetrievalError, MarsRetrievalWarning
 
-_TRACEBACK = "MARSRETRIEVAL_TRACEBACK"  # set to 1 to see where an unexpected error comes from
+_TRACEBACK = "MARSRETRIEVAL_TRACEBACK"  # 1: show the traceback of an unexpected error
 
 
-# How typer ends a command. Wrong use has the base of BadParameter, which typer does not export.
-_OF_TYPER: tuple[type[Exception], ...] = (
+# Exceptions that typer handles itself. Usage errors derive from the base of BadParameter, which
+# typer does not export.
+_TYPER_EXCEPTIONS: tuple[type[Exception], ...] = (
     typer.Exit,
     typer.Abort,
     *(
@@ -41,8 +42,8 @@ _OF_TYPER: tuple[type[Exception], ...] = (
 )
 
 
-class _EndedError(KeyboardInterrupt):
-    """A signal that asks the process to end: handled wherever Ctrl-C is."""
+class _SignalError(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, raised where Ctrl-C would raise KeyboardInterrupt."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -50,47 +51,47 @@ class _EndedError(KeyboardInterrupt):
 
 
 class _Group(Group):
-    """Shows an error as its message and remedy, never as a traceback."""
+    """Root command group that prints an error as message and remedy, without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _plain_warnings(), _ending_signals():
+            with _print_warnings(), _handle_signals():
                 value = super().invoke(ctx)
                 sys.stdout.flush()
                 return value
         except MarsRetrievalError as error:
-            _say_last(f"error: {error}")
+            _print_last(f"error: {error}")
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            number = error.number if isinstance(error, _EndedError) else signal.SIGINT
+            number = error.number if isinstance(error, _SignalError) else signal.SIGINT
             what = (
                 "interrupted"
                 if number == signal.SIGINT
                 else f"ended by {signal.Signals(number).name}"
             )
-            _say_last(f"{what}: what was finished is kept; the same command goes on from there")
+            _print_last(f"{what}: what was finished is kept; the same command goes on from there")
             raise typer.Exit(128 + number) from error
-        except _OF_TYPER:
+        except _TYPER_EXCEPTIONS:
             raise
-        except BrokenPipeError as error:  # of `| head`, which has seen enough
+        except BrokenPipeError as error:  # the reader of a pipe, such as `head`, has exited
             _drop_stdout()
             raise typer.Exit(1) from error
         except Exception as error:
             if os.environ.get(_TRACEBACK, "0") not in ("", "0"):
                 raise
-            _say_last(_unexpected(error))
+            _print_last(_format_unexpected(error))
             raise typer.Exit(1) from error
 
 
-def _unexpected(error: Exception) -> str:
-    """One line and a remedy for an error that nothing else has taken care of."""
+def _format_unexpected(error: Exception) -> str:
+    """Describe an exception that is not a MarsRetrievalError, with a remedy."""
     if isinstance(error, MemoryError):
         return "error: out of memory\n  Close other programs, or use smaller batches."
     text = " ".join(str(error).split())[:300]
     if isinstance(error, OSError) and error.errno is not None:
-        place = f"{error.filename}: " if error.filename is not None else ""
+        file_prefix = f"{error.filename}: " if error.filename is not None else ""
         return (
-            f"error: {place}{error.strerror or text}\n"
+            f"error: {file_prefix}{error.strerror or text}\n"
             "  Check the disk, the rights and the limits of this process (ulimit -a)."
         )
     kind = type(error).__name__
@@ -100,8 +101,8 @@ def _unexpected(error: Exception) -> str:
     )
 
 
-def _say_last(text: str) -> None:
-    """A line on stderr; whatever stdout still holds is dropped where it cannot be written."""
+def _print_last(text: str) -> None:
+    """Print a last line on stderr; discard buffered stdout if it cannot be written."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -112,7 +113,7 @@ def _say_last(text: str) -> None:
 
 
 def _drop_stdout() -> None:
-    """Nothing is written there any more: not when the interpreter ends, either."""
+    """Redirect stdout to the null device, also for the flush at interpreter exit."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -120,15 +121,14 @@ def _drop_stdout() -> None:
 
 
 @contextmanager
-def _ending_signals() -> Iterator[None]:
-    """Within, SIGTERM and SIGHUP end the work as Ctrl-C does, cleaning up. One that the caller
-    ignores (nohup) stays ignored."""
+def _handle_signals() -> Iterator[None]:
+    """Raise _SignalError on SIGTERM and SIGHUP within the block, unless the caller ignores them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(number: int, frame: object) -> None:
-        raise _EndedError(number)
+        raise _SignalError(number)
 
     before = {}
     for name in ("SIGTERM", "SIGHUP"):
@@ -143,17 +143,17 @@ def _ending_signals() -> Iterator[None]:
 
 
 @contextmanager
-def _plain_warnings() -> Iterator[None]:
-    """Shows a warning of ours as one line, and the same one once."""
-    told: set[str] = set()
+def _print_warnings() -> Iterator[None]:
+    """Print each distinct MarsRetrievalWarning once, as one line on stderr."""
+    shown_messages: set[str] = set()
     with warnings.catch_warnings():
-        usual = warnings.showwarning
+        default_show = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if not issubclass(category, MarsRetrievalWarning):
-                usual(message, category, *where, **more)
-            elif str(message) not in told:
-                told.add(str(message))
+                default_show(message, category, *where, **more)
+            elif str(message) not in shown_messages:
+                shown_messages.add(str(message))
                 say(f"warning: {message}")
 
         warnings.showwarning = show
@@ -188,18 +188,18 @@ def _root(
     pass
 
 
-_START, _BENCHMARK, _SEARCH = "Start here", "Benchmark", "Images and search"
+_START_PANEL, _BENCHMARK_PANEL, _SEARCH_PANEL = "Start here", "Benchmark", "Images and search"
 
-app.command(cls=Command, rich_help_panel=_START)(demo)
-app.command(cls=Command, rich_help_panel=_START)(doctor)
-app.add_typer(models.app, name="models", rich_help_panel=_START)
-app.command(cls=Command, rich_help_panel=_START)(tasks)
-app.command(cls=Command, rich_help_panel=_BENCHMARK)(run)
-app.command(cls=Command, rich_help_panel=_BENCHMARK)(report)
-app.command(cls=Command, rich_help_panel=_BENCHMARK)(compare)
-app.add_typer(score.app, name="score", rich_help_panel=_BENCHMARK)
-app.add_typer(export.app, name="export", rich_help_panel=_BENCHMARK)
-app.add_typer(data.app, name="data", rich_help_panel=_SEARCH)
-app.command(cls=Command, rich_help_panel=_SEARCH)(embed)
-app.add_typer(store.app, name="store", rich_help_panel=_SEARCH)
-app.command(cls=Command, rich_help_panel=_SEARCH)(search)
+app.command(cls=Command, rich_help_panel=_START_PANEL)(demo)
+app.command(cls=Command, rich_help_panel=_START_PANEL)(doctor)
+app.add_typer(models.app, name="models", rich_help_panel=_START_PANEL)
+app.command(cls=Command, rich_help_panel=_START_PANEL)(tasks)
+app.command(cls=Command, rich_help_panel=_BENCHMARK_PANEL)(run)
+app.command(cls=Command, rich_help_panel=_BENCHMARK_PANEL)(report)
+app.command(cls=Command, rich_help_panel=_BENCHMARK_PANEL)(compare)
+app.add_typer(score.app, name="score", rich_help_panel=_BENCHMARK_PANEL)
+app.add_typer(export.app, name="export", rich_help_panel=_BENCHMARK_PANEL)
+app.add_typer(data.app, name="data", rich_help_panel=_SEARCH_PANEL)
+app.command(cls=Command, rich_help_panel=_SEARCH_PANEL)(embed)
+app.add_typer(store.app, name="store", rich_help_panel=_SEARCH_PANEL)
+app.command(cls=Command, rich_help_panel=_SEARCH_PANEL)(search)

@@ -1,4 +1,4 @@
-"""``marsretrieval compare``: is one model better than another, by how much, and where."""
+"""``marsretrieval compare``: paired comparison of two models."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def compare(
 
     Results over other items are refused, with the items that differ, and files that are no
     results left out; exit code 1 then.
+
+    Raises:
+        DataError: If the results of the only pair are on different items.
+        UnknownNameError: If no task has this name.
+        typer.Exit: With code 1 if a pair is refused or a file is left out.
     """
     from marsretrieval.report.compare import compare_results
     from marsretrieval.report.comparison_table import print_comparison
@@ -63,14 +68,14 @@ def compare(
             raise
         name = task
     match = match_results(a, b, results=results, task=name)
-    for line in (*(f"left out: {each}" for each in match.left_out), *match.notes):
+    for line in (*(f"left out: {reason}" for reason in match.left_out), *match.notes):
         say(line)
-    done: list[dict[str, Any]] = []
+    comparisons: list[dict[str, Any]] = []
     refused: list[DataError] = []
     for first, second in match.pairs:
         try:
             with show_progress() as progress:
-                found = compare_results(
+                comparison = compare_results(
                     first, second, protocol=protocol, seed=seed, resamples=resamples,
                     progress=progress,
                 )  # fmt: skip
@@ -80,10 +85,10 @@ def compare(
             refused.append(error)
             say(f"refused: {error}")
             continue
-        done.append(found.to_dict())
+        comparisons.append(comparison.to_dict())
         if not as_json:
-            print_comparison(found, top=top)
+            print_comparison(comparison, top=top)
     if as_json:
-        print_json({"comparisons": done, "refused": [str(each) for each in refused]})
+        print_json({"comparisons": comparisons, "refused": [str(error) for error in refused]})
     if refused or match.left_out:
         raise typer.Exit(1)

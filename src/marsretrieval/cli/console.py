@@ -1,4 +1,4 @@
-"""What the verbs share: JSON output, tables, a progress bar on stderr."""
+"""Console output shared by the commands: JSON, lines and progress bars."""
 
 from __future__ import annotations
 
@@ -17,38 +17,56 @@ import typer
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 from marsretrieval.text import printable
 
+_LINE_INTERVAL_S = 60.0
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
 
 
 def print_json(value: Any, path: Path | None = None) -> None:
-    """Write `value` as JSON to `path`, or to stdout when there is none."""
+    """Write a value as JSON to a file or to stdout.
+
+    Args:
+        value: JSON-serializable data without NaN or infinity.
+        path: File to write; None for stdout.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     if path is not None:
         from marsretrieval.io import write_json
 
         write_json(path, value)
     else:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-        # What JSON leaves as it is, and terminals do not.
+        # Characters that JSON allows unescaped but terminals interpret.
         print(re.sub(r"[\x7f-\x9f\ud800-\udfff]", lambda one: f"\\u{ord(one[0]):04x}", text))
 
 
 def echo(text: object = "", *, end: str = "\n") -> None:
-    """Print a line on stdout, control characters of names from data spelt out."""
+    """Print a line on stdout, with control characters escaped.
+
+    Args:
+        text: What to print, converted by `str`.
+        end: Line terminator.
+    """
     print(printable(str(text)), end=end)
 
 
 def say(text: str = "") -> None:
-    """A line for people: on stderr, so that stdout stays clean for what was asked."""
+    """Print a message for people on stderr, with control characters escaped.
+
+    Args:
+        text: The message.
+    """
     print(printable(text), file=sys.stderr)
 
 
 @contextmanager
 def show_status(text: str) -> Iterator[None]:
-    """Show that work is going on which cannot be counted, such as importing a library.
+    """Show that work without countable progress is running, such as importing a library.
 
     Args:
-        text: What is being done; a spinner stands beside it on a terminal, elsewhere it is a
-            line on stderr.
+        text: Description of the work: beside a spinner on a terminal, otherwise a line on stderr.
     """
     if not sys.stderr.isatty():
         say(text)
@@ -62,13 +80,21 @@ def show_status(text: str) -> Iterator[None]:
 
 @contextmanager
 def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
-    """Bars with rate and time left on stderr; where there is no terminal a line a minute. Silent
-    with `quiet`."""
+    """Show progress bars with rate and remaining time on stderr.
+
+    Without a terminal, each bar prints at most one line per minute.
+
+    Args:
+        quiet: Show nothing.
+
+    Yields:
+        The progress display.
+    """
     if quiet:
         yield NO_PROGRESS
         return
     if not sys.stderr.isatty():
-        yield Lines()
+        yield PlainProgress()
         return
     from rich.progress import (
         BarColumn,
@@ -83,17 +109,16 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
 
     from marsretrieval.report.render import console
 
-    class Rate(ProgressColumn):
+    class _Rate(ProgressColumn):
         def render(self, task: RichTask) -> Text:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.0f} {task.fields['unit']}/s" if speed else "")
 
-    class Count(MofNCompleteColumn):
+    class _Count(MofNCompleteColumn):
         def render(self, task: RichTask) -> Text:
-            """The count; nothing for work that has no unit to count in."""
             return super().render(task) if task.fields["unit"] else Text("")
 
-    class Bar(ProgressTask):
+    class _Bar(ProgressTask):
         def __init__(self, label: str, total: int | None, unit: str) -> None:
             self._id = bars.add_task(label, total=total, unit=unit, note="")
 
@@ -106,53 +131,62 @@ def show_progress(*, quiet: bool = False) -> Iterator[Progress]:
         def __exit__(self, *exception: object) -> None:
             bars.stop_task(self._id)
 
-    class Bars:
-        def start(self, label: str, total: int | None, unit: str = "items") -> Bar:
-            return Bar(label, total, unit)
+    class _Bars:
+        def start(self, label: str, total: int | None, unit: str = "items") -> _Bar:
+            return _Bar(label, total, unit)
 
     bars = RichProgress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=20),  # a note and the rate are to fit into 80 columns
-        Count(),
-        Rate(),
+        BarColumn(bar_width=20),  # leaves room for the note and the rate in 80 columns
+        _Count(),
+        _Rate(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
         console=console(stderr=True),
     )
     with bars:
-        yield Bars()
+        yield _Bars()
 
 
-_EVERY_S = 60.0  # short work says nothing
+class PlainProgress:
+    """Progress display for log files: at most one line per minute for each bar."""
+
+    def start(self, label: str, total: int | None, unit: str = "items") -> _PlainTask:
+        """Open a bar.
+
+        Args:
+            label: Name of the work.
+            total: Number of items; None if unknown.
+            unit: Plural noun of the items.
+
+        Returns:
+            The bar.
+        """
+        return _PlainTask(label, total, unit)
 
 
-class Lines:
-    """A `Progress` on stderr: at most one line a minute of each bar."""
-
-    def start(self, label: str, total: int | None, unit: str = "items") -> _Line:
-        return _Line(label, total, unit)
-
-
-class _Line(ProgressTask):
+class _PlainTask(ProgressTask):
     def __init__(self, label: str, total: int | None, unit: str) -> None:
         self._label = label
-        self._of = f" of {total:,}" if total is not None else ""
+        self._total_text = f" of {total:,}" if total is not None else ""
         self._unit = unit
         self._note = ""
         self._count = 0
-        self._started = self._said = time.monotonic()
+        self._started = self._printed_at = time.monotonic()
         self._lock = Lock()  # several threads may advance one bar
 
     def advance(self, count: int = 1) -> None:
         with self._lock:
             self._count += count
             now = time.monotonic()
-            if now - self._said < _EVERY_S:
+            if now - self._printed_at < _LINE_INTERVAL_S:
                 return
-            self._said = now
+            self._printed_at = now
             rate = self._count / (now - self._started)
-            told = f"{self._label}: {self._count:,}{self._of} {self._unit} ({rate:,.1f}/s)"
-            line = printable(f"{told} {self._note}".rstrip())
+            status_line = (
+                f"{self._label}: {self._count:,}{self._total_text} {self._unit} ({rate:,.1f}/s)"
+            )
+            line = printable(f"{status_line} {self._note}".rstrip())
             print(line, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:

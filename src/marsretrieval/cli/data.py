@@ -1,4 +1,4 @@
-"""``marsretrieval data``: make, fetch, cut and check datasets."""
+"""``marsretrieval data``: create, download, cut and verify datasets."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from marsretrieval.cli.help import Command, Group
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.inventory import DatasetInventory
+
+_MAX_EXAMPLES = 5
 
 
 def synth(
@@ -36,6 +38,11 @@ def synth(
     Holds data of the three tasks and GeoTIFF quads.
 
     Everything in it is synthetic, and says so. A planet that is there already is left as it is.
+
+    Raises:
+        UnknownNameError: If no planet size has this name.
+        OutputError: If the folder holds other files or cannot be written.
+        DataError: If files of an existing planet are missing or changed.
     """
     from marsretrieval.datasets.synthetic import describe_planet, write_planet
 
@@ -45,31 +52,30 @@ def synth(
             print_json(plan)
             return
         echo(f"{out}: {plan['status']}; nothing is written (--dry-run)")
-        _show_planet(plan)
+        _print_planet(plan)
         return
     with show_progress(quiet=as_json) as progress:
         summary = write_planet(out, seed=seed, size=size, force=force, progress=progress)
-    told = summary.to_dict()
+    summary_record = summary.to_dict()
     if as_json:
-        print_json(told)
+        print_json(summary_record)
         return
     made = "made" if summary.made else "was there before: nothing to do"
     echo(f"{out}: a synthetic planet, {made} ({summary.bytes / 1e6:.1f} MB)")
-    _show_planet(told)
+    _print_planet(summary_record)
     points = ", ".join(f"{name} {count}" for name, count in summary.points.items())
     echo(f"  ground truth     {points}")
 
 
-def _show_planet(told: dict[str, object]) -> None:
-    quads = told["quads"]
+def _print_planet(planet: dict[str, object]) -> None:
+    quads = planet["quads"]
     assert isinstance(quads, list)
-    echo(f"  seed             {told['seed']}, size {told['size']}, generator {told['version']}")
-    echo(f"  caption pairs    {told['pairs']}")
-    echo(f"  landform images  {told['landform_images']} in {told['classes']} classes")
-    echo(f"  tiles            {told['tiles']} from {len(quads)} quads: {', '.join(quads)}")
-
-
-_SHOWN_PROBLEMS = 5
+    echo(
+        f"  seed             {planet['seed']}, size {planet['size']}, generator {planet['version']}"
+    )
+    echo(f"  caption pairs    {planet['pairs']}")
+    echo(f"  landform images  {planet['landform_images']} in {planet['classes']} classes")
+    echo(f"  tiles            {planet['tiles']} from {len(quads)} quads: {', '.join(quads)}")
 
 
 def verify(
@@ -97,13 +103,17 @@ def verify(
 
     The set hash is the one that results carry when all of the set was scored. Exit code 1 if
     anything is wrong. Notes say what the real datasets have too: near-duplicates, missing quads.
+
+    Raises:
+        OutputError: If the JSON file cannot be written.
+        typer.Exit: With code 1 if there is an error or, with --strict, a note.
     """
     from marsretrieval.datasets.verify import verify as check
     from marsretrieval.io import check_output, make_folder
 
     to_stdout = str(json) == "-"
     if json is not None and not to_stdout:
-        # Known now, not after hours of checking.
+        # Fail before hours of checking, not after.
         check_output(json)
         make_folder(json.parent)
     with show_progress(quiet=to_stdout) as progress:
@@ -112,7 +122,7 @@ def verify(
         print_json(inventory.to_dict(), None if to_stdout else json)
     if not to_stdout:
         for dataset in inventory.datasets:
-            _show_verification(dataset)
+            _print_verification(dataset)
     if not inventory.ok(strict=strict):
         counts = Counter[str]()
         for dataset in inventory.datasets:
@@ -127,27 +137,27 @@ def verify(
         raise typer.Exit(1)
 
 
-def _show_verification(told: DatasetInventory) -> None:
-    echo(f"{told.dataset}: {told.folder}")
-    for name, value in told.origin.items():
-        echo(f"  {name:<10} {_counted(value) if isinstance(value, dict) else value}")
-    for name, value in told.counts.items():
-        echo(f"  {name:<10} {_counted(value)}")
-    if told.set_hash:
-        echo(f"  set hash   {told.set_hash}")
-    for problem in told.problems:
+def _print_verification(dataset: DatasetInventory) -> None:
+    echo(f"{dataset.dataset}: {dataset.folder}")
+    for name, value in dataset.origin.items():
+        echo(f"  {name:<10} {_format_counts(value) if isinstance(value, dict) else value}")
+    for name, value in dataset.counts.items():
+        echo(f"  {name:<10} {_format_counts(value)}")
+    if dataset.set_hash:
+        echo(f"  set hash   {dataset.set_hash}")
+    for problem in dataset.problems:
         echo(f"  {problem.severity}: {problem.kind}: {problem.count:,}")
-        for example in problem.examples[:_SHOWN_PROBLEMS]:
+        for example in problem.examples[:_MAX_EXAMPLES]:
             echo(f"    {example}")
-        if problem.count > _SHOWN_PROBLEMS and len(problem.examples) > _SHOWN_PROBLEMS:
+        if problem.count > _MAX_EXAMPLES and len(problem.examples) > _MAX_EXAMPLES:
             echo("    ...")
-    if all(problem.severity == "note" for problem in told.problems):
+    if all(problem.severity == "note" for problem in dataset.problems):
         echo("  nothing is wrong")
 
 
-def _counted(value: object) -> str:
+def _format_counts(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_counted(each)}" for name, each in value.items())
+        return ", ".join(f"{name} {_format_counts(count)}" for name, count in value.items())
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return f"{value:,}" if number else str(value)
 

@@ -1,4 +1,4 @@
-"""``marsretrieval data download``: the benchmark's datasets, from where they are published."""
+"""``marsretrieval data download``: download the benchmark's datasets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from marsretrieval.errors import UsageError
 if TYPE_CHECKING:
     from marsretrieval.datasets.download import Plan, Report
 
-_SHOWN = 5
+_MAX_EXAMPLES = 5
 
 
 def download(
@@ -59,12 +59,16 @@ def download(
     from the published links, which rot: missing ones are listed in missing.csv and counted. The
     exit code is 0 while at most 5 % is missing (1.7 % is known to be gone for good). These need
     about 3 GB and half an hour; landform needs 1 GB. A token is read from HF_TOKEN.
+
+    Raises:
+        UsageError: If options exclude each other.
+        typer.Exit: With code 1 if too many images are missing.
     """
     from marsretrieval.datasets.download import DATASETS, LinkSettings, plan_download
     from marsretrieval.datasets.download import download as fetch
 
     names = list(DATASETS) if "all" in dataset else list(dict.fromkeys(dataset))
-    variants = _variants(names, variant)
+    variants = _resolve_variants(names, variant)
     if revision is not None and len(names) > 1:
         raise UsageError("--revision goes with one dataset", remedy="Fetch them one by one.")
     if dry_run and offline:
@@ -74,7 +78,7 @@ def download(
             plan_download(name, out, variant=variants[name], revision=revision, cache=cache)
             for name in names
         ]
-        _show_plans(plans, as_json=as_json)
+        _print_plans(plans, as_json=as_json)
         return
     reports: list[Report] = []
     for name in names:
@@ -86,7 +90,7 @@ def download(
             )  # fmt: skip
         reports.append(report)
         if not as_json:
-            _show(report)
+            _print_report(report)
     if as_json:
         print_json([report.to_dict() for report in reports])
     failed = [report for report in reports if report.failed(strict=strict)]
@@ -99,8 +103,8 @@ def download(
         raise typer.Exit(1)
 
 
-def _variants(names: list[str], variant: str | None) -> dict[str, str | None]:
-    """The variant of each dataset; with several, it is that of paired."""
+def _resolve_variants(names: list[str], variant: str | None) -> dict[str, str | None]:
+    """Map each dataset to its variant; with several datasets, the option applies to paired."""
     from marsretrieval.datasets.download import find_source
 
     if len(names) == 1:
@@ -111,7 +115,7 @@ def _variants(names: list[str], variant: str | None) -> dict[str, str | None]:
     return {name: variant if name in varied else None for name in names}
 
 
-def _show(report: Report) -> None:
+def _print_report(report: Report) -> None:
     from marsretrieval.datasets.download import KNOWN_GONE, readable_bytes
 
     counts = dict(report.counts)
@@ -126,8 +130,8 @@ def _show(report: Report) -> None:
         echo(f"  pairs    {pairs:,} of {rows:,}: {ways}")
         if missing:
             echo(f"  missing  {missing:,}, see {Path(report.folder) / 'missing.csv'}")
-            for each in report.missing[:_SHOWN]:
-                echo(f"    {each.key}: {each.reason}")
+            for image in report.missing[:_MAX_EXAMPLES]:
+                echo(f"    {image.key}: {image.reason}")
             echo(f"    ({KNOWN_GONE} of 2,287 were gone for good in August 2026)")
     elif "points" in counts:
         for name, count in counts["points"].items():
@@ -138,7 +142,7 @@ def _show(report: Report) -> None:
         echo(f"  images   {counts['rows']:,}")
 
 
-def _show_plans(plans: list[Plan], *, as_json: bool) -> None:
+def _print_plans(plans: list[Plan], *, as_json: bool) -> None:
     from marsretrieval.datasets.download import readable_bytes
 
     if as_json:
@@ -150,8 +154,8 @@ def _show_plans(plans: list[Plan], *, as_json: bool) -> None:
         echo(f"  from     {plan.repository} @ {plan.revision}")
         echo(f"  licence  {plan.licence}")
         present = sum(bool(file["present"]) for file in plan.files)
-        left = readable_bytes(plan.bytes_to_fetch)
-        echo(f"  files    {len(plan.files):,}, {present:,} are there; {left} to fetch")
+        remaining = readable_bytes(plan.bytes_to_fetch)
+        echo(f"  files    {len(plan.files):,}, {present:,} are there; {remaining} to fetch")
         if plan.links:
             echo(f"  images   {plan.links:,} by their links, {plan.links_present:,} are there")
         needed, free = readable_bytes(plan.needed_bytes), readable_bytes(plan.free_bytes)

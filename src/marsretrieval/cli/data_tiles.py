@@ -1,4 +1,4 @@
-"""``marsretrieval data tiles``: cut quads of the CTX mosaic, local or fetched, into tiles."""
+"""``marsretrieval data tiles``: cut local or downloaded quads of the CTX mosaic into tiles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from marsretrieval.text import pluralize
 if TYPE_CHECKING:
     from marsretrieval.datasets.ctx import Input, Plan, Problem, Quad, Report
 
-_SHOWN = 10
+_MAX_SHOWN = 10
 
 
 def tiles(
@@ -91,6 +91,10 @@ def tiles(
     A quad is 4 x 4 degrees: 400 tiles of 0.2 degrees, 1.7 GB to fetch, 50 MB of tiles. Quads that
     are done are kept, each zip is deleted once it is cut. -180,-80,180,80 is the benchmark's
     planet: 3,600 quads. Exit code 1 if any quad or tile failed.
+
+    Raises:
+        UsageError: If neither sources nor a region are given, or an option is invalid.
+        typer.Exit: With code 1 if a quad or a tile failed.
     """
     from marsretrieval import geo
     from marsretrieval.datasets import ctx
@@ -107,15 +111,15 @@ def tiles(
         drop_below=drop_empty,
         clip=box if clip else None,
     )
-    named = ctx.parse_quads(quads) if quads is not None else []
-    wanted = ctx.select_quads(box, named) if box is not None or named else None
+    named_quads = ctx.parse_quads(quads) if quads is not None else []
+    selected_quads = ctx.select_quads(box, named_quads) if box is not None or named_quads else None
     outside = None if box is None else ctx.part_outside(box)
     if outside is not None:
         say(f"warning: --bbox {bbox}: {outside}")
-    inputs, problems = _inputs(sources or [], wanted)
+    inputs, problems = _find_inputs(sources or [], selected_quads)
     if dry_run:
         plan = ctx.plan(inputs, spec, out, force=force)
-        _show_plan(plan, out, problems, outside, as_json=as_json)
+        _print_plan(plan, out, problems, outside, as_json=as_json)
         return
     settings = ctx.JobSettings(
         threads=threads,
@@ -131,60 +135,73 @@ def tiles(
     if as_json:
         print_json({"out": str(out), "outside": outside, **report.to_dict()})
     else:
-        _show(report, out)
+        _print_report(report, out)
     if not report.complete:
         raise typer.Exit(1)
 
 
-def _inputs(sources: list[Path], wanted: list[Quad] | None) -> tuple[list[Input], list[Problem]]:
+def _find_inputs(
+    sources: list[Path], selected_quads: list[Quad] | None
+) -> tuple[list[Input], list[Problem]]:
     from marsretrieval.datasets import ctx
 
     if sources:
-        return ctx.find_files(sources, wanted)
-    if wanted is None:
+        return ctx.find_files(sources, selected_quads)
+    if selected_quads is None:
         raise UsageError(
             "nothing to cut is named",
             remedy="Name GeoTIFFs, zips or folders of them, or a region with --bbox or --quads.",
         )
-    return [ctx.Input(quad) for quad in wanted], []
+    return [ctx.Input(quad) for quad in selected_quads], []
 
 
-def _show(report: Report, out: Path) -> None:
-    told = report.to_dict()
-    cut, kept = len(report.cut), len(report.kept)
-    tiles, quads = pluralize(told["tiles"], "tile"), pluralize(cut + kept, "quad")
-    echo(f"{out}: {tiles} in {quads} ({told['bytes'] / 1e6:,.1f} MB)")
-    echo(f"  quads    {cut:,} cut in {report.seconds:,.1f} s, {kept:,} there before")
-    echo(f"  no data  {pluralize(told['empty'], 'tile')} without any, {told['dropped']:,} left out")
+def _print_report(report: Report, out: Path) -> None:
+    totals = report.to_dict()
+    cut_count, kept_count = len(report.cut), len(report.kept)
+    tiles, quads = (
+        pluralize(totals["tiles"], "tile"),
+        pluralize(cut_count + kept_count, "quad"),
+    )
+    echo(f"{out}: {tiles} in {quads} ({totals['bytes'] / 1e6:,.1f} MB)")
+    echo(f"  quads    {cut_count:,} cut in {report.seconds:,.1f} s, {kept_count:,} there before")
+    empty = pluralize(totals["empty"], "tile")
+    echo(f"  no data  {empty} without any, {totals['dropped']:,} left out")
     if report.otherwise:
-        say(f"note: quads in this folder were cut with other options: {_few(report.otherwise)}")
+        say(
+            "note: quads in this folder were cut with other options: "
+            f"{_abbreviate(report.otherwise)}"
+        )
     if report.complete:
         return
-    failed = [f"{each.source}: {each.reason}" for each in report.failed]
+    failed = [f"{failure.source}: {failure.reason}" for failure in report.failed]
     failed += [f"tile {name}: {why}" for name, why in report.failed_tiles.items()]
-    for line in failed[:_SHOWN]:
+    for line in failed[:_MAX_SHOWN]:
         say(f"failed: {line}")
-    if len(failed) > _SHOWN:
-        say(f"and {len(failed) - _SHOWN} more failures: --json lists all")
+    if len(failed) > _MAX_SHOWN:
+        say(f"and {len(failed) - _MAX_SHOWN} more failures: --json lists all")
     if report.untried:
-        say(f"not tried after these: {_few(report.untried)}")
+        say(f"not tried after these: {_abbreviate(report.untried)}")
     say("error: not everything could be cut; run the same command again for what failed")
 
 
-def _show_plan(
+def _print_plan(
     plan: Plan, out: Path, problems: list[Problem], outside: str | None, *, as_json: bool
 ) -> None:
     from marsretrieval.datasets.ctx import readable_bytes
 
     if as_json:
-        found = [{"source": each.source, "reason": each.reason} for each in problems]
-        print_json({"out": str(out), "outside": outside, **plan.to_dict(), "problems": found})
+        problem_records = [
+            {"source": problem.source, "reason": problem.reason} for problem in problems
+        ]
+        print_json(
+            {"out": str(out), "outside": outside, **plan.to_dict(), "problems": problem_records}
+        )
         return
-    names = [each.quad.name for each in plan.todo]
+    names = [entry.quad.name for entry in plan.todo]
     echo(
         f"{out}: {pluralize(len(names), 'quad')} to cut, {len(plan.kept):,} there; nothing is done"
     )
-    echo(f"  quads    {_few(names) or 'none'}")
+    echo(f"  quads    {_abbreviate(names) or 'none'}")
     echo(f"  tiles    {plan.tiles:,}")
     echo(f"  fetch    about {readable_bytes(plan.download_bytes)}")
     needed, scratch = readable_bytes(plan.output_bytes), readable_bytes(plan.scratch_bytes)
@@ -192,10 +209,10 @@ def _show_plan(
     echo(f"{readable_bytes(plan.free_bytes)} free")
     if plan.output_bytes + plan.scratch_bytes > plan.free_bytes:
         say("note: there is not that much room: choose another --out, or a smaller region")
-    for each in problems:
-        say(f"problem: {each.source}: {each.reason}")
+    for problem in problems:
+        say(f"problem: {problem.source}: {problem.reason}")
 
 
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _abbreviate(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_SHOWN:,} more" if len(names) > _MAX_SHOWN else ""
+    return ", ".join(names[:_MAX_SHOWN]) + more

@@ -1,4 +1,4 @@
-"""``marsretrieval demo``: everything, offline, on the synthetic planet."""
+"""``marsretrieval demo``: an offline benchmark on the synthetic planet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from marsretrieval.cli.console import JsonFlag, echo, say, show_progress
 from marsretrieval.cli.run import run_jobs
 
 _MODELS = ("mars-nano", "mars-nano-untrained")
-_NEXT = """
+_NEXT_STEPS = """
 The figures follow the model: mars-nano was trained on such terrain, its twin was not.
 The published AUPRC is low even where the ranking is nearly perfect: its curve begins at a depth by
 which most points are found, and the area before it is not counted (docs/PROTOCOL.md).
@@ -44,6 +44,9 @@ def demo(
 
     Two tiny models, a trained one and its untrained twin. Ends in OUT/report.html. Needs no
     network and no GPU. Run it again: what is there is kept.
+
+    Raises:
+        typer.Exit: With code 1 if a model or task failed.
     """
     from marsretrieval import evaluation
     from marsretrieval.datasets.synthetic import write_planet
@@ -64,24 +67,28 @@ def demo(
     )
     finished = run_jobs(jobs, batch_size=None, workers=None, decode_in="threads", as_json=as_json)
     page = out / "report.html"
-    _write_page([each.path for each in finished if each.path is not None], page)
+    _write_page([job_result.path for job_result in finished if job_result.path is not None], page)
     if not as_json:
         store = next(job.store for job in jobs if job.task.name == "geolocalization")
         echo(
-            _NEXT.format(
+            _NEXT_STEPS.format(
                 store=shlex.quote(str(store)),
                 page=shlex.quote(str(page)),
-                activate=_activation(),
-                # A format that can be written here and that QGIS opens with its CRS.
+                activate=activation_line(),
+                # A format that the installed libraries can write and QGIS opens with its CRS.
                 layer="cones.parquet" if find_spec("pyogrio") is None else "cones.gpkg",
             )
         )
-    if any(each.error is not None for each in finished):
+    if any(job_result.error is not None for job_result in finished):
         raise typer.Exit(1)
 
 
-def _activation() -> str:
-    """What makes the commands below be found, where they are not: `make demo` activates nothing."""
+def activation_line() -> str:
+    """Return the line that activates the virtual environment if its commands are not on PATH.
+
+    Returns:
+        A line for the printed next steps, or an empty string.
+    """
     if shutil.which("marsretrieval") is not None:
         return ""
     script = Path(sys.executable).parent / "activate"

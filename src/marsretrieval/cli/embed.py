@@ -1,4 +1,4 @@
-"""``marsretrieval embed``: images into a store, once."""
+"""``marsretrieval embed``: embed images into a store."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from marsretrieval.cli.options import (
     Strict,
     TrustRemoteCode,
     Workers,
-    decode_in_of,
     load_options,
+    parse_decode_in,
 )
 from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings import BuildPlan, BuildReport, EmbeddingStore, Target
     from marsretrieval.encoders import Encoder, LoadOptions, ModelSpec
 
-_IGNORED = {
+_IGNORED_TEXTS = {
     "annotation": "annotation is partly ignored",
     "position": "position is contradictory or cannot be read, and is ignored",
 }
@@ -112,6 +112,11 @@ def embed(
     Interrupted at any moment, the same command goes on from there; on a finished store it does
     nothing. Images that cannot be read, or on which the model fails, are left out and listed in
     the store; with --strict they are an error.
+
+    Raises:
+        UsageError: If options exclude each other or a value is invalid.
+        StoreMismatchError: If the store holds embeddings of another model or dataset.
+        ModelLoadError: If a model cannot be loaded.
     """
     from marsretrieval.datasets import open_sources
     from marsretrieval.embeddings import (
@@ -122,9 +127,9 @@ def embed(
         plan_targets,
     )
 
-    _check(engine, shard, ray_address, device)
-    decoding = decode_in_of(decode_in)
-    if engine == "ray":  # its processes may have another working folder
+    _check_options(engine, shard, ray_address, device)
+    decoding = parse_decode_in(decode_in)
+    if engine == "ray":  # workers may have another working directory
         images = [path.resolve() for path in images]
         checkpoint = checkpoint and checkpoint.resolve()
     options = load_options(
@@ -135,12 +140,12 @@ def embed(
         offline=offline,
         trust_remote_code=trust_remote_code,
     )
-    records, targets = _targets(model, store, options)
-    part = _part(shard)
+    records, targets = _make_targets(model, store, options)
+    part = _parse_shard(shard)
     source = open_sources(images)
     if dry_run:
         plans = plan_targets(targets, source, dtype=vectors, part=part, force=force)
-        _show_plans(plans, records, as_json=as_json)
+        _print_plans(plans, records, as_json=as_json)
         return
     with show_progress(quiet=as_json) as progress:
         if engine == "ray":
@@ -167,22 +172,22 @@ def embed(
                 strict=strict,
                 progress=progress,
             )
-    told = []
+    summaries = []
     for record, target, report in zip(records, targets, reports, strict=True):
         finished = open_store(target.path)
-        placed = _count_positions(finished)
-        summary = _as_json(record, finished, report, placed)
+        position_count = _count_positions(finished)
+        summary = _report_record(record, finished, report, position_count)
         if len(images) > 1:
             summary["repeated_ids"] = _count_repeated_ids(target.path)
-        told.append(summary)
+        summaries.append(summary)
         if not as_json:
-            _tell(report, finished, placed)
+            _print_report(report, finished, position_count)
     if as_json:
-        print_json(told[0] if len(told) == 1 else {"stores": told})
+        print_json(summaries[0] if len(summaries) == 1 else {"stores": summaries})
 
 
 def _count_repeated_ids(store: Path) -> int:
-    """Count ids with several images, which tiles of several sources may have, and warn of them."""
+    """Count ids that several images share, and warn about them."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -199,7 +204,7 @@ def _count_repeated_ids(store: Path) -> int:
     return len(repeated)
 
 
-def _check(engine: str, shard: str | None, ray_address: str | None, device: str) -> None:
+def _check_options(engine: str, shard: str | None, ray_address: str | None, device: str) -> None:
     if engine not in ("local", "ray"):
         raise UsageError(f"unknown engine '{engine}'", remedy="Use local or ray.")
     if engine == "local" and ray_address is not None:
@@ -213,20 +218,22 @@ def _check(engine: str, shard: str | None, ray_address: str | None, device: str)
         )
 
 
-def _targets(
+def _make_targets(
     models: list[str], store: Path, options: LoadOptions
 ) -> tuple[list[ModelSpec], list[Target]]:
-    """One model goes into `store` itself, several into folders of it, named as results are."""
+    """Return the models and their stores: `store` for one model, its subfolders for several."""
     from marsretrieval.embeddings import ModelRequest, Target
     from marsretrieval.encoders import find
     from marsretrieval.evaluation import variant
 
-    records = [find(each) for each in models]
+    records = [find(name) for name in models]
     if len(records) > 1 and options.checkpoint is not None:
         raise UsageError("--checkpoint goes with one model", remedy="Embed with each by itself.")
     if len({record.id for record in records}) != len(records):
         raise UsageError("the same model is named twice")
-    paths = [store] if len(records) == 1 else [store / variant(each, options) for each in records]
+    paths = (
+        [store] if len(records) == 1 else [store / variant(record, options) for record in records]
+    )
     return records, [
         Target(partial(_load, record, options), path, ModelRequest.from_spec(record, options))
         for record, path in zip(records, paths, strict=True)
@@ -240,7 +247,7 @@ def _load(record: ModelSpec, options: LoadOptions) -> Encoder:
     return load(record, options)
 
 
-def _part(text: str | None) -> tuple[int, int] | None:
+def _parse_shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     first, slash, last = text.partition("/")
@@ -249,8 +256,8 @@ def _part(text: str | None) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
-def _show_plans(plans: list[BuildPlan], records: list[ModelSpec], *, as_json: bool) -> None:
-    told = [
+def _print_plans(plans: list[BuildPlan], records: list[ModelSpec], *, as_json: bool) -> None:
+    plan_records = [
         {
             "store": str(plan.store),
             "model": record.id,
@@ -264,7 +271,7 @@ def _show_plans(plans: list[BuildPlan], records: list[ModelSpec], *, as_json: bo
         for plan, record in zip(plans, records, strict=True)
     ]
     if as_json:
-        print_json(told[0] if len(told) == 1 else {"stores": told})
+        print_json(plan_records[0] if len(plan_records) == 1 else {"stores": plan_records})
         return
     for plan, record in zip(plans, records, strict=True):
         count = "an unknown number of" if plan.todo_rows is None else f"{plan.todo_rows:,}"
@@ -274,14 +281,14 @@ def _show_plans(plans: list[BuildPlan], records: list[ModelSpec], *, as_json: bo
 
 
 def _count_positions(store: EmbeddingStore) -> int:
-    """Images of a store whose position is known."""
+    """Count the images of a store that have a position."""
     import numpy as np
 
     return int(sum(np.isfinite(block.lon + block.lat).sum() for block in store.blocks()))
 
 
-def _as_json(
-    record: ModelSpec, store: EmbeddingStore, report: BuildReport, placed: int
+def _report_record(
+    record: ModelSpec, store: EmbeddingStore, report: BuildReport, position_count: int
 ) -> dict[str, Any]:
     return {
         "store": str(store.path),
@@ -289,7 +296,7 @@ def _as_json(
         "complete": not store.missing,
         "rows": report.rows,
         "images": store.rows,
-        "with_position": placed,
+        "with_position": position_count,
         "embedded": report.embedded,
         "reused": report.reused,
         "skipped": [
@@ -301,23 +308,23 @@ def _as_json(
     }
 
 
-def _tell(report: BuildReport, store: EmbeddingStore, placed: int) -> None:
+def _print_report(report: BuildReport, store: EmbeddingStore, position_count: int) -> None:
     rate = ""
     if report.images_per_s and report.device_idle is not None:
         rate = f" at {report.images_per_s:,.0f} images/s (device idle {report.device_idle:.0%})"
-    there = f", {report.reused:,} were there" if report.reused else ""
+    reused = f", {report.reused:,} were there" if report.reused else ""
     images = pluralize(report.rows, "image")
-    echo(f"{store.path}: {images}, {report.embedded:,} embedded now{rate}{there}")
+    echo(f"{store.path}: {images}, {report.embedded:,} embedded now{rate}{reused}")
     if report.skipped:
         first = report.skipped[0]
         echo(f"  {len(report.skipped):,} left out (first: {first.source}: {first.reason})")
-    echo(f"  {pluralize(store.rows, 'image')}, {placed:,} with a position")
-    for kind, what in _IGNORED.items():
+    echo(f"  {pluralize(store.rows, 'image')}, {position_count:,} with a position")
+    for kind, description in _IGNORED_TEXTS.items():
         ignored = [warning for warning in report.warnings if warning.kind == kind]
         if ignored:
             count = pluralize(len({(warning.source, warning.id) for warning in ignored}), "image")
             reason = " ".join(ignored[0].reason.split())
             example = f"first: {ignored[0].source}: {reason}"
-            say(f"  {count} whose {what} ({example})")
+            say(f"  {count} whose {description} ({example})")
     if store.missing:
         echo(f"  not finished: {pluralize(len(store.missing), 'shard')} still to be embedded")

@@ -1,4 +1,4 @@
-"""``marsretrieval export``: results in the formats of others."""
+"""``marsretrieval export``: write results in MTEB's and Hugging Face's formats."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ def mteb(
 
     As MarsVLPairsT2IRetrieval and MarsVLPairsI2TRetrieval. For results on MTEB's own data:
     marsretrieval data download paired --variant frozen.
+
+    Raises:
+        DataError: If the result is of another task or on other data than MTEB's.
+        OutputError: If the folder cannot be written.
     """
     from marsretrieval.report.mteb import write_mteb
     from marsretrieval.report.result_files import read_whole
@@ -54,6 +58,12 @@ def hf(
     """Write results for a model's repository on Hugging Face.
 
     The hub shows eval-results once the dataset's own eval.yaml names these tasks.
+
+    Raises:
+        UsageError: If the file name, the format or the protocol is invalid, or the results are
+            those of several models.
+        DataError: If a result is invalid or on data that the hub does not have.
+        MissingDependencyError: If huggingface-hub is not installed.
     """
     from marsretrieval.errors import UsageError
     from marsretrieval.io import atomic_path

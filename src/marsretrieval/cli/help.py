@@ -1,7 +1,7 @@
-"""Commands: the look of `--help`, and the check that no option is given twice.
+"""Command classes: grouped `--help` output, examples, and rejection of repeated options.
 
-typer draws groups and examples only with rich, which takes longer to import than the whole of
-`marsretrieval --help` takes to answer, and cuts lines that one would copy.
+typer formats groups and examples only with rich, which takes longer to import than `--help`
+takes in all, and truncates lines that users copy.
 """
 
 from __future__ import annotations
@@ -108,23 +108,36 @@ marsretrieval export hf results/marscope -o marscope.yaml
 }
 
 
-# What typer calls types: names of Python, in one of its versions with brackets, in others without.
-_VALUES = {
+# Readable names of typer's types, which some versions of typer write in brackets.
+_METAVARS = {
     r"<list\[Path\]>|<path>": "PATH",
     r"<list\[str\]>|<str>": "TEXT",
     r"<(int|float)( range)?>|(INTEGER|FLOAT)( RANGE)?\b": "N",
 }
 
 
+_SECTIONS = re.compile(r"\n\n(Args|Raises):\n.*", re.DOTALL)
+
+
 class Command(TyperCommand):
-    """A command."""
+    """Command whose options are grouped and whose help omits the sections of its docstring."""
+
+    def __init__(self, *args: Any, help: str | None = None, **settings: Any) -> None:
+        super().__init__(*args, help=help and _SECTIONS.sub("", help), **settings)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments of a command.
 
+        Args:
+            ctx: Context of the command.
+            args: Arguments that follow the command's name.
+
+        Returns:
+            Arguments that are left over.
+
         Raises:
-            UsageError: An option of one value is given twice (click alone would drop the first),
-                or a number is NaN, infinite, or an integer beyond 64 bits.
+            UsageError: If a single-value option is repeated (click alone would use the last), or
+                a number is NaN, infinite, or an integer beyond 64 bits.
         """
         _refuse_repeated(self, ctx, args)
         rest: list[str] = super().parse_args(ctx, args)
@@ -144,11 +157,23 @@ class Command(TyperCommand):
         return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, by group.
+
+        Args:
+            ctx: Context of the command.
+            formatter: click's help formatter.
+        """
         for title, rows in sections(self, ctx):
             with formatter.section(title):
                 formatter.write_dl(rows)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples.
+
+        Args:
+            ctx: Context of the command.
+            formatter: click's help formatter.
+        """
         lines = examples(ctx)
         if lines:
             with formatter.section("Examples"):
@@ -157,14 +182,31 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """Commands, by what they are for."""
+    """Command group whose help lists the commands by purpose."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As `Command.parse_args`, for the options of the group itself."""
+        """Parse the options of the group itself.
+
+        Args:
+            ctx: Context of the group.
+            args: Arguments that follow the group's name.
+
+        Returns:
+            Arguments that are left over: the command and its arguments.
+
+        Raises:
+            UsageError: If a single-value option is repeated.
+        """
         _refuse_repeated(self, ctx, args)
         return list(super().parse_args(ctx, args))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands, by purpose.
+
+        Args:
+            ctx: Context of the group.
+            formatter: click's help formatter.
+        """
         groups: dict[str, list[tuple[str, Any]]] = {}
         for name in self.list_commands(ctx):
             command = self.get_command(ctx, name)
@@ -174,11 +216,14 @@ class Group(TyperGroup):
                     (name, command)
                 )
         width = max(len(name) for rows in groups.values() for name, _ in rows)
-        room = formatter.width - width - 6
+        text_width = formatter.width - width - 6
         for title, commands in groups.items():
             with formatter.section(title):
                 formatter.write_dl(
-                    [(f"{name:{width}}", each.get_short_help_str(room)) for name, each in commands]
+                    [
+                        (f"{name:{width}}", entry.get_short_help_str(text_width))
+                        for name, entry in commands
+                    ]
                 )
 
     format_epilog = Command.format_epilog
@@ -188,12 +233,12 @@ def _refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
     if ctx.resilient_parsing:
         return
     _, _, order = command.make_parser(ctx).parse_args(args=list(args))
-    if any(param.is_eager for param in order):  # --help answers whatever else is given
+    if any(param.is_eager for param in order):  # --help takes precedence over all other options
         return
     for param in dict.fromkeys(order):
         if param.param_type_name != "option" or param.multiple or param.count:
             continue
-        # A switch given twice says the same twice, unless it has an opposite.
+        # Repeating a flag is harmless unless it has an opposite.
         if param.is_flag and not param.secondary_opts:
             continue
         times = order.count(param)
@@ -205,24 +250,39 @@ def _refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
 
 
 def sections(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(title, [(option, explanation), ...]) of every group of options, in the order of `--help`."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    """List the arguments and options of a command by help section.
+
+    Args:
+        command: A click command.
+        ctx: Its context.
+
+    Returns:
+        Pairs (title, rows) in the order of `--help`; a row is (option, explanation).
+    """
+    rows_by_title: dict[str, list[tuple[str, str]]] = {}
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx)
         if record is None:
             continue
-        usual = "Arguments" if param.param_type_name == "argument" else "Options"
+        default_title = "Arguments" if param.param_type_name == "argument" else "Options"
         title = getattr(param, "rich_help_panel", None)
-        rows = found.setdefault(title if isinstance(title, str) else usual, [])
-        left, right = record
-        for pattern, plain in _VALUES.items():
-            left = re.sub(pattern, plain, left)
-        rows.append((left, right))
-    return list(found.items())
+        rows = rows_by_title.setdefault(title if isinstance(title, str) else default_title, [])
+        syntax, explanation = record
+        for pattern, metavar in _METAVARS.items():
+            syntax = re.sub(pattern, metavar, syntax)
+        rows.append((syntax, explanation))
+    return list(rows_by_title.items())
 
 
 def examples(ctx: Any) -> list[str]:
-    """Command lines that show the verb of `ctx` at work."""
+    """Return the example command lines of a command.
+
+    Args:
+        ctx: Context of the command.
+
+    Returns:
+        One command line per item; empty if the command has no examples.
+    """
     names: list[str] = []
     while ctx.parent is not None:
         names.insert(0, ctx.info_name)

@@ -1,4 +1,4 @@
-"""``marsretrieval models`` and ``models check``: what there is, and whether it loads here."""
+"""``marsretrieval models`` and ``doctor``: list models, check one, and check the machine."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 
 class _PatternOrCommand(Group):
-    """``models siglip`` lists what matches; ``models check ID`` is a command."""
+    """Group in which ``models PATTERN`` is short for ``models list PATTERN``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert `list` unless the first argument is a command or a help option."""
         if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
             args = ["list", *args]
         return super().parse_args(ctx, args)
@@ -55,16 +56,20 @@ def list_models(
     ] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """List the models of the catalogue and of installed plugins."""
+    """List the models of the catalogue and of installed plugins.
+
+    Raises:
+        UnknownNameError: If no model matches the pattern.
+    """
     from marsretrieval.encoders import all_specs
 
-    found = [record for record in all_specs() if _matches(record, pattern)]
-    if not found:
+    specs = [record for record in all_specs() if _matches(record, pattern)]
+    if not specs:
         raise UnknownNameError("model", pattern, [record.id for record in all_specs()])
     if as_json:
-        print_json([_row(record) for record in found])
+        print_json([_model_row(record) for record in specs])
     else:
-        _print_table([_row(record) for record in found])
+        _print_table([_model_row(record) for record in specs])
 
 
 @app.command(cls=Command)
@@ -83,6 +88,11 @@ def check(
     """Load a model, embed two images and two texts, print what it found.
 
     Exit code 1 if its vectors are not of unit length, or change with the batch they are made in.
+
+    Raises:
+        UnknownNameError: If there is no such model.
+        ModelLoadError: If the model cannot be loaded.
+        typer.Exit: With code 1 if the check finds a problem.
     """
     from marsretrieval.encoders import check_encoder, find, load
 
@@ -105,13 +115,16 @@ def check(
         raise ModelLoadError(
             f"{record.id} cannot be loaded ({describe_exception(error)})"
         ) from error
-    found = {"seconds_to_load": round(time.perf_counter() - start, 2), **check_encoder(encoder)}
+    outcome = {
+        "seconds_to_load": round(time.perf_counter() - start, 2),
+        **check_encoder(encoder),
+    }
     if as_json:
-        print_json(found)
+        print_json(outcome)
     else:
-        _print_check(found)
-    if found["problems"]:
-        problems: Sequence[str] = found["problems"]
+        _print_check(outcome)
+    if outcome["problems"]:
+        problems: Sequence[str] = outcome["problems"]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         say(
             f"error: {record.id}: {problems[0]}{more}\n"
@@ -120,39 +133,43 @@ def check(
         raise typer.Exit(1)
 
 
-def _print_check(found: Mapping[str, Any]) -> None:
-    echo(f"{found['id']}: loaded in {found['seconds_to_load']} s, dimension {found['dimension']}")
-    for what in ("images", "texts"):
-        if what in found:
-            seen = found[what]
+def _print_check(outcome: Mapping[str, Any]) -> None:
+    echo(
+        f"{outcome['id']}: loaded in {outcome['seconds_to_load']} s, "
+        f"dimension {outcome['dimension']}"
+    )
+    for modality in ("images", "texts"):
+        if modality in outcome:
+            measurement = outcome[modality]
             echo(
-                f"two {what}: {seen['seconds']} s; unit length to {seen['off_unit_length']:.0e}; "
-                f"a batch equals one by one to {seen['batch_difference']:.0e}"
+                f"two {modality}: {measurement['seconds']} s; "
+                f"unit length to {measurement['off_unit_length']:.0e}; "
+                f"a batch equals one by one to {measurement['batch_difference']:.0e}"
             )
-    if "texts" in found:
-        cut = found["texts"]["cut_at_context_length"]
-        echo(f"texts cut at the context length: {'not known' if cut is None else cut}")
-    if "cosines" in found:
+    if "texts" in outcome:
+        cut_count = outcome["texts"]["cut_at_context_length"]
+        echo(f"texts cut at the context length: {'not known' if cut_count is None else cut_count}")
+    if "cosines" in outcome:
         echo("cosines, an image a row:")
-        texts = [f"'{text}'" for text in found["texts"]["embedded"]]
+        texts = [f"'{text}'" for text in outcome["texts"]["embedded"]]
         echo("  " + "  ".join(texts))
-        for row in found["cosines"]:
+        for row in outcome["cosines"]:
             cells = zip(row, texts, strict=True)
             echo("  " + "  ".join(f"{cosine:>{len(text)}.4f}" for cosine, text in cells))
-    for name, value in found["fingerprint"].items():
+    for name, value in outcome["fingerprint"].items():
         echo(f"{name}: {value}")
-    for line in found["problems"]:
+    for line in outcome["problems"]:
         echo(f"problem: {line}")
-    echo("ok: no" if found["problems"] else "ok: yes")
+    echo("ok: no" if outcome["problems"] else "ok: yes")
 
 
 def _matches(record: ModelSpec, pattern: str) -> bool:
-    wanted = pattern.lower()
+    lowered = pattern.lower()
     texts = (record.id.lower(), record.name.lower(), record.family.lower())
-    return any(wanted in text or fnmatch(text, wanted) for text in texts)
+    return any(lowered in text or fnmatch(text, lowered) for text in texts)
 
 
-def _row(record: ModelSpec) -> dict[str, Any]:
+def _model_row(record: ModelSpec) -> dict[str, Any]:
     return {
         "id": record.id,
         "name": record.name,
@@ -168,8 +185,8 @@ def _row(record: ModelSpec) -> dict[str, Any]:
         "gated": record.gated,
         "dtype": {"cpu": "float32", "gpu": record.gpu_dtype},
         "weights_gib": {
-            "cpu": _rounded(record.weights_gib("float32")),
-            "gpu": _rounded(record.weights_gib(record.gpu_dtype)),
+            "cpu": _round_size(record.weights_gib("float32")),
+            "gpu": _round_size(record.weights_gib(record.gpu_dtype)),
         },
         "tried": record.tried,
         "notes": record.notes,
@@ -178,7 +195,7 @@ def _row(record: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _rounded(size: float | None) -> float | None:
+def _round_size(size: float | None) -> float | None:
     return None if size is None else round(size, 2)
 
 
@@ -200,11 +217,11 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_row(
             row["id"],
             row["family"],
-            _count(row["parameters"]),
+            _format_count(row["parameters"]),
             str(row["image_size"] or "any"),
             str(row["dimension"] or "?"),
-            _size(row["weights_gib"]["cpu"]),
-            _size(row["weights_gib"]["gpu"]),
+            _format_size(row["weights_gib"]["cpu"]),
+            _format_size(row["weights_gib"]["gpu"]),
             "yes" if "text" in row["modalities"] else "no",
             row["revision"][:7] if row["revision"] else "-",
             row["licence"],
@@ -216,14 +233,14 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     )
     if gated := [row["id"] for row in rows if row["gated"]]:
         echo(f"Gated, needs a Hugging Face token: {', '.join(gated)}")
-    _print_tried(rows)
+    _print_tested_versions(rows)
     echo(
         "Others by name: st:NAME of sentence-transformers, mteb:NAME of MTEB's registry,"
         "\npackage.module:Class of yours."
     )
 
 
-def _print_tried(rows: Sequence[Mapping[str, Any]]) -> None:
+def _print_tested_versions(rows: Sequence[Mapping[str, Any]]) -> None:
     models = defaultdict(list)
     for row in rows:
         if row["tried"]:
@@ -232,13 +249,13 @@ def _print_tried(rows: Sequence[Mapping[str, Any]]) -> None:
         echo(f"Tried of {', '.join(ids) if len(ids) < 3 else f'{len(ids)} models'}: {tried}")
 
 
-def _size(gib: float | None) -> str:
+def _format_size(gib: float | None) -> str:
     if gib is None:
         return "?"
     return "<0.1" if gib < 0.1 else f"{gib:.1f}"
 
 
-def _count(parameters: int | None) -> str:
+def _format_count(parameters: int | None) -> str:
     if parameters is None:
         return "?"
     if parameters >= 1e9:
@@ -251,17 +268,20 @@ def doctor(as_json: JsonFlag = False) -> None:
 
     Looks at Python, cores, memory, disk, torch and its devices, and the model cache. Exit code 1
     if models cannot be run here.
+
+    Raises:
+        typer.Exit: With code 1 if models cannot run on this machine.
     """
     from marsretrieval.encoders import examine_machine
 
-    found = examine_machine()
-    problems, notes = found["problems"], found["notes"]
+    machine = examine_machine()
+    problems, notes = machine["problems"], machine["notes"]
     if as_json:
-        print_json(found)
+        print_json(machine)
     else:
-        for name, value in found.items():
+        for name, value in machine.items():
             if name not in ("problems", "notes"):
-                _print(name, value)
+                _print_value(name, value)
         for line in notes:
             echo(f"note: {line}")
         for line in problems:
@@ -271,16 +291,16 @@ def doctor(as_json: JsonFlag = False) -> None:
         raise typer.Exit(1)
 
 
-def _print(name: str, value: Any, indent: str = "") -> None:
+def _print_value(name: str, value: Any, indent: str = "") -> None:
     if isinstance(value, dict):
         echo(f"{indent}{name}:")
-        for key, each in value.items():
-            _print(key, each, indent + "  ")
+        for key, item in value.items():
+            _print_value(key, item, indent + "  ")
         return
     if isinstance(value, bool):
-        told = "yes" if value else "no"
+        text = "yes" if value else "no"
     elif isinstance(value, list):
-        told = ", ".join(map(str, value))
+        text = ", ".join(map(str, value))
     else:
-        told = "not installed" if value is None else str(value)
-    echo(f"{indent}{name}: {told}")
+        text = "not installed" if value is None else str(value)
+    echo(f"{indent}{name}: {text}")

@@ -1,4 +1,4 @@
-"""Options that several verbs share: which model, loaded how, and how hard it works."""
+"""Options shared by several commands, and their parsing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings import DecodeIn
     from marsretrieval.encoders import LoadOptions, PromptPreset
 
-_MODEL = "The model"
+_MODEL_PANEL = "The model"
 
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        rich_help_panel=_MODEL,
+        rich_help_panel=_MODEL_PANEL,
         help="Local weights (file or folder) in place of the model's repository.",
     ),
 ]
@@ -27,21 +27,23 @@ Prompts = Annotated[
     str,
     typer.Option(
         metavar="paper|official",
-        rich_help_panel=_MODEL,
+        rich_help_panel=_MODEL_PANEL,
         help="Prompts as the published code sends them, or as the model's authors do.",
     ),
 ]
 Device = Annotated[
     str,
     typer.Option(
-        metavar="DEVICE", rich_help_panel=_MODEL, help="auto, cpu, cuda, cuda:1 (one GPU) or mps."
+        metavar="DEVICE",
+        rich_help_panel=_MODEL_PANEL,
+        help="auto, cpu, cuda, cuda:1 (one GPU) or mps.",
     ),
 ]
 Dtype = Annotated[
     str,
     typer.Option(
         metavar="DTYPE",
-        rich_help_panel=_MODEL,
+        rich_help_panel=_MODEL_PANEL,
         help="Precision of the model: auto, float32, float16 or bfloat16.",
     ),
 ]
@@ -50,7 +52,7 @@ BatchSize = Annotated[
     typer.Option(
         min=1,
         max=1_000_000,
-        rich_help_panel=_MODEL,
+        rich_help_panel=_MODEL_PANEL,
         help="Images per batch (default: chosen for the device).",
     ),
 ]
@@ -59,20 +61,22 @@ Workers = Annotated[
     typer.Option(
         min=0,
         max=4096,
-        rich_help_panel=_MODEL,
+        rich_help_panel=_MODEL_PANEL,
         help="Workers that decode images (default: as many as CPUs).",
     ),
 ]
 Offline = Annotated[
     bool,
-    typer.Option("--offline", rich_help_panel=_MODEL, help="Never ask the network for weights."),
+    typer.Option(
+        "--offline", rich_help_panel=_MODEL_PANEL, help="Never ask the network for weights."
+    ),
 ]
 DecodeInOption = Annotated[
     str,
     typer.Option(
         "--decode-in",
         metavar="auto|threads|processes",
-        rich_help_panel=_MODEL,
+        rich_help_panel=_MODEL_PANEL,
         help="What the decoding workers are: threads, processes (to feed a fast GPU), or by need.",
     ),
 ]
@@ -80,25 +84,25 @@ TrustRemoteCode = Annotated[
     bool,
     typer.Option(
         "--trust-remote-code",
-        rich_help_panel=_MODEL,
+        rich_help_panel=_MODEL_PANEL,
         help="Run code from a model's repository (unsafe).",
     ),
 ]
 
-_INTERVALS = "Confidence intervals"
-_CATALOGUES = "Catalogues of points"
+_INTERVALS_PANEL = "Confidence intervals"
+_POINTS_PANEL = "Catalogues of points"
 
 Seed = Annotated[
     int,
-    typer.Option(min=0, rich_help_panel=_INTERVALS, help="Seed of the bootstrap."),
+    typer.Option(min=0, rich_help_panel=_INTERVALS_PANEL, help="Seed of the bootstrap."),
 ]
-# More resamples would move a percentile by less than its last digit, and need memory for each.
+# More resamples would not change the printed digits of a percentile, and each needs memory.
 Resamples = Annotated[
     int,
     typer.Option(
         min=0,
         max=100_000,
-        rich_help_panel=_INTERVALS,
+        rich_help_panel=_INTERVALS_PANEL,
         help="Bootstrap resamples behind the 95 % intervals; 0: none.",
     ),
 ]
@@ -107,7 +111,7 @@ LonColumn = Annotated[
     typer.Option(
         "--lon-column",
         metavar="NAME",
-        rich_help_panel=_CATALOGUES,
+        rich_help_panel=_POINTS_PANEL,
         help="Column of longitudes (default: known names).",
     ),
 ]
@@ -116,7 +120,7 @@ LatColumn = Annotated[
     typer.Option(
         "--lat-column",
         metavar="NAME",
-        rich_help_panel=_CATALOGUES,
+        rich_help_panel=_POINTS_PANEL,
         help="Column of latitudes (default: known names).",
     ),
 ]
@@ -124,7 +128,7 @@ LonWest = Annotated[
     bool | None,
     typer.Option(
         "--lon-west/--lon-east",
-        rich_help_panel=_CATALOGUES,
+        rich_help_panel=_POINTS_PANEL,
         help="Direction of positive longitudes (default: by the column's name).",
         show_default=False,
     ),
@@ -133,7 +137,7 @@ CoveredOnly = Annotated[
     bool,
     typer.Option(
         "--covered-only",
-        rich_help_panel=_CATALOGUES,
+        rich_help_panel=_POINTS_PANEL,
         help="Count only points within the tiles' coverage.",
     ),
 ]
@@ -154,7 +158,22 @@ def load_options(
     offline: bool,
     trust_remote_code: bool,
 ) -> LoadOptions:
-    """Check what can be checked before anything is loaded. Raises UsageError."""
+    """Check the options of a model without loading it.
+
+    Args:
+        device: Value of --device.
+        dtype: Value of --dtype.
+        checkpoint: Value of --checkpoint.
+        prompts: Value of --prompts.
+        offline: Value of --offline.
+        trust_remote_code: Value of --trust-remote-code.
+
+    Returns:
+        Options for `encoders.load`.
+
+    Raises:
+        UsageError: If the prompts or the dtype are unknown, or the checkpoint does not exist.
+    """
     from marsretrieval.encoders import LoadOptions
 
     if prompts not in ("paper", "official"):
@@ -174,26 +193,36 @@ def load_options(
 
 
 def position_columns(lon: str | None, lat: str | None, west: bool | None) -> PositionColumns:
-    """Columns of a catalogue as the options name them.
+    """Make the column choice of a point catalogue from the options.
 
     Args:
         lon: Value of --lon-column.
         lat: Value of --lat-column.
-        west: True for --lon-west, False for --lon-east.
+        west: True for --lon-west, False for --lon-east, None for neither.
 
     Returns:
-        The choice that the readers of catalogues take.
+        Column names and longitude direction.
     """
     from marsretrieval.datasets import PositionColumns
 
     return PositionColumns(lon, lat, west)
 
 
-def decode_in_of(name: str) -> DecodeIn:
-    """Raises UnknownNameError."""
+def parse_decode_in(name: str) -> DecodeIn:
+    """Parse the value of --decode-in.
+
+    Args:
+        name: auto, threads or processes.
+
+    Returns:
+        The kind of decoding worker.
+
+    Raises:
+        UnknownNameError: If there is no such kind.
+    """
     from marsretrieval.embeddings import DECODE_IN
 
-    for known in DECODE_IN:
-        if known == name:
-            return known
+    for decode_in in DECODE_IN:
+        if decode_in == name:
+            return decode_in
     raise UnknownNameError("kind of decoding worker", name, DECODE_IN)

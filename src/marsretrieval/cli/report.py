@@ -1,4 +1,4 @@
-"""``marsretrieval report``: results that were written before, as tables or as a page."""
+"""``marsretrieval report``: show existing results as tables, or write them to a file."""
 
 from __future__ import annotations
 
@@ -56,73 +56,78 @@ def report(
 
     Files that are no results, and damaged tables beside results, are named and left out; exit
     code 1 if there were any.
+
+    Raises:
+        UsageError: If options exclude each other, or the file name has no known suffix.
+        DatasetNotFoundError: If there are no results.
+        typer.Exit: With code 1 if a file is left out.
     """
-    kind = _kind(output, {"md": md, "latex": latex, "csv": csv, "json": as_json})
-    if kind != "html" and (title or images or not thumbnails):
+    output_format = _choose_format(output, {"md": md, "latex": latex, "csv": csv, "json": as_json})
+    if output_format != "html" and (title or images or not thumbnails):
         raise UsageError("--title, --images and --no-thumbnails are for a page: -o FILE.html")
     if images:
         say(
             f"--images: {pluralize(len(images), 'path')} ignored: a page shows the thumbnails that "
             "run wrote beside the results"
         )
-    found, refused = _read(results)
-    if kind == "html":
+    result_files, refused = _read_results(results)
+    if output_format == "html":
         assert output is not None
         refused += _write_page(
-            found, output, title=title, thumbnails=thumbnails, references=references,
+            result_files, output, title=title, thumbnails=thumbnails, references=references,
             left_out=refused,
         )  # fmt: skip
     else:
-        _show(found, kind, output, details=details, references=references)
+        _write_tables(result_files, output_format, output, details=details, references=references)
     if refused:
         raise typer.Exit(1)
 
 
-def _kind(output: Path | None, asked: dict[str, bool]) -> str:
-    """html, md, latex, csv, json or table. Raises UsageError."""
+def _choose_format(output: Path | None, format_flags: dict[str, bool]) -> str:
+    """Return html, md, latex, csv, json or table; raise UsageError on conflicting options."""
     from marsretrieval.report.render import SUFFIXES
 
-    flags = [name for name, wanted in asked.items() if wanted]
+    flags = [name for name, is_set in format_flags.items() if is_set]
     if len(flags) > 1:
         raise UsageError(f"--{' and --'.join(flags)}: choose one")
     if output is None:
         return flags[0] if flags else "table"
-    kinds = {".html": "html", ".htm": "html", ".json": "json", **SUFFIXES}
-    named = kinds.get(output.suffix.lower())
-    if named is None and not flags:
+    format_by_suffix = {".html": "html", ".htm": "html", ".json": "json", **SUFFIXES}
+    suffix_format = format_by_suffix.get(output.suffix.lower())
+    if suffix_format is None and not flags:
         raise UsageError(
             f"-o {output}: the name says no format",
-            remedy=f"Use {', '.join(kinds)}, or add --md, --latex, --csv or --json.",
+            remedy=f"Use {', '.join(format_by_suffix)}, or add --md, --latex, --csv or --json.",
         )
-    if named is not None and flags and flags[0] != named:
+    if suffix_format is not None and flags and flags[0] != suffix_format:
         raise UsageError(f"-o {output} and --{flags[0]} are two formats: choose one")
-    return named or flags[0]
+    return suffix_format or flags[0]
 
 
-def _read(places: list[Path]) -> tuple[list[ResultFile], list[str]]:
-    """The results, and a line for each file that is none."""
+def _read_results(paths: list[Path]) -> tuple[list[ResultFile], list[str]]:
+    """Read the results; return them and one line for each invalid file."""
     from marsretrieval.report.result_files import read_whole
     from marsretrieval.results import find_results
 
-    found, refused = [], []
-    for path in find_results(places):
+    result_files, refused = [], []
+    for path in find_results(paths):
         try:
-            found.append(read_whole(path))
+            result_files.append(read_whole(path))
         except DataError as error:
             refused.append(str(error))
     for line in refused:
         say(f"left out: {line}")
-    if not found:
+    if not result_files:
         raise DatasetNotFoundError(
-            f"no results in {', '.join(map(str, places))}",
+            f"no results in {', '.join(map(str, paths))}",
             remedy="marsretrieval run writes them to --results.",
         )
-    return found, refused
+    return result_files, refused
 
 
-def _show(
-    found: Sequence[ResultFile],
-    kind: str,
+def _write_tables(
+    result_files: Sequence[ResultFile],
+    output_format: str,
     output: Path | None,
     *,
     details: bool,
@@ -132,14 +137,16 @@ def _show(
     from marsretrieval.report.render import FORMATS, print_tables
     from marsretrieval.report.tables import model_tables
 
-    results = [each.result for each in found]
-    if kind == "json":
-        print_json([each.to_dict() for each in results], output)
-    elif kind == "table":
+    results = [file.result for file in result_files]
+    if output_format == "json":
+        print_json([result.to_dict() for result in results], output)
+    elif output_format == "table":
         print_tables(model_tables(results, details=details, references=references))
     else:
-        tables = model_tables(results, details=details, more=kind == "csv", references=references)
-        text = FORMATS[kind](tables)
+        tables = model_tables(
+            results, details=details, more=output_format == "csv", references=references
+        )
+        text = FORMATS[output_format](tables)
         if output is None:
             echo(text, end="")
         else:
@@ -150,7 +157,7 @@ def _show(
 
 
 def _write_page(
-    found: Sequence[ResultFile],
+    result_files: Sequence[ResultFile],
     output: Path,
     *,
     title: str | None,
@@ -158,14 +165,14 @@ def _write_page(
     references: bool | None,
     left_out: Sequence[str],
 ) -> Sequence[str]:
-    """Write it; returns a line for each table that was damaged."""
+    """Write the HTML report; return one line for each damaged table."""
     from marsretrieval.report.html import write_html
     from marsretrieval.report.references import references_for
 
-    shown = references_for([each.result for each in found], show=references)
+    reference_rows = references_for([file.result for file in result_files], show=references)
     with show_progress() as progress:
         page = write_html(
-            found, output, title=title, thumbnails=thumbnails, references=shown,
+            result_files, output, title=title, thumbnails=thumbnails, references=reference_rows,
             left_out=left_out, progress=progress,
         )  # fmt: skip
     for line in page.damaged:

@@ -1,4 +1,4 @@
-"""``marsretrieval run`` and ``marsretrieval tasks``: benchmark models, and what can be asked."""
+"""``marsretrieval run`` and ``marsretrieval tasks``: benchmark models, list the tasks."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from marsretrieval.cli.options import (
     Strict,
     TrustRemoteCode,
     Workers,
-    decode_in_of,
     load_options,
+    parse_decode_in,
     position_columns,
 )
 from marsretrieval.errors import ModalityError, UsageError
@@ -112,12 +112,19 @@ def run(
     Writes RESULTS/MODEL/TASK.json (all figures, both protocols), .queries.parquet (a row a
     query), .hits.parquet (the head of each ranking) and .thumbnails.parquet (images for the HTML
     report). Exit code 1 if any pair failed.
+
+    Raises:
+        UsageError: If options exclude each other or a value is invalid.
+        UnknownNameError: If there is no such model or task.
+        ModalityError: If no model can do any of the tasks.
+        typer.Exit: With code 1 if a pair of model and task failed; after --dry-run with the exit
+            code of the first refusal.
     """
     from marsretrieval import evaluation
     from marsretrieval.encoders import find
     from marsretrieval.tasks import TASKS, Geolocalization, Settings, find_task
 
-    decoding = decode_in_of(decode_in)
+    decoding = parse_decode_in(decode_in)
     options = load_options(
         device=device,
         dtype=dtype,
@@ -178,9 +185,9 @@ def run(
             f"no task that {', '.join(model)} can do on these data",
             remedy="Choose another model: marsretrieval models",
         )
-    _show_reading(jobs)
+    _print_reading_notes(jobs)
     if dry_run:
-        _show_plan(jobs, skipped, as_json=as_json)
+        _print_plan(jobs, skipped, as_json=as_json)
         refusals = [job.refusal for job in jobs if job.refusal is not None]
         if refusals:
             raise typer.Exit(refusals[0].exit_code)
@@ -189,12 +196,12 @@ def run(
         jobs, batch_size=batch_size, workers=workers, decode_in=decoding, as_json=as_json,
         skipped=skipped, strict=strict,
     )  # fmt: skip
-    if any(each.error is not None for each in finished):
+    if any(job_result.error is not None for job_result in finished):
         raise typer.Exit(1)
 
 
 def _with_class_names(tasks: Sequence[Task], path: Path | None) -> list[Task]:
-    """Give the names of a file to the landform task. Raises UsageError where it does not run."""
+    """Set the class names of the landform task; raise UsageError if that task is not selected."""
     from marsretrieval.tasks import LandformRetrieval, read_class_names
 
     if path is None:
@@ -208,7 +215,11 @@ def _with_class_names(tasks: Sequence[Task], path: Path | None) -> list[Task]:
 
 
 def tasks(as_json: JsonFlag = False) -> None:
-    """List the benchmark's tasks, their data and main figures."""
+    """List the benchmark's tasks, their data and main figures.
+
+    Args:
+        as_json: Print JSON in place of lines.
+    """
     from marsretrieval.tasks import TASKS
 
     rows = [
@@ -239,19 +250,19 @@ def run_jobs(
     skipped: Sequence[Mapping[str, str]] = (),
     strict: bool = False,
 ) -> list[Finished]:
-    """Run jobs, report each as it ends, and print the tables.
+    """Run jobs, report each outcome, and print the tables.
 
     Args:
-        jobs: From `benchmark.plan`.
-        batch_size: Images per batch.
-        workers: Workers that decode images.
-        decode_in: Threads or processes.
+        jobs: Jobs from `evaluation.plan`.
+        batch_size: Images per batch; None: chosen for the device.
+        workers: Number of decoding workers; None: number of CPUs.
+        decode_in: Kind of decoding worker.
         as_json: Print JSON in place of tables.
-        skipped: Pairs that were left out, with model, task and reason; for the JSON.
-        strict: Fail where an image is left out.
+        skipped: Model, task and reason of each pair that is not run; for the JSON.
+        strict: Fail if an image cannot be read or embedded.
 
     Returns:
-        How each job ended.
+        Outcome of each job.
     """
     from marsretrieval import evaluation
     from marsretrieval.report.render import print_tables
@@ -259,7 +270,7 @@ def run_jobs(
 
     finished: list[Finished] = []
     with show_progress() as progress:
-        for each in evaluation.run(
+        for job_result in evaluation.run(
             jobs,
             batch_size=batch_size,
             workers=workers,
@@ -268,24 +279,24 @@ def run_jobs(
             progress=progress,
             say=say,
         ):
-            finished.append(each)
-            say(_told(each))
-    results = [each.result for each in finished if each.result is not None]
+            finished.append(job_result)
+            say(_format_outcome(job_result))
+    results = [job_result.result for job_result in finished if job_result.result is not None]
     if as_json:
         print_json(
             {
-                "results": [str(each.path) for each in finished if each.result],
+                "results": [str(job_result.path) for job_result in finished if job_result.result],
                 "failed": [
                     {
-                        "model": each.job.record.id,
-                        "task": each.job.task.name,
-                        "error": str(each.error),
+                        "model": job_result.job.record.id,
+                        "task": job_result.job.task.name,
+                        "error": str(job_result.error),
                     }
-                    for each in finished
-                    if each.error
+                    for job_result in finished
+                    if job_result.error
                 ],
                 "skipped": [dict(pair) for pair in skipped],
-                "figures": [each.to_dict() for each in results],
+                "figures": [result.to_dict() for result in results],
             }
         )
     else:
@@ -293,8 +304,8 @@ def run_jobs(
     return finished
 
 
-def _show_reading(jobs: Sequence[Job]) -> None:
-    """Name the files that were not read, and what was assumed of the others; once per dataset."""
+def _print_reading_notes(jobs: Sequence[Job]) -> None:
+    """Print the files that were not read and the assumptions about the others, once per dataset."""
     lines: dict[str, None] = {}
     for job in jobs:
         unread = [item for item in job.data.skipped if item.reason.startswith("not read")]
@@ -304,13 +315,13 @@ def _show_reading(jobs: Sequence[Job]) -> None:
         say(line)
 
 
-def _told(each: Finished) -> str:
-    name = f"{each.job.name} on {each.job.task.name}"
-    if each.error is not None:
-        return f"{name}: failed: {each.error}"
-    assert each.result is not None
-    left_out = each.result.data["skipped"]
-    notes = [f"-> {each.path}"] if each.computed else ["done before, kept"]
+def _format_outcome(job_result: Finished) -> str:
+    name = f"{job_result.job.name} on {job_result.job.task.name}"
+    if job_result.error is not None:
+        return f"{name}: failed: {job_result.error}"
+    assert job_result.result is not None
+    left_out = job_result.result.data["skipped"]
+    notes = [f"-> {job_result.path}"] if job_result.computed else ["done before, kept"]
     if left_out:
         first = left_out[0]
         notes.append(
@@ -319,7 +330,9 @@ def _told(each: Finished) -> str:
     return f"{name}: {'; '.join(notes)}"
 
 
-def _show_plan(jobs: Sequence[Job], skipped: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
+def _print_plan(
+    jobs: Sequence[Job], skipped: Sequence[Mapping[str, str]], *, as_json: bool
+) -> None:
     rows: list[dict[str, Any]] = [
         {
             "model": job.record.id,

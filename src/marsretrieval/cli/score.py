@@ -1,4 +1,4 @@
-"""``marsretrieval score``: figures for people who bring their own embeddings."""
+"""``marsretrieval score``: compute the metrics of existing embeddings or predictions."""
 
 from __future__ import annotations
 
@@ -43,11 +43,15 @@ def paired(
     seed: Seed = 0,
     resamples: Resamples = 1000,
 ) -> None:
-    """Paired image-text retrieval: R@1, R@10, MRR, median rank."""
+    """Paired image-text retrieval: R@1, R@10, MRR, median rank.
+
+    Raises:
+        DataError: If a file is missing, unreadable or not an array of unit rows.
+    """
     from marsretrieval.datasets.submissions import read_vectors
     from marsretrieval.metrics import paired as metric
 
-    _show(
+    _print_evaluation(
         metric.evaluate(read_vectors(images), read_vectors(texts), seed=seed, resamples=resamples),
         json,
     )
@@ -66,20 +70,24 @@ def landform(
 ) -> None:
     """Landform retrieval: mAP, nDCG@10, Hit@10, R-Precision.
 
-    Over all classes and for each of them."""
+    Over all classes and for each of them.
+
+    Raises:
+        DataError: If a file is missing, unreadable or of another shape than the others.
+    """
     from marsretrieval.datasets.submissions import read_labels, read_vectors
     from marsretrieval.metrics import landform as metric
 
-    told = read_labels(labels)
-    for line in told.unmatched:
+    label_file = read_labels(labels)
+    for line in label_file.unmatched:
         say(line)
-    _show(
+    _print_evaluation(
         metric.evaluate(
             read_vectors(images),
             read_vectors(queries),
-            labels=told.labels,
-            image_ids=told.image_ids,
-            query_names=told.query_names,
+            labels=label_file.labels,
+            image_ids=label_file.image_ids,
+            query_names=label_file.query_names,
             seed=seed,
             resamples=resamples,
         ),
@@ -116,6 +124,10 @@ def geolocalization(
 
     Longitudes are within -180..180 or 0..360: the same to the strict protocol, not to the
     published one, which measures distances in the plane of degrees.
+
+    Raises:
+        UsageError: If --radius or --tile-deg is out of range.
+        DataError: If a file is invalid, or no point is covered with --covered-only.
     """
     import numpy as np
 
@@ -167,10 +179,10 @@ def geolocalization(
         | {"points": len(covered), "covered": int(covered.sum()), "warnings": warnings},
         "covered_only": covered_only,
     }
-    _show(evaluation, json, data=data)
+    _print_evaluation(evaluation, json, data=data)
 
 
-def _show(
+def _print_evaluation(
     evaluation: Evaluation, out: Path | None, *, data: Mapping[str, Any] | None = None
 ) -> None:
     figures = evaluation.to_dict() | ({"data": dict(data)} if data else {})

@@ -1,4 +1,4 @@
-"""``marsretrieval search``: words, pictures and tiles, over a store."""
+"""``marsretrieval search``: search a store by text, images or tiles."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from marsretrieval.text import pluralize
 if TYPE_CHECKING:
     from marsretrieval.api import Question, SearchResult, Store
 
-_SHOWN = 20
+_MAX_SHOWN = 20
 _HEADER = f"{'rank':>5}  {'score':>6}  {'z':>5}  {'percentile':>10}  {'lon':>9} {'lat':>8}  id"
-_QUERY, _WHICH, _OUTPUT = "What to look for", "Which tiles, how many", "Files"
+_QUERY_PANEL, _SELECTION_PANEL, _OUTPUT_PANEL = "What to look for", "Which tiles, how many", "Files"
 
 Paths = list[Path] | None
 Words = list[str] | None
@@ -29,7 +29,7 @@ def search(
     text: Annotated[
         Words,
         typer.Option(
-            rich_help_panel=_QUERY,
+            rich_help_panel=_QUERY_PANEL,
             metavar="TEXT",
             help="Name or description of a landform; repeatable: the mean of several.",
         ),
@@ -38,18 +38,20 @@ def search(
         bool,
         typer.Option(
             "--raw",
-            rich_help_panel=_QUERY,
+            rich_help_panel=_QUERY_PANEL,
             help="Send texts as they are, without the three templates.",
         ),
     ] = False,
     image: Annotated[
         Paths,
-        typer.Option(rich_help_panel=_QUERY, metavar="FILE", help="An example image; repeatable."),
+        typer.Option(
+            rich_help_panel=_QUERY_PANEL, metavar="FILE", help="An example image; repeatable."
+        ),
     ] = None,
     like: Annotated[
         Words,
         typer.Option(
-            rich_help_panel=_QUERY,
+            rich_help_panel=_QUERY_PANEL,
             metavar="TILE",
             help="More like this tile of the store; repeatable.",
         ),
@@ -57,7 +59,7 @@ def search(
     like_at: Annotated[
         Words,
         typer.Option(
-            rich_help_panel=_QUERY,
+            rich_help_panel=_QUERY_PANEL,
             metavar="LON,LAT",
             help="More like the tile at this position; repeatable.",
         ),
@@ -65,7 +67,7 @@ def search(
     mix: Annotated[
         float,
         typer.Option(
-            rich_help_panel=_QUERY,
+            rich_help_panel=_QUERY_PANEL,
             min=0,
             max=1,
             help="Share of images and tiles in a query with a text, too.",
@@ -74,13 +76,13 @@ def search(
     not_text: Annotated[
         Words,
         typer.Option(
-            rich_help_panel=_QUERY, metavar="TEXT", help="What is not wanted; repeatable."
+            rich_help_panel=_QUERY_PANEL, metavar="TEXT", help="What is not wanted; repeatable."
         ),
     ] = None,
     not_image: Annotated[
         Paths,
         typer.Option(
-            rich_help_panel=_QUERY,
+            rich_help_panel=_QUERY_PANEL,
             metavar="FILE",
             help="An image of what is not wanted; repeatable.",
         ),
@@ -88,19 +90,22 @@ def search(
     not_like: Annotated[
         Words,
         typer.Option(
-            rich_help_panel=_QUERY, metavar="TILE", help="Nothing like this tile; repeatable."
+            rich_help_panel=_QUERY_PANEL, metavar="TILE", help="Nothing like this tile; repeatable."
         ),
     ] = None,
     not_weight: Annotated[
         float,
         typer.Option(
-            rich_help_panel=_QUERY, min=0, max=1, help="Weight of what is not wanted, against 1."
+            rich_help_panel=_QUERY_PANEL,
+            min=0,
+            max=1,
+            help="Weight of what is not wanted, against 1.",
         ),
     ] = 0.25,
     bbox: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=_WHICH,
+            rich_help_panel=_SELECTION_PANEL,
             metavar="W,S,E,N",
             help="Only tiles centred in this box, degrees east.",
         ),
@@ -108,7 +113,7 @@ def search(
     region: Annotated[
         Path | None,
         typer.Option(
-            rich_help_panel=_WHICH,
+            rich_help_panel=_SELECTION_PANEL,
             metavar="FILE",
             help="Only tiles centred in the polygons of a vector file.",
         ),
@@ -118,7 +123,7 @@ def search(
         typer.Option(
             "--count",
             "-k",
-            rich_help_panel=_WHICH,
+            rich_help_panel=_SELECTION_PANEL,
             min=1,
             help="How many hits: 500 without --min-score.",
         ),
@@ -126,14 +131,14 @@ def search(
     min_score: Annotated[
         float | None,
         typer.Option(
-            rich_help_panel=_WHICH,
+            rich_help_panel=_SELECTION_PANEL,
             help="Only hits with at least this cosine: all, or the best -k.",
         ),
     ] = None,
     min_valid: Annotated[
         float | None,
         typer.Option(
-            rich_help_panel=_WHICH,
+            rich_help_panel=_SELECTION_PANEL,
             metavar="SHARE",
             min=0,
             max=1,
@@ -144,14 +149,14 @@ def search(
         bool,
         typer.Option(
             "--keep-examples",
-            rich_help_panel=_WHICH,
+            rich_help_panel=_SELECTION_PANEL,
             help="Tiles of --like may be hits themselves.",
         ),
     ] = False,
     merge_deg: Annotated[
         float | None,
         typer.Option(
-            rich_help_panel=_WHICH,
+            rich_help_panel=_SELECTION_PANEL,
             metavar="DEG",
             help="Hits within this distance of a better one: one place.",
         ),
@@ -161,7 +166,7 @@ def search(
         typer.Option(
             "--out",
             "-o",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=_OUTPUT_PANEL,
             metavar="FILE",
             help="Hits as .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, or as a map: "
             ".png, .svg, .pdf; repeatable.",
@@ -170,7 +175,7 @@ def search(
     heatmap: Annotated[
         Paths,
         typer.Option(
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=_OUTPUT_PANEL,
             metavar="FILE",
             help="Every tile's score as GeoTIFF (.tif) or map (.png); repeatable.",
         ),
@@ -178,18 +183,20 @@ def search(
     heatmap_cell: Annotated[
         float | None,
         typer.Option(
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=_OUTPUT_PANEL,
             metavar="DEG",
             help="Pixels of this size, for tiles that lie on no one grid.",
         ),
     ] = None,
     style: Annotated[
-        str, typer.Option(rich_help_panel=_OUTPUT, metavar="light|dark", help="Look of maps.")
+        str, typer.Option(rich_help_panel=_OUTPUT_PANEL, metavar="light|dark", help="Look of maps.")
     ] = "light",
     lon: Annotated[
         int,
         typer.Option(
-            rich_help_panel=_OUTPUT, metavar="180|360", help="Longitudes as -180..180 or as 0..360."
+            rich_help_panel=_OUTPUT_PANEL,
+            metavar="180|360",
+            help="Longitudes as -180..180 or as 0..360.",
         ),
     ] = 180,
     model: Annotated[
@@ -224,6 +231,13 @@ def search(
     The ranking is exact: every tile (of --bbox or --region) is compared with the query. The model
     that made the store is loaded for texts and images; --like needs none. Scores are cosines;
     places are on the Mars sphere, IAU_2015:49900.
+
+    Raises:
+        UsageError: If the query is incomplete or options exclude each other.
+        DataError: If a file of the query cannot be read.
+        ModalityError: If the query has a text and the model is vision-only.
+        StoreError: If the store is missing or damaged.
+        OutputError: If a file cannot be written.
     """
     from marsretrieval.api import open_store
     from marsretrieval.plotting import style_of
@@ -248,7 +262,7 @@ def search(
         raise UsageError("--heatmap-cell goes with --heatmap")
     if checkpoint is not None and not checkpoint.exists():
         raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
-    found = open_store(
+    tile_store = open_store(
         store,
         model=model,
         checkpoint=checkpoint,
@@ -258,11 +272,11 @@ def search(
         trust_remote_code=trust_remote_code,
         tell=say,
     )
-    question = found.question(
+    question = tile_store.question(
         text,
         images=image or [],
         like=like or [],
-        like_at=[parse_lonlat(each) for each in like_at or []],
+        like_at=[parse_lonlat(position) for position in like_at or []],
         not_text=not_text or [],
         not_images=not_image or [],
         not_like=not_like or [],
@@ -280,24 +294,25 @@ def search(
     if merge_deg is not None:
         check_distance(merge_deg)
     if heatmap:
-        check_heatmap(found.embeddings, region=question.region, cell=heatmap_cell, domain=lon)
+        check_heatmap(tile_store.embeddings, region=question.region, cell=heatmap_cell, domain=lon)
     if question.needs_encoder:
-        found.require_model(needs_text=question.needs_text)
-    if found.missing:
-        say(f"warning: {store} is not finished: without {pluralize(len(found.missing), 'shard')}")
+        tile_store.require_model(needs_text=question.needs_text)
+    if tile_store.missing:
+        shards = pluralize(len(tile_store.missing), "shard")
+        say(f"warning: {store} is not finished: without {shards}")
     if question.exclude is not None:
         share = "without data" if min_valid is None else f"with less data than {min_valid:g}"
         tiles = pluralize(int(question.exclude.sum()), "tile")
         remedy = "; --min-valid 0 keeps them" if min_valid is None else ""
         say(f"note: {tiles} {share} left out{remedy}")
     if dry_run:
-        _plan(found, question, files, as_json)
+        _print_plan(tile_store, question, files, as_json)
         return
     with show_progress(quiet=as_json) as progress:
-        result = found.answer(question, progress=progress)
+        result = tile_store.answer(question, progress=progress)
         if merge_deg is not None:
             result = result.merge(merge_deg)
-        files_of = (result.write(each, style=style) for each in out or [])
+        files_of = (result.write(path, style=style) for path in out or [])
         written = list(dict.fromkeys(chain.from_iterable(files_of)))  # layers may share a style
         if heatmap:
             heat = result.heatmap(cell=heatmap_cell, progress=progress)
@@ -309,13 +324,13 @@ def search(
     unplaced = sum(shape is None for shape in result.hits.shapes)
     if as_json:
         report = {
-            "rows": len(found),
+            "rows": len(tile_store),
             "without_position": unplaced,
             "files": [str(path) for path in [*written, *(heatmap or [])]],
         }
         print_json({**result.about, **report, "hits": list(result.hits.records())})
     else:
-        _show(result, written, heatmap or [])
+        _print_result(result, written, heatmap or [])
     if written and unplaced:
         say(
             f"note: {unplaced:,} of {pluralize(len(result), 'hit')} have no position, and no "
@@ -323,7 +338,7 @@ def search(
         )
 
 
-def _plan(store: Store, question: Question, files: list[Path], as_json: bool) -> None:
+def _print_plan(store: Store, question: Question, files: list[Path], as_json: bool) -> None:
     plan: dict[str, Any] = {
         **question.about,
         "rows": len(store),
@@ -336,31 +351,33 @@ def _plan(store: Store, question: Question, files: list[Path], as_json: bool) ->
         return
     model = "loaded" if question.needs_encoder else "not needed"
     echo(f"{store.path}: {len(store):,} images by {store.model} ({model})")
-    for name, value in question.asked():
+    for name, value in question.describe():
         echo(f"{name:>10}  {value}")
     for path in files:
         echo(f"{'writes':>10}  {path}")
 
 
-def _show(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> None:
+def _print_result(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> None:
     if not len(result):
-        echo(f"no hits: {_nothing(result)}")
+        echo(f"no hits: {_explain_no_hits(result)}")
     else:
         echo(_HEADER)
     for hit in result:
-        if hit.rank > _SHOWN:
-            more = len(result) - _SHOWN
+        if hit.rank > _MAX_SHOWN:
+            more = len(result) - _MAX_SHOWN
             echo(f"... and {more:,} more" + ("" if written else ": -o FILE or --json give all"))
             break
-        place = f"{'position unknown':>20}"
+        lonlat = f"{'position unknown':>20}"
         if hit.lon is not None and hit.lat is not None:
             east, north = "W" if hit.lon < 0 else "E", "S" if hit.lat < 0 else "N"
-            place = f"{abs(hit.lon):7.3f} {east} {abs(hit.lat):6.3f} {north}"
+            lonlat = f"{abs(hit.lon):7.3f} {east} {abs(hit.lat):6.3f} {north}"
         z = "" if hit.z is None else f"{hit.z:5.1f}"
         percentile = "" if hit.percentile is None else f"{hit.percentile:10.2f}"
         tiles = "" if hit.tiles is None else f"  {pluralize(hit.tiles, 'tile'):>10}"
-        echo(f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {place}  {hit.id}{tiles}")
-    _show_standing(result)
+        echo(
+            f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {lonlat}  {hit.id}{tiles}"
+        )
+    _print_stands_out(result)
     what = pluralize(len(result), "hit" if result.hits.tiles is None else "place")
     for path in written:
         contents = "style for QGIS" if path.suffix == ".qml" else what
@@ -369,29 +386,29 @@ def _show(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> No
         echo(f"{path}: scores of all tiles" + ("" if result.region is None else " of the region"))
 
 
-def _show_standing(result: SearchResult) -> None:
+def _print_stands_out(result: SearchResult) -> None:
     if result.stands_out is not False:
         return
     scores = result.about["scores"]
     if scores["meaningless_best"] is None:
-        why = f"the best score is {scores['best_z']:.1f} standard deviations above the mean"
+        reason = f"the best score is {scores['best_z']:.1f} standard deviations above the mean"
     else:
-        why = (
+        reason = (
             f"the best score is {result[0].score:.4f}, and meaningless texts reach "
             f"{scores['meaningless_best']:.4f}"
         )
-    echo(f"nothing stands out: {why}")
+    echo(f"nothing stands out: {reason}")
 
 
-def _nothing(result: SearchResult) -> str:
-    """Why there is no hit: which tiles were looked for in vain."""
+def _explain_no_hits(result: SearchResult) -> str:
+    """Describe the filters that no tile passed."""
     about = result.about
-    within = "" if about["bbox"] is None else f" centred in the box {about['bbox']}"
+    area_text = "" if about["bbox"] is None else f" centred in the box {about['bbox']}"
     if about["region"] is not None:
-        within = f" centred in {about['region']}"
-    least = about["min_score"]
-    scored = "" if least is None else f" with a cosine of {least:g} or more"
-    share = about["min_valid"]
-    data = f" with {share:g} or more of its area with data" if share else ""
+        area_text = f" centred in {about['region']}"
+    min_score = about["min_score"]
+    score_text = "" if min_score is None else f" with a cosine of {min_score:g} or more"
+    min_valid = about["min_valid"]
+    data_text = f" with {min_valid:g} or more of its area with data" if min_valid else ""
     other = "other " if about["like"] else ""
-    return f"{about['store']} has no {other}tile{within}{data}{scored}"
+    return f"{about['store']} has no {other}tile{area_text}{data_text}{score_text}"

@@ -1,4 +1,4 @@
-"""``marsretrieval store``: look at a store, check it, make it ready to search, copy it out."""
+"""``marsretrieval store``: inspect, verify, index and export a store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from marsretrieval.text import pluralize
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore, Problem
 
-_NAMED = 3
+_MAX_NAMED = 3
 
 app = typer.Typer(
     cls=Group,
@@ -29,13 +29,17 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the store
 
 @app.command(cls=Command)
 def info(folder: Folder, as_json: JsonFlag = False) -> None:
-    """What a store holds, who made it, and what was left out."""
+    """Show the contents, the model and the skipped images of a store.
+
+    Raises:
+        StoreError: If the store is missing or damaged.
+    """
     from marsretrieval.embeddings import open_store
     from marsretrieval.search import existing_index
 
     store = open_store(folder)
-    view = existing_index(store)
-    told = {
+    search_index = existing_index(store)
+    store_record = {
         "store": str(folder),
         "kind": store.kind,
         "complete": store.complete,
@@ -49,27 +53,27 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
         "dataset": dict(store.dataset),
         "encoder": dict(store.encoder),
         "created": store.manifest.created,
-        "search_view": None if view is None else str(view.path),
-        **_speed(store),
+        "search_view": None if search_index is None else str(search_index.path),
+        **_throughput(store),
     }
     skipped = [
         {"id": item.id, "source": item.source, "reason": item.reason} for item in store.skipped
     ]
     if as_json:
-        print_json({**told, "skipped": skipped})
+        print_json({**store_record, "skipped": skipped})
         return
     state = "complete" if store.complete else f"{pluralize(len(store.missing), 'shard')} missing"
     rows, shards = pluralize(store.rows, store.kind), pluralize(len(store.manifest.shards), "shard")
     echo(f"{folder}: {rows} in {shards}, {state}")
     echo(f"  model    {store.encoder.get('id')}, {store.dimension} x {store.dtype}")
     echo(f"  data     {store.dataset['name']} ({store.dataset['kind']})")
-    echo(f"  set hash {told['set_hash']}")
-    echo(f"  size     {told['bytes']:,} bytes, made {store.manifest.created}")
-    if told["images_per_s"] and told["device_idle"] is not None:
-        echo(f"  made at  {told['images_per_s']:,.0f} {store.kind}s/s, "
-              f"device idle {told['device_idle']:.0%}")  # fmt: skip
-    if view is not None:
-        echo(f"  search   view of {view.bytes:,} bytes in {view.path}")
+    echo(f"  set hash {store_record['set_hash']}")
+    echo(f"  size     {store_record['bytes']:,} bytes, made {store.manifest.created}")
+    if store_record["images_per_s"] and store_record["device_idle"] is not None:
+        echo(f"  made at  {store_record['images_per_s']:,.0f} {store.kind}s/s, "
+              f"device idle {store_record['device_idle']:.0%}")  # fmt: skip
+    if search_index is not None:
+        echo(f"  search   view of {search_index.bytes:,} bytes in {search_index.path}")
     echo(f"  left out {len(skipped)}")
     for item in skipped[:10]:
         echo(f"    {item['source']}: {item['reason']}")
@@ -77,8 +81,8 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
         echo(f"    and {len(skipped) - 10} more: --json lists all")
 
 
-def _speed(store: EmbeddingStore) -> dict[str, float | None]:
-    """Of one process: where several worked at once, each of them had this speed."""
+def _throughput(store: EmbeddingStore) -> dict[str, float | None]:
+    """Return images per second and idle share of the device, per process."""
     elapsed = store.seconds("elapsed")
     if not elapsed:
         return {"images_per_s": None, "device_idle": None}
@@ -100,51 +104,55 @@ def verify(
     """Read all of a store and compare it with its checksums.
 
     Exit code 1 if anything is wrong; with --repair, 0 if embedding again will set all of it right.
+
+    Raises:
+        StoreError: If there is no store in the folder.
+        typer.Exit: With code 1 if a problem remains.
     """
     from marsretrieval.embeddings import verify_store
     from marsretrieval.search import verify_index
 
     with show_progress(quiet=as_json) as progress:
-        found = verify_store(folder, repair=repair, progress=progress)
-        views = verify_index(folder)
+        check = verify_store(folder, repair=repair, progress=progress)
+        index_problems = verify_index(folder)
     if as_json:
         print_json(
             {
                 "store": str(folder),
-                "rows": found.rows,
-                "problems": [str(problem) for problem in found.problems],
-                "dropped": list(found.dropped),
-                "to_embed": list(found.to_embed),
-                "search_view": views,
+                "rows": check.rows,
+                "problems": [str(problem) for problem in check.problems],
+                "dropped": list(check.dropped),
+                "to_embed": list(check.to_embed),
+                "search_view": index_problems,
             }
         )
-    elif not found.problems:
-        rows, shards = pluralize(found.rows, "row"), pluralize(found.shards, "shard")
+    elif not check.problems:
+        rows, shards = pluralize(check.rows, "row"), pluralize(check.shards, "shard")
         echo(f"{folder}: {rows} in {shards}, all as written")
     else:
-        for problem in found.problems:
+        for problem in check.problems:
             echo(problem)
-        if found.dropped:
-            echo(f"dropped: {', '.join(found.dropped)}")
-        if found.to_embed:
-            shards = pluralize(len(found.to_embed), "shard")
+        if check.dropped:
+            echo(f"dropped: {', '.join(check.dropped)}")
+        if check.to_embed:
+            shards = pluralize(len(check.to_embed), "shard")
             echo(f"The command that made the store embeds {shards} anew.")
-        elif not repair and any(problem.cured for problem in found.problems):
+        elif not repair and any(problem.cured for problem in check.problems):
             echo("To have damaged shards made again: --repair, then the command that made it.")
-    if views and not as_json:
-        for line in views:
+    if index_problems and not as_json:
+        for line in index_problems:
             echo(line)
         echo("The search view was removed; the next search, or store index, makes it anew.")
-    left = [problem for problem in found.problems if not (repair and problem.cured)]
-    if left:
-        say(f"error: {folder}: {_summary(left)}")
+    remaining = [problem for problem in check.problems if not (repair and problem.cured)]
+    if remaining:
+        say(f"error: {folder}: {_summarize_problems(remaining)}")
         raise typer.Exit(1)
 
 
-def _summary(problems: Sequence[Problem]) -> str:
-    """What is wrong with a store, naming shards, and the remedy."""
+def _summarize_problems(problems: Sequence[Problem]) -> str:
+    """Count the problems of a store, name their shards, and add the remedy."""
     shards = list(dict.fromkeys(problem.shard for problem in problems))
-    more = f" and {len(shards) - _NAMED} more" if len(shards) > _NAMED else ""
+    more = f" and {len(shards) - _MAX_NAMED} more" if len(shards) > _MAX_NAMED else ""
     remedy = (
         "Run the command that made the store again."
         if all(problem.text == "not embedded yet" for problem in problems)
@@ -154,7 +162,7 @@ def _summary(problems: Sequence[Problem]) -> str:
     )
     return (
         f"{pluralize(len(problems), 'problem')} in {pluralize(len(shards), 'shard')} "
-        f"({', '.join(shards[:_NAMED])}{more}): {problems[0].text}\n  {remedy}"
+        f"({', '.join(shards[:_MAX_NAMED])}{more}): {problems[0].text}\n  {remedy}"
     )
 
 
@@ -170,6 +178,10 @@ def index(
     A view holds the vectors once more, sorted by place. It makes searches of a large store several
     times faster and changes no answer. It takes one and a half times the space of a float16 store,
     and may be removed at any time.
+
+    Raises:
+        StoreError: If the store is missing or damaged.
+        OutputError: If the index cannot be written.
     """
     from marsretrieval.embeddings import open_store
     from marsretrieval.search import drop_index, make_index
@@ -183,12 +195,12 @@ def index(
         return
     store = open_store(folder)
     with show_progress(quiet=as_json) as progress:
-        view = make_index(store, anew=anew, progress=progress)
+        search_index = make_index(store, anew=anew, progress=progress)
     if as_json:
-        about = {"store": str(folder), "search_view": str(view.path)}
-        print_json({**about, "rows": view.rows, "bytes": view.bytes})
+        index_record = {"store": str(folder), "search_view": str(search_index.path)}
+        print_json({**index_record, "rows": search_index.rows, "bytes": search_index.bytes})
     else:
-        echo(f"{view.path}: {view.rows:,} rows, {view.bytes:,} bytes")
+        echo(f"{search_index.path}: {search_index.rows:,} rows, {search_index.bytes:,} bytes")
 
 
 @app.command(cls=Command)
@@ -198,7 +210,13 @@ def export(
     to: Annotated[str, typer.Option(help="Format: parquet (GeoParquet 1.1).")] = "parquet",
     as_json: JsonFlag = False,
 ) -> None:
-    """Write ids, positions and vectors to one file for other programs."""
+    """Write ids, positions and vectors to one file for other programs.
+
+    Raises:
+        UsageError: If the format or the file name is invalid.
+        StoreError: If the store is missing, damaged or unfinished.
+        OutputError: If the file cannot be written.
+    """
     if to != "parquet":
         raise UsageError(f"no export to '{to}'", remedy="Use --to parquet.")
     from marsretrieval.embeddings import export_parquet, open_store
