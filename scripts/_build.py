@@ -18,7 +18,7 @@ __all__ = ["build_command", "build_in_parts", "has_ray", "options_of_embed"]
 # Options of `run` that have the same meaning for `embed`.
 _WITH_VALUE = ("--checkpoint", "--prompts", "--dtype", "--batch-size", "--workers")
 _FLAGS = ("--offline", "--trust-remote-code", "--strict")
-_LOG_LINES = 5  # lines of a failed process
+_LOG_LINES = 5  # last lines to print of a failed process
 
 
 def has_ray() -> bool:

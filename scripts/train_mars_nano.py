@@ -16,6 +16,7 @@ _SHIPPED = Path(marsretrieval.__file__).parent / "encoders" / "weights" / "mars-
 
 
 def main() -> None:
+    """Train the encoder with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=_SHIPPED, help="folder of the trained model")
     for field in dataclasses.fields(Recipe):

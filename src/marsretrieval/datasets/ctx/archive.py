@@ -73,6 +73,7 @@ class QuadManifest:
 
     @property
     def complete(self) -> bool:
+        """Whether no tile has failed."""
         return not self.failed
 
 

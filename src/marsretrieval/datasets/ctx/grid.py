@@ -93,6 +93,7 @@ class TileSpec:
         return sha256_json(self.to_dict())
 
     def to_dict(self) -> Mapping[str, Any]:
+        """Return the options as plain data for JSON."""
         clip = self.clip
         return {
             "version": _VERSION,
@@ -107,6 +108,7 @@ class TileSpec:
 
     @property
     def extension(self) -> str:
+        """File name extension of the images."""
         return "jpg" if self.format == "jpeg" else "png"
 
 

@@ -40,15 +40,18 @@ class Quad:
 
     @property
     def name(self) -> str:
+        """Name of the quad, such as E-004_N-04."""
         return geo.quad_name(self.west, self.south)
 
     @property
     def box(self) -> geo.Box:
+        """Bounding box in degrees."""
         side = geo.QUAD_DEG
         return geo.Box(self.west, self.south, self.west + side, self.south + side)
 
     @property
     def zip_name(self) -> str:
+        """File name of the zip on the server."""
         return f"MurrayLab_GlobalCTXMosaic_V01_{self.name}.zip"
 
 

@@ -36,6 +36,103 @@ UNPACKED = "unpacked-"
 Bytes = npt.NDArray[np.uint8]
 
 
+@dataclass(frozen=True, slots=True)
+class QuadFile:
+    """Quad opened for reading.
+
+    Attributes:
+        raster: The GeoTIFF's metadata.
+        read: Fill an array of shape (n, width) with the rows from a given one on. Rows must not
+            decrease between calls. Raises DataError.
+        finish: Read the rest of the file and verify its checksum, if it has one. Raises DataError.
+        damage_is_local: Whether other rows can still be trusted after a failed read.
+    """
+
+    raster: GeoTiff
+    read: Callable[[int, Bytes], None]
+    finish: Callable[[], None]
+    damage_is_local: bool
+
+
+@contextmanager
+def open_quad(path: Path, quad: Quad, scratch: Path) -> Iterator[QuadFile]:
+    """Open the GeoTIFF or zip of a quad.
+
+    Args:
+        path: GeoTIFF or zip.
+        quad: Quad that the file must cover.
+        scratch: Folder for an unpacked zip.
+
+    Yields:
+        The open quad.
+
+    Raises:
+        DataError: If the file is damaged or covers another area.
+        MissingDependencyError: If rasterio is not installed.
+    """
+    try:
+        import rasterio
+    except ImportError as error:
+        raise MissingDependencyError("rasterio", "geotiff", needed_for="cutting tiles") from error
+    with ExitStack() as stack:
+        stack.enter_context(rasterio.Env(**_GDAL))
+        opened = _open_zip if path.suffix.lower() == ".zip" else _open_geotiff
+        yield opened(path, quad, scratch, stack)
+
+
+def _open_geotiff(path: Path, quad: Quad, scratch: Path, stack: ExitStack) -> QuadFile:
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"{path}: an empty file", remedy="Fetch or unpack it again.")
+    raster = stack.enter_context(open_geotiff(path))
+    check_quad(raster, quad, source=str(path))
+    strips = raster.strips()
+    read: Callable[[int, Bytes], None] = raster.read_rows
+    if strips is not None:
+        read = _strip_reader(stack.enter_context(_PlainFile(path)), raster.width, *strips)
+    return QuadFile(raster, read, lambda: None, damage_is_local=True)
+
+
+def _open_zip(path: Path, quad: Quad, scratch: Path, stack: ExitStack) -> QuadFile:
+    info = geotiff_in(path)
+    source = f"{path}, {info.filename}"
+    if geo.parse_quad_name(info.filename) != (quad.west, quad.south):
+        raise DataError(f"{source}: not the quad that the zip is named for ({quad.name})")
+    raster = stack.enter_context(open_geotiff(path, member=info.filename))
+    check_quad(raster, quad, source=source)
+    strips = raster.strips()
+    if strips is not None:
+        member = stack.enter_context(ZipStream(path, info))
+        read = _strip_reader(member, raster.width, *strips)
+        return QuadFile(raster, read, member.finish, damage_is_local=False)
+    scratch.mkdir(parents=True, exist_ok=True)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=UNPACKED)))
+    unpacked = folder / Path(info.filename).name
+    _unpack(path, unpacked)
+    return _open_geotiff(unpacked, quad, scratch, stack)
+
+
+def _unpack(path: Path, unpacked: Path) -> None:
+    """Unpack the GeoTIFF of a zip.
+
+    Raises:
+        DataError: If the zip is damaged.
+        OutputError: If there is not enough disk space.
+    """
+    info = geotiff_in(path)
+    check_space(unpacked.parent, info.file_size)
+    buffer = memoryview(bytearray(2**22))
+    with ZipStream(path, info) as member:
+        try:
+            with unpacked.open("wb") as file:
+                for offset in range(0, info.file_size, len(buffer)):
+                    part = buffer[: info.file_size - offset]
+                    member.read_at(offset, part)
+                    file.write(part)
+        except OSError as error:
+            raise OutputError(f"{unpacked}: cannot be written ({error.strerror})") from error
+        member.finish()
+
+
 def geotiff_in(path: Path) -> zipfile.ZipInfo:
     """Find the only GeoTIFF of a zip.
 
@@ -181,7 +278,7 @@ def _inflater(
     try:
         from isal import isal_zlib
 
-        library = isal_zlib  # a fifth faster over a whole quad
+        library = isal_zlib  # a fifth faster per quad
     except ImportError:
         pass
     if method == zipfile.ZIP_STORED:
@@ -195,105 +292,8 @@ def _inflater(
     return inflate, library.crc32
 
 
-@dataclass(frozen=True, slots=True)
-class QuadFile:
-    """Open quad.
-
-    Attributes:
-        raster: The GeoTIFF's metadata.
-        read: Fill an array of shape (n, width) with the rows from a given one on. Rows must not
-            decrease between calls. Raises DataError.
-        finish: Read the rest of the file and verify its checksum, if it has one. Raises DataError.
-        damage_is_local: Whether other rows can still be trusted after a failed read.
-    """
-
-    raster: GeoTiff
-    read: Callable[[int, Bytes], None]
-    finish: Callable[[], None]
-    damage_is_local: bool
-
-
 class _ByteSource(Protocol):
     def read_at(self, offset: int, out: memoryview) -> None: ...
-
-
-@contextmanager
-def open_quad(path: Path, quad: Quad, scratch: Path) -> Iterator[QuadFile]:
-    """Open the GeoTIFF or zip of a quad.
-
-    Args:
-        path: GeoTIFF or zip.
-        quad: Quad that the file must cover.
-        scratch: Folder for an unpacked zip.
-
-    Yields:
-        The open quad.
-
-    Raises:
-        DataError: If the file is damaged or covers another area.
-        MissingDependencyError: If rasterio is not installed.
-    """
-    try:
-        import rasterio
-    except ImportError as error:
-        raise MissingDependencyError("rasterio", "geotiff", needed_for="cutting tiles") from error
-    with ExitStack() as stack:
-        stack.enter_context(rasterio.Env(**_GDAL))
-        opened = _open_zip if path.suffix.lower() == ".zip" else _open_geotiff
-        yield opened(path, quad, scratch, stack)
-
-
-def _open_geotiff(path: Path, quad: Quad, scratch: Path, stack: ExitStack) -> QuadFile:
-    if path.is_file() and path.stat().st_size == 0:
-        raise DataError(f"{path}: an empty file", remedy="Fetch or unpack it again.")
-    raster = stack.enter_context(open_geotiff(path))
-    check_quad(raster, quad, source=str(path))
-    strips = raster.strips()
-    read: Callable[[int, Bytes], None] = raster.read_rows
-    if strips is not None:
-        read = _strip_reader(stack.enter_context(_PlainFile(path)), raster.width, *strips)
-    return QuadFile(raster, read, lambda: None, damage_is_local=True)
-
-
-def _open_zip(path: Path, quad: Quad, scratch: Path, stack: ExitStack) -> QuadFile:
-    info = geotiff_in(path)
-    source = f"{path}, {info.filename}"
-    if geo.parse_quad_name(info.filename) != (quad.west, quad.south):
-        raise DataError(f"{source}: not the quad that the zip is named for ({quad.name})")
-    raster = stack.enter_context(open_geotiff(path, member=info.filename))
-    check_quad(raster, quad, source=source)
-    strips = raster.strips()
-    if strips is not None:
-        member = stack.enter_context(ZipStream(path, info))
-        read = _strip_reader(member, raster.width, *strips)
-        return QuadFile(raster, read, member.finish, damage_is_local=False)
-    scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=scratch, prefix=UNPACKED)))
-    unpacked = folder / Path(info.filename).name
-    _unpack(path, unpacked)
-    return _open_geotiff(unpacked, quad, scratch, stack)
-
-
-def _unpack(path: Path, unpacked: Path) -> None:
-    """Unpack the GeoTIFF of a zip.
-
-    Raises:
-        DataError: If the zip is damaged.
-        OutputError: If there is not enough disk space.
-    """
-    info = geotiff_in(path)
-    check_space(unpacked.parent, info.file_size)
-    buffer = memoryview(bytearray(2**22))
-    with ZipStream(path, info) as member:
-        try:
-            with unpacked.open("wb") as file:
-                for offset in range(0, info.file_size, len(buffer)):
-                    part = buffer[: info.file_size - offset]
-                    member.read_at(offset, part)
-                    file.write(part)
-        except OSError as error:
-            raise OutputError(f"{unpacked}: cannot be written ({error.strerror})") from error
-        member.finish()
 
 
 def _strip_reader(

@@ -58,6 +58,7 @@ class Axis:
 
     @property
     def count(self) -> int:
+        """Number of outputs."""
         return len(self.first)
 
 
@@ -96,22 +97,6 @@ def axis(length: int, origin: float, step: float, count: int, block: int) -> Axi
         bands=bands,
         step=step,
     )
-
-
-def _blocks(
-    pixels: npt.NDArray[np.intp], weights: npt.NDArray[np.float64], length: int, block: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
-    used = weights > 0
-    parts = [slice(first, first + block) for first in range(0, len(pixels), block)]
-    low = np.array([pixels[part][used[part]].min(initial=length) for part in parts])
-    high = np.array([pixels[part][used[part]].max(initial=0) for part in parts])
-    width = min(length, int(np.max(high - low)) + 1)
-    start = np.clip(low, 0, length - width)
-    bands = np.zeros((len(parts), block, width), dtype=np.float32)
-    output, tap = np.nonzero(used)
-    of, within = np.divmod(output, block)
-    bands[of, within, pixels[output, tap] - start[of]] = weights[output, tap]
-    return start, bands
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +139,22 @@ def resample(source: Bytes, y: Axis, x: Axis, *, no_data: int | None) -> Resampl
         ties += int(np.count_nonzero(_from_half(precise) < _TIE))
         pixels[rows[part], columns[part]] = np.floor(precise + 0.5)
     return Resampled(pixels, ties)
+
+
+def _blocks(
+    pixels: npt.NDArray[np.intp], weights: npt.NDArray[np.float64], length: int, block: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    used = weights > 0
+    parts = [slice(first, first + block) for first in range(0, len(pixels), block)]
+    low = np.array([pixels[part][used[part]].min(initial=length) for part in parts])
+    high = np.array([pixels[part][used[part]].max(initial=0) for part in parts])
+    width = min(length, int(np.max(high - low)) + 1)
+    start = np.clip(low, 0, length - width)
+    bands = np.zeros((len(parts), block, width), dtype=np.float32)
+    output, tap = np.nonzero(used)
+    of, within = np.divmod(output, block)
+    bands[of, within, pixels[output, tap] - start[of]] = weights[output, tap]
+    return start, bands
 
 
 def _masked(source: Bytes, valid: npt.NDArray[np.bool_], y: Axis, x: Axis) -> Resampled:

@@ -63,68 +63,33 @@ class FetchSettings(RetryPolicy):
     ca_file: Path | None = None
 
 
-@contextmanager
-def background_fetch(folder: Path, settings: FetchSettings) -> Iterator[Fetch]:
-    """Download zips into a folder, one at a time, in the background.
+@dataclass(frozen=True, slots=True)
+class JobSettings:
+    """Settings of `cut_quads`.
 
-    Args:
-        folder: Target folder. A file gets its final name when it is complete.
-        settings: Time limits and trusted certificates.
-
-    Yields:
-        A function that takes a URL and a progress function and returns the future path. A
-        file that exists is not downloaded again. Its errors are DataError for this file,
-        ServerError if no file can be downloaded, and OutputError. Running downloads are cancelled
-        when the context ends; the same call resumes them.
+    Attributes:
+        threads: Total number of cutting threads; default: the number of usable CPUs.
+        scratch: Folder for downloaded zips; default: a hidden folder in the output folder.
+        server: Base URL of the mosaic.
+        fetch: Download settings.
+        force: Replace quads that were cut with other options.
 
     Raises:
-        UsageError: If `settings.ca_file` holds no certificates.
-        MissingDependencyError: If the extra `download` is not installed.
+        UsageError: If `server` is not a web address.
     """
-    check_libraries("downloading the mosaic")
-    from anyio.from_thread import start_blocking_portal
 
-    client = HttpClient(
-        head_s=settings.head_s, timeout_s=settings.timeout_s, verify=_trust(settings.ca_file)
-    )
-    turn = asyncio.Lock()
-    futures: list[Future[Path]] = []
+    threads: int | None = None
+    scratch: Path | None = None
+    server: str = SERVER
+    fetch: FetchSettings = field(default_factory=FetchSettings)
+    force: bool = False
 
-    async def download(url: str, on_progress: OnProgress | None) -> Path:
-        path = folder / urlsplit(url).path.rpartition("/")[2]
-        async with turn:
-            if not path.is_file():
-                try:
-                    await client.download(url, path, settings, on_progress)
-                except HTTPStatusError as error:
-                    raise DataError(error.message, remedy=_MOVED) from error
-                except CertificateError as error:
-                    raise ServerError(error.message, remedy=_CERTIFICATE) from error
-        return path
-
-    with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
-
-        def start(url: str, on_progress: OnProgress | None = None) -> Future[Path]:
-            futures.append(portal.start_task_soon(download, url, on_progress))
-            return futures[-1]
-
-        try:
-            yield start
-        finally:
-            for future in futures:
-                future.cancel()
-
-
-def _trust(ca_file: Path | None) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file is not None:
-        try:
-            context.load_verify_locations(ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"--ca-file {ca_file}: no certificates in PEM ({error})") from error
-        # Trust the given certificates even if their chain is incomplete.
-        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    return context
+    def __post_init__(self) -> None:
+        address = urlsplit(self.server)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise UsageError(
+                f"--server {self.server}: no web address", remedy=f"Such as {SERVER} (the default)."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +115,7 @@ class Plan:
     free_bytes: int
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain data for JSON."""
         quads = [
             {
                 "quad": source.quad.name,
@@ -184,14 +150,16 @@ class Report:
 
     @property
     def failed_tiles(self) -> dict[str, str]:
-        """Reason by tile name."""
+        """Failed tiles: reason by tile name."""
         return {tile: reason for manifest in self.cut for tile, reason in manifest.failed.items()}
 
     @property
     def complete(self) -> bool:
+        """Whether nothing failed and no quad was skipped."""
         return not (self.failed or self.untried or self.failed_tiles)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain data for JSON."""
         manifests = [*self.cut, *self.kept]
         return {
             "complete": self.complete,
@@ -206,35 +174,6 @@ class Report:
             "otherwise": self.otherwise,
             "seconds": round(self.seconds, 3),
         }
-
-
-@dataclass(frozen=True, slots=True)
-class JobSettings:
-    """Settings of `cut_quads`.
-
-    Attributes:
-        threads: Total number of cutting threads; default: the number of usable CPUs.
-        scratch: Folder for downloaded zips; default: a hidden folder in the output folder.
-        server: Base URL of the mosaic.
-        fetch: Download settings.
-        force: Replace quads that were cut with other options.
-
-    Raises:
-        UsageError: If `server` is not a web address.
-    """
-
-    threads: int | None = None
-    scratch: Path | None = None
-    server: str = SERVER
-    fetch: FetchSettings = field(default_factory=FetchSettings)
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        address = urlsplit(self.server)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise UsageError(
-                f"--server {self.server}: no web address", remedy=f"Such as {SERVER} (the default)."
-            )
 
 
 def plan(inputs: Sequence[Input], spec: TileSpec, out: Path, *, force: bool = False) -> Plan:
@@ -481,3 +420,67 @@ def _scratch(folder: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             folder.rmdir()
+
+
+@contextmanager
+def background_fetch(folder: Path, settings: FetchSettings) -> Iterator[Fetch]:
+    """Download zips into a folder, one at a time, in the background.
+
+    Args:
+        folder: Target folder. A file gets its final name when it is complete.
+        settings: Time limits and trusted certificates.
+
+    Yields:
+        A function that takes a URL and a progress function and returns the future path. A
+        file that exists is not downloaded again. Its errors are DataError for this file,
+        ServerError if no file can be downloaded, and OutputError. Running downloads are cancelled
+        when the context ends; the same call resumes them.
+
+    Raises:
+        UsageError: If `settings.ca_file` holds no certificates.
+        MissingDependencyError: If the extra `download` is not installed.
+    """
+    check_libraries("downloading the mosaic")
+    from anyio.from_thread import start_blocking_portal
+
+    client = HttpClient(
+        head_s=settings.head_s, timeout_s=settings.timeout_s, verify=_trust(settings.ca_file)
+    )
+    turn = asyncio.Lock()
+    futures: list[Future[Path]] = []
+
+    async def download(url: str, on_progress: OnProgress | None) -> Path:
+        path = folder / urlsplit(url).path.rpartition("/")[2]
+        async with turn:
+            if not path.is_file():
+                try:
+                    await client.download(url, path, settings, on_progress)
+                except HTTPStatusError as error:
+                    raise DataError(error.message, remedy=_MOVED) from error
+                except CertificateError as error:
+                    raise ServerError(error.message, remedy=_CERTIFICATE) from error
+        return path
+
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(client):
+
+        def start(url: str, on_progress: OnProgress | None = None) -> Future[Path]:
+            futures.append(portal.start_task_soon(download, url, on_progress))
+            return futures[-1]
+
+        try:
+            yield start
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _trust(ca_file: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"--ca-file {ca_file}: no certificates in PEM ({error})") from error
+        # Trust the given certificates even if their chain is incomplete.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context

@@ -40,141 +40,6 @@ _ORIGIN_DECIMALS, _STEP_DECIMALS = 9, 12
 Bytes = npt.NDArray[np.uint8]
 
 
-def published_pixels(
-    raster: GeoTiff, window: Bytes, row: int, column: int, tile: Tile, size: int
-) -> Bytes:
-    """Warp a tile with GDAL, as gdalwarp does from the file itself.
-
-    Args:
-        raster: Metadata of the quad.
-        window: uint8 array: the part of the raster that surrounds the tile.
-        row: First row of the window in the raster.
-        column: First column of the window in the raster.
-        tile: The tile.
-        size: Width and height of the result in pixels.
-
-    Returns:
-        uint8 array of shape (size, size), bilinear, no-data not yet raised to 1.
-    """
-    import rasterio
-    from rasterio.enums import Resampling
-    from rasterio.io import MemoryFile
-    from rasterio.transform import from_bounds
-    from rasterio.warp import reproject
-    from rasterio.windows import Window
-
-    pixels = np.zeros((size, size), dtype=np.uint8)
-    height, width = window.shape
-    with (
-        _LOCK,
-        rasterio.Env(),
-        MemoryFile() as memory,
-        memory.open(
-            driver="GTiff",
-            width=raster.width,
-            height=raster.height,
-            count=1,
-            dtype="uint8",
-            crs=raster.crs,
-            transform=raster.transform,
-            nodata=raster.nodata,
-            tiled=True,
-            blockxsize=_BLOCK,
-            blockysize=_BLOCK,
-            SPARSE_OK=True,  # only the window takes memory
-        ) as quad,
-    ):
-        quad.write(window, 1, window=Window(column, row, width, height))
-        reproject(
-            rasterio.band(quad, 1),
-            pixels,
-            dst_transform=from_bounds(*_edges(raster, tile), size, size),
-            dst_crs=raster.crs,
-            dst_nodata=0,
-            resampling=Resampling.bilinear,
-            num_threads=1,
-        )
-    return pixels
-
-
-def _edges(raster: GeoTiff, tile: Tile) -> tuple[float, ...]:
-    """Return west, south, east, north in the units of the file's CRS."""
-    if raster.crs.is_geographic:
-        return tile.west, tile.south, tile.east, tile.north
-    x, y = geo.lonlat_to_metres([tile.west, tile.east], [tile.south, tile.north])
-    scale = raster.transform.a / float(geo.lonlat_to_metres(raster.pixel_deg[0], 0)[0])
-    if abs(scale - 1) > 1e-9:  # a sphere of another radius
-        x, y = x * scale, y * scale
-    return float(x[0]), float(y[0]), float(x[1]), float(y[1])
-
-
-def encode(pixels: Bytes, kind: str) -> bytes:
-    """Encode an 8-bit grey image.
-
-    Args:
-        pixels: uint8 array of shape (h, w).
-        kind: `png` or `jpeg`.
-
-    Returns:
-        Content of the image file.
-    """
-    return _png(pixels) if kind == "png" else _jpeg(pixels)
-
-
-def encoder_name(kind: str) -> str:
-    """Name the compression library for the manifest: file bytes (not pixels) depend on it.
-
-    Args:
-        kind: `png` or `jpeg`.
-
-    Returns:
-        Name and settings of the encoder.
-    """
-    return f"Pillow, quality {_JPEG_QUALITY}" if kind == "jpeg" else _DEFLATE_NAME
-
-
-def _png(pixels: Bytes) -> bytes:
-    height, width = pixels.shape
-    lines = np.empty((height, width + 1), dtype=np.uint8)
-    lines[:, 0] = _SUB
-    lines[:, 1] = pixels[:, 0]
-    np.subtract(pixels[:, 1:], pixels[:, :-1], out=lines[:, 2:])
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"".join(
-        [
-            _SIGNATURE,
-            _chunk(b"IHDR", header),
-            _chunk(b"IDAT", _deflate(lines.data)),
-            _chunk(b"IEND", b""),
-        ]
-    )
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    check = zlib.crc32(data, zlib.crc32(kind))
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
-
-
-def _jpeg(pixels: Bytes) -> bytes:
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=_JPEG_QUALITY)
-    return out.getvalue()
-
-
-def _find_deflate() -> tuple[Callable[[memoryview], bytes], str]:
-    """Use ISA-L if it is installed: a third of zlib's time at the same size."""
-    try:
-        from isal import isal_zlib
-    except ImportError:
-        return lambda data: zlib.compress(data, 1), "zlib, level 1"
-    return lambda data: isal_zlib.compress(data, 2), "isal, level 2"
-
-
-_deflate, _DEFLATE_NAME = _find_deflate()
-
-
 @dataclass(slots=True)
 class CutTile:
     """Result of cutting one tile.
@@ -390,3 +255,138 @@ def _pixel_range(start: float, stop: float, length: int) -> tuple[int, int]:
     """Return the range of whole pixels between two edges, at least one."""
     first = min(max(0, round(start)), length - 1)
     return first, min(length, max(first + 1, round(stop)))
+
+
+def published_pixels(
+    raster: GeoTiff, window: Bytes, row: int, column: int, tile: Tile, size: int
+) -> Bytes:
+    """Warp a tile with GDAL, as gdalwarp does from the file itself.
+
+    Args:
+        raster: Metadata of the quad.
+        window: uint8 array: the part of the raster that surrounds the tile.
+        row: First row of the window in the raster.
+        column: First column of the window in the raster.
+        tile: The tile.
+        size: Width and height of the result in pixels.
+
+    Returns:
+        uint8 array of shape (size, size), bilinear, no-data not yet raised to 1.
+    """
+    import rasterio
+    from rasterio.enums import Resampling
+    from rasterio.io import MemoryFile
+    from rasterio.transform import from_bounds
+    from rasterio.warp import reproject
+    from rasterio.windows import Window
+
+    pixels = np.zeros((size, size), dtype=np.uint8)
+    height, width = window.shape
+    with (
+        _LOCK,
+        rasterio.Env(),
+        MemoryFile() as memory,
+        memory.open(
+            driver="GTiff",
+            width=raster.width,
+            height=raster.height,
+            count=1,
+            dtype="uint8",
+            crs=raster.crs,
+            transform=raster.transform,
+            nodata=raster.nodata,
+            tiled=True,
+            blockxsize=_BLOCK,
+            blockysize=_BLOCK,
+            SPARSE_OK=True,  # only the window takes memory
+        ) as quad,
+    ):
+        quad.write(window, 1, window=Window(column, row, width, height))
+        reproject(
+            rasterio.band(quad, 1),
+            pixels,
+            dst_transform=from_bounds(*_edges(raster, tile), size, size),
+            dst_crs=raster.crs,
+            dst_nodata=0,
+            resampling=Resampling.bilinear,
+            num_threads=1,
+        )
+    return pixels
+
+
+def _edges(raster: GeoTiff, tile: Tile) -> tuple[float, ...]:
+    """Return west, south, east, north in the units of the file's CRS."""
+    if raster.crs.is_geographic:
+        return tile.west, tile.south, tile.east, tile.north
+    x, y = geo.lonlat_to_metres([tile.west, tile.east], [tile.south, tile.north])
+    scale = raster.transform.a / float(geo.lonlat_to_metres(raster.pixel_deg[0], 0)[0])
+    if abs(scale - 1) > 1e-9:  # a sphere of another radius
+        x, y = x * scale, y * scale
+    return float(x[0]), float(y[0]), float(x[1]), float(y[1])
+
+
+def encode(pixels: Bytes, kind: str) -> bytes:
+    """Encode an 8-bit grey image.
+
+    Args:
+        pixels: uint8 array of shape (h, w).
+        kind: `png` or `jpeg`.
+
+    Returns:
+        Content of the image file.
+    """
+    return _png(pixels) if kind == "png" else _jpeg(pixels)
+
+
+def encoder_name(kind: str) -> str:
+    """Name the compression library for the manifest: file bytes (not pixels) depend on it.
+
+    Args:
+        kind: `png` or `jpeg`.
+
+    Returns:
+        Name and settings of the encoder.
+    """
+    return f"Pillow, quality {_JPEG_QUALITY}" if kind == "jpeg" else _DEFLATE_NAME
+
+
+def _png(pixels: Bytes) -> bytes:
+    height, width = pixels.shape
+    lines = np.empty((height, width + 1), dtype=np.uint8)
+    lines[:, 0] = _SUB
+    lines[:, 1] = pixels[:, 0]
+    np.subtract(pixels[:, 1:], pixels[:, :-1], out=lines[:, 2:])
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"".join(
+        [
+            _SIGNATURE,
+            _chunk(b"IHDR", header),
+            _chunk(b"IDAT", _deflate(lines.data)),
+            _chunk(b"IEND", b""),
+        ]
+    )
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    check = zlib.crc32(data, zlib.crc32(kind))
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
+
+
+def _jpeg(pixels: Bytes) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", quality=_JPEG_QUALITY)
+    return out.getvalue()
+
+
+def _find_deflate() -> tuple[Callable[[memoryview], bytes], str]:
+    """Use ISA-L if it is installed: a third of zlib's time at the same size."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return lambda data: zlib.compress(data, 1), "zlib, level 1"
+    return lambda data: isal_zlib.compress(data, 2), "isal, level 2"
+
+
+_deflate, _DEFLATE_NAME = _find_deflate()

@@ -233,7 +233,7 @@ class HttpClient:
                 await response.aclose()
 
     async def _open(self, url: str, headers: Mapping[str, str] | None) -> httpx2.Response:
-        """Follow redirects without reading their bodies, which the client's own way would do."""
+        """Follow redirects without reading their bodies, unlike the HTTP library."""
         request = self._client.build_request("GET", url, headers=headers)
         if request.url.scheme not in ("http", "https") or not request.url.host:
             raise AttemptError("not a web address", retry=False)
@@ -296,7 +296,7 @@ class HttpClient:
     async def _resume(
         self, part: PartialDownload, policy: RetryPolicy, on_progress: OnProgress | None
     ) -> None:
-        """One request for the rest of a file."""
+        """Request the rest of a file once."""
         if part.size and part.size == part.total:
             return
         clock = asyncio.get_running_loop()
@@ -391,7 +391,11 @@ class PartialDownload:
         return self._record.total
 
     def headers(self) -> dict[str, str]:
-        """Return headers that request the rest of the file, if it has not changed on the server."""
+        """Return headers that request the rest of the file.
+
+        Returns:
+            Range and If-Range headers; empty if nothing has been downloaded.
+        """
         if not self.size:
             return {}
         validator = self._record.validator

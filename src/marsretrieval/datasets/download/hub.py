@@ -341,7 +341,7 @@ def _download(
     stop = threading.Event()
 
     def check(*_: object) -> None:
-        """Called before requests and with bytes: after Ctrl-C, it ends the transfers under way."""
+        """Cancel transfers after Ctrl-C; called before requests and when bytes arrive."""
         if stop.is_set():
             raise KeyboardInterrupt
 

@@ -54,12 +54,23 @@ class DownloadCounts(JsonObject, total=False):
 
 @dataclass(frozen=True, slots=True)
 class DownloadRecord:
-    """The content of ``download.json``.
+    """Content of ``download.json``.
 
     Attributes:
-        files: Files of the dataset.
-        table: Files of the table of links, below the hidden folder.
+        schema_version: Version of the format.
+        dataset: Name of the dataset.
+        repository: Repository on the hub.
+        revision: Commit.
+        variant: Name of the variant, if the dataset has several.
+        complete: Whether the download has finished.
+        created: Time of the download (ISO 8601, UTC).
+        licence: Licence of the data.
+        marsretrieval: Version of this package.
+        counts: Numbers of items.
+        parameters: How linked images were processed.
         missing: Keys of the pairs without an image.
+        table: Files of the table of links, in the hidden folder.
+        files: Files of the dataset.
         begun: Files of downloads that did not finish.
     """
 

@@ -63,7 +63,7 @@ class _CommonFields:
     licence: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the fields as plain data for JSON."""
         return asdict(self)
 
 

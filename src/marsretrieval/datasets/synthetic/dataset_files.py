@@ -150,6 +150,65 @@ def write_tiles(folder: Path, west: int, south: int, quad: Grey) -> int:
     return len(members) // 2
 
 
+def write_quad(path: Path, west: int, south: int, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write a quad as an uncompressed GeoTIFF without a nodata tag.
+
+    Args:
+        path: File to write.
+        west: Longitude of the south-west corner in degrees.
+        south: Latitude of the south-west corner in degrees.
+        pixels: Array of shape (n, n).
+    """
+    import rasterio
+
+    x_min, y_max = (float(edge) for edge in geo.lonlat_to_metres(west, south + geo.QUAD_DEG))
+    x_max, y_min = (float(edge) for edge in geo.lonlat_to_metres(west + geo.QUAD_DEG, south))
+    rows, columns = pixels.shape
+    # In memory first: GDAL does not report a full disk when it closes a file.
+    with rasterio.io.MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff",
+            width=columns,
+            height=rows,
+            count=1,
+            dtype="uint8",
+            crs=rasterio.crs.CRS.from_wkt(_CRS),
+            transform=rasterio.Affine(
+                (x_max - x_min) / columns, 0, x_min, 0, (y_min - y_max) / rows, y_max
+            ),
+        ) as file:
+            file.write(pixels, 1)
+        memory.seek(0)
+        path.write_bytes(memory.read())
+
+
+def quad_file_name(west: int, south: int) -> str:
+    """Return the file name of a quad, such as `MurrayLab_CTX_V01_E-180_N-04_Mosaic.tif`.
+
+    Args:
+        west: Longitude of the south-west corner in degrees.
+        south: Latitude of the south-west corner in degrees.
+
+    Returns:
+        The file name.
+    """
+    return f"MurrayLab_CTX_V01_{geo.quad_name(west, south)}_Mosaic.tif"
+
+
+def require_rasterio() -> None:
+    """Check that rasterio is installed before any work is done.
+
+    Raises:
+        MissingDependencyError: If it is not.
+    """
+    try:
+        import rasterio  # noqa: F401
+    except ImportError as error:
+        raise MissingDependencyError(
+            "rasterio", "geotiff", needed_for="writing the planet's GeoTIFFs"
+        ) from error
+
+
 def write_ground_truth(folder: Path, features: Sequence[Feature], names: Sequence[str]) -> None:
     """Write `<name>.csv` with longitude, latitude and diameter of each feature of a landform.
 
@@ -244,62 +303,3 @@ def _png(image: Grey) -> bytes:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False).encode()
-
-
-def quad_file_name(west: int, south: int) -> str:
-    """Return the file name of a quad, such as `MurrayLab_CTX_V01_E-180_N-04_Mosaic.tif`.
-
-    Args:
-        west: Longitude of the south-west corner in degrees.
-        south: Latitude of the south-west corner in degrees.
-
-    Returns:
-        The file name.
-    """
-    return f"MurrayLab_CTX_V01_{geo.quad_name(west, south)}_Mosaic.tif"
-
-
-def require_rasterio() -> None:
-    """Check that rasterio is installed before any work is done.
-
-    Raises:
-        MissingDependencyError: If it is not.
-    """
-    try:
-        import rasterio  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            "rasterio", "geotiff", needed_for="writing the planet's GeoTIFFs"
-        ) from error
-
-
-def write_quad(path: Path, west: int, south: int, pixels: npt.NDArray[np.uint8]) -> None:
-    """Write a quad as an uncompressed GeoTIFF without a nodata tag.
-
-    Args:
-        path: File to write.
-        west: Longitude of the south-west corner in degrees.
-        south: Latitude of the south-west corner in degrees.
-        pixels: Array of shape (n, n).
-    """
-    import rasterio
-
-    x_min, y_max = (float(edge) for edge in geo.lonlat_to_metres(west, south + geo.QUAD_DEG))
-    x_max, y_min = (float(edge) for edge in geo.lonlat_to_metres(west + geo.QUAD_DEG, south))
-    rows, columns = pixels.shape
-    # In memory first: GDAL does not report a full disk when it closes a file.
-    with rasterio.io.MemoryFile() as memory:
-        with memory.open(
-            driver="GTiff",
-            width=columns,
-            height=rows,
-            count=1,
-            dtype="uint8",
-            crs=rasterio.crs.CRS.from_wkt(_CRS),
-            transform=rasterio.Affine(
-                (x_max - x_min) / columns, 0, x_min, 0, (y_min - y_max) / rows, y_max
-            ),
-        ) as file:
-            file.write(pixels, 1)
-        memory.seek(0)
-        path.write_bytes(memory.read())

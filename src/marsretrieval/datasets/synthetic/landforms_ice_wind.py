@@ -188,7 +188,7 @@ def linear_dunes(ground: Ground, rng: Rng) -> Traits:
     bend = ground.noise(rng, 1.6, 0.3, 2.2)
     forks = np.arctan2(
         ground.noise(rng, 1.2, 0.5, 2.0), ground.noise(rng, 1.2, 0.5, 2.0)
-    )  # turns once about each defect: a ridge begins or ends there
+    )  # phase defects, at which a ridge begins or ends
     phase = across / np.float32(spacing) + np.float32(0.5) * bend + forks / np.float32(2 * np.pi)
     ridge = 0.5 + 0.5 * np.cos(np.float32(2 * np.pi) * phase)
     ground.lift(np.float32(0.24 * spacing) * ridge**1.5)

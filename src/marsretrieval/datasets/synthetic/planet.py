@@ -337,7 +337,7 @@ def _add_terrain(land: Ground, rng: Rng) -> None:
 
 
 def _draw_feature(land: Ground, feature: Feature) -> Feature:
-    """Draw a feature into the land around it."""
+    """Draw a feature into the surrounding land."""
     landform = LANDFORMS[feature.landform]
     window = land.crop(feature.east, feature.south, feature.scale, REACH * landform.span)
     if window is None:

@@ -150,6 +150,7 @@ class Summary:
     bytes: int
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the summary as plain data for JSON."""
         return asdict(self)
 
 
@@ -229,6 +230,25 @@ def write_planet(
         record = _fill(folder, parts, seed, size, progress)
         write_json(folder / _RECORD, record)
     return _summary(out, record, made=True)
+
+
+def find_planet(folder: Path) -> tuple[Path, PlanetRecord] | None:
+    """Find the planet that a folder holds or belongs to.
+
+    Args:
+        folder: Folder of a planet or of one of its datasets, or any other folder.
+
+    Returns:
+        Path of ``planet.json`` and its content; None if there is no planet.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    folder = folder.absolute()  # the working directory has a parent too
+    for out in (folder, folder.parent):
+        if (out / _RECORD).is_file():
+            return out / _RECORD, _parse_record(read_json(out / _RECORD), out)
+    return None
 
 
 def _size(name: str) -> PlanetSize:
@@ -375,27 +395,8 @@ def _fill(
 
 
 def _rng(seed: int, *stream: int) -> np.random.Generator:
-    """Create a generator that never equals one used in training, whatever the seed."""
+    """Create a random generator that differs from those used in training, whatever the seed."""
     return np.random.default_rng([seed, _STREAM, *stream])
-
-
-def find_planet(folder: Path) -> tuple[Path, PlanetRecord] | None:
-    """Find the planet that a folder holds or belongs to.
-
-    Args:
-        folder: Folder of a planet or of one of its datasets, or any other folder.
-
-    Returns:
-        Path of ``planet.json`` and its content; None if there is no planet.
-
-    Raises:
-        DataError: If the file is damaged.
-    """
-    folder = folder.absolute()  # the working directory has a parent too
-    for out in (folder, folder.parent):
-        if (out / _RECORD).is_file():
-            return out / _RECORD, _parse_record(read_json(out / _RECORD), out)
-    return None
 
 
 def _parse_record(value: object, out: Path) -> PlanetRecord:
