@@ -11,16 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import UsageError
-from marsretrieval.geo import Box, wrap_lon
+from marsretrieval.geo import Box
 from marsretrieval.io import atomic_path
-from marsretrieval.plotting.features import (
-    Rect,
-    draw_feature_names,
-    lat_label,
-    lon_label,
-    multiples,
-    round_step,
-)
+from marsretrieval.plotting.features import Rect, draw_feature_names, draw_graticule
 from marsretrieval.plotting.projection import MapFrame, map_frame
 from marsretrieval.plotting.style import PLANET, Layout, Style, style_of, write_figure
 
@@ -126,7 +119,7 @@ class PlanetMap:
         self.axes.set_facecolor(style.ground)
         self._set_extent()
         if graticule:
-            self._draw_graticule()
+            draw_graticule(self, box, domain, self.stretch)
         self._draw_title(title, subtitle)
 
     def shows(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -553,55 +546,6 @@ class PlanetMap:
         )
         self._set_extent()
         return drawn
-
-    def _draw_graticule(self) -> None:
-        """Draw lines of longitude and latitude with their labels at the edges."""
-        from matplotlib.ticker import FixedLocator, FuncFormatter
-
-        frame, box, style = self.frame, self.box, self.style
-        lon_step = round_step(box.width, 12)
-        ratio = frame.height * self.stretch / frame.width
-        lat_step = round_step(box.height, max(4, min(12, round(12 * ratio))))
-        if box.width >= 180 and not frame.polar:
-            lon_step = lat_step = max(lon_step, lat_step)
-        west = frame.centre_lon - box.width / 2
-        longitudes = multiples(west, west + box.width, lon_step)
-        latitudes = multiples(box.south, box.north, lat_step)
-        if box.width >= 360.0:
-            longitudes = longitudes[:-1]
-        lines = self.axes.gridlines(
-            draw_labels=True,
-            xlocs=FixedLocator(sorted({float(wrap_lon(lon)) for lon in longitudes})),
-            ylocs=FixedLocator(latitudes),
-            xformatter=FuncFormatter(lambda lon, _: lon_label(float(lon), self.domain)),
-            yformatter=FuncFormatter(lambda lat, _: lat_label(float(lat))),
-            color=style.grid,
-            linewidth=0.5,
-            zorder=1.5,  # above rasters, below tiles and points
-            xlabel_style={"color": style.muted, "fontsize": style.font - 0.5},
-            ylabel_style={"color": style.muted, "fontsize": style.font - 0.5},
-            x_inline=False,
-            y_inline=frame.circular,
-        )
-        if not frame.polar:
-            lines.top_labels = lines.right_labels = False
-            lines.xpadding = lines.ypadding = 4
-        elif frame.circular:
-            self._clip_to_disk()
-        elif box.north > -box.south:
-            lines.top_labels = False
-        else:
-            lines.bottom_labels = False
-        for spine in self.axes.spines.values():
-            spine.set_edgecolor(style.muted)
-            spine.set_linewidth(0.7)
-
-    def _clip_to_disk(self) -> None:
-        from matplotlib.path import Path as Outline
-
-        angle = np.linspace(0, 2 * np.pi, 361)
-        disk = Outline(0.5 + 0.5 * np.column_stack([np.sin(angle), np.cos(angle)]))
-        self.axes.set_boundary(disk, transform=self.axes.transAxes)
 
     def _draw_title(self, title: str | None, subtitle: str | None) -> None:
         style, axes = self.style, self.axes
