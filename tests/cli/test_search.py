@@ -200,7 +200,7 @@ def test_a_damaged_view_is_told_once(store: Path, tmp_path: Path) -> None:
     done = call("search", "--store", folder, "--like", HERE, "--json")
     assert json.loads(done.stdout) == intact
     (line,) = done.stderr.splitlines()
-    assert line.startswith("warning: search view not used: ") and "plane.npy" in line
+    assert line.startswith("warning: search index not used: ") and "plane.npy" in line
 
 
 def test_no_deep_learning_library_is_loaded_for_a_tile(store: Path) -> None:

@@ -138,7 +138,7 @@ def test_tiles_without_data_do_not_move_the_distribution(view: bool, tmp_path: P
     rng = np.random.default_rng(8)
     vectors = unit(rng.normal(size=(ROWS, 16)))
     vectors[::3] = unit(np.ones((1, 16)))  # empty tiles, all alike
-    lon = np.arange(ROWS)[::-1] * 0.2  # a search view sorts by longitude
+    lon = np.arange(ROWS)[::-1] * 0.2  # a search index sorts by longitude
     write_store(tmp_path, vectors, lon=lon, lat=np.zeros(ROWS), valid=shares(), shard_rows=70)
     if view:
         open_index(tmp_path)

@@ -1,4 +1,4 @@
-"""A search view gives the answers of the plain pass, or is not used."""
+"""A search index gives the answers of the plain pass, or is not used."""
 
 from __future__ import annotations
 

@@ -30,6 +30,8 @@ _HELP = (
     "Mars, longitudes as -180..180 or 0..360, east positive."
 )
 
+_REGION_BYTES = 2**29  # global geological maps have about 100 MB
+
 
 class Region(Protocol):
     """An area of Mars; implemented by `Box` and `Area`."""
@@ -75,9 +77,6 @@ class _Polygon:
             self.shape, x, np.nextafter(lat, np.inf)
         )
         return inside
-
-
-_REGION_BYTES = 2**29  # global geological maps have about 100 MB
 
 
 class Area:

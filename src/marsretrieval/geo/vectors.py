@@ -19,6 +19,44 @@ Ring = list[tuple[float, float]]  # closed, counter-clockwise, (lon, lat) degree
 _TOLERANCE_DEG = 1e-9  # 0.06 mm; tolerance for edges rounded to decimals
 _DECIMALS = 9
 
+Shape = tuple[float, float] | list[Ring]  # a point (lon, lat), or one or more rings
+
+MARS_CRS_URN = "urn:ogc:def:crs:IAU:2015:49900"
+
+# PROJJSON of IAU_2015:49900. Never EPSG:4326: software would measure on the Earth.
+MARS_CRS: dict[str, Any] = {
+    "$schema": "https://proj.org/schemas/v0.7/projjson.schema.json",
+    "type": "GeographicCRS",
+    "name": "Mars (2015) - Sphere / Ocentric",
+    "datum": {
+        "type": "GeodeticReferenceFrame",
+        "name": "Mars (2015) - Sphere",
+        "anchor": "Viking 1 lander: 47.95137 W",
+        "ellipsoid": {"name": "Mars (2015) - Sphere", "radius": int(MARS_RADIUS_M)},
+        "prime_meridian": {"name": "Reference Meridian", "longitude": 0},
+    },
+    "coordinate_system": {
+        "subtype": "ellipsoidal",
+        "axis": [
+            {
+                "name": "Geodetic latitude",
+                "abbreviation": "Lat",
+                "direction": "north",
+                "unit": "degree",
+            },
+            {
+                "name": "Geodetic longitude",
+                "abbreviation": "Lon",
+                "direction": "east",
+                "unit": "degree",
+            },
+        ],
+    },
+    "id": {"authority": "IAU", "code": 49900, "version": 2015},
+}
+
+_TYPE_NAMES = {0: "Point", 3: "Polygon", 6: "MultiPolygon"}  # by shapely's type ids
+
 
 @dataclass(frozen=True, slots=True)
 class Box:
@@ -183,45 +221,6 @@ def footprint(
 
 def _rectangle(west: float, south: float, east: float, north: float) -> Ring:
     return [(west, south), (east, south), (east, north), (west, north), (west, south)]
-
-
-Shape = tuple[float, float] | list[Ring]  # a point (lon, lat), or one or more rings
-
-MARS_CRS_URN = "urn:ogc:def:crs:IAU:2015:49900"
-
-# PROJJSON of IAU_2015:49900. Never EPSG:4326: software would measure on the Earth.
-MARS_CRS: dict[str, Any] = {
-    "$schema": "https://proj.org/schemas/v0.7/projjson.schema.json",
-    "type": "GeographicCRS",
-    "name": "Mars (2015) - Sphere / Ocentric",
-    "datum": {
-        "type": "GeodeticReferenceFrame",
-        "name": "Mars (2015) - Sphere",
-        "anchor": "Viking 1 lander: 47.95137 W",
-        "ellipsoid": {"name": "Mars (2015) - Sphere", "radius": int(MARS_RADIUS_M)},
-        "prime_meridian": {"name": "Reference Meridian", "longitude": 0},
-    },
-    "coordinate_system": {
-        "subtype": "ellipsoidal",
-        "axis": [
-            {
-                "name": "Geodetic latitude",
-                "abbreviation": "Lat",
-                "direction": "north",
-                "unit": "degree",
-            },
-            {
-                "name": "Geodetic longitude",
-                "abbreviation": "Lon",
-                "direction": "east",
-                "unit": "degree",
-            },
-        ],
-    },
-    "id": {"authority": "IAU", "code": 49900, "version": 2015},
-}
-
-_TYPE_NAMES = {0: "Point", 3: "Polygon", 6: "MultiPolygon"}  # by shapely's type ids
 
 
 def outline(

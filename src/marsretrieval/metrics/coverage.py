@@ -16,6 +16,11 @@ NEVER = np.iinfo(np.int64).max  # rank of a point without a tile nearby
 
 Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
+Floats = npt.NDArray[np.float64]
+
+_AT_ONCE = 4_000_000  # values of resampled curves per batch, to bound memory
+_CURVE = 500  # points of the strict curve in results
+
 
 def planar(
     tiles: npt.NDArray[np.float64], points: npt.NDArray[np.float64], radius_deg: float
@@ -127,12 +132,6 @@ class Coverage:
     def recall(self) -> npt.NDArray[np.float64]:
         """Return the share of the points near one of the first K tiles, shape (n,)."""
         return self.points_covered() / len(self.first)
-
-
-Floats = npt.NDArray[np.float64]
-
-_AT_ONCE = 4_000_000  # values of resampled curves per batch, to bound memory
-_CURVE = 500  # points of the strict curve in results
 
 
 def f1_of(precision: Floats, recall: Floats) -> Floats:

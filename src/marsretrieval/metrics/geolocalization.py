@@ -30,6 +30,10 @@ from marsretrieval.metrics.coverage import (
 from marsretrieval.metrics.ranking import id_order, ranked
 from marsretrieval.results import Evaluation
 
+BLOCK_DEG = 4.0  # the quads of the mosaic; landforms cluster within them
+
+Floats = npt.NDArray[np.float64]
+
 
 def average_precision_bounds(
     scores: npt.NDArray[np.float64], pairs: Pairs, points: int, max_k: int
@@ -69,11 +73,6 @@ def average_precision_bounds(
     high = (before + hits_within) / np.maximum(start + hits_within, 1)
     low = np.where(ranks_within == size, (before + 1) / (start + size - hits + 1), 0.0)
     return float(new @ low) / points, float(new @ np.where(hits_within > 0, high, 0.0)) / points
-
-
-BLOCK_DEG = 4.0  # the quads of the mosaic; landforms cluster within them
-
-Floats = npt.NDArray[np.float64]
 
 
 def evaluate(

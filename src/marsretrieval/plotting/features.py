@@ -1,4 +1,4 @@
-"""Named features of Mars (IAU), and their labels on maps."""
+"""Annotation of maps: named features of Mars (IAU), their labels, and the graticule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import UnknownNameError
-from marsretrieval.geo import Box
+from marsretrieval.geo import Box, wrap_lon
 
 if TYPE_CHECKING:
     from marsretrieval.plotting.projection import MapFrame
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 _WIDE = {"Planitia", "Planum", "Terra", "Vastitas", "Undae", "Montes"}
 _LONG = {"Fossae", "Mensae", "Montes", "Vallis", "Colles"}
+
+_GAP = 3.0  # pixels around a label
+_DOT = 9.0  # pixels; smaller circles are drawn as dots
+_WIDE_CIRCLE = 60.0  # pixels; labels may overlap larger circles
+_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 class Chart(Protocol):
@@ -140,12 +145,6 @@ def feature(name: str) -> Feature:
     if match is None:
         raise UnknownNameError("feature", name, [entry.name for entry in features()])
     return match
-
-
-_GAP = 3.0  # pixels around a label
-_DOT = 9.0  # pixels; smaller circles are drawn as dots
-_WIDE_CIRCLE = 60.0  # pixels; labels may overlap larger circles
-_SIDES = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 def lon_label(lon: float, domain: int = 180) -> str:
@@ -455,3 +454,61 @@ def multiples(start: float, end: float, step: float) -> list[float]:
     """
     first, last = math.ceil(start / step - 1e-9), math.floor(end / step + 1e-9)
     return [round(number * step, 9) for number in range(first, last + 1)]
+
+
+def draw_graticule(chart: Chart, box: Box, domain: int, stretch: float) -> None:
+    """Draw lines of longitude and latitude with their labels at the edges.
+
+    Args:
+        chart: The map.
+        box: Area of the map.
+        domain: Longitude range of the labels, 180 or 360.
+        stretch: Height of a unit of the plane divided by its width.
+    """
+    from matplotlib.ticker import FixedLocator, FuncFormatter
+
+    frame, style = chart.frame, chart.style
+    lon_step = round_step(box.width, 12)
+    ratio = frame.height * stretch / frame.width
+    lat_step = round_step(box.height, max(4, min(12, round(12 * ratio))))
+    if box.width >= 180 and not frame.polar:
+        lon_step = lat_step = max(lon_step, lat_step)
+    west = frame.centre_lon - box.width / 2
+    longitudes = multiples(west, west + box.width, lon_step)
+    latitudes = multiples(box.south, box.north, lat_step)
+    if box.width >= 360.0:
+        longitudes = longitudes[:-1]
+    lines = chart.axes.gridlines(
+        draw_labels=True,
+        xlocs=FixedLocator(sorted({float(wrap_lon(lon)) for lon in longitudes})),
+        ylocs=FixedLocator(latitudes),
+        xformatter=FuncFormatter(lambda lon, _: lon_label(float(lon), domain)),
+        yformatter=FuncFormatter(lambda lat, _: lat_label(float(lat))),
+        color=style.grid,
+        linewidth=0.5,
+        zorder=1.5,  # above rasters, below tiles and points
+        xlabel_style={"color": style.muted, "fontsize": style.font - 0.5},
+        ylabel_style={"color": style.muted, "fontsize": style.font - 0.5},
+        x_inline=False,
+        y_inline=frame.circular,
+    )
+    if not frame.polar:
+        lines.top_labels = lines.right_labels = False
+        lines.xpadding = lines.ypadding = 4
+    elif frame.circular:
+        _clip_to_disk(chart.axes)
+    elif box.north > -box.south:
+        lines.top_labels = False
+    else:
+        lines.bottom_labels = False
+    for spine in chart.axes.spines.values():
+        spine.set_edgecolor(style.muted)
+        spine.set_linewidth(0.7)
+
+
+def _clip_to_disk(axes: Any) -> None:
+    from matplotlib.path import Path as Outline
+
+    angle = np.linspace(0, 2 * np.pi, 361)
+    disk = Outline(0.5 + 0.5 * np.column_stack([np.sin(angle), np.cos(angle)]))
+    axes.set_boundary(disk, transform=axes.transAxes)

@@ -13,8 +13,7 @@ import numpy.typing as npt
 from marsretrieval.errors import UsageError
 from marsretrieval.geo import Box
 from marsretrieval.io import atomic_path
-from marsretrieval.plotting.features import Rect, draw_feature_names
-from marsretrieval.plotting.graticule import draw_graticule
+from marsretrieval.plotting.features import Rect, draw_feature_names, draw_graticule
 from marsretrieval.plotting.projection import MapFrame, map_frame
 from marsretrieval.plotting.style import PLANET, Layout, Style, style_of, write_figure
 
@@ -120,7 +119,7 @@ class PlanetMap:
         self.axes.set_facecolor(style.ground)
         self._set_extent()
         if graticule:
-            draw_graticule(self.axes, self.frame, box, domain, style, self.stretch)
+            draw_graticule(self, box, domain, self.stretch)
         self._draw_title(title, subtitle)
 
     def shows(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:

@@ -18,6 +18,15 @@ from marsretrieval.text import printable
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
+PLANET = Box(-180.0, -90.0, 180.0, 90.0)
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 0.62, 0.22, 0.2, 0.38  # margins around the axes, inches
+_TITLE, _COLOUR_BAR, _LEGEND = 0.42, 0.95, 0.3  # inches
+_MAX_HEIGHT = 10.0  # inches
+_WHOLE_DEG = 120.0  # positions spread wider than this get a global map
+_MARGIN, _MIN_DEG = 0.12, 2.0
+_MIN_RATIO = 0.45  # smallest ratio of height to width and of width to height
+
 
 @dataclass(frozen=True, slots=True)
 class Style:
@@ -143,16 +152,6 @@ def _without_halos(figure: Any) -> Iterator[None]:
     finally:
         for text, effect in zip(texts, effects, strict=True):
             text.set_path_effects(effect)
-
-
-PLANET = Box(-180.0, -90.0, 180.0, 90.0)
-
-_LEFT, _RIGHT, _TOP, _BOTTOM = 0.62, 0.22, 0.2, 0.38  # margins around the axes, inches
-_TITLE, _COLOUR_BAR, _LEGEND = 0.42, 0.95, 0.3  # inches
-_MAX_HEIGHT = 10.0  # inches
-_WHOLE_DEG = 120.0  # positions spread wider than this get a global map
-_MARGIN, _MIN_DEG = 0.12, 2.0
-_MIN_RATIO = 0.45  # smallest ratio of height to width and of width to height
 
 
 class Layout:

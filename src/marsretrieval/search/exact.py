@@ -19,6 +19,8 @@ from marsretrieval.search.kernels import Converter, thread_products
 
 MAX_NORM = 1.01  # length of a stored row: 1, rounded to float16
 
+Sums = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+
 
 class WrongBoundsError(Exception):
     """A score lies outside its computed bounds: the index or a stored row is damaged."""
@@ -59,9 +61,6 @@ def exact_scores(
     for row in np.flatnonzero(scores != (totals + tolerance).astype(np.float32)):
         scores[row] = _nearest_float32(vectors[row].astype(np.float64) * wide)
     return scores
-
-
-Sums = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
 
 
 def _dot_function(query: npt.NDArray[np.float32]) -> Sums:

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
     from marsretrieval.search.hits import Hits
 
+_GIS = ("pyogrio",)
+_SHAPEFILE = "ESRI Shapefile"
+
+_MAX_TEXT_BYTES = 254  # limit of a text field in a dBASE table
+
 
 @dataclass(frozen=True, slots=True)
 class Format:
@@ -74,9 +79,6 @@ def _map(hits: Hits, path: Path, style: str) -> None:
 
     draw_hits(hits, style=style).save(path)
 
-
-_GIS = ("pyogrio",)
-_SHAPEFILE = "ESRI Shapefile"
 
 FORMATS = (
     Format(".csv", "CSV", _csv, is_layer=False),
@@ -279,9 +281,6 @@ def write_geojson(hits: Hits, path: Path) -> None:
     text = json.dumps(collection, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-_MAX_TEXT_BYTES = 254  # limit of a text field in a dBASE table
 
 
 def to_geodataframe(hits: Hits) -> GeoDataFrame:

@@ -21,6 +21,23 @@ from marsretrieval.errors import MissingDependencyError, UnknownNameError, Usage
 _UNSHARED = 2**18
 _UNSHARED_WITH_ONE = 2**13  # a matrix times a single vector
 
+Int8Array = npt.NDArray[np.int8]
+Sums = Callable[[int, int], npt.NDArray[Any]]
+
+KERNELS = ("auto", "numpy", "numkong", "torch")
+
+_EXACT_FLOAT32 = 2.0**24  # integers below are exact in float32
+_TILE = 16  # vectors in a tile of AMX
+_CHUNK_BYTES = 2**20  # of floats; fits the L2 cache of a core
+
+# Bytes of float32; fits the L2 cache of a core, where conversion is fastest.
+_HALF_CHUNK_BYTES = 2**19
+
+_KEEP_SIGN = np.int32(-(2**31) + 2**28 - 1)
+_SCALE = np.float32(2.0**112)
+
+Widen = Callable[[npt.NDArray[np.float16], npt.NDArray[np.float32]], object]
+
 
 def rows_at_once(dimension: int, count: int) -> int:
     """Return how many rows to multiply at a time, so that OpenBLAS uses one thread.
@@ -53,16 +70,6 @@ def thread_products(
         np.matmul(stack, columns, out=out[:stacked].reshape(-1, step, columns.shape[1]))
         if stacked < len(rows):
             np.matmul(rows[stacked:], columns, out=out[stacked:])
-
-
-Int8Array = npt.NDArray[np.int8]
-Sums = Callable[[int, int], npt.NDArray[Any]]
-
-KERNELS = ("auto", "numpy", "numkong", "torch")
-
-_EXACT_FLOAT32 = 2.0**24  # integers below are exact in float32
-_TILE = 16  # vectors in a tile of AMX
-_CHUNK_BYTES = 2**20  # of floats; fits the L2 cache of a core
 
 
 class Kernel(Protocol):
@@ -301,15 +308,6 @@ def _exact_float(vectors: Int8Array, norm: float) -> type[np.float32] | type[np.
     """
     longest = np.linalg.norm(vectors.astype(np.float64), axis=1).max(initial=0.0)
     return np.float32 if norm * longest * (1 + 1e-9) < _EXACT_FLOAT32 else np.float64
-
-
-# Bytes of float32; fits the L2 cache of a core, where conversion is fastest.
-_HALF_CHUNK_BYTES = 2**19
-
-_KEEP_SIGN = np.int32(-(2**31) + 2**28 - 1)
-_SCALE = np.float32(2.0**112)
-
-Widen = Callable[[npt.NDArray[np.float16], npt.NDArray[np.float32]], object]
 
 
 class Converter:

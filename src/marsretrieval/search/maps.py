@@ -34,6 +34,10 @@ _TOLERANCE = 0.02  # tolerated offset of a tile from the grid, in cells
 _MAX_PIXELS = 2**28
 _BLOCK = 256
 
+_RANKED = 10  # number of hits labelled with their rank
+_MIN_TILE_PIXELS = 6.0
+_SCALE_BAR_DEG = 120.0  # narrower maps have a scale bar
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Heatmap:
@@ -327,11 +331,6 @@ def _cell_numbers(edges: Floats, step: float) -> tuple[npt.NDArray[np.int64], fl
             remedy="--heatmap-cell DEG (cell=DEG) puts them on a grid of this step.",
         )
     return numbers.astype(np.int64), round(float(edges.min()) * step, 9)
-
-
-_RANKED = 10  # number of hits labelled with their rank
-_MIN_TILE_PIXELS = 6.0
-_SCALE_BAR_DEG = 120.0  # narrower maps have a scale bar
 
 
 def draw_hits(hits: Hits, *, style: str = "light", title: str | None = None) -> PlanetMap:

@@ -21,6 +21,12 @@ Vector = npt.NDArray[np.float32]
 MIX = 0.3  # weight of the images in a text+image query
 NOT_WEIGHT = 0.25  # weight of the negative parts; the positive ones have weight 1
 
+TEMPLATES = (
+    "a photo of {}, a type of martian terrain",
+    "a satellite photo of {}.",
+    "a high-resolution remote sensing image of {} on Mars.",
+)
+
 
 def compose(
     *,
@@ -168,13 +174,6 @@ def _unit64(vector: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 def _unit(vector: npt.NDArray[Any]) -> Vector:
     return _unit64(vector).astype(np.float32)
-
-
-TEMPLATES = (
-    "a photo of {}, a type of martian terrain",
-    "a satellite photo of {}.",
-    "a high-resolution remote sensing image of {} on Mars.",
-)
 
 
 def landform_prompts(name: str) -> list[str]:

@@ -23,6 +23,16 @@ from marsretrieval.search.quantization import quantize_queries
 
 _MARGIN_DEG = 1e-6  # wider than the tolerance of a box's edges
 
+Queries = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+_PIECE_ROWS = 2**13
+# An index is split into short and long pieces alternately.
+_SHORT_ROWS = 2**12
+_LONG_ROWS = 7 * 2**12
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -81,17 +91,6 @@ def _longitudes(box: Box) -> list[tuple[float, float]]:
     west = float(wrap_lon(box.west - _MARGIN_DEG))
     east = float(wrap_lon(box.east + _MARGIN_DEG))
     return [(west, east)] if west <= east else [(-180.0, east), (west, np.inf)]
-
-
-Queries = npt.NDArray[np.float32]
-Floats = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
-
-_PIECE_ROWS = 2**13
-# An index is split into short and long pieces alternately.
-_SHORT_ROWS = 2**12
-_LONG_ROWS = 7 * 2**12
 
 
 class VectorBlock(Protocol):

@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 
 _PIECE_ROWS = 2**13
 
+# Texts without visible counterpart on Mars. A thirteenth text of this kind scores higher than all
+# of them with probability 1/13.
+MEANINGLESS = (
+    "lorem ipsum dolor sit amet", "asdfghjkl", "a birthday cake", "the stock market",
+    "a cat on a sofa", "red sports car", "tax return form", "xyzzy plugh", "hello world",
+    "football match", "piano concerto", "grocery list",
+)  # fmt: skip
+MIN_Z = 2.0  # of the best score, for queries with images or tiles
+
+_SAMPLE_ROWS = 4096
+_RUN_ROWS = 16  # neighbouring rows share memory pages
+
 
 def score_all(
     source: VectorSource | SearchIndex,
@@ -97,19 +109,6 @@ def _pieces(
         vectors = block.vectors
         for start in range(0, len(block), _PIECE_ROWS):
             yield block.start + start, vectors[start : start + _PIECE_ROWS]
-
-
-# Texts without visible counterpart on Mars. A thirteenth text of this kind scores higher than all
-# of them with probability 1/13.
-MEANINGLESS = (
-    "lorem ipsum dolor sit amet", "asdfghjkl", "a birthday cake", "the stock market",
-    "a cat on a sofa", "red sports car", "tax return form", "xyzzy plugh", "hello world",
-    "football match", "piano concerto", "grocery list",
-)  # fmt: skip
-MIN_Z = 2.0  # of the best score, for queries with images or tiles
-
-_SAMPLE_ROWS = 4096
-_RUN_ROWS = 16  # neighbouring rows share memory pages
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,13 @@ Floats = npt.NDArray[np.float64]
 _SLACK = 2**12  # candidates beyond 2 k before pruning
 _MANY = 2**16  # candidates beyond 4 k before exact scoring
 
+Scores = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+IndexUse = Literal["build", "use", "ignore"]
+
+_QUERIES_AT_ONCE = 32
+_EXACT_ROWS = 1024  # rows per exact_scores call
+
 
 class Candidates:
     """Rows of one query whose rounded score may be among the best k, or (k None) reach `floor`.
@@ -133,14 +140,6 @@ class Candidates:
             order[tied] = members[keys]
         order = order[:k]
         return scores[order], rows[order]
-
-
-Scores = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
-IndexUse = Literal["build", "use", "ignore"]
-
-_QUERIES_AT_ONCE = 32
-_EXACT_ROWS = 1024  # rows per exact_scores call
 
 
 class VectorSource(Protocol):

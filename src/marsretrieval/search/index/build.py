@@ -127,7 +127,7 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
     free = shutil.disk_usage(folder).free
     if free < bytes_needed(store):
         raise OutputError(
-            f"{folder.parent}: a search view takes {bytes_needed(store):,} bytes, "
+            f"{folder.parent}: a search index takes {bytes_needed(store):,} bytes, "
             f"{free:,} are free",
             remedy="Free some space, or search without it: that takes longer.",
         )
@@ -333,6 +333,6 @@ def _sync(path: Path) -> None:
 
 def _write_error(root: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{root}: the search view cannot be written ({error.strerror or error})",
+        f"{root}: the search index cannot be written ({error.strerror or error})",
         remedy="Check that the folder is yours and the disk has space.",
     )

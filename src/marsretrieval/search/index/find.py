@@ -111,7 +111,7 @@ def index_of(
             index = make_index(store, progress=progress, wait=False)
         except OutputError as error:
             warnings.warn(
-                f"{error.message}; searching without a search view, which is slower",
+                f"{error.message}; searching without a search index, which is slower",
                 SearchIndexWarning,
                 stacklevel=3,
             )
@@ -151,7 +151,7 @@ def existing_index(store: EmbeddingStore) -> SearchIndex | None:
                 index = SearchIndex(folder, store.path)
             except (StoreError, ValueError, OSError) as error:
                 reason = error.message if isinstance(error, MarsRetrievalError) else error
-                warnings.warn(f"search view not used: {reason}", SearchIndexWarning, stacklevel=3)
+                warnings.warn(f"search index not used: {reason}", SearchIndexWarning, stacklevel=3)
                 continue
             return index
     return None
@@ -187,7 +187,7 @@ def make_index(
     link = store.path / "view"
     if link.is_symlink():
         warnings.warn(
-            f"{link}: a link, which is not followed; the search view is made in the cache. "
+            f"{link}: a link, which is not followed; the search index is made in the cache. "
             "Replace the link by a folder.",
             SearchIndexWarning,
             stacklevel=2,
@@ -206,10 +206,10 @@ def make_index(
         except OutputError as error:
             problems.append(error.message)
         except IndexBuildInProgress:
-            problems.append(f"{root}: another process is making the search view")
+            problems.append(f"{root}: another process is making the search index")
             break
     raise OutputError(
-        "; ".join(problems), remedy="A search view needs a folder that can be written, with space."
+        "; ".join(problems), remedy="A search index needs a folder that can be written, with space."
     )
 
 
@@ -253,7 +253,7 @@ def discard_index(index: SearchIndex) -> StoreError:
     for store in [store for store, opened in _open_indexes.items() if opened is index]:
         del _open_indexes[store]
     return StoreError(
-        f"{index.path}: the search view was damaged; it has been removed",
+        f"{index.path}: the search index was damaged; it has been removed",
         remedy="Search again: it is made anew. If this comes back, check the disk, and the store "
         "itself with: marsretrieval store verify",
     )

@@ -36,6 +36,29 @@ if TYPE_CHECKING:
 
 Ends = npt.NDArray[np.int64]
 
+FORMAT = 2  # an index of another format is rebuilt
+HEADER = "header.json"
+BANDS = 180  # one degree of latitude each, from the south; NO_BAND for rows without a position
+NO_BAND = BANDS
+
+_BLOCK_ROWS = 4096
+
+_ROWS = ("rows",)
+_ARRAY_AXES = {
+    **dict.fromkeys(
+        ("scale", "along", "error", "row_of", "lon", "lat", "width_deg", "height_deg", "valid",
+         "id_ends", "source_of"), _ROWS,
+    ),
+    "plane": ("rows", "dimension"),
+    "stored": ("rows", "dimension"),
+    "mean": ("dimension",),
+    "starts": ("bands",),
+    "source_ends": ("sources",),
+}  # fmt: skip
+
+Floats = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
+
 
 class TextsWriter:
     """Write strings to one file, back to back; `ends` holds their end offsets."""
@@ -123,14 +146,6 @@ class Texts:
         return -1
 
 
-FORMAT = 2  # an index of another format is rebuilt
-HEADER = "header.json"
-BANDS = 180  # one degree of latitude each, from the south; NO_BAND for rows without a position
-NO_BAND = BANDS
-
-_BLOCK_ROWS = 4096
-
-
 class _Limits(JsonObject):
     radius: float
     norm: float
@@ -156,23 +171,6 @@ class Header(JsonObject):
     dimension: Annotated[int, Constraint(gt=0, le=2**20)]
     limits: _Limits
     files: dict[str, IndexFile]
-
-
-_ROWS = ("rows",)
-_AXES = {
-    **dict.fromkeys(
-        ("scale", "along", "error", "row_of", "lon", "lat", "width_deg", "height_deg", "valid",
-         "id_ends", "source_of"), _ROWS,
-    ),
-    "plane": ("rows", "dimension"),
-    "stored": ("rows", "dimension"),
-    "mean": ("dimension",),
-    "starts": ("bands",),
-    "source_ends": ("sources",),
-}  # fmt: skip
-
-Floats = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
 
 
 def band_of(lat: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -399,7 +397,7 @@ class SearchIndex:
             yield
         except (IndexError, UnicodeDecodeError) as error:
             raise StoreError(
-                f"{self.path}: the search view is damaged",
+                f"{self.path}: the search index is damaged",
                 remedy=f"marsretrieval store verify {self.store} removes it, and the next search "
                 "makes it anew.",
             ) from error
@@ -429,7 +427,7 @@ def _header(folder: Path) -> Header:
         for name in header["files"]:
             confined(folder, name, nested=False, source=path)
         sizes = {"rows": header["rows"], "dimension": header["dimension"], "bands": BANDS + 2}
-        for name, axes in _AXES.items():
+        for name, axes in _ARRAY_AXES.items():
             field = f"files.{name}.npy"
             file = header["files"].get(f"{name}.npy")
             if file is None and name == "valid":  # only for stores with shares of data
