@@ -15,7 +15,7 @@ import pytest
 from marsretrieval import evaluation
 from marsretrieval.embeddings import open_store
 from marsretrieval.encoders import LoadOptions, find
-from marsretrieval.encoders.custom import code_sha256
+from marsretrieval.encoders.identity import code_sha256
 from marsretrieval.errors import MarsRetrievalError, UsageError
 from marsretrieval.results import find_results, read_result
 from marsretrieval.tasks import Settings, find_task

@@ -10,8 +10,8 @@ from marsretrieval.encoders.base import (
     TextRole,
     Vectors,
 )
-from marsretrieval.encoders.custom import file_stats, model_identity, source_sha256
 from marsretrieval.encoders.doctor import examine_machine
+from marsretrieval.encoders.identity import file_stats, model_identity, source_sha256
 from marsretrieval.encoders.preflight import find_load_error
 from marsretrieval.encoders.registry import all_specs, find, load
 from marsretrieval.encoders.sanity_check import check_batches, check_encoder
