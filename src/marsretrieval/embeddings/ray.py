@@ -355,6 +355,12 @@ class Worker:
     """Ray actor that loads the models and embeds shards."""
 
     def __init__(self, job: Job, workers: int) -> None:
+        """Create an actor; the models are loaded later.
+
+        Args:
+            job: Description of the task.
+            workers: Number of decoding workers.
+        """
         self._job = job
         self._workers = workers
         self._writers: list[tuple[ShardWriter, BuildPlan]] = []

@@ -67,6 +67,13 @@ class Block:
     """
 
     def __init__(self, batch: pa.RecordBatch, start: int, dimension: int) -> None:
+        """Wrap the rows of a shard.
+
+        Args:
+            batch: Rows of the shard.
+            start: Row number, in the store, of the first row.
+            dimension: Vector dimension.
+        """
         self.start = start
         self.dimension = dimension
         self._batch = batch
@@ -76,16 +83,19 @@ class Block:
 
     @property
     def ids(self) -> list[str]:
+        """Ids of the rows."""
         ids: list[str] = self._batch.column("id").to_pylist()
         return ids
 
     @property
     def sources(self) -> list[str]:
+        """File or member that contains each item."""
         sources: list[str] = self._batch.column("source").to_pylist()
         return sources
 
     @property
     def contents(self) -> list[bytes]:
+        """Content hash of each item, 16 bytes."""
         contents: list[bytes] = self._batch.column("content").to_pylist()
         return contents
 

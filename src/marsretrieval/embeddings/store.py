@@ -79,6 +79,7 @@ class EmbeddingStore:
 
     @property
     def kind(self) -> Kind:
+        """Whether the rows are images or texts."""
         return self.manifest.kind
 
     @property
@@ -108,14 +109,17 @@ class EmbeddingStore:
 
     @property
     def dimension(self) -> int:
+        """Vector dimension."""
         return self.manifest.dimension
 
     @property
     def dtype(self) -> Dtype:
+        """Vector dtype."""
         return self.manifest.dtype
 
     @property
     def rows(self) -> int:
+        """Number of rows of the finished shards."""
         return int(self._starts[-1])
 
     @property
@@ -131,6 +135,7 @@ class EmbeddingStore:
 
     @property
     def complete(self) -> bool:
+        """Whether all shards are finished."""
         return len(self.entries) == len(self.manifest.shards)
 
     def seconds(self, stage: str) -> float:

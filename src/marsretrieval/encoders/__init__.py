@@ -10,12 +10,11 @@ from marsretrieval.encoders.base import (
     TextRole,
     Vectors,
 )
-from marsretrieval.encoders.custom import model_identity
 from marsretrieval.encoders.doctor import examine_machine
+from marsretrieval.encoders.identity import file_stats, model_identity, source_sha256
 from marsretrieval.encoders.preflight import find_load_error
 from marsretrieval.encoders.registry import all_specs, find, load
 from marsretrieval.encoders.sanity_check import check_batches, check_encoder
-from marsretrieval.encoders.source_hash import file_stats, source_sha256
 
 __all__ = [
     "Encoder",

@@ -1,19 +1,12 @@
-"""Encoders from user-defined classes: import, wrap and identify them."""
+"""Encoders from user-defined classes: create, wrap and validate them."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import inspect
 import json
-import linecache
 import pickle
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import reduce
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -28,7 +21,7 @@ from marsretrieval.encoders.base import (
     TextRole,
     Vectors,
 )
-from marsretrieval.encoders.source_hash import file_stats, module_sha256, source_sha256
+from marsretrieval.encoders.identity import import_target, source_sha256
 from marsretrieval.encoders.torch_imports import guard_torchvision
 from marsretrieval.errors import (
     MarsRetrievalError,
@@ -46,9 +39,6 @@ _IMAGE: frozenset[Modality] = frozenset({"image"})
 _OPTIONS = ("device", "dtype", "checkpoint", "prompts", "offline")
 _VECTOR_OPTIONS = ("checkpoint", "dtype", "prompts")
 _REMEDY = "An encoder has encode_images(images) -> (n, d), and encode_texts(texts) if it reads."
-_PACKAGE = __name__.partition(".")[0]
-# Modules imported by import_target, and the hashes of their files.
-_IMPORTED_SOURCES: dict[str, tuple[ModuleType, str]] = {}
 
 
 def load(spec: ModelSpec, options: LoadOptions) -> Encoder:
@@ -397,21 +387,6 @@ def modalities_of(target: Any) -> frozenset[Modality]:
     return _BOTH if target is None or hasattr(target, "encode_texts") else _IMAGE
 
 
-def static_fingerprint(target: Any) -> Mapping[str, Any] | None:
-    """Return the fingerprint of a target if it can be read without loading the model.
-
-    Args:
-        target: Class, function or object.
-
-    Returns:
-        The mapping. None if there is none, or if only a loaded encoder has it.
-    """
-    fingerprint = getattr(target, "fingerprint", None)
-    if callable(fingerprint) and not inspect.isclass(target):
-        fingerprint = fingerprint()
-    return fingerprint if isinstance(fingerprint, Mapping) else None
-
-
 def parameters_of(function: Any) -> frozenset[str]:
     """List the parameters of a class or function.
 
@@ -502,93 +477,3 @@ def _require_accepted(spec: ModelSpec, options: LoadOptions, names: frozenset[st
                 f"{spec.id} does not take --{name}",
                 remedy=f"Give its constructor an argument named {name}, or leave the option out.",
             )
-
-
-def import_target(target: str) -> Any:
-    """Import ``package.module:Class``, also from the current folder.
-
-    A module whose file has changed since this process imported it is imported again.
-
-    Args:
-        target: ``package.module:Class``.
-
-    Returns:
-        The class, function or object.
-
-    Raises:
-        UsageError: If it cannot be imported.
-    """
-    module, _, name = target.partition(":")
-    if module.split(".")[0] in sys.stdlib_module_names:
-        raise UsageError(
-            f"model '{target}' is part of Python's standard library, which has no encoders",
-            remedy="Give it as package.module:Class; rename a file of yours that has such a name.",
-        )
-    current_folder = str(Path.cwd())
-    if current_folder not in sys.path:
-        # Last, so that a file in the folder does not hide an installed library.
-        sys.path.append(current_folder)
-    try:
-        return reduce(getattr, name.split("."), _import_current(module))
-    except (Exception, SystemExit) as error:  # a user's module may raise anything at import
-        raise UsageError(
-            f"model '{target}' cannot be imported ({type(error).__name__}: {error})",
-            remedy="Give it as package.module:Class, importable from the current folder.",
-        ) from error
-
-
-def _import_current(name: str) -> ModuleType:
-    importlib.invalidate_caches()
-    module = importlib.import_module(name)
-    source = _source_of(module)
-    imported = _IMPORTED_SOURCES.get(name)
-    if (
-        imported is not None
-        and imported[0] is module
-        and source != imported[1]
-        and name != "__main__"
-    ):
-        linecache.checkcache()
-        module = importlib.reload(module)
-    _IMPORTED_SOURCES[name] = (module, source)
-    return module
-
-
-def _source_of(module: ModuleType) -> str:
-    """Return the hash of a module's file. Empty if there is no readable file."""
-    try:
-        return sha256_file(Path(str(module.__file__)))
-    except (AttributeError, OSError):
-        return ""
-
-
-def model_identity(spec: ModelSpec, options: LoadOptions) -> dict[str, Any]:
-    """Describe what determines a model's vectors, as far as known without loading it.
-
-    Covers the source file and the `fingerprint` of a ``module:Class``, the file of a plugin's
-    loader, and names, sizes and times of the files of a model folder. Does not cover modules that
-    the class imports, nor weights that it loads by itself.
-
-    Args:
-        spec: The model.
-        options: Load options. A checkpoint is described by the stats of its files.
-
-    Returns:
-        A JSON-ready mapping. Empty if id, revision and options determine the vectors.
-    """
-    identity: dict[str, Any] = {}
-    if spec.family == "plugin" and "target" in spec.settings:
-        target = import_target(spec.settings["target"])
-        identity["source_sha256"] = source_sha256(target)
-        fingerprint = static_fingerprint(target)
-        if fingerprint is not None:
-            identity["fingerprint"] = json.loads(json.dumps(fingerprint, default=repr))
-    else:
-        module = spec.loader.partition(":")[0]
-        if module.partition(".")[0] != _PACKAGE:
-            identity["loader_sha256"] = module_sha256(module)
-    if spec.family == "sentence-transformers" and Path(spec.repository).is_dir():
-        identity["folder"] = file_stats(Path(spec.repository))
-    if options.checkpoint is not None:
-        identity["checkpoint"] = file_stats(options.checkpoint)
-    return identity

@@ -17,8 +17,8 @@ from PIL import Image
 
 from marsretrieval.encoders.base import Encoder, LoadOptions, Modality, ModelSpec, PromptPreset
 from marsretrieval.encoders.custom import PluginEncoder, modalities_of
+from marsretrieval.encoders.identity import source_sha256
 from marsretrieval.encoders.registry import all_specs, find, hold, load, origin_of
-from marsretrieval.encoders.source_hash import source_sha256
 from marsretrieval.errors import UsageError, describe_exception
 
 # A name as of `marsretrieval models`, "module:Class", a class, or an object with `encode_images`.

@@ -159,6 +159,20 @@ class MtebEncoder(TorchEncoder):
         dtype: torch.dtype | None,
         revision: str | None,
     ) -> None:
+        """Wrap a loaded model, and embed one image and one text with it.
+
+        Args:
+            spec: Spec of the model.
+            options: Load options.
+            wrapper: MTEB's model.
+            modules: Torch modules of the wrapper.
+            device: Target device.
+            dtype: Target precision. None keeps that of the model.
+            revision: Commit of the loaded repository.
+
+        Raises:
+            ModelLoadError: If texts and images differ in dimension, or the model fails.
+        """
         super().__init__(spec, options, modules, device=device, dtype=dtype, revision=revision)
         self._wrapper = wrapper
         self._cast = dtype
@@ -175,19 +189,23 @@ class MtebEncoder(TorchEncoder):
 
     @property
     def dimension(self) -> int:
+        """Vector dimension."""
         return self._dimension
 
     @property
     def fingerprint(self) -> dict[str, Any]:
+        """JSON-ready identity of the vectors."""
         fingerprint = super().fingerprint
         return fingerprint if self._has_torch_modules else {**fingerprint, "weights_sha256": None}
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
+        """Picklable preprocessing of one image."""
         return _rgb
 
     @property
     def preprocessing(self) -> dict[str, Any]:
+        """JSON-ready description of `preprocess`."""
         return {"by": f"MTEB's {type(self._wrapper).__name__}"}
 
     @property

@@ -172,6 +172,7 @@ class Recipe:
 
     @property
     def pixel_limits(self) -> dict[str, int]:
+        """Pixel limits that are set, by name."""
         limits = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
         return {key: value for key, value in limits.items() if value is not None}
 
@@ -238,6 +239,19 @@ class MultimodalEncoder(TorchEncoder):
         revision: str | None,
         base: Mapping[str, Any] | None = None,
     ) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            spec: Spec of the model.
+            options: Load options.
+            model: Core of the generation model.
+            processor: Tokenizer and image processor.
+            recipe: Prompts, pooling and positions.
+            device: Target device.
+            dtype: Target precision.
+            revision: Commit of the loaded repository.
+            base: Repository and commit of an adapter's base model.
+        """
         super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self.recipe = recipe
         self._base = base
@@ -252,23 +266,28 @@ class MultimodalEncoder(TorchEncoder):
 
     @property
     def dimension(self) -> int:
+        """Vector dimension."""
         return int(self._config.get_text_config().hidden_size)
 
     @property
     def fingerprint(self) -> dict[str, Any]:
+        """JSON-ready identity of the vectors."""
         recipe = {"pooling": self.recipe.pooling, "positions": self.recipe.positions}
         return {**super().fingerprint, "base": self._base, "recipe": recipe}
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
+        """Picklable preprocessing of one image."""
         return self._preprocess
 
     @property
     def preprocessing(self) -> dict[str, Any]:
+        """JSON-ready description of `preprocess`."""
         return {**self._preprocess.description, **self.recipe.pixel_limits}
 
     @property
     def prompts(self) -> dict[str, Any]:
+        """JSON-ready prompt preset and templates."""
         return {
             **super().prompts,
             "query": self.recipe.query,

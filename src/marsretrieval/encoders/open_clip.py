@@ -91,6 +91,17 @@ class OpenClipEncoder(TorchEncoder):
         dtype: torch.dtype,
         revision: str | None,
     ) -> None:
+        """Wrap a loaded model, and embed one image to measure the dimension.
+
+        Args:
+            spec: Spec of the model.
+            options: Load options.
+            model: The open_clip model.
+            tokenizer: Its tokenizer.
+            device: Target device.
+            dtype: Target precision.
+            revision: Commit of the loaded repository.
+        """
         super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._tokenizer = tokenizer
         self._tokenizer_identity = tokenizer_identity(tokenizer)
@@ -101,18 +112,22 @@ class OpenClipEncoder(TorchEncoder):
 
     @property
     def dimension(self) -> int:
+        """Vector dimension."""
         return self._dimension
 
     @property
     def context_length(self) -> int:
+        """Largest number of tokens of a text."""
         return int(self._tokenizer.context_length)
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
+        """Picklable preprocessing of one image."""
         return self._preprocess
 
     @property
     def preprocessing(self) -> dict[str, Any]:
+        """JSON-ready description of `preprocess`."""
         return {key: _to_json(value) for key, value in self._settings.items()}
 
     @property
@@ -168,6 +183,11 @@ class OpenClipPreprocess:
     accepts_grey: bool
 
     def __init__(self, settings: dict[str, Any]) -> None:
+        """Build the transform.
+
+        Args:
+            settings: Fields of open_clip's `PreprocessCfg`.
+        """
         ensure_torchvision()
         from open_clip.transform import MaybeConvertMode, PreprocessCfg, image_transform_v2
         from torchvision.transforms import Normalize, ToTensor
@@ -182,6 +202,14 @@ class OpenClipPreprocess:
         )
 
     def __call__(self, image: Image.Image) -> Features:
+        """Preprocess an image.
+
+        Args:
+            image: Image of mode RGB or L.
+
+        Returns:
+            Tensor of shape (3, height, width).
+        """
         if image.mode != "L" or not self.accepts_grey:
             return self._transform(image)
         # Expand to three channels only for the normalization, which differs by channel.

@@ -88,24 +88,38 @@ class SentenceTransformersEncoder(TorchEncoder):
         dtype: torch.dtype,
         revision: str | None,
     ) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            spec: Spec of the model.
+            options: Load options.
+            model: The SentenceTransformer.
+            device: Target device.
+            dtype: Target precision.
+            revision: Commit of the loaded repository.
+        """
         super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._encode = model
         self._dimension = int(model.get_embedding_dimension())
 
     @property
     def dimension(self) -> int:
+        """Vector dimension."""
         return self._dimension
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
+        """Picklable preprocessing of one image."""
         return _return_unchanged
 
     @property
     def preprocessing(self) -> dict[str, Any]:
+        """JSON-ready description of `preprocess`."""
         return {"by": "the model's own sentence-transformers modules"}
 
     @property
     def prompts(self) -> dict[str, Any]:
+        """JSON-ready prompts that are saved with the model."""
         return {"preset": "the model's own", "saved": dict(self._encode.prompts or {})}
 
     def _join(self, features: Sequence[Features]) -> Inputs:

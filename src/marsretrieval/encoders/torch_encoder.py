@@ -102,18 +102,22 @@ class TorchEncoder(ABC):
 
     @property
     def id(self) -> str:
+        """Id in the registry."""
         return self.spec.id
 
     @property
     def dimension(self) -> int:
+        """Vector dimension."""
         return self.spec.dimension
 
     @property
     def modalities(self) -> frozenset[Modality]:
+        """Inputs that the encoder embeds."""
         return self.spec.modalities
 
     @property
     def fingerprint(self) -> dict[str, Any]:
+        """JSON-ready identity of the vectors."""
         if self._weights_sha256 is None:
             self._weights_sha256 = weights_sha256(self.model)
         return {
@@ -129,7 +133,8 @@ class TorchEncoder(ABC):
 
     @property
     @abstractmethod
-    def preprocess(self) -> Callable[[Image.Image], Features]: ...
+    def preprocess(self) -> Callable[[Image.Image], Features]:
+        """Picklable preprocessing of one image, see `Encoder.preprocess`."""
 
     @property
     @abstractmethod

@@ -193,9 +193,22 @@ class ImagePreprocess:
     """
 
     def __init__(self, processor: Any) -> None:
+        """Wrap an image processor.
+
+        Args:
+            processor: The image processor of transformers.
+        """
         self.processor = processor
 
     def __call__(self, image: Image.Image) -> dict[str, torch.Tensor]:
+        """Preprocess an image.
+
+        Args:
+            image: Image of any mode.
+
+        Returns:
+            Tensors by name, each a batch of one.
+        """
         rgb = image if image.mode == "RGB" else image.convert("RGB")
         return dict(self.processor(images=[rgb], return_tensors="pt"))
 

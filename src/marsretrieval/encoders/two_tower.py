@@ -86,6 +86,18 @@ class TwoTowerEncoder(TorchEncoder):
         dtype: torch.dtype,
         revision: str | None,
     ) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            spec: Spec of the model.
+            options: Load options.
+            model: The transformers model.
+            tokenizer: Its tokenizer.
+            preprocess: Its preprocessing.
+            device: Target device.
+            dtype: Target precision.
+            revision: Commit of the loaded repository.
+        """
         super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._features: Any = model  # the same module as `self.model`, untyped
         self._tokenizer = tokenizer
@@ -95,14 +107,17 @@ class TwoTowerEncoder(TorchEncoder):
 
     @property
     def dimension(self) -> int:
+        """Vector dimension."""
         return self._width
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
+        """Picklable preprocessing of one image."""
         return self._preprocess
 
     @property
     def preprocessing(self) -> dict[str, Any]:
+        """JSON-ready description of `preprocess`."""
         return self._preprocess.description
 
     @property

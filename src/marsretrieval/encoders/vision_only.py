@@ -72,6 +72,20 @@ class VisionOnlyEncoder(TorchEncoder):
         dtype: torch.dtype,
         revision: str | None,
     ) -> None:
+        """Wrap a loaded model.
+
+        Args:
+            spec: Spec of the model.
+            options: Load options.
+            model: The transformers model.
+            preprocess: Its preprocessing.
+            device: Target device.
+            dtype: Target precision.
+            revision: Commit of the loaded repository.
+
+        Raises:
+            ModelLoadError: If the model does not support the pooling of the spec.
+        """
         super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._preprocess = preprocess
         self._width = int(model.config.hidden_size)
@@ -86,18 +100,22 @@ class VisionOnlyEncoder(TorchEncoder):
 
     @property
     def modalities(self) -> frozenset[Modality]:
+        """Images only."""
         return frozenset({"image"})
 
     @property
     def dimension(self) -> int:
+        """Vector dimension."""
         return self._width
 
     @property
     def preprocess(self) -> Callable[[Image.Image], Features]:
+        """Picklable preprocessing of one image."""
         return self._preprocess
 
     @property
     def preprocessing(self) -> dict[str, Any]:
+        """JSON-ready description of `preprocess`."""
         return {**self._preprocess.description, "pooling": self._pooling}
 
     def _join(self, features: Sequence[Features]) -> Inputs:
