@@ -277,7 +277,7 @@ def run_jobs(
                 "results": [str(each.path) for each in finished if each.result],
                 "failed": [
                     {
-                        "model": each.job.record.id,
+                        "model": each.job.spec.id,
                         "task": each.job.task.name,
                         "error": str(each.error),
                     }
@@ -322,7 +322,7 @@ def _told(each: Finished) -> str:
 def _show_plan(jobs: Sequence[Job], skipped: Sequence[Mapping[str, str]], *, as_json: bool) -> None:
     rows: list[dict[str, Any]] = [
         {
-            "model": job.record.id,
+            "model": job.spec.id,
             "name": job.name,
             "task": job.task.name,
             "status": job.status,
