@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from marsretrieval.report.grouping import result_sets
-from marsretrieval.report.html.charts import Chart, curve_groups, rank_charts
+from marsretrieval.report.html.charts import SvgChart, curve_groups, rank_charts
 from marsretrieval.report.result_files import ResultFile
 from tests.report.made import make_geolocalization, make_paired, result, write
 from tests.report.pages import page_of
 
 
-def recall_and_precision(chart: Chart, hue: int) -> np.ndarray:
+def recall_and_precision(chart: SvgChart, hue: int) -> np.ndarray:
     (line,) = [line for line in chart.lines if line.hue == hue and not line.kind]
     return (np.array(line.points) - [34, 146]) / [200, -140]
 

@@ -9,12 +9,12 @@ import pytest
 
 from marsretrieval.metrics import landform, paired
 from marsretrieval.report.render import print_evaluation
-from marsretrieval.report.table import Table
+from marsretrieval.report.table import ResultTable
 from marsretrieval.report.tables import evaluation_tables
 from tests.metrics.inputs import geo_input, landform_input, paired_input, strict_geo, unit
 
 
-def cells(table: Table) -> dict[str, list[str]]:
+def cells(table: ResultTable) -> dict[str, list[str]]:
     """The texts of the rows, with their intervals, by name."""
     return {
         row.name: [
@@ -25,7 +25,7 @@ def cells(table: Table) -> dict[str, list[str]]:
     }
 
 
-def headings(table: Table) -> list[str]:
+def headings(table: ResultTable) -> list[str]:
     return [column.heading for column in table.columns]
 
 

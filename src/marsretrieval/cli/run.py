@@ -288,7 +288,7 @@ def run_jobs(
                 "results": [str(job_result.path) for job_result in finished if job_result.result],
                 "failed": [
                     {
-                        "model": job_result.job.record.id,
+                        "model": job_result.job.spec.id,
                         "task": job_result.job.task.name,
                         "error": str(job_result.error),
                     }
@@ -335,7 +335,7 @@ def _print_plan(
 ) -> None:
     rows: list[dict[str, Any]] = [
         {
-            "model": job.record.id,
+            "model": job.spec.id,
             "name": job.name,
             "task": job.task.name,
             "status": job.status,

@@ -40,7 +40,7 @@ class Job:
     """One model on one task, before the model is loaded.
 
     Attributes:
-        record: Spec of the model.
+        spec: Spec of the model.
         options: Options for loading the model.
         task: The task.
         data: Data of the task.
@@ -56,7 +56,7 @@ class Job:
         refusal: Error that prevents the job.
     """
 
-    record: ModelSpec
+    spec: ModelSpec
     options: LoadOptions
     task: Task
     data: TaskData
@@ -80,7 +80,7 @@ class Job:
     def request(self) -> str:
         """Hash of model, options, task, data and settings."""
         return _request_hash(
-            self.record, self.options, self.task, self.data, self.settings, self.identity
+            self.spec, self.options, self.task, self.data, self.settings, self.identity
         )
 
     @property
@@ -97,7 +97,7 @@ class Job:
 
 
 def plan(
-    records: Sequence[ModelSpec],
+    specs: Sequence[ModelSpec],
     tasks: Sequence[Task],
     *,
     data: Path,
@@ -107,12 +107,12 @@ def plan(
     tiles_store: Path | None = None,
     force: bool = False,
     name: str | None = None,
-    skip: Callable[[ModelSpec, Task, str], bool] = lambda record, task, reason: False,
+    skip: Callable[[ModelSpec, Task, str], bool] = lambda spec, task, reason: False,
 ) -> list[Job]:
     """Check data and models for every pair, and find earlier results.
 
     Args:
-        records: Models.
+        specs: Specs of the models.
         tasks: Tasks.
         data: Folder of datasets, or one dataset.
         results: Folder that results are written to.
@@ -133,7 +133,7 @@ def plan(
         OutputError: If results cannot be written.
         DataError: If the data of a task are missing or invalid.
     """
-    _check_names(records, tasks, options, name)
+    _check_names(specs, tasks, options, name)
     opened = {
         task.name: task.open(data, with_images=not _uses_given_store(task, tiles_store))
         for task in tasks
@@ -146,23 +146,23 @@ def plan(
                 combined = sha256_json([task_data.fingerprint, tiles.set_hash])
                 opened[task.name] = replace(task_data, fingerprint=combined)
     jobs = []
-    for record in records:
-        identity = model_identity(record, options)
-        refusal = find_load_error(record, options)
+    for spec in specs:
+        identity = model_identity(spec, options)
+        refusal = find_load_error(spec, options)
         for task in tasks:
-            missing = task.missing_modality(opened[task.name], record.modalities)
+            missing = task.missing_modality(opened[task.name], spec.modalities)
             if missing is not None:
-                reason = f"{record.id} has no {missing} side, which task {task.name} needs"
-                if skip(record, task, reason):
+                reason = f"{spec.id} has no {missing} side, which task {task.name} needs"
+                if skip(spec, task, reason):
                     continue
                 raise ModalityError(
                     reason,
                     remedy="Leave this pair out, or choose another model: marsretrieval models",
                 )
             uses_store = _uses_given_store(task, tiles_store)
-            folder = results / (name or variant(record, options))
+            folder = results / (name or variant(spec, options))
             job = Job(
-                record, options, task, opened[task.name], settings, folder,
+                spec, options, task, opened[task.name], settings, folder,
                 store=tiles_store if uses_store and tiles_store else Path(),
                 own_store=not uses_store,
                 status="to do", result_path=folder / f"{task.name}.json", identity=identity,
@@ -175,9 +175,9 @@ def plan(
 
 
 def _check_names(
-    records: Sequence[ModelSpec], tasks: Sequence[Task], options: LoadOptions, name: str | None
+    specs: Sequence[ModelSpec], tasks: Sequence[Task], options: LoadOptions, name: str | None
 ) -> None:
-    if name is not None and len(records) > 1:
+    if name is not None and len(specs) > 1:
         raise UsageError("--name goes with one model", remedy="Run the models one by one.")
     if name is not None and (not _NAME.fullmatch(name) or name in _RESERVED):
         raise UsageError(
@@ -185,11 +185,11 @@ def _check_names(
             remedy="Use letters, digits, '.', '_', '+' and '-', with a letter or digit first.",
         )
     folders: dict[str, str] = {}
-    for record in records:
-        folder = variant(record, options)
-        if folders.setdefault(folder, record.id) != record.id:
+    for spec in specs:
+        folder = variant(spec, options)
+        if folders.setdefault(folder, spec.id) != spec.id:
             raise UsageError(
-                f"{record.id} and {folders[folder]} would share the folder {folder}",
+                f"{spec.id} and {folders[folder]} would share the folder {folder}",
                 remedy="Run them one by one, with --name.",
             )
     for task in tasks:
@@ -205,9 +205,9 @@ def _with_status(job: Job) -> Job:
     earlier = list(results_of_task(job.folder, job.task.name))
     for _, result in earlier:
         owner = result.model.get("id") if isinstance(result.model, Mapping) else None
-        if owner not in (None, job.record.id):
+        if owner not in (None, job.spec.id):
             raise UsageError(
-                f"{job.folder} holds results of {owner}, not of {job.record.id}",
+                f"{job.folder} holds results of {owner}, not of {job.spec.id}",
                 remedy="Choose another name with --name, or another folder with --results.",
             )
     done = next((path for path, result in earlier if result.request == job.request), None)
@@ -246,7 +246,7 @@ def _explain_outdated(job: Job, earlier: RunResult) -> str:
     for name, text in messages.items():
         if before.get(name) != now.get(name):
             return text
-    if earlier.model.get("revision") != job.record.revision:
+    if earlier.model.get("revision") != job.spec.revision:
         return "its revision has changed"
     return "the data, the task or the model's options have changed"
 
@@ -278,17 +278,17 @@ def _image_store_path(job: Job) -> Path:
     )
 
 
-def variant(record: ModelSpec, options: LoadOptions) -> str:
+def variant(spec: ModelSpec, options: LoadOptions) -> str:
     """Build the folder name of a model's results: its id and every non-default option.
 
     Args:
-        record: Spec of the model.
+        spec: Spec of the model.
         options: Options for loading it.
 
     Returns:
         The name.
     """
-    parts = [record.id.replace(":", "-").replace("/", "-")]
+    parts = [spec.id.replace(":", "-").replace("/", "-")]
     if options.prompts != "paper":
         parts.append(options.prompts)
     if options.dtype != "auto":
@@ -314,7 +314,7 @@ def _open_complete_store(path: Path) -> EmbeddingStore:
 
 
 def _request_hash(
-    record: ModelSpec,
+    spec: ModelSpec,
     options: LoadOptions,
     task: Task,
     data: TaskData,
@@ -327,7 +327,7 @@ def _request_hash(
     return sha256_json(
         {
             "schema": SCHEMA_VERSION,
-            "model": [record.id, record.loader, record.repository, record.revision],
+            "model": [spec.id, spec.loader, spec.repository, spec.revision],
             "options": [options.dtype, options.prompts],
             "checkpoint": identity.get("checkpoint"),
             "task": task.name,

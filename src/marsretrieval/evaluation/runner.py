@@ -178,7 +178,7 @@ def make_result(
     timings = dict(outcome.timings)
     if built is not None:
         timings |= built.timings
-    record = job.record
+    spec = job.spec
     return RunResult(
         task=job.task.name,
         request=job.request,
@@ -186,11 +186,11 @@ def make_result(
             **encoder.fingerprint,  # type: ignore[typeddict-item]
             "label": job.name,
             "identity": dict(job.identity),
-            "name": record.name,
-            "family": record.family,
+            "name": spec.name,
+            "family": spec.family,
             "dimension": encoder.dimension,
-            "parameters": record.parameters,
-            "licence": record.licence,
+            "parameters": spec.parameters,
+            "licence": spec.licence,
             "checkpoint": str(job.options.checkpoint) if job.options.checkpoint else None,
             "warnings": list(warnings),
         },
@@ -317,9 +317,9 @@ def _mark_outdated(jobs: Sequence[Job]) -> None:
 
 def _load(job: Job, progress: Progress, say: Callable[[str], None]) -> Encoder:
     """Load the model of a job, with a progress bar: importing torch alone takes seconds."""
-    say(f"loading {job.record.id}")
-    with progress.start(f"load {job.record.id}", None, ""):
-        return load(job.record, job.options)
+    say(f"loading {job.spec.id}")
+    with progress.start(f"load {job.spec.id}", None, ""):
+        return load(job.spec, job.options)
 
 
 def _compute(
@@ -386,7 +386,7 @@ def _update_stores(
                 job.data.source,
                 job.store,
                 dtype=job.task.vector_dtype,
-                request=ModelRequest.from_spec(job.record, job.options),
+                request=ModelRequest.from_spec(job.spec, job.options),
                 progress=progress,
                 **build,
             )
@@ -401,7 +401,7 @@ def _needs_model(job: Job) -> bool:
     """Return whether the model must be loaded: to compute, or for its fingerprint."""
     if job.status == "to do":
         return True
-    if job.status == "refused" or job.record.family != "plugin":
+    if job.status == "refused" or job.spec.family != "plugin":
         return False
     # The result of a class without a fingerprint is identified by the hash of its source.
     model = read_result(job.result_path).model

@@ -63,7 +63,7 @@ class QueryDelta:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class GroupDelta:
     """Differences of one group of queries.
 
     Attributes:
@@ -141,7 +141,7 @@ class Comparison:
     a: str
     b: str
     data: Mapping[str, Any]
-    groups: Sequence[Group]
+    groups: Sequence[GroupDelta]
     resampling_units: str
     seed: int
     resamples: int
@@ -162,7 +162,7 @@ class Comparison:
         }
 
 
-def _group_to_dict(group: Group) -> dict[str, Any]:
+def _group_to_dict(group: GroupDelta) -> dict[str, Any]:
     value: dict[str, Any] = {
         "n": dict(group.n),
         "differences": {
@@ -255,7 +255,7 @@ def compare_results(
 
 def _compare_paired(
     a: ResultFile, b: ResultFile, *, protocol: str, seed: int, resamples: int, progress: Progress
-) -> list[Group]:
+) -> list[GroupDelta]:
     ids, ranks_a, ranks_b = _align_queries(a, b, "id", ("i2t_rank", "t2i_rank"))
     columns: list[Columns] = []
     for ranks in (ranks_a, ranks_b):
@@ -280,7 +280,7 @@ def _compare_paired(
         key = f"{direction}_mrr"
         query_ranks = [ranks[f"{direction}_rank"].astype(np.int64) for ranks in (ranks_a, ranks_b)]
         groups.append(
-            Group(
+            GroupDelta(
                 title,
                 a.result.data["n"],
                 {name: value for name, value in differences.items() if name.startswith(direction)},
@@ -295,18 +295,18 @@ def _compare_paired(
 
 def _compare_landform(
     a: ResultFile, b: ResultFile, *, protocol: str, seed: int, resamples: int, progress: Progress
-) -> list[Group]:
+) -> list[GroupDelta]:
     keys = ("mAP", "ndcg@10", "hit@10", "r_precision")
     names, columns_a, columns_b = _align_queries(a, b, "class", keys)
     differences = over_queries(columns_a, columns_b, seed=seed, resamples=resamples)
     _require_same_metrics(a, b, "all", protocol, differences)
     deltas = _query_deltas(names, columns_a["mAP"], columns_b["mAP"])
-    return [Group("all", a.result.data["n"], differences, "mAP", "class", len(names), deltas)]
+    return [GroupDelta("all", a.result.data["n"], differences, "mAP", "class", len(names), deltas)]
 
 
 def _compare_geolocalization(
     a: ResultFile, b: ResultFile, *, protocol: str, seed: int, resamples: int, progress: Progress
-) -> list[Group]:
+) -> list[GroupDelta]:
     points, points_b = points_of(_require_queries(a)), points_of(_require_queries(b))
     shared = [name for name in points if name in points_b]
     if not shared:
@@ -339,7 +339,7 @@ def _compare_geolocalization(
             )
             n = a.result.metrics[name]["n"]
             groups.append(
-                Group(
+                GroupDelta(
                     name,
                     n,
                     comparison.figures,
@@ -356,7 +356,7 @@ def _compare_geolocalization(
 
 def _compare_means(
     a: ResultFile, b: ResultFile, protocol: str, comparisons: Mapping[str, PointComparison]
-) -> list[Group]:
+) -> list[GroupDelta]:
     """Differences of the means over landforms, if both results are over the same landforms."""
     groups = []
     for name, evaluation in a.result.metrics.items():
@@ -371,7 +371,7 @@ def _compare_means(
             continue
         differences = mean_over([comparisons[group] for group in sorted(landform_groups)])
         _require_same_metrics(a, b, name, protocol, differences)
-        groups.append(Group(name, evaluation["n"], differences))
+        groups.append(GroupDelta(name, evaluation["n"], differences))
     return groups
 
 
@@ -409,7 +409,7 @@ def _read_rankings(file: ResultFile, groups: set[str], protocol: str) -> dict[st
 
 def _compare_custom_task(
     a: ResultFile, b: ResultFile, *, protocol: str, seed: int, resamples: int, progress: Progress
-) -> list[Group]:
+) -> list[GroupDelta]:
     """Compare two results of any task, query by query.
 
     A metric can be compared if the table of queries has a column of its name whose mean is the
@@ -443,7 +443,7 @@ def _compare_custom_task(
         values_b = {metric: columns_b[metric][order] for metric in shared_metrics}
         main_shared = main if main in shared_metrics else shared_metrics[0]
         groups.append(
-            Group(
+            GroupDelta(
                 name,
                 a.result.metrics[name]["n"],
                 over_queries(values_a, values_b, seed=seed, resamples=resamples),
@@ -581,7 +581,7 @@ def _require_same_metrics(
                 )
 
 
-_TASKS: Mapping[str, Callable[..., list[Group]]] = {
+_TASKS: Mapping[str, Callable[..., list[GroupDelta]]] = {
     "paired-image-text": _compare_paired,
     "landform": _compare_landform,
     "geolocalization": _compare_geolocalization,

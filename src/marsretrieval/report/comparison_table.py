@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from marsretrieval.metrics.difference import Difference
 from marsretrieval.report.columns import METRICS, Metric
-from marsretrieval.report.compare import Comparison, Group, QueryDelta
+from marsretrieval.report.compare import Comparison, GroupDelta, QueryDelta
 from marsretrieval.report.render import console, rich_table
-from marsretrieval.report.table import Cell, Column, Row, Table
+from marsretrieval.report.table import Cell, Column, ResultTable, Row
 
 
 def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
@@ -37,7 +37,7 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
     )
 
 
-def _build_table(comparison: Comparison) -> Table:
+def _build_table(comparison: Comparison) -> ResultTable:
     is_named = len(comparison.groups) > 1
     rows = [
         Row(
@@ -50,7 +50,7 @@ def _build_table(comparison: Comparison) -> Table:
         for metric in [_find_metric(comparison, key)]
     ]
     labels = ({"queries": "section"} if is_named else {}) | {"figure": "name"}
-    return Table("", labels, [*map(Column, ("A", "B", "B - A", "95 % interval", "p"))], rows)
+    return ResultTable("", labels, [*map(Column, ("A", "B", "B - A", "95 % interval", "p"))], rows)
 
 
 def _difference_cells(difference: Difference, percent: bool) -> list[Cell]:
@@ -87,7 +87,7 @@ def _query_lines(comparison: Comparison, top: int) -> Iterator[str]:
                 yield f"  {label:<5} {_format_delta(delta, group)}"
 
 
-def _format_delta(delta: QueryDelta, group: Group) -> str:
+def _format_delta(delta: QueryDelta, group: GroupDelta) -> str:
     change = (
         f"{100 * delta.a:.1f} -> {100 * delta.b:.1f} ({_format_signed(delta.difference, True)})"
     )

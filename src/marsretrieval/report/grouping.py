@@ -17,7 +17,7 @@ MODES = ("text", "image", "hybrid")  # query kinds of geo-localization, in table
 
 
 @dataclass(frozen=True)
-class Entry:
+class ResultEntry:
     """One model in a result set.
 
     Attributes:
@@ -47,10 +47,10 @@ class ResultSet:
     """
 
     task: str
-    entries: Sequence[Entry]
+    entries: Sequence[ResultEntry]
     number: int = 1
 
-    def entry(self, label: str) -> Entry:
+    def entry(self, label: str) -> ResultEntry:
         """Return the entry of a model.
 
         Args:
@@ -138,7 +138,7 @@ def result_sets(results: Iterable[ResultFile | RunResult]) -> list[ResultSet]:
     sets = []
     for files in groups.values():
         names = labels([file.result for file in files])
-        entries = [Entry(name, file) for name, file in zip(names, files, strict=True)]
+        entries = [ResultEntry(name, file) for name, file in zip(names, files, strict=True)]
         entries.sort(key=lambda entry: (-_main_metric_value(entry.file.result), entry.label))
         sets.append(ResultSet(entries[0].file.result.task, entries))
     hues = _hues(sets)

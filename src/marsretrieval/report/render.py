@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from marsretrieval.report.chance import DAGGER
-from marsretrieval.report.table import Cell, Row, Table
+from marsretrieval.report.table import Cell, ResultTable, Row
 from marsretrieval.report.tables import evaluation_tables
 from marsretrieval.text import printable, table_cell
 
@@ -74,14 +74,14 @@ def console(*, stderr: bool = False) -> Console:
     return SafeConsole(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
 
 
-def print_tables(tables: Sequence[Table]) -> None:
+def print_tables(tables: Sequence[ResultTable]) -> None:
     """Print tables of models to stdout; nothing if there are none.
 
     Args:
         tables: Tables of `model_tables`.
     """
     out = console()
-    for table in map(Table.folded, tables):
+    for table in map(ResultTable.folded, tables):
         out.print(f"\n{table.title}", markup=False)
         out.print(rich_table(table))
         if table.note:
@@ -123,7 +123,7 @@ def print_evaluation(evaluation: Mapping[str, Any], *, title: str | None = None)
     )
 
 
-def rich_table(table: Table, *, digits: int = 0) -> RichTable:
+def rich_table(table: ResultTable, *, digits: int = 0) -> RichTable:
     """Build a table for the terminal.
 
     Args:
@@ -165,17 +165,17 @@ def _console_cell(cell: Cell, digits: int) -> str:
     return f"[bold]{text}[/bold]" if cell.best else text
 
 
-def _labels(table: Table, row: Row) -> list[str]:
+def _labels(table: ResultTable, row: Row) -> list[str]:
     return [getattr(row, attribute) for attribute in table.labels.values()]
 
 
-def _reference_table(table: Table) -> Table:
+def _reference_table(table: ResultTable) -> ResultTable:
     """Build a table of the references of a table of models."""
     labels = {"queries": "section", "model": "name", "N": "protocol"}
-    return Table(_REFERENCE_NOTE, labels, table.columns, table.references)
+    return ResultTable(_REFERENCE_NOTE, labels, table.columns, table.references)
 
 
-def render_markdown(tables: Sequence[Table]) -> str:
+def render_markdown(tables: Sequence[ResultTable]) -> str:
     """Render tables of models as Markdown, in percent, with references in a separate table.
 
     Args:
@@ -187,7 +187,7 @@ def render_markdown(tables: Sequence[Table]) -> str:
     return "\n\n".join(_markdown(table.folded()) for table in tables) + "\n"
 
 
-def _markdown(table: Table) -> str:
+def _markdown(table: ResultTable) -> str:
     lines = [f"### {_escape_markdown(table.title)}", "", *_markdown_lines(table), "", _FOOTNOTE]
     if table.note:
         lines += ["", _escape_markdown(table.note)]
@@ -197,7 +197,7 @@ def _markdown(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _markdown_lines(table: Table) -> Iterable[str]:
+def _markdown_lines(table: ResultTable) -> Iterable[str]:
     yield _markdown_row([*table.labels, *(column.heading for column in table.columns)])
     yield _markdown_row(["---"] * len(table.labels) + ["---:"] * len(table.columns))
     for row in table.rows:
@@ -224,7 +224,7 @@ def _markdown_cell(cell: Cell) -> str:
     return " ".join(filter(None, (text, cell.interval())))
 
 
-def render_latex(tables: Sequence[Table]) -> str:
+def render_latex(tables: Sequence[ResultTable]) -> str:
     """Render tables of models as a LaTeX `table` with booktabs each, in percent.
 
     Args:
@@ -237,7 +237,7 @@ def render_latex(tables: Sequence[Table]) -> str:
     return "\n\n".join(["% \\usepackage{booktabs,textcomp}", *floats]) + "\n"
 
 
-def _latex(table: Table, number: int) -> str:
+def _latex(table: ResultTable, number: int) -> str:
     first = len(table.labels)
     caption = " ".join(filter(None, (f"{table.title}. {_FOOTNOTE}", table.note)))
     body: list[str] = []
@@ -269,7 +269,7 @@ def _latex(table: Table, number: int) -> str:
     )
 
 
-def _latex_row(table: Table, row: Row) -> str:
+def _latex_row(table: ResultTable, row: Row) -> str:
     cells = [*map(_escape_latex, _labels(table, row)), *map(_latex_cell, row.cells)]
     return f"{' & '.join(cells)} \\\\"
 
@@ -285,7 +285,7 @@ def _latex_cell(cell: Cell) -> str:
     return rf"{text} {{\scriptsize {interval}}}" if interval else text
 
 
-def render_csv(tables: Sequence[Table]) -> str:
+def render_csv(tables: Sequence[ResultTable]) -> str:
     """Render tables of models in long format: one metric value per row, with all its digits.
 
     Each protocol has its rows even if the two agree. `source` is empty for results, "random
@@ -322,7 +322,7 @@ def render_csv(tables: Sequence[Table]) -> str:
     return out.getvalue()
 
 
-FORMATS: Mapping[str, Callable[[Sequence[Table]], str]] = {
+FORMATS: Mapping[str, Callable[[Sequence[ResultTable]], str]] = {
     "md": render_markdown,
     "latex": render_latex,
     "csv": render_csv,

@@ -126,7 +126,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ResultTable:
     """A table for any output format.
 
     Attributes:
@@ -173,7 +173,7 @@ class Table:
         """Whether any cell has an interval."""
         return any(cell.low is not None for row in self.rows for cell in row.cells)
 
-    def folded(self) -> Table:
+    def folded(self) -> ResultTable:
         """Return the table with one row for both protocols in sections in which they agree."""
         rows: list[Row] = []
         for _, section in groupby(self.rows, key=lambda row: (row.group, row.section)):

@@ -21,7 +21,7 @@ from marsretrieval.report.columns import (
 )
 from marsretrieval.report.grouping import ResultSet, result_sets
 from marsretrieval.report.references import Reference, references_for
-from marsretrieval.report.table import Cell, Column, Row, Table, protocols_agree, rows_of
+from marsretrieval.report.table import Cell, Column, ResultTable, Row, protocols_agree, rows_of
 from marsretrieval.results import MEAN, PROTOCOLS, RunResult
 
 
@@ -50,7 +50,7 @@ def model_tables(
     details: bool = False,
     more: bool = False,
     references: bool | None = None,
-) -> list[Table]:
+) -> list[ResultTable]:
     """Build one table per task and set of items.
 
     Args:
@@ -87,7 +87,7 @@ def model_tables(
         ]
         queries = {"queries": "section"} if any(row.section for row in rows) else {}
         tables.append(
-            Table(
+            ResultTable(
                 result_set.caption,
                 queries | {"protocol": "protocol", "model": "name"},
                 [Column(pair.heading) for pair in pairs],
@@ -102,7 +102,9 @@ def model_tables(
     return tables
 
 
-def leaderboards(result_set: ResultSet, *, references: Sequence[Reference] = ()) -> list[Table]:
+def leaderboards(
+    result_set: ResultSet, *, references: Sequence[Reference] = ()
+) -> list[ResultTable]:
     """Build the leaderboards of the HTML page: one row per model, the protocols side by side.
 
     Args:
@@ -157,7 +159,7 @@ def leaderboards(result_set: ResultSet, *, references: Sequence[Reference] = ())
             )
         ]
         tables.append(
-            Table(
+            ResultTable(
                 title,
                 {"model": "name"},
                 [Column(m.heading, m.meaning, m.better, over[p]) for p, _, m in shown_columns],
@@ -171,7 +173,7 @@ def leaderboards(result_set: ResultSet, *, references: Sequence[Reference] = ())
     return tables
 
 
-def per_class_tables(result_set: ResultSet) -> list[Table]:
+def per_class_tables(result_set: ResultSet) -> list[ResultTable]:
     """Build one table per metric: classes or landforms as rows, models as columns.
 
     Args:
@@ -202,7 +204,7 @@ def per_class_tables(result_set: ResultSet) -> list[Table]:
 
 def _per_class_table(
     result_set: ResultSet, rows: Sequence[Row], number: int, metric: Metric, title: str
-) -> Table:
+) -> ResultTable:
     is_geo, first = result_set.task == "geolocalization", title != "published" and number == 0
     chance: dict[str, Cell] = {}
     values: dict[str, dict[str, Cell]] = {}
@@ -244,7 +246,7 @@ def _per_class_table(
         table.sort(key=lambda row: (order.index(row.section), row.name))
     else:
         table.sort(key=lambda row: (_descending(row), row.name))
-    return Table(
+    return ResultTable(
         f"{metric.heading}, {title}",
         {"landform" if is_geo else "class": "name"},
         [
@@ -259,7 +261,9 @@ def _per_class_table(
     )
 
 
-def evaluation_tables(evaluation: Mapping[str, Any], *, title: str | None = None) -> list[Table]:
+def evaluation_tables(
+    evaluation: Mapping[str, Any], *, title: str | None = None
+) -> list[ResultTable]:
     """Build the tables of one evaluation: one row per metric, and one row per class.
 
     Args:
@@ -282,7 +286,7 @@ def evaluation_tables(evaluation: Mapping[str, Any], *, title: str | None = None
     shown_rows = [*(row for row in rows if row.kind == "model"), *chance]
     headings = (", ".join(filter(None, (row.name, row.protocol))) for row in shown_rows)
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation["n"].items())
-    metrics_table = Table(
+    metrics_table = ResultTable(
         title or f"{task}: {counts}",
         {"": "name"},
         list(map(Column, headings)),
@@ -298,7 +302,7 @@ def evaluation_tables(evaluation: Mapping[str, Any], *, title: str | None = None
 
 def _class_tables(
     models: Mapping[str, Mapping[str, Any]], pairs: Sequence[MetricPair], names: Iterable[str]
-) -> Iterator[Table]:
+) -> Iterator[ResultTable]:
     rows = [row for name in names for row in _group_rows(models, f"class/{name}", ("", pairs))]
     titles = {"strict": "both protocols"} if _all_agree(rows, pairs) else {p: p for p in PROTOCOLS}
     columns = [Column(pair.heading) for pair in pairs]
@@ -309,7 +313,7 @@ def _class_tables(
         for row in rows_of(rows, protocol):
             classes.setdefault(row.section, []).extend(row.cells)
         if classes:
-            yield Table(
+            yield ResultTable(
                 f"per class, {title}",
                 {"": "name"},
                 columns,

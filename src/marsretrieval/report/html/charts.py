@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.report.grouping import Entry, ResultSet
+from marsretrieval.report.grouping import ResultEntry, ResultSet
 
 # Dash pattern per hue, so that lines differ without colour; 0: models without a hue.
 DASHES = ("", "", "5 2", "1.5 1.5", "7 2 1.5 2", "3 1.5", "9 3")
@@ -61,7 +61,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
+class SvgChart:
     """A chart of 240 x 180 units.
 
     Attributes:
@@ -100,7 +100,7 @@ class ChartGroup:
     """
 
     title: str
-    charts: Sequence[Chart]
+    charts: Sequence[SvgChart]
     open: bool = True
     left_out: int = 0
 
@@ -134,7 +134,7 @@ def curve_groups(result_set: ResultSet) -> list[ChartGroup]:
     return groups
 
 
-def rank_charts(result_set: ResultSet) -> list[Chart]:
+def rank_charts(result_set: ResultSet) -> list[SvgChart]:
     """Build histograms of the rank of the correct answer.
 
     Args:
@@ -147,7 +147,9 @@ def rank_charts(result_set: ResultSet) -> list[Chart]:
     return [chart for chart in charts if chart is not None]
 
 
-def _sorted_curves(result_set: ResultSet, group: str, protocol: str) -> list[tuple[Entry, Any]]:
+def _sorted_curves(
+    result_set: ResultSet, group: str, protocol: str
+) -> list[tuple[ResultEntry, Any]]:
     """Curves in drawing order: models without a colour first, the best model last."""
     curves = [
         (entry, entry.metrics[group][protocol]["curve"])
@@ -158,8 +160,12 @@ def _sorted_curves(result_set: ResultSet, group: str, protocol: str) -> list[tup
 
 
 def _curve_chart(
-    result_set: ResultSet, landform: str, mode: str, protocol: str, curves: list[tuple[Entry, Any]]
-) -> Chart:
+    result_set: ResultSet,
+    landform: str,
+    mode: str,
+    protocol: str,
+    curves: list[tuple[ResultEntry, Any]],
+) -> SvgChart:
     group = f"{landform}/{mode}"
     strict = curves[-1][0].metrics[group]["strict"]
     ceiling = (strict.get("ceiling") or {}).get("average_precision")
@@ -185,7 +191,7 @@ def _curve_chart(
         lines.append(Line(points, titles[-1], entry.hue))
         if len(curve) == 1 and points:
             lines.append(Line([points[-1]] * 2, titles[-1], entry.hue, kind="dot"))
-    return Chart(
+    return SvgChart(
         title=landform,
         label=f"Precision over recall for {landform}, {mode} queries, {protocol}: "
         + ", ".join(reversed(titles)),
@@ -196,13 +202,13 @@ def _curve_chart(
     )
 
 
-def _format_area(entry: Entry, group: str, protocol: str) -> str:
+def _format_area(entry: ResultEntry, group: str, protocol: str) -> str:
     metrics = entry.metrics[group][protocol]
     value = metrics.get("average_precision" if protocol == "strict" else "auprc")
     return "" if value is None else f"{100 * value:.1f} %"
 
 
-def _rank_chart(entry: Entry) -> Chart | None:
+def _rank_chart(entry: ResultEntry) -> SvgChart | None:
     table = entry.file.queries
     if table is None or not {"t2i_rank", "i2t_rank"} <= set(table.column_names):
         return None
@@ -232,7 +238,7 @@ def _rank_chart(entry: Entry) -> Chart | None:
     medians = {key: f"{np.median(of_key):g}" for key, of_key in ranks.items()}
     note = f"median rank {medians['t2i']} text to image, {medians['i2t']} image to text"
     texts = (f"{rank // 1000}k" if rank > 1000 else f"{rank}" for rank in edges[:-1].tolist())
-    return Chart(
+    return SvgChart(
         title=entry.label,
         label=f"Ranks of the right answer by {entry.label}: {note}",
         axis=("rank, from", "share of queries"),

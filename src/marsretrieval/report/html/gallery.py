@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from marsretrieval.report.columns import METRICS
-from marsretrieval.report.grouping import Entry, ResultSet
+from marsretrieval.report.grouping import ResultEntry, ResultSet
 from marsretrieval.report.tables import metric_value
 from marsretrieval.tasks.thumbnails import PAIRED, queries_by_kind, shown_hits
 
@@ -19,7 +19,7 @@ _NOUNS = {"t2i": "captions", "i2t": "images", "all": "classes"}
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class GalleryItem:
     """Caption and thumbnail of an image id.
 
     Attributes:
@@ -41,13 +41,13 @@ class Strip:
         note: Metric of the query as text.
     """
 
-    entry: Entry
+    entry: ResultEntry
     hits: Sequence[Mapping[str, Any]]
     note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
+class GalleryQuery:
     """A query with the hits of several models.
 
     Attributes:
@@ -74,26 +74,26 @@ class Gallery:
         notes: Counts of images without a thumbnail.
     """
 
-    queries: Sequence[Query] = ()
+    queries: Sequence[GalleryQuery] = ()
     left_out: Sequence[str] = ()
-    items: Mapping[str, Item] = field(default_factory=dict)
+    items: Mapping[str, GalleryItem] = field(default_factory=dict)
     examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
-    def of(self, *kinds: str) -> list[Query]:
+    def of(self, *kinds: str) -> list[GalleryQuery]:
         """Return the queries of certain kinds.
 
         Args:
-            *kinds: Kinds as in `Query`.
+            *kinds: Kinds as in `GalleryQuery`.
 
         Returns:
             The queries, in order.
         """
         return [query for query in self.queries if query.kind in kinds]
 
-    def landforms(self) -> dict[str, list[Query]]:
+    def landforms(self) -> dict[str, list[GalleryQuery]]:
         """Return the queries of geo-localization by landform."""
-        queries: dict[str, list[Query]] = defaultdict(list)
+        queries: dict[str, list[GalleryQuery]] = defaultdict(list)
         for query in self.queries:
             queries[query.name].append(query)
         return queries
@@ -152,7 +152,9 @@ def gallery_of(results: ResultSet, thumbnails: Thumbnails | None) -> Gallery:
         for (group, query), rows in hits.items():
             strips[group, query].append(Strip(entry, rows, _query_note(entry, group, query)))
     order = {kind: number for number, kind in enumerate(results.modes)}
-    queries = [Query(group.rpartition("/")[2], name, own) for (group, name), own in strips.items()]
+    queries = [
+        GalleryQuery(group.rpartition("/")[2], name, own) for (group, name), own in strips.items()
+    ]
     queries.sort(key=lambda q: (q.kind == "i2t", q.name, order.get(q.kind, -1), q.kind))
     for kind, names in sorted(totals.items(), reverse=True):
         count = sum(query.kind == kind for query in queries)
@@ -199,11 +201,11 @@ def _add_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | N
             )
         if too_many:
             notes.append(f"{too_many:,} {of_all} left out to keep this file small.")
-    items = {i: Item(captions.get(i), keys.get(i)) for i in {**captions, **keys}}
+    items = {i: GalleryItem(captions.get(i), keys.get(i)) for i in {**captions, **keys}}
     return Gallery(gallery.queries, gallery.left_out, items, example_keys, notes)
 
 
-def _query_note(entry: Entry, group: str, query: str) -> str:
+def _query_note(entry: ResultEntry, group: str, query: str) -> str:
     """Rank of the correct answer, or average precision of a query, as text."""
     if group in PAIRED:
         rank = _read_ranks(entry, group).get(query)
@@ -217,7 +219,7 @@ def _query_note(entry: Entry, group: str, query: str) -> str:
     return "" if cell.value is None else f"AP {cell.text()}"
 
 
-def _read_ranks(entry: Entry, kind: str) -> dict[str, int]:
+def _read_ranks(entry: ResultEntry, kind: str) -> dict[str, int]:
     table = entry.file.queries
     if table is None or not {"id", f"{kind}_rank"} <= set(table.column_names):
         return {}

@@ -16,7 +16,7 @@ from marsretrieval.errors import MissingDependencyError
 from marsretrieval.plotting import LIGHT, PLANET, PlanetMap, planet_map, require_cartopy
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 from marsretrieval.report.columns import METRICS
-from marsretrieval.report.grouping import Entry, ResultSet
+from marsretrieval.report.grouping import ResultEntry, ResultSet
 from marsretrieval.report.html.gallery import MODELS
 from marsretrieval.report.tables import metric_value
 
@@ -93,7 +93,7 @@ class MapGroup:
         views: One per landform.
     """
 
-    entry: Entry
+    entry: ResultEntry
     mode: str
     views: Sequence[MapView]
 
@@ -186,7 +186,7 @@ def regions_of(lonlat: Floats) -> list[geo.Box]:
 
 
 def _draw_maps(
-    results: ResultSet, entries: Sequence[Entry], plan: Sequence[tuple[Entry, str]],
+    results: ResultSet, entries: Sequence[ResultEntry], plan: Sequence[tuple[ResultEntry, str]],
     bar: ProgressTask,
 ) -> Maps:  # fmt: skip
     searched = _read_positions(entries[0].file.hits)
@@ -216,7 +216,7 @@ def _draw_maps(
     return Maps(groups, basemap, size, notes=notes)
 
 
-def _best_modes(entry: Entry, results: ResultSet) -> list[str]:
+def _best_modes(entry: ResultEntry, results: ResultSet) -> list[str]:
     """Kinds of query in descending order of their mean strict average precision."""
 
     def mean(mode: str) -> float:
@@ -229,7 +229,7 @@ def _best_modes(entry: Entry, results: ResultSet) -> list[str]:
     return sorted(modes, key=lambda mode: -mean(mode))
 
 
-def _make_scene(entry: Entry, landform: str, mode: str) -> Scene | None:
+def _make_scene(entry: ResultEntry, landform: str, mode: str) -> Scene | None:
     import pyarrow.compute as pc
 
     group = f"{landform}/{mode}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from marsretrieval.report.columns import Metric, leaderboard_columns
-from marsretrieval.report.grouping import Entry, ResultSet
+from marsretrieval.report.grouping import ResultEntry, ResultSet
 from marsretrieval.report.table import Cell
 from marsretrieval.report.tables import metric_value
 from marsretrieval.results import MEAN
@@ -27,7 +27,7 @@ _DATASETS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class SetSummary:
     """Summary of one result set.
 
     Attributes:
@@ -137,7 +137,7 @@ class ModelMetadata:
     rows: Sequence[tuple[str, str]]
 
 
-def summary(result_sets: Sequence[ResultSet]) -> list[Summary]:
+def summary(result_sets: Sequence[ResultSet]) -> list[SetSummary]:
     """Summarize the result sets.
 
     Args:
@@ -148,7 +148,7 @@ def summary(result_sets: Sequence[ResultSet]) -> list[Summary]:
     """
     leading_values = [_leading_value(result_set) for result_set in result_sets]
     return [
-        Summary(
+        SetSummary(
             key=result_set.key,
             task=result_set.title,
             data=str(result_set.data.get("name", "")),
@@ -362,7 +362,7 @@ def _leading_value(result_set: ResultSet) -> tuple[str, str, str]:
     return name, values[group].text(), values[group].interval("{}–{}")
 
 
-def _entry_timing(result_set: ResultSet, entry: Entry) -> Timing:
+def _entry_timing(result_set: ResultSet, entry: ResultEntry) -> Timing:
     result = entry.file.result
     recorded = result.timings
     texts = [recorded[name] for name in ("embed_texts", "embed_queries") if name in recorded]
@@ -389,12 +389,12 @@ def _data_commands(result_set: ResultSet) -> Iterator[str]:
         yield " ".join(parts)
 
 
-def _resamples_option(entry: Entry) -> str:
+def _resamples_option(entry: ResultEntry) -> str:
     count = (entry.file.result.settings or {}).get("resamples")
     return "" if count is None or count == Settings().resamples else f" --resamples {count}"
 
 
-def _model_arguments(entry: Entry) -> str:
+def _model_arguments(entry: ResultEntry) -> str:
     model = entry.file.result.model
     parts = ["-m", shlex.quote(str(model["id"]))]
     if (model.get("prompts") or {}).get("preset") == "official":
@@ -410,7 +410,7 @@ def _model_arguments(entry: Entry) -> str:
     return " ".join(parts)
 
 
-def _model_rows(entry: Entry) -> Iterator[tuple[str, str]]:
+def _model_rows(entry: ResultEntry) -> Iterator[tuple[str, str]]:
     model = entry.file.result.model
     prompts = model.get("prompts") or {}
     for name, value in (

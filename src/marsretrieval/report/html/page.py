@@ -17,12 +17,12 @@ from marsretrieval.io import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.report.grouping import ResultSet, result_sets
 from marsretrieval.report.html import metadata
-from marsretrieval.report.html.charts import DASHES, Chart, ChartGroup, curve_groups, rank_charts
+from marsretrieval.report.html.charts import DASHES, ChartGroup, SvgChart, curve_groups, rank_charts
 from marsretrieval.report.html.gallery import Gallery, Thumbnails, gallery_of
 from marsretrieval.report.html.maps import Maps, maps_of
 from marsretrieval.report.references import Reference
 from marsretrieval.report.result_files import ResultFile, require_whole
-from marsretrieval.report.table import Table
+from marsretrieval.report.table import ResultTable
 from marsretrieval.report.tables import leaderboards, per_class_tables
 from marsretrieval.text import pluralize, printable
 
@@ -134,9 +134,9 @@ class SetView:
     """
 
     set: ResultSet
-    leaderboards: Sequence[Table]
-    per_class: Sequence[Table] = ()
-    ranks: Sequence[Chart] = ()
+    leaderboards: Sequence[ResultTable]
+    per_class: Sequence[ResultTable] = ()
+    ranks: Sequence[SvgChart] = ()
     curves: Sequence[ChartGroup] = ()
     maps: Maps = field(default_factory=Maps)
     gallery: Gallery = field(default_factory=Gallery)
@@ -156,9 +156,9 @@ class SetView:
             parts.append(("map", "Where on Mars"))
         return [*parts, ("examples", "Examples")]
 
-    def more_per_class(self) -> dict[str, list[Table]]:
+    def more_per_class(self) -> dict[str, list[ResultTable]]:
         """Return the collapsed tables per class, by protocol."""
-        tables: dict[str, list[Table]] = defaultdict(list)
+        tables: dict[str, list[ResultTable]] = defaultdict(list)
         for table in self.per_class:
             if not table.first:
                 tables[table.protocol].append(table)
