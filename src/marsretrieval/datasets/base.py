@@ -48,16 +48,16 @@ class Record:
     """
 
     id: str
-    data: bytes  # b"" when only the annotations were asked for
-    source: str  # "file.tar:member.png", for messages
-    caption: str | None = None  # the refined caption where the dataset has two
+    data: bytes
+    source: str
+    caption: str | None = None
     original_caption: str | None = None
     label: str | None = None
     lon: float | None = None
     lat: float | None = None
-    width_deg: float | None = None  # tile extent in longitude
-    height_deg: float | None = None  # tile extent in latitude
-    valid: float | None = None  # share of the tile with data, 0 to 1
+    width_deg: float | None = None
+    height_deg: float | None = None
+    valid: float | None = None
     warnings: tuple[ItemWarning, ...] = ()
 
 
@@ -87,9 +87,9 @@ class Shard:
         rows: Number of items; None if counting requires reading the whole shard.
     """
 
-    name: str  # unique in its source, safe as a file name
+    name: str
     fingerprint: str
-    rows: int | None  # None where counting would mean reading it all
+    rows: int | None
 
 
 class ImageSource(Protocol):

@@ -18,11 +18,11 @@ from marsretrieval.datasets.base import Skipped
 from marsretrieval.datasets.inventory import DatasetInventory
 from marsretrieval.datasets.scan import Scan, near_pairs
 
-# Rows of the published table that show the same picture in two sizes, with captions of their own.
+# Rows of the published table that show one image in two sizes with different captions.
 _KNOWN_PAIRS = frozenset({(460, 907), (1446, 2098)})
-_QUAD_COUNT = (360 // geo.QUAD_DEG) * 40  # 88 S to 88 N is mapped; the benchmark takes 80 S to 80 N
+_QUAD_COUNT = (360 // geo.QUAD_DEG) * 40  # 80 S to 80 N; the mosaic covers 88 S to 88 N
 _TOLERANCE_DEG = 1e-6
-_AREA_TOLERANCE = 1e-6  # of a quad: smaller than a single tile
+_AREA_TOLERANCE = 1e-6  # fraction of a quad, less than one tile
 _MAX_COMPARED_IMAGES = 50_000
 
 
@@ -90,14 +90,14 @@ def check_labels(scan: Scan, inventory: DatasetInventory) -> None:
     unlabelled = pa.array([not label for label in labels], pa.bool_())
     inventory.error("no-label", scan.items["source"].filter(unlabelled).to_pylist())
     conflicts: list[str] = []
-    copies: list[str] = []
+    duplicates: list[str] = []
     for rows in _duplicates(scan.items, ["content"]):
         if len({row["label"] for row in rows}) > 1:
             conflicts.append(", ".join(f"{row['id']} ({row['label']})" for row in rows))
         else:
-            copies.append(_join_ids(rows))
+            duplicates.append(_join_ids(rows))
     inventory.error("double-image-of-two-classes", conflicts)
-    inventory.note("double-image", copies)
+    inventory.note("double-image", duplicates)
 
 
 def check_near_duplicates(scan: Scan, inventory: DatasetInventory) -> None:
@@ -156,9 +156,9 @@ def check_tiles(scan: Scan, inventory: DatasetInventory) -> None:
     for name, values in keys.items():
         tiles = tiles.append_column(name, values)
     inventory.error("double-tile", map(_join_ids, _duplicates(tiles, list(keys))))
-    copies = map(_join_ids, _duplicates(scan.items, ["content"]))
+    duplicates = map(_join_ids, _duplicates(scan.items, ["content"]))
     count = inventory.counts["images"] - inventory.counts["distinct"]
-    inventory.note("double-image", copies, count=count)
+    inventory.note("double-image", duplicates, count=count)
     lon, lat, width, height = (values[on_planet] for values in (lon, lat, width, height))
     _check_quads(lon, lat, width, height, inventory)
 
@@ -172,8 +172,12 @@ def _check_quads(
 ) -> None:
     """Compare the summed area of a quad's tiles with the area of the quad, in square degrees."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        parts = geo.QUAD_DEG / height
-        divides_quad = (height > 0) & (parts >= 1) & (np.abs(parts - np.rint(parts)) < 1e-3)
+        tiles_per_side = geo.QUAD_DEG / height
+        divides_quad = (
+            (height > 0)
+            & (tiles_per_side >= 1)
+            & (np.abs(tiles_per_side - np.rint(tiles_per_side)) < 1e-3)
+        )
         area = np.where(np.isnan(width), 0, width) * height
     tiles = pa.table(
         {
@@ -226,7 +230,7 @@ def _duplicates(items: pa.Table, keys: list[str]) -> Iterator[list[dict[str, Any
     """
     rows = items.select(keys).append_column("row", pa.array(np.arange(items.num_rows)))
     rows = rows.filter(pc.is_valid(rows[keys[0]]))
-    # Threads would mix the rows of a group.
+    # Threads would change the order of the rows in a group.
     groups = rows.group_by(keys, use_threads=False).aggregate([("row", "list")])["row_list"]
     groups = groups.filter(pc.greater(pc.list_value_length(groups), 1))
     groups = groups.take(pc.sort_indices(pc.list_element(groups, 0))).combine_chunks()
@@ -246,7 +250,7 @@ def _value_range(values: npt.NDArray[np.number[Any]]) -> dict[str, Any]:
 
 
 def _is_repeated_key(item: Skipped) -> bool:
-    return "same key" in item.reason  # as the reader of tars words it
+    return "same key" in item.reason  # wording of the WebDataset reader
 
 
 def _join_ids(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -259,4 +263,4 @@ def _read_published_rows(path: Path) -> Mapping[str, int]:
         with path.open(encoding="utf-8", newline="") as file:
             return {row["id"]: int(row["row"]) for row in csv.DictReader(file)}
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
-        return {}  # absent; or damaged, which the checks of the download record report
+        return {}  # missing, or damaged: reported by the checks of the download record

@@ -27,7 +27,7 @@ from marsretrieval.datasets.sidecar import (
 )
 from marsretrieval.datasets.source_file import read_regular, regular_size
 
-# Folders of a split are no classes.
+# Names of dataset splits, which are not classes.
 _SPLIT_NAMES = frozenset(
     {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
     | {"trainval", "train_val", "holdout"}
@@ -113,18 +113,18 @@ def read_label_tables(root: Path, files: Sequence[Path], images: Sequence[Path])
             problems.append(Skipped(table.name, str(table), str(error)))
             continue
         names = _read_class_names(table, files)
-        strays = []
-        matches = 0
+        unmatched = []
+        match_count = 0
         for name, label in rows:
             for image in by_name.get(name, ()):
                 labels[image][names.get(label, label)] = None
             if name in by_name:
-                matches += 1
+                match_count += 1
             else:
-                strays.append(name)
-        if matches and strays:
-            reason = f"{len(strays):,} of its {len(rows):,} lines name no image of the folder"
-            problems.append(Skipped(table.name, str(table), f"{reason} (first: {strays[0]})"))
+                unmatched.append(name)
+        if match_count and unmatched:
+            reason = f"{len(unmatched):,} of its {len(rows):,} lines name no image of the folder"
+            problems.append(Skipped(table.name, str(table), f"{reason} (first: {unmatched[0]})"))
     return LabelTables(
         {path: next(iter(names)) for path, names in labels.items() if len(names) == 1},
         {
@@ -159,9 +159,7 @@ class FolderSource:
     root: Path
     by_class: bool = False
     files: tuple[Path, ...] = field(default=(), repr=False)
-    duplicates: frozenset[Path] = field(
-        default=frozenset(), repr=False
-    )  # of an id that others have
+    duplicates: frozenset[Path] = field(default=frozenset(), repr=False)
     class_folders: bool = False
     tables: LabelTables = field(default=LabelTables(), repr=False)
 
@@ -175,21 +173,21 @@ class FolderSource:
             class_folders: Use folder names as labels.
 
         Returns:
-            The source; `files` may be without images.
+            The source, which may have no images.
 
         Raises:
             DataError: If a folder cannot be listed.
         """
-        everything = files_below(root)
-        files = [path for path in everything if not is_side_file(path)]
+        all_files = files_below(root)
+        files = [path for path in all_files if not is_side_file(path)]
         images = [path for path in files if path.suffix.lower() in EXTENSIONS]
         first: dict[Path, Path] = {}
         for path in images:
             first.setdefault(path.with_suffix(""), path)
-        again = frozenset(path for path in images if first[path.with_suffix("")] != path)
-        tables = read_label_tables(root, everything, images)
+        duplicates = frozenset(path for path in images if first[path.with_suffix("")] != path)
+        tables = read_label_tables(root, all_files, images)
         name = escape(str(root))
-        return cls(name, root, by_class, tuple(files), again, class_folders, tables)
+        return cls(name, root, by_class, tuple(files), duplicates, class_folders, tables)
 
     @property
     def kind(self) -> str:
@@ -229,8 +227,8 @@ class FolderSource:
             yield from map(skip_unless_utf8, self.tables.problems)
 
     def _read_item(self, path: Path, *, images: bool) -> Record | Skipped:
-        below = path.relative_to(self.root)
-        key = below.with_suffix("").as_posix()
+        relative_path = path.relative_to(self.root)
+        key = relative_path.with_suffix("").as_posix()
         source = escape(str(path))
         if path.suffix.lower() not in EXTENSIONS:
             return Skipped(key, source, f"no image by its extension '{path.suffix}'")
@@ -257,7 +255,7 @@ class FolderSource:
             source=source,
             caption=annotation.caption,
             original_caption=annotation.original_caption,
-            label=self._label(path, below.parts[:-1], annotation.label),
+            label=self._label(path, relative_path.parts[:-1], annotation.label),
             lon=location.lon,
             lat=location.lat,
             width_deg=location.width_deg,
@@ -315,7 +313,7 @@ def _read_position(path: Path, data: bytes) -> Position | None:
 def _read_sibling(path: Path, suffix: str) -> bytes | None:
     """Read the file beside an image; None if there is none. Raises ValueError, DataError."""
     for name in (suffix, suffix.upper()):
-        beside = path.with_suffix(name)
-        if beside.is_file():
-            return read_regular(beside, MAX_ANNOTATION_BYTES)
+        sibling = path.with_suffix(name)
+        if sibling.is_file():
+            return read_regular(sibling, MAX_ANNOTATION_BYTES)
     return None

@@ -26,8 +26,8 @@ _WORLD_FILES = frozenset(
     {".pgw", ".jgw", ".tfw", ".wpw", ".bpw", ".gfw", ".j2w", ".wld"}
     | {".pngw", ".jpgw", ".jpegw", ".tifw", ".tiffw", ".webpw", ".bmpw", ".gifw", ".jp2w", ".jfifw"}
 )
-_EDGE_POINTS = 9  # points along an edge, where edges are curved
-_DECIMALS = 9  # of a degree
+_EDGE_POINTS = 9  # points per edge, since edges may be curved
+_DECIMALS = 9  # decimals of a degree
 
 Floats = npt.NDArray[np.float64]
 ToDegrees = Callable[[Floats, Floats], tuple[Floats, Floats]]
@@ -121,10 +121,10 @@ def read_world_file(text: bytes, image: bytes, projection: bytes | None = None) 
     try:
         with Image.open(io.BytesIO(image)) as header:
             size = header.size
-    except Exception as error:  # damaged bytes lead Pillow into errors of nearly any class
+    except Exception as error:  # Pillow raises many classes of errors for damaged files
         raise ValueError("its world file needs the size of the image") from error
     a, d, b, e, x, y = numbers
-    # World files name the centre of the first pixel.
+    # World files give the centre of the first pixel.
     affine = (a, b, x - (a + b) / 2, d, e, y - (d + e) / 2)
     return _position_from_affine(
         affine, size, None if projection is None else _parse_prj(projection)
@@ -150,7 +150,7 @@ def _has_geo_tags(data: bytes) -> bool:
         with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
             tags = getattr(image, "tag_v2", {})
             return any(tag in tags for tag in _GEO_TAGS)
-    except Exception:  # of a kind that Pillow does not know: GDAL may
+    except Exception:  # not supported by Pillow; GDAL may read it
         return True
 
 
@@ -158,16 +158,16 @@ def _position_from_affine(
     affine: tuple[float, ...], size: tuple[int, int], crs: CRS | None
 ) -> Position:
     width, height = size
-    along = np.linspace(0, 1, _EDGE_POINTS)
-    zero, one = np.zeros(_EDGE_POINTS), np.ones(_EDGE_POINTS)
-    column = np.concatenate([[0.5], along, along, zero, one]) * width
-    row = np.concatenate([[0.5], zero, one, along, along]) * height
+    fractions = np.linspace(0, 1, _EDGE_POINTS)
+    zeros, ones = np.zeros(_EDGE_POINTS), np.ones(_EDGE_POINTS)
+    column = np.concatenate([[0.5], fractions, fractions, zeros, ones]) * width
+    row = np.concatenate([[0.5], zeros, ones, fractions, fractions]) * height
     a, b, c, d, e, f = affine
     x, y = a * column + b * row + c, d * column + e * row + f
     if crs is not None:
         convert, wraps = _degree_converter(crs.to_wkt())
         lon, lat = convert(x, y)
-    else:  # degrees where the numbers may be degrees, else metres on the sphere of Mars
+    else:  # degrees if all values are in range, else metres on the sphere of Mars
         is_degrees = x.min() >= -180 and x.max() <= 360 and np.abs(y).max() <= 90
         lon, lat = (x, y) if is_degrees else geo.metres_to_lonlat(x, y)
         wraps = False
@@ -181,10 +181,10 @@ def _position_from_affine(
     pixel = (north - south) / height
     if north > 90 + pixel or south < -90 - pixel:
         raise ValueError(f"its georeference reaches from {south:.7g} to {north:.7g} of latitude")
-    # A map of points, not cells, may reach half a pixel over the poles.
+    # Grids registered at pixel centres may extend half a pixel over the poles.
     south, north = max(south, -90.0), min(north, 90.0)
     if span > 180 + 1e-9:
-        if wraps:  # round a pole: the middle is known
+        if wraps:  # around a pole: only the centre is defined
             return Position(centre=(float(geo.wrap_lon(lon[0])), float(lat[0])))
         raise ValueError(f"its footprint is {span:.7g} degrees wide, more than 180")
     west = round(float(geo.wrap_lon(lon[0] + offsets.min())), _DECIMALS)

@@ -25,9 +25,9 @@ _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, b
 _HEAD_BYTES = 64  # enough for the signatures of TIFF and VRT files
 _ROUNDING_DEG = 1e-9
 _GDAL_OPTIONS = {
-    # No .ovr, .msk or .aux.xml: these are opened by any driver, whatever address they name.
+    # Ignore .ovr, .msk and .aux.xml files: any driver may open them, also network addresses.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    # The one address that the network file systems may open, which does not exist.
+    # Allow network file systems only this address, which does not exist.
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "/vsicurl/none",
 }
 
@@ -137,13 +137,13 @@ class GeoTiff:
         from rasterio.errors import RasterioError
         from rasterio.windows import Window
 
-        part = None
+        pixel_window = None
         if window is not None:
             row, column, height, width = window
-            part = Window(column, row, width, height)
+            pixel_window = Window(column, row, width, height)
         try:
             pixels: npt.NDArray[Any] = self._file.read(
-                1, window=part, out_shape=shape, resampling=Resampling.bilinear
+                1, window=pixel_window, out_shape=shape, resampling=Resampling.bilinear
             )
         except (RasterioError, OSError, ValueError) as error:
             raise self._unreadable(error) from error
@@ -175,15 +175,15 @@ class GeoTiff:
             for any other layout.
         """
         rows, columns = self._file.block_shapes[0]
-        packed = self._file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8") != "8"
-        if self._file.count != 1 or self.dtype != "uint8" or packed:
+        is_packed = self._file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8") != "8"
+        if self._file.count != 1 or self.dtype != "uint8" or is_packed:
             return None
         if self._file.compression is not None or columns != self.width:
             return None
         count = -(-self.height // rows)
         tags = (f"BLOCK_OFFSET_0_{number}" for number in range(count))
         strip_offsets = [self._file.get_tag_item(tag, "TIFF", bidx=1) for tag in tags]
-        if None in strip_offsets:  # a strip that was never written: zeros by convention
+        if None in strip_offsets:  # a missing strip stands for zeros
             return None
         offsets = np.array(strip_offsets, dtype=np.int64)
         return (offsets, rows) if bool(np.all(np.diff(offsets) > 0)) else None
@@ -243,8 +243,8 @@ def _check_signature(path: Path, member: str | None, name: str) -> None:
             with path.open("rb") as file:
                 head = file.read(_HEAD_BYTES)
         else:
-            with zipfile.ZipFile(path) as archive, archive.open(member) as packed:
-                head = packed.read(_HEAD_BYTES)
+            with zipfile.ZipFile(path) as archive, archive.open(member) as member_file:
+                head = member_file.read(_HEAD_BYTES)
     except (OSError, KeyError, EOFError, ValueError, zipfile.BadZipFile, zlib.error,
             NotImplementedError, RuntimeError) as error:  # fmt: skip
         raise DataError(
@@ -286,7 +286,7 @@ def _read_metadata(path: Path, file: Any) -> GeoTiff:
         corners *= geo.MARS_RADIUS_M / radius
     (west, north), (pixel_x, pixel_y) = corners.tolist()
     south = north - file.height * pixel_y
-    # A map of points, not cells, may reach half a pixel over the poles.
+    # Grids registered at pixel centres may extend half a pixel over the poles.
     if north > 90 + pixel_y or south < -90 - pixel_y or file.width * pixel_x > 360 + 2 * pixel_x:
         raise DataError(
             f"{path}: reaches from {south:.2f} to {north:.2f} degrees of latitude and over "

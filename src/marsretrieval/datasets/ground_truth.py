@@ -24,7 +24,7 @@ from marsretrieval.datasets.tables import list_some, read_table
 from marsretrieval.errors import DatasetNotFoundError, TableError
 from marsretrieval.text import pluralize
 
-# Of two files with one name the first kind is read.
+# Catalogue formats. If several files have the same stem, the first format is read.
 _SUFFIXES = (".csv", ".tsv", ".gpkg", ".geojson", ".shp", ".parquet", ".geoparquet", ".fgb")
 _SIDECARS = (".shx", ".dbf", ".prj", ".cpg", ".qpj", ".qix", ".qmd", ".sbn", ".sbx", ".shp.xml")
 
@@ -64,16 +64,16 @@ class Points:
             return []
         return suspicions(self.source, self.positions, coverage)
 
-    def take(self, chosen: npt.NDArray[np.bool_]) -> Points:
+    def take(self, mask: npt.NDArray[np.bool_]) -> Points:
         """Select points.
 
         Args:
-            chosen: Boolean mask, shape (n,).
+            mask: Boolean mask, shape (n,).
 
         Returns:
             The selected points; other fields are unchanged.
         """
-        return replace(self, lon=self.lon[chosen], lat=self.lat[chosen])
+        return replace(self, lon=self.lon[mask], lat=self.lat[mask])
 
     def to_dict(self) -> dict[str, Any]:
         """Return how the file was read, as plain data for results."""
@@ -123,17 +123,17 @@ def read_points(
     is_valid = np.isfinite(positions.lon) & np.isfinite(positions.lat)
     skipped = tuple(table.labels[row] for row in positions.rows[~is_valid])
     if not is_valid.any():
-        what = f"none of {len(skipped)} rows has a position" if skipped else "only a header"
-        raise TableError(f"{path}: no points, {what}")
+        reason = f"none of {len(skipped)} rows has a position" if skipped else "only a header"
+        raise TableError(f"{path}: no points, {reason}")
     lon, lat = positions.lon[is_valid], positions.lat[is_valid]
     wrapped = geo.wrap_lon(lon)
     unique = len(np.unique(np.column_stack([wrapped, lat]), axis=0))
     notes = (*table.notes, *positions.notes)
     if skipped:
-        without = f"{pluralize(len(skipped), 'row')} without a position left out"
-        notes = (*notes, f"{path}: {without} ({list_some(skipped)})")
+        omitted = f"{pluralize(len(skipped), 'row')} without a position left out"
+        notes = (*notes, f"{path}: {omitted} ({list_some(skipped)})")
     return Points(
-        # 180.0 itself stays: in the plane of the published distance, -180 is far from it.
+        # 180.0 is unchanged: the published distance is planar, so that -180 is far from it.
         lon if as_written else np.where(lon > 180, wrapped, lon),
         lat,
         len(lon) - unique,
@@ -198,25 +198,25 @@ def catalogue_files(folder: Path) -> CatalogueFiles:
             f"{folder}: no such folder; it holds one <landform>.csv with lon and lat each"
         )
     entries = list_visible(folder)
-    readable = [path for path in entries if path.suffix.lower() in _SUFFIXES and path.is_file()]
-    chosen: dict[str, Path] = {}
-    for path in sorted(readable, key=lambda path: _SUFFIXES.index(path.suffix.lower())):
-        chosen.setdefault(path.stem, path)
-    if not chosen:
+    candidates = [path for path in entries if path.suffix.lower() in _SUFFIXES and path.is_file()]
+    catalogues: dict[str, Path] = {}
+    for path in sorted(candidates, key=lambda path: _SUFFIXES.index(path.suffix.lower())):
+        catalogues.setdefault(path.stem, path)
+    if not catalogues:
         names = ", ".join(path.name for path in entries[:5]) or "nothing"
         raise DatasetNotFoundError(
             f"{folder}: no .csv of points here (found: {names})",
             remedy=f"Catalogues end in {', '.join(_SUFFIXES)}.",
         )
-    tables = [path for path in readable if chosen[path.stem] == path]
-    shapefiles = {path.stem for path in readable if path.suffix.lower() == ".shp"}
+    tables = [path for path in candidates if catalogues[path.stem] == path]
+    shapefiles = {path.stem for path in candidates if path.suffix.lower() == ".shp"}
     ignored = []
     for path in entries:
         if path in tables or _is_sidecar(path, shapefiles):
             continue
         reason = f"not read: catalogues end in {', '.join(_SUFFIXES)}"
-        if path in readable:
-            reason = f"not read: {chosen[path.stem].name} is the catalogue of this landform"
+        if path in candidates:
+            reason = f"not read: {catalogues[path.stem].name} is the catalogue of this landform"
         elif path.is_dir():
             reason = "not read: a folder, catalogues are files"
         ignored.append(Skipped(path.name, str(path), reason))

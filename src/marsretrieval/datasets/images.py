@@ -150,7 +150,7 @@ def to_rgb(image: Image.Image, file: Image.Image | None) -> Image.Image:
     """Convert a Pillow image to RGB by the rules of `decode_rgb`.
 
     Args:
-        image: An image whose EXIF orientation is applied.
+        image: An upright image, its EXIF orientation already applied.
         file: The image as it was opened, for its TIFF tags.
 
     Returns:
@@ -177,16 +177,16 @@ def stretch(
         Array of the shape of `values`.
     """
     low, high = np.inf, -np.inf
-    for _, block, good in _iter_blocks(values, nodata, valid):
-        low = min(low, float(np.min(block, where=good, initial=np.inf)))
-        high = max(high, float(np.max(block, where=good, initial=-np.inf)))
+    for _, block, is_valid in _iter_blocks(values, nodata, valid):
+        low = min(low, float(np.min(block, where=is_valid, initial=np.inf)))
+        high = max(high, float(np.max(block, where=is_valid, initial=-np.inf)))
     grey = np.zeros(values.shape, np.uint8)
-    for start, block, good in _iter_blocks(values, nodata, valid):
+    for start, block, is_valid in _iter_blocks(values, nodata, valid):
         if high > low:
             scaled = np.rint((block - low) * (255 / (high - low)))
         else:
             scaled = np.full(block.shape, 0.0 if high == 0 else 128.0)
-        scaled[~good] = 0
+        scaled[~is_valid] = 0
         grey[start : start + len(block)] = scaled.astype(np.uint8)
     return grey
 
@@ -246,7 +246,7 @@ def has_mask(data: bytes) -> bool:
             kind = tags.get(_SUBFILE_TYPE, 0)
             if isinstance(kind, int) and kind & _MASK_BIT:
                 return True
-    except Exception:  # a damaged directory behind a sound image, which is read without it
+    except Exception:  # a damaged later directory does not affect the first image
         return False
     return False
 
@@ -321,7 +321,7 @@ def _decode(data: bytes, source: str, finish: Callable[[Image.Image], Image.Imag
     """Decode to mode L or RGB and apply `finish`, whose errors become ImageError too."""
     if not data:
         raise ImageError(f"{source}: empty file")
-    # Other libraries switch this on for the whole process; half an image must never count as one.
+    # Other libraries set this for the whole process; truncated images must raise an error.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
@@ -348,7 +348,7 @@ def _decode(data: bytes, source: str, finish: Callable[[Image.Image], Image.Imag
     except ImageError:
         raise
     except Exception as error:
-        # Damaged bytes lead Pillow's decoders into errors of nearly any class.
+        # Pillow raises many classes of errors for damaged files.
         raise ImageError(f"{source}: cannot be decoded ({error})") from error
 
 
@@ -449,15 +449,15 @@ def _iter_blocks(
         raw = values[start : start + rows]
         block = raw.astype(np.float64)
         with np.errstate(invalid="ignore"):
-            good = np.abs(block) < _MAX_MAGNITUDE  # false for NaN
+            is_valid = np.abs(block) < _MAX_MAGNITUDE  # false for NaN
         if nodata is not None:
-            # In the precision of the file: 64-bit -3.4e38 is no float32.
+            # Compare in the precision of the file: float64 -3.4e38 is not a float32.
             with np.errstate(over="ignore"):
-                good &= block != float(np.float64(nodata).astype(_float_type(raw)))
+                is_valid &= block != float(np.float64(nodata).astype(_float_type(raw)))
         if valid is not None:
-            part = valid[start : start + rows] != 0
-            good &= part.reshape(part.shape + (1,) * (block.ndim - part.ndim))
-        yield start, np.where(good, block, 0), good
+            row_mask = valid[start : start + rows] != 0
+            is_valid &= row_mask.reshape(row_mask.shape + (1,) * (block.ndim - row_mask.ndim))
+        yield start, np.where(is_valid, block, 0), is_valid
 
 
 def _float_type(raw: npt.NDArray[Any]) -> Any:

@@ -41,7 +41,7 @@ class DatasetInventory:
         problems: Problems, one entry per kind.
     """
 
-    dataset: str  # paired, landform, geolocalization, tiles or images
+    dataset: str
     folder: str
     origin: Mapping[str, Any] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from marsretrieval.datasets.base import escape
 from marsretrieval.errors import DataError, OutputError, UsageError
 from marsretrieval.io import locked, sha256_json
 
-# Files that lie beside images and are none: what operating systems, GIS programs and people leave.
+# Files that operating systems, GIS programs and people store beside images.
 _SIDE_NAMES = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "license", "readme", "makefile"}
 )
@@ -185,12 +185,12 @@ def readable_bytes(count: int) -> str:
 
 
 @contextmanager
-def only_one(folder: Path, otherwise: str) -> Iterator[None]:
+def only_one(folder: Path, alternative: str) -> Iterator[None]:
     """Hold a folder's exclusive lock, so that two runs do not write to the same files.
 
     Args:
         folder: An existing folder.
-        otherwise: Alternative to waiting, for the message.
+        alternative: Alternative to waiting, for the message.
 
     Raises:
         UsageError: If another run holds the lock.
@@ -201,19 +201,19 @@ def only_one(folder: Path, otherwise: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise UsageError(
                 f"{folder}: another run fetches into this folder",
-                remedy=f"Wait for it, or {otherwise}.",
+                remedy=f"Wait for it, or {alternative}.",
             ) from error
         yield
 
 
 @contextmanager
-def only_alike(folder: Path, key: str, otherwise: str) -> Iterator[None]:
+def only_alike(folder: Path, key: str, alternative: str) -> Iterator[None]:
     """Let several runs write to one folder at once if all have the same settings.
 
     Args:
         folder: An existing folder.
         key: Identifies the settings; part of a file name.
-        otherwise: Alternative to waiting, for the message.
+        alternative: Alternative to waiting, for the message.
 
     Raises:
         UsageError: If a run with other settings is active.
@@ -225,7 +225,7 @@ def only_alike(folder: Path, key: str, otherwise: str) -> Iterator[None]:
                 if lock_file != own_lock and not _remove_if_unlocked(lock_file):
                     raise UsageError(
                         f"{folder}: another run with other options writes into this folder",
-                        remedy=f"Wait for it, or {otherwise}.",
+                        remedy=f"Wait for it, or {alternative}.",
                     )
             own_lock.touch()
             lock.enter_context(locked(own_lock, shared=True))

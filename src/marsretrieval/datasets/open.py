@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from marsretrieval import geo
+from marsretrieval.datasets.arrow import ArrowSource, find_arrow_files
 from marsretrieval.datasets.base import ImageSource, Record, Shard, Skipped, escape, is_utf8
 from marsretrieval.datasets.folder import FolderSource, is_split
 from marsretrieval.datasets.images import EXTENSIONS
 from marsretrieval.datasets.listing import list_visible
-from marsretrieval.datasets.parquet import ArrowSource, ParquetSource, find_arrow_files
+from marsretrieval.datasets.parquet import ParquetSource
 from marsretrieval.datasets.webdataset import WebDatasetSource
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
 
@@ -144,7 +145,7 @@ class CombinedSource:
     """
 
     sources: tuple[ImageSource, ...]
-    labels: tuple[str, ...]  # "" for the first
+    labels: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -208,9 +209,9 @@ def open_sources(paths: Sequence[Path]) -> ImageSource:
     for number, path in enumerate(resolved):
         for other in range(len(resolved)):
             if other != number and (path.is_relative_to(resolved[other])):
-                what = "given twice" if path == resolved[other] else f"a part of {paths[other]}"
+                problem = "given twice" if path == resolved[other] else f"a part of {paths[other]}"
                 raise UsageError(
-                    f"--images {paths[number]}: {what}", remedy="Give every image once."
+                    f"--images {paths[number]}: {problem}", remedy="Give every image once."
                 )
     sources = tuple(open_images(path) for path in paths)
     if len(sources) == 1:

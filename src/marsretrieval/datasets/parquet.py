@@ -1,4 +1,4 @@
-"""Parquet and Arrow datasets as Hugging Face writes them.
+"""Parquet datasets as Hugging Face writes them.
 
 An `image` column holds the encoded images, and the schema's metadata the names of the labels.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from marsretrieval.datasets.base import Record, Shard, Skipped, escape, skip_unless_utf8
 from marsretrieval.datasets.georeference import read_georeference
 from marsretrieval.datasets.images import MAX_BYTES
-from marsretrieval.datasets.listing import file_fingerprint, list_visible
+from marsretrieval.datasets.listing import file_fingerprint
 from marsretrieval.datasets.position_fields import POSITION_FIELDS
 from marsretrieval.datasets.sidecar import (
     MAX_ANNOTATION_BYTES,
@@ -35,16 +34,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ID_COLUMNS = ("image_id", "id", "key")  # the first that there is
+_ID_COLUMNS = ("image_id", "id", "key")  # in order of preference
 _CAPTION_COLUMNS = ("refined_caption", "ori_caption", "caption")
 _LOCATION_FIELDS = (*POSITION_FIELDS, "valid")
-_NO_LABEL = -1  # of a ClassLabel, in the datasets library
+_NO_LABEL = -1  # missing value of a ClassLabel in the datasets library
 _PER_SHARD = 512
-_BATCH_ROWS = 32  # rows in memory, images and all, and of these at most so many bytes
+_BATCH_ROWS = 32  # rows held in memory, at most _BYTES_AT_A_TIME
 _BYTES_AT_A_TIME = 2**28
-# Encoded images hardly shrink in Parquet; beyond this they are there to fill memory.
+# Encoded images hardly compress; columns above both limits are rejected as bombs.
 _MAX_EXPANSION, _SMALL = 200, 2**26
-_STATE_FILE = "state.json"  # in a folder written by Dataset.save_to_disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +67,8 @@ class Columns:
     names: tuple[str, ...]
     id: str | None
     label_names: tuple[str, ...] | None
-    label_problem: str | None = None  # why numbers have no names
-    by_path: bool = False  # `image` holds paths
+    label_problem: str | None = None
+    by_path: bool = False
 
     @classmethod
     def from_schema(cls, path: Path, schema: pa.Schema) -> Columns:
@@ -352,14 +350,14 @@ def _check_image_column(path: Path, schema: pa.Schema) -> None:
     if kinds.is_struct(kind):
         parts = {field.name: field.type for field in kind}
         names = parts.keys() & {"bytes", "path"}
-        fits = bool(names)
-        fits = fits and ("bytes" not in parts or binary(parts["bytes"]))
-        fits = fits and (
+        is_supported = bool(names)
+        is_supported = is_supported and ("bytes" not in parts or binary(parts["bytes"]))
+        is_supported = is_supported and (
             "path" not in parts or _is_text(parts["path"]) or names == {"bytes", "path"}
         )
     else:
-        fits = _is_text(kind) or binary(kind)
-    if not fits:
+        is_supported = _is_text(kind) or binary(kind)
+    if not is_supported:
         raise TableError(
             f"{path}: column 'image' is {kind}, expected a struct of bytes and path, or binary",
             remedy="Rename or convert it.",
@@ -417,9 +415,13 @@ class ParquetSource:
 
     def shards(self) -> Sequence[Shard]:
         """List shards of one or more row groups."""
-        prints = [file_fingerprint(path) for path in self.files]
+        fingerprints = [file_fingerprint(path) for path in self.files]
         return [
-            Shard(part.name, f"{prints[part.file]}-{part.groups[0]}-{part.groups[-1]}", part.rows)
+            Shard(
+                part.name,
+                f"{fingerprints[part.file]}-{part.groups[0]}-{part.groups[-1]}",
+                part.rows,
+            )
             for part in self._row_groups()
         ]
 
@@ -503,15 +505,16 @@ def _rows_per_batch(file: pq.ParquetFile, group: int, columns: list[str]) -> int
         name = chunk.path_in_schema.split(".")[0]
         if name not in columns:
             continue
-        size, stored = chunk.total_uncompressed_size, chunk.total_compressed_size
+        size, compressed = chunk.total_uncompressed_size, chunk.total_compressed_size
         total += size
         if name == "image":
-            refused = size > _MAX_EXPANSION * stored
+            is_excessive = size > _MAX_EXPANSION * compressed
         else:
-            refused = size > metadata.num_rows * MAX_ANNOTATION_BYTES
-        if refused and size > _SMALL:
+            is_excessive = size > metadata.num_rows * MAX_ANNOTATION_BYTES
+        if is_excessive and size > _SMALL:
             raise ValueError(
-                f"its column '{name}' expands from {stored:,} bytes to {size:,}: no real data do"
+                f"its column '{name}' expands from {compressed:,} bytes to {size:,}: "
+                "no real data do"
                 if name == "image"
                 else f"its column '{name}' has {size:,} bytes in {metadata.num_rows:,} rows"
             )
@@ -538,117 +541,4 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
             raise unreachable_error(path, error) from error
         raise DataError(
             f"{path}: not a readable Parquet file ({error})", remedy="Fetch or write it again."
-        ) from error
-
-
-@dataclass(frozen=True)
-class ArrowSource:
-    """Images in the Arrow files of a dataset written by `save_to_disk`.
-
-    A shard has up to 512 rows of a file. Without a column of ids the row number over all files is
-    the id, as for Parquet.
-
-    Attributes:
-        name: The path as the user gave it.
-        files: Arrow files.
-        kind: Layout.
-    """
-
-    name: str
-    files: tuple[Path, ...]
-    kind: str = "arrow"
-
-    def shards(self) -> Sequence[Shard]:
-        """List shards of up to 512 rows."""
-        return [
-            Shard(f"{number:04d}-{start // _PER_SHARD:05d}", f"{print_}-{start}", rows)
-            for number, path in enumerate(self.files)
-            for print_ in [file_fingerprint(path)]
-            for start, rows in _shard_bounds(_row_count(path, print_))
-        ]
-
-    def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
-        """Stream the rows of a shard.
-
-        Args:
-            shard: One of `shards()`.
-            images: Read the encoded images; if False, `data` is empty.
-
-        Yields:
-            A Record per row, or a Skipped.
-
-        Raises:
-            DataError: If the file is not a readable Arrow stream.
-        """
-        number, part = map(int, shard.name.split("-"))
-        if number >= len(self.files):
-            raise DataError(f"{self.name}: holds no rows '{shard.name}'")
-        path = self.files[number]
-        before = sum(_row_count(file, file_fingerprint(file)) for file in self.files[:number])
-        start, end = part * _PER_SHARD, (part + 1) * _PER_SHARD
-        with _open_stream(path) as reader:
-            columns = Columns.from_schema(path, reader.schema)
-            names = columns.selected(images=images)
-            row = 0
-            for batch in reader:
-                first, last = max(start, row), min(end, row + batch.num_rows)
-                for batch_start in range(first, last, _BATCH_ROWS):
-                    rows_batch = batch.slice(
-                        batch_start - row, min(_BATCH_ROWS, last - batch_start)
-                    ).select(names)
-                    rows = (
-                        iter_rows(rows_batch) if names else ({} for _ in range(rows_batch.num_rows))
-                    )
-                    for offset, fields in enumerate(rows):
-                        yield columns.to_item(before + batch_start + offset, fields, images=images)
-                row += batch.num_rows
-                if row >= end:
-                    return
-
-
-def find_arrow_files(folder: Path) -> tuple[Path, ...]:
-    """List the Arrow files of a saved dataset, or of all its splits.
-
-    Args:
-        folder: Any folder.
-
-    Returns:
-        Files in the order of their paths; empty if the folder is not a saved dataset.
-    """
-    folders = [folder, *(entry for entry in list_visible(folder) if entry.is_dir())]
-    return tuple(
-        path
-        for subfolder in folders
-        if (subfolder / _STATE_FILE).is_file()
-        for path in list_visible(subfolder)
-        if path.suffix == ".arrow" and path.is_file()
-    )
-
-
-def _shard_bounds(rows: int) -> list[tuple[int, int]]:
-    """Return (first row, number of rows) of each shard of a file."""
-    return [(start, min(_PER_SHARD, rows - start)) for start in range(0, rows, _PER_SHARD)]
-
-
-@lru_cache(maxsize=4096)
-def _row_count(path: Path, fingerprint: str) -> int:
-    """Count the rows of a file without reading images; cached until the file changes."""
-    with _open_stream(path) as reader:
-        return sum(batch.num_rows for batch in reader)
-
-
-@contextmanager
-def _open_stream(path: Path) -> Iterator[pa.RecordBatchStreamReader]:
-    """Map a file into memory. Raises DataError if it is damaged, also while it is read."""
-    import pyarrow as pa
-
-    try:
-        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
-            yield reader
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise unreachable_error(path, error) from error
-        raise DataError(
-            f"{escape(str(path))}: not a readable Arrow stream ({error})",
-            remedy="Save the dataset again, or write it as Parquet: ds.to_parquet('set.parquet').",
         ) from error

@@ -12,7 +12,7 @@ from typing import Any
 from marsretrieval import geo
 
 _ROUNDING_DEG = 1e-9
-_TOLERANCE_DEG = 1e-6  # degrees: centres and bounds are written with few decimals
+_TOLERANCE_DEG = 1e-6  # centres and bounds are often written with few decimals
 _MAX_WIDTH_DEG = 180.0
 LON_NAMES, LAT_NAMES = ("lon", "longitude", "lng"), ("lat", "latitude")
 _BOUNDS_NAMES, _CENTRE_NAMES = ("bounds", "bbox"), ("center", "centre")
@@ -32,7 +32,7 @@ _EDGE_NAMES = (
     ("min_lon", "min_lat", "max_lon", "max_lat"),
     ("lon_min", "lat_min", "lon_max", "lat_max"),
 )
-# A `bbox` beside one of these is a box of pixels, as COCO annotates objects.
+# With one of these fields (COCO annotations), `bbox` is in pixels.
 _PIXEL_BOX_FIELDS = ("category_id", "segmentation", "iscrowd")
 _GEOMETRY_TYPES = (
     "Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon",
@@ -106,12 +106,12 @@ def resolve_location(
     if centre is not None:
         return TileLocation(*_check_centre(*centre), *_check_size(size))
     name = PurePosixPath(key).name
-    corner, middle = geo.tile_corner(name), geo.tile_centre(name)
-    if corner is None or middle is None:
+    corner, centre_of_tile = geo.tile_corner(name), geo.tile_centre(name)
+    if corner is None or centre_of_tile is None:
         return NO_LOCATION
     if not (_on_planet(*corner) and _on_planet(corner[0], corner[1] + geo.TILE_DEG)):
         return NO_LOCATION
-    return TileLocation(*middle, geo.TILE_DEG, geo.TILE_DEG)
+    return TileLocation(*centre_of_tile, geo.TILE_DEG, geo.TILE_DEG)
 
 
 def _location_from_bounds(
@@ -127,10 +127,10 @@ def _location_from_bounds(
         raise ValueError(f"bounds {values_text}: east and west are the same")
     width = east - west if east > west else east - west + 360
     if width > _MAX_WIDTH_DEG + _TOLERANCE_DEG:
-        what = f"footprint {width:g} degrees wide, more than {_MAX_WIDTH_DEG:g}"
+        problem = f"footprint {width:g} degrees wide, more than {_MAX_WIDTH_DEG:g}"
         if east < west:
-            what = f"east {east:g} lies before west {west:g}"
-        raise ValueError(f"bounds {values_text}: {what}")
+            problem = f"east {east:g} lies before west {west:g}"
+        raise ValueError(f"bounds {values_text}: {problem}")
     lon, lat = west + width / 2, (south + north) / 2
     if centre is not None:
         off_lon = abs(float(geo.wrap_lon(centre[0] - lon)))
@@ -144,7 +144,7 @@ def _location_from_bounds(
                 f"{values_text}"
             )
         if off_lon <= _TOLERANCE_DEG and off_lat <= _TOLERANCE_DEG:
-            lon, lat = centre  # as it is written, without the rounding errors of the middle
+            lon, lat = centre  # use the stated centre, without rounding errors
     return TileLocation(*_check_centre(lon, lat), width, north - south)
 
 
@@ -251,7 +251,7 @@ def parse_finite(value: Any) -> float | None:
         number = float(value) if not isinstance(value, bool | bytes) else None
     except (TypeError, ValueError, OverflowError):
         return None
-    # False for NaN.
+    # The comparison is False for NaN.
     return number if number is not None and abs(number) <= sys.float_info.max else None
 
 

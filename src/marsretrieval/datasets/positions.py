@@ -14,7 +14,7 @@ from marsretrieval.datasets.position_fields import LAT_NAMES, LON_NAMES
 from marsretrieval.datasets.tables import Table, is_units_row, list_some, parse_number
 from marsretrieval.errors import TableError
 
-# Normalized names (tables.normalize_name), the preferred ones first. Robbins (2012):
+# Normalized names (tables.normalize_name), in order of preference. Robbins (2012):
 # LON_CIRC_IMG, LONGITUDE_CIRCLE_IMAGE. IAU gazetteer: Center_Longitude. JMARS: Lon_E, Lon_W.
 _EAST_NAMES = (
     *LON_NAMES, "long", "lon_e", "lon_east", "longitude_e", "longitude_east",
@@ -42,7 +42,7 @@ _LAT_COLUMN_NAMES = (
     "lat_centroid", "tile_lat", "lat_c",
 )  # fmt: skip
 _PLANAR_NAMES = (("x", "point_x", "xcoord", "x_coord"), ("y", "point_y", "ycoord", "y_coord"))
-# Where both stand in one table, they are the edges of a box and not its centre.
+# If a table has both, they are the edges of a box, not its centre.
 _EDGE_NAMES = (("lat_s", "latitude_s", "lat_south"), ("lat_n", "latitude_n", "lat_north"))
 _NODATA_VALUES = {-999.0, -9999.0, -99999.0}
 
@@ -106,8 +106,8 @@ def read_positions(table: Table, choice: PositionColumns | None = None) -> Posit
     """
     choice = choice or PositionColumns()
     west_name = False
-    chosen = choice.lon is not None or choice.lat is not None
-    if chosen:
+    is_chosen = choice.lon is not None or choice.lat is not None
+    if is_chosen:
         lon = None if choice.lon is None else table.require(choice.lon, "--lon-column")
         lat = None if choice.lat is None else table.require(choice.lat, "--lat-column")
         if lon is None:
@@ -147,14 +147,14 @@ def read_positions(table: Table, choice: PositionColumns | None = None) -> Posit
         for row in range(first, len(table.rows))
     ]
     array = np.array(values, np.float64).reshape(-1, 2)
-    written = [table.rows[row][lon] for row in range(first, len(table.rows))]
+    lon_values = [table.rows[row][lon] for row in range(first, len(table.rows))]
     positions = Positions(
         lon=np.round(geo.wrap_lon(-array[:, 0]), 9) if west else array[:, 0],
         lat=array[:, 1],
         rows=np.arange(first, len(table.rows)),
         columns=names,
         west=west,
-        decimals=_median_decimals(written),
+        decimals=_median_decimals(lon_values),
         notes=tuple(notes),
     )
     if table.geometry is not None:
@@ -244,23 +244,23 @@ def suspicions(path: object, positions: Positions, coverage: TileCoverage) -> li
             f"coverage, {covered:,} do as read. {remedy}"
         )
 
-    mirrored = int(coverage.contains(-lon, lat).sum())
-    if mirrored > max(2 * covered, total / 2):
+    mirrored_count = int(coverage.contains(-lon, lat).sum())
+    if mirrored_count > max(2 * covered, total / 2):
         suspect(
             "longitudes may be positive to the " + ("east" if positions.west else "west"),
-            mirrored,
+            mirrored_count,
             "Use --lon-east." if positions.west else "Use --lon-west.",
         )
     if np.abs(lon).max() <= 90:
-        swapped = int(coverage.contains(lat, lon).sum())
-        if swapped > max(2 * covered, total / 2):
+        swapped_count = int(coverage.contains(lat, lon).sum())
+        if swapped_count > max(2 * covered, total / 2):
             suspect(
                 "longitude and latitude may be swapped",
-                swapped,
+                swapped_count,
                 "Name the columns with --lon-column and --lat-column.",
             )
-    small = np.abs(lon).max() <= 2 * np.pi + 1e-6 and np.abs(lat).max() <= np.pi / 2 + 1e-6
-    if small and positions.decimals >= 4:
+    may_be_radians = np.abs(lon).max() <= 2 * np.pi + 1e-6 and np.abs(lat).max() <= np.pi / 2 + 1e-6
+    if may_be_radians and positions.decimals >= 4:
         warnings.append(
             f"{path}: longitudes and latitudes may be radians: none exceeds 2 pi and pi / 2. "
             "Convert them to degrees."
@@ -367,9 +367,9 @@ def _median_decimals(values: list[Any]) -> float:
 def _positions_from_geometry(table: Table, choice: PositionColumns) -> Positions:
     assert table.geometry is not None
     lon, lat = table.geometry.T
-    wrong = np.flatnonzero((lon < -180) | (lon > 360) | (np.abs(lat) > 90))
-    if wrong.size:
-        row = int(wrong[0])
+    invalid = np.flatnonzero((lon < -180) | (lon > 360) | (np.abs(lat) > 90))
+    if invalid.size:
+        row = int(invalid[0])
         raise TableError(
             f"{table.path}: {table.labels[row]} lies at {lon[row]:g}, {lat[row]:g}, which are no "
             "degrees",

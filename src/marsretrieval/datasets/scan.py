@@ -29,7 +29,7 @@ from marsretrieval.system import SPAWN, process_pool, usable_cpus
 
 _HASH_SIDE = 16
 _HASH_WORDS = _HASH_SIDE * _HASH_SIDE // 64
-_MIN_CONTRAST = 8  # grey levels between darkest and brightest: below, there is nothing to compare
+_MIN_CONTRAST = 8  # grey levels; images with less contrast have no hash
 _BLOCK_ROWS = 512
 # One row per decoded image; a columnar table, so that millions of tiles fit into memory.
 SCHEMA = pa.schema(
@@ -66,7 +66,7 @@ class Scan:
 
     items: pa.Table = field(default_factory=SCHEMA.empty_table)
     bad: list[Skipped] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)  # shards without an image
+    empty: list[str] = field(default_factory=list)
     warnings: list[ItemWarning] = field(default_factory=list)
 
 

@@ -20,7 +20,7 @@ from marsretrieval.datasets.position_fields import (
 from marsretrieval.errors import DataError
 from marsretrieval.io import parse_json
 
-# Of one image; the JSON of a real one has some kilobytes.
+# Limit per image; published annotations have a few kilobytes.
 MAX_ANNOTATION_BYTES = 2**24
 
 Problem = tuple[Literal["annotation", "position"], str]
@@ -43,7 +43,7 @@ class Annotation:
     original_caption: str | None = None
     label: str | None = None
     position: Position = field(default_factory=Position)
-    valid: float | None = None  # share of the tile with data
+    valid: float | None = None
     problems: tuple[Problem, ...] = ()
 
     def warnings(self, key: str, source: str) -> tuple[ItemWarning, ...]:
@@ -94,15 +94,15 @@ def annotation_from_fields(fields: Mapping[str, Any]) -> Annotation:
     """
     problems: list[Problem] = []
 
-    def tolerant(read: Callable[[], Any], kind: Literal["annotation", "position"]) -> Any:
+    def attempt(read: Callable[[], Any], kind: Literal["annotation", "position"]) -> Any:
         try:
             return read()
         except ValueError as error:
             problems.append((kind, str(error)))
             return None
 
-    fields = tolerant(lambda: unwrap_feature(fields), "position") or {}
-    inner, plain = tolerant(lambda: _parse_caption(fields.get("caption")), "annotation") or (
+    fields = attempt(lambda: unwrap_feature(fields), "position") or {}
+    inner, plain = attempt(lambda: _parse_caption(fields.get("caption")), "annotation") or (
         {},
         None,
     )
@@ -111,18 +111,18 @@ def annotation_from_fields(fields: Mapping[str, Any]) -> Annotation:
         problems.append(("annotation", f"{count} captions in a list: the first is used"))
 
     def text_of(holder: Mapping[str, Any], name: str) -> str | None:
-        text: str | None = tolerant(lambda: _parse_text(holder.get(name), name), "annotation")
+        text: str | None = attempt(lambda: _parse_text(holder.get(name), name), "annotation")
         return text
 
     refined = text_of(fields, "refined_caption") or text_of(inner, "refined_caption")
     original = text_of(fields, "ori_caption") or text_of(inner, "ori_caption")
-    position = tolerant(lambda: parse_position(fields), "position") or Position()
+    position = attempt(lambda: parse_position(fields), "position") or Position()
     return Annotation(
         caption=refined or plain or text_of(inner, "caption") or original,
         original_caption=original,
-        label=tolerant(lambda: _parse_label(fields.get("label")), "annotation"),
+        label=attempt(lambda: _parse_label(fields.get("label")), "annotation"),
         position=position,
-        valid=tolerant(lambda: _parse_share(fields.get("valid")), "annotation"),
+        valid=attempt(lambda: _parse_share(fields.get("valid")), "annotation"),
         problems=tuple(problems),
     )
 

@@ -15,7 +15,7 @@ from typing import Self
 
 from marsretrieval.errors import DataError
 
-# What the name or the content of a file may cause: the same again, however often it is tried.
+# Errors caused by the file's name or type, which a retry does not change.
 _PERMANENT_ERRNOS = frozenset(
     {None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
     | {errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EOVERFLOW}

@@ -18,7 +18,7 @@ from marsretrieval.io import JsonObject, from_json, read_json
 from marsretrieval.text import pluralize
 
 _COLUMNS = ("image_name", "similarity", "lon", "lat")
-# Normalized names of columns, the preferred ones first; search writes id and score.
+# Normalized column names in order of preference; `search` writes id and score.
 _ID_COLUMNS = ("image_name", "image_id", "id", "tile_name", "tile_id", "tile", "image", "name",
           "file_name", "filename", "file")  # fmt: skip
 _SCORE_COLUMNS = ("similarity", "score", "cosine_similarity", "cosine", "similarity_score")
@@ -107,9 +107,11 @@ def read_vectors(path: Path) -> npt.NDArray[Any]:
         raise DataError(
             f"{path}: an array of shape {vectors.shape} and type {vectors.dtype}", remedy=remedy
         )
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if bad.size:
-        raise DataError(f"{path}: {bad.size} rows hold NaN or infinity (first: row {bad[0]})")
+    invalid_rows = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if invalid_rows.size:
+        raise DataError(
+            f"{path}: {invalid_rows.size} rows hold NaN or infinity (first: row {invalid_rows[0]})"
+        )
     return vectors
 
 
@@ -152,12 +154,12 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
     table = read_table(path)
     name, score = table.index(_ID_COLUMNS), table.index(_SCORE_COLUMNS)
     if name is None or score is None:
-        lacking = [
+        missing = [
             label for label, number in zip(_COLUMNS, (name, score), strict=False) if number is None
         ]
-        lacking += [] if has_positions(table) else list(_COLUMNS[2:])
+        missing += [] if has_positions(table) else list(_COLUMNS[2:])
         raise TableError(
-            f"{path}: no column {', '.join(lacking)} (there are: {table.columns()})",
+            f"{path}: no column {', '.join(missing)} (there are: {table.columns()})",
             remedy=f"The columns are {', '.join(_COLUMNS)}, or those of search: id, score, "
             "lon, lat.",
         )
@@ -178,32 +180,32 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
     )
     _check_unique(path, ids, labels)
     published = np.column_stack([positions.lon, positions.lat])
-    of_search = table.normalized(name) == "id" and table.normalized(score) == "score"
+    is_search_output = table.normalized(name) == "id" and table.normalized(score) == "score"
     centres = published.copy()
-    moved: list[str] = []
+    mismatches: list[str] = []
     for row, tile in enumerate(ids):
         corner, centre = geo.tile_corner(tile), geo.tile_centre(tile, tile_deg)
-        given = int(np.isfinite(published[row]).sum())
-        if corner is None or centre is None or given == 1:
-            if given < 2:
+        coordinate_count = int(np.isfinite(published[row]).sum())
+        if corner is None or centre is None or coordinate_count == 1:
+            if coordinate_count < 2:
                 raise TableError(
-                    f"{path}: {labels[row]}: {'half a' if given else 'no'} position",
+                    f"{path}: {labels[row]}: {'half a' if coordinate_count else 'no'} position",
                     remedy="Give lon and lat; only where the name is a tile's, such as "
                     "E137_2_N_4_6, may both be empty.",
                 )
             continue
-        if not given or _is_same_position(published[row], corner):
+        if not coordinate_count or _is_same_position(published[row], corner):
             centres[row] = centre
         elif not _is_same_position(published[row], centre):
-            moved.append(f"{tile} ({labels[row]})")
-        elif of_search:
-            published[row] = corner  # what the published code reads, and `run` as well
+            mismatches.append(f"{tile} ({labels[row]})")
+        elif is_search_output:
+            published[row] = corner  # the position that the published code and `run` use
     notes = (*table.notes, *positions.notes)
-    if moved:
+    if mismatches:
         notes = (
             *notes,
-            f"{path}: {len(moved):,} positions are neither corner nor centre of the tile that the "
-            f"name states: {list_some(moved)}; lon and lat count",
+            f"{path}: {len(mismatches):,} positions are neither corner nor centre of the tile that "
+            f"the name states: {list_some(mismatches)}; lon and lat count",
         )
     return Predictions(ids, scores, published, centres, notes)
 
@@ -212,7 +214,11 @@ def _check_unique(path: Path, ids: list[str], labels: list[str]) -> None:
     rows: dict[str, list[str]] = {}
     for tile, label in zip(ids, labels, strict=True):
         rows.setdefault(tile, []).append(label)
-    repeated = [f"{tile} ({list_some(where)})" for tile, where in rows.items() if len(where) > 1]
+    repeated = [
+        f"{tile} ({list_some(row_labels)})"
+        for tile, row_labels in rows.items()
+        if len(row_labels) > 1
+    ]
     if repeated:
         raise TableError(
             f"{path}: {pluralize(len(repeated), 'tile')} listed more than once: "

@@ -242,14 +242,14 @@ def _read_text(path: Path) -> Table:
     else:
         header = []
     if comments and _is_numeric(header):
-        # The names stand in the last comment line: "# lon lat".
-        names, of_names = _parse_header(comments[-1], None)
+        # The last comment line holds the names: "# lon lat".
+        names, names_delimiter = _parse_header(comments[-1], None)
         if len(names) == len(header):
             header, comments, start = names, comments[:-1], start - 1
-            delimiter = delimiter or of_names
+            delimiter = delimiter or names_delimiter
     rows: list[list[Any]] = []
     labels: list[str] = []
-    dropped: list[str] = []
+    comment_rows: list[str] = []
     body = io.StringIO("".join(lines[start + 1 :]), newline="")
     previous = csv.field_size_limit(_MAX_BYTES)
     try:
@@ -259,7 +259,7 @@ def _read_text(path: Path) -> Table:
             if not any(map(str.strip, row)):
                 continue
             if row[0].lstrip().startswith("#") and len(row) != len(header):
-                dropped.append(label)
+                comment_rows.append(label)
                 continue
             rows.append(_pad_row(path, label, row, header))
             labels.append(label)
@@ -267,8 +267,8 @@ def _read_text(path: Path) -> Table:
         raise TableError(f"{path}: not readable as CSV ({error})") from error
     finally:
         csv.field_size_limit(previous)
-    if dropped:
-        notes.append(f"{path}: comments between the rows left out: {list_some(dropped)}")
+    if comment_rows:
+        notes.append(f"{path}: comments between the rows left out: {list_some(comment_rows)}")
     return Table(path, header, rows, labels, tuple(notes), tuple(comments))
 
 
@@ -406,7 +406,7 @@ def _read_geojson(path: Path) -> Table:
 
         try:
             shapes = [shapely.geometry.shape(features[number]["geometry"]) for number in unlocated]
-        except Exception as error:  # shapely raises whatever the values of the file lead to
+        except Exception as error:  # shapely raises many classes of errors for invalid values
             raise TableError(
                 f"{path}: invalid geometry ({error})", remedy=_EXPORT_REMEDY
             ) from error
@@ -452,11 +452,11 @@ def _make_table(
     path: Path,
     header: list[str],
     rows: list[list[Any]],
-    what: str,
+    row_name: str,
     geometry: npt.NDArray[np.float64] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Table:
-    labels = [f"{what} {number + 1}" for number in range(len(rows))]
+    labels = [f"{row_name} {number + 1}" for number in range(len(rows))]
     return Table(path, header, rows, labels, notes, geometry=geometry)
 
 
@@ -476,14 +476,14 @@ def _centroids(shapes: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
     import shapely
 
     bounds = shapely.bounds(shapes)
-    across = bounds[:, 2] - bounds[:, 0] > 180
-    moved = shapes.copy()
-    moved[across] = shapely.transform(
-        shapes[across], lambda xy: np.column_stack([xy[:, 0] % 360.0, xy[:, 1]])
+    is_crossing = bounds[:, 2] - bounds[:, 0] > 180
+    shifted = shapes.copy()
+    shifted[is_crossing] = shapely.transform(
+        shapes[is_crossing], lambda xy: np.column_stack([xy[:, 0] % 360.0, xy[:, 1]])
     )
-    middle = shapely.centroid(moved)
-    points = np.column_stack([shapely.get_x(middle), shapely.get_y(middle)])
-    points[across, 0] = (points[across, 0] + 180) % 360 - 180
+    centroids = shapely.centroid(shifted)
+    points = np.column_stack([shapely.get_x(centroids), shapely.get_y(centroids)])
+    points[is_crossing, 0] = (points[is_crossing, 0] + 180) % 360 - 180
     return points
 
 

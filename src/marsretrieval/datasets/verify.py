@@ -118,8 +118,10 @@ def _detect_dataset(folder: Path) -> str:
         return "paired"
     if first.label:
         return "landform"
-    placed = first.lon is not None or any(warning.kind == "position" for warning in first.warnings)
-    return "tiles" if placed else "images"
+    has_position = first.lon is not None or any(
+        warning.kind == "position" for warning in first.warnings
+    )
+    return "tiles" if has_position else "images"
 
 
 def _first_record(source: ImageSource) -> Record | None:
@@ -157,13 +159,13 @@ def _check_set(
         _check_manifests(folder, inventory, workers or usable_cpus(), progress)
     try:
         sources = _open_sources(folder, inventory)
-    except DataError as error:  # no images at all, or a layout that nobody knows
+    except DataError as error:  # no images, or an unknown layout
         inventory.error("unreadable-dataset", [error.message])
         return
     scans = []
     for source in sources:
         partial = scan(source, likeness=likeness, workers=workers, progress=progress)
-        if len(sources) > 1:  # ids may be row numbers, unique in the whole only
+        if len(sources) > 1:  # row numbers as ids are unique per source only
             ids = pc.binary_join_element_wise(f"{source.name}:", partial.items["id"], "")
             partial.items = partial.items.set_column(0, "id", ids)
         scans.append(partial)
@@ -222,21 +224,21 @@ def _check_points(folder: Path, inventory: DatasetInventory) -> None:
         ignored = [f"{item.id}: {item.reason}" for item in files.ignored]
     except DatasetNotFoundError as error:
         inventory.error("no-ground-truth", [error.message])
-    counts, bad, doubles = {}, [], []
+    counts, unreadable, duplicates = {}, [], []
     notes: list[str] = []
     for path in tables:
         try:
             points = read_points(path)
         except (TableError, DatasetNotFoundError, MissingDependencyError) as error:
-            bad.append(error.message)
+            unreadable.append(error.message)
             continue
         notes += points.notes
         counts[path.stem] = len(points.lon)
         if points.duplicates:
-            doubles.append(f"{path.name}: {points.duplicates}")
+            duplicates.append(f"{path.name}: {points.duplicates}")
     inventory.counts["points"] = counts
-    inventory.error("bad-table", bad)
-    inventory.note("double-point", doubles)
+    inventory.error("bad-table", unreadable)
+    inventory.note("double-point", duplicates)
     inventory.note("catalogue-not-read", ignored)
     inventory.note("catalogue-rows", notes)
 
@@ -246,7 +248,7 @@ def _check_examples(folder: Path, inventory: DatasetInventory) -> None:
     folders = [path for path in list_visible(root) if path.is_dir()] if root.is_dir() else []
     counts: dict[str, int] = {}
     empty: list[str] = []
-    bad: list[str] = []
+    unreadable: list[str] = []
     for path in folders:
         try:
             result = scan(open_images(path), likeness=False, workers=1)
@@ -254,10 +256,10 @@ def _check_examples(folder: Path, inventory: DatasetInventory) -> None:
             empty.append(error.message)
             continue
         counts[path.name] = result.items.num_rows
-        bad += [f"{item.source}: {item.reason}" for item in result.bad]
+        unreadable += [f"{item.source}: {item.reason}" for item in result.bad]
     inventory.counts["examples"] = counts
     inventory.error("bad-examples", empty)
-    inventory.error("unreadable-example", bad)
+    inventory.error("unreadable-example", unreadable)
     points = inventory.counts.get("points", {})
     inventory.note("landform-without-examples", sorted(points.keys() - counts.keys()))
     inventory.note("examples-without-points", sorted(counts.keys() - points.keys()))
@@ -315,7 +317,7 @@ def _check_files(
         except FileNotFoundError:
             return "missing"
         except OSError:
-            return "altered"  # why, the reader says
+            return "altered"  # the reader reports the reason
 
     states = []
     with (

@@ -26,7 +26,7 @@ from marsretrieval.errors import DataError
 from marsretrieval.geo import parse_quad_name
 from marsretrieval.io import sha256_json
 
-# OSError is what the decompressors raise; errors of the file itself come as DataError.
+# Decompressors raise OSError; I/O failures of the file are raised as DataError.
 _TAR_ERRORS = (
     tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError,
 )  # fmt: skip
@@ -34,10 +34,10 @@ _LONG_HEADERS = (
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
 )  # fmt: skip
-_MAX_HEADER_BYTES = 2**20  # names and attributes of real members take some hundred bytes
-# An image does not shrink so far in a compressed or sparse tar, unless it is there to fill memory.
+_MAX_HEADER_BYTES = 2**20  # real names and attributes have some hundred bytes
+# Larger members of a compressed or sparse tar are rejected as decompression bombs.
 _MAX_EXPANSION, _SMALL = 200, 2**26
-_MAX_LISTED = 5  # members of no use, in messages
+_MAX_LISTED = 5  # unused members in messages
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ class WebDatasetSource:
     name: str
     files: tuple[Path, ...]
     kind: str = "webdataset"
-    # Filled on demand, and sent along to other processes: listing the keys means reading headers.
+    # Filled on demand and pickled, since listing the keys reads the headers of all tars.
     _id_cache: dict[str, _ItemIds] = field(default_factory=dict, repr=False, compare=False)
 
     def shards(self) -> Sequence[Shard]:
         """List one shard per tar."""
-        prints = [file_fingerprint(path) for path in self.files]
-        keys = self._item_ids(prints)
+        fingerprints = [file_fingerprint(path) for path in self.files]
+        keys = self._item_ids(fingerprints)
         return [
-            Shard(_shard_name(path), keys.fingerprint(_shard_name(path), print_), None)
-            for path, print_ in zip(self.files, prints, strict=True)
+            Shard(_shard_name(path), keys.fingerprint(_shard_name(path), fingerprint), None)
+            for path, fingerprint in zip(self.files, fingerprints, strict=True)
         ]
 
     def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
@@ -138,7 +138,7 @@ class _ItemIds:
     @classmethod
     def from_tars(cls, files: Sequence[Path], fingerprints: Sequence[str]) -> Self:
         names = [_shard_name(path) for path in files]
-        # Tiles of quads are named by their positions, so that no two share a name.
+        # Tiles of quads are named by their positions, so that names are unique.
         if all(map(parse_quad_name, names)) or not files:
             return cls()
         with ThreadPoolExecutor(min(8, len(files))) as pool:
@@ -171,7 +171,7 @@ def _image_keys_or_empty(path: Path, fingerprint: str) -> tuple[str, ...]:
     try:
         return _image_keys(path, fingerprint)
     except (DataError, OSError):
-        return ()  # reading the shard says what is wrong
+        return ()  # the error is reported when the shard is read
 
 
 @lru_cache(maxsize=8192)
@@ -312,14 +312,16 @@ def _iter_groups(
                     current = current or _MemberGroup(key)
                     suffix = f".{extension.lower()}"
                     if annotations or suffix in EXTENSIONS:
-                        largest = max(_SMALL, _MAX_EXPANSION * file.size)
-                        _add_member(tar, member, current, suffix, images=images, largest=largest)
+                        max_bytes = max(_SMALL, _MAX_EXPANSION * file.size)
+                        _add_member(
+                            tar, member, current, suffix, images=images, max_bytes=max_bytes
+                        )
                 damage = _check_end(tar)
     except _TAR_ERRORS as error:
-        # The item begun may lack members, or the end of one.
-        lost = f", from '{current.id}' on" if current is not None else ""
-        words = " ".join(str(error).split())
-        yield _with_reason(tar_item, f"the tar cannot be read to its end{lost} ({words})")
+        # The current item may be incomplete.
+        affected = f", from '{current.id}' on" if current is not None else ""
+        message = " ".join(str(error).split())
+        yield _with_reason(tar_item, f"the tar cannot be read to its end{affected} ({message})")
         return
     if current is not None:
         yield current
@@ -329,7 +331,7 @@ def _iter_groups(
 
 def _iter_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
-        # The library keeps them all: gigabytes for a planet in one tar.
+        # tarfile keeps all members, which takes gigabytes for large tars.
         tar.members.clear()  # type: ignore[attr-defined]
         yield member
 
@@ -349,9 +351,9 @@ def _add_member(
     suffix: str,
     *,
     images: bool,
-    largest: int,
+    max_bytes: int,
 ) -> None:
-    """Add a member to its group; `largest` is the maximum plausible size in a tar of this size."""
+    """Add a member to its group; members above `max_bytes` are rejected."""
     limit = MAX_BYTES if suffix in EXTENSIONS else MAX_ANNOTATION_BYTES
     if suffix not in EXTENSIONS and not _is_annotation(suffix):
         if len(group.others) < _MAX_LISTED:
@@ -360,7 +362,7 @@ def _add_member(
         group.problems.append(f"{member.name} is a link or device, not a file")
     elif member.size > limit:
         group.problems.append(f"{member.name} holds {member.size:,} bytes, more than {limit:,}")
-    elif member.size > largest:
+    elif member.size > max_bytes:
         group.problems.append(
             f"{member.name} holds {member.size:,} bytes, "
             f"over {_MAX_EXPANSION} times as much as its tar"
@@ -397,14 +399,14 @@ def _check_end(tar: tarfile.TarFile) -> str | None:
     if file is None:
         return None
     file.seek(tar.offset)
-    mark = file.read(tarfile.BLOCKSIZE)
-    if not mark:
+    block = file.read(tarfile.BLOCKSIZE)
+    if not block:
         return "the tar has no end mark: it was cut between two members, or never finished"
-    while mark:
-        if any(mark):
+    while block:
+        if any(block):
             return (
                 f"the tar is damaged behind byte {tar.offset:,}, or two are joined: what follows "
                 "is not read"
             )
-        mark = file.read(1 << 16)
+        block = file.read(1 << 16)
     return None
