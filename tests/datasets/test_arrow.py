@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from marsretrieval.datasets import Record, open_images, parquet, read_annotations
+from marsretrieval.datasets import Record, arrow, open_images, read_annotations
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
 from tests.datasets.layouts import images, read_all
 from tests.fakes import png_bytes
@@ -31,7 +31,7 @@ def save(folder: Path, count: int, *, column: str = "image", batch: int = 3) -> 
 
 def test_a_saved_dataset_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "set", 10)
-    monkeypatch.setattr(parquet, "_PER_SHARD", 4)
+    monkeypatch.setattr(arrow, "_PER_SHARD", 4)
     source = open_images(tmp_path / "set")
     assert source.kind == "arrow"
     assert [shard.rows for shard in source.shards()] == [4, 4, 2]

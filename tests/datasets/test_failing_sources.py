@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from marsretrieval.cli.app import app
 from marsretrieval.datasets import Skipped, WebDatasetSource, open_images
-from marsretrieval.datasets.source_file import SourceFile, is_failing
+from marsretrieval.datasets.source_file import SourceFile, is_io_failure
 from marsretrieval.datasets.verify import verify
 from marsretrieval.embeddings import build_store, open_store
 from marsretrieval.errors import DataError
@@ -147,12 +147,12 @@ def test_parquet_and_the_images_beside_it(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_which_errors_pass() -> None:
-    assert is_failing(OSError(errno.EIO, "x"))
-    assert is_failing(OSError(errno.ESTALE, "x"))
-    assert is_failing(OSError(errno.EMFILE, "x"))
+    assert is_io_failure(OSError(errno.EIO, "x"))
+    assert is_io_failure(OSError(errno.ESTALE, "x"))
+    assert is_io_failure(OSError(errno.EMFILE, "x"))
     for lasting in (FileNotFoundError(errno.ENOENT, "x"), OSError("Invalid data stream"),
                     PermissionError(errno.EACCES, "x"), ValueError("x")):  # fmt: skip
-        assert not is_failing(lasting)
+        assert not is_io_failure(lasting)
 
 
 def header(kind: bytes, size: int) -> bytes:

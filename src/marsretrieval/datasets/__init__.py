@@ -1,4 +1,9 @@
-"""Where images, captions, labels and points come from: every layout through one door."""
+"""Readers of images, captions, labels and points.
+
+`open_images` and `open_sources` choose the reader for a path: a folder of images, WebDataset tars,
+Parquet files or a dataset saved in Arrow format. `read_ground_truth` and `read_points` read
+catalogues of points.
+"""
 
 from marsretrieval.datasets.base import (
     ImageSource,

@@ -1,4 +1,4 @@
-"""What every reader gives: shards of records, each an encoded image with what is known of it."""
+"""Records, shards and the `ImageSource` interface of all image readers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Literal, Protocol
 
 @dataclass(frozen=True, slots=True)
 class ItemWarning:
-    """A part of an item that was ignored, while its image is used.
+    """A part of an item that was ignored; its image is still used.
 
-    kind: `annotation` for captions, labels and what cannot be read at all, `position` for positions
-    that are contradictory or cannot be read.
+    Attributes:
+        id: Id of the item.
+        source: File or archive member, for messages.
+        kind: `position` for contradictory or unreadable positions; `annotation` for captions,
+            labels and unreadable annotation files.
+        reason: Description of the problem.
     """
 
     id: str
@@ -24,28 +28,48 @@ class ItemWarning:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image, still encoded, so that it is cheap to send to the worker that decodes it.
+    """One encoded image with its annotations.
 
-    Longitude and latitude are planetocentric degrees of the tile's centre, east positive.
+    The image is not decoded, so that a record is cheap to send to another process.
+
+    Attributes:
+        id: Id, unique in the source.
+        data: Encoded image; empty if only annotations were read.
+        source: File or archive member ("file.tar:member.png"), for messages.
+        caption: Caption; the refined one if the dataset has two.
+        original_caption: Caption before refinement, if the dataset has two.
+        label: Class name.
+        lon: Planetocentric longitude of the tile's centre in degrees, east positive.
+        lat: Planetocentric latitude of the tile's centre in degrees.
+        width_deg: Extent in longitude, degrees.
+        height_deg: Extent in latitude, degrees.
+        valid: Fraction of the tile that has data, 0 to 1.
+        warnings: Parts of the annotation that were ignored.
     """
 
     id: str
-    data: bytes  # b"" when only the annotations were asked for
-    source: str  # "file.tar:member.png", for messages
-    caption: str | None = None  # the refined caption where the dataset has two
+    data: bytes
+    source: str
+    caption: str | None = None
     original_caption: str | None = None
     label: str | None = None
     lon: float | None = None
     lat: float | None = None
-    width_deg: float | None = None  # tile extent in longitude
-    height_deg: float | None = None  # tile extent in latitude
-    valid: float | None = None  # share of the tile with data, 0 to 1
+    width_deg: float | None = None
+    height_deg: float | None = None
+    valid: float | None = None
     warnings: tuple[ItemWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An item that is left out, and why. Never dropped silently: counted, reported, stored."""
+    """An item that was left out. Skipped items are counted, reported and stored.
+
+    Attributes:
+        id: Id of the item.
+        source: File or archive member, for messages.
+        reason: Why the item was left out.
+    """
 
     id: str
     source: str
@@ -54,51 +78,92 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A unit of work: one tar, one group of Parquet rows, or some hundred files of a folder.
+    """A unit of work: one tar, a group of Parquet rows, or several hundred files of a folder.
 
-    `fingerprint` changes when the content may have changed (size and modification time of the
-    files), so that a shard already embedded is not embedded again.
+    Attributes:
+        name: Name, unique in the source and safe as a file name.
+        fingerprint: Changes if the content may have changed (sizes and modification times of the
+            files), so that an embedded shard is embedded again only after a change.
+        rows: Number of items; None if counting requires reading the whole shard.
     """
 
-    name: str  # unique in its source, safe as a file name
+    name: str
     fingerprint: str
-    rows: int | None  # None where counting would mean reading it all
+    rows: int | None
 
 
 class ImageSource(Protocol):
-    """Images from a folder, WebDataset tars or Parquet files, through one door. Picklable."""
+    """Interface of the image readers. Instances can be pickled."""
 
     @property
     def name(self) -> str:
-        """For people: the path as it was given."""
+        """The path as the user gave it, for messages."""
 
     @property
     def kind(self) -> str:
-        """folder, classes, webdataset, parquet or arrow."""
+        """Layout: folder, classes, webdataset, parquet or arrow."""
 
     def shards(self) -> Sequence[Shard]:
-        """In a fixed order. Raises DatasetNotFoundError or DataError naming the path."""
+        """List the shards in a fixed order.
+
+        Returns:
+            All shards of the source.
+
+        Raises:
+            DatasetNotFoundError: If there are no images.
+            DataError: If the files cannot be listed or read.
+        """
 
     def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
-        """Stream the shard's items in a fixed order; a damaged one comes as Skipped.
+        """Stream the items of a shard in a fixed order.
 
-        `images=False` leaves `data` empty and reads no more than the annotations need; positions
-        that stand in the image file itself (GeoTIFF) stay unknown.
+        Args:
+            shard: One of `shards()`.
+            images: Read the encoded images. If False, only annotations are read: `data` is empty,
+                and positions stored inside the image file (GeoTIFF) are missing.
+
+        Yields:
+            A Record per item, or a Skipped for a damaged one.
+
+        Raises:
+            DataError: If a file of the shard cannot be read.
         """
 
 
 def content_hash(data: bytes) -> bytes:
-    """16 bytes: the first half of the SHA-256 of an encoded image."""
+    """Hash an encoded image.
+
+    Args:
+        data: Encoded image.
+
+    Returns:
+        The first 16 bytes of its SHA-256.
+    """
     return hashlib.sha256(data).digest()[:16]
 
 
 def annotated_hash(content: bytes, text: str) -> bytes:
-    """16 bytes for an image (its content hash) together with its caption or label."""
+    """Hash an image together with its caption or label.
+
+    Args:
+        content: Content hash of the image.
+        text: Caption or label.
+
+    Returns:
+        The first 16 bytes of the SHA-256 of both.
+    """
     return hashlib.sha256(content + text.encode()).digest()[:16]
 
 
 def set_hash(items: Iterable[tuple[str, bytes]]) -> str:
-    """SHA-256 over the sorted lines ``id<TAB>content hash in hex``: order does not matter."""
+    """Hash a set of items, independent of their order.
+
+    Args:
+        items: Id and content hash of each item.
+
+    Returns:
+        SHA-256 in hex over the sorted lines ``id<TAB>content hash in hex``.
+    """
     lines = sorted(f"{key}\t{content.hex()}\n" for key, content in items)
     digest = hashlib.sha256()
     for line in lines:
@@ -107,7 +172,14 @@ def set_hash(items: Iterable[tuple[str, bytes]]) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Return whether a string can be written as UTF-8 (it holds no lone surrogate)."""
+    """Check that a string can be encoded as UTF-8, that is, has no lone surrogates.
+
+    Args:
+        text: Any string.
+
+    Returns:
+        True if `text` can be encoded.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -119,10 +191,10 @@ def escape(text: str) -> str:
     r"""Make a string printable: bytes that are not UTF-8 become ``\xff``, surrogates ``\ud800``.
 
     Args:
-        text: A name from the file system or an archive, or any other string.
+        text: Any string, such as a name from the file system or an archive.
 
     Returns:
-        The string itself where it is UTF-8.
+        The escaped string; `text` itself if it can be encoded as UTF-8.
     """
     if is_utf8(text):
         return text
@@ -136,10 +208,10 @@ def skip_unless_utf8(item: Record | Skipped) -> Record | Skipped:
     """Replace a record whose name is not UTF-8 by a Skipped with the escaped name.
 
     Args:
-        item: What a reader yields.
+        item: Item from a reader.
 
     Returns:
-        An item whose strings can all be written to a store, a result and a terminal.
+        An item whose strings can be written to stores, results and terminals.
     """
     if isinstance(item, Skipped):
         return Skipped(escape(item.id), escape(item.source), escape(item.reason))

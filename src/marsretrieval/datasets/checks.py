@@ -1,4 +1,4 @@
-"""Problems of a set of images, captions, labels and positions."""
+"""Checks of images, captions, labels and tiles, used by `verify`."""
 
 from __future__ import annotations
 
@@ -18,25 +18,32 @@ from marsretrieval.datasets.base import Skipped
 from marsretrieval.datasets.inventory import DatasetInventory
 from marsretrieval.datasets.scan import Scan, near_pairs
 
-# Rows of the published table that show the same picture in two sizes, with captions of their own.
+# Rows of the published table that show one image in two sizes with different captions.
 _KNOWN_PAIRS = frozenset({(460, 907), (1446, 2098)})
-_QUADS = (360 // geo.QUAD_DEG) * 40  # 88 S to 88 N is mapped; the benchmark takes 80 S to 80 N
+_QUAD_COUNT = (360 // geo.QUAD_DEG) * 40  # 80 S to 80 N; the mosaic covers 88 S to 88 N
 _TOLERANCE_DEG = 1e-6
-_ROUNDING = 1e-6  # of a quad: smaller than a single tile
-_MAX_COMPARED = 50_000
+_AREA_TOLERANCE = 1e-6  # fraction of a quad, less than one tile
+_MAX_COMPARED_IMAGES = 50_000
 
 
 def check_images(scan: Scan, inventory: DatasetInventory) -> None:
-    """Readable, no id twice, the same bytes under one id only."""
+    """Check that images are readable and ids are unique.
+
+    Args:
+        scan: Decoded images of the dataset.
+        inventory: Receives the counts and problems.
+    """
     items = scan.items
     inventory.counts["images"] = items.num_rows
     inventory.counts["unreadable"] = len(scan.bad)
     inventory.counts["distinct"] = pc.count_distinct(items["content"]).as_py()
     for side in ("width", "height"):
-        inventory.counts[side] = _spread(items[side].to_numpy())
-    repeated = [bad for bad in scan.bad if _repeats_key(bad)]
-    unreadable = [bad for bad in scan.bad if not _repeats_key(bad)]
-    inventory.error("unreadable-image", (f"{bad.source}: {bad.reason}" for bad in unreadable))
+        inventory.counts[side] = _value_range(items[side].to_numpy())
+    repeated = [skipped for skipped in scan.bad if _is_repeated_key(skipped)]
+    unreadable = [skipped for skipped in scan.bad if not _is_repeated_key(skipped)]
+    inventory.error(
+        "unreadable-image", (f"{skipped.source}: {skipped.reason}" for skipped in unreadable)
+    )
     inventory.error("empty-shard", scan.empty)
     for kind in ("annotation", "position"):
         warnings = [warning for warning in scan.warnings if warning.kind == kind]
@@ -45,63 +52,89 @@ def check_images(scan: Scan, inventory: DatasetInventory) -> None:
         f"{rows[0]['id']}: {', '.join(row['source'] for row in rows[:3])}"
         for rows in _duplicates(items, ["id"])
     ]
-    inventory.error("double-id", [*cases, *(f"{bad.id}: {bad.source}" for bad in repeated)])
+    inventory.error(
+        "double-id", [*cases, *(f"{skipped.id}: {skipped.source}" for skipped in repeated)]
+    )
 
 
 def check_captions(scan: Scan, inventory: DatasetInventory) -> None:
-    """Every image has a caption, and no two the same: else more than one answer is right."""
+    """Check that each image has a caption and that no image or caption occurs twice.
+
+    Duplicates would give a query more than one correct answer.
+
+    Args:
+        scan: Decoded images of the dataset.
+        inventory: Receives the counts and problems.
+    """
     captions = scan.items["caption"].to_pylist()
     lengths = [len(caption) for caption in captions if caption and caption.strip()]
     inventory.counts["pairs"] = len(lengths)
-    inventory.counts["caption_length"] = _spread(np.array(lengths))
-    words = [" ".join(caption.split()).casefold() if caption else None for caption in captions]
-    keys = pa.array([text or None for text in words], pa.string())
+    inventory.counts["caption_length"] = _value_range(np.array(lengths))
+    normalized = [" ".join(caption.split()).casefold() if caption else None for caption in captions]
+    keys = pa.array([text or None for text in normalized], pa.string())
     inventory.error("no-caption", scan.items["source"].filter(pc.is_null(keys)).to_pylist())
     captioned = scan.items.append_column("words", keys)
-    inventory.error("double-caption", map(_ids, _duplicates(captioned, ["words"])))
-    inventory.error("double-image", map(_ids, _duplicates(scan.items, ["content"])))
+    inventory.error("double-caption", map(_join_ids, _duplicates(captioned, ["words"])))
+    inventory.error("double-image", map(_join_ids, _duplicates(scan.items, ["content"])))
 
 
 def check_labels(scan: Scan, inventory: DatasetInventory) -> None:
-    """Every image has a label, and equal images the same one."""
+    """Check that each image has a label and that identical images have the same one.
+
+    Args:
+        scan: Decoded images of the dataset.
+        inventory: Receives the counts and problems.
+    """
     labels = scan.items["label"].to_pylist()
     inventory.counts["classes"] = dict(sorted(Counter(filter(None, labels)).items()))
     unlabelled = pa.array([not label for label in labels], pa.bool_())
     inventory.error("no-label", scan.items["source"].filter(unlabelled).to_pylist())
     conflicts: list[str] = []
-    copies: list[str] = []
+    duplicates: list[str] = []
     for rows in _duplicates(scan.items, ["content"]):
         if len({row["label"] for row in rows}) > 1:
             conflicts.append(", ".join(f"{row['id']} ({row['label']})" for row in rows))
         else:
-            copies.append(_ids(rows))
+            duplicates.append(_join_ids(rows))
     inventory.error("double-image-of-two-classes", conflicts)
-    inventory.note("double-image", copies)
+    inventory.note("double-image", duplicates)
 
 
-def check_likeness(scan: Scan, inventory: DatasetInventory) -> None:
-    """Pictures that are the same but for size or compression: all are compared with all."""
+def check_near_duplicates(scan: Scan, inventory: DatasetInventory) -> None:
+    """Compare all pairs of images for copies of another size or compression.
+
+    Args:
+        scan: Decoded images with difference hashes.
+        inventory: Receives the problems; its folder may hold the `pairs.csv` of the download.
+    """
     hashed = scan.items.filter(pc.is_valid(scan.items["likeness"]))
     count = hashed.num_rows
-    if count > _MAX_COMPARED:
-        inventory.note("likeness-not-checked", [f"{count:,} images, more than {_MAX_COMPARED:,}"])
-    if not 2 <= count <= _MAX_COMPARED:
+    if count > _MAX_COMPARED_IMAGES:
+        inventory.note(
+            "likeness-not-checked", [f"{count:,} images, more than {_MAX_COMPARED_IMAGES:,}"]
+        )
+    if not 2 <= count <= _MAX_COMPARED_IMAGES:
         return
-    words = np.frombuffer(b"".join(hashed["likeness"].to_pylist()), dtype=np.uint64)
+    hashes = np.frombuffer(b"".join(hashed["likeness"].to_pylist()), dtype=np.uint64)
     ids, contents = hashed["id"].to_pylist(), hashed["content"].to_pylist()
-    numbers = _published_rows(Path(inventory.folder) / "pairs.csv")
+    numbers = _read_published_rows(Path(inventory.folder) / "pairs.csv")
     cases = []
-    for left, right in near_pairs(words.reshape(count, -1)):
-        if contents[left] == contents[right]:
+    for first, second in near_pairs(hashes.reshape(count, -1)):
+        if contents[first] == contents[second]:
             continue
-        pair = tuple(sorted(numbers.get(ids[row], -1) for row in (left, right)))
-        known = f" (rows {pair[0]} and {pair[1]}: known)" if pair in _KNOWN_PAIRS else ""
-        cases.append(f"{ids[left]}, {ids[right]}{known}")
+        pair = tuple(sorted(numbers.get(ids[row], -1) for row in (first, second)))
+        remark = f" (rows {pair[0]} and {pair[1]}: known)" if pair in _KNOWN_PAIRS else ""
+        cases.append(f"{ids[first]}, {ids[second]}{remark}")
     inventory.note("near-double-image", cases)
 
 
 def check_tiles(scan: Scan, inventory: DatasetInventory) -> None:
-    """Every tile lies on the planet, no two at one place; which quads are covered."""
+    """Check tile positions and duplicates, and how much of each quad the tiles cover.
+
+    Args:
+        scan: Decoded tiles.
+        inventory: Receives the counts and problems.
+    """
     lon, lat, width, height = (
         scan.items[name].to_numpy() for name in ("lon", "lat", "width_deg", "height_deg")
     )
@@ -110,8 +143,8 @@ def check_tiles(scan: Scan, inventory: DatasetInventory) -> None:
         & (lon <= 360 + _TOLERANCE_DEG)
         & (np.abs(lat) <= 90 + _TOLERANCE_DEG)
     )
-    astray = pa.array(~on_planet)
-    inventory.error("no-position", scan.items["source"].filter(astray).to_pylist())
+    off_planet = pa.array(~on_planet)
+    inventory.error("no-position", scan.items["source"].filter(off_planet).to_pylist())
     lon = geo.wrap_lon(np.where(on_planet, lon, 0))
     lat = np.where(on_planet, lat, 0)
     keys = {
@@ -122,10 +155,10 @@ def check_tiles(scan: Scan, inventory: DatasetInventory) -> None:
     tiles = scan.items
     for name, values in keys.items():
         tiles = tiles.append_column(name, values)
-    inventory.error("double-tile", map(_ids, _duplicates(tiles, list(keys))))
-    copies = map(_ids, _duplicates(scan.items, ["content"]))
+    inventory.error("double-tile", map(_join_ids, _duplicates(tiles, list(keys))))
+    duplicates = map(_join_ids, _duplicates(scan.items, ["content"]))
     count = inventory.counts["images"] - inventory.counts["distinct"]
-    inventory.note("double-image", copies, count=count)
+    inventory.note("double-image", duplicates, count=count)
     lon, lat, width, height = (values[on_planet] for values in (lon, lat, width, height))
     _check_quads(lon, lat, width, height, inventory)
 
@@ -137,10 +170,14 @@ def _check_quads(
     height: npt.NDArray[np.float64],
     inventory: DatasetInventory,
 ) -> None:
-    """Compare the area of the tiles in a quad with its own: they may be wider than high."""
+    """Compare the summed area of a quad's tiles with the area of the quad, in square degrees."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        parts = geo.QUAD_DEG / height
-        divides_quad = (height > 0) & (parts >= 1) & (np.abs(parts - np.rint(parts)) < 1e-3)
+        tiles_per_side = geo.QUAD_DEG / height
+        divides_quad = (
+            (height > 0)
+            & (tiles_per_side >= 1)
+            & (np.abs(tiles_per_side - np.rint(tiles_per_side)) < 1e-3)
+        )
         area = np.where(np.isnan(width), 0, width) * height
     tiles = pa.table(
         {
@@ -156,13 +193,13 @@ def _check_quads(
     }
     if not covered:
         return
-    partial = sorted(quad for quad, (share, _) in covered.items() if share < 1 - _ROUNDING)
-    surplus = sorted(quad for quad, (share, _) in covered.items() if share > 1 + _ROUNDING)
+    partial = sorted(quad for quad, (share, _) in covered.items() if share < 1 - _AREA_TOLERANCE)
+    surplus = sorted(quad for quad, (share, _) in covered.items() if share > 1 + _AREA_TOLERANCE)
     inventory.counts["quads"] = {
         "whole": len(covered) - len(partial) - len(surplus),
         "partial": len(partial),
-        "missing": max(0, _QUADS - len(covered)),
-        "of": _QUADS,
+        "missing": max(0, _QUAD_COUNT - len(covered)),
+        "of": _QUAD_COUNT,
     }
 
     def describe(names: Iterable[str]) -> Iterator[str]:
@@ -172,16 +209,16 @@ def _check_quads(
 
     inventory.note("partial-quad", describe(partial))
     inventory.error("surplus-quad", describe(surplus))
-    if len(covered) < _QUADS:
+    if len(covered) < _QUAD_COUNT:
         inventory.note(
             "missing-quad",
-            [f"{len(covered):,} of {_QUADS:,} have tiles"],
-            count=_QUADS - len(covered),
+            [f"{len(covered):,} of {_QUAD_COUNT:,} have tiles"],
+            count=_QUAD_COUNT - len(covered),
         )
 
 
 def _duplicates(items: pa.Table, keys: list[str]) -> Iterator[list[dict[str, Any]]]:
-    """Group the rows with equal keys, where there are several.
+    """Group the rows with equal keys; groups of one row are left out.
 
     Args:
         items: Images, with the columns id, source, label and `keys`.
@@ -193,7 +230,7 @@ def _duplicates(items: pa.Table, keys: list[str]) -> Iterator[list[dict[str, Any
     """
     rows = items.select(keys).append_column("row", pa.array(np.arange(items.num_rows)))
     rows = rows.filter(pc.is_valid(rows[keys[0]]))
-    # Threads would mix the rows of a group.
+    # Threads would change the order of the rows in a group.
     groups = rows.group_by(keys, use_threads=False).aggregate([("row", "list")])["row_list"]
     groups = groups.filter(pc.greater(pc.list_value_length(groups), 1))
     groups = groups.take(pc.sort_indices(pc.list_element(groups, 0))).combine_chunks()
@@ -205,25 +242,25 @@ def _duplicates(items: pa.Table, keys: list[str]) -> Iterator[list[dict[str, Any
         start += length
 
 
-def _spread(values: npt.NDArray[np.number[Any]]) -> dict[str, Any]:
+def _value_range(values: npt.NDArray[np.number[Any]]) -> dict[str, Any]:
     if not len(values):
         values = np.zeros(1, dtype=np.int64)
     mean = round(float(values.mean()), 1)
     return {"min": int(values.min()), "mean": mean, "max": int(values.max())}
 
 
-def _repeats_key(bad: Skipped) -> bool:
-    return "same key" in bad.reason  # as the reader of tars words it
+def _is_repeated_key(item: Skipped) -> bool:
+    return "same key" in item.reason  # wording of the WebDataset reader
 
 
-def _ids(rows: Sequence[Mapping[str, Any]]) -> str:
+def _join_ids(rows: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(row["id"] for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
 
 
-def _published_rows(path: Path) -> Mapping[str, int]:
-    """Row of an id in the published table, where the download wrote that down."""
+def _read_published_rows(path: Path) -> Mapping[str, int]:
+    """Map ids to rows of the published table, as recorded by the download."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return {row["id"]: int(row["row"]) for row in csv.DictReader(file)}
     except (OSError, KeyError, TypeError, ValueError, csv.Error):
-        return {}  # absent; or damaged, which the checks of the download record report
+        return {}  # missing, or damaged: reported by the checks of the download record

@@ -1,4 +1,4 @@
-"""Images in a folder: plain, or one sub-folder a class."""
+"""Images in a folder: at any depth, or one subfolder per class."""
 
 from __future__ import annotations
 
@@ -22,45 +22,53 @@ from marsretrieval.datasets.sidecar import (
     MAX_ANNOTATION_BYTES,
     Annotation,
     Problem,
-    annotation,
-    locate,
+    locate_image,
+    parse_annotation,
 )
 from marsretrieval.datasets.source_file import read_regular, regular_size
 
-# Folders of a split are no classes.
-_SPLITS = frozenset(
+# Names of dataset splits, which are not classes.
+_SPLIT_NAMES = frozenset(
     {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
     | {"trainval", "train_val", "holdout"}
 )
 _MAX_TABLE_BYTES = 2**28
+_FILES_PER_SHARD = 512
 _SEPARATORS = re.compile(r"[\s,;]+")
 
 
 def is_split(name: str) -> bool:
-    """Return whether a folder is named as the split of a dataset (train, test, val ...)."""
-    return name.lower() in _SPLITS
+    """Check for the name of a dataset split (train, test, val ...).
+
+    Args:
+        name: Name of a folder.
+
+    Returns:
+        True if it is a split's name, in any case.
+    """
+    return name.lower() in _SPLIT_NAMES
 
 
-def class_of(folders: Sequence[str]) -> str | None:
-    """Return the class that the folders above an image name.
+def class_from_folders(folders: Sequence[str]) -> str | None:
+    """Return the class that the folders above an image state.
 
     Args:
         folders: Names of the folders from the root of the dataset down to the image.
 
     Returns:
-        The first folder that is not a split; None where there is none.
+        The first folder that is not a split; None if there is none.
     """
     return next((name for name in folders if not is_split(name)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class LabelTables:
-    """What the label tables of a folder say.
+    """Labels from the label tables of a folder.
 
     Attributes:
         labels: Path of an image to its label.
-        conflicts: Path of an image with several labels to a sentence that names them.
-        problems: Tables with lines that belong to no image.
+        conflicts: Path of an image with several labels to a message that lists them.
+        problems: Tables that cannot be read, or have lines that match no image.
     """
 
     labels: Mapping[Path, str] = field(default_factory=dict)
@@ -69,18 +77,18 @@ class LabelTables:
 
 
 def read_label_tables(root: Path, files: Sequence[Path], images: Sequence[Path]) -> LabelTables:
-    """Read ``labels*.txt`` (lines of FILE LABEL), as the HiRISE v3 dataset has it.
+    """Read ``labels*.txt`` (lines of FILE LABEL), as in the HiRISE v3 dataset.
 
-    Numbers become names where a ``*classmap*.csv`` (lines of NUMBER,NAME) lies beside the table.
-    A table that names none of the images is none of theirs, and ignored.
+    Numbers become names if a ``*classmap*.csv`` (lines of NUMBER,NAME) is in the same folder.
+    Tables that match no image are ignored.
 
     Args:
-        root: Folder of the dataset; files are named relative to it, or by their last part.
+        root: Folder of the dataset. Lines name files relative to it, or by their last part.
         files: All files of the folder.
         images: Those of `files` that are images.
 
     Returns:
-        The labels, and what is wrong with the tables.
+        The labels and problems of the tables.
     """
     stems = {image.with_suffix("") for image in images}
     tables = [
@@ -100,23 +108,23 @@ def read_label_tables(root: Path, files: Sequence[Path], images: Sequence[Path])
     problems: list[Skipped] = []
     for table in tables:
         try:
-            rows = list(_rows(table))
+            rows = list(_read_label_lines(table))
         except ValueError as error:
             problems.append(Skipped(table.name, str(table), str(error)))
             continue
-        names = _class_names(table, files)
-        strays = []
-        matches = 0
+        names = _read_class_names(table, files)
+        unmatched = []
+        match_count = 0
         for name, label in rows:
             for image in by_name.get(name, ()):
                 labels[image][names.get(label, label)] = None
             if name in by_name:
-                matches += 1
+                match_count += 1
             else:
-                strays.append(name)
-        if matches and strays:
-            reason = f"{len(strays):,} of its {len(rows):,} lines name no image of the folder"
-            problems.append(Skipped(table.name, str(table), f"{reason} (first: {strays[0]})"))
+                unmatched.append(name)
+        if match_count and unmatched:
+            reason = f"{len(unmatched):,} of its {len(rows):,} lines name no image of the folder"
+            problems.append(Skipped(table.name, str(table), f"{reason} (first: {unmatched[0]})"))
     return LabelTables(
         {path: next(iter(names)) for path, names in labels.items() if len(names) == 1},
         {
@@ -128,85 +136,103 @@ def read_label_tables(root: Path, files: Sequence[Path], images: Sequence[Path])
     )
 
 
-def _rows(table: Path) -> Iterator[tuple[str, str]]:
-    """(file, label) of every line that has both."""
-    text = read_regular(table, _MAX_TABLE_BYTES).decode("utf-8-sig", "surrogateescape")
-    for line in text.splitlines():
-        fields = _SEPARATORS.split(line.strip())
-        if len(fields) > 1 and fields[1]:
-            yield fields[0].replace("\\", "/").removeprefix("./"), escape(fields[1])
-
-
-def _class_names(table: Path, files: Sequence[Path]) -> dict[str, str]:
-    names: dict[str, str] = {}
-    for path in files:
-        if path.parent == table.parent and re.fullmatch(r".*classmap.*\.csv", path.name.lower()):
-            text = read_regular(path, _MAX_TABLE_BYTES).decode("utf-8-sig", "backslashreplace")
-            rows = csv.reader(text.splitlines())
-            names |= {row[0].strip(): row[1].strip() for row in rows if len(row) > 1 and row[1]}
-    return names
-
-
-_PER_SHARD = 512
-
-
 @dataclass(frozen=True)
 class FolderSource:
-    """Every image below `root`, in the order of its path. The id is the path below `root` without
-    its extension.
+    """All images below a folder, sorted by path. The id is the path without its extension.
 
-    With `class_folders`, the label is the name of the first folder below `root` that is no split
-    (train, test, val ...). A table ``labels*.txt`` goes before that, see `read_label_tables`.
-    A .json or .txt beside an image annotates it, as in a WebDataset; a world file says where it
-    lies.
+    The label is, in this order: the one in a ``labels*.txt`` table (see `read_label_tables`); with
+    `class_folders`, the name of the first folder below `root` that is not a split (train, test,
+    val ...); the one in the JSON file beside the image. A .json or .txt file beside an image
+    annotates it, as in a WebDataset. A world file beside it gives its position.
+
+    Attributes:
+        name: The path as the user gave it.
+        root: The folder.
+        by_class: The subfolders of `root` are classes; sets `kind`.
+        files: Images and unknown files below `root`.
+        duplicates: Images whose id an earlier file already has.
+        class_folders: Use folder names as labels.
+        tables: Labels from label tables.
     """
 
     name: str
     root: Path
     by_class: bool = False
     files: tuple[Path, ...] = field(default=(), repr=False)
-    again: frozenset[Path] = field(default=frozenset(), repr=False)  # of an id that others have
+    duplicates: frozenset[Path] = field(default=frozenset(), repr=False)
     class_folders: bool = False
     tables: LabelTables = field(default=LabelTables(), repr=False)
 
     @classmethod
-    def of(cls, root: Path, *, by_class: bool, class_folders: bool) -> FolderSource:
-        everything = files_below(root)
-        files = [path for path in everything if not is_side_file(path)]
+    def from_folder(cls, root: Path, *, by_class: bool, class_folders: bool) -> FolderSource:
+        """List a folder and read its label tables.
+
+        Args:
+            root: Folder of the images.
+            by_class: The subfolders of `root` are classes.
+            class_folders: Use folder names as labels.
+
+        Returns:
+            The source, which may have no images.
+
+        Raises:
+            DataError: If a folder cannot be listed.
+        """
+        all_files = files_below(root)
+        files = [path for path in all_files if not is_side_file(path)]
         images = [path for path in files if path.suffix.lower() in EXTENSIONS]
         first: dict[Path, Path] = {}
         for path in images:
             first.setdefault(path.with_suffix(""), path)
-        again = frozenset(path for path in images if first[path.with_suffix("")] != path)
-        tables = read_label_tables(root, everything, images)
+        duplicates = frozenset(path for path in images if first[path.with_suffix("")] != path)
+        tables = read_label_tables(root, all_files, images)
         name = escape(str(root))
-        return cls(name, root, by_class, tuple(files), again, class_folders, tables)
+        return cls(name, root, by_class, tuple(files), duplicates, class_folders, tables)
 
     @property
     def kind(self) -> str:
+        """`classes` if subfolders are classes, else `folder`."""
         return "classes" if self.by_class else "folder"
 
     def shards(self) -> Sequence[Shard]:
+        """List shards of up to 512 files."""
         return [
-            Shard(f"{start // _PER_SHARD:06d}", files_fingerprint(part, root=self.root), len(part))
-            for start in range(0, len(self.files), _PER_SHARD)
-            for part in [self.files[start : start + _PER_SHARD]]
+            Shard(
+                f"{start // _FILES_PER_SHARD:06d}",
+                files_fingerprint(part, root=self.root),
+                len(part),
+            )
+            for start in range(0, len(self.files), _FILES_PER_SHARD)
+            for part in [self.files[start : start + _FILES_PER_SHARD]]
         ]
 
     def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
-        start = int(shard.name) * _PER_SHARD
-        for path in self.files[start : start + _PER_SHARD]:
-            yield skip_unless_utf8(self._item(path, images=images))
-        if not images and start + _PER_SHARD >= len(self.files):
+        """Stream the items of a shard in the order of their paths.
+
+        Args:
+            shard: One of `shards()`.
+            images: Read the encoded images. If False, `data` is empty, and the last shard also
+                yields the problems of the label tables.
+
+        Yields:
+            A Record per image, or a Skipped.
+
+        Raises:
+            DataError: If the disk or server does not respond.
+        """
+        start = int(shard.name) * _FILES_PER_SHARD
+        for path in self.files[start : start + _FILES_PER_SHARD]:
+            yield skip_unless_utf8(self._read_item(path, images=images))
+        if not images and start + _FILES_PER_SHARD >= len(self.files):
             yield from map(skip_unless_utf8, self.tables.problems)
 
-    def _item(self, path: Path, *, images: bool) -> Record | Skipped:
-        below = path.relative_to(self.root)
-        key = below.with_suffix("").as_posix()
+    def _read_item(self, path: Path, *, images: bool) -> Record | Skipped:
+        relative_path = path.relative_to(self.root)
+        key = relative_path.with_suffix("").as_posix()
         source = escape(str(path))
         if path.suffix.lower() not in EXTENSIONS:
             return Skipped(key, source, f"no image by its extension '{path.suffix}'")
-        if path in self.again:
+        if path in self.duplicates:
             return Skipped(key, source, "the same key has an image of another format")
         try:
             if images:
@@ -216,59 +242,78 @@ class FolderSource:
                 data = b""
         except ValueError as error:
             return Skipped(key, source, str(error))
-        found = _beside(path)
+        annotation = _read_annotation(path)
         if path in self.tables.conflicts:
             conflict: Problem = ("annotation", self.tables.conflicts[path])
-            found = replace(found, problems=(*found.problems, conflict))
-        place, found = locate(
-            path.stem, found, lambda: _georeference(path, data) if images else None
+            annotation = replace(annotation, problems=(*annotation.problems, conflict))
+        location, annotation = locate_image(
+            path.stem, annotation, lambda: _read_position(path, data) if images else None
         )
         return Record(
             id=key,
             data=data,
             source=source,
-            caption=found.caption,
-            original_caption=found.original_caption,
-            label=self._label(path, below.parts[:-1], found.label),
-            lon=place.lon,
-            lat=place.lat,
-            width_deg=place.width_deg,
-            height_deg=place.height_deg,
-            valid=found.valid,
-            warnings=found.warnings(key, source),
+            caption=annotation.caption,
+            original_caption=annotation.original_caption,
+            label=self._label(path, relative_path.parts[:-1], annotation.label),
+            lon=location.lon,
+            lat=location.lat,
+            width_deg=location.width_deg,
+            height_deg=location.height_deg,
+            valid=annotation.valid,
+            warnings=annotation.warnings(key, source),
         )
 
     def _label(self, path: Path, folders: Sequence[str], sidecar: str | None) -> str | None:
         if path in self.tables.conflicts:
             return None
-        folder = class_of(folders) if self.class_folders else None
+        folder = class_from_folders(folders) if self.class_folders else None
         return self.tables.labels.get(path) or folder or sidecar
 
 
-def _beside(path: Path) -> Annotation:
+def _read_label_lines(table: Path) -> Iterator[tuple[str, str]]:
+    """Yield (file, label) of each line that has both."""
+    text = read_regular(table, _MAX_TABLE_BYTES).decode("utf-8-sig", "surrogateescape")
+    for line in text.splitlines():
+        fields = _SEPARATORS.split(line.strip())
+        if len(fields) > 1 and fields[1]:
+            yield fields[0].replace("\\", "/").removeprefix("./"), escape(fields[1])
+
+
+def _read_class_names(table: Path, files: Sequence[Path]) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for path in files:
+        if path.parent == table.parent and re.fullmatch(r".*classmap.*\.csv", path.name.lower()):
+            text = read_regular(path, _MAX_TABLE_BYTES).decode("utf-8-sig", "backslashreplace")
+            rows = csv.reader(text.splitlines())
+            names |= {row[0].strip(): row[1].strip() for row in rows if len(row) > 1 and row[1]}
+    return names
+
+
+def _read_annotation(path: Path) -> Annotation:
     try:
-        return annotation(_content(path, ".json"), _content(path, ".txt"))
+        return parse_annotation(_read_sibling(path, ".json"), _read_sibling(path, ".txt"))
     except ValueError as error:
         reason = f"its annotation cannot be read ({error})"
         return Annotation(problems=(("annotation", reason),))
 
 
-def _georeference(path: Path, data: bytes) -> Position | None:
-    """What the image holds itself, else the world file beside it. Raises ValueError."""
+def _read_position(path: Path, data: bytes) -> Position | None:
+    """Read the georeference of an image, or the world file beside it. Raises ValueError."""
     position = read_georeference(data)
     if position is not None:
         return position
     for suffix in world_file_suffixes(path.suffix):
-        text = _content(path, suffix)
+        text = _read_sibling(path, suffix)
         if text is not None:
-            return read_world_file(text, data, _content(path, ".prj"))
+            return read_world_file(text, data, _read_sibling(path, ".prj"))
     return None
 
 
-def _content(path: Path, suffix: str) -> bytes | None:
-    """Content of the file beside an image; None without one. Raises ValueError, DataError."""
+def _read_sibling(path: Path, suffix: str) -> bytes | None:
+    """Read the file beside an image; None if there is none. Raises ValueError, DataError."""
     for name in (suffix, suffix.upper()):
-        beside = path.with_suffix(name)
-        if beside.is_file():
-            return read_regular(beside, MAX_ANNOTATION_BYTES)
+        sibling = path.with_suffix(name)
+        if sibling.is_file():
+            return read_regular(sibling, MAX_ANNOTATION_BYTES)
     return None

@@ -1,4 +1,4 @@
-"""Positions that images carry themselves: GeoTIFF georeferences and world files."""
+"""Positions from GeoTIFF georeferences and world files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _WORLD_FILES = frozenset(
     {".pgw", ".jgw", ".tfw", ".wpw", ".bpw", ".gfw", ".j2w", ".wld"}
     | {".pngw", ".jpgw", ".jpegw", ".tifw", ".tiffw", ".webpw", ".bmpw", ".gifw", ".jp2w", ".jfifw"}
 )
-_PARTS = 9  # points along an edge, where edges are curved
-_DECIMALS = 9  # of a degree
+_EDGE_POINTS = 9  # points per edge, since edges may be curved
+_DECIMALS = 9  # decimals of a degree
 
 Floats = npt.NDArray[np.float64]
 ToDegrees = Callable[[Floats, Floats], tuple[Floats, Floats]]
@@ -38,28 +38,42 @@ class MissingRasterioError(ValueError):
 
 
 def world_file_suffixes(suffix: str) -> tuple[str, ...]:
-    """Extensions of world files for an image's own: .pgw, .pngw and .wld for .png."""
+    """List the world file extensions of an image extension (.pgw, .pngw and .wld for .png).
+
+    Args:
+        suffix: Extension of the image, with its dot.
+
+    Returns:
+        Extensions in the order in which they are tried.
+    """
     letters = suffix.lower().lstrip(".")
     return f".{letters[0]}{letters[-1]}w", f".{letters}w", ".wld"
 
 
 def is_world_file(suffix: str) -> bool:
-    """Check for the extension of a world file of any kind of image."""
+    """Check for the extension of a world file.
+
+    Args:
+        suffix: Extension of a file, with its dot.
+
+    Returns:
+        True for the world file extensions of any image format.
+    """
     return suffix.lower() in _WORLD_FILES
 
 
 def read_georeference(data: bytes) -> Position | None:
-    """Read where a GeoTIFF lies.
+    """Read the position stored in a GeoTIFF.
 
     Args:
         data: An encoded image.
 
     Returns:
-        The bounds, or None if the image is no TIFF, or one without georeference.
+        The bounds, or None if the image is not a TIFF or has no georeference.
 
     Raises:
         ValueError: If the georeference cannot be read, or is not of Mars.
-        MissingRasterioError: If it needs rasterio.
+        MissingRasterioError: If rasterio is required but not installed.
     """
     if not is_tiff(data) or not _has_geo_tags(data):
         return None
@@ -76,13 +90,13 @@ def read_georeference(data: bytes) -> Position | None:
                     return None
                 raise ValueError("its georeference has no pixel size and corner")
             affine = tuple(file.transform)[:6]
-            return _position(affine, (file.width, file.height), file.crs)
+            return _position_from_affine(affine, (file.width, file.height), file.crs)
     except (RasterioError, OSError, DataError) as error:
         raise ValueError(f"its georeference cannot be read ({error})") from error
 
 
 def read_world_file(text: bytes, image: bytes, projection: bytes | None = None) -> Position:
-    """Read where an image lies by the world file beside it.
+    """Compute the position of an image from the world file beside it.
 
     Args:
         text: The world file: six numbers, one per line.
@@ -96,7 +110,7 @@ def read_world_file(text: bytes, image: bytes, projection: bytes | None = None) 
 
     Raises:
         ValueError: If the files cannot be read.
-        MissingRasterioError: If there is a .prj file, and no rasterio.
+        MissingRasterioError: If there is a .prj file and rasterio is not installed.
     """
     try:
         numbers = [float(part) for part in text.decode("ascii").replace(",", ".").split()]
@@ -107,15 +121,17 @@ def read_world_file(text: bytes, image: bytes, projection: bytes | None = None) 
     try:
         with Image.open(io.BytesIO(image)) as header:
             size = header.size
-    except Exception as error:  # damaged bytes lead Pillow into errors of nearly any class
+    except Exception as error:  # Pillow raises many classes of errors for damaged files
         raise ValueError("its world file needs the size of the image") from error
     a, d, b, e, x, y = numbers
-    # World files name the centre of the first pixel.
+    # World files give the centre of the first pixel.
     affine = (a, b, x - (a + b) / 2, d, e, y - (d + e) / 2)
-    return _position(affine, size, None if projection is None else _crs_of_prj(projection))
+    return _position_from_affine(
+        affine, size, None if projection is None else _parse_prj(projection)
+    )
 
 
-def _crs_of_prj(text: bytes) -> CRS:
+def _parse_prj(text: bytes) -> CRS:
     try:
         from rasterio.crs import CRS
         from rasterio.errors import RasterioError
@@ -134,22 +150,24 @@ def _has_geo_tags(data: bytes) -> bool:
         with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
             tags = getattr(image, "tag_v2", {})
             return any(tag in tags for tag in _GEO_TAGS)
-    except Exception:  # of a kind that Pillow does not know: GDAL may
+    except Exception:  # not supported by Pillow; GDAL may read it
         return True
 
 
-def _position(affine: tuple[float, ...], size: tuple[int, int], crs: CRS | None) -> Position:
+def _position_from_affine(
+    affine: tuple[float, ...], size: tuple[int, int], crs: CRS | None
+) -> Position:
     width, height = size
-    along = np.linspace(0, 1, _PARTS)
-    zero, one = np.zeros(_PARTS), np.ones(_PARTS)
-    column = np.concatenate([[0.5], along, along, zero, one]) * width
-    row = np.concatenate([[0.5], zero, one, along, along]) * height
+    fractions = np.linspace(0, 1, _EDGE_POINTS)
+    zeros, ones = np.zeros(_EDGE_POINTS), np.ones(_EDGE_POINTS)
+    column = np.concatenate([[0.5], fractions, fractions, zeros, ones]) * width
+    row = np.concatenate([[0.5], zeros, ones, fractions, fractions]) * height
     a, b, c, d, e, f = affine
     x, y = a * column + b * row + c, d * column + e * row + f
     if crs is not None:
-        convert, wraps = _conversion(crs.to_wkt())
+        convert, wraps = _degree_converter(crs.to_wkt())
         lon, lat = convert(x, y)
-    else:  # degrees where the numbers may be degrees, else metres on the sphere of Mars
+    else:  # degrees if all values are in range, else metres on the sphere of Mars
         is_degrees = x.min() >= -180 and x.max() <= 360 and np.abs(y).max() <= 90
         lon, lat = (x, y) if is_degrees else geo.metres_to_lonlat(x, y)
         wraps = False
@@ -163,10 +181,10 @@ def _position(affine: tuple[float, ...], size: tuple[int, int], crs: CRS | None)
     pixel = (north - south) / height
     if north > 90 + pixel or south < -90 - pixel:
         raise ValueError(f"its georeference reaches from {south:.7g} to {north:.7g} of latitude")
-    # A map of points, not cells, may reach half a pixel over the poles.
+    # Grids registered at pixel centres may extend half a pixel over the poles.
     south, north = max(south, -90.0), min(north, 90.0)
     if span > 180 + 1e-9:
-        if wraps:  # round a pole: the middle is known
+        if wraps:  # around a pole: only the centre is defined
             return Position(centre=(float(geo.wrap_lon(lon[0])), float(lat[0])))
         raise ValueError(f"its footprint is {span:.7g} degrees wide, more than 180")
     west = round(float(geo.wrap_lon(lon[0] + offsets.min())), _DECIMALS)
@@ -175,8 +193,8 @@ def _position(affine: tuple[float, ...], size: tuple[int, int], crs: CRS | None)
 
 
 @lru_cache(maxsize=64)
-def _conversion(wkt: str) -> tuple[ToDegrees, bool]:
-    """The result of `geo.planetocentric` for a CRS."""
+def _degree_converter(wkt: str) -> tuple[ToDegrees, bool]:
+    """Return the result of `geo.planetocentric` for a CRS in WKT."""
     from rasterio.crs import CRS
     from rasterio.errors import RasterioError
     from rasterio.warp import transform

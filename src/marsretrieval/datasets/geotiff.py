@@ -1,8 +1,8 @@
-"""GeoTIFFs of Mars: the quads of the CTX mosaic, and global maps in degrees.
+"""GeoTIFFs of Mars: quads of the CTX mosaic, and global maps in degrees.
 
-Positions come from the affine transform alone: metres by the formula of the mosaic's sphere
-(x = R lon, y = R lat), degrees as they stand. The CRS is read for its unit and its body, never
-given to PROJ, which since 9.8 would put the mosaic's pixels up to 0.40 degrees off.
+Positions are computed from the affine transform alone: metres by the mosaic's sphere
+(x = R lon, y = R lat), degrees unchanged. The CRS is only checked for its unit and body. It is
+not passed to PROJ: since version 9.8, PROJ moves the mosaic's pixels by up to 0.40 degrees.
 """
 
 from __future__ import annotations
@@ -21,22 +21,27 @@ import numpy.typing as npt
 from marsretrieval import geo
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, both byte orders
-_OPTIONS = {
-    # No .ovr, .msk or .aux.xml: these are opened by any driver, whatever address they name.
+_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, both byte orders
+_HEAD_BYTES = 64  # enough for the signatures of TIFF and VRT files
+_ROUNDING_DEG = 1e-9
+_GDAL_OPTIONS = {
+    # Ignore .ovr, .msk and .aux.xml files: any driver may open them, also network addresses.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    # The one address that the network file systems may open, which does not exist.
+    # Allow network file systems only this address, which does not exist.
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "/vsicurl/none",
 }
 
 
 def is_tiff(data: bytes) -> bool:
-    """Check the signature of a TIFF or BigTIFF.
+    """Check for the signature of a TIFF or BigTIFF.
 
     Args:
-        data: The first 4 bytes of a file, or more.
+        data: At least the first 4 bytes of a file.
+
+    Returns:
+        True if the file is a TIFF.
     """
-    return data[:4] in _MAGIC
+    return data[:4] in _SIGNATURES
 
 
 @contextmanager
@@ -44,20 +49,20 @@ def open_gtiff(source: Path | str | bytes, name: str) -> Iterator[Any]:
     """Open a TIFF with rasterio.
 
     Args:
-        source: A file, a path below /vsizip/ that the caller has built, or the encoded bytes.
-        name: The file as messages name it.
+        source: A file, a path below /vsizip/ that the caller built, or the encoded bytes.
+        name: Name of the file in messages.
 
     Yields:
         The open `rasterio.DatasetReader`.
 
     Raises:
-        DataError: If the file names another one as its overviews.
-        rasterio.errors.RasterioError: If the file is no TIFF, or damaged.
+        DataError: If the metadata names another file as the overviews.
+        rasterio.errors.RasterioError: If the file is damaged or not a TIFF.
     """
     import rasterio
     from rasterio.io import MemoryFile
 
-    with rasterio.Env(**_OPTIONS):
+    with rasterio.Env(**_GDAL_OPTIONS):
         if isinstance(source, bytes):
             with MemoryFile(source) as memory, memory.open(driver="GTiff") as file:
                 _check_overviews(file, name)
@@ -77,17 +82,24 @@ def _check_overviews(file: Any, name: str) -> None:
         )
 
 
-_ROUNDING_DEG = 1e-9
-_HEAD = 64
-
-
 @dataclass(frozen=True, slots=True)
 class GeoTiff:
     """An open single-band raster, north up.
 
-    west, south, east, north: its edges in degrees; `east` may pass 180, it is west + width.
-    pixel_deg: (width, height) of a pixel. nodata: None where the file declares none.
-    transform, crs: as rasterio gives them, for what must do as GDAL does. Ask them no position.
+    Attributes:
+        path: The file.
+        width: Columns.
+        height: Rows.
+        dtype: NumPy name of the data type.
+        west: Western edge in degrees.
+        south: Southern edge in degrees.
+        east: Eastern edge in degrees, west + width; may exceed 180.
+        north: Northern edge in degrees.
+        pixel_deg: Width and height of a pixel in degrees.
+        nodata: No-data value; None if the file declares none.
+        transform: Affine transform from rasterio, for computations that must match GDAL. Do not
+            use it for positions.
+        crs: CRS from rasterio, likewise.
     """
 
     path: Path
@@ -109,27 +121,44 @@ class GeoTiff:
         window: tuple[float, float, float, float] | None = None,
         shape: tuple[int, int] | None = None,
     ) -> npt.NDArray[Any]:
-        """Pixels of `window` (row, column, height, width; may be fractional), resampled
-        bilinearly to `shape` (rows, columns). Raises DataError naming the file when the pixels
-        cannot be read."""
+        """Read a window of pixels, resampled bilinearly.
+
+        Args:
+            window: Row, column, height and width in pixels, may be fractional; None: all pixels.
+            shape: Rows and columns of the result; None: the shape of the window.
+
+        Returns:
+            Array of shape (rows, columns).
+
+        Raises:
+            DataError: If the pixels cannot be read.
+        """
         from rasterio.enums import Resampling
         from rasterio.errors import RasterioError
         from rasterio.windows import Window
 
-        part = None
+        pixel_window = None
         if window is not None:
             row, column, height, width = window
-            part = Window(column, row, width, height)
+            pixel_window = Window(column, row, width, height)
         try:
             pixels: npt.NDArray[Any] = self._file.read(
-                1, window=part, out_shape=shape, resampling=Resampling.bilinear
+                1, window=pixel_window, out_shape=shape, resampling=Resampling.bilinear
             )
         except (RasterioError, OSError, ValueError) as error:
             raise self._unreadable(error) from error
         return pixels
 
     def read_rows(self, first: int, out: npt.NDArray[Any]) -> None:
-        """Fill `out` (n, width) with the rows from `first` on. Raises DataError as `read` does."""
+        """Read whole rows into an array.
+
+        Args:
+            first: Number of the first row.
+            out: Array of shape (n, width) to fill.
+
+        Raises:
+            DataError: If the pixels cannot be read.
+        """
         from rasterio.errors import RasterioError
         from rasterio.windows import Window
 
@@ -139,20 +168,24 @@ class GeoTiff:
             raise self._unreadable(error) from error
 
     def strips(self) -> tuple[npt.NDArray[np.int64], int] | None:
-        """Where whole rows of bytes lie in the file, uncompressed and from north to south: the
-        offset of each strip, and the rows of a strip. None for any other layout."""
+        """Locate uncompressed 8-bit strips that are stored from north to south.
+
+        Returns:
+            Byte offset of each strip, int64 of shape (n,), and the number of rows per strip; None
+            for any other layout.
+        """
         rows, columns = self._file.block_shapes[0]
-        packed = self._file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8") != "8"
-        if self._file.count != 1 or self.dtype != "uint8" or packed:
+        is_packed = self._file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8") != "8"
+        if self._file.count != 1 or self.dtype != "uint8" or is_packed:
             return None
         if self._file.compression is not None or columns != self.width:
             return None
         count = -(-self.height // rows)
         tags = (f"BLOCK_OFFSET_0_{number}" for number in range(count))
-        found = [self._file.get_tag_item(tag, "TIFF", bidx=1) for tag in tags]
-        if None in found:  # a strip that was never written: zeros by convention
+        strip_offsets = [self._file.get_tag_item(tag, "TIFF", bidx=1) for tag in tags]
+        if None in strip_offsets:  # a missing strip stands for zeros
             return None
-        offsets = np.array(found, dtype=np.int64)
+        offsets = np.array(strip_offsets, dtype=np.int64)
         return (offsets, rows) if bool(np.all(np.diff(offsets) > 0)) else None
 
     def _unreadable(self, error: Exception) -> DataError:
@@ -164,10 +197,22 @@ class GeoTiff:
 
 @contextmanager
 def open_geotiff(path: Path, *, member: str | None = None) -> Iterator[GeoTiff]:
-    """Open a GeoTIFF of Mars, or the one called `member` inside the zip at `path`. Raises
-    DataError when it is damaged, has several bands or no CRS, is rotated, is not of Mars, is in
-    another projection or reaches over a pole, or bears the name of a quad and does not lie there
-    to half a pixel."""
+    """Open a GeoTIFF of Mars.
+
+    Args:
+        path: The file, or a zip.
+        member: Name of the file inside the zip.
+
+    Yields:
+        The open raster.
+
+    Raises:
+        DatasetNotFoundError: If the file is missing.
+        DataError: If it is damaged, has several bands or no CRS, is rotated, is not of Mars, is in
+            another projection or extends over a pole; or if it is named as a quad but is more than
+            half a pixel away from that quad.
+        MissingDependencyError: If rasterio is not installed.
+    """
     try:
         from rasterio.errors import RasterioError
     except ModuleNotFoundError as error:
@@ -178,28 +223,28 @@ def open_geotiff(path: Path, *, member: str | None = None) -> Iterator[GeoTiff]:
         raise DatasetNotFoundError(f"{path}: no such file")
     name = str(path) if member is None else f"{path}, {member}"
     _check_signature(path, member, name)
-    place = path if member is None else f"/vsizip/{{{path.absolute()}}}/{member}"
+    gdal_path = path if member is None else f"/vsizip/{{{path.absolute()}}}/{member}"
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(open_gtiff(place, name))
+            file = stack.enter_context(open_gtiff(gdal_path, name))
         except (RasterioError, OSError) as error:
             raise DataError(
                 f"{path}: not readable as a GeoTIFF ({error})", remedy="Fetch it again."
             ) from error
-        raster = _described(path, file)
-        _check_place(raster)
+        raster = _read_metadata(path, file)
+        _check_quad_name(raster)
         yield raster
 
 
 def _check_signature(path: Path, member: str | None, name: str) -> None:
-    """GDAL names no reason, and a file of another format may be an attempt to have it opened."""
+    """Reject other formats before GDAL opens them; GDAL's own message gives no reason."""
     try:
         if member is None:
             with path.open("rb") as file:
-                head = file.read(_HEAD)
+                head = file.read(_HEAD_BYTES)
         else:
-            with zipfile.ZipFile(path) as archive, archive.open(member) as packed:
-                head = packed.read(_HEAD)
+            with zipfile.ZipFile(path) as archive, archive.open(member) as member_file:
+                head = member_file.read(_HEAD_BYTES)
     except (OSError, KeyError, EOFError, ValueError, zipfile.BadZipFile, zlib.error,
             NotImplementedError, RuntimeError) as error:  # fmt: skip
         raise DataError(
@@ -217,7 +262,7 @@ def _check_signature(path: Path, member: str | None, name: str) -> None:
         )
 
 
-def _described(path: Path, file: Any) -> GeoTiff:
+def _read_metadata(path: Path, file: Any) -> GeoTiff:
     transform = file.transform
     if file.crs is None:
         raise DataError(
@@ -241,7 +286,7 @@ def _described(path: Path, file: Any) -> GeoTiff:
         corners *= geo.MARS_RADIUS_M / radius
     (west, north), (pixel_x, pixel_y) = corners.tolist()
     south = north - file.height * pixel_y
-    # A map of points, not cells, may reach half a pixel over the poles.
+    # Grids registered at pixel centres may extend half a pixel over the poles.
     if north > 90 + pixel_y or south < -90 - pixel_y or file.width * pixel_x > 360 + 2 * pixel_x:
         raise DataError(
             f"{path}: reaches from {south:.2f} to {north:.2f} degrees of latitude and over "
@@ -268,32 +313,34 @@ def _described(path: Path, file: Any) -> GeoTiff:
 
 
 def _check_projection(path: Path, crs: Any) -> None:
-    """Only x = R lon, y = R lat: no other meridian, parallel, origin or unit."""
-    told = crs.to_dict(projjson=True).get("conversion", {})
-    method = told.get("method", {}).get("name", "")
-    others = [
-        f"{each.get('name')} {each.get('value'):g}"
-        for each in told.get("parameters", [])
-        if each.get("value")
+    """Require x = R lon, y = R lat, without another meridian, parallel, origin or unit."""
+    conversion = crs.to_dict(projjson=True).get("conversion", {})
+    method = conversion.get("method", {}).get("name", "")
+    nonzero = [
+        f"{parameter.get('name')} {parameter.get('value'):g}"
+        for parameter in conversion.get("parameters", [])
+        if parameter.get("value")
     ]
     if "Equidistant Cylindrical" not in method and "Equirectangular" not in method:
-        wrong = f"neither in degrees nor equirectangular ({crs.to_string()[:80]})"
-    elif others:
-        wrong = f"equirectangular, but with {', '.join(others)}; zero is expected"
+        problem = f"neither in degrees nor equirectangular ({crs.to_string()[:80]})"
+    elif nonzero:
+        problem = f"equirectangular, but with {', '.join(nonzero)}; zero is expected"
     elif crs.linear_units_factor[1] != 1:
-        wrong = f"in units of {crs.linear_units_factor[0]}, not metres"
+        problem = f"in units of {crs.linear_units_factor[0]}, not metres"
     else:
         return
-    raise DataError(f"{path}: {wrong}", remedy="Warp it to IAU_2015:49910 first.")
+    raise DataError(f"{path}: {problem}", remedy="Warp it to IAU_2015:49910 first.")
 
 
-def _check_place(raster: GeoTiff) -> None:
-    named = geo.parse_quad_name(raster.path.name)
-    if named is None:
+def _check_quad_name(raster: GeoTiff) -> None:
+    corner = geo.parse_quad_name(raster.path.name)
+    if corner is None:
         return
-    lon, lat = named
-    off = ((raster.west - lon + 180) % 360 - 180, raster.south - lat)
-    if any(abs(each) > pixel / 2 for each, pixel in zip(off, raster.pixel_deg, strict=True)):
+    lon, lat = corner
+    offsets = ((raster.west - lon + 180) % 360 - 180, raster.south - lat)
+    if any(
+        abs(offset) > pixel / 2 for offset, pixel in zip(offsets, raster.pixel_deg, strict=True)
+    ):
         raise DataError(
             f"{raster.path}: named for {lon}, {lat}, but its south-west corner is at "
             f"{raster.west:.4f}, {raster.south:.4f} degrees",

@@ -1,4 +1,4 @@
-"""Ground truth: catalogues of points, one file per landform; and its example images."""
+"""Ground truth: catalogues of points, one file per landform, and example images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.datasets.base import ImageSource, Skipped
-from marsretrieval.datasets.listing import visible
+from marsretrieval.datasets.listing import list_visible
 from marsretrieval.datasets.open import open_images
 from marsretrieval.datasets.positions import (
     PositionColumns,
@@ -20,12 +20,12 @@ from marsretrieval.datasets.positions import (
     read_positions,
     suspicions,
 )
-from marsretrieval.datasets.tables import listed, read_table
+from marsretrieval.datasets.tables import list_some, read_table
 from marsretrieval.errors import DatasetNotFoundError, TableError
 from marsretrieval.text import pluralize
 
-# Of two files with one name the first kind is read.
-_KINDS = (".csv", ".tsv", ".gpkg", ".geojson", ".shp", ".parquet", ".geoparquet", ".fgb")
+# Catalogue formats. If several files have the same stem, the first format is read.
+_SUFFIXES = (".csv", ".tsv", ".gpkg", ".geojson", ".shp", ".parquet", ".geoparquet", ".fgb")
 _SIDECARS = (".shx", ".dbf", ".prj", ".cpg", ".qpj", ".qix", ".qmd", ".sbn", ".sbx", ".shp.xml")
 
 
@@ -36,11 +36,11 @@ class Points:
     Attributes:
         lon: Planetocentric degrees, east positive, in -180..180 unless read as written; (n,).
         lat: Degrees, (n,).
-        duplicates: Number of points that stand at the place of an earlier one.
+        duplicates: Number of points at the position of an earlier one.
         source: The file.
         skipped: Rows without a position, by their names in the file: "line 3".
         notes: Sentences about what was left out or assumed while reading.
-        positions: Where the points come from; None for points that were not read from a file.
+        positions: Columns and values the points were read from; None if not read from a file.
     """
 
     lon: npt.NDArray[np.float64]
@@ -52,24 +52,31 @@ class Points:
     positions: Positions | None = None
 
     def suspicions(self, coverage: TileCoverage) -> list[str]:
-        """Warnings about west-positive longitudes, swapped columns or radians.
+        """Detect west-positive longitudes, swapped columns or radians.
 
         Args:
             coverage: The tiles that the points are compared with.
 
         Returns:
-            Sentences that name the file.
+            Warnings that name the file.
         """
         if self.positions is None:
             return []
         return suspicions(self.source, self.positions, coverage)
 
-    def take(self, chosen: npt.NDArray[np.bool_]) -> Points:
-        """The chosen points alone."""
-        return replace(self, lon=self.lon[chosen], lat=self.lat[chosen])
+    def take(self, mask: npt.NDArray[np.bool_]) -> Points:
+        """Select points.
+
+        Args:
+            mask: Boolean mask, shape (n,).
+
+        Returns:
+            The selected points; other fields are unchanged.
+        """
+        return replace(self, lon=self.lon[mask], lat=self.lat[mask])
 
     def to_dict(self) -> dict[str, Any]:
-        """How the file was read, as plain data for results."""
+        """Return how the file was read, as plain data for results."""
         return {
             "file": self.source.name if self.source else None,
             "points": len(self.lon),
@@ -82,7 +89,12 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class CatalogueFiles:
-    """Files of a folder of catalogues: those that are read, and those that are not."""
+    """Files of a folder of catalogues.
+
+    Attributes:
+        tables: Catalogues to read, one per landform.
+        ignored: All other entries, with the reason.
+    """
 
     tables: list[Path]
     ignored: list[Skipped]
@@ -94,34 +106,34 @@ def read_points(
     """Read a catalogue of points: text with delimiters, GIS file or Parquet.
 
     Args:
-        path: The file; its extension says what it is (`tables.read_table`).
-        as_written: Leave longitudes above 180 as they are.
-        columns: Columns that hold the positions; None: found by their names.
+        path: The file; its extension selects the format (`tables.read_table`).
+        as_written: Leave longitudes above 180 unchanged.
+        columns: Columns of the positions; None: detect them by their names.
 
     Returns:
-        Its points; rows without a position are left out and named in `skipped`.
+        The points; rows without a position are left out and listed in `skipped`.
 
     Raises:
-        DatasetNotFoundError: If there is no such file.
+        DatasetNotFoundError: If the file is missing.
         TableError: If columns are missing, a value is not a position, or there are no points.
         MissingDependencyError: If a GIS format needs the extra `gis`.
     """
     table = read_table(path)
     positions = read_positions(table, columns or PositionColumns())
-    known = np.isfinite(positions.lon) & np.isfinite(positions.lat)
-    skipped = tuple(table.labels[row] for row in positions.rows[~known])
-    if not known.any():
-        what = f"none of {len(skipped)} rows has a position" if skipped else "only a header"
-        raise TableError(f"{path}: no points, {what}")
-    lon, lat = positions.lon[known], positions.lat[known]
+    is_valid = np.isfinite(positions.lon) & np.isfinite(positions.lat)
+    skipped = tuple(table.labels[row] for row in positions.rows[~is_valid])
+    if not is_valid.any():
+        reason = f"none of {len(skipped)} rows has a position" if skipped else "only a header"
+        raise TableError(f"{path}: no points, {reason}")
+    lon, lat = positions.lon[is_valid], positions.lat[is_valid]
     wrapped = geo.wrap_lon(lon)
     unique = len(np.unique(np.column_stack([wrapped, lat]), axis=0))
     notes = (*table.notes, *positions.notes)
     if skipped:
-        without = f"{pluralize(len(skipped), 'row')} without a position left out"
-        notes = (*notes, f"{path}: {without} ({listed(skipped)})")
+        omitted = f"{pluralize(len(skipped), 'row')} without a position left out"
+        notes = (*notes, f"{path}: {omitted} ({list_some(skipped)})")
     return Points(
-        # 180.0 itself stays: in the plane of the published distance, -180 is far from it.
+        # 180.0 is unchanged: the published distance is planar, so that -180 is far from it.
         lon if as_written else np.where(lon > 180, wrapped, lon),
         lat,
         len(lon) - unique,
@@ -137,14 +149,15 @@ def read_ground_truth(folder: Path, *, columns: PositionColumns | None = None) -
 
     Args:
         folder: The folder `ground_truth`.
-        columns: Columns that hold the positions; None: found by their names.
+        columns: Columns of the positions; None: detect them by their names.
 
     Returns:
-        Landform (the file's name without its extension) to points.
+        Landform (file name without extension) to points.
 
     Raises:
         DatasetNotFoundError: If there is no catalogue.
         TableError: If one cannot be read.
+        MissingDependencyError: If a GIS format needs the extra `gis`.
     """
     return read_catalogues(catalogue_files(folder), columns=columns)
 
@@ -152,18 +165,30 @@ def read_ground_truth(folder: Path, *, columns: PositionColumns | None = None) -
 def read_catalogues(
     files: CatalogueFiles, *, columns: PositionColumns | None = None
 ) -> dict[str, Points]:
-    """Read the catalogues of `catalogue_files`. Raises what `read_points` raises."""
+    """Read the catalogues that `catalogue_files` lists.
+
+    Args:
+        files: Catalogues of a folder.
+        columns: Columns of the positions; None: detect them by their names.
+
+    Returns:
+        Landform (file name without extension) to points.
+
+    Raises:
+        TableError: If one cannot be read.
+        MissingDependencyError: If a GIS format needs the extra `gis`.
+    """
     return {path.stem: read_points(path, columns=columns) for path in files.tables}
 
 
 def catalogue_files(folder: Path) -> CatalogueFiles:
-    """List the catalogues of a folder, and what in it is not read.
+    """List the catalogues of a folder, and the entries that are not read.
 
     Args:
         folder: The folder `ground_truth`.
 
     Returns:
-        One file per landform, by name, and the other entries with the reason.
+        One file per landform, sorted by name, and the other entries with the reason.
 
     Raises:
         DatasetNotFoundError: If there is no catalogue.
@@ -172,26 +197,26 @@ def catalogue_files(folder: Path) -> CatalogueFiles:
         raise DatasetNotFoundError(
             f"{folder}: no such folder; it holds one <landform>.csv with lon and lat each"
         )
-    entries = visible(folder)
-    readable = [path for path in entries if path.suffix.lower() in _KINDS and path.is_file()]
-    chosen: dict[str, Path] = {}
-    for path in sorted(readable, key=lambda path: _KINDS.index(path.suffix.lower())):
-        chosen.setdefault(path.stem, path)
-    if not chosen:
+    entries = list_visible(folder)
+    candidates = [path for path in entries if path.suffix.lower() in _SUFFIXES and path.is_file()]
+    catalogues: dict[str, Path] = {}
+    for path in sorted(candidates, key=lambda path: _SUFFIXES.index(path.suffix.lower())):
+        catalogues.setdefault(path.stem, path)
+    if not catalogues:
         names = ", ".join(path.name for path in entries[:5]) or "nothing"
         raise DatasetNotFoundError(
             f"{folder}: no .csv of points here (found: {names})",
-            remedy=f"Catalogues end in {', '.join(_KINDS)}.",
+            remedy=f"Catalogues end in {', '.join(_SUFFIXES)}.",
         )
-    tables = [path for path in readable if chosen[path.stem] == path]
-    shapefiles = {path.stem for path in readable if path.suffix.lower() == ".shp"}
+    tables = [path for path in candidates if catalogues[path.stem] == path]
+    shapefiles = {path.stem for path in candidates if path.suffix.lower() == ".shp"}
     ignored = []
     for path in entries:
         if path in tables or _is_sidecar(path, shapefiles):
             continue
-        reason = f"not read: catalogues end in {', '.join(_KINDS)}"
-        if path in readable:
-            reason = f"not read: {chosen[path.stem].name} is the catalogue of this landform"
+        reason = f"not read: catalogues end in {', '.join(_SUFFIXES)}"
+        if path in candidates:
+            reason = f"not read: {catalogues[path.stem].name} is the catalogue of this landform"
         elif path.is_dir():
             reason = "not read: a folder, catalogues are files"
         ignored.append(Skipped(path.name, str(path), reason))
@@ -199,10 +224,21 @@ def catalogue_files(folder: Path) -> CatalogueFiles:
 
 
 def read_image_queries(folder: Path) -> dict[str, ImageSource]:
-    """Example images in ``<name>/`` below `folder`, by name; none where there is no folder."""
+    """Open the example images of each subfolder.
+
+    Args:
+        folder: Folder with one subfolder per landform.
+
+    Returns:
+        Name of the subfolder to its images; empty if `folder` is missing.
+
+    Raises:
+        DatasetNotFoundError: If a subfolder has no images.
+        DataError: If a subfolder has an unknown layout.
+    """
     if not folder.is_dir():
         return {}
-    return {path.name: open_images(path) for path in visible(folder) if path.is_dir()}
+    return {path.name: open_images(path) for path in list_visible(folder) if path.is_dir()}
 
 
 def _is_sidecar(path: Path, shapefiles: set[str]) -> bool:

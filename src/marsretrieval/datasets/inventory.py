@@ -1,4 +1,4 @@
-"""What verification finds: counts, a set hash, and problems that are named and counted."""
+"""Results of a verification: counts, set hashes and problems."""
 
 from __future__ import annotations
 
@@ -7,13 +7,20 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, Literal
 
-_EXAMPLES = 20
+_MAX_EXAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """`error`: figures on this data would be wrong, or the data is damaged. `note`: worth
-    knowing, and part of the real datasets too (near-duplicates, tiles that lie nowhere)."""
+    """A kind of problem with its number of cases.
+
+    Attributes:
+        kind: Name of the kind, such as `double-id`.
+        severity: `error` if the data is damaged or metrics computed on it would be wrong; `note`
+            for information that also applies to the published datasets (near-duplicates).
+        count: Number of cases.
+        examples: Descriptions of the first cases.
+    """
 
     kind: str
     severity: Literal["error", "note"]
@@ -23,41 +30,76 @@ class Problem:
 
 @dataclass(slots=True)
 class DatasetInventory:
-    """`set_hash` is the one that a result carries when all of the set is scored."""
+    """Counts and problems of one dataset.
 
-    dataset: str  # paired, landform, geolocalization, tiles or images
+    Attributes:
+        dataset: paired, landform, geolocalization, tiles or images.
+        folder: Folder of the dataset.
+        origin: Provenance: repository and revision, synthetic planet, or tile specification.
+        counts: Counts by name.
+        set_hash: The set hash of a result that scores the whole dataset.
+        problems: Problems, one entry per kind.
+    """
+
+    dataset: str
     folder: str
     origin: Mapping[str, Any] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
     set_hash: str | None = None
     problems: list[Problem] = field(default_factory=list)
 
-    def error(self, kind: str, found: Iterable[str]) -> None:
-        """Add an error of this kind, if `found` holds any case."""
-        self._add(kind, "error", found, None)
+    def error(self, kind: str, cases: Iterable[str]) -> None:
+        """Add an error unless there are no cases.
 
-    def note(self, kind: str, found: Iterable[str], *, count: int | None = None) -> None:
-        """Add a note of this kind, if `found` holds any case; `count` replaces their number."""
-        self._add(kind, "note", found, count)
+        Args:
+            kind: Name of the kind of problem.
+            cases: Description of each case.
+        """
+        self._add(kind, "error", cases, None)
+
+    def note(self, kind: str, cases: Iterable[str], *, count: int | None = None) -> None:
+        """Add a note unless there are no cases.
+
+        Args:
+            kind: Name of the kind of problem.
+            cases: Description of each case.
+            count: Number to report; None: the number of `cases`.
+        """
+        self._add(kind, "note", cases, count)
 
     def _add(
-        self, kind: str, severity: Literal["error", "note"], found: Iterable[str], count: int | None
+        self, kind: str, severity: Literal["error", "note"], cases: Iterable[str], count: int | None
     ) -> None:
-        cases = iter(found)
-        examples = tuple(islice(cases, _EXAMPLES))
+        remaining = iter(cases)
+        examples = tuple(islice(remaining, _MAX_EXAMPLES))
         if examples:
-            told = len(examples) + sum(1 for _ in cases) if count is None else count
-            self.problems.append(Problem(kind, severity, told, examples))
+            total = len(examples) + sum(1 for _ in remaining) if count is None else count
+            self.problems.append(Problem(kind, severity, total, examples))
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
+    """Result of a verification.
+
+    Attributes:
+        folder: The verified folder.
+        datasets: Inventory of each dataset in it.
+        schema_version: Version of the JSON layout.
+    """
+
     folder: str
     datasets: list[DatasetInventory]
     schema_version: int = 1
 
     def ok(self, *, strict: bool = False) -> bool:
-        """No errors; with `strict`, no notes either."""
+        """Check that there are no errors.
+
+        Args:
+            strict: Count notes as errors.
+
+        Returns:
+            True if there are none.
+        """
         return not any(
             strict or problem.severity == "error"
             for dataset in self.datasets
@@ -65,4 +107,5 @@ class Inventory:
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the inventory as JSON-compatible data."""
         return {"ok": self.ok(), **asdict(self)}

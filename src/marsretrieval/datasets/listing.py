@@ -1,4 +1,4 @@
-"""Files of a folder in a fixed order, and fingerprints that move when they may have changed."""
+"""Folder listings in a fixed order, file fingerprints, disk space and folder locks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from marsretrieval.datasets.base import escape
 from marsretrieval.errors import DataError, OutputError, UsageError
 from marsretrieval.io import locked, sha256_json
 
-# Files that lie beside images and are none: what operating systems, GIS programs and people leave.
+# Files that operating systems, GIS programs and people store beside images.
 _SIDE_NAMES = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "license", "readme", "makefile"}
 )
@@ -26,51 +26,70 @@ _SIDE_SUFFIXES = frozenset(
     | {".gpkg", ".gpkg-wal", ".gpkg-shm", ".geojson", ".kml", ".kmz"}
     | {".shp", ".shx", ".dbf", ".cpg", ".qix", ".sbn", ".sbx", ".idx", ".sha256", ".md5"}
 )
+_RESERVED_BYTES = 64 * 2**20  # disk space that stays free
 
 
-def visible(folder: Path) -> list[Path]:
-    """Entries of a folder, sorted by name, hidden ones left out. Raises DataError naming it."""
-    return [folder / entry.name for entry in _entries(folder)]
+def list_visible(folder: Path) -> list[Path]:
+    """List the entries of a folder, without hidden ones.
+
+    Args:
+        folder: Folder to list.
+
+    Returns:
+        Paths sorted by name.
+
+    Raises:
+        DataError: If the folder cannot be listed.
+    """
+    return [folder / entry.name for entry in _scan_folder(folder)]
 
 
 def is_side_file(path: PurePath) -> bool:
-    """Return whether a file is one that commonly lies beside images, to be passed over.
+    """Check for files that commonly accompany images and are ignored by the readers.
 
     Args:
         path: File in a folder or member of an archive.
 
     Returns:
-        True for annotations, world files, styles, vector layers, thumbnails' databases and notes.
+        True for annotations, world files, styles, vector layers, thumbnail databases and notes.
     """
     return path.name.lower() in _SIDE_NAMES or path.suffix.lower() in _SIDE_SUFFIXES
 
 
 def files_below(root: Path) -> list[Path]:
-    """All files of a folder at any depth, in the order of their paths, hidden ones left out.
+    """List all files of a folder at any depth, without hidden ones.
 
-    Links are followed, but not from a folder into one that holds it. A link to nowhere, a pipe or
-    a device is listed: reading it says what is wrong. Raises DataError naming a folder that cannot
-    be listed.
+    Links are followed, except into a folder that contains them. Broken links, pipes and devices
+    are listed; the error is reported when they are read.
+
+    Args:
+        root: Folder to list.
+
+    Returns:
+        Files in the order of their paths.
+
+    Raises:
+        DataError: If a folder cannot be listed.
     """
-    return list(_walk(root, frozenset()))
+    return list(_iter_files(root, frozenset()))
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def _iter_files(folder: Path, parent_ids: frozenset[tuple[int, int]]) -> Iterator[Path]:
     stat = folder.stat()
-    here = (stat.st_dev, stat.st_ino)
-    if here in above:
+    folder_id = (stat.st_dev, stat.st_ino)
+    if folder_id in parent_ids:
         return
-    for entry in _entries(folder):
+    for entry in _scan_folder(folder):
         if entry.is_dir():
-            yield from _walk(folder / entry.name, above | {here})
+            yield from _iter_files(folder / entry.name, parent_ids | {folder_id})
         else:
             yield folder / entry.name
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _scan_folder(folder: Path) -> list[os.DirEntry[str]]:
     try:
-        with os.scandir(folder) as found:
-            entries = [entry for entry in found if not entry.name.startswith(".")]
+        with os.scandir(folder) as iterator:
+            entries = [entry for entry in iterator if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(
             f"{escape(str(folder))}: cannot be listed ({error.strerror})",
@@ -80,7 +99,14 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def file_fingerprint(path: Path) -> str:
-    """From size and modification time: cheap, and moves whenever the file is written."""
+    """Compute a fingerprint from the name, size and modification time of a file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        SHA-256 in hex.
+    """
     return files_fingerprint([path])
 
 
@@ -89,17 +115,17 @@ def files_fingerprint(paths: Iterable[Path], *, root: Path | None = None) -> str
 
     Args:
         paths: Files, in a fixed order.
-        root: Folder that the names are relative to, so that a renamed folder in between counts as
-            a change; None: the last part of each path is its name.
+        root: Folder that names are relative to, so that renaming a subfolder changes the
+            fingerprint; None: use only the last part of each path.
 
     Returns:
         SHA-256 in hex.
     """
-    return sha256_json([[_facts(path, root) for path in paths]])
+    return sha256_json([[_file_state(path, root) for path in paths]])
 
 
-def _facts(path: Path, root: Path | None) -> list[str | int | None]:
-    """Name, size and time; a file that is gone by now has neither."""
+def _file_state(path: Path, root: Path | None) -> list[str | int | None]:
+    """Return name, size and modification time; the last two are None for a missing file."""
     name = escape(path.name if root is None else path.relative_to(root).as_posix())
     try:
         stat = path.stat()
@@ -108,21 +134,33 @@ def _facts(path: Path, root: Path | None) -> list[str | int | None]:
     return [name, stat.st_size, stat.st_mtime_ns]
 
 
-_SPARE = 64 * 2**20
-
-
 def free_bytes(folder: Path) -> int:
-    """Free space where `folder` is or will be."""
-    place = folder.absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+    """Return the free space of the disk of a folder, which need not exist yet.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Free bytes.
+    """
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    return shutil.disk_usage(existing).free
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raises OutputError unless `needed` bytes, and some to spare, fit where `folder` lies."""
+    """Check that a disk has enough free space, with a reserve of 64 MiB.
+
+    Args:
+        folder: Folder to write to, which need not exist yet.
+        needed: Bytes to write.
+
+    Raises:
+        OutputError: If there is too little free space.
+    """
     free = free_bytes(folder)
-    if needed and free < needed + _SPARE:
+    if needed and free < needed + _RESERVED_BYTES:
         raise OutputError(
             f"{folder}: {readable_bytes(needed)} are needed there, {readable_bytes(free)} are free",
             remedy="Free some space, or choose a folder on another disk with --out.",
@@ -130,7 +168,14 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def readable_bytes(count: int) -> str:
-    """In the unit that reads best: 758 MB, 3.2 GB, 6.2 TB."""
+    """Format a size in a suitable unit: 758 MB, 3.2 GB, 6.2 TB.
+
+    Args:
+        count: Size in bytes.
+
+    Returns:
+        Number and unit.
+    """
     value = float(count)
     for unit in ("bytes", "kB", "MB"):
         if value < 1000:
@@ -140,12 +185,12 @@ def readable_bytes(count: int) -> str:
 
 
 @contextmanager
-def only_one(folder: Path, otherwise: str) -> Iterator[None]:
-    """Hold a folder's lock, so that two runs do not write to the same files.
+def only_one(folder: Path, alternative: str) -> Iterator[None]:
+    """Hold a folder's exclusive lock, so that two runs do not write to the same files.
 
     Args:
         folder: An existing folder.
-        otherwise: What to do but wait.
+        alternative: Alternative to waiting, for the message.
 
     Raises:
         UsageError: If another run holds the lock.
@@ -156,44 +201,44 @@ def only_one(folder: Path, otherwise: str) -> Iterator[None]:
         except BlockingIOError as error:
             raise UsageError(
                 f"{folder}: another run fetches into this folder",
-                remedy=f"Wait for it, or {otherwise}.",
+                remedy=f"Wait for it, or {alternative}.",
             ) from error
         yield
 
 
 @contextmanager
-def only_alike(folder: Path, key: str, otherwise: str) -> Iterator[None]:
-    """Let several runs write to one folder at once, as long as all have the same settings.
+def only_alike(folder: Path, key: str, alternative: str) -> Iterator[None]:
+    """Let several runs write to one folder at once if all have the same settings.
 
     Args:
         folder: An existing folder.
-        key: Stands for the settings, part of a file name.
-        otherwise: What to do but wait.
+        key: Identifies the settings; part of a file name.
+        alternative: Alternative to waiting, for the message.
 
     Raises:
-        UsageError: If a run with other settings is under way there.
+        UsageError: If a run with other settings is active.
     """
-    mine = folder / f".writing-{key}.lock"
+    own_lock = folder / f".writing-{key}.lock"
     with ExitStack() as lock:
         with locked(folder):
-            for other in folder.glob(".writing-*.lock"):
-                if other != mine and not _unused(other):
+            for lock_file in folder.glob(".writing-*.lock"):
+                if lock_file != own_lock and not _remove_if_unlocked(lock_file):
                     raise UsageError(
                         f"{folder}: another run with other options writes into this folder",
-                        remedy=f"Wait for it, or {otherwise}.",
+                        remedy=f"Wait for it, or {alternative}.",
                     )
-            mine.touch()
-            lock.enter_context(locked(mine, shared=True))
+            own_lock.touch()
+            lock.enter_context(locked(own_lock, shared=True))
         try:
             yield
         finally:
             lock.close()
             with suppress(OSError), locked(folder):
-                _unused(mine)
+                _remove_if_unlocked(own_lock)
 
 
-def _unused(path: Path) -> bool:
-    """Whether no run holds this lock file, which is then removed."""
+def _remove_if_unlocked(path: Path) -> bool:
+    """Remove a lock file unless a run holds it; return False if one does."""
     try:
         with locked(path, wait=False):
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One door to every layout: look at a path and choose its reader."""
+"""Detect the layout of a path and open it with the matching reader."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from marsretrieval import geo
+from marsretrieval.datasets.arrow import ArrowSource, find_arrow_files
 from marsretrieval.datasets.base import ImageSource, Record, Shard, Skipped, escape, is_utf8
 from marsretrieval.datasets.folder import FolderSource, is_split
 from marsretrieval.datasets.images import EXTENSIONS
-from marsretrieval.datasets.listing import visible
-from marsretrieval.datasets.parquet import ArrowSource, ParquetSource, saved_files
+from marsretrieval.datasets.listing import list_visible
+from marsretrieval.datasets.parquet import ParquetSource
 from marsretrieval.datasets.webdataset import WebDatasetSource
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
 
@@ -19,11 +20,19 @@ _TARS = (".tar", ".tar.gz", ".tgz")
 
 
 def open_images(path: Path) -> ImageSource:
-    """The images at `path`: a .tar or .parquet file, or a folder of tars, of Parquet files (there
-    or in its data/), of class folders, or of images at any depth, or one that `save_to_disk` wrote.
+    """Open the images at a path.
 
-    Raises DatasetNotFoundError when there is nothing, DataError when it is of no known layout, or
-    of several at once.
+    Args:
+        path: A .tar or .parquet file; or a folder of tars, of Parquet files (also in its `data`
+            folder), of class folders, or of images at any depth; or a folder written by
+            `save_to_disk`.
+
+    Returns:
+        The reader of that layout.
+
+    Raises:
+        DatasetNotFoundError: If the path is missing or has no images.
+        DataError: If the layout is unknown, or several layouts are mixed.
     """
     path = Path(path)
     if not is_utf8(str(path)):
@@ -31,13 +40,13 @@ def open_images(path: Path) -> ImageSource:
     if not path.exists():
         raise DatasetNotFoundError(f"{path}: no such file or folder")
     if path.is_file():
-        return _file(path)
-    saved = saved_files(path)
+        return _open_file(path)
+    saved = find_arrow_files(path)
     if saved:
         return ArrowSource(str(path), saved)
     for folder in (path, path / "data"):
         if folder.is_dir():
-            entries = visible(folder)
+            entries = list_visible(folder)
             tars = tuple(entry for entry in entries if _is_tar(entry))
             tables = tuple(entry for entry in entries if _is_table(entry))
             _refuse_mixed(folder, tars, tables, [entry for entry in entries if _is_image(entry)])
@@ -45,22 +54,22 @@ def open_images(path: Path) -> ImageSource:
                 return WebDatasetSource(str(path), tars)
             if tables:
                 return ParquetSource(str(path), tables)
-    return _folder(path)
+    return _open_folder(path)
 
 
 def _refuse_mixed(folder: Path, *parts: Sequence[Path]) -> None:
     tars, tables, images = parts
     kinds = (("tars", tars), ("Parquet files", tables), ("images", images))
-    found = [f"{len(files)} {words}" for words, files in kinds if files]
-    if len(found) > 1 and (tars or tables):
+    contents = [f"{len(files)} {words}" for words, files in kinds if files]
+    if len(contents) > 1 and (tars or tables):
         first = (tars or tables)[0]
         raise DataError(
-            f"{folder}: holds {' and '.join(found)}",
+            f"{folder}: holds {' and '.join(contents)}",
             remedy=f"Name the one that is meant ({first}), or put each kind in its own folder.",
         )
 
 
-def _file(path: Path) -> ImageSource:
+def _open_file(path: Path) -> ImageSource:
     if _is_tar(path):
         return WebDatasetSource(str(path), (path,))
     if _is_table(path):
@@ -72,32 +81,33 @@ def _file(path: Path) -> ImageSource:
     )
 
 
-def _folder(path: Path) -> FolderSource:
-    entries = visible(path)
-    here = any(map(_is_image, entries))
-    below = [] if here else [entry for entry in entries if entry.is_dir()]
-    by_class = any(map(_holds_images, below))
-    splits = [folder for folder in below if is_split(folder.name)]
-    in_splits = (entry for folder in splits for entry in visible(folder) if entry.is_dir())
+def _open_folder(path: Path) -> FolderSource:
+    entries = list_visible(path)
+    has_images = any(map(_is_image, entries))
+    subfolders = [] if has_images else [entry for entry in entries if entry.is_dir()]
+    by_class = any(map(_holds_images, subfolders))
+    splits = [folder for folder in subfolders if is_split(folder.name)]
+    in_splits = (entry for folder in splits for entry in list_visible(folder) if entry.is_dir())
     class_folders = by_class or any(map(_holds_images, in_splits))
-    source = FolderSource.of(path, by_class=by_class, class_folders=class_folders)
+    source = FolderSource.from_folder(path, by_class=by_class, class_folders=class_folders)
     if not any(map(_is_image, source.files)):
+        contents = _summarize_entries(entries) or "nothing"
         raise DatasetNotFoundError(
-            f"{path}: no images, tars or Parquet files (found: {_some(entries) or 'nothing'})",
-            remedy=_where(path, source.files),
+            f"{path}: no images, tars or Parquet files (found: {contents})",
+            remedy=_suggest_path(path, source.files),
         )
     return source
 
 
-def _some(entries: list[Path]) -> str:
+def _summarize_entries(entries: list[Path]) -> str:
     kinds = {f"{entry.name}/" if entry.is_dir() else entry.suffix or entry.name: None
              for entry in entries}  # fmt: skip
     return escape(", ".join(list(kinds)[:5])) + (", ..." if len(kinds) > 5 else "")
 
 
-def _where(path: Path, files: Sequence[Path]) -> str:
-    """The folder further down that holds what was looked for."""
-    if any(entry.suffix == ".arrow" for entry in visible(path)):
+def _suggest_path(path: Path, files: Sequence[Path]) -> str:
+    """Return a remedy: the subfolder that has tars or Parquet files, if any."""
+    if any(entry.suffix == ".arrow" for entry in list_visible(path)):
         return "Write the dataset as Parquet: ds.to_parquet('set.parquet'), and name that file."
     for file in files:
         if file.parent != path and (_is_tar(file) or _is_table(file)):
@@ -106,7 +116,7 @@ def _where(path: Path, files: Sequence[Path]) -> str:
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(map(_is_image, visible(folder)))
+    return any(map(_is_image, list_visible(folder)))
 
 
 def _is_image(path: Path) -> bool:
@@ -123,29 +133,33 @@ def _is_tar(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class CombinedSource:
-    """Sources one after the other.
+    """Several sources, one after the other.
 
-    The first keeps its ids and the names of its shards, so that a store of it alone can grow. The
-    ids of the others get the name of their source in front ("north/0001"), unless they are names
-    of tiles, which are positions.
+    The first keeps its ids and shard names, so that its store can be extended. Ids of the others
+    are prefixed with the name of their source ("north/0001"), except tile names, which are
+    positions.
+
+    Attributes:
+        sources: The combined sources.
+        labels: Prefix of each source; empty for the first.
     """
 
     sources: tuple[ImageSource, ...]
-    labels: tuple[str, ...]  # "" for the first
+    labels: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """All paths as they were given."""
+        """All paths as the user gave them."""
         return ", ".join(source.name for source in self.sources)
 
     @property
     def kind(self) -> str:
-        """The kind of all sources, or `mixed`."""
+        """The kind shared by all sources, or `mixed`."""
         kinds = {source.kind for source in self.sources}
         return kinds.pop() if len(kinds) == 1 else "mixed"
 
     def shards(self) -> Sequence[Shard]:
-        """The shards of all sources, those of the first under their own names."""
+        """List the shards of all sources; names after the first source are prefixed."""
         return [
             replace(shard, name=f"{label}+{shard.name}" if label else shard.name)
             for source, label in zip(self.sources, self.labels, strict=True)
@@ -153,7 +167,18 @@ class CombinedSource:
         ]
 
     def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
-        """Stream the items of a shard, with ids that tell the sources apart."""
+        """Stream the items of a shard, with the prefixed ids.
+
+        Args:
+            shard: One of `shards()`.
+            images: Read the encoded images; if False, `data` is empty.
+
+        Yields:
+            A Record per item, or a Skipped.
+
+        Raises:
+            DataError: If a file of the shard cannot be read.
+        """
         label = max(
             (label for label in self.labels if label and shard.name.startswith(f"{label}+")),
             key=len,
@@ -170,7 +195,7 @@ def open_sources(paths: Sequence[Path]) -> ImageSource:
     """Open one or more image sources as one.
 
     Args:
-        paths: Files or folders as `open_images` reads them, at least one.
+        paths: Files or folders that `open_images` can read, at least one.
 
     Returns:
         The source of one path, or a CombinedSource.
@@ -184,9 +209,9 @@ def open_sources(paths: Sequence[Path]) -> ImageSource:
     for number, path in enumerate(resolved):
         for other in range(len(resolved)):
             if other != number and (path.is_relative_to(resolved[other])):
-                what = "given twice" if path == resolved[other] else f"a part of {paths[other]}"
+                problem = "given twice" if path == resolved[other] else f"a part of {paths[other]}"
                 raise UsageError(
-                    f"--images {paths[number]}: {what}", remedy="Give every image once."
+                    f"--images {paths[number]}: {problem}", remedy="Give every image once."
                 )
     sources = tuple(open_images(path) for path in paths)
     if len(sources) == 1:
@@ -205,15 +230,25 @@ def open_sources(paths: Sequence[Path]) -> ImageSource:
 
 
 def _top_folders(source: ImageSource) -> set[str]:
-    """First parts of ids that a folder's own images have."""
+    """Return the first path components of a folder's own images, which are used in their ids."""
     if not isinstance(source, FolderSource):
         return set()
     return {file.relative_to(source.root).parts[0] for file in source.files}
 
 
 def read_annotations(source: ImageSource) -> tuple[list[Record], list[Skipped]]:
-    """All items, with `data` empty, and all that are left out. An id that stood in a shard before
-    is left out too. Raises what the source raises."""
+    """Read all annotations of a source, without images.
+
+    Args:
+        source: An image source.
+
+    Returns:
+        Records with empty `data`, and the items left out. Of several records with one id the first
+        is used, the others are left out.
+
+    Raises:
+        DataError: If the source cannot be read.
+    """
     records: dict[str, Record] = {}
     skipped: list[Skipped] = []
     for shard in source.shards():

@@ -1,10 +1,12 @@
-"""Parquet as Hugging Face writes it: an image column, ClassLabel names in the metadata."""
+"""Parquet datasets as Hugging Face writes them.
+
+An `image` column holds the encoded images, and the schema's metadata the names of the labels.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
@@ -14,10 +16,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from marsretrieval.datasets.base import Record, Shard, Skipped, escape, skip_unless_utf8
 from marsretrieval.datasets.georeference import read_georeference
 from marsretrieval.datasets.images import MAX_BYTES
-from marsretrieval.datasets.listing import file_fingerprint, visible
+from marsretrieval.datasets.listing import file_fingerprint
 from marsretrieval.datasets.position_fields import POSITION_FIELDS
-from marsretrieval.datasets.sidecar import MAX_ANNOTATION_BYTES, Problem, from_fields, locate
-from marsretrieval.datasets.source_file import read_regular, unanswered
+from marsretrieval.datasets.sidecar import (
+    MAX_ANNOTATION_BYTES,
+    Problem,
+    annotation_from_fields,
+    locate_image,
+)
+from marsretrieval.datasets.source_file import read_regular, unreachable_error
 from marsretrieval.errors import DataError, TableError
 from marsretrieval.io import parse_json
 
@@ -27,101 +34,147 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_IDS = ("image_id", "id", "key")  # the first that there is
-_CAPTIONS = ("refined_caption", "ori_caption", "caption")
-_PLACE = (*POSITION_FIELDS, "valid")
-_NO_LABEL = -1  # of a ClassLabel, in the datasets library
+_ID_COLUMNS = ("image_id", "id", "key")  # in order of preference
+_CAPTION_COLUMNS = ("refined_caption", "ori_caption", "caption")
+_LOCATION_FIELDS = (*POSITION_FIELDS, "valid")
+_NO_LABEL = -1  # missing value of a ClassLabel in the datasets library
+_PER_SHARD = 512
+_BATCH_ROWS = 32  # rows held in memory, at most _BYTES_AT_A_TIME
+_BYTES_AT_A_TIME = 2**28
+# Encoded images hardly compress; columns above both limits are rejected as bombs.
+_MAX_EXPANSION, _SMALL = 200, 2**26
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Those of a table that are read: `image` (a struct of bytes and path, binary, or a path),
-    and any of label, image_id or id or key, refined_caption, ori_caption, caption, valid and the
-    fields of a position.
+    """The columns of a table that are read.
 
-    Only `image` has to be of a certain type. Other values are converted where nothing is lost, and
-    are a warning of their record where that cannot be.
+    These are `image` (a struct of bytes and path, binary, or a path) and, if present, label, one
+    of image_id, id and key, refined_caption, ori_caption, caption, valid and the fields of a
+    position. Only `image` must have a certain type. Other values are converted if nothing is lost
+    by that, else they become a warning of their record.
+
+    Attributes:
+        path: The file.
+        names: Columns to read.
+        id: Column of ids; None if there is none.
+        label_names: Names of a ClassLabel's numbers.
+        label_problem: Why the names of the labels cannot be read.
+        by_path: The column `image` holds paths.
     """
 
     path: Path
     names: tuple[str, ...]
     id: str | None
     label_names: tuple[str, ...] | None
-    label_problem: str | None = None  # why numbers have no names
-    by_path: bool = False  # `image` holds paths
+    label_problem: str | None = None
+    by_path: bool = False
 
     @classmethod
-    def of(cls, path: Path, schema: pa.Schema) -> Columns:
-        """Raises TableError where the column `image` is missing or of another type."""
-        identity = next((name for name in _IDS if name in schema.names), None)
-        known = {"image", "label", *_PLACE, *_CAPTIONS, identity}
+    def from_schema(cls, path: Path, schema: pa.Schema) -> Columns:
+        """Select the columns of a table.
+
+        Args:
+            path: The file.
+            schema: Its schema.
+
+        Returns:
+            The columns to read.
+
+        Raises:
+            TableError: If the column `image` is missing or of an unsupported type, or a column
+                occurs twice.
+        """
+        id_column = next((name for name in _ID_COLUMNS if name in schema.names), None)
+        readable = {"image", "label", *_LOCATION_FIELDS, *_CAPTION_COLUMNS, id_column}
         for name in schema.names:
-            if name in known and schema.names.count(name) > 1:
+            if name in readable and schema.names.count(name) > 1:
                 raise TableError(
                     f"{path}: the column '{name}' comes twice", remedy="Rename or remove one."
                 )
-        _require_images(path, schema)
-        names = tuple(name for name in schema.names if name in known)
+        _check_image_column(path, schema)
+        names = tuple(name for name in schema.names if name in readable)
         label_names, problem = None, None
         try:
-            label_names = _label_names(schema)
+            label_names = _read_label_names(schema)
         except ValueError as error:
             problem = str(error)
         by_path = _is_text(schema.field("image").type)
-        return cls(path, names, identity, label_names, problem, by_path)
+        return cls(path, names, id_column, label_names, problem, by_path)
 
-    def wanted(self, *, images: bool) -> list[str]:
+    def selected(self, *, images: bool) -> list[str]:
+        """Return the columns to read.
+
+        Args:
+            images: Include the column `image`.
+
+        Returns:
+            Names of columns.
+        """
         return [name for name in self.names if images or name != "image"]
 
-    def item(self, number: int, row: Mapping[str, Any], *, images: bool) -> Record | Skipped:
-        """`number` counts over all files, and is the id where there is no other."""
+    def to_item(self, number: int, row: Mapping[str, Any], *, images: bool) -> Record | Skipped:
+        """Convert a row to a record.
+
+        Args:
+            number: Number of the row, counted over all files; the id if there is no column of ids.
+            row: Values by column, texts as bytes.
+            images: Read the encoded image; if False, `data` is empty.
+
+        Returns:
+            The record, or a Skipped if the id or image cannot be read.
+        """
         value = row.get(self.id) if self.id else None
         source = f"{escape(str(self.path))}:row {number}"
         try:
-            key = str(number if value is None else _identity(value))
+            key = str(number if value is None else _decode_id(value))
         except ValueError:
             key = bytes(value or b"").decode("utf-8", "backslashreplace")
             return Skipped(key, source, f"its {self.id} is not UTF-8")
         problems: list[Problem] = []
 
-        def attempt(read: Callable[[], T], otherwise: T) -> T:
+        def attempt(read: Callable[[], T], default: T) -> T:
             try:
                 return read()
             except ValueError as error:
                 problems.append(("annotation", str(error)))
-                return otherwise
+                return default
 
-        captions: dict[str, Any] = attempt(lambda: _captions(row), {})
+        captions: dict[str, Any] = attempt(lambda: _decode_captions(row), {})
         label = attempt(lambda: self._label(row.get("label")), None)
         image = {"path": row.get("image")} if self.by_path else row.get("image")
         try:
-            data = _encoded(image, self.path.parent) if images else b""
+            data = _read_image(image, self.path.parent) if images else b""
         except ValueError as error:
             return skip_unless_utf8(Skipped(key, source, str(error)))
-        found = from_fields({**captions, **{name: _decoded(row.get(name)) for name in _PLACE}})
-        found = replace(found, problems=(*problems, *found.problems))
-        place, found = locate(key, found, lambda: read_georeference(data) if data else None)
+        annotation = annotation_from_fields(
+            {**captions, **{name: _decode_value(row.get(name)) for name in _LOCATION_FIELDS}}
+        )
+        annotation = replace(annotation, problems=(*problems, *annotation.problems))
+        location, annotation = locate_image(
+            key, annotation, lambda: read_georeference(data) if data else None
+        )
         return skip_unless_utf8(
             Record(
                 id=key,
                 data=data,
                 source=source,
-                caption=found.caption,
-                original_caption=found.original_caption,
+                caption=annotation.caption,
+                original_caption=annotation.original_caption,
                 label=label,
-                lon=place.lon,
-                lat=place.lat,
-                width_deg=place.width_deg,
-                height_deg=place.height_deg,
-                valid=found.valid,
-                warnings=found.warnings(key, source),
+                lon=location.lon,
+                lat=location.lat,
+                width_deg=location.width_deg,
+                height_deg=location.height_deg,
+                valid=annotation.valid,
+                warnings=annotation.warnings(key, source),
             )
         )
 
     def _label(self, value: Any) -> str | None:
-        """Name of a class; None where there is none. Raises ValueError."""
+        """Convert a value to a class name, None if it is missing. Raises ValueError."""
         if isinstance(value, bytes):
-            return _text("label", value)
+            return _decode_text("label", value)
         if isinstance(value, float | Decimal):
             if value != value:
                 return None
@@ -131,7 +184,9 @@ class Columns:
         if value is None or value == _NO_LABEL:
             return None
         if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"column 'label' holds {_kind(value)}, expected text or ClassLabel")
+            raise ValueError(
+                f"column 'label' holds {_describe_type(value)}, expected text or ClassLabel"
+            )
         if self.label_problem is not None:
             raise ValueError(self.label_problem)
         if self.label_names is None:
@@ -141,8 +196,10 @@ class Columns:
         return self.label_names[value]
 
 
-def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """Convert a batch to dictionaries, texts as bytes: one that is no UTF-8 must not stop others.
+def iter_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    """Convert a batch to dictionaries.
+
+    Texts stay bytes, so that one invalid UTF-8 string does not affect the other rows.
 
     Args:
         batch: Rows of a table.
@@ -150,28 +207,28 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     Yields:
         One dictionary per row.
     """
-    columns = {name: _values(batch.column(name)) for name in batch.schema.names}
+    columns = {name: _to_values(batch.column(name)) for name in batch.schema.names}
     for number in range(batch.num_rows):
         yield {name: values[number] for name, values in columns.items()}
 
 
-def _values(array: Any) -> list[Any]:
+def _to_values(array: Any) -> list[Any]:
     import pyarrow as pa
     import pyarrow.types as kinds
 
     kind = array.type
     if isinstance(array, pa.ExtensionArray):
-        return _values(array.storage)
+        return _to_values(array.storage)
     if kinds.is_dictionary(kind):
-        return _values(array.dictionary_decode())
+        return _to_values(array.dictionary_decode())
     if kinds.is_struct(kind):
         parts = {
-            field.name: _values(part) for field, part in zip(kind, array.flatten(), strict=True)
+            field.name: _to_values(part) for field, part in zip(kind, array.flatten(), strict=True)
         }
         present = array.is_valid().to_pylist()
         return [
-            {name: part[number] for name, part in parts.items()} if there else None
-            for number, there in enumerate(present)
+            {name: part[number] for name, part in parts.items()} if is_valid else None
+            for number, is_valid in enumerate(present)
         ]
     if kinds.is_string(kind):
         array = array.cast(pa.binary())
@@ -183,20 +240,20 @@ def _values(array: Any) -> list[Any]:
     return values
 
 
-def _identity(value: Any) -> Any:
+def _decode_id(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _kind(value: Any) -> str:
+def _describe_type(value: Any) -> str:
     return "a list" if isinstance(value, list) else f"a {type(value).__name__}"
 
 
-def _text(name: str, value: Any) -> str | None:
-    """Raises ValueError where a value is no text."""
+def _decode_text(name: str, value: Any) -> str | None:
+    """Decode a text value. Raises ValueError for other types and invalid UTF-8."""
     if value is None:
         return None
     if not isinstance(value, bytes):
-        raise ValueError(f"column '{name}' holds {_kind(value)}, expected text")
+        raise ValueError(f"column '{name}' holds {_describe_type(value)}, expected text")
     if len(value) > MAX_ANNOTATION_BYTES:
         raise ValueError(f"{name} has {len(value):,} bytes, more than {MAX_ANNOTATION_BYTES:,}")
     try:
@@ -205,31 +262,35 @@ def _text(name: str, value: Any) -> str | None:
         raise ValueError(f"{name} is not UTF-8 ({error.reason})") from error
 
 
-def _captions(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Texts of the caption columns; a struct as it stands in the JSON of a WebDataset."""
+def _decode_captions(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Decode the caption columns; structs become dictionaries, as in the JSON of a WebDataset."""
     return {
-        name: {key: _text(name, value) for key, value in row[name].items() if key in _CAPTIONS}
+        name: {
+            key: _decode_text(name, value)
+            for key, value in row[name].items()
+            if key in _CAPTION_COLUMNS
+        }
         if isinstance(row.get(name), dict)
-        else _text(name, row.get(name))
-        for name in _CAPTIONS
+        else _decode_text(name, row.get(name))
+        for name in _CAPTION_COLUMNS
     }
 
 
-def _decoded(value: Any) -> Any:
-    """Text for bytes and floats for decimals, also in lists and structs."""
+def _decode_value(value: Any) -> Any:
+    """Convert bytes to text and decimals to floats, also inside lists and structs."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace").strip() or None
     if isinstance(value, Decimal):
         return float(value)
     if isinstance(value, list):
-        return [_decoded(part) for part in value]
+        return [_decode_value(part) for part in value]
     if isinstance(value, dict):
-        return {name: _decoded(part) for name, part in value.items()}
+        return {name: _decode_value(part) for name, part in value.items()}
     return value
 
 
-def _encoded(value: Any, folder: Path) -> bytes:
-    """The bytes, or those of the file beside the table. Raises ValueError saying why not."""
+def _read_image(value: Any, folder: Path) -> bytes:
+    """Return the encoded image, or read the file it names. Raises ValueError."""
     if isinstance(value, bytes):
         value = {"bytes": value}
     content, path = (value or {}).get("bytes"), (value or {}).get("path")
@@ -238,17 +299,17 @@ def _encoded(value: Any, folder: Path) -> bytes:
     if not path:
         raise ValueError("no image in this row")
     if not isinstance(path, bytes):
-        raise ValueError(f"no image in this row, and its path is {_kind(path)}, not text")
+        raise ValueError(f"no image in this row, and its path is {_describe_type(path)}, not text")
     name = path.decode()
-    file = _inside(folder, name)
+    file = _resolve_inside(folder, name)
     try:
         return read_regular(file, MAX_BYTES)
     except ValueError as error:
         raise ValueError(f"its image {name} {error}") from error
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """The file of a path, which may be absolute or have backslashes, but not lead elsewhere."""
+def _resolve_inside(folder: Path, name: str) -> Path:
+    """Resolve a path, absolute or with backslashes, that must lie inside the folder."""
     root = folder.absolute()
     names = dict.fromkeys((name, name.replace("\\", "/")))
     files = [Path(os.path.normpath(root / text)) for text in names]
@@ -267,7 +328,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
-def _require_images(path: Path, schema: pa.Schema) -> None:
+def _check_image_column(path: Path, schema: pa.Schema) -> None:
     import pyarrow.types as kinds
 
     if "image" not in schema.names:
@@ -288,30 +349,32 @@ def _require_images(path: Path, schema: pa.Schema) -> None:
     kind = schema.field("image").type
     if kinds.is_struct(kind):
         parts = {field.name: field.type for field in kind}
-        known = parts.keys() & {"bytes", "path"}
-        fits = bool(known)
-        fits = fits and ("bytes" not in parts or binary(parts["bytes"]))
-        fits = fits and (
-            "path" not in parts or _is_text(parts["path"]) or known == {"bytes", "path"}
+        names = parts.keys() & {"bytes", "path"}
+        is_supported = bool(names)
+        is_supported = is_supported and ("bytes" not in parts or binary(parts["bytes"]))
+        is_supported = is_supported and (
+            "path" not in parts or _is_text(parts["path"]) or names == {"bytes", "path"}
         )
     else:
-        fits = _is_text(kind) or binary(kind)
-    if not fits:
+        is_supported = _is_text(kind) or binary(kind)
+    if not is_supported:
         raise TableError(
             f"{path}: column 'image' is {kind}, expected a struct of bytes and path, or binary",
             remedy="Rename or convert it.",
         )
 
 
-def _label_names(schema: pa.Schema) -> tuple[str, ...] | None:
-    """Of the ClassLabel, as the datasets library keeps them in the schema's metadata. Raises
-    ValueError where that cannot be read."""
+def _read_label_names(schema: pa.Schema) -> tuple[str, ...] | None:
+    """Read the ClassLabel names from the schema's metadata, written by the datasets library.
+
+    Raises ValueError if the metadata cannot be read.
+    """
     metadata = (schema.metadata or {}).get(b"huggingface")
     if metadata is None:
         return None
     try:
-        facts = parse_json(metadata, source="metadata", strict=False)
-        names = facts["info"]["features"].get("label", {}).get("names")
+        schema_info = parse_json(metadata, source="metadata", strict=False)
+        names = schema_info["info"]["features"].get("label", {}).get("names")
         return None if names is None else tuple(str(name) for name in names)
     except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -319,16 +382,9 @@ def _label_names(schema: pa.Schema) -> tuple[str, ...] | None:
         ) from error
 
 
-_PER_SHARD = 512
-_AT_A_TIME = 32  # rows in memory, images and all, and of these at most so many bytes
-_BYTES_AT_A_TIME = 2**28
-# Encoded images hardly shrink in Parquet; beyond this they are there to fill memory.
-_EXPANSION, _SMALL = 200, 2**26
-
-
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """Neighbouring row groups of one file."""
+class _RowGroups:
+    """Consecutive row groups of one file."""
 
     file: int
     groups: tuple[int, ...]
@@ -342,62 +398,87 @@ class _Part:
 
 @dataclass(frozen=True)
 class ParquetSource:
-    """One shard a row group, or several small ones of one file, up to 512 rows. Without a column
-    of ids the row number over all files is the id, as in the published code."""
+    """Images in Parquet files.
+
+    A shard is one row group, or several small ones of one file with up to 512 rows. Without a
+    column of ids the row number over all files is the id, as in the published code.
+
+    Attributes:
+        name: The path as the user gave it.
+        files: Parquet files.
+        kind: Layout.
+    """
 
     name: str
     files: tuple[Path, ...]
     kind: str = "parquet"
 
     def shards(self) -> Sequence[Shard]:
-        prints = [file_fingerprint(path) for path in self.files]
+        """List shards of one or more row groups."""
+        fingerprints = [file_fingerprint(path) for path in self.files]
         return [
-            Shard(part.name, f"{prints[part.file]}-{part.groups[0]}-{part.groups[-1]}", part.rows)
-            for part in self._parts()
+            Shard(
+                part.name,
+                f"{fingerprints[part.file]}-{part.groups[0]}-{part.groups[-1]}",
+                part.rows,
+            )
+            for part in self._row_groups()
         ]
 
     def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
-        part = next((part for part in self._parts() if part.name == shard.name), None)
+        """Stream the rows of a shard.
+
+        Args:
+            shard: One of `shards()`.
+            images: Read the encoded images; if False, `data` is empty.
+
+        Yields:
+            A Record per row, or a Skipped for a row or row group that cannot be read.
+
+        Raises:
+            DataError: If the file is not Parquet, or the disk or server does not respond.
+        """
+        part = next((part for part in self._row_groups() if part.name == shard.name), None)
         if part is None:
             raise DataError(f"{self.name}: holds no rows '{shard.name}'")
         path = self.files[part.file]
-        file = _open(path)
-        columns = Columns.of(path, file.schema_arrow)
+        file = _open_parquet(path)
+        columns = Columns.from_schema(path, file.schema_arrow)
         start = part.first_row
         for group in part.groups:
             row, end = start, start + file.metadata.row_group(group).num_rows
-            for fields in _rows(file, group, columns.wanted(images=images)):
+            for fields in _iter_row_group(file, group, columns.selected(images=images)):
                 if isinstance(fields, OSError) and fields.errno is not None:
-                    raise unanswered(path, fields) from fields
+                    raise unreachable_error(path, fields) from fields
                 if isinstance(fields, Exception):
                     source = f"{escape(str(path))}:rows {row} to {end - 1}"
                     yield Skipped(shard.name, source, f"cannot be read ({fields})")
                     break
-                yield columns.item(row, fields, images=images)
+                yield columns.to_item(row, fields, images=images)
                 row += 1
             start = end
 
-    def _parts(self) -> list[_Part]:
+    def _row_groups(self) -> list[_RowGroups]:
         parts = []
         row = 0
         for number, path in enumerate(self.files):
             groups: list[int] = []
             start = row
-            for group, rows in enumerate(_group_rows(path, file_fingerprint(path))):
+            for group, rows in enumerate(_row_group_sizes(path, file_fingerprint(path))):
                 if groups and row - start + rows > _PER_SHARD:
-                    parts.append(_Part(number, tuple(groups), start, row - start))
+                    parts.append(_RowGroups(number, tuple(groups), start, row - start))
                     groups, start = [], row
                 groups.append(group)
                 row += rows
             if row > start:
-                parts.append(_Part(number, tuple(groups), start, row - start))
+                parts.append(_RowGroups(number, tuple(groups), start, row - start))
         return parts
 
 
-def _rows(
+def _iter_row_group(
     file: pq.ParquetFile, group: int, columns: list[str]
 ) -> Iterator[Mapping[str, Any] | Exception]:
-    """Rows of a row group as dictionaries, and the error that ended them early, if any."""
+    """Yield the rows of a row group as dictionaries, then the error that ended them, if any."""
     import pyarrow as pa
 
     rows = file.metadata.row_group(group).num_rows
@@ -405,17 +486,17 @@ def _rows(
         yield from ({} for _ in range(rows))
         return
     try:
-        at_a_time = _rows_at_a_time(file, group, columns)
+        at_a_time = _rows_per_batch(file, group, columns)
         for batch in file.iter_batches(at_a_time, row_groups=[group], columns=columns):
-            yield from rows_of(batch)
+            yield from iter_rows(batch)
     except (pa.ArrowException, OSError, ValueError) as error:
         yield error
 
 
-def _rows_at_a_time(file: pq.ParquetFile, group: int, columns: list[str]) -> int:
-    """How many rows fit into memory, should a single one hold all bytes of the row group.
+def _rows_per_batch(file: pq.ParquetFile, group: int, columns: list[str]) -> int:
+    """Compute how many rows fit into memory if one row holds all bytes of the row group.
 
-    Raises ValueError where a column expands as no real one does.
+    Raises ValueError for a column with an implausible compression ratio.
     """
     metadata = file.metadata.row_group(group)
     total = 0
@@ -424,31 +505,32 @@ def _rows_at_a_time(file: pq.ParquetFile, group: int, columns: list[str]) -> int
         name = chunk.path_in_schema.split(".")[0]
         if name not in columns:
             continue
-        size, stored = chunk.total_uncompressed_size, chunk.total_compressed_size
+        size, compressed = chunk.total_uncompressed_size, chunk.total_compressed_size
         total += size
         if name == "image":
-            refused = size > _EXPANSION * stored
+            is_excessive = size > _MAX_EXPANSION * compressed
         else:
-            refused = size > metadata.num_rows * MAX_ANNOTATION_BYTES
-        if refused and size > _SMALL:
+            is_excessive = size > metadata.num_rows * MAX_ANNOTATION_BYTES
+        if is_excessive and size > _SMALL:
             raise ValueError(
-                f"its column '{name}' expands from {stored:,} bytes to {size:,}: no real data do"
+                f"its column '{name}' expands from {compressed:,} bytes to {size:,}: "
+                "no real data do"
                 if name == "image"
                 else f"its column '{name}' has {size:,} bytes in {metadata.num_rows:,} rows"
             )
     if "image" not in columns:
-        return _AT_A_TIME
-    return max(1, min(_AT_A_TIME, _BYTES_AT_A_TIME // max(1, total)))
+        return _BATCH_ROWS
+    return max(1, min(_BATCH_ROWS, _BYTES_AT_A_TIME // max(1, total)))
 
 
 @lru_cache(maxsize=4096)
-def _group_rows(path: Path, fingerprint: str) -> tuple[int, ...]:
-    """Rows of each row group; kept for as long as the file stays the same."""
-    metadata = _open(path).metadata
-    return tuple(metadata.row_group(each).num_rows for each in range(metadata.num_row_groups))
+def _row_group_sizes(path: Path, fingerprint: str) -> tuple[int, ...]:
+    """Return the rows of each row group; cached until the file changes."""
+    metadata = _open_parquet(path).metadata
+    return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
 
 
-def _open(path: Path) -> pq.ParquetFile:
+def _open_parquet(path: Path) -> pq.ParquetFile:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -456,98 +538,7 @@ def _open(path: Path) -> pq.ParquetFile:
         return pq.ParquetFile(path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise unanswered(path, error) from error
+            raise unreachable_error(path, error) from error
         raise DataError(
             f"{path}: not a readable Parquet file ({error})", remedy="Fetch or write it again."
-        ) from error
-
-
-_STATE = "state.json"
-
-
-@dataclass(frozen=True)
-class ArrowSource:
-    """One shard per 512 rows of a file. Without a column of ids the row number over all files is
-    the id, as for Parquet."""
-
-    name: str
-    files: tuple[Path, ...]
-    kind: str = "arrow"
-
-    def shards(self) -> Sequence[Shard]:
-        return [
-            Shard(f"{number:04d}-{start // _PER_SHARD:05d}", f"{print_}-{start}", rows)
-            for number, path in enumerate(self.files)
-            for print_ in [file_fingerprint(path)]
-            for start, rows in _parts(_row_count(path, print_))
-        ]
-
-    def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
-        number, part = map(int, shard.name.split("-"))
-        if number >= len(self.files):
-            raise DataError(f"{self.name}: holds no rows '{shard.name}'")
-        path = self.files[number]
-        before = sum(_row_count(file, file_fingerprint(file)) for file in self.files[:number])
-        start, end = part * _PER_SHARD, (part + 1) * _PER_SHARD
-        with _open_stream(path) as reader:
-            columns = Columns.of(path, reader.schema)
-            wanted = columns.wanted(images=images)
-            row = 0
-            for batch in reader:
-                first, last = max(start, row), min(end, row + batch.num_rows)
-                for begin in range(first, last, _AT_A_TIME):
-                    few = batch.slice(begin - row, min(_AT_A_TIME, last - begin)).select(wanted)
-                    rows = rows_of(few) if wanted else ({} for _ in range(few.num_rows))
-                    for offset, fields in enumerate(rows):
-                        yield columns.item(before + begin + offset, fields, images=images)
-                row += batch.num_rows
-                if row >= end:
-                    return
-
-
-def saved_files(folder: Path) -> tuple[Path, ...]:
-    """List the Arrow files of a saved dataset, or of all its splits.
-
-    Args:
-        folder: Any folder.
-
-    Returns:
-        The files in the order of their paths; none where the folder is of another kind.
-    """
-    folders = [folder, *(entry for entry in visible(folder) if entry.is_dir())]
-    return tuple(
-        path
-        for place in folders
-        if (place / _STATE).is_file()
-        for path in visible(place)
-        if path.suffix == ".arrow" and path.is_file()
-    )
-
-
-def _parts(rows: int) -> list[tuple[int, int]]:
-    """(first row, number of rows) of each shard of a file."""
-    return [(start, min(_PER_SHARD, rows - start)) for start in range(0, rows, _PER_SHARD)]
-
-
-@lru_cache(maxsize=4096)
-def _row_count(path: Path, fingerprint: str) -> int:
-    """Rows of a file; kept for as long as it stays the same. The images are not touched."""
-    with _open_stream(path) as reader:
-        return sum(batch.num_rows for batch in reader)
-
-
-@contextmanager
-def _open_stream(path: Path) -> Iterator[pa.RecordBatchStreamReader]:
-    """Map a file into memory. Raises DataError naming it, where it ends or is damaged too."""
-    import pyarrow as pa
-
-    try:
-        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
-            yield reader
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise unanswered(path, error) from error
-        raise DataError(
-            f"{escape(str(path))}: not a readable Arrow stream ({error})",
-            remedy="Save the dataset again, or write it as Parquet: ds.to_parquet('set.parquet').",
         ) from error

@@ -1,4 +1,4 @@
-"""Hash and decode every image of a source on all cores, one shard at a time."""
+"""Decode and hash every image of a source in parallel."""
 
 from __future__ import annotations
 
@@ -27,46 +27,11 @@ from marsretrieval.errors import MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.system import SPAWN, process_pool, usable_cpus
 
-_SIDE = 16
-_WORDS = _SIDE * _SIDE // 64
-_FLAT = 8  # grey levels between darkest and brightest: below, there is nothing to compare
-_ROWS = 512
-
-
-def difference_hash(image: Image.Image) -> npt.NDArray[np.uint64] | None:
-    """Which of two neighbouring pixels is brighter, on the picture shrunk to 17 x 16: 256 bits as
-    (4,) words. None for a picture without contrast.
-
-    The difference hash of N. Krawetz, "Kind of like that" (2013), four times as fine.
-    """
-    small = image.convert("L").resize((_SIDE + 1, _SIDE), Image.Resampling.BOX)
-    grey = np.asarray(small)
-    if int(grey.max()) - int(grey.min()) < _FLAT:
-        return None
-    bits = grey[:, 1:] > grey[:, :-1]
-    return np.packbits(bits).view(np.uint64)
-
-
-def near_pairs(hashes: npt.NDArray[np.uint64], limit: int = 32) -> list[tuple[int, int]]:
-    """Pairs of rows i < j of (n, 4) hashes that differ in at most `limit` of 256 bits.
-
-    Of HiRISE and CTX patches, copies at a third to twice the size and JPEG quality 60 to 90
-    differed in at most 28 bits, different ones in at least 77. O(n^2) time, n rows of memory.
-    """
-    pairs: list[tuple[int, int]] = []
-    for start in range(0, len(hashes), _ROWS):
-        block = hashes[start : start + _ROWS]
-        distance = np.zeros((len(block), len(hashes) - start), dtype=np.uint16)
-        for word in range(_WORDS):
-            distance += np.bitwise_count(block[:, None, word] ^ hashes[None, start:, word])
-        left, right = np.nonzero(distance <= limit)
-        pairs += [
-            (start + int(i), start + int(j)) for i, j in zip(left, right, strict=True) if i < j
-        ]
-    return pairs
-
-
-# One row per decoded image. A planet of tiles must fit into memory, so it is a table.
+_HASH_SIDE = 16
+_HASH_WORDS = _HASH_SIDE * _HASH_SIDE // 64
+_MIN_CONTRAST = 8  # grey levels; images with less contrast have no hash
+_BLOCK_ROWS = 512
+# One row per decoded image; a columnar table, so that millions of tiles fit into memory.
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -83,16 +48,25 @@ SCHEMA = pa.schema(
         "likeness": pa.binary(),  # the bytes of a difference hash
     }
 )
-_BATCH_ROWS = 4096  # of a shard, converted to columns together
+_BATCH_ROWS = 4096  # rows converted to columns at a time
+
+_stop: Event | None = None  # set in worker processes: the scan is cancelled
 
 
 @dataclass(slots=True)
 class Scan:
-    """A table of the decoded images in the order of the source, and what could not be read."""
+    """Decoded images of a source, and the items that could not be read.
+
+    Attributes:
+        items: One row per image (`SCHEMA`), in the order of the source.
+        bad: Items that could not be read or decoded.
+        empty: Shards without an image.
+        warnings: Parts of annotations that were ignored.
+    """
 
     items: pa.Table = field(default_factory=SCHEMA.empty_table)
     bad: list[Skipped] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)  # shards without an image
+    empty: list[str] = field(default_factory=list)
     warnings: list[ItemWarning] = field(default_factory=list)
 
 
@@ -103,10 +77,21 @@ def scan(
     workers: int | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> Scan:
-    """Read, hash and decode every image; `likeness` computes difference hashes too.
+    """Read, hash and decode every image.
 
-    Two shards or more are shared out among `workers` processes (default: the CPUs there are).
-    Raises what `source.shards()` raises, and MarsRetrievalError when a worker dies.
+    Args:
+        source: Images to scan.
+        likeness: Compute difference hashes too.
+        workers: Processes that share the shards; None: the number of usable CPUs.
+        progress: Receives the progress.
+
+    Returns:
+        The decoded images and the problems.
+
+    Raises:
+        DatasetNotFoundError: If there are no images.
+        DataError: If the source cannot be listed.
+        MarsRetrievalError: If a worker process dies.
     """
     shards = source.shards()
     rows = [shard.rows for shard in shards]
@@ -114,32 +99,85 @@ def scan(
     parts: dict[int, Scan] = {}
     bad = 0
     with progress.start(f"check {source.name}", total, "images") as bar:
-        for number, part in _scanned(source, shards, likeness, workers or usable_cpus()):
+        for number, part in _scan_shards(source, shards, likeness, workers or usable_cpus()):
             parts[number] = part
             bar.advance(part.items.num_rows + len(part.bad))
             bad += len(part.bad)
             bar.note(f"{bad} bad" if bad else "")
-    whole = merge(parts[number] for number in range(len(shards)))
+    result = merge(parts[number] for number in range(len(shards)))
     for number, shard in enumerate(shards):
         if not parts[number].items.num_rows and not parts[number].bad:
-            whole.empty.append(f"{source.name}: {shard.name}")
-    return whole
+            result.empty.append(f"{source.name}: {shard.name}")
+    return result
 
 
 def merge(scans: Iterable[Scan]) -> Scan:
-    """Concatenate the tables and lists of several scans in order."""
-    whole = Scan()
-    tables = [whole.items]
-    for part in scans:
-        tables.append(part.items)
-        whole.bad += part.bad
-        whole.empty += part.empty
-        whole.warnings += part.warnings
-    whole.items = pa.concat_tables(tables)
-    return whole
+    """Concatenate scans.
+
+    Args:
+        scans: Scans in order; their lists are not modified.
+
+    Returns:
+        One scan.
+    """
+    result = Scan()
+    tables = [result.items]
+    for partial in scans:
+        tables.append(partial.items)
+        result.bad += partial.bad
+        result.empty += partial.empty
+        result.warnings += partial.warnings
+    result.items = pa.concat_tables(tables)
+    return result
 
 
-def _scanned(
+def difference_hash(image: Image.Image) -> npt.NDArray[np.uint64] | None:
+    """Compute a 256-bit difference hash of an image.
+
+    The image is reduced to 17 x 16 pixels; each bit is set if a pixel is brighter than its left
+    neighbour. Difference hash of N. Krawetz, "Kind of like that" (2013), with four times the bits.
+
+    Args:
+        image: A decoded image.
+
+    Returns:
+        Words of shape (4,), or None for an image without contrast.
+    """
+    small = image.convert("L").resize((_HASH_SIDE + 1, _HASH_SIDE), Image.Resampling.BOX)
+    grey = np.asarray(small)
+    if int(grey.max()) - int(grey.min()) < _MIN_CONTRAST:
+        return None
+    bits = grey[:, 1:] > grey[:, :-1]
+    return np.packbits(bits).view(np.uint64)
+
+
+def near_pairs(hashes: npt.NDArray[np.uint64], limit: int = 32) -> list[tuple[int, int]]:
+    """Find pairs of hashes that differ in few bits.
+
+    For HiRISE and CTX patches, copies scaled to a third to twice the size and JPEG quality 60 to 90
+    differed in at most 28 bits, different images in at least 77. Takes O(n^2) time and O(n) memory.
+
+    Args:
+        hashes: Difference hashes, shape (n, 4).
+        limit: Largest number of differing bits, of 256.
+
+    Returns:
+        Pairs of rows (i, j) with i < j.
+    """
+    pairs: list[tuple[int, int]] = []
+    for start in range(0, len(hashes), _BLOCK_ROWS):
+        block = hashes[start : start + _BLOCK_ROWS]
+        distance = np.zeros((len(block), len(hashes) - start), dtype=np.uint16)
+        for word in range(_HASH_WORDS):
+            distance += np.bitwise_count(block[:, None, word] ^ hashes[None, start:, word])
+        first, second = np.nonzero(distance <= limit)
+        pairs += [
+            (start + int(i), start + int(j)) for i, j in zip(first, second, strict=True) if i < j
+        ]
+    return pairs
+
+
+def _scan_shards(
     source: ImageSource, shards: Sequence[Shard], likeness: bool, workers: int
 ) -> Iterator[tuple[int, Scan]]:
     if workers == 1 or len(shards) < 2:
@@ -147,7 +185,7 @@ def _scanned(
             yield number, _scan_shard(source, shard, likeness)
         return
     stop = SPAWN.Event()
-    with process_pool(min(workers, len(shards)), _begin, (stop,)) as pool:
+    with process_pool(min(workers, len(shards)), _init_worker, (stop,)) as pool:
         futures = {
             pool.submit(_scan_shard, source, shard, likeness): number
             for number, shard in enumerate(shards)
@@ -167,10 +205,7 @@ def _scanned(
             raise
 
 
-_stop: Event | None = None  # of a worker: nobody waits for it any more
-
-
-def _begin(stop: Event) -> None:
+def _init_worker(stop: Event) -> None:
     global _stop
     _stop = stop
 
@@ -183,7 +218,7 @@ def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
         for record in source.read(shard):
             if _stop is not None and _stop.is_set():
                 break
-            row = record if isinstance(record, Skipped) else _decode(record, likeness)
+            row = record if isinstance(record, Skipped) else _decode_record(record, likeness)
             if isinstance(record, Record):
                 result.warnings += record.warnings
             if isinstance(row, Skipped):
@@ -200,7 +235,7 @@ def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
     return result
 
 
-def _decode(record: Record, likeness: bool) -> dict[str, Any] | Skipped:
+def _decode_record(record: Record, likeness: bool) -> dict[str, Any] | Skipped:
     try:
         image = decode_rgb(record.data, record.source)
     except MarsRetrievalError as error:

@@ -1,4 +1,8 @@
-"""A disk or server that does not answer says nothing of the data: that is an error, not damage."""
+"""Read source files so that I/O failures differ from damaged data.
+
+A disk or server that does not respond raises DataError. Damaged content is reported as a problem
+of the item.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,35 @@ from typing import Self
 
 from marsretrieval.errors import DataError
 
-# What the name or the content of a file may cause: the same again, however often it is tried.
-_LASTING = frozenset(
+# Errors caused by the file's name or type, which a retry does not change.
+_PERMANENT_ERRNOS = frozenset(
     {None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
     | {errno.EISDIR, errno.ENOTDIR, errno.EINVAL, errno.EOVERFLOW}
 )
 
 
-def is_failing(error: BaseException) -> bool:
-    """Whether an error comes of the disk, server or system below a file (EIO, ESTALE, too many
-    open files) and may be gone the next time."""
-    return isinstance(error, OSError) and error.errno not in _LASTING
+def is_io_failure(error: BaseException) -> bool:
+    """Check for a failure of the disk, server or system (EIO, ESTALE, too many open files).
+
+    Args:
+        error: Any exception.
+
+    Returns:
+        True if reading again may succeed.
+    """
+    return isinstance(error, OSError) and error.errno not in _PERMANENT_ERRNOS
 
 
-def unanswered(path: Path | str, error: OSError) -> DataError:
+def unreachable_error(path: Path | str, error: OSError) -> DataError:
+    """Convert an I/O failure to a DataError that asks to run the command again.
+
+    Args:
+        path: The file.
+        error: The failure.
+
+    Returns:
+        The error to raise.
+    """
     return DataError(
         f"{path}: cannot be read ({error.strerror or error})",
         remedy="Nothing is known to be wrong with its content. Check the disk or server that it "
@@ -43,15 +62,15 @@ def regular_size(path: Path, limit: int) -> int:
         Size in bytes.
 
     Raises:
-        ValueError: If it is missing, longer than `limit`, or a pipe, device or folder, which may
-            give bytes without end or none at all.
-        DataError: If the disk or server does not answer.
+        ValueError: If the file is missing, longer than `limit`, or a pipe, device or folder, which
+            may never end or never return data.
+        DataError: If the disk or server does not respond.
     """
     try:
         status = path.stat()
     except OSError as error:
-        if is_failing(error):
-            raise unanswered(path, error) from error
+        if is_io_failure(error):
+            raise unreachable_error(path, error) from error
         raise ValueError(f"cannot be read ({error.strerror})") from error
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("not a regular file (a pipe, device, socket or folder)")
@@ -72,23 +91,25 @@ def read_regular(path: Path, limit: int) -> bytes:
 
     Raises:
         ValueError: As `regular_size`, or if the file cannot be read.
-        DataError: If the disk or server does not answer.
+        DataError: If the disk or server does not respond.
     """
     regular_size(path, limit)
     try:
         return path.read_bytes()
     except OSError as error:
-        if is_failing(error):
-            raise unanswered(path, error) from error
+        if is_io_failure(error):
+            raise unreachable_error(path, error) from error
         raise ValueError(f"cannot be read ({error.strerror})") from error
 
 
 class SourceFile:
-    """A file opened for reading, as `tarfile.open` takes it. Its own errors are raised as
-    DataError, apart from those of whoever makes sense of the bytes; one that is not there is a
-    FileNotFoundError.
+    """A file object for `tarfile.open` that raises DataError for I/O failures.
 
-    No read is longer than the file: a damaged header may ask for more than there is memory.
+    A missing file raises FileNotFoundError. Reads are limited to the size of the file, since a
+    damaged header may request more bytes than fit into memory.
+
+    Attributes:
+        size: Size in bytes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -99,23 +120,47 @@ class SourceFile:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise unanswered(path, error) from error
+            raise unreachable_error(path, error) from error
 
     def read(self, size: int = -1) -> bytes:
-        left = max(0, self.size - self._file.tell())
+        """Read bytes from the current offset.
+
+        Args:
+            size: Largest number of bytes; negative: all that remain.
+
+        Returns:
+            The bytes.
+
+        Raises:
+            DataError: If the disk or server does not respond.
+        """
+        remaining = max(0, self.size - self._file.tell())
         try:
-            return self._file.read(left if size < 0 else min(size, left))
+            return self._file.read(remaining if size < 0 else min(size, remaining))
         except OSError as error:
-            raise unanswered(self._path, error) from error
+            raise unreachable_error(self._path, error) from error
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to an offset, at most to the end of the file.
+
+        Args:
+            offset: Bytes relative to `whence`.
+            whence: `os.SEEK_SET`, `os.SEEK_CUR` or `os.SEEK_END`.
+
+        Returns:
+            The new offset.
+
+        Raises:
+            tarfile.ReadError: If the offset is before the start.
+            DataError: If the disk or server does not respond.
+        """
         base = (0, self._file.tell(), self.size)[whence]
         if base + offset < 0:
             raise tarfile.ReadError("a header points to before the start")
         try:
             return self._file.seek(min(base + offset, self.size))
         except OSError as error:
-            raise unanswered(self._path, error) from error
+            raise unreachable_error(self._path, error) from error
 
     def tell(self) -> int:
         return self._file.tell()

@@ -1,4 +1,4 @@
-"""Files of people who bring their own embeddings or predictions."""
+"""Read vectors, labels and predictions that were computed elsewhere."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.datasets.positions import has_positions, read_positions
-from marsretrieval.datasets.tables import Table, listed, parse_number, read_table
+from marsretrieval.datasets.tables import Table, list_some, parse_number, read_table
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
 from marsretrieval.io import JsonObject, from_json, read_json
 from marsretrieval.text import pluralize
 
 _COLUMNS = ("image_name", "similarity", "lon", "lat")
-# Normalized names of columns, the preferred ones first; search writes id and score.
-_NAMES = ("image_name", "image_id", "id", "tile_name", "tile_id", "tile", "image", "name",
+# Normalized column names in order of preference; `search` writes id and score.
+_ID_COLUMNS = ("image_name", "image_id", "id", "tile_name", "tile_id", "tile", "image", "name",
           "file_name", "filename", "file")  # fmt: skip
-_SCORES = ("similarity", "score", "cosine_similarity", "cosine", "similarity_score")
-_TOLERANCE = 1e-6  # degrees
+_SCORE_COLUMNS = ("similarity", "score", "cosine_similarity", "cosine", "similarity_score")
+_TOLERANCE_DEG = 1e-6  # degrees
 
 
 class _LabelLists(JsonObject):
@@ -33,20 +33,32 @@ class _LabelLists(JsonObject):
 
 @dataclass(frozen=True, slots=True)
 class Labels:
+    """Labels of images, and the queries to score.
+
+    Attributes:
+        labels: Label of each image.
+        image_ids: Id of each image.
+        query_names: Labels that are queries.
+    """
+
     labels: list[str]
     image_ids: list[str]
     query_names: list[str]
 
     @property
     def unmatched(self) -> list[str]:
-        """A line about queries without an image, and one about labels without a query."""
+        """Notes about queries without an image and labels without a query."""
         queries = sorted(set(self.query_names) - set(self.labels))
         labels = sorted(set(self.labels) - set(self.query_names))
-        told = (
+        groups = (
             ("queries have no image and no figure", queries),
             ("labels have no query, their images are distractors", labels),
         )
-        return [f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in told if names]
+        return [
+            f"{len(names)} {description}: {', '.join(names[:5])}"
+            for description, names in groups
+            if names
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,8 +68,8 @@ class Predictions:
     Attributes:
         ids: Names of the tiles, all different.
         scores: Shape (n,).
-        published: Positions as written, shape (n, 2), NaN where there is none.
-        centres: Centres of the tiles, shape (n, 2).
+        published: Positions as written, degrees, shape (n, 2), NaN if missing.
+        centres: Centres of the tiles, degrees, shape (n, 2).
         notes: Sentences about what was left out or assumed while reading.
     """
 
@@ -69,9 +81,17 @@ class Predictions:
 
 
 def read_vectors(path: Path) -> npt.NDArray[Any]:
-    """A .npy of (n, d) finite floating-point numbers; never one that holds pickled objects.
+    """Read vectors from a .npy file; pickled objects are rejected.
 
-    Raises DataError naming the file.
+    Args:
+        path: The file.
+
+    Returns:
+        Finite floating-point array of shape (n, dim).
+
+    Raises:
+        DatasetNotFoundError: If the file is missing.
+        DataError: If the file is not such an array.
     """
     remedy = "Write it with numpy.save: a floating-point array of shape (n, d)."
     try:
@@ -87,21 +107,34 @@ def read_vectors(path: Path) -> npt.NDArray[Any]:
         raise DataError(
             f"{path}: an array of shape {vectors.shape} and type {vectors.dtype}", remedy=remedy
         )
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if bad.size:
-        raise DataError(f"{path}: {bad.size} rows hold NaN or infinity (first: row {bad[0]})")
+    invalid_rows = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if invalid_rows.size:
+        raise DataError(
+            f"{path}: {invalid_rows.size} rows hold NaN or infinity (first: row {invalid_rows[0]})"
+        )
     return vectors
 
 
 def read_labels(path: Path) -> Labels:
-    """JSON with lists of texts: labels and image_ids (one per image), query_names."""
+    """Read labels from a JSON file.
+
+    Args:
+        path: File with three lists of strings: `labels` and `image_ids`, one per image, and
+            `query_names`.
+
+    Returns:
+        The labels.
+
+    Raises:
+        DataError: If the file cannot be read or a list is missing.
+    """
     remedy = "It holds labels and image_ids, one per image, and query_names."
     lists = from_json(_LabelLists, read_json(path), source=path, remedy=remedy)
     return Labels(lists["labels"], lists["image_ids"], lists["query_names"])
 
 
 def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictions:
-    """Read scored tiles: a file of one's own, or one that `search` wrote.
+    """Read scored tiles, computed elsewhere or written by `search`.
 
     Args:
         path: Columns image_name, similarity, lon, lat, or id, score, lon, lat; any format of
@@ -110,23 +143,23 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
             (`E137_2_N_4_6.png`), in degrees.
 
     Returns:
-        The predictions. A position in the file counts before the one in the tile's name, except
-        that the corner stated by the name stands for that tile. Where the name is a tile's, both
-        lon and lat may be empty.
+        The predictions. Positions in the file take precedence over the one in the tile's name,
+        except that the corner stated by the name stands for that tile. If the name is a tile's,
+        lon and lat may both be empty.
 
     Raises:
-        DatasetNotFoundError: If there is no such file.
+        DatasetNotFoundError: If the file is missing.
         TableError: If columns are missing, a value is invalid, or a tile is listed twice.
     """
     table = read_table(path)
-    name, score = table.index(_NAMES), table.index(_SCORES)
+    name, score = table.index(_ID_COLUMNS), table.index(_SCORE_COLUMNS)
     if name is None or score is None:
-        lacking = [
+        missing = [
             label for label, number in zip(_COLUMNS, (name, score), strict=False) if number is None
         ]
-        lacking += [] if has_positions(table) else list(_COLUMNS[2:])
+        missing += [] if has_positions(table) else list(_COLUMNS[2:])
         raise TableError(
-            f"{path}: no column {', '.join(lacking)} (there are: {table.columns()})",
+            f"{path}: no column {', '.join(missing)} (there are: {table.columns()})",
             remedy=f"The columns are {', '.join(_COLUMNS)}, or those of search: id, score, "
             "lon, lat.",
         )
@@ -140,39 +173,39 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
         ) from error
     if not positions.rows.size:
         raise TableError(f"{path}: no predictions, only a header")
-    ids = [_text(table.rows[row][name]) for row in positions.rows]
+    ids = [_cell_text(table.rows[row][name]) for row in positions.rows]
     labels = [table.labels[row] for row in positions.rows]
     scores = np.array(
-        [_score(table, row, score) for row in positions.rows.tolist()], dtype=np.float64
+        [_parse_score(table, row, score) for row in positions.rows.tolist()], dtype=np.float64
     )
     _check_unique(path, ids, labels)
     published = np.column_stack([positions.lon, positions.lat])
-    of_search = table.normalized(name) == "id" and table.normalized(score) == "score"
+    is_search_output = table.normalized(name) == "id" and table.normalized(score) == "score"
     centres = published.copy()
-    moved: list[str] = []
+    mismatches: list[str] = []
     for row, tile in enumerate(ids):
         corner, centre = geo.tile_corner(tile), geo.tile_centre(tile, tile_deg)
-        given = int(np.isfinite(published[row]).sum())
-        if corner is None or centre is None or given == 1:
-            if given < 2:
+        coordinate_count = int(np.isfinite(published[row]).sum())
+        if corner is None or centre is None or coordinate_count == 1:
+            if coordinate_count < 2:
                 raise TableError(
-                    f"{path}: {labels[row]}: {'half a' if given else 'no'} position",
+                    f"{path}: {labels[row]}: {'half a' if coordinate_count else 'no'} position",
                     remedy="Give lon and lat; only where the name is a tile's, such as "
                     "E137_2_N_4_6, may both be empty.",
                 )
             continue
-        if not given or _same(published[row], corner):
+        if not coordinate_count or _is_same_position(published[row], corner):
             centres[row] = centre
-        elif not _same(published[row], centre):
-            moved.append(f"{tile} ({labels[row]})")
-        elif of_search:
-            published[row] = corner  # what the published code reads, and `run` as well
+        elif not _is_same_position(published[row], centre):
+            mismatches.append(f"{tile} ({labels[row]})")
+        elif is_search_output:
+            published[row] = corner  # the position that the published code and `run` use
     notes = (*table.notes, *positions.notes)
-    if moved:
+    if mismatches:
         notes = (
             *notes,
-            f"{path}: {len(moved):,} positions are neither corner nor centre of the tile that the "
-            f"name states: {listed(moved)}; lon and lat count",
+            f"{path}: {len(mismatches):,} positions are neither corner nor centre of the tile that "
+            f"the name states: {list_some(mismatches)}; lon and lat count",
         )
     return Predictions(ids, scores, published, centres, notes)
 
@@ -181,20 +214,25 @@ def _check_unique(path: Path, ids: list[str], labels: list[str]) -> None:
     rows: dict[str, list[str]] = {}
     for tile, label in zip(ids, labels, strict=True):
         rows.setdefault(tile, []).append(label)
-    double = [f"{tile} ({listed(where)})" for tile, where in rows.items() if len(where) > 1]
-    if double:
+    repeated = [
+        f"{tile} ({list_some(row_labels)})"
+        for tile, row_labels in rows.items()
+        if len(row_labels) > 1
+    ]
+    if repeated:
         raise TableError(
-            f"{path}: {pluralize(len(double), 'tile')} listed more than once: {listed(double, 3)}",
+            f"{path}: {pluralize(len(repeated), 'tile')} listed more than once: "
+            f"{list_some(repeated, 3)}",
             remedy="Keep one row per tile.",
         )
 
 
-def _same(position: npt.NDArray[np.float64], other: tuple[float, float]) -> bool:
-    lon = (position[0] - other[0] + 180) % 360 - 180
-    return bool(abs(lon) < _TOLERANCE and abs(position[1] - other[1]) < _TOLERANCE)
+def _is_same_position(position: npt.NDArray[np.float64], other: tuple[float, float]) -> bool:
+    lon_offset = (position[0] - other[0] + 180) % 360 - 180
+    return bool(abs(lon_offset) < _TOLERANCE_DEG and abs(position[1] - other[1]) < _TOLERANCE_DEG)
 
 
-def _score(table: Table, row: int, column: int) -> float:
+def _parse_score(table: Table, row: int, column: int) -> float:
     value = table.rows[row][column]
     try:
         number = parse_number(value)
@@ -209,5 +247,5 @@ def _score(table: Table, row: int, column: int) -> float:
     return number
 
 
-def _text(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     return "" if value is None else str(value).strip()

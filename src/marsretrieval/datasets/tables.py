@@ -1,7 +1,7 @@
-"""Reader of tables of text: catalogues of points, and predictions.
+"""Read tables: catalogues of points, and predictions.
 
-The delimiter, the encoding and the decimal sign are found in the file. Comment lines, a units row
-and rows of another width are named. GIS files and Parquet come through `vector_files`.
+The delimiter, encoding and decimal sign of text files are detected. Comment lines, units rows and
+rows of another width are reported. `vector_files` reads GIS files and Parquet.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
 from marsretrieval.geo import vector_files
 from marsretrieval.io import read_json
 
+T = TypeVar("T")
+
+_EXPORT_REMEDY = "Export it again as GeoPackage, GeoJSON or CSV."
 _MAX_BYTES = 1 << 30
 _DELIMITERS = ",;\t|"
-_MISSING = {"", "-", "--", "---", "na", "n/a", "nan", "null", "none", "?", "nodata"}
+_MISSING_VALUES = {"", "-", "--", "---", "na", "n/a", "nan", "null", "none", "?", "nodata"}
 _DEGREE_UNITS = {
     "deg", "degs", "degree", "degrees", "decdeg", "decimal degrees", "decimal degree", "dd",
     "dege", "degn", "deg e", "deg n", "degree e", "degree n", "degrees e", "degrees n",
@@ -42,11 +45,11 @@ class Table:
     Attributes:
         path: The file.
         header: Names of the columns as written.
-        rows: Values as written; texts, or numbers where the format has types.
+        rows: Values as written; text, or typed values if the format has types.
         labels: Name of each row in messages: "line 3", "feature 5".
         notes: Sentences about what was left out or assumed while reading.
-        comments: Comment lines of a text file, without their sign.
-        geometry: Positions from the geometries, degrees, shape (n, 2), NaN where there is none.
+        comments: Comment lines of a text file, without the comment sign.
+        geometry: Positions from the geometries, degrees, shape (n, 2), NaN if missing.
     """
 
     path: Path
@@ -61,11 +64,11 @@ class Table:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_names", [normalize_name(name) for name in self.header])
 
-    def index(self, known: Sequence[str]) -> int | None:
-        """Number of the first column that has one of the `known` names.
+    def index(self, names: Sequence[str]) -> int | None:
+        """Return the number of the first column that has one of the names.
 
         Args:
-            known: Normalized names (`normalize_name`), the preferred one first.
+            names: Normalized names (`normalize_name`), the preferred one first.
 
         Returns:
             The column's number, or None.
@@ -73,7 +76,7 @@ class Table:
         Raises:
             TableError: If two columns have that name.
         """
-        for name in known:
+        for name in names:
             count = self._names.count(name)
             if count > 1:
                 raise TableError(
@@ -85,7 +88,14 @@ class Table:
         return None
 
     def require(self, name: str, option: str) -> int:
-        """Number of a column that an option names: as written, else in any case and spelling.
+        """Return the number of a column that the user named.
+
+        Args:
+            name: Name as written, or in any case and spelling that normalizes to the same name.
+            option: Option with which to choose another column, for the message.
+
+        Returns:
+            The column's number.
 
         Raises:
             TableError: If there is no such column.
@@ -101,16 +111,23 @@ class Table:
         return number
 
     def normalized(self, number: int) -> str:
-        """The normalized name of a column."""
+        """Return the normalized name of a column.
+
+        Args:
+            number: Number of the column.
+
+        Returns:
+            The name.
+        """
         return self._names[number]
 
     def columns(self) -> str:
-        """Names of the columns, for messages."""
-        return listed([name.strip() for name in self.header], 40) or "none"
+        """List the names of the columns, for messages."""
+        return list_some([name.strip() for name in self.header], 40) or "none"
 
 
 def read_table(path: Path) -> Table:
-    """Read a table of text, a GIS file or a Parquet file, by the extension of its name.
+    """Read a text table, GIS file or Parquet file; the extension selects the format.
 
     Args:
         path: .gpkg, .fgb or .shp (extra `gis`), .geojson or .json, .parquet or .geoparquet; any
@@ -120,7 +137,7 @@ def read_table(path: Path) -> Table:
         The table; without rows if the file has only a header.
 
     Raises:
-        DatasetNotFoundError: If there is no such file.
+        DatasetNotFoundError: If the file is missing.
         TableError: If it cannot be read.
         MissingDependencyError: If a GIS format needs the extra `gis`.
     """
@@ -142,7 +159,11 @@ def read_table(path: Path) -> Table:
 def normalize_name(name: str) -> str:
     """Reduce a column's name to lower-case words joined by `_`, without units of degrees.
 
-    `Lon (°E)`, `LON_E` and `lon e [deg]` become `lon_e`.
+    Args:
+        name: Name as written.
+
+    Returns:
+        The normalized name: `lon_e` for `Lon (°E)`, `LON_E` and `lon e [deg]`.
     """
     plain = unicodedata.normalize("NFKD", name).casefold()
     words = re.sub(r"[^a-z0-9]+", " ", plain).split()
@@ -151,13 +172,13 @@ def normalize_name(name: str) -> str:
 
 
 def parse_number(value: Any) -> float | None:
-    """Read a number as people write it.
+    """Parse a number in one of the notations common in catalogues.
 
     Args:
         value: A number, or text: decimal point or comma, `137.4 E`, `4.6°S` (negative).
 
     Returns:
-        The number, or None for what stands for a missing value (empty, `-`, `nan`, `N/A`).
+        The number, or None for a missing value (empty, `-`, `nan`, `N/A`).
 
     Raises:
         ValueError: If it is neither.
@@ -168,7 +189,7 @@ def parse_number(value: Any) -> float | None:
         number = float(value)
         return None if np.isnan(number) else number
     text = value.strip().replace("\N{MINUS SIGN}", "-")
-    if text.lower() in _MISSING:
+    if text.lower() in _MISSING_VALUES:
         return None
     if text.count(",") == 1 and "." not in text:
         text = text.replace(",", ".")
@@ -181,14 +202,29 @@ def parse_number(value: Any) -> float | None:
     return -number if match[2].upper() in ("S", "W") and match[2] else number
 
 
-def listed(names: Sequence[str], limit: int = 5) -> str:
-    """The first names, and how many more there are."""
+def list_some(names: Sequence[str], limit: int = 5) -> str:
+    """Join the first names, and the number of the others.
+
+    Args:
+        names: Names to list.
+        limit: Number of names to write out.
+
+    Returns:
+        The names, separated by commas.
+    """
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
 
 
 def is_units_row(values: Sequence[Any]) -> bool:
-    """Whether texts in the columns of a position are units of degrees, or a ruled line."""
+    """Check for a row of units ("deg", "°E") or a ruled line below the header.
+
+    Args:
+        values: Values in the position columns.
+
+    Returns:
+        True if all values are units of degrees or ruled lines.
+    """
     texts = [re.sub(r"[\[\]()°]", " ", str(value)).strip().lower() for value in values]
     degree_signs = any("°" in str(value) for value in values)
     return all(
@@ -200,20 +236,20 @@ def is_units_row(values: Sequence[Any]) -> bool:
 def _read_text(path: Path) -> Table:
     text, notes = _decode(path)
     lines = io.StringIO(text, newline="").readlines()
-    start, comments, delimiter = _preamble(lines)
+    start, comments, delimiter = _parse_preamble(lines)
     if start < len(lines) or not comments:
-        header, delimiter = _header(lines[start] if start < len(lines) else "", delimiter)
+        header, delimiter = _parse_header(lines[start] if start < len(lines) else "", delimiter)
     else:
         header = []
     if comments and _is_numeric(header):
-        # The names stand in the last comment line: "# lon lat".
-        names, of_names = _header(comments[-1], None)
+        # The last comment line holds the names: "# lon lat".
+        names, names_delimiter = _parse_header(comments[-1], None)
         if len(names) == len(header):
             header, comments, start = names, comments[:-1], start - 1
-            delimiter = delimiter or of_names
+            delimiter = delimiter or names_delimiter
     rows: list[list[Any]] = []
     labels: list[str] = []
-    dropped: list[str] = []
+    comment_rows: list[str] = []
     body = io.StringIO("".join(lines[start + 1 :]), newline="")
     previous = csv.field_size_limit(_MAX_BYTES)
     try:
@@ -223,16 +259,16 @@ def _read_text(path: Path) -> Table:
             if not any(map(str.strip, row)):
                 continue
             if row[0].lstrip().startswith("#") and len(row) != len(header):
-                dropped.append(label)
+                comment_rows.append(label)
                 continue
-            rows.append(_fit(path, label, row, header))
+            rows.append(_pad_row(path, label, row, header))
             labels.append(label)
     except csv.Error as error:
         raise TableError(f"{path}: not readable as CSV ({error})") from error
     finally:
         csv.field_size_limit(previous)
-    if dropped:
-        notes.append(f"{path}: comments between the rows left out: {listed(dropped)}")
+    if comment_rows:
+        notes.append(f"{path}: comments between the rows left out: {list_some(comment_rows)}")
     return Table(path, header, rows, labels, tuple(notes), tuple(comments))
 
 
@@ -272,8 +308,8 @@ def _decode(path: Path) -> tuple[str, list[str]]:
     return text, notes
 
 
-def _preamble(lines: list[str]) -> tuple[int, list[str], str | None]:
-    """Number of lines before the header, the comments among them, and what `sep=` says."""
+def _parse_preamble(lines: list[str]) -> tuple[int, list[str], str | None]:
+    """Return the number of lines before the header, their comments, and the `sep=` delimiter."""
     comments: list[str] = []
     delimiter = None
     for number, line in enumerate(lines):
@@ -288,8 +324,8 @@ def _preamble(lines: list[str]) -> tuple[int, list[str], str | None]:
     return len(lines), comments, delimiter
 
 
-def _header(line: str, delimiter: str | None) -> tuple[list[str], str | None]:
-    """Names of the columns, and the delimiter that gives the most of them."""
+def _parse_header(line: str, delimiter: str | None) -> tuple[list[str], str | None]:
+    """Return the names of the columns, and the delimiter that splits most of them."""
     if delimiter is None:
         counts = {sign: len(_split(line, sign)) for sign in _DELIMITERS}
         delimiter = max(_DELIMITERS, key=counts.__getitem__)
@@ -313,8 +349,8 @@ def _is_numeric(header: list[str]) -> bool:
     return numbers >= 2
 
 
-def _fit(path: Path, label: str, row: list[str], header: list[str]) -> list[Any]:
-    """The row with as many values as the header: empty ones are added or cut."""
+def _pad_row(path: Path, label: str, row: list[str], header: list[str]) -> list[Any]:
+    """Pad or cut a row with empty values to the width of the header."""
     width = len(header)
     if any(map(str.strip, row[width:])):
         raise TableError(
@@ -325,28 +361,23 @@ def _fit(path: Path, label: str, row: list[str], header: list[str]) -> list[Any]
     return [*row[:width], *[""] * (width - len(row))]
 
 
-T = TypeVar("T")
-
-_EXPORT = "Export it again as GeoPackage, GeoJSON or CSV."
-
-
 def _read_geojson(path: Path) -> Table:
     try:
         value = read_json(path)
     except TableError:
         raise
     except DataError as error:
-        raise TableError(error.message, remedy=error.remedy or _EXPORT) from error
+        raise TableError(error.message, remedy=error.remedy or _EXPORT_REMEDY) from error
     features = value.get("features") if isinstance(value, dict) else None
     if not isinstance(features, list) or not all(isinstance(item, dict) for item in features):
-        raise TableError(f"{path}: not a GeoJSON FeatureCollection", remedy=_EXPORT)
+        raise TableError(f"{path}: not a GeoJSON FeatureCollection", remedy=_EXPORT_REMEDY)
     crs = value.get("crs")
     if isinstance(crs, dict):
         properties = crs.get("properties")
         _require_degrees(path, properties.get("name") if isinstance(properties, dict) else None)
     records: list[dict[str, Any]] = []
     points = np.full((len(features), 2), np.nan)
-    others: list[int] = []
+    unlocated: list[int] = []
     for number, feature in enumerate(features):
         properties = feature.get("properties")
         record = dict(properties) if isinstance(properties, dict) else {}
@@ -357,32 +388,35 @@ def _read_geojson(path: Path) -> Table:
         if not isinstance(geometry, dict):
             continue
         if geometry.get("type") != "Point":
-            others.append(number)
+            unlocated.append(number)
             continue
         try:
             lon, lat = geometry["coordinates"][:2]
             points[number] = float(lon), float(lat)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise TableError(
-                f"{path}: feature {number + 1}: invalid coordinates of a point", remedy=_EXPORT
+                f"{path}: feature {number + 1}: invalid coordinates of a point",
+                remedy=_EXPORT_REMEDY,
             ) from error
     header = list(dict.fromkeys(str(name) for record in records for name in record))
-    table = _typed(path, header, [[record.get(name) for name in header] for record in records],
+    table = _make_table(path, header, [[record.get(name) for name in header] for record in records],
                    "feature", points)  # fmt: skip
-    if others and not _positions_in_columns(table):
+    if unlocated and not _positions_in_columns(table):
         import shapely.geometry
 
         try:
-            shapes = [shapely.geometry.shape(features[number]["geometry"]) for number in others]
-        except Exception as error:  # shapely raises whatever the values of the file lead to
-            raise TableError(f"{path}: invalid geometry ({error})", remedy=_EXPORT) from error
-        points[others] = _centroids(np.array(shapes, dtype=object))
+            shapes = [shapely.geometry.shape(features[number]["geometry"]) for number in unlocated]
+        except Exception as error:  # shapely raises many classes of errors for invalid values
+            raise TableError(
+                f"{path}: invalid geometry ({error})", remedy=_EXPORT_REMEDY
+            ) from error
+        points[unlocated] = _centroids(np.array(shapes, dtype=object))
     return table
 
 
 def _read_parquet(path: Path) -> Table:
     layer = _as_table_error(lambda: vector_files.read_parquet(path))
-    table = _typed(path, layer.names, _rows(layer), "row")
+    table = _make_table(path, layer.names, _layer_rows(layer), "row")
     if layer.shapes is None or _positions_in_columns(table):
         return table
     _require_degrees(path, layer.crs)
@@ -394,8 +428,8 @@ def _read_layer(path: Path) -> Table:
     _require_degrees(path, layer.crs)
     notes: tuple[str, ...] = ()
     if layer.other_layers:
-        notes = (f"{path}: layer {layer.name} is read; left out: {listed(layer.other_layers)}",)
-    table = _typed(path, layer.names, _rows(layer), "feature", notes=notes)
+        notes = (f"{path}: layer {layer.name} is read; left out: {list_some(layer.other_layers)}",)
+    table = _make_table(path, layer.names, _layer_rows(layer), "feature", notes=notes)
     return _with_geometry(table, layer.shapes or [])
 
 
@@ -408,21 +442,21 @@ def _as_table_error(read: Callable[[], T]) -> T:
         raise TableError(error.message, remedy=error.remedy) from error
 
 
-def _rows(layer: vector_files.Layer) -> list[list[Any]]:
+def _layer_rows(layer: vector_files.Layer) -> list[list[Any]]:
     if not layer.columns:
         return [[] for _ in range(layer.count)]
     return [list(row) for row in zip(*layer.columns, strict=True)]
 
 
-def _typed(
+def _make_table(
     path: Path,
     header: list[str],
     rows: list[list[Any]],
-    what: str,
+    row_name: str,
     geometry: npt.NDArray[np.float64] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Table:
-    labels = [f"{what} {number + 1}" for number in range(len(rows))]
+    labels = [f"{row_name} {number + 1}" for number in range(len(rows))]
     return Table(path, header, rows, labels, notes, geometry=geometry)
 
 
@@ -438,23 +472,23 @@ def _positions_in_columns(table: Table) -> bool:
 
 
 def _centroids(shapes: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
-    """Centroids in degrees, shape (n, 2); of shapes across the seam on the seam's side."""
+    """Compute centroids in degrees, shape (n, 2), also of shapes across the antimeridian."""
     import shapely
 
     bounds = shapely.bounds(shapes)
-    across = bounds[:, 2] - bounds[:, 0] > 180
-    moved = shapes.copy()
-    moved[across] = shapely.transform(
-        shapes[across], lambda xy: np.column_stack([xy[:, 0] % 360.0, xy[:, 1]])
+    is_crossing = bounds[:, 2] - bounds[:, 0] > 180
+    shifted = shapes.copy()
+    shifted[is_crossing] = shapely.transform(
+        shapes[is_crossing], lambda xy: np.column_stack([xy[:, 0] % 360.0, xy[:, 1]])
     )
-    middle = shapely.centroid(moved)
-    points = np.column_stack([shapely.get_x(middle), shapely.get_y(middle)])
-    points[across, 0] = (points[across, 0] + 180) % 360 - 180
+    centroids = shapely.centroid(shifted)
+    points = np.column_stack([shapely.get_x(centroids), shapely.get_y(centroids)])
+    points[is_crossing, 0] = (points[is_crossing, 0] + 180) % 360 - 180
     return points
 
 
 def _require_degrees(path: Path, crs: object) -> None:
-    """Refuse a projected CRS. Its name alone is looked at: PROJ need not be asked."""
+    """Raise TableError for a projected CRS; WKT is recognized without pyproj."""
     text = str(crs or "")
     projected = text.lstrip().upper().startswith(("PROJCS", "PROJCRS"))
     if not projected and text:

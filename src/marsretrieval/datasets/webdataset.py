@@ -1,4 +1,4 @@
-"""WebDataset tars: ``key.png`` beside ``key.json`` or ``key.txt``, streamed."""
+"""WebDataset tars: ``key.png`` with ``key.json`` or ``key.txt``."""
 
 from __future__ import annotations
 
@@ -15,136 +15,174 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Self, cast
 
 from marsretrieval.datasets.base import Record, Shard, Skipped, escape, is_utf8, skip_unless_utf8
-from marsretrieval.datasets.folder import class_of
+from marsretrieval.datasets.folder import class_from_folders
 from marsretrieval.datasets.georeference import is_world_file, read_georeference, read_world_file
 from marsretrieval.datasets.images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets.listing import file_fingerprint, is_side_file
 from marsretrieval.datasets.position_fields import Position
-from marsretrieval.datasets.sidecar import MAX_ANNOTATION_BYTES, annotation, locate
+from marsretrieval.datasets.sidecar import MAX_ANNOTATION_BYTES, locate_image, parse_annotation
 from marsretrieval.datasets.source_file import SourceFile
 from marsretrieval.errors import DataError
 from marsretrieval.geo import parse_quad_name
 from marsretrieval.io import sha256_json
 
-# OSError is what the decompressors raise; errors of the file itself come as DataError.
-_DAMAGE = (
+# Decompressors raise OSError; I/O failures of the file are raised as DataError.
+_TAR_ERRORS = (
     tarfile.TarError, OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 _LONG_HEADERS = (
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK,
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
 )  # fmt: skip
-_MAX_HEADER_BYTES = 2**20  # names and attributes of real members take some hundred bytes
-# An image does not shrink so far in a compressed or sparse tar, unless it is there to fill memory.
-_EXPANSION, _SMALL = 200, 2**26
-_NAMED = 5  # members of no use, in messages
+_MAX_HEADER_BYTES = 2**20  # real names and attributes have some hundred bytes
+# Larger members of a compressed or sparse tar are rejected as decompression bombs.
+_MAX_EXPANSION, _SMALL = 200, 2**26
+_MAX_LISTED = 5  # unused members in messages
 
 
 @dataclass(frozen=True)
 class WebDatasetSource:
-    """One shard a tar. An item is the run of neighbouring members with one key, as the
-    WebDataset convention has it: the key is the path up to the first dot of its last part. That
-    last part is the id. Where several keys of the source share it, the whole key is the id, and
-    where several tars hold that key, the name of the tar precedes it: a dataset has the same ids
-    whichever tar is read first.
+    """Images in WebDataset tars, one shard per tar.
 
-    Without a label beside it, an image in a folder is labelled by the folder, if there are several.
+    An item is a run of consecutive members with one key. By the WebDataset convention, the key is
+    the path up to the first dot of its last part. That last part is the id. If several keys of the
+    source share it, the whole key is the id; if several tars hold that key, it is prefixed with the
+    name of the tar. Ids do not depend on which tar is read first.
+
+    An image without a label gets the name of its folder as the label if the images of the source
+    lie in several folders.
+
+    Attributes:
+        name: The path as the user gave it.
+        files: Tars.
+        kind: Layout.
     """
 
     name: str
     files: tuple[Path, ...]
     kind: str = "webdataset"
-    # Filled on demand, and sent along to other processes: listing the keys means reading headers.
-    _keys: dict[str, _Keys] = field(default_factory=dict, repr=False, compare=False)
+    # Filled on demand and pickled, since listing the keys reads the headers of all tars.
+    _id_cache: dict[str, _ItemIds] = field(default_factory=dict, repr=False, compare=False)
 
     def shards(self) -> Sequence[Shard]:
-        prints = [file_fingerprint(path) for path in self.files]
-        keys = self._keys_of(prints)
+        """List one shard per tar."""
+        fingerprints = [file_fingerprint(path) for path in self.files]
+        keys = self._item_ids(fingerprints)
         return [
-            Shard(_shard_name(path), keys.fingerprint(_shard_name(path), print_), None)
-            for path, print_ in zip(self.files, prints, strict=True)
+            Shard(_shard_name(path), keys.fingerprint(_shard_name(path), fingerprint), None)
+            for path, fingerprint in zip(self.files, fingerprints, strict=True)
         ]
 
     def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
+        """Stream the items of a tar.
+
+        Args:
+            shard: One of `shards()`.
+            images: Read the encoded images; if False, `data` is empty.
+
+        Yields:
+            A Record per image; a Skipped for unused members, and for a tar that is damaged.
+
+        Raises:
+            DataError: If the disk or server does not respond.
+        """
         path = next((path for path in self.files if _shard_name(path) == shard.name), None)
         if path is None:
             raise DataError(f"{self.name}: holds no tar '{shard.name}'")
-        keys = self._keys_of([file_fingerprint(each) for each in self.files])
-        seen: set[str] = set()
-        for group in _groups(path, images=images):
+        keys = self._item_ids([file_fingerprint(file) for file in self.files])
+        read_keys: set[str] = set()
+        for group in _iter_groups(path, images=images):
             if isinstance(group, Skipped):
                 yield skip_unless_utf8(group)
                 continue
             group.id = keys.ids.get(shard.name, {}).get(group.key, group.id)
-            item = group.item(path, seen, by_class=keys.by_class)
+            item = group.item(path, read_keys, by_class=keys.by_class)
             if isinstance(item, Record):
-                seen.add(group.key)
+                read_keys.add(group.key)
             yield skip_unless_utf8(item)
             yield from map(skip_unless_utf8, group.left_out(path))
 
-    def _keys_of(self, fingerprints: Sequence[str]) -> _Keys:
+    def _item_ids(self, fingerprints: Sequence[str]) -> _ItemIds:
         version = sha256_json(fingerprints)
-        if version not in self._keys:
-            self._keys[version] = _Keys.of(self.files, fingerprints)
-        return self._keys[version]
+        if version not in self._id_cache:
+            self._id_cache[version] = _ItemIds.from_tars(self.files, fingerprints)
+        return self._id_cache[version]
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+    """Write a tar with time 0 and owner 0. Not atomic.
+
+    Args:
+        path: File to write, from `io.atomic_path` or inside a staging folder.
+        members: Name and data of each member, in order.
+    """
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
 
 
 @dataclass(frozen=True, slots=True)
-class _Keys:
-    """How the keys of all tars become ids: `ids` has, by shard and key, those that are longer than
-    the last part of their key; `by_class` says that the folders of the keys are labels."""
+class _ItemIds:
+    """Ids of the items of all tars.
+
+    Attributes:
+        ids: By shard and key, the ids that are longer than the last part of their key.
+        by_class: Folders in the keys are labels.
+    """
 
     ids: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     by_class: bool = False
 
     @classmethod
-    def of(cls, files: Sequence[Path], fingerprints: Sequence[str]) -> Self:
+    def from_tars(cls, files: Sequence[Path], fingerprints: Sequence[str]) -> Self:
         names = [_shard_name(path) for path in files]
-        # Tiles of quads are named by their positions, so that no two share a name.
+        # Tiles of quads are named by their positions, so that names are unique.
         if all(map(parse_quad_name, names)) or not files:
             return cls()
         with ThreadPoolExecutor(min(8, len(files))) as pool:
-            keys = list(pool.map(_keys_or_none, files, fingerprints))
+            keys = list(pool.map(_image_keys_or_empty, files, fingerprints))
         if len(keys) == 1 and not any("/" in key for key in keys[0]):
             return cls()
-        lasts = Counter(_last(key) for part in keys for key in part)
-        wholes = Counter(key for part in keys for key in part)
+        base_counts = Counter(_base_name(key) for tar_keys in keys for key in tar_keys)
+        key_counts = Counter(key for tar_keys in keys for key in tar_keys)
         ids = {
             name: {
-                key: key if wholes[key] == 1 else f"{name}/{key}"
-                for key in part
-                if lasts[_last(key)] > 1
+                key: key if key_counts[key] == 1 else f"{name}/{key}"
+                for key in tar_keys
+                if base_counts[_base_name(key)] > 1
             }
-            for name, part in zip(names, keys, strict=True)
+            for name, tar_keys in zip(names, keys, strict=True)
         }
-        classes = {class_of(PurePosixPath(key).parts[:-1]) for key in wholes}
+        classes = {class_from_folders(PurePosixPath(key).parts[:-1]) for key in key_counts}
         return cls(
-            {name: part for name, part in ids.items() if part},
+            {name: tar_keys for name, tar_keys in ids.items() if tar_keys},
             None not in classes and len(classes) > 1,
         )
 
     def fingerprint(self, shard: str, content: str) -> str:
-        """Of a shard: that of its content, unless other tars have a say in its ids."""
+        """Combine a shard's fingerprint with the ids that depend on other tars."""
         ids = self.ids.get(shard)
         return content if not ids else f"{content}-{sha256_json(sorted(ids.items()))[:16]}"
 
 
-def _keys_or_none(path: Path, fingerprint: str) -> tuple[str, ...]:
+def _image_keys_or_empty(path: Path, fingerprint: str) -> tuple[str, ...]:
     try:
         return _image_keys(path, fingerprint)
     except (DataError, OSError):
-        return ()  # reading the shard says what is wrong
+        return ()  # the error is reported when the shard is read
 
 
 @lru_cache(maxsize=8192)
 def _image_keys(path: Path, fingerprint: str) -> tuple[str, ...]:
-    """Keys of the images of a tar, from its headers; kept for as long as the file is the same."""
-    groups = _groups(path, images=False, annotations=False)
-    names = (group.key for group in groups if isinstance(group, _Group) and group.image_name)
+    """Read the keys of a tar's images from its headers; cached until the file changes."""
+    groups = _iter_groups(path, images=False, annotations=False)
+    names = (group.key for group in groups if isinstance(group, _MemberGroup) and group.image_name)
     return tuple(dict.fromkeys(names))
 
 
-def _last(key: str) -> str:
+def _base_name(key: str) -> str:
     return key.rpartition("/")[2]
 
 
@@ -154,7 +192,7 @@ def _shard_name(path: Path) -> str:
 
 
 @dataclass
-class _Group:
+class _MemberGroup:
     """The members of one key."""
 
     key: str
@@ -169,38 +207,40 @@ class _Group:
     id: str = ""
 
     def __post_init__(self) -> None:
-        self.id = _last(self.key)
+        self.id = _base_name(self.key)
 
     def left_out(self, path: Path) -> Iterator[Skipped]:
-        """Members that are in the way of the item, or of no use to it."""
+        """Yield the members that cannot be part of the item."""
         for problem in self.problems:
             yield Skipped(self.id, f"{path}:{self.key}", problem)
 
-    def item(self, path: Path, seen: set[str], *, by_class: bool) -> Record | Skipped:
+    def item(self, path: Path, read_keys: set[str], *, by_class: bool) -> Record | Skipped:
         source = escape(f"{path}:{self.image_name or self.key}")
         if self.image_name is None:
-            return Skipped(self.id, source, self._without_image(seen))
-        if self.key in seen:
+            return Skipped(self.id, source, self._describe_missing_image(read_keys))
+        if self.key in read_keys:
             return Skipped(self.id, source, "the same key stands in this tar before")
-        place, found = locate(self.key, annotation(self.json, self.text), self._georeference)
+        location, annotation = locate_image(
+            self.key, parse_annotation(self.json, self.text), self._georeference
+        )
         return Record(
             id=self.id,
             data=self.image,
             source=source,
-            caption=found.caption,
-            original_caption=found.original_caption,
-            label=found.label
-            or (class_of(PurePosixPath(self.key).parts[:-1]) if by_class else None),
-            lon=place.lon,
-            lat=place.lat,
-            width_deg=place.width_deg,
-            height_deg=place.height_deg,
-            valid=found.valid,
-            warnings=found.warnings(self.id, source),
+            caption=annotation.caption,
+            original_caption=annotation.original_caption,
+            label=annotation.label
+            or (class_from_folders(PurePosixPath(self.key).parts[:-1]) if by_class else None),
+            lon=location.lon,
+            lat=location.lat,
+            width_deg=location.width_deg,
+            height_deg=location.height_deg,
+            valid=annotation.valid,
+            warnings=annotation.warnings(self.id, source),
         )
 
     def _georeference(self) -> Position | None:
-        """What the image holds itself, else the world file beside it. Raises ValueError."""
+        """Read the georeference of the image, or its world file. Raises ValueError."""
         if not self.image:
             return None
         position = read_georeference(self.image)
@@ -208,17 +248,16 @@ class _Group:
             position = read_world_file(self.world, self.image, self.projection)
         return position
 
-    def _without_image(self, seen: set[str]) -> str:
+    def _describe_missing_image(self, read_keys: set[str]) -> str:
         if self.json is None and self.text is None:
-            return (
-                f"no image among its members ({', '.join(self.others) or 'left out'}){self._rule()}"
-            )
-        if self.key in seen:
+            members = ", ".join(self.others) or "left out"
+            return f"no image among its members ({members}){self._explain_dots()}"
+        if self.key in read_keys:
             return "an annotation apart from its image: the members of a key must be neighbours"
-        return f"an annotation without an image{self._rule()}"
+        return f"an annotation without an image{self._explain_dots()}"
 
-    def _rule(self) -> str:
-        """Explain the key rule where a further dot hides the extension of an image."""
+    def _explain_dots(self) -> str:
+        """Explain the key rule if a second dot in the name hides an image's extension."""
         for name in self.others:
             path = PurePosixPath(name)
             extension = path.name.partition(".")[2]
@@ -230,8 +269,8 @@ class _Group:
         return ""
 
 
-class _Header(tarfile.TarInfo):
-    """Member header whose name and extended attributes are of a size that fits into memory."""
+class _LimitedTarInfo(tarfile.TarInfo):
+    """Member header that limits the size of names and extended attributes."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -244,20 +283,22 @@ class _Header(tarfile.TarInfo):
         return header
 
 
-def _groups(path: Path, *, images: bool, annotations: bool = True) -> Iterator[_Group | Skipped]:
-    """Read a tar from front to back; what is damaged ends it with a Skipped for the tar.
+def _iter_groups(
+    path: Path, *, images: bool, annotations: bool = True
+) -> Iterator[_MemberGroup | Skipped]:
+    """Read a tar from front to back; damage ends it with a Skipped for the tar.
 
-    Raises DataError when the file cannot be read: that is no damage.
+    Raises DataError if the file cannot be read.
     """
-    whole = Skipped(_shard_name(path), str(path), "")
-    current: _Group | None = None
+    tar_item = Skipped(_shard_name(path), str(path), "")
+    current: _MemberGroup | None = None
     try:
         with SourceFile(path) as file:
             if file.size == 0:
-                yield _because(whole, "an empty file, not a tar")
+                yield _with_reason(tar_item, "an empty file, not a tar")
                 return
-            with tarfile.open(fileobj=cast(IO[bytes], file), tarinfo=_Header) as tar:
-                for member in _members(tar):
+            with tarfile.open(fileobj=cast(IO[bytes], file), tarinfo=_LimitedTarInfo) as tar:
+                for member in _iter_members(tar):
                     name = PurePosixPath(member.name)
                     if member.isdir() or name.name.startswith("."):
                         continue
@@ -268,32 +309,34 @@ def _groups(path: Path, *, images: bool, annotations: bool = True) -> Iterator[_
                     if current is not None and current.key != key:
                         yield current
                         current = None
-                    current = current or _Group(key)
+                    current = current or _MemberGroup(key)
                     suffix = f".{extension.lower()}"
                     if annotations or suffix in EXTENSIONS:
-                        largest = max(_SMALL, _EXPANSION * file.size)
-                        _take(tar, member, current, suffix, images=images, largest=largest)
-                damage = _after_the_last(tar)
-    except _DAMAGE as error:
-        # The item begun may lack members, or the end of one.
-        lost = f", from '{current.id}' on" if current is not None else ""
-        words = " ".join(str(error).split())
-        yield _because(whole, f"the tar cannot be read to its end{lost} ({words})")
+                        max_bytes = max(_SMALL, _MAX_EXPANSION * file.size)
+                        _add_member(
+                            tar, member, current, suffix, images=images, max_bytes=max_bytes
+                        )
+                damage = _check_end(tar)
+    except _TAR_ERRORS as error:
+        # The current item may be incomplete.
+        affected = f", from '{current.id}' on" if current is not None else ""
+        message = " ".join(str(error).split())
+        yield _with_reason(tar_item, f"the tar cannot be read to its end{affected} ({message})")
         return
     if current is not None:
         yield current
     if damage is not None:
-        yield _because(whole, damage)
+        yield _with_reason(tar_item, damage)
 
 
-def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _iter_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     while (member := tar.next()) is not None:
-        # The library keeps them all: gigabytes for a planet in one tar.
+        # tarfile keeps all members, which takes gigabytes for large tars.
         tar.members.clear()  # type: ignore[attr-defined]
         yield member
 
 
-def _because(item: Skipped, reason: str) -> Skipped:
+def _with_reason(item: Skipped, reason: str) -> Skipped:
     return Skipped(item.id, item.source, reason)
 
 
@@ -301,44 +344,45 @@ def _is_annotation(suffix: str) -> bool:
     return suffix in (".json", ".txt", ".prj") or is_world_file(suffix)
 
 
-def _take(
+def _add_member(
     tar: tarfile.TarFile,
     member: tarfile.TarInfo,
-    group: _Group,
+    group: _MemberGroup,
     suffix: str,
     *,
     images: bool,
-    largest: int,
+    max_bytes: int,
 ) -> None:
-    """Put a member into its group; `largest` is what may be in a tar of this size."""
+    """Add a member to its group; members above `max_bytes` are rejected."""
     limit = MAX_BYTES if suffix in EXTENSIONS else MAX_ANNOTATION_BYTES
     if suffix not in EXTENSIONS and not _is_annotation(suffix):
-        if len(group.others) < _NAMED:
+        if len(group.others) < _MAX_LISTED:
             group.others.append(member.name)
     elif not member.isfile():
         group.problems.append(f"{member.name} is a link or device, not a file")
     elif member.size > limit:
         group.problems.append(f"{member.name} holds {member.size:,} bytes, more than {limit:,}")
-    elif member.size > largest:
+    elif member.size > max_bytes:
         group.problems.append(
-            f"{member.name} holds {member.size:,} bytes, over {_EXPANSION} times as much as its tar"
+            f"{member.name} holds {member.size:,} bytes, "
+            f"over {_MAX_EXPANSION} times as much as its tar"
         )
     elif suffix == ".json":
-        group.json = _content(tar, member)
+        group.json = _read_member(tar, member)
     elif suffix == ".txt":
-        group.text = _content(tar, member)
+        group.text = _read_member(tar, member)
     elif suffix == ".prj":
-        group.projection = _content(tar, member)
+        group.projection = _read_member(tar, member)
     elif is_world_file(suffix):
-        group.world = _content(tar, member)
+        group.world = _read_member(tar, member)
     elif group.image_name is not None:
         group.problems.append(f"a second image under one key: {member.name}")
     else:
-        data = _content(tar, member) if images else b""
+        data = _read_member(tar, member) if images else b""
         group.image_name, group.image = member.name, data
 
 
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = tar.extractfile(member)
     data = file.read() if file is not None else b""
     if len(data) != member.size:
@@ -346,33 +390,23 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return data
 
 
-def _after_the_last(tar: tarfile.TarFile) -> str | None:
-    """What is wrong behind the last member. Only zeros may follow it; the library takes a tar
-    without them, and a damaged member, for the end as well."""
+def _check_end(tar: tarfile.TarFile) -> str | None:
+    """Describe damage after the last member, where only zeros are valid.
+
+    `tarfile` treats a missing end mark or a damaged member as the end.
+    """
     file = tar.fileobj
     if file is None:
         return None
     file.seek(tar.offset)
-    mark = file.read(tarfile.BLOCKSIZE)
-    if not mark:
+    block = file.read(tarfile.BLOCKSIZE)
+    if not block:
         return "the tar has no end mark: it was cut between two members, or never finished"
-    while mark:
-        if any(mark):
+    while block:
+        if any(block):
             return (
                 f"the tar is damaged behind byte {tar.offset:,}, or two are joined: what follows "
                 "is not read"
             )
-        mark = file.read(1 << 16)
+        block = file.read(1 << 16)
     return None
-
-
-def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    """Write (name, data) members in the given order, with time 0 and owner 0.
-
-    Not atomic: give it a path from `files.atomic_path`, or one inside a staging folder.
-    """
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))

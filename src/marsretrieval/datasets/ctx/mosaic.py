@@ -13,7 +13,7 @@ from pathlib import Path
 
 from marsretrieval import geo
 from marsretrieval.datasets.geotiff import GeoTiff
-from marsretrieval.datasets.listing import visible
+from marsretrieval.datasets.listing import list_visible
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
 
 SERVER = "https://murray-lab.caltech.edu/CTX/V01/tiles"
@@ -262,7 +262,7 @@ def _files(start: Path) -> Iterator[Path]:
     if start.is_file():
         yield start
     elif start.is_dir():
-        for entry in visible(start):
+        for entry in list_visible(start):
             if entry.is_dir() or entry.suffix.lower() in (*_TIFF, _ZIP):
                 yield from _files(entry)
     else:
