@@ -134,7 +134,7 @@ def evaluate(
     all_centres = (
         centres if all_centre_lonlat is None else validation.lonlat(all_centre_lonlat, "all tiles")
     )
-    published, published_drawn = _published(
+    published, published_samples = _published(
         values, corners, truth, radius_deg, max_k, seed, resamples
     )
     order = ranked(values, id_order(ids))
@@ -142,7 +142,7 @@ def evaluate(
     coverage = Coverage.from_order(order, pairs, len(truth)).head(max_k)
     reachable = spherical(all_centres, truth, radius_deg)
     strict = _strict(coverage, reachable, len(all_centres), len(truth), max_k)
-    strict_drawn = draw(
+    strict_samples = draw(
         coverage,
         Blocks.from_positions(centres[order[:max_k]], truth, BLOCK_DEG),
         resample_depths(coverage, strict["best"]["k"]),
@@ -150,13 +150,13 @@ def evaluate(
         seed=seed,
         resamples=resamples,
     )
-    drawn = {
-        "published": _rename_area(published_drawn, "auprc"),
-        "strict": _rename_area(strict_drawn, "average_precision"),
+    samples_by_protocol = {
+        "published": _rename_area(published_samples, "auprc"),
+        "strict": _rename_area(strict_samples, "average_precision"),
     }
     intervals = {
         protocol: {name: interval(values) for name, values in samples.items()}
-        for protocol, samples in drawn.items()
+        for protocol, samples in samples_by_protocol.items()
     }
     if chance is None and all_centre_lonlat is None:
         chance = expect_random(corners, centres, truth, radius_deg=radius_deg, max_k=max_k)
@@ -174,7 +174,7 @@ def evaluate(
         },
         chance=chance or {},
         interval_basis=basis_of(intervals, "spatial blocks", Blocks.count_of(truth, BLOCK_DEG)),
-        samples=drawn,
+        samples=samples_by_protocol,
     )
 
 
@@ -261,9 +261,9 @@ def _published(
     ]
     best = {name: curve[top][name] for name in ("k", "f1", "precision", "recall")}
     blocks = Blocks.from_positions(corners[order], truth, BLOCK_DEG)
-    drawn = draw(coverage, blocks, cuts, trapezoid, seed=seed, resamples=resamples)
+    samples = draw(coverage, blocks, cuts, trapezoid, seed=seed, resamples=resamples)
     area = float(trapezoid(precision, recall))
-    return {"best": best, "auprc": area, "curve": curve}, drawn
+    return {"best": best, "auprc": area, "curve": curve}, samples
 
 
 def _strict(coverage: Coverage, near: Pairs, tiles: int, points: int, max_k: int) -> dict[str, Any]:

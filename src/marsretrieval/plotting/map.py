@@ -231,7 +231,7 @@ class PlanetMap:
         columns = (np.atleast_1d(np.asarray(v, float)) for v in (lon, lat, width_deg, height_deg))
         shapes, owner = self._outlines(*np.broadcast_arrays(*columns))
         paint = colour or self.style.accent
-        drawn = PolyCollection(
+        artist = PolyCollection(
             shapes,
             closed=True,
             alpha=alpha,
@@ -243,13 +243,13 @@ class PlanetMap:
             antialiased=outline,
         )
         if values is not None:
-            drawn.set_array(np.asarray(values, dtype=np.float64)[owner])
-            drawn.set_cmap(self.style.colours)
-            drawn.set_clim(vmin, vmax)
+            artist.set_array(np.asarray(values, dtype=np.float64)[owner])
+            artist.set_cmap(self.style.colours)
+            artist.set_clim(vmin, vmax)
             if outline:
-                drawn.set_facecolor("none")
-        self.axes.add_collection(drawn, autolim=False)
-        return drawn
+                artist.set_facecolor("none")
+        self.axes.add_collection(artist, autolim=False)
+        return artist
 
     def points(
         self,
@@ -302,7 +302,7 @@ class PlanetMap:
                 x, y, s=size, marker=marker, alpha=0.8 * alpha, zorder=4.9, facecolors="none",
                 edgecolors=self.style.paper, linewidths=2.4,
             )  # fmt: skip
-        drawn = self.axes.scatter(
+        artist = self.axes.scatter(
             x, y, s=size, marker=marker, alpha=alpha, zorder=5, label=label,
             linewidths=1.1 if hollow or marker in "x+" else edge, **colours,
         )  # fmt: skip
@@ -310,7 +310,7 @@ class PlanetMap:
         side = math.sqrt(size) * self.figure.dpi / 72
         pixels = self.axes.transData.transform(np.column_stack([x, y]))
         self._occupied += [Rect.around(px, py, side, side) for px, py in pixels[:2000].tolist()]
-        return drawn
+        return artist
 
     def mark_text(self, lon: float, lat: float, text: str, *, centred: bool = False) -> Self:
         """Write a short text at a position unless it would overlap another.
@@ -358,20 +358,20 @@ class PlanetMap:
         self._occupied += draw_feature_names(self, self._occupied, at_most, smallest_km)
         return self
 
-    def colour_bar(self, drawn: Any, label: str) -> Self:
+    def colour_bar(self, artist: Any, label: str) -> Self:
         """Draw a colour bar on the right of the map.
 
         Args:
-            drawn: Result of `raster`, `tiles` or `points`.
+            artist: Result of `raster`, `tiles` or `points`.
             label: Title of the colour bar.
 
         Returns:
             The map.
         """
         if self._layout is not None:
-            bar = self.figure.colorbar(drawn, cax=self._layout.colour_bar_axes())
+            bar = self.figure.colorbar(artist, cax=self._layout.colour_bar_axes())
         else:
-            bar = self.figure.colorbar(drawn, ax=self.axes, shrink=0.8, pad=0.02)
+            bar = self.figure.colorbar(artist, ax=self.axes, shrink=0.8, pad=0.02)
         bar.set_label(label, color=self.style.ink, fontsize=self.style.font, parse_math=False)
         bar.ax.tick_params(colors=self.style.ink, labelsize=self.style.font - 0.5, length=2)
         bar.outline.set_edgecolor(self.style.muted)
@@ -410,9 +410,9 @@ class PlanetMap:
         """
         left, right, bottom, top = self.frame.extent
         km_per_unit = self.frame.kilometres_per_unit((left + right) / 2, (bottom + top) / 2)
-        room = self.frame.width * km_per_unit / 4
-        power = 10.0 ** math.floor(math.log10(room))
-        length = max(factor * power for factor in (1, 2, 5) if factor * power <= room)
+        max_km = self.frame.width * km_per_unit / 4
+        power = 10.0 ** math.floor(math.log10(max_km))
+        length = max(factor * power for factor in (1, 2, 5) if factor * power <= max_km)
         span = length / km_per_unit / self.frame.width
         start, low = 0.985 - span, 0.14 / self._inches_high
         colour, axes_fraction = self.style.ink, self.axes.transAxes
@@ -536,7 +536,7 @@ class PlanetMap:
             scale = 255.0 if array.dtype == np.uint8 else 1.0
             opaque = np.ones_like(lat) if array.shape[2] == 3 else image[..., 3] / scale
             image = np.dstack([image[..., :3] / scale, np.where(inside, opaque, 0.0)])
-        drawn = self.axes.imshow(
+        artist = self.axes.imshow(
             image,
             extent=(left, right, bottom, top),
             origin="upper",
@@ -545,7 +545,7 @@ class PlanetMap:
             **options,
         )
         self._set_extent()
-        return drawn
+        return artist
 
     def _draw_title(self, title: str | None, subtitle: str | None) -> None:
         style, axes = self.style, self.axes

@@ -237,10 +237,10 @@ def window(
     width = 360.0 - float(gaps[widest])
     south, north = float(y[finite].min()), float(y[finite].max())
     if width > _WHOLE_DEG and (south >= 50 or north <= -50):
-        room = max(margin * (north - south), 1.0)
+        margin_deg = max(margin * (north - south), 1.0)
         if south >= 50:
-            return Box(-180.0, south - room, 180.0, 90.0)
-        return Box(-180.0, -90.0, 180.0, north + room)
+            return Box(-180.0, south - margin_deg, 180.0, 90.0)
+        return Box(-180.0, -90.0, 180.0, north + margin_deg)
     if width > _WHOLE_DEG or north - south > _WHOLE_DEG:
         return PLANET
     shrink = float(np.cos(np.radians(min(abs(south + north) / 2, 80.0))))

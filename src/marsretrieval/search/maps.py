@@ -356,8 +356,8 @@ def draw_hits(hits: Hits, *, style: str = "light", title: str | None = None) -> 
         title=title or _title(hits.about),
         subtitle=_subtitle(hits),
     )
-    drawn = _draw_marks(chart, hits, lon, lat, coloured=True)
-    _finish(chart, drawn)
+    artist = _draw_marks(chart, hits, lon, lat, coloured=True)
+    _finish(chart, artist)
     return chart
 
 
@@ -398,12 +398,12 @@ def draw_heatmap(
     )
     low, high = np.nanpercentile(heat.values, (2, 100))
     span = _box_of(heat)
-    drawn = chart.raster(heat.values, span, vmin=float(low), vmax=float(high))
+    artist = chart.raster(heat.values, span, vmin=float(low), vmax=float(high))
     if hits is not None:
         positions = [np.array([np.nan if v is None else v for v in values]) for values in
                   (hits.lon, hits.lat)]  # fmt: skip
         _draw_marks(chart, hits, *positions, coloured=False)
-    _finish(chart, drawn)
+    _finish(chart, artist)
     return chart
 
 
@@ -431,22 +431,22 @@ def _draw_marks(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: b
     if not coloured:
         size *= 0.3 if chart.box.width > _SCALE_BAR_DEG else 1.0  # to leave the raster visible
         ring = chart.style.second
-        drawn = chart.points(lon[order], lat[order], colour=ring, size=size, hollow=True)
+        artist = chart.points(lon[order], lat[order], colour=ring, size=size, hollow=True)
     else:
         extents = np.array([_extent(hits.shapes[index]) for index in order]).reshape(-1, 2)
         middle = (chart.box.south + chart.box.north) / 2
         visible = extents[:, 0] * chart.pixels_per_degree(middle) >= _MIN_TILE_PIXELS
         tiles, marks = order[visible], order[~visible]
         sizes = extents[visible]
-        drawn = chart.points(lon[marks], lat[marks], scores[marks], size=size, **limits)
+        artist = chart.points(lon[marks], lat[marks], scores[marks], size=size, **limits)
         if len(tiles):
-            drawn = chart.tiles(
+            artist = chart.tiles(
                 lon[tiles], lat[tiles], sizes[:, 0], sizes[:, 1], scores[tiles], **limits
             )
     within = set(tiles.tolist())
     for index in order[::-1][:_RANKED].tolist():
         chart.mark_text(lon[index], lat[index], str(index + 1), centred=index in within)
-    return drawn
+    return artist
 
 
 def _extent(shape: Shape | None) -> tuple[float, float]:
@@ -458,10 +458,10 @@ def _extent(shape: Shape | None) -> tuple[float, float]:
     return sum(widths), max(heights) - min(heights)
 
 
-def _finish(chart: PlanetMap, drawn: Any) -> None:
+def _finish(chart: PlanetMap, artist: Any) -> None:
     if chart.frame.polar or chart.box.width <= _SCALE_BAR_DEG:
         chart.scale_bar()
-    chart.features().colour_bar(drawn, "cosine similarity")
+    chart.features().colour_bar(artist, "cosine similarity")
 
 
 def _title(about: Any) -> str:
