@@ -313,19 +313,19 @@ def missing_weights() -> Iterator[list[str]]:
     """
     names: list[str] = []
 
-    class Reader(logging.Handler):
+    class _Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             names.extend(re.findall(r"^(\S+) *\| *MISSING", record.getMessage(), re.MULTILINE))
 
-    reader = Reader(logging.WARNING)
+    collector = _Collector(logging.WARNING)
     logger = logging.getLogger("transformers")
     before = logger.level
-    logger.addHandler(reader)
+    logger.addHandler(collector)
     logger.setLevel(min(before, logging.WARNING))
     try:
         yield names
     finally:
-        logger.removeHandler(reader)
+        logger.removeHandler(collector)
         logger.setLevel(before)
 
 
