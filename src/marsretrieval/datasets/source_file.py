@@ -163,12 +163,15 @@ class SourceFile:
             raise unreachable_error(self._path, error) from error
 
     def tell(self) -> int:
+        """Return the position in bytes."""
         return self._file.tell()
 
     def seekable(self) -> bool:
+        """Return that the position can be changed."""
         return True
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def __enter__(self) -> Self:

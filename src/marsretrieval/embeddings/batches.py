@@ -144,7 +144,7 @@ class BatchRunner:
             uses_collated = collated is not None and len(chunk) == len(batch)
             try:
                 vectors = self._call_model(collated if uses_collated else chunk, len(chunk))
-            except _OutOfMemory as error:
+            except _OutOfMemoryError as error:
                 reason = str(error)
             except ModelLoadError as error:
                 one_by_one = self._embed_singly(chunk, error)
@@ -193,7 +193,7 @@ class BatchRunner:
             raise error
         try:
             return self._call_model([item], 1)
-        except _OutOfMemory as full:
+        except _OutOfMemoryError as full:
             reason = str(full)
         self._shrink(1, reason)
         raise AssertionError("unreachable: one item cannot be halved")
@@ -211,14 +211,14 @@ class BatchRunner:
             raise error from None
 
     def _call_model(self, batch: Any, count: int) -> npt.NDArray[np.float32]:
-        """Call the model and validate its output. Raises _OutOfMemory and ModelLoadError."""
+        """Call the model and validate its output. Raises _OutOfMemoryError and ModelLoadError."""
         try:
             vectors = self._embed(batch)
         except MarsRetrievalError:
             raise
         except Exception as error:
             if is_out_of_memory(error):
-                raise _OutOfMemory(str(error)) from None
+                raise _OutOfMemoryError(str(error)) from None
             raise ModelLoadError(f"{self._name} failed: {describe_exception(error)}") from error
         self._check(vectors, count)
         return vectors
@@ -298,7 +298,7 @@ def quote_text(text: str) -> str:
     return f"the text {text[:_QUOTE_LENGTH]!r}" + ("..." if len(text) > _QUOTE_LENGTH else "")
 
 
-class _OutOfMemory(Exception):
+class _OutOfMemoryError(Exception):
     """The device is out of memory.
 
     Holds no frame of the failed call, so that the memory of its tensors is freed.

@@ -257,17 +257,17 @@ def write_shard(
                     store, entry.made_by, entry.shard, entry.fingerprint
                 )
                 if existing_entry is not None:
-                    raise _FinishedElsewhere(existing_entry)
+                    raise _FinishedElsewhereError(existing_entry)
                 # The old entry does not describe the new vectors.
                 entry_path(store, entry.shard).unlink(missing_ok=True)
             written = replace(entry, rows=len(items), bytes=size, sha256=checksum)
             write_entry(store, written)
-    except _FinishedElsewhere as elsewhere:
+    except _FinishedElsewhereError as elsewhere:
         return elsewhere.entry
     return written
 
 
-class _FinishedElsewhere(Exception):
+class _FinishedElsewhereError(Exception):
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
 

@@ -175,7 +175,7 @@ class Area:
             rings_of = list(_rings_of(value))
             convert = converter_from(crs, name=name, allow_earth=allow_earth)
             polygons = [_polygon(rings, convert, name) for rings in rings_of]
-        except _InvalidGeometry as error:
+        except _InvalidGeometryError as error:
             raise DataError(f"{name}: {error}", remedy=_HELP) from error
         if not polygons:
             raise DataError(f"{name}: it holds no polygon", remedy=_HELP)
@@ -216,21 +216,21 @@ class Area:
         return inside
 
 
-class _InvalidGeometry(Exception):
+class _InvalidGeometryError(Exception):
     pass
 
 
 def _rings_of(value: Any) -> Iterator[Sequence[Any]]:
     """Yield the rings of each polygon in a GeoJSON object."""
     if not isinstance(value, Mapping):
-        raise _InvalidGeometry("not a GeoJSON object")
+        raise _InvalidGeometryError("not a GeoJSON object")
     kind = value.get("type")
     if kind == "FeatureCollection":
         for feature in _require_list(value.get("features"), "features"):
             yield from _rings_of(feature)
     elif kind == "Feature":
         if value.get("geometry") is None:
-            raise _InvalidGeometry("a feature has no geometry")
+            raise _InvalidGeometryError("a feature has no geometry")
         yield from _rings_of(value["geometry"])
     elif kind == "GeometryCollection":
         for geometry in _require_list(value.get("geometries"), "geometries"):
@@ -241,12 +241,12 @@ def _rings_of(value: Any) -> Iterator[Sequence[Any]]:
         for rings in _require_list(value.get("coordinates"), "coordinates"):
             yield _require_list(rings, "coordinates")
     else:
-        raise _InvalidGeometry(f"a {kind or 'value without type'} is no area")
+        raise _InvalidGeometryError(f"a {kind or 'value without type'} is no area")
 
 
 def _require_list(value: Any, name: str) -> Sequence[Any]:
     if not isinstance(value, list | tuple):  # tuples come from __geo_interface__
-        raise _InvalidGeometry(f"{name}: not a list")
+        raise _InvalidGeometryError(f"{name}: not a list")
     return value
 
 
@@ -254,7 +254,7 @@ def _polygon(rings: Sequence[Any], convert: Converter | None, name: str) -> _Pol
     import shapely
 
     if not rings:
-        raise _InvalidGeometry("a polygon has no ring")
+        raise _InvalidGeometryError("a polygon has no ring")
     first, *others = (_ring(ring, convert) for ring in rings)
     outer = _unroll(first, _reads_as_written(first))
     if (np.abs(np.diff(first[:, 0])) > 180).any() and np.ptp(outer[:, 0]) < np.ptp(first[:, 0]):
@@ -263,7 +263,7 @@ def _polygon(rings: Sequence[Any], convert: Converter | None, name: str) -> _Pol
     west, east = float(outer[:, 0].min()), float(outer[:, 0].max())
     south, north = float(outer[:, 1].min()), float(outer[:, 1].max())
     if not (west < east and south < north):
-        raise _InvalidGeometry("a polygon has no area")
+        raise _InvalidGeometryError("a polygon has no area")
     # Shift holes by full turns to the longitudes of the outer ring.
     for hole in holes:
         hole[:, 0] += 360.0 * math.ceil((west - 1e-9 - float(hole[:, 0].min())) / 360.0)
@@ -277,31 +277,33 @@ def _ring(value: Any, convert: Converter | None) -> Floats:
     """Return longitudes and latitudes of a closed ring, shape (n, 2)."""
     positions = _require_list(value, "a ring")
     if any(not isinstance(corner, list | tuple) or len(corner) < 2 for corner in positions):
-        raise _InvalidGeometry("a position is not a list of longitude and latitude")
+        raise _InvalidGeometryError("a position is not a list of longitude and latitude")
     try:
         corners = np.array([position[:2] for position in positions], dtype=np.float64).reshape(
             -1, 2
         )
     except (TypeError, ValueError, OverflowError) as error:
-        raise _InvalidGeometry("a coordinate is not a number") from error
+        raise _InvalidGeometryError("a coordinate is not a number") from error
     if len(corners) < 4:
-        raise _InvalidGeometry(
+        raise _InvalidGeometryError(
             f"a ring has {len(corners)} positions; the least is 4, the first again at last"
         )
     if not np.isfinite(corners).all():
-        raise _InvalidGeometry("a coordinate is not finite")
+        raise _InvalidGeometryError("a coordinate is not finite")
     if convert is not None:
         corners = convert(corners)
         if not np.isfinite(corners).all():
-            raise _InvalidGeometry(
+            raise _InvalidGeometryError(
                 "a position lies outside of the area of its coordinate reference system"
             )
     if np.abs(corners[:, 0]).max() > 540 or np.abs(corners[:, 1]).max() > 90:
         x, y = corners[np.argmax(np.abs(corners).max(axis=1))]
-        raise _InvalidGeometry(f"position {x:g}, {y:g} is not in degrees of longitude and latitude")
+        raise _InvalidGeometryError(
+            f"position {x:g}, {y:g} is not in degrees of longitude and latitude"
+        )
     lon_gap = (corners[0, 0] - corners[-1, 0]) % 360.0
     if min(lon_gap, 360.0 - lon_gap) > 1e-9 or corners[0, 1] != corners[-1, 1]:
-        raise _InvalidGeometry("a ring is not closed: its first and last positions differ")
+        raise _InvalidGeometryError("a ring is not closed: its first and last positions differ")
     return corners
 
 
@@ -392,7 +394,7 @@ def _unroll(ring: Floats, as_written: bool) -> Floats:
         unrolled[-1] = unrolled[0]
         return unrolled
     if abs(turns) > 1:
-        raise _InvalidGeometry("a ring goes round the planet more than once")
+        raise _InvalidGeometryError("a ring goes round the planet more than once")
     pole = math.copysign(90.0, float(ring[:, 1].mean()))
     corners = [[unrolled[-1, 0], pole], [unrolled[0, 0], pole], unrolled[0].tolist()]
     return np.concatenate([unrolled, corners])

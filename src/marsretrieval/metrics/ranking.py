@@ -160,7 +160,7 @@ def average_precision(relevant: npt.NDArray[np.bool_]) -> float:
 
 
 def ndcg_at(relevant: npt.NDArray[np.bool_], k: int) -> float:
-    """nDCG of the first k items with gains 0 and 1 and discount log2(rank + 1).
+    """Compute nDCG of the first k items with gains 0 and 1 and discount log2(rank + 1).
 
     Jarvelin & Kekalainen 2002. The ideal ranking has min(k, number relevant) relevant items first.
 

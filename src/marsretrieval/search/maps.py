@@ -111,7 +111,6 @@ class Heatmap:
         Raises:
             MissingDependencyError: If the extra `gis` is not installed.
         """
-
         return draw_heatmap(self, hits, style=style, title=title)
 
     def _write_geotiff(self, path: Path) -> None:

@@ -105,10 +105,12 @@ class VectorBlock(Protocol):
         """float16 or float32 array of shape (n, dim), unit rows."""
 
     @property
-    def lon(self) -> npt.NDArray[np.float64]: ...
+    def lon(self) -> npt.NDArray[np.float64]:
+        """Longitudes in degrees, float64 array of shape (n,)."""
 
     @property
-    def lat(self) -> npt.NDArray[np.float64]: ...
+    def lat(self) -> npt.NDArray[np.float64]:
+        """Latitudes in degrees, float64 array of shape (n,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +179,7 @@ class IndexScan:
 
     def pieces(self) -> Iterator[tuple[list[Run], int]]:
         # Short pieces first: a sample of all rows gives a good floor. Long ones have less overhead.
+        """Yield runs of rows that are scanned together, and their number of rows."""
         for piece in (*self._pieces[::2], *self._pieces[1::2]):
             yield piece, sum(run.end - run.start for run in piece)
 
@@ -250,6 +253,7 @@ class BlockScan:
         self._local = threading.local()
 
     def pieces(self) -> Iterator[tuple[list[tuple[VectorBlock, int, int]], int]]:
+        """Yield parts of blocks that are scanned together, and their number of rows."""
         piece: list[tuple[VectorBlock, int, int]] = []
         piece_rows = 0
         for block in self._blocks:

@@ -146,12 +146,15 @@ class VectorSource(Protocol):
     """A searchable source; implemented by `embeddings.EmbeddingStore` and `SearchIndex`."""
 
     @property
-    def rows(self) -> int: ...
+    def rows(self) -> int:
+        """Number of vectors."""
 
     @property
-    def dimension(self) -> int: ...
+    def dimension(self) -> int:
+        """Number of components of each vector."""
 
-    def blocks(self) -> Iterator[VectorBlock]: ...
+    def blocks(self) -> Iterator[VectorBlock]:
+        """Yield the vectors shard by shard, in row order."""
 
     def vectors(self, rows: Rows) -> npt.NDArray[Any]:
         """Return the stored vectors of rows.

@@ -372,10 +372,10 @@ async def _fetch(
                 raise AttemptError(reason, retry=False) from error
             except ValueError as error:  # of urlsplit
                 raise AttemptError(f"not a web address ({error})", retry=False) from error
-            format, width, height = await asyncio.to_thread(check_image, body)
+            image_format, width, height = await asyncio.to_thread(check_image, body)
             image = Fetched(
                 url, str(response.url), method, hashlib.sha256(body).hexdigest(), len(body),
-                format, _EXTENSIONS[format], width, height,
+                image_format, _EXTENSIONS[image_format], width, height,
             )  # fmt: skip
             cache.put(image, body)
             return image

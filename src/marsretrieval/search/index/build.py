@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _SAMPLE_BLOCKS, _SAMPLE_ROWS = 256, 64
 
 
-class IndexBuildInProgress(Exception):
+class IndexBuildInProgressError(Exception):
     """Another process is building an index in this folder."""
 
 
@@ -62,7 +62,7 @@ def build_lock(root: Path, *, wait: bool) -> Iterator[None]:
         None, while the lock is held.
 
     Raises:
-        IndexBuildInProgress: If another process holds the lock and `wait` is not set.
+        IndexBuildInProgressError: If another process holds the lock and `wait` is not set.
         OutputError: If the folder cannot be written.
     """
     lock = root / ".lock"
@@ -75,7 +75,7 @@ def build_lock(root: Path, *, wait: bool) -> Iterator[None]:
         try:
             has_lock = stack.enter_context(locked(lock, wait=wait))
         except BlockingIOError as error:
-            raise IndexBuildInProgress(str(root)) from error
+            raise IndexBuildInProgressError(str(root)) from error
         except OSError as error:
             raise OutputError(f"{lock}: cannot be written ({error.strerror})") from error
         if has_lock:  # on file systems without locks, two processes may both build

@@ -180,7 +180,7 @@ def make_index(
             `wait` is not set.
         StoreError: If the store is damaged.
     """
-    from marsretrieval.search.index.build import IndexBuildInProgress, build_index, build_lock
+    from marsretrieval.search.index.build import IndexBuildInProgressError, build_index, build_lock
 
     fingerprint = _fingerprint(store)
     problems: list[str] = []
@@ -205,7 +205,7 @@ def make_index(
                 return SearchIndex(folder, store.path)
         except OutputError as error:
             problems.append(error.message)
-        except IndexBuildInProgress:
+        except IndexBuildInProgressError:
             problems.append(f"{root}: another process is making the search index")
             break
     raise OutputError(
