@@ -37,13 +37,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # Errors caused by the disk, permissions or the process, not by the contents of the file.
 _NOT_DAMAGE = {
-    number
-    for name in (
-        "EACCES EPERM ENOMEM EMFILE ENFILE EIO ENOSPC EROFS EBUSY EINTR EAGAIN ETIMEDOUT "
-        "ESTALE EDQUOT EREMOTEIO ENOTCONN"
-    ).split()
-    if (number := getattr(errno, name, None)) is not None
-}
+    errno.EACCES, errno.EPERM, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOSPC,
+    errno.EROFS, errno.EBUSY, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN,
+    *(getattr(errno, name, errno.EIO) for name in ("ESTALE", "EDQUOT", "EREMOTEIO")),
+}  # fmt: skip
 
 _NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
 _MAX_STEM_BYTES = 200  # longer names are hashed in temporary names
