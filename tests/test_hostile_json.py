@@ -22,7 +22,7 @@ from marsretrieval.datasets.submissions import read_labels
 from marsretrieval.datasets.verify import verify as verify_data
 from marsretrieval.embeddings import build_store, open_store, verify_store
 from marsretrieval.encoders.lora import read_adapter_config
-from marsretrieval.encoders.open_clip import Source
+from marsretrieval.encoders.open_clip import CheckpointSource
 from marsretrieval.encoders.registry import read_spec as read_model_record
 from marsretrieval.errors import DataError, MarsRetrievalError
 from marsretrieval.evaluation.runner import provenance_of
@@ -266,7 +266,7 @@ def test_configurations_of_open_clip(tmp_path: Path) -> None:
     path.write_text(json.dumps({"model_cfg": {"embed_dim": 8, "text_cfg": text}}))
 
     def read() -> None:
-        config = Source(folder=tmp_path).config["model_cfg"].get("text_cfg", {})
+        config = CheckpointSource(folder=tmp_path).config["model_cfg"].get("text_cfg", {})
         dict(config.get("tokenizer_kwargs", {}))
 
     assert sweep(path, read) > 30

@@ -22,7 +22,7 @@ from PIL import Image
 
 from benchmarks.models._configs import FULL_SIZE
 from marsretrieval.encoders import LoadOptions, ModelSpec, find
-from marsretrieval.encoders.multimodal_lm import MultimodalEncoder, Recipe
+from marsretrieval.encoders.multimodal_lm import InputRecipe, MultimodalEncoder
 from marsretrieval.encoders.torch_encoder import TorchEncoder, choose_dtype
 from marsretrieval.encoders.transformers import ImagePreprocess, import_transformers
 from marsretrieval.encoders.two_tower import TwoTowerEncoder
@@ -70,7 +70,7 @@ def build_encoder(model: str, device: torch.device) -> TorchEncoder:
         return VisionOnlyEncoder(record, _OPTIONS, whole, images, device, dtype, None)
     processor = _processor(whole.config.model_type)
     processor.image_processor = images.processor
-    recipe = Recipe.from_spec(record, _OPTIONS)
+    recipe = InputRecipe.from_spec(record, _OPTIONS)
     return MultimodalEncoder(
         record, _OPTIONS, whole.model, processor, recipe, device=device, dtype=dtype, revision=None
     )

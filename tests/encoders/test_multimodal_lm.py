@@ -14,7 +14,7 @@ import transformers as hf
 from PIL import Image
 
 from marsretrieval.encoders import LoadOptions, find, load
-from marsretrieval.encoders.multimodal_lm import MultimodalEncoder, Recipe, cut_caption
+from marsretrieval.encoders.multimodal_lm import InputRecipe, MultimodalEncoder, cut_caption
 from marsretrieval.errors import ModelLoadError
 from tests.encoders.tiny_transformers import LANGUAGE_MODELS, TEXTS, pictures, tiny_record
 
@@ -248,4 +248,4 @@ class TestRecipe:
             ({**good, "positions": "2d"}, "positions is '2d'"),
         ):
             with pytest.raises(ModelLoadError, match=told):
-                Recipe.from_spec(replace(record, settings=settings), options)
+                InputRecipe.from_spec(replace(record, settings=settings), options)

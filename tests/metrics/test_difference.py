@@ -15,7 +15,7 @@ from marsretrieval.metrics.bootstrap import block_weights, seed_of
 from marsretrieval.metrics.difference import (
     Difference,
     PointComparison,
-    Ranking,
+    RankedTiles,
     bootstrap_points,
     mean_over,
     over_queries,
@@ -33,17 +33,17 @@ def columns(seed: int, queries: int = 40) -> dict[str, np.ndarray]:
     return {"mrr": 1 / ranks, "medr": ranks.astype(float), "r10": (ranks <= 10).astype(float)}
 
 
-def rankings(seed: int, tiles: int = 400) -> tuple[Ranking, Ranking, np.ndarray]:
+def rankings(seed: int, tiles: int = 400) -> tuple[RankedTiles, RankedTiles, np.ndarray]:
     """Two models of different skill on the same tiles."""
     made = geo_input(seed, tiles, points=25)
     rng = np.random.default_rng(seed + 1)
     ids = [f"{row:06d}" for row in range(len(made["corners"]))]
     worse = made["scores"] + 0.5 * rng.standard_normal(len(ids))
-    pair = [Ranking(scores, ids, made["corners"]) for scores in (made["scores"], worse)]
+    pair = [RankedTiles(scores, ids, made["corners"]) for scores in (made["scores"], worse)]
     return pair[0], pair[1], made["truth"]
 
 
-def of_points(a: Ranking, b: Ranking, truth: np.ndarray, **more: Any) -> PointComparison:
+def of_points(a: RankedTiles, b: RankedTiles, truth: np.ndarray, **more: Any) -> PointComparison:
     return bootstrap_points(
         a, b, truth, **{"radius_deg": 0.5, "max_k": 20_000, "resamples": 60, **more}
     )
@@ -145,7 +145,7 @@ def test_blocks_are_drawn_whole_and_the_same_for_both() -> None:
     def weight(place: np.ndarray, drawn: np.ndarray) -> float:
         return float(drawn[order.index((np.floor(place[0] / 4), np.floor(place[1] / 4)))])
 
-    def area(ranking: Ranking, drawn: np.ndarray) -> float:
+    def area(ranking: RankedTiles, drawn: np.ndarray) -> float:
         tiles = ranking.lonlat[np.argsort(-ranking.scores, kind="stable")]
         near = [[_arc(tile, point) <= 0.5 for point in truth] for tile in tiles]
         seen = np.zeros(len(truth), bool)
@@ -208,7 +208,8 @@ def test_a_resample_without_a_point_says_nothing() -> None:
     """All points in one of four blocks: a third of the resamples have none."""
     tiles = np.array([[lon, 0.5] for lon in (0.5, 5.0, 9.0, 13.0)])
     good, bad = (
-        Ranking(np.array(scores), list("abcd"), tiles) for scores in ([4, 3, 2, 1], [1, 2, 3, 4])
+        RankedTiles(np.array(scores), list("abcd"), tiles)
+        for scores in ([4, 3, 2, 1], [1, 2, 3, 4])
     )
     found = of_points(bad, good, tiles[:1], resamples=500).figures["best.f1"]
     assert found.low is not None and found.low > 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from marsretrieval.datasets.base import Record, Shard, Skipped, escape
 from marsretrieval.datasets.listing import file_fingerprint, list_visible
-from marsretrieval.datasets.parquet import Columns, iter_rows
+from marsretrieval.datasets.parquet import ImageColumns, iter_rows
 from marsretrieval.datasets.source_file import unreachable_error
 from marsretrieval.errors import DataError
 
@@ -69,7 +69,7 @@ class ArrowSource:
         before = sum(_row_count(file, file_fingerprint(file)) for file in self.files[:number])
         start, end = part * _PER_SHARD, (part + 1) * _PER_SHARD
         with _open_stream(path) as reader:
-            columns = Columns.from_schema(path, reader.schema)
+            columns = ImageColumns.from_schema(path, reader.schema)
             names = columns.selected(images=images)
             row = 0
             for batch in reader:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from marsretrieval import geo
 from marsretrieval.datasets.base import Skipped
 from marsretrieval.datasets.inventory import DatasetInventory
-from marsretrieval.datasets.scan import Scan, near_pairs
+from marsretrieval.datasets.scan import ScanResult, near_pairs
 
 # Rows of the published table that show one image in two sizes with different captions.
 _KNOWN_PAIRS = frozenset({(460, 907), (1446, 2098)})
@@ -26,7 +26,7 @@ _AREA_TOLERANCE = 1e-6  # fraction of a quad, less than one tile
 _MAX_COMPARED_IMAGES = 50_000
 
 
-def check_images(scan: Scan, inventory: DatasetInventory) -> None:
+def check_images(scan: ScanResult, inventory: DatasetInventory) -> None:
     """Check that images are readable and ids are unique.
 
     Args:
@@ -57,7 +57,7 @@ def check_images(scan: Scan, inventory: DatasetInventory) -> None:
     )
 
 
-def check_captions(scan: Scan, inventory: DatasetInventory) -> None:
+def check_captions(scan: ScanResult, inventory: DatasetInventory) -> None:
     """Check that each image has a caption and that no image or caption occurs twice.
 
     Duplicates would give a query more than one correct answer.
@@ -78,7 +78,7 @@ def check_captions(scan: Scan, inventory: DatasetInventory) -> None:
     inventory.error("double-image", map(_join_ids, _duplicates(scan.items, ["content"])))
 
 
-def check_labels(scan: Scan, inventory: DatasetInventory) -> None:
+def check_labels(scan: ScanResult, inventory: DatasetInventory) -> None:
     """Check that each image has a label and that identical images have the same one.
 
     Args:
@@ -100,7 +100,7 @@ def check_labels(scan: Scan, inventory: DatasetInventory) -> None:
     inventory.note("double-image", duplicates)
 
 
-def check_near_duplicates(scan: Scan, inventory: DatasetInventory) -> None:
+def check_near_duplicates(scan: ScanResult, inventory: DatasetInventory) -> None:
     """Compare all pairs of images for copies of another size or compression.
 
     Args:
@@ -128,7 +128,7 @@ def check_near_duplicates(scan: Scan, inventory: DatasetInventory) -> None:
     inventory.note("near-double-image", cases)
 
 
-def check_tiles(scan: Scan, inventory: DatasetInventory) -> None:
+def check_tiles(scan: ScanResult, inventory: DatasetInventory) -> None:
     """Check tile positions and duplicates, and how much of each quad the tiles cover.
 
     Args:

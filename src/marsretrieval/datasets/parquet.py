@@ -46,7 +46,7 @@ _MAX_EXPANSION, _SMALL = 200, 2**26
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ImageColumns:
     """The columns of a table that are read.
 
     These are `image` (a struct of bytes and path, binary, or a path) and, if present, label, one
@@ -71,7 +71,7 @@ class Columns:
     by_path: bool = False
 
     @classmethod
-    def from_schema(cls, path: Path, schema: pa.Schema) -> Columns:
+    def from_schema(cls, path: Path, schema: pa.Schema) -> ImageColumns:
         """Select the columns of a table.
 
         Args:
@@ -443,7 +443,7 @@ class ParquetSource:
             raise DataError(f"{self.name}: holds no rows '{shard.name}'")
         path = self.files[part.file]
         file = _open_parquet(path)
-        columns = Columns.from_schema(path, file.schema_arrow)
+        columns = ImageColumns.from_schema(path, file.schema_arrow)
         start = part.first_row
         for group in part.groups:
             row, end = start, start + file.metadata.row_group(group).num_rows

@@ -54,7 +54,7 @@ _stop: Event | None = None  # set in worker processes: the scan is cancelled
 
 
 @dataclass(slots=True)
-class Scan:
+class ScanResult:
     """Decoded images of a source, and the items that could not be read.
 
     Attributes:
@@ -76,7 +76,7 @@ def scan(
     likeness: bool,
     workers: int | None = None,
     progress: Progress = NO_PROGRESS,
-) -> Scan:
+) -> ScanResult:
     """Read, hash and decode every image.
 
     Args:
@@ -96,7 +96,7 @@ def scan(
     shards = source.shards()
     rows = [shard.rows for shard in shards]
     total = None if None in rows else sum(row or 0 for row in rows)
-    parts: dict[int, Scan] = {}
+    parts: dict[int, ScanResult] = {}
     bad = 0
     with progress.start(f"check {source.name}", total, "images") as bar:
         for number, part in _scan_shards(source, shards, likeness, workers or usable_cpus()):
@@ -111,7 +111,7 @@ def scan(
     return result
 
 
-def merge(scans: Iterable[Scan]) -> Scan:
+def merge(scans: Iterable[ScanResult]) -> ScanResult:
     """Concatenate scans.
 
     Args:
@@ -120,7 +120,7 @@ def merge(scans: Iterable[Scan]) -> Scan:
     Returns:
         One scan.
     """
-    result = Scan()
+    result = ScanResult()
     tables = [result.items]
     for partial in scans:
         tables.append(partial.items)
@@ -179,7 +179,7 @@ def near_pairs(hashes: npt.NDArray[np.uint64], limit: int = 32) -> list[tuple[in
 
 def _scan_shards(
     source: ImageSource, shards: Sequence[Shard], likeness: bool, workers: int
-) -> Iterator[tuple[int, Scan]]:
+) -> Iterator[tuple[int, ScanResult]]:
     if workers == 1 or len(shards) < 2:
         for number, shard in enumerate(shards):
             yield number, _scan_shard(source, shard, likeness)
@@ -210,8 +210,8 @@ def _init_worker(stop: Event) -> None:
     _stop = stop
 
 
-def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> Scan:
-    result = Scan()
+def _scan_shard(source: ImageSource, shard: Shard, likeness: bool) -> ScanResult:
+    result = ScanResult()
     tables = [result.items]
     rows: list[dict[str, Any]] = []
     try:

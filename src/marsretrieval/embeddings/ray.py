@@ -111,7 +111,7 @@ def build_stores_with_ray(
     try:
         outcomes, devices = _run_tasks(
             ray,
-            Job(source, tuple(targets), dtype, batch_size, options.decode_in, strict),
+            RayJob(source, tuple(targets), dtype, batch_size, options.decode_in, strict),
             plans,
             options,
             force,
@@ -167,12 +167,12 @@ def build_stores_with_ray(
 
 def _run_tasks(
     ray: Any,
-    job: Job,
+    job: RayJob,
     plans: Sequence[BuildPlan],
     options: RayOptions,
     force: bool,
     progress: Progress,
-) -> tuple[list[Outcome], int]:
+) -> tuple[list[RayOutcome], int]:
     """Keep one task per actor running until all are done.
 
     Returns the outcomes and the number of actors that worked.
@@ -199,13 +199,13 @@ def _run_tasks(
         }
         running[first_worker.ready.remote()] = first_worker
         del first_worker
-        outcomes: list[Outcome] = []
+        outcomes: list[RayOutcome] = []
         started = submitted = 0
         clock = time.perf_counter()
         while len(outcomes) < len(tasks):
             done, _ = ray.wait(list(running), num_returns=1)
             worker = running.pop(done[0])
-            outcome: Outcome | None = ray.get(done[0])
+            outcome: RayOutcome | None = ray.get(done[0])
             if outcome is None:
                 started += 1
             else:
@@ -224,12 +224,14 @@ def _run_tasks(
     return outcomes, max(1, started)
 
 
-def _busy_seconds(outcomes: Sequence[Outcome]) -> float:
+def _busy_seconds(outcomes: Sequence[RayOutcome]) -> float:
     """Busy time summed over all devices."""
     return sum(outcome.seconds[0]["total"] - outcome.seconds[0]["wait"] for outcome in outcomes)
 
 
-def _status_text(outcomes: Sequence[Outcome], actors: int, elapsed: float, remaining: str) -> str:
+def _status_text(
+    outcomes: Sequence[RayOutcome], actors: int, elapsed: float, remaining: str
+) -> str:
     idle = min(1.0, max(0.0, 1 - _busy_seconds(outcomes) / max(1e-9, elapsed * actors)))
     failed = sum(len(shards) for outcome in outcomes for shards in outcome.failed)
     unread = f"{failed} shards not read" if failed else ""
@@ -295,7 +297,7 @@ def _import_ray() -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RayJob:
     """Task description that every actor receives. The actors load the encoders themselves.
 
     Attributes:
@@ -316,7 +318,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RayOutcome:
     """Result of one task.
 
     Attributes:
@@ -354,7 +356,7 @@ class AttemptCounter:
 class Worker:
     """Ray actor that loads the models and embeds shards."""
 
-    def __init__(self, job: Job, workers: int) -> None:
+    def __init__(self, job: RayJob, workers: int) -> None:
         """Create an actor; the models are loaded later.
 
         Args:
@@ -400,7 +402,7 @@ class Worker:
                 (open_shard_writer(target, writer_plan, job.batch_size, strict=job.strict), plan)
             )
 
-    def embed(self, names: tuple[str, ...], task: int, attempts: Any) -> Outcome:
+    def embed(self, names: tuple[str, ...], task: int, attempts: Any) -> RayOutcome:
         """Embed shards.
 
         Args:
@@ -418,7 +420,7 @@ class Worker:
             error = MarsRetrievalError(f"the process that embeds it died {deaths} times")
             zeros = dict.fromkeys(("decode", "embed", "write", "wait", "total"), 0.0)
             count = len(self._job.targets)
-            return Outcome(
+            return RayOutcome(
                 0, [[(name, error) for name in names]] * count, [zeros] * count, [0] * count
             )
         if not self._writers:
@@ -428,7 +430,7 @@ class Worker:
             all_writers = [writer for writer, _ in self._writers]
             self._decoders = open_decoders_for(all_writers, self._workers, self._job.decode_in)
         seconds = embed_shards(writers, self._job.source, self._decoders)
-        return Outcome(
+        return RayOutcome(
             sum(
                 writer.skipped_count + sum(entry.rows for entry in writer.written)
                 for writer in writers

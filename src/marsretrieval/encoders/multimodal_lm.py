@@ -60,7 +60,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> MultimodalEncoder:
     """
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device, on_gpu=spec.settings.get("gpu_dtype", "bfloat16"))
-    recipe = Recipe.from_spec(spec, options)
+    recipe = InputRecipe.from_spec(spec, options)
     transformers = import_transformers()
     files = find_files(spec, options)
     adapter = read_adapter_config(files.folder)
@@ -90,7 +90,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> MultimodalEncoder:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class InputRecipe:
     """Prompts, pooling and positions of a multimodal language model.
 
     Attributes:
@@ -117,7 +117,7 @@ class Recipe:
     max_pixels: int | None = None
 
     @classmethod
-    def from_spec(cls, spec: ModelSpec, options: LoadOptions) -> Recipe:
+    def from_spec(cls, spec: ModelSpec, options: LoadOptions) -> InputRecipe:
         """Read the recipe from a spec's settings.
 
         Args:
@@ -232,7 +232,7 @@ class MultimodalEncoder(TorchEncoder):
         options: LoadOptions,
         model: Any,
         processor: Any,
-        recipe: Recipe,
+        recipe: InputRecipe,
         *,
         device: torch.device,
         dtype: torch.dtype,
@@ -420,7 +420,7 @@ def _load_processor(
     folder: Path,
     base: Path,
     config: Any,
-    recipe: Recipe,
+    recipe: InputRecipe,
 ) -> Any:
     """Load tokenizer and image processor from the adapter, or from its base if it has none."""
     name = _PROCESSORS.get(config.model_type)

@@ -238,7 +238,7 @@ class _Config(JsonObject):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CheckpointSource:
     """Weights for open_clip: a folder in its own layout, or an architecture and a file.
 
     Attributes:
@@ -275,7 +275,7 @@ class Source:
         return {"model_cfg": open_clip.get_model_config(self.architecture) or {}}
 
 
-def find_source(spec: ModelSpec, options: LoadOptions) -> Source:
+def find_source(spec: ModelSpec, options: LoadOptions) -> CheckpointSource:
     """Find the weights of a model: a checkpoint, a folder of this package, or the repository.
 
     Args:
@@ -291,19 +291,19 @@ def find_source(spec: ModelSpec, options: LoadOptions) -> Source:
     if options.checkpoint is not None:
         return _checkpoint(spec, options.checkpoint)
     if "folder" in spec.settings:
-        return Source(folder=Path(__file__).parent / spec.settings["folder"])
+        return CheckpointSource(folder=Path(__file__).parent / spec.settings["folder"])
     patterns = (_CONFIG, *_TOKENIZER)
     for weights in _WEIGHTS:
         folder, revision = snapshot(spec, (*patterns, weights), offline=options.offline)
         if any((folder / name).exists() for name in _WEIGHTS):
-            return Source(folder=folder, revision=revision, published=True)
+            return CheckpointSource(folder=folder, revision=revision, published=True)
     raise ModelLoadError(
         f"{spec.id}: {spec.repository} holds none of {', '.join(_WEIGHTS)}",
         remedy="If that is the cache alone (--offline), run once with a network.",
     )
 
 
-def load_tokenizer(spec: ModelSpec, options: LoadOptions, source: Source) -> Any:
+def load_tokenizer(spec: ModelSpec, options: LoadOptions, source: CheckpointSource) -> Any:
     """Load the tokenizer in the folder of the weights, or the one that the configuration names.
 
     open_clip itself ignores `--offline` and asks the hub for tokenizers outside the folder.
@@ -337,7 +337,7 @@ def load_tokenizer(spec: ModelSpec, options: LoadOptions, source: Source) -> Any
     )
 
 
-def refuse_code(source: Source) -> None:
+def refuse_code(source: CheckpointSource) -> None:
     """Raise if the folder's configuration enables the execution of code.
 
     Args:
@@ -372,7 +372,7 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, Any]:
 
 
 def load_error(
-    spec: ModelSpec, options: LoadOptions, source: Source, error: Exception
+    spec: ModelSpec, options: LoadOptions, source: CheckpointSource, error: Exception
 ) -> ModelLoadError:
     """Convert an error of open_clip, torch or safetensors to one line and a remedy.
 
@@ -409,7 +409,7 @@ def load_error(
     )
 
 
-def _checkpoint(spec: ModelSpec, path: Path) -> Source:
+def _checkpoint(spec: ModelSpec, path: Path) -> CheckpointSource:
     if path.is_dir():
         return _folder(spec, path)
     architecture = spec.settings.get("architecture")
@@ -424,10 +424,10 @@ def _checkpoint(spec: ModelSpec, path: Path) -> Source:
             f"{spec.id}: {path} is a numpy archive",
             remedy="Give a .safetensors or .pt checkpoint in open_clip's naming.",
         )
-    return Source(architecture=architecture, file=path)
+    return CheckpointSource(architecture=architecture, file=path)
 
 
-def _folder(spec: ModelSpec, folder: Path) -> Source:
+def _folder(spec: ModelSpec, folder: Path) -> CheckpointSource:
     """Validate a user's folder: a configuration and one file of weights."""
     if not (folder / _CONFIG).exists():
         raise ModelLoadError(
@@ -444,10 +444,10 @@ def _folder(spec: ModelSpec, folder: Path) -> Source:
             + (": which is meant?" if weight_files else ""),
             remedy=f"Name the weights {_WEIGHTS[0]}, or give a checkpoint file.",
         )
-    return Source(folder=folder)
+    return CheckpointSource(folder=folder)
 
 
-def _create(spec: ModelSpec, source: Source) -> torch.nn.Module:
+def _create(spec: ModelSpec, source: CheckpointSource) -> torch.nn.Module:
     """Create the model and load all its weights."""
     import open_clip
 

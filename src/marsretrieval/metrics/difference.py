@@ -68,7 +68,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
+class RankedTiles:
     """The best tiles of a model, in any order.
 
     Attributes:
@@ -152,8 +152,8 @@ def over_queries(
 
 
 def bootstrap_points(
-    a: Ranking,
-    b: Ranking,
+    a: RankedTiles,
+    b: RankedTiles,
     truth_lonlat: npt.ArrayLike,
     *,
     protocol: str = "strict",
@@ -253,7 +253,7 @@ class _Curve:
     f1: float
 
 
-def _curve(ranking: Ranking, truth: Floats, protocol: str, radius: float, max_k: int) -> _Curve:
+def _curve(ranking: RankedTiles, truth: Floats, protocol: str, radius: float, max_k: int) -> _Curve:
     positions = validation.lonlat(ranking.lonlat, "tiles", unknown=protocol == "published")
     validation.same_length(scores=ranking.scores, ids=ranking.ids, positions=positions)
     if protocol == "strict":

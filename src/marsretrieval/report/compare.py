@@ -18,7 +18,7 @@ from marsretrieval.metrics.bootstrap import seed_of
 from marsretrieval.metrics.difference import (
     Difference,
     PointComparison,
-    Ranking,
+    RankedTiles,
     bootstrap_points,
     mean_over,
     over_queries,
@@ -379,7 +379,7 @@ def _has_mode(group: str, mode: str) -> bool:
     return not group.startswith(MEAN) and group.rpartition("/")[2] == mode
 
 
-def _read_rankings(file: ResultFile, groups: set[str], protocol: str) -> dict[str, Ranking]:
+def _read_rankings(file: ResultFile, groups: set[str], protocol: str) -> dict[str, RankedTiles]:
     """Ranking of each group from the table of hits, down to the depth of the task."""
     table = file.hits
     if table is None:
@@ -403,7 +403,7 @@ def _read_rankings(file: ResultFile, groups: set[str], protocol: str) -> dict[st
                 [geo.tile_corner(name) or tuple(position)
                  for name, position in zip(chosen, lonlat, strict=True)]
             )  # fmt: skip
-        rankings[group] = Ranking(scores[rows].astype(np.float64), chosen, lonlat)
+        rankings[group] = RankedTiles(scores[rows].astype(np.float64), chosen, lonlat)
     return rankings
 
 

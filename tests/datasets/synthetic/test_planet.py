@@ -8,15 +8,15 @@ import pytest
 from marsretrieval import geo
 from marsretrieval.datasets.synthetic.planet import (
     SIZES,
-    Region,
+    TerrainRegion,
     cut_quads,
     paint,
     scatter_features,
 )
 from marsretrieval.datasets.synthetic.registry import BENCHMARK
 
-ACROSS = Region(176, -4, 2, 1, {"yardangs": 8, "pitted_cones": 5}, ("mounds",))
-HIGH = Region(-60, 76, 1, 1, {"pitted_cones": 4}, ("impact_crater",))
+ACROSS = TerrainRegion(176, -4, 2, 1, {"yardangs": 8, "pitted_cones": 5}, ("mounds",))
+HIGH = TerrainRegion(-60, 76, 1, 1, {"pitted_cones": 4}, ("impact_crater",))
 PIXELS = 24
 
 
@@ -36,7 +36,9 @@ def test_the_default_planet_has_what_makes_positions_hard() -> None:
 
 
 @pytest.mark.parametrize("region", [ACROSS, HIGH], ids=["antimeridian", "high latitude"])
-def test_a_feature_changes_the_tile_at_its_position_and_nothing_far_away(region: Region) -> None:
+def test_a_feature_changes_the_tile_at_its_position_and_nothing_far_away(
+    region: TerrainRegion,
+) -> None:
     features = scatter_features(region, seeded(1))
     full, drawn = paint(region, features, PIXELS, seeded(2))
     for index in (0, len(features) // 2, len(features) - 1):

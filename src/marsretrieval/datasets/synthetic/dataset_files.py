@@ -15,7 +15,7 @@ import numpy.typing as npt
 from marsretrieval import geo
 from marsretrieval.datasets.synthetic.captions import sample_pair
 from marsretrieval.datasets.synthetic.ground import Rng
-from marsretrieval.datasets.synthetic.planet import TILES, Feature, PlanetSize
+from marsretrieval.datasets.synthetic.planet import TILES, PlanetSize, PlantedFeature
 from marsretrieval.datasets.synthetic.registry import LANDFORMS
 from marsretrieval.datasets.synthetic.scene import sample
 from marsretrieval.datasets.webdataset import write_tar
@@ -209,7 +209,9 @@ def require_rasterio() -> None:
         ) from error
 
 
-def write_ground_truth(folder: Path, features: Sequence[Feature], names: Sequence[str]) -> None:
+def write_ground_truth(
+    folder: Path, features: Sequence[PlantedFeature], names: Sequence[str]
+) -> None:
     """Write `<name>.csv` with longitude, latitude and diameter of each feature of a landform.
 
     Args:

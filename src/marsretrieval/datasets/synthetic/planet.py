@@ -35,7 +35,7 @@ _STRIP_TILES = 2.6  # width of an image strip in the mosaic
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class TerrainRegion:
     """Neighbouring quads, drawn in one piece so that no seams are visible.
 
     Attributes:
@@ -107,36 +107,36 @@ class PlanetSize:
     landform_px: tuple[int, int]
     classes: tuple[str, ...] | None
     tile_px: int
-    regions: tuple[Region, ...]
+    regions: tuple[TerrainRegion, ...]
     examples: int = 5
     version: int = 1
 
 
-_EQUATOR = Region(
+_EQUATOR = TerrainRegion(
     176, -4, 2, 2,
     {"yardangs": 36, "pitted_cones": 30, "alluvial_fans": 18},
     ("lava_flow", "wrinkle_ridge", "graben", "impact_crater", "rampart_crater", "crater_cluster",
      "wind_streaks", "slope_streaks", "linear_dunes", "mounds", "pit_chain"),
 )  # fmt: skip
-_CANYONS = Region(
+_CANYONS = TerrainRegion(
     -72, -12, 2, 1,
     {"landslides": 30, "alluvial_fans": 18, "yardangs": 20},
     ("layered_deposits", "chaos_terrain", "valley_network", "streamlined_islands", "gullies",
      "impact_crater", "barchan_dunes", "wind_streaks", "graben"),
 )  # fmt: skip
-_MIDDLE = Region(
+_MIDDLE = TerrainRegion(
     20, 36, 1, 1,
     {"glacier-like_form": 34, "pitted_cones": 24, "landslides": 14},
     ("polygonal_terrain", "mounds", "rampart_crater", "gullies", "dust_devil_tracks",
      "crater_cluster"),
 )  # fmt: skip
-_POLAR = Region(
+_POLAR = TerrainRegion(
     -60, 76, 1, 1,
     {"glacier-like_form": 6},
     ("polygonal_terrain", "barchan_dunes", "linear_dunes", "swiss_cheese_terrain",
      "araneiform_terrain", "impact_crater"),
 )  # fmt: skip
-_TINY = Region(
+_TINY = TerrainRegion(
     176, -4, 2, 1,
     dict.fromkeys(BENCHMARK, 16),
     ("impact_crater", "mounds", "linear_dunes", "lava_flow", "wrinkle_ridge"),
@@ -150,7 +150,7 @@ SIZES: Mapping[str, PlanetSize] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Feature:
+class PlantedFeature:
     """Landform at a location of a region.
 
     Attributes:
@@ -181,7 +181,7 @@ class Feature:
         return 0.5 * LANDFORMS[self.landform].span * self.scale
 
 
-def scatter_features(region: Region, rng: Rng) -> list[Feature]:
+def scatter_features(region: TerrainRegion, rng: Rng) -> list[PlantedFeature]:
     """Distribute features over a region without overlap.
 
     Each benchmark landform gets a cluster and a single feature, each other landform a few groups.
@@ -193,7 +193,7 @@ def scatter_features(region: Region, rng: Rng) -> list[Feature]:
     Returns:
         The features.
     """
-    features: list[Feature] = []
+    features: list[PlantedFeature] = []
     for landform, count in region.clusters.items():
         # The first cluster lies where quads meet, so that features cross their seams.
         _grow_cluster(region, rng, features, landform, count, tries=60 * count, middle=not features)
@@ -206,9 +206,9 @@ def scatter_features(region: Region, rng: Rng) -> list[Feature]:
 
 
 def _grow_cluster(
-    region: Region,
+    region: TerrainRegion,
     rng: Rng,
-    features: list[Feature],
+    features: list[PlantedFeature],
     landform: str,
     target: int,
     *,
@@ -218,7 +218,7 @@ def _grow_cluster(
     """Grow a group from a free location: each new member is next to an earlier one."""
     width, height = region.columns * TILES * region.squeeze, float(region.rows * TILES)
     trend = float(rng.uniform(0, 360))
-    members: list[Feature] = []
+    members: list[PlantedFeature] = []
     for _ in range(tries):
         scale = float(rng.uniform(*SCALES))
         if members:
@@ -231,7 +231,7 @@ def _grow_cluster(
         else:
             east, south = rng.uniform(0, width), rng.uniform(0, height)
         lon, lat = region.position(float(east), float(south))
-        feature = Feature(
+        feature = PlantedFeature(
             landform, float(east), float(south), scale, trend, int(rng.integers(2**62)), lon, lat
         )
         inside = 0.4 < east < width - 0.4 and 0.4 < south < height - 0.4
@@ -242,7 +242,7 @@ def _grow_cluster(
                 return
 
 
-def _is_free(feature: Feature, features: list[Feature]) -> bool:
+def _is_free(feature: PlantedFeature, features: list[PlantedFeature]) -> bool:
     for other in features:
         # Features of the same landform may overlap a little, as in nature.
         share = 0.52 if other.landform == feature.landform else 0.85
@@ -253,8 +253,8 @@ def _is_free(feature: Feature, features: list[Feature]) -> bool:
 
 
 def paint(
-    region: Region, features: list[Feature], tile_px: int, rng: Rng
-) -> tuple[npt.NDArray[np.uint8], list[Feature]]:
+    region: TerrainRegion, features: list[PlantedFeature], tile_px: int, rng: Rng
+) -> tuple[npt.NDArray[np.uint8], list[PlantedFeature]]:
     """Render the mosaic of a region.
 
     Each feature uses its own seed, so the others do not depend on it.
@@ -287,7 +287,7 @@ def paint(
 
 
 def cut_quads(
-    region: Region, image: npt.NDArray[np.uint8]
+    region: TerrainRegion, image: npt.NDArray[np.uint8]
 ) -> list[tuple[int, int, npt.NDArray[np.uint8]]]:
     """Cut the mosaic of a region into quads.
 
@@ -336,7 +336,7 @@ def _add_terrain(land: Ground, rng: Rng) -> None:
     add_craters(land, rng, most, keep, largest=0.4)
 
 
-def _draw_feature(land: Ground, feature: Feature) -> Feature:
+def _draw_feature(land: Ground, feature: PlantedFeature) -> PlantedFeature:
     """Draw a feature into the surrounding land."""
     landform = LANDFORMS[feature.landform]
     window = land.crop(feature.east, feature.south, feature.scale, REACH * landform.span)

@@ -27,8 +27,8 @@ from marsretrieval.datasets.synthetic.dataset_files import (
 from marsretrieval.datasets.synthetic.planet import (
     SIZES,
     TILES,
-    Feature,
     PlanetSize,
+    PlantedFeature,
     cut_quads,
     paint,
     scatter_features,
@@ -341,7 +341,7 @@ def _fill(
 ) -> PlanetRecord:
     write_pairs(folder / _PAIRS, parts, seed, _rng(seed, _PAIR), progress)
     classes = write_landforms(folder / _LANDFORMS, parts, _rng(seed, _CLASS), progress)
-    features: list[Feature] = []
+    features: list[PlantedFeature] = []
     quads: list[str] = []
     tiles = 0
     (folder / _CTX).mkdir()
