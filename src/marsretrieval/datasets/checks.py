@@ -50,7 +50,7 @@ def check_images(scan: ScanResult, inventory: DatasetInventory) -> None:
         inventory.error(f"wrong-{kind}", (f"{item.source}: {item.reason}" for item in warnings))
     cases = [
         f"{rows[0]['id']}: {', '.join(row['source'] for row in rows[:3])}"
-        for rows in _duplicates(items, ["id"])
+        for rows in _group_duplicates(items, ["id"])
     ]
     inventory.error(
         "double-id", [*cases, *(f"{skipped.id}: {skipped.source}" for skipped in repeated)]
@@ -74,8 +74,8 @@ def check_captions(scan: ScanResult, inventory: DatasetInventory) -> None:
     keys = pa.array([text or None for text in normalized], pa.string())
     inventory.error("no-caption", scan.items["source"].filter(pc.is_null(keys)).to_pylist())
     captioned = scan.items.append_column("words", keys)
-    inventory.error("double-caption", map(_join_ids, _duplicates(captioned, ["words"])))
-    inventory.error("double-image", map(_join_ids, _duplicates(scan.items, ["content"])))
+    inventory.error("double-caption", map(_join_ids, _group_duplicates(captioned, ["words"])))
+    inventory.error("double-image", map(_join_ids, _group_duplicates(scan.items, ["content"])))
 
 
 def check_labels(scan: ScanResult, inventory: DatasetInventory) -> None:
@@ -91,7 +91,7 @@ def check_labels(scan: ScanResult, inventory: DatasetInventory) -> None:
     inventory.error("no-label", scan.items["source"].filter(unlabelled).to_pylist())
     conflicts: list[str] = []
     duplicates: list[str] = []
-    for rows in _duplicates(scan.items, ["content"]):
+    for rows in _group_duplicates(scan.items, ["content"]):
         if len({row["label"] for row in rows}) > 1:
             conflicts.append(", ".join(f"{row['id']} ({row['label']})" for row in rows))
         else:
@@ -155,8 +155,8 @@ def check_tiles(scan: ScanResult, inventory: DatasetInventory) -> None:
     tiles = scan.items
     for name, values in keys.items():
         tiles = tiles.append_column(name, values)
-    inventory.error("double-tile", map(_join_ids, _duplicates(tiles, list(keys))))
-    duplicates = map(_join_ids, _duplicates(scan.items, ["content"]))
+    inventory.error("double-tile", map(_join_ids, _group_duplicates(tiles, list(keys))))
+    duplicates = map(_join_ids, _group_duplicates(scan.items, ["content"]))
     count = inventory.counts["images"] - inventory.counts["distinct"]
     inventory.note("double-image", duplicates, count=count)
     lon, lat, width, height = (values[on_planet] for values in (lon, lat, width, height))
@@ -217,7 +217,7 @@ def _check_quads(
         )
 
 
-def _duplicates(items: pa.Table, keys: list[str]) -> Iterator[list[dict[str, Any]]]:
+def _group_duplicates(items: pa.Table, keys: list[str]) -> Iterator[list[dict[str, Any]]]:
     """Group the rows with equal keys; groups of one row are left out.
 
     Args:

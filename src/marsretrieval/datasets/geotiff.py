@@ -146,7 +146,7 @@ class GeoTiff:
                 1, window=pixel_window, out_shape=shape, resampling=Resampling.bilinear
             )
         except (RasterioError, OSError, ValueError) as error:
-            raise self._unreadable(error) from error
+            raise self._read_error(error) from error
         return pixels
 
     def read_rows(self, first: int, out: npt.NDArray[Any]) -> None:
@@ -165,7 +165,7 @@ class GeoTiff:
         try:
             self._file.read(1, window=Window(0, first, self.width, len(out)), out=out)
         except (RasterioError, OSError, ValueError) as error:
-            raise self._unreadable(error) from error
+            raise self._read_error(error) from error
 
     def strips(self) -> tuple[npt.NDArray[np.int64], int] | None:
         """Locate uncompressed 8-bit strips that are stored from north to south.
@@ -188,7 +188,7 @@ class GeoTiff:
         offsets = np.array(strip_offsets, dtype=np.int64)
         return (offsets, rows) if bool(np.all(np.diff(offsets) > 0)) else None
 
-    def _unreadable(self, error: Exception) -> DataError:
+    def _read_error(self, error: Exception) -> DataError:
         return DataError(
             f"{self.path}: its pixels cannot be read ({error})",
             remedy="The file may be cut short: fetch it again.",

@@ -221,7 +221,7 @@ def needs_gdal(image: Image.Image) -> bool:
     Returns:
         True if the pixels must be read with rasterio.
     """
-    tags = _tags(image) if image.format == "TIFF" else {}
+    tags = _tiff_tags(image) if image.format == "TIFF" else {}
     bits = tags.get(_BITS_PER_SAMPLE, (1,))
     return max(bits) > 8 if len(bits) > 1 else bits == (8,) and tags.get(_SAMPLE_FORMAT) == (2,)
 
@@ -329,7 +329,7 @@ def _decode(data: bytes, source: str, finish: Callable[[Image.Image], Image.Imag
             _check_expansion(source, image.width * image.height, len(data))
             if needs_gdal(image):
                 return finish(read_tiff(data, source, MAX_PIXELS))
-            turn = _TRANSPOSES.get(_tags(image).get(_ORIENTATION, 1))
+            turn = _TRANSPOSES.get(_tiff_tags(image).get(_ORIENTATION, 1))
             masked = image.format == "TIFF" and has_mask(data)
             image.load()
             upright = ImageOps.exif_transpose(image)
@@ -364,7 +364,7 @@ def _check_expansion(source: str, pixels: int, stored: int) -> None:
 def _to_grey_or_rgb(image: Image.Image, file: Image.Image | None) -> Image.Image:
     if file is None:
         return _to_8_bits(image, None, None)
-    nodata, white = _nodata_value(file), _tags(file).get(_PHOTOMETRIC) == _MIN_IS_WHITE
+    nodata, white = _nodata_value(file), _tiff_tags(file).get(_PHOTOMETRIC) == _MIN_IS_WHITE
     return _to_8_bits(image, nodata, _valid_pixels(image, nodata, inverted=white))
 
 
@@ -409,13 +409,13 @@ def _valid_pixels(
     return differs if differs.ndim == 2 else np.asarray(differs.any(axis=2))
 
 
-def _tags(image: Image.Image) -> dict[int, Any]:
+def _tiff_tags(image: Image.Image) -> dict[int, Any]:
     return dict(getattr(image, "tag_v2", {}))
 
 
 def _nodata_value(image: Image.Image) -> float | None:
     """Read the no-data value from GDAL's TIFF tag."""
-    tag = _tags(image).get(_GDAL_NODATA)
+    tag = _tiff_tags(image).get(_GDAL_NODATA)
     try:
         return float(str(tag).strip(" \0")) if tag is not None else None
     except ValueError:

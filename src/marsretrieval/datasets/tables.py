@@ -327,15 +327,15 @@ def _parse_preamble(lines: list[str]) -> tuple[int, list[str], str | None]:
 def _parse_header(line: str, delimiter: str | None) -> tuple[list[str], str | None]:
     """Return the names of the columns, and the delimiter that splits most of them."""
     if delimiter is None:
-        counts = {sign: len(_split(line, sign)) for sign in _DELIMITERS}
+        counts = {sign: len(_split_line(line, sign)) for sign in _DELIMITERS}
         delimiter = max(_DELIMITERS, key=counts.__getitem__)
         if counts[delimiter] == 1:
             delimiter = " " if len(line.split()) > 1 else None
-    names = _split(line.strip() if delimiter == " " else line, delimiter or ",")
+    names = _split_line(line.strip() if delimiter == " " else line, delimiter or ",")
     return [name.strip() for name in names], delimiter
 
 
-def _split(line: str, delimiter: str) -> list[str]:
+def _split_line(line: str, delimiter: str) -> list[str]:
     return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
 
 
@@ -410,7 +410,7 @@ def _read_geojson(path: Path) -> Table:
             raise TableError(
                 f"{path}: invalid geometry ({error})", remedy=_EXPORT_REMEDY
             ) from error
-        points[unlocated] = _centroids(np.array(shapes, dtype=object))
+        points[unlocated] = _compute_centroids(np.array(shapes, dtype=object))
     return table
 
 
@@ -462,7 +462,7 @@ def _make_table(
 
 def _with_geometry(table: Table, shapes: Sequence[bytes | None]) -> Table:
     parsed = _as_table_error(lambda: vector_files.parse_wkb(table.path, shapes))
-    return replace(table, geometry=_centroids(parsed))
+    return replace(table, geometry=_compute_centroids(parsed))
 
 
 def _positions_in_columns(table: Table) -> bool:
@@ -471,7 +471,7 @@ def _positions_in_columns(table: Table) -> bool:
     )
 
 
-def _centroids(shapes: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
+def _compute_centroids(shapes: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
     """Compute centroids in degrees, shape (n, 2), also of shapes across the antimeridian."""
     import shapely
 

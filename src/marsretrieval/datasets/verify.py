@@ -76,15 +76,15 @@ def verify(
     datasets = [find_source(name).dataset for name in tasks]
     inventories = [
         _verify_one(path, dataset, workers, progress)
-        for path, dataset in _datasets(folder, datasets)
+        for path, dataset in _find_datasets(folder, datasets)
     ]
     return Inventory(str(folder), inventories)
 
 
-def _datasets(folder: Path, requested: list[str]) -> Iterator[tuple[Path, str]]:
+def _find_datasets(folder: Path, requested: list[str]) -> Iterator[tuple[Path, str]]:
     if not folder.is_dir():
-        what = "a file, not a folder" if folder.exists() else "no such folder"
-        raise DatasetNotFoundError(f"{folder}: {what}", remedy="Name the folder of the data.")
+        problem = "a file, not a folder" if folder.exists() else "no such folder"
+        raise DatasetNotFoundError(f"{folder}: {problem}", remedy="Name the folder of the data.")
     subfolders = {
         dataset: folder / name
         for name, dataset in _DATASET_FOLDERS.items()
