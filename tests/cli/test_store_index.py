@@ -37,7 +37,7 @@ def test_index_makes_and_drops_the_view(store: Path) -> None:
     assert made["rows"] == 400 and made["bytes"] > 400 * 16 * 3
     assert Path(made["search_view"]).parent == store / "view"
     assert called("info", store)["search_view"] == made["search_view"]
-    assert "search   view of" in call("info", store)
+    assert "search   index of" in call("info", store)
     written = (Path(made["search_view"]) / "header.json").stat().st_mtime_ns
     assert "400 rows" in call("index", store)
     assert (Path(made["search_view"]) / "header.json").stat().st_mtime_ns == written
@@ -45,7 +45,7 @@ def test_index_makes_and_drops_the_view(store: Path) -> None:
     assert (Path(made["search_view"]) / "header.json").stat().st_mtime_ns != written
     assert called("index", store, "--drop")["freed"] > made["bytes"]
     assert not (store / "view").exists()
-    assert "no search view" in call("index", store, "--drop")
+    assert "no search index" in call("index", store, "--drop")
 
 
 def test_verify_looks_at_the_view_too(store: Path) -> None:
@@ -55,7 +55,7 @@ def test_verify_looks_at_the_view_too(store: Path) -> None:
     data[-1] ^= 1
     (folder / "stored.npy").write_bytes(data)
     text = call("verify", store)
-    assert "stored.npy" in text and "makes it anew" in text
+    assert "stored.npy" in text and "builds it again" in text
     assert not folder.exists()
 
 

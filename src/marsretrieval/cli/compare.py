@@ -15,37 +15,39 @@ from marsretrieval.errors import DataError, UnknownNameError
 def compare(
     a: Annotated[
         str,
-        typer.Argument(
-            metavar="A", help="A result file, a folder of one model's results, or its name."
-        ),
+        typer.Argument(metavar="A", help="Result file, results folder or name of the first model."),
     ],
     b: Annotated[
         str,
-        typer.Argument(metavar="B", help="The same for the other model; differences are B - A."),
+        typer.Argument(metavar="B", help="The same for the second model; differences are B - A."),
     ],
-    results: Annotated[Path, typer.Option(help="Folder of results, for names of models.")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        Path, typer.Option(help="Results folder in which model names are looked up.")
+    ] = Path("results"),
     task: Annotated[
-        str | None, typer.Option("-t", "--task", metavar="TASK", help="Only this task.")
+        str | None,
+        typer.Option("-t", "--task", metavar="TASK", help="Task to compare (default: all)."),
     ] = None,
     protocol: Annotated[
         str,
         typer.Option(
-            metavar="strict|published", help="Whose figures; strict is made for comparing."
+            metavar="strict|published",
+            help="Evaluation protocol; strict is recommended for comparisons.",
         ),
     ] = "strict",
-    top: Annotated[int, typer.Option(min=0, help="Queries to name, gains and losses each.")] = 3,
+    top: Annotated[
+        int, typer.Option(min=0, help="Number of largest gains and losses to list.")
+    ] = 3,
     resamples: Resamples = 1000,
     seed: Seed = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare two models, paired query by query on the same items.
 
-    Shows differences with their intervals, and the queries that moved.
+    Shows metric differences with confidence intervals, and the queries that changed most.
 
-    Results over other items are refused, with the items that differ, and files that are no
-    results left out; exit code 1 then.
+    Results on different items are rejected with a list of the differences, and invalid files
+    are skipped; both give exit code 1.
 
     Raises:
         DataError: If the results of the only pair are on different items.

@@ -19,7 +19,7 @@ from marsretrieval.text import printable
 
 _LINE_INTERVAL_S = 60.0
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines on stdout.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 
 
 def print_json(value: Any, path: Path | None = None) -> None:

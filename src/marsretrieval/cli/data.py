@@ -20,24 +20,24 @@ _MAX_EXAMPLES = 5
 
 
 def synth(
-    out: Annotated[Path, typer.Option(help="Folder of the planet.")],
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same planet.")] = 0,
+    out: Annotated[Path, typer.Option(help="Output folder.")],
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     size: Annotated[
-        str, typer.Option(metavar="default|small|tiny", help="How much of everything.")
+        str, typer.Option(metavar="default|small|tiny", help="Size of the planet.")
     ] = "default",
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a synthetic planet that is there.")
+        bool, typer.Option("--force", help="Replace an existing synthetic planet.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be made, and make nothing.")
+        bool, typer.Option("--dry-run", help="Show the plan and write nothing.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a small synthetic Mars from a seed.
 
-    Holds data of the three tasks and GeoTIFF quads.
+    Contains data for the three tasks and GeoTIFF quads.
 
-    Everything in it is synthetic, and says so. A planet that is there already is left as it is.
+    All files are marked as synthetic. An existing planet is kept.
 
     Raises:
         UnknownNameError: If no planet size has this name.
@@ -89,20 +89,21 @@ def verify(
         ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Processes (default: the CPUs there are).")
+        int | None,
+        typer.Option(min=1, max=4096, help="Number of processes (default: number of CPUs)."),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Notes make exit code 1 too, not only errors.")
+        bool, typer.Option("--strict", help="Exit with code 1 on notes as well as errors.")
     ] = False,
     json: Annotated[
         Path | None,
         typer.Option("--json", metavar="OUT", help="Write the inventory as JSON; - for stdout."),
     ] = None,
 ) -> None:
-    """Hash every file, decode every image, count every problem.
+    """Verify datasets by hashing files and decoding images.
 
-    The set hash is the one that results carry when all of the set was scored. Exit code 1 if
-    anything is wrong. Notes say what the real datasets have too: near-duplicates, missing quads.
+    The set hash equals that of results computed on the complete dataset. Exit code 1 on errors.
+    Notes are properties of the real datasets as well: near-duplicates, missing quads.
 
     Raises:
         OutputError: If the JSON file cannot be written.
@@ -162,7 +163,9 @@ def _format_counts(value: object) -> str:
     return f"{value:,}" if number else str(value)
 
 
-app = typer.Typer(cls=Group, no_args_is_help=True, help="Make, fetch, cut and check datasets.")
+app = typer.Typer(
+    cls=Group, no_args_is_help=True, help="Create, download, cut and verify datasets."
+)
 app.command(cls=Command)(synth)
 app.command(cls=Command)(download)
 app.command(cls=Command)(tiles)

@@ -27,38 +27,38 @@ def download(
         str | None,
         typer.Option(
             metavar="frozen|whole|published",
-            help="Of paired: frozen (default: the hub's copy, 2,247 images), whole (images from "
-            "the published links), published (512 px crops of these).",
+            help="Variant of paired: frozen (default: the hub's copy, 2,247 images), whole (images "
+            "from the published links), published (512 px crops of these).",
         ),
     ] = None,
     revision: Annotated[
         str | None,
-        typer.Option(help="Commit, branch or tag (default: what lies there, else the pinned one)."),
+        typer.Option(help="Commit, branch or tag (default: the local one, else the pinned one)."),
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Folder of linked images (default: hidden beside the data)."),
+        typer.Option(help="Cache of linked images (default: a hidden folder beside the data)."),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=1024, help="Linked images fetched at once.")
+        int, typer.Option(min=1, max=1024, help="Parallel downloads of linked images.")
     ] = 16,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Ask nobody; use what is there.")
+        bool, typer.Option("--offline", help="Use only local files and the Hugging Face cache.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit code 1 if a single linked image is missing.")
+        bool, typer.Option("--strict", help="Exit with code 1 if any linked image is missing.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be fetched, write nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be downloaded and write nothing.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Fetch datasets; run it again to fetch what is missing.
+    """Download datasets; run again to download missing files.
 
-    Of paired, the hub's frozen copy is fetched. With --variant whole or published its images come
-    from the published links, which rot: missing ones are listed in missing.csv and counted. The
-    exit code is 0 while at most 5 % is missing (1.7 % is known to be gone for good). These need
-    about 3 GB and half an hour; landform needs 1 GB. A token is read from HF_TOKEN.
+    For paired, the default is the hub's frozen copy. --variant whole and published download the
+    images from the published links; dead links are listed in missing.csv. The exit code is 0 if
+    at most 5 % are missing (1.7 % are known to be gone). These variants need about 3 GB and half
+    an hour; landform needs 1 GB. A token is read from HF_TOKEN.
 
     Raises:
         UsageError: If options exclude each other.

@@ -22,74 +22,77 @@ def tiles(
         list[Path] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="GeoTIFFs or zips of the mosaic, or folders of them; none: fetched by region.",
+            help="GeoTIFFs or zips of the mosaic, or folders (default: download by region).",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the tiles: a tar and a manifest a quad.")] = (
+    out: Annotated[Path, typer.Option(help="Output folder: one tar and one manifest per quad.")] = (
         Path("data/Mars-Global-Geolocalization/tiles")
     ),
     bbox: Annotated[
         str | None,
         typer.Option(
-            metavar="W,S,E,N", help="Quads of this region, whole; degrees, east positive."
+            metavar="W,S,E,N", help="Select the quads that overlap this box (degrees east)."
         ),
     ] = None,
     quads: Annotated[
         str | None,
-        typer.Option(metavar="NAMES", help="Quads by name: E-004_N-04,E136_N00."),
+        typer.Option(metavar="NAMES", help="Select quads by name: E-004_N-04,E136_N00."),
     ] = None,
     clip: Annotated[
-        bool, typer.Option("--clip", help="Only tiles that overlap --bbox, not whole quads.")
+        bool, typer.Option("--clip", help="Cut only the tiles that overlap --bbox.")
     ] = False,
     delta: Annotated[
-        str, typer.Option(metavar="DEG", help="Height and width of a tile in degrees; divides 4.")
+        str, typer.Option(metavar="DEG", help="Tile height and width in degrees; must divide 4.")
     ] = "0.2",
-    size: Annotated[int, typer.Option(help="Pixels a side.")] = 512,
+    size: Annotated[int, typer.Option(help="Tile height and width in pixels.")] = 512,
     format: Annotated[
-        str, typer.Option(metavar="png|jpeg", help="jpeg is lossy, about half the size.")
+        str, typer.Option(metavar="png|jpeg", help="Image format; jpeg is lossy and half the size.")
     ] = "png",
     equal_aspect: Annotated[
         bool,
-        typer.Option(
-            "--equal-aspect", help="Tiles as wide on the ground as high, at every latitude."
-        ),
+        typer.Option("--equal-aspect", help="Make tiles square on the ground at every latitude."),
     ] = False,
     exact: Annotated[
         bool,
-        typer.Option("--exact", help="The published pixels bit for bit: no-data is 1, not 0."),
+        typer.Option(
+            "--exact", help="Reproduce the published pixels exactly: no-data is 1, not 0."
+        ),
     ] = False,
     drop_empty: Annotated[
         float,
-        typer.Option(metavar="SHARE", help="Leave out tiles with data on less than this share."),
+        typer.Option(metavar="SHARE", help="Skip tiles with a smaller share of valid pixels."),
     ] = 0.0,
     scratch: Annotated[
         Path | None,
-        typer.Option(help="Where zips are kept until they are cut (default: hidden in --out)."),
+        typer.Option(help="Folder for downloaded zips (default: a hidden folder in --out)."),
     ] = None,
     server: Annotated[
         str | None,
-        typer.Option(help="Address of the zips (default: the Murray Lab's).", metavar="URL"),
+        typer.Option(help="URL of the zips (default: the Murray Lab's server).", metavar="URL"),
     ] = None,
     ca_file: Annotated[
         Path | None,
-        typer.Option(help="Certificates (PEM) to trust besides the system's."),
+        typer.Option(help="Additional trusted certificates (PEM file)."),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, max=4096, help="Cutting threads (default: the CPUs there are)."),
+        typer.Option(min=1, max=4096, help="Number of cutting threads (default: number of CPUs)."),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Cut over quads that other options made.")
+        bool, typer.Option("--force", help="Replace quads that were cut with other options.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show quads, tiles, download and disk; do nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Show quads, tiles, download and disk space; write nothing."
+        ),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Cut the CTX mosaic into tiles; run it again to go on.
+    """Cut the CTX mosaic into tiles; run again to resume.
 
-    A quad is 4 x 4 degrees: 400 tiles of 0.2 degrees, 1.7 GB to fetch, 50 MB of tiles. Quads that
-    are done are kept, each zip is deleted once it is cut. -180,-80,180,80 is the benchmark's
+    A quad is 4 x 4 degrees: 400 tiles of 0.2 degrees, 1.7 GB to download, 50 MB of tiles.
+    Finished quads are kept, each zip is deleted after cutting. -180,-80,180,80 is the benchmark's
     planet: 3,600 quads. Exit code 1 if any quad or tile failed.
 
     Raises:

@@ -36,14 +36,14 @@ def demo(
     ] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the planet.")] = 0,
     size: Annotated[
-        str, typer.Option(metavar="default|small|tiny", help="How much of everything.")
+        str, typer.Option(metavar="default|small|tiny", help="Size of the planet.")
     ] = "default",
     as_json: JsonFlag = False,
 ) -> None:
     """Run the three tasks on a small synthetic Mars, offline.
 
-    Two tiny models, a trained one and its untrained twin. Ends in OUT/report.html. Needs no
-    network and no GPU. Run it again: what is there is kept.
+    Compares a tiny trained model with its untrained twin and writes OUT/report.html. Needs no
+    network and no GPU. Existing results are kept.
 
     Raises:
         typer.Exit: With code 1 if a model or task failed.

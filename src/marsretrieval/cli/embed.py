@@ -44,30 +44,28 @@ def embed(
             "--model",
             "-m",
             metavar="MODEL",
-            help="A catalogue id, st:NAME, mteb:NAME or module:Class. Repeat for more: each "
-            "image is decoded once for all.",
+            help="Registry id, st:NAME, mteb:NAME or module:Class; repeatable: each "
+            "image is decoded once.",
         ),
     ],
     images: Annotated[
         list[Path],
         typer.Option(
             metavar="PATH",
-            help="A .tar or .parquet file, or a folder of tars, Parquet files or images; "
+            help="Tar or Parquet file, or a folder of tars, Parquet files or images; "
             "repeatable: all go into one store.",
         ),
     ],
     store: Annotated[
         Path,
-        typer.Option(
-            help="Folder of the store; what it holds is kept. With several models: DIR/MODEL each."
-        ),
+        typer.Option(help="Folder of the store; with several models, the parent of their stores."),
     ],
     shard: Annotated[
         str | None,
         typer.Option(
             metavar="I/N",
             rich_help_panel="Several machines or devices",
-            help="Only part I of N, from 1/N on: one process each, for job arrays.",
+            help="Part I of N (from 1/N) for job arrays.",
         ),
     ] = None,
     vectors: Annotated[
@@ -85,7 +83,7 @@ def embed(
         typer.Option(
             metavar="local|ray",
             rich_help_panel="Several machines or devices",
-            help="One device, or every device of a machine or cluster.",
+            help="Run on one device, or with Ray on all devices.",
         ),
     ] = "local",
     ray_address: Annotated[
@@ -93,25 +91,23 @@ def embed(
         typer.Option(
             metavar="ADDRESS",
             rich_help_panel="Several machines or devices",
-            help="With --engine ray: a cluster, such as auto.",
+            help="Address of the Ray cluster, such as auto.",
         ),
     ] = None,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
     strict: Strict = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace what the store holds, whatever made it.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing store.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, load no model.")
+        bool, typer.Option("--dry-run", help="Show the plan and load no model.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Embed images into a store, to be benchmarked and searched.
+    """Embed images into a store for benchmarks and searches.
 
-    Interrupted at any moment, the same command goes on from there; on a finished store it does
-    nothing. Images that cannot be read, or on which the model fails, are left out and listed in
-    the store; with --strict they are an error.
+    Run the same command again to resume after an interruption; a complete store is not changed.
+    Images that cannot be read or embedded are skipped and listed in the store; with --strict they
+    are an error.
 
     Raises:
         UsageError: If options exclude each other or a value is invalid.

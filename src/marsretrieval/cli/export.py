@@ -11,20 +11,20 @@ from marsretrieval.cli.console import say
 from marsretrieval.cli.help import Command, Group
 
 app = typer.Typer(
-    cls=Group, no_args_is_help=True, help="Write results in the formats of MTEB and the hub."
+    cls=Group, no_args_is_help=True, help="Export results in the formats of MTEB and Hugging Face."
 )
 
 
 @app.command(cls=Command)
 def mteb(
     result: Annotated[
-        Path, typer.Argument(help="Result file of paired-image-text, on the frozen copy.")
+        Path, typer.Argument(help="Result file of paired-image-text on the frozen variant.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output folder.")],
 ) -> None:
     """Write a paired-image-text result in MTEB's format.
 
-    As MarsVLPairsT2IRetrieval and MarsVLPairsI2TRetrieval. For results on MTEB's own data:
+    The tasks are MarsVLPairsT2IRetrieval and MarsVLPairsI2TRetrieval. To download MTEB's data:
     marsretrieval data download paired --variant frozen.
 
     Raises:
@@ -40,19 +40,19 @@ def mteb(
 
 @app.command(cls=Command)
 def hf(
-    results: Annotated[list[Path], typer.Argument(help="Result files, or folders, of one model.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="YAML file to write.")],
+    results: Annotated[list[Path], typer.Argument(help="Result files or folders of one model.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output YAML file.")],
     layout: Annotated[
         str,
         typer.Option(
             "--format",
             metavar="model-index|eval-results",
-            help="model-index: for the head of a model card; eval-results: for a file "
+            help="model-index: for the metadata of a model card; eval-results: for a file "
             "in .eval_results/ of the model's repository.",
         ),
     ] = "model-index",
     protocol: Annotated[
-        str, typer.Option(metavar="strict|published", help="Whose figures.")
+        str, typer.Option(metavar="strict|published", help="Evaluation protocol.")
     ] = "strict",
 ) -> None:
     """Write results for a model's repository on Hugging Face.

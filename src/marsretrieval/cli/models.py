@@ -44,7 +44,7 @@ class _PatternOrCommand(Group):
 
 app = typer.Typer(
     cls=_PatternOrCommand,
-    help="List the models, or check that one loads.\n\n`models PATTERN` is short for `models list "
+    help="List the models, or check one of them.\n\n`models PATTERN` is short for `models list "
     "PATTERN`.",
 )
 
@@ -52,11 +52,11 @@ app = typer.Typer(
 @app.command("list", cls=Command)
 def list_models(
     pattern: Annotated[
-        str, typer.Argument(help="Part of an id, name or family; * and ? as in file names.")
+        str, typer.Argument(help="Part of an id, name or family; * and ? are wildcards.")
     ] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """List the models of the catalogue and of installed plugins.
+    """List the models of the registry and of installed plugins.
 
     Raises:
         UnknownNameError: If no model matches the pattern.
@@ -74,9 +74,7 @@ def list_models(
 
 @app.command(cls=Command)
 def check(
-    model: Annotated[
-        str, typer.Argument(help="A catalogue id, st:NAME, mteb:NAME or module:Class.")
-    ],
+    model: Annotated[str, typer.Argument(help="Registry id, st:NAME, mteb:NAME or module:Class.")],
     checkpoint: Checkpoint = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -85,9 +83,9 @@ def check(
     trust_remote_code: TrustRemoteCode = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Load a model, embed two images and two texts, print what it found.
+    """Load a model, embed two images and two texts, and check the vectors.
 
-    Exit code 1 if its vectors are not of unit length, or change with the batch they are made in.
+    Exit code 1 if the vectors are not normalized or depend on the batch.
 
     Raises:
         UnknownNameError: If there is no such model.
@@ -264,10 +262,10 @@ def _format_count(parameters: int | None) -> str:
 
 
 def doctor(as_json: JsonFlag = False) -> None:
-    """Check that this machine can run models, and name the remedies.
+    """Check that this machine can run models, and suggest remedies.
 
-    Looks at Python, cores, memory, disk, torch and its devices, and the model cache. Exit code 1
-    if models cannot be run here.
+    Checks Python, cores, memory, disk, torch and its devices, and the model cache. Exit code 1 if
+    models cannot run.
 
     Raises:
         typer.Exit: With code 1 if models cannot run on this machine.

@@ -20,7 +20,7 @@ Checkpoint = Annotated[
     Path | None,
     typer.Option(
         rich_help_panel=_MODEL_PANEL,
-        help="Local weights (file or folder) in place of the model's repository.",
+        help="Local weights (file or folder).",
     ),
 ]
 Prompts = Annotated[
@@ -28,7 +28,7 @@ Prompts = Annotated[
     typer.Option(
         metavar="paper|official",
         rich_help_panel=_MODEL_PANEL,
-        help="Prompts as the published code sends them, or as the model's authors do.",
+        help="Prompt templates of the published code or of the model's authors.",
     ),
 ]
 Device = Annotated[
@@ -36,7 +36,7 @@ Device = Annotated[
     typer.Option(
         metavar="DEVICE",
         rich_help_panel=_MODEL_PANEL,
-        help="auto, cpu, cuda, cuda:1 (one GPU) or mps.",
+        help="Device: auto, cpu, cuda, cuda:1 (one GPU) or mps.",
     ),
 ]
 Dtype = Annotated[
@@ -62,13 +62,13 @@ Workers = Annotated[
         min=0,
         max=4096,
         rich_help_panel=_MODEL_PANEL,
-        help="Workers that decode images (default: as many as CPUs).",
+        help="Number of image decoding workers (default: number of CPUs).",
     ),
 ]
 Offline = Annotated[
     bool,
     typer.Option(
-        "--offline", rich_help_panel=_MODEL_PANEL, help="Never ask the network for weights."
+        "--offline", rich_help_panel=_MODEL_PANEL, help="Load weights from local files only."
     ),
 ]
 DecodeInOption = Annotated[
@@ -77,7 +77,7 @@ DecodeInOption = Annotated[
         "--decode-in",
         metavar="auto|threads|processes",
         rich_help_panel=_MODEL_PANEL,
-        help="What the decoding workers are: threads, processes (to feed a fast GPU), or by need.",
+        help="Kind of decoding workers; processes feed a fast GPU.",
     ),
 ]
 TrustRemoteCode = Annotated[
@@ -90,7 +90,7 @@ TrustRemoteCode = Annotated[
 ]
 
 _INTERVALS_PANEL = "Confidence intervals"
-_POINTS_PANEL = "Catalogues of points"
+_POINTS_PANEL = "Point catalogues"
 
 Seed = Annotated[
     int,
@@ -103,7 +103,7 @@ Resamples = Annotated[
         min=0,
         max=100_000,
         rich_help_panel=_INTERVALS_PANEL,
-        help="Bootstrap resamples behind the 95 % intervals; 0: none.",
+        help="Number of bootstrap resamples for 95 % intervals; 0: none.",
     ),
 ]
 LonColumn = Annotated[
@@ -112,7 +112,7 @@ LonColumn = Annotated[
         "--lon-column",
         metavar="NAME",
         rich_help_panel=_POINTS_PANEL,
-        help="Column of longitudes (default: known names).",
+        help="Longitude column (default: by common names).",
     ),
 ]
 LatColumn = Annotated[
@@ -121,7 +121,7 @@ LatColumn = Annotated[
         "--lat-column",
         metavar="NAME",
         rich_help_panel=_POINTS_PANEL,
-        help="Column of latitudes (default: known names).",
+        help="Latitude column (default: by common names).",
     ),
 ]
 LonWest = Annotated[
@@ -143,7 +143,7 @@ CoveredOnly = Annotated[
 ]
 Strict = Annotated[
     bool,
-    typer.Option("--strict", help="Stop at an image that cannot be read or embedded."),
+    typer.Option("--strict", help="Fail if an image cannot be read or embedded."),
 ]
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")

@@ -17,45 +17,46 @@ if TYPE_CHECKING:
 
 
 def report(
-    results: Annotated[list[Path], typer.Argument(help="Result files, or folders of them.")],
+    results: Annotated[list[Path], typer.Argument(help="Result files or folders.")],
     output: Annotated[
         Path | None,
         typer.Option(
             "-o",
             "--output",
-            help="Write to a file: .html (one page with everything), .md, .tex, .csv or .json.",
+            help="Output file: .html (complete report), .md, .tex, .csv or .json.",
         ),
     ] = None,
-    md: Annotated[bool, typer.Option("--md", help="Markdown tables.")] = False,
-    latex: Annotated[bool, typer.Option("--latex", help="LaTeX tables (booktabs).")] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="A figure a line, for programs.")] = False,
+    md: Annotated[bool, typer.Option("--md", help="Print Markdown tables.")] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX tables (booktabs).")] = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Print long-format CSV, one metric per row.")
+    ] = False,
     details: Annotated[
-        bool, typer.Option("--details", help="Every landform and class, not only their mean.")
+        bool, typer.Option("--details", help="Show every landform and class, not only the mean.")
     ] = False,
     references: Annotated[
         bool | None,
         typer.Option(
             "--references/--no-references",
-            help="Figures that others published, below ours and not ranked with them. Default: "
-            "where the results are on the same real dataset.",
+            help="Show published reference results, not ranked. Default: "
+            "if the results are on the same real dataset.",
         ),
     ] = None,
-    title: Annotated[str | None, typer.Option(help="Title of the page (.html).")] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the report (.html).")] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option(hidden=True, help="Ignored: run writes the thumbnails of a page."),
     ] = None,
     thumbnails: Annotated[
-        bool, typer.Option("--thumbnails/--no-thumbnails", help="Images on the page (.html).")
+        bool, typer.Option("--thumbnails/--no-thumbnails", help="Show thumbnails (.html).")
     ] = True,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show results as tables, or write them to a page or a file.
+    """Show results as tables, or write them to a file.
 
-    There is a table for each task and set of items.
+    Prints one table per task and set of items.
 
-    Files that are no results, and damaged tables beside results, are named and left out; exit
-    code 1 if there were any.
+    Invalid result files and damaged tables are listed and skipped, with exit code 1.
 
     Raises:
         UsageError: If options exclude each other, or the file name has no known suffix.

@@ -46,7 +46,7 @@ def run(
             "--model",
             "-m",
             metavar="MODEL",
-            help="A catalogue id, st:NAME, mteb:NAME or module:Class; repeatable.",
+            help="Registry id, st:NAME, mteb:NAME or module:Class; repeatable.",
         ),
     ],
     task: Annotated[
@@ -61,24 +61,24 @@ def run(
     data: Annotated[
         Path, typer.Option(help="Folder that holds the datasets, or one dataset.")
     ] = Path("data"),
-    results: Annotated[Path, typer.Option(help="Where results and embeddings are kept.")] = Path(
+    results: Annotated[Path, typer.Option(help="Folder for results and embeddings.")] = Path(
         "results"
     ),
     store: Annotated[
         Path | None,
-        typer.Option(help="A store of tiles made by embed, for geolocalization."),
+        typer.Option(help="Store of tiles for geolocalization, made by embed."),
     ] = None,
     class_names: Annotated[
         Path | None,
         typer.Option(
             "--class-names",
             metavar="FILE",
-            help="Names of classes whose labels are numbers (.txt, .csv or .json).",
+            help="Class names for numeric labels (.txt, .csv or .json).",
         ),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Name of the model in tables and folders."),
+        typer.Option(metavar="NAME", help="Name of the model in tables and folder names."),
     ] = None,
     checkpoint: Checkpoint = None,
     prompts: Prompts = "paper",
@@ -97,21 +97,21 @@ def run(
     trust_remote_code: TrustRemoteCode = False,
     strict: Strict = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Embed and evaluate again what is done.")
+        bool, typer.Option("--force", help="Embed and evaluate again, even if results exist.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check data and models, show the plan, stop.")
+        bool, typer.Option("--dry-run", help="Check data and models, and show the plan.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Benchmark models on tasks; what is already done is kept.
+    """Benchmark models on tasks; existing results are kept.
 
-    A result is computed again when its model has changed: the file of a class, its fingerprint,
-    the files of a checkpoint. A change in a module that the class imports needs --force.
+    A result is computed again if its model has changed: the file of a class, its fingerprint or
+    the files of a checkpoint. Changes in modules that the class imports need --force.
 
-    Writes RESULTS/MODEL/TASK.json (all figures, both protocols), .queries.parquet (a row a
-    query), .hits.parquet (the head of each ranking) and .thumbnails.parquet (images for the HTML
-    report). Exit code 1 if any pair failed.
+    Writes RESULTS/MODEL/TASK.json (all metrics, both protocols), .queries.parquet (one row per
+    query), .hits.parquet (the top of each ranking) and .thumbnails.parquet (images for the HTML
+    report). Exit code 1 if any model failed on a task.
 
     Raises:
         UsageError: If options exclude each other or a value is invalid.
@@ -215,7 +215,7 @@ def _with_class_names(tasks: Sequence[Task], path: Path | None) -> list[Task]:
 
 
 def tasks(as_json: JsonFlag = False) -> None:
-    """List the benchmark's tasks, their data and main figures.
+    """List the benchmark's tasks, their data and main metrics.
 
     Args:
         as_json: Print JSON in place of lines.

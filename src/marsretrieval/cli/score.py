@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
-    help="Score embeddings or predictions of your own.",
+    help="Compute metrics of your own embeddings or predictions.",
 )
 
 Json = Annotated[
-    Path | None, typer.Option("--json", metavar="OUT", help="Write JSON to a file; - for stdout.")
+    Path | None, typer.Option("--json", metavar="OUT", help="Output JSON file; - for stdout.")
 ]
 
 
@@ -70,7 +70,7 @@ def landform(
 ) -> None:
     """Landform retrieval: mAP, nDCG@10, Hit@10, R-Precision.
 
-    Over all classes and for each of them.
+    Reports the mean over all classes and the value of each class.
 
     Raises:
         DataError: If a file is missing, unreadable or of another shape than the others.
@@ -110,7 +110,7 @@ def geolocalization(
     ] = 20_000,
     tile_deg: Annotated[
         float,
-        typer.Option(help="Size of the tiles, where image names tell their south-west corner."),
+        typer.Option(help="Tile size in degrees, for images named by their south-west corner."),
     ] = 0.2,
     lon_column: LonColumn = None,
     lat_column: LatColumn = None,
@@ -122,8 +122,8 @@ def geolocalization(
 ) -> None:
     """Geo-localization: AUPRC, average precision, best F1 over K.
 
-    Longitudes are within -180..180 or 0..360: the same to the strict protocol, not to the
-    published one, which measures distances in the plane of degrees.
+    Longitudes may range over -180..180 or 0..360. The strict protocol gives the same result for
+    both; the published protocol does not, because it measures planar distances in degrees.
 
     Raises:
         UsageError: If --radius or --tile-deg is out of range.

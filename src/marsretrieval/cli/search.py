@@ -25,13 +25,13 @@ Words = list[str] | None
 
 
 def search(
-    store: Annotated[Path, typer.Option(help="Folder of a store made by embed or run.")],
+    store: Annotated[Path, typer.Option(help="Folder of the store, made by embed or run.")],
     text: Annotated[
         Words,
         typer.Option(
             rich_help_panel=_QUERY_PANEL,
             metavar="TEXT",
-            help="Name or description of a landform; repeatable: the mean of several.",
+            help="Text query; repeat to average several texts.",
         ),
     ] = None,
     raw: Annotated[
@@ -39,13 +39,13 @@ def search(
         typer.Option(
             "--raw",
             rich_help_panel=_QUERY_PANEL,
-            help="Send texts as they are, without the three templates.",
+            help="Encode texts without the three prompt templates.",
         ),
     ] = False,
     image: Annotated[
         Paths,
         typer.Option(
-            rich_help_panel=_QUERY_PANEL, metavar="FILE", help="An example image; repeatable."
+            rich_help_panel=_QUERY_PANEL, metavar="FILE", help="Example image; repeatable."
         ),
     ] = None,
     like: Annotated[
@@ -53,7 +53,7 @@ def search(
         typer.Option(
             rich_help_panel=_QUERY_PANEL,
             metavar="TILE",
-            help="More like this tile of the store; repeatable.",
+            help="Id of an example tile of the store; repeatable.",
         ),
     ] = None,
     like_at: Annotated[
@@ -61,7 +61,7 @@ def search(
         typer.Option(
             rich_help_panel=_QUERY_PANEL,
             metavar="LON,LAT",
-            help="More like the tile at this position; repeatable.",
+            help="Position of an example tile of the store; repeatable.",
         ),
     ] = None,
     mix: Annotated[
@@ -70,13 +70,13 @@ def search(
             rich_help_panel=_QUERY_PANEL,
             min=0,
             max=1,
-            help="Share of images and tiles in a query with a text, too.",
+            help="Weight of the example images in a text+image query.",
         ),
     ] = 0.3,
     not_text: Annotated[
         Words,
         typer.Option(
-            rich_help_panel=_QUERY_PANEL, metavar="TEXT", help="What is not wanted; repeatable."
+            rich_help_panel=_QUERY_PANEL, metavar="TEXT", help="Negative text; repeatable."
         ),
     ] = None,
     not_image: Annotated[
@@ -84,13 +84,15 @@ def search(
         typer.Option(
             rich_help_panel=_QUERY_PANEL,
             metavar="FILE",
-            help="An image of what is not wanted; repeatable.",
+            help="Negative example image; repeatable.",
         ),
     ] = None,
     not_like: Annotated[
         Words,
         typer.Option(
-            rich_help_panel=_QUERY_PANEL, metavar="TILE", help="Nothing like this tile; repeatable."
+            rich_help_panel=_QUERY_PANEL,
+            metavar="TILE",
+            help="Id of a negative example tile; repeatable.",
         ),
     ] = None,
     not_weight: Annotated[
@@ -99,7 +101,7 @@ def search(
             rich_help_panel=_QUERY_PANEL,
             min=0,
             max=1,
-            help="Weight of what is not wanted, against 1.",
+            help="Weight of the negative examples relative to the query.",
         ),
     ] = 0.25,
     bbox: Annotated[
@@ -107,7 +109,7 @@ def search(
         typer.Option(
             rich_help_panel=_SELECTION_PANEL,
             metavar="W,S,E,N",
-            help="Only tiles centred in this box, degrees east.",
+            help="Search only tiles centred in this box (degrees east).",
         ),
     ] = None,
     region: Annotated[
@@ -115,7 +117,7 @@ def search(
         typer.Option(
             rich_help_panel=_SELECTION_PANEL,
             metavar="FILE",
-            help="Only tiles centred in the polygons of a vector file.",
+            help="Search only tiles centred in the polygons of a file.",
         ),
     ] = None,
     count: Annotated[
@@ -125,14 +127,14 @@ def search(
             "-k",
             rich_help_panel=_SELECTION_PANEL,
             min=1,
-            help="How many hits: 500 without --min-score.",
+            help="Number of hits (default: 500, or all with --min-score).",
         ),
     ] = None,
     min_score: Annotated[
         float | None,
         typer.Option(
             rich_help_panel=_SELECTION_PANEL,
-            help="Only hits with at least this cosine: all, or the best -k.",
+            help="Minimum cosine similarity of a hit.",
         ),
     ] = None,
     min_valid: Annotated[
@@ -142,7 +144,7 @@ def search(
             metavar="SHARE",
             min=0,
             max=1,
-            help="Only tiles with at least this share of data; 0 keeps empty ones.",
+            help="Minimum share of valid pixels; 0 keeps empty tiles.",
         ),
     ] = None,
     keep_examples: Annotated[
@@ -150,7 +152,7 @@ def search(
         typer.Option(
             "--keep-examples",
             rich_help_panel=_SELECTION_PANEL,
-            help="Tiles of --like may be hits themselves.",
+            help="Include the example tiles in the hits.",
         ),
     ] = False,
     merge_deg: Annotated[
@@ -158,7 +160,7 @@ def search(
         typer.Option(
             rich_help_panel=_SELECTION_PANEL,
             metavar="DEG",
-            help="Hits within this distance of a better one: one place.",
+            help="Merge hits closer than DEG degrees.",
         ),
     ] = None,
     out: Annotated[
@@ -168,7 +170,7 @@ def search(
             "-o",
             rich_help_panel=_OUTPUT_PANEL,
             metavar="FILE",
-            help="Hits as .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, or as a map: "
+            help="Output file: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, or a map: "
             ".png, .svg, .pdf; repeatable.",
         ),
     ] = None,
@@ -177,7 +179,7 @@ def search(
         typer.Option(
             rich_help_panel=_OUTPUT_PANEL,
             metavar="FILE",
-            help="Every tile's score as GeoTIFF (.tif) or map (.png); repeatable.",
+            help="Scores of all tiles as GeoTIFF (.tif) or map (.png); repeatable.",
         ),
     ] = None,
     heatmap_cell: Annotated[
@@ -185,18 +187,18 @@ def search(
         typer.Option(
             rich_help_panel=_OUTPUT_PANEL,
             metavar="DEG",
-            help="Pixels of this size, for tiles that lie on no one grid.",
+            help="Pixel size of the heat map, for irregular tilings.",
         ),
     ] = None,
     style: Annotated[
-        str, typer.Option(rich_help_panel=_OUTPUT_PANEL, metavar="light|dark", help="Look of maps.")
+        str, typer.Option(rich_help_panel=_OUTPUT_PANEL, metavar="light|dark", help="Map style.")
     ] = "light",
     lon: Annotated[
         int,
         typer.Option(
             rich_help_panel=_OUTPUT_PANEL,
             metavar="180|360",
-            help="Longitudes as -180..180 or as 0..360.",
+            help="Longitude range: 180 for -180..180, 360 for 0..360.",
         ),
     ] = 180,
     model: Annotated[
@@ -206,7 +208,7 @@ def search(
             "-m",
             rich_help_panel="The model",
             metavar="MODEL",
-            help="Model of the store, where it is not in the registry: st:NAME, module:Class.",
+            help="Model of the store if not in the registry: st:NAME, module:Class.",
         ),
     ] = None,
     checkpoint: Checkpoint = None,
@@ -222,15 +224,15 @@ def search(
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything and say what would be searched.")
+        bool, typer.Option("--dry-run", help="Check the request and show the plan.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the tiles of a store that match a text, images or tiles best.
+    """Find the tiles that best match a text, images or tiles.
 
     The ranking is exact: every tile (of --bbox or --region) is compared with the query. The model
     that made the store is loaded for texts and images; --like needs none. Scores are cosines;
-    places are on the Mars sphere, IAU_2015:49900.
+    positions are in IAU_2015:49900.
 
     Raises:
         UsageError: If the query is incomplete or options exclude each other.

@@ -21,7 +21,7 @@ _MAX_NAMED = 3
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
-    help="Look at a store of embeddings, check it, prepare it, export it.",
+    help="Inspect, verify, index and export embedding stores.",
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the store.")]
@@ -73,7 +73,7 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
         echo(f"  made at  {store_record['images_per_s']:,.0f} {store.kind}s/s, "
               f"device idle {store_record['device_idle']:.0%}")  # fmt: skip
     if search_index is not None:
-        echo(f"  search   view of {search_index.bytes:,} bytes in {search_index.path}")
+        echo(f"  search   index of {search_index.bytes:,} bytes in {search_index.path}")
     echo(f"  left out {len(skipped)}")
     for item in skipped[:10]:
         echo(f"    {item['source']}: {item['reason']}")
@@ -97,13 +97,13 @@ def verify(
     folder: Folder,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Have damaged shards made again by the next embed."),
+        typer.Option("--repair", help="Drop damaged shards, so that embed computes them again."),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read all of a store and compare it with its checksums.
+    """Verify a store against its checksums.
 
-    Exit code 1 if anything is wrong; with --repair, 0 if embedding again will set all of it right.
+    Exit code 1 on any problem; with --repair, 0 if embedding again will fix all of them.
 
     Raises:
         StoreError: If there is no store in the folder.
@@ -142,7 +142,7 @@ def verify(
     if index_problems and not as_json:
         for line in index_problems:
             echo(line)
-        echo("The search view was removed; the next search, or store index, makes it anew.")
+        echo("The search index was removed; the next search or store index builds it again.")
     remaining = [problem for problem in check.problems if not (repair and problem.cured)]
     if remaining:
         say(f"error: {folder}: {_summarize_problems(remaining)}")
@@ -169,15 +169,17 @@ def _summarize_problems(problems: Sequence[Problem]) -> str:
 @app.command(cls=Command)
 def index(
     folder: Folder,
-    drop: Annotated[bool, typer.Option("--drop", help="Remove it instead.")] = False,
-    anew: Annotated[bool, typer.Option("--anew", help="Make it even if it is there.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Remove the index.")] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Build the index even if it exists.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make the search view ahead of the first search.
+    """Build the search index ahead of the first search.
 
-    A view holds the vectors once more, sorted by place. It makes searches of a large store several
-    times faster and changes no answer. It takes one and a half times the space of a float16 store,
-    and may be removed at any time.
+    An index is a copy of the vectors, sorted by position. It speeds up searches of a large store
+    several times without changing the results. It takes one and a half times the space of a float16
+    store, and may be removed at any time.
 
     Raises:
         StoreError: If the store is missing or damaged.
@@ -191,7 +193,7 @@ def index(
         if as_json:
             print_json({"store": str(folder), "freed": freed})
         else:
-            echo(f"{folder}: {freed:,} bytes freed" if freed else f"{folder}: no search view")
+            echo(f"{folder}: {freed:,} bytes freed" if freed else f"{folder}: no search index")
         return
     store = open_store(folder)
     with show_progress(quiet=as_json) as progress:
@@ -206,11 +208,11 @@ def index(
 @app.command(cls=Command)
 def export(
     folder: Folder,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Output file.")],
     to: Annotated[str, typer.Option(help="Format: parquet (GeoParquet 1.1).")] = "parquet",
     as_json: JsonFlag = False,
 ) -> None:
-    """Write ids, positions and vectors to one file for other programs.
+    """Export ids, positions and vectors to one file.
 
     Raises:
         UsageError: If the format or the file name is invalid.
