@@ -32,6 +32,9 @@ except ImportError:  # Windows
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+T = TypeVar("T")
+
+_BINARY, _CLOEXEC = getattr(os, "O_BINARY", 0), getattr(os, "O_CLOEXEC", 0)
 _NAME_BYTES = 255  # of one path component, on all common file systems
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -41,7 +44,6 @@ _NOT_DAMAGE = {
     errno.EROFS, errno.EBUSY, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN,
     *(getattr(errno, name, errno.EIO) for name in ("ESTALE", "EDQUOT", "EREMOTEIO")),
 }  # fmt: skip
-
 _NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
 _MAX_STEM_BYTES = 200  # longer names are hashed in temporary names
 _TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8}|[0-9a-f]{16})\.tmp", re.DOTALL)
@@ -49,10 +51,6 @@ _MAX_FOLDERS = 1000
 _STALE_SECONDS = 3600.0
 
 _stale_by_folder: dict[str, dict[str, list[str]]] = {}  # temporary files by folder, then by stem
-
-T = TypeVar("T")
-
-_BINARY, _CLOEXEC = getattr(os, "O_BINARY", 0), getattr(os, "O_CLOEXEC", 0)
 _MAX_JSON_BYTES = 64 * 2**20  # far more than the files of this package need
 _MAX_JSON_DEPTH = 100
 _MAX_DIGITS = 300  # of an integer, so that it fits into a float
