@@ -59,9 +59,6 @@ _MAX_DIGITS = 300  # of an integer, so that it fits into a float
 def is_safe_name(name: object) -> bool:
     """Check whether a value from data may be used as a file name.
 
-    Args:
-        name: The value.
-
     Returns:
         True for a single printable path component of at most 255 bytes.
     """
@@ -285,13 +282,7 @@ def check_output(path: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder if needed and check that it is writable.
-
-    Args:
-        path: The folder.
-
-    Returns:
-        The folder.
+    """Create a folder if needed and check that it is writable; return it.
 
     Raises:
         OutputError: If it cannot be created or written.
@@ -525,9 +516,6 @@ def from_json(
 def sha256_file(path: Path) -> str:
     """Compute the SHA-256 of a file.
 
-    Args:
-        path: The file.
-
     Returns:
         Hexadecimal digest.
     """
@@ -537,9 +525,6 @@ def sha256_file(path: Path) -> str:
 
 def sha256_json(value: Any) -> str:
     """Compute the SHA-256 of the canonical JSON text (sorted keys, no spaces) of plain data.
-
-    Args:
-        value: JSON-serializable data.
 
     Returns:
         Hexadecimal digest.

@@ -58,14 +58,14 @@ class StoreModel:
     offline: bool = False
     trust_remote_code: bool = False
 
-    def record(self, *, needs_text: bool = False) -> ModelSpec:
+    def find_spec(self, *, needs_text: bool = False) -> ModelSpec:
         """Find the model without loading it.
 
         Args:
             needs_text: Whether the model must have a text encoder.
 
         Returns:
-            The record of the model that made the store.
+            The spec of the model that made the store.
 
         Raises:
             UsageError: If the manifest names a class, a folder or a checkpoint that the user has
@@ -78,13 +78,17 @@ class StoreModel:
 
         name = self.store.model.model
         if self.model is not None:
-            record = find(self.model)
-            if record.id != name:
+            spec = find(self.model)
+            if spec.id != name:
                 raise StoreMismatchError(
-                    f"{self.store.path} was made by {name}, not by {record.id}",
-                    remedy=f"Use --model {name}, or a store of {record.id}.",
+                    f"{self.store.path} was made by {name}, not by {spec.id}",
+                    remedy=f"Use --model {name}, or a store of {spec.id}.",
                 )
-        elif ":" in name and not self.trust and all(one.id != name for one in all_specs()):
+        elif (
+            ":" in name
+            and not self.trust
+            and all(registered.id != name for registered in all_specs())
+        ):
             raise UsageError(
                 f"{self.store.path} was made by {name}, which is not in the model registry; "
                 f"{_TRUST_REASON}",
@@ -92,21 +96,20 @@ class StoreModel:
                 "store is your own.",
             )
         else:
-            record = find(name)
+            spec = find(name)
         self._checkpoint()
-        if needs_text and "text" not in record.modalities:
+        if needs_text and "text" not in spec.modalities:
             raise ModalityError(
-                f"{record.id}, the model of {self.store.path}, is vision-only and cannot embed "
-                "text",
+                f"{spec.id}, the model of {self.store.path}, is vision-only and cannot embed text",
                 remedy="Search with images or tiles, or in a store of a model with a text side.",
             )
-        return record
+        return spec
 
-    def load(self, record: ModelSpec) -> Encoder:
+    def load(self, spec: ModelSpec) -> Encoder:
         """Load the model and check that it is the one that made the store.
 
         Args:
-            record: The model, from `record()`.
+            spec: The model, from `find_spec()`.
 
         Returns:
             The loaded encoder.
@@ -126,7 +129,7 @@ class StoreModel:
             offline=self.offline,
             trust_remote_code=self.trust_remote_code,
         )
-        encoder = load(record, options)
+        encoder = load(spec, options)
         self.store.require_encoder(encoder.fingerprint)
         return encoder
 
@@ -475,7 +478,7 @@ class Store:
         if context is None:
             # A model passed as `encoder` may have no spec, or one that needs the user's permission.
             with suppress(MarsRetrievalError):
-                context = self._model.record().context_length
+                context = self._model.find_spec().context_length
         return None if context is None else int(context)
 
     def background(self, query: npt.ArrayLike) -> Background:
@@ -526,11 +529,11 @@ class Store:
             ModalityError: If a text encoder is needed and the model has none.
         """
         if self._encoder is None:
-            self._model.record(needs_text=needs_text)
+            self._model.find_spec(needs_text=needs_text)
 
     def _load(self, *, needs_text: bool) -> Encoder:
         if self._encoder is None:
-            record = self._model.record(needs_text=needs_text)
-            self._tell(f"loading {record.id}")
-            self._encoder = self._model.load(record)
+            spec = self._model.find_spec(needs_text=needs_text)
+            self._tell(f"loading {spec.id}")
+            self._encoder = self._model.load(spec)
         return self._encoder

@@ -136,12 +136,12 @@ def embed(
         offline=offline,
         trust_remote_code=trust_remote_code,
     )
-    records, targets = _make_targets(model, store, options)
+    specs, targets = _make_targets(model, store, options)
     part = _parse_shard(shard)
     source = open_sources(images)
     if dry_run:
         plans = plan_targets(targets, source, dtype=vectors, part=part, force=force)
-        _print_plans(plans, records, as_json=as_json)
+        _print_plans(plans, specs, as_json=as_json)
         return
     with show_progress(quiet=as_json) as progress:
         if engine == "ray":
@@ -169,10 +169,10 @@ def embed(
                 progress=progress,
             )
     summaries = []
-    for record, target, report in zip(records, targets, reports, strict=True):
+    for spec, target, report in zip(specs, targets, reports, strict=True):
         finished = open_store(target.path)
         position_count = _count_positions(finished)
-        summary = _report_record(record, finished, report, position_count)
+        summary = _report_record(spec, finished, report, position_count)
         if len(images) > 1:
             summary["repeated_ids"] = _count_repeated_ids(target.path)
         summaries.append(summary)
@@ -222,25 +222,23 @@ def _make_targets(
     from marsretrieval.encoders import find
     from marsretrieval.evaluation import variant
 
-    records = [find(name) for name in models]
-    if len(records) > 1 and options.checkpoint is not None:
+    specs = [find(name) for name in models]
+    if len(specs) > 1 and options.checkpoint is not None:
         raise UsageError("--checkpoint goes with one model", remedy="Embed with each by itself.")
-    if len({record.id for record in records}) != len(records):
+    if len({spec.id for spec in specs}) != len(specs):
         raise UsageError("the same model is named twice")
-    paths = (
-        [store] if len(records) == 1 else [store / variant(record, options) for record in records]
-    )
-    return records, [
-        Target(partial(_load, record, options), path, ModelRequest.from_spec(record, options))
-        for record, path in zip(records, paths, strict=True)
+    paths = [store] if len(specs) == 1 else [store / variant(spec, options) for spec in specs]
+    return specs, [
+        Target(partial(_load, spec, options), path, ModelRequest.from_spec(spec, options))
+        for spec, path in zip(specs, paths, strict=True)
     ]
 
 
-def _load(record: ModelSpec, options: LoadOptions) -> Encoder:
+def _load(spec: ModelSpec, options: LoadOptions) -> Encoder:
     from marsretrieval.encoders import load
 
-    say(f"loading {record.id}")
-    return load(record, options)
+    say(f"loading {spec.id}")
+    return load(spec, options)
 
 
 def _parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -252,11 +250,11 @@ def _parse_shard(text: str | None) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
-def _print_plans(plans: list[BuildPlan], records: list[ModelSpec], *, as_json: bool) -> None:
+def _print_plans(plans: list[BuildPlan], specs: list[ModelSpec], *, as_json: bool) -> None:
     plan_records = [
         {
             "store": str(plan.store),
-            "model": record.id,
+            "model": spec.id,
             "images": plan.dataset["name"],
             "kind": plan.dataset["kind"],
             "shards": len(plan.shards),
@@ -264,14 +262,14 @@ def _print_plans(plans: list[BuildPlan], records: list[ModelSpec], *, as_json: b
             "shards_to_do": len(plan.todo),
             "images_to_do": plan.todo_rows,
         }
-        for plan, record in zip(plans, records, strict=True)
+        for plan, spec in zip(plans, specs, strict=True)
     ]
     if as_json:
         print_json(plan_records[0] if len(plan_records) == 1 else {"stores": plan_records})
         return
-    for plan, record in zip(plans, records, strict=True):
+    for plan, spec in zip(plans, specs, strict=True):
         count = "an unknown number of" if plan.todo_rows is None else f"{plan.todo_rows:,}"
-        echo(f"{plan.dataset['name']} ({plan.dataset['kind']}) -> {plan.store}, with {record.id}")
+        echo(f"{plan.dataset['name']} ({plan.dataset['kind']}) -> {plan.store}, with {spec.id}")
         shards = pluralize(len(plan.todo), "shard")
         echo(f"  to do: {count} images in {shards}; done: {pluralize(len(plan.done), 'shard')}")
 
@@ -284,11 +282,11 @@ def _count_positions(store: EmbeddingStore) -> int:
 
 
 def _report_record(
-    record: ModelSpec, store: EmbeddingStore, report: BuildReport, position_count: int
+    spec: ModelSpec, store: EmbeddingStore, report: BuildReport, position_count: int
 ) -> dict[str, Any]:
     return {
         "store": str(store.path),
-        "model": record.id,
+        "model": spec.id,
         "complete": not store.missing,
         "rows": report.rows,
         "images": store.rows,

@@ -63,13 +63,13 @@ def list_models(
     """
     from marsretrieval.encoders import all_specs
 
-    specs = [record for record in all_specs() if _matches(record, pattern)]
+    specs = [spec for spec in all_specs() if _matches(spec, pattern)]
     if not specs:
-        raise UnknownNameError("model", pattern, [record.id for record in all_specs()])
+        raise UnknownNameError("model", pattern, [spec.id for spec in all_specs()])
     if as_json:
-        print_json([_model_row(record) for record in specs])
+        print_json([_model_row(spec) for spec in specs])
     else:
-        _print_table([_model_row(record) for record in specs])
+        _print_table([_model_row(spec) for spec in specs])
 
 
 @app.command(cls=Command)
@@ -102,17 +102,15 @@ def check(
         offline=offline,
         trust_remote_code=trust_remote_code,
     )
-    record = find(model)
-    say(f"loading {record.id}")
+    spec = find(model)
+    say(f"loading {spec.id}")
     start = time.perf_counter()
     try:
-        encoder = load(record, options)
+        encoder = load(spec, options)
     except MarsRetrievalError:
         raise
     except Exception as error:  # a user's class may raise anything, in any of its attributes
-        raise ModelLoadError(
-            f"{record.id} cannot be loaded ({describe_exception(error)})"
-        ) from error
+        raise ModelLoadError(f"{spec.id} cannot be loaded ({describe_exception(error)})") from error
     outcome = {
         "seconds_to_load": round(time.perf_counter() - start, 2),
         **check_encoder(encoder),
@@ -125,7 +123,7 @@ def check(
         problems: Sequence[str] = outcome["problems"]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         say(
-            f"error: {record.id}: {problems[0]}{more}\n"
+            f"error: {spec.id}: {problems[0]}{more}\n"
             "  Correct the model's class, checkpoint or options, then check again."
         )
         raise typer.Exit(1)
@@ -161,35 +159,35 @@ def _print_check(outcome: Mapping[str, Any]) -> None:
     echo("ok: no" if outcome["problems"] else "ok: yes")
 
 
-def _matches(record: ModelSpec, pattern: str) -> bool:
+def _matches(spec: ModelSpec, pattern: str) -> bool:
     lowered = pattern.lower()
-    texts = (record.id.lower(), record.name.lower(), record.family.lower())
+    texts = (spec.id.lower(), spec.name.lower(), spec.family.lower())
     return any(lowered in text or fnmatch(text, lowered) for text in texts)
 
 
-def _model_row(record: ModelSpec) -> dict[str, Any]:
+def _model_row(spec: ModelSpec) -> dict[str, Any]:
     return {
-        "id": record.id,
-        "name": record.name,
-        "family": record.family,
-        "parameters": record.parameters,
-        "image_size": record.image_size,
-        "dimension": record.dimension or None,
-        "modalities": sorted(record.modalities),
-        "context_length": record.context_length,
-        "licence": record.licence,
-        "repository": record.repository,
-        "revision": record.revision,
-        "gated": record.gated,
-        "dtype": {"cpu": "float32", "gpu": record.gpu_dtype},
+        "id": spec.id,
+        "name": spec.name,
+        "family": spec.family,
+        "parameters": spec.parameters,
+        "image_size": spec.image_size,
+        "dimension": spec.dimension or None,
+        "modalities": sorted(spec.modalities),
+        "context_length": spec.context_length,
+        "licence": spec.licence,
+        "repository": spec.repository,
+        "revision": spec.revision,
+        "gated": spec.gated,
+        "dtype": {"cpu": "float32", "gpu": spec.gpu_dtype},
         "weights_gib": {
-            "cpu": _round_size(record.weights_gib("float32")),
-            "gpu": _round_size(record.weights_gib(record.gpu_dtype)),
+            "cpu": _round_size(spec.weights_gib("float32")),
+            "gpu": _round_size(spec.weights_gib(spec.gpu_dtype)),
         },
-        "tried": record.tried,
-        "notes": record.notes,
-        "paper": record.paper,
-        "code": record.code,
+        "tried": spec.tried,
+        "notes": spec.notes,
+        "paper": spec.paper,
+        "code": spec.code,
     }
 
 
