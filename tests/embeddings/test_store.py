@@ -199,8 +199,8 @@ def test_the_documented_ways_to_read(
     planet = {"type": "Polygon", "coordinates": [ring]}
     Path("region.geojson").write_text(json.dumps(planet))
     exec(fast, names)
-    assert names["names"] == names["hits"].ids
-    assert names["strength"].max() == names["ranking"].scores[0, 0]
+    assert names["ids"] == names["hits"].ids
+    assert names["scores"].max() == names["ranking"].scores[0, 0]
 
 
 def test_verify_finds_wrong_vectors_and_repeated_ids(tmp_path: Path) -> None:

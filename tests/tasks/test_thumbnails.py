@@ -19,8 +19,8 @@ from marsretrieval.report.result_files import ResultFile
 from marsretrieval.results import move_superseded
 from marsretrieval.tasks import TASKS, Hits, Settings
 from marsretrieval.tasks.thumbnails import shown_hits
+from tests.evaluation.test_runner import record
 from tests.tasks.oracle import class_folders, pairs_tar, tiles_folder
-from tests.test_benchmark import record
 
 
 @pytest.fixture

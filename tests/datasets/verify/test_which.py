@@ -11,8 +11,8 @@ from marsretrieval.errors import DatasetNotFoundError, UnknownNameError
 from marsretrieval.tasks import TASKS, Settings
 from tests.datasets.download.servers import picture
 from tests.datasets.verify.sets import check, landforms, pairs, write_planet
+from tests.evaluation.test_runner import record as oracle_record
 from tests.tasks.oracle import class_folders, pairs_tar, tiles_folder
-from tests.test_benchmark import record as oracle_record
 
 
 def test_all_that_lie_in_a_folder_or_those_asked_for(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from marsretrieval.results import read_result
 from tests.report.made import make_landform, result, write
 from tests.tasks.oracle import class_folders, pairs_tar, tiles_folder
 
-HOWTO = Path(__file__).parent.parent / "docs" / "howto" / "task.md"
+HOWTO = Path(__file__).parents[2] / "docs" / "howto" / "task.md"
 MODELS = """
 import numpy as np
 

@@ -44,7 +44,7 @@ def exploding(record: ModelSpec, options: LoadOptions) -> OracleEncoder:
 
 def record(loader: str = "oracle", **changes: object) -> ModelSpec:
     fields: dict[str, object] = {
-        "id": loader, "name": loader, "family": "test", "loader": f"tests.test_benchmark:{loader}",
+        "id": loader, "name": loader, "family": "test", "loader": f"{__name__}:{loader}",
         "repository": "nowhere", "revision": None, "image_size": None, "dimension": 64,
         "parameters": None, "licence": "none", "paper": "", "code": "", "tried": "",
     }  # fmt: skip
@@ -280,7 +280,7 @@ def test_ctrl_c_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:
         "        time.sleep(0.5)\n"
         "        return super().encode_preprocessed(features)\n"
     )
-    (tmp_path / "tests").symlink_to(Path(__file__).parent)
+    (tmp_path / "tests").symlink_to(Path(__file__).parents[1])
     arguments = [
         sys.executable, "-m", "marsretrieval", "run", "-m", "slow:Slow", "-t", "landform",
         "-t", "geo", "--data", data, "--results", tmp_path / "r", "--batch-size", "4",
