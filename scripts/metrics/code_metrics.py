@@ -144,7 +144,7 @@ def executed_files() -> dict[str, int]:
         commands = {
             "run": ["run", "-m", "mars-nano", "-t", "landform", "--data", landforms,
                     "--results", str(folder / "results")],
-            "embed": ["embed", "-m", "mars-nano", "--images", tiles, "--out", store],
+            "embed": ["embed", "-m", "mars-nano", "--images", tiles, "--store", store],
             "search": ["search", "--store", store, "--text", "pitted cones", "-k", "5"],
         }  # fmt: skip
         counts = {}
