@@ -167,7 +167,7 @@ def test_doctor_without_the_models_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     report = called("doctor", code=1)
     (problem,) = report["problems"]
     assert "torch is not installed" in problem and "marsretrieval[models]" in problem
-    assert "open-clip-torch 3.0.0 is installed, >=3.3 is needed" in problem
+    assert "open-clip-torch 3.0.0 is installed, <5,>=3.3 is needed" in problem
 
 
 def test_doctor_takes_a_missing_convenience_as_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
