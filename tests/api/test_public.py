@@ -109,7 +109,7 @@ def test_a_loaded_model_is_not_loaded_again(folders: Path, monkeypatch: pytest.M
     assert len(evaluate(model, folders)) == 1
     store = mr.build_store(model, folders / "data", folders / "nano.store")
     assert len(store) == 8
-    with pytest.raises(UsageError, match="options for a loaded"):
+    with pytest.raises(UsageError, match="options are given for OpenClipEncoder"):
         evaluate(model, folders, dtype="float16")
 
 
@@ -142,6 +142,51 @@ def test_a_query_is_a_value(folders: Path) -> None:
     assert list(hits.to_dataframe().columns[:3]) == ["rank", "score", "id"]
     with pytest.raises(UsageError, match="mix is given beside a SearchQuery"):
         store.search(query, mix=0.7)
+
+
+def test_objects_of_one_class_are_not_mixed_up(folders: Path) -> None:
+    with pytest.raises(UsageError, match="2 models would share the folder"):
+        evaluate([Grid(), Grid(power=3.0)], folders)
+    plain = evaluate(Grid(), folders, name="plain")
+    cubed = evaluate(Grid(power=3.0), folders, name="cubed")
+    assert {path.parent.name for path in (*plain.paths, *cubed.paths)} == {"plain", "cubed"}
+    assert plain[0].model["probe"] != cubed[0].model["probe"]
+
+
+def test_skipped_images_are_logged(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folders / "data" / "dark" / "damaged.png").write_bytes(b"no image")
+    evaluate(Grid(), folders)
+    mr.build_store(Grid(), folders / "data", folders / "grid.store")
+    assert "1 item skipped" in caplog.text and "1 image left out" in caplog.text
+    assert caplog.text.count("damaged.png") >= 2
+
+
+def test_a_store_of_an_object_names_the_way_to_open_it(folders: Path) -> None:
+    mr.build_store(Grid(), folders / "data", folders / "grid.store")
+    store = mr.open_store(folders / "grid.store")
+    with pytest.raises(UsageError, match="made by an object in Python"):
+        store.search("dunes")
+    opened = mr.open_store(folders / "grid.store", encoder=Grid())
+    assert len(opened.search("dunes", k=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"resamples": -1}, "resamples must be at least 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"prompts": "mine"}, "unknown prompts 'mine'"),
+        ({"checkpoint": "/nowhere/weights"}, "no such file or folder"),
+        ({"tasks": []}, "no task"),
+    ],
+)
+def test_invalid_options_are_refused(folders: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises((UsageError, ModalityError), match=message):
+        evaluate("mars-nano", folders, **options)
+    with pytest.raises(UsageError, match="no images to open"):
+        mr.build_store("mars-nano", [], folders / "empty.store")
 
 
 def test_errors_name_the_remedy(tmp_path: Path) -> None:

@@ -75,8 +75,14 @@ class StoreModel:
             ModalityError: If a text encoder is needed and there is none.
         """
         from marsretrieval.encoders import all_specs, find
+        from marsretrieval.encoders.loading import OBJECT_LOADER
 
         name = self.store.model.model
+        if self.store.encoder.get("loader") == OBJECT_LOADER:
+            raise UsageError(
+                f"{self.store.path} was made by an object in Python, {name}",
+                remedy="Open it in Python: open_store(path, encoder=the object).",
+            )
         if self.model is not None:
             spec = find(self.model)
             if spec.id != name:

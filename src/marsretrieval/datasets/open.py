@@ -201,10 +201,12 @@ def open_sources(paths: Sequence[Path]) -> ImageSource:
         The source of one path, or a CombinedSource.
 
     Raises:
-        UsageError: If a path is given twice, or lies within another.
+        UsageError: If there is no path, or a path is given twice or lies within another.
         DatasetNotFoundError: If there are no images at a path.
         DataError: If a path has an unknown layout.
     """
+    if not paths:
+        raise UsageError("no images to open", remedy="Give at least one file or folder.")
     resolved = [path.resolve() for path in paths]
     for number, path in enumerate(resolved):
         for other in range(len(resolved)):

@@ -228,6 +228,9 @@ def build_stores(
         OutputError: If a store cannot be written.
         MarsRetrievalError: If a decoding process dies. Finished shards are kept.
     """
+    for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
+        if value is not None and value < least:
+            raise UsageError(f"{name} must be at least {least}, not {value}")
     plans = plan_targets(targets, source, dtype=dtype, part=part, force=force)
     if strict:
         require_none_skipped(plans)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, Self, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -234,4 +234,9 @@ class LoadOptions:
         if not _DEVICE.fullmatch(self.device):
             raise UsageError(
                 f"unknown device '{self.device}'", remedy="Use auto, cpu, cuda, cuda:0 or mps."
+            )
+        if self.prompts not in get_args(PromptPreset):
+            raise UsageError(
+                f"unknown prompts '{self.prompts}'",
+                remedy=f"Use {' or '.join(get_args(PromptPreset))}.",
             )

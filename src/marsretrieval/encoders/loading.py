@@ -24,9 +24,8 @@ from marsretrieval.errors import UsageError, describe_exception
 # A name as of `marsretrieval models`, "module:Class", a class, or an object with `encode_images`.
 ModelLike = str | type | Any
 
-_INSTANCE = "instance"  # family of objects that exist in this process only
-_LOADER = f"{__name__}:load_instance"
-_INSTANCES: dict[str, Encoder] = {}  # by the repository of their spec
+# Loader in the spec of an object, which exists in one process only.
+OBJECT_LOADER = f"{__name__}:refuse_to_load"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +122,22 @@ def resolve_model(model: ModelLike, options: LoadOptions | None = None) -> Resol
 
     Raises:
         UnknownNameError: If no model has this name.
-        UsageError: If it is not a model, or options are given for a loaded one.
+        UsageError: If it is not a model, the checkpoint does not exist, or options are given for a
+            loaded model.
     """
     chosen = options or LoadOptions()
+    if chosen.checkpoint is not None and not chosen.checkpoint.exists():
+        raise UsageError(f"checkpoint {chosen.checkpoint}: no such file or folder")
     instance: Any = model
     if isinstance(model, str):
         return ResolvedModel(find(model), chosen)
     if inspect.isclass(model) and "<locals>" not in model.__qualname__:
         return ResolvedModel(find(f"{model.__module__}:{model.__qualname__}"), chosen)
     if options not in (None, LoadOptions()):
+        name = getattr(model, "__qualname__", type(model).__name__)
         raise UsageError(
-            f"options for a loaded {type(model).__name__}",
-            remedy="Give the options to the constructor or to load_model.",
+            f"options are given for {name}, which is not loaded by marsretrieval",
+            remedy="Give them to its constructor, or to load_model.",
         )
     origin = None if inspect.isclass(model) else origin_of(model)
     if origin is not None:
@@ -149,18 +152,17 @@ def reuse(models: list[ResolvedModel]) -> Iterator[None]:
         yield
 
 
-def load_instance(spec: ModelSpec, options: LoadOptions) -> Encoder:
-    """Return the object that a spec was made for in this process.
+def refuse_to_load(spec: ModelSpec, options: LoadOptions) -> Encoder:
+    """Raise an error: an object of the user cannot be loaded, only passed.
+
+    Args:
+        spec: Spec that `resolve_model` made for the object.
+        options: Ignored.
 
     Raises:
-        UsageError: If it was made in another process.
+        UsageError: Always.
     """
-    try:
-        return _INSTANCES[spec.repository]
-    except KeyError as error:
-        raise UsageError(
-            f"{spec.id} was an object of another process", remedy="Pass the object itself."
-        ) from error
+    raise UsageError(f"{spec.id} is an object in Python", remedy="Pass the object itself.")
 
 
 class InstanceEncoder(PluginEncoder):
@@ -214,9 +216,8 @@ def _resolve_object(model: Any, options: LoadOptions) -> ResolvedModel:
         name = f"{target}-object"
         encoder = InstanceEncoder(_spec(name, target, name, modalities_of(model)), model)
     identity = {**encoder.fingerprint, "source": source_sha256(kind)}
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).hexdigest()
     spec = _spec(name, target, f"{name}@{digest[:16]}", encoder.modalities)
-    _INSTANCES[spec.repository] = encoder
     return ResolvedModel(spec, options, encoder)
 
 
@@ -224,8 +225,8 @@ def _spec(name: str, target: str, repository: str, modalities: frozenset[Modalit
     return ModelSpec.unregistered(
         name,
         name=name,
-        family=_INSTANCE,
-        loader=_LOADER,
+        family="object",
+        loader=OBJECT_LOADER,
         repository=repository,
         modalities=modalities,
         settings={"target": target},

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from marsretrieval.encoders import LoadOptions, ModelSpec
 from marsretrieval.encoders.base import PromptPreset
-from marsretrieval.encoders.loading import ModelLike, resolve_model, reuse
+from marsretrieval.encoders.loading import ModelLike, ResolvedModel, resolve_model, reuse
 from marsretrieval.errors import (
     DataError,
     MarsRetrievalError,
@@ -18,11 +18,12 @@ from marsretrieval.errors import (
     ModalityError,
     UsageError,
 )
-from marsretrieval.evaluation.jobs import Job, plan
-from marsretrieval.evaluation.runner import run
+from marsretrieval.evaluation.jobs import Job, plan, variant
+from marsretrieval.evaluation.runner import Finished, run
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import PROTOCOLS, RunResult, find_results, read_result
 from marsretrieval.tasks import TASKS, Settings, Task, find_task
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -187,6 +188,7 @@ def evaluate(
     resolved = [resolve_model(model, options) for model in given]
     if name is not None and len(resolved) != 1:
         raise UsageError("name is for one model", remedy="Evaluate the models one by one.")
+    _require_distinct_names(resolved)
     chosen, named = _tasks(tasks)
 
     def skip(spec: ModelSpec, task: Task, reason: str) -> bool:
@@ -212,6 +214,8 @@ def evaluate(
                 name=name,
                 skip=skip,
             )
+        for note in dict.fromkeys(note for job in jobs for note in job.data.notes):
+            _LOG.info("%s", note)
         if not jobs:
             raise ModalityError(
                 "no task that the models can do on these data",
@@ -227,6 +231,7 @@ def evaluate(
         ):
             if finished.result is not None and finished.path is not None:
                 pairs.append((finished.path, finished.result))
+                _log_skipped(finished)
             elif finished.error is not None:
                 _LOG.warning("%s on %s: %s", finished.job.name, finished.job.task.name,
                              finished.error)  # fmt: skip
@@ -248,11 +253,31 @@ def load_results(*paths: str | Path) -> Results:
     Raises:
         DataError: If a path does not exist, holds no result, or a file is damaged.
     """
-    places = [Path(path) for path in paths]
-    files = find_results(places)
+    files = find_results(Path(path) for path in paths)
     if not files:
-        raise DataError(f"{', '.join(map(str, places)) or 'no path'}: no results")
+        raise DataError(f"{', '.join(map(str, paths)) or 'no path'}: no results")
     return Results((path, read_result(path)) for path in files)
+
+
+def _require_distinct_names(models: Sequence[ResolvedModel]) -> None:
+    """Refuse models that would share a folder of results, such as two objects of one class."""
+    names = [variant(model.spec, model.options) for model in models]
+    for folder in names:
+        if names.count(folder) > 1:
+            raise UsageError(
+                f"{names.count(folder)} models would share the folder {folder}",
+                remedy="Evaluate them one by one, with name=...",
+            )
+
+
+def _log_skipped(finished: Finished) -> None:
+    assert finished.result is not None
+    skipped = finished.result.data.get("skipped", ())
+    if skipped:
+        first = skipped[0]
+        _LOG.warning("%s on %s: %s skipped (first: %s: %s)", finished.job.name,
+                     finished.job.task.name, pluralize(len(skipped), "item"), first["source"],
+                     first["reason"])  # fmt: skip
 
 
 def _say(line: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from marsretrieval.datasets import ImageSource, Record, Skipped, read_annotations
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.encoders import Encoder, Modality
-from marsretrieval.errors import DataError, DatasetNotFoundError, TruncatedTextWarning
+from marsretrieval.errors import DataError, DatasetNotFoundError, TruncatedTextWarning, UsageError
 from marsretrieval.io import parse_json, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import Evaluation
@@ -42,6 +42,11 @@ class Settings:
 
     seed: int = 0
     resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        for name, value in (("seed", self.seed), ("resamples", self.resamples)):
+            if value < 0:
+                raise UsageError(f"{name} must be at least 0, not {value}")
 
 
 @dataclass(frozen=True, slots=True)
