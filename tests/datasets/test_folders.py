@@ -16,6 +16,7 @@ from marsretrieval.datasets import (
     open_images,
     read_annotations,
 )
+from marsretrieval.datasets.listing import WORLD_FILE_SUFFIXES
 from marsretrieval.errors import DataError, DatasetNotFoundError
 from tests.datasets.layouts import images, problem_of, read_all, write_parquet, write_tar
 from tests.fakes import png_bytes
@@ -143,8 +144,9 @@ def test_extensions_are_read_in_any_case_and_paths_as_text(tmp_path: Path) -> No
 
 def test_side_files_are_passed_over_and_jfif_is_an_image(tmp_path: Path) -> None:
     stray = "Thumbs.db desktop.ini .DS_Store ._b.jpg a.jpg.ovr a.jpg.aux.xml hits.qml out.gpkg"
-    worlds = "a.j2w a.jgw a.pgw a.tfw a.wld a.prj"
-    for name in f"{stray} {worlds}".split():
+    worlds = [f"a{suffix}" for suffix in (*sorted(WORLD_FILE_SUFFIXES), ".tfwx", ".prj")]
+    assert {"a.j2w", "a.jgw", "a.pgw", "a.tfw", "a.wld", "a.webpw", "a.bmpw"} <= {*worlds}
+    for name in (*stray.split(), *worlds):
         put(tmp_path / name, "x")
     put(tmp_path / "a.jpg")
     put(tmp_path / "b.jfif")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from marsretrieval import geo
 from marsretrieval.datasets.geotiff import is_tiff, open_gtiff
+from marsretrieval.datasets.listing import WORLD_FILE_SUFFIXES
 from marsretrieval.datasets.position_fields import Position
 from marsretrieval.errors import DataError
 
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
 _GEO_TAGS = (34264, 33550, 33922, 34735)  # transformation, pixel scale, tie points, keys
-_WORLD_FILES = frozenset(
-    {".pgw", ".jgw", ".tfw", ".wpw", ".bpw", ".gfw", ".j2w", ".wld"}
-    | {".pngw", ".jpgw", ".jpegw", ".tifw", ".tiffw", ".webpw", ".bmpw", ".gifw", ".jp2w", ".jfifw"}
-)
 _EDGE_POINTS = 9  # points per edge, since edges may be curved
 _DECIMALS = 9  # decimals of a degree
 
@@ -59,7 +56,7 @@ def is_world_file(suffix: str) -> bool:
     Returns:
         True for the world file extensions of any image format.
     """
-    return suffix.lower() in _WORLD_FILES
+    return suffix.lower() in WORLD_FILE_SUFFIXES
 
 
 def read_georeference(data: bytes) -> Position | None:

@@ -16,11 +16,14 @@ from marsretrieval.io import locked, sha256_json
 _SIDE_NAMES = frozenset(
     {"thumbs.db", "ehthumbs.db", "desktop.ini", "license", "readme", "makefile"}
 )
-_SIDE_SUFFIXES = frozenset(
+WORLD_FILE_SUFFIXES = frozenset(
+    {".pgw", ".jgw", ".tfw", ".wpw", ".bpw", ".gfw", ".j2w", ".wld"}
+    | {".pngw", ".jpgw", ".jpegw", ".tifw", ".tiffw", ".webpw", ".bmpw", ".gifw", ".jp2w", ".jfifw"}
+)
+_SIDE_SUFFIXES = WORLD_FILE_SUFFIXES | frozenset(
     {".json", ".txt", ".csv", ".tsv", ".md", ".rst", ".xml", ".yaml", ".yml", ".html", ".pdf"}
     | {".ini", ".log", ".py", ".ipynb", ".sh", ".bib"}
-    | {".pgw", ".jgw", ".tfw", ".wld", ".j2w", ".bpw", ".gfw", ".wpw"}  # world files
-    | {".pngw", ".jpgw", ".tifw", ".tfwx", ".pgwx", ".jgwx", ".jp2w", ".jpegw", ".tiffw"}
+    | {".tfwx", ".pgwx", ".jgwx"}  # world files that are not read
     | {".prj", ".ovr", ".aux", ".rrd", ".msk", ".hdr", ".lbl"}  # of GDAL, ENVI and PDS
     | {".qml", ".qmd", ".qgs", ".qgz", ".qlr", ".sld", ".lyr"}  # of QGIS and ArcGIS
     | {".gpkg", ".gpkg-wal", ".gpkg-shm", ".geojson", ".kml", ".kmz"}

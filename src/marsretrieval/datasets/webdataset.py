@@ -376,7 +376,7 @@ def _add_member(
     elif is_world_file(suffix):
         group.world = _read_member(tar, member)
     elif group.image_name is not None:
-        group.problems.append(f"a second image under one key: {member.name}")
+        group.problems.append(f"a second image under the same key: {member.name}")
     else:
         data = _read_member(tar, member) if images else b""
         group.image_name, group.image = member.name, data

@@ -106,6 +106,15 @@ def test_double_keys_within_a_tar(tmp_path: Path) -> None:
     assert "unreadable-image" not in named(check(folder))
 
 
+def test_two_images_of_one_key_are_a_double_id(tmp_path: Path) -> None:
+    folder = pairs(tmp_path / "Mars-VL-Pairs", ("b", picture(2), "two"))
+    write_tar(folder / "00001.tar", [*pair("a", picture(1), "one"), ("a.png", grey(3))])
+    problems = named(check(folder))
+    assert problems["double-id"].count == 1
+    assert problems["double-id"].examples[0].startswith("a: ")
+    assert "unreadable-image" not in problems
+
+
 def test_annotations_and_positions_that_cannot_be_used(tmp_path: Path) -> None:
     folder = tmp_path / "Mars-VL-Pairs"
     write_tar(
