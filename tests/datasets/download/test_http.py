@@ -12,13 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from marsretrieval.datasets import listing
 from marsretrieval.datasets.download.http import (
+    AttemptError,
     ByteCounter,
     HttpClient,
     HTTPStatusError,
+    PartialDownload,
     RetryPolicy,
     ServerError,
 )
@@ -307,3 +310,11 @@ def test_cancelling_ends_it(endless: Callable[[str], str], tmp_path: Path, mode:
     with pytest.raises((TimeoutError, ServerError)):  # the latter for too many redirects
         asyncio.run(run())
     assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("span", ["x-1/9", "0-1/x", f"0-1/{'9' * 5000}", f"{'9' * 5000}-1/9", ""])
+def test_a_content_range_that_is_not_valid_is_refused(span: str, tmp_path: Path) -> None:
+    partial = PartialDownload(tmp_path / "part", "https://a/b")
+    response = httpx2.Response(206, headers={"Content-Range": f"bytes {span}"})
+    with pytest.raises(AttemptError, match="valid Content-Range"):
+        partial.begin(response)

@@ -339,9 +339,9 @@ async def read_body(response: httpx2.Response, max_bytes: int) -> bytes:
     Raises:
         AttemptError: If it is empty or exceeds the limit.
     """
-    length = response.headers.get("content-length", "")
+    length = _parse_size(response.headers.get("content-length", ""))
     body = bytearray()
-    if not (length.isdecimal() and int(length) > max_bytes):
+    if length is None or length <= max_bytes:
         async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > max_bytes:
@@ -351,6 +351,11 @@ async def read_body(response: httpx2.Response, max_bytes: int) -> bytes:
                 raise AttemptError("empty answer")
             return bytes(body)
     raise AttemptError(f"too large (over {max_bytes:,} bytes)", retry=False)
+
+
+def _parse_size(text: str) -> int | None:
+    """Parse a number of bytes from a header; None if it is not one, or of more than 18 digits."""
+    return int(text) if text.isdecimal() and len(text) <= 18 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,12 +420,12 @@ class PartialDownload:
         if response.status_code == 206:
             span, _, total = headers.get("content-range", "").partition("/")
             start = span.removeprefix("bytes ").partition("-")[0]
-            if not (start.isdecimal() and total.isdecimal()):
-                raise AttemptError("a partial response without a valid Content-Range")
-        length = int(total) if total.isdecimal() else None
-        if int(start) != self.size or (self.size and length != self.total):
+        first, length = _parse_size(start), _parse_size(total)
+        if first is None or (response.status_code == 206 and length is None):
+            raise AttemptError("a partial response without a valid Content-Range")
+        if first != self.size or (self.size and length != self.total):
             self.discard()
-            if int(start):
+            if first:
                 raise AttemptError("the file on the server has changed")
         tag = headers.get("etag", "W/")  # weak tags are not valid in If-Range
         validator = headers.get("last-modified") if tag.startswith("W/") else tag or None
