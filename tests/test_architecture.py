@@ -22,6 +22,7 @@ PACKAGES = [
     "evaluation",
     "api",
     "tasks",
+    "inventory",
     "training",
     "search",
     "embeddings",
