@@ -315,9 +315,9 @@ class Inventory:
         yes = [name for name, mark in usable.items() if mark.mark == "yes"]
         no = [name for name, mark in usable.items() if mark.mark == "no"]
         if not yes or not no:
-            what = "no tile is marked" if not yes and not no else (
-                f"all {pluralize(len(yes) + len(no), 'mark')} are {'yes' if yes else 'no'}"
-            )  # fmt: skip
+            what = "no tile is marked"
+            if yes or no:
+                what = f"all marks are {'yes' if yes else 'no'} ({len(yes) + len(no)})"
             raise UsageError(
                 f"{self.path}: {what}; learning needs both yes and no",
                 remedy=f"Mark at least one tile {'no' if yes else 'yes'} "

@@ -154,7 +154,7 @@ def fit_logistic(
     positive = np.asarray(labels, dtype=np.bool_)
     if positive.all() or not positive.any():
         raise UsageError(
-            f"all {len(positive)} marks are {'yes' if positive.all() else 'no'}",
+            f"all marks are {'yes' if positive.all() else 'no'} ({len(positive)})",
             remedy="Mark at least one tile of the other class.",
         )
     y = np.where(positive, 1.0, -1.0)
