@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from marsretrieval.api import SearchQuery, SearchResult, Store, build_store, open_store
+    from marsretrieval.api.inventory import open_inventory
     from marsretrieval.encoders import Encoder
     from marsretrieval.encoders.loading import list_models, load_model
     from marsretrieval.evaluation.evaluate import Results, evaluate, load_results
+    from marsretrieval.inventory import Inventory
 
 __all__ = [
     "Encoder",
+    "Inventory",
     "Results",
     "SearchQuery",
     "SearchResult",
@@ -35,6 +38,7 @@ __all__ = [
     "list_models",
     "load_model",
     "load_results",
+    "open_inventory",
     "open_store",
 ]
 
@@ -42,9 +46,11 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "api": ("SearchQuery", "SearchResult", "Store", "build_store", "open_store"),
+    "api.inventory": ("open_inventory",),
     "encoders": ("Encoder",),
     "encoders.loading": ("list_models", "load_model"),
     "evaluation.evaluate": ("Results", "evaluate", "load_results"),
+    "inventory": ("Inventory",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

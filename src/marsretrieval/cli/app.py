@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from marsretrieval import __version__
-from marsretrieval.cli import data, export, models, score, store
+from marsretrieval.cli import data, export, inventory, models, score, store
 from marsretrieval.cli.compare import compare
 from marsretrieval.cli.console import echo, say
 from marsretrieval.cli.demo import demo
@@ -203,3 +203,4 @@ app.add_typer(data.app, name="data", rich_help_panel=_SEARCH_PANEL)
 app.command(cls=Command, rich_help_panel=_SEARCH_PANEL)(embed)
 app.add_typer(store.app, name="store", rich_help_panel=_SEARCH_PANEL)
 app.command(cls=Command, rich_help_panel=_SEARCH_PANEL)(search)
+app.add_typer(inventory.app, name="inventory", rich_help_panel=_SEARCH_PANEL)

@@ -65,6 +65,37 @@ def compose(
     return query if against is None else away_query(query, against, not_weight)
 
 
+def read_vector(path: Path) -> Vector:
+    """Read a query vector, such as the one that an inventory has learned.
+
+    Args:
+        path: NumPy file (.npy) of shape (dim,) or (1, dim).
+
+    Returns:
+        float32 array of shape (dim,), unit length.
+
+    Raises:
+        DataError: If the file cannot be read or holds something else.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{path}: not readable as a NumPy array ({error})", remedy="Name a .npy file."
+        ) from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+        raise DataError(f"{path}: not an array of numbers", remedy="Name a .npy file.")
+    vector = values.astype(np.float64).reshape(-1) if values.ndim == 2 else values
+    if vector.ndim != 1 or (values.ndim == 2 and len(values) != 1):
+        raise DataError(f"{path}: shape {values.shape}, not one vector")
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if not np.isfinite(length) or length < 1e-12:
+        raise DataError(f"{path}: the vector is zero, NaN or infinite")
+    return np.asarray(vector / length, dtype=np.float32)
+
+
 def text_query(prompt_vectors: npt.ArrayLike) -> Vector:
     """Average prompt vectors.
 
