@@ -188,12 +188,26 @@ def fit_logistic(
     return np.asarray(solution[:-1]), float(solution[-1])
 
 
+def is_learnable(positives: int, negatives: int) -> bool:
+    """Check whether a search with examples learns from them instead of averaging.
+
+    Args:
+        positives: Number of example images and tiles.
+        negatives: Number of negative images and tiles.
+
+    Returns:
+        True for three or more in all, with both kinds among them.
+    """
+    return positives > 0 and negatives > 0 and positives + negatives >= MIN_EXAMPLES
+
+
 def learn_query(
     positives: npt.ArrayLike,
     negatives: npt.ArrayLike,
     whitening: Whitening,
     *,
     text: npt.ArrayLike | None = None,
+    query: npt.ArrayLike | None = None,
 ) -> Vector:
     """Turn marks into one query vector.
 
@@ -207,6 +221,7 @@ def learn_query(
         negatives: Vectors of tiles marked no, shape (m, dim).
         whitening: Whitening of the store.
         text: Query vector of the text, shape (dim,), unit length.
+        query: The composed query q, shape (dim,); None: composed with the default weights.
 
     Returns:
         float32 array of shape (dim,), unit length.
@@ -217,11 +232,13 @@ def learn_query(
     """
     yes = np.asarray(positives, dtype=np.float64).reshape(-1, len(whitening.mean))
     no = np.asarray(negatives, dtype=np.float64).reshape(-1, len(whitening.mean))
-    query = compose(
-        text=text, examples=yes if len(yes) else None, against=no if len(no) else None
-    ).astype(np.float64)
+    if query is None:
+        query = compose(
+            text=text, examples=yes if len(yes) else None, against=no if len(no) else None
+        )
+    composed = np.asarray(query, dtype=np.float64)
     if not len(yes) or not len(no):
-        return query.astype(np.float32)
+        return composed.astype(np.float32)
     prior = None
     if text is not None:
         towards = whitening.factor.T @ np.asarray(text, dtype=np.float64)
@@ -230,7 +247,7 @@ def learn_query(
     v, _ = fit_logistic(whitening.transform(np.concatenate([yes, no])), labels, prior)
     w = whitening.factor @ v
     share = BLEND_MARKS / (BLEND_MARKS + min(len(yes), len(no)))
-    blend = share * query / max(whitening.spread(query), 1e-12)
+    blend = share * composed / max(whitening.spread(composed), 1e-12)
     blend += (1 - share) * w / max(whitening.spread(w), 1e-12)
     length = float(np.linalg.norm(blend))
     if not np.isfinite(length) or length < 1e-12:
