@@ -141,10 +141,11 @@ def new(
             "population": inventory.population,
             "without_data": header.without_data,
         }
+        tiles = pluralize(inventory.population, "tile")
     if as_json:
         print_json(record)
         return
-    echo(f"{path}: {header.landform}, in {pluralize(record['population'], 'tile')} of {store}")
+    echo(f"{path}: {header.landform}, in {tiles} of {store}")
     if header.without_data:
         say(f"note: {pluralize(header.without_data, 'tile')} without data left out")
 
@@ -406,17 +407,17 @@ def export(
         check_store(files, tile_store)
         return tile_store
 
-    written = []
+    written: list[dict[str, Any]] = []
     command = f"marsretrieval inventory export {name} -o FILE"
     for path in out:
-        content, rows = write_inventory(files, path, content=what, store=opened, command=command)
-        written.append({"path": str(path), "content": content, "rows": rows})
+        content, number = write_inventory(files, path, content=what, store=opened, command=command)
+        written.append({"path": str(path), "content": content, "rows": number})
     if as_json:
         print_json({"files": written})
         return
     for record in written:
-        detail = "" if record["content"] == "report" else f", {pluralize(record['rows'], 'row')}"
-        echo(f"{record['path']}: {record['content']}{detail}")
+        rows = "" if record["content"] == "report" else f", {pluralize(record['rows'], 'row')}"
+        echo(f"{record['path']}: {record['content']}{rows}")
 
 
 @app.command(cls=Command)

@@ -559,7 +559,7 @@ class Inventory:
         )
         wrong = np.flatnonzero(~is_right)
         if len(wrong):
-            rows[wrong] = rows_of(self.store, [names[index] for index in wrong])
+            rows[wrong] = rows_of(self.store, [names[index] for index in wrong.tolist()])
         return rows
 
 

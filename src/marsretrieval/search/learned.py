@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -119,7 +120,7 @@ class Whitening:
             sqrt(w' S w).
         """
         w = np.asarray(direction, dtype=np.float64)
-        return float(np.sqrt(max(w @ self.covariance @ w, 0.0)))
+        return math.sqrt(max(float(w @ self.covariance @ w), 0.0))
 
 
 def fit_logistic(
