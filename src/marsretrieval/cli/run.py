@@ -121,8 +121,9 @@ def run(
             code of the first refusal.
     """
     from marsretrieval import evaluation
+    from marsretrieval import tasks as benchmark
     from marsretrieval.encoders import find
-    from marsretrieval.tasks import TASKS, Geolocalization, Settings, find_task
+    from marsretrieval.tasks import Settings, find_task
 
     decoding = parse_decode_in(decode_in)
     options = load_options(
@@ -136,11 +137,13 @@ def run(
     if checkpoint is not None and len(model) > 1:
         raise UsageError("--checkpoint goes with one model", remedy="Run the models one by one.")
     explicit = [find_task(key) for key in task if key != "all"]
-    chosen = {item.name: item for item in (*(TASKS if "all" in task else ()), *explicit)}
+    chosen = {item.name: item for item in (*(benchmark.TASKS if "all" in task else ()), *explicit)}
     explicit_names = {item.name for item in explicit}
     chosen_tasks = _with_class_names(list(chosen.values()), class_names)
     columns = position_columns(lon_column, lat_column, lon_west)
     if not columns.is_default or covered_only:
+        from marsretrieval.tasks.geolocalization import Geolocalization
+
         if not any(isinstance(item, Geolocalization) for item in chosen_tasks):
             options_given = {
                 "--lon-column": lon_column is not None,

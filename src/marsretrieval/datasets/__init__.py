@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from marsretrieval.datasets.arrow import ArrowSource
     from marsretrieval.datasets.base import (
         ImageSource,
         ItemWarning,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_BYTES",
+    "ArrowSource",
     "CatalogueFiles",
     "CombinedSource",
     "FolderSource",
@@ -80,6 +82,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "marsretrieval.datasets.arrow": ("ArrowSource",),
         "marsretrieval.datasets.base": (
             "ImageSource",
             "ItemWarning",

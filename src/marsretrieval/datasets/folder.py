@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from marsretrieval.datasets.base import Record, Shard, Skipped, escape, skip_unless_utf8
 from marsretrieval.datasets.georeference import (
@@ -17,7 +18,6 @@ from marsretrieval.datasets.georeference import (
 )
 from marsretrieval.datasets.images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets.listing import files_below, files_fingerprint, is_side_file
-from marsretrieval.datasets.position_fields import Position
 from marsretrieval.datasets.sidecar import (
     MAX_ANNOTATION_BYTES,
     Annotation,
@@ -26,6 +26,9 @@ from marsretrieval.datasets.sidecar import (
     parse_annotation,
 )
 from marsretrieval.datasets.source_file import read_regular, regular_size
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.position_fields import Position
 
 # Names of dataset splits, which are not classes.
 _SPLIT_NAMES = frozenset(

@@ -12,19 +12,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Self, cast
+from typing import IO, TYPE_CHECKING, Self, cast
 
 from marsretrieval.datasets.base import Record, Shard, Skipped, escape, is_utf8, skip_unless_utf8
 from marsretrieval.datasets.folder import class_from_folders
 from marsretrieval.datasets.georeference import is_world_file, read_georeference, read_world_file
 from marsretrieval.datasets.images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets.listing import file_fingerprint, is_side_file
-from marsretrieval.datasets.position_fields import Position
 from marsretrieval.datasets.sidecar import MAX_ANNOTATION_BYTES, locate_image, parse_annotation
 from marsretrieval.datasets.source_file import SourceFile
 from marsretrieval.errors import DataError
 from marsretrieval.geo import parse_quad_name
 from marsretrieval.io import sha256_json
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.position_fields import Position
 
 # Decompressors raise OSError; I/O failures of the file are raised as DataError.
 _TAR_ERRORS = (

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from marsretrieval.encoders.base import LoadOptions, ModelSpec
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, ModelLoadError
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import LoadOptions, ModelSpec
 
 _PACKAGE = __name__.rpartition(".")[0]
 # For each loader module, the extra to install and its libraries (module, package).

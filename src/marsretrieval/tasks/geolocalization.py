@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,6 @@ from marsretrieval.datasets import (
     read_image_queries,
 )
 from marsretrieval.embeddings import EmbeddingStore, embed_images, embed_texts
-from marsretrieval.encoders import Encoder, Modality, Vectors
 from marsretrieval.errors import DataError, ImageError
 from marsretrieval.io import sha256_json
 from marsretrieval.metrics import geolocalization
@@ -52,6 +51,9 @@ from marsretrieval.tasks.base import (
     dataset_folder,
     fingerprint,
 )
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders import Encoder, Modality, Vectors
 
 MAX_K = 20_000  # depth of the published evaluation
 RADIUS_DEG = 0.5

@@ -7,12 +7,12 @@ import time
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from marsretrieval.datasets import ImageSource, annotated_hash, open_images, set_hash
 from marsretrieval.embeddings import EmbeddingStore, embed_texts
-from marsretrieval.encoders import Encoder, Modality
 from marsretrieval.errors import DataError, MarsRetrievalWarning, UsageError
 from marsretrieval.io import sha256_json
 from marsretrieval.metrics import landform
@@ -30,6 +30,9 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders import Encoder, Modality
 
 _HITS_PER_CLASS = 20
 _NUMBER = re.compile(r"[+-]?\d+")

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from marsretrieval.datasets import ImageSource, Record, content_hash, decode_rgb, open_images
-from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import ImageError, MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
-from marsretrieval.tasks.base import Outcome, TaskData
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from marsretrieval.embeddings import EmbeddingStore
+    from marsretrieval.tasks.base import Outcome, TaskData
 
 __all__ = ["PAIRED", "make_thumbnails", "queries_by_kind", "shown_hits"]
 
