@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+from marsretrieval.datasets.base import ItemWarning, Skipped
 from marsretrieval.errors import DataError, StoreError
 from marsretrieval.io import (
     Constraint,
@@ -21,7 +22,6 @@ from marsretrieval.io import (
 )
 
 if TYPE_CHECKING:
-    from marsretrieval.datasets import ItemWarning, Skipped
     from marsretrieval.encoders import LoadOptions, ModelSpec
 
 SCHEMA_VERSION = 1
