@@ -116,9 +116,7 @@ def embed(
     """
     from marsretrieval.datasets import open_sources
     from marsretrieval.embeddings import (
-        RayOptions,
         build_stores,
-        build_stores_with_ray,
         open_store,
         plan_targets,
     )
@@ -145,6 +143,8 @@ def embed(
         return
     with show_progress(quiet=as_json) as progress:
         if engine == "ray":
+            from marsretrieval.embeddings.ray import RayOptions, build_stores_with_ray
+
             reports = build_stores_with_ray(
                 targets,
                 source,

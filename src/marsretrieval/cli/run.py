@@ -140,8 +140,7 @@ def run(
     chosen = {item.name: item for item in (*(benchmark.TASKS if "all" in task else ()), *explicit)}
     explicit_names = {item.name for item in explicit}
     chosen_tasks = _with_class_names(list(chosen.values()), class_names)
-    columns = position_columns(lon_column, lat_column, lon_west)
-    if not columns.is_default or covered_only:
+    if covered_only or (lon_column, lat_column, lon_west) != (None, None, None):
         from marsretrieval.tasks.geolocalization import Geolocalization
 
         if not any(isinstance(item, Geolocalization) for item in chosen_tasks):
@@ -156,6 +155,7 @@ def run(
                 f"{', '.join(given)}: only for catalogues of points",
                 remedy="Add -t geolocalization, or leave it out.",
             )
+        columns = position_columns(lon_column, lat_column, lon_west)
         catalogues = Geolocalization(columns=columns, covered_only=covered_only)
         chosen_tasks = [
             catalogues if isinstance(item, Geolocalization) else item for item in chosen_tasks

@@ -105,7 +105,8 @@ def _open_archives(path: Path, tars: tuple[Path, ...], tables: tuple[Path, ...])
 
 
 def _open_folder(path: Path) -> FolderSource:
-    from marsretrieval.datasets.folder import FolderSource, is_split
+    from marsretrieval.datasets.folder import FolderSource
+    from marsretrieval.datasets.sidecar import is_split
 
     entries = list_visible(path)
     has_images = any(map(_is_image, entries))
