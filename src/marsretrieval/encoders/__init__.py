@@ -17,9 +17,8 @@ if TYPE_CHECKING:
         TextRole,
         Vectors,
     )
-    from marsretrieval.encoders.doctor import examine_machine
+    from marsretrieval.encoders.doctor import examine_machine, find_load_error
     from marsretrieval.encoders.identity import file_stats, model_identity, source_sha256
-    from marsretrieval.encoders.preflight import find_load_error
     from marsretrieval.encoders.registry import all_specs, find, load
     from marsretrieval.encoders.sanity_check import check_batches, check_encoder
 
@@ -57,13 +56,12 @@ __getattr__, __dir__ = lazy_exports(
             "TextRole",
             "Vectors",
         ),
-        "marsretrieval.encoders.doctor": ("examine_machine",),
+        "marsretrieval.encoders.doctor": ("examine_machine", "find_load_error"),
         "marsretrieval.encoders.identity": (
             "file_stats",
             "model_identity",
             "source_sha256",
         ),
-        "marsretrieval.encoders.preflight": ("find_load_error",),
         "marsretrieval.encoders.registry": (
             "all_specs",
             "find",
