@@ -14,7 +14,7 @@ from marsretrieval.cli.help import Command, Group
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.datasets.download import Plan, Report
+    from marsretrieval.datasets.download.report import Plan, Report
     from marsretrieval.datasets.inventory import DatasetInventory
 
 
@@ -46,7 +46,7 @@ def synth(
         OutputError: If the folder holds other files or cannot be written.
         DataError: If files of an existing planet are missing or changed.
     """
-    from marsretrieval.datasets.synthetic import describe_planet, write_planet
+    from marsretrieval.datasets.synthetic.writer import describe_planet, write_planet
 
     if dry_run:
         plan = describe_planet(out, seed=seed, size=size, force=force)
@@ -213,8 +213,10 @@ def download(
         UsageError: If options exclude each other.
         typer.Exit: With code 1 if too many images are missing.
     """
-    from marsretrieval.datasets.download import DATASETS, LinkSettings, plan_download
-    from marsretrieval.datasets.download import download as fetch
+    from marsretrieval.datasets.download.dataset import download as fetch
+    from marsretrieval.datasets.download.dataset import plan_download
+    from marsretrieval.datasets.download.links import LinkSettings
+    from marsretrieval.datasets.download.sources import DATASETS
 
     names = list(DATASETS) if "all" in dataset else list(dict.fromkeys(dataset))
     variants = _resolve_variants(names, variant)
@@ -254,7 +256,7 @@ def download(
 
 def _resolve_variants(names: list[str], variant: str | None) -> dict[str, str | None]:
     """Map each dataset to its variant; with several datasets, the option applies to paired."""
-    from marsretrieval.datasets.download import find_source
+    from marsretrieval.datasets.download.sources import find_source
 
     if len(names) == 1:
         return {names[0]: find_source(names[0], variant).variant}
@@ -265,7 +267,8 @@ def _resolve_variants(names: list[str], variant: str | None) -> dict[str, str | 
 
 
 def _print_report(report: Report) -> None:
-    from marsretrieval.datasets.download import KNOWN_GONE, readable_bytes
+    from marsretrieval.datasets.download.report import KNOWN_GONE
+    from marsretrieval.datasets.listing import readable_bytes
 
     counts = dict(report.counts)
     fetched = readable_bytes(report.fetched_bytes) if report.fetched_bytes else "nothing new"
@@ -292,7 +295,7 @@ def _print_report(report: Report) -> None:
 
 
 def _print_plans(plans: list[Plan], *, as_json: bool) -> None:
-    from marsretrieval.datasets.download import readable_bytes
+    from marsretrieval.datasets.listing import readable_bytes
 
     if as_json:
         print_json([plan.to_dict() for plan in plans])

@@ -167,7 +167,7 @@ def _write_page(
     left_out: Sequence[str],
 ) -> Sequence[str]:
     """Write the HTML report; return one line for each damaged table."""
-    from marsretrieval.report.html import write_html
+    from marsretrieval.report.html.page import write_html
     from marsretrieval.report.table import references_for
 
     reference_rows = references_for([file.result for file in result_files], show=references)

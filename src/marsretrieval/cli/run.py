@@ -33,9 +33,10 @@ from marsretrieval.cli.options import (
 from marsretrieval.errors import ModalityError, UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import DecodeIn
-    from marsretrieval.encoders import ModelSpec
-    from marsretrieval.evaluation import Finished, Job
+    from marsretrieval.embeddings.pipeline import DecodeIn
+    from marsretrieval.encoders.base import ModelSpec
+    from marsretrieval.evaluation.jobs import Job
+    from marsretrieval.evaluation.runner import Finished
     from marsretrieval.tasks import Task
 
 
@@ -122,7 +123,7 @@ def run(
     """
     from marsretrieval import evaluation
     from marsretrieval import tasks as benchmark
-    from marsretrieval.encoders import find
+    from marsretrieval.encoders.registry import find
     from marsretrieval.tasks import Settings, find_task
 
     decoding = parse_decode_in(decode_in)

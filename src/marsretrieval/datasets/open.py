@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from marsretrieval import geo
 from marsretrieval.datasets.base import ImageSource, Record, Shard, Skipped, escape, is_utf8
 from marsretrieval.datasets.images import EXTENSIONS
 from marsretrieval.datasets.listing import list_visible
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
+from marsretrieval.geo.tiles import tile_corner
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.folder import FolderSource
@@ -213,7 +213,7 @@ class CombinedSource:
         source = self.sources[self.labels.index(label)]
         inner = replace(shard, name=shard.name.removeprefix(f"{label}+") if label else shard.name)
         for item in source.read(inner, images=images):
-            is_named = not label or geo.tile_corner(item.id) is not None
+            is_named = not label or tile_corner(item.id) is not None
             yield item if is_named else replace(item, id=f"{label}/{item.id}")
 
 

@@ -25,7 +25,7 @@ from marsretrieval.datasets.sidecar import (
 )
 from marsretrieval.datasets.source_file import SourceFile
 from marsretrieval.errors import DataError
-from marsretrieval.geo import parse_quad_name
+from marsretrieval.geo.tiles import parse_quad_name
 from marsretrieval.io import sha256_json
 
 if TYPE_CHECKING:

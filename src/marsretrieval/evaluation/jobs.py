@@ -9,15 +9,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from marsretrieval.embeddings import EmbeddingStore, open_store
-from marsretrieval.encoders import (
-    LoadOptions,
-    ModelSpec,
-    file_stats,
-    find_load_error,
-    model_identity,
-    source_sha256,
-)
+from marsretrieval.embeddings.store import EmbeddingStore, open_store
+from marsretrieval.encoders.base import LoadOptions, ModelSpec
+from marsretrieval.encoders.doctor import find_load_error
+from marsretrieval.encoders.identity import file_stats, model_identity, source_sha256
 from marsretrieval.errors import (
     DataError,
     MarsRetrievalError,

@@ -22,7 +22,7 @@ from marsretrieval.search.kernels import Converter, Kernel, thread_products
 from marsretrieval.search.quantization import quantize_queries
 
 if TYPE_CHECKING:
-    from marsretrieval.geo import Region
+    from marsretrieval.geo.regions import Region
 
 _MARGIN_DEG = 1e-6  # wider than the tolerance of a box's edges
 

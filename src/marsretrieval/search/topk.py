@@ -26,7 +26,7 @@ from marsretrieval.search.scan import BlockScan, IndexScan, Scan, VectorBlock
 from marsretrieval.system import usable_cpus
 
 if TYPE_CHECKING:
-    from marsretrieval.geo import Region
+    from marsretrieval.geo.regions import Region
 
 Floats = npt.NDArray[np.float64]
 

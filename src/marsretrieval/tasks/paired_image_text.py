@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from marsretrieval.datasets import Skipped, annotated_hash, open_images, set_hash
-from marsretrieval.embeddings import EmbeddingStore, build_text_store, open_store
+from marsretrieval.datasets.base import Skipped, annotated_hash, set_hash
+from marsretrieval.datasets.open import open_images
+from marsretrieval.embeddings.encode import build_text_store
+from marsretrieval.embeddings.store import EmbeddingStore, open_store
 from marsretrieval.errors import DataError
 from marsretrieval.metrics import paired
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -27,7 +29,7 @@ from marsretrieval.tasks.base import (
 )
 
 if TYPE_CHECKING:
-    from marsretrieval.encoders import Encoder, Modality
+    from marsretrieval.encoders.base import Encoder, Modality
 
 _HITS_PER_QUERY = 10
 
