@@ -41,7 +41,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__ = lazy_exports(
+__getattr__, _ = lazy_exports(
     __name__,
     {
         "marsretrieval.api": (
@@ -63,3 +63,7 @@ __getattr__, __dir__ = lazy_exports(
         ),
     },
 )
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "api"])

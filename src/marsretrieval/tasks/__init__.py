@@ -40,9 +40,7 @@ _BUILTIN = {
     "landform": ("marsretrieval.tasks.landform", "LandformRetrieval"),
     "geolocalization": ("marsretrieval.tasks.geolocalization", "Geolocalization"),
 }
-_load_class, __dir__ = lazy_exports(
-    __name__, {module: (name,) for module, name in _BUILTIN.values()}
-)
+_load_class, _ = lazy_exports(__name__, {module: (name,) for module, name in _BUILTIN.values()})
 
 
 @cache
@@ -55,6 +53,10 @@ def __getattr__(name: str) -> Any:
     if name == "TASKS":  # needs the modules of all tasks
         return tuple(map(_builtin_task, _BUILTIN))
     return _load_class(name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 _TEXT_ATTRIBUTES = ("name", "title", "folder_name", "vector_dtype", "main_metric")
