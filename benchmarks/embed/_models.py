@@ -79,7 +79,7 @@ class Pretended(Encoder):
         return self.encode_preprocessed([self.preprocess(image) for image in images])
 
     def encode_texts(self, texts: Sequence[str], *, role: str = "query") -> Any:
-        raise ModalityError(f"{self.id} has no text side")
+        raise ModalityError(f"{self.id} has no text encoder")
 
     def count_truncated(self, texts: Sequence[str], *, role: str = "query") -> int | None:
         return None

@@ -114,7 +114,7 @@ def test_a_loaded_model_is_not_loaded_again(folders: Path, monkeypatch: pytest.M
 
 
 def test_the_example_works_in_all_functions(folders: Path, spectrum: Any) -> None:
-    with pytest.raises(ModalityError, match="has no text side"):
+    with pytest.raises(ModalityError, match="has no text encoder"):
         evaluate(spectrum(), folders)
     store = mr.build_store(spectrum(), folders / "data", folders / "own.store")
     image = folders / "data" / "dark" / "0.png"
@@ -140,7 +140,7 @@ def test_a_query_is_a_value(folders: Path) -> None:
     )
     assert hits.to_dataframe().equals(same.to_dataframe())
     assert list(hits.to_dataframe().columns[:3]) == ["rank", "score", "id"]
-    with pytest.raises(UsageError, match="mix is given beside a SearchQuery"):
+    with pytest.raises(UsageError, match="mix cannot be combined with a SearchQuery"):
         store.search(query, mix=0.7)
 
 
@@ -164,7 +164,7 @@ def test_skipped_images_are_logged(folders: Path, caplog: pytest.LogCaptureFixtu
 def test_a_store_of_an_object_names_the_way_to_open_it(folders: Path) -> None:
     mr.build_store(Grid(), folders / "data", folders / "grid.store")
     store = mr.open_store(folders / "grid.store")
-    with pytest.raises(UsageError, match="made by an object in Python"):
+    with pytest.raises(UsageError, match="made with an encoder object in Python"):
         store.search("dunes")
     opened = mr.open_store(folders / "grid.store", encoder=Grid())
     assert len(opened.search("dunes", k=2)) == 2

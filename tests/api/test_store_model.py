@@ -117,7 +117,7 @@ def test_a_store_does_not_choose_a_checkpoint(folder: Path) -> None:
     [
         ("http.server:test", "standard library"),
         ("webbrowser:open", "standard library"),
-        ("helpers:unrelated", "makes no encoder"),
+        ("helpers:unrelated", "does not return an encoder"),
         ("helpers:needs", "needs an argument 'path'"),
     ],
 )

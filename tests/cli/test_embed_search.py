@@ -100,16 +100,16 @@ def test_embed_with_several_models(tmp_path: Path) -> None:
     weights = tmp_path / "w.pt"
     weights.write_bytes(b"")
     both = call(*verb, "--store", store, "--checkpoint", weights, code=2).stderr
-    assert "--checkpoint goes with one model" in both
+    assert "--checkpoint applies to one model only" in both
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--engine", "dask"), "unknown engine 'dask'"),
-        (("--ray-address", "auto"), "goes with --engine ray"),
-        (("--engine", "ray", "--shard", "1/2"), "do not go together"),
-        (("--engine", "ray", "--device", "cuda:1"), "--device cuda:1 does not go with"),
+        (("--ray-address", "auto"), "requires --engine ray"),
+        (("--engine", "ray", "--shard", "1/2"), "cannot be combined"),
+        (("--engine", "ray", "--device", "cuda:1"), "--device cuda:1 cannot be combined with"),
     ],
 )
 def test_embed_refuses_what_makes_no_sense(
@@ -128,7 +128,7 @@ def test_embed_on_ray(tmp_path: Path) -> None:
     assert called("store", "verify", store)["problems"] == []
     assert "11 were there" in call(*verb).stdout
     error = call(*verb[:-2], "--engine", "ray", "--force", "--ray-address", "127.0.0.1:1", code=2)
-    assert "no Ray cluster answers at 127.0.0.1:1" in error.stderr
+    assert "cannot connect to a Ray cluster at 127.0.0.1:1" in error.stderr
 
 
 def test_embed_stores_float32_when_asked(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_info_verify_export(store: Path, tmp_path: Path) -> None:
     assert " images/s, device idle " in text
     assert "12 images in 3 shards, complete" in text and info["set_hash"] in text
     assert called("store", "verify", store)["problems"] == []
-    assert "12 rows in 3 shards, all as written" in call("store", "verify", store).stdout
+    assert "12 rows in 3 shards, all checksums match" in call("store", "verify", store).stdout
     out = tmp_path / "planet.parquet"
     assert called("store", "export", store, "-o", out)["rows"] == 12
     assert pq.read_table(out).num_rows == 12
@@ -246,7 +246,7 @@ def test_a_store_of_another_model_version_is_refused(tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["search", "--store", "STORE"], 2, "Give a text (--text), an image"),
-        (["search", "--store", "STORE", "--text", "x", "--bbox", "1,2,3"], 2, "is no box"),
+        (["search", "--store", "STORE", "--text", "x", "--bbox", "1,2,3"], 2, "is not a box"),
         (["search", "--store", "STORE", "--text", "x", "-k", "0"], 2, "-k"),
         (["search", "--store", "STORE", "--text", "x", "--lon", "90"], 2, "Use 180 or 360"),
         (["search", "--store", "STORE", "--text", "x", "-o", "hits.xyz"], 2, ".geojson"),
@@ -298,7 +298,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Traceback" not in error and "what was finished is kept" in error
+    assert "Traceback" not in error and "completed work is saved" in error
     store = open_store(tmp_path / "store")
     assert 4 <= store.rows < 80 and not store.complete
     call("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store", code=1)

@@ -50,7 +50,7 @@ def test_signals_end_the_work_cleanly(tmp_path: Path, number: signal.Signals, wo
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 128 + number
-    assert word in errors and "what was finished is kept" in errors
+    assert word in errors and "completed work is saved" in errors
     assert "Traceback" not in errors
     assert not list(tmp_path.iterdir())
 

@@ -104,7 +104,7 @@ def test_check_for_machines() -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("Batchy", "a batch differs from one by one"), ("Constant", "gave the same vector")],
+    [("Batchy", "batch and single vectors differ"), ("Constant", "have the same vector")],
 )
 def test_check_finds_a_faulty_model(name: str, words: str) -> None:
     report = called("models", "check", f"{__name__}:{name}", code=1)
@@ -184,7 +184,7 @@ def test_doctor_on_a_machine_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "hardware", lambda: {"cpus": 1, "memory_gib": 0.9})
     output = call("doctor", code=1).stdout
     assert "problem: 0.9 GiB of memory" in output
-    assert "make room" in output
+    assert "free some space" in output
     assert output.splitlines()[-1] == "fit: no"
 
 
@@ -196,4 +196,4 @@ def test_doctor_names_a_torchvision_that_does_not_import(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(torch_imports, "ensure_torchvision", fail)
     (problem,) = called("doctor", code=1)["problems"]
-    assert "torchvision does not import (another fault)" in problem
+    assert "torchvision cannot be imported (another fault)" in problem

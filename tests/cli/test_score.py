@@ -198,7 +198,7 @@ def test_labels_and_queries_without_each_other_are_told(files: Path, tmp_path: P
     labels["query_names"][0] = "nothing of the kind"
     (tmp_path / "labels.json").write_text(json.dumps(labels))
     done = call(*landform(files, labels=tmp_path / "labels.json"), "--json", "-")
-    assert "1 queries have no image and no figure: nothing of the kind" in done.stderr
+    assert "1 queries have no image and no score: nothing of the kind" in done.stderr
     assert f"1 labels have no query, their images are distractors: {first}" in done.stderr
     assert json.loads(done.stdout)["n"]["classes"] == len(labels["query_names"]) - 1
 

@@ -108,11 +108,11 @@ def test_a_dry_run_says_what_would_be_done(store: Path, tmp_path: Path) -> None:
     [
         (("--like", "E1_6_N0_9"), 2, "Did you mean E1_6_N0_4"),
         (("--like-at", "120,3"), 2, "The nearest is"),
-        (("--like-at", "here"), 2, "is no position"),
+        (("--like-at", "here"), 2, "is not a position"),
         (("--like", HERE, "--region", "gone.geojson"), 1, "gone.geojson: no such file"),
         (("--like", HERE, "--merge-deg", "0"), 2, "above 0"),
         (("--like", HERE, "--heatmap", "a.jpg"), 2, "Use .tif"),
-        (("--like", HERE, "--heatmap-cell", "1"), 2, "goes with --heatmap"),
+        (("--like", HERE, "--heatmap-cell", "1"), 2, "requires --heatmap"),
         (("--like", HERE, "--style", "sepia"), 2, "light or dark"),
         (("--like", HERE, "--not-weight", "3"), 2, "--not-weight"),
         (("--like", HERE, "--checkpoint", "gone"), 2, "--checkpoint gone"),
@@ -169,7 +169,7 @@ def test_layers_of_one_name_share_a_style_that_is_told_once(store: Path, tmp_pat
 
 def test_a_folder_of_stores_names_them(store: Path) -> None:
     result = call("search", "--store", store.parent, "--like", HERE, code=1)
-    assert f"There are some below it: {store}" in result.stderr
+    assert f"Stores in its subfolders: {store}" in result.stderr
 
 
 def test_vision_only_models_search_by_tiles(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_what_lies_beside_an_image_annotates_it(tmp_path: Path) -> None:
     assert (first.caption, first.label) == ("words", "3")
     assert (first.lon, first.lat, first.width_deg) == pytest.approx((10.2, 20.1, 0.4))
     assert [(each.kind, each.id) for each in second.warnings] == [("annotation", "b")]
-    assert "no position on a planet" in third.warnings[0].reason
+    assert "not a position" in third.warnings[0].reason
     assert (last.caption, last.lon, last.warnings) == (None, None, ())
 
 
@@ -213,7 +213,9 @@ def test_a_table_of_labels_beside_a_folder_of_images(tmp_path: Path) -> None:
     assert list(labels(source).values()) == ["crater", "dune", "dune", None]
     records, (problem,) = read_annotations(source)
     assert problem.source == str(table)
-    assert problem.reason == "1 of its 6 lines name no image of the folder (first: gone.jpg)"
+    assert (
+        problem.reason == "1 of its 6 lines do not match an image in the folder (first: gone.jpg)"
+    )
     assert problem_of(records[3]) == "several labels in the tables: crater, dune"
 
 

@@ -95,7 +95,7 @@ def test_wrong_columns_are_named(columns, words: str, tmp_path: Path) -> None:
         ({"refined_caption": [7]}, "column 'refined_caption' holds a int, expected text"),
         ({"lon": ["east"], "lat": ["4"]}, "lon, lat should be numbers in degrees, not 'east', '4'"),
         ({"lon": [[1.0]], "lat": [4.0]}, "lon, lat should be numbers in degrees, not [1.0], 4.0"),
-        ({"lon": [400.0], "lat": [0.0]}, "centre 400, 0 is no position on a planet in degrees"),
+        ({"lon": [400.0], "lat": [0.0]}, "centre 400, 0 is not a position in degrees"),
     ],
 )
 def test_an_image_outlives_what_is_wrong_beside_it(columns, words: str, tmp_path: Path) -> None:
@@ -314,5 +314,5 @@ def test_a_column_that_comes_twice_is_named(name: str, tmp_path: Path) -> None:
     names = ["image", "image", "caption"] if name == "image" else ["image", "caption", "caption"]
     pq.write_table(pa.Table.from_arrays(columns, names=names), tmp_path / "a.parquet")
     source = open_images(tmp_path / "a.parquet")
-    with pytest.raises(TableError, match=f"the column '{name}' comes twice"):
+    with pytest.raises(TableError, match=f"the column '{name}' appears twice"):
         list(source.read(source.shards()[0]))

@@ -200,12 +200,12 @@ def test_positions_in_json_under_every_usual_name(fields: Any, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"bounds": [10, 0, 8, 1]}, "east 8 lies before west 10"),
+        ({"bounds": [10, 0, 8, 1]}, "east 8 is less than west 10"),
         ({"bounds": [0, 0, 10, 1], "center": [11, 0.5]}, "lies outside of the bounds"),
         ({"bounds": [0, 0, 200, 1]}, "200 degrees wide"),
-        ({"bounds": [0, 80, 1, 91]}, "no position on a planet"),
+        ({"bounds": [0, 80, 1, 91]}, "not a position"),
         ({"bounds": [0, 5, 1, 4]}, "south 5 is not below north 4"),
-        ({"lon": 10, "lat": -95}, "no position on a planet"),
+        ({"lon": 10, "lat": -95}, "not a position"),
         ({"lon": 10}, "without a latitude"),
         ({"lon": "ten", "lat": 1}, "should be numbers"),
         ({"lon": 1, "lat": 1, "width_deg": 200, "height_deg": 1}, "200 x 1 degrees"),

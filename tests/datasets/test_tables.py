@@ -91,7 +91,7 @@ def test_what_is_left_out_or_assumed_is_named(tmp_path: Path) -> None:
     assert "3 rows without a position left out (line 3, line 4, line 5)" in points.notes[-1]
     assert points.to_dict()["skipped"] == 3
     for data, words in (
-        (b"name,Lon_W,lat\na,222.6,-4.6\n", "'Lon_W' are taken as positive to the west"),
+        (b"name,Lon_W,lat\na,222.6,-4.6\n", "'Lon_W' are read as positive to the west"),
         ("lon,lat,n\n1,2,é\n".encode("latin-1"), "read as Latin-1"),
         (b"lon,lat\ndeg,deg\n1,2\n", "line 2 holds units"),
         (b"lon,lat\n1,2\n# end\n", "comments between the rows left out: line 3"),

@@ -103,13 +103,13 @@ def test_a_damaged_header_is_no_silent_end(key: str, tmp_path: Path) -> None:
     data[PLAIN.index(f"{key}.png".encode()) + 120] ^= 0xFF
     items = read_bytes(tmp_path / "cut.tar", bytes(data))
     check(items)
-    assert "damaged behind byte" in items[-1].reason
+    assert "damaged after byte" in items[-1].reason
 
 
 def test_two_joined_tars_are_named(tmp_path: Path) -> None:
     items = read_bytes(tmp_path / "cut.tar", PLAIN + PLAIN)
     assert len(items) == 5
-    assert "two are joined" in items[-1].reason
+    assert "two tars are concatenated" in items[-1].reason
 
 
 def test_a_packed_tar_under_a_plain_name_is_sound(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_annotations_apart_from_their_images_are_named(tmp_path: Path) -> None:
         open_images(write_tar(tmp_path / "a.tar", [MEMBERS[0], MEMBERS[2], MEMBERS[1]]))
     )[0::2]
     assert first.caption is None
-    assert "must be neighbours" in second.reason
+    assert "must be consecutive" in second.reason
 
 
 def test_what_holds_no_image_is_named(tmp_path: Path) -> None:
@@ -204,7 +204,10 @@ def test_folders_of_a_split_in_a_tar_are_no_labels(tmp_path: Path) -> None:
 def test_a_name_with_several_dots_is_explained(tmp_path: Path) -> None:
     members = [("ESP_020245_2190_RED.abrowse.jpg", png_bytes(1))]
     (item,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
-    assert "all after the first dot of a name is its extension, here '.abrowse.jpg'" in item.reason
+    assert (
+        "everything after the first dot of a name is the extension, here '.abrowse.jpg'"
+        in item.reason
+    )
 
 
 def test_names_that_are_not_utf8_are_named_and_the_others_read(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_one_id_twice_in_a_shard_is_kept_once(tmp_path: Path) -> None:
 
     store = built(tmp_path, Twice(counts=(3,)))
     assert store.load()[0] == ["tile-000000", "tile-000001", "tile-000002"]
-    assert [item.reason for item in store.skipped] == ["the same id twice in one shard"] * 3
+    assert [item.reason for item in store.skipped] == ["duplicate id in one shard"] * 3
 
 
 def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_two_shards_of_one_name_are_refused(tmp_path: Path) -> None:
         def shards(self) -> Any:
             return [*super().shards(), *super().shards()]
 
-    with pytest.raises(DataError, match="two shards are called 000000"):
+    with pytest.raises(DataError, match="two shards have the name 000000"):
         build_store(FakeEncoder(), Same(), tmp_path)
 
 

@@ -109,7 +109,7 @@ def test_memory_that_runs_out_while_preparing_is_no_fault_of_the_image(tmp_path:
 
             return fail
 
-    with pytest.raises(MarsRetrievalError, match=r"tile-000000\.png: no memory left"):
+    with pytest.raises(MarsRetrievalError, match=r"tile-000000\.png: out of memory"):
         build_store(Full(), FakeSource(), tmp_path)
     assert open_store(tmp_path).rows == 0 and open_store(tmp_path).skipped == []
 

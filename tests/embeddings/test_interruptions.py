@@ -319,7 +319,7 @@ def test_files_that_vanish_while_they_are_embedded_are_named(tmp_path: Path) -> 
             (images / "000011.tar").unlink(missing_ok=True)
             return super().encode_preprocessed(features)
 
-    with pytest.raises(DataError, match=r"1 of 12 .*000011: changed or vanished"):
+    with pytest.raises(DataError, match=r"1 of 12 .*000011: changed or removed"):
         build_store(Vanishing(delay=0.01), source, tmp_path / "store", batch_size=4, workers=1)
     store = open_store(tmp_path / "store")
     assert store.rows == 88 and store.missing == ["000011"] and len(store.verify()) == 1

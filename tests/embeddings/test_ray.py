@@ -230,7 +230,7 @@ def test_no_more_actors_than_the_machines_have_room_for(
 
 
 def test_a_cluster_without_a_cpu_to_give() -> None:
-    with pytest.raises(UsageError, match="no machine of the cluster has a CPU"):
+    with pytest.raises(UsageError, match="no machine of the cluster offers a CPU"):
         _actors(nodes({"GPU": 2.0}), RayOptions(), 100)
     count, resources = _actors(nodes({"CPU": 8.0, "GPU": 2.0}), RayOptions(gpus=False), 100)
     assert count == 2 and "num_gpus" not in resources

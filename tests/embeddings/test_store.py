@@ -258,7 +258,7 @@ def test_export_without_positions_and_of_unfinished_stores(tmp_path: Path) -> No
     assert pq.read_table(tmp_path / "out.parquet").column("geometry").null_count == 12
     with pytest.raises(OutputError):
         export_parquet(open_store(tmp_path / "store"), tmp_path / "out.parquet" / "x.parquet")
-    with pytest.raises(UsageError, match="no name of a Parquet file"):
+    with pytest.raises(UsageError, match="not a Parquet file name"):
         export_parquet(open_store(tmp_path / "store"), tmp_path / "out.csv")
 
 

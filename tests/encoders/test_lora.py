@@ -196,7 +196,7 @@ class TestFiles:
         write_adapter(tiny_folder("qwen2_vl"), tmp_path)
         edit(tmp_path, base_model_name_or_path="/home/them/base")
         record = tiny_record("gme")  # names no base of its own
-        with pytest.raises(ModelLoadError, match=r"/home/them/base, is not there"):
+        with pytest.raises(ModelLoadError, match=r"/home/them/base, does not exist"):
             load(record, LoadOptions(device="cpu", checkpoint=tmp_path))
 
 
@@ -243,7 +243,7 @@ class TestRefusals:
 
     def test_no_weights(self, adapter: Path) -> None:
         (adapter / "adapter_model.safetensors").unlink()
-        self.refuse(adapter, "no adapter_model.safetensors")
+        self.refuse(adapter, "adapter_model.safetensors is missing")
 
     def test_a_damaged_file(self, adapter: Path) -> None:
         path = adapter / "adapter_model.safetensors"

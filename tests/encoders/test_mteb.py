@@ -172,7 +172,7 @@ def test_a_model_without_weights_is_a_model() -> None:
     encoder = load(name, LoadOptions(device="cpu"))
     assert encoder.fingerprint["weights_sha256"] is None
     assert encoder.encode_images(pictures()).shape == (5, encoder.dimension)
-    with pytest.raises(UsageError, match="no torch model"):
+    with pytest.raises(UsageError, match="not a torch model"):
         load(name, LoadOptions(device="cpu", dtype="bfloat16"))
 
 

@@ -163,7 +163,7 @@ def test_an_option_that_it_does_not_take_is_not_dropped_in_silence(tmp_path: Pat
         LoadOptions(dtype="float16"),
         LoadOptions(prompts="official"),
     ):
-        with pytest.raises(UsageError, match="does not take --"):
+        with pytest.raises(UsageError, match="does not accept --"):
             load(here("Long"), options)
     assert load(here("Long"), LoadOptions(device="cpu", offline=True)).dimension == 3
 
@@ -241,9 +241,9 @@ def test_a_class_without_a_text_side_says_so() -> None:
         ("Failing", r"no weights, at test_plugin\.py"),
         ("Raising", r"encode_images failed .*no device, at test_plugin\.py"),
         ("Mute", r"encode_texts failed .*no tokenizer"),
-        ("Narrow", r"encode_texts gave an array of shape \(1, 2\)"),
-        ("Ragged", "no array"),
-        ("Boasting", "says dimension 4, and gives 3"),
+        ("Narrow", r"encode_texts returned an array of shape \(1, 2\)"),
+        ("Ragged", "not an array"),
+        ("Boasting", "declares dimension 4 but returns 3"),
         ("Secretive", "fingerprint cannot be written as JSON"),
         ("make_nothing", "made a str, which has no encode_images"),
     ],

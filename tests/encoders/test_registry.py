@@ -163,7 +163,7 @@ def test_an_installed_package_adds_a_model_and_a_broken_one_harms_nobody(tmp_pat
     assert len(warnings) == 4
     for name, words in {
         "broken": "no_such_module",
-        "marscope": "is there already",
+        "marscope": "is already registered",
         "strange": "gives a str where a ModelSpec is expected",
         "vain": "no encode_images",
     }.items():

@@ -296,7 +296,7 @@ def test_what_a_load_would_refuse_is_refused_by_the_plan(
 ) -> None:
     checkpoint = data / "mine.pt"
     checkpoint.write_bytes(b"x")
-    for model, words in ((write(), "does not take --checkpoint"), ("bge-vl-large", "not a folder")):
+    for model, words in ((write(), "does not accept --checkpoint"), ("bge-vl-large", "not a folder")):
         (job,) = planned(model, data, options=LoadOptions(checkpoint=checkpoint))
         assert job.status == "refused" and words in str(job.refusal)
         (finished,) = evaluation.run([job])
@@ -322,6 +322,6 @@ def test_the_command_embeds_again_with_force(data: Path, tmp_path: Path) -> None
     (cache,) = (tmp_path / "r" / "mine-Grey" / "embeddings").iterdir()
     before = open_store(cache / "images").load()[1]
     (tmp_path / "helper.py").write_text("SHIFT = 3\n")
-    assert "done before" in command()
-    assert "done before" not in command("--force")
+    assert "already done" in command()
+    assert "already done" not in command("--force")
     assert not np.array_equal(open_store(cache / "images").load()[1], before)

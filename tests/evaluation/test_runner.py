@@ -160,7 +160,7 @@ def test_facts_of_a_dataset_that_are_no_facts_are_named(data: Path, tmp_path: Pa
 
 def test_modality_is_checked_before_anything_is_loaded(data: Path, tmp_path: Path) -> None:
     blind = record("broken", modalities=frozenset({"image"}))
-    with pytest.raises(ModalityError, match="broken has no text side"):
+    with pytest.raises(ModalityError, match="broken has no text encoder"):
         planned(data, tmp_path, blind)
     assert not (tmp_path / "results").exists()
 
@@ -230,7 +230,7 @@ def test_the_command_runs_a_class_of_ones_own(
     done = marsretrieval(*run, "--resamples", 20, "--json")
     assert len(json.loads(done.stdout)["results"]) == 3
     table = marsretrieval(*run, "--resamples", 20)
-    assert table.stderr.count("done before") == 3
+    assert table.stderr.count("already done") == 3
     assert "published" in table.stdout and "strict" in table.stdout
 
 

@@ -169,7 +169,7 @@ def test_many_vertices_stay_quick() -> None:
     ("value", "message"),
     [
         ([], "not a GeoJSON object"),
-        ({"type": "Point", "coordinates": [0, 0]}, "a Point is no area"),
+        ({"type": "Point", "coordinates": [0, 0]}, "a Point is not an area"),
         ({"type": "FeatureCollection", "features": []}, "no polygon"),
         ({"type": "FeatureCollection"}, "features: not a list"),
         ({"type": "Feature", "geometry": None}, "no geometry"),
@@ -293,7 +293,7 @@ def test_coordinates_in_metres_are_converted() -> None:
 @pytest.mark.parametrize("crs", ["EPSG:3857", "urn:ogc:def:crs:EPSG::32632", "IAU_2015:30110"])
 def test_projected_systems_of_other_bodies_are_refused(crs: str) -> None:
     pytest.importorskip("pyproj")
-    with pytest.raises(DataError, match="is not one of Mars"):
+    with pytest.raises(DataError, match="is not a system of Mars"):
         Area.from_geojson(in_metres(crs, 20.0))
     with pytest.raises(DataError, match="unknown coordinate reference system"):
         Area.from_geojson(in_metres("EPSG:999999", 20.0))

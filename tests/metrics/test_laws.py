@@ -118,7 +118,7 @@ def test_a_class_without_images_has_no_figure() -> None:
     more = {**made, "queries": np.concatenate([made["queries"], made["queries"][:1]]),
             "query_names": [*made["query_names"], "nowhere"]}  # fmt: skip
     assert figures(landform.evaluate(**more)) == figures(landform.evaluate(**made))
-    with pytest.raises(DataError, match="no query names a class"):
+    with pytest.raises(DataError, match="no query name matches"):
         landform.evaluate(**{**made, "query_names": [f"x{name}" for name in made["query_names"]]})
 
 
@@ -287,7 +287,7 @@ def test_wrong_input_is_named() -> None:
     with pytest.raises(DataError, match="tile centres: row 1 has no position"):
         strict_geo([2.0, 1.0], [[1.0, 1.0], [np.nan, 1.0]], [[1.0, 1.0]])
     classes = landform_input(images=90)
-    with pytest.raises(DataError, match="query_names: 'class_00' comes more than once"):
+    with pytest.raises(DataError, match="query_names: 'class_00' appears more than once"):
         landform.evaluate(**{**classes, "query_names": ["class_00", *classes["query_names"][:-1]]})
     with pytest.raises(DataError, match="89 labels"):
         landform.evaluate(**{**classes, "labels": classes["labels"][:-1]})

@@ -275,7 +275,7 @@ def test_a_refused_task_does_not_stop_the_others(results: list[Path], tmp_path: 
     folder = results[0].parent.parent
     arguments = (folder / "sharp-1", tmp_path / "other", "--resamples", "20")
     done = call(*arguments, code=1)
-    assert "refused: paired-image-text: not over the same items" in done.stderr
+    assert "refused: paired-image-text: results of different items" in done.stderr
     assert "landform, strict" in done.stdout
     value = json.loads(call(*arguments, "--json", code=1).stdout)
     assert len(value["refused"]) == 1 and len(value["comparisons"]) == 1

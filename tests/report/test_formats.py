@@ -265,9 +265,9 @@ def test_the_console_shows_them_apart(capsys: pytest.CaptureFixture[str]) -> Non
     made = result("paired-image-text", "mine", make_paired(pairs=30))
     print_results([made], references=True)
     shown = capsys.readouterr().out
-    assert shown.index("mine") < shown.index("Published elsewhere") < shown.index("18.7")
+    assert shown.index("mine") < shown.index("Published results") < shown.index("18.7")
     print_results([made])
-    assert "Published elsewhere" not in capsys.readouterr().out
+    assert "Published results" not in capsys.readouterr().out
 
 
 def test_figures_are_never_cut_for_long_names(capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,11 +328,11 @@ def test_a_page_is_written_with_what_was_asked_for(results: list[Path], tmp_path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-o", "x.pdf"], "says no format"),
+        (["-o", "x.pdf"], "unknown output format"),
         (["--md", "--csv"], "choose one"),
         (["-o", "x.md", "--csv"], "two formats"),
-        (["--title", "x"], "are for a page"),
-        (["-o", "x.md", "--no-thumbnails"], "are for a page"),
+        (["--title", "x"], "apply only to HTML reports"),
+        (["-o", "x.md", "--no-thumbnails"], "apply only to HTML reports"),
     ],
 )
 def test_wrong_use_is_told(results: list[Path], arguments: list[str], words: str) -> None:
@@ -374,9 +374,9 @@ def test_results_without_a_table_are_left_out_with_the_reason(
         for field in ("data.n", "metrics.all.n", "metrics"):
             assert f": missing field '{field}'" in done.stderr
         assert "not a result that marsretrieval run wrote" in done.stderr
-        assert done.stderr.count("is no figure") == 3
+        assert done.stderr.count("is not a valid metric value") == 3
         assert done.stderr.count("NaN is not a JSON number") == 1
-        assert "all: strict t2i_mrr 'high' is no figure" in done.stderr
+        assert "all: strict t2i_mrr 'high' is not a valid metric value" in done.stderr
         (tmp_path / "x.html").unlink(missing_ok=True)
     done = call(tmp_path / "task.json", code=1)
     assert "no results in" in done.stderr

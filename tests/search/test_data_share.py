@@ -78,7 +78,7 @@ def test_a_search_leaves_out_what_has_too_little(view: Any, least: Any, tmp_path
 
 def test_wrong_shares_are_refused(tmp_path: Path) -> None:
     store = store_of(tmp_path / "old")
-    with pytest.raises(UsageError, match="holds no shares of data"):
+    with pytest.raises(UsageError, match="has no shares of valid data"):
         rows_below(store, 0.5)
     assert rows_below(store, 0) is None
     for share in (-0.1, 1.1, float("nan")):

@@ -60,7 +60,7 @@ def synth(
     if as_json:
         print_json(summary_record)
         return
-    made = "made" if summary.made else "was there before: nothing to do"
+    made = "made" if summary.made else "already exists: nothing to do"
     echo(f"{out}: a synthetic planet, {made} ({summary.bytes / 1e6:.1f} MB)")
     _print_planet(summary_record)
     points = ", ".join(f"{name} {count}" for name, count in summary.points.items())
@@ -153,7 +153,7 @@ def _print_verification(dataset: DatasetInventory) -> None:
         if problem.count > _MAX_EXAMPLES and len(problem.examples) > _MAX_EXAMPLES:
             echo("    ...")
     if all(problem.severity == "note" for problem in dataset.problems):
-        echo("  nothing is wrong")
+        echo("  no problems found")
 
 
 def _format_counts(value: object) -> str:

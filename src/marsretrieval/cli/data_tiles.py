@@ -104,7 +104,7 @@ def tiles(
 
     box = geo.Box.parse(bbox) if bbox is not None else None
     if clip and box is None:
-        raise UsageError("--clip goes with --bbox")
+        raise UsageError("--clip requires --bbox")
     spec = ctx.TileSpec.of(
         delta,
         size=size,
@@ -152,7 +152,7 @@ def _find_inputs(
         return ctx.find_files(sources, selected_quads)
     if selected_quads is None:
         raise UsageError(
-            "nothing to cut is named",
+            "no input files or region given",
             remedy="Name GeoTIFFs, zips or folders of them, or a region with --bbox or --quads.",
         )
     return [ctx.Input(quad) for quad in selected_quads], []
@@ -211,7 +211,7 @@ def _print_plan(
     echo(f"  disk     about {needed} for tiles and {scratch} for zips on their way;", end=" ")
     echo(f"{readable_bytes(plan.free_bytes)} free")
     if plan.output_bytes + plan.scratch_bytes > plan.free_bytes:
-        say("note: there is not that much room: choose another --out, or a smaller region")
+        say("note: not enough free disk space: choose another --out, or a smaller region")
     for problem in problems:
         say(f"problem: {problem.source}: {problem.reason}")
 

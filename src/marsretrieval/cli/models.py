@@ -146,7 +146,7 @@ def _print_check(outcome: Mapping[str, Any]) -> None:
         cut_count = outcome["texts"]["cut_at_context_length"]
         echo(f"texts cut at the context length: {'not known' if cut_count is None else cut_count}")
     if "cosines" in outcome:
-        echo("cosines, an image a row:")
+        echo("cosine similarities, one row per image:")
         texts = [f"'{text}'" for text in outcome["texts"]["embedded"]]
         echo("  " + "  ".join(texts))
         for row in outcome["cosines"]:

@@ -261,7 +261,7 @@ def search(
             raise UsageError(f"{path}: named twice", remedy="Give each file a name of its own.")
     style_of(style)
     if heatmap_cell is not None and not heatmap:
-        raise UsageError("--heatmap-cell goes with --heatmap")
+        raise UsageError("--heatmap-cell requires --heatmap")
     if checkpoint is not None and not checkpoint.exists():
         raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
     tile_store = open_store(
@@ -301,7 +301,7 @@ def search(
         tile_store.require_model(needs_text=question.needs_text)
     if tile_store.missing:
         shards = pluralize(len(tile_store.missing), "shard")
-        say(f"warning: {store} is not finished: without {shards}")
+        say(f"warning: {store} is incomplete: {shards} missing")
     if question.exclude is not None:
         share = "without data" if min_valid is None else f"with less data than {min_valid:g}"
         tiles = pluralize(int(question.exclude.sum()), "tile")

@@ -123,7 +123,9 @@ def read_label_tables(root: Path, files: Sequence[Path], images: Sequence[Path])
             else:
                 unmatched.append(name)
         if match_count and unmatched:
-            reason = f"{len(unmatched):,} of its {len(rows):,} lines name no image of the folder"
+            reason = (
+                f"{len(unmatched):,} of its {len(rows):,} lines do not match an image in the folder"
+            )
             problems.append(Skipped(table.name, str(table), f"{reason} (first: {unmatched[0]})"))
     return LabelTables(
         {path: next(iter(names)) for path, names in labels.items() if len(names) == 1},

@@ -65,7 +65,7 @@ def _refuse_mixed(folder: Path, *parts: Sequence[Path]) -> None:
         first = (tars or tables)[0]
         raise DataError(
             f"{folder}: holds {' and '.join(contents)}",
-            remedy=f"Name the one that is meant ({first}), or put each kind in its own folder.",
+            remedy=f"Give one of them ({first}), or put them in separate folders.",
         )
 
 
@@ -93,7 +93,7 @@ def _open_folder(path: Path) -> FolderSource:
     if not any(map(_is_image, source.files)):
         contents = _summarize_entries(entries) or "nothing"
         raise DatasetNotFoundError(
-            f"{path}: no images, tars or Parquet files (found: {contents})",
+            f"{path}: no images, tars or Parquet files (contents: {contents})",
             remedy=_suggest_path(path, source.files),
         )
     return source
@@ -211,7 +211,7 @@ def open_sources(paths: Sequence[Path]) -> ImageSource:
     for number, path in enumerate(resolved):
         for other in range(len(resolved)):
             if other != number and (path.is_relative_to(resolved[other])):
-                problem = "given twice" if path == resolved[other] else f"a part of {paths[other]}"
+                problem = "given twice" if path == resolved[other] else f"inside {paths[other]}"
                 raise UsageError(
                     f"--images {paths[number]}: {problem}", remedy="Give every image once."
                 )

@@ -90,7 +90,7 @@ class ImageColumns:
         for name in schema.names:
             if name in readable and schema.names.count(name) > 1:
                 raise TableError(
-                    f"{path}: the column '{name}' comes twice", remedy="Rename or remove one."
+                    f"{path}: the column '{name}' appears twice", remedy="Rename or remove one."
                 )
         _check_image_column(path, schema)
         names = tuple(name for name in schema.names if name in readable)
@@ -378,7 +378,8 @@ def _read_label_names(schema: pa.Schema) -> tuple[str, ...] | None:
         return None if names is None else tuple(str(name) for name in names)
     except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            "the table's Hugging Face metadata cannot be read, so that its numbers have no names"
+            "the table's Hugging Face metadata cannot be read, so numeric labels have no class "
+            "names"
         ) from error
 
 

@@ -105,7 +105,7 @@ class Table:
         number = self.index([normalize_name(name)])
         if number is None:
             raise TableError(
-                f"{self.path}: no column '{name}' (there are: {self.columns()})",
+                f"{self.path}: no column '{name}' (columns: {self.columns()})",
                 remedy=f"Name one of these columns with {option}.",
             )
         return number

@@ -253,7 +253,7 @@ class _MemberGroup:
             members = ", ".join(self.others) or "left out"
             return f"no image among its members ({members}){self._explain_dots()}"
         if self.key in read_keys:
-            return "an annotation apart from its image: the members of a key must be neighbours"
+            return "an annotation apart from its image: members with one key must be consecutive"
         return f"an annotation without an image{self._explain_dots()}"
 
     def _explain_dots(self) -> str:
@@ -263,7 +263,8 @@ class _MemberGroup:
             extension = path.name.partition(".")[2]
             if path.suffix.lower() in EXTENSIONS:
                 return (
-                    f": in a WebDataset, all after the first dot of a name is its extension, here "
+                    f": in a WebDataset, everything after the first dot of a name is the "
+                    "extension, here "
                     f"'.{extension}'. Replace the other dots, or extract the tar into a folder"
                 )
         return ""
@@ -401,12 +402,12 @@ def _check_end(tar: tarfile.TarFile) -> str | None:
     file.seek(tar.offset)
     block = file.read(tarfile.BLOCKSIZE)
     if not block:
-        return "the tar has no end mark: it was cut between two members, or never finished"
+        return "the tar has no end marker: it is truncated or unfinished"
     while block:
         if any(block):
             return (
-                f"the tar is damaged behind byte {tar.offset:,}, or two are joined: what follows "
-                "is not read"
+                f"the tar is damaged after byte {tar.offset:,}, or two tars are concatenated: the "
+                "rest is not read"
             )
         block = file.read(1 << 16)
     return None

@@ -31,8 +31,8 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
         out.print(line, markup=False)
     out.print(
         f"In points of % (MedR: ranks). Paired bootstrap over {comparison.resampling_units}, "
-        f"{comparison.resamples:,} resamples, seed {comparison.seed}; bold: the interval leaves "
-        "out 0. Each p is of its own figure, not corrected for their number.",
+        f"{comparison.resamples:,} resamples, seed {comparison.seed}; bold: the interval excludes "
+        "0. p values are per metric, not corrected for multiple comparisons.",
         markup=False,
     )
 

@@ -47,7 +47,7 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
     table = file.queries
     if table is None:
         raise DataError(
-            f"{file.beside('queries') or result.model['id']}: not there; MTEB's scores need the "
+            f"{file.beside('queries') or result.model['id']}: missing; MTEB's scores need the "
             "rank of each query",
             remedy="Keep the .parquet files beside the result, or run it again with --force.",
         )

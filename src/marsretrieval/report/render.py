@@ -27,9 +27,7 @@ _FOOTNOTE = (
     "In %; MedR and K as they are. In brackets the 95 % bootstrap interval; in bold the best "
     f"model, for the same queries under the same protocol. {_CHANCE_NOTE}"
 )
-_REFERENCE_NOTE = (
-    "Published elsewhere, over items that cannot be checked here: not ranked with the above."
-)
+_REFERENCE_NOTE = "Published results on items that cannot be verified: not ranked with the above."
 
 _ADDRESS = re.compile(r"https://[\w./:%?=&#+,;@'()-]*")
 _LATEX = {

@@ -139,7 +139,7 @@ class ResultFile:
         if problem:
             raise DataError(
                 f"{path}: {problem}",
-                remedy="It is not of this version: run the model again with --force.",
+                remedy="It was written by another version: run the model again with --force.",
             )
         return table
 
@@ -225,7 +225,7 @@ def require_whole(file: ResultFile) -> None:
     for group, evaluation in result.metrics.items():
         for invalid in _find_invalid_values(evaluation):
             raise DataError(
-                f"{path}: {group}: {invalid} is no figure",
+                f"{path}: {group}: {invalid} is not a valid metric value",
                 remedy="Run the model again with --force.",
             )
 

@@ -55,7 +55,7 @@ def find_task(name: str) -> Task:
             return task
     raise UnknownNameError(
         "task", name, [task.name for task in TASKS],
-        remedy="A task of your own goes as package.module:Class.",
+        remedy="Give your own task as package.module:Class.",
     )  # fmt: skip
 
 

@@ -422,7 +422,7 @@ def _parse_class_names(suffix: str, text: str) -> dict[str, str]:
         pairs = [(str(number), line) for number, line in enumerate(lines) if line.strip()]
     names = {label.strip(): name.strip() for label, name in pairs}
     if len(names) != len(pairs):
-        raise ValueError("a label that comes twice")
+        raise ValueError("a duplicate label")
     if not all(names.values()):
         raise ValueError("a label without a name")
     return names

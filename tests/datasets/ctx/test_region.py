@@ -294,10 +294,10 @@ def test_the_command_shows_its_plan_and_refuses_wrong_use(tmp_path: Path, monkey
     assert done.exit_code == 0
     assert "E-004_N-04, E000_N00" in done.stdout
     assert "800" in done.stdout
-    assert "not that much room" not in done.stderr
+    assert "not enough free disk space" not in done.stderr
     monkeypatch.setattr("marsretrieval.datasets.ctx.runner.free_bytes", lambda folder: 10**9)
     done = run("--quads", "E-004_N-04,E000_N00", "--dry-run")
-    assert (done.exit_code, "not that much room" in done.stderr) == (0, True)
+    assert (done.exit_code, "not enough free disk space" in done.stderr) == (0, True)
     assert list(tmp_path.iterdir()) == []
     server = ["--quads", "E000_N00", "--server"]
     for arguments in (

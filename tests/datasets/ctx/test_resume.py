@@ -130,7 +130,7 @@ def test_a_damaged_file_does_not_replace_a_complete_tar(quads: Path, out: Path) 
         (lambda path: write_quad(path.parent, QUAD, noise(80), crs=None), "no coordinate system"),
         (lambda path: write_quad(path.parent, OTHER, noise(80), name=path.name), "named for -4"),
         (lambda path: write_quad(path.parent, QUAD, noise(80), shift=0.6), "named for -4"),
-        (lambda path: write_quad(path.parent, QUAD, noise(80)[:, :60]), "reaches over"),
+        (lambda path: write_quad(path.parent, QUAD, noise(80)[:, :60]), "its extent is"),
         (
             lambda path: write_quad(path.parent, QUAD, noise(80).astype(np.int16)),
             "pixels of int16",

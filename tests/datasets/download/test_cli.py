@@ -56,7 +56,7 @@ def test_download_then_verify(pairs: Web, tmp_path: Path) -> None:
     done = call("verify", tmp_path, "--workers", 1)
     assert done.exit_code == 0
     assert "note: image-not-had: 1" in done.stdout
-    assert "nothing is wrong" in done.stdout
+    assert "no problems found" in done.stdout
     assert call("verify", tmp_path, "--workers", 1, "--strict").exit_code == 1
 
 
@@ -121,9 +121,9 @@ def test_a_whole_download_as_a_command(publish: Publish, tmp_path: Path) -> None
         (["download", "pairs"], 2, "Did you mean paired"),
         (["download", "paired", "--variant", "best"], 2, "frozen, whole, published"),
         (["download", "landform", "--variant", "whole"], 2, "has no variants"),
-        (["download", "landform", "geolocalization", "--variant", "whole"], 2, "goes with paired"),
-        (["download", "all", "--revision", "x"], 2, "goes with one dataset"),
-        (["download", "landform", "--dry-run", "--offline"], 2, "does not go with --offline"),
+        (["download", "landform", "geolocalization", "--variant", "whole"], 2, "applies to paired only"),
+        (["download", "all", "--revision", "x"], 2, "applies to one dataset only"),
+        (["download", "landform", "--dry-run", "--offline"], 2, "cannot be combined with --offline"),
         (["download", "landform", "--offline", "--out", "{tmp}"], 1, "Run once without --offline"),
         (["verify", "{tmp}/nowhere"], 1, "no such folder"),
         (["verify", "{tmp}", "--task", "nonsense"], 2, "unknown dataset"),

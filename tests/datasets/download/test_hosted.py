@@ -173,7 +173,7 @@ def test_a_hub_that_is_down(
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     publish(landforms())
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DataError, match="the hub does not answer") as caught:
+    with pytest.raises(DataError, match="unexpected response from the hub") as caught:
         download("landform", tmp_path)
     assert "HF_ENDPOINT" in str(caught.value)
 
@@ -199,7 +199,7 @@ def test_folders_of_another_origin_are_left_alone(publish: Publish, tmp_path: Pa
     other = tmp_path / "Mars-Landforms/crater/a.png"
     other.parent.mkdir(parents=True)
     other.write_bytes(picture(0, format="PNG"))
-    with pytest.raises(UsageError, match="files of another origin"):
+    with pytest.raises(UsageError, match="files from another source"):
         download("landform", tmp_path)
     (tmp_path / "Mars-Landforms/download.json").write_text('{"schema_version": 1}')
     with pytest.raises(DataError, match="missing field 'dataset'"):

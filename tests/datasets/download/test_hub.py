@@ -140,7 +140,7 @@ def test_offline_mode_of_the_hub_is_honoured(
 
     hub = publish(landforms())
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match="cannot be asked") as caught:
+    with pytest.raises(DataError, match="cannot be queried") as caught:
         download("landform", tmp_path)
     assert "--offline" in str(caught.value)
     assert not hub.asked
@@ -154,7 +154,7 @@ def test_two_runs_do_not_write_to_the_same_folder(publish: Publish, tmp_path: Pa
     (folder / ".cache").mkdir(parents=True)
     place = os.open(folder, os.O_RDONLY)
     fcntl.flock(place, fcntl.LOCK_EX)
-    with pytest.raises(UsageError, match="another run fetches"):
+    with pytest.raises(UsageError, match="another run is downloading"):
         download("landform", tmp_path)
     os.close(place)
     download("landform", tmp_path)

@@ -94,7 +94,7 @@ def test_a_redirect_to_a_private_address_is_refused(
 ) -> None:
     web.status("/away.jpg", 302, Location=target)
     reason = failure(f"{base}/away.jpg", settings, tmp_path)
-    assert reason.startswith("direct: refused: no public address")
+    assert reason.startswith("direct: refused: not a public address")
     assert web.asked["/away.jpg"] == 1
 
 
@@ -104,7 +104,7 @@ def test_this_machine_is_refused_unless_allowed(
     web.file("/a.jpg", picture(1))
     strict = replace(settings, allowed_addresses=frozenset())
     reason = failure(f"{base}/a.jpg", strict, tmp_path)
-    assert "refused: no public address (127.0.0.1)" in reason
+    assert "refused: not a public address (127.0.0.1)" in reason
     assert not web.asked
 
 

@@ -195,7 +195,7 @@ def test_no_image_at_all(
     publish: Publish, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     publish(pair_table(base, ["a.jpg", "b.jpg"]))
-    with pytest.raises(DataError, match="not one of 2 images can be had"):
+    with pytest.raises(DataError, match="none of 2 images is available"):
         paired(tmp_path, settings)
 
 

@@ -43,6 +43,6 @@ def test_links_in_the_folder_do_not_lead_out_of_it(publish: Publish, tmp_path: P
     path = tmp_path / "out/Mars-Landforms/download.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "begun": ["link/victim.txt"]}))
-    with pytest.raises(DataError, match="a link leads out of"):
+    with pytest.raises(DataError, match="a link points out of"):
         read_record(path.parent)
     assert (tmp_path / "other/victim.txt").read_text() == "mine"

@@ -83,7 +83,7 @@ class TileSpec:
                 f"--format {self.format}: unknown", remedy=f"Use {' or '.join(FORMATS)}."
             )
         if self.exact and self.format != "png":
-            raise UsageError("--exact goes with --format png: JPEG changes the pixels")
+            raise UsageError("--exact requires --format png: JPEG changes the pixels")
         if not 0 <= self.drop_below <= 1:
             raise UsageError(f"--drop-empty {self.drop_below}: not a share within 0..1")
 

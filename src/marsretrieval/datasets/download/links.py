@@ -289,7 +289,7 @@ async def _fetch_all(
         same_security=False,
         transport=GuardedTransport(settings.allowed_addresses),
         headers={
-            "User-Agent": f"marsretrieval/{__version__} (research data set, one request an image)",
+            "User-Agent": f"marsretrieval/{__version__} (research data set, one request per image)",
             "Accept": "image/jpeg,image/png,image/*;q=0.8,*/*;q=0.5",
         },
     )

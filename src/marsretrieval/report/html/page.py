@@ -83,7 +83,7 @@ def write_html(
         OutputError: If `path` cannot be written.
     """
     if not results:
-        raise UsageError("no results to report", remedy="marsretrieval run writes some.")
+        raise UsageError("no results to report", remedy="Run marsretrieval run first.")
     for result in results:
         require_whole(result)
     damaged: list[str] = []
