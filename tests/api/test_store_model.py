@@ -70,7 +70,7 @@ def test_a_store_does_not_choose_code(
     rename(folder / "store", model)
     result = CliRunner().invoke(app, ["search", "--store", "store", *query, *dry])
     assert result.exit_code == 2, result.output
-    assert f"was made by {model}, which is not in the model registry" in result.stderr
+    assert f"was made with {model}, which is not in the model registry" in result.stderr
     assert f"--model {model}" in result.stderr and "--trust" in result.stderr
     assert not (folder / "imported").exists() and "hostile" not in sys.modules
 

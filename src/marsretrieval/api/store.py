@@ -89,7 +89,7 @@ class StoreModel:
             spec = find(self.model)
             if spec.id != name:
                 raise StoreMismatchError(
-                    f"{self.store.path} was made by {name}, not by {spec.id}",
+                    f"{self.store.path} was made with {name}, not with {spec.id}",
                     remedy=f"Use --model {name}, or a store of {spec.id}.",
                 )
         elif (
