@@ -415,7 +415,7 @@ def read_json(path: Path, *, limit: int = _MAX_JSON_BYTES, strict: bool = True) 
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from error
     if len(data) > limit:
-        raise DataError(f"{path}: longer than the {limit:,} bytes that such a file may have")
+        raise DataError(f"{path}: longer than the limit of {limit:,} bytes")
     return parse_json(data, source=path, strict=strict)
 
 

@@ -146,7 +146,9 @@ def test_run_warns_of_vectors_that_change_with_the_batch(
     arguments = ["run", "-m", "mine:Mine", "-t", "landform", "--data", str(tiny_planet)]
     result = call(*arguments, "--resamples", "0")
     warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
-    assert len(warnings) == 2 and all("batch and single vectors differ" in line for line in warnings)
+    assert len(warnings) == 2 and all(
+        "batch and single vectors differ" in line for line in warnings
+    )
     value = json.loads(next(tmp_path.glob("results/*/landform*.json")).read_text())
     assert [f"warning: mine-Mine: {line}" for line in value["model"]["warnings"]] == warnings
     again = call(*arguments, "--resamples", "0")

@@ -296,7 +296,10 @@ def test_what_a_load_would_refuse_is_refused_by_the_plan(
 ) -> None:
     checkpoint = data / "mine.pt"
     checkpoint.write_bytes(b"x")
-    for model, words in ((write(), "does not accept --checkpoint"), ("bge-vl-large", "not a folder")):
+    for model, words in (
+        (write(), "does not accept --checkpoint"),
+        ("bge-vl-large", "not a folder"),
+    ):
         (job,) = planned(model, data, options=LoadOptions(checkpoint=checkpoint))
         assert job.status == "refused" and words in str(job.refusal)
         (finished,) = evaluation.run([job])

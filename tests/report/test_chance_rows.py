@@ -59,7 +59,7 @@ def test_every_format_shows_chance(task: str, capsys: pytest.CaptureFixture[str]
     assert latex_of(results).count("& chance &") == sections
     assert ",random ranking," in csv_of(results)
     for text in (terminal, markdown_of(results), latex_of(results)):
-        assert "Chance: the expectation of a random ranking" in " ".join(text.split())
+        assert "Chance: expected value for a random ranking" in " ".join(text.split())
 
 
 def test_results_without_chance_have_no_such_row() -> None:

@@ -121,7 +121,7 @@ def test_damaged_thumbnails_are_named(paired: Path, tmp_path: Path, damage: str)
 
 def test_thumbnails_can_be_left_out(paired: Path, tmp_path: Path) -> None:
     page = page_of([paired], tmp_path / "report.html", thumbnails=False)
-    assert not images(page) and "without thumbnails" in notices(page)
+    assert not images(page) and "Without thumbnails" in notices(page)
 
 
 def test_all_thumbnails_together_keep_to_a_budget(

@@ -77,7 +77,7 @@ def test_classes_have_a_table_for_each_protocol_where_ties_part_them(
     assert titles[1:] == ["per class, published", "per class, strict"]
     print_evaluation(figures)
     shown = capsys.readouterr().out
-    assert "Scores tie: strict mAP is within 0." in shown and "and 1.0000." in shown
+    assert "Tied scores: strict mAP is between 0." in shown and "and 1.0000." in shown
 
 
 def test_points_have_what_a_leaderboard_has_no_room_for(

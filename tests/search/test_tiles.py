@@ -43,7 +43,7 @@ def test_unknown_ids_get_the_nearest(store: EmbeddingStore, tmp_path: Path) -> N
     named = make_store(tmp_path / "named", [(1.0, 1.0, 0.2)] * 2, ["crater-a.1", "dune-b"])
     with pytest.raises(UsageError, match=r"Did you mean crater-a\.1\?"):
         rows_of(named, ["crater-a"])
-    with pytest.raises(UsageError, match="a position (LON,LAT) is accepted too"):
+    with pytest.raises(UsageError, match=r"a position \(LON,LAT\) is accepted too"):
         rows_of(named, ["xyz"])
 
 

@@ -159,7 +159,7 @@ def _print_plans(plans: list[Plan], *, as_json: bool) -> None:
         remaining = readable_bytes(plan.bytes_to_fetch)
         echo(f"  files    {len(plan.files):,}, {present:,} present; {remaining} to download")
         if plan.links:
-            echo(f"  images   {plan.links:,} by their links, {plan.links_present:,} are there")
+            echo(f"  images   {plan.links:,} from links, {plan.links_present:,} present")
         needed, free = readable_bytes(plan.needed_bytes), readable_bytes(plan.free_bytes)
         echo(f"  disk     about {needed} needed, {free} free")
         if plan.needed_bytes > plan.free_bytes:

@@ -166,7 +166,7 @@ def _print_report(report: Report, out: Path) -> None:
         pluralize(cut_count + kept_count, "quad"),
     )
     echo(f"{out}: {tiles} in {quads} ({totals['bytes'] / 1e6:,.1f} MB)")
-    echo(f"  quads    {cut_count:,} cut in {report.seconds:,.1f} s, {kept_count:,} there before")
+    echo(f"  quads    {cut_count:,} cut in {report.seconds:,.1f} s, {kept_count:,} already present")
     empty = pluralize(totals["empty"], "tile")
     echo(f"  no data  {empty} without any, {totals['dropped']:,} left out")
     if report.otherwise:

@@ -309,7 +309,7 @@ def _print_report(report: BuildReport, store: EmbeddingStore, position_count: in
     rate = ""
     if report.images_per_s and report.device_idle is not None:
         rate = f" at {report.images_per_s:,.0f} images/s (device idle {report.device_idle:.0%})"
-    reused = f", {report.reused:,} were there" if report.reused else ""
+    reused = f", {report.reused:,} already done" if report.reused else ""
     images = pluralize(report.rows, "image")
     echo(f"{store.path}: {images}, {report.embedded:,} embedded now{rate}{reused}")
     if report.skipped:

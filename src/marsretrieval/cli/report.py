@@ -71,8 +71,7 @@ def report(
     if images:
         say(
             f"--images: {pluralize(len(images), 'path')} ignored: an HTML report shows the "
-            "thumbnails "
-            "written by `marsretrieval run`"
+            "thumbnails written by `marsretrieval run`"
         )
     result_files, refused = _read_results(results)
     if output_format == "html":

@@ -238,8 +238,8 @@ def tasks(as_json: JsonFlag = False) -> None:
         print_json(rows)
         return
     for row in rows:
-        data, figure = f"data: {row['data']:<27}", f"main figure: {row['main_metric']}"
-        echo(f"{row['task']:<18} {row['title']:<28} {data} {figure}")
+        data, metric = f"data: {row['data']:<27}", f"main metric: {row['main_metric']}"
+        echo(f"{row['task']:<18} {row['title']:<28} {data} {metric}")
 
 
 def run_jobs(

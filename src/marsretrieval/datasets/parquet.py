@@ -515,7 +515,7 @@ def _rows_per_batch(file: pq.ParquetFile, group: int, columns: list[str]) -> int
         if is_excessive and size > _SMALL:
             raise ValueError(
                 f"its column '{name}' expands from {compressed:,} bytes to {size:,}: "
-                "no real data do"
+                "an implausible compression ratio"
                 if name == "image"
                 else f"its column '{name}' has {size:,} bytes in {metadata.num_rows:,} rows"
             )

@@ -180,8 +180,7 @@ class BatchRunner:
             self._warned = True
             warnings.warn(
                 f"{self._name} fails on a batch but not on its single items, whose results are "
-                "used "
-                f"({first.message})",
+                f"used ({first.message})",
                 MarsRetrievalWarning,
                 stacklevel=2,
             )

@@ -423,8 +423,7 @@ def read_error(path: Path, error: OSError) -> StoreError:
     return StoreError(
         f"{path}: cannot be read ({error.strerror or error})",
         remedy="Check the disk, the permissions and the limits of this process (ulimit -n): the "
-        "store "
-        "itself is not damaged.",
+        "store itself is not damaged.",
     )
 
 

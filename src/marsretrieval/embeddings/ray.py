@@ -236,7 +236,7 @@ def _status_text(
     failed = sum(len(shards) for outcome in outcomes for shards in outcome.failed)
     unread = f"{failed} shards not read" if failed else ""
     return ", ".join(
-        filter(None, [remaining, f"device idle {idle:.0%}", unread, f"{actors} at work"])
+        filter(None, [remaining, f"device idle {idle:.0%}", unread, f"{actors} actors"])
     )
 
 

@@ -36,7 +36,7 @@ def examine_machine() -> dict[str, Any]:
     report: dict[str, Any] = {"python": sys.version.split()[0], **hardware()}
     if report.get("memory_gib", _MIN_MEMORY_GIB) < _MIN_MEMORY_GIB:
         problems.append(
-            f"{report['memory_gib']} GiB of memory: models need {_MIN_MEMORY_GIB:.0f} and more"
+            f"{report['memory_gib']} GiB of memory: models need at least {_MIN_MEMORY_GIB:.0f}"
         )
     report["packages"], unmet = _packages()
     for extra, lacking in unmet.items():

@@ -64,8 +64,7 @@ def spec_from_mteb(name: str) -> ModelSpec:
     if "dense" not in meta.model_type:
         raise ModelLoadError(
             f"mteb:{name}: a {' and '.join(meta.model_type)} model; only models with one vector "
-            "per "
-            "item are supported",
+            "per item are supported",
             remedy="Choose a dense model.",
         )
     dimensions = [meta.embed_dim] if isinstance(meta.embed_dim, int) else meta.embed_dim or [0]

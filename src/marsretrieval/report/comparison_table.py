@@ -49,7 +49,7 @@ def _build_table(comparison: Comparison) -> ResultTable:
         for key, difference in group.differences.items()
         for metric in [_find_metric(comparison, key)]
     ]
-    labels = ({"queries": "section"} if is_named else {}) | {"figure": "name"}
+    labels = ({"queries": "section"} if is_named else {}) | {"metric": "name"}
     return ResultTable("", labels, [*map(Column, ("A", "B", "B - A", "95 % interval", "p"))], rows)
 
 
@@ -80,7 +80,7 @@ def _query_lines(comparison: Comparison, top: int) -> Iterator[str]:
         block_count = "" if group.blocks is None else f" in {group.blocks:,} blocks"
         yield (
             f"{title}: of {group.queries:,} {unit_plural}{block_count}, {group.better:,} better "
-            f"in B, {group.worse:,} worse, {same:,} the same ({heading} of each)"
+            f"in B, {group.worse:,} worse, {same:,} the same (by {heading})"
         )
         for label, deltas in (("gain", group.gains(top)), ("loss", group.losses(top))):
             for delta in deltas:

@@ -328,8 +328,7 @@ def damage_error(source: VectorSource | SearchIndex, index: SearchIndex | None) 
     return StoreError(
         f"a vector of {getattr(source, 'path', 'the store')} is not of unit length",
         remedy="Run marsretrieval store verify: a shard is damaged, or the encoder returned "
-        "vectors "
-        "that are not normalized.",
+        "vectors that are not normalized.",
     )
 
 

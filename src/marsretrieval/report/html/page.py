@@ -149,7 +149,7 @@ class SetView:
             parts.append(("ranks", "Ranks"))
         if self.per_class:
             what = "class" if self.set.task == "landform" else "landform"
-            parts.append(("per-class", f"Each {what}"))
+            parts.append(("per-class", f"Results per {what}"))
         if self.curves:
             parts.append(("curves", "Precision and recall"))
         if self.set.task == "geolocalization":

@@ -252,8 +252,7 @@ class _IndexArrays:
                     f"{self._path}: the vector of '{block.ids[start + wrong[0]]}' is not of unit "
                     f"length but {lengths[wrong[0]]:g}",
                     remedy="Run marsretrieval store verify: a shard is damaged, or the encoder "
-                    "returned "
-                    "vectors that are not normalized.",
+                    "returned vectors that are not normalized.",
                 )
             quantized = quantize_rows(floats, self.mean)
             self.codes[index_rows], self.stored[index_rows] = quantized.values, batch

@@ -255,8 +255,7 @@ def discard_index(index: SearchIndex) -> StoreError:
     return StoreError(
         f"{index.path}: the search index was damaged; it has been removed",
         remedy="Search again: it is built again. If this happens again, check the disk, and the "
-        "store "
-        "itself with: marsretrieval store verify",
+        "store itself with: marsretrieval store verify",
     )
 
 
