@@ -95,7 +95,7 @@ def test_every_package_is_in_the_list() -> None:
     assert {package_of(name) for name in modules()} - {"", "__main__"} == {*PACKAGES}
 
 
-def test_no_modules_import_each_other() -> None:
+def test_modules_have_no_import_cycles() -> None:
     inner = {name: targets for name, targets in graph().items() if not is_package(name)}
     try:
         TopologicalSorter(inner).prepare()

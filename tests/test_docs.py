@@ -108,7 +108,7 @@ def test_every_command_in_the_docs_parses(page: str, line: str) -> None:
     "wrong",
     ["no-such-verb", "run --no-such-option", "data no-such-verb", "score paired --radius 1"],
 )
-def test_the_parsing_finds_what_is_wrong(wrong: str) -> None:
+def test_parser_detects_invalid_commands(wrong: str) -> None:
     with pytest.raises(Exception, match=r"[Nn]o such (option|command)|Missing option"):
         parse(["marsretrieval", *wrong.split()])
 
@@ -120,7 +120,7 @@ def test_the_docs_have_commands() -> None:
 @pytest.mark.parametrize(
     ("page", "line"), [word for word in commands() if word not in MARSRETRIEVAL]
 )
-def test_every_other_command_names_what_exists(page: str, line: str) -> None:
+def test_other_commands_refer_to_existing_files(page: str, line: str) -> None:
     words = [word for word in shlex.split(line) if "=" not in word]
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for first, second in pairwise(words):
@@ -236,7 +236,7 @@ def verbs(command: Any = None, name: str = "marsretrieval") -> Iterator[tuple[st
 
 
 @pytest.mark.parametrize(("name", "command"), list(verbs()), ids=[name for name, _ in verbs()])
-def test_every_verb_is_shown_in_use_and_every_option_explained(name: str, command: Any) -> None:
+def test_every_command_is_shown_and_every_option_explained(name: str, command: Any) -> None:
     short = {"marsretrieval models list": "marsretrieval models"}  # with a group's default verb
     assert short.get(name, name) in prose(), f"no page shows {name}"
     assert command.help, f"{name} has no help"
@@ -288,7 +288,7 @@ def _keys(value: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_every_figure_is_defined(task) -> None:
+def test_every_metric_is_defined(task) -> None:
     protocol = (DOCS / "PROTOCOL.md").read_text()
     printed_keys = {
         part
@@ -313,7 +313,7 @@ def test_every_extra_is_documented() -> None:
         assert f"`{extra}`" in page, extra
 
 
-def test_what_the_page_says_of_doctor_is_what_it_says() -> None:
+def test_documented_doctor_output_is_current() -> None:
     from marsretrieval.encoders import doctor
 
     code = Path(doctor.__file__).read_text()

@@ -34,7 +34,7 @@ def first_images(source: ImageSource) -> list[Image.Image]:
     return [decode_rgb(item.data, item.source) for item in items if isinstance(item, Record)]
 
 
-def test_the_tiny_planet_is_as_fine_as_the_input_of_its_model(tiny_planet: Path) -> None:
+def test_tiny_planet_matches_the_model_resolution(tiny_planet: Path) -> None:
     images = first_images(open_images(tiny_planet / "Mars-Global-Geolocalization" / "tiles"))
     edge = find("mars-nano").image_size
     assert {image.size for image in images} == {(edge, edge)}

@@ -71,7 +71,7 @@ def test_models_are_listed_by_pattern() -> None:
     assert mr.list_models("nothing*") == []
 
 
-def test_an_object_is_evaluated_and_its_results_are_kept(
+def test_an_encoder_object_is_evaluated_and_results_are_saved(
     folders: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = evaluate(Grid(), folders)
@@ -113,7 +113,7 @@ def test_a_loaded_model_is_not_loaded_again(folders: Path, monkeypatch: pytest.M
         evaluate(model, folders, dtype="float16")
 
 
-def test_the_example_works_in_all_functions(folders: Path, spectrum: Any) -> None:
+def test_the_example_encoder_works_in_all_functions(folders: Path, spectrum: Any) -> None:
     with pytest.raises(ModalityError, match="has no text encoder"):
         evaluate(spectrum(), folders)
     store = mr.build_store(spectrum(), folders / "data", folders / "own.store")
@@ -127,7 +127,7 @@ def test_the_example_works_in_all_functions(folders: Path, spectrum: Any) -> Non
         mr.open_store(folders / "own.store", encoder=Grid())
 
 
-def test_a_query_is_a_value(folders: Path) -> None:
+def test_queries_compare_by_value(folders: Path) -> None:
     store = mr.build_store(Grid(), str(folders / "data"), str(folders / "grid.store"))
     image = folders / "data" / "bright" / "1.png"
     query = mr.SearchQuery(
@@ -144,7 +144,7 @@ def test_a_query_is_a_value(folders: Path) -> None:
         store.search(query, mix=0.7)
 
 
-def test_objects_of_one_class_are_not_mixed_up(folders: Path) -> None:
+def test_objects_of_one_class_are_distinguished(folders: Path) -> None:
     with pytest.raises(UsageError, match="2 models would share the folder"):
         evaluate([Grid(), Grid(power=3.0)], folders)
     plain = evaluate(Grid(), folders, name="plain")
@@ -161,7 +161,7 @@ def test_skipped_images_are_logged(folders: Path, caplog: pytest.LogCaptureFixtu
     assert caplog.text.count("damaged.png") >= 2
 
 
-def test_a_store_of_an_object_names_the_way_to_open_it(folders: Path) -> None:
+def test_store_of_an_encoder_object_explains_how_to_open_it(folders: Path) -> None:
     mr.build_store(Grid(), folders / "data", folders / "grid.store")
     store = mr.open_store(folders / "grid.store")
     with pytest.raises(UsageError, match="made with an encoder object in Python"):

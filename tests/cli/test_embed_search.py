@@ -63,7 +63,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
-def test_embed_from_plan_to_nothing_to_do(tmp_path: Path) -> None:
+def test_embed_dry_run_build_and_rerun(tmp_path: Path) -> None:
     images = tiles(tmp_path / "tiles", corrupt=True)
     verb = ("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store")
     plan = called(*verb, "--dry-run")
@@ -112,7 +112,7 @@ def test_embed_with_several_models(tmp_path: Path) -> None:
         (("--engine", "ray", "--device", "cuda:1"), "--device cuda:1 cannot be combined with"),
     ],
 )
-def test_embed_refuses_what_makes_no_sense(
+def test_embed_refuses_invalid_options(
     tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     verb = ("embed", "-m", MODEL, "--images", tmp_path, "--store", tmp_path / "store")
@@ -131,7 +131,7 @@ def test_embed_on_ray(tmp_path: Path) -> None:
     assert "cannot connect to a Ray cluster at 127.0.0.1:1" in error.stderr
 
 
-def test_embed_stores_float32_when_asked(tmp_path: Path) -> None:
+def test_embed_stores_float32_on_request(tmp_path: Path) -> None:
     images = tiles(tmp_path / "tiles", tars=1)
     verb = ("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store")
     call(*verb, "--vectors", "float32")
@@ -220,7 +220,7 @@ def test_search_in_a_box_and_to_files(store: Path, tmp_path: Path) -> None:
     assert collection["marsretrieval"]["bbox"] == "1.2,0.2,1.6,0.4"
 
 
-def test_a_vision_only_model_is_refused_text_before_it_is_loaded(tmp_path: Path) -> None:
+def test_text_query_to_a_vision_only_model_is_refused_before_loading(tmp_path: Path) -> None:
     images, folder = tiles(tmp_path / "tiles"), tmp_path / "store"
     call("embed", "-m", "tests.fakes:FakeVisionEncoder", "--images", images, "--store", folder)
     result = call("search", "--store", folder, "--text", "dunes", code=2)
@@ -270,14 +270,14 @@ def test_a_store_of_another_model_version_is_refused(tmp_path: Path) -> None:
         (["embed", "-m", "MODEL", "--images", "IMAGES", "--store", "IMAGES"], 1, "other files"),
     ],
 )  # fmt: skip
-def test_wrong_use(store: Path, arguments: Sequence[str], code: int, message: str) -> None:
+def test_usage_errors(store: Path, arguments: Sequence[str], code: int, message: str) -> None:
     names = {"STORE": store, "IMAGES": store.parent / "tiles", "MODEL": MODEL}
     result = call(*(names.get(argument, argument) for argument in arguments), code=code)
     assert message in result.stderr
     assert result.stdout == ""
 
 
-def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
+def test_ctrl_c_saves_completed_work(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
         "from tests.fakes import FakeEncoder\n"
         "class Slow(FakeEncoder):\n"

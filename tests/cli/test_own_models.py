@@ -94,7 +94,7 @@ IMAGES = "    def encode_images(self, images):\n        return mean(images)\n"
         ),
     ],
 )
-def test_check_names_the_line_of_the_user(write, body: str, words: str) -> None:
+def test_check_names_the_line_in_the_users_code(write, body: str, words: str) -> None:
     write(body)
     result = call("models", "check", "mine:Mine", code=1)
     assert words in result.stdout + result.stderr

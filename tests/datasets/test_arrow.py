@@ -54,7 +54,7 @@ def test_a_saved_dataset_of_several_splits_is_read(tmp_path: Path) -> None:
     assert all(isinstance(record, Record) for record in records)
 
 
-def test_damaged_and_foreign_streams_are_named(tmp_path: Path) -> None:
+def test_damaged_and_unknown_streams_are_named(tmp_path: Path) -> None:
     path = save(tmp_path / "set", 10)
     path.write_bytes(path.read_bytes()[:2500])
     with pytest.raises(DataError, match=r"data-00000-of-00001\.arrow(.|\n)*to_parquet"):

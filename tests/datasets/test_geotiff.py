@@ -44,7 +44,7 @@ def write(
 
 @pytest.mark.parametrize("flattening", [0, 169.894447223612])
 @pytest.mark.parametrize(("lon", "lat"), [(0, 40), (-60, -56), (176, -4), (-180, 76)])
-def test_quads_lie_where_the_sphere_puts_them(tmp_path: Path, flattening, lon, lat) -> None:
+def test_quads_have_the_expected_positions(tmp_path: Path, flattening, lon, lat) -> None:
     name = f"MurrayLab_CTX_V01_{geo.quad_name(lon + 1, lat + 1)}_Mosaic.tif"
     with open_geotiff(write(tmp_path / name, lon, lat, crs=wkt(flattening))) as raster:
         edges = (raster.west, raster.south, raster.east, raster.north)
@@ -82,7 +82,7 @@ def test_windows_are_resampled_to_a_shape(tmp_path: Path) -> None:
         assert np.abs(half[:, 0] - (2 * np.arange(40) + 0.5)).max() <= 1
 
 
-def test_a_quad_that_is_not_where_its_name_says_is_refused(tmp_path: Path) -> None:
+def test_quad_at_another_position_than_its_name_is_refused(tmp_path: Path) -> None:
     name = "MurrayLab_CTX_V01_E000_N40_Mosaic.tif"
     for lon, lat in ((4, 40), (0, 40.1), (0.03, 40)):
         with (

@@ -96,6 +96,6 @@ def test_other_arrays_are_refused(array: Any) -> None:
         rgb_of(array)
 
 
-def test_values_that_are_no_measurement_are_black() -> None:
+def test_invalid_values_are_black() -> None:
     values = np.array([[np.nan, 1.0], [3.0, np.inf]])
     assert np.asarray(rgb_of(values))[..., 0].tolist() == [[0, 0], [255, 0]]

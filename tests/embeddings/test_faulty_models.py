@@ -100,7 +100,7 @@ def test_preprocessing_may_fail_on_an_image_but_not_on_all(tmp_path: Path) -> No
         build_store(encoder, FakeSource(), tmp_path / "all")
 
 
-def test_memory_that_runs_out_while_preparing_is_no_fault_of_the_image(tmp_path: Path) -> None:
+def test_out_of_memory_while_preparing_does_not_blame_the_image(tmp_path: Path) -> None:
     class Full(FakeEncoder):
         @property
         def preprocess(self) -> Callable[[Image.Image], Any]:
@@ -161,7 +161,7 @@ def test_strict_makes_a_bad_image_fatal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_a_model_that_breaks_on_the_way_is_no_fault_of_the_images(
+def test_model_failure_during_a_build_does_not_blame_the_images(
     batch_size: int, tmp_path: Path
 ) -> None:
     class Lost(FakeEncoder):
@@ -175,7 +175,7 @@ def test_a_model_that_breaks_on_the_way_is_no_fault_of_the_images(
     assert open_store(tmp_path).skipped == []
 
 
-def test_a_model_that_fails_on_batches_alone_is_told(tmp_path: Path) -> None:
+def test_model_that_fails_only_on_batches_is_reported(tmp_path: Path) -> None:
     class Single(FakeEncoder):
         def encode_preprocessed(self, features: Sequence[Any]) -> np.ndarray:
             if len(features) > 1:

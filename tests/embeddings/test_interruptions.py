@@ -94,7 +94,7 @@ class Blending(FakeEncoder):
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_what_was_done_before_changes_no_bit_of_a_shard(tmp_path: Path) -> None:
+def test_earlier_work_does_not_change_a_shard(tmp_path: Path) -> None:
     source = FakeSource(counts=(5, 3, 0, 9, 4))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     build_store(Blending(), source, whole, batch_size=4)
@@ -107,7 +107,7 @@ def test_what_was_done_before_changes_no_bit_of_a_shard(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, whole: Path, how: int) -> None:
+def test_killed_build_is_resumed(tmp_path: Path, whole: Path, how: int) -> None:
     process = start(tmp_path, batches=9)
     wait_for(process, tmp_path, "shards/*.json", 4)
     process.send_signal(how)
@@ -127,9 +127,7 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, whole: Path, how: i
     assert_equal_stores(tmp_path, whole)
 
 
-def test_several_processes_build_one_store_and_one_of_them_dies(
-    tmp_path: Path, whole: Path
-) -> None:
+def test_several_processes_build_one_store_and_one_is_killed(tmp_path: Path, whole: Path) -> None:
     batches = (-1, 3, -1)
     processes = [start(tmp_path, part=f"{n + 1}/3", batches=batches[n]) for n in range(3)]
     wait_for(processes[1], tmp_path, "shards/000001.json")
@@ -144,7 +142,7 @@ def test_several_processes_build_one_store_and_one_of_them_dies(
     assert_equal_stores(tmp_path, whole)
 
 
-def test_two_processes_embed_the_very_same_shards(tmp_path: Path, whole: Path) -> None:
+def test_two_processes_embed_the_same_shards(tmp_path: Path, whole: Path) -> None:
     processes = [start(tmp_path, batches=1) for _ in range(2)]
     for process in processes:  # both have begun the first shard before either ends it
         wait_for(process, tmp_path, f".waits-{process.pid}")
@@ -158,7 +156,7 @@ def test_two_processes_embed_the_very_same_shards(tmp_path: Path, whole: Path) -
     assert_equal_stores(tmp_path, whole)
 
 
-def test_what_another_process_finished_meanwhile_is_not_read_again(tmp_path: Path) -> None:
+def test_shards_of_another_process_are_not_embedded_again(tmp_path: Path) -> None:
     class Meanwhile(FakeSource):
         def read(self, shard: Any, *, images: bool = True) -> Any:
             if shard.name == "000000":  # the other one is quick and does everything
@@ -172,7 +170,7 @@ def test_what_another_process_finished_meanwhile_is_not_read_again(tmp_path: Pat
     assert open_store(tmp_path).verify() == []
 
 
-def test_the_first_to_finish_a_shard_is_kept_whole(tmp_path: Path) -> None:
+def test_first_finished_copy_of_a_shard_is_used(tmp_path: Path) -> None:
     build_store(FakeEncoder(), FakeSource(), tmp_path)
     (first, *_) = open_store(tmp_path).entries
     before = (tmp_path / "shards" / "000000.arrow").read_bytes()
@@ -184,7 +182,7 @@ def test_the_first_to_finish_a_shard_is_kept_whole(tmp_path: Path) -> None:
     assert list((tmp_path / "shards").glob(".*")) == []
 
 
-def test_another_process_takes_the_folder_at_the_last_moment(
+def test_another_process_creates_the_folder_at_the_last_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def late(place: Path) -> Any:
@@ -225,7 +223,7 @@ def test_a_store_that_is_replaced_or_removed_meanwhile_is_not_written_to(tmp_pat
         build_store(FakeEncoder(), Removed(), tmp_path / "store", force=True)
 
 
-def test_a_kill_between_vectors_and_entry_leaves_the_shard_undone(
+def test_kill_between_vectors_and_entry_leaves_the_shard_incomplete(
     tmp_path: Path, whole: Path
 ) -> None:
     build_store(FakeEncoder(), FakeSource(counts=COUNTS), tmp_path)
@@ -236,7 +234,7 @@ def test_a_kill_between_vectors_and_entry_leaves_the_shard_undone(
     assert_equal_stores(tmp_path, whole)
 
 
-def test_leftovers_of_a_killed_process_are_swept_when_they_are_old(tmp_path: Path) -> None:
+def test_old_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     build_store(FakeEncoder(), FakeSource(), tmp_path)
     old, young = (tmp_path / "shards" / f".000001.arrow.{name}.tmp" for name in ("a", "b"))
     for path in (old, young):
@@ -246,7 +244,7 @@ def test_leftovers_of_a_killed_process_are_swept_when_they_are_old(tmp_path: Pat
     assert not old.exists() and young.exists()
 
 
-def test_a_full_disk_is_told_and_finished_shards_are_kept(tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_finished_shards_remain(tmp_path: Path) -> None:
     # A limit on the size of a file stands in for a disk that is full: both fail in write().
     script = (
         "import resource, sys; from pathlib import Path\n"
@@ -272,7 +270,7 @@ def test_a_full_disk_is_told_and_finished_shards_are_kept(tmp_path: Path) -> Non
     assert build_store(FakeEncoder(), FakeSource(counts=(4, 4, 400, 4)), tmp_path).rows == 412
 
 
-def test_a_reader_keeps_its_rows_while_the_store_is_rebuilt(tmp_path: Path) -> None:
+def test_open_reader_survives_a_rebuild_of_the_store(tmp_path: Path) -> None:
     build_store(FakeEncoder(), FakeSource(), tmp_path)
     store = open_store(tmp_path)
     blocks = list(store.blocks())
@@ -282,7 +280,7 @@ def test_a_reader_keeps_its_rows_while_the_store_is_rebuilt(tmp_path: Path) -> N
         np.testing.assert_array_equal(block.vectors, vectors)
 
 
-def test_a_store_that_becomes_read_only_ends_the_build_clearly(
+def test_store_that_becomes_read_only_stops_the_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = FakeSource(counts=COUNTS)
@@ -327,7 +325,7 @@ def test_files_that_vanish_while_they_are_embedded_are_named(tmp_path: Path) -> 
         build_store(FakeEncoder(), open_images(images), tmp_path / "store")
 
 
-def test_a_failing_disk_under_the_images_is_told_shard_by_shard(tmp_path: Path) -> None:
+def test_read_errors_of_images_are_reported_per_shard(tmp_path: Path) -> None:
     class Failing(FakeSource):
         def read(self, shard: Any, *, images: bool = True) -> Any:
             if shard.name == "000001":

@@ -83,7 +83,7 @@ def test_processes_make_the_same_stores_as_threads(tmp_path: Path) -> None:
     assert [item.id for item in other.skipped if "too bright" in item.reason] == ["tile-002007"]
 
 
-def test_a_process_that_is_killed_ends_the_build_and_finished_shards_stay(tmp_path: Path) -> None:
+def test_killed_worker_stops_the_build_and_finished_shards_remain(tmp_path: Path) -> None:
     class Deadly(FakeEncoder):
         preprocess = staticmethod(fatal)  # type: ignore[assignment]
 
@@ -123,7 +123,7 @@ def test_preprocessing_that_cannot_be_sent(tmp_path: Path) -> None:
         (False, 16, None, False),  # the model needs the CPUs
     ],
 )
-def test_what_auto_takes(gpu: bool, workers: int, images: int | None, processes: bool) -> None:
+def test_choice_of_auto(gpu: bool, workers: int, images: int | None, processes: bool) -> None:
     decoders = open_decoders([thumbnail], workers, "auto", gpu=gpu, images=images)
     assert (decoders.images_per_task > 1) is processes
     decoders.close()
@@ -144,7 +144,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_no_process_and_no_file_outlives_a_build(tmp_path: Path, how: signal.Signals) -> None:
+def test_build_leaves_no_process_or_file(tmp_path: Path, how: signal.Signals) -> None:
     script, store = tmp_path / "build.py", tmp_path / "store"
     script.write_text(BUILD)
     build = subprocess.Popen(

@@ -146,7 +146,7 @@ def watched(preprocess: Callable[[Image.Image], Any], seed: int) -> FakeEncoder:
     return Watched(seed=seed)
 
 
-def test_only_models_that_declare_it_get_grey(tmp_path: Path) -> None:
+def test_grey_is_passed_only_to_models_that_declare_it(tmp_path: Path) -> None:
     source = open_images(write_images(tmp_path / "images"))
     functions = [Watching(), Watching(True), Watching(False), Watching("yes")]
     targets = [
@@ -162,7 +162,7 @@ def test_only_models_that_declare_it_get_grey(tmp_path: Path) -> None:
     assert content(tmp_path / "1") == content(tmp_path / "alone")
 
 
-def test_a_class_of_a_file_gets_rgb_whatever_it_declares(tmp_path: Path, monkeypatch) -> None:
+def test_custom_class_always_gets_rgb(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "grey_levels.py").write_text(
         "import numpy as np\n"
         "class Preprocess:\n"

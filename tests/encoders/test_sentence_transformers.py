@@ -52,7 +52,7 @@ def test_a_batch_equals_one_by_one(folder: Path) -> None:
     assert np.abs(encoder.encode_images(pictures()) - alone).max() < 1e-5
 
 
-def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+def test_non_model_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelLoadError, match="cannot load"):
         load(f"st:{tmp_path}", LoadOptions(device="cpu"))

@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_task_of_ones_own_is_run_reported_and_compared(folder: Path) -> None:
+def test_custom_task_is_run_reported_and_compared(folder: Path) -> None:
     run = ("run", "-m", "models_of_own_task:Grey", "-m", "models_of_own_task:Dim",
            "-t", "same_class:SameClass", "--resamples", 20)  # fmt: skip
     command(folder, *run)
@@ -92,12 +92,12 @@ def test_a_task_of_ones_own_is_run_reported_and_compared(folder: Path) -> None:
         ("models_of_own_task:Grey", "lacks name"),
     ],
 )
-def test_a_class_that_is_no_task_is_refused(folder: Path, task: str, words: str) -> None:
+def test_class_that_is_not_a_task_is_refused(folder: Path, task: str, words: str) -> None:
     done = command(folder, "run", "-m", "mars-nano", "-t", task, code=2)
     assert words in done.stderr
 
 
-def test_all_tasks_of_a_model_without_text_are_those_it_can_do(folder: Path) -> None:
+def test_all_tasks_of_a_vision_only_model(folder: Path) -> None:
     run = ("run", "-m", "models_of_own_task:Grey", "--resamples", 20, "--results", "r")
     done = command(folder, *run, "-t", "all", "--json")
     assert [Path(path).name for path in json.loads(done.stdout)["results"]] == [
@@ -120,7 +120,7 @@ def test_a_dry_run_refuses_what_the_run_would(folder: Path) -> None:
     assert not (folder / "d").exists()
 
 
-def test_a_run_says_at_once_what_it_is_at(folder: Path) -> None:
+def test_run_reports_progress_at_once(folder: Path) -> None:
     done = command(folder, "run", "-m", "models_of_own_task:Grey", "-t", "geo", "--results", "r")
     assert done.stderr.startswith("reading models and data")
 

@@ -112,7 +112,7 @@ def test_a_second_run_computes_nothing(
     assert files(tmp_path / "results") == before
 
 
-def test_force_computes_again_and_gives_the_same_figures(data: Path, tmp_path: Path) -> None:
+def test_force_computes_again_with_the_same_metrics(data: Path, tmp_path: Path) -> None:
     first = list(evaluation.run(planned(data, tmp_path)))
     jobs = planned(data, tmp_path, force=True)
     assert {job.status for job in jobs} == {"to do"}
@@ -123,7 +123,7 @@ def test_force_computes_again_and_gives_the_same_figures(data: Path, tmp_path: P
         assert one.result.metrics == two.result.metrics
 
 
-def test_results_on_changed_data_stand_beside_the_earlier_ones(data: Path, tmp_path: Path) -> None:
+def test_results_on_changed_data_keep_the_earlier_ones(data: Path, tmp_path: Path) -> None:
     first = list(evaluation.run(planned(data, tmp_path)))
     class_folders(data / "Mars-Landforms", {"pitted_cones": 3})
     jobs = planned(data, tmp_path)
@@ -152,7 +152,7 @@ def test_an_encoder_that_raises_anything_does_not_stop_the_others(
     assert all("a kernel was lost" in str(outcome.error) for outcome in finished[:3])
 
 
-def test_facts_of_a_dataset_that_are_no_facts_are_named(data: Path, tmp_path: Path) -> None:
+def test_invalid_dataset_metadata_is_named(data: Path, tmp_path: Path) -> None:
     (data / "planet.json").write_text("[]")
     finished = list(evaluation.run(planned(data, tmp_path)))
     assert all("planet.json: not a JSON object" in str(outcome.error) for outcome in finished)
@@ -165,7 +165,7 @@ def test_modality_is_checked_before_anything_is_loaded(data: Path, tmp_path: Pat
     assert not (tmp_path / "results").exists()
 
 
-def test_a_store_made_before_serves_geolocalization(data: Path, tmp_path: Path) -> None:
+def test_existing_store_is_used_for_geolocalization(data: Path, tmp_path: Path) -> None:
     (job,) = [job for job in planned(data, tmp_path) if job.task.name == "geolocalization"]
     (first,) = evaluation.run([job])
     (data / "Mars-Global-Geolocalization" / "tiles" / "000000.tar").unlink()
@@ -178,7 +178,7 @@ def test_a_store_made_before_serves_geolocalization(data: Path, tmp_path: Path) 
     assert second.result.metrics == first.result.metrics
 
 
-def test_variants_of_a_model_keep_apart(tmp_path: Path) -> None:
+def test_variants_of_a_model_have_separate_results(tmp_path: Path) -> None:
     checkpoint = tmp_path / "mine.pt"
     checkpoint.write_bytes(b"x")
     names = {
@@ -194,7 +194,7 @@ def test_variants_of_a_model_keep_apart(tmp_path: Path) -> None:
     assert len(names) == 4
 
 
-def test_results_are_found_wherever_they_lie(
+def test_results_are_found_in_any_folder(
     data: Path, tmp_path: Path, marsretrieval: Command
 ) -> None:
     list(evaluation.run(planned(data, tmp_path)))
@@ -220,9 +220,7 @@ def test_an_unfinished_store_is_not_benchmarked(data: Path, tmp_path: Path) -> N
 MODEL = "tests.tasks.oracle:OracleEncoder"
 
 
-def test_the_command_runs_a_class_of_ones_own(
-    data: Path, tmp_path: Path, marsretrieval: Command
-) -> None:
+def test_command_runs_a_custom_class(data: Path, tmp_path: Path, marsretrieval: Command) -> None:
     run = ("run", "-m", MODEL, "-t", "all", "--data", data, "--results", tmp_path / "r")
     plan = marsretrieval(*run, "--resamples", 20, "--dry-run", "--json")
     assert [row["status"] for row in json.loads(plan.stdout)] == ["to do"] * 3
@@ -246,7 +244,7 @@ def test_the_command_runs_a_class_of_ones_own(
         (["-m", MODEL, "-t", "landform", "--data", "nowhere"], 1, "data synth"),
     ],
 )
-def test_wrong_input_is_a_line_and_an_exit_code(
+def test_invalid_input_is_one_line_and_an_exit_code(
     arguments: list[str],
     code: int,
     words: str,
@@ -271,7 +269,7 @@ def test_results_that_cannot_be_written_are_named(
         assert "loading" not in done.stderr and done.stdout == ""
 
 
-def test_ctrl_c_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_completed_work(data: Path, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
         "import time\n"
         "from tests.tasks.oracle import OracleEncoder\n"

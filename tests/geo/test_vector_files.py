@@ -87,7 +87,7 @@ def test_metres_of_mars_are_converted(suffix: str, tmp_path: Path) -> None:
         (".gpkg", "+proj=longlat +R=3396000"),
     ],
 )
-def test_other_degrees_of_mars_keep_their_turn(suffix: str, crs: str, tmp_path: Path) -> None:
+def test_other_prime_meridians_of_mars_are_converted(suffix: str, crs: str, tmp_path: Path) -> None:
     lon, lat = grid()
     sign = -1 if crs == "IAU_2015:49901" else 1  # longitudes of this system are west positive
     for west, east in ((0, 360), (170, 190), (-180, 180), (-100, 100), (80, 100)):

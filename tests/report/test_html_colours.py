@@ -117,7 +117,7 @@ def _on_map(colour: str, theme: str) -> np.ndarray:
 
 @pytest.mark.parametrize("sight", _SIGHT)
 @pytest.mark.parametrize("theme", THEMES)
-def test_colours_are_told_apart_by_all_eyes(theme: str, sight: str) -> None:
+def test_colours_are_distinguishable_with_colour_blindness(theme: str, sight: str) -> None:
     of = colours(theme)
     hues = [seen(of[f"c{hue}"], sight) for hue in range(1, HUES + 1)]
     nearest = min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(hues, 2))

@@ -60,7 +60,7 @@ def notices(page: Page) -> str:
     return " ".join(each.text for each in page.all("p", class_="notice"))
 
 
-def test_a_hit_is_shown_by_its_own_thumbnail(paired: Path, tmp_path: Path) -> None:
+def test_hit_is_shown_with_its_thumbnail(paired: Path, tmp_path: Path) -> None:
     page = page_of([paired], tmp_path / "report.html")
     hits, of_key = page.all("li", class_="hit"), images(page)
     assert len(hits) == 6 * 6 and len(page.all("article", class_="query")) == 6 + 4
@@ -73,7 +73,7 @@ def test_a_hit_is_shown_by_its_own_thumbnail(paired: Path, tmp_path: Path) -> No
     assert "6 of 40 captions, 4 of 40 images" in page.section("paired-image-text-1-examples").text
 
 
-def test_right_and_wrong_are_told_by_more_than_colour(paired: Path, tmp_path: Path) -> None:
+def test_right_and_wrong_differ_by_more_than_colour(paired: Path, tmp_path: Path) -> None:
     page = page_of([paired], tmp_path / "report.html")
     hits = page.all("li", class_="hit")
     assert {each.attributes["class"] for each in hits} == {"hit right", "hit wrong"}
@@ -124,7 +124,7 @@ def test_thumbnails_can_be_left_out(paired: Path, tmp_path: Path) -> None:
     assert not images(page) and "Without thumbnails" in notices(page)
 
 
-def test_all_thumbnails_together_keep_to_a_budget(
+def test_thumbnails_stay_within_the_budget(
     paired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gallery, "BUDGET", 100)
@@ -155,7 +155,7 @@ def test_every_class_has_its_average_precision(tmp_path: Path) -> None:
     assert all("AP " in each.text for each in page.all("div", class_="strip"))
 
 
-def test_example_images_stand_above_the_queries_made_of_them(tmp_path: Path) -> None:
+def test_example_images_precede_their_queries(tmp_path: Path) -> None:
     made = make_geolocalization(landforms=("cones", "slides"), modes=("image",))
     path = write(result("geolocalization", "model", made), made, tmp_path)
     write_thumbnails(path, made, {"cones": 5})

@@ -79,9 +79,7 @@ def test_a_thumbnail_is_the_image_of_its_id(data: Path, tmp_path: Path) -> None:
             assert abs(np.asarray(small.convert("RGB").resize((4, 4))) - expected).mean() < 20
 
 
-def test_images_that_changed_are_counted_and_do_not_fail_the_run(
-    data: Path, tmp_path: Path
-) -> None:
+def test_changed_images_are_counted_without_failing_the_run(data: Path, tmp_path: Path) -> None:
     _, lines = run(data, tmp_path)
     assert not [line for line in lines if "thumbnail" in line]
     store = next((tmp_path / "results" / "oracle" / "embeddings").glob("Mars-Global*")) / "images"
@@ -109,7 +107,7 @@ def test_force_writes_them_again_and_a_second_run_does_not(data: Path, tmp_path:
     assert rows(paths[1]) == before
 
 
-def test_they_move_with_a_superseded_result(data: Path, tmp_path: Path) -> None:
+def test_thumbnails_move_with_a_superseded_result(data: Path, tmp_path: Path) -> None:
     paths, _ = run(data, tmp_path)
     folder = move_superseded(paths[0])
     assert len(list(folder.glob("*.thumbnails.parquet"))) == 1

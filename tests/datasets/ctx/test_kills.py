@@ -50,7 +50,7 @@ DEATHS = {
 
 @pytest.mark.parametrize("place", DEATHS)
 @pytest.mark.parametrize("older", [False, True])
-def test_a_process_that_is_killed_is_gone_on_with(
+def test_killed_run_is_resumed(
     quads: Path, out: Path, tmp_path: Path, place: str, older: bool
 ) -> None:
     run(quads, tmp_path / "expected")
@@ -102,7 +102,7 @@ def test_kills_at_any_moment(tmp_path: Path, out: Path) -> None:
     assert found == contents(tmp_path / "expected")
 
 
-def test_ctrl_c_ends_it_soon_and_leaves_nothing_half_made(tmp_path: Path, out: Path) -> None:
+def test_ctrl_c_stops_soon_without_partial_files(tmp_path: Path, out: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for west in range(0, 16, 4):

@@ -71,7 +71,7 @@ def test_strict_and_json(pairs: Web, tmp_path: Path) -> None:
     assert "1 images are missing" in done.stderr
 
 
-def test_much_missing_is_a_failure(pairs: Web, tmp_path: Path) -> None:
+def test_many_missing_images_are_a_failure(pairs: Web, tmp_path: Path) -> None:
     for number in range(3):
         del pairs.routes[f"/{number}.jpg"]
     done = call("download", "paired", *WHOLE, "--out", tmp_path, "--revision", SHA)
@@ -104,7 +104,7 @@ def test_a_dry_run_writes_nothing(publish: Publish, tmp_path: Path) -> None:
     assert json.loads(done.stdout)[0]["revision"] == SHA
 
 
-def test_a_whole_download_as_a_command(publish: Publish, tmp_path: Path) -> None:
+def test_complete_download_by_command(publish: Publish, tmp_path: Path) -> None:
     publish(landforms())
     done = run("download", "landform", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -139,7 +139,7 @@ def test_a_whole_download_as_a_command(publish: Publish, tmp_path: Path) -> None
         (["verify", __file__], 1, "a file, not a folder"),
     ],
 )
-def test_wrong_use(
+def test_usage_errors(
     arguments: list[str], code: int, said: str, publish: Publish, tmp_path: Path
 ) -> None:
     publish(landforms())

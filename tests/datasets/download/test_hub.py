@@ -44,7 +44,7 @@ def wait_for(hub: Hub) -> None:
     assert hub.ranges
 
 
-def test_after_a_kill_the_files_that_are_missing_come(publish: Publish, tmp_path: Path) -> None:
+def test_killed_download_resumes_with_the_missing_files(publish: Publish, tmp_path: Path) -> None:
     hub = publish(large())
     hub.silent_after = 300_000
     command = [
@@ -63,7 +63,7 @@ def test_after_a_kill_the_files_that_are_missing_come(publish: Publish, tmp_path
     assert not list((folder / ".cache").iterdir()), "what the killed run left"
 
 
-def test_ctrl_c_ends_the_files_under_way(publish: Publish, tmp_path: Path) -> None:
+def test_ctrl_c_stops_running_downloads(publish: Publish, tmp_path: Path) -> None:
     hub = publish(large())
     hub.silent_after = 300_000
 
@@ -104,7 +104,7 @@ def test_a_file_of_another_length_is_refused(publish: Publish, tmp_path: Path) -
     assert not (tmp_path / "Mars-Landforms" / NAME).exists()
 
 
-def test_the_token_goes_to_the_hub_alone_and_is_never_written_or_told(
+def test_token_is_sent_only_to_the_hub_and_never_stored_or_printed(
     publish: Publish,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -124,7 +124,7 @@ def test_the_token_goes_to_the_hub_alone_and_is_never_written_or_told(
 
 
 @pytest.mark.parametrize(("status", "said"), [(403, "HF_TOKEN"), (401, "HF_TOKEN"), (404, "again")])
-def test_a_file_that_is_refused(publish: Publish, tmp_path: Path, status: int, said: str) -> None:
+def test_refused_file(publish: Publish, tmp_path: Path, status: int, said: str) -> None:
     hub = publish(landforms())
     hub.statuses[NAME] = status
     with pytest.raises(DataError) as caught:
@@ -171,7 +171,7 @@ def test_names_with_special_characters(publish: Publish, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["../outside.parquet", "/tmp/outside.parquet", "a/../../b.csv"])
-def test_a_listing_cannot_reach_out_of_the_folder(
+def test_listing_cannot_write_outside_the_folder(
     publish: Publish, tmp_path: Path, name: str
 ) -> None:
     hub = landforms()

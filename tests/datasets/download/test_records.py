@@ -34,7 +34,7 @@ def test_names_of_a_record_remove_nothing_outside(
     assert victim.read_text() == "mine"
 
 
-def test_links_in_the_folder_do_not_lead_out_of_it(publish: Publish, tmp_path: Path) -> None:
+def test_links_do_not_point_outside_the_folder(publish: Publish, tmp_path: Path) -> None:
     publish(landforms())
     download("landform", tmp_path / "out")
     (tmp_path / "other").mkdir()

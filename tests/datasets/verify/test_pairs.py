@@ -44,7 +44,7 @@ def test_captions_missing_empty_and_double(tmp_path: Path) -> None:
     ]
 
 
-def test_the_same_bytes_and_the_same_picture(tmp_path: Path) -> None:
+def test_identical_bytes_and_identical_pixels(tmp_path: Path) -> None:
     with Image.open(io.BytesIO(picture(1, (300, 200), "PNG"))) as image:
         small = io.BytesIO()
         image.resize((150, 100)).save(small, "JPEG", quality=80)

@@ -39,7 +39,7 @@ def test_origin_and_files_as_downloaded(folder: Path) -> None:
     assert told.origin["revision"] == "abc"
 
 
-def test_files_altered_and_gone(folder: Path) -> None:
+def test_changed_and_missing_files(folder: Path) -> None:
     record(folder)
     write_tar(folder / "00000.tar", pair("a", picture(1), "one, altered"))
     (folder / "00001.tar").unlink()
@@ -80,7 +80,7 @@ def test_a_record_of_another_shape_is_damaged(folder: Path) -> None:
         assert "damaged-record" in named(check(folder))
 
 
-def test_what_could_not_be_had(folder: Path) -> None:
+def test_unavailable_images(folder: Path) -> None:
     record(folder, missing=["x", "y"])
     assert named(check(folder))["image-not-had"].severity == "note"
     record(folder, missing=["x", "y", "z"])

@@ -31,7 +31,7 @@ class Interrupting:
         pass
 
 
-def test_workers_end_within_a_shard_when_nobody_waits(tmp_path: Path, monkeypatch) -> None:
+def test_abandoned_workers_stop_within_a_shard(tmp_path: Path, monkeypatch) -> None:
     for number in range(6):
         write_tar(tmp_path / f"{number}.tar", [(f"{number}.png", grey(number))])
     source = open_images(tmp_path)
