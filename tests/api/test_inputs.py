@@ -23,7 +23,7 @@ def test_several_texts_form_one_query(store: Any) -> None:
     one = store.search(["dunes"], k=4)
     np.testing.assert_array_equal(one.query, alone[0])
     assert one.about["text"] == "dunes"
-    with pytest.raises(UsageError, match="empty text"):
+    with pytest.raises(UsageError, match="text is empty"):
         store.search(["dunes", " "])
     with pytest.raises(UsageError, match="3 is not a text"):
         store.search(["dunes", 3])

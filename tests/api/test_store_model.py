@@ -91,7 +91,7 @@ def test_search_by_tiles_needs_no_permission(folder: Path) -> None:
 
 
 def test_other_model_than_the_one_of_the_store_is_refused(folder: Path) -> None:
-    with pytest.raises(StoreMismatchError, match="made by hostile:Mean, not by mars-nano"):
+    with pytest.raises(StoreMismatchError, match="made with hostile:Mean, not with mars-nano"):
         marsretrieval.open_store("store", model="mars-nano").search("dunes")
     (folder / "hostile.py").write_text(CODE + "\n# another version\n")
     with pytest.raises(StoreMismatchError, match="made by another encoder"):

@@ -117,7 +117,7 @@ def test_dry_run_prints_the_plan(store: Path, tmp_path: Path) -> None:
         (("--like", HERE, "--not-weight", "3"), 2, "--not-weight"),
         (("--like", HERE, "--checkpoint", "gone"), 2, "--checkpoint gone"),
         (("--not-text", "ice"), 2, "nothing to search for"),
-        (("--text", ""), 2, "empty text"),
+        (("--text", ""), 2, "text is empty"),
     ],
 )
 def test_usage_errors(store: Path, options: Sequence[str], code: int, message: str) -> None:

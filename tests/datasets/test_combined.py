@@ -60,9 +60,9 @@ def test_invalid_paths(tmp_path: Path) -> None:
     folder(path / "sub", "0002")
     with pytest.raises(UsageError, match="given twice"):
         open_sources([path, tmp_path / "b" / ".." / "a"])
-    with pytest.raises(UsageError, match="a part of"):
+    with pytest.raises(UsageError, match="inside"):
         open_sources([path, path / "sub"])
-    with pytest.raises(UsageError, match="a part of"):
+    with pytest.raises(UsageError, match="inside"):
         open_sources([path / "sub", path])
     with pytest.raises(DatasetNotFoundError):
         open_sources([path, tmp_path / "gone"])

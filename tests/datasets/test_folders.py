@@ -131,7 +131,7 @@ def test_tables_in_data_folder_allow_an_image_above(tmp_path: Path) -> None:
 
 def test_tars_in_subfolders_are_suggested(tmp_path: Path) -> None:
     write_tar(tmp_path / "one" / "two" / "a.tar", [("k.png", png_bytes(1))])
-    with pytest.raises(DatasetNotFoundError, match="found: one/") as raised:
+    with pytest.raises(DatasetNotFoundError, match="contents: one/") as raised:
         open_images(tmp_path)
     assert str(tmp_path / "one" / "two") in str(raised.value)
 

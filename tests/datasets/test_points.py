@@ -47,7 +47,7 @@ def test_points_at_one_position_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a,b\n1,2\n", "no column 'lon' .there are: a, b"),
+        ("a,b\n1,2\n", "no column 'lon' .columns: a, b"),
         ("lon\n1\n", "no column 'lat'"),
         ("", "no column 'lon'"),
         ("lon,lat\n", "no points"),
@@ -83,7 +83,7 @@ def test_one_catalogue_per_landform(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"no \.csv"):
         read_ground_truth(tmp_path)
     (tmp_path / "points.xlsx").write_bytes(b"")
-    with pytest.raises(DatasetNotFoundError, match=r"found: points\.xlsx"):
+    with pytest.raises(DatasetNotFoundError, match=r"contents: points\.xlsx"):
         read_ground_truth(tmp_path)
     table(tmp_path, "lon,lat\n1,2\n")
     table(tmp_path, "lon,lat\n1,2\n3,4\n", "yardangs.CSV")

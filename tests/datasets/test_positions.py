@@ -213,7 +213,7 @@ def test_positions_in_json_under_every_usual_name(fields: Any, tmp_path: Path) -
         ({"geometry": {"type": "Curve"}}, "GeoJSON geometry"),
         ({"geometry": {"type": "Polygon", "coordinates": [[["x", 1]]]}}, "coordinates"),
         ({"type": "Feature", "geometry": {"type": "Point", "coordinates": [8e6, 2e6]}},
-         "no position"),
+         "not a position"),
     ],
 )  # fmt: skip
 def test_contradictory_positions_are_named(fields: Any, words: str, tmp_path: Path) -> None:

@@ -224,10 +224,10 @@ def test_a_long_folder_is_read_in_parts(tmp_path: Path) -> None:
 def test_missing_and_empty_paths_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="nowhere"):
         open_images(tmp_path / "nowhere")
-    with pytest.raises(DatasetNotFoundError, match="found: nothing"):
+    with pytest.raises(DatasetNotFoundError, match="contents: nothing"):
         open_images(tmp_path)
     (tmp_path / "a.doc").write_bytes(b"x")
-    with pytest.raises(DatasetNotFoundError, match=r"found: \.doc"):
+    with pytest.raises(DatasetNotFoundError, match=r"contents: \.doc"):
         open_images(tmp_path)
     with pytest.raises(DataError, match=r"a\.doc"):
         open_images(tmp_path / "a.doc")

@@ -99,13 +99,13 @@ def test_only_tile_names_give_a_corner(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no column image_name, similarity, lon, lat .there are: none"),
-        ("image_name,points,lon,lat\nx,1,2,3\n", "no column similarity .there are: image_name, p"),
+        ("", "no column image_name, similarity, lon, lat .columns: none"),
+        ("image_name,points,lon,lat\nx,1,2,3\n", "no column similarity .columns: image_name, p"),
         (HEAD, "no predictions, only a header"),
         (HEAD + "x,0.5,1,2\nx,high,1,2\n", "line 3: similarity 'high' is not a finite number"),
-        (HEAD + "x,0.5,1\n", "line 2: half a position"),
+        (HEAD + "x,0.5,1\n", "line 2: incomplete position"),
         (HEAD + "x,0.5,,\n", "line 2: no position"),
-        (HEAD + "E1_2_N3_4.png,0.5,1.2,\n", "line 2: half a position"),
+        (HEAD + "E1_2_N3_4.png,0.5,1.2,\n", "line 2: incomplete position"),
         (HEAD + "x,nan,1,2\n", "line 2: similarity 'nan' is not a finite number"),
         (HEAD + "x,inf,1,2\n", "line 2: similarity 'inf' is not a finite number"),
         (HEAD + "x,1,1,2\ny,2,1,2\nx,3,1,2\n", r"1 tile listed more than once: x .line 2, line 4."),

@@ -69,7 +69,7 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     assert positions(path) == [(1, 2), (3, 4)]
     west = write(tmp_path, "lon_w,lat\n137.4,-4.6\n-60.2,77.1\n", "w.csv")
     assert positions(west, PositionColumns(west=False)) == [GALE, NORTH]
-    with pytest.raises(TableError, match=r"no column 'c' .there are: a, b, lon, lat") as raised:
+    with pytest.raises(TableError, match=r"no column 'c' .columns: a, b, lon, lat") as raised:
         read_points(path, columns=PositionColumns("c", "b"))
     assert "--lon-column" in str(raised.value)
     with pytest.raises(TableError, match="both from 'a'"):

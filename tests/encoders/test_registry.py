@@ -164,7 +164,7 @@ def test_plugin_adds_a_model_and_a_broken_plugin_is_skipped(tmp_path: Path) -> N
     for name, words in {
         "broken": "no_such_module",
         "marscope": "is already registered",
-        "strange": "gives a str where a ModelSpec is expected",
+        "strange": "returns a str where a ModelSpec is expected",
         "vain": "no encode_images",
     }.items():
         assert any(f"plugin '{name}'" in line and words in line for line in warnings), name

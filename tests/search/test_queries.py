@@ -163,8 +163,8 @@ def test_make_query() -> None:
     [
         (lambda: make_query(None, not_tiles=unit(0)), "a text, an image or a tile"),
         (lambda: make_query(None, text="dunes"), "need the model"),
-        (lambda: make_query(Words(), text="  "), "empty text"),
-        (lambda: make_query(Words(), text="x", not_text=[""]), "empty text"),
+        (lambda: make_query(Words(), text="  "), "text is empty"),
+        (lambda: make_query(Words(), text="x", not_text=[""]), "text is empty"),
         (lambda: compose(against=unit(0)), "a text, an image or a tile"),
         (lambda: away_query(unit(0)[0], unit(1), 1.5), "within 0..1"),
         (lambda: away_query([1.0, 0.0], [[1.0, 0.0]], 1), "cancel each other out"),

@@ -108,7 +108,7 @@ def _torchvision(problems: list[str]) -> str:
         return (
             "imports"
             if ensure_torchvision()
-            else "imported with declarations of its missing operators"
+            else "imports, with declarations of its missing operators"
         )
     except Exception as error:  # a broken build may raise anything
         problems.append(

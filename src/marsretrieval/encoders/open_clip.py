@@ -516,8 +516,8 @@ def _note_differences(spec: ModelSpec, config: Mapping[str, Any]) -> None:
     for key, (theirs, ours) in pairs.items():
         if _to_json(theirs) != _to_json(ours):
             print(
-                f"note: {spec.id}: {spec.repository} says {key} {_to_json(theirs)}; "
-                f"{_to_json(ours)} of the registry is used",
+                f"note: {spec.id}: {spec.repository} states {key} {_to_json(theirs)}; "
+                f"{_to_json(ours)} is used, as in the registry",
                 file=sys.stderr,
             )
 

@@ -98,7 +98,7 @@ def test_a_dry_run_writes_nothing(publish: Publish, tmp_path: Path) -> None:
     publish(landforms())
     done = run("download", "landform", "--out", tmp_path / "data", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "2, 0 are there" in done.stdout
+    assert "2, 0 present" in done.stdout
     assert not (tmp_path / "data").exists()
     done = run("download", "landform", "--out", tmp_path / "data", "--dry-run", "--json")
     assert json.loads(done.stdout)[0]["revision"] == SHA
