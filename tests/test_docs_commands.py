@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from marsretrieval.cli.app import app
-from tests.test_docs import MARSRETRIEVAL, WALKED
+from tests.doc_pages import MARSRETRIEVAL, WALKED
 
 # Asks the hub even when dry, or checks weights that are not here: these are only parsed.
 NETWORK = re.compile(r"data download|models check (pe-core|marscope|my_clip|mteb:)")

@@ -15,7 +15,7 @@ from marsretrieval import geo
 from marsretrieval.cli.app import app
 from marsretrieval.datasets import ImageSource, Record, decode_rgb, open_images
 from marsretrieval.encoders import find
-from tests.test_docs import DOCS, blocks, lines_of
+from tests.doc_pages import DOCS, blocks, lines_of
 
 # Half the diagonal of a tile of 0.2 degrees: a point closer than this may lie in the tile.
 WITHIN_DEG = 0.15

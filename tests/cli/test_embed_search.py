@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner, Result
 
-from marsretrieval.cli.app import app
 from marsretrieval.embeddings import open_store
 from marsretrieval.geo import tile_name
+from tests.cli.commands import MODEL, ROOT, call, called, tiles
 from tests.fakes import png_bytes
-
-MODEL = "tests.fakes:FakeEncoder"
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def tiles(folder: Path, *, tars: int = 3, rows: int = 4, corrupt: bool = False) -> Path:
-    """Each tar is a row of tiles from 1.0 E eastwards; the rows go north from the equator."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(tars):
-        with tarfile.open(folder / f"{number:06d}.tar", "w") as tar:
-            for row in range(rows):
-                name = tile_name(1 + 0.2 * row, 0.2 * number)
-                data = (
-                    b"nothing" if corrupt and row == number == 0 else png_bytes(10 * number + row)
-                )
-                info = tarfile.TarInfo(f"{name}.png")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    return folder
-
-
-def call(*arguments: str | Path | float, code: int = 0) -> Result:
-    # The fake encoders are in no registry, so that searching their stores has to be allowed.
-    trusted = ["--trust"] if arguments[0] == "search" else []
-    result = CliRunner().invoke(app, [*(str(argument) for argument in arguments), *trusted])
-    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
-    assert "Traceback" not in result.stderr
-    return result
-
-
-def called(*arguments: str | Path | float, code: int = 0) -> Any:
-    """Call with --json; nothing but JSON is on stdout."""
-    return json.loads(call(*arguments, "--json", code=code).stdout)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from marsretrieval.geo import tile_name
-from tests.cli.test_embed_search import MODEL, ROOT, call, called, tiles
+from tests.cli.commands import MODEL, ROOT, call, called, tiles
 from tests.fakes import png_bytes
 
 HERE = tile_name(1.2, 0.2)  # row 1 of tar 1

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from marsretrieval.embeddings.manifest import Entry
 from marsretrieval.embeddings.shards import Item, write_shard
 from marsretrieval.errors import DataError, OutputError, StoreError, StoreMismatchError
 from marsretrieval.io import locked
+from tests.embeddings.processes import assert_equal_stores, wait_for
 from tests.fakes import FakeEncoder, FakeSource, png_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,25 +57,6 @@ def start(store: Path, *, part: str = "1/1", batches: int = -1) -> subprocess.Po
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def wait_for(process: subprocess.Popen[str], store: Path, pattern: str, count: int = 1) -> None:
-    """Until so many files are there; fails when the process ends before."""
-    end = time.monotonic() + 60
-    while len(list(store.glob(pattern))) < count:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def assert_equal_stores(one: Path, other: Path) -> None:
-    """Byte for byte, but for the timings in the entries."""
-    assert open_store(one).set_hash == open_store(other).set_hash
-    contents = [
-        {path.name: path.read_bytes() for path in store.glob("shards/*.arrow")}
-        for store in (one, other)
-    ]
-    assert contents[0] == contents[1]
 
 
 @pytest.fixture(scope="module")

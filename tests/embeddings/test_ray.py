@@ -32,7 +32,7 @@ from marsretrieval.errors import (
     StoreMismatchError,
     UsageError,
 )
-from tests.embeddings.test_interruptions import assert_equal_stores, wait_for
+from tests.embeddings.processes import assert_equal_stores, wait_for
 from tests.fakes import FakeEncoder, FakeSource
 
 ray = pytest.importorskip("ray")

@@ -7,48 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import Result
 
 from marsretrieval import evaluation
 from marsretrieval.encoders import LoadOptions, ModelSpec
-from marsretrieval.errors import ModalityError, ModelLoadError, StoreError
+from marsretrieval.errors import ModalityError, StoreError
 from marsretrieval.results import MEAN, PROTOCOLS, find_results, read_result
 from marsretrieval.tasks import TASKS, Settings, find_task
-from tests.tasks.oracle import OracleEncoder, class_folders, pairs_tar, tiles_folder
+from tests.tasks.oracle import class_folders, oracle_spec, pairs_tar, tiles_folder
 
 Command = Callable[..., Result]
-
-
-def oracle(record: ModelSpec, options: LoadOptions) -> OracleEncoder:
-    return OracleEncoder()
-
-
-def broken(record: ModelSpec, options: LoadOptions) -> OracleEncoder:
-    raise ModelLoadError("weights are gone")
-
-
-class Exploding(OracleEncoder):
-    def encode_texts(self, texts: Sequence[str], *, role: str = "query") -> np.ndarray:
-        raise RuntimeError("a kernel was lost")
-
-
-def exploding(record: ModelSpec, options: LoadOptions) -> OracleEncoder:
-    return Exploding()
-
-
-def record(loader: str = "oracle", **changes: object) -> ModelSpec:
-    fields: dict[str, object] = {
-        "id": loader, "name": loader, "family": "test", "loader": f"{__name__}:{loader}",
-        "repository": "nowhere", "revision": None, "image_size": None, "dimension": 64,
-        "parameters": None, "licence": "none", "paper": "", "code": "", "tried": "",
-    }  # fmt: skip
-    return ModelSpec(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -67,7 +40,7 @@ def planned(data: Path, tmp_path: Path, *records: ModelSpec, **changes: object) 
         "options": LoadOptions(),
         "settings": Settings(resamples=20),
     }
-    return evaluation.plan(records or [record()], TASKS, **{**arguments, **changes})
+    return evaluation.plan(records or [oracle_spec()], TASKS, **{**arguments, **changes})
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -139,7 +112,7 @@ def test_results_on_changed_data_keep_the_earlier_ones(data: Path, tmp_path: Pat
 
 
 def test_a_model_that_fails_does_not_stop_the_others(data: Path, tmp_path: Path) -> None:
-    finished = list(evaluation.run(planned(data, tmp_path, record("broken"), record())))
+    finished = list(evaluation.run(planned(data, tmp_path, oracle_spec("broken"), oracle_spec())))
     assert [outcome.error is None for outcome in finished] == [False] * 3 + [True] * 3
     assert not (tmp_path / "results" / "broken" / "landform.json").exists()
 
@@ -147,7 +120,9 @@ def test_a_model_that_fails_does_not_stop_the_others(data: Path, tmp_path: Path)
 def test_an_encoder_that_raises_anything_does_not_stop_the_others(
     data: Path, tmp_path: Path
 ) -> None:
-    finished = list(evaluation.run(planned(data, tmp_path, record("exploding"), record())))
+    finished = list(
+        evaluation.run(planned(data, tmp_path, oracle_spec("exploding"), oracle_spec()))
+    )
     assert [outcome.error is None for outcome in finished] == [False] * 3 + [True] * 3
     assert all("a kernel was lost" in str(outcome.error) for outcome in finished[:3])
 
@@ -159,7 +134,7 @@ def test_invalid_dataset_metadata_is_named(data: Path, tmp_path: Path) -> None:
 
 
 def test_modality_is_checked_before_anything_is_loaded(data: Path, tmp_path: Path) -> None:
-    blind = record("broken", modalities=frozenset({"image"}))
+    blind = oracle_spec("broken", modalities=frozenset({"image"}))
     with pytest.raises(ModalityError, match="broken has no text encoder"):
         planned(data, tmp_path, blind)
     assert not (tmp_path / "results").exists()
@@ -170,7 +145,7 @@ def test_existing_store_is_used_for_geolocalization(data: Path, tmp_path: Path) 
     (first,) = evaluation.run([job])
     (data / "Mars-Global-Geolocalization" / "tiles" / "000000.tar").unlink()
     jobs = evaluation.plan(
-        [record()], [find_task("geolocalization")], data=data, results=tmp_path / "other",
+        [oracle_spec()], [find_task("geolocalization")], data=data, results=tmp_path / "other",
         options=LoadOptions(), settings=Settings(resamples=20), tiles_store=job.store,
     )  # fmt: skip
     (second,) = evaluation.run(jobs)
@@ -182,7 +157,7 @@ def test_variants_of_a_model_have_separate_results(tmp_path: Path) -> None:
     checkpoint = tmp_path / "mine.pt"
     checkpoint.write_bytes(b"x")
     names = {
-        evaluation.variant(record(), options)
+        evaluation.variant(oracle_spec(), options)
         for options in (
             LoadOptions(),
             LoadOptions(dtype="float16"),

@@ -13,8 +13,18 @@ import numpy as np
 from PIL import Image
 
 from marsretrieval import geo
+from marsretrieval.encoders import LoadOptions, ModelSpec
+from marsretrieval.errors import ModelLoadError
 
-__all__ = ["NAMES", "OracleEncoder", "class_folders", "grey_png", "pairs_tar", "tiles_folder"]
+__all__ = [
+    "NAMES",
+    "OracleEncoder",
+    "class_folders",
+    "grey_png",
+    "oracle_spec",
+    "pairs_tar",
+    "tiles_folder",
+]
 
 # The grey level of an image is 8 times the place of its landform's name here.
 NAMES = ("plains", "pitted_cones", "landslides", "yardangs", "alluvial_fans", "glacier-like_form")
@@ -121,3 +131,30 @@ def tiles_folder(folder: Path, *, quad: tuple[int, int] = (176, -4)) -> Path:
         for number in range(2):
             (examples / f"{number}.png").write_bytes(grey_png(place))
     return folder
+
+
+def oracle(spec: ModelSpec, options: LoadOptions) -> OracleEncoder:
+    return OracleEncoder()
+
+
+def broken(spec: ModelSpec, options: LoadOptions) -> OracleEncoder:
+    raise ModelLoadError("weights are gone")
+
+
+class Exploding(OracleEncoder):
+    def encode_texts(self, texts: Sequence[str], *, role: str = "query") -> np.ndarray:
+        raise RuntimeError("a kernel was lost")
+
+
+def exploding(spec: ModelSpec, options: LoadOptions) -> OracleEncoder:
+    return Exploding()
+
+
+def oracle_spec(loader: str = "oracle", **changes: object) -> ModelSpec:
+    """Return a model spec; its loader is a function here: oracle, broken or exploding."""
+    fields: dict[str, object] = {
+        "id": loader, "name": loader, "family": "test", "loader": f"{__name__}:{loader}",
+        "repository": "nowhere", "revision": None, "image_size": None, "dimension": 64,
+        "parameters": None, "licence": "none", "paper": "", "code": "", "tried": "",
+    }  # fmt: skip
+    return ModelSpec(**{**fields, **changes})  # type: ignore[arg-type]

@@ -19,8 +19,7 @@ from marsretrieval.report.result_files import ResultFile
 from marsretrieval.results import move_superseded
 from marsretrieval.tasks import TASKS, Hits, Settings
 from marsretrieval.tasks.thumbnails import shown_hits
-from tests.evaluation.test_runner import record
-from tests.tasks.oracle import class_folders, pairs_tar, tiles_folder
+from tests.tasks.oracle import class_folders, oracle_spec, pairs_tar, tiles_folder
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def data(tmp_path: Path) -> Path:
 def run(data: Path, tmp_path: Path, **options: object) -> tuple[list[Path], list[str]]:
     lines: list[str] = []
     jobs = evaluation.plan(
-        [record()], TASKS, data=data, results=tmp_path / "results", options=LoadOptions(),
+        [oracle_spec()], TASKS, data=data, results=tmp_path / "results", options=LoadOptions(),
         settings=Settings(resamples=20), **options,
     )  # fmt: skip
     finished = list(evaluation.run(jobs, say=lines.append))
@@ -85,7 +84,7 @@ def test_changed_images_are_counted_without_failing_the_run(data: Path, tmp_path
     store = next((tmp_path / "results" / "oracle" / "embeddings").glob("Mars-Global*")) / "images"
     (data / "Mars-Global-Geolocalization" / "tiles" / "000000.tar").write_bytes(b"no tar")
     jobs = evaluation.plan(
-        [record()], TASKS[2:], data=data, results=tmp_path / "other", options=LoadOptions(),
+        [oracle_spec()], TASKS[2:], data=data, results=tmp_path / "other", options=LoadOptions(),
         settings=Settings(resamples=20), tiles_store=store,
     )  # fmt: skip
     lines = []

@@ -11,8 +11,7 @@ from marsretrieval.errors import DatasetNotFoundError, UnknownNameError
 from marsretrieval.tasks import TASKS, Settings
 from tests.datasets.download.servers import picture
 from tests.datasets.verify.sets import check, landforms, pairs, write_planet
-from tests.evaluation.test_runner import record as oracle_record
-from tests.tasks.oracle import class_folders, pairs_tar, tiles_folder
+from tests.tasks.oracle import class_folders, oracle_spec, pairs_tar, tiles_folder
 
 
 def test_all_datasets_of_a_folder_or_the_selected_ones(tmp_path: Path) -> None:
@@ -72,7 +71,7 @@ def test_the_set_hash_is_that_of_results(tmp_path: Path) -> None:
     class_folders(data / "Mars-Landforms", {"plains": 4, "yardangs": 3})
     next((data / "Mars-Landforms").rglob("*.png")).write_bytes(b"damaged")
     jobs = evaluation.plan(
-        [oracle_record()],
+        [oracle_spec()],
         TASKS,
         data=data,
         results=tmp_path / "results",
