@@ -44,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_planet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the tiny synthetic planet of seed 0, read-only, made once for all workers."""
+    """Write the tiny synthetic planet of seed 0 once for all workers; tests must not change it."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # the workers have folders of their own inside of it

@@ -48,7 +48,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def lines_of(block: str) -> Iterator[str]:
-    """Command lines, without comments, continued ones joined."""
+    """Yield command lines without comments, with continuation lines joined."""
     for line in block.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if words:
@@ -60,7 +60,7 @@ def name_of(page: Path) -> str:
 
 
 def commands() -> list[tuple[str, str]]:
-    """(page, command line) of every line of bash, in fences and in indented blocks."""
+    """List (page, command line) of all bash lines in fenced and indented blocks."""
     command_lines = []
     for page in PAGES:
         for block in blocks(page, "bash"):

@@ -43,7 +43,7 @@ NEEDS_MORE = re.compile(r"--data data\b|epoch_10|^make |^bash |^export ")
 
 
 def parse(words: list[str], command: Any = None, context: Any = None) -> None:
-    """Parse a command line with the real parsers, down to the last verb; raises what they raise."""
+    """Parse a command line with the real parsers of all subcommands; raise their errors."""
     command = command or typer.main.get_command(app)
     context = command.make_context(words[0], list(words[1:]), parent=context)
     if hasattr(command, "resolve_command"):
@@ -154,7 +154,7 @@ def test_python_blocks_compile(page: Path) -> None:
 
 
 def slugs(page: Path) -> set[str]:
-    """Anchors as GitHub makes them, and those written by hand."""
+    """Return the anchors of GitHub and those written by hand."""
     text = page.read_text()
     anchors = set(re.findall(r'<a id="([^"]+)"', text))
     for title in re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE):
@@ -211,7 +211,7 @@ def test_every_task_is_documented(task) -> None:
 
 
 def figures(task: str) -> set[str]:
-    """Every key that an evaluation has under either protocol, parts of a figure included."""
+    """Return all keys of an evaluation under both protocols, with parts of metrics."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(6, 4))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)

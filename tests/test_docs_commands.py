@@ -57,7 +57,7 @@ def remaining() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def stage(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all that the pages speak of."""
+    """Create a folder with all files that the pages mention."""
     folder = tmp_path_factory.mktemp("stage")
     tiles = tiny_planet / "Mars-Global-Geolocalization" / "tiles"
     pictures = sorted((tiles.parent / "image_queries" / "pitted_cones").iterdir())

@@ -69,7 +69,7 @@ def environment(tiny_planet: Path, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def bash(environment: dict[str, str], tmp_path: Path) -> Bash:
-    """Runs bash in a folder that is not the checkout."""
+    """Run bash in a folder outside the checkout."""
 
     def call(
         *arguments: object, cwd: Path = tmp_path, **more: str
@@ -88,7 +88,7 @@ def bash(environment: dict[str, str], tmp_path: Path) -> Bash:
 
 @pytest.fixture
 def checkout(environment: dict[str, str], tmp_path: Path) -> Path:
-    """A checkout without .venv, and a marsretrieval on the PATH that pretends to have two GPUs."""
+    """Create a checkout without .venv, and a fake marsretrieval with two GPUs on the PATH."""
     root = tmp_path / "a checkout"
     shutil.copytree(SCRIPTS, root / "scripts")
     bin_folder = root / "bin"
@@ -106,7 +106,7 @@ def checkout(environment: dict[str, str], tmp_path: Path) -> Path:
 
 
 def scripted(name: str) -> tuple[str, list[str]]:
-    """(task, models) that a script names; it must hold nothing else."""
+    """Return (task, models) of a script, which must contain nothing else."""
     lines = (SCRIPTS / name).read_text().splitlines()
     assert len(lines) == 2
     call = re.fullmatch(

@@ -22,14 +22,14 @@ WITHIN_DEG = 0.15
 
 
 def first_command(command: str) -> list[str]:
-    """The words of the tutorial's first `marsretrieval COMMAND`, without the program's name."""
+    """Return the words of the tutorial's first `marsretrieval COMMAND` without the program name."""
     lines = [line for block in blocks(DOCS / "tutorials" / "search.md", "bash")
              for line in lines_of(block)]  # fmt: skip
     return next(words[1:] for words in map(shlex.split, lines) if words[1] == command)
 
 
 def first_images(source: ImageSource) -> list[Image.Image]:
-    """The images of the first shard."""
+    """Read the images of the first shard."""
     items = source.read(source.shards()[0])
     return [decode_rgb(item.data, item.source) for item in items if isinstance(item, Record)]
 

@@ -49,7 +49,7 @@ def spectrum() -> Any:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Two classes of images."""
+    """Write two classes of images."""
     rng = np.random.default_rng(0)
     for name, low in (("dark", 10), ("bright", 150)):
         (tmp_path / "data" / name).mkdir(parents=True)

@@ -35,7 +35,7 @@ class Mean:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a class, and a store that names it; the class is not imported yet."""
+    """Create a working folder with a class, and a store that names it, not imported yet."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "hostile", raising=False)
@@ -94,7 +94,7 @@ def test_other_model_than_the_one_of_the_store_is_refused(folder: Path) -> None:
     with pytest.raises(StoreMismatchError, match="made with hostile:Mean, not with mars-nano"):
         marsretrieval.open_store("store", model="mars-nano").search("dunes")
     (folder / "hostile.py").write_text(CODE + "\n# another version\n")
-    with pytest.raises(StoreMismatchError, match="made by another encoder"):
+    with pytest.raises(StoreMismatchError, match="made with another encoder"):
         marsretrieval.open_store("store", model="hostile:Mean").search("dunes")
 
 

@@ -1,4 +1,4 @@
-"""Run commands in this process, on tiles whose encoders are fakes."""
+"""Run commands in this process with fake encoders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def tiles(folder: Path, *, tars: int = 3, rows: int = 4, corrupt: bool = False) -> Path:
-    """Each tar is a row of tiles from 1.0 E eastwards; the rows go north from the equator."""
+    """Write tars of tiles; each is a row eastwards from 1.0 E, rows go north from the equator."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(tars):
         with tarfile.open(folder / f"{number:06d}.tar", "w") as tar:

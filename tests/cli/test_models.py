@@ -28,14 +28,14 @@ def called(*arguments: str, code: int = 0) -> Any:
 
 
 class Batchy:
-    """A fault: the vector depends on what else is in the batch."""
+    """Faulty encoder: the vector depends on the other images of the batch."""
 
     def encode_images(self, images: list[Image.Image]) -> np.ndarray:
         return np.array([[image.width, 1 + 50 * len(images)] for image in images], np.float32)
 
 
 class Constant:
-    """A fault: it does not look."""
+    """Faulty encoder: the vector does not depend on the image."""
 
     def encode_images(self, images: list[Image.Image]) -> np.ndarray:
         return np.ones((len(images), 4), np.float32)

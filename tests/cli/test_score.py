@@ -42,7 +42,7 @@ def assert_same(actual: Any, expected: Any) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inputs of all three tasks in one folder."""
+    """Write the inputs of all three tasks into one folder."""
     folder = tmp_path_factory.mktemp("mine")
     pairs = paired_input(pairs=60)
     np.save(folder / "pair_images.npy", pairs["images"])
@@ -254,7 +254,7 @@ def test_every_numeric_option_has_bounds() -> None:
 
 @pytest.fixture
 def half_covered(tmp_path: Path) -> tuple[str | Path, ...]:
-    """Two points, one of them near the only tile."""
+    """Write two points, one of them near the only tile."""
     (tmp_path / "p.csv").write_text("image_name,similarity,lon,lat\nx,0.5,10,10\n")
     (tmp_path / "g.tsv").write_text("lon\tlat\tname\n10.2\t10\ta\n90\t10\tb\n\t\tc\n")
     return geolocalization(tmp_path, p=tmp_path / "p.csv", g=tmp_path / "g.tsv")

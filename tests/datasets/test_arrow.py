@@ -1,4 +1,4 @@
-"""Datasets that Hugging Face's save_to_disk writes."""
+"""Datasets written by Hugging Face's save_to_disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fakes import png_bytes
 
 
 def save(folder: Path, count: int, *, column: str = "image", batch: int = 3) -> Path:
-    """As datasets 3 writes it: state.json, dataset_info.json, data-*.arrow."""
+    """Write the files of datasets 3: state.json, dataset_info.json, data-*.arrow."""
     folder.mkdir(parents=True)
     features = {"label": {"_type": "ClassLabel", "names": ["crater", "dune"]}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}

@@ -1,4 +1,4 @@
-"""More than 8 bits, and TIFFs of several bands."""
+"""Images of more than 8 bits, and TIFFs of several bands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.datasets.layouts import geotiff
 
 
 def ramp(count: int, dtype: str) -> Any:
-    """Values from 0 to 119 that differ from band to band."""
+    """Return values from 0 to 119 that differ between bands."""
     values = np.arange(count * 5 * 6).reshape(count, 5, 6)
     return (values % 120).astype(dtype)
 

@@ -1,4 +1,4 @@
-"""A disk that does not answer: told as such, the rest kept, and never recorded as damage."""
+"""Read errors of a disk are reported as such and never recorded as damage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fail(*args: Any, **kwargs: Any) -> Any:
 
 @pytest.fixture
 def bad_sector(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
-    """Names of files whose bytes from 8,000 on cannot be read for now."""
+    """File names whose bytes from 8,000 on temporarily cannot be read."""
     names: set[str] = set()
     real = SourceFile.__init__
 
@@ -156,7 +156,7 @@ def test_read_errors_that_are_not_damage() -> None:
 
 
 def header(kind: bytes, size: int) -> bytes:
-    """A tar's header with a true checksum that promises more than can be."""
+    """Build a tar header with a valid checksum and an impossible size."""
     data = bytearray(tarfile.TarInfo("a.png").tobuf(tarfile.USTAR_FORMAT))
     data[124:136] = b"\x80" + size.to_bytes(11, "big")
     data[148:156], data[156:157] = b" " * 8, kind

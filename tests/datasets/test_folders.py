@@ -1,4 +1,4 @@
-"""Folders as they lie about: links, doubles, sidecars, mixed contents."""
+"""Image folders with links, duplicates, sidecars and mixed contents."""
 
 from __future__ import annotations
 

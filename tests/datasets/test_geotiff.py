@@ -16,8 +16,8 @@ METRES_PER_DEGREE = np.pi * geo.MARS_RADIUS_M / 180
 
 
 def wkt(flattening: float) -> str:
-    """The mosaic's CRS text: equirectangular over a sphere (0), or, as the real one, over an
-    ellipsoid (169.894...)."""
+    """Return the mosaic's CRS: equirectangular on a sphere (0) or on an ellipsoid (169.894...), as
+    the real one."""
     return (
         'PROJCS["Mars_2015_Ocentric_Equirectangular_clon_0",GEOGCS["Mars (2015) / Ocentric",'
         f'DATUM["Mars (2015)",SPHEROID["Mars (2015)",3396190,{flattening}]],'
@@ -31,7 +31,7 @@ def wkt(flattening: float) -> str:
 def write(
     path: Path, lon: float, lat: float, *, crs: object = None, unit: float = METRES_PER_DEGREE
 ) -> Path:
-    """A quad of 4 degrees whose grey value is its row."""
+    """Write a quad of 4 degrees whose grey value is the row."""
     pixel = 4 * unit / 80
     rows = np.repeat(np.arange(80, dtype=np.uint8)[:, None], 80, axis=1)
     with rasterio.open(

@@ -1,4 +1,4 @@
-"""Parquet in the shapes that people write it."""
+"""Parquet files in common layouts."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def place(record: Record) -> tuple[Any, ...]:
 
 
 def chip(crs: str | None, corner: tuple[float, float], pixel: tuple[float, float]) -> bytes:
-    """A GeoTIFF of 20 x 10 pixels whose upper left corner lies at `corner`."""
+    """Write a GeoTIFF of 20 x 10 pixels with its upper left corner at `corner`."""
     rasterio = pytest.importorskip("rasterio")
     with warnings.catch_warnings(), rasterio.MemoryFile() as memory:
         warnings.simplefilter("ignore")

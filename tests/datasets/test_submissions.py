@@ -1,4 +1,4 @@
-"""Reading embeddings, labels and predictions of one's own."""
+"""Embeddings, labels and predictions supplied by the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as people have them: delimiters, encodings, units, west longitudes, GIS files."""
+"""Tables with various delimiters, encodings, units, west longitudes, and GIS files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tars with every kind of damage: what can be read is read, what cannot is named."""
+"""Damaged tars: readable items are read, the others are named."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read_bytes(path: Path, data: bytes, *, images: bool = True) -> list[Record |
 
 
 def check(items: list[Record | Skipped]) -> None:
-    """Records are whole and in order; where any is missing, the tar is named."""
+    """Check that records are complete and in order, and that missing ones are reported."""
     records = [item for item in items if isinstance(item, Record)]
     assert [record.id for record in records] == list(KEYS[: len(records)])
     for record in records[:-1]:

@@ -12,7 +12,7 @@ __all__ = ["assert_equal_stores", "wait_for"]
 
 
 def wait_for(process: subprocess.Popen[str], store: Path, pattern: str, count: int = 1) -> None:
-    """Until so many files are there; fails when the process ends before."""
+    """Wait until so many files exist; fail if the process exits before."""
     end = time.monotonic() + 60
     while len(list(store.glob(pattern))) < count:
         assert process.poll() is None, process.communicate()
@@ -21,7 +21,7 @@ def wait_for(process: subprocess.Popen[str], store: Path, pattern: str, count: i
 
 
 def assert_equal_stores(one: Path, other: Path) -> None:
-    """Byte for byte, but for the timings in the entries."""
+    """Compare two stores byte for byte, except the timings in the entries."""
     assert open_store(one).set_hash == open_store(other).set_hash
     contents = [
         {path.name: path.read_bytes() for path in store.glob("shards/*.arrow")}

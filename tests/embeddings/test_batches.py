@@ -1,4 +1,4 @@
-"""The size of batches: found where it pays, halved where memory runs out."""
+"""Batch size: growth while it is faster, halving on out of memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from marsretrieval.embeddings.batches import BatchRunner, batch_sizes
 
 
 class Clock:
-    """Stands still but where a device works: how busy this machine is changes no test."""
+    """Simulated clock that advances only while the device works, independent of machine load."""
 
     now = 0.0
 
@@ -25,7 +25,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Device:
-    """Takes a fixed time a batch and a time for each item; larger batches pay until they do not."""
+    """Device with a fixed time per batch and per item; larger batches are faster, to a limit."""
 
     def __init__(self, *, fixed: float, each: float, memory: int = 10_000) -> None:
         self.fixed = fixed

@@ -1,4 +1,4 @@
-"""Building a store: what is embedded, left out, kept, refused."""
+"""Building a store: embedded, skipped, reused and refused items."""
 
 from __future__ import annotations
 

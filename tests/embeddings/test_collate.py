@@ -1,4 +1,4 @@
-"""Batches joined ahead of their turn: used where they fit, made anew where they do not."""
+"""Batches collated in advance: used if they fit, otherwise collated again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes import FakeEncoder, FakeSource
 
 
 class Joining(FakeEncoder):
-    """Knows which of its batches came joined, and on which thread that was done."""
+    """Encoder that records which batches were collated in advance, and in which thread."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -1,4 +1,4 @@
-"""What goes from one process to another comes out as it was, and leaves no file behind."""
+"""Transfer between processes preserves data and leaves no files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that fail, run out of memory or give what are no vectors: told, and nothing stored."""
+"""Models that fail, run out of memory or return invalid vectors are reported and not stored."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_out_of_memory_while_preparing_does_not_blame_the_image(tmp_path: Path) 
 
 
 def _spoil_one(kind: str) -> type[FakeEncoder]:
-    """A model that fails on tile-000001 and on tile-001002, in one of three ways."""
+    """Model that fails on tile-000001 and tile-001002, in one of three ways."""
     odd = [FakeEncoder().preprocess(picture(row)) for row in (1, 1002)]
 
     class Faulty(FakeEncoder):

@@ -1,4 +1,4 @@
-"""Stores made to do harm, and disks that fail: nothing outside is touched, nothing sound lost."""
+"""Malicious stores and failing disks: no changes outside the store, no loss of valid data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever happens to a build, what is finished stays, and the rest can be made up."""
+"""Interrupted builds preserve finished shards and can be completed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ build_store(
 
 
 def start(store: Path, *, part: str = "1/1", batches: int = -1) -> subprocess.Popen[str]:
-    """A process that builds; after some batches, two for each shard, its model waits for .go."""
+    """Start a build process whose model waits for a file .go after some batches (two per shard)."""
     return subprocess.Popen(
         [sys.executable, "-c", BUILD, str(store), part, str(batches)],
         cwd=ROOT,
@@ -67,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Blending(FakeEncoder):
-    """As real models do, it gives an image other last bits in another batch."""
+    """Like real models, its last bits of a vector depend on the batch."""
 
     def encode_preprocessed(self, features: Any) -> Any:
         rows = super().encode_preprocessed(features)

@@ -1,4 +1,4 @@
-"""The build on Ray: the same store as without, whatever dies in the middle."""
+"""Builds with Ray equal local builds, with killed workers and drivers."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_two_workers_build_the_same_stores_and_one_is_killed(
     killed: list[int] = []
 
     def kill_one() -> None:
-        """That which waits for a shard in the middle, so that it is not between two."""
+        """Return the worker that waits within a shard."""
         while "000012" not in dict(lines(log)):
             time.sleep(0.01)
         killed.append(dict(lines(log))["000012"])

@@ -1,4 +1,4 @@
-"""Several models fed from one pass over the images, each into a store of its own."""
+"""Several models embed one pass over the images into separate stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a store: rows, damage, and the copy for exchange."""
+"""Reading a store: rows, damage and export."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_contents_identify_the_images(store: EmbeddingStore) -> None:
 
 def test_the_set_hash_does_not_depend_on_shards_or_model(tmp_path: Path) -> None:
     class Renumbered(FakeSource):
-        """The rows of (5, 3), cut elsewhere."""
+        """Source with the rows of (5, 3) in other shards."""
 
         def read(self, shard: Any, *, images: bool = True) -> Any:
             rows = [*FakeSource((5,)).read(FakeSource((5,)).shards()[0])]
@@ -212,7 +212,7 @@ def test_verify_finds_wrong_vectors_and_repeated_ids(tmp_path: Path) -> None:
 
 
 def rings(value: bytes) -> list[list[tuple[float, float]]]:
-    """Outer rings of a WKB polygon or multipolygon."""
+    """Return the outer rings of a WKB polygon or multipolygon."""
     order, kind, count = struct.unpack_from("<BII", value)
     assert order == 1
     if kind == 6:

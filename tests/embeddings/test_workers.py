@@ -1,4 +1,4 @@
-"""Images decoded in processes: the same store, and a clear end whatever dies."""
+"""Images decoded in processes: the same store, and clear errors if a process dies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def is_picture(image: Image.Image, row: int) -> bool:
 
 
 def upside_down(image: Image.Image) -> Any:
-    """Another model's preprocessing, one that fails now and then; large enough for a file."""
+    """Preprocessing of another model that fails for some images; its output is large enough for a
+    file."""
     pixels = thumbnail(image)[::-1]
     if is_picture(image, 2007):
         raise ValueError("too bright")
@@ -49,7 +50,7 @@ def fatal(image: Image.Image) -> Any:
 
 
 class Homeless:
-    """Pickled here, it cannot be made again there."""
+    """It can be pickled here and not unpickled in the worker."""
 
     def __call__(self, image: Image.Image) -> Any:
         return thumbnail(image)
@@ -169,7 +170,7 @@ def test_build_leaves_no_process_or_file(tmp_path: Path, how: signal.Signals) ->
 
 
 def _members(group: int) -> list[int]:
-    """Processes of a group that are still at work."""
+    """List the running processes of a group."""
     found = subprocess.run(
         ["ps", "-e", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True
     ).stdout

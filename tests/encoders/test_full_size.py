@@ -1,4 +1,4 @@
-"""The full-size configs are those of the published models: their parameters count the same."""
+"""Full-size configs have the parameter counts of the published models."""
 
 from __future__ import annotations
 

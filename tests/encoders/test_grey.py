@@ -32,7 +32,7 @@ SIDES = [(512, 512), (224, 224), (90, 90), (300, 170), (33, 470), (1, 7), (1200,
 
 
 def grey_images() -> list[Image.Image]:
-    """Noise and a smooth ramp of each size, full range: overshoot of the resampling is cut."""
+    """Create noise and ramps of full range, so that resampling overshoot is clipped."""
     rng = np.random.default_rng(0)
     images = []
     for width, height in SIDES:
@@ -88,7 +88,7 @@ def test_every_open_clip_architecture_accepts_grey(encoder: OpenClipEncoder) -> 
 
 
 def write_images(folder: Path) -> Path:
-    """Grey, colour, transparent, deep and bilevel images, and one that is none."""
+    """Write grey, colour, transparent, deep and bilevel images, and an invalid file."""
     folder.mkdir()
     rng = np.random.default_rng(1)
     for number, side in enumerate((16, 32, 70, 128)):

@@ -1,4 +1,4 @@
-"""C. Adapters are folded to the last tensor, whatever layout they were saved in, or refused."""
+"""Trap C. Adapters of every layout are folded completely or refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def adapted_layers(model: torch.nn.Module) -> dict[str, torch.nn.Linear]:
 def write_adapter(
     base: Path, target: Path, *, old_layout: bool = True, suffix: str = ".weight", **config: Any
 ) -> dict[str, torch.Tensor]:
-    """An adapter of random weights as the peft library saves it; returns the folded weights."""
+    """Write an adapter with random weights like the peft library; return the folded weights."""
     target.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
     settings = {
@@ -121,7 +121,7 @@ def test_every_layer_of_text_and_vision_is_changed(tiny_folder: Folder, tmp_path
 def test_literal_names_match_no_layer(
     tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trap itself: an old adapter's names are not in a new model. Here it is an error."""
+    """The trap: the names of an old adapter are missing in a new model, which is an error here."""
     write_adapter(tiny_folder("qwen2_vl"), tmp_path)
     monkeypatch.setattr(lora, "_LAYOUTS", (("", ""),))
     with pytest.raises(ModelLoadError, match=r"no linear layer model\.layers\.0"):
@@ -129,7 +129,7 @@ def test_literal_names_match_no_layer(
 
 
 def test_the_peft_library_agrees(tiny_folder: Folder, tmp_path: Path) -> None:
-    """And drops the old layout with a warning, as long as it does."""
+    """The peft library ignores the old layout with a warning."""
     peft = pytest.importorskip("peft")
     base = tiny_folder("qwen2_vl")
     for name, config in (("plain", {}), ("dora", {"use_dora": True})):

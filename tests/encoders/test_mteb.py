@@ -1,4 +1,4 @@
-"""Models of MTEB's registry, by MTEB's own loaders, on tiny checkpoints of their architectures."""
+"""Models of MTEB's registry with MTEB's loaders, on tiny checkpoints of their architectures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def clip(tiny_folder: Callable[[str], Path]) -> Encoder:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Put a model into MTEB's registry; gives the name that it goes by here."""
+    """Add a model to MTEB's registry and return its name in this package."""
     from mteb.models.model_implementations import MODEL_REGISTRY
 
     def register(name: str, loader: Any, **changes: Any) -> str:
@@ -56,7 +56,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 def as_mteb_does(wrapper: Any, column: str, items: list[Any], kind: str) -> np.ndarray:
-    """Through MTEB's own data loader, as its evaluation encodes a task's items."""
+    """Encode with MTEB's data loader, as in its evaluation."""
     import datasets
     from mteb._create_dataloaders import create_dataloader
     from mteb.types import PromptType
@@ -226,7 +226,7 @@ def test_weights_that_would_be_random_are_an_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def with_code(tmp_path: Path) -> Path:
-    """A checkpoint whose class is in a file beside it, which tells when it is run."""
+    """Write a checkpoint with a class in a Python file that records its execution."""
     save_tiny("clip", tmp_path / "clip")
     config = tmp_path / "clip" / "config.json"
     value = json.loads(config.read_text())

@@ -1,4 +1,4 @@
-"""Vectors equal a straightforward computation with the library's own calls; prompts; cutting."""
+"""Vectors equal a straightforward computation with library calls; prompts; truncation."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ PUBLISHED = {
 
 
 class Reference:
-    """The same model by the shortest way, one input at a time: the processor's joint call, the
-    whole generation model, all hidden states."""
+    """Reference: one input at a time with the joint processor call, the generation model and all
+    hidden states."""
 
     def __init__(self, model: str, folder: Path) -> None:
         self.model = hf.AutoModelForImageTextToText.from_pretrained(folder).eval()

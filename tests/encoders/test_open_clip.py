@@ -274,7 +274,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def in_cache(cache: Path, repository: str, commit: str = "a" * 40) -> Path:
-    """Where the hub's cache keeps a snapshot that is the newest of its repository."""
+    """Return the folder of the newest snapshot of a repository in the hub's cache."""
     place = cache / f"models--{repository.replace('/', '--')}"
     (place / "refs").mkdir(parents=True)
     (place / "refs" / "main").write_text(commit)
@@ -292,7 +292,7 @@ def fill(cache: Path, record: ModelSpec, kind: str, **changes: str) -> str:
 
 
 def described(model: str, kind: str) -> ModelSpec:
-    """The record of a model, of the size that the tiny one has."""
+    """Return the spec of a model with the sizes of the tiny one."""
     record = find(model)
     settings = {key: value for key, value in record.settings.items() if key != "image_size"}
     return replace(record, image_size=32, dimension=24 if kind == "clip" else 32, settings=settings)
@@ -335,7 +335,7 @@ def test_preprocessing_equals_the_published_evaluation_and_differences_are_repor
 def test_quickgelu_is_that_of_the_published_evaluation(
     cache: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A repository whose configuration forgets it would give other vectors without a word."""
+    """A configuration without the flag would silently give other vectors."""
     record = described("marscope", "clip")
     fill(cache, record, "clip", **{'"quick_gelu": true': '"quick_gelu": false'})
     encoder = load(record, LoadOptions(device="cpu", offline=True))

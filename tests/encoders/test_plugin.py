@@ -1,4 +1,4 @@
-"""A class, function or object of one's own as an encoder."""
+"""User-defined classes, functions and objects as encoders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fakes import FakeEncoder
 
 
 class Long:
-    """Images and texts, vectors of any length."""
+    """Encoder of images and texts with vectors of any length."""
 
     def encode_images(self, images: list) -> list:
         return [[3.0, 4.0, float(image.width)] for image in images]
@@ -70,7 +70,7 @@ class Mute(Long):
 
 
 class Picky(Long):
-    """Knows the texts of its task only."""
+    """Encoder that supports only the texts of its task."""
 
     def encode_texts(self, texts: list) -> list:
         return [{"dunes": [1.0, 2.0, 3.0]}[text] for text in texts]
@@ -95,14 +95,14 @@ class Secretive(Long):
 
 
 class Helped(Long):
-    """`preprocess` for its own use, as a wrapped CLIP has it."""
+    """Encoder with `preprocess` for internal use, like a wrapped CLIP."""
 
     def preprocess(self, image: Image.Image) -> float:
         return image.width / 2
 
 
 class Apart(Long):
-    """Preprocessing that workers can do."""
+    """Encoder whose preprocessing can run in workers."""
 
     def preprocess(self, image: Image.Image) -> float:
         return image.width / 2

@@ -1,4 +1,4 @@
-"""Models found by name: the catalogue, installed packages, and what the docs show."""
+"""Model lookup by name: registry, plugins and the examples of the docs."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ TEXTS = ["dunes", "a satellite photo of glacier-like forms."]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP as sentence-transformers saves it, with prompts of its own."""
+    """Write a CLIP checkpoint like sentence-transformers, with prompts."""
     root = tmp_path_factory.mktemp("st")
     save_tiny("clip", root / "clip")
     model = st.SentenceTransformer(str(root / "clip"), device="cpu")

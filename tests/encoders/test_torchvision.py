@@ -1,4 +1,4 @@
-"""The guarded import: each case in a process of its own, with a torchvision made for it."""
+"""Guarded import of torchvision; every case runs in a separate process with a fake torchvision."""
 
 from __future__ import annotations
 

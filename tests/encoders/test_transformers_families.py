@@ -1,4 +1,4 @@
-"""What every model of the transformers families must do, on its tiny checkpoint."""
+"""Requirements for all models of the transformers families, on tiny checkpoints."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_no_text_encoder(model: str, tiny_folder: Callable[[str], Path]) -> None
 
 
 def test_preprocess_in_a_fresh_process(tmp_path: Path, tiny_folder: Callable[[str], Path]) -> None:
-    """Nothing there has imported torchvision, transformers or this package before."""
+    """Preprocessing works in a process that has imported no torchvision or transformers."""
     options = LoadOptions(device="cpu", checkpoint=tiny_folder("dinov3"))
     encoder = load(tiny_record("dinov3-vitl16"), options)
     pickled = tmp_path / "preprocess.pickle"

@@ -1,4 +1,4 @@
-"""A checkpoint fits to the last tensor or is refused, with what is wrong and what to do."""
+"""Checkpoints fit completely or are refused with the reason and the remedy."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class TestWeights:
         assert np.array_equal(ours, same)
 
     def test_a_mixed_revision_of_aimv2(self, tiny_folder: Folder, tmp_path: Path) -> None:
-        """Config of the library's layout, weights of the older one with code of its own."""
+        """Write a config of the library's layout with weights of the older layout."""
         folder = copy(tiny_folder("aimv2"), tmp_path)
 
         def rename(tensors: dict[str, torch.Tensor]) -> None:
@@ -172,7 +172,7 @@ class TestHub:
 
     @pytest.fixture
     def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-        """Requests to the hub, answered from `answer`: a folder, or an exception to raise."""
+        """Answer requests to the hub with a folder or an exception."""
         requests: list[dict[str, Any]] = []
 
         def download(repository: str, **arguments: Any) -> str:

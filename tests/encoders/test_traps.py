@@ -31,7 +31,7 @@ SLIP = 1e-3  # what a re-opened trap must at least move; the cure keeps within 1
 
 
 def open_tiny(model: str, folder: Path, **settings: Any) -> Any:
-    """The model from a folder; `settings` override the catalogue's, None takes one away."""
+    """Load the model from a folder; `settings` override the registry's, None removes one."""
     record = tiny_record(model)
     merged = {**record.settings, **settings}
     kept = {key: value for key, value in merged.items() if value is not None}
@@ -212,7 +212,7 @@ class TestRotaryFrequencies:
 
 
 def fed(encoder: Any, images: list[Any]) -> dict[str, torch.Tensor]:
-    """What the model is called with for these images."""
+    """Return the model inputs for these images."""
     seen: dict[str, torch.Tensor] = {}
     hook = encoder.model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True
@@ -223,7 +223,7 @@ def fed(encoder: Any, images: list[Any]) -> dict[str, torch.Tensor]:
 
 
 def relayout(folder: Path, target: Path, renames: Mapping[str, str]) -> Path:
-    """A copy of a checkpoint with its keys renamed by prefix."""
+    """Copy a checkpoint with its keys renamed by prefix."""
     for each in folder.iterdir():
         (target / each.name).write_bytes(each.read_bytes())
     tensors = load_file(folder / "model.safetensors")

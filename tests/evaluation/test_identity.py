@@ -1,4 +1,4 @@
-"""Results and embeddings of a model that has changed since."""
+"""Results and embeddings of models that changed afterwards."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def source(*, shift: int = 0, more: str = "", body: str = "", check: str = "pass
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """Write the class of a model to a file; gives its name for `find`."""
+    """Write the class of a model to a file and return its name for `find`."""
     module = f"model_of_{tmp_path.name}".replace("-", "_")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -35,7 +35,7 @@ class Dim(Grey):
 
 
 def command(folder: Path, *arguments: object, code: int = 0) -> Result:
-    """Run the command line in a folder, with its modules imported anew."""
+    """Run the command line in a folder, with its modules imported again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", [*sys.path])

@@ -93,7 +93,7 @@ def test_landforms_by_chance() -> None:
 
 
 def small_planet(seed: int) -> dict[str, Any]:
-    """Up to seven tiles and four points on a strip, some of them near none."""
+    """Generate up to seven tiles and four points on a strip, some of them isolated."""
     rng = np.random.default_rng(seed)
     count = int(rng.integers(1, 8))
     lon = rng.choice(12, count, replace=False) * 0.4
@@ -122,7 +122,7 @@ def test_areas_of_points_are_the_means_over_all_rankings(seed: int) -> None:
 
 
 def trapezoid(near: list[set[int]], points: int) -> float:
-    """Area over every depth, by hand: with fewer than 200 tiles each depth is a cut."""
+    """Compute the area over every depth; with fewer than 200 tiles every depth is a threshold."""
     curve = [
         (
             len(set().union(*near[:k])) / points,

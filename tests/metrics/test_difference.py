@@ -1,4 +1,4 @@
-"""Paired differences: laws, a slow second implementation, and how often chance passes for more."""
+"""Paired differences: properties, a slow reference and the false positive rate."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def columns(seed: int, queries: int = 40) -> dict[str, np.ndarray]:
 
 
 def rankings(seed: int, tiles: int = 400) -> tuple[RankedTiles, RankedTiles, np.ndarray]:
-    """Two models of different skill on the same tiles."""
+    """Create two models of different quality on the same tiles."""
     made = geo_input(seed, tiles, points=25)
     rng = np.random.default_rng(seed + 1)
     ids = [f"{row:06d}" for row in range(len(made["corners"]))]
@@ -133,7 +133,7 @@ def test_metrics_equal_the_evaluation(protocol: str) -> None:
 
 
 def test_blocks_are_resampled_jointly_for_both_models() -> None:
-    """Against a loop that takes every block as often as it was drawn, tile by tile."""
+    """Compare with a loop that repeats every block as often as it was sampled."""
     a, b, truth = rankings(8, tiles=250)
     resamples, seed = 12, 4
     cells = {}
@@ -205,7 +205,7 @@ def test_one_query_has_no_interval() -> None:
 
 
 def test_resample_without_points_is_ignored() -> None:
-    """All points in one of four blocks: a third of the resamples have none."""
+    """All points are in one of four blocks: a third of the resamples have none."""
     tiles = np.array([[lon, 0.5] for lon in (0.5, 5.0, 9.0, 13.0)])
     good, bad = (
         RankedTiles(np.array(scores), list("abcd"), tiles)

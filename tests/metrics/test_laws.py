@@ -1,4 +1,4 @@
-"""What must hold whatever the numbers are."""
+"""Properties of the metrics for arbitrary inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The strict figures of geo-localization, against slow references and brute force."""
+"""Strict geo-localization metrics compared with slow references and brute force."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def near_sets(tiles: np.ndarray, truth: np.ndarray) -> list[set[int]]:
 
 
 def small(seed: int, tiles: int = 6, points: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """A few tiles and points crowded at the antimeridian, some far from all others."""
+    """Generate tiles and points near the antimeridian, and some far away."""
     rng = np.random.default_rng(seed)
     corner = np.array([179.4, 55.0])
     return (
@@ -99,7 +99,7 @@ def test_without_a_tile_near_a_point_every_metric_is_zero() -> None:
 
 
 def resampled(made: dict[str, np.ndarray], seed: int, resamples: int) -> tuple[list[float], ...]:
-    """Average precision and best F1 of each resample, blocks laid out copy by copy."""
+    """Compute average precision and best F1 per resample, with copied blocks."""
     tiles, truth = made["corners"], made["truth"]
     order = np.argsort(-made["scores"])
     near = near_sets(tiles[order], truth)

@@ -1,4 +1,4 @@
-"""Equal scores: the stated order, what luck could change, and scorers that know nothing."""
+"""Equal scores: the defined order, the bounds over all orders, and constant scorers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Named features against the gazetteer, and how they are found."""
+"""Named features compared with the gazetteer, and their lookup."""
 
 from __future__ import annotations
 

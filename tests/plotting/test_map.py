@@ -1,4 +1,4 @@
-"""Maps: where things are drawn, over the seam too, and what is written."""
+"""Maps: positions across the antimeridian, and labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from marsretrieval.plotting.projection import is_polar, map_frame
 
 
 def labels_of(chart: PlanetMap) -> list[str]:
-    """Texts of the graticule's labels that are drawn."""
+    """Return the drawn labels of the graticule."""
     FigureCanvasAgg(chart.figure).draw()
     (lines,) = (artist for artist in chart.axes.get_children() if isinstance(artist, Gridliner))
     return [label.get_text() for label in lines.label_artists if label.get_visible()]

@@ -1,4 +1,4 @@
-"""Which part of Mars a map of given positions shows."""
+"""Map windows for given positions."""
 
 from __future__ import annotations
 

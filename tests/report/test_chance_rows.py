@@ -29,7 +29,7 @@ TASKS = {
 
 
 def made(task: str, **changes: Any) -> list[RunResult]:
-    """Two models; `changes` of every evaluation of the second."""
+    """Write results of two models, with `changes` of all evaluations of the second."""
     first, second = (result(task, name, TASKS[task](noise)) for name, noise in
                      (("a", 0.4), ("b", 1.2)))  # fmt: skip
     metrics = {group: each | changes for group, each in second.metrics.items()}

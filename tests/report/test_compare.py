@@ -1,4 +1,4 @@
-"""Two models on the same items: figures, queries that moved, and what is refused, with reasons."""
+"""Comparison of two models on the same items: metrics, query changes and refusals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def compared(results: list[Path], task: str, **more: Any) -> Comparison:
 def changed(
     folder: Path, task: str = "paired-image-text", noise: float = 0.4, **more: Any
 ) -> ResultFile:
-    """A result of a model of its own."""
+    """Write a result of another model."""
     outcome = MAKERS[task](noise, **more)
     return ResultFile.read(write(result(task, "other", outcome), outcome, folder / "other"))
 
@@ -203,7 +203,7 @@ def test_two_tasks_and_an_unknown_protocol_are_usage_errors(results: list[Path])
 
 def test_ties_leave_the_published_protocol_without_queries(tmp_path: Path) -> None:
     tied = changed(tmp_path, constant=True)
-    with pytest.raises(DataError, match="scores tie"):
+    with pytest.raises(DataError, match="tied scores"):
         compare_results(tied, tied, protocol="published")
     assert compare_results(tied, tied, resamples=20).groups
 
@@ -232,7 +232,7 @@ def test_tables_of_another_run_are_detected(results: list[Path], tmp_path: Path)
     a = file_of(results, "sharp-1", "landform")
     outcome = make_landform(2.0)
     path = write(a.result, outcome, tmp_path)
-    with pytest.raises(DataError, match="the tables beside it give mAP"):
+    with pytest.raises(DataError, match=r"mAP of .* by its tables"):
         compare_results(a, ResultFile.read(path))
 
 
@@ -301,7 +301,7 @@ def test_invalid_paths_have_distinct_errors(results: list[Path], tmp_path: Path)
     assert "no folder" in call("a", "b", "--results", tmp_path / "none", code=1).stderr
     (tmp_path / "empty").mkdir()
     done = call(folder / "sharp-1", tmp_path / "empty", code=1)
-    assert "no task that both have" in done.stderr
+    assert "no task with results of both" in done.stderr
     landform, paired = (
         folder / "sharp-1" / f"{task}.json" for task in ("landform", "paired-image-text")
     )
@@ -323,14 +323,14 @@ def test_output_shows_metrics_and_largest_query_changes(
 
 
 def test_means_over_other_landforms_are_not_compared(results: list[Path], tmp_path: Path) -> None:
-    """B could not ask one landform by example images: its mean is of another thing."""
+    """B has no image query of one landform, so its mean is over other landforms."""
     a = file_of(results, "blurred-2", "geolocalization")
     made = changed(tmp_path, "geolocalization", 1.2)
     assert made.path is not None
     value = json.loads(made.path.read_text())
     del value["metrics"]["cones/image"]
     made.path.write_text(json.dumps(value))
-    with pytest.raises(DataError, match="the tables beside it have cones/image, it has not"):
+    with pytest.raises(DataError, match="no metrics of cones/image, which its tables contain"):
         compare_results(a, ResultFile.read(made.path), resamples=20)
     for kind in ("queries", "hits"):
         path = made.path.with_suffix(f".{kind}.parquet")

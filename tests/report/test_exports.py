@@ -1,4 +1,4 @@
-"""Exports as their readers read them: MTEB's TaskResult, the hub's parsers."""
+"""Exports read by MTEB's TaskResult and the hub's parsers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DATA = {
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> ResultFile:
-    """A result over as many pairs as the frozen copy has."""
+    """Write a result over as many pairs as the frozen copy."""
     outcome = make_paired(0.9, pairs=2247)
     made = result("paired-image-text", "pe-core-l-14-336", outcome, data=DATA)
     return ResultFile.read(write(made, outcome, tmp_path_factory.mktemp("frozen")))

@@ -1,4 +1,4 @@
-"""Tables of results as Markdown, LaTeX and CSV: the figures of the results, and nothing else."""
+"""Tables of results as Markdown, LaTeX and CSV contain exactly the metrics of the results."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_every_csv_line_is_a_metric_of_a_result(found: list[RunResult]) -> None:
 
 
 def test_all_formats_show_the_same_numbers(found: list[RunResult]) -> None:
-    """Every number of the tables is one of the CSV, rounded."""
+    """Check that every number of the tables is a rounded number of the CSV."""
     lines = lines_of(csv_of(found, references=False))
     known = set()
     for line in lines:

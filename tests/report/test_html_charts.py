@@ -1,4 +1,4 @@
-"""Charts: curves and bars that are what the results say."""
+"""Charts: curves and bars equal the results."""
 
 from __future__ import annotations
 

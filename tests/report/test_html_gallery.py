@@ -22,7 +22,7 @@ CAPTION = "A <b>crater</b> with <script>alert(1)</script> in it, {}"
 
 
 def write_thumbnails(path: Path, outcome: Outcome, examples: dict[str, int] | None = None) -> int:
-    """Stand-ins of thumbnails: the id as bytes. Returns how many items there are."""
+    """Write the ids as fake thumbnails and return the number of items."""
     shown = shown_hits(outcome.hits.to_table())
     ids = [row["query"] for row in shown if row["group"] in PAIRED] + [row["id"] for row in shown]
     rows = [
@@ -46,7 +46,7 @@ def paired(tmp_path: Path) -> Path:
 
 
 def images(page: Page) -> dict[str, str]:
-    """Key to what stands for the image, of thumbnails."""
+    """Map the keys of thumbnails to their fake images."""
     return {
         image.attributes["id"]: base64.b64decode(
             image.attributes["href"].partition(",")[2]

@@ -1,4 +1,4 @@
-"""Maps: what is a hit, a false alarm or missed, and the regions shown close up."""
+"""Maps: hits, false alarms, missed points and enlarged regions."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_no_regions_for_global_tiles() -> None:
 
 
 def _degrees(most: int) -> st.SearchStrategy[float]:
-    """To five decimals: catalogues have no more."""
+    """Compare to five decimals, the precision of catalogues."""
     return st.integers(-most * 10**5, most * 10**5).map(lambda value: value / 10**5)
 
 

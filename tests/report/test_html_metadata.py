@@ -1,4 +1,4 @@
-"""What stands beside the figures: time, what was left out, how to do it again."""
+"""Metadata of the report: times, skipped items and commands."""
 
 from __future__ import annotations
 

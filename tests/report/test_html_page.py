@@ -1,4 +1,4 @@
-"""The page as a whole: self-contained, whole, safe, and the same every time."""
+"""The page is self-contained, complete, safe and reproducible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sixteen models and many landforms: still a page that one can send."""
+"""A page of sixteen models and many landforms stays small."""
 
 from __future__ import annotations
 

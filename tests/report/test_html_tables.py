@@ -1,4 +1,4 @@
-"""Leaderboards and tables of classes: what stands beside what, and what is the best."""
+"""Leaderboards and class tables: grouping and best values."""
 
 from __future__ import annotations
 

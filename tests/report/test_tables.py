@@ -1,4 +1,4 @@
-"""One evaluation as tables for people."""
+"""Tables of one evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.metrics.inputs import geo_input, landform_input, paired_input, strict
 
 
 def cells(table: ResultTable) -> dict[str, list[str]]:
-    """The texts of the rows, with their intervals, by name."""
+    """Map row names to their texts with intervals."""
     return {
         row.name: [
             f"{cell.text()} {cell.interval() if cell.metric.percent else ''}".strip()

@@ -1,4 +1,4 @@
-"""How far scores stand out: exactly in small stores, from a sample in large ones."""
+"""Distribution of scores: exact in small stores, from a sample in large ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.search.places import make_store
 
 
 class ShortEncoder(FakeEncoder):
-    """Reads three words."""
+    """Encoder with a context length of three words."""
 
     context_length = 3
 
@@ -131,7 +131,7 @@ def test_tiles_with_equal_scores() -> None:
 
 def test_cut_texts_are_named(folder: Path) -> None:
     store = marsretrieval.open_store(folder, encoder=ShortEncoder())
-    with pytest.warns(TruncatedTextWarning, match="length of 3 tokens only.*'four words at once'"):
+    with pytest.warns(TruncatedTextWarning, match="length of 3 tokens, .*'four words at once'"):
         result = store.search("four words at once", raw=True)
     assert result.truncated == ["four words at once"] and result.about["context_length"] == 3
     with pytest.warns(TruncatedTextWarning, match="'a b c d'"):

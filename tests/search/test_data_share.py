@@ -1,4 +1,4 @@
-"""Tiles without data: in stores, views, searches, heat maps and exports."""
+"""Tiles without data in stores, indexes, searches, heat maps and exports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hits written for GIS and read back by it: places, CRS, outlines, styles."""
+"""Hits in GIS formats: positions, CRS, outlines, styles."""
 
 from __future__ import annotations
 

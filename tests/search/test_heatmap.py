@@ -1,4 +1,4 @@
-"""Scores as rasters: every tile at its pixel, in the CRS of Mars, or a reason why not."""
+"""Heat maps: every tile at its pixel in the CRS of Mars, or an error with the reason."""
 
 from __future__ import annotations
 

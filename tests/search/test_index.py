@@ -1,4 +1,4 @@
-"""A search index gives the answers of the plain pass, or is not used."""
+"""A search index gives the results of an exhaustive search, or is not used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planet(folder: Path, *, rows: int = 3000, dimension: int = 24, dtype: Any = np.float16) -> Any:
-    """A store with duplicates, rows without a place, at the poles and on the antimeridian."""
+    """Write a store with duplicates, and rows without a position, at the poles and the
+    antimeridian."""
     rng = np.random.default_rng(rows)
     vectors = unit(rng.standard_normal((rows, dimension)) + 0.5, dtype)
     vectors[1::7] = vectors[::7][: len(vectors[1::7])]
@@ -277,7 +278,7 @@ def test_verify_detects_a_flipped_byte_and_rebuilds_the_index(tmp_path: Path) ->
 
 
 def test_inconsistent_index_is_detected_by_exact_scores(tmp_path: Path) -> None:
-    """Damage that keeps the length of a file, met by a search: the bounds do not enclose."""
+    """Damage that preserves the file size is detected by a search, since the bounds do not hold."""
     store = planet(tmp_path / "store")
     folder = make_index(store).path
     plane = np.load(folder / "plane.npy", mmap_mode="r+")
@@ -338,7 +339,7 @@ def test_full_disk_is_reported_before_writing(
 ) -> None:
     store = planet(tmp_path / "store")
     monkeypatch.setattr(build.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
-    with pytest.raises(OutputError, match=r"takes .* bytes, 0 are free"):
+    with pytest.raises(OutputError, match=r"needs .* bytes, 0 are free"):
         make_index(store)
     assert not list((store.path / "view").glob(".*.tmp"))
 

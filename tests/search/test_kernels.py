@@ -1,4 +1,4 @@
-"""Every kernel gives the same whole numbers, and what they prove holds for every row."""
+"""Every kernel gives the same integers, and their bounds hold for every row."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def exact(row: Any, query: Any) -> Fraction:
 def test_the_bound_encloses_the_exact_score(
     seed: int, dimension: int, spread: float, outlier: float, length: float, centre: str
 ) -> None:
-    """In rational arithmetic: nothing is left to rounding."""
+    """Verify the bound in rational arithmetic, without rounding."""
     rng = np.random.default_rng(seed)
     base = rng.standard_normal(dimension) / np.sqrt(dimension)
     base[0] += outlier

@@ -1,4 +1,4 @@
-"""Hits near each other as one place."""
+"""Merging of hits that are near each other."""
 
 from __future__ import annotations
 

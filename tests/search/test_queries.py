@@ -1,4 +1,4 @@
-"""Queries as the paper makes them."""
+"""Query vectors as in the paper."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_composition_of_all_parts() -> None:
 
 
 class Words:
-    """Says what it was asked."""
+    """Encoder that records its texts."""
 
     id = "words"
     dimension = unit(0).shape[-1]

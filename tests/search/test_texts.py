@@ -1,4 +1,4 @@
-"""Texts in one file are those that were written."""
+"""Texts in a text file equal those written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact top-k against sorting everything, under ties, cuts, boxes and bounds."""
+"""Exact top-k compared with a full sort, with ties, thresholds, boxes and bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def unit(rows: Any, dtype: Any = np.float16) -> Any:
 
 
 def by_sorting(source: ArraySource, query: Any, k: int) -> tuple[list[float], list[int]]:
-    """Everything scored in float64, rounded, sorted by score and id."""
+    """Reference: score in float64, round, sort by score and id."""
     wide = source.matrix.astype(np.float64) * np.asarray(query, dtype=np.float64)
     scores = wide.sum(axis=1).astype(np.float32)
     ids = source.ids(range(source.rows))

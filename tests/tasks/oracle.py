@@ -1,4 +1,4 @@
-"""An encoder that knows the answers, and datasets of flat grey images that spell them."""
+"""An encoder with perfect answers, and datasets of flat grey images that encode them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _level(image: Image.Image) -> int:
 
 
 class OracleEncoder:
-    """Embeds an image as its grey level, a text as the level of the name that it contains."""
+    """Encoder of images by grey level and of texts by the level of the name that they contain."""
 
     id = "oracle"
     dimension = 64
@@ -94,7 +94,7 @@ def _write_tar(path: Path, members: Mapping[str, bytes]) -> None:
 
 
 def pairs_tar(folder: Path, count: int = 20) -> Path:
-    """Pairs whose caption ends in the level of the image."""
+    """Write pairs whose caption ends in the level of the image."""
     members: dict[str, bytes] = {}
     for level in range(count):
         members[f"{level:04d}.png"] = grey_png(level)
@@ -105,7 +105,7 @@ def pairs_tar(folder: Path, count: int = 20) -> Path:
 
 
 def tiles_folder(folder: Path, *, quad: tuple[int, int] = (176, -4)) -> Path:
-    """One quad of 400 tiles, a few of each landform, with their centres as ground truth."""
+    """Write one quad of 400 tiles, some of each landform, with their centres as ground truth."""
     rng = np.random.default_rng(3)
     root = folder / "Mars-Global-Geolocalization"
     members: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""Texts that a model does not read to their end are counted and named."""
+"""Truncated texts are counted and named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fakes import FakeEncoder
 
 
 class ShortEncoder(FakeEncoder):
-    """Reads three words."""
+    """Encoder with a context length of three words."""
 
     context_length = 3
 

@@ -187,7 +187,7 @@ def test_hits_include_only_scored_images(tmp_path: Path) -> None:
 
 
 class Scattered(OracleEncoder):
-    """The same vector for all images, and little memory."""
+    """Encoder with the same vector for all images and little memory."""
 
     def encode_preprocessed(self, features: Sequence[int]) -> np.ndarray:
         if len(features) > 2:
@@ -289,7 +289,7 @@ def test_class_names_of_every_kind_of_file(name: str, text: str, tmp_path: Path)
     [
         ("a.txt", "", "holds no class names"),
         ("a.csv", "0,crater,x\n", "LABEL,NAME"),
-        ("a.csv", "0,crater\n0,dune\n", "twice"),
+        ("a.csv", "0,crater\n0,dune\n", "duplicate label"),
         ("a.csv", "0,\n", "without a name"),
         ("a.json", "{", "not readable"),
         ("a.json", '{"0": 1}', "not an object or list of texts"),

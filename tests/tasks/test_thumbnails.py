@@ -1,4 +1,4 @@
-"""Thumbnails: written with the hits, so that a report needs no data."""
+"""Thumbnails are written with the hits, so reports need no data."""
 
 from __future__ import annotations
 

@@ -566,7 +566,7 @@ def _require_same_metrics(
     for file in (a, b):
         if group not in file.result.metrics:
             raise DataError(
-                f"{file.path}: the tables beside it have {group}, it has not",
+                f"{file.path}: no metrics of {group}, which its tables contain",
                 remedy="The files come from different runs: run the model again with --force.",
             )
     for key, difference in differences.items():
@@ -575,8 +575,7 @@ def _require_same_metrics(
             stored = float(look_up(evaluation[protocol], key))
             if not abs(stored - value) <= _TOLERANCE:
                 raise DataError(
-                    f"{file.path}: the tables beside it give {key} {value:.6f} of {group}, it "
-                    f"says {stored:.6f}",
+                    f"{file.path}: {key} of {group} is {stored:.6f}, but {value:.6f} by its tables",
                     remedy="The files come from different runs: run the model again with --force.",
                 )
 

@@ -1,4 +1,4 @@
-"""What comes out of a quad: pixels, positions, shares of data; from every layout, zip or not."""
+"""Tiles of a quad: pixels, positions, shares of data, from every layout and from zips."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def cut(path: Path, out: Path, quad: Quad = QUAD, **spec):
     "quad", [Quad(40, 0), Quad(-60, 8), Quad(0, 176), Quad(-80, -180)], ids=lambda quad: quad.name
 )
 def test_tile_content_matches_tile_name(tmp_path: Path, quad: Quad, crs: str):
-    """A raster that codes latitude in one half and longitude in the other, read back by centre:
-    an equirectangular formula on the ellipsoid would be up to two tiles off."""
+    """Check tile centres with a raster that encodes latitude in one half and longitude in the
+    other. An equirectangular formula on the ellipsoid would be wrong by up to two tiles."""
     pixels = 1000
     degrees = (np.arange(pixels) + 0.5) * 4 / pixels
     grey = np.rint(degrees * 60).astype(np.uint8)  # 60 levels a degree
@@ -94,7 +94,7 @@ def test_gdal_caches_a_row_of_blocks_and_reads_on_one_thread(tmp_path: Path) -> 
 def test_exact_equals_the_published_method_bit_for_bit(
     tmp_path: Path, layout: str, pixels: int, nodata: int | None
 ) -> None:
-    """2560 halves the pixels: a hundred times as many exact ties as any real quad has."""
+    """A size of 2560 halves the pixels, with a hundred times as many exact ties as a real quad."""
     quad = Quad(40, -60)
     tiff = write_quad(tmp_path, quad, noise(pixels), layout=layout, nodata=nodata)
     corner = geo.Box(-57.1, 42.3, -56, 44)

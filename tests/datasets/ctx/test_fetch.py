@@ -1,4 +1,4 @@
-"""Zips of the mosaic, from servers that can and that cannot be trusted."""
+"""Downloads of mosaic zips from trusted and untrusted servers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def https(body: bytes, chain: Path, key: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory) -> Path:
-    """A root, an intermediate and a server's certificate."""
+    """Create a root, an intermediate and a server certificate."""
     folder = tmp_path_factory.mktemp("tls")
     authority = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n"
     (folder / "ca.ext").write_text(authority)

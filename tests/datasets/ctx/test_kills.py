@@ -1,4 +1,4 @@
-"""A full disk, Ctrl-C, kill -9 at any moment: the same command goes on from what is whole."""
+"""Full disk, Ctrl-C and kill -9 at any moment: the same command resumes from complete files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMMAND = [sys.executable, "-m", "marsretrieval", "data", "tiles", "--size", "32
 
 
 def test_a_disk_that_fills_up_while_cutting(quads: Path, out: Path) -> None:
-    """A limit on the size of files stands for the full disk: the write fails half way."""
+    """A limit on the file size simulates a full disk: the write fails half way."""
     limit = 100_000
     done = subprocess.run(
         [*COMMAND, str(quads), "--out", str(out)],

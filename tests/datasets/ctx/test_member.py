@@ -1,4 +1,4 @@
-"""Zips read as a stream: whole, damaged in every way, and packed as others do."""
+"""Zips read as a stream: complete, damaged, and compressed with other methods."""
 
 from __future__ import annotations
 

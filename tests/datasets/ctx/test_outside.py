@@ -1,4 +1,4 @@
-"""A box that reaches beyond the mosaic."""
+"""A box that extends beyond the mosaic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quads fetched by region, from a server on 127.0.0.1: fetch, check, cut, delete, the next."""
+"""Quads of a region from a server on 127.0.0.1: download, check, cut, delete."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SPEC = TileSpec(size=32)
 
 
 class Mosaic:
-    """A server of zips, with ranges. `silent_after`: so many bytes of a zip, then no more."""
+    """Server of zips with range requests. `silent_after`: it stops sending after so many bytes."""
 
     def __init__(self, zips: dict[str, bytes]) -> None:
         self.zips = zips
@@ -178,7 +178,7 @@ def test_killed_run_resumes_within_the_file(mosaic, address, zips, tmp_path: Pat
 
 
 def test_ctrl_c_does_not_wait_for_a_silent_server(mosaic, address, tmp_path: Path) -> None:
-    """Twenty seconds is how long it would be waited for otherwise, then again."""
+    """Otherwise the run would wait for twenty seconds, then retry."""
     out = tmp_path / "out"
     mosaic.silent_after = 200_000
     process = subprocess.Popen(command(out, address), stderr=subprocess.PIPE, text=True)
@@ -191,7 +191,7 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(mosaic, address, tmp_path: Pat
 
 
 def test_complete_zip_is_not_downloaded_twice(mosaic, address, zips, tmp_path: Path):
-    """Killed between fetching and cutting."""
+    """The run is killed between download and cutting."""
     (tmp_path / "scratch").mkdir()
     (tmp_path / "scratch" / QUADS[0].zip_name).write_bytes(zips[QUADS[0].zip_name])
     report = fetched(tmp_path / "out", address, scratch=tmp_path / "scratch")
@@ -250,7 +250,7 @@ def test_server_failure_for_some_quads_does_not_stop_the_others(
 
 
 def test_unexpected_quads_stop_the_download_early(mosaic, address, zips, tmp_path: Path) -> None:
-    """Each is whole, and has another quad inside."""
+    """The zips are complete and contain another quad."""
     quads = [Quad(0, west) for west in range(0, 20, 4)]
     mosaic.zips = {quad.zip_name: zips[QUADS[0].zip_name] for quad in quads}
     report = fetched(tmp_path, address, quads)

@@ -1,4 +1,4 @@
-"""Our kernel against GDAL's warper, which made the published tiles."""
+"""The resampling kernel compared with GDAL's warper, which made the published tiles."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_only_exact_halves_may_differ_by_one(step: float) -> None:
     st.floats(0.3, 12), st.floats(0.3, 12), st.floats(0, 30), st.floats(0, 30), st.integers(0, 99)
 )
 def test_float32_products_round_as_float64_does(step_y, step_x, top, left, seed) -> None:
-    """The law behind the speed: recomputing what is near a half makes up for float32."""
+    """Recomputing values near a half compensates for float32."""
     source = noise(200, seed, no_data=False)
     spans = ((top, step_y), (left, step_x))
     shape = tuple(max(1, min(40, int((200 - start) / step))) for start, step in spans)
@@ -115,7 +115,7 @@ def test_declared_no_data_does_not_darken_neighbours() -> None:
 
 
 def test_four_degree_tile_uses_no_more_memory_than_others() -> None:
-    """92 source pixels to one: the columns are taken a few at a time."""
+    """92 source pixels per output pixel: columns are processed a few at a time."""
     source = noise(3000, no_data=False)[:300]
     done = ours(source, (95.0, 0.0), (92.6, 92.6), (1, 32))
     assert done.pixels.shape == (1, 32)

@@ -1,4 +1,4 @@
-"""Rerun, damage, no room: nothing half made ever looks finished."""
+"""Reruns, damage and full disks: partial output is never treated as complete."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_file_without_a_quad_name_is_reported(quads: Path, out: Path) -> None:
 
 
 def test_quad_with_a_zip_and_a_geotiff_is_read_from_the_zip(tmp_path: Path, quads: Path):
-    """The GeoTIFF may stem from an unpacking that was interrupted; the zip has a checksum."""
+    """The GeoTIFF may be the result of interrupted unpacking; the zip has a checksum."""
     path = quads / tiff_name(QUAD)
     archive = zipped(path, QUAD, quads)
     os.truncate(path, 50_000)

@@ -1,4 +1,4 @@
-"""The verbs as they are called, against servers of our own."""
+"""Download commands against local servers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def pairs(
     settings: LinkSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Web:
-    """Forty pairs, of which one is gone; the verb fetches with the settings of the tests."""
+    """Serve forty pairs, one of them missing, with the settings of the tests."""
     publish(pair_table(base, [f"{number}.jpg" for number in range(40)]))
     for number in range(39):
         web.file(f"/{number}.jpg", picture(number))

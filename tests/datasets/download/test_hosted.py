@@ -1,4 +1,4 @@
-"""Datasets whose files lie in the repository."""
+"""Datasets whose files are in the repository."""
 
 from __future__ import annotations
 

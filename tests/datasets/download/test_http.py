@@ -1,4 +1,5 @@
-"""Large files from servers on 127.0.0.1 that behave, break off, lie or never end."""
+"""Large files from servers on 127.0.0.1 that are correct, break off, send wrong headers or never
+end."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ ONCE = RetryPolicy(attempts=1)
 
 
 class Server:
-    """Serves BODY, with ranges; breaks off after `cut_after` bytes as long as `cuts` last."""
+    """Serve BODY with range requests; break off after `cut_after` bytes, `cuts` times."""
 
     def __init__(self) -> None:
         self.body, self.tag = BODY, '"one"'
@@ -94,7 +95,7 @@ def download(url: str, folder: Path, policy: RetryPolicy = FAST, *more: Any) -> 
 
 
 def begin(server: Server, url: str, folder: Path) -> Path:
-    """Leave a partial file of 2,000,000 bytes, as a killed run does."""
+    """Write a partial file of 2,000,000 bytes, as a killed run does."""
     server.cuts, server.cut_after = 1, 2_000_000
     with pytest.raises(ServerError, match=r"RemoteProtocolError|of 5,120,000 bytes"):
         download(url, folder, ONCE)
@@ -114,7 +115,7 @@ def test_complete_file_is_downloaded_once(server: Server, url: str, tmp_path: Pa
 
 
 def test_broken_connection_is_resumed(server: Server, url: str, tmp_path: Path) -> None:
-    """However often, as long as new bytes come."""
+    """Retries continue as long as new bytes arrive."""
     server.cuts, server.cut_after = 3, 1_000_000
     policy = RetryPolicy(attempts=2, backoff_s=0.01)
     assert download(url, tmp_path, policy).read_bytes() == BODY
@@ -261,7 +262,7 @@ ENDLESS = {
 
 @pytest.fixture
 def endless() -> Iterator[Callable[[str], str]]:
-    """Start a server that never comes to an end; its address."""
+    """Start a server whose response never ends, and return its address."""
     over = threading.Event()
     listeners: list[socket.socket] = []
 

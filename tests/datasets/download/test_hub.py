@@ -1,4 +1,4 @@
-"""Files of a repository that break off, are refused or come damaged; runs that are killed."""
+"""Repository files that are truncated, refused or damaged, and killed runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAME = "data/train-0.parquet"
 
 
 def large() -> Hub:
-    """One file of a megabyte."""
+    """Create a repository with one file of a megabyte."""
     noise = np.random.default_rng(0).bytes(1_000_000)
     image = [{"bytes": picture(1) + noise, "path": "1.jpg"}]
     files = landform_files() | {NAME: parquet(image=image, label=["yardangs"])}  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ def large() -> Hub:
 
 
 def wait_for(hub: Hub) -> None:
-    """Until the large file is under way."""
+    """Wait until the download of the large file has started."""
     deadline = time.monotonic() + 60
     while not hub.ranges and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -85,7 +85,7 @@ def test_ctrl_c_stops_running_downloads(publish: Publish, tmp_path: Path) -> Non
 def test_a_file_with_another_checksum_is_refused(
     publish: Publish, tmp_path: Path, name: str
 ) -> None:
-    """Large files by their SHA-256, small ones by the hash that Git has of them."""
+    """Large files are checked by SHA-256, small ones by their Git hash."""
     hub = publish(landforms())
     hub.served[name] = hub.files[name][:-1] + b"?"
     with pytest.raises(DataError, match=rf"checksum mismatch: \S+{name} \(expected [0-9a-f]+, got"):

@@ -1,4 +1,4 @@
-"""Captions from the hub, images from the web."""
+"""Pairs with captions from the hub and images from the web."""
 
 from __future__ import annotations
 

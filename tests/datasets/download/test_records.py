@@ -1,4 +1,4 @@
-"""Records made to reach files elsewhere."""
+"""Records crafted to access files outside the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written, read back with the plain libraries, and by the project's own readers."""
+"""Written files, read with general libraries and with the package's readers."""
 
 from __future__ import annotations
 

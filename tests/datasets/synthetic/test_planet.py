@@ -90,7 +90,7 @@ def test_quad_borders_are_seamless() -> None:
 
 
 def test_features_do_not_depend_on_each_other() -> None:
-    """Each draws from its own seed: taking one away leaves the rest as it was."""
+    """Each feature has a separate seed: removing one does not change the others."""
     features = scatter_features(ACROSS, seeded(1))
     _, all_drawn = paint(ACROSS, features, PIXELS, seeded(2))
     _, some = paint(ACROSS, features[1:], PIXELS, seeded(2))

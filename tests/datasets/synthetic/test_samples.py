@@ -87,7 +87,7 @@ def test_ground_outside_the_span_is_unchanged(name: str) -> None:
 
 
 def test_relief_does_not_depend_on_the_resolution() -> None:
-    """A landform twice as many pixels wide is twice as many pixels high: slopes stay."""
+    """A landform of twice the width has twice the relief in pixels: slopes are unchanged."""
     heights = []
     for edge in (64, 128):
         ground = flat(edge)
@@ -117,7 +117,7 @@ def test_pairs_vary_in_shape_and_colour_and_cover_all_landforms() -> None:
 
 
 def test_captions_use_the_words_of_the_class_names() -> None:
-    """A query is a class name; whoever learns from captions has to have read its words."""
+    """Queries are class names, so captions must contain their words."""
     rng = seeded(9)
     for name in LANDFORMS:
         words = name.replace("_", " ").replace("-", " ").removesuffix("s").lower()
@@ -153,7 +153,7 @@ def test_captions_describe_the_image() -> None:
 
 
 def test_landforms_are_separable_but_not_trivially() -> None:
-    """Nearest class mean on a dozen statistics that know nothing of the landforms."""
+    """Classify by nearest class mean of a dozen general image statistics."""
     names = tuple(LANDFORMS)
     seen = {
         part: np.array(

@@ -49,7 +49,7 @@ def test_changed_and_missing_files(folder: Path) -> None:
 
 
 def test_a_synthetic_planet_is_compared_with_its_record(tmp_path: Path) -> None:
-    """A picture that decodes, but is not the one that was made: a JPEG has no checksum."""
+    """The image decodes but differs from the original: a JPEG has no checksum."""
     rows = [{"id": name, "image": picture(number), "label": "yardangs"}
             for number, name in enumerate("ab")]  # fmt: skip
     folder = landforms(tmp_path / "Mars-Landforms", rows)

@@ -1,4 +1,4 @@
-"""Verification by several processes, ended before its end."""
+"""Interrupted verification with several processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.datasets.verify.sets import grey
 
 
 class Interrupting:
-    """Progress of someone who presses Ctrl-C when the first shard is done."""
+    """Progress that raises KeyboardInterrupt after the first shard."""
 
     def start(self, label: str, total: int | None, unit: str = "items") -> Interrupting:
         return self

@@ -1,4 +1,4 @@
-"""Tiles as the tiler leaves them: tars and manifests that agree, or not."""
+"""Output of the tile cutter: consistent and inconsistent tars and manifests."""
 
 from __future__ import annotations
 
