@@ -11,6 +11,7 @@ import pytest
 from marsretrieval.datasets import (
     FolderSource,
     Record,
+    RepeatedKey,
     Skipped,
     folder,
     open_images,
@@ -69,7 +70,7 @@ def test_same_name_with_two_extensions_is_one_key(tmp_path: Path) -> None:
         put(tmp_path / name)
     items = read_all(open_images(tmp_path))
     assert [(item.id, type(item)) for item in items] == [
-        ("a", Skipped), ("a", Record), ("a.k", Record), ("a", Skipped),
+        ("a", Skipped), ("a", Record), ("a.k", Record), ("a", RepeatedKey),
     ]  # fmt: skip
     assert items[1].source.endswith("a.jpg")
     assert "same key" in items[3].reason and items[3].source.endswith("a.png")

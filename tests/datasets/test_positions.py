@@ -201,7 +201,7 @@ def test_positions_in_json_under_every_usual_name(fields: Any, tmp_path: Path) -
     ("fields", "words"),
     [
         ({"bounds": [10, 0, 8, 1]}, "east 8 is less than west 10"),
-        ({"bounds": [0, 0, 10, 1], "center": [11, 0.5]}, "lies outside of the bounds"),
+        ({"bounds": [0, 0, 10, 1], "center": [11, 0.5]}, "is outside the bounds"),
         ({"bounds": [0, 0, 200, 1]}, "200 degrees wide"),
         ({"bounds": [0, 80, 1, 91]}, "not a position"),
         ({"bounds": [0, 5, 1, 4]}, "south 5 is not below north 4"),

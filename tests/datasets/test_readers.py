@@ -169,7 +169,7 @@ def test_unknown_label_is_named_and_minus_one_means_no_label(tmp_path: Path) -> 
 
 def test_wrong_parquet_is_named(tmp_path: Path) -> None:
     write_parquet(tmp_path / "wrong.parquet", {"picture": [b"x"]})
-    with pytest.raises(TableError, match=r"wrong.parquet: no column 'image' \(there are picture"):
+    with pytest.raises(TableError, match=r"wrong.parquet: no column 'image' \(columns: picture"):
         read_all(open_images(tmp_path))
     (tmp_path / "wrong.parquet").write_bytes(b"PAR1 not at all")
     with pytest.raises(DataError, match=r"wrong\.parquet"):

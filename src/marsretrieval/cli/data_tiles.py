@@ -183,8 +183,8 @@ def _print_report(report: Report, out: Path) -> None:
     if len(failed) > _MAX_SHOWN:
         say(f"and {len(failed) - _MAX_SHOWN} more failures: --json lists all")
     if report.untried:
-        say(f"not tried after these: {_abbreviate(report.untried)}")
-    say("error: not everything could be cut; run the same command again for what failed")
+        say(f"not attempted after these failures: {_abbreviate(report.untried)}")
+    say("error: some quads or tiles could not be cut; run the same command again to retry them")
 
 
 def _print_plan(
@@ -202,13 +202,14 @@ def _print_plan(
         return
     names = [entry.quad.name for entry in plan.todo]
     echo(
-        f"{out}: {pluralize(len(names), 'quad')} to cut, {len(plan.kept):,} there; nothing is done"
+        f"{out}: {pluralize(len(names), 'quad')} to cut, {len(plan.kept):,} present; nothing is "
+        "done"
     )
     echo(f"  quads    {_abbreviate(names) or 'none'}")
     echo(f"  tiles    {plan.tiles:,}")
     echo(f"  fetch    about {readable_bytes(plan.download_bytes)}")
     needed, scratch = readable_bytes(plan.output_bytes), readable_bytes(plan.scratch_bytes)
-    echo(f"  disk     about {needed} for tiles and {scratch} for zips on their way;", end=" ")
+    echo(f"  disk     about {needed} for tiles and {scratch} for temporary zips;", end=" ")
     echo(f"{readable_bytes(plan.free_bytes)} free")
     if plan.output_bytes + plan.scratch_bytes > plan.free_bytes:
         say("note: not enough free disk space: choose another --out, or a smaller region")

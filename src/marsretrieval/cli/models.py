@@ -225,14 +225,15 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     console().print(table)
     echo(
         "\nCPU, GPU: GiB of weights in memory; loading takes up to twice that. px: image size."
-        "\nrevision: pinned commit; - where the result records the one loaded. --json has more."
+        "\nrevision: pinned commit; - if not pinned (results record the loaded one). --json has "
+        "more."
     )
     if gated := [row["id"] for row in rows if row["gated"]]:
         echo(f"Gated, needs a Hugging Face token: {', '.join(gated)}")
     _print_tested_versions(rows)
     echo(
-        "Others by name: st:NAME of sentence-transformers, mteb:NAME of MTEB's registry,"
-        "\npackage.module:Class of yours."
+        "Other names: st:NAME (sentence-transformers), mteb:NAME (MTEB's registry),"
+        "\npackage.module:Class (your own)."
     )
 
 

@@ -258,7 +258,7 @@ def search(
     files = [*(out or []), *(heatmap or [])]
     for path in files:
         if files.count(path) > 1:
-            raise UsageError(f"{path}: named twice", remedy="Give each file a name of its own.")
+            raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
     style_of(style)
     if heatmap_cell is not None and not heatmap:
         raise UsageError("--heatmap-cell requires --heatmap")

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from marsretrieval.datasets.base import Record, Shard, Skipped, escape, skip_unless_utf8
+from marsretrieval.datasets.base import (
+    Record,
+    RepeatedKey,
+    Shard,
+    Skipped,
+    escape,
+    skip_unless_utf8,
+)
 from marsretrieval.datasets.georeference import (
     read_georeference,
     read_world_file,
@@ -233,9 +240,9 @@ class FolderSource:
         key = relative_path.with_suffix("").as_posix()
         source = escape(str(path))
         if path.suffix.lower() not in EXTENSIONS:
-            return Skipped(key, source, f"no image by its extension '{path.suffix}'")
+            return Skipped(key, source, f"not an image by its extension '{path.suffix}'")
         if path in self.duplicates:
-            return Skipped(key, source, "the same key has an image of another format")
+            return RepeatedKey(key, source, "the same key has an image of another format")
         try:
             if images:
                 data = read_regular(path, MAX_BYTES)

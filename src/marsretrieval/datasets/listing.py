@@ -165,7 +165,7 @@ def check_space(folder: Path, needed: int) -> None:
     free = free_bytes(folder)
     if needed and free < needed + _RESERVED_BYTES:
         raise OutputError(
-            f"{folder}: {readable_bytes(needed)} are needed there, {readable_bytes(free)} are free",
+            f"{folder}: {readable_bytes(needed)} needed, {readable_bytes(free)} free",
             remedy="Free some space, or choose a folder on another disk with --out.",
         )
 

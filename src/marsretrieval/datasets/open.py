@@ -8,7 +8,15 @@ from pathlib import Path
 
 from marsretrieval import geo
 from marsretrieval.datasets.arrow import ArrowSource, find_arrow_files
-from marsretrieval.datasets.base import ImageSource, Record, Shard, Skipped, escape, is_utf8
+from marsretrieval.datasets.base import (
+    ImageSource,
+    Record,
+    RepeatedKey,
+    Shard,
+    Skipped,
+    escape,
+    is_utf8,
+)
 from marsretrieval.datasets.folder import FolderSource, is_split
 from marsretrieval.datasets.images import EXTENSIONS
 from marsretrieval.datasets.listing import list_visible
@@ -259,7 +267,7 @@ def read_annotations(source: ImageSource) -> tuple[list[Record], list[Skipped]]:
                 skipped.append(item)
             elif item.id in records:
                 before = records[item.id].source
-                skipped.append(Skipped(item.id, item.source, f"the same key as {before}"))
+                skipped.append(RepeatedKey(item.id, item.source, f"the same key as {before}"))
             else:
                 records[item.id] = item
     return list(records.values()), skipped

@@ -315,7 +315,7 @@ def _resolve_inside(folder: Path, name: str) -> Path:
     files = [Path(os.path.normpath(root / text)) for text in names]
     inside = [file for file in files if file.is_relative_to(os.path.normpath(root))]
     if not inside:
-        raise ValueError(f"its image lies outside of the dataset's folder: {name}")
+        raise ValueError(f"its image is outside the dataset's folder: {name}")
     return next((file for file in inside if os.path.lexists(file)), inside[-1])
 
 
@@ -333,7 +333,7 @@ def _check_image_column(path: Path, schema: pa.Schema) -> None:
 
     if "image" not in schema.names:
         raise TableError(
-            f"{path}: no column 'image' (there are {', '.join(schema.names) or 'none'})",
+            f"{path}: no column 'image' (columns: {', '.join(schema.names) or 'none'})",
             remedy="Images are expected as Hugging Face writes them: a struct of bytes and path.",
         )
 

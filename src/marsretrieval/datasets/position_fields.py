@@ -140,8 +140,7 @@ def _location_from_bounds(
             and off_lat <= (north - south) / 2 + _TOLERANCE_DEG
         ):
             raise ValueError(
-                f"centre {centre[0]:.10g}, {centre[1]:.10g} lies outside of the bounds "
-                f"{values_text}"
+                f"centre {centre[0]:.10g}, {centre[1]:.10g} is outside the bounds {values_text}"
             )
         if off_lon <= _TOLERANCE_DEG and off_lat <= _TOLERANCE_DEG:
             lon, lat = centre  # use the stated centre, without rounding errors

@@ -374,8 +374,7 @@ def _positions_from_geometry(table: Table, choice: PositionColumns) -> Positions
     if invalid.size:
         row = int(invalid[0])
         raise TableError(
-            f"{table.path}: {table.labels[row]} lies at {lon[row]:g}, {lat[row]:g}, which are not "
-            "degrees",
+            f"{table.path}: {table.labels[row]} lies at {lon[row]:g}, {lat[row]:g}, not degrees",
             remedy="Export it in longitude and latitude (IAU_2015:49900), not in metres.",
         )
     west = bool(choice.west)

@@ -14,7 +14,15 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Self, cast
 
-from marsretrieval.datasets.base import Record, Shard, Skipped, escape, is_utf8, skip_unless_utf8
+from marsretrieval.datasets.base import (
+    Record,
+    RepeatedKey,
+    Shard,
+    Skipped,
+    escape,
+    is_utf8,
+    skip_unless_utf8,
+)
 from marsretrieval.datasets.folder import class_from_folders
 from marsretrieval.datasets.georeference import is_world_file, read_georeference, read_world_file
 from marsretrieval.datasets.images import EXTENSIONS, MAX_BYTES
@@ -203,6 +211,7 @@ class _MemberGroup:
     world: bytes | None = None
     projection: bytes | None = None
     problems: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     id: str = ""
 
@@ -213,13 +222,16 @@ class _MemberGroup:
         """Yield the members that cannot be part of the item."""
         for problem in self.problems:
             yield Skipped(self.id, f"{path}:{self.key}", problem)
+        for name in self.repeated:
+            reason = f"a second image with the same key: {name}"
+            yield RepeatedKey(self.id, f"{path}:{self.key}", reason)
 
     def item(self, path: Path, read_keys: set[str], *, by_class: bool) -> Record | Skipped:
         source = escape(f"{path}:{self.image_name or self.key}")
         if self.image_name is None:
             return Skipped(self.id, source, self._describe_missing_image(read_keys))
         if self.key in read_keys:
-            return Skipped(self.id, source, "the same key stands in this tar before")
+            return RepeatedKey(self.id, source, "the same key occurs earlier in this tar")
         location, annotation = locate_image(
             self.key, parse_annotation(self.json, self.text), self._georeference
         )
@@ -377,7 +389,7 @@ def _add_member(
     elif is_world_file(suffix):
         group.world = _read_member(tar, member)
     elif group.image_name is not None:
-        group.problems.append(f"a second image under the same key: {member.name}")
+        group.repeated.append(member.name)
     else:
         data = _read_member(tar, member) if images else b""
         group.image_name, group.image = member.name, data

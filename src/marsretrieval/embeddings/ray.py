@@ -97,7 +97,7 @@ def build_stores_with_ray(
     options = options or RayOptions()
     ray = _import_ray()
     if not all(target.to_load for target in targets):
-        raise UsageError("with Ray each process loads its own encoder: pass a function")
+        raise UsageError("with Ray every process loads an encoder: pass a function")
     targets = [replace(target, path=target.path.resolve()) for target in targets]
     plans = plan_targets(targets, source, dtype=dtype, force=force)
     if strict:
@@ -257,7 +257,7 @@ def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, dict[str, fl
     if not count:
         raise UsageError(
             "no machine of the cluster offers a CPU",
-            remedy="Start Ray there with --num-cpus.",
+            remedy="Start Ray with --num-cpus on a machine.",
         )
     return min(count, most), resources
 

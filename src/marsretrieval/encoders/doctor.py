@@ -145,7 +145,8 @@ def _disk(cache: Path, problems: list[str], notes: list[str]) -> dict[str, float
     free_for_results, free_for_weights = free[str(Path.cwd())], free[str(cache)]
     if free_for_results < _MIN_DISK_GIB:
         problems.append(
-            f"{free_for_results} GiB free in the current folder, where results go: free some space"
+            f"{free_for_results} GiB free in the current folder, the default for results: free "
+            "some space"
         )
     if free_for_weights < _MIN_DISK_GIB:
         notes.append(

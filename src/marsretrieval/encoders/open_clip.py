@@ -390,7 +390,8 @@ def load_error(
     if held := re.search(r"GLOBAL (\S+) was not an allowed|whose module (\S+) is blocked", text):
         return ModelLoadError(
             f"{spec.id}: {path} holds pickled objects ({held[1] or held[2]}), not only weights",
-            remedy="Loading them could run any code. On a machine where you trust the file, save "
+            remedy="Loading them could run arbitrary code. On a machine where you trust the "
+            "file, save "
             "its state_dict as .safetensors once (see docs/MODELS.md).",
         )
     lines = [line.strip() for line in text.splitlines() if line.strip()]

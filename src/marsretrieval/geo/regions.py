@@ -294,7 +294,7 @@ def _ring(value: Any, convert: Converter | None) -> Floats:
         corners = convert(corners)
         if not np.isfinite(corners).all():
             raise _InvalidGeometryError(
-                "a position lies outside of the area of its coordinate reference system"
+                "a position is outside the area of its coordinate reference system"
             )
     if np.abs(corners[:, 0]).max() > 540 or np.abs(corners[:, 1]).max() > 90:
         x, y = corners[np.argmax(np.abs(corners).max(axis=1))]
@@ -394,7 +394,7 @@ def _unroll(ring: Floats, as_written: bool) -> Floats:
         unrolled[-1] = unrolled[0]
         return unrolled
     if abs(turns) > 1:
-        raise _InvalidGeometryError("a ring goes round the planet more than once")
+        raise _InvalidGeometryError("a ring encircles the planet more than once")
     pole = math.copysign(90.0, float(ring[:, 1].mean()))
     corners = [[unrolled[-1, 0], pole], [unrolled[0, 0], pole], unrolled[0].tolist()]
     return np.concatenate([unrolled, corners])

@@ -543,7 +543,7 @@ def _require_queries(file: ResultFile) -> ResultFile:
 
 def _missing_table(file: ResultFile, kind: str) -> DataError:
     return DataError(
-        f"{file.beside(kind) or file.result.model['id']}: not there, or empty; a comparison needs "
+        f"{file.beside(kind) or file.result.model['id']}: missing or empty; a comparison needs "
         "the scores of every query",
         remedy="Keep the .parquet files beside the result, or run the model again with --force.",
     )

@@ -76,7 +76,7 @@ def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> 
         raise DatasetNotFoundError(
             f"no task with results of both: {path_a} has {', '.join(tasks_a) or 'none'}, "
             f"{path_b} has {', '.join(tasks_b) or 'none'}",
-            remedy="marsretrieval run writes results, a folder for each model.",
+            remedy="marsretrieval run writes results, one folder per model.",
         )
     return Match(pairs, notes, left_out)
 

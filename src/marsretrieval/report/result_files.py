@@ -151,7 +151,7 @@ def _find_schema_problem(table: pa.Table, kind: str, task: str) -> str:
     has_positions = task == "geolocalization" and kind != "thumbnails"
     for name in (*_COLUMNS[kind], *(("lon", "lat") if has_positions else ())):
         if name not in table.column_names:
-            return f"no column '{name}' (there are: {', '.join(table.column_names)})"
+            return f"no column '{name}' (columns: {', '.join(table.column_names)})"
     for column in table.schema:
         name, column_type = column.name, column.type
         if name in ("lon", "lat") and not has_positions:

@@ -170,7 +170,7 @@ def _as_rows(vectors: npt.ArrayLike | None) -> npt.NDArray[np.float64]:
 def _unit64(vector: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     length = float(np.linalg.norm(vector))
     if not np.isfinite(length) or length < 1e-12:
-        raise UsageError("the parts of the query cancel each other out")
+        raise UsageError("the parts of the query cancel out")
     return np.asarray(vector / length, dtype=np.float64)
 
 

@@ -99,7 +99,7 @@ def _import_task(target: str) -> Task:
     if missing:
         raise UsageError(
             f"task '{target}' lacks {', '.join(missing)}",
-            remedy="docs/howto/task.md shows a whole task.",
+            remedy="docs/howto/task.md has a complete example.",
         )
     if any(task.name in (builtin.name, *builtin.aliases) for builtin in TASKS):
         raise UsageError(

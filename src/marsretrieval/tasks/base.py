@@ -261,7 +261,7 @@ def dataset_folder(data: Path, name: str, *, task: str) -> Path:
     others = sorted(path.name for path in data.iterdir() if path.name.startswith("Mars-"))
     if others:
         raise DatasetNotFoundError(
-            f"{data}: no {name} here for task {task} (there is {', '.join(others)})", remedy=remedy
+            f"{data}: no {name} for task {task} (contents: {', '.join(others)})", remedy=remedy
         )
     if not any(data.iterdir()):
         raise DatasetNotFoundError(f"{data}: an empty folder (data of task {task})", remedy=remedy)

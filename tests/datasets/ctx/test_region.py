@@ -153,7 +153,7 @@ def test_damaged_zip_is_deleted_and_downloaded_again_next_time(
     assert "damaged" in report.failed[0].reason
     assert not (tmp_path / ".scratch").exists()
     mosaic.zips[name] = zips[name][: len(data) // 2]
-    assert "not a whole zip" in fetched(tmp_path, address).failed[0].reason
+    assert "damaged or incomplete zip" in fetched(tmp_path, address).failed[0].reason
     mosaic.zips[name] = zips[name]
     healed = fetched(tmp_path, address)
     assert healed.complete

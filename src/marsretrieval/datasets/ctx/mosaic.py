@@ -129,7 +129,7 @@ def parse_quads(text: str) -> list[Quad]:
             )
         quads.add(quads_by_name[part])
     if not quads:
-        raise UsageError("no quad is named")
+        raise UsageError("no quads given")
     return sorted(quads)
 
 
@@ -145,7 +145,7 @@ def check_quad(raster: GeoTiff, quad: Quad, *, source: str) -> None:
         DataError: If the pixel type or an edge differs.
     """
     if raster.dtype != "uint8":
-        raise DataError(f"{source}: pixels of {raster.dtype}, where the mosaic has uint8")
+        raise DataError(f"{source}: pixels of {raster.dtype}, expected uint8")
     side = geo.QUAD_DEG
     raster_edges = (raster.west, raster.south, raster.east, raster.north)
     quad_edges = (quad.west, quad.south, quad.west + side, quad.south + side)
@@ -252,7 +252,7 @@ def find_files(
         raise DatasetNotFoundError(f"{names}: contains no GeoTIFF or zip of the mosaic")
     if selected is not None:
         missing = sorted(selected - files_by_quad.keys())
-        problems += [Problem(quad.name, "no file of this quad was found") for quad in missing]
+        problems += [Problem(quad.name, "no file of this quad") for quad in missing]
     return [
         Input(quad, kinds.get(_ZIP, kinds.get(_TIFF[0])))
         for quad, kinds in sorted(files_by_quad.items())

@@ -155,9 +155,7 @@ def geotiff_in(path: Path) -> zipfile.ZipInfo:
                 and not PurePosixPath(info.filename).name.startswith(".")
             ]
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
-        raise DataError(
-            f"{path}: damaged or cut short, not a whole zip ({error})", remedy=_DAMAGED
-        ) from error
+        raise DataError(f"{path}: damaged or incomplete zip ({error})", remedy=_DAMAGED) from error
     if len(members) != 1:
         raise DataError(f"{path}: {len(members)} GeoTIFFs in this zip, expected one")
     info = members[0]

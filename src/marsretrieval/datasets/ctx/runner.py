@@ -89,7 +89,7 @@ class JobSettings:
         if address.scheme not in ("http", "https") or not address.hostname:
             raise UsageError(
                 f"--server {self.server}: not a web address",
-                remedy=f"Such as {SERVER} (the default).",
+                remedy=f"Use an address such as {SERVER} (the default).",
             )
 
 

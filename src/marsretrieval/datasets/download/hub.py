@@ -302,7 +302,7 @@ def find_cached(repository: str, revision: str | None) -> tuple[Listing, Path]:
     except OSError as error:  # such as the hub's LocalEntryNotFoundError
         raise DatasetNotFoundError(
             f"{repository}: not in the cache of the Hugging Face hub",
-            remedy="Run once without --offline, or copy the folder from where it is.",
+            remedy="Run once without --offline, or copy the folder from another machine.",
         ) from error
     files = tuple(
         HubFile(path.relative_to(snapshot).as_posix(), path.stat().st_size, None)
