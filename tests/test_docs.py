@@ -273,7 +273,7 @@ def test_documented_doctor_output_is_current() -> None:
 
     code = Path(doctor.__file__).read_text()
     code = re.sub(r'"\s*\n\s*f?"', "", code)
-    table = (DOCS / "INSTALL.md").read_text().split("| it says | do |")[1].split("\n\n")[0]
+    table = (DOCS / "INSTALL.md").read_text().split("| message | remedy |")[1].split("\n\n")[0]
     quoted = re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)
     assert len(quoted) > 4
     for line in quoted:

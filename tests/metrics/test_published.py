@@ -1,7 +1,9 @@
-"""The published protocol is frozen: by figures that the paper's own code printed, and by committed
-figures of the slow reference, which is itself held to the former.
+"""The published protocol does not change.
 
-To write the committed figures anew: python -m tests.metrics.test_published
+Metrics are compared with those printed by the paper's code, and with committed values of the slow
+reference, which reproduces the former.
+
+To write the committed values again: python -m tests.metrics.test_published
 """
 
 from __future__ import annotations
