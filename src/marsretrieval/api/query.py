@@ -210,7 +210,7 @@ def make_question(
         if not isinstance(sentence, str):
             raise UsageError(f"{sentence!r} is not a text", remedy="Give strings.")
     if any(not sentence.strip() for sentence in [*texts, *negative_texts]):
-        raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
+        raise UsageError("the query text is empty", remedy="Give a text to search for.")
     k = None if k is None else _as_int(k, "k")
     min_score = None if min_score is None else _as_float(min_score, "min_score")
     min_valid = None if min_valid is None else _as_float(min_valid, "min_valid")
@@ -311,7 +311,7 @@ def _parse_positions(values: LonLat | Sequence[LonLat]) -> list[LonLat]:
         pairs = np.asarray(values, dtype=np.float64).reshape(-1, 2) if len(values) else ()
     except ValueError as error:
         raise UsageError(
-            f"like_at={values!r} is no position",
+            f"like_at={values!r} is not a position",
             remedy="Give (lon, lat) in degrees, such as (137.4, -4.6), or several of them.",
         ) from error
     return [(float(lon), float(lat)) for lon, lat in pairs]
@@ -323,7 +323,7 @@ def _image_name(image: Any) -> str:
 
 def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
     if bbox is not None and region is not None:
-        raise UsageError("a box and a region", remedy="Give one of them.")
+        raise UsageError("bbox and region cannot be combined", remedy="Give one of them.")
     if bbox is not None:
         if isinstance(bbox, Box):
             return bbox
@@ -331,7 +331,7 @@ def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | No
             return Box.parse(bbox)
         if np.shape(bbox) != (4,):
             raise UsageError(
-                f"bbox={bbox!r} is no box",
+                f"bbox={bbox!r} is not a box",
                 remedy="Give (west, south, east, north) in degrees, such as (130, -10, 140, 0).",
             )
         return Box(*bbox)

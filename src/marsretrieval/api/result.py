@@ -304,7 +304,7 @@ def warn_truncated(question: Question, encoder: Encoder, context: int | None) ->
     limit = "its context length" if context is None else f"its context length of {context} tokens"
     for text in cut:
         warnings.warn(
-            f"{encoder.id} reads a text up to {limit} only, so the end of this one has no "
+            f"{encoder.id} truncates texts at {limit}, so the end of this text has no "
             f"effect: '{shorten(text, 72, placeholder=' ...')}'",
             TruncatedTextWarning,
             stacklevel=5,

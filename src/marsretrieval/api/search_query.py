@@ -97,6 +97,6 @@ class SearchQuery:
             is_plain = isinstance(value, (str, int, float, bool))
             if value is not default and not (is_plain and value == default):
                 raise UsageError(
-                    f"{name} is given beside a SearchQuery", remedy="Put it into the query."
+                    f"{name} cannot be combined with a SearchQuery", remedy="Put it into the query."
                 )
         return {**options, **own}

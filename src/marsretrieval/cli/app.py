@@ -112,7 +112,7 @@ class _Group(Group):
                 if number == signal.SIGINT
                 else f"ended by {signal.Signals(number).name}"
             )
-            _print_last(f"{what}: what was finished is kept; the same command goes on from there")
+            _print_last(f"{what}: completed work is saved; run the same command again to resume")
             raise typer.Exit(128 + number) from error
         except _TYPER_EXCEPTIONS:
             raise
@@ -135,12 +135,12 @@ def _format_unexpected(error: Exception) -> str:
         file_prefix = f"{error.filename}: " if error.filename is not None else ""
         return (
             f"error: {file_prefix}{error.strerror or text}\n"
-            "  Check the disk, the rights and the limits of this process (ulimit -a)."
+            "  Check the disk, the permissions and the limits of this process (ulimit -a)."
         )
     kind = type(error).__name__
     return (
         f"error: unexpected {kind}{f': {text}' if text else ''}\n"
-        f"  Set {_TRACEBACK}=1 to see where it comes from, and report it."
+        f"  Set {_TRACEBACK}=1 to show the traceback, and report the error."
     )
 
 

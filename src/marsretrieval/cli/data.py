@@ -62,7 +62,7 @@ def synth(
     if as_json:
         print_json(summary_record)
         return
-    made = "made" if summary.made else "was there before: nothing to do"
+    made = "made" if summary.made else "already exists: nothing to do"
     echo(f"{out}: a synthetic planet, {made} ({summary.bytes / 1e6:.1f} MB)")
     _print_planet(summary_record)
     points = ", ".join(f"{name} {count}" for name, count in summary.points.items())
@@ -155,7 +155,7 @@ def _print_verification(dataset: DatasetInventory) -> None:
         if problem.count > _MAX_EXAMPLES and len(problem.examples) > _MAX_EXAMPLES:
             echo("    ...")
     if all(problem.severity == "note" for problem in dataset.problems):
-        echo("  nothing is wrong")
+        echo("  no problems found")
 
 
 def _format_counts(value: object) -> str:
@@ -221,9 +221,11 @@ def download(
     names = list(DATASETS) if "all" in dataset else list(dict.fromkeys(dataset))
     variants = _resolve_variants(names, variant)
     if revision is not None and len(names) > 1:
-        raise UsageError("--revision goes with one dataset", remedy="Fetch them one by one.")
+        raise UsageError(
+            "--revision applies to one dataset only", remedy="Download the datasets one at a time."
+        )
     if dry_run and offline:
-        raise UsageError("--dry-run asks the hub: it does not go with --offline")
+        raise UsageError("--dry-run queries the hub and cannot be combined with --offline")
     if dry_run:
         plans = [
             plan_download(name, out, variant=variants[name], revision=revision, cache=cache)
@@ -233,7 +235,7 @@ def download(
         return
     reports: list[Report] = []
     for name in names:
-        say(f"{name}: looking up what there is")
+        say(f"{name}: looking up the files to download")
         with show_progress(quiet=as_json) as progress:
             report = fetch(
                 name, out, variant=variants[name], revision=revision, offline=offline, cache=cache,
@@ -262,7 +264,7 @@ def _resolve_variants(names: list[str], variant: str | None) -> dict[str, str | 
         return {names[0]: find_source(names[0], variant).variant}
     varied = {name for name in names if find_source(name).variant}
     if variant is not None and not varied:
-        raise UsageError(f"--variant {variant} goes with paired")
+        raise UsageError(f"--variant {variant} applies to paired only")
     return {name: variant if name in varied else None for name in names}
 
 
@@ -284,7 +286,7 @@ def _print_report(report: Report) -> None:
             echo(f"  missing  {missing:,}, see {Path(report.folder) / 'missing.csv'}")
             for image in report.missing[:_MAX_EXAMPLES]:
                 echo(f"    {image.key}: {image.reason}")
-            echo(f"    ({KNOWN_GONE} of 2,287 were gone for good in August 2026)")
+            echo(f"    ({KNOWN_GONE} of 2,287 were permanently unavailable in August 2026)")
     elif "points" in counts:
         for name, count in counts["points"].items():
             examples = counts["examples"].get(name, 0)
@@ -307,13 +309,13 @@ def _print_plans(plans: list[Plan], *, as_json: bool) -> None:
         echo(f"  licence  {plan.licence}")
         present = sum(bool(file["present"]) for file in plan.files)
         remaining = readable_bytes(plan.bytes_to_fetch)
-        echo(f"  files    {len(plan.files):,}, {present:,} are there; {remaining} to fetch")
+        echo(f"  files    {len(plan.files):,}, {present:,} present; {remaining} to download")
         if plan.links:
-            echo(f"  images   {plan.links:,} by their links, {plan.links_present:,} are there")
+            echo(f"  images   {plan.links:,} from links, {plan.links_present:,} present")
         needed, free = readable_bytes(plan.needed_bytes), readable_bytes(plan.free_bytes)
         echo(f"  disk     about {needed} needed, {free} free")
         if plan.needed_bytes > plan.free_bytes:
-            say("note: there is not that much room: choose another --out")
+            say("note: not enough free disk space: choose another --out")
 
 
 app = typer.Typer(

@@ -17,12 +17,12 @@ from marsretrieval.cli.run import run_jobs
 
 _MODELS = ("mars-nano", "mars-nano-untrained")
 _NEXT_STEPS = """
-The figures follow the model: mars-nano was trained on such terrain, its twin was not.
+The metrics depend on the model: mars-nano was trained on such terrain, its twin was not.
 The published AUPRC is low even where the ranking is nearly perfect: its curve begins at a depth by
 which most points are found, and the area before it is not counted (docs/PROTOCOL.md).
-All of it is synthetic; nothing above says anything about Mars or about a published model.
+All data are synthetic: the metrics above are not valid for Mars or for published models.
 
-What next:{activate}
+Next steps:{activate}
   open {page}      # tables, curves, maps and examples on one page
   marsretrieval search --store {store} --text "pitted cones" -o {layer} --heatmap map.png
   marsretrieval run -m pe-core-l-14-336 -t landform --data data      # a real model on real data

@@ -203,12 +203,13 @@ def _check_options(engine: str, shard: str | None, ray_address: str | None, devi
     if engine not in ("local", "ray"):
         raise UsageError(f"unknown engine '{engine}'", remedy="Use local or ray.")
     if engine == "local" and ray_address is not None:
-        raise UsageError("--ray-address goes with --engine ray")
+        raise UsageError("--ray-address requires --engine ray")
     if engine == "ray" and shard is not None:
-        raise UsageError("--shard and --engine ray do not go together: Ray deals out the shards")
+        raise UsageError("--shard and --engine ray cannot be combined: Ray distributes the shards")
     if engine == "ray" and device not in ("auto", "cuda", "cpu"):
         raise UsageError(
-            f"--device {device} does not go with --engine ray, which gives each process its own",
+            f"--device {device} cannot be combined with --engine ray, which assigns the devices "
+            "itself",
             remedy="Use auto, cuda or cpu.",
         )
 
@@ -224,7 +225,9 @@ def _make_targets(
 
     specs = [find(name) for name in models]
     if len(specs) > 1 and options.checkpoint is not None:
-        raise UsageError("--checkpoint goes with one model", remedy="Embed with each by itself.")
+        raise UsageError(
+            "--checkpoint applies to one model only", remedy="Embed with one model at a time."
+        )
     if len({spec.id for spec in specs}) != len(specs):
         raise UsageError("the same model is named twice")
     paths = [store] if len(specs) == 1 else [store / variant(spec, options) for spec in specs]
@@ -306,7 +309,7 @@ def _print_report(report: BuildReport, store: EmbeddingStore, position_count: in
     rate = ""
     if report.images_per_s and report.device_idle is not None:
         rate = f" at {report.images_per_s:,.0f} images/s (device idle {report.device_idle:.0%})"
-    reused = f", {report.reused:,} were there" if report.reused else ""
+    reused = f", {report.reused:,} already done" if report.reused else ""
     images = pluralize(report.rows, "image")
     echo(f"{store.path}: {images}, {report.embedded:,} embedded now{rate}{reused}")
     if report.skipped:

@@ -136,7 +136,9 @@ def run(
         trust_remote_code=trust_remote_code,
     )
     if checkpoint is not None and len(model) > 1:
-        raise UsageError("--checkpoint goes with one model", remedy="Run the models one by one.")
+        raise UsageError(
+            "--checkpoint applies to one model only", remedy="Run the models one by one."
+        )
     explicit = [find_task(key) for key in task if key != "all"]
     chosen = {item.name: item for item in (*(benchmark.TASKS if "all" in task else ()), *explicit)}
     explicit_names = {item.name for item in explicit}
@@ -153,7 +155,7 @@ def run(
             }
             given = [option for option, is_given in options_given.items() if is_given]
             raise UsageError(
-                f"{', '.join(given)}: only for catalogues of points",
+                f"{', '.join(given)}: applies to point catalogues only",
                 remedy="Add -t geolocalization, or leave it out.",
             )
         columns = position_columns(lon_column, lat_column, lon_west)
@@ -211,7 +213,7 @@ def _with_class_names(tasks: Sequence[Task], path: Path | None) -> list[Task]:
     if path is None:
         return list(tasks)
     if not any(isinstance(task, LandformRetrieval) for task in tasks):
-        raise UsageError("--class-names goes with the landform task", remedy="Add -t landform.")
+        raise UsageError("--class-names requires the landform task", remedy="Add -t landform.")
     names = read_class_names(path)
     return [
         LandformRetrieval(names) if isinstance(task, LandformRetrieval) else task for task in tasks
@@ -240,8 +242,8 @@ def tasks(as_json: JsonFlag = False) -> None:
         print_json(rows)
         return
     for row in rows:
-        data, figure = f"data: {row['data']:<27}", f"main figure: {row['main_metric']}"
-        echo(f"{row['task']:<18} {row['title']:<28} {data} {figure}")
+        data, metric = f"data: {row['data']:<27}", f"main metric: {row['main_metric']}"
+        echo(f"{row['task']:<18} {row['title']:<28} {data} {metric}")
 
 
 def run_jobs(
@@ -325,7 +327,7 @@ def _format_outcome(job_result: Finished) -> str:
         return f"{name}: failed: {job_result.error}"
     assert job_result.result is not None
     left_out = job_result.result.data["skipped"]
-    notes = [f"-> {job_result.path}"] if job_result.computed else ["done before, kept"]
+    notes = [f"-> {job_result.path}"] if job_result.computed else ["already done"]
     if left_out:
         first = left_out[0]
         notes.append(

@@ -258,13 +258,13 @@ def search(
     files = [*(out or []), *(heatmap or [])]
     for path in files:
         if files.count(path) > 1:
-            raise UsageError(f"{path}: named twice", remedy="Give each file a name of its own.")
+            raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
     if style != "light":  # the default needs no plotting code
         from marsretrieval.plotting import style_of
 
         style_of(style)
     if heatmap_cell is not None and not heatmap:
-        raise UsageError("--heatmap-cell goes with --heatmap")
+        raise UsageError("--heatmap-cell requires --heatmap")
     if checkpoint is not None and not checkpoint.exists():
         raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
     tile_store = open_store(
@@ -304,7 +304,7 @@ def search(
         tile_store.require_model(needs_text=question.needs_text)
     if tile_store.missing:
         shards = pluralize(len(tile_store.missing), "shard")
-        say(f"warning: {store} is not finished: without {shards}")
+        say(f"warning: {store} is incomplete: {shards} missing")
     if question.exclude is not None:
         share = "without data" if min_valid is None else f"with less data than {min_valid:g}"
         tiles = pluralize(int(question.exclude.sum()), "tile")

@@ -129,7 +129,7 @@ def verify(
         )
     elif not check.problems:
         rows, shards = pluralize(check.rows, "row"), pluralize(check.shards, "shard")
-        echo(f"{folder}: {rows} in {shards}, all as written")
+        echo(f"{folder}: {rows} in {shards}, all checksums match")
     else:
         for problem in check.problems:
             echo(problem)
@@ -137,9 +137,9 @@ def verify(
             echo(f"dropped: {', '.join(check.dropped)}")
         if check.to_embed:
             shards = pluralize(len(check.to_embed), "shard")
-            echo(f"The command that made the store embeds {shards} anew.")
+            echo(f"Run the command that created the store to embed {shards} again.")
         elif not repair and any(problem.cured for problem in check.problems):
-            echo("To have damaged shards made again: --repair, then the command that made it.")
+            echo("To rebuild damaged shards: --repair, then the command that created the store.")
     if index_problems and not as_json:
         for line in index_problems:
             echo(line)
@@ -155,9 +155,9 @@ def _summarize_problems(problems: Sequence[Problem]) -> str:
     shards = list(dict.fromkeys(problem.shard for problem in problems))
     more = f" and {len(shards) - _MAX_NAMED} more" if len(shards) > _MAX_NAMED else ""
     remedy = (
-        "Run the command that made the store again."
+        "Run the command that created the store again."
         if all(problem.text == "not embedded yet" for problem in problems)
-        else "Run it again with --repair, then the command that made the store."
+        else "Run it again with --repair, then the command that created the store."
         if any(problem.cured for problem in problems)
         else "Rename the images that share an id, then embed them into a new store."
     )
@@ -221,7 +221,7 @@ def export(
         OutputError: If the file cannot be written.
     """
     if to != "parquet":
-        raise UsageError(f"no export to '{to}'", remedy="Use --to parquet.")
+        raise UsageError(f"unknown export format '{to}'", remedy="Use --to parquet.")
     from marsretrieval.embeddings.export import export_parquet
     from marsretrieval.embeddings.store import open_store
 

@@ -10,7 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from marsretrieval.datasets.base import Record, Shard, Skipped, escape, skip_unless_utf8
+from marsretrieval.datasets.base import (
+    Record,
+    RepeatedKey,
+    Shard,
+    Skipped,
+    escape,
+    skip_unless_utf8,
+)
 from marsretrieval.datasets.images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets.listing import files_below, files_fingerprint, is_side_file
 from marsretrieval.datasets.sidecar import (
@@ -93,7 +100,9 @@ def read_label_tables(root: Path, files: Sequence[Path], images: Sequence[Path])
             else:
                 unmatched.append(name)
         if match_count and unmatched:
-            reason = f"{len(unmatched):,} of its {len(rows):,} lines name no image of the folder"
+            reason = (
+                f"{len(unmatched):,} of its {len(rows):,} lines do not match an image in the folder"
+            )
             problems.append(Skipped(table.name, str(table), f"{reason} (first: {unmatched[0]})"))
     return LabelTables(
         {path: next(iter(names)) for path, names in labels.items() if len(names) == 1},
@@ -201,9 +210,9 @@ class FolderSource:
         key = relative_path.with_suffix("").as_posix()
         source = escape(str(path))
         if path.suffix.lower() not in EXTENSIONS:
-            return Skipped(key, source, f"no image by its extension '{path.suffix}'")
+            return Skipped(key, source, f"not an image by its extension '{path.suffix}'")
         if path in self.duplicates:
-            return Skipped(key, source, "the same key has an image of another format")
+            return RepeatedKey(key, source, "the same key has an image of another format")
         try:
             if images:
                 data = read_regular(path, MAX_BYTES)

@@ -290,7 +290,7 @@ def read_tiff(data: bytes, source: str, max_pixels: int) -> Image.Image:
         bands: npt.NDArray[Any] = file.read([1, 2, 3] if file.count > 2 else [1])
         valid: npt.NDArray[Any] = file.dataset_mask()
     if np.iscomplexobj(bands):
-        raise ImageError(f"{source}: holds complex numbers, which are no picture")
+        raise ImageError(f"{source}: complex pixel values are not supported")
     pixels = np.moveaxis(bands, 0, -1)
     if pixels.dtype == np.uint8:
         grey = np.where(valid[..., None] != 0, pixels, 0).astype(np.uint8)
@@ -357,8 +357,8 @@ def _check_expansion(source: str, pixels: int, stored: int) -> None:
     """Raise ImageError for a decompression bomb: very many pixels from few bytes."""
     if pixels > _LARGE_PIXELS and pixels > stored * _MAX_PIXELS_PER_BYTE:
         raise ImageError(
-            f"{source}: {pixels:,} pixels in {stored:,} bytes, which no real picture has",
-            remedy="Leave it out, or cut it into tiles.",
+            f"{source}: {pixels:,} pixels in {stored:,} bytes, an implausible compression ratio",
+            remedy="Remove it, or cut it into tiles.",
         )
 
 
@@ -429,7 +429,7 @@ def _open_tiff(data: bytes, source: str) -> Iterator[Any]:
         from rasterio.errors import RasterioError
     except ModuleNotFoundError as error:
         raise ImageError(
-            f"{source}: a damaged TIFF, or of a kind that needs rasterio",
+            f"{source}: a damaged TIFF, or a TIFF that needs rasterio",
             remedy="pip install 'marsretrieval[geotiff]'",
         ) from error
     try:

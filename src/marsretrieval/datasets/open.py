@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from marsretrieval.datasets.base import ImageSource, Record, Shard, Skipped, escape, is_utf8
+from marsretrieval.datasets.base import (
+    ImageSource,
+    Record,
+    RepeatedKey,
+    Shard,
+    Skipped,
+    escape,
+    is_utf8,
+)
 from marsretrieval.datasets.images import EXTENSIONS
 from marsretrieval.datasets.listing import list_visible
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
@@ -78,7 +86,7 @@ def _refuse_mixed(folder: Path, *parts: Sequence[Path]) -> None:
         first = (tars or tables)[0]
         raise DataError(
             f"{folder}: holds {' and '.join(contents)}",
-            remedy=f"Name the one that is meant ({first}), or put each kind in its own folder.",
+            remedy=f"Give one of them ({first}), or put them in separate folders.",
         )
 
 
@@ -119,7 +127,7 @@ def _open_folder(path: Path) -> FolderSource:
     if not any(map(_is_image, source.files)):
         contents = _summarize_entries(entries) or "nothing"
         raise DatasetNotFoundError(
-            f"{path}: no images, tars or Parquet files (found: {contents})",
+            f"{path}: no images, tars or Parquet files (contents: {contents})",
             remedy=_suggest_path(path, source.files),
         )
     return source
@@ -237,7 +245,7 @@ def open_sources(paths: Sequence[Path]) -> ImageSource:
     for number, path in enumerate(resolved):
         for other in range(len(resolved)):
             if other != number and (path.is_relative_to(resolved[other])):
-                problem = "given twice" if path == resolved[other] else f"a part of {paths[other]}"
+                problem = "given twice" if path == resolved[other] else f"inside {paths[other]}"
                 raise UsageError(
                     f"--images {paths[number]}: {problem}", remedy="Give every image once."
                 )
@@ -287,7 +295,7 @@ def read_annotations(source: ImageSource) -> tuple[list[Record], list[Skipped]]:
                 skipped.append(item)
             elif item.id in records:
                 before = records[item.id].source
-                skipped.append(Skipped(item.id, item.source, f"the same key as {before}"))
+                skipped.append(RepeatedKey(item.id, item.source, f"the same key as {before}"))
             else:
                 records[item.id] = item
     return list(records.values()), skipped

@@ -91,7 +91,7 @@ class ImageColumns:
         for name in schema.names:
             if name in readable and schema.names.count(name) > 1:
                 raise TableError(
-                    f"{path}: the column '{name}' comes twice", remedy="Rename or remove one."
+                    f"{path}: the column '{name}' appears twice", remedy="Rename or remove one."
                 )
         _check_image_column(path, schema)
         names = tuple(name for name in schema.names if name in readable)
@@ -322,7 +322,7 @@ def _resolve_inside(folder: Path, name: str) -> Path:
     files = [Path(os.path.normpath(root / text)) for text in names]
     inside = [file for file in files if file.is_relative_to(os.path.normpath(root))]
     if not inside:
-        raise ValueError(f"its image lies outside of the dataset's folder: {name}")
+        raise ValueError(f"its image is outside the dataset's folder: {name}")
     return next((file for file in inside if os.path.lexists(file)), inside[-1])
 
 
@@ -340,7 +340,7 @@ def _check_image_column(path: Path, schema: pa.Schema) -> None:
 
     if "image" not in schema.names:
         raise TableError(
-            f"{path}: no column 'image' (there are {', '.join(schema.names) or 'none'})",
+            f"{path}: no column 'image' (columns: {', '.join(schema.names) or 'none'})",
             remedy="Images are expected as Hugging Face writes them: a struct of bytes and path.",
         )
 
@@ -385,7 +385,8 @@ def _read_label_names(schema: pa.Schema) -> tuple[str, ...] | None:
         return None if names is None else tuple(str(name) for name in names)
     except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            "the table's Hugging Face metadata cannot be read, so that its numbers have no names"
+            "the table's Hugging Face metadata cannot be read, so numeric labels have no class "
+            "names"
         ) from error
 
 
@@ -521,7 +522,7 @@ def _rows_per_batch(file: pq.ParquetFile, group: int, columns: list[str]) -> int
         if is_excessive and size > _SMALL:
             raise ValueError(
                 f"its column '{name}' expands from {compressed:,} bytes to {size:,}: "
-                "no real data do"
+                "an implausible compression ratio"
                 if name == "image"
                 else f"its column '{name}' has {size:,} bytes in {metadata.num_rows:,} rows"
             )

@@ -36,13 +36,13 @@ def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO
         OutputError: If the file cannot be written.
     """
     if path.suffix.lower() not in (".parquet", ".geoparquet"):
-        raise UsageError(f"{path}: no name of a Parquet file", remedy="Use one ending in .parquet.")
+        raise UsageError(f"{path}: not a Parquet file name", remedy="Use one ending in .parquet.")
     check_output(path)
     if not store.complete:
         raise StoreError(
             f"{store.path}: {len(store.missing)} of {len(store.manifest.shards)} shards are "
             "not embedded yet",
-            remedy="Finish it with the command that started it.",
+            remedy="Run the command that started it again to finish it.",
         )
     valid = bool(np.isfinite(store.valid()).any())
     number = pa.float16() if store.dtype == "float16" else pa.float32()

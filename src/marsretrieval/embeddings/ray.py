@@ -99,7 +99,7 @@ def build_stores_with_ray(
     options = options or RayOptions()
     ray = _import_ray()
     if not all(target.to_load for target in targets):
-        raise UsageError("with Ray each process loads its own encoder: pass a function")
+        raise UsageError("with Ray every process loads an encoder: pass a function")
     targets = [replace(target, path=target.path.resolve()) for target in targets]
     plans = plan_targets(targets, source, dtype=dtype, force=force)
     if strict:
@@ -131,8 +131,8 @@ def build_stores_with_ray(
         raise
     except ray.exceptions.RayError as error:
         raise MarsRetrievalError(
-            f"Ray gave up: {type(error).__name__}: {error}",
-            remedy="Finished shards are kept: the same command goes on from there.",
+            f"Ray failed: {type(error).__name__}: {error}",
+            remedy="Finished shards are saved: run the same command again to resume.",
         ) from error
     finally:
         if owns_session:
@@ -238,7 +238,7 @@ def _status_text(
     failed = sum(len(shards) for outcome in outcomes for shards in outcome.failed)
     unread = f"{failed} shards not read" if failed else ""
     return ", ".join(
-        filter(None, [remaining, f"device idle {idle:.0%}", unread, f"{actors} at work"])
+        filter(None, [remaining, f"device idle {idle:.0%}", unread, f"{actors} actors"])
     )
 
 
@@ -258,8 +258,8 @@ def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, dict[str, fl
         count = sum(cpus // size for cpus, _ in machines)
     if not count:
         raise UsageError(
-            "no machine of the cluster has a CPU to give",
-            remedy="Start Ray there with --num-cpus.",
+            "no machine of the cluster offers a CPU",
+            remedy="Start Ray with --num-cpus on a machine.",
         )
     return min(count, most), resources
 
@@ -284,7 +284,7 @@ def _connect(ray: Any, address: str | None) -> None:
                 remedy="Run the command again, or use --engine local.",
             ) from error
         raise UsageError(
-            f"no Ray cluster answers at {address} ({error})",
+            f"cannot connect to a Ray cluster at {address} ({error})",
             remedy="Start one (ray start --head), or leave out --ray-address to use this machine.",
         ) from error
 
@@ -385,7 +385,7 @@ class Worker:
         if ray.get(attempts.begin.remote(_NO_TASK)) >= _MAX_DEATHS:
             raise MarsRetrievalError(
                 f"the process that loads the models died {_MAX_DEATHS} times",
-                remedy="Is there memory enough? Fewer models at once, or float16, need less.",
+                remedy="Check the free memory; use fewer models at once, or float16.",
             )
         self._open_stores(force)
 

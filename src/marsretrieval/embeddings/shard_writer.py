@@ -185,7 +185,7 @@ class ShardWriter:
             if isinstance(features, Skipped):
                 event = features
             elif item.id in current.ids:
-                event = Skipped(item.id, item.source, "the same id twice in one shard")
+                event = Skipped(item.id, item.source, "duplicate id in one shard")
         if isinstance(event, Skipped):
             self._skip(current, current.count, event)
             current.count += 1

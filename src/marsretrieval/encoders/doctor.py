@@ -63,7 +63,7 @@ def examine_machine() -> dict[str, Any]:
     report: dict[str, Any] = {"python": sys.version.split()[0], **hardware()}
     if report.get("memory_gib", _MIN_MEMORY_GIB) < _MIN_MEMORY_GIB:
         problems.append(
-            f"{report['memory_gib']} GiB of memory: models need {_MIN_MEMORY_GIB:.0f} and more"
+            f"{report['memory_gib']} GiB of memory: models need at least {_MIN_MEMORY_GIB:.0f}"
         )
     report["packages"], unmet = _packages()
     for extra, lacking in unmet.items():
@@ -109,7 +109,7 @@ def _torch(problems: list[str], notes: list[str]) -> dict[str, Any]:
     try:
         import torch
     except Exception as error:  # a broken build may raise anything
-        problems.append(f"torch does not import ({error}): install it again")
+        problems.append(f"torch cannot be imported ({error}): install it again")
         return {"imports": False}
     report: dict[str, Any] = {"imports": True, "torchvision": _torchvision(problems)}
     devices = ["cpu"]
@@ -120,9 +120,9 @@ def _torch(problems: list[str], notes: list[str]) -> dict[str, Any]:
         devices.append("mps")
     report["devices"] = devices
     if len(devices) == 1 and shutil.which("nvidia-smi"):
-        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
+        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
         notes.append(
-            f"there is an NVIDIA driver, but torch (built for {built}) sees no device: install "
+            f"there is an NVIDIA driver, but torch (built for {built}) finds no device: install "
             "the torch build for your driver, see https://pytorch.org/get-started"
         )
     return report
@@ -132,10 +132,14 @@ def _torchvision(problems: list[str]) -> str:
     from marsretrieval.encoders.torch_imports import ensure_torchvision
 
     try:
-        return "imports" if ensure_torchvision() else "imports, its missing operators declared"
+        return (
+            "imports"
+            if ensure_torchvision()
+            else "imports, with declarations of its missing operators"
+        )
     except Exception as error:  # a broken build may raise anything
         problems.append(
-            f"torchvision does not import ({error}): install the one that belongs to this torch"
+            f"torchvision cannot be imported ({error}): install the version that matches this torch"
         )
         return "fails"
 
@@ -168,11 +172,13 @@ def _disk(cache: Path, problems: list[str], notes: list[str]) -> dict[str, float
     free_for_results, free_for_weights = free[str(Path.cwd())], free[str(cache)]
     if free_for_results < _MIN_DISK_GIB:
         problems.append(
-            f"{free_for_results} GiB free in the current folder, where results go: make room"
+            f"{free_for_results} GiB free in the current folder, the default for results: free "
+            "some space"
         )
     if free_for_weights < _MIN_DISK_GIB:
         notes.append(
-            f"{free_for_weights} GiB free for weights in {cache}: make room, or move it (HF_HOME)"
+            f"{free_for_weights} GiB free for weights in {cache}: free some space, or move it "
+            "(HF_HOME)"
         )
     return free
 

@@ -55,7 +55,7 @@ def import_target(target: str) -> Any:
     if module.split(".")[0] in sys.stdlib_module_names:
         raise UsageError(
             f"model '{target}' is part of Python's standard library, which has no encoders",
-            remedy="Give it as package.module:Class; rename a file of yours that has such a name.",
+            remedy="Give it as package.module:Class; rename your module if it has such a name.",
         )
     current_folder = str(Path.cwd())
     if current_folder not in sys.path:

@@ -62,7 +62,7 @@ def all_specs() -> tuple[ModelSpec, ...]:
             continue
         for spec in new_specs:
             if spec.id in specs:
-                _warn(point, f"model '{spec.id}' is there already")
+                _warn(point, f"model '{spec.id}' is already registered")
             else:
                 specs[spec.id] = spec
     return tuple(specs.values())
@@ -103,7 +103,7 @@ def find(name: str) -> ModelSpec:
         "model",
         name,
         [spec.id for spec in all_specs()],
-        remedy="Your own class goes as package.module:Class.",
+        remedy="Give your own class as package.module:Class.",
     )
 
 
@@ -134,7 +134,7 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
                 lacking, "models", needed_for=f"loading {spec.id}"
             ) from error
         raise ModelLoadError(
-            f"{spec.id}: its loader {spec.loader} is not there ({error})"
+            f"{spec.id}: its loader {spec.loader} cannot be imported ({error})"
         ) from error
     options = options or LoadOptions()
     if (spec.id, options) in _HELD:
@@ -241,7 +241,7 @@ def _specs_of_entry_point(point: EntryPoint) -> list[ModelSpec]:
         return [spec_from_object(target, point.name, point.value)]
     specs = list(result)
     if strange := [spec for spec in specs if not isinstance(spec, ModelSpec)]:
-        raise TypeError(f"gives a {type(strange[0]).__name__} where a ModelSpec is expected")
+        raise TypeError(f"returns a {type(strange[0]).__name__} where a ModelSpec is expected")
     return specs
 
 

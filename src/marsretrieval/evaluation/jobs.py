@@ -149,7 +149,7 @@ def plan(
         for task in tasks:
             missing = task.missing_modality(opened[task.name], spec.modalities)
             if missing is not None:
-                reason = f"{spec.id} has no {missing} side, which task {task.name} needs"
+                reason = f"{spec.id} has no {missing} encoder, which task {task.name} needs"
                 if skip(spec, task, reason):
                     continue
                 raise ModalityError(
@@ -175,7 +175,7 @@ def _check_names(
     specs: Sequence[ModelSpec], tasks: Sequence[Task], options: LoadOptions, name: str | None
 ) -> None:
     if name is not None and len(specs) > 1:
-        raise UsageError("--name goes with one model", remedy="Run the models one by one.")
+        raise UsageError("--name applies to one model only", remedy="Run the models one by one.")
     if name is not None and (not _NAME.fullmatch(name) or name in _RESERVED):
         raise UsageError(
             f"--name {name!r} cannot be the name of a folder",
@@ -304,8 +304,8 @@ def _open_complete_store(path: Path) -> EmbeddingStore:
     store = open_store(path)
     if not store.complete:
         raise StoreError(
-            f"{path}: not finished: without {pluralize(len(store.missing), 'shard')}",
-            remedy="Run the embed command that began it once more.",
+            f"{path}: incomplete: {pluralize(len(store.missing), 'shard')} missing",
+            remedy="Run the embed command that started it again.",
         )
     return store
 

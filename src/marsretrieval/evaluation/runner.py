@@ -144,7 +144,7 @@ def move_earlier(path: Path, request: str, say: Callable[[str], None]) -> None:
     with suppress(DataError):
         if read_result(path).request == request:
             return
-    say(f"{path}: an earlier result was here; it is now in {move_superseded(path)}")
+    say(f"{path}: the earlier result was moved to {move_superseded(path)}")
 
 
 def make_result(

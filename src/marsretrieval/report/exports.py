@@ -56,7 +56,7 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
     table = file.queries
     if table is None:
         raise DataError(
-            f"{file.beside('queries') or result.model['id']}: not there; MTEB's scores need the "
+            f"{file.beside('queries') or result.model['id']}: missing; MTEB's scores need the "
             "rank of each query",
             remedy="Keep the .parquet files beside the result, or run it again with --force.",
         )
@@ -211,7 +211,7 @@ def hf_yaml(
     if len(models) > 1:
         raise UsageError(
             f"results of several models: {', '.join(sorted(name for name, _ in models))}",
-            remedy="A model card is of one model: name its results only.",
+            remedy="A model card describes one model: give only its results.",
         )
     files = sorted(files, key=lambda file: task_order(file.result.task))
     try:
@@ -287,7 +287,7 @@ def _eval_result_entries(hub: Any, file: ResultFile, protocol: str) -> Iterator[
     if data.get("synthetic") or not data.get("repository"):
         raise DataError(
             f"{file.path}: not on a dataset of the hub, which eval-results must name",
-            remedy="Data that marsretrieval data download fetched are; or use model-index.",
+            remedy="Evaluate data from marsretrieval data download, or use model-index.",
         )
     n = ", ".join(f"{count} {name}" for name, count in data["n"].items() if "/" not in name)
     version = result.versions.get("marsretrieval", "")

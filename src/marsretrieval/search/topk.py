@@ -329,8 +329,8 @@ def damage_error(source: VectorSource | SearchIndex, index: SearchIndex | None) 
         return discard_index(index)
     return StoreError(
         f"a vector of {getattr(source, 'path', 'the store')} is not of unit length",
-        remedy="Either a shard is damaged (marsretrieval store verify tells which), or the model "
-        "gives such vectors and has to be mended.",
+        remedy="Run marsretrieval store verify: a shard is damaged, or the encoder returned "
+        "vectors that are not normalized.",
     )
 
 

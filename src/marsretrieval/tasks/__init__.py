@@ -87,7 +87,7 @@ def find_task(name: str) -> Task:
             return task
     raise UnknownNameError(
         "task", name, list(_BUILTIN),
-        remedy="A task of your own goes as package.module:Class.",
+        remedy="Give your own task as package.module:Class.",
     )  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def _import_task(target: str) -> Task:
     if missing:
         raise UsageError(
             f"task '{target}' lacks {', '.join(missing)}",
-            remedy="docs/howto/task.md shows a whole task.",
+            remedy="docs/howto/task.md has a complete example.",
         )
     builtin_tasks = [_builtin_task(key) for key in _BUILTIN]
     if any(task.name in (builtin.name, *builtin.aliases) for builtin in builtin_tasks):

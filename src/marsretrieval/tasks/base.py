@@ -261,7 +261,7 @@ def dataset_folder(data: Path, name: str, *, task: str) -> Path:
     others = sorted(path.name for path in data.iterdir() if path.name.startswith("Mars-"))
     if others:
         raise DatasetNotFoundError(
-            f"{data}: no {name} here for task {task} (there is {', '.join(others)})", remedy=remedy
+            f"{data}: no {name} for task {task} (contents: {', '.join(others)})", remedy=remedy
         )
     if not any(data.iterdir()):
         raise DatasetNotFoundError(f"{data}: an empty folder (data of task {task})", remedy=remedy)
@@ -422,7 +422,7 @@ def _parse_class_names(suffix: str, text: str) -> dict[str, str]:
         pairs = [(str(number), line) for number, line in enumerate(lines) if line.strip()]
     names = {label.strip(): name.strip() for label, name in pairs}
     if len(names) != len(pairs):
-        raise ValueError("a label that comes twice")
+        raise ValueError("a duplicate label")
     if not all(names.values()):
         raise ValueError("a label without a name")
     return names

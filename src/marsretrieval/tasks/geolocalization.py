@@ -189,7 +189,7 @@ class Geolocalization:
         if not queries:
             raise DataError(
                 f"{data.folder}: no query could be made: no readable example image, "
-                f"and {encoder.id} has no text side",
+                f"and {encoder.id} has no text encoder",
                 remedy="Put example images into image_queries/<landform>/.",
             )
         embedded = time.perf_counter()
@@ -271,7 +271,7 @@ class Geolocalization:
             if self.covered_only and not near.any():
                 raise DataError(
                     f"{points.source or landform}: no point lies within the tiles' coverage",
-                    remedy="Leave --covered-only out, or take this catalogue out of the folder.",
+                    remedy="Leave --covered-only out, or remove this catalogue from the folder.",
                 )
             counted[landform] = points.take(near) if self.covered_only else points
         return counted, notes, details

@@ -116,8 +116,9 @@ class LandformRetrieval:
             if label_set and all(map(_NUMBER.fullmatch, label_set)):
                 warnings.warn(
                     MarsRetrievalWarning(
-                        f"{folder}: its {len(label_set)} labels are numbers without names, so that "
-                        f"models are asked for '{sorted(label_set)[0]}'. Name the classes: "
+                        f"{folder}: its {len(label_set)} labels are numbers without names, so "
+                        "the query "
+                        f"text would be '{sorted(label_set)[0]}'. Name the classes: "
                         "--class-names FILE"
                     ),
                     stacklevel=2,

@@ -133,7 +133,7 @@ class PairedImageText:
         if len(pairs) < 2:
             raise DataError(
                 f"{data.folder}: {len(pairs)} pairs with a readable image, at least 2 are needed",
-                remedy=f"marsretrieval data verify {data.folder} says what is wrong with the rest.",
+                remedy=f"marsretrieval data verify {data.folder} lists the problems of the others.",
             )
         image_rows, text_rows = (np.array(column) for column in zip(*pairs, strict=True))
         ids = [text_ids[row] for row in text_rows]

@@ -111,7 +111,7 @@ def read_record(folder: Path) -> DownloadRecord | None:
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema_version") != _SCHEMA:
         raise DataError(
-            f"{path}: not a record of this version",
+            f"{path}: not a download record of this version",
             remedy="Download into another folder, or delete this one.",
         )
     remedy = "Move the folder away and download again."
@@ -146,7 +146,7 @@ def check_folder(folder: Path, source: Source) -> DownloadRecord | None:
     remedy = "Choose another folder with --out, or delete this one."
     if record is None:
         if folder.is_dir() and any(path.name not in _OWN_NAMES for path in folder.iterdir()):
-            raise UsageError(f"{folder}: holds files of another origin", remedy=remedy)
+            raise UsageError(f"{folder}: contains files from another source", remedy=remedy)
         return None
     if record.variant != source.variant and record.variant is not None:
         raise UsageError(

@@ -78,5 +78,5 @@ def parse_record(value: object, out: Path) -> PlanetRecord:
     Raises:
         DataError: If a key is missing or invalid.
     """
-    remedy = "Make the planet anew with --force."
+    remedy = "Create the planet again with --force."
     return from_json(PlanetRecord, value, source=out / PLANET_FILE, remedy=remedy)

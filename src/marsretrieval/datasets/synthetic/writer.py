@@ -211,7 +211,7 @@ def _status(out: Path, seed: int, size: str, force: bool) -> str:
         OutputError: If the folder holds other data.
     """
     if seed < 0:
-        raise UsageError(f"seed {seed} is negative", remedy="Seeds are whole numbers from 0 on.")
+        raise UsageError(f"seed {seed} is negative", remedy="Use a seed of 0 or more.")
     if not (out / PLANET_FILE).exists():
         if (out / _STAGING / _MOVING).exists():
             return "replace"
@@ -219,7 +219,7 @@ def _status(out: Path, seed: int, size: str, force: bool) -> str:
         if taken:
             raise OutputError(
                 f"{out}: holds {', '.join(taken)}, but no synthetic planet",
-                remedy="Choose another folder with --out: data of others is never replaced.",
+                remedy="Choose another folder with --out: existing data are not replaced.",
             )
         return "new"
     value = read_json(out / PLANET_FILE)
@@ -244,7 +244,7 @@ def _status(out: Path, seed: int, size: str, force: bool) -> str:
         path = confined(out, name, source=out / PLANET_FILE)
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             raise DataError(f"{path}: missing or changed since the planet was made",
-                            remedy="Make the planet anew with --force.")  # fmt: skip
+                            remedy="Create the planet again with --force.")  # fmt: skip
     return "done"
 
 

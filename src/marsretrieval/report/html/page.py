@@ -82,7 +82,7 @@ def write_html(
         OutputError: If `path` cannot be written.
     """
     if not results:
-        raise UsageError("no results to report", remedy="marsretrieval run writes some.")
+        raise UsageError("no results to report", remedy="Run marsretrieval run first.")
     for result in results:
         require_whole(result)
     damaged: list[str] = []
@@ -148,7 +148,7 @@ class SetView:
             parts.append(("ranks", "Ranks"))
         if self.per_class:
             what = "class" if self.set.task == "landform" else "landform"
-            parts.append(("per-class", f"Each {what}"))
+            parts.append(("per-class", f"Results per {what}"))
         if self.curves:
             parts.append(("curves", "Precision and recall"))
         if self.set.task == "geolocalization":
