@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from marsretrieval.inventory.files import (
@@ -26,16 +27,16 @@ __all__ = [
     "inventory_path",
 ]
 
-_HOMES = {
-    "files": ("InventoryError", "InventoryFiles", "Mark", "inventory_path"),
-    "inventory": ("Answer", "Inventory", "NextTiles"),
-    "summary": ("estimate_files",),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.inventory.files": (
+            "InventoryError",
+            "InventoryFiles",
+            "Mark",
+            "inventory_path",
+        ),
+        "marsretrieval.inventory.inventory": ("Answer", "Inventory", "NextTiles"),
+        "marsretrieval.inventory.summary": ("estimate_files",),
+    },
+)

@@ -26,6 +26,7 @@ from marsretrieval.inventory.files import (
     statuses,
 )
 from marsretrieval.inventory.store_identity import (
+    cached_whitening,
     check_store,
     check_vector,
     identify_store,
@@ -324,7 +325,7 @@ class Inventory:
                 "(marsretrieval inventory next shows tiles).",
             )
         if self._whitening is None:
-            self._whitening = Whitening.from_store(known_of(self.store))
+            self._whitening = cached_whitening(self.files, self.store)
         reader = known_of(self.store)
         vector = learn_query(
             reader.vectors(self._rows(yes, usable)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from marsretrieval.inventory.files import InventoryError, InventoryFiles, StoreI
 from marsretrieval.io import atomic_path, sha256_json
 from marsretrieval.search import rows_of
 from marsretrieval.search.index.find import known_of
+from marsretrieval.search.learned import Whitening
 from marsretrieval.search.tiles import rows_below
 from marsretrieval.text import pluralize
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
 
 Vector = npt.NDArray[np.float32]
+
+WHITENING = "whitening.npz"
 
 _PLACE_TILES = 1.5  # neighbours, diagonal ones included, are closer than this many tile sizes
 _PLACE_DEG = 0.3  # for tiles of unknown size
@@ -113,6 +117,42 @@ def check_vector(vector: npt.ArrayLike, dimension: int, source: str = "query vec
     if not np.isfinite(length) or length < 1e-12:
         raise UsageError(f"{source}: zero, NaN or infinite")
     return np.asarray(values / length, dtype=np.float32)
+
+
+def cached_whitening(files: InventoryFiles, store: EmbeddingStore) -> Whitening:
+    """Return the whitening of the store, saved in the inventory's folder for the next time.
+
+    Args:
+        files: The opened inventory; the file is written if it is open for writing.
+        store: Its store.
+
+    Returns:
+        The whitening; computed anew if the file is missing, damaged or of another store.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    path, key = files.path / WHITENING, files.header.store.shards
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            if str(saved["store"]) == key:
+                return Whitening(
+                    saved["mean"].astype(np.float64),
+                    saved["covariance"].astype(np.float64),
+                    saved["factor"].astype(np.float64),
+                )
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # derived data: computed again
+    whitening = Whitening.from_store(known_of(store))
+    arrays = {
+        name: getattr(whitening, name).astype(np.float32)
+        for name in ("mean", "covariance", "factor")
+    }
+    if files.writable:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, store=np.array(key), **arrays)
+    # Rounded as in the file, so that the same marks always give the same vector.
+    return Whitening(*(array.astype(np.float64) for array in arrays.values()))
 
 
 def _check_encoder(files: InventoryFiles, store: EmbeddingStore) -> None:
