@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import Result
 
 from marsretrieval.datasets.ground_truth import read_points
+from marsretrieval.inventory.sheet import draw_sheet
 from tests.fakes import FakeEncoder
 from tests.search.places import make_store
 
@@ -183,3 +186,33 @@ def test_a_search_with_the_learned_vector(name: Path, store: Path, marsretrieval
     hits = json.loads(done.stdout)["hits"]
     shown = json.loads(marsretrieval("inventory", "next", name, "-n", 1, "--json").stdout)["tiles"]
     assert shown[0]["id"] == next(h["id"] for h in hits if h["id"] not in (tile(1), tile(2)))
+
+
+def test_a_contact_sheet_shows_the_page_and_counts_missing_images(
+    name: Path, tmp_path: Path, marsretrieval: Run
+) -> None:
+    path = tmp_path / "page.png"
+    done = marsretrieval("inventory", "sheet", name, "-n", 7, "-o", path)
+    assert "7 tiles" in done.stdout
+    assert "7 of 7 images not readable" in done.output  # the tiles of this store have no files
+    with Image.open(path) as sheet:
+        assert sheet.width > sheet.height > 600
+    marsretrieval("inventory", "sheet", name, "-o", tmp_path / "page.txt", code=2)
+
+
+def test_a_contact_sheet_reads_files_and_archives(tmp_path: Path) -> None:
+    image = tmp_path / "red.png"
+    Image.new("RGB", (300, 300), (200, 0, 0)).save(image)
+    with tarfile.open(tmp_path / "tiles.tar", "w") as archive:
+        archive.add(image, "a.png")
+    tiles = [
+        {"id": "x" * 60, "lon": 1.0, "lat": 2.0, "source": str(image)},
+        {"id": "b", "lon": None, "lat": None, "source": "tiles.tar:a.png"},
+        {"id": "c", "lon": 1.0, "lat": 2.0, "source": "tiles.tar:none.png"},
+    ]
+    (problem,) = draw_sheet(tiles, tmp_path / "page.png", folders=[tmp_path])
+    assert problem.startswith("c: ")
+    with Image.open(tmp_path / "page.png") as sheet:
+        assert [sheet.getpixel((100 + 268 * column, 100)) for column in range(2)] == [
+            (200, 0, 0)
+        ] * 2

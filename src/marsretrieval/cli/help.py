@@ -97,6 +97,9 @@ marsretrieval inventory new cones --store mars.store --text "pitted cones"
 marsretrieval inventory next cones
 marsretrieval inventory next cones -n 50 --json
 """,
+    "inventory sheet": """
+marsretrieval inventory sheet cones -o page.png
+""",
     "inventory mark": """
 marsretrieval inventory mark cones ID1=yes ID2=no ID3=unsure
 marsretrieval inventory mark cones --from marks.csv

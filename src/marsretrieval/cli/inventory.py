@@ -195,6 +195,47 @@ def next_tiles(
 
 
 @app.command(cls=Command)
+def sheet(
+    name: Name,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Output file: .png, .jpg or .pdf.")
+    ],
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=1, max=1000, help="Number of tiles.")
+    ] = 25,
+    store: StoreOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Draw the tiles to look at next as a contact sheet, without scores.
+
+    The tiles are those of next, in the same order.
+
+    Raises:
+        UsageError: If the file name has no such format.
+        InventoryError: If there is no inventory, or it is open elsewhere.
+        OutputError: If the file cannot be written.
+    """
+    from marsretrieval.inventory.sheet import check_sheet_path, draw_sheet
+
+    check_sheet_path(out)
+    with _open(name, store) as inventory, show_progress(quiet=as_json) as progress:
+        page = inventory.next(count, progress=progress)
+        folder = inventory.store.path.resolve().parent
+    problems = draw_sheet(page.tiles, out, folders=[folder]) if page.tiles else []
+    if problems:
+        say(f"warning: {len(problems):,} of {len(page.tiles):,} images not readable: {problems[0]}")
+    if as_json:
+        record = {"path": str(out) if page.tiles else None, "unreadable": problems}
+        print_json({**record, "tiles": page.tiles, "audit": page.audit, "complete": page.complete})
+    elif page.tiles:
+        echo(f"{out}: {pluralize(len(page.tiles), 'tile')}")
+    else:
+        echo(
+            "no tiles to look at: " + ("the audit is complete" if page.audit else "all are marked")
+        )
+
+
+@app.command(cls=Command)
 def mark(
     name: Name,
     answers: Annotated[
