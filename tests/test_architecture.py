@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -36,13 +37,14 @@ PACKAGES = [
     "progress",
     "errors",
     "text",
+    "lazy",
 ]
 # Packages that must not import from others than these.
 ALLOWED = {
     "report": {*PACKAGES} - {"encoders"},
-    "metrics": {"geo", "results", "errors"},
-    "plotting": {"geo", "io", "errors", "text"},
-    "geo": {"io", "errors"},
+    "metrics": {"geo", "results", "errors", "lazy"},
+    "plotting": {"geo", "io", "errors", "text", "lazy"},
+    "geo": {"io", "errors", "lazy"},
 }
 
 
@@ -119,3 +121,12 @@ def test_modules_have_plain_names() -> None:
     """`__init__` and the docs define the public interface, not underscores in file names."""
     private = [path.name for path in modules().values() if path.name.startswith("_")]
     assert {*private} <= {"__init__.py", "__main__.py"}
+
+
+@pytest.mark.parametrize(
+    "package", sorted(name for name, targets in graph().items() if "marsretrieval.lazy" in targets)
+)
+def test_lazy_packages_export_what_they_list(package: str) -> None:
+    module = import_module(package)
+    assert {*module.__all__} <= {*dir(module)}
+    assert [name for name in module.__all__ if getattr(module, name, None) is None] == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from marsretrieval.report.chance import DAGGER, chance_of, interval_note
+from marsretrieval.report.table import DAGGER, chance_of, interval_note
 from marsretrieval.report.tables import model_tables
 from marsretrieval.results import RunResult
 from tests.report.made import (

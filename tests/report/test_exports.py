@@ -19,8 +19,7 @@ from typer.testing import CliRunner, Result
 from marsretrieval.cli.app import app
 from marsretrieval.datasets.download import find_source
 from marsretrieval.errors import DataError, MissingDependencyError, UsageError
-from marsretrieval.report.hf import hf_yaml
-from marsretrieval.report.mteb import MTEB_TASKS, mteb_results, rank_scores
+from marsretrieval.report.exports import MTEB_TASKS, hf_yaml, mteb_results, rank_scores
 from marsretrieval.report.result_files import ResultFile
 from tests.report.made import make_landform, make_paired, result, write
 

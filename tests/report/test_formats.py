@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from marsretrieval.cli.app import app
 from marsretrieval.report.grouping import labels
-from marsretrieval.report.references import published_elsewhere, references_for
+from marsretrieval.report.table import published_elsewhere, references_for
 from marsretrieval.report.tables import model_tables
 from marsretrieval.results import RunResult, read_result
 from tests.report.made import (

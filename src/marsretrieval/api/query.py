@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.geo import Area, Box, Region
+from marsretrieval.geo import Box
 from marsretrieval.search import make_query, prompts_of, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.index.find import known_of
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from marsretrieval.embeddings import EmbeddingStore, QueryEncoder
+    from marsretrieval.geo import Region
+
+    LonLat = tuple[float, float]
+    Bounds = Box | str | tuple[float, float, float, float]
+    # Includes objects with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
+    RegionLike = Region | str | Path | Mapping[str, Any] | Any
 
 DEFAULT_K = 500  # if neither k nor min_score is given
-LonLat = tuple[float, float]
-Bounds = Box | str | tuple[float, float, float, float]
-# Includes objects with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
-RegionLike = Region | str | Path | Mapping[str, Any] | Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +340,12 @@ def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | No
             raise DataError(
                 f"{region}: no such file", remedy="A region is a vector file of polygons."
             )
+        from marsretrieval.geo import Area
+
         return Area.read(Path(region))
     if isinstance(region, Mapping) or hasattr(region, "__geo_interface__"):
+        from marsretrieval.geo import Area
+
         return Area.from_geojson(region)
     if region is not None and not (hasattr(region, "boxes") and hasattr(region, "contains")):
         raise UsageError(

@@ -8,7 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval.api.query import Bounds, LonLat, RegionLike, make_question
+from marsretrieval.api.query import make_question
 from marsretrieval.errors import UsageError
 from marsretrieval.geo import Box
 from marsretrieval.search.query import MIX, NOT_WEIGHT
@@ -16,6 +16,8 @@ from marsretrieval.search.query import MIX, NOT_WEIGHT
 if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
+
+    from marsretrieval.api.query import Bounds, LonLat, RegionLike
 
     ImageLike = str | Path | Image | npt.NDArray[Any]
 

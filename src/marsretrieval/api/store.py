@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import embeddings
-from marsretrieval.api.query import Bounds, LonLat, Question, RegionLike, make_question
+from marsretrieval.api.query import Question, make_question
 from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
 from marsretrieval.api.search_query import SearchQuery
-from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import MarsRetrievalError, ModalityError, StoreMismatchError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Hits, exact_topk, score_all
@@ -26,6 +25,8 @@ from marsretrieval.text import pluralize
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from marsretrieval.api.query import Bounds, LonLat, RegionLike
+    from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder, ModelSpec
     from marsretrieval.search import Ranking
 

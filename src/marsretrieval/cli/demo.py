@@ -49,8 +49,9 @@ def demo(
         typer.Exit: With code 1 if a model or task failed.
     """
     from marsretrieval import evaluation
-    from marsretrieval.datasets.synthetic import write_planet
-    from marsretrieval.encoders import LoadOptions, find
+    from marsretrieval.datasets.synthetic.writer import write_planet
+    from marsretrieval.encoders.base import LoadOptions
+    from marsretrieval.encoders.registry import find
     from marsretrieval.tasks import TASKS, Settings
 
     planet, results = out / "planet", out / "results"

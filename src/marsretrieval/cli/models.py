@@ -29,7 +29,7 @@ from marsretrieval.errors import (
 )
 
 if TYPE_CHECKING:
-    from marsretrieval.encoders import ModelSpec
+    from marsretrieval.encoders.base import ModelSpec
 
 
 class _PatternOrCommand(Group):
@@ -61,7 +61,7 @@ def list_models(
     Raises:
         UnknownNameError: If no model matches the pattern.
     """
-    from marsretrieval.encoders import all_specs
+    from marsretrieval.encoders.registry import all_specs
 
     specs = [spec for spec in all_specs() if _matches(spec, pattern)]
     if not specs:
@@ -92,7 +92,8 @@ def check(
         ModelLoadError: If the model cannot be loaded.
         typer.Exit: With code 1 if the check finds a problem.
     """
-    from marsretrieval.encoders import check_encoder, find, load
+    from marsretrieval.encoders.registry import find, load
+    from marsretrieval.encoders.sanity_check import check_encoder
 
     options = load_options(
         device=device,
@@ -269,7 +270,7 @@ def doctor(as_json: JsonFlag = False) -> None:
     Raises:
         typer.Exit: With code 1 if models cannot run on this machine.
     """
-    from marsretrieval.encoders import examine_machine
+    from marsretrieval.encoders.doctor import examine_machine
 
     machine = examine_machine()
     problems, notes = machine["problems"], machine["notes"]

@@ -169,8 +169,8 @@ def _write_page(
     left_out: Sequence[str],
 ) -> Sequence[str]:
     """Write the HTML report; return one line for each damaged table."""
-    from marsretrieval.report.html import write_html
-    from marsretrieval.report.references import references_for
+    from marsretrieval.report.html.page import write_html
+    from marsretrieval.report.table import references_for
 
     reference_rows = references_for([file.result for file in result_files], show=references)
     with show_progress() as progress:

@@ -33,9 +33,10 @@ from marsretrieval.cli.options import (
 from marsretrieval.errors import ModalityError, UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import DecodeIn
-    from marsretrieval.encoders import ModelSpec
-    from marsretrieval.evaluation import Finished, Job
+    from marsretrieval.embeddings.pipeline import DecodeIn
+    from marsretrieval.encoders.base import ModelSpec
+    from marsretrieval.evaluation.jobs import Job
+    from marsretrieval.evaluation.runner import Finished
     from marsretrieval.tasks import Task
 
 
@@ -121,8 +122,9 @@ def run(
             code of the first refusal.
     """
     from marsretrieval import evaluation
-    from marsretrieval.encoders import find
-    from marsretrieval.tasks import TASKS, Geolocalization, Settings, find_task
+    from marsretrieval import tasks as benchmark
+    from marsretrieval.encoders.registry import find
+    from marsretrieval.tasks import Settings, find_task
 
     decoding = parse_decode_in(decode_in)
     options = load_options(
@@ -138,11 +140,12 @@ def run(
             "--checkpoint applies to one model only", remedy="Run the models one by one."
         )
     explicit = [find_task(key) for key in task if key != "all"]
-    chosen = {item.name: item for item in (*(TASKS if "all" in task else ()), *explicit)}
+    chosen = {item.name: item for item in (*(benchmark.TASKS if "all" in task else ()), *explicit)}
     explicit_names = {item.name for item in explicit}
     chosen_tasks = _with_class_names(list(chosen.values()), class_names)
-    columns = position_columns(lon_column, lat_column, lon_west)
-    if not columns.is_default or covered_only:
+    if covered_only or (lon_column, lat_column, lon_west) != (None, None, None):
+        from marsretrieval.tasks.geolocalization import Geolocalization
+
         if not any(isinstance(item, Geolocalization) for item in chosen_tasks):
             options_given = {
                 "--lon-column": lon_column is not None,
@@ -155,6 +158,7 @@ def run(
                 f"{', '.join(given)}: applies to point catalogues only",
                 remedy="Add -t geolocalization, or leave it out.",
             )
+        columns = position_columns(lon_column, lat_column, lon_west)
         catalogues = Geolocalization(columns=columns, covered_only=covered_only)
         chosen_tasks = [
             catalogues if isinstance(item, Geolocalization) else item for item in chosen_tasks

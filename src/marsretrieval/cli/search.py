@@ -242,24 +242,27 @@ def search(
         OutputError: If a file cannot be written.
     """
     from marsretrieval.api import open_store
-    from marsretrieval.plotting import style_of
-    from marsretrieval.search import (
-        check_distance,
-        check_heatmap,
-        check_heatmap_path,
-        check_hits_path,
-        parse_lonlat,
-    )
+    from marsretrieval.search.hits import check_distance
+    from marsretrieval.search.tiles import parse_lonlat
 
-    for path in out or []:
-        check_hits_path(path)
-    for path in heatmap or []:
-        check_heatmap_path(path)
+    if out:
+        from marsretrieval.search.export import check_hits_path
+
+        for path in out:
+            check_hits_path(path)
+    if heatmap:
+        from marsretrieval.search.maps import check_heatmap, check_heatmap_path
+
+        for path in heatmap:
+            check_heatmap_path(path)
     files = [*(out or []), *(heatmap or [])]
     for path in files:
         if files.count(path) > 1:
             raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
-    style_of(style)
+    if style != "light":  # the default needs no plotting code
+        from marsretrieval.plotting import style_of
+
+        style_of(style)
     if heatmap_cell is not None and not heatmap:
         raise UsageError("--heatmap-cell requires --heatmap")
     if checkpoint is not None and not checkpoint.exists():

@@ -14,7 +14,8 @@ from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import EmbeddingStore, Problem
+    from marsretrieval.embeddings.store import EmbeddingStore
+    from marsretrieval.embeddings.verify import Problem
 
 _MAX_NAMED = 3
 
@@ -34,8 +35,8 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
     Raises:
         StoreError: If the store is missing or damaged.
     """
-    from marsretrieval.embeddings import open_store
-    from marsretrieval.search import existing_index
+    from marsretrieval.embeddings.store import open_store
+    from marsretrieval.search.index.find import existing_index
 
     store = open_store(folder)
     search_index = existing_index(store)
@@ -109,8 +110,8 @@ def verify(
         StoreError: If there is no store in the folder.
         typer.Exit: With code 1 if a problem remains.
     """
-    from marsretrieval.embeddings import verify_store
-    from marsretrieval.search import verify_index
+    from marsretrieval.embeddings.verify import verify_store
+    from marsretrieval.search.index.find import verify_index
 
     with show_progress(quiet=as_json) as progress:
         check = verify_store(folder, repair=repair, progress=progress)
@@ -185,8 +186,8 @@ def index(
         StoreError: If the store is missing or damaged.
         OutputError: If the index cannot be written.
     """
-    from marsretrieval.embeddings import open_store
-    from marsretrieval.search import drop_index, make_index
+    from marsretrieval.embeddings.store import open_store
+    from marsretrieval.search.index.find import drop_index, make_index
 
     if drop:
         freed = drop_index(folder)
@@ -221,7 +222,8 @@ def export(
     """
     if to != "parquet":
         raise UsageError(f"unknown export format '{to}'", remedy="Use --to parquet.")
-    from marsretrieval.embeddings import export_parquet, open_store
+    from marsretrieval.embeddings.export import export_parquet
+    from marsretrieval.embeddings.store import open_store
 
     store = open_store(folder)
     with show_progress(quiet=as_json) as progress:

@@ -6,7 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,10 @@ import pyarrow.compute as pc
 
 from marsretrieval import geo
 from marsretrieval.datasets.base import RepeatedKey
-from marsretrieval.datasets.inventory import DatasetInventory
 from marsretrieval.datasets.scan import ScanResult, near_pairs
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.inventory import DatasetInventory
 
 # Rows of the published table that show one image in two sizes with different captions.
 _KNOWN_PAIRS = frozenset({(460, 907), (1446, 2098)})

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from marsretrieval.datasets.geotiff import is_tiff, open_gtiff
 from marsretrieval.errors import DataError, ImageError
 
 EXTENSIONS = frozenset(
@@ -342,6 +341,8 @@ def _decode(data: bytes, source: str, finish: Callable[[Image.Image], Image.Imag
     except Image.DecompressionBombError as error:
         raise ImageError(f"{source}: too many pixels ({error})") from error
     except UnidentifiedImageError as error:
+        from marsretrieval.datasets.geotiff import is_tiff
+
         if is_tiff(data):
             return finish(read_tiff(data, source, MAX_PIXELS))
         raise ImageError(f"{source}: not an image in a known format") from error
@@ -432,6 +433,8 @@ def _open_tiff(data: bytes, source: str) -> Iterator[Any]:
             remedy="pip install 'marsretrieval[geotiff]'",
         ) from error
     try:
+        from marsretrieval.datasets.geotiff import open_gtiff
+
         with open_gtiff(data, source) as file:
             yield file
     except DataError as error:

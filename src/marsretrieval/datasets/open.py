@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from marsretrieval import geo
-from marsretrieval.datasets.arrow import ArrowSource, find_arrow_files
 from marsretrieval.datasets.base import (
     ImageSource,
     Record,
@@ -17,13 +16,15 @@ from marsretrieval.datasets.base import (
     escape,
     is_utf8,
 )
-from marsretrieval.datasets.folder import FolderSource, is_split
 from marsretrieval.datasets.images import EXTENSIONS
 from marsretrieval.datasets.listing import list_visible
-from marsretrieval.datasets.parquet import ParquetSource
-from marsretrieval.datasets.webdataset import WebDatasetSource
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
+from marsretrieval.geo.tiles import tile_corner
 
+if TYPE_CHECKING:
+    from marsretrieval.datasets.folder import FolderSource
+
+_STATE_FILE = "state.json"  # in a folder written by Dataset.save_to_disk
 _TARS = (".tar", ".tar.gz", ".tgz")
 
 
@@ -49,8 +50,10 @@ def open_images(path: Path) -> ImageSource:
         raise DatasetNotFoundError(f"{path}: no such file or folder")
     if path.is_file():
         return _open_file(path)
-    saved = find_arrow_files(path)
+    saved = _find_arrow_files(path)
     if saved:
+        from marsretrieval.datasets.arrow import ArrowSource
+
         return ArrowSource(str(path), saved)
     for folder in (path, path / "data"):
         if folder.is_dir():
@@ -58,11 +61,21 @@ def open_images(path: Path) -> ImageSource:
             tars = tuple(entry for entry in entries if _is_tar(entry))
             tables = tuple(entry for entry in entries if _is_table(entry))
             _refuse_mixed(folder, tars, tables, [entry for entry in entries if _is_image(entry)])
-            if tars:
-                return WebDatasetSource(str(path), tars)
-            if tables:
-                return ParquetSource(str(path), tables)
+            if tars or tables:
+                return _open_archives(path, tars, tables)
     return _open_folder(path)
+
+
+def _find_arrow_files(folder: Path) -> tuple[Path, ...]:
+    """List the Arrow files of a dataset written by `save_to_disk`, or of all its splits."""
+    folders = [folder, *(entry for entry in list_visible(folder) if entry.is_dir())]
+    return tuple(
+        path
+        for subfolder in folders
+        if (subfolder / _STATE_FILE).is_file()
+        for path in list_visible(subfolder)
+        if path.suffix == ".arrow" and path.is_file()
+    )
 
 
 def _refuse_mixed(folder: Path, *parts: Sequence[Path]) -> None:
@@ -79,9 +92,9 @@ def _refuse_mixed(folder: Path, *parts: Sequence[Path]) -> None:
 
 def _open_file(path: Path) -> ImageSource:
     if _is_tar(path):
-        return WebDatasetSource(str(path), (path,))
+        return _open_archives(path, (path,), ())
     if _is_table(path):
-        return ParquetSource(str(path), (path,))
+        return _open_archives(path, (), (path,))
     raise DataError(
         f"{path}: neither a .tar nor a .parquet file",
         remedy="Name a folder of images, of tars or of Parquet files, or a dataset's own folder "
@@ -89,7 +102,20 @@ def _open_file(path: Path) -> ImageSource:
     )
 
 
+def _open_archives(path: Path, tars: tuple[Path, ...], tables: tuple[Path, ...]) -> ImageSource:
+    if tars:
+        from marsretrieval.datasets.webdataset import WebDatasetSource
+
+        return WebDatasetSource(str(path), tars)
+    from marsretrieval.datasets.parquet import ParquetSource
+
+    return ParquetSource(str(path), tables)
+
+
 def _open_folder(path: Path) -> FolderSource:
+    from marsretrieval.datasets.folder import FolderSource
+    from marsretrieval.datasets.sidecar import is_split
+
     entries = list_visible(path)
     has_images = any(map(_is_image, entries))
     subfolders = [] if has_images else [entry for entry in entries if entry.is_dir()]
@@ -195,7 +221,7 @@ class CombinedSource:
         source = self.sources[self.labels.index(label)]
         inner = replace(shard, name=shard.name.removeprefix(f"{label}+") if label else shard.name)
         for item in source.read(inner, images=images):
-            is_named = not label or geo.tile_corner(item.id) is not None
+            is_named = not label or tile_corner(item.id) is not None
             yield item if is_named else replace(item, id=f"{label}/{item.id}")
 
 
@@ -241,6 +267,8 @@ def open_sources(paths: Sequence[Path]) -> ImageSource:
 
 def _top_folders(source: ImageSource) -> set[str]:
     """Return the first path components of a folder's own images, which are used in their ids."""
+    from marsretrieval.datasets.folder import FolderSource
+
     if not isinstance(source, FolderSource):
         return set()
     return {file.relative_to(source.root).parts[0] for file in source.files}

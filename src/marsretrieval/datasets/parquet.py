@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from marsretrieval.datasets.base import Record, Shard, Skipped, escape, skip_unless_utf8
-from marsretrieval.datasets.georeference import read_georeference
 from marsretrieval.datasets.images import MAX_BYTES
 from marsretrieval.datasets.listing import file_fingerprint
 from marsretrieval.datasets.position_fields import POSITION_FIELDS
@@ -31,6 +30,8 @@ from marsretrieval.io import parse_json
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from marsretrieval.datasets.position_fields import Position
 
 T = TypeVar("T")
 
@@ -151,9 +152,7 @@ class ImageColumns:
             {**captions, **{name: _decode_value(row.get(name)) for name in _LOCATION_FIELDS}}
         )
         annotation = replace(annotation, problems=(*problems, *annotation.problems))
-        location, annotation = locate_image(
-            key, annotation, lambda: read_georeference(data) if data else None
-        )
+        location, annotation = locate_image(key, annotation, lambda: _read_georeference(data))
         return skip_unless_utf8(
             Record(
                 id=key,
@@ -287,6 +286,14 @@ def _decode_value(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _decode_value(part) for name, part in value.items()}
     return value
+
+
+def _read_georeference(data: bytes) -> Position | None:
+    if not data:
+        return None
+    from marsretrieval.datasets.georeference import read_georeference
+
+    return read_georeference(data)
 
 
 def _read_image(value: Any, folder: Path) -> bytes:

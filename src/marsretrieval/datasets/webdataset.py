@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Self, cast
+from typing import IO, TYPE_CHECKING, Self, cast
 
 from marsretrieval.datasets.base import (
     Record,
@@ -23,16 +23,21 @@ from marsretrieval.datasets.base import (
     is_utf8,
     skip_unless_utf8,
 )
-from marsretrieval.datasets.folder import class_from_folders
-from marsretrieval.datasets.georeference import is_world_file, read_georeference, read_world_file
 from marsretrieval.datasets.images import EXTENSIONS, MAX_BYTES
-from marsretrieval.datasets.listing import file_fingerprint, is_side_file
-from marsretrieval.datasets.position_fields import Position
-from marsretrieval.datasets.sidecar import MAX_ANNOTATION_BYTES, locate_image, parse_annotation
+from marsretrieval.datasets.listing import WORLD_FILE_SUFFIXES, file_fingerprint, is_side_file
+from marsretrieval.datasets.sidecar import (
+    MAX_ANNOTATION_BYTES,
+    class_from_folders,
+    locate_image,
+    parse_annotation,
+)
 from marsretrieval.datasets.source_file import SourceFile
 from marsretrieval.errors import DataError
-from marsretrieval.geo import parse_quad_name
+from marsretrieval.geo.tiles import parse_quad_name
 from marsretrieval.io import sha256_json
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.position_fields import Position
 
 # Decompressors raise OSError; I/O failures of the file are raised as DataError.
 _TAR_ERRORS = (
@@ -255,6 +260,8 @@ class _MemberGroup:
         """Read the georeference of the image, or its world file. Raises ValueError."""
         if not self.image:
             return None
+        from marsretrieval.datasets.georeference import read_georeference, read_world_file
+
         position = read_georeference(self.image)
         if position is None and self.world is not None:
             position = read_world_file(self.world, self.image, self.projection)
@@ -354,7 +361,7 @@ def _with_reason(item: Skipped, reason: str) -> Skipped:
 
 
 def _is_annotation(suffix: str) -> bool:
-    return suffix in (".json", ".txt", ".prj") or is_world_file(suffix)
+    return suffix in (".json", ".txt", ".prj") or suffix.lower() in WORLD_FILE_SUFFIXES
 
 
 def _add_member(
@@ -386,7 +393,7 @@ def _add_member(
         group.text = _read_member(tar, member)
     elif suffix == ".prj":
         group.projection = _read_member(tar, member)
-    elif is_world_file(suffix):
+    elif suffix.lower() in WORLD_FILE_SUFFIXES:
         group.world = _read_member(tar, member)
     elif group.image_name is not None:
         group.repeated.append(member.name)

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image
 
-from marsretrieval.datasets import ImageSource, ItemWarning, Skipped
 from marsretrieval.embeddings.batches import BatchRunner, batch_sizes, on_cpu
-from marsretrieval.embeddings.manifest import Entry, ModelRequest
-from marsretrieval.embeddings.pipeline import DecodeIn
 from marsretrieval.embeddings.plan import BuildPlan, create_or_validate, plan_shards
 from marsretrieval.embeddings.shard_writer import ShardWriter, embed_shards, open_decoders_for
 from marsretrieval.errors import DataError, MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
+    from marsretrieval.datasets import ImageSource, ItemWarning, Skipped
+    from marsretrieval.embeddings.manifest import Entry, ModelRequest
+    from marsretrieval.embeddings.pipeline import DecodeIn
     from marsretrieval.encoders import Encoder
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marsretrieval import geo
-from marsretrieval.embeddings.shards import Block
-from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import StoreError, UsageError
 from marsretrieval.io import atomic_path, check_output
 from marsretrieval.progress import NO_PROGRESS, Progress
+
+if TYPE_CHECKING:
+    from marsretrieval.embeddings.shards import Block
+    from marsretrieval.embeddings.store import EmbeddingStore
 
 
 def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO_PROGRESS) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from marsretrieval.datasets import ItemWarning, Skipped
+from marsretrieval.datasets.base import ItemWarning, Skipped
 from marsretrieval.errors import DataError, StoreError
 from marsretrieval.io import (
     Constraint,

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
-from marsretrieval.datasets import ImageSource, Shard
 from marsretrieval.embeddings.manifest import (
     DatasetIdentity,
     Dtype,
@@ -30,6 +29,7 @@ from marsretrieval.errors import DataError, StoreError, StoreMismatchError, Usag
 from marsretrieval.io import is_safe_name, locked, make_folder, remove_stale, sha256_json
 
 if TYPE_CHECKING:
+    from marsretrieval.datasets import ImageSource, Shard
     from marsretrieval.encoders import Encoder
 
 

@@ -11,9 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from marsretrieval.datasets import ImageSource
 from marsretrieval.embeddings.builder import (
     BuildReport,
     Target,
@@ -24,12 +23,15 @@ from marsretrieval.embeddings.builder import (
     require_readable,
     require_rows,
 )
-from marsretrieval.embeddings.pipeline import DecodeIn, Decoders
-from marsretrieval.embeddings.plan import BuildPlan
 from marsretrieval.embeddings.shard_writer import ShardWriter, embed_shards, open_decoders_for
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress, time_left
 from marsretrieval.system import usable_cpus
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets import ImageSource
+    from marsretrieval.embeddings.pipeline import DecodeIn, Decoders
+    from marsretrieval.embeddings.plan import BuildPlan
 
 _MIN_TASKS_PER_WORKER = 4  # so that all workers finish at about the same time
 _MAX_SHARDS_PER_TASK = 8  # lost if a worker dies

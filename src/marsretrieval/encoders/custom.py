@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 import json
 import pickle
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from marsretrieval.encoders.base import (
+    PLUGIN_FAMILY,
     Encoder,
     Features,
     LoadOptions,
@@ -33,7 +35,6 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import sha256_file
 
-FAMILY = "plugin"
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})
 _OPTIONS = ("device", "dtype", "checkpoint", "prompts", "offline")
@@ -114,7 +115,7 @@ def spec_from_object(encoder: Any, name: str, target: str) -> ModelSpec:
     return ModelSpec.unregistered(
         name,
         name=name,
-        family=FAMILY,
+        family=PLUGIN_FAMILY,
         loader=f"{__name__}:load",
         repository=target,
         modalities=modalities_of(_returned_class(encoder)),
@@ -481,3 +482,30 @@ def _require_accepted(spec: ModelSpec, options: LoadOptions, names: frozenset[st
                 f"{spec.id} does not accept --{name}",
                 remedy=f"Give its constructor an argument named {name}, or leave the option out.",
             )
+
+
+class InstanceEncoder(PluginEncoder):
+    """An object of the user as an `Encoder`.
+
+    Objects of one class may differ by what they were made with. Unless the object has a
+    `fingerprint`, a hash of its vectors for a test image and a test text is part of its identity.
+    """
+
+    def __init__(self, spec: ModelSpec, instance: Any) -> None:
+        super().__init__(spec, instance, {})
+        self.instance = instance
+        self._probe = None if hasattr(instance, "fingerprint") else self._hash_vectors()
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Identity of the vectors, ready for JSON."""
+        probe = getattr(self, "_probe", None)
+        return super().fingerprint | ({} if probe is None else {"probe": probe})
+
+    def _hash_vectors(self) -> str:
+        ramp = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 64)
+        vectors = [self.encode_images([Image.fromarray(ramp).convert("RGB")])]
+        if "text" in self.modalities:
+            vectors.append(self.encode_texts(["a crater"]))
+        rounded = np.round(np.concatenate(vectors), 3) + 0.0  # -0 becomes 0
+        return hashlib.sha256(rounded.tobytes()).hexdigest()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from marsretrieval.encoders.base import ModelSpec
 from marsretrieval.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import ModelSpec
 
 
 def snapshot(

@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from marsretrieval.encoders.base import LoadOptions, ModelSpec
 from marsretrieval.errors import UsageError
 from marsretrieval.io import sha256_file
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import LoadOptions, ModelSpec
 
 _PACKAGE = __name__.partition(".")[0]
 _IGNORED_ATTRIBUTES = {

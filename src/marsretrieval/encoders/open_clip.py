@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec, TextRole
-from marsretrieval.encoders.hub import snapshot
 from marsretrieval.encoders.remote_code import TRUST, asks_for_trust, refuse_switches
 from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders.torch_imports import ensure_torchvision
@@ -294,6 +293,8 @@ def find_source(spec: ModelSpec, options: LoadOptions) -> CheckpointSource:
         return CheckpointSource(folder=Path(__file__).parent / spec.settings["folder"])
     patterns = (_CONFIG, *_TOKENIZER)
     for weights in _WEIGHTS:
+        from marsretrieval.encoders.hub import snapshot
+
         folder, revision = snapshot(spec, (*patterns, weights), offline=options.offline)
         if any((folder / name).exists() for name in _WEIGHTS):
             return CheckpointSource(folder=folder, revision=revision, published=True)
@@ -324,6 +325,8 @@ def load_tokenizer(spec: ModelSpec, options: LoadOptions, source: CheckpointSour
         return open_clip.get_tokenizer(source.name)
     folder = source.folder
     if folder is None or not any(folder.glob("tokenizer*")):
+        from marsretrieval.encoders.hub import snapshot
+
         folder, _ = snapshot(spec, _TOKENIZER, offline=options.offline, repository=named)
     arguments = {
         **text.get("tokenizer_kwargs", {}),

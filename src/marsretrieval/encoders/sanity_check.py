@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from marsretrieval.encoders.base import Encoder, Vectors
 from marsretrieval.errors import MarsRetrievalError, describe_exception
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import Encoder, Vectors
 
 _Value = TypeVar("_Value")
 

@@ -7,17 +7,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from marsretrieval.embeddings import EmbeddingStore, open_store
-from marsretrieval.encoders import (
-    LoadOptions,
-    ModelSpec,
-    file_stats,
-    find_load_error,
-    model_identity,
-    source_sha256,
-)
+from marsretrieval.embeddings.store import EmbeddingStore, open_store
+from marsretrieval.encoders.base import LoadOptions, ModelSpec
+from marsretrieval.encoders.doctor import find_load_error
+from marsretrieval.encoders.identity import file_stats, model_identity, source_sha256
 from marsretrieval.errors import (
     DataError,
     MarsRetrievalError,
@@ -27,8 +22,10 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import check_output, read_json, sha256_json
 from marsretrieval.results import SCHEMA_VERSION, ResultKey, RunResult, choose_path, results_of_task
-from marsretrieval.tasks import Settings, Task, TaskData
 from marsretrieval.text import pluralize
+
+if TYPE_CHECKING:
+    from marsretrieval.tasks import Settings, Task, TaskData
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

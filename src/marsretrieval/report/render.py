@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval.report.chance import DAGGER
-from marsretrieval.report.table import Cell, ResultTable, Row
+from marsretrieval.report.table import DAGGER, Cell, ResultTable, Row
 from marsretrieval.report.tables import evaluation_tables
 from marsretrieval.text import printable, table_cell
 

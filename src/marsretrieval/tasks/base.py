@@ -10,18 +10,18 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol
 
-from marsretrieval.datasets import ImageSource, Record, Skipped, read_annotations
-from marsretrieval.embeddings import EmbeddingStore
-from marsretrieval.encoders import Encoder, Modality
+from marsretrieval.datasets.base import ImageSource, Record, Skipped
+from marsretrieval.datasets.open import read_annotations
 from marsretrieval.errors import DataError, DatasetNotFoundError, TruncatedTextWarning, UsageError
 from marsretrieval.io import parse_json, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.results import Evaluation
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from marsretrieval.encoders import TextRole
+    from marsretrieval.embeddings.store import EmbeddingStore
+    from marsretrieval.encoders.base import Encoder, Modality, TextRole
+    from marsretrieval.results import Evaluation
 
 
 _MAX_CLASS_NAMES_BYTES = 2**24

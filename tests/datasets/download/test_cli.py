@@ -34,7 +34,9 @@ def pairs(
     publish(pair_table(base, [f"{number}.jpg" for number in range(40)]))
     for number in range(39):
         web.file(f"/{number}.jpg", picture(number))
-    monkeypatch.setattr("marsretrieval.datasets.download.LinkSettings", lambda workers: settings)
+    monkeypatch.setattr(
+        "marsretrieval.datasets.download.links.LinkSettings", lambda workers: settings
+    )
     return web
 
 

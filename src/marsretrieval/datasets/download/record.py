@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marsretrieval import __version__
-from marsretrieval.datasets.download.sources import Source
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.io import (
     Int64,
@@ -20,6 +19,9 @@ from marsretrieval.io import (
     read_json,
     write_json,
 )
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.download.sources import Source
 
 RECORD = "download.json"
 CACHE = ".cache"  # hidden, so that readers skip it

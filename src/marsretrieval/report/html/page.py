@@ -20,9 +20,8 @@ from marsretrieval.report.html import metadata
 from marsretrieval.report.html.charts import DASHES, ChartGroup, SvgChart, curve_groups, rank_charts
 from marsretrieval.report.html.gallery import Gallery, Thumbnails, gallery_of
 from marsretrieval.report.html.maps import Maps, maps_of
-from marsretrieval.report.references import Reference
 from marsretrieval.report.result_files import ResultFile, require_whole
-from marsretrieval.report.table import ResultTable
+from marsretrieval.report.table import Reference, ResultTable
 from marsretrieval.report.tables import leaderboards, per_class_tables
 from marsretrieval.text import pluralize, printable
 
