@@ -133,7 +133,7 @@ def test_verify_fails_on_damage(tmp_path: Path) -> None:
     repaired = called("store", "verify", tmp_path / "store", "--repair")
     assert repaired["dropped"] == repaired["to_embed"] == ["000001"]
     output = call("store", "verify", tmp_path / "store", "--repair").stdout
-    assert "embeds 1 shard anew" in output
+    assert "embed 1 shard again" in output
     again = called("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store")
     assert again["embedded"] == 4
     assert called("store", "verify", tmp_path / "store")["problems"] == []
