@@ -17,6 +17,7 @@ from marsretrieval.cli.options import (
     Device,
     Dtype,
     LatColumn,
+    Layer,
     LonColumn,
     LonWest,
     Offline,
@@ -92,6 +93,7 @@ def run(
     lon_column: LonColumn = None,
     lat_column: LatColumn = None,
     lon_west: LonWest = None,
+    layer: Layer = None,
     covered_only: CoveredOnly = False,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -139,13 +141,14 @@ def run(
     chosen = {item.name: item for item in (*(TASKS if "all" in task else ()), *explicit)}
     explicit_names = {item.name for item in explicit}
     chosen_tasks = _with_class_names(list(chosen.values()), class_names)
-    columns = position_columns(lon_column, lat_column, lon_west)
+    columns = position_columns(lon_column, lat_column, lon_west, layer=layer)
     if not columns.is_default or covered_only:
         if not any(isinstance(item, Geolocalization) for item in chosen_tasks):
             options_given = {
                 "--lon-column": lon_column is not None,
                 "--lat-column": lat_column is not None,
                 "--lon-west/--lon-east": lon_west is not None,
+                "--layer": layer is not None,
                 "--covered-only": covered_only,
             }
             given = [option for option, is_given in options_given.items() if is_given]
