@@ -131,6 +131,11 @@ def read_points(
     """
     columns = columns or PositionColumns()
     table = read_table(path, layer=columns.layer)
+    if not any(table.header) and table.geometry is None:
+        raise TableError(
+            f"{path}: no points, an empty file",
+            remedy="Give one row per point, with longitude and latitude in degrees.",
+        )
     positions = read_positions(table, columns, skip_invalid=True)
     is_located = np.isfinite(positions.lon) & np.isfinite(positions.lat)
     is_invalid = np.isin(positions.rows, positions.invalid)
@@ -145,7 +150,7 @@ def read_points(
         rows = len(positions.rows)
         if not rows:
             raise TableError(
-                f"{path}: no points, " + ("only a header" if table.header else "an empty file"),
+                f"{path}: no points, only a header",
                 remedy="Give one row per point, with longitude and latitude in degrees.",
             )
         if is_elsewhere.any():

@@ -60,7 +60,7 @@ _OTHER_BODIES = {
     "callisto", "saturn", "titan", "enceladus", "ceres", "vesta", "pluto", "charon",
 }  # fmt: skip
 _MAX_INVALID_SHARE = 0.5
-_MAX_SWAPPED_SHARE = 0.05
+_MAX_SWAPPED_SHARE = 0.25  # of swapped positions all over the planet, half are out of range
 _NODATA_VALUES = {-999.0, -9999.0, -99999.0}
 
 
@@ -459,7 +459,7 @@ def _check_invalid(
     swaps_fit = bool((np.abs(lon) <= 90).all() and (lat >= -180).all() and (lat <= 360).all())
     first = next(iter(errors.values()))
     share = len(errors) / max(total, 1)
-    if share < (_MAX_SWAPPED_SHARE if swaps_fit else _MAX_INVALID_SHARE):
+    if share < (_MAX_SWAPPED_SHARE if swaps_fit and len(errors) > 1 else _MAX_INVALID_SHARE):
         return
     if len(errors) == 1:
         raise first

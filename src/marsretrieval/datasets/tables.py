@@ -126,7 +126,8 @@ class Table:
 
     def columns(self) -> str:
         """List the names of the columns, for messages."""
-        return list_some([name.strip() for name in self.header], 40) or "none"
+        names = [name.strip() for name in self.header]
+        return list_some([n if len(n) <= 60 else n[:57] + "..." for n in names], 40) or "none"
 
 
 def read_table(path: Path, *, layer: str | None = None) -> Table:
@@ -243,6 +244,16 @@ def is_units_row(values: Sequence[Any]) -> bool:
 
 def _read_text(path: Path) -> Table:
     text, notes = _decode(path)
+    previous = csv.field_size_limit(_MAX_BYTES)
+    try:
+        return _parse_text(path, text, notes)
+    except csv.Error as error:
+        raise TableError(f"{path}: not readable as CSV ({error})") from error
+    finally:
+        csv.field_size_limit(previous)
+
+
+def _parse_text(path: Path, text: str, notes: list[str]) -> Table:
     lines = io.StringIO(text, newline="").readlines()
     start, comments, delimiter = _parse_preamble(lines)
     if start < len(lines) or not comments:
@@ -259,22 +270,16 @@ def _read_text(path: Path) -> Table:
     labels: list[str] = []
     comment_rows: list[str] = []
     body = io.StringIO("".join(lines[start + 1 :]), newline="")
-    previous = csv.field_size_limit(_MAX_BYTES)
-    try:
-        reader = csv.reader(body, delimiter=delimiter or ",", skipinitialspace=True)
-        for row in reader:
-            label = f"line {start + 1 + reader.line_num}"
-            if not any(map(str.strip, row)):
-                continue
-            if row[0].lstrip().startswith("#") and len(row) != len(header):
-                comment_rows.append(label)
-                continue
-            rows.append(_pad_row(path, label, row, header))
-            labels.append(label)
-    except csv.Error as error:
-        raise TableError(f"{path}: not readable as CSV ({error})") from error
-    finally:
-        csv.field_size_limit(previous)
+    reader = csv.reader(body, delimiter=delimiter or ",", skipinitialspace=True)
+    for row in reader:
+        label = f"line {start + 1 + reader.line_num}"
+        if not any(map(str.strip, row)):
+            continue
+        if row[0].lstrip().startswith("#") and len(row) != len(header):
+            comment_rows.append(label)
+            continue
+        rows.append(_pad_row(path, label, row, header))
+        labels.append(label)
     if comment_rows:
         notes.append(f"{path}: comments between the rows left out: {list_some(comment_rows)}")
     return Table(path, header, rows, labels, tuple(notes), tuple(comments))

@@ -346,6 +346,9 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
     stem = path.name[: -len(".shp.zip")] if zipped else path.stem
     if driver == "ESRI Shapefile":
         _check_shapefile(hits, path)
+        # Names of a dBASE table have at most 10 characters.
+        names = ["nearest" if name == "nearest_name" else name for name in table.column_names]
+        table = table.rename_columns(names)
         options["encoding"] = "UTF-8"
         name = f"{stem}.shp"
     else:

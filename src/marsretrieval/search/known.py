@@ -11,7 +11,6 @@ from marsretrieval import geo
 from marsretrieval.datasets.ground_truth import Points
 from marsretrieval.errors import UsageError
 from marsretrieval.search.hits import Hit, Hits
-from marsretrieval.text import pluralize
 
 KNOWN_KM = 10.0  # a tile of 0.2 degrees reaches at most 8.4 km from its centre
 _MAX_KM = np.pi * geo.MARS_RADIUS_M / 1000
@@ -124,10 +123,9 @@ def describe_known(hits: Hits) -> str:
     against: dict[str, Any] | None = hits.about.get("against")
     if against is None:
         return ""
-    what = pluralize(len(hits), "hit" if hits.tiles is None else "place")
-    verb = "is" if against["known"] == 1 else "are"
+    what = "hits" if hits.tiles is None else "places"
     line = (
-        f"{against['known']:,} of {what} {verb} known (within {against['km']:g} km of "
+        f"{against['known']:,} of {len(hits):,} {what} are known (within {against['km']:g} km of "
         f"{against['file'] or 'the catalogue'}), {against['new']:,} new"
     )
     if against["without_position"]:
