@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from marsretrieval.search.index.index import SearchIndex
     from marsretrieval.search.kernels import KERNELS
+    from marsretrieval.search.known import compare_with_catalogue
     from marsretrieval.search.maps import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
     from marsretrieval.search.query import (
         TEMPLATES,
@@ -60,6 +61,7 @@ __all__ = [
     "check_heatmap",
     "check_heatmap_path",
     "check_hits_path",
+    "compare_with_catalogue",
     "compose",
     "drop_index",
     "exact_topk",
@@ -104,6 +106,7 @@ _HOMES = {
     ),
     "index.index": ("SearchIndex",),
     "kernels": ("KERNELS",),
+    "known": ("compare_with_catalogue",),
     "maps": (
         "Heatmap",
         "check_heatmap",

@@ -235,9 +235,10 @@ class Hits:
         best, clusters = _clusters(self.lon, self.lat, deg)
         merged = self._pick(best)
         tiles = [sum(counts[member] for member in members) for members in clusters]
-        return Hits(
-            **{**_fields(merged), "tiles": tiles, "about": {**self.about, "merge_deg": deg}}
-        )
+        about = {**self.about, "merge_deg": deg}
+        if merged.known is not None and "against" in about:
+            about["against"] = {**about["against"], **count_known(merged.known)}
+        return Hits(**{**_fields(merged), "tiles": tiles, "about": about})
 
     def _pick(self, indices: Sequence[int]) -> Hits:
         lists = {
@@ -270,6 +271,23 @@ def check_distance(deg: float) -> None:
         raise UsageError(
             f"merging within {deg:g} degrees", remedy="Give a distance above 0, up to 180 degrees."
         )
+
+
+def count_known(known: Sequence[bool | None]) -> dict[str, int]:
+    """Count the hits near a feature of a catalogue.
+
+    Args:
+        known: Whether the nearest feature is near enough; None for hits without a position.
+
+    Returns:
+        Numbers of known and new hits and of those without a position.
+    """
+    values = list(known)
+    return {
+        "known": values.count(True),
+        "new": values.count(False),
+        "without_position": values.count(None),
+    }
 
 
 def lon_domain(lon: int) -> Domain:

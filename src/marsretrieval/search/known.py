@@ -10,7 +10,7 @@ import numpy as np
 from marsretrieval import geo
 from marsretrieval.datasets.ground_truth import Points
 from marsretrieval.errors import UsageError
-from marsretrieval.search.hits import Hit, Hits
+from marsretrieval.search.hits import Hit, Hits, count_known
 
 KNOWN_KM = 10.0  # a tile of 0.2 degrees reaches at most 8.4 km from its centre
 _MAX_KM = np.pi * geo.MARS_RADIUS_M / 1000
@@ -67,9 +67,7 @@ def compare_with_catalogue(hits: Hits, catalogue: Points, *, km: float = KNOWN_K
         **catalogue.to_dict(),
         "file": None if catalogue.source is None else str(catalogue.source),
         "km": float(km),
-        "known": known.count(True),
-        "new": known.count(False),
-        "without_position": known.count(None),
+        **count_known(known),
     }
     return replace(
         hits,
