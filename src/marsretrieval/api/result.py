@@ -145,7 +145,7 @@ class SearchResult:
             DataError: If the catalogue cannot be read.
         """
         check_known_km(km)
-        points = catalogue if isinstance(catalogue, Points) else read_points(Path(catalogue))
+        points = catalogue if isinstance(catalogue, Points) else read_points(catalogue)
         if points is not catalogue:
             for note in points.notes:
                 warnings.warn(note, MarsRetrievalWarning, stacklevel=2)

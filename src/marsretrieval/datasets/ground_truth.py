@@ -110,7 +110,7 @@ class CatalogueFiles:
 
 
 def read_points(
-    path: Path, *, as_written: bool = False, columns: PositionColumns | None = None
+    path: str | Path, *, as_written: bool = False, columns: PositionColumns | None = None
 ) -> Points:
     """Read a catalogue of points: text with delimiters, GIS file or Parquet.
 
@@ -129,6 +129,7 @@ def read_points(
             range, there are no points, or the file is not of Mars.
         MissingDependencyError: If a GIS format needs the extra `gis`.
     """
+    path = Path(path)
     columns = columns or PositionColumns()
     table = read_table(path, layer=columns.layer)
     if not any(table.header) and table.geometry is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,6 +60,7 @@ _OTHER_BODIES = {
     "earth", "moon", "mercury", "venus", "phobos", "deimos", "jupiter", "io", "europa", "ganymede",
     "callisto", "saturn", "titan", "enceladus", "ceres", "vesta", "pluto", "charon",
 }  # fmt: skip
+_MAX_SAMPLED = 10_000  # values whose decimals are counted
 _MAX_INVALID_SHARE = 0.5
 _MAX_SWAPPED_SHARE = 0.25  # of swapped positions all over the planet, half are out of range
 _NODATA_VALUES = {-999.0, -9999.0, -99999.0}
@@ -169,21 +171,17 @@ def read_positions(
         notes.append(f"{table.path}: longitudes of '{names[0]}' are taken as positive to the west")
     elif {table.normalized(lon), table.normalized(lat)} - {*LON_NAMES, *LAT_NAMES}:
         notes.append(f"{table.path}: positions are read from {names[0]} and {names[1]}")
-    values: list[tuple[float, float]] = []
-    errors: dict[int, TableError] = {}
-    planar = table.normalized(lon) in _PLANAR_NAMES[0]
-    for row in range(first, len(table.rows)):
-        position = _parse_row(table, row, lon, lat)
-        error = _range_error(table, row, *position, planar=planar)
-        if error is not None:
-            if not skip_invalid:
-                raise error
-            errors[row] = error
-        values.append(position)
+    values = [_parse_row(table, row, lon, lat) for row in range(first, len(table.rows))]
     array = np.array(values, np.float64).reshape(-1, 2)
-    if errors:
-        _check_invalid(table, array, errors)
-        array[np.array(list(errors)) - first] = np.nan
+    is_outside = (array[:, 0] < -180) | (array[:, 0] > 360) | (np.abs(array[:, 1]) > 90)
+    invalid = np.flatnonzero(is_outside)
+    if invalid.size:
+        planar = table.normalized(lon) in _PLANAR_NAMES[0]
+        error = _range_error(table, first + int(invalid[0]), *array[invalid[0]], planar=planar)
+        if not skip_invalid:
+            raise error
+        _check_invalid(table, array, len(invalid), error)
+        array[invalid] = np.nan
     lon_values = [table.rows[row][lon] for row in range(first, len(table.rows))]
     positions = Positions(
         lon=np.round(geo.wrap_lon(-array[:, 0]), 9) if west else array[:, 0],
@@ -193,7 +191,7 @@ def read_positions(
         west=west,
         decimals=_median_decimals(lon_values),
         notes=tuple(notes),
-        invalid=tuple(errors),
+        invalid=tuple((invalid + first).tolist()),
     )
     if table.geometry is not None:
         positions = _compare_with_geometry(table, positions)
@@ -424,16 +422,14 @@ def _parse_row(table: Table, row: int, lon_column: int, lat_column: int) -> tupl
             f"{table.path}: {table.labels[row]}: no numbers in lon and lat: {cell_text}",
             remedy="Positions are decimal degrees. Correct the row or take it out.",
         ) from error
-    lon, lat = (
-        np.nan if value is None or value in _NODATA_VALUES else value for value in (lon, lat)
+    return (
+        math.nan if lon is None or lon in _NODATA_VALUES else lon,
+        math.nan if lat is None or lat in _NODATA_VALUES else lat,
     )
-    return lon, lat
 
 
-def _range_error(
-    table: Table, row: int, lon: float, lat: float, *, planar: bool
-) -> TableError | None:
-    """Return the error for a position out of range, None for a valid or missing one."""
+def _range_error(table: Table, row: int, lon: float, lat: float, *, planar: bool) -> TableError:
+    """Make the error for a position out of range."""
     where = f"{table.path}: {table.labels[row]}"
     if not (np.isnan(lon) or -180 <= lon <= 360):
         remedy = "Longitudes are degrees, -180..180 or 0..360, or 0..360 west with --lon-west."
@@ -442,30 +438,27 @@ def _range_error(
         elif planar or abs(lon) > 1000:
             remedy = "Are they metres? Convert them to degrees, or name columns with --lon-column."
         return TableError(f"{where}: longitude {lon} is not within -180..360", remedy=remedy)
-    if not (np.isnan(lat) or -90 <= lat <= 90):
-        remedy = "Latitudes are degrees north."
-        if abs(lon) <= 90 and abs(lat) <= 360:
-            remedy = "Are the columns swapped? Name them with --lon-column and --lat-column."
-        return TableError(f"{where}: latitude {lat} is not within -90..90", remedy=remedy)
-    return None
+    remedy = "Latitudes are degrees north."
+    if abs(lon) <= 90 and abs(lat) <= 360:
+        remedy = "Are the columns swapped? Name them with --lon-column and --lat-column."
+    return TableError(f"{where}: latitude {lat} is not within -90..90", remedy=remedy)
 
 
 def _check_invalid(
-    table: Table, positions: npt.NDArray[np.float64], errors: dict[int, TableError]
+    table: Table, positions: npt.NDArray[np.float64], count: int, first: TableError
 ) -> None:
     """Raise TableError if so many rows are out of range that the file is misread."""
-    total = int(np.isfinite(positions).all(axis=1).sum())
-    lon, lat = positions[np.isfinite(positions).all(axis=1)].T
+    lon, lat = positions[~np.isnan(positions).any(axis=1)].T
+    total = len(lon)
     swaps_fit = bool((np.abs(lon) <= 90).all() and (lat >= -180).all() and (lat <= 360).all())
-    first = next(iter(errors.values()))
-    share = len(errors) / max(total, 1)
-    if share < (_MAX_SWAPPED_SHARE if swaps_fit and len(errors) > 1 else _MAX_INVALID_SHARE):
+    limit = _MAX_SWAPPED_SHARE if swaps_fit and count > 1 else _MAX_INVALID_SHARE
+    if count < limit * total:
         return
-    if len(errors) == 1:
+    if count == 1:
         raise first
     message = first.message.removeprefix(f"{table.path}: ")
     raise TableError(
-        f"{table.path}: {len(errors):,} of {total:,} positions are out of range: {message}",
+        f"{table.path}: {count:,} of {total:,} positions are out of range: {message}",
         remedy=first.remedy,
     )
 
@@ -473,7 +466,7 @@ def _check_invalid(
 def _median_decimals(values: list[Any]) -> float:
     digits = [
         len(re.sub(r"[eE].*", "", str(value).strip()).replace(",", ".").partition(".")[2])
-        for value in values
+        for value in values[:: len(values) // _MAX_SAMPLED + 1]
         if value not in (None, "")
     ]
     return float(np.median(digits)) if digits else 0.0

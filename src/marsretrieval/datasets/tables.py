@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import stat
 import unicodedata
@@ -197,6 +198,13 @@ def parse_number(value: Any) -> float | None:
     if not isinstance(value, str):
         number = float(value)
         return None if np.isnan(number) else number
+    if "_" not in value:  # Python's digit separator
+        try:
+            number = float(value)
+        except ValueError:
+            pass
+        else:
+            return None if math.isnan(number) else number
     text = value.strip().replace("\N{MINUS SIGN}", "-")
     if text.lower() in _MISSING_VALUES:
         return None
@@ -204,8 +212,6 @@ def parse_number(value: Any) -> float | None:
         text = text.replace(",", ".")
     match = _NUMBER.fullmatch(text)
     if match is None:
-        if text.lower().lstrip("+-") in ("inf", "infinity"):
-            return float(text)
         raise ValueError(f"not a number: {text!r}")
     number = float(match[1])
     return -number if match[2].upper() in ("S", "W") and match[2] else number
@@ -365,6 +371,8 @@ def _is_numeric(header: list[str]) -> bool:
 def _pad_row(path: Path, label: str, row: list[str], header: list[str]) -> list[Any]:
     """Pad or cut a row with empty values to the width of the header."""
     width = len(header)
+    if len(row) == width:
+        return row
     if any(map(str.strip, row[width:])):
         raise TableError(
             f"{path}: {label} has {len(row)} values, the header {width}: {', '.join(row)[:80]}",
