@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from marsretrieval.errors import DataError, MissingDependencyError
+from marsretrieval.errors import DataError, MarsRetrievalWarning, MissingDependencyError
 from marsretrieval.geo import MARS_CRS, Area, Box
 
 FORMATS = [".gpkg", ".shp", ".fgb", ".parquet", ".geoparquet", ".geojson"]
@@ -211,4 +211,21 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     path = write(tmp_path / "region.gpkg", [UNIT])
     monkeypatch.setitem(__import__("sys").modules, "pyogrio", None)
     with pytest.raises(MissingDependencyError, match=r"marsretrieval\[gis\]"):
+        Area.read(path)
+
+
+def test_kml_is_read_as_degrees_of_mars_with_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("pyogrio")
+    corners = "0,0,0 1,0,0 1,1,0 0,1,0 0,0,0"
+    polygon = f"<Polygon><outerBoundaryIs><LinearRing><coordinates>{corners}</coordinates>"
+    polygon += "</LinearRing></outerBoundaryIs></Polygon>"
+    path = tmp_path / "region.kml"
+    path.write_text(
+        '<?xml version="1.0"?><kml xmlns="http://www.opengis.net/kml/2.2"><Document>'
+        f"<Placemark><name>a</name>{polygon}</Placemark></Document></kml>"
+    )
+    with pytest.warns(MarsRetrievalWarning, match="degrees are used as longitudes"):
+        assert Area.read(path).contains([0.5, 2], [0.5, 0.5]).tolist() == [True, False]
+    path.write_text("<OGRVRTDataSource/>")
+    with pytest.raises(DataError, match=r"region\.kml: not a kml file"):
         Area.read(path)

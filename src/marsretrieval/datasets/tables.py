@@ -131,13 +131,14 @@ class Table:
         return list_some([n if len(n) <= 60 else n[:57] + "..." for n in names], 40) or "none"
 
 
-def read_table(path: Path, *, layer: str | None = None) -> Table:
+def read_table(path: Path, *, layer: str | None = None, layer_option: str = "--layer") -> Table:
     """Read a text table, GIS file or Parquet file; the extension selects the format.
 
     Args:
         path: .gpkg, .fgb, .shp, .zip (of Shapefiles) or .kml (extra `gis`), .geojson or .json,
             .parquet or .geoparquet; any other file is text with delimiters.
         layer: Name of the layer; needed only if the file has several.
+        layer_option: Option that chooses the layer, for messages; empty: there is none.
 
     Returns:
         The table; without rows if the file has only a header.
@@ -160,7 +161,7 @@ def read_table(path: Path, *, layer: str | None = None) -> Table:
 
     suffix = path.suffix.lower()
     if suffix in vector_files.VECTOR_SUFFIXES:
-        return _read_vector(path, layer)
+        return _read_vector(path, layer, layer_option)
     if layer is not None:
         raise _as_table_error(vector_files.no_layers_error(path))
     return _read_geojson(path) if suffix in (".geojson", ".json") else _read_text(path)
@@ -427,9 +428,9 @@ def _parse_geometry(path: Path, number: int, geometry: dict[str, Any]) -> Any:
         ) from error
 
 
-def _read_vector(path: Path, layer_name: str | None) -> Table:
+def _read_vector(path: Path, layer_name: str | None, layer_option: str) -> Table:
     try:
-        layer = vector_files.read_vector(path, layer=layer_name)
+        layer = vector_files.read_vector(path, layer=layer_name, layer_option=layer_option)
         shapes = None if layer.shapes is None else vector_files.parse_wkb(path, layer.shapes)
     except DataError as error:
         raise _as_table_error(error) from error

@@ -65,7 +65,7 @@ def read_vector(
         path: File with one of `VECTOR_SUFFIXES`; a .zip file holds one or several Shapefiles.
         fields: Whether to read the fields, too.
         layer: Name of the layer; needed only if the file has several.
-        layer_option: Option that chooses the layer, for messages.
+        layer_option: Option that chooses the layer, for messages; empty: there is none.
 
     Returns:
         The layer.
@@ -160,9 +160,8 @@ def _choose_layer(path: Path, names: Sequence[str], layer: str | None, option: s
             )
         return layer
     if len(names) > 1:
-        raise DataError(
-            f"{path}: {len(names)} layers ({listed})", remedy=f"Choose one with {option} NAME."
-        )
+        remedy = f"Choose one with {option} NAME." if option else "Save one layer in its own file."
+        raise DataError(f"{path}: {len(names)} layers ({listed})", remedy=remedy)
     return names[0]
 
 
