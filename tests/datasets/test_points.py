@@ -37,7 +37,7 @@ def test_points_are_read_in_degrees_within_180(text: str, tmp_path: Path) -> Non
     assert points.lat.tolist() == [10, -5.25]
 
 
-def test_longitudes_stay_as_written_where_wanted_and_180_always(tmp_path: Path) -> None:
+def test_longitudes_as_written_and_within_180(tmp_path: Path) -> None:
     path = table(tmp_path, "lon,lat\n350.5,10\n180,5\n-180,5\n-20,1\n")
     assert read_points(path, as_written=True).lon.tolist() == [350.5, 180, -180, -20]
     found = read_points(path)
@@ -45,7 +45,7 @@ def test_longitudes_stay_as_written_where_wanted_and_180_always(tmp_path: Path) 
     assert found.duplicates == 1
 
 
-def test_points_at_one_place_are_counted(tmp_path: Path) -> None:
+def test_points_at_one_position_are_counted(tmp_path: Path) -> None:
     points = read_points(table(tmp_path, "lon,lat\n350,1\n-10,1\n-10,1.5\n0,0\n360,0\n"))
     assert (len(points.lon), points.duplicates) == (5, 2)
     assert read_points(table(tmp_path, "lon,lat\n1,2\n")).duplicates == 0
@@ -54,7 +54,7 @@ def test_points_at_one_place_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a,b\n1,2\n", "no column 'lon' .there are: a, b"),
+        ("a,b\n1,2\n", "no column 'lon' .columns: a, b"),
         ("lon\n1\n", "no column 'lat'"),
         ("", "no points, an empty file"),
         ("lon,lat\n", "no points"),
@@ -71,7 +71,7 @@ def test_points_at_one_place_are_counted(tmp_path: Path) -> None:
         ("lon,lat\n-4.6,137.4\n77.1,-60.2\n9,200\n", "2 of 3 positions .*swapped"),
         ("lon,lat\n1,95\n100,96\n3,4\n", "2 of 3 positions are out of range: line 2"),
         ("target,lon,lat\nMoon,1,2\n", "none of 1 row is on Mars"),
-        ("x" * 200_000 + ",b\n1,2\n", "no column 'lon' .there are: xxx"),
+        ("x" * 200_000 + ",b\n1,2\n", "no column 'lon' .columns: xxx"),
     ],
 )
 def test_wrong_tables_are_named_by_line_and_value(text: str, words: str, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_headers_of_known_catalogues(header: str, names: tuple[str, str], tmp_pa
     assert chosen.names == ("line 2", "Gale")
 
 
-def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TableError, match=r"a\.csv"):
         read_points(tmp_path / "a.csv")
@@ -129,13 +129,13 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
         read_points(tmp_path / "nowhere.csv")
 
 
-def test_a_catalogue_a_landform(tmp_path: Path) -> None:
+def test_one_catalogue_per_landform(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="nowhere"):
         read_ground_truth(tmp_path / "nowhere")
     with pytest.raises(DatasetNotFoundError, match=r"no \.csv"):
         read_ground_truth(tmp_path)
     (tmp_path / "points.xlsx").write_bytes(b"")
-    with pytest.raises(DatasetNotFoundError, match=r"found: points\.xlsx"):
+    with pytest.raises(DatasetNotFoundError, match=r"contents: points\.xlsx"):
         read_ground_truth(tmp_path)
     table(tmp_path, "lon,lat\n1,2\n")
     table(tmp_path, "lon,lat\n1,2\n3,4\n", "yardangs.CSV")
@@ -145,7 +145,7 @@ def test_a_catalogue_a_landform(tmp_path: Path) -> None:
     }
 
 
-def test_example_images_a_landform(tmp_path: Path) -> None:
+def test_example_images_per_landform(tmp_path: Path) -> None:
     assert read_image_queries(tmp_path / "nowhere") == {}
     (tmp_path / "yardangs").mkdir()
     (tmp_path / "yardangs" / "1.png").write_bytes(png_bytes(1))

@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.datasets import Points, read_points
 from marsretrieval.errors import (
     MarsRetrievalWarning,
     MissingDependencyError,
     TruncatedTextWarning,
 )
-from marsretrieval.geo import Region
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search import Heatmap, Hit, Hits, check_heatmap_path, heatmap_of, write_hits
+from marsretrieval.search.hits import Hit, Hits
 from marsretrieval.search.known import KNOWN_KM, check_known_km, compare_with_catalogue
 from marsretrieval.search.scores import MIN_Z, Background
 
@@ -31,9 +29,12 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
     from marsretrieval.api.query import Question
+    from marsretrieval.datasets.ground_truth import Points
     from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder
+    from marsretrieval.geo import Region
     from marsretrieval.plotting import PlanetMap
+    from marsretrieval.search.maps import Heatmap
 
 _MAX_SHOWN = 10  # hits in a notebook table
 _MIN_TILES = 30  # fewer scores do not describe a distribution
@@ -144,6 +145,8 @@ class SearchResult:
             UsageError: If the distance is invalid.
             DataError: If the catalogue cannot be read.
         """
+        from marsretrieval.datasets.ground_truth import Points, read_points
+
         check_known_km(km)
         points = catalogue if isinstance(catalogue, Points) else read_points(catalogue)
         if points is not catalogue:
@@ -190,6 +193,8 @@ class SearchResult:
             UsageError: If the suffix or the style is unknown.
             OutputError: If the file cannot be written.
         """
+        from marsretrieval.search.export import write_hits
+
         return write_hits(self.hits, Path(path), style=style)
 
     def to_csv(self, path: str | Path) -> list[Path]:
@@ -271,6 +276,8 @@ class SearchResult:
             UsageError: If the suffix or the cell size is invalid.
             OutputError: If the file cannot be written.
         """
+        from marsretrieval.search.maps import check_heatmap_path, heatmap_of
+
         if path is not None:
             check_heatmap_path(Path(path))
         heat = heatmap_of(
@@ -287,6 +294,8 @@ class SearchResult:
         return heat
 
     def _write(self, path: str | Path, *suffixes: str) -> list[Path]:
+        from marsretrieval.search.export import write_hits
+
         target = Path(path)
         if target.suffix.lower() not in suffixes:
             target = target.with_name(target.name + suffixes[0])
@@ -327,7 +336,7 @@ def warn_truncated(question: Question, encoder: Encoder, context: int | None) ->
     limit = "its context length" if context is None else f"its context length of {context} tokens"
     for text in cut:
         warnings.warn(
-            f"{encoder.id} reads a text up to {limit} only, so the end of this one has no "
+            f"{encoder.id} truncates texts at {limit}, so the end of this text has no "
             f"effect: '{shorten(text, 72, placeholder=' ...')}'",
             TruncatedTextWarning,
             stacklevel=5,

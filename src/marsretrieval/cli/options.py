@@ -11,9 +11,10 @@ import typer
 from marsretrieval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.datasets import Points, PositionColumns
-    from marsretrieval.embeddings import DecodeIn
-    from marsretrieval.encoders import LoadOptions, PromptPreset
+    from marsretrieval.datasets.ground_truth import Points
+    from marsretrieval.datasets.positions import PositionColumns
+    from marsretrieval.embeddings.pipeline import DecodeIn
+    from marsretrieval.encoders.base import LoadOptions, PromptPreset
 
 _MODEL_PANEL = "The model"
 
@@ -209,7 +210,7 @@ def load_options(
     Raises:
         UsageError: If the prompts or the dtype are unknown, or the checkpoint does not exist.
     """
-    from marsretrieval.encoders import LoadOptions
+    from marsretrieval.encoders.base import LoadOptions
 
     if prompts not in ("paper", "official"):
         raise UsageError(f"unknown prompts '{prompts}'", remedy="Use paper or official.")
@@ -247,7 +248,7 @@ def position_columns(
     Returns:
         Column names, longitude direction and layer.
     """
-    from marsretrieval.datasets import PositionColumns
+    from marsretrieval.datasets.positions import PositionColumns
 
     return PositionColumns(lon, lat, west, name, layer)
 
@@ -274,13 +275,26 @@ class Known:
         return {**self.points.to_dict(), "file": str(self.points.source), "km": self.km}
 
 
-def read_known(against: Path | None, km: float | None, columns: PositionColumns) -> Known | None:
+def read_known(
+    against: Path | None,
+    km: float | None,
+    lon: str | None,
+    lat: str | None,
+    west: bool | None,
+    *,
+    name: str | None = None,
+    layer: str | None = None,
+) -> Known | None:
     """Read the catalogue that hits are compared with.
 
     Args:
         against: Value of --against.
         km: Value of --against-km.
-        columns: Columns and layer of the catalogue.
+        lon: Value of --lon-column.
+        lat: Value of --lat-column.
+        west: True for --lon-west, False for --lon-east, None for neither.
+        name: Value of --name-column.
+        layer: Value of --layer.
 
     Returns:
         The catalogue; None without --against.
@@ -290,7 +304,7 @@ def read_known(against: Path | None, km: float | None, columns: PositionColumns)
         DataError: If the catalogue cannot be read.
     """
     if against is None:
-        if km is not None or not columns.is_default:
+        if any(value is not None for value in (km, lon, lat, west, name, layer)):
             raise UsageError(
                 "--against-km, --lon-column, --lat-column, --lon-west, --name-column and --layer "
                 "describe a catalogue",
@@ -298,10 +312,11 @@ def read_known(against: Path | None, km: float | None, columns: PositionColumns)
             )
         return None
     from marsretrieval.cli.console import say
-    from marsretrieval.datasets import read_points
+    from marsretrieval.datasets.ground_truth import read_points
     from marsretrieval.search.known import KNOWN_KM, check_known_km
 
     check_known_km(KNOWN_KM if km is None else km)
+    columns = position_columns(lon, lat, west, name=name, layer=layer)
     points = read_points(against, columns=columns)
     for note in points.notes:
         say(f"note: {note}")
@@ -320,7 +335,7 @@ def parse_decode_in(name: str) -> DecodeIn:
     Raises:
         UnknownNameError: If there is no such kind.
     """
-    from marsretrieval.embeddings import DECODE_IN
+    from marsretrieval.embeddings.pipeline import DECODE_IN
 
     for decode_in in DECODE_IN:
         if decode_in == name:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from marsretrieval import geo
-from marsretrieval.datasets.ground_truth import Points
 from marsretrieval.errors import UsageError
 from marsretrieval.search.hits import Hit, Hits, count_known
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.ground_truth import Points
 
 KNOWN_KM = 10.0  # a tile of 0.2 degrees reaches at most 8.4 km from its centre
 _MAX_KM = np.pi * geo.MARS_RADIUS_M / 1000
