@@ -202,7 +202,9 @@ def test_metres_become_degrees_by_the_formulas_of_the_sphere(suffix: str, tmp_pa
     if suffix != ".geojson":
         assert "no reference system" in " ".join(points.notes)
         for other in ("EPSG:4326", "EPSG:3857", "IAU_2015:30100"):
-            with pytest.raises(TableError, match=r"system of the Earth|not a system of Mars|is not one of Mars"):
+            with pytest.raises(
+                TableError, match=r"system of the Earth|not a system of Mars|is not one of Mars"
+            ):
                 points_of([shapely.Point(GALE)], other)
     with pytest.raises(TableError, match="not degrees"):
         points_of([shapely.Point(8_123_123, -272_000)], None)
