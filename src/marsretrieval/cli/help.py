@@ -106,7 +106,6 @@ marsretrieval inventory mark cones --from marks.csv
 """,
     "inventory learn": """
 marsretrieval inventory learn cones
-marsretrieval search --store mars.store --vector cones.inventory/learned.npy
 """,
     "inventory audit": """
 marsretrieval inventory audit cones start --domain 6300 --target 0.2

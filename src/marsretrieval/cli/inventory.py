@@ -467,7 +467,9 @@ def update(
     store: Annotated[Path, typer.Option(help="Folder of the store that has grown or moved.")],
     as_json: JsonFlag = False,
 ) -> None:
-    """Continue an inventory with a store that has grown; marks are mapped by tile id.
+    """Continue an inventory with a store that has grown.
+
+    Marks are mapped by tile id. The store must be of the same encoder.
 
     Raises:
         UsageError: If an audit is open, or a marked tile is missing.

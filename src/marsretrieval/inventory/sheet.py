@@ -75,8 +75,9 @@ def draw_sheet(
             draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), fill=_MISSING)
             draw.text((x + 8, y + 8), "image not readable", fill=_TEXT, font=font)
         else:
-            image.thumbnail((_SIDE, _SIDE))
-            sheet.paste(image, (x, y))
+            scale = _SIDE / max(image.size)
+            size = [max(1, round(length * scale)) for length in image.size]
+            sheet.paste(image.resize((size[0], size[1]), Image.Resampling.LANCZOS), (x, y))
         place = "position unknown"
         if tile["lon"] is not None and tile["lat"] is not None:
             place = f"{tile['lon']:.3f}, {tile['lat']:.3f}"
