@@ -82,7 +82,7 @@ def test_exports(name: Path, tmp_path: Path, marsretrieval: Run) -> None:
     marsretrieval("inventory", "export", name, *outputs)
     points = read_points(truth)
     assert sorted(zip(points.lon, points.lat, strict=True)) == [
-        pytest.approx((0.1, 0.1)), pytest.approx((1.1, 2.1)),
+        pytest.approx((0.1, 0.1)), pytest.approx((0.3, 0.1)), pytest.approx((1.1, 2.1)),
     ]  # fmt: skip
     assert not points.skipped
     with negatives.open(newline="") as file:

@@ -261,9 +261,10 @@ def mark(
     store: StoreOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Record what tiles show: yes, no, unsure, or none to take an answer back.
+    """Record what tiles show: yes, no, unsure or none.
 
-    All marks of a call are saved or none. A mark is on the disk when the command ends.
+    `none` takes an answer back. All marks of a call are saved or none. A mark is on the disk when the
+    command ends.
 
     Raises:
         UsageError: If an id or an answer is invalid.
@@ -333,7 +334,7 @@ def audit(
     store: StoreOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Start or close an audit, the random sample behind the estimate.
+    """Start or close an audit, a random sample of the ranking.
 
     It freezes the ranking and samples the unmarked tiles of its first part, the domain. Answer its
     pages (next, mark) until next shows no more.
@@ -392,7 +393,7 @@ def audit(
 
 @app.command(cls=Command)
 def estimate(name: Name, as_json: JsonFlag = False) -> None:
-    """Estimate how many tiles and places there are, and how complete the confirmed list is.
+    """Estimate the number of tiles and places, and the completeness.
 
     Computed from the files of the inventory alone; the store is not read.
 
@@ -548,7 +549,7 @@ def _totals(totals: dict[str, int]) -> str:
 
 
 def _print_estimate(estimate: dict[str, Any]) -> None:
-    from marsretrieval.inventory.export import describe
+    from marsretrieval.inventory.report import describe
 
     echo(describe(estimate))
     audit_record = estimate["audit"]
