@@ -263,8 +263,8 @@ def mark(
 ) -> None:
     """Record what tiles show: yes, no, unsure or none.
 
-    `none` takes an answer back. All marks of a call are saved or none. A mark is on the disk when the
-    command ends.
+    `none` takes an answer back. All marks of a call are saved or none. A mark is on the disk when
+    the command ends.
 
     Raises:
         UsageError: If an id or an answer is invalid.
