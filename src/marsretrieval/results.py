@@ -62,6 +62,16 @@ class ModelPart(JsonObject, total=False):
     dimension: Int64 | None
 
 
+class LimitPart(JsonObject, total=False):
+    """Limit of a result that is not on all items."""
+
+    count: Int64
+    items: str
+    kept: Int64
+    of: Int64 | None
+    dropped_queries: Int64
+
+
 class DataPart(JsonObject, total=False):
     """Description of the data in a result."""
 
@@ -74,6 +84,7 @@ class DataPart(JsonObject, total=False):
     variant: str | None
     truncated: Truncated
     skipped: list[SkippedItem]
+    limit: LimitPart
 
 
 class MetricsPart(JsonObject, total=False):
@@ -161,7 +172,7 @@ class RunResult:
         timings: Seconds by stage.
         created: Time in UTC, ISO 8601.
         schema_version: Version of the file format.
-        settings: Seed and resamples; empty in files of older versions.
+        settings: Seed, resamples, and the limit if there is one; empty in files of older versions.
         task_info: Description of a task that is not built in.
     """
 
@@ -178,6 +189,19 @@ class RunResult:
     schema_version: int = SCHEMA_VERSION
     settings: Mapping[str, Any] = field(default_factory=dict)
     task_info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> int | None:
+        """Number of items that the data were limited to; None for all."""
+        return (self.settings or {}).get("limit")
+
+    @property
+    def limit_note(self) -> str:
+        """Mark of a limited result in tables, such as "limited to 100 pairs"; empty for others."""
+        if self.limit is None:
+            return ""
+        limit: Mapping[str, Any] = self.data.get("limit") or {}
+        return f"limited to {self.limit:,} {limit.get('items', 'items')}"
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON data."""
@@ -290,7 +314,7 @@ class ResultKey:
         return cls(
             task=result.task,
             fingerprint=data.get("fingerprint") or "",
-            settings={"seed": result.seed, **(result.settings or {})},
+            settings={"seed": result.seed, **(result.settings or {}), "limit": result.limit},
             set_hash=data.get("set_hash"),
             n=data.get("n"),
             items_hash=data.get("items_hash"),
@@ -357,8 +381,8 @@ def results_of_task(folder: Path, task: str) -> Iterator[tuple[Path, RunResult]]
 def choose_path(folder: Path, key: ResultKey) -> Path:
     """Choose the file for a result: that of the result that it replaces, otherwise a new one.
 
-    The first result of a task is TASK.json. Results on other data or with other settings get
-    names such as ``TASK.set-1a2b3c4d.seed-1.json``.
+    The first result of a task is TASK.json, the first limited one TASK.limit-100.json. Results on
+    other data or with other settings get names such as ``TASK.set-1a2b3c4d.seed-1.json``.
 
     Args:
         folder: Folder of one model's results.
@@ -367,7 +391,8 @@ def choose_path(folder: Path, key: ResultKey) -> Path:
     Returns:
         The path, which need not exist.
     """
-    base = folder / f"{key.task}.json"
+    limit = key.settings.get("limit")
+    base = folder / (f"{key.task}.json" if limit is None else f"{key.task}.limit-{limit}.json")
     first: ResultKey | None = None
     for path, result in results_of_task(folder, key.task):
         other = ResultKey.from_result(result)
@@ -383,7 +408,7 @@ def choose_path(folder: Path, key: ResultKey) -> Path:
         for name, value in key.settings.items()
         if value != first.settings.get(name, value)
     ]
-    stem = ".".join([key.task, *tags])
+    stem = ".".join([base.stem, *tags])
     path, number = folder / f"{stem}.json", 1
     while path.exists():
         number += 1

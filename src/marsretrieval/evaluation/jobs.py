@@ -28,6 +28,7 @@ from marsretrieval.errors import (
 from marsretrieval.io import check_output, read_json, sha256_json
 from marsretrieval.results import SCHEMA_VERSION, ResultKey, RunResult, choose_path, results_of_task
 from marsretrieval.tasks import Settings, Task, TaskData
+from marsretrieval.tasks.limit import limit_task
 from marsretrieval.text import pluralize
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
@@ -88,7 +89,8 @@ class Job:
         """Folder of the stores that `run` builds for this model and these data."""
         # By path, not by content, so that a growing dataset keeps its embeddings.
         path_hash = sha256_json(str(self.data.folder.resolve()))[:8]
-        return self.folder / "embeddings" / f"{self.data.folder.name}-{path_hash}"
+        limit = "" if self.settings.limit is None else f"-limit-{self.settings.limit}"
+        return self.folder / "embeddings" / f"{self.data.folder.name}-{path_hash}{limit}"
 
     @property
     def key(self) -> ResultKey:
@@ -129,7 +131,7 @@ def plan(
 
     Raises:
         ModalityError: If a model lacks a modality and the pair is not skipped.
-        UsageError: If two models would share a folder of results.
+        UsageError: If two models would share a folder of results, or a task cannot be limited.
         OutputError: If results cannot be written.
         DataError: If the data of a task are missing or invalid.
     """
@@ -145,6 +147,9 @@ def plan(
                 task_data = opened[task.name]
                 combined = sha256_json([task_data.fingerprint, tiles.set_hash])
                 opened[task.name] = replace(task_data, fingerprint=combined)
+    if settings.limit is not None:
+        for task in tasks:
+            opened[task.name] = limit_task(task, opened[task.name], settings.limit)
     jobs = []
     for spec in specs:
         identity = model_identity(spec, options)
@@ -332,7 +337,7 @@ def _request_hash(
             "checkpoint": identity.get("checkpoint"),
             "task": task.name,
             "data": data.fingerprint,
-            "settings": asdict(settings),
+            "settings": settings.to_dict(),
             **more,
         }
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from marsretrieval.errors import DataError, MissingDependencyError, UsageError
 from marsretrieval.report.columns import MAIN, Metric, main_metric, task_order, task_title
-from marsretrieval.report.result_files import ResultFile
+from marsretrieval.report.result_files import ResultFile, require_unlimited
 from marsretrieval.report.table import Cell
 from marsretrieval.report.tables import model_tables
 from marsretrieval.tasks import Settings
@@ -45,6 +45,8 @@ def hf_yaml(
         raise UsageError(f"unknown protocol '{protocol}'", remedy="Use published or strict.")
     if not files:
         raise UsageError("no results to export")
+    for file in files:
+        require_unlimited(file)
     models = {(file.result.model["id"], file.result.model.get("weights_sha256")) for file in files}
     if len(models) > 1:
         raise UsageError(

@@ -174,6 +174,13 @@ def require_same_items(a: ResultFile, b: ResultFile) -> None:
             f"two tasks: {first.task} and {second.task}",
             remedy="Figures of different tasks say nothing about each other.",
         )
+    if first.limit != second.limit:
+        names = [file.result.limit_note or "all items" for file in (a, b)]
+        raise DataError(
+            f"{first.task}: A is on {names[0]}, B on {names[1]}: a limited result is only compared "
+            "with one of the same limit",
+            remedy="Run both models with the same --limit, or without it.",
+        )
     reasons = []
     counts_a, counts_b = dict(first.data["n"]), dict(second.data["n"])
     for name in dict.fromkeys([*counts_a, *counts_b]):

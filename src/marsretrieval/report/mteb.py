@@ -14,7 +14,7 @@ from marsretrieval import __version__
 from marsretrieval.datasets.download import find_source
 from marsretrieval.errors import DataError
 from marsretrieval.io import make_folder, write_json
-from marsretrieval.report.result_files import ResultFile
+from marsretrieval.report.result_files import ResultFile, require_unlimited
 
 # Direction to the name of MTEB's task.
 MTEB_TASKS: Mapping[str, str] = {
@@ -43,6 +43,7 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
             match.
     """
     result = file.result
+    require_unlimited(file)
     _require_frozen_dataset(file)
     table = file.queries
     if table is None:

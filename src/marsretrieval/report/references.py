@@ -85,7 +85,7 @@ def references_for(results: Iterable[RunResult], *, show: bool | None) -> list[R
     Args:
         results: Results in any order.
         show: True: all references of their tasks. False: none. None: those on the datasets of the
-            results; synthetic data of the same name do not count.
+            results; synthetic data of the same name and limited results do not count.
 
     Returns:
         The references.
@@ -95,6 +95,7 @@ def references_for(results: Iterable[RunResult], *, show: bool | None) -> list[R
     datasets = [
         (result.task, result.data.get("name"), bool(result.data.get("synthetic")))
         for result in results
+        if result.limit is None
     ]
     return [
         reference

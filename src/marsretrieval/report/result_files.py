@@ -203,6 +203,23 @@ def read_whole(path: Path) -> ResultFile:
     return file
 
 
+def require_unlimited(file: ResultFile) -> None:
+    """Check that a result is on all items, as published results must be.
+
+    Args:
+        file: A result.
+
+    Raises:
+        DataError: If the result is limited.
+    """
+    if file.result.limit is not None:
+        raise DataError(
+            f"{file.path or file.result.model['id']}: {file.result.limit_note}, not a result to "
+            "publish",
+            remedy="Run the model without --limit.",
+        )
+
+
 def require_whole(file: ResultFile) -> None:
     """Check that a result has all its metrics and that they are valid.
 

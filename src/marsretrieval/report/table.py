@@ -142,6 +142,7 @@ class ResultTable:
         first: Whether the page shows the table without a click.
         references: Rows of values published elsewhere, not ranked.
         sources: Descriptions of the references.
+        limit: Number of items of limited results; None for results on all items.
     """
 
     title: str
@@ -156,6 +157,7 @@ class ResultTable:
     first: bool = True
     references: Sequence[Row] = ()
     sources: Sequence[Reference] = ()
+    limit: int | None = None
 
     @property
     def sections(self) -> list[list[Row]]:

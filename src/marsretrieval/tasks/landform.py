@@ -30,6 +30,7 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
+from marsretrieval.tasks.limit import balanced, limited_data, select
 
 _HITS_PER_CLASS = 20
 _NUMBER = re.compile(r"[+-]?\d+")
@@ -139,6 +140,34 @@ class LandformRetrieval:
             "text" or None.
         """
         return None if "text" in modalities else "text"
+
+    def limit(self, data: TaskData, count: int) -> TaskData:
+        """Limit the data to the first images of each class, taken in turn from the classes.
+
+        Args:
+            data: Data of the task.
+            count: Number of images to keep.
+
+        Returns:
+            The limited data; classes without an image left are no queries.
+
+        Raises:
+            DataError: If fewer than two classes are left.
+        """
+        labels = balanced(data.annotations, count)
+        classes = sorted(set(labels.values()))
+        _require_two_classes(data.folder, classes)
+        return limited_data(
+            data,
+            None if data.source is None else select(data.source, list(labels)),
+            count,
+            kept=len(labels),
+            of=len(data.annotations),
+            items="images",
+            dropped_queries=len(set(data.annotations.values())) - len(classes),
+            counts={"images": len(labels), "classes": len(classes)},
+            annotations=labels,
+        )
 
     def evaluate(
         self,

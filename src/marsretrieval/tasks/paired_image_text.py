@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
+from marsretrieval.tasks.limit import limited_data, select
 
 _HITS_PER_QUERY = 10
 
@@ -85,6 +87,28 @@ class PairedImageText:
             fingerprint=fingerprint(source, captions),
             annotations=captions,
             skipped=skipped,
+        )
+
+    def limit(self, data: TaskData, count: int) -> TaskData:
+        """Limit the data to the first pairs in the order of the dataset.
+
+        Args:
+            data: Data of the task.
+            count: Number of pairs to keep.
+
+        Returns:
+            The limited data.
+        """
+        captions = dict(islice(data.annotations.items(), count))
+        return limited_data(
+            data,
+            None if data.source is None else select(data.source, list(captions)),
+            count,
+            kept=len(captions),
+            of=len(data.annotations),
+            items="pairs",
+            counts={"pairs": len(captions)},
+            annotations=captions,
         )
 
     def evaluate(
