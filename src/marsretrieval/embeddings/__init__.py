@@ -13,6 +13,12 @@ from marsretrieval.embeddings.builder import (
     plan_targets,
 )
 from marsretrieval.embeddings.cache import drop_stores, invalidate_cache, prepare_cache
+from marsretrieval.embeddings.combine import (
+    CombinedStore,
+    DerivedStore,
+    merge_stores,
+    subset_store,
+)
 from marsretrieval.embeddings.encode import (
     QueryEncoder,
     build_text_store,
@@ -34,7 +40,9 @@ __all__ = [
     "BuildPlan",
     "BuildReport",
     "Columns",
+    "CombinedStore",
     "DecodeIn",
+    "DerivedStore",
     "EmbeddingStore",
     "ModelRequest",
     "Problem",
@@ -51,9 +59,11 @@ __all__ = [
     "embed_texts",
     "export_parquet",
     "invalidate_cache",
+    "merge_stores",
     "open_store",
     "plan_build",
     "plan_targets",
     "prepare_cache",
+    "subset_store",
     "verify_store",
 ]
