@@ -208,7 +208,7 @@ class RunResult:
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write the result file atomically.
 
         Args:
@@ -217,10 +217,11 @@ class RunResult:
         Raises:
             OutputError: If it cannot be written.
         """
+        path = Path(path)
         write_json(path, self.to_dict())
 
 
-def find_results(paths: Iterable[Path]) -> list[Path]:
+def find_results(paths: Iterable[str | Path]) -> list[Path]:
     """Find result files: those named, and ``MODEL/TASK.json`` at any depth below the folders named.
 
     Superseded results and files below embedding stores are skipped.
@@ -235,7 +236,7 @@ def find_results(paths: Iterable[Path]) -> list[Path]:
         DataError: If a path does not exist.
     """
     files: list[Path] = []
-    for source in paths:
+    for source in map(Path, paths):
         if source.is_dir():
             files += sorted(
                 path
@@ -249,7 +250,7 @@ def find_results(paths: Iterable[Path]) -> list[Path]:
     return list({path.resolve(): path for path in files}.values())
 
 
-def read_result(path: Path) -> RunResult:
+def read_result(path: str | Path) -> RunResult:
     """Read a result file.
 
     Args:
@@ -261,6 +262,7 @@ def read_result(path: Path) -> RunResult:
     Raises:
         DataError: If the file is missing, damaged or of another schema version.
     """
+    path = Path(path)
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         if not isinstance(value, dict) or "schema_version" not in value:
@@ -359,7 +361,7 @@ class ResultKey:
         return self.task == other.task and self.same_data(other) and self.same_settings(other)
 
 
-def results_of_task(folder: Path, task: str) -> Iterator[tuple[Path, RunResult]]:
+def results_of_task(folder: str | Path, task: str) -> Iterator[tuple[Path, RunResult]]:
     """Read the results of a task in the folder of a model: TASK.json first, then TASK.*.json.
 
     Args:
@@ -369,6 +371,7 @@ def results_of_task(folder: Path, task: str) -> Iterator[tuple[Path, RunResult]]
     Yields:
         Path and result; files that are not results are skipped.
     """
+    folder = Path(folder)
     for path in [folder / f"{task}.json", *sorted(folder.glob(f"{task}.*.json"))]:
         try:
             result = read_result(path)
@@ -378,7 +381,7 @@ def results_of_task(folder: Path, task: str) -> Iterator[tuple[Path, RunResult]]
             yield path, result
 
 
-def choose_path(folder: Path, key: ResultKey) -> Path:
+def choose_path(folder: str | Path, key: ResultKey) -> Path:
     """Choose the file for a result: that of the result that it replaces, otherwise a new one.
 
     The first result of a task is TASK.json, the first limited one TASK.limit-100.json. Results on
@@ -391,6 +394,7 @@ def choose_path(folder: Path, key: ResultKey) -> Path:
     Returns:
         The path, which need not exist.
     """
+    folder = Path(folder)
     limit = key.settings.get("limit")
     base = folder / (f"{key.task}.json" if limit is None else f"{key.task}.limit-{limit}.json")
     first: ResultKey | None = None
@@ -416,7 +420,7 @@ def choose_path(folder: Path, key: ResultKey) -> Path:
     return path
 
 
-def move_superseded(path: Path) -> Path:
+def move_superseded(path: str | Path) -> Path:
     """Move a result and its tables to the subfolder ``superseded``.
 
     Args:
@@ -428,6 +432,7 @@ def move_superseded(path: Path) -> Path:
     Raises:
         OutputError: If the subfolder cannot be written.
     """
+    path = Path(path)
     try:
         stamp = re.sub(r"[^0-9A-Za-z+-]", "", str(read_result(path).created))[:32]
     except DataError:

@@ -101,7 +101,7 @@ class CatalogueFiles:
 
 
 def read_points(
-    path: Path, *, as_written: bool = False, columns: PositionColumns | None = None
+    path: str | Path, *, as_written: bool = False, columns: PositionColumns | None = None
 ) -> Points:
     """Read a catalogue of points: text with delimiters, GIS file or Parquet.
 
@@ -118,6 +118,7 @@ def read_points(
         TableError: If columns are missing, a value is not a position, or there are no points.
         MissingDependencyError: If a GIS format needs the extra `gis`.
     """
+    path = Path(path)
     table = read_table(path)
     positions = read_positions(table, columns or PositionColumns())
     is_valid = np.isfinite(positions.lon) & np.isfinite(positions.lat)
@@ -144,7 +145,9 @@ def read_points(
     )
 
 
-def read_ground_truth(folder: Path, *, columns: PositionColumns | None = None) -> dict[str, Points]:
+def read_ground_truth(
+    folder: str | Path, *, columns: PositionColumns | None = None
+) -> dict[str, Points]:
     """Read every catalogue of a folder.
 
     Args:
@@ -159,6 +162,7 @@ def read_ground_truth(folder: Path, *, columns: PositionColumns | None = None) -
         TableError: If one cannot be read.
         MissingDependencyError: If a GIS format needs the extra `gis`.
     """
+    folder = Path(folder)
     return read_catalogues(catalogue_files(folder), columns=columns)
 
 
@@ -181,7 +185,7 @@ def read_catalogues(
     return {path.stem: read_points(path, columns=columns) for path in files.tables}
 
 
-def catalogue_files(folder: Path) -> CatalogueFiles:
+def catalogue_files(folder: str | Path) -> CatalogueFiles:
     """List the catalogues of a folder, and the entries that are not read.
 
     Args:
@@ -193,6 +197,7 @@ def catalogue_files(folder: Path) -> CatalogueFiles:
     Raises:
         DatasetNotFoundError: If there is no catalogue.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise DatasetNotFoundError(
             f"{folder}: no such folder; it holds one <landform>.csv with lon and lat each"
@@ -223,7 +228,7 @@ def catalogue_files(folder: Path) -> CatalogueFiles:
     return CatalogueFiles(tables, ignored)
 
 
-def read_image_queries(folder: Path) -> dict[str, ImageSource]:
+def read_image_queries(folder: str | Path) -> dict[str, ImageSource]:
     """Open the example images of each subfolder.
 
     Args:
@@ -236,6 +241,7 @@ def read_image_queries(folder: Path) -> dict[str, ImageSource]:
         DatasetNotFoundError: If a subfolder has no images.
         DataError: If a subfolder has an unknown layout.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         return {}
     return {path.name: open_images(path) for path in list_visible(folder) if path.is_dir()}

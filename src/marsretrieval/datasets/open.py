@@ -19,7 +19,7 @@ from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
 _TARS = (".tar", ".tar.gz", ".tgz")
 
 
-def open_images(path: Path) -> ImageSource:
+def open_images(path: str | Path) -> ImageSource:
     """Open the images at a path.
 
     Args:
@@ -34,6 +34,7 @@ def open_images(path: Path) -> ImageSource:
         DatasetNotFoundError: If the path is missing or has no images.
         DataError: If the layout is unknown, or several layouts are mixed.
     """
+    path = Path(path)
     path = Path(path)
     if not is_utf8(str(path)):
         raise DataError(f"{escape(str(path))}: its name is not UTF-8", remedy="Rename it.")
@@ -191,7 +192,7 @@ class CombinedSource:
             yield item if is_named else replace(item, id=f"{label}/{item.id}")
 
 
-def open_sources(paths: Sequence[Path]) -> ImageSource:
+def open_sources(paths: Sequence[str | Path]) -> ImageSource:
     """Open one or more image sources as one.
 
     Args:
@@ -207,7 +208,7 @@ def open_sources(paths: Sequence[Path]) -> ImageSource:
     """
     if not paths:
         raise UsageError("no images to open", remedy="Give at least one file or folder.")
-    resolved = [path.resolve() for path in paths]
+    resolved = [Path(path).resolve() for path in paths]
     for number, path in enumerate(resolved):
         for other in range(len(resolved)):
             if other != number and (path.is_relative_to(resolved[other])):

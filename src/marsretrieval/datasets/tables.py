@@ -126,7 +126,7 @@ class Table:
         return list_some([name.strip() for name in self.header], 40) or "none"
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: str | Path) -> Table:
     """Read a text table, GIS file or Parquet file; the extension selects the format.
 
     Args:
@@ -141,6 +141,7 @@ def read_table(path: Path) -> Table:
         TableError: If it cannot be read.
         MissingDependencyError: If a GIS format needs the extra `gis`.
     """
+    path = Path(path)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:

@@ -101,7 +101,7 @@ def embed_texts(
 def build_text_store(
     encoder: Encoder,
     items: Sequence[tuple[str, str]],
-    path: Path,
+    path: str | Path,
     *,
     role: TextRole,
     dtype: str = "float32",
@@ -133,6 +133,7 @@ def build_text_store(
         StoreMismatchError: If the store holds vectors of another encoder.
         OutputError: If the store cannot be written.
     """
+    path = Path(path)
     if "text" not in encoder.modalities:
         raise ModalityError(f"{encoder.id} is a vision-only model and cannot embed text")
     if len({key for key, _ in items}) != len(items):

@@ -102,11 +102,11 @@ def plan(
     specs: Sequence[ModelSpec],
     tasks: Sequence[Task],
     *,
-    data: Path,
-    results: Path,
+    data: str | Path,
+    results: str | Path,
     options: LoadOptions,
     settings: Settings,
-    tiles_store: Path | None = None,
+    tiles_store: str | Path | None = None,
     force: bool = False,
     name: str | None = None,
     skip: Callable[[ModelSpec, Task, str], bool] = lambda spec, task, reason: False,
@@ -135,6 +135,9 @@ def plan(
         OutputError: If results cannot be written.
         DataError: If the data of a task are missing or invalid.
     """
+    data = Path(data)
+    results = Path(results)
+    tiles_store = None if tiles_store is None else Path(tiles_store)
     _check_names(specs, tasks, options, name)
     opened = {
         task.name: task.open(data, with_images=not _uses_given_store(task, tiles_store))

@@ -94,7 +94,7 @@ class Area:
         self._polygons = tuple(polygons)
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: str | Path) -> Self:
         """Read the polygons of a vector file.
 
         Args:
@@ -111,6 +111,7 @@ class Area:
                 warning, in GeoJSON alone, whose standard has no others.
             MissingDependencyError: If the format or the conversion needs the extra `gis`.
         """
+        path = Path(path)
         if path.suffix.lower() not in vector_files.VECTOR_SUFFIXES:
             value = read_json(path, limit=_REGION_BYTES, strict=False)
             return cls.from_geojson(value, name=str(path))

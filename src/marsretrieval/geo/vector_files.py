@@ -49,7 +49,7 @@ class Layer:
     other_layers: Sequence[str] = ()
 
 
-def read_layer(path: Path, *, fields: bool = True) -> Layer:
+def read_layer(path: str | Path, *, fields: bool = True) -> Layer:
     """Read the first layer with geometries of a GeoPackage, Shapefile or FlatGeobuf file.
 
     Args:
@@ -63,6 +63,7 @@ def read_layer(path: Path, *, fields: bool = True) -> Layer:
         DataError: If it is missing, damaged or of another format than its suffix says.
         MissingDependencyError: If pyogrio is not installed.
     """
+    path = Path(path)
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -98,7 +99,7 @@ def read_layer(path: Path, *, fields: bool = True) -> Layer:
     )
 
 
-def read_parquet(path: Path, *, fields: bool = True) -> Layer:
+def read_parquet(path: str | Path, *, fields: bool = True) -> Layer:
     """Read a Parquet file, with the geometries of its GeoParquet column if it has one.
 
     Args:
@@ -111,6 +112,7 @@ def read_parquet(path: Path, *, fields: bool = True) -> Layer:
     Raises:
         DataError: If it is missing or damaged, or its geometries are not WKB.
     """
+    path = Path(path)
     import pyarrow as pa
     import pyarrow.parquet as pq
 

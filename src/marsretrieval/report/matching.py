@@ -34,7 +34,7 @@ class Match:
     left_out: Sequence[str] = ()
 
 
-def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> Match:
+def match_results(a: str, b: str, *, results: str | Path, task: str | None = None) -> Match:
     """Pair the results of two models.
 
     Args:
@@ -54,6 +54,7 @@ def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> 
         UsageError: If a folder holds several models.
         DataError: If a named file is not a result.
     """
+    results = Path(results)
     path_a, path_b = _find_path(a, results), _find_path(b, results)
     if path_a.is_file() and path_b.is_file():
         return Match([(read_whole(path_a), read_whole(path_b))], [])

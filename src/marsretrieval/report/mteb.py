@@ -88,7 +88,7 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
     return task_results
 
 
-def write_mteb(file: ResultFile, folder: Path) -> list[Path]:
+def write_mteb(file: ResultFile, folder: str | Path) -> list[Path]:
     """Write ``TASK.json`` for each of MTEB's tasks.
 
     Args:
@@ -102,6 +102,7 @@ def write_mteb(file: ResultFile, folder: Path) -> list[Path]:
         DataError: As in `mteb_results`.
         OutputError: If a file cannot be written.
     """
+    folder = Path(folder)
     task_results = mteb_results(file)
     make_folder(folder)
     paths = []

@@ -46,7 +46,7 @@ class ResultFile:
     damaged: list[str] | None = field(default=None, compare=False)
 
     @classmethod
-    def read(cls, path: Path) -> ResultFile:
+    def read(cls, path: str | Path) -> ResultFile:
         """Read a result file.
 
         Args:
@@ -58,6 +58,7 @@ class ResultFile:
         Raises:
             DataError: If the file is not a result.
         """
+        path = Path(path)
         return cls(read_result(path), path)
 
     @cached_property
@@ -186,7 +187,7 @@ def _parquet_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_whole(path: Path) -> ResultFile:
+def read_whole(path: str | Path) -> ResultFile:
     """Read a result file and check that it is complete.
 
     Args:
@@ -198,6 +199,7 @@ def read_whole(path: Path) -> ResultFile:
     Raises:
         DataError: If the file is not a result, or is incomplete as in `require_whole`.
     """
+    path = Path(path)
     file = ResultFile.read(path)
     require_whole(file)
     return file

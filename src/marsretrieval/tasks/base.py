@@ -247,7 +247,7 @@ class Task(Protocol):
         """
 
 
-def dataset_folder(data: Path, name: str, *, task: str) -> Path:
+def dataset_folder(data: str | Path, name: str, *, task: str) -> Path:
     """Locate the folder of a dataset.
 
     ``--data data`` thus works for all tasks, and ``--data patches`` for a custom dataset.
@@ -263,6 +263,7 @@ def dataset_folder(data: Path, name: str, *, task: str) -> Path:
     Raises:
         DatasetNotFoundError: If there is no folder, or one that is empty or holds other datasets.
     """
+    data = Path(data)
     remedy = (
         f"Fetch it (marsretrieval data download), make a synthetic one (marsretrieval data synth "
         f"--out {data}), or name the folder with --data."
@@ -382,7 +383,7 @@ def count_cut(encoder: Encoder, texts: Sequence[str], *, role: TextRole) -> dict
     return {"captions" if role == "caption" else "queries": len(texts), "cut": cut}
 
 
-def read_class_names(path: Path) -> dict[str, str]:
+def read_class_names(path: str | Path) -> dict[str, str]:
     """Read class names from a file.
 
     Args:
@@ -395,6 +396,7 @@ def read_class_names(path: Path) -> dict[str, str]:
     Raises:
         DataError: If the file cannot be read or holds no names.
     """
+    path = Path(path)
     try:
         if not path.exists():
             raise DataError(f"{path}: no such file", remedy=_CLASS_NAMES_REMEDY)

@@ -95,7 +95,7 @@ class Geolocalization:
         self.columns = columns
         self.covered_only = covered_only
 
-    def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+    def open(self, data: str | Path, *, with_images: bool = True) -> TaskData:
         """Find and check catalogues, example images and tiles.
 
         Args:
@@ -110,6 +110,7 @@ class Geolocalization:
             DataError: If the data are invalid.
             TableError: If a catalogue cannot be read.
         """
+        data = Path(data)
         folder = dataset_folder(data, self.folder_name, task=self.name)
         files = catalogue_files(folder / "ground_truth")
         points = read_catalogues(files, columns=self.columns)

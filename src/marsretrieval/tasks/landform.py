@@ -64,7 +64,7 @@ class LandformRetrieval:
     def __init__(self, class_names: Mapping[str, str] | None = None) -> None:
         self.class_names = class_names
 
-    def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+    def open(self, data: str | Path, *, with_images: bool = True) -> TaskData:
         """Find the images and their labels.
 
         Args:
@@ -79,6 +79,7 @@ class LandformRetrieval:
             DataError: If fewer than two classes have images.
             UsageError: If `class_names` lacks a label.
         """
+        data = Path(data)
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
         labels, skipped = collect(source, lambda record: record.label, missing="no label")

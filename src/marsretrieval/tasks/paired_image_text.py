@@ -57,7 +57,7 @@ class PairedImageText:
         """
         return None if "text" in modalities else "text"
 
-    def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+    def open(self, data: str | Path, *, with_images: bool = True) -> TaskData:
         """Find the images and their captions.
 
         Args:
@@ -71,6 +71,7 @@ class PairedImageText:
             DatasetNotFoundError: If the dataset is missing.
             DataError: If no image has a caption.
         """
+        data = Path(data)
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
         captions, skipped = collect(source, lambda record: record.caption, missing="no caption")

@@ -91,7 +91,7 @@ class DownloadRecord:
     begun: tuple[str, ...] = ()
 
 
-def read_record(folder: Path) -> DownloadRecord | None:
+def read_record(folder: str | Path) -> DownloadRecord | None:
     """Read the record of an earlier download.
 
     Args:
@@ -103,6 +103,7 @@ def read_record(folder: Path) -> DownloadRecord | None:
     Raises:
         DataError: If it is damaged, of another version, or names files outside of its folder.
     """
+    folder = Path(folder)
     path = folder / RECORD
     if not path.exists():
         return None

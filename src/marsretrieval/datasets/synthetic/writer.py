@@ -191,7 +191,7 @@ def describe_planet(
 
 
 def write_planet(
-    out: Path,
+    out: str | Path,
     *,
     seed: int = 0,
     size: str = "default",
@@ -221,6 +221,7 @@ def write_planet(
         MissingDependencyError: If rasterio is not installed.
         OutputError: If the folder holds other data or cannot be written.
     """
+    out = Path(out)
     parts = _size(size)
     if _status(out, seed, size, force) == "done":
         return _summary(out, _parse_record(read_json(out / _RECORD), out), made=False)
@@ -232,7 +233,7 @@ def write_planet(
     return _summary(out, record, made=True)
 
 
-def find_planet(folder: Path) -> tuple[Path, PlanetRecord] | None:
+def find_planet(folder: str | Path) -> tuple[Path, PlanetRecord] | None:
     """Find the planet that a folder holds or belongs to.
 
     Args:
@@ -244,6 +245,7 @@ def find_planet(folder: Path) -> tuple[Path, PlanetRecord] | None:
     Raises:
         DataError: If the file is damaged.
     """
+    folder = Path(folder)
     folder = folder.absolute()  # the working directory has a parent too
     for out in (folder, folder.parent):
         if (out / _RECORD).is_file():

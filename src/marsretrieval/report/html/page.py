@@ -51,7 +51,7 @@ class HtmlReport:
 
 def write_html(
     results: Sequence[ResultFile],
-    path: Path,
+    path: str | Path,
     *,
     title: str | None = None,
     thumbnails: bool = True,
@@ -82,6 +82,7 @@ def write_html(
         DataError: If a result is incomplete.
         OutputError: If `path` cannot be written.
     """
+    path = Path(path)
     if not results:
         raise UsageError("no results to report", remedy="marsretrieval run writes some.")
     for result in results:
