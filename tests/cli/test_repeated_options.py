@@ -44,7 +44,7 @@ def test_an_option_of_one_value_given_twice_is_refused(path: tuple[str, ...], pa
 def test_the_sweep_sees_the_options_of_all_commands() -> None:
     names = {(" ".join(path), param.name) for path, param in VALUED}
     assert len(VALUED) > 90
-    assert {("search", "store"), ("search", "bbox"), ("search", "region"), ("embed", "store"),
+    assert {("search", "lon"), ("search", "bbox"), ("search", "region"), ("embed", "store"),
             ("data tiles", "bbox"), ("run", "results"), ("report", "output")} <= names  # fmt: skip
 
 

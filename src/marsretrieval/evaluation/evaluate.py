@@ -338,8 +338,8 @@ def _rows(result: RunResult) -> Iterator[tuple[Any, ...]]:
                         for key, number in metrics.items():
                             if _is_number(number):
                                 nan = float("nan")
-                                group = f"class/{name}"
-                                yield (*base, group, protocol, key, number, nan, nan, limit)
+                                row = (f"class/{name}", protocol, key, number, nan, nan, limit)
+                                yield (*base, *row)
                 elif _is_number(value):
                     low, high = intervals.get(metric) or (float("nan"), float("nan"))
                     yield (*base, group, protocol, metric, float(value), low, high, limit)
