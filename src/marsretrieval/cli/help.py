@@ -86,10 +86,10 @@ marsretrieval store index mars.store
 marsretrieval store export mars.store -o mars.parquet
 """,
     "store merge": """
-marsretrieval store merge north.store south.store -o mars.store
+marsretrieval store merge north.store south.store -o both.store
 """,
     "store subset": """
-marsretrieval store subset mars.store -o tharsis.store --bbox=-120,-10,-90,20
+marsretrieval store subset mars.store -o part.store --bbox=-180,-4,-176,0
 """,
     "search": """
 marsretrieval search --store mars.store --text "pitted cones" -o cones.gpkg

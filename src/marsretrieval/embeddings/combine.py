@@ -526,4 +526,4 @@ def _write_rows(target: Path, entry: Entry, block: Block, keep: Mask) -> Entry:
         ):
             writer.write_batch(batch)
         size, checksum = temporary.stat().st_size, sha256_file(temporary)
-    return replace(entry, rows=len(rows), bytes=size, sha256=checksum)
+    return replace(entry, rows=len(rows), bytes=size, sha256=checksum, seconds={})
