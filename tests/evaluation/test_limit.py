@@ -15,7 +15,7 @@ import marsretrieval as mr
 from marsretrieval.datasets import open_images, read_annotations
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.report.compare import compare_results
-from marsretrieval.report.hf import hf_yaml
+from marsretrieval.report.exports import hf_yaml
 from marsretrieval.report.render import render_csv
 from marsretrieval.report.result_files import ResultFile
 from marsretrieval.report.tables import model_tables

@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import embeddings
-from marsretrieval.api.query import Bounds, LonLat, Question, RegionLike, make_question
+from marsretrieval.api.query import Question, make_question
 from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
 from marsretrieval.api.search_query import SearchQuery
 from marsretrieval.api.store_model import StoreModel
-from marsretrieval.embeddings import Columns, CombinedStore, EmbeddingStore
 from marsretrieval.errors import MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Hits, exact_topk, existing_index, score_all
@@ -28,6 +27,8 @@ from marsretrieval.text import pluralize
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from marsretrieval.api.query import Bounds, LonLat, RegionLike
+    from marsretrieval.embeddings import Columns, EmbeddingStore
     from marsretrieval.encoders import Encoder
     from marsretrieval.search import Ranking
 
@@ -81,7 +82,7 @@ def open_store(
     stores = [embeddings.open_store(folder) for folder in paths]
     if not stores:
         raise UsageError("no store to open", remedy="Give at least one folder.")
-    store = stores[0] if len(stores) == 1 else CombinedStore(stores)
+    store = stores[0] if len(stores) == 1 else embeddings.CombinedStore(stores)
     if encoder is not None:
         encoder = resolve_model(encoder).load()
     return Store(
@@ -465,10 +466,11 @@ class Store:
             most=question.k,
             background=background,
         )
-        if isinstance(self.embeddings, CombinedStore):
+        store_of = getattr(self.embeddings, "store_of", None)
+        if store_of is not None:
             rows = ranking.hits(number)[1]
             rows = rows[~np.isin(rows, np.asarray(question.left_out, dtype=np.int64))]
-            hits = StoreHits.from_hits(hits, self.embeddings.store_of(rows[: question.k]))
+            hits = StoreHits.from_hits(hits, store_of(rows[: question.k]))
         best = float(hits.scores[0]) if len(hits) else None
         meaningless = self._meaningless_scores(question.raw) if question.is_text_alone else None
         about = {

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import ModalityError, StoreMismatchError, UsageError
 
 if TYPE_CHECKING:
+    from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder, ModelSpec
 
-_TRUST_REASON = "a store may come from anywhere, so that it does not choose code or files to load"
+_TRUST_REASON = (
+    "stores may come from untrusted sources, so their manifests do not select code or files to load"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,14 @@ class StoreModel:
         name = self.store.model.model
         if self.store.encoder.get("loader") == OBJECT_LOADER:
             raise UsageError(
-                f"{self.store.path} was made by an object in Python, {name}",
-                remedy="Open it in Python: open_store(path, encoder=the object).",
+                f"{self.store.path} was made with an encoder object in Python, {name}",
+                remedy="Open it in Python: open_store(path, encoder=OBJECT).",
             )
         if self.model is not None:
             spec = find(self.model)
             if spec.id != name:
                 raise StoreMismatchError(
-                    f"{self.store.path} was made by {name}, not by {spec.id}",
+                    f"{self.store.path} was made with {name}, not with {spec.id}",
                     remedy=f"Use --model {name}, or a store of {spec.id}.",
                 )
         elif (
@@ -75,7 +77,7 @@ class StoreModel:
             and all(registered.id != name for registered in all_specs())
         ):
             raise UsageError(
-                f"{self.store.path} was made by {name}, which is not in the model registry; "
+                f"{self.store.path} was made with {name}, which is not in the model registry; "
                 f"{_TRUST_REASON}",
                 remedy=f"Pass --model {name} (in Python model=...), or --trust (trust=True) if the "
                 "store is your own.",
@@ -86,7 +88,7 @@ class StoreModel:
         if needs_text and "text" not in spec.modalities:
             raise ModalityError(
                 f"{spec.id}, the model of {self.store.path}, is vision-only and cannot embed text",
-                remedy="Search with images or tiles, or in a store of a model with a text side.",
+                remedy="Search with images or tiles, or in a store of a model with a text encoder.",
             )
         return spec
 
@@ -134,7 +136,7 @@ class StoreModel:
             )
         if not Path(named).exists():
             raise UsageError(
-                f"{self.store.path} was made with the weights {named}, which are gone",
-                remedy="Say with --checkpoint where they are now.",
+                f"{self.store.path} was made with the weights {named}, which no longer exist",
+                remedy="Pass their present path with --checkpoint.",
             )
         return Path(named)
