@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from typer.testing import Result
 
-from marsretrieval import encoders
+from marsretrieval.encoders import registry
 from marsretrieval.errors import UsageError
 
 
@@ -23,7 +23,7 @@ def test_a_logged_warning_is_one_line_on_stderr(
         log.info("not shown")
         raise UsageError("no such model")
 
-    monkeypatch.setattr(encoders, "find", find)
+    monkeypatch.setattr(registry, "find", find)
     done = marsretrieval("run", "-m", "x", "-t", "landform", code=2)
     assert done.stderr.count("warning: plugin 'x': strange\n") == 1
     assert "not shown" not in done.stderr and "not shown" not in done.stdout

@@ -129,4 +129,4 @@ def test_the_command_line(tiny_planet: Path, tmp_path: Path, marsretrieval: Comm
     done = marsretrieval(*run, code=1)
     assert "limited to 45 images" in done.stdout and "limited to 45 of 48 images" in done.stderr
     assert "no landform has a point within the limited tiles" in done.stderr
-    assert "done before" in marsretrieval(*run, code=1).stderr
+    assert "already done" in marsretrieval(*run, code=1).stderr
