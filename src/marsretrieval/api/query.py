@@ -205,7 +205,8 @@ def make_question(
     if not texts and not positive_images and not tile_ids and not positions:
         raise UsageError(
             "nothing to search for",
-            remedy="Give a text (--text), an image (--image) or a tile (--like, --like-at).",
+            remedy="Give a text (--text), an image (--image) or a tile (--similar-to, "
+            "--similar-to-location).",
         )
     # Checked before a model is loaded.
     for sentence in [*texts, *negative_texts]:
@@ -239,6 +240,7 @@ def make_question(
     tile_lookup = known_of(store)
     about: dict[str, Any] = {
         "store": str(store.path),
+        **_describe_stores(store),
         "model": str(store.encoder.get("id")),
         "text": "; ".join(texts) or None,
         "texts": texts,
@@ -278,6 +280,17 @@ def make_question(
         keep_examples=keep_examples,
         about=about,
     )
+
+
+def _describe_stores(store: EmbeddingStore) -> dict[str, Any]:
+    """Names, paths and rows of combined stores."""
+    stores: Sequence[EmbeddingStore] = getattr(store, "stores", ())
+    names: Sequence[str] = getattr(store, "names", ())
+    rows = [
+        {"name": name, "path": str(part.path), "rows": part.rows}
+        for name, part in zip(names, stores, strict=True)
+    ]
+    return {"stores": rows} if rows else {}
 
 
 def _as_list(values: Any) -> list[Any]:

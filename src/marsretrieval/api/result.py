@@ -23,6 +23,7 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.hits import Hit, Hits
 from marsretrieval.search.known import KNOWN_KM, check_known_km, compare_with_catalogue
 from marsretrieval.search.scores import MIN_Z, Background
+from marsretrieval.search.store_hits import hits_for_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,10 +178,12 @@ class SearchResult:
         """
         from marsretrieval.search.export import to_geodataframe
 
-        return to_geodataframe(self.hits)
+        return to_geodataframe(hits_for_files(self.hits))
 
     def write(self, path: str | Path, *, style: str = "light") -> list[Path]:
         """Write a file in the format of its suffix, one of `search.FORMATS`.
+
+        Ids of a search over several stores are written as ``STORE:ID``.
 
         Args:
             path: File to write: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, .png, ...
@@ -195,7 +198,7 @@ class SearchResult:
         """
         from marsretrieval.search.export import write_hits
 
-        return write_hits(self.hits, Path(path), style=style)
+        return write_hits(hits_for_files(self.hits), Path(path), style=style)
 
     def to_csv(self, path: str | Path) -> list[Path]:
         """Write a CSV table with footprints as WKT.
@@ -251,7 +254,7 @@ class SearchResult:
         """
         from marsretrieval.search.maps import draw_hits
 
-        return draw_hits(self.hits, style=style, title=title)
+        return draw_hits(hits_for_files(self.hits), style=style, title=title)
 
     def heatmap(
         self,
@@ -299,7 +302,7 @@ class SearchResult:
         target = Path(path)
         if target.suffix.lower() not in suffixes:
             target = target.with_name(target.name + suffixes[0])
-        return write_hits(self.hits, target)
+        return write_hits(hits_for_files(self.hits), target)
 
     def _repr_html_(self) -> str:
         """Render the first hits as an HTML table for notebooks."""

@@ -39,7 +39,10 @@ Words = list[str] | None
 
 
 def search(
-    store: Annotated[Path, typer.Option(help="Folder of the store, made by embed or run.")],
+    store: Annotated[
+        list[Path],
+        typer.Option(help="Folder of the store, made by embed or run; repeat to search several."),
+    ],
     text: Annotated[
         Words,
         typer.Option(
@@ -51,6 +54,7 @@ def search(
     raw: Annotated[
         bool,
         typer.Option(
+            "--no-templates",
             "--raw",
             rich_help_panel=_QUERY_PANEL,
             help="Encode texts without the three prompt templates.",
@@ -65,14 +69,18 @@ def search(
     like: Annotated[
         Words,
         typer.Option(
+            "--similar-to",
+            "--like",
             rich_help_panel=_QUERY_PANEL,
             metavar="TILE",
-            help="Id of an example tile of the store; repeatable.",
+            help="Id of an example tile, or STORE:ID; repeatable.",
         ),
     ] = None,
     like_at: Annotated[
         Words,
         typer.Option(
+            "--similar-to-location",
+            "--like-at",
             rich_help_panel=_QUERY_PANEL,
             metavar="LON,LAT",
             help="Position of an example tile of the store; repeatable.",
@@ -81,6 +89,8 @@ def search(
     mix: Annotated[
         float,
         typer.Option(
+            "--image-weight",
+            "--mix",
             rich_help_panel=_QUERY_PANEL,
             min=0,
             max=1,
@@ -90,12 +100,18 @@ def search(
     not_text: Annotated[
         Words,
         typer.Option(
-            rich_help_panel=_QUERY_PANEL, metavar="TEXT", help="Negative text; repeatable."
+            "--negative-text",
+            "--not-text",
+            rich_help_panel=_QUERY_PANEL,
+            metavar="TEXT",
+            help="Negative text; repeatable.",
         ),
     ] = None,
     not_image: Annotated[
         Paths,
         typer.Option(
+            "--negative-image",
+            "--not-image",
             rich_help_panel=_QUERY_PANEL,
             metavar="FILE",
             help="Negative example image; repeatable.",
@@ -104,6 +120,8 @@ def search(
     not_like: Annotated[
         Words,
         typer.Option(
+            "--negative",
+            "--not-like",
             rich_help_panel=_QUERY_PANEL,
             metavar="TILE",
             help="Id of a negative example tile; repeatable.",
@@ -112,6 +130,8 @@ def search(
     not_weight: Annotated[
         float,
         typer.Option(
+            "--negative-weight",
+            "--not-weight",
             rich_help_panel=_QUERY_PANEL,
             min=0,
             max=1,
@@ -260,8 +280,9 @@ def search(
     """Find the tiles that best match a text, images or tiles.
 
     The ranking is exact: every tile (of --bbox or --region) is compared with the query. The model
-    that made the store is loaded for texts and images; --like needs none. Scores are cosines;
-    positions are in IAU_2015:49900.
+    that made the store is loaded for texts and images; --similar-to needs none. Scores are cosines;
+    positions are in IAU_2015:49900. Several stores (of one model) are searched as one; each hit
+    names its store.
 
     Raises:
         UsageError: If the query is incomplete or options exclude each other.
@@ -337,7 +358,7 @@ def search(
         tile_store.require_model(needs_text=question.needs_text)
     if tile_store.missing:
         shards = pluralize(len(tile_store.missing), "shard")
-        say(f"warning: {store} is incomplete: {shards} missing")
+        say(f"warning: {tile_store.path} is incomplete: {shards} missing")
     if question.exclude is not None:
         share = "without data" if min_valid is None else f"with less data than {min_valid:g}"
         tiles = pluralize(int(question.exclude.sum()), "tile")
@@ -405,6 +426,7 @@ def _print_plan(
 
 def _print_result(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> None:
     from marsretrieval.search.known import describe_known, describe_nearest
+    from marsretrieval.search.store_hits import StoreHit
 
     if not len(result):
         echo(f"no hits: {_explain_no_hits(result)}")
@@ -422,8 +444,9 @@ def _print_result(result: SearchResult, written: list[Path], heatmaps: list[Path
         z = "" if hit.z is None else f"{hit.z:5.1f}"
         percentile = "" if hit.percentile is None else f"{hit.percentile:10.2f}"
         tiles = "" if hit.tiles is None else f"  {pluralize(hit.tiles, 'tile'):>10}"
+        name = f"{hit.store}:{hit.id}" if isinstance(hit, StoreHit) else hit.id
         echo(
-            f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {lonlat}  {hit.id}{tiles}"
+            f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {lonlat}  {name}{tiles}"
             f"{describe_nearest(hit)}"
         )
     _print_stands_out(result)

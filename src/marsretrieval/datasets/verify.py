@@ -51,7 +51,7 @@ _PLANET_FIELDS: tuple[Literal["version", "seed", "size"], ...] = ("version", "se
 
 
 def verify(
-    folder: Path,
+    folder: str | Path,
     *,
     tasks: Collection[str] = (),
     workers: int | None = None,
@@ -73,6 +73,7 @@ def verify(
         DatasetNotFoundError: If there is no dataset.
         UnknownNameError: If a task is unknown.
     """
+    folder = Path(folder)
     datasets = [find_source(name).dataset for name in tasks]
     inventories = [
         _verify_one(path, dataset, workers, progress)

@@ -122,13 +122,14 @@ class WebDatasetSource:
         return self._id_cache[version]
 
 
-def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+def write_tar(path: str | Path, members: Iterable[tuple[str, bytes]]) -> None:
     """Write a tar with time 0 and owner 0. Not atomic.
 
     Args:
         path: File to write, from `io.atomic_path` or inside a staging folder.
         members: Name and data of each member, in order.
     """
+    path = Path(path)
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in members:
             member = tarfile.TarInfo(name)

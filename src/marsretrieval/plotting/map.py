@@ -431,7 +431,7 @@ class PlanetMap:
         )
         return self
 
-    def save(self, path: Path, *, dpi: float = 160, transparent: bool = False) -> None:
+    def save(self, path: str | Path, *, dpi: float = 160, transparent: bool = False) -> None:
         """Write the map to a file.
 
         Args:
@@ -443,6 +443,7 @@ class PlanetMap:
             UsageError: The name has another ending.
             OutputError: The file cannot be written.
         """
+        path = Path(path)
         kind = path.suffix.lower().removeprefix(".")
         if kind not in ("png", "svg", "pdf"):
             raise UsageError(

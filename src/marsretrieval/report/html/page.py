@@ -50,7 +50,7 @@ class HtmlReport:
 
 def write_html(
     results: Sequence[ResultFile],
-    path: Path,
+    path: str | Path,
     *,
     title: str | None = None,
     thumbnails: bool = True,
@@ -81,6 +81,7 @@ def write_html(
         DataError: If a result is incomplete.
         OutputError: If `path` cannot be written.
     """
+    path = Path(path)
     if not results:
         raise UsageError("no results to report", remedy="Run marsretrieval run first.")
     for result in results:
