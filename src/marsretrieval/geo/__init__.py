@@ -7,7 +7,13 @@ while the mosaic's pixels were laid out by the formula of the sphere (up to 0.40
 
 from __future__ import annotations
 
-from marsretrieval.geo.crs import mars_ellipsoid, planetocentric
+from marsretrieval.geo.crs import (
+    DegreeConverter,
+    mars_ellipsoid,
+    own_degrees,
+    planetocentric,
+)
+from marsretrieval.geo.placement import Placement, place_rectangle
 from marsretrieval.geo.regions import Area, Region
 from marsretrieval.geo.sphere import (
     MARS_RADIUS_M,
@@ -52,7 +58,9 @@ __all__ = [
     "TILE_DEG",
     "Area",
     "Box",
+    "DegreeConverter",
     "GeometryColumn",
+    "Placement",
     "Region",
     "Ring",
     "Shape",
@@ -66,8 +74,10 @@ __all__ = [
     "near_any",
     "outline",
     "outlines",
+    "own_degrees",
     "parse_quad_name",
     "parse_tile_name",
+    "place_rectangle",
     "planetocentric",
     "quad_name",
     "tile_centre",
