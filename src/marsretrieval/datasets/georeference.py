@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _GEO_TAGS = (34264, 33550, 33922, 34735)  # transformation, pixel scale, tie points, keys
 
+logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
 ToDegrees = Callable[[Floats, Floats], tuple[Floats, Floats]]
 
@@ -201,8 +203,15 @@ def degree_converter(wkt: str) -> geo.DegreeConverter:
     def convert(source: CRS, target: CRS, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         try:
             first, second = transform(source, target, x.tolist(), y.tolist())[:2]
-        except (RasterioError, ValueError) as error:
-            raise ValueError(f"its coordinate system cannot be converted ({error})") from error
+        except Exception as error:  # GDAL's own classes of errors are not public
+            if len(x) > 1:  # find the points that lie outside of the projection
+                half = len(x) // 2
+                left = convert(source, target, x[:half], y[:half])
+                right = convert(source, target, x[half:], y[half:])
+                return np.concatenate([left[0], right[0]]), np.concatenate([left[1], right[1]])
+            if "utside of projection domain" not in str(error) and len(x):
+                logger.debug("point %s, %s: %s", x, y, error)
+            return np.full(len(x), np.inf), np.full(len(x), np.inf)
         return np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
 
     return geo.planetocentric(

@@ -13,7 +13,7 @@ from marsretrieval.geo.crs import (
     own_degrees,
     planetocentric,
 )
-from marsretrieval.geo.placement import Placement, place_rectangle
+from marsretrieval.geo.placement import OffPlanetError, Placement, place_rectangle
 from marsretrieval.geo.regions import Area, Region
 from marsretrieval.geo.sphere import (
     MARS_RADIUS_M,
@@ -60,6 +60,7 @@ __all__ = [
     "Box",
     "DegreeConverter",
     "GeometryColumn",
+    "OffPlanetError",
     "Placement",
     "Region",
     "Ring",

@@ -40,6 +40,7 @@ _OGRAPHIC_WKT1 = re.compile(r'GEOGCS\["[^"]*ographic', re.IGNORECASE)
 _REMEDY = (
     "Write the region in degrees on the sphere of Mars (IAU_2015:49900), longitudes east positive."
 )
+_EDGE_DEG = 1e-7  # 6 mm
 _STEP_M = 2_000.0  # straight edges of a projection are curved in degrees
 _MAX_STEPS = 2_000
 
@@ -160,7 +161,8 @@ class DegreeConverter:
     Attributes:
         to_degrees: From x and y to longitude and latitude.
         from_degrees: From longitude and latitude to x and y. Longitudes are used as they are where
-            `wraps` is False, so that x is continuous across 180 degrees.
+            `wraps` is False, so that x is continuous across 180 degrees. Points outside of the
+            projection are infinite in both directions.
         wraps: Whether longitudes may jump by 360 between neighbouring points.
     """
 
@@ -249,6 +251,14 @@ def planetocentric(
 
         def convert(x: Floats, y: Floats) -> tuple[Floats, Floats]:
             lon, lat = by_proj(x, y)
+            off_planet = ~_returns(to_proj, lon, lat, x, y, 1.0 / unit)
+            for shift in (_EDGE_DEG, -_EDGE_DEG):  # points on the edge may return on its other side
+                rest = np.flatnonzero(off_planet)
+                if rest.size:
+                    off_planet[rest] = ~_returns(
+                        to_proj, lon[rest] + shift, lat[rest], x[rest], y[rest], 1.0 / unit
+                    )
+            lon, lat = np.where(off_planet, np.inf, lon), np.where(off_planet, np.inf, lat)
             return lon, _to_planetocentric(lat, graphic)
 
         def invert(lon: Floats, lat: Floats) -> tuple[Floats, Floats]:
@@ -277,6 +287,17 @@ def planetocentric(
         return x, (np.radians(inner - lat0) * radius + y0) / unit
 
     return DegreeConverter(equirectangular, to_metres, wraps=False)
+
+
+def _returns(
+    to_proj: ToDegrees, lon: Floats, lat: Floats, x: Floats, y: Floats, tolerance: float
+) -> npt.NDArray[np.bool_]:
+    """Check that degrees lead back to their point: PROJ inverts points beyond the limb of a map."""
+    returns = np.isfinite(lon) & np.isfinite(lat)
+    back_x, back_y = to_proj(np.where(returns, lon, 0.0), np.where(returns, lat, 0.0))
+    with np.errstate(invalid="ignore"):
+        returns &= (np.abs(back_x - x) <= tolerance) & (np.abs(back_y - y) <= tolerance)
+    return returns
 
 
 def _to_planetocentric(lat: Floats, ratio: float) -> Floats:

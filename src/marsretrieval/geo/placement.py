@@ -14,6 +14,10 @@ _EDGE_POINTS = 9  # points per edge, since edges may be curved
 _DECIMALS = 9  # decimals of a degree: 0.06 mm
 
 
+class OffPlanetError(ValueError):
+    """A point outside of the projection, or beyond a pole."""
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Position of a rectangle of pixels on the planet, in planetocentric degrees, east positive.
@@ -54,8 +58,8 @@ def place_rectangle(
         The position.
 
     Raises:
-        ValueError: If a part lies off the planet, or the rectangle is more than 180 degrees wide
-            without containing a pole.
+        OffPlanetError: If a part lies off the planet.
+        ValueError: If the rectangle is more than 180 degrees wide without containing a pole.
     """
     first_column, first_row, width, height = window
     fractions = np.linspace(0, 1, _EDGE_POINTS)
@@ -69,7 +73,7 @@ def place_rectangle(
     a, b, c, d, e, f = affine
     lon, lat = to_degrees(a * column + b * row + c, d * column + e * row + f)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        raise ValueError("its georeference leads off the planet")
+        raise OffPlanetError("its georeference leads off the planet")
     offsets = lon - lon[0]
     if wraps:
         offsets = wrap_lon(offsets)
@@ -77,7 +81,9 @@ def place_rectangle(
     south, north = (round(float(edge), _DECIMALS) for edge in (lat.min(), lat.max()))
     pixel = (north - south) / height
     if north > 90 + pixel or south < -90 - pixel:
-        raise ValueError(f"its georeference reaches from {south:.7g} to {north:.7g} of latitude")
+        raise OffPlanetError(
+            f"its georeference reaches from {south:.7g} to {north:.7g} of latitude"
+        )
     # Grids registered at pixel centres may extend half a pixel over the poles.
     lat = np.clip(lat, -90.0, 90.0)
     south, north = max(south, -90.0), min(north, 90.0)

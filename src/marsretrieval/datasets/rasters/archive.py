@@ -87,6 +87,8 @@ class RasterManifest:
         tiles: Number of images in the tar.
         empty: Number of tiles without any valid pixel, which are skipped.
         dropped: Number of tiles skipped because too small a share of their pixels is valid.
+        off_planet: Number of tiles with valid pixels that are skipped because a part of them lies
+            off the planet, such as at the limb of a sinusoidal map.
         kind: Marks the file as a manifest of this form.
         schema_version: Version of this form.
     """
@@ -112,6 +114,7 @@ class RasterManifest:
     tiles: Int64
     empty: Int64 = 0
     dropped: Int64 = 0
+    off_planet: Int64 = 0
     kind: str = _KIND
     schema_version: int = field(default=_SCHEMA_VERSION)
 
@@ -268,7 +271,7 @@ def pack_raster(
             if not stats.tiles:
                 raise DataError(
                     f"{path}: no tile has valid pixels ({stats.empty:,} without any, "
-                    f"{stats.dropped:,} below --min-valid)",
+                    f"{stats.dropped:,} below --min-valid, {stats.off_planet:,} off the planet)",
                     remedy="Check its no-data value (gdalinfo) and --min-valid.",
                 )
             if raster_fingerprint(path) != fingerprint:
@@ -300,6 +303,7 @@ def pack_raster(
             tiles=stats.tiles,
             empty=stats.empty,
             dropped=stats.dropped,
+            off_planet=stats.off_planet,
         )
     write_json(manifest_path, asdict(manifest))
     return manifest
@@ -310,6 +314,7 @@ class _Stats:
     tiles: int = 0
     empty: int = 0
     dropped: int = 0
+    off_planet: int = 0
 
 
 class _Describer:
@@ -323,8 +328,9 @@ class _Describer:
         self._source = path.name
         self.stretch = stretch
 
-    def describe(self, tile: RasterTile, pixels: TilePixels, share: float) -> bytes:
-        place = pixels.placement
+    def describe(
+        self, tile: RasterTile, pixels: TilePixels, place: geo.Placement, share: float
+    ) -> bytes:
         ring = [list(corner) for corner in place.corners]
         value: dict[str, Any] = {
             "id": f"{self.name}_{tile.key}",
@@ -371,8 +377,11 @@ def _members(
         if share < spec.min_valid:
             stats.dropped += 1
             continue
+        if pixels.placement is None:
+            stats.off_planet += 1
+            continue
         stats.tiles += 1
-        annotation = describer.describe(tile, pixels, share)
+        annotation = describer.describe(tile, pixels, pixels.placement, share)
         key = f"{describer.name}_{tile.key}"
         pending.append(
             (

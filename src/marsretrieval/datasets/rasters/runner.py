@@ -158,6 +158,7 @@ class RastersReport:
             "tiles": sum(manifest.tiles for manifest in manifests),
             "empty": sum(manifest.empty for manifest in manifests),
             "dropped": sum(manifest.dropped for manifest in manifests),
+            "off_planet": sum(manifest.off_planet for manifest in manifests),
             "bytes": sum(manifest.tar_bytes for manifest in manifests),
             "failed": [asdict(problem) for problem in self.failed],
             "skipped": self.skipped,
@@ -182,7 +183,8 @@ def split_sources(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     Raises:
         DatasetNotFoundError: If a path does not exist, or there is no such file.
     """
-    quads, rasters = [], []
+    quads: list[Path] = []
+    rasters: list[Path] = []
     for path in dict.fromkeys(file for start in paths for file in _files(start)):
         suffix = path.suffix.lower()
         is_quad = suffix in (".tif", ".tiff") and geo.parse_quad_name(path.name) is not None

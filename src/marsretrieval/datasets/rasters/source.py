@@ -21,11 +21,14 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.datasets.georeference import degree_converter
+from marsretrieval.datasets.geotiff import is_tiff
 from marsretrieval.datasets.listing import files_fingerprint
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpx")
-_DRIVERS = ("GTiff", "VRT", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID")
+_JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
+_JPEG_2000_DRIVERS = ("JP2KAK", "JP2OpenJPEG", "JP2ECW", "JP2MrSID")
+_HEAD_BYTES = 512
 _GDAL = {
     # Rows of wide rasters stay in this cache while the tiles of a row are read.
     "GDAL_CACHEMAX": 256 * 2**20,
@@ -77,22 +80,24 @@ class Raster:
     has_mask: bool
     _file: Any = field(repr=False)
 
-    def place(self, window: tuple[float, float, float, float]) -> geo.Placement:
+    def place(self, window: tuple[float, float, float, float]) -> geo.Placement | None:
         """Compute the position of a window.
 
         Args:
             window: First column, first row, width and height in pixels.
 
         Returns:
-            The position.
+            The position; None if a part of the window lies off the planet.
 
         Raises:
-            DataError: If the window lies off the planet or is more than 180 degrees wide.
+            DataError: If the window is more than 180 degrees wide.
         """
         try:
             return geo.place_rectangle(
                 self.affine, window, self.converter.to_degrees, wraps=self.converter.wraps
             )
+        except geo.OffPlanetError:
+            return None
         except ValueError as error:
             raise DataError(
                 f"{self.path}: the tile at column {window[0]:g}, row {window[1]:g}: {error}",
@@ -212,7 +217,6 @@ def open_raster(
     """
     try:
         import rasterio
-        from rasterio.errors import RasterioError
     except ImportError as error:
         raise MissingDependencyError(
             "rasterio", "geotiff", needed_for="cutting rasters into tiles"
@@ -223,20 +227,50 @@ def open_raster(
         raise DataError(f"{path}: an empty file", remedy="Copy or download it again.")
     with rasterio.Env(**_GDAL), warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        options = {} if nodata is None else {"nodata": nodata}
-        try:
-            file = rasterio.open(path, driver=list(_DRIVERS))
-        except (RasterioError, OSError) as error:
-            raise DataError(
-                f"{path}: not readable as a GeoTIFF, VRT or JPEG 2000 file ({_first_line(error)})",
-                remedy="Convert it (gdal_translate IN OUT.tif), or download it again if it is one.",
-            ) from error
+        file = _open(path)
         with file:
-            if options:
+            if nodata is None:
+                yield _check(path, file, bands, file.nodata)
+            else:
                 with _override_nodata(file, path, nodata) as view:
                     yield _check(path, view, bands, nodata)
-            else:
-                yield _check(path, file, bands, file.nodata)
+
+
+def _open(path: Path) -> Any:
+    """Open a file by the driver of its first bytes, so that no other driver is tried."""
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    try:
+        with path.open("rb") as head_file:
+            head = head_file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    driver = None
+    if is_tiff(head):
+        driver = "GTiff"
+    elif b"<VRTDataset" in head:
+        driver = "VRT"
+    elif head.startswith(_JPEG_2000):
+        with rasterio.Env() as env:
+            known = env.drivers()
+        driver = next((name for name in _JPEG_2000_DRIVERS if name in known), None)
+        if driver is None:
+            raise DataError(
+                f"{path}: JPEG 2000, which this GDAL cannot read",
+                remedy="Convert it: gdal_translate IN OUT.tif, or install rasterio from PyPI.",
+            )
+    if driver is None:
+        raise DataError(
+            f"{path}: not a GeoTIFF, VRT or JPEG 2000 file (it begins with {head[:8]!r})",
+            remedy="Convert other formats: gdal_translate IN OUT.tif.",
+        )
+    try:
+        return rasterio.open(path, driver=driver)
+    except (RasterioError, OSError) as error:
+        raise DataError(
+            f"{path}: not readable as {driver} ({_first_line(error)})", remedy=_TRUNCATED
+        ) from error
 
 
 @contextmanager
@@ -422,15 +456,11 @@ def source_files(path: Path) -> list[Path]:
         DataError: If the file cannot be opened.
     """
     import rasterio
-    from rasterio.errors import RasterioError
 
     with rasterio.Env(**_GDAL), warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        try:
-            with rasterio.open(path, driver=list(_DRIVERS)) as file:
-                return [Path(name) for name in file.files]
-        except (RasterioError, OSError) as error:
-            raise DataError(f"{path}: cannot be opened ({_first_line(error)})") from error
+        with _open(path) as file:
+            return [Path(name) for name in file.files]
 
 
 def _first_line(error: BaseException) -> str:

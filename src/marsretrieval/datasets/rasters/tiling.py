@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.datasets.rasters.source import Floats, Mask, Raster, Values
@@ -22,6 +21,7 @@ from marsretrieval.datasets.rasters.spec import RasterSpec
 from marsretrieval.errors import DataError
 
 _MAX_TILES = 20_000_000
+_WEST, _SOUTH = -180.0, -90.0  # origin of the grid of cells
 _PROBES = 5  # points per side of a cell that are looked up in the raster
 _RASTER_PROBES = 65  # points per side of the raster that are looked up in the grid
 _NODES = 17  # exact positions per side of a cell; between them, a cubic spline
@@ -56,13 +56,13 @@ class TilePixels:
     Attributes:
         values: Array of shape (bands, size, size).
         valid: Mask of shape (size, size).
-        placement: Position.
+        placement: Position; None if no pixel is valid, or a part lies off the planet.
         pixel_m: Mean width and height of a pixel of the image on the ground in metres.
     """
 
     values: Values
     valid: Mask
-    placement: geo.Placement
+    placement: geo.Placement | None
     pixel_m: tuple[float, float]
 
 
@@ -135,11 +135,12 @@ def read_tile(raster: Raster, tile: RasterTile, spec: RasterSpec) -> TilePixels:
         Pixels and position.
 
     Raises:
-        DataError: If the pixels cannot be read, or the tile leads off the planet.
+        DataError: If the pixels cannot be read, or the tile is more than 180 degrees wide.
     """
     if tile.window is not None:
         values, valid = _read_window(raster, tile.window, spec.size)
-        return TilePixels(values, valid, raster.place(tile.window), _scale(raster, tile, spec.size))
+        placement = raster.place(tile.window) if valid.any() else None
+        return TilePixels(values, valid, placement, _scale(raster, tile, spec.size))
     assert tile.cell is not None
     west, south, east, north = tile.cell
     values, valid = _warp_cell(raster, tile.cell, spec.size)
@@ -216,35 +217,34 @@ def _scale(raster: Raster, tile: RasterTile, size: int) -> tuple[float, float]:
 def _cells(raster: Raster, delta: float, overlap: float) -> Iterator[RasterTile]:
     step = round(delta * (1 - overlap), _DECIMALS)
     west, south, east, north = raster_bounds(raster)
-    first_row, end_row = _cover(south, north, delta, step)
-    first_column, end_column = _cover(west, east, delta, step)
+    first_row, end_row = _cover(south - _SOUTH, north - _SOUTH, delta, step)
+    first_column, end_column = _cover(west - _WEST, east - _WEST, delta, step)
     if east - west >= 360 - 1e-9:  # the grid closes
         end_column = min(end_column, first_column + math.ceil(round(360 / step, 6)))
-    last_row = math.floor(round((90 - delta) / step, 6))
-    first_row, end_row = max(first_row, -last_row), min(end_row, last_row + 1)
+    # The last row is shifted southwards, so that it ends at the pole.
+    first_row = max(first_row, 0)
+    end_row = min(end_row, math.ceil(round((180 - delta) / step, 6)) + 1)
     _check_count(raster, max(0, end_row - first_row) * max(0, end_column - first_column))
-    hit = _cells_of_raster(raster, (west, east), step, delta)
+    hit = _cells_of_raster(raster, (west + east) / 2, step)
     columns = np.arange(first_column, end_column)
     for row in reversed(range(first_row, end_row)):
-        inside = np.concatenate(
+        cell_south = round(min(_SOUTH + row * step, -_SOUTH - delta), _DECIMALS)
+        overlaps = np.concatenate(
             [
-                _overlap_raster(raster, columns[start : start + _BATCH], row, step, delta)
+                _overlap_raster(
+                    raster, _WEST + columns[start : start + _BATCH] * step, cell_south, delta
+                )
                 for start in range(0, len(columns), _BATCH)
             ]
         )
-        for column, is_inside in zip(columns.tolist(), inside.tolist(), strict=True):
-            if is_inside or (row, column) in hit:
-                cell_west, cell_south = round(column * step, 9), round(row * step, 9)
-                name = geo.tile_name(
-                    round(float(geo.wrap_lon(cell_west)), _DECIMALS), cell_south, step
-                )
-                cell = (
-                    cell_west,
-                    cell_south,
-                    round(cell_west + delta, _DECIMALS),
-                    round(cell_south + delta, _DECIMALS),
-                )
-                yield RasterTile(name, row, column, cell=cell)
+        for column, is_inside in zip(columns.tolist(), overlaps.tolist(), strict=True):
+            if not is_inside and (row, column) not in hit:
+                continue
+            cell_west = round(_WEST + column * step, _DECIMALS)
+            wrapped = round(float(geo.wrap_lon(cell_west)), _DECIMALS)
+            east_edge, north_edge = cell_west + delta, cell_south + delta
+            cell = cell_west, cell_south, round(east_edge, _DECIMALS), round(north_edge, _DECIMALS)
+            yield RasterTile(geo.tile_name(wrapped, cell_south, step), row, column, cell=cell)
 
 
 def _cover(low: float, high: float, delta: float, step: float) -> tuple[int, int]:
@@ -299,28 +299,24 @@ def _probe_raster(raster: Raster) -> tuple[Floats, Floats]:
     return lon[finite], lat[finite]
 
 
-def _cells_of_raster(
-    raster: Raster, columns_deg: tuple[float, float], step: float, delta: float
-) -> set[tuple[int, int]]:
+def _cells_of_raster(raster: Raster, centre: float, step: float) -> set[tuple[int, int]]:
     """Return cells that hold a point of the raster: small rasters fall between points of cells."""
     lon, lat = _probe_raster(raster)
     if raster.converter.wraps:
-        west, east = columns_deg
-        lon = lon + 360 * np.round(((west + east) / 2 - lon) / 360)
-    rows, columns = np.floor((lat - 1e-9) / step), np.floor((lon - 1e-9) / step)
-    return set(zip(rows.astype(int).tolist(), columns.astype(int).tolist(), strict=True))
+        lon = lon + 360 * np.round((centre - lon) / 360)
+    rows = np.floor((lat - _SOUTH - 1e-9) / step).astype(int)
+    columns = np.floor((lon - _WEST - 1e-9) / step).astype(int)
+    return set(zip(rows.tolist(), columns.tolist(), strict=True))
 
 
-def _overlap_raster(
-    raster: Raster, columns: npt.NDArray[np.int64], row: int, step: float, delta: float
-) -> Mask:
+def _overlap_raster(raster: Raster, wests: Floats, south: float, delta: float) -> Mask:
     share = (np.arange(_PROBES) + 0.5) / _PROBES * delta
-    lon = (columns * step)[:, None, None] + share[None, None, :]
-    lat = (row * step) + share[None, :, None]
-    lon, lat = np.broadcast_arrays(lon, lat)
-    column, line = _look_up(raster, lon.ravel(), lat.ravel())
-    inside = (column > 0) & (column < raster.width) & (line > 0) & (line < raster.height)
-    overlaps: Mask = inside.reshape(len(columns), -1).any(axis=1)
+    lon, lat = np.broadcast_arrays(
+        wests[:, None, None] + share[None, None, :], south + share[None, :, None]
+    )
+    column, row = _look_up(raster, lon.ravel(), lat.ravel())
+    inside = (column > 0) & (column < raster.width) & (row > 0) & (row < raster.height)
+    overlaps: Mask = inside.reshape(len(wests), -1).any(axis=1)
     return overlaps
 
 
@@ -349,7 +345,7 @@ def _warp_cell(
     for side in (left, ~left):
         part, part_valid = _sample_grid(raster, column, row, side)
         values = np.where(part_valid, part, values)
-        valid |= part_valid
+        valid = valid | part_valid
     return values, valid
 
 
@@ -411,7 +407,7 @@ def _sample_grid(raster: Raster, column: Floats, row: Floats, wanted: Mask) -> t
         ]
     )
     weight = map_coordinates(valid.astype(np.float32), points, order=1, mode="nearest")
-    enough = weight >= 0.5
+    enough: Mask = weight >= 0.5
     kept = np.zeros(size, dtype=np.bool_)
     kept[inside] = enough
     for band, plane in enumerate(values):
