@@ -130,8 +130,9 @@ class Raster:
         a, b, c, d, e, f = self.affine
         x, y = self.converter.from_degrees(lon, lat)
         determinant = a * e - b * d
-        column = (e * (x - c) - b * (y - f)) / determinant
-        row = (a * (y - f) - d * (x - c)) / determinant
+        with np.errstate(invalid="ignore"):  # infinite outside of the projection
+            column = (e * (x - c) - b * (y - f)) / determinant
+            row = (a * (y - f) - d * (x - c)) / determinant
         return column, row
 
     def read(
@@ -277,23 +278,24 @@ def _open(path: Path) -> Any:
 def _override_nodata(file: Any, path: Path, nodata: float | None) -> Iterator[Any]:
     """Open a view of the file with another no-data value, by a VRT in memory."""
     import rasterio
-    from rasterio.shutil import copy
+    from rasterio.shutil import copy, delete
 
+    dtype = np.dtype(file.dtypes[0])
+    if nodata is not None and dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if not (limits.min <= nodata <= limits.max and float(nodata).is_integer()):
+            raise DataError(
+                f"{path}: --nodata {nodata:g} is not a value of {dtype}",
+                remedy=f"Use a whole number from {limits.min} to {limits.max}.",
+            )
     name = f"/vsimem/marsretrieval-{id(file)}.vrt"
     copy(file, name, driver="VRT")
     try:
         with rasterio.open(name, "r+") as view:
-            try:
-                view.nodata = nodata
-            except ValueError as error:
-                raise DataError(
-                    f"{path}: --nodata {nodata:g} is out of the range of {view.dtypes[0]}"
-                ) from error
+            view.nodata = nodata
         with rasterio.open(name) as view:
             yield view
     finally:
-        from rasterio.shutil import delete
-
         delete(name, driver="VRT")
 
 
@@ -396,7 +398,7 @@ def _measure_pixels(
     column = np.clip(column, step / 2, max(width - step / 2, step / 2))
     row = np.clip(row, step / 2, max(height - step / 2, step / 2))
 
-    def locate(across: float, down: float) -> geo.Placement | tuple[Floats, Floats]:
+    def locate(across: float, down: float) -> tuple[Floats, Floats]:
         i, j = column + across * step, row + down * step
         return converter.to_degrees(a * i + b * j + c, d * i + e * j + f)
 
@@ -407,11 +409,14 @@ def _measure_pixels(
     except ValueError as error:
         raise DataError(f"{path}: {error}", remedy="Warp it to IAU_2015:49910 first.") from error
     metres = math.radians(1) * geo.MARS_RADIUS_M / step
-    x = geo.great_circle_deg(*west, *east) * metres  # type: ignore[misc]
-    y = geo.great_circle_deg(*north, *south) * metres  # type: ignore[misc]
+    with np.errstate(invalid="ignore"):  # points off the planet are infinite
+        x = geo.great_circle_deg(*west, *east) * metres
+        y = geo.great_circle_deg(*north, *south) * metres
     sides = np.concatenate([x, y])
-    latitudes = np.concatenate([np.asarray(north[1]), np.asarray(south[1])])  # type: ignore[index]
-    if not (np.isfinite(x[0]) and np.isfinite(y[0])) or np.nanmax(np.abs(latitudes)) > 91:
+    step_deg = float(y[0]) / metres if np.isfinite(y[0]) else 0.0
+    latitudes = np.concatenate([north[1], south[1]])
+    latitudes = np.abs(latitudes[np.isfinite(latitudes)])
+    if not (np.isfinite(x[0]) and np.isfinite(y[0])) or latitudes.max(initial=0) > 90 + step_deg:
         raise DataError(
             f"{path}: its georeference leads off the planet",
             remedy="Its transform is not in the unit of its coordinate reference system.",

@@ -210,7 +210,8 @@ def _scale(raster: Raster, tile: RasterTile, size: int) -> tuple[float, float]:
         np.array([y, y, y - step_y / 2, y + step_y / 2]),
     )
     metres = math.radians(1) * geo.MARS_RADIUS_M
-    sides = geo.great_circle_deg(lon[::2], lat[::2], lon[1::2], lat[1::2]) * metres
+    with np.errstate(invalid="ignore"):  # infinite beyond the limb
+        sides = geo.great_circle_deg(lon[::2], lat[::2], lon[1::2], lat[1::2]) * metres
     return float(sides[0]), float(sides[1])
 
 
@@ -227,14 +228,13 @@ def _cells(raster: Raster, delta: float, overlap: float) -> Iterator[RasterTile]
     _check_count(raster, max(0, end_row - first_row) * max(0, end_column - first_column))
     hit = _cells_of_raster(raster, (west + east) / 2, step)
     columns = np.arange(first_column, end_column)
+    wests = (_WEST + columns * step).astype(np.float64)
     for row in reversed(range(first_row, end_row)):
         cell_south = round(min(_SOUTH + row * step, -_SOUTH - delta), _DECIMALS)
         overlaps = np.concatenate(
             [
-                _overlap_raster(
-                    raster, _WEST + columns[start : start + _BATCH] * step, cell_south, delta
-                )
-                for start in range(0, len(columns), _BATCH)
+                _overlap_raster(raster, wests[start : start + _BATCH], cell_south, delta)
+                for start in range(0, len(wests), _BATCH)
             ]
         )
         for column, is_inside in zip(columns.tolist(), overlaps.tolist(), strict=True):
@@ -341,7 +341,8 @@ def _warp_cell(
         return _sample_grid(raster, column, row, np.ones(column.shape, dtype=np.bool_))
     # The cell crosses the edge of the projection: each side is read on its own.
     left = column < raster.width / 2
-    values, valid = empty, np.zeros((size, size), dtype=np.bool_)
+    values: Values = empty
+    valid: Mask = np.zeros((size, size), dtype=np.bool_)
     for side in (left, ~left):
         part, part_valid = _sample_grid(raster, column, row, side)
         values = np.where(part_valid, part, values)
