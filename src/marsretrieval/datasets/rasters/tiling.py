@@ -315,8 +315,8 @@ def _overlap_raster(raster: Raster, wests: Floats, south: float, delta: float) -
         wests[:, None, None] + share[None, None, :], south + share[None, :, None]
     )
     column, row = _look_up(raster, lon.ravel(), lat.ravel())
-    inside = (column > 0) & (column < raster.width) & (row > 0) & (row < raster.height)
-    overlaps: Mask = inside.reshape(len(wests), -1).any(axis=1)
+    inside: Mask = (column > 0) & (column < raster.width) & (row > 0) & (row < raster.height)
+    overlaps: Mask = np.asarray(inside.reshape(len(wests), -1).any(axis=1), dtype=np.bool_)
     return overlaps
 
 
@@ -346,7 +346,7 @@ def _warp_cell(
     for side in (left, ~left):
         part, part_valid = _sample_grid(raster, column, row, side)
         values = np.where(part_valid, part, values)
-        valid = valid | part_valid
+        valid = np.asarray(valid | part_valid, dtype=np.bool_)
     return values, valid
 
 
@@ -407,7 +407,10 @@ def _sample_grid(raster: Raster, column: Floats, row: Floats, wanted: Mask) -> t
             (x - first_x) * shape[1] / width - 0.5,
         ]
     )
-    weight = map_coordinates(valid.astype(np.float32), points, order=1, mode="nearest")
+    if valid.all():
+        weight = np.ones(len(x), dtype=np.float32)
+    else:
+        weight = map_coordinates(valid.astype(np.float32), points, order=1, mode="nearest")
     enough: Mask = weight >= 0.5
     kept = np.zeros(size, dtype=np.bool_)
     kept[inside] = enough
