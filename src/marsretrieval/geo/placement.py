@@ -73,7 +73,7 @@ def place_rectangle(
     a, b, c, d, e, f = affine
     lon, lat = to_degrees(a * column + b * row + c, d * column + e * row + f)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        raise OffPlanetError("its georeference leads off the planet")
+        raise OffPlanetError("its georeference is outside the planet")
     offsets = lon - lon[0]
     if wraps:
         offsets = wrap_lon(offsets)
