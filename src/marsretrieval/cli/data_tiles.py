@@ -153,6 +153,8 @@ def tiles(
     """
     from marsretrieval.datasets import rasters
 
+    if clip and bbox is None:
+        raise UsageError("--clip requires --bbox")
     quad_files, raster_files = rasters.split_sources(sources) if sources else ([], [])
     quad_options = {
         "--bbox": bbox, "--quads": quads, "--clip": clip or None,
@@ -279,8 +281,6 @@ class _QuadRun:
         from marsretrieval.datasets import ctx
 
         box = geo.Box.parse(bbox) if bbox is not None else None
-        if clip and box is None:
-            raise UsageError("--clip requires --bbox")
         tile_spec = ctx.TileSpec.of(**spec, clip=box if clip else None)
         named_quads = ctx.parse_quads(quads) if quads is not None else []
         selected = ctx.select_quads(box, named_quads) if box is not None or named_quads else None
