@@ -196,3 +196,13 @@ def test_a_damaged_manifest_is_cut_again(write_raster, tmp_path) -> None:
     with pytest.raises(DataError):
         read_raster_manifest(out / "a.json")
     assert [entry.name for entry in cut_rasters([path], SPEC, out).cut] == ["a"]
+
+
+def test_tars_of_rasters_are_verified(write_raster, marsretrieval, tmp_path) -> None:
+    out = tmp_path / "out"
+    manifest = cut_rasters([write_raster("a.tif", GREY)], SPEC, out).cut[0]
+    assert "altered-tar" not in marsretrieval("data", "verify", out).output
+    data = bytearray((out / manifest.tar).read_bytes())
+    data[600] ^= 255
+    (out / manifest.tar).write_bytes(data)
+    assert "altered-tar" in marsretrieval("data", "verify", out, code=1).output

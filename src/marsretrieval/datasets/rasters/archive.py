@@ -154,8 +154,9 @@ def list_manifests(out: Path) -> list[RasterManifest]:
     """
     manifests = []
     for path in sorted(out.glob("*.json")):
-        with suppress(DataError):
-            manifests.append(read_raster_manifest(path))
+        if path.with_suffix(".tar").exists():  # not the annotation of an image
+            with suppress(DataError):
+                manifests.append(read_raster_manifest(path))
     return manifests
 
 
