@@ -47,7 +47,8 @@ def test_from_a_raster_to_a_layer(write_raster, marsretrieval, tmp_path: Path) -
 def test_options_of_the_other_path_are_refused(write_raster, marsretrieval, tmp_path) -> None:
     path = write_raster("a.tif", GREY)
     for option in (("--bbox", "0,0,1,1"), ("--quads", "E000_N00"), ("--exact",),
-                   ("--bbox", "0,0,1,1", "--clip"), ("--equal-aspect",), ("--drop-empty", 0.5), ("--scratch", "s"),
+                   ("--bbox", "0,0,1,1", "--clip"), ("--equal-aspect",),
+                   ("--drop-empty", 0.5), ("--scratch", "s"),
                    ("--server", "https://x.org"), ("--ca-file", "c")):  # fmt: skip
         result = marsretrieval("data", "tiles", path, *option, "--out", tmp_path / "o", code=2)
         assert option[0] in result.stderr and "separate runs" in result.stderr

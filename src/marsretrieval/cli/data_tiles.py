@@ -136,7 +136,7 @@ def tiles(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Cut own rasters, or the CTX mosaic, into tiles; run again to resume.
+    """Cut own rasters or the CTX mosaic into tiles; resume if run again.
 
     Own rasters may be in any projection of Mars. Choose --tile-px, --tile-m or --delta.
 
