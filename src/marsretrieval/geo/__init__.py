@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from marsretrieval.geo.crs import mars_ellipsoid, planetocentric
+    from marsretrieval.geo.crs import (
+        DegreeConverter,
+        mars_ellipsoid,
+        own_degrees,
+        planetocentric,
+    )
+    from marsretrieval.geo.placement import OffPlanetError, Placement, place_rectangle
     from marsretrieval.geo.regions import Area, Region
     from marsretrieval.geo.sphere import (
         MARS_RADIUS_M,
@@ -57,7 +63,10 @@ __all__ = [
     "TILE_DEG",
     "Area",
     "Box",
+    "DegreeConverter",
     "GeometryColumn",
+    "OffPlanetError",
+    "Placement",
     "Region",
     "Ring",
     "Shape",
@@ -71,8 +80,10 @@ __all__ = [
     "near_any",
     "outline",
     "outlines",
+    "own_degrees",
     "parse_quad_name",
     "parse_tile_name",
+    "place_rectangle",
     "planetocentric",
     "quad_name",
     "tile_centre",
@@ -88,8 +99,15 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "marsretrieval.geo.crs": (
+            "DegreeConverter",
             "mars_ellipsoid",
+            "own_degrees",
             "planetocentric",
+        ),
+        "marsretrieval.geo.placement": (
+            "OffPlanetError",
+            "Placement",
+            "place_rectangle",
         ),
         "marsretrieval.geo.regions": (
             "Area",
