@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from marsretrieval.search.index.index import SearchIndex
     from marsretrieval.search.kernels import KERNELS
     from marsretrieval.search.maps import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
+    from marsretrieval.search.page import QueryImage, write_page
     from marsretrieval.search.query import (
         TEMPLATES,
         away_query,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     )
     from marsretrieval.search.scan import VectorBlock
     from marsretrieval.search.scores import Background, ScoreSample, score_all
+    from marsretrieval.search.sheet import check_sheet_path, write_sheet
+    from marsretrieval.search.thumbnails import Thumbnail, TileImages
     from marsretrieval.search.tiles import parse_lonlat, row_at, rows_of
     from marsretrieval.search.topk import Ranking, VectorSource, exact_topk
 
@@ -49,10 +52,13 @@ __all__ = [
     "Heatmap",
     "Hit",
     "Hits",
+    "QueryImage",
     "Ranking",
     "ScoreSample",
     "SearchIndex",
     "SearchIndexWarning",
+    "Thumbnail",
+    "TileImages",
     "VectorBlock",
     "VectorSource",
     "away_query",
@@ -60,6 +66,7 @@ __all__ = [
     "check_heatmap",
     "check_heatmap_path",
     "check_hits_path",
+    "check_sheet_path",
     "compose",
     "drop_index",
     "exact_topk",
@@ -81,6 +88,8 @@ __all__ = [
     "text_query",
     "verify_index",
     "write_hits",
+    "write_page",
+    "write_sheet",
 ]
 
 _HOMES = {
@@ -110,6 +119,10 @@ _HOMES = {
         "check_heatmap_path",
         "heatmap_of",
     ),
+    "page": (
+        "QueryImage",
+        "write_page",
+    ),
     "query": (
         "TEMPLATES",
         "away_query",
@@ -128,6 +141,14 @@ _HOMES = {
         "Background",
         "ScoreSample",
         "score_all",
+    ),
+    "sheet": (
+        "check_sheet_path",
+        "write_sheet",
+    ),
+    "thumbnails": (
+        "Thumbnail",
+        "TileImages",
     ),
     "tiles": (
         "parse_lonlat",
