@@ -382,7 +382,7 @@ def search(
             report |= {"images": shown, "images_unreadable": len(result.images.unreadable)}
         print_json({**result.about, **report, "hits": list(result.hits.records())})
     else:
-        _print_result(result, [*written, *sheets], heatmap or [])
+        _print_result(result, [*written, *sheets], sheets, heatmap or [])
     if pages and len(result) > page_images:
         say(
             f"note: {len(result) - page_images:,} of {pluralize(len(result), 'hit')} have no image "
@@ -414,7 +414,9 @@ def _print_plan(store: Store, question: Question, files: list[Path], as_json: bo
         echo(f"{'writes':>10}  {path}")
 
 
-def _print_result(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> None:
+def _print_result(
+    result: SearchResult, written: list[Path], sheets: list[Path], heatmaps: list[Path]
+) -> None:
     if not len(result):
         echo(f"no hits: {_explain_no_hits(result)}")
     else:
@@ -438,6 +440,7 @@ def _print_result(result: SearchResult, written: list[Path], heatmaps: list[Path
     what = pluralize(len(result), "hit" if result.hits.tiles is None else "place")
     for path in written:
         contents = "style for QGIS" if path.suffix == ".qml" else what
+        contents = "contact sheet" if path in sheets else contents
         echo(f"{path}: {contents}")
     for path in heatmaps:
         echo(f"{path}: scores of all tiles" + ("" if result.region is None else " of the region"))

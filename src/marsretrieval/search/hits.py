@@ -240,6 +240,22 @@ def check_distance(deg: float) -> None:
         )
 
 
+def format_position(lon: float | None, lat: float | None) -> str:
+    """Format a position with the letters of the hemispheres.
+
+    Args:
+        lon: Longitude in degrees, from 0 to 360 or from -180 to 180.
+        lat: Latitude in degrees.
+
+    Returns:
+        Such as `137.4° E, 4.6° S`, with up to five decimals (0.6 m); empty if unknown.
+    """
+    if lon is None or lat is None:
+        return ""
+    east, north = "W" if lon < 0 else "E", "S" if lat < 0 else "N"
+    return f"{round(abs(lon), 5):.9g}° {east}, {round(abs(lat), 5):.9g}° {north}"
+
+
 def lon_domain(lon: int) -> Domain:
     """Check a longitude range.
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.geo import MARS_RADIUS_M, Box, Shape, wrap_lon
-from marsretrieval.plotting import PLANET, features_in, lat_label, lon_label, window
+from marsretrieval.plotting import PLANET, features_in, lat_label, lon_label, regions_of, window
 from marsretrieval.plotting.features import (
     LabelCandidate,
     Rect,
@@ -23,13 +24,18 @@ from marsretrieval.plotting.features import (
 )
 from marsretrieval.plotting.projection import is_polar
 
+if TYPE_CHECKING:
+    from marsretrieval.search.hits import Hits
+
 Floats = npt.NDArray[np.float64]
 
 _WIDTH, _MAX_HEIGHT = 600.0, 560.0  # largest map area, units of the viewBox
+_CLOSE_WIDTH, _CLOSE_HEIGHT = 300.0, 300.0  # of a close-up
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 10.0, 10.0, 22.0
 _LOCATOR = (150.0, 75.0)
 _LOCAL_DEG = 120.0  # narrower maps have a locator and a scale bar
 _TILES_ACROSS = 8.0  # least height of a local map in tiles
+_MIN_CLOSE_DEG = 30.0  # narrower maps have no close-ups
 _LEAST_DEG = 1e-4
 _SMALLEST_OUTLINE = 5.0  # units; smaller tiles are drawn as dots
 _CELLS = 150  # cells of the searched area across the map
@@ -109,9 +115,11 @@ class HitMap:
 
 @dataclass(frozen=True)
 class _Plane:
-    """Projection of a box to units of the viewBox."""
+    """Projection of a box to units of the viewBox, at most `max_width` x `max_height`."""
 
     box: Box
+    max_width: float = _WIDTH
+    max_height: float = _MAX_HEIGHT
     polar: bool = field(init=False)
     centre_lon: float = field(init=False)
     scale: float = field(init=False)
@@ -138,7 +146,7 @@ class _Plane:
         if not self.polar:
             half = self._aspect * min(box.width, 360.0) / 2
             x = np.array([-half, half])
-        set_(self, "scale", min(_WIDTH / np.ptp(x), _MAX_HEIGHT / np.ptp(y)))
+        set_(self, "scale", min(self.max_width / np.ptp(x), self.max_height / np.ptp(y)))
         set_(self, "left", float(x.min()))
         set_(self, "top", float(y.max()))
         set_(self, "width", float(np.ptp(x) * self.scale))
@@ -189,48 +197,63 @@ class _Plane:
         return float(np.hypot(x[1] - x[0], y[1] - y[0]) / step)
 
 
-def draw_map(
-    lon: Sequence[float | None],
-    lat: Sequence[float | None],
-    shapes: Sequence[Shape | None],
-    *,
-    domain: int = 180,
-    searched: Floats | None = None,
-    tile_deg: float | None = None,
-) -> HitMap | None:
-    """Lay out the map of hits.
+def draw_maps(
+    hits: Hits, *, searched: Floats | None = None, tile_deg: float | None = None
+) -> list[HitMap]:
+    """Lay out a map of all hits, and close-ups if they lie in a few regions of a wide map.
 
     Args:
-        lon: Longitudes of n hits in degrees; None if unknown.
-        lat: Latitudes.
-        shapes: Footprints.
-        domain: Longitude range of the labels, 180 or 360.
+        hits: The hits.
         searched: Positions of all searched tiles, shape (m, 2).
         tile_deg: Height of a tile in degrees; None if unknown.
 
     Returns:
-        The map; None if no hit has a position.
+        The map and its close-ups; nothing if no hit has a position.
     """
-    x = np.array([np.nan if value is None else value for value in lon], dtype=np.float64)
-    y = np.array([np.nan if value is None else value for value in lat], dtype=np.float64)
-    if not (np.isfinite(x) & np.isfinite(y)).any():
-        return None
-    least = _TILES_ACROSS * (tile_deg or 0.25)
-    box = window(x, y, least_deg=max(least, _LEAST_DEG))
-    plane = _Plane(box)
+    lon, lat = (
+        np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        for values in (hits.lon, hits.lat)
+    )
+    if not (np.isfinite(lon) & np.isfinite(lat)).any():
+        return []
+    least = max(_TILES_ACROSS * (tile_deg or 0.25), _LEAST_DEG)
+    box = window(lon, lat, least_deg=least)
+    planes = [_Plane(box)]
+    if box.width > _MIN_CLOSE_DEG or box.north - box.south > _MIN_CLOSE_DEG:
+        for region in regions_of(np.column_stack([lon, lat])):
+            inside = region.contains(lon, lat)
+            close = window(lon[inside], lat[inside], least_deg=least)
+            planes.append(_Plane(close, _CLOSE_WIDTH, _CLOSE_HEIGHT))
+    return [
+        _draw(plane, lon, lat, hits.shapes, hits.domain, searched, tile_deg) for plane in planes
+    ]
+
+
+def _draw(
+    plane: _Plane,
+    lon: Floats,
+    lat: Floats,
+    shapes: Sequence[Shape | None],
+    domain: int,
+    searched: Floats | None,
+    tile_deg: float | None,
+) -> HitMap:
+    box = plane.box
     is_local = box.width <= _LOCAL_DEG or plane.polar
+    marks = list(_marks(plane, lon, lat, shapes))
+    scale = _scale_bar(plane) if is_local else None
     graticule, ticks = _graticule(plane, domain)
-    names, circles = _names(plane)
+    names, circles = _names(plane, marks, scale)
     return HitMap(
         size=(_LEFT + plane.width + _RIGHT, _TOP + plane.height + _BOTTOM),
         area=(_LEFT, _TOP, plane.width, plane.height),
         circular=plane.circular,
-        marks=list(_marks(plane, x, y, shapes)),
+        marks=marks,
         labels=[*ticks, *names],
         graticule=graticule,
         circles=circles,
         searched="" if searched is None else _searched_path(plane, searched, tile_deg),
-        scale=_scale_bar(plane) if is_local else None,
+        scale=scale,
         locator=_locator(box) if is_local else None,
         description=_describe(box, domain),
     )
@@ -248,10 +271,12 @@ def _marks(
     plane: _Plane, lon: Floats, lat: Floats, shapes: Sequence[Shape | None]
 ) -> Iterator[Mark]:
     x, y = plane.project(lon, lat)
-    count = int(np.isfinite(x).sum())
+    inside = np.isfinite(x) & np.isfinite(y)
+    inside[inside] = plane.contains(x[inside], y[inside])
+    count = int(inside.sum())
     radius = 6.0 if count <= 30 else 4.5 if count <= 200 else 3.2
     for index in range(len(lon) - 1, -1, -1):  # the best on top
-        if not np.isfinite(x[index]):
+        if not inside[index]:
             continue
         outline = ""
         shape = shapes[index]
@@ -281,7 +306,7 @@ def _graticule(plane: _Plane, domain: int) -> tuple[str, list[Label]]:
     box = plane.box
     width = min(box.width, 360.0)
     lon_step = _step(width, 7 if not plane.polar else 12)
-    lat_step = _step(box.north - box.south, max(3, round(7 * plane.height / _WIDTH)))
+    lat_step = _step(box.north - box.south, max(3, round(7 * plane.height / plane.max_width)))
     if width >= 180 and not plane.polar:
         lon_step = lat_step = max(lon_step, lat_step)
     longitudes = multiples(box.west, box.west + width, lon_step)
@@ -337,8 +362,10 @@ def _rounded(label: Label) -> Label:
     return Label(round(label.x, 1), round(label.y, 1), label.text, label.anchor, label.kind)
 
 
-def _names(plane: _Plane) -> tuple[list[Label], str]:
-    """Names of features that fit, and circles of the round ones."""
+def _names(
+    plane: _Plane, marks: Sequence[Mark], scale: tuple[float, str] | None
+) -> tuple[list[Label], str]:
+    """Names of features that fit beside the marks, and circles of the round ones."""
     entries = sorted(features_in(plane.box), key=lambda entry: -entry.weight)[:_MAX_NAMES]
     per_km = plane.units_per_degree / (np.pi / 180 * MARS_RADIUS_M / 1000)
     candidates, options, circles = [], [], []
@@ -347,7 +374,7 @@ def _names(plane: _Plane) -> tuple[list[Label], str]:
         if not plane.contains(np.array([x]), np.array([y]))[0]:
             continue
         radius = entry.diameter_km / 2 * per_km
-        wide, high = 5.0 * len(entry.name), 11.0
+        wide, high = 5.2 * len(entry.name) + 6, 12.0
         mark = None
         positions = [Rect.around(x, y, wide, high)]
         if entry.is_round and radius >= 3:
@@ -366,7 +393,11 @@ def _names(plane: _Plane) -> tuple[list[Label], str]:
         options.append((entry, positions))
     frame = Rect(_LEFT, _TOP, _LEFT + plane.width, _TOP + plane.height)
     labels = []
-    chosen = place_labels(candidates, frame)
+    occupied = [Rect.around(mark.x, mark.y, 2 * mark.radius, 2 * mark.radius) for mark in marks]
+    if scale is not None:
+        low = _TOP + plane.height
+        occupied.append(Rect(_LEFT, low - 28, _LEFT + scale[0] + 20, low))
+    chosen = place_labels(candidates, frame, occupied)
     for (entry, positions), number in zip(options, chosen, strict=True):
         if number is not None:
             rect = positions[number]

@@ -20,9 +20,10 @@ from marsretrieval.errors import MissingImagesWarning, UsageError
 from marsretrieval.html import data_uri, image_uri, join_scripts, load_environment, load_styles
 from marsretrieval.io import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.search.hits import format_position
 from marsretrieval.search.index.find import known_of
 from marsretrieval.search.maps import query_title
-from marsretrieval.search.page.chart import draw_map, planet_outline
+from marsretrieval.search.page.chart import HitMap, draw_maps, planet_outline
 from marsretrieval.search.page.links import Link, links_at
 from marsretrieval.search.thumbnails import Thumbnail, TileImages
 from marsretrieval.text import pluralize
@@ -55,6 +56,11 @@ class QueryImage:
     image: Image | bytes | None
     reason: str = ""
     negative: bool = False
+
+    @property
+    def short(self) -> str:
+        """Name without folders."""
+        return self.name.replace("\\", "/").rpartition("/")[2]
 
     @property
     def uri(self) -> str | None:
@@ -233,22 +239,6 @@ def _option(name: str, value: Any) -> list[str]:
     return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
 
 
-def format_position(lon: float | None, lat: float | None) -> str:
-    """Format a position with the letters of the hemispheres.
-
-    Args:
-        lon: Longitude in degrees; from 0 to 360 or from -180 to 180.
-        lat: Latitude in degrees.
-
-    Returns:
-        Such as `137.4000° E, 4.6000° S`; empty if unknown.
-    """
-    if lon is None or lat is None:
-        return ""
-    east, north = "W" if lon < 0 else "E", "S" if lat < 0 else "N"
-    return f"{abs(lon):.4f}° {east}, {abs(lat):.4f}° {north}"
-
-
 @cache
 def _templates() -> jinja2.Environment:
     return load_environment(_PACKAGE)
@@ -290,7 +280,7 @@ def _render(
         unreadable=sum(item.image is None for item in thumbnails),
         left_out=len(hits) - len(thumbnails),
         without_position=sum(not card.position for card in cards),
-        chart=_chart(hits, store),
+        charts=_charts(hits, store),
         locator_lines=list(planet_outline()),
         sampled=_sampled(about),
         command=command,
@@ -321,19 +311,15 @@ def _extent(hit: Hit) -> str:
     return f"{width:.4g}° x {max(latitudes) - min(latitudes):.4g}°"
 
 
-def _chart(hits: Hits, store: EmbeddingStore | None) -> Any:
+def _charts(hits: Hits, store: EmbeddingStore | None) -> list[HitMap]:
     heights = [
         max(y for _, y in shape[0]) - min(y for _, y in shape[0])
         for shape in hits.shapes
         if isinstance(shape, list)
     ]
-    searched = None if store is None else known_of(store).positions()
-    return draw_map(
-        hits.lon,
-        hits.lat,
-        hits.shapes,
-        domain=hits.domain,
-        searched=searched,
+    return draw_maps(
+        hits,
+        searched=None if store is None else known_of(store).positions(),
         tile_deg=float(np.median(heights)) if heights else None,
     )
 
