@@ -21,16 +21,12 @@ from marsretrieval.search import (
     Heatmap,
     Hit,
     Hits,
-    QueryImage,
-    TileImages,
     check_heatmap_path,
     check_hits_path,
     heatmap_of,
     write_hits,
-    write_page,
-    write_sheet,
 )
-from marsretrieval.search.page import DEFAULT_IMAGES
+from marsretrieval.search.hits import PAGE_IMAGES
 from marsretrieval.search.scores import MIN_Z, Background
 
 if TYPE_CHECKING:
@@ -41,6 +37,7 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder
     from marsretrieval.plotting import PlanetMap
+    from marsretrieval.search import QueryImage, TileImages
 
 _MAX_SHOWN = 10  # hits in a notebook table
 _MIN_TILES = 30  # fewer scores do not describe a distribution
@@ -167,7 +164,7 @@ class SearchResult:
         path: str | Path,
         *,
         style: str = "light",
-        page_images: int = DEFAULT_IMAGES,
+        page_images: int = PAGE_IMAGES,
         command: str | None = None,
         progress: Progress = NO_PROGRESS,
     ) -> list[Path]:
@@ -191,6 +188,8 @@ class SearchResult:
         target = Path(path)
         if check_hits_path(target).suffix != ".html":
             return write_hits(self.hits, target, style=style)
+        from marsretrieval.search import write_page
+
         write_page(
             self.hits,
             target,
@@ -221,6 +220,8 @@ class SearchResult:
             UsageError: If the suffix or the style is unknown, or there are no hits or too many.
             OutputError: If a file cannot be written.
         """
+        from marsretrieval.search import write_sheet
+
         summary = write_sheet(
             self.hits, Path(path), tile_images=self.images, style=style, progress=progress
         )
@@ -229,6 +230,8 @@ class SearchResult:
     @cached_property
     def images(self) -> TileImages:
         """Thumbnails of the store's tiles, kept in memory once they are loaded."""
+        from marsretrieval.search import TileImages
+
         return TileImages(self.store.embeddings)
 
     def to_csv(self, path: str | Path) -> list[Path]:
@@ -333,6 +336,8 @@ class SearchResult:
 
     def _examples(self) -> list[QueryImage]:
         """Example images and tiles of the request, positive and negative."""
+        from marsretrieval.search import QueryImage
+
         question = self.question
         if question is None:
             return []

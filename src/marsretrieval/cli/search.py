@@ -276,7 +276,7 @@ def search(
         check_sheet_path,
         parse_lonlat,
     )
-    from marsretrieval.search.page import DEFAULT_IMAGES
+    from marsretrieval.search.hits import PAGE_IMAGES
 
     for path in out or []:
         check_hits_path(path)
@@ -287,7 +287,7 @@ def search(
     pages = [path for path in out or [] if path.suffix.lower() == ".html"]
     if page_images is not None and not pages:
         raise UsageError("--page-images goes with -o FILE.html")
-    page_images = DEFAULT_IMAGES if page_images is None else page_images
+    page_images = PAGE_IMAGES if page_images is None else page_images
     files = [*(out or []), *(heatmap or []), *(sheet or [])]
     for path in files:
         if files.count(path) > 1:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Domain = Literal[180, 360]
 
+PAGE_IMAGES = 500  # hits with an image on a page, unless set
 _DECIMALS = 9  # of degrees; 1e-9 degrees are 0.06 mm
 
 

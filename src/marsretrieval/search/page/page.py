@@ -20,7 +20,7 @@ from marsretrieval.errors import MissingImagesWarning, UsageError
 from marsretrieval.html import data_uri, image_uri, join_scripts, load_environment, load_styles
 from marsretrieval.io import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search.hits import format_position
+from marsretrieval.search.hits import PAGE_IMAGES, format_position
 from marsretrieval.search.index.find import known_of
 from marsretrieval.search.maps import query_title
 from marsretrieval.search.page.chart import HitMap, draw_maps, planet_outline
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from marsretrieval.search.hits import Hit, Hits
 
 _PACKAGE = "marsretrieval.search.page"
-DEFAULT_IMAGES = 500
 MAX_HITS = 20_000  # a page of more is slow in a browser
 _EXAMPLE_SIDE = 192
 
@@ -109,7 +108,7 @@ def write_page(
     *,
     store: EmbeddingStore | None = None,
     tile_images: TileImages | None = None,
-    images: int = DEFAULT_IMAGES,
+    images: int = PAGE_IMAGES,
     examples: Sequence[QueryImage] = (),
     command: str | None = None,
     progress: Progress = NO_PROGRESS,
