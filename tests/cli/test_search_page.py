@@ -57,6 +57,6 @@ def test_left_out_images_are_noted(folder: Path, tmp_path: Path, marsretrieval: 
 def test_wrong_use(folder: Path, tmp_path: Path, marsretrieval: Run) -> None:
     common = ("search", "--store", folder, "--like", "tile-003")
     done = marsretrieval(*common, "--page-images", 3, "-o", tmp_path / "x.csv", code=2)
-    assert "--page-images goes with -o FILE.html" in done.stderr
+    assert "--page-images requires -o FILE.html" in done.stderr
     done = marsretrieval(*common, "--sheet", tmp_path / "x.gif", code=2)
     assert "no format of a contact sheet" in done.stderr

@@ -15,18 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import MissingDependencyError, TruncatedTextWarning
-from marsretrieval.geo import Region
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search import (
-    Heatmap,
-    Hit,
-    Hits,
-    check_heatmap_path,
-    check_hits_path,
-    heatmap_of,
-    write_hits,
-)
-from marsretrieval.search.hits import PAGE_IMAGES
+from marsretrieval.search.hits import PAGE_IMAGES, Hit, Hits
 from marsretrieval.search.scores import MIN_Z, Background
 
 if TYPE_CHECKING:
@@ -36,8 +26,11 @@ if TYPE_CHECKING:
     from marsretrieval.api.query import Question
     from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder
+    from marsretrieval.geo import Region
     from marsretrieval.plotting import PlanetMap
-    from marsretrieval.search import QueryImage, TileImages
+    from marsretrieval.search.maps import Heatmap
+    from marsretrieval.search.page import QueryImage
+    from marsretrieval.search.thumbnails import TileImages
 
 _MAX_SHOWN = 10  # hits in a notebook table
 _MIN_TILES = 30  # fewer scores do not describe a distribution
@@ -185,10 +178,12 @@ class SearchResult:
             UsageError: If the suffix or the style is unknown.
             OutputError: If the file cannot be written.
         """
+        from marsretrieval.search.export import check_hits_path, write_hits
+
         target = Path(path)
         if check_hits_path(target).suffix != ".html":
             return write_hits(self.hits, target, style=style)
-        from marsretrieval.search import write_page
+        from marsretrieval.search.page import write_page
 
         write_page(
             self.hits,
@@ -220,7 +215,7 @@ class SearchResult:
             UsageError: If the suffix or the style is unknown, or there are no hits or too many.
             OutputError: If a file cannot be written.
         """
-        from marsretrieval.search import write_sheet
+        from marsretrieval.search.sheet import write_sheet
 
         summary = write_sheet(
             self.hits, Path(path), tile_images=self.images, style=style, progress=progress
@@ -230,7 +225,7 @@ class SearchResult:
     @cached_property
     def images(self) -> TileImages:
         """Thumbnails of the store's tiles, kept in memory once they are loaded."""
-        from marsretrieval.search import TileImages
+        from marsretrieval.search.thumbnails import TileImages
 
         return TileImages(self.store.embeddings)
 
@@ -313,6 +308,8 @@ class SearchResult:
             UsageError: If the suffix or the cell size is invalid.
             OutputError: If the file cannot be written.
         """
+        from marsretrieval.search.maps import check_heatmap_path, heatmap_of
+
         if path is not None:
             check_heatmap_path(Path(path))
         heat = heatmap_of(
@@ -329,6 +326,8 @@ class SearchResult:
         return heat
 
     def _write(self, path: str | Path, *suffixes: str) -> list[Path]:
+        from marsretrieval.search.export import write_hits
+
         target = Path(path)
         if target.suffix.lower() not in suffixes:
             target = target.with_name(target.name + suffixes[0])
@@ -336,7 +335,7 @@ class SearchResult:
 
     def _examples(self) -> list[QueryImage]:
         """Example images and tiles of the request, positive and negative."""
-        from marsretrieval.search import QueryImage
+        from marsretrieval.search.page import QueryImage
 
         question = self.question
         if question is None:
@@ -395,7 +394,7 @@ def warn_truncated(question: Question, encoder: Encoder, context: int | None) ->
     limit = "its context length" if context is None else f"its context length of {context} tokens"
     for text in cut:
         warnings.warn(
-            f"{encoder.id} reads a text up to {limit} only, so the end of this one has no "
+            f"{encoder.id} truncates texts at {limit}, so the end of this text has no "
             f"effect: '{shorten(text, 72, placeholder=' ...')}'",
             TruncatedTextWarning,
             stacklevel=5,

@@ -267,34 +267,38 @@ def search(
         OutputError: If a file cannot be written.
     """
     from marsretrieval.api import open_store
-    from marsretrieval.plotting import style_of
-    from marsretrieval.search import (
-        check_distance,
-        check_heatmap,
-        check_heatmap_path,
-        check_hits_path,
-        check_sheet_path,
-        parse_lonlat,
-    )
-    from marsretrieval.search.hits import PAGE_IMAGES
+    from marsretrieval.search.hits import PAGE_IMAGES, check_distance
+    from marsretrieval.search.tiles import parse_lonlat
 
-    for path in out or []:
-        check_hits_path(path)
-    for path in heatmap or []:
-        check_heatmap_path(path)
-    for path in sheet or []:
-        check_sheet_path(path)
+    if out:
+        from marsretrieval.search.export import check_hits_path
+
+        for path in out:
+            check_hits_path(path)
+    if heatmap:
+        from marsretrieval.search.maps import check_heatmap, check_heatmap_path
+
+        for path in heatmap:
+            check_heatmap_path(path)
+    if sheet:
+        from marsretrieval.search.sheet import check_sheet_path
+
+        for path in sheet:
+            check_sheet_path(path)
     pages = [path for path in out or [] if path.suffix.lower() == ".html"]
     if page_images is not None and not pages:
-        raise UsageError("--page-images goes with -o FILE.html")
+        raise UsageError("--page-images requires -o FILE.html")
     page_images = PAGE_IMAGES if page_images is None else page_images
     files = [*(out or []), *(heatmap or []), *(sheet or [])]
     for path in files:
         if files.count(path) > 1:
-            raise UsageError(f"{path}: named twice", remedy="Give each file a name of its own.")
-    style_of(style)
+            raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
+    if style != "light":  # the default needs no plotting code
+        from marsretrieval.plotting import style_of
+
+        style_of(style)
     if heatmap_cell is not None and not heatmap:
-        raise UsageError("--heatmap-cell goes with --heatmap")
+        raise UsageError("--heatmap-cell requires --heatmap")
     if checkpoint is not None and not checkpoint.exists():
         raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
     tile_store = open_store(
@@ -334,7 +338,7 @@ def search(
         tile_store.require_model(needs_text=question.needs_text)
     if tile_store.missing:
         shards = pluralize(len(tile_store.missing), "shard")
-        say(f"warning: {store} is not finished: without {shards}")
+        say(f"warning: {store} is incomplete: {shards} missing")
     if question.exclude is not None:
         share = "without data" if min_valid is None else f"with less data than {min_valid:g}"
         tiles = pluralize(int(question.exclude.sum()), "tile")

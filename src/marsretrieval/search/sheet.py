@@ -22,7 +22,7 @@ from marsretrieval.search.thumbnails import Thumbnail, TileImages
 from marsretrieval.text import pluralize, printable
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import EmbeddingStore
+    from marsretrieval.embeddings.store import EmbeddingStore
     from marsretrieval.search.hits import Hit, Hits
 
 SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".pdf": "PDF"}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import jinja2
     from PIL.Image import Image
 
-    from marsretrieval.embeddings import EmbeddingStore
+    from marsretrieval.embeddings.store import EmbeddingStore
     from marsretrieval.search.hits import Hit, Hits
 
 _PACKAGE = "marsretrieval.search.page"
