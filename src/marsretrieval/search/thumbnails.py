@@ -22,7 +22,7 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 if TYPE_CHECKING:
     from marsretrieval.embeddings.store import EmbeddingStore
 
-SIDE, QUALITY = 256, 68  # longer side in pixels; WebP quality
+SIDE, QUALITY = 256, 75  # longer side in pixels; WebP quality
 _THREADS, _AT_A_TIME = 4, 16
 _INSIDE = re.compile(r"(.+?\.(?:tar|tar\.gz|tgz|parquet|arrow)):(.+)", re.IGNORECASE | re.DOTALL)
 _TABLES = (".parquet", ".arrow")
