@@ -42,7 +42,7 @@ def test_json_counts_images(folder: Path, tmp_path: Path, marsretrieval: Run) ->
         "-o", tmp_path / "hits.html", "--json",
     )  # fmt: skip
     report = json.loads(done.stdout)
-    assert (report["images"], report["images_unreadable"]) == (7, 1)
+    assert (report["images"], report["images_unreadable"]) == (6, 1)
     assert "warning: " in done.stderr and "1 of 7 images cannot be read" in done.stderr
 
 

@@ -383,7 +383,9 @@ def search(
         }
         if pages or sheet:
             shown = len(result) if sheet else min(page_images, len(result))
-            report |= {"images": shown, "images_unreadable": len(result.images.unreadable)}
+            reasons = result.images.unreadable
+            unreadable = sum(name in reasons for name in result.hits.ids[:shown])
+            report |= {"images": shown - unreadable, "images_unreadable": unreadable}
         print_json({**result.about, **report, "hits": list(result.hits.records())})
     else:
         _print_result(result, [*written, *sheets], sheets, heatmap or [])
