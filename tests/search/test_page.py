@@ -9,6 +9,7 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -303,3 +304,14 @@ def test_the_script_runs_under_the_policy(page: Page, tmp_path: Path) -> None:
     assert re.findall(r'id="hit-(\d+)"[^>]*data-mark="(\w+)"', done.stdout) == [
         ("1", "keep"), ("3", "reject"),
     ]  # fmt: skip
+
+
+def test_known_features_are_named(store: EmbeddingStore, tmp_path: Path) -> None:
+    hits = replace(
+        hits_of(store, k=2), known=[True, False], nearest_name=["Gale", None],
+        nearest_km=[1.25, 80.0],
+        about={"against": {"file": "c.csv", "km": 5.0, "known": 1, "new": 1,
+                           "without_position": 0}},
+    )  # fmt: skip
+    first, second = cards(page_of(hits, tmp_path / "x.html", store=store))
+    assert "Gale" in first.text and "(known)" in first.text and "(new)" in second.text

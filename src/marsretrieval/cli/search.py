@@ -16,12 +16,26 @@ from marsretrieval.cli.console import (
     say,
     show_progress,
 )
-from marsretrieval.cli.options import Checkpoint, Device, Offline, TrustRemoteCode
+from marsretrieval.cli.options import (
+    Against,
+    AgainstKm,
+    Checkpoint,
+    Device,
+    LatColumn,
+    Layer,
+    LonColumn,
+    LonWest,
+    NameColumn,
+    Offline,
+    TrustRemoteCode,
+    read_known,
+)
 from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.api import Question, SearchResult, Store
+    from marsretrieval.cli.options import Known
 
 _MAX_SHOWN = 20
 _HEADER = f"{'rank':>5}  {'score':>6}  {'z':>5}  {'percentile':>10}  {'lon':>9} {'lat':>8}  id"
@@ -128,6 +142,14 @@ def search(
             help="Search only tiles centred in the polygons of a file.",
         ),
     ] = None,
+    region_layer: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_SELECTION_PANEL,
+            metavar="NAME",
+            help="Layer of a --region file that has several.",
+        ),
+    ] = None,
     count: Annotated[
         int | None,
         typer.Option(
@@ -171,6 +193,13 @@ def search(
             help="Merge hits closer than DEG degrees.",
         ),
     ] = None,
+    against: Against = None,
+    against_km: AgainstKm = None,
+    lon_column: LonColumn = None,
+    lat_column: LatColumn = None,
+    lon_west: LonWest = None,
+    name_column: NameColumn = None,
+    layer: Layer = None,
     out: Annotated[
         Paths,
         typer.Option(
@@ -301,6 +330,9 @@ def search(
         raise UsageError("--heatmap-cell requires --heatmap")
     if checkpoint is not None and not checkpoint.exists():
         raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
+    known = read_known(
+        against, against_km, lon_column, lat_column, lon_west, name=name_column, layer=layer
+    )
     tile_store = open_store(
         store,
         model=model,
@@ -324,6 +356,7 @@ def search(
         not_weight=not_weight,
         bbox=bbox,
         region=region,
+        region_layer=region_layer,
         k=count,
         min_score=min_score,
         min_valid=min_valid,
@@ -345,12 +378,14 @@ def search(
         remedy = "; --min-valid 0 keeps them" if min_valid is None else ""
         say(f"note: {tiles} {share} left out{remedy}")
     if dry_run:
-        _print_plan(tile_store, question, files, as_json)
+        _print_plan(tile_store, question, files, known, as_json)
         return
     with show_progress(quiet=as_json) as progress:
         result = tile_store.answer(question, progress=progress)
         if merge_deg is not None:
             result = result.merge(merge_deg)
+        if known is not None:
+            result = result.against(known.points, km=known.km)
         files_of = (
             result.write(
                 path,
@@ -401,7 +436,9 @@ def search(
         )
 
 
-def _print_plan(store: Store, question: Question, files: list[Path], as_json: bool) -> None:
+def _print_plan(
+    store: Store, question: Question, files: list[Path], known: Known | None, as_json: bool
+) -> None:
     plan: dict[str, Any] = {
         **question.about,
         "rows": len(store),
@@ -409,6 +446,8 @@ def _print_plan(store: Store, question: Question, files: list[Path], as_json: bo
         "loads_model": question.needs_encoder,
         "files": [str(path) for path in files],
     }
+    if known is not None:
+        plan["against"] = known.plan()
     if as_json:
         print_json(plan)
         return
@@ -416,6 +455,8 @@ def _print_plan(store: Store, question: Question, files: list[Path], as_json: bo
     echo(f"{store.path}: {len(store):,} images by {store.model} ({model})")
     for name, value in question.describe():
         echo(f"{name:>10}  {value}")
+    if known is not None:
+        echo(f"{'against':>10}  {known}")
     for path in files:
         echo(f"{'writes':>10}  {path}")
 
@@ -423,6 +464,8 @@ def _print_plan(store: Store, question: Question, files: list[Path], as_json: bo
 def _print_result(
     result: SearchResult, written: list[Path], sheets: list[Path], heatmaps: list[Path]
 ) -> None:
+    from marsretrieval.search.known import describe_known, describe_nearest
+
     if not len(result):
         echo(f"no hits: {_explain_no_hits(result)}")
     else:
@@ -441,8 +484,11 @@ def _print_result(
         tiles = "" if hit.tiles is None else f"  {pluralize(hit.tiles, 'tile'):>10}"
         echo(
             f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {lonlat}  {hit.id}{tiles}"
+            f"{describe_nearest(hit)}"
         )
     _print_stands_out(result)
+    if result.hits.known is not None:
+        echo(describe_known(result.hits))
     what = pluralize(len(result), "hit" if result.hits.tiles is None else "place")
     for path in written:
         contents = "style for QGIS" if path.suffix == ".qml" else what

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from marsretrieval.search.index.index import SearchIndex
     from marsretrieval.search.kernels import KERNELS
+    from marsretrieval.search.known import compare_with_catalogue
     from marsretrieval.search.maps import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
     from marsretrieval.search.page import QueryImage, write_page
     from marsretrieval.search.query import (
@@ -68,6 +69,7 @@ __all__ = [
     "check_heatmap_path",
     "check_hits_path",
     "check_sheet_path",
+    "compare_with_catalogue",
     "compose",
     "drop_index",
     "exact_topk",
@@ -116,6 +118,7 @@ __getattr__, __dir__ = lazy_exports(
         ),
         "marsretrieval.search.index.index": ("SearchIndex",),
         "marsretrieval.search.kernels": ("KERNELS",),
+        "marsretrieval.search.known": ("compare_with_catalogue",),
         "marsretrieval.search.maps": (
             "Heatmap",
             "check_heatmap",

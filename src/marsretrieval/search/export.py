@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from marsretrieval import geo
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
 from marsretrieval.io import atomic_path, check_output, make_folder, temporary_folder
+from marsretrieval.search.hits import NEAREST_FIELDS
 from marsretrieval.text import table_cell
 
 if TYPE_CHECKING:
@@ -188,11 +189,16 @@ def to_arrow(hits: Hits) -> Any:
         "source": pa.utf8(),
         "z": pa.float32(),
         "percentile": pa.float64(),
+        "nearest_name": pa.utf8(),
+        "nearest_km": pa.float64(),
+        "known": pa.bool_(),
     }
     if hits.z is None:
         del kinds["z"], kinds["percentile"]
     if hits.tiles is None:
         del kinds["tiles"]
+    if hits.known is None:
+        kinds = {name: kind for name, kind in kinds.items() if name not in NEAREST_FIELDS}
     rows = list(hits.records())
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()}
     # Unrounded, so that min_score=min(score) returns all hits again.
@@ -246,6 +252,7 @@ def write_csv(hits: Hits, path: Path) -> None:
         *merged,
         "source",
         *standing,
+        *(NEAREST_FIELDS if hits.known is not None else ()),
         "footprint",
     ]
     with (
@@ -254,8 +261,8 @@ def write_csv(hits: Hits, path: Path) -> None:
     ):
         table = csv.writer(file)
         table.writerow(columns)
-        for hit in hits:
-            cells = [table_cell(v) if isinstance(v, str) else v for v in hit.record().values()]
+        for hit, row in zip(hits, hits.records(), strict=True):
+            cells = [table_cell(v) if isinstance(v, str) else v for v in row.values()]
             table.writerow([*cells, geo.wkt(hit.shape)])
 
 
@@ -276,9 +283,9 @@ def write_geojson(hits: Hits, path: Path) -> None:
             "type": "Feature",
             "id": hit.id,
             "geometry": geo.geojson_geometry(hit.shape),
-            "properties": hit.record(),
+            "properties": row,
         }
-        for hit in hits
+        for hit, row in zip(hits, hits.records(), strict=True)
     ]
     collection = {
         "type": "FeatureCollection",
@@ -347,6 +354,9 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
     stem = path.name[: -len(".shp.zip")] if zipped else path.stem
     if driver == "ESRI Shapefile":
         _check_shapefile(hits, path)
+        # Names of a dBASE table have at most 10 characters.
+        names = ["nearest" if name == "nearest_name" else name for name in table.column_names]
+        table = table.rename_columns(names)
         options["encoding"] = "UTF-8"
         name = f"{stem}.shp"
     else:
@@ -436,8 +446,8 @@ def _check_shapefile(hits: Hits, path: Path) -> None:
             remedy="Use a .gpkg, .geojson or .parquet file.",
         )
     for hit in hits:
-        for name in ("id", "source"):
-            if len(getattr(hit, name).encode()) > _MAX_TEXT_BYTES:
+        for name in ("id", "source", "nearest_name"):
+            if len((getattr(hit, name) or "").encode()) > _MAX_TEXT_BYTES:
                 raise UsageError(
                     f"{path}: the {name} of hit {hit.rank} is longer than the "
                     f"{_MAX_TEXT_BYTES} bytes that a Shapefile holds",

@@ -22,6 +22,7 @@ from marsretrieval.io import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.hits import PAGE_IMAGES, format_position
 from marsretrieval.search.index.find import known_of
+from marsretrieval.search.known import describe_known
 from marsretrieval.search.maps import query_title
 from marsretrieval.search.page.chart import HitMap, draw_maps, planet_outline
 from marsretrieval.search.page.links import Link, links_at
@@ -228,6 +229,11 @@ def search_command(hits: Hits, path: Path) -> str:
     ):
         if about.get(name) is not None:
             words += _option(option, about[name])
+    against = about.get("against")
+    if against is not None:
+        if not against.get("file"):
+            return ""
+        words += [*_option("against", against["file"]), *_option("against-km", against["km"])]
     words += ["--keep-examples"] if about.get("keep_examples") else []
     words += _option("lon", 360) if hits.domain == 360 else []
     return shlex.join([*words, *_option("out", path)])
@@ -355,6 +361,8 @@ def _facts(hits: Hits, store: EmbeddingStore | None) -> list[tuple[str, str]]:
         ("merged", merged),
         ("texts too long", ", ".join(truncated) or None),
     ]  # fmt: skip
+    if hits.known is not None:
+        facts.append(("catalogue", describe_known(hits)))
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
 
 
