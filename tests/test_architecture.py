@@ -30,6 +30,7 @@ PACKAGES = [
     "datasets",
     "metrics",
     "plotting",
+    "html",
     "geo",
     "results",
     "io",
@@ -44,6 +45,7 @@ ALLOWED = {
     "report": {*PACKAGES} - {"encoders"},
     "metrics": {"geo", "results", "errors", "lazy"},
     "plotting": {"geo", "io", "errors", "text", "lazy"},
+    "html": {"text"},
     "geo": {"io", "errors", "lazy"},
 }
 

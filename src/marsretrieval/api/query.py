@@ -256,6 +256,7 @@ def make_question(
         "region": _region_name(region),
         "region_layer": region_layer,
         "count": k,
+        "keep_examples": keep_examples,
         "min_score": min_score,
         "min_valid": min_valid,
         "without_data": 0 if exclude is None else int(exclude.sum()),

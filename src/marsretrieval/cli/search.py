@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.console import (
+    JsonFlag,
+    command_line,
+    echo,
+    print_json,
+    say,
+    show_progress,
+)
 from marsretrieval.cli.options import (
     Against,
     AgainstKm,
@@ -39,6 +46,7 @@ Words = list[str] | None
 
 
 def search(
+    context: typer.Context,
     store: Annotated[
         list[Path],
         typer.Option(help="Folder of the store, made by embed or run; repeat to search several."),
@@ -219,8 +227,25 @@ def search(
             "-o",
             rich_help_panel=_OUTPUT_PANEL,
             metavar="FILE",
-            help="Output file: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, or a map: "
-            ".png, .svg, .pdf; repeatable.",
+            help="Output file: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, a page with "
+            "images: .html, or a map: .png, .svg, .pdf; repeatable.",
+        ),
+    ] = None,
+    page_images: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=_OUTPUT_PANEL,
+            metavar="N",
+            min=0,
+            help="Number of hits with an image in .html (default: 500).",
+        ),
+    ] = None,
+    sheet: Annotated[
+        Paths,
+        typer.Option(
+            rich_help_panel=_OUTPUT_PANEL,
+            metavar="FILE",
+            help="Contact sheets of the images: .png, .jpg or .pdf; repeatable.",
         ),
     ] = None,
     heatmap: Annotated[
@@ -292,7 +317,7 @@ def search(
         OutputError: If a file cannot be written.
     """
     from marsretrieval.api import open_store
-    from marsretrieval.search.hits import check_distance
+    from marsretrieval.search.hits import PAGE_IMAGES, check_distance
     from marsretrieval.search.tiles import parse_lonlat
 
     if out:
@@ -305,7 +330,16 @@ def search(
 
         for path in heatmap:
             check_heatmap_path(path)
-    files = [*(out or []), *(heatmap or [])]
+    if sheet:
+        from marsretrieval.search.sheet import check_sheet_path
+
+        for path in sheet:
+            check_sheet_path(path)
+    pages = [path for path in out or [] if path.suffix.lower() == ".html"]
+    if page_images is not None and not pages:
+        raise UsageError("--page-images requires -o FILE.html")
+    page_images = PAGE_IMAGES if page_images is None else page_images
+    files = [*(out or []), *(heatmap or []), *(sheet or [])]
     for path in files:
         if files.count(path) > 1:
             raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
@@ -373,8 +407,22 @@ def search(
             result = result.merge(merge_deg)
         if known is not None:
             result = result.against(known.points, km=known.km)
-        files_of = (result.write(path, style=style) for path in out or [])
+        files_of = (
+            result.write(
+                path,
+                style=style,
+                page_images=page_images,
+                command=command_line(context) if path in pages else None,
+                progress=progress,
+            )
+            for path in out or []
+        )
         written = list(dict.fromkeys(chain.from_iterable(files_of)))  # layers may share a style
+        sheets = [
+            file
+            for path in sheet or []
+            for file in result.sheet(path, style=style, progress=progress)
+        ]
         if heatmap:
             heat = result.heatmap(cell=heatmap_cell, progress=progress)
             for path in heatmap:
@@ -387,11 +435,21 @@ def search(
         report = {
             "rows": len(tile_store),
             "without_position": unplaced,
-            "files": [str(path) for path in [*written, *(heatmap or [])]],
+            "files": [str(path) for path in [*written, *sheets, *(heatmap or [])]],
         }
+        if pages or sheet:
+            shown = len(result) if sheet else min(page_images, len(result))
+            reasons = result.images.unreadable
+            unreadable = sum(name in reasons for name in result.hits.ids[:shown])
+            report |= {"images": shown - unreadable, "images_unreadable": unreadable}
         print_json({**result.about, **report, "hits": list(result.hits.records())})
     else:
-        _print_result(result, written, heatmap or [])
+        _print_result(result, [*written, *sheets], sheets, heatmap or [])
+    if pages and len(result) > page_images:
+        say(
+            f"note: {len(result) - page_images:,} of {pluralize(len(result), 'hit')} have no image "
+            "in the page; --page-images N sets the number"
+        )
     if written and unplaced:
         say(
             f"note: {unplaced:,} of {pluralize(len(result), 'hit')} have no position, and no "
@@ -424,7 +482,9 @@ def _print_plan(
         echo(f"{'writes':>10}  {path}")
 
 
-def _print_result(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> None:
+def _print_result(
+    result: SearchResult, written: list[Path], sheets: list[Path], heatmaps: list[Path]
+) -> None:
     from marsretrieval.search.known import describe_known, describe_nearest
     from marsretrieval.search.store_hits import StoreHit
 
@@ -455,6 +515,7 @@ def _print_result(result: SearchResult, written: list[Path], heatmaps: list[Path
     what = pluralize(len(result), "hit" if result.hits.tiles is None else "place")
     for path in written:
         contents = "style for QGIS" if path.suffix == ".qml" else what
+        contents = "contact sheet" if path in sheets else contents
         echo(f"{path}: {contents}")
     for path in heatmaps:
         echo(f"{path}: scores of all tiles" + ("" if result.region is None else " of the region"))

@@ -17,6 +17,7 @@ from marsretrieval.plotting.features import (
 )
 from marsretrieval.plotting.map import PlanetMap, planet_map
 from marsretrieval.plotting.projection import require_cartopy
+from marsretrieval.plotting.regions import regions_of
 from marsretrieval.plotting.style import DARK, LIGHT, PLANET, Style, style_of, window
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "lat_label",
     "lon_label",
     "planet_map",
+    "regions_of",
     "require_cartopy",
     "style_of",
     "window",

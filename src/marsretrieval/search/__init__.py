@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from marsretrieval.search.kernels import KERNELS
     from marsretrieval.search.known import compare_with_catalogue
     from marsretrieval.search.maps import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
+    from marsretrieval.search.page import QueryImage, write_page
     from marsretrieval.search.query import (
         TEMPLATES,
         away_query,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     )
     from marsretrieval.search.scan import VectorBlock
     from marsretrieval.search.scores import Background, ScoreSample, score_all
+    from marsretrieval.search.sheet import check_sheet_path, write_sheet
+    from marsretrieval.search.thumbnails import Thumbnail, TileImages
     from marsretrieval.search.tiles import parse_lonlat, row_at, rows_of
     from marsretrieval.search.topk import Ranking, VectorSource, exact_topk
 
@@ -51,10 +54,13 @@ __all__ = [
     "Heatmap",
     "Hit",
     "Hits",
+    "QueryImage",
     "Ranking",
     "ScoreSample",
     "SearchIndex",
     "SearchIndexWarning",
+    "Thumbnail",
+    "TileImages",
     "VectorBlock",
     "VectorSource",
     "away_query",
@@ -62,6 +68,7 @@ __all__ = [
     "check_heatmap",
     "check_heatmap_path",
     "check_hits_path",
+    "check_sheet_path",
     "compare_with_catalogue",
     "compose",
     "drop_index",
@@ -84,6 +91,8 @@ __all__ = [
     "text_query",
     "verify_index",
     "write_hits",
+    "write_page",
+    "write_sheet",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -116,6 +125,10 @@ __getattr__, __dir__ = lazy_exports(
             "check_heatmap_path",
             "heatmap_of",
         ),
+        "marsretrieval.search.page": (
+            "QueryImage",
+            "write_page",
+        ),
         "marsretrieval.search.query": (
             "TEMPLATES",
             "away_query",
@@ -134,6 +147,14 @@ __getattr__, __dir__ = lazy_exports(
             "Background",
             "ScoreSample",
             "score_all",
+        ),
+        "marsretrieval.search.sheet": (
+            "check_sheet_path",
+            "write_sheet",
+        ),
+        "marsretrieval.search.thumbnails": (
+            "Thumbnail",
+            "TileImages",
         ),
         "marsretrieval.search.tiles": (
             "parse_lonlat",

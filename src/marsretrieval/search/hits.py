@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Domain = Literal[180, 360]
 
+PAGE_IMAGES = 500  # hits with an image on a page, unless set
 NEAREST_FIELDS = ("nearest_name", "nearest_km", "known")
 _DECIMALS = 9  # of degrees; 1e-9 degrees are 0.06 mm
 
@@ -271,6 +272,22 @@ def check_distance(deg: float) -> None:
         raise UsageError(
             f"merging within {deg:g} degrees", remedy="Give a distance above 0, up to 180 degrees."
         )
+
+
+def format_position(lon: float | None, lat: float | None) -> str:
+    """Format a position with the letters of the hemispheres.
+
+    Args:
+        lon: Longitude in degrees, from 0 to 360 or from -180 to 180.
+        lat: Latitude in degrees.
+
+    Returns:
+        Such as `137.4° E, 4.6° S`, with up to five decimals (0.6 m); empty if unknown.
+    """
+    if lon is None or lat is None:
+        return ""
+    east, north = "W" if lon < 0 else "E", "S" if lat < 0 else "N"
+    return f"{round(abs(lon), 5):.9g}° {east}, {round(abs(lat), 5):.9g}° {north}"
 
 
 def count_known(known: Sequence[bool | None]) -> dict[str, int]:
