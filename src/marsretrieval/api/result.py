@@ -17,7 +17,9 @@ from marsretrieval.errors import MissingDependencyError, TruncatedTextWarning
 from marsretrieval.geo import Region
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Heatmap, Hit, Hits, check_heatmap_path, heatmap_of, write_hits
+from marsretrieval.search.provenance import provenance
 from marsretrieval.search.scores import MIN_Z, Background
+from marsretrieval.search.tiles import searched_extent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from marsretrieval.api.query import Question
     from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder
-    from marsretrieval.plotting import PlanetMap
+    from marsretrieval.plotting import PlanetMap, Style
 
 _MAX_SHOWN = 10  # hits in a notebook table
 _MIN_TILES = 30  # fewer scores do not describe a distribution
@@ -146,12 +148,12 @@ class SearchResult:
 
         return to_geodataframe(self.hits)
 
-    def write(self, path: str | Path, *, style: str = "light") -> list[Path]:
+    def write(self, path: str | Path, *, style: str | Style = "light") -> list[Path]:
         """Write a file in the format of its suffix, one of `search.FORMATS`.
 
         Args:
             path: File to write: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, .png, ...
-            style: Map style, light or dark.
+            style: Map style, light or dark, or a `plotting.Style`.
 
         Returns:
             Files written, including a QGIS style where the format has one.
@@ -160,7 +162,7 @@ class SearchResult:
             UsageError: If the suffix or the style is unknown.
             OutputError: If the file cannot be written.
         """
-        return write_hits(self.hits, Path(path), style=style)
+        return write_hits(self._described(), Path(path), style=style)
 
     def to_csv(self, path: str | Path) -> list[Path]:
         """Write a CSV table with footprints as WKT.
@@ -204,11 +206,11 @@ class SearchResult:
         """
         return self._write(path, ".parquet")
 
-    def map(self, *, style: str = "light", title: str | None = None) -> PlanetMap:
+    def map(self, *, style: str | Style = "light", title: str | None = None) -> PlanetMap:
         """Draw a map of the hits.
 
         Args:
-            style: Map style, light or dark.
+            style: Map style, light or dark, or a `plotting.Style`.
             title: Title; None for the query.
 
         Returns:
@@ -216,14 +218,14 @@ class SearchResult:
         """
         from marsretrieval.search.maps import draw_hits
 
-        return draw_hits(self.hits, style=style, title=title)
+        return draw_hits(self._described(), style=style, title=title)
 
     def heatmap(
         self,
         path: str | Path | None = None,
         *,
         cell: float | None = None,
-        style: str = "light",
+        style: str | Style = "light",
         progress: Progress = NO_PROGRESS,
     ) -> Heatmap:
         """Rasterize the scores of all tiles of the store or region, see `search.heatmap_of`.
@@ -231,7 +233,7 @@ class SearchResult:
         Args:
             path: File to write as well: a GeoTIFF (.tif) or a map with the hits (.png, .svg, .pdf).
             cell: Cell size in degrees; None: chosen from the tile size.
-            style: Map style, light or dark.
+            style: Map style, light or dark, or a `plotting.Style`.
             progress: Progress display.
 
         Returns:
@@ -250,7 +252,7 @@ class SearchResult:
             cell=cell,
             domain=self.hits.domain,
             min_valid=self.about.get("min_valid"),
-            about=self.about,
+            about=self._described().about,
         )
         if path is not None:
             heat.write(Path(path), hits=self.hits, style=style)
@@ -260,7 +262,13 @@ class SearchResult:
         target = Path(path)
         if target.suffix.lower() not in suffixes:
             target = target.with_name(target.name + suffixes[0])
-        return write_hits(self.hits, target)
+        return write_hits(self._described(), target)
+
+    def _described(self) -> Hits:
+        """Return the hits with hashes and extent of the store in `about`, for files and maps."""
+        store = self.store.embeddings
+        about = {**provenance(self.about, store), "extent": searched_extent(store, self.region)}
+        return replace(self.hits, about=about)
 
     def _repr_html_(self) -> str:
         """Render the first hits as an HTML table for notebooks."""

@@ -10,6 +10,7 @@ import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.cli.options import Checkpoint, Device, Offline, TrustRemoteCode
+from marsretrieval.cli.repeat import finish_repeat, read_options
 from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
 
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 _MAX_SHOWN = 20
 _HEADER = f"{'rank':>5}  {'score':>6}  {'z':>5}  {'percentile':>10}  {'lon':>9} {'lat':>8}  id"
 _QUERY_PANEL, _SELECTION_PANEL, _OUTPUT_PANEL = "What to look for", "Which tiles, how many", "Files"
+_EXTRA_FILES = {".qml": "style for QGIS"}
 
 Paths = list[Path] | None
 Words = list[str] | None
 
 
 def search(
+    context: typer.Context,
     store: Annotated[Path, typer.Option(help="Folder of the store, made by embed or run.")],
     text: Annotated[
         Words,
@@ -163,6 +166,15 @@ def search(
             help="Merge hits closer than DEG degrees.",
         ),
     ] = None,
+    repeat: Annotated[
+        Path | None,
+        typer.Option(
+            is_eager=True,
+            callback=read_options,
+            metavar="FILE",
+            help="Repeat the search that made a file; other options override it.",
+        ),
+    ] = None,
     out: Annotated[
         Paths,
         typer.Option(
@@ -193,6 +205,14 @@ def search(
     style: Annotated[
         str, typer.Option(rich_help_panel=_OUTPUT_PANEL, metavar="light|dark", help="Map style.")
     ] = "light",
+    basemap: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_OUTPUT_PANEL,
+            metavar="viking|none|FILE",
+            help="Image below wide maps: -180..180, 90..-90 degrees.",
+        ),
+    ] = "viking",
     lon: Annotated[
         int,
         typer.Option(
@@ -242,7 +262,7 @@ def search(
         OutputError: If a file cannot be written.
     """
     from marsretrieval.api import open_store
-    from marsretrieval.plotting import style_of
+    from marsretrieval.plotting import map_style
     from marsretrieval.search import (
         check_distance,
         check_heatmap,
@@ -259,7 +279,10 @@ def search(
     for path in files:
         if files.count(path) > 1:
             raise UsageError(f"{path}: named twice", remedy="Give each file a name of its own.")
-    style_of(style)
+    chosen_style = map_style(style, basemap)
+    repetition = finish_repeat(context)
+    if repetition is not None:
+        bbox, region = context.params["bbox"], context.params["region"]
     if heatmap_cell is not None and not heatmap:
         raise UsageError("--heatmap-cell goes with --heatmap")
     if checkpoint is not None and not checkpoint.exists():
@@ -274,6 +297,8 @@ def search(
         trust_remote_code=trust_remote_code,
         tell=say,
     )
+    if repetition is not None:
+        repetition.compare(tile_store.embeddings)
     question = tile_store.question(
         text,
         images=image or [],
@@ -308,18 +333,22 @@ def search(
         remedy = "; --min-valid 0 keeps them" if min_valid is None else ""
         say(f"note: {tiles} {share} left out{remedy}")
     if dry_run:
-        _print_plan(tile_store, question, files, as_json)
+        plan = {} if repetition is None else {"repeat": repetition.to_dict()}
+        _print_plan(tile_store, question, files, as_json, plan)
         return
     with show_progress(quiet=as_json) as progress:
         result = tile_store.answer(question, progress=progress)
         if merge_deg is not None:
             result = result.merge(merge_deg)
-        files_of = (result.write(path, style=style) for path in out or [])
+        files_of = (result.write(path, style=chosen_style) for path in out or [])
         written = list(dict.fromkeys(chain.from_iterable(files_of)))  # layers may share a style
+        heat_files: list[Path] = []
         if heatmap:
             heat = result.heatmap(cell=heatmap_cell, progress=progress)
             for path in heatmap:
-                heat.write(path, hits=result.hits, style=style)
+                heat_files += heat.write(path, hits=result.hits, style=chosen_style)
+            for note in heat.notes():
+                say(f"note: {note}")
             blank = int(heat.about.get("without_data", 0))
             if blank and question.exclude is None:
                 say(f"note: {pluralize(blank, 'tile')} without data have no score in the heat map")
@@ -328,11 +357,12 @@ def search(
         report = {
             "rows": len(tile_store),
             "without_position": unplaced,
-            "files": [str(path) for path in [*written, *(heatmap or [])]],
+            "files": [str(path) for path in [*written, *heat_files]],
+            **({} if repetition is None else {"repeat": repetition.to_dict()}),
         }
         print_json({**result.about, **report, "hits": list(result.hits.records())})
     else:
-        _print_result(result, written, heatmap or [])
+        _print_result(result, written, heat_files)
     if written and unplaced:
         say(
             f"note: {unplaced:,} of {pluralize(len(result), 'hit')} have no position, and no "
@@ -340,9 +370,12 @@ def search(
         )
 
 
-def _print_plan(store: Store, question: Question, files: list[Path], as_json: bool) -> None:
+def _print_plan(
+    store: Store, question: Question, files: list[Path], as_json: bool, more: dict[str, Any]
+) -> None:
     plan: dict[str, Any] = {
         **question.about,
+        **more,
         "rows": len(store),
         "complete": not store.missing,
         "loads_model": question.needs_encoder,
@@ -382,10 +415,12 @@ def _print_result(result: SearchResult, written: list[Path], heatmaps: list[Path
     _print_stands_out(result)
     what = pluralize(len(result), "hit" if result.hits.tiles is None else "place")
     for path in written:
-        contents = "style for QGIS" if path.suffix == ".qml" else what
+        is_record = path.suffix == ".json" and path.with_suffix("") in written
+        contents = "record of the search" if is_record else _EXTRA_FILES.get(path.suffix, what)
         echo(f"{path}: {contents}")
+    scores = "scores of all tiles" + ("" if result.region is None else " of the region")
     for path in heatmaps:
-        echo(f"{path}: scores of all tiles" + ("" if result.region is None else " of the region"))
+        echo(f"{path}: {_EXTRA_FILES.get(path.suffix, scores)}")
 
 
 def _print_stands_out(result: SearchResult) -> None:

@@ -7,6 +7,7 @@ while the mosaic's pixels were laid out by the formula of the sphere (up to 0.40
 
 from __future__ import annotations
 
+from marsretrieval.geo.areas import area_km2, merge_outlines, touching_groups
 from marsretrieval.geo.crs import mars_ellipsoid, planetocentric
 from marsretrieval.geo.regions import Area, Region
 from marsretrieval.geo.sphere import (
@@ -56,12 +57,14 @@ __all__ = [
     "Region",
     "Ring",
     "Shape",
+    "area_km2",
     "footprint",
     "geojson_geometry",
     "great_circle_deg",
     "lon_180_to_360",
     "lonlat_to_metres",
     "mars_ellipsoid",
+    "merge_outlines",
     "metres_to_lonlat",
     "near_any",
     "outline",
@@ -74,6 +77,7 @@ __all__ = [
     "tile_corner",
     "tile_name",
     "to_shapely",
+    "touching_groups",
     "unit_vectors",
     "wkt",
     "wrap_lon",

@@ -11,6 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from marsretrieval.search.export import FORMATS, check_hits_path, write_hits
+    from marsretrieval.search.heatmap import (
+        Heatmap,
+        check_heatmap,
+        check_heatmap_path,
+        heatmap_of,
+    )
     from marsretrieval.search.hits import Hit, Hits, check_distance
     from marsretrieval.search.index.find import (
         SearchIndexWarning,
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
     )
     from marsretrieval.search.index.index import SearchIndex
     from marsretrieval.search.kernels import KERNELS
-    from marsretrieval.search.maps import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
+    from marsretrieval.search.provenance import SearchRequest, provenance, read_provenance
     from marsretrieval.search.query import (
         TEMPLATES,
         away_query,
@@ -53,6 +59,7 @@ __all__ = [
     "ScoreSample",
     "SearchIndex",
     "SearchIndexWarning",
+    "SearchRequest",
     "VectorBlock",
     "VectorSource",
     "away_query",
@@ -74,7 +81,9 @@ __all__ = [
     "open_index",
     "parse_lonlat",
     "prompts_of",
+    "provenance",
     "read_images",
+    "read_provenance",
     "row_at",
     "rows_of",
     "score_all",
@@ -88,6 +97,12 @@ _HOMES = {
         "FORMATS",
         "check_hits_path",
         "write_hits",
+    ),
+    "heatmap": (
+        "Heatmap",
+        "check_heatmap",
+        "check_heatmap_path",
+        "heatmap_of",
     ),
     "hits": (
         "Hit",
@@ -104,11 +119,10 @@ _HOMES = {
     ),
     "index.index": ("SearchIndex",),
     "kernels": ("KERNELS",),
-    "maps": (
-        "Heatmap",
-        "check_heatmap",
-        "check_heatmap_path",
-        "heatmap_of",
+    "provenance": (
+        "SearchRequest",
+        "provenance",
+        "read_provenance",
     ),
     "query": (
         "TEMPLATES",

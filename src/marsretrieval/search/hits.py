@@ -87,6 +87,7 @@ class Hits:
         tiles: Number of hits per cluster after `merge`; None before.
         z: Standard deviations of the scores above the store's mean, if computed.
         percentile: Percent of the store's tiles with a lower score, if computed.
+        members: Footprints of the hits of each cluster after `merge`; None before.
     """
 
     scores: npt.NDArray[np.float32]
@@ -100,6 +101,7 @@ class Hits:
     tiles: list[int] | None = None
     z: list[float] | None = None
     percentile: list[float] | None = None
+    members: list[list[geo.Shape | None]] | None = None
 
     @classmethod
     def from_ranking(
@@ -212,14 +214,15 @@ class Hits:
         best, clusters = _clusters(self.lon, self.lat, deg)
         merged = self._pick(best)
         tiles = [sum(counts[member] for member in members) for members in clusters]
-        return Hits(
-            **{**_fields(merged), "tiles": tiles, "about": {**self.about, "merge_deg": deg}}
-        )
+        shapes = self.members or [[shape] for shape in self.shapes]
+        outlines = [[s for member in members for s in shapes[member]] for members in clusters]
+        about = {**self.about, "merge_deg": deg}
+        return Hits(**{**_fields(merged), "tiles": tiles, "members": outlines, "about": about})
 
     def _pick(self, indices: Sequence[int]) -> Hits:
         lists = {
             name: [getattr(self, name)[index] for index in indices]
-            for name in ("ids", "lon", "lat", "sources", "shapes", "z", "percentile")
+            for name in ("ids", "lon", "lat", "sources", "shapes", "z", "percentile", "members")
             if getattr(self, name) is not None
         }
         return Hits(**{**_fields(self), **lists, "scores": self.scores[list(indices)]})
