@@ -491,6 +491,14 @@ def draw_graticule(chart: Chart, box: Box, domain: int, stretch: float) -> None:
 
     frame, style = chart.frame, chart.style
     lon_step = round_step(box.width, 12)
+    inches = float(chart.axes.get_window_extent().width) / float(chart.axes.figure.dpi)
+    while not frame.polar:  # until the labels fit side by side
+        labels = map(lon_label, multiples(box.west, box.west + box.width, lon_step))
+        longest = max(map(len, labels), default=0)
+        most = max(2, int(inches / (0.0083 * style.font * longest + 0.2)))
+        if box.width / lon_step <= max(most, 3) or lon_step >= 90:
+            break
+        lon_step = round_step(box.width, math.ceil(box.width / lon_step) - 1)
     ratio = frame.height * stretch / frame.width
     lat_step = round_step(box.height, max(4, min(12, round(12 * ratio))))
     if box.width >= 180 and not frame.polar:

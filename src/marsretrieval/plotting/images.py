@@ -22,6 +22,7 @@ from marsretrieval.geo import Box
 Floats = npt.NDArray[np.float64]
 
 VIKING = "viking"
+VIKING_LEVELS = (48.0, 208.0)  # most of its pixels lie between
 CREDIT = "Base map: Viking MDIM 2.1, USGS/NASA/JPL"
 _MIN_PIXELS = 100  # of a base map across a map; fewer show nothing
 

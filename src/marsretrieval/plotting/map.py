@@ -21,7 +21,7 @@ from marsretrieval.plotting.features import (
     draw_graticule,
     draw_scale_bar,
 )
-from marsretrieval.plotting.images import CREDIT, VIKING
+from marsretrieval.plotting.images import CREDIT, VIKING, VIKING_LEVELS
 from marsretrieval.plotting.projection import MapFrame, map_frame
 from marsretrieval.plotting.style import PLANET, Layout, Style, style_of, write_figure
 
@@ -150,6 +150,7 @@ class PlanetMap:
         *,
         alpha: float = 1.0,
         cmap: str | Colormap = "gray",
+        limits: tuple[float | None, float | None] = (None, None),
     ) -> Self:
         """Draw an image of Mars below everything else.
 
@@ -158,12 +159,13 @@ class PlanetMap:
             box: What the image covers; the planet by default.
             alpha: Opacity.
             cmap: Colour map of a single-band image.
+            limits: Its values at the ends of the colour map.
 
         Returns:
             The map.
         """
-        array = np.asarray(image)
-        self._draw_image(array, box or PLANET, smooth=True, zorder=0, alpha=alpha, cmap=cmap)
+        options = dict(zip(("vmin", "vmax"), limits, strict=True), zorder=0, alpha=alpha, cmap=cmap)
+        self._draw_image(np.asarray(image), box or PLANET, smooth=True, **options)
         return self
 
     def terrain(self) -> Self:
@@ -185,7 +187,7 @@ class PlanetMap:
             va="bottom", fontsize=5.5, color=self.style.landscape, zorder=7,
             path_effects=self.halo(),
         )  # fmt: skip
-        return self.background(image, cmap=self.style.terrain_colours)
+        return self.background(image, cmap=self.style.terrain_colours, limits=VIKING_LEVELS)
 
     def raster(
         self,

@@ -93,7 +93,7 @@ LIGHT = Style(
     accent="#b3361b",
     second="#1d5f8a",
     ramp=("YlOrBr", 0.08, 1.0),
-    terrain=("#b9b3ad", "#fdfcfa"),
+    terrain=("#aaa39c", "#ffffff"),
 )
 
 DARK = Style(
@@ -107,7 +107,7 @@ DARK = Style(
     accent="#ff7f50",
     second="#6fb7e6",
     ramp=("inferno", 0.2, 0.98),
-    terrain=("#0c0a08", "#514a44"),
+    terrain=("#050403", "#5c544d"),
 )
 
 

@@ -364,8 +364,6 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
         name = f"{stem}.shp"
     else:
         name, options["layer"] = path.name, main_layer(stem)
-    if driver == "GPKG":
-        options["dataset_metadata"] = _metadata_texts(hits)
     if driver == "FlatGeobuf" and None in hits.shapes:
         options["SPATIAL_INDEX"] = "NO"  # a spatial index cannot hold hits without a position
     make_folder(path.parent)
@@ -384,8 +382,6 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
             if driver == "GPKG":
                 add_layers(folder / name, hits, columns, options["layer"], _crs_json())
                 name_authority(folder / name)
-                # GDAL repeats the metadata beside a GeoPackage that it opens again.
-                (folder / f"{name}.aux.xml").unlink(missing_ok=True)
             if zipped:
                 _zip(folder, path.name)
             main = folder / (path.name if zipped else name)
@@ -453,15 +449,6 @@ def _check_shapefile(hits: Hits, path: Path) -> None:
                     f"{_MAX_TEXT_BYTES} bytes that a Shapefile holds",
                     remedy="Use a .gpkg, .geojson or .parquet file.",
                 )
-
-
-def _metadata_texts(hits: Hits) -> dict[str, str]:
-    """Return the query description with strings unchanged and other values as JSON."""
-    return {
-        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in hits.about.items()
-        if value not in (None, [], "")
-    }
 
 
 def _zip(folder: Path, name: str) -> None:

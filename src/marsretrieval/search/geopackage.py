@@ -167,10 +167,16 @@ def _write_styles(path: Path, styles: list[tuple[str, Kind, Any, str, int]]) -> 
             "INSERT INTO gpkg_contents (table_name, data_type, identifier) "
             "VALUES ('layer_styles', 'attributes', 'layer_styles')"
         )
+        columns = dict(file.execute("SELECT table_name, column_name FROM gpkg_geometry_columns"))
         for layer, kind, scores, label, alpha in styles:
             file.execute(
                 "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
                 "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, "
-                "owner) VALUES ('', '', ?, 'geometry', ?, ?, '', 1, 'by marsretrieval', '')",
-                (layer, layer[:30], style_xml(scores, kind, label=label, alpha=alpha)),
+                "owner) VALUES ('', '', ?, ?, ?, ?, '', 1, 'by marsretrieval', '')",
+                (
+                    layer,
+                    columns[layer],
+                    layer[:30],
+                    style_xml(scores, kind, label=label, alpha=alpha),
+                ),
             )

@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 _RASTER_FORMATS, _MAP_FORMATS = (".tif", ".tiff"), (".png", ".svg", ".pdf")
 _TOLERANCE = 0.02  # tolerated offset of a tile from the grid, in cells
 _MAX_PIXELS, _CHOSEN_PIXELS = 2**28, 2**25  # at most, and where the cell size is chosen here
-_CELLS_PER_TILE = 4  # across the smallest tile of an irregular tiling
+_CELLS_PER_TILE = 8  # across the smallest tile of an irregular tiling
 _BLOCK = 256
 
 
@@ -222,8 +222,8 @@ def heatmap_of(
 
     Tiles of one size side by side are one pixel each. Other tiles are painted: every tile covers
     the pixels whose centres its footprint contains, at least the pixel of its own centre, and a
-    pixel shows the highest score of the tiles that cover it. Without `cell`, the pixels are a
-    quarter of the smallest tile, or as small as 2**25 pixels allow. With `cell`, tiles are always
+    pixel shows the highest score of the tiles that cover it. Without `cell`, the pixels are an
+    eighth of the smallest tile, or as small as 2**25 pixels allow. With `cell`, tiles are always
     painted. A painted grid passes through 0 E, 0 N. The raster is as large as the extent of the
     tiles.
 
@@ -439,7 +439,7 @@ def _painted_grid(
 
 
 def _choose_steps(boxes: Floats, width: Floats, height: Floats) -> tuple[float, float]:
-    """Return pixel width and height: a quarter of the smallest tile unless that is too small."""
+    """Return pixel width and height: an eighth of the smallest tile, or larger."""
     steps = np.array([width.min(), height.min()]) / _CELLS_PER_TILE
     extent = np.array([np.ptp(boxes[:, :2]), np.ptp(boxes[:, 2:])])
     excess = np.prod(np.maximum(extent / steps, 1)) / _CHOSEN_PIXELS

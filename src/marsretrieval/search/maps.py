@@ -24,7 +24,7 @@ _SCALE_BAR_DEG = 120.0  # narrower maps have a scale bar
 _LOCAL_DEG = 12.0  # a store no wider than this is shown whole, unless the hits are far smaller
 _LOCAL_RATIO = 8.0
 _TILES_ACROSS = 10.0  # the smallest map is as high as this number of tiles, at most 2 degrees
-_MAX_RINGS, _SPARSE = 50, 0.25
+_MAX_RINGS, _SPARSE, _OVER_TERRAIN = 50, 0.25, 0.85
 
 
 class ScoreRaster(Protocol):
@@ -96,7 +96,7 @@ def draw_hits(hits: Hits, *, style: str | Style = "light", title: str | None = N
         lon=hits.domain,
         style=style,
         title=title or describe_query(hits.about),
-        subtitle=_subtitle(hits),
+        subtitle=_subtitle(hits) + ("" if outline is None else "; outline: the searched area"),
     ).terrain()
     if outline is not None:
         middle = float(wrap_lon(outline.west + outline.width / 2))
@@ -141,7 +141,7 @@ def draw_heatmap(
     box = window(
         np.concatenate([west, east]),
         np.resize([lat[rows].min() - height, lat[rows].max() + height], 2 * len(columns)),
-        least_deg=min(2.0, 1.06 * (np.ptp(lat[rows]) + 2 * height)),
+        least_deg=min(2.0, _TILES_ACROSS * heat.cell_lat),
         margin=0.03,
     )
     chart = planet_map(
@@ -159,6 +159,7 @@ def draw_heatmap(
         _box_of(heat),
         vmin=float(low),
         vmax=float(high),
+        alpha=_OVER_TERRAIN if chart.axes.images else 1.0,
         grow_to=5 if share < _SPARSE else 1,
     )
     if hits is not None:
@@ -216,11 +217,10 @@ def _draw_marks(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: b
     if not coloured:
         order = order[-_MAX_RINGS:]  # more would hide the raster
         extents = np.array([_extent(hits.shapes[index]) for index in order]).reshape(-1, 2)
-        middle = (chart.box.south + chart.box.north) / 2
-        visible = extents[:, 0] * chart.pixels_per_degree(middle) >= 2 * _MIN_TILE_PIXELS
+        visible = _is_visible(chart, extents, 2 * _MIN_TILE_PIXELS)
         tiles, marks = order[visible], order[~visible]
         artist = chart.points(
-            lon[marks], lat[marks], colour=chart.style.second, size=size, hollow=True
+            lon[marks], lat[marks], colour=chart.style.second, size=min(size, 18.0), hollow=True
         )
         for colour, width in ((chart.style.paper, 3.0), (chart.style.second, 1.4)):
             outlines = chart.tiles(
@@ -229,8 +229,7 @@ def _draw_marks(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: b
             outlines.set(linewidth=width, zorder=5, joinstyle="miter")
     else:
         extents = np.array([_extent(hits.shapes[index]) for index in order]).reshape(-1, 2)
-        middle = (chart.box.south + chart.box.north) / 2
-        visible = extents[:, 0] * chart.pixels_per_degree(middle) >= _MIN_TILE_PIXELS
+        visible = _is_visible(chart, extents, _MIN_TILE_PIXELS)
         tiles, marks = order[visible], order[~visible]
         sizes = extents[visible]
         artist = chart.points(lon[marks], lat[marks], scores[marks], size=size, **limits)
@@ -238,10 +237,19 @@ def _draw_marks(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: b
             artist = chart.tiles(
                 lon[tiles], lat[tiles], sizes[:, 0], sizes[:, 1], scores[tiles], **limits
             )
-    within = set(tiles.tolist())
+    wide = _is_visible(chart, np.array([_extent(hits.shapes[index]) for index in tiles]), 18.0)
+    within = set(tiles[wide].tolist())
     for index in order[::-1][:_RANKED].tolist():
         chart.mark_text(lon[index], lat[index], str(index + 1), centred=index in within)
     return artist
+
+
+def _is_visible(chart: PlanetMap, extents: Floats, pixels: float) -> npt.NDArray[np.bool_]:
+    """Return which tiles of (n, 2) degrees are at least so wide and high at 100 dots per inch."""
+    middle = (chart.box.south + chart.box.north) / 2
+    scale = chart.pixels_per_degree(middle) * np.array([1.0, chart.stretch])
+    visible: npt.NDArray[np.bool_] = (extents.reshape(-1, 2) * scale >= pixels).all(axis=1)
+    return visible
 
 
 def _extent(shape: Shape | None) -> tuple[float, float]:

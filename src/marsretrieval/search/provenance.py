@@ -291,7 +291,9 @@ def write_sidecar(about: Mapping[str, Any], path: Path) -> Path | None:
 
 
 def write_gpkg_metadata(path: Path, about: Mapping[str, Any]) -> None:
-    """Add the provenance to the table `gpkg_metadata` of a GeoPackage.
+    """Add the provenance to the table `gpkg_metadata` of a GeoPackage, as a row of JSON.
+
+    Not as metadata items of GDAL, which writes them once more, beside the file, on every reading.
 
     Args:
         path: A GeoPackage; without the tables of the metadata extension, they are created.
