@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-from click.core import ParameterSource
+import typer
 
 from marsretrieval.cli.console import say
 
@@ -82,7 +81,9 @@ class Repetition:
         }
 
 
-def read_options(context: click.Context, param: click.Parameter, path: Path | None) -> Path | None:
+def read_options(
+    context: typer.Context, param: typer.CallbackParam, path: Path | None
+) -> Path | None:
     """Set the defaults of a search to the options recorded in a file.
 
     Example images and region files are checked against their hashes, unless their options are given
@@ -120,7 +121,7 @@ def read_options(context: click.Context, param: click.Parameter, path: Path | No
     return path
 
 
-def finish_repeat(context: click.Context) -> Repetition | None:
+def finish_repeat(context: typer.Context) -> Repetition | None:
     """Check the files of a repeated request, and report overridden options on stderr.
 
     Args:
@@ -138,12 +139,12 @@ def finish_repeat(context: click.Context) -> Repetition | None:
         return None
     from marsretrieval.search.provenance import read_request
 
-    given = {
-        flag: option.name or ""
-        for option in context.command.params
-        if option.name and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
-        for flag in option.opts
-    }
+    given = {}
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name) if option.name else None
+        # By name: typer may bring its own copy of click.
+        if option.name and source is not None and source.name == "COMMANDLINE":
+            given.update(dict.fromkeys(option.opts, option.name))
     for field_name, flags in _OPTIONS.items():
         flag = next((flag for flag in flags if flag in given), None)
         if flag is not None and given[flag] in repetition.options:

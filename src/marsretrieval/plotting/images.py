@@ -8,6 +8,7 @@ that relief is visible everywhere and no bright plain competes with the colours 
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -123,12 +124,14 @@ def sample(
     inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
     inside &= np.isfinite(column) & np.isfinite(row)
     column, row = np.where(inside, column, 0), np.where(inside, row, 0)
-    factor = max(1, int(pixel_deg * columns / span + 0.3))
+    ratios = (pixel_deg * rows / box.height, pixel_deg * columns / span)
     if smooth:
+        factor = max(1, int(ratios[1] + 0.3))
         image = _interpolate(array, column, row, factor, closed=span == 360)
     else:
-        peaks = reduce_by_maximum(np.asarray(array, dtype=np.float64), factor)
-        image = peaks[row.astype(np.int64) // factor, column.astype(np.int64) // factor]
+        high, wide = (max(1, math.ceil(ratio - 1e-6)) for ratio in ratios)
+        peaks = reduce_by_maximum(np.asarray(array, dtype=np.float64), high, wide)
+        image = peaks[row.astype(np.int64) // high, column.astype(np.int64) // wide]
     if array.ndim == 2:
         return np.where(inside, image, np.nan)
     scale = 255.0 if array.dtype == np.uint8 else 1.0
@@ -160,21 +163,22 @@ def _interpolate(
     return np.asarray(image[..., 0] if array.ndim == 2 else image)
 
 
-def reduce_by_maximum(array: Floats, factor: int) -> Floats:
+def reduce_by_maximum(array: Floats, rows: int, columns: int) -> Floats:
     """Reduce a raster so that no high value is lost.
 
     Args:
         array: Shape (rows, columns); NaN where there is no value.
-        factor: Rows and columns per pixel of the result.
+        rows: Rows per pixel of the result.
+        columns: Columns per pixel of the result.
 
     Returns:
         The maximum of each block, NaN where all values are.
     """
-    if factor <= 1:
-        return array
-    starts = [np.arange(0, size, factor) for size in array.shape]
-    rows = np.fmax.reduceat(array, starts[0], axis=0)
-    return np.asarray(np.fmax.reduceat(rows, starts[1], axis=1))
+    if rows > 1:
+        array = np.fmax.reduceat(array, np.arange(0, array.shape[0], rows), axis=0)
+    if columns > 1:
+        array = np.fmax.reduceat(array, np.arange(0, array.shape[1], columns), axis=1)
+    return array
 
 
 def grow(array: Floats, pixels: int) -> Floats:

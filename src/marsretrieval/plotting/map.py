@@ -164,7 +164,8 @@ class PlanetMap:
         Returns:
             The map.
         """
-        options = dict(zip(("vmin", "vmax"), limits, strict=True), zorder=0, alpha=alpha, cmap=cmap)
+        options: dict[str, Any] = {"vmin": limits[0], "vmax": limits[1], "zorder": 0}
+        options |= {"alpha": alpha, "cmap": cmap}
         self._draw_image(np.asarray(image), box or PLANET, smooth=True, **options)
         return self
 
