@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from marsretrieval.cli.app import app
-from tests.test_docs import MARSRETRIEVAL, WALKED
+from tests.doc_pages import MARSRETRIEVAL, WALKED
 
 # Asks the hub even when dry, or checks weights that are not here: these are only parsed.
 NETWORK = re.compile(r"data download|models check (pe-core|marscope|my_clip|mteb:)")
@@ -57,7 +57,7 @@ def remaining() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def stage(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all that the pages speak of."""
+    """Create a folder with all files that the pages mention."""
     folder = tmp_path_factory.mktemp("stage")
     tiles = tiny_planet / "Mars-Global-Geolocalization" / "tiles"
     pictures = sorted((tiles.parent / "image_queries" / "pitted_cones").iterdir())

@@ -19,7 +19,7 @@ NOTEBOOK = EXAMPLES / "search_mars.ipynb"
 
 
 def outputs(notebook: Any) -> str:
-    """All that the cells put out, as text of JSON."""
+    """Return all cell outputs as JSON text."""
     return json.dumps([cell.get("outputs", []) for cell in notebook["cells"]])
 
 

@@ -30,7 +30,7 @@ def test_points_are_read_in_degrees_within_180(text: str, tmp_path: Path) -> Non
     assert points.lat.tolist() == [10, -5.25]
 
 
-def test_longitudes_stay_as_written_where_wanted_and_180_always(tmp_path: Path) -> None:
+def test_longitudes_as_written_and_within_180(tmp_path: Path) -> None:
     path = table(tmp_path, "lon,lat\n350.5,10\n180,5\n-180,5\n-20,1\n")
     assert read_points(path, as_written=True).lon.tolist() == [350.5, 180, -180, -20]
     found = read_points(path)
@@ -38,7 +38,7 @@ def test_longitudes_stay_as_written_where_wanted_and_180_always(tmp_path: Path) 
     assert found.duplicates == 1
 
 
-def test_points_at_one_place_are_counted(tmp_path: Path) -> None:
+def test_points_at_one_position_are_counted(tmp_path: Path) -> None:
     points = read_points(table(tmp_path, "lon,lat\n350,1\n-10,1\n-10,1.5\n0,0\n360,0\n"))
     assert (len(points.lon), points.duplicates) == (5, 2)
     assert read_points(table(tmp_path, "lon,lat\n1,2\n")).duplicates == 0
@@ -47,7 +47,7 @@ def test_points_at_one_place_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a,b\n1,2\n", "no column 'lon' .there are: a, b"),
+        ("a,b\n1,2\n", "no column 'lon' .columns: a, b"),
         ("lon\n1\n", "no column 'lat'"),
         ("", "no column 'lon'"),
         ("lon,lat\n", "no points"),
@@ -69,7 +69,7 @@ def test_wrong_tables_are_named_by_line_and_value(text: str, words: str, tmp_pat
     assert "landslides.csv" in str(raised.value)
 
 
-def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+def test_undecodable_bytes_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TableError, match=r"a\.csv"):
         read_points(tmp_path / "a.csv")
@@ -77,13 +77,13 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
         read_points(tmp_path / "nowhere.csv")
 
 
-def test_a_catalogue_a_landform(tmp_path: Path) -> None:
+def test_one_catalogue_per_landform(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="nowhere"):
         read_ground_truth(tmp_path / "nowhere")
     with pytest.raises(DatasetNotFoundError, match=r"no \.csv"):
         read_ground_truth(tmp_path)
     (tmp_path / "points.xlsx").write_bytes(b"")
-    with pytest.raises(DatasetNotFoundError, match=r"found: points\.xlsx"):
+    with pytest.raises(DatasetNotFoundError, match=r"contents: points\.xlsx"):
         read_ground_truth(tmp_path)
     table(tmp_path, "lon,lat\n1,2\n")
     table(tmp_path, "lon,lat\n1,2\n3,4\n", "yardangs.CSV")
@@ -93,7 +93,7 @@ def test_a_catalogue_a_landform(tmp_path: Path) -> None:
     }
 
 
-def test_example_images_a_landform(tmp_path: Path) -> None:
+def test_example_images_per_landform(tmp_path: Path) -> None:
     assert read_image_queries(tmp_path / "nowhere") == {}
     (tmp_path / "yardangs").mkdir()
     (tmp_path / "yardangs" / "1.png").write_bytes(png_bytes(1))

@@ -1,4 +1,4 @@
-"""Tables as people have them: delimiters, encodings, units, west longitudes, GIS files."""
+"""Tables with various delimiters, encodings, units, west longitudes, and GIS files."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def positions(path: Path, columns: PositionColumns | None = None) -> list[tuple[
         f'lon,lat,footprint\n137.4,-4.6,"POLYGON (({"137.0 -4.6, " * 20_000}))"\n-60.2,77.1,\n',
     ],
 )
-def test_positions_are_read_whatever_the_table_looks_like(
-    data: bytes | str, tmp_path: Path
-) -> None:
+def test_positions_are_read_from_many_table_layouts(data: bytes | str, tmp_path: Path) -> None:
     assert positions(write(tmp_path, data)) == [GALE, NORTH]
 
 
@@ -71,27 +69,27 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     assert positions(path) == [(1, 2), (3, 4)]
     west = write(tmp_path, "lon_w,lat\n137.4,-4.6\n-60.2,77.1\n", "w.csv")
     assert positions(west, PositionColumns(west=False)) == [GALE, NORTH]
-    with pytest.raises(TableError, match=r"no column 'c' .there are: a, b, lon, lat") as raised:
+    with pytest.raises(TableError, match=r"no column 'c' .columns: a, b, lon, lat") as raised:
         read_points(path, columns=PositionColumns("c", "b"))
     assert "--lon-column" in str(raised.value)
     with pytest.raises(TableError, match="both from 'a'"):
         read_points(path, columns=PositionColumns("a", "a"))
 
 
-def test_edges_of_a_box_are_not_taken_for_its_centre(tmp_path: Path) -> None:
+def test_box_edges_are_not_read_as_positions(tmp_path: Path) -> None:
     path = write(tmp_path, "lon_w,lon_e,lat_s,lat_n\n137,138,-5,-4\n")
     with pytest.raises(TableError, match="no column 'lon'"):
         read_points(path)
 
 
-def test_what_is_left_out_or_assumed_is_named(tmp_path: Path) -> None:
+def test_skipped_rows_and_assumptions_are_named(tmp_path: Path) -> None:
     text = "lon,lat,n\n137.4,-4.6,a\n,,none\n1,N/A,half\n-9999,-9999,x\n-60.2,77.1,b\n"
     points = read_points(write(tmp_path, text))
     assert points.skipped == ("line 3", "line 4", "line 5")
     assert "3 rows without a position left out (line 3, line 4, line 5)" in points.notes[-1]
     assert points.to_dict()["skipped"] == 3
     for data, words in (
-        (b"name,Lon_W,lat\na,222.6,-4.6\n", "'Lon_W' are taken as positive to the west"),
+        (b"name,Lon_W,lat\na,222.6,-4.6\n", "'Lon_W' are read as positive to the west"),
         ("lon,lat,n\n1,2,é\n".encode("latin-1"), "read as Latin-1"),
         (b"lon,lat\ndeg,deg\n1,2\n", "line 2 holds units"),
         (b"lon,lat\n1,2\n# end\n", "comments between the rows left out: line 3"),
@@ -101,7 +99,7 @@ def test_what_is_left_out_or_assumed_is_named(tmp_path: Path) -> None:
         assert words in note and "craters.csv" in note
 
 
-def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
+def test_files_that_are_not_tables_are_named(tmp_path: Path) -> None:
     for data, words in (
         (b"\x89PNG\r\n\0\0\0", "binary data"),
         (b"PK\x03\x04lon,lat\0", "binary data"),
@@ -170,7 +168,9 @@ def test_geometries_of_gis_files_are_read(name: str, tmp_path: Path) -> None:
             read_points(path)
 
 
-def test_columns_count_before_geometries_and_contradictions_are_named(tmp_path: Path) -> None:
+def test_columns_take_precedence_over_geometries_and_contradictions_are_named(
+    tmp_path: Path,
+) -> None:
     geopandas = pytest.importorskip("geopandas")
     import shapely
 
@@ -202,7 +202,7 @@ def test_files_that_are_not_read_are_listed_with_the_reason(tmp_path: Path) -> N
     assert "a.csv is the catalogue of this landform" in reasons["a.gpkg"]
 
 
-def test_positions_that_look_wrong_are_suspected_by_the_tiles(tmp_path: Path) -> None:
+def test_suspicious_positions_are_detected_by_tile_coverage(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     places = np.column_stack([random.uniform(30, 60, 40), random.uniform(10, 25, 40)])
     coverage = TileCoverage(places, 0.5)

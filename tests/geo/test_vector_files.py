@@ -87,7 +87,7 @@ def test_metres_of_mars_are_converted(suffix: str, tmp_path: Path) -> None:
         (".gpkg", "+proj=longlat +R=3396000"),
     ],
 )
-def test_other_degrees_of_mars_keep_their_turn(suffix: str, crs: str, tmp_path: Path) -> None:
+def test_other_prime_meridians_of_mars_are_converted(suffix: str, crs: str, tmp_path: Path) -> None:
     lon, lat = grid()
     sign = -1 if crs == "IAU_2015:49901" else 1  # longitudes of this system are west positive
     for west, east in ((0, 360), (170, 190), (-180, 180), (-100, 100), (80, 100)):
@@ -117,14 +117,14 @@ def test_a_file_without_a_reference_system_is_in_degrees_of_mars(
 @pytest.mark.parametrize("suffix", FORMATS[:-1])
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "IAU_2015:30100"])
 def test_other_bodies_are_refused(suffix: str, crs: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"one of the Earth|is not one of Mars") as caught:
+    with pytest.raises(DataError, match=r"a system of the Earth|is not a system of Mars") as caught:
         Area.read(write(tmp_path / f"region{suffix}", [UNIT], crs))
     assert "IAU_2015:49900" in str(caught.value) and f"region{suffix}" in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_points_and_missing_geometries_are_errors(suffix: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a Point is no area"):
+    with pytest.raises(DataError, match="a Point is not an area"):
         Area.read(write(tmp_path / f"points{suffix}", [shapely.Point(1, 2)]))
     if suffix == ".fgb":  # GDAL writes none
         return

@@ -1,4 +1,4 @@
-"""Hits written for GIS and read back by it: places, CRS, outlines, styles."""
+"""Hits in GIS formats: positions, CRS, outlines, styles."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def is_mars(crs: Any) -> bool:
 
 @pytest.mark.parametrize("suffix", LAYERS)
 @pytest.mark.parametrize("domain", [180, 360])
-def test_layers_come_back(tmp_path: Path, suffix: str, domain: int) -> None:
+def test_layers_round_trip(tmp_path: Path, suffix: str, domain: int) -> None:
     hits = hits_of(make_store(tmp_path / "store", OUTLINES), domain)
     path = tmp_path / "out" / f"hits{suffix}"
     beside = {".gpkg": [], ".geojson": ["hits.qml"], ".parquet": ["hits.qml"]}
@@ -90,7 +90,7 @@ def test_layers_need_no_pandas_and_empty_ones_keep_their_types(
     assert kinds[0] == kinds[1] and kinds[1]["id"] == "OFTString"
 
 
-def test_a_name_in_capitals_is_kept(tmp_path: Path) -> None:
+def test_uppercase_name_is_preserved(tmp_path: Path) -> None:
     hits = hits_of(make_store(tmp_path / "store", OUTLINES))
     for name in ("HITS.SHP", "Hits.GPKG"):
         written, *others = write_hits(hits, tmp_path / "out" / name)
@@ -99,7 +99,7 @@ def test_a_name_in_capitals_is_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "HITS.shp").exists()
 
 
-def test_a_geopackage_says_what_was_asked(tmp_path: Path) -> None:
+def test_geopackage_records_the_query(tmp_path: Path) -> None:
     import pyogrio
 
     about = {"text": "dunes", "like": ["a", "b"], "dataset": {"name": "made up"}, "mix": None}
@@ -143,14 +143,14 @@ def test_empty_and_points_only(tmp_path: Path, suffix: str) -> None:
     assert frame.total_bounds.tolist() == [-59.9, 20.0, 10.0, 45.1]
 
 
-def test_places_have_their_number_of_tiles(tmp_path: Path) -> None:
+def test_clusters_have_their_number_of_tiles(tmp_path: Path) -> None:
     hits = hits_of(make_store(tmp_path / "store", OUTLINES)).merge(30)
     for suffix in LAYERS:
         write_hits(hits, tmp_path / f"hits{suffix}")
         assert read(tmp_path / f"hits{suffix}")["tiles"].tolist() == [1, 1, 1]
 
 
-def test_a_shapefile_says_what_it_cannot_hold(tmp_path: Path) -> None:
+def test_shapefile_limits_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one kind of geometry"):
         write_hits(hits_of(make_store(tmp_path / "mixed", FOUR)), tmp_path / "hits.shp")
     long = make_store(tmp_path / "long", [(1.0, 1.0, 0.2)], ["ä" * 130])
@@ -216,7 +216,7 @@ def test_styles_of_few_scores_and_of_points(tmp_path: Path) -> None:
     write_hits(one.merge(1), tmp_path / "one.geojson")
 
 
-def test_a_style_of_ones_own_is_kept(tmp_path: Path) -> None:
+def test_user_style_is_preserved(tmp_path: Path) -> None:
     hits = hits_of(make_store(tmp_path / "store", OUTLINES))
     path = tmp_path / "hits.qml"
     path.write_text("<qgis>mine</qgis>")
@@ -260,7 +260,7 @@ def test_missing_libraries_and_unknown_names(
         to_geodataframe(hits)
 
 
-def test_geojson_says_mars_and_what_was_asked(tmp_path: Path) -> None:
+def test_geojson_records_mars_and_the_query(tmp_path: Path) -> None:
     write_hits(hits_of(make_store(tmp_path / "store", FOUR)), tmp_path / "hits.geojson")
     told = json.loads((tmp_path / "hits.geojson").read_text())
     assert told["crs"]["properties"]["name"] == "urn:ogc:def:crs:IAU:2015:49900"

@@ -1,4 +1,4 @@
-"""Scores as rasters: every tile at its pixel, in the CRS of Mars, or a reason why not."""
+"""Heat maps: every tile at its pixel in the CRS of Mars, or an error with the reason."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scored(store: EmbeddingStore) -> np.ndarray:
     return np.arange(store.rows, dtype=np.float32) / 100
 
 
-def test_one_pixel_a_tile(tmp_path: Path) -> None:
+def test_one_pixel_per_tile(tmp_path: Path) -> None:
     places = grid(10.0, -4.0, 3, 2)
     del places[4]  # the middle of the upper row
     store = make_store(tmp_path / "store", places)
@@ -75,7 +75,9 @@ def test_only_the_region(tmp_path: Path) -> None:
         ([(0.0, 0.0, 0.001), (179.0, 80.0, 0.001)], None),
     ],
 )
-def test_refusals_name_the_reason(tmp_path: Path, places: list[Place], reason: str | None) -> None:
+def test_heatmap_errors_name_the_reason(
+    tmp_path: Path, places: list[Place], reason: str | None
+) -> None:
     store = make_store(tmp_path / "store", places)
     if reason is None:
         check_heatmap(store)
@@ -87,7 +89,7 @@ def test_refusals_name_the_reason(tmp_path: Path, places: list[Place], reason: s
         heatmap_of(store, scored(store))
 
 
-def test_cells_of_ones_own(tmp_path: Path) -> None:
+def test_custom_cell_size(tmp_path: Path) -> None:
     places = [(0.1, 0.1, 0.2), (0.4, 0.4, 0.1), (-0.1, 0.9, None), (None, None, None)]
     store = make_store(tmp_path / "store", places)
     heat = heatmap_of(store, np.array([0.5, 0.2, -0.3, 0.9]), cell=0.5)
@@ -212,7 +214,7 @@ def test_names_and_missing_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyP
         check_heatmap_path(Path("heat.png"))
 
 
-def test_a_full_disk_keeps_the_earlier_raster(tmp_path: Path) -> None:
+def test_full_disk_preserves_the_earlier_raster(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     store = make_store(tmp_path / "store", grid(0.0, 0.0, 12, 12))
     heat = heatmap_of(store, scored(store))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.geo import Area, Box, Region
+from marsretrieval.geo import Box
 from marsretrieval.search import make_query, prompts_of, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.index.find import known_of
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from marsretrieval.embeddings import EmbeddingStore, QueryEncoder
+    from marsretrieval.geo import Region
+
+    LonLat = tuple[float, float]
+    Bounds = Box | str | tuple[float, float, float, float]
+    # Includes objects with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
+    RegionLike = Region | str | Path | Mapping[str, Any] | Any
 
 DEFAULT_K = 500  # if neither k nor min_score is given
-LonLat = tuple[float, float]
-Bounds = Box | str | tuple[float, float, float, float]
-# Includes objects with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
-RegionLike = Region | str | Path | Mapping[str, Any] | Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ def make_question(
         if not isinstance(sentence, str):
             raise UsageError(f"{sentence!r} is not a text", remedy="Give strings.")
     if any(not sentence.strip() for sentence in [*texts, *negative_texts]):
-        raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
+        raise UsageError("the query text is empty", remedy="Give a text to search for.")
     k = None if k is None else _as_int(k, "k")
     min_score = None if min_score is None else _as_float(min_score, "min_score")
     min_valid = None if min_valid is None else _as_float(min_valid, "min_valid")
@@ -336,7 +338,7 @@ def _parse_positions(values: LonLat | Sequence[LonLat]) -> list[LonLat]:
         pairs = np.asarray(values, dtype=np.float64).reshape(-1, 2) if len(values) else ()
     except ValueError as error:
         raise UsageError(
-            f"like_at={values!r} is no position",
+            f"like_at={values!r} is not a position",
             remedy="Give (lon, lat) in degrees, such as (137.4, -4.6), or several of them.",
         ) from error
     return [(float(lon), float(lat)) for lon, lat in pairs]
@@ -348,7 +350,7 @@ def _image_name(image: Any) -> str:
 
 def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
     if bbox is not None and region is not None:
-        raise UsageError("a box and a region", remedy="Give one of them.")
+        raise UsageError("bbox and region cannot be combined", remedy="Give one of them.")
     if bbox is not None:
         if isinstance(bbox, Box):
             return bbox
@@ -356,7 +358,7 @@ def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | No
             return Box.parse(bbox)
         if np.shape(bbox) != (4,):
             raise UsageError(
-                f"bbox={bbox!r} is no box",
+                f"bbox={bbox!r} is not a box",
                 remedy="Give (west, south, east, north) in degrees, such as (130, -10, 140, 0).",
             )
         return Box(*bbox)
@@ -365,8 +367,12 @@ def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | No
             raise DataError(
                 f"{region}: no such file", remedy="A region is a vector file of polygons."
             )
+        from marsretrieval.geo import Area
+
         return Area.read(Path(region))
     if isinstance(region, Mapping) or hasattr(region, "__geo_interface__"):
+        from marsretrieval.geo import Area
+
         return Area.from_geojson(region)
     if region is not None and not (hasattr(region, "boxes") and hasattr(region, "contains")):
         raise UsageError(

@@ -14,12 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import MissingDependencyError, TruncatedTextWarning
-from marsretrieval.geo import Region
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search import Heatmap, Hit, Hits, check_heatmap_path, heatmap_of, write_hits
-from marsretrieval.search.provenance import provenance
+from marsretrieval.search.hits import Hit, Hits
 from marsretrieval.search.scores import MIN_Z, Background
-from marsretrieval.search.tiles import searched_extent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +25,9 @@ if TYPE_CHECKING:
     from marsretrieval.api.query import Question
     from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder
+    from marsretrieval.geo import Region
     from marsretrieval.plotting import PlanetMap, Style
+    from marsretrieval.search.heatmap import Heatmap
 
 _MAX_SHOWN = 10  # hits in a notebook table
 _MIN_TILES = 30  # fewer scores do not describe a distribution
@@ -162,6 +161,8 @@ class SearchResult:
             UsageError: If the suffix or the style is unknown.
             OutputError: If the file cannot be written.
         """
+        from marsretrieval.search.export import write_hits
+
         return write_hits(self._described(), Path(path), style=style)
 
     def to_csv(self, path: str | Path) -> list[Path]:
@@ -243,6 +244,8 @@ class SearchResult:
             UsageError: If the suffix or the cell size is invalid.
             OutputError: If the file cannot be written.
         """
+        from marsretrieval.search.heatmap import check_heatmap_path, heatmap_of
+
         if path is not None:
             check_heatmap_path(Path(path))
         heat = heatmap_of(
@@ -259,6 +262,8 @@ class SearchResult:
         return heat
 
     def _write(self, path: str | Path, *suffixes: str) -> list[Path]:
+        from marsretrieval.search.export import write_hits
+
         target = Path(path)
         if target.suffix.lower() not in suffixes:
             target = target.with_name(target.name + suffixes[0])
@@ -266,6 +271,9 @@ class SearchResult:
 
     def _described(self) -> Hits:
         """Return the hits with hashes and extent of the store in `about`, for files and maps."""
+        from marsretrieval.search.provenance import provenance
+        from marsretrieval.search.tiles import searched_extent
+
         store = self.store.embeddings
         about = {**provenance(self.about, store), "extent": searched_extent(store, self.region)}
         return replace(self.hits, about=about)
@@ -305,7 +313,7 @@ def warn_truncated(question: Question, encoder: Encoder, context: int | None) ->
     limit = "its context length" if context is None else f"its context length of {context} tokens"
     for text in cut:
         warnings.warn(
-            f"{encoder.id} reads a text up to {limit} only, so the end of this one has no "
+            f"{encoder.id} truncates texts at {limit}, so the end of this text has no "
             f"effect: '{shorten(text, 72, placeholder=' ...')}'",
             TruncatedTextWarning,
             stacklevel=5,

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import embeddings
-from marsretrieval.api.query import Bounds, LonLat, Question, RegionLike, make_question
+from marsretrieval.api.query import Question, make_question
 from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
 from marsretrieval.api.search_query import SearchQuery
-from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import MarsRetrievalError, ModalityError, StoreMismatchError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Hits, exact_topk, score_all
@@ -26,6 +25,8 @@ from marsretrieval.text import pluralize
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from marsretrieval.api.query import Bounds, LonLat, RegionLike
+    from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder, ModelSpec
     from marsretrieval.search import Ranking
 
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 
 Vector = npt.NDArray[np.float32]
 
-_TRUST_REASON = "a store may come from anywhere, so that it does not choose code or files to load"
+_TRUST_REASON = (
+    "stores may come from untrusted sources, so their manifests do not select code or files to load"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +83,14 @@ class StoreModel:
         name = self.store.model.model
         if self.store.encoder.get("loader") == OBJECT_LOADER:
             raise UsageError(
-                f"{self.store.path} was made by an object in Python, {name}",
-                remedy="Open it in Python: open_store(path, encoder=the object).",
+                f"{self.store.path} was made with an encoder object in Python, {name}",
+                remedy="Open it in Python: open_store(path, encoder=OBJECT).",
             )
         if self.model is not None:
             spec = find(self.model)
             if spec.id != name:
                 raise StoreMismatchError(
-                    f"{self.store.path} was made by {name}, not by {spec.id}",
+                    f"{self.store.path} was made with {name}, not with {spec.id}",
                     remedy=f"Use --model {name}, or a store of {spec.id}.",
                 )
         elif (
@@ -96,7 +99,7 @@ class StoreModel:
             and all(registered.id != name for registered in all_specs())
         ):
             raise UsageError(
-                f"{self.store.path} was made by {name}, which is not in the model registry; "
+                f"{self.store.path} was made with {name}, which is not in the model registry; "
                 f"{_TRUST_REASON}",
                 remedy=f"Pass --model {name} (in Python model=...), or --trust (trust=True) if the "
                 "store is your own.",
@@ -107,7 +110,7 @@ class StoreModel:
         if needs_text and "text" not in spec.modalities:
             raise ModalityError(
                 f"{spec.id}, the model of {self.store.path}, is vision-only and cannot embed text",
-                remedy="Search with images or tiles, or in a store of a model with a text side.",
+                remedy="Search with images or tiles, or in a store of a model with a text encoder.",
             )
         return spec
 
@@ -155,8 +158,8 @@ class StoreModel:
             )
         if not Path(named).exists():
             raise UsageError(
-                f"{self.store.path} was made with the weights {named}, which are gone",
-                remedy="Say with --checkpoint where they are now.",
+                f"{self.store.path} was made with the weights {named}, which no longer exist",
+                remedy="Pass their present path with --checkpoint.",
             )
         return Path(named)
 

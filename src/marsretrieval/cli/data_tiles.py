@@ -104,7 +104,7 @@ def tiles(
 
     box = geo.Box.parse(bbox) if bbox is not None else None
     if clip and box is None:
-        raise UsageError("--clip goes with --bbox")
+        raise UsageError("--clip requires --bbox")
     spec = ctx.TileSpec.of(
         delta,
         size=size,
@@ -152,7 +152,7 @@ def _find_inputs(
         return ctx.find_files(sources, selected_quads)
     if selected_quads is None:
         raise UsageError(
-            "nothing to cut is named",
+            "no input files or region given",
             remedy="Name GeoTIFFs, zips or folders of them, or a region with --bbox or --quads.",
         )
     return [ctx.Input(quad) for quad in selected_quads], []
@@ -166,7 +166,7 @@ def _print_report(report: Report, out: Path) -> None:
         pluralize(cut_count + kept_count, "quad"),
     )
     echo(f"{out}: {tiles} in {quads} ({totals['bytes'] / 1e6:,.1f} MB)")
-    echo(f"  quads    {cut_count:,} cut in {report.seconds:,.1f} s, {kept_count:,} there before")
+    echo(f"  quads    {cut_count:,} cut in {report.seconds:,.1f} s, {kept_count:,} already present")
     empty = pluralize(totals["empty"], "tile")
     echo(f"  no data  {empty} without any, {totals['dropped']:,} left out")
     if report.otherwise:
@@ -183,8 +183,8 @@ def _print_report(report: Report, out: Path) -> None:
     if len(failed) > _MAX_SHOWN:
         say(f"and {len(failed) - _MAX_SHOWN} more failures: --json lists all")
     if report.untried:
-        say(f"not tried after these: {_abbreviate(report.untried)}")
-    say("error: not everything could be cut; run the same command again for what failed")
+        say(f"not attempted after these failures: {_abbreviate(report.untried)}")
+    say("error: some quads or tiles could not be cut; run the same command again to retry them")
 
 
 def _print_plan(
@@ -202,16 +202,17 @@ def _print_plan(
         return
     names = [entry.quad.name for entry in plan.todo]
     echo(
-        f"{out}: {pluralize(len(names), 'quad')} to cut, {len(plan.kept):,} there; nothing is done"
+        f"{out}: {pluralize(len(names), 'quad')} to cut, {len(plan.kept):,} present; nothing is "
+        "done"
     )
     echo(f"  quads    {_abbreviate(names) or 'none'}")
     echo(f"  tiles    {plan.tiles:,}")
     echo(f"  fetch    about {readable_bytes(plan.download_bytes)}")
     needed, scratch = readable_bytes(plan.output_bytes), readable_bytes(plan.scratch_bytes)
-    echo(f"  disk     about {needed} for tiles and {scratch} for zips on their way;", end=" ")
+    echo(f"  disk     about {needed} for tiles and {scratch} for temporary zips;", end=" ")
     echo(f"{readable_bytes(plan.free_bytes)} free")
     if plan.output_bytes + plan.scratch_bytes > plan.free_bytes:
-        say("note: there is not that much room: choose another --out, or a smaller region")
+        say("note: not enough free disk space: choose another --out, or a smaller region")
     for problem in problems:
         say(f"problem: {problem.source}: {problem.reason}")
 

@@ -245,7 +245,7 @@ def _refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
         if times > 1:
             name = "/".join([max(param.opts, key=len), *param.secondary_opts[:1]])
             raise UsageError(
-                f"{name} is given {times} times, and has one value", remedy="Give it once."
+                f"{name} is given {times} times but accepts one value", remedy="Give it once."
             )
 
 

@@ -10,9 +10,9 @@ import typer
 from marsretrieval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.datasets import PositionColumns
-    from marsretrieval.embeddings import DecodeIn
-    from marsretrieval.encoders import LoadOptions, PromptPreset
+    from marsretrieval.datasets.positions import PositionColumns
+    from marsretrieval.embeddings.pipeline import DecodeIn
+    from marsretrieval.encoders.base import LoadOptions, PromptPreset
 
 _MODEL_PANEL = "The model"
 
@@ -174,7 +174,7 @@ def load_options(
     Raises:
         UsageError: If the prompts or the dtype are unknown, or the checkpoint does not exist.
     """
-    from marsretrieval.encoders import LoadOptions
+    from marsretrieval.encoders.base import LoadOptions
 
     if prompts not in ("paper", "official"):
         raise UsageError(f"unknown prompts '{prompts}'", remedy="Use paper or official.")
@@ -203,7 +203,7 @@ def position_columns(lon: str | None, lat: str | None, west: bool | None) -> Pos
     Returns:
         Column names and longitude direction.
     """
-    from marsretrieval.datasets import PositionColumns
+    from marsretrieval.datasets.positions import PositionColumns
 
     return PositionColumns(lon, lat, west)
 
@@ -220,7 +220,7 @@ def parse_decode_in(name: str) -> DecodeIn:
     Raises:
         UnknownNameError: If there is no such kind.
     """
-    from marsretrieval.embeddings import DECODE_IN
+    from marsretrieval.embeddings.pipeline import DECODE_IN
 
     for decode_in in DECODE_IN:
         if decode_in == name:

@@ -148,7 +148,7 @@ def geolocalization(
     ):
         warnings.append(
             "one file has longitudes of -180..180 and the other of 0..360: the published "
-            "distance takes them as written. Write both in one range."
+            "distance uses them as written. Use one range in both files."
         )
     for note in (*tiles.notes, *points.notes):
         say(note)

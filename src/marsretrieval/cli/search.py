@@ -16,6 +16,7 @@ from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.api import Question, SearchResult, Store
+    from marsretrieval.plotting import Style
 
 _MAX_SHOWN = 20
 _HEADER = f"{'rank':>5}  {'score':>6}  {'z':>5}  {'percentile':>10}  {'lon':>9} {'lat':>8}  id"
@@ -262,29 +263,33 @@ def search(
         OutputError: If a file cannot be written.
     """
     from marsretrieval.api import open_store
-    from marsretrieval.plotting import map_style
-    from marsretrieval.search import (
-        check_distance,
-        check_heatmap,
-        check_heatmap_path,
-        check_hits_path,
-        parse_lonlat,
-    )
+    from marsretrieval.search.hits import check_distance
+    from marsretrieval.search.tiles import parse_lonlat
 
-    for path in out or []:
-        check_hits_path(path)
-    for path in heatmap or []:
-        check_heatmap_path(path)
+    if out:
+        from marsretrieval.search.export import check_hits_path
+
+        for path in out:
+            check_hits_path(path)
+    if heatmap:
+        from marsretrieval.search.heatmap import check_heatmap, check_heatmap_path
+
+        for path in heatmap:
+            check_heatmap_path(path)
     files = [*(out or []), *(heatmap or [])]
     for path in files:
         if files.count(path) > 1:
-            raise UsageError(f"{path}: named twice", remedy="Give each file a name of its own.")
-    chosen_style = map_style(style, basemap)
+            raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
+    chosen_style: str | Style = style
+    if (style, basemap) != ("light", "viking"):  # the defaults need no plotting code
+        from marsretrieval.plotting import map_style
+
+        chosen_style = map_style(style, basemap)
     repetition = finish_repeat(context)
     if repetition is not None:
         bbox, region = context.params["bbox"], context.params["region"]
     if heatmap_cell is not None and not heatmap:
-        raise UsageError("--heatmap-cell goes with --heatmap")
+        raise UsageError("--heatmap-cell requires --heatmap")
     if checkpoint is not None and not checkpoint.exists():
         raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
     tile_store = open_store(
@@ -326,7 +331,7 @@ def search(
         tile_store.require_model(needs_text=question.needs_text)
     if tile_store.missing:
         shards = pluralize(len(tile_store.missing), "shard")
-        say(f"warning: {store} is not finished: without {shards}")
+        say(f"warning: {store} is incomplete: {shards} missing")
     if question.exclude is not None:
         share = "without data" if min_valid is None else f"with less data than {min_valid:g}"
         tiles = pluralize(int(question.exclude.sum()), "tile")

@@ -14,7 +14,8 @@ from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import EmbeddingStore, Problem
+    from marsretrieval.embeddings.store import EmbeddingStore
+    from marsretrieval.embeddings.verify import Problem
 
 _MAX_NAMED = 3
 
@@ -34,8 +35,8 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
     Raises:
         StoreError: If the store is missing or damaged.
     """
-    from marsretrieval.embeddings import open_store
-    from marsretrieval.search import existing_index
+    from marsretrieval.embeddings.store import open_store
+    from marsretrieval.search.index.find import existing_index
 
     store = open_store(folder)
     search_index = existing_index(store)
@@ -109,8 +110,8 @@ def verify(
         StoreError: If there is no store in the folder.
         typer.Exit: With code 1 if a problem remains.
     """
-    from marsretrieval.embeddings import verify_store
-    from marsretrieval.search import verify_index
+    from marsretrieval.embeddings.verify import verify_store
+    from marsretrieval.search.index.find import verify_index
 
     with show_progress(quiet=as_json) as progress:
         check = verify_store(folder, repair=repair, progress=progress)
@@ -128,7 +129,7 @@ def verify(
         )
     elif not check.problems:
         rows, shards = pluralize(check.rows, "row"), pluralize(check.shards, "shard")
-        echo(f"{folder}: {rows} in {shards}, all as written")
+        echo(f"{folder}: {rows} in {shards}, all checksums match")
     else:
         for problem in check.problems:
             echo(problem)
@@ -136,9 +137,9 @@ def verify(
             echo(f"dropped: {', '.join(check.dropped)}")
         if check.to_embed:
             shards = pluralize(len(check.to_embed), "shard")
-            echo(f"The command that made the store embeds {shards} anew.")
+            echo(f"Run the command that created the store to embed {shards} again.")
         elif not repair and any(problem.cured for problem in check.problems):
-            echo("To have damaged shards made again: --repair, then the command that made it.")
+            echo("To rebuild damaged shards: --repair, then the command that created the store.")
     if index_problems and not as_json:
         for line in index_problems:
             echo(line)
@@ -154,9 +155,9 @@ def _summarize_problems(problems: Sequence[Problem]) -> str:
     shards = list(dict.fromkeys(problem.shard for problem in problems))
     more = f" and {len(shards) - _MAX_NAMED} more" if len(shards) > _MAX_NAMED else ""
     remedy = (
-        "Run the command that made the store again."
+        "Run the command that created the store again."
         if all(problem.text == "not embedded yet" for problem in problems)
-        else "Run it again with --repair, then the command that made the store."
+        else "Run it again with --repair, then the command that created the store."
         if any(problem.cured for problem in problems)
         else "Rename the images that share an id, then embed them into a new store."
     )
@@ -185,8 +186,8 @@ def index(
         StoreError: If the store is missing or damaged.
         OutputError: If the index cannot be written.
     """
-    from marsretrieval.embeddings import open_store
-    from marsretrieval.search import drop_index, make_index
+    from marsretrieval.embeddings.store import open_store
+    from marsretrieval.search.index.find import drop_index, make_index
 
     if drop:
         freed = drop_index(folder)
@@ -220,8 +221,9 @@ def export(
         OutputError: If the file cannot be written.
     """
     if to != "parquet":
-        raise UsageError(f"no export to '{to}'", remedy="Use --to parquet.")
-    from marsretrieval.embeddings import export_parquet, open_store
+        raise UsageError(f"unknown export format '{to}'", remedy="Use --to parquet.")
+    from marsretrieval.embeddings.export import export_parquet
+    from marsretrieval.embeddings.store import open_store
 
     store = open_store(folder)
     with show_progress(quiet=as_json) as progress:

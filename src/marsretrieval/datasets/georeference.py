@@ -169,7 +169,7 @@ def _position_from_affine(
         lon, lat = (x, y) if is_degrees else geo.metres_to_lonlat(x, y)
         wraps = False
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        raise ValueError("its georeference leads off the planet")
+        raise ValueError("its georeference is outside the planet")
     offsets = lon - lon[0]
     if wraps:
         offsets = geo.wrap_lon(offsets)

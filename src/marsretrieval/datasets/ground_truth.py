@@ -195,7 +195,8 @@ def catalogue_files(folder: Path) -> CatalogueFiles:
     """
     if not folder.is_dir():
         raise DatasetNotFoundError(
-            f"{folder}: no such folder; it holds one <landform>.csv with lon and lat each"
+            f"{folder}: no such folder; it must contain one <landform>.csv with lon and lat per "
+            "landform"
         )
     entries = list_visible(folder)
     candidates = [path for path in entries if path.suffix.lower() in _SUFFIXES and path.is_file()]
@@ -205,7 +206,7 @@ def catalogue_files(folder: Path) -> CatalogueFiles:
     if not catalogues:
         names = ", ".join(path.name for path in entries[:5]) or "nothing"
         raise DatasetNotFoundError(
-            f"{folder}: no .csv of points here (found: {names})",
+            f"{folder}: no .csv of points (contents: {names})",
             remedy=f"Catalogues end in {', '.join(_SUFFIXES)}.",
         )
     tables = [path for path in candidates if catalogues[path.stem] == path]

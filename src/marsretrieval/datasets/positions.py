@@ -139,7 +139,7 @@ def read_positions(table: Table, choice: PositionColumns | None = None) -> Posit
     )
     west = choice.west if choice.west is not None else west_name or comment_west
     if west:
-        notes.append(f"{table.path}: longitudes of '{names[0]}' are taken as positive to the west")
+        notes.append(f"{table.path}: longitudes of '{names[0]}' are read as positive to the west")
     elif {table.normalized(lon), table.normalized(lat)} - {*LON_NAMES, *LAT_NAMES}:
         notes.append(f"{table.path}: positions are read from {names[0]} and {names[1]}")
     values = [
@@ -318,7 +318,7 @@ def _lat_column(table: Table) -> int:
 
 def _missing_column_error(table: Table, name: str) -> TableError:
     return TableError(
-        f"{table.path}: no column '{name}' (there are: {table.columns()})",
+        f"{table.path}: no column '{name}' (columns: {table.columns()})",
         remedy="The first line names the columns; lon and lat are needed, in degrees. Name "
         "others with --lon-column and --lat-column.",
     )
@@ -335,7 +335,7 @@ def _parse_row(
         cell_text = ", ".join(str(value)[:60] for value in cells)
         raise TableError(
             f"{where}: no numbers in lon and lat: {cell_text}",
-            remedy="Positions are decimal degrees. Correct the row or take it out.",
+            remedy="Positions are decimal degrees. Correct or remove the row.",
         ) from error
     lon, lat = (
         np.nan if value is None or value in _NODATA_VALUES else value for value in (lon, lat)
@@ -345,12 +345,15 @@ def _parse_row(
         if -360 <= lon < -180:
             remedy = "Add 360 to longitudes below -180."
         elif planar or abs(lon) > 1000:
-            remedy = "Are they metres? Convert them to degrees, or name columns with --lon-column."
+            remedy = (
+                "If they are metres, convert them to degrees, or name other columns with "
+                "--lon-column."
+            )
         raise TableError(f"{where}: longitude {lon} is not within -180..360", remedy=remedy)
     if not (np.isnan(lat) or -90 <= lat <= 90):
         remedy = "Latitudes are degrees north."
         if abs(lon) <= 90 and abs(lat) <= 360:
-            remedy = "Are the columns swapped? Name them with --lon-column and --lat-column."
+            remedy = "If the columns are swapped, name them with --lon-column and --lat-column."
         raise TableError(f"{where}: latitude {lat} is not within -90..90", remedy=remedy)
     return lon, lat
 
@@ -371,8 +374,7 @@ def _positions_from_geometry(table: Table, choice: PositionColumns) -> Positions
     if invalid.size:
         row = int(invalid[0])
         raise TableError(
-            f"{table.path}: {table.labels[row]} lies at {lon[row]:g}, {lat[row]:g}, which are no "
-            "degrees",
+            f"{table.path}: {table.labels[row]} lies at {lon[row]:g}, {lat[row]:g}, not degrees",
             remedy="Export it in longitude and latitude (IAU_2015:49900), not in metres.",
         )
     west = bool(choice.west)
@@ -406,6 +408,6 @@ def _compare_with_geometry(table: Table, positions: Positions) -> Positions:
     note = (
         f"{table.path}: {differing:,} of {int(comparable.sum()):,} positions in "
         f"{' and '.join(positions.columns)} differ from the geometries "
-        f"(by up to {float(distance.max()):.1f} degrees); the columns count"
+        f"(by up to {float(distance.max()):.1f} degrees); the columns are used"
     )
     return replace(positions, notes=(*positions.notes, note))

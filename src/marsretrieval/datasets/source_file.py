@@ -46,8 +46,7 @@ def unreachable_error(path: Path | str, error: OSError) -> DataError:
     """
     return DataError(
         f"{path}: cannot be read ({error.strerror or error})",
-        remedy="Nothing is known to be wrong with its content. Check the disk or server that it "
-        "is on, then run the same command again.",
+        remedy="The file may be intact. Check its disk or server, then run the same command again.",
     )
 
 

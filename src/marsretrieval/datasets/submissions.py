@@ -51,7 +51,7 @@ class Labels:
         queries = sorted(set(self.query_names) - set(self.labels))
         labels = sorted(set(self.labels) - set(self.query_names))
         groups = (
-            ("queries have no image and no figure", queries),
+            ("queries have no image and no score", queries),
             ("labels have no query, their images are distractors", labels),
         )
         return [
@@ -159,7 +159,7 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
         ]
         missing += [] if has_positions(table) else list(_COLUMNS[2:])
         raise TableError(
-            f"{path}: no column {', '.join(missing)} (there are: {table.columns()})",
+            f"{path}: no column {', '.join(missing)} (columns: {table.columns()})",
             remedy=f"The columns are {', '.join(_COLUMNS)}, or those of search: id, score, "
             "lon, lat.",
         )
@@ -189,9 +189,9 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
         if corner is None or centre is None or coordinate_count == 1:
             if coordinate_count < 2:
                 raise TableError(
-                    f"{path}: {labels[row]}: {'half a' if coordinate_count else 'no'} position",
-                    remedy="Give lon and lat; only where the name is a tile's, such as "
-                    "E137_2_N_4_6, may both be empty.",
+                    f"{path}: {labels[row]}: {'incomplete' if coordinate_count else 'no'} position",
+                    remedy="Give lon and lat; both may be empty only for tile names such "
+                    "as E137_2_N_4_6.",
                 )
             continue
         if not coordinate_count or _is_same_position(published[row], corner):
@@ -204,8 +204,9 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
     if mismatches:
         notes = (
             *notes,
-            f"{path}: {len(mismatches):,} positions are neither corner nor centre of the tile that "
-            f"the name states: {list_some(mismatches)}; lon and lat count",
+            f"{path}: {len(mismatches):,} positions are neither corner nor centre of the tile "
+            "in the "
+            f"name: {list_some(mismatches)}; lon and lat are used",
         )
     return Predictions(ids, scores, published, centres, notes)
 
@@ -242,7 +243,7 @@ def _parse_score(table: Table, row: int, column: int) -> float:
         raise TableError(
             f"{table.path}: {table.labels[row]}: {table.header[column].strip()} {value!r} is not "
             "a finite number",
-            remedy="Give every tile a score, or take the row out.",
+            remedy="Give every tile a score, or remove the row.",
         )
     return number
 

@@ -105,7 +105,7 @@ class Table:
         number = self.index([normalize_name(name)])
         if number is None:
             raise TableError(
-                f"{self.path}: no column '{name}' (there are: {self.columns()})",
+                f"{self.path}: no column '{name}' (columns: {self.columns()})",
                 remedy=f"Name one of these columns with {option}.",
             )
         return number
@@ -355,8 +355,8 @@ def _pad_row(path: Path, label: str, row: list[str], header: list[str]) -> list[
     if any(map(str.strip, row[width:])):
         raise TableError(
             f"{path}: {label} has {len(row)} values, the header {width}: {', '.join(row)[:80]}",
-            remedy="Quote values that hold the delimiter; separate the columns by ; where "
-            "numbers have decimal commas.",
+            remedy="Quote values that hold the delimiter; separate columns by ; if numbers "
+            "have decimal commas.",
         )
     return [*row[:width], *[""] * (width - len(row))]
 

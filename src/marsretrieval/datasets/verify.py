@@ -96,7 +96,7 @@ def _find_datasets(folder: Path, requested: list[str]) -> Iterator[tuple[Path, s
     for dataset in requested or subfolders:
         if dataset not in subfolders:
             raise DatasetNotFoundError(
-                f"{folder}: no data of {dataset} (there is {', '.join(subfolders)})",
+                f"{folder}: no data of {dataset} (subfolders: {', '.join(subfolders)})",
                 remedy=f"Fetch it: marsretrieval data download {dataset} --out {folder}",
             )
         yield subfolders[dataset], dataset

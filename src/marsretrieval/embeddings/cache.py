@@ -127,7 +127,7 @@ def _difference(
         if previous.get("fingerprint") == current["fingerprint"]:
             return "the model's source has changed"
     elif "source_sha256" in identity and "source_sha256" not in fingerprint:
-        return "they do not say of which version of the model's source they are"
+        return "they do not record the version of the model's source"
     lines: list[str] = []
     for store in stores:
         try:
@@ -137,5 +137,5 @@ def _difference(
     if lines and all(line.startswith("source_sha256:") for line in lines):
         return "the model's source has changed"
     if lines:
-        return f"made by another encoder: {'; '.join(dict.fromkeys(lines))}"
+        return f"made with another encoder: {'; '.join(dict.fromkeys(lines))}"
     return None if previous is None else "the model has changed"

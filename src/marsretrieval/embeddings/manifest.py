@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from marsretrieval.datasets import ItemWarning, Skipped
+from marsretrieval.datasets.base import ItemWarning, Skipped
 from marsretrieval.errors import DataError, StoreError
 from marsretrieval.io import (
     Constraint,
@@ -33,8 +33,10 @@ _SEARCH_DEPTH, _MAX_LISTED = 3, 3
 
 _Count = Annotated[int, Constraint(ge=0, le=2**50)]
 
-_REBUILD = "Run the command that made it again: only what is missing or damaged is computed."
-_REPLACE = "Restore it, or make the whole store anew: the command that made it, with --force."
+_REBUILD = "Run the command that created it again: only missing or damaged parts are computed."
+_REPLACE = (
+    "Restore it, or create the whole store again: run the command that created it with --force."
+)
 
 
 def manifest_path(store: Path) -> Path:
@@ -299,21 +301,22 @@ def read_manifest(store: Path) -> Manifest:
         remedy = "Make one: marsretrieval embed -m MODEL --images DIR --store DIR"
         if nested_stores:
             listed = ", ".join(str(folder) for folder in nested_stores[:_MAX_LISTED])
-            remedy = f"There are some below it: {listed}"
+            remedy = f"Stores in its subfolders: {listed}"
         raise StoreError(f"{store}: {problem}", remedy=remedy)
     value = _read(path, remedy=_REPLACE)
     version = value.get("schema_version")
     if version != SCHEMA_VERSION:
         raise StoreError(
             f"{path}: written in store format {version}, this version reads {SCHEMA_VERSION}",
-            remedy="Use the version of marsretrieval that made it, or make it anew with --force.",
+            remedy="Use the version of marsretrieval that created it, or create it again with "
+            "--force.",
         )
     try:
         manifest = from_json(Manifest, value, source=path)
         for shard in manifest.shards:
             confined(shards_folder(store), f"{shard}.arrow", nested=False, source=path)
         if len(set(manifest.shards)) != len(manifest.shards):
-            raise DataError(f"{path}: 'shards' names a shard twice")
+            raise DataError(f"{path}: 'shards' lists a shard twice")
     except DataError as error:
         raise StoreError(error.message, remedy=error.remedy or _REPLACE) from error
     return manifest
@@ -357,7 +360,7 @@ def read_entry(store: Path, shard: str) -> Entry | None:
     value = _read(path, remedy=_REBUILD)
     entry = from_json(Entry, value, source=path, error=StoreError, remedy=_REBUILD)
     if entry.shard != shard:
-        raise StoreError(f"{path}: of another shard, {entry.shard[:80]}", remedy=_REBUILD)
+        raise StoreError(f"{path}: belongs to another shard, {entry.shard[:80]}", remedy=_REBUILD)
     return entry
 
 
@@ -419,8 +422,8 @@ def read_error(path: Path, error: OSError) -> StoreError:
     """
     return StoreError(
         f"{path}: cannot be read ({error.strerror or error})",
-        remedy="Check the disk, the rights and the limits of this process (ulimit -n): this is "
-        "no damage of the store.",
+        remedy="Check the disk, the permissions and the limits of this process (ulimit -n): the "
+        "store itself is not damaged.",
     )
 
 

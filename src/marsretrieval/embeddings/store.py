@@ -169,7 +169,7 @@ class EmbeddingStore:
         lines = differences(self.encoder, fingerprint)
         if lines:
             raise StoreMismatchError(
-                f"{self.path}: made by another encoder: {'; '.join(lines)}",
+                f"{self.path}: made with another encoder: {'; '.join(lines)}",
                 remedy="Vectors of two encoders cannot be compared: load the model of the store.",
             )
 

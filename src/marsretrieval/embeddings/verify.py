@@ -151,7 +151,7 @@ def _block_problems(block: Block) -> Iterator[str]:
     if wrong:
         yield f"{wrong} of {len(block)} vectors are not of unit length"
     if (np.abs(block.lat) > 90).any() or np.isinf(block.lon).any():
-        yield "a position is off the planet"
+        yield "a position is out of range"
 
 
 def _remove_entry(path: Path) -> None:
@@ -160,5 +160,5 @@ def _remove_entry(path: Path) -> None:
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be removed ({error.strerror or error})",
-            remedy="Repairing needs a store that is yours to write.",
+            remedy="Repairing requires write permission for the store.",
         ) from error

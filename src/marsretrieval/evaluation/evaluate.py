@@ -218,7 +218,7 @@ def evaluate(
             _LOG.info("%s", note)
         if not jobs:
             raise ModalityError(
-                "no task that the models can do on these data",
+                "no task can be run with these models on these data",
                 remedy="Choose another model: marsretrieval.list_models()",
             )
         for finished in run(

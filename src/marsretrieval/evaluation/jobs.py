@@ -7,17 +7,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from marsretrieval.embeddings import EmbeddingStore, open_store
-from marsretrieval.encoders import (
-    LoadOptions,
-    ModelSpec,
-    file_stats,
-    find_load_error,
-    model_identity,
-    source_sha256,
-)
+from marsretrieval.embeddings.store import EmbeddingStore, open_store
+from marsretrieval.encoders.base import LoadOptions, ModelSpec
+from marsretrieval.encoders.doctor import find_load_error
+from marsretrieval.encoders.identity import file_stats, model_identity, source_sha256
 from marsretrieval.errors import (
     DataError,
     MarsRetrievalError,
@@ -27,8 +22,10 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import check_output, read_json, sha256_json
 from marsretrieval.results import SCHEMA_VERSION, ResultKey, RunResult, choose_path, results_of_task
-from marsretrieval.tasks import Settings, Task, TaskData
 from marsretrieval.text import pluralize
+
+if TYPE_CHECKING:
+    from marsretrieval.tasks import Settings, Task, TaskData
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -152,7 +149,7 @@ def plan(
         for task in tasks:
             missing = task.missing_modality(opened[task.name], spec.modalities)
             if missing is not None:
-                reason = f"{spec.id} has no {missing} side, which task {task.name} needs"
+                reason = f"{spec.id} has no {missing} encoder, which task {task.name} needs"
                 if skip(spec, task, reason):
                     continue
                 raise ModalityError(
@@ -178,7 +175,7 @@ def _check_names(
     specs: Sequence[ModelSpec], tasks: Sequence[Task], options: LoadOptions, name: str | None
 ) -> None:
     if name is not None and len(specs) > 1:
-        raise UsageError("--name goes with one model", remedy="Run the models one by one.")
+        raise UsageError("--name applies to one model only", remedy="Run the models one by one.")
     if name is not None and (not _NAME.fullmatch(name) or name in _RESERVED):
         raise UsageError(
             f"--name {name!r} cannot be the name of a folder",
@@ -307,8 +304,8 @@ def _open_complete_store(path: Path) -> EmbeddingStore:
     store = open_store(path)
     if not store.complete:
         raise StoreError(
-            f"{path}: not finished: without {pluralize(len(store.missing), 'shard')}",
-            remedy="Run the embed command that began it once more.",
+            f"{path}: incomplete: {pluralize(len(store.missing), 'shard')} missing",
+            remedy="Run the embed command that started it again.",
         )
     return store
 

@@ -7,43 +7,48 @@ while the mosaic's pixels were laid out by the formula of the sphere (up to 0.40
 
 from __future__ import annotations
 
-from marsretrieval.geo.areas import area_km2, merge_outlines, touching_groups
-from marsretrieval.geo.crs import mars_ellipsoid, planetocentric
-from marsretrieval.geo.regions import Area, Region
-from marsretrieval.geo.sphere import (
-    MARS_RADIUS_M,
-    great_circle_deg,
-    lon_180_to_360,
-    lonlat_to_metres,
-    metres_to_lonlat,
-    near_any,
-    unit_vectors,
-    wrap_lon,
-)
-from marsretrieval.geo.tiles import (
-    QUAD_DEG,
-    TILE_DEG,
-    parse_quad_name,
-    parse_tile_name,
-    quad_name,
-    tile_centre,
-    tile_corner,
-    tile_name,
-)
-from marsretrieval.geo.vectors import (
-    MARS_CRS,
-    MARS_CRS_URN,
-    Box,
-    GeometryColumn,
-    Ring,
-    Shape,
-    footprint,
-    geojson_geometry,
-    outline,
-    outlines,
-    to_shapely,
-    wkt,
-)
+from typing import TYPE_CHECKING
+
+from marsretrieval.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from marsretrieval.geo.areas import area_km2, merge_outlines, touching_groups
+    from marsretrieval.geo.crs import mars_ellipsoid, planetocentric
+    from marsretrieval.geo.regions import Area, Region
+    from marsretrieval.geo.sphere import (
+        MARS_RADIUS_M,
+        great_circle_deg,
+        lon_180_to_360,
+        lonlat_to_metres,
+        metres_to_lonlat,
+        near_any,
+        unit_vectors,
+        wrap_lon,
+    )
+    from marsretrieval.geo.tiles import (
+        QUAD_DEG,
+        TILE_DEG,
+        parse_quad_name,
+        parse_tile_name,
+        quad_name,
+        tile_centre,
+        tile_corner,
+        tile_name,
+    )
+    from marsretrieval.geo.vectors import (
+        MARS_CRS,
+        MARS_CRS_URN,
+        Box,
+        GeometryColumn,
+        Ring,
+        Shape,
+        footprint,
+        geojson_geometry,
+        outline,
+        outlines,
+        to_shapely,
+        wkt,
+    )
 
 __all__ = [
     "MARS_CRS",
@@ -82,3 +87,56 @@ __all__ = [
     "wkt",
     "wrap_lon",
 ]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.geo.areas": (
+            "area_km2",
+            "merge_outlines",
+            "touching_groups",
+        ),
+        "marsretrieval.geo.crs": (
+            "mars_ellipsoid",
+            "planetocentric",
+        ),
+        "marsretrieval.geo.regions": (
+            "Area",
+            "Region",
+        ),
+        "marsretrieval.geo.sphere": (
+            "MARS_RADIUS_M",
+            "great_circle_deg",
+            "lon_180_to_360",
+            "lonlat_to_metres",
+            "metres_to_lonlat",
+            "near_any",
+            "unit_vectors",
+            "wrap_lon",
+        ),
+        "marsretrieval.geo.tiles": (
+            "QUAD_DEG",
+            "TILE_DEG",
+            "parse_quad_name",
+            "parse_tile_name",
+            "quad_name",
+            "tile_centre",
+            "tile_corner",
+            "tile_name",
+        ),
+        "marsretrieval.geo.vectors": (
+            "Box",
+            "GeometryColumn",
+            "MARS_CRS",
+            "MARS_CRS_URN",
+            "Ring",
+            "Shape",
+            "footprint",
+            "geojson_geometry",
+            "outline",
+            "outlines",
+            "to_shapely",
+            "wkt",
+        ),
+    },
+)

@@ -91,7 +91,7 @@ def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converte
             _warn_of_earth(name, system.name, allow_earth)
             return None
         raise DataError(
-            f"{name}: its coordinate reference system '{system.name}' is not one of Mars",
+            f"{name}: its coordinate reference system '{system.name}' is not a system of Mars",
             remedy=_REMEDY,
         )
     if _MARS_DEGREES.search(":".join(system.to_authority() or ())):
@@ -242,7 +242,7 @@ def _in_unit(holder: Mapping[str, Any], key: str = "value") -> float:
 def _warn_of_earth(name: str, system: str, is_allowed: bool) -> None:
     if not is_allowed:
         raise DataError(
-            f"{name}: its coordinate reference system '{system}' is one of the Earth",
+            f"{name}: its coordinate reference system '{system}' is a system of the Earth",
             remedy="If the coordinates are degrees on Mars, assign IAU_2015:49900 to the file "
             "(in QGIS, or by ogr2ogr -a_srs IAU_2015:49900).",
         )

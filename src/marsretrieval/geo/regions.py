@@ -107,7 +107,7 @@ class Area:
 
         Raises:
             DataError: If the file is missing, damaged, holds no polygon, or its reference system
-                is not one of Mars. Degrees of the Earth are used as degrees of Mars, with a
+                is not a system of Mars. Degrees of the Earth are used as degrees of Mars, with a
                 warning, in GeoJSON alone, whose standard has no others.
             MissingDependencyError: If the format or the conversion needs the extra `gis`.
         """
@@ -159,7 +159,7 @@ class Area:
             the member (or attribute) `crs`, are converted.
 
         Raises:
-            DataError: If it holds no polygon, or its reference system is not one of Mars.
+            DataError: If it holds no polygon, or its reference system is not a system of Mars.
             MissingDependencyError: If converting the coordinates needs pyproj, which is missing.
         """
         crs = None
@@ -241,7 +241,7 @@ def _rings_of(value: Any) -> Iterator[Sequence[Any]]:
         for rings in _require_list(value.get("coordinates"), "coordinates"):
             yield _require_list(rings, "coordinates")
     else:
-        raise _InvalidGeometryError(f"a {kind or 'value without type'} is no area")
+        raise _InvalidGeometryError(f"a {kind or 'value without type'} is not an area")
 
 
 def _require_list(value: Any, name: str) -> Sequence[Any]:
@@ -286,7 +286,7 @@ def _ring(value: Any, convert: Converter | None) -> Floats:
         raise _InvalidGeometryError("a coordinate is not a number") from error
     if len(corners) < 4:
         raise _InvalidGeometryError(
-            f"a ring has {len(corners)} positions; the least is 4, the first again at last"
+            f"a ring has {len(corners)} positions; it needs at least 4, the last equal to the first"
         )
     if not np.isfinite(corners).all():
         raise _InvalidGeometryError("a coordinate is not finite")
@@ -294,7 +294,7 @@ def _ring(value: Any, convert: Converter | None) -> Floats:
         corners = convert(corners)
         if not np.isfinite(corners).all():
             raise _InvalidGeometryError(
-                "a position lies outside of the area of its coordinate reference system"
+                "a position is outside the area of its coordinate reference system"
             )
     if np.abs(corners[:, 0]).max() > 540 or np.abs(corners[:, 1]).max() > 90:
         x, y = corners[np.argmax(np.abs(corners).max(axis=1))]
@@ -394,7 +394,7 @@ def _unroll(ring: Floats, as_written: bool) -> Floats:
         unrolled[-1] = unrolled[0]
         return unrolled
     if abs(turns) > 1:
-        raise _InvalidGeometryError("a ring goes round the planet more than once")
+        raise _InvalidGeometryError("a ring encircles the planet more than once")
     pole = math.copysign(90.0, float(ring[:, 1].mean()))
     corners = [[unrolled[-1, 0], pole], [unrolled[0, 0], pole], unrolled[0].tolist()]
     return np.concatenate([unrolled, corners])

@@ -31,8 +31,8 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
         out.print(line, markup=False)
     out.print(
         f"In points of % (MedR: ranks). Paired bootstrap over {comparison.resampling_units}, "
-        f"{comparison.resamples:,} resamples, seed {comparison.seed}; bold: the interval leaves "
-        "out 0. Each p is of its own figure, not corrected for their number.",
+        f"{comparison.resamples:,} resamples, seed {comparison.seed}; bold: the interval excludes "
+        "0. p values are per metric, not corrected for multiple comparisons.",
         markup=False,
     )
 
@@ -49,7 +49,7 @@ def _build_table(comparison: Comparison) -> ResultTable:
         for key, difference in group.differences.items()
         for metric in [_find_metric(comparison, key)]
     ]
-    labels = ({"queries": "section"} if is_named else {}) | {"figure": "name"}
+    labels = ({"queries": "section"} if is_named else {}) | {"metric": "name"}
     return ResultTable("", labels, [*map(Column, ("A", "B", "B - A", "95 % interval", "p"))], rows)
 
 
@@ -80,7 +80,7 @@ def _query_lines(comparison: Comparison, top: int) -> Iterator[str]:
         block_count = "" if group.blocks is None else f" in {group.blocks:,} blocks"
         yield (
             f"{title}: of {group.queries:,} {unit_plural}{block_count}, {group.better:,} better "
-            f"in B, {group.worse:,} worse, {same:,} the same ({heading} of each)"
+            f"in B, {group.worse:,} worse, {same:,} the same (by {heading})"
         )
         for label, deltas in (("gain", group.gains(top)), ("loss", group.losses(top))):
             for delta in deltas:

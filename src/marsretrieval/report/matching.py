@@ -74,9 +74,9 @@ def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> 
         pairs += _pair_files(name, tasks_a[name], tasks_b[name], notes)
     if not pairs:
         raise DatasetNotFoundError(
-            f"no task that both have a result of: {path_a} has {', '.join(tasks_a) or 'none'}, "
+            f"no task with results of both: {path_a} has {', '.join(tasks_a) or 'none'}, "
             f"{path_b} has {', '.join(tasks_b) or 'none'}",
-            remedy="marsretrieval run writes results, a folder for each model.",
+            remedy="marsretrieval run writes results, one folder per model.",
         )
     return Match(pairs, notes, left_out)
 
@@ -123,7 +123,9 @@ def _find_path(name: str, results: Path) -> Path:
             return path
     folders = [path.name for path in results.iterdir()] if results.is_dir() else []
     if folders:
-        raise UnknownNameError("result", name, folders, remedy=f"Looked here and in {results}.")
+        raise UnknownNameError(
+            "result", name, folders, remedy=f"Searched the current folder and {results}."
+        )
     raise DatasetNotFoundError(
         f"{name}: no such file or folder, and no folder {results}",
         remedy="Name a result file, or the folder of a model's results (see --results).",
@@ -172,7 +174,7 @@ def require_same_items(a: ResultFile, b: ResultFile) -> None:
     if first.task != second.task:
         raise UsageError(
             f"two tasks: {first.task} and {second.task}",
-            remedy="Figures of different tasks say nothing about each other.",
+            remedy="Metrics of different tasks cannot be compared.",
         )
     reasons = []
     counts_a, counts_b = dict(first.data["n"]), dict(second.data["n"])
@@ -189,8 +191,9 @@ def require_same_items(a: ResultFile, b: ResultFile) -> None:
     if reasons:
         lines = "\n  ".join([*reasons, *explained])
         raise DataError(
-            f"{first.task}: not over the same items, so the figures cannot be compared\n  {lines}",
-            remedy="Run both models on the set that both can have.",
+            f"{first.task}: results of different items, so their metrics cannot be compared\n  "
+            f"{lines}",
+            remedy="Run both models on the same set.",
         )
 
 
@@ -297,7 +300,7 @@ def require_columns(file: ResultFile, kind: str, names: Iterable[str]) -> None:
         if table is None or name not in table.column_names:
             raise DataError(
                 f"{file.beside(kind)}: no column '{name}'",
-                remedy="It is not of this version: run the model again with --force.",
+                remedy="It was written by another version: run the model again with --force.",
             )
 
 

@@ -139,7 +139,7 @@ class ResultFile:
         if problem:
             raise DataError(
                 f"{path}: {problem}",
-                remedy="It is not of this version: run the model again with --force.",
+                remedy="It was written by another version: run the model again with --force.",
             )
         return table
 
@@ -151,7 +151,7 @@ def _find_schema_problem(table: pa.Table, kind: str, task: str) -> str:
     has_positions = task == "geolocalization" and kind != "thumbnails"
     for name in (*_COLUMNS[kind], *(("lon", "lat") if has_positions else ())):
         if name not in table.column_names:
-            return f"no column '{name}' (there are: {', '.join(table.column_names)})"
+            return f"no column '{name}' (columns: {', '.join(table.column_names)})"
     for column in table.schema:
         name, column_type = column.name, column.type
         if name in ("lon", "lat") and not has_positions:
@@ -225,7 +225,7 @@ def require_whole(file: ResultFile) -> None:
     for group, evaluation in result.metrics.items():
         for invalid in _find_invalid_values(evaluation):
             raise DataError(
-                f"{path}: {group}: {invalid} is no figure",
+                f"{path}: {group}: {invalid} is not a valid metric value",
                 remedy="Run the model again with --force.",
             )
 

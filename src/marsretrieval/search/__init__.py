@@ -6,8 +6,9 @@ import the image and shard readers.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from marsretrieval.search.export import FORMATS, check_hits_path, write_hits
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     )
     from marsretrieval.search.index.index import SearchIndex
     from marsretrieval.search.kernels import KERNELS
-    from marsretrieval.search.provenance import SearchRequest, provenance, read_provenance
+    from marsretrieval.search.provenance import SearchRequest, read_provenance
     from marsretrieval.search.query import (
         TEMPLATES,
         away_query,
@@ -81,7 +82,6 @@ __all__ = [
     "open_index",
     "parse_lonlat",
     "prompts_of",
-    "provenance",
     "read_images",
     "read_provenance",
     "row_at",
@@ -92,77 +92,67 @@ __all__ = [
     "write_hits",
 ]
 
-_HOMES = {
-    "export": (
-        "FORMATS",
-        "check_hits_path",
-        "write_hits",
-    ),
-    "heatmap": (
-        "Heatmap",
-        "check_heatmap",
-        "check_heatmap_path",
-        "heatmap_of",
-    ),
-    "hits": (
-        "Hit",
-        "Hits",
-        "check_distance",
-    ),
-    "index.find": (
-        "SearchIndexWarning",
-        "drop_index",
-        "existing_index",
-        "make_index",
-        "open_index",
-        "verify_index",
-    ),
-    "index.index": ("SearchIndex",),
-    "kernels": ("KERNELS",),
-    "provenance": (
-        "SearchRequest",
-        "provenance",
-        "read_provenance",
-    ),
-    "query": (
-        "TEMPLATES",
-        "away_query",
-        "compose",
-        "geolocalization_prompts",
-        "hybrid_query",
-        "image_query",
-        "landform_prompts",
-        "make_query",
-        "prompts_of",
-        "read_images",
-        "text_query",
-    ),
-    "scan": ("VectorBlock",),
-    "scores": (
-        "Background",
-        "ScoreSample",
-        "score_all",
-    ),
-    "tiles": (
-        "parse_lonlat",
-        "row_at",
-        "rows_of",
-    ),
-    "topk": (
-        "Ranking",
-        "VectorSource",
-        "exact_topk",
-    ),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.search.export": (
+            "FORMATS",
+            "check_hits_path",
+            "write_hits",
+        ),
+        "marsretrieval.search.heatmap": (
+            "Heatmap",
+            "check_heatmap",
+            "check_heatmap_path",
+            "heatmap_of",
+        ),
+        "marsretrieval.search.hits": (
+            "Hit",
+            "Hits",
+            "check_distance",
+        ),
+        "marsretrieval.search.index.find": (
+            "SearchIndexWarning",
+            "drop_index",
+            "existing_index",
+            "make_index",
+            "open_index",
+            "verify_index",
+        ),
+        "marsretrieval.search.index.index": ("SearchIndex",),
+        "marsretrieval.search.kernels": ("KERNELS",),
+        "marsretrieval.search.provenance": (
+            "SearchRequest",
+            "read_provenance",
+        ),
+        "marsretrieval.search.query": (
+            "TEMPLATES",
+            "away_query",
+            "compose",
+            "geolocalization_prompts",
+            "hybrid_query",
+            "image_query",
+            "landform_prompts",
+            "make_query",
+            "prompts_of",
+            "read_images",
+            "text_query",
+        ),
+        "marsretrieval.search.scan": ("VectorBlock",),
+        "marsretrieval.search.scores": (
+            "Background",
+            "ScoreSample",
+            "score_all",
+        ),
+        "marsretrieval.search.tiles": (
+            "parse_lonlat",
+            "row_at",
+            "rows_of",
+        ),
+        "marsretrieval.search.topk": (
+            "Ranking",
+            "VectorSource",
+            "exact_topk",
+        ),
+    },
+)

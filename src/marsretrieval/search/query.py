@@ -119,7 +119,9 @@ def hybrid_query(
         UsageError: If a parameter is out of range, or the parts cancel each other out.
     """
     if not 0 <= mix <= 1:
-        raise UsageError(f"mix {mix:g} is not within 0..1", remedy="It is the share of the images.")
+        raise UsageError(
+            f"mix {mix:g} is not within 0..1", remedy="It is the weight of the example images."
+        )
     if not temperature > 0:
         raise UsageError(f"temperature {temperature:g} is not above 0")
     images = _as_rows(image_vectors)
@@ -151,8 +153,8 @@ def away_query(query: npt.ArrayLike, against: npt.ArrayLike, weight: float = NOT
     """
     if not 0 <= weight <= 1:
         raise UsageError(
-            f"weight {weight:g} of what is not wanted is not within 0..1",
-            remedy="The weight of what is wanted is 1.",
+            f"weight {weight:g} of the negative examples is not within 0..1",
+            remedy="The weight of the positive examples is 1.",
         )
     mean = _unit64(_as_rows(against).mean(axis=0))
     return _unit(_unit64(np.asarray(query, dtype=np.float64)) - weight * mean)
@@ -168,7 +170,7 @@ def _as_rows(vectors: npt.ArrayLike | None) -> npt.NDArray[np.float64]:
 def _unit64(vector: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     length = float(np.linalg.norm(vector))
     if not np.isfinite(length) or length < 1e-12:
-        raise UsageError("the parts of the query cancel each other out: there is nothing to find")
+        raise UsageError("the parts of the query cancel out")
     return np.asarray(vector / length, dtype=np.float64)
 
 
@@ -238,7 +240,7 @@ def make_query(
     if not texts and not len(images) and tiles is None:
         raise UsageError(
             "a search needs a text, an image or a tile to look for",
-            remedy="What is not wanted comes on top of it.",
+            remedy="Negative examples need a positive query.",
         )
     against = [
         *(text_vector(encoder, negative, raw=raw)[None] for negative in not_text),
@@ -275,7 +277,7 @@ def text_vector(
         UsageError: If the text is empty or there is no encoder.
     """
     if not text.strip():
-        raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
+        raise UsageError("the query text is empty", remedy="Give a text to search for.")
     from marsretrieval.embeddings import embed_texts
 
     prompts = prompts_of(text, raw=raw)

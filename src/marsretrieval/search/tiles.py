@@ -51,7 +51,7 @@ def rows_of(store: EmbeddingStore, ids: Sequence[str]) -> npt.NDArray[np.int64]:
             raise UsageError(
                 f"{store.path} holds no tile '{name}'",
                 remedy=f"Did you mean {' or '.join(suggestions)}?" if suggestions else
-                "`--json` of a search lists ids; a position finds a tile too (LON,LAT).",
+                "`--json` of a search lists ids; a position (LON,LAT) is accepted too.",
             )  # fmt: skip
     return rows
 
@@ -75,7 +75,7 @@ def row_at(store: EmbeddingStore, lon: float, lat: float) -> int:
     """
     if not (np.isfinite(lon) and -360 <= lon <= 360 and -90 <= lat <= 90):
         raise UsageError(
-            f"{lon:g},{lat:g} is no position on Mars",
+            f"{lon:g},{lat:g} is not a position on Mars",
             remedy="Give longitude and latitude in degrees, east positive, such as 137.4,-4.6.",
         )
     reader = known_of(store)
@@ -113,7 +113,7 @@ def parse_lonlat(text: str) -> tuple[float, float]:
         lon, lat = (float(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(
-            f"'{text}' is no position",
+            f"'{text}' is not a position",
             remedy="Give longitude and latitude in degrees, such as 137.4,-4.6.",
         ) from error
     return lon, lat
@@ -173,7 +173,7 @@ def rows_below(store: EmbeddingStore, min_valid: float | None) -> npt.NDArray[np
         below = ~(valid >= float(np.float32(min_valid)))
     else:
         raise UsageError(
-            f"{store.path} holds no shares of data, which min_valid needs",
+            f"{store.path} has no shares of valid data, which min_valid needs",
             remedy="Embed tiles whose JSON has `valid` (marsretrieval data tiles writes it), "
             "with --force if the store is older than that.",
         )

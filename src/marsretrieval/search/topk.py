@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import StoreError, UsageError
-from marsretrieval.geo import Region
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.exact import WrongBoundsError, exact_scores
 from marsretrieval.search.index.find import discard_index, index_of
@@ -25,6 +24,9 @@ from marsretrieval.search.index.index import SearchIndex
 from marsretrieval.search.kernels import choose_kernel
 from marsretrieval.search.scan import BlockScan, IndexScan, Scan, VectorBlock
 from marsretrieval.system import usable_cpus
+
+if TYPE_CHECKING:
+    from marsretrieval.geo.regions import Region
 
 Floats = npt.NDArray[np.float64]
 
@@ -327,8 +329,8 @@ def damage_error(source: VectorSource | SearchIndex, index: SearchIndex | None) 
         return discard_index(index)
     return StoreError(
         f"a vector of {getattr(source, 'path', 'the store')} is not of unit length",
-        remedy="Either a shard is damaged (marsretrieval store verify tells which), or the model "
-        "gives such vectors and has to be mended.",
+        remedy="Run marsretrieval store verify: a shard is damaged, or the encoder returned "
+        "vectors that are not normalized.",
     )
 
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol
 
-from marsretrieval.datasets import ImageSource, Record, Skipped, read_annotations
-from marsretrieval.embeddings import EmbeddingStore
-from marsretrieval.encoders import Encoder, Modality
+from marsretrieval.datasets.base import ImageSource, Record, Skipped
+from marsretrieval.datasets.open import read_annotations
 from marsretrieval.errors import DataError, DatasetNotFoundError, TruncatedTextWarning, UsageError
 from marsretrieval.io import parse_json, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.results import Evaluation
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from marsretrieval.encoders import TextRole
+    from marsretrieval.embeddings.store import EmbeddingStore
+    from marsretrieval.encoders.base import Encoder, Modality, TextRole
+    from marsretrieval.results import Evaluation
 
 
 _MAX_CLASS_NAMES_BYTES = 2**24
@@ -261,7 +261,7 @@ def dataset_folder(data: Path, name: str, *, task: str) -> Path:
     others = sorted(path.name for path in data.iterdir() if path.name.startswith("Mars-"))
     if others:
         raise DatasetNotFoundError(
-            f"{data}: no {name} here for task {task} (there is {', '.join(others)})", remedy=remedy
+            f"{data}: no {name} for task {task} (contents: {', '.join(others)})", remedy=remedy
         )
     if not any(data.iterdir()):
         raise DatasetNotFoundError(f"{data}: an empty folder (data of task {task})", remedy=remedy)
@@ -422,7 +422,7 @@ def _parse_class_names(suffix: str, text: str) -> dict[str, str]:
         pairs = [(str(number), line) for number, line in enumerate(lines) if line.strip()]
     names = {label.strip(): name.strip() for label, name in pairs}
     if len(names) != len(pairs):
-        raise ValueError("a label that comes twice")
+        raise ValueError("a duplicate label")
     if not all(names.values()):
         raise ValueError("a label without a name")
     return names

@@ -8,41 +8,37 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
-from marsretrieval.datasets import (
-    ImageSource,
+from marsretrieval.datasets.base import ImageSource, Record, Skipped
+from marsretrieval.datasets.ground_truth import (
     Points,
-    PositionColumns,
-    Record,
-    Skipped,
-    TileCoverage,
     catalogue_files,
-    coverage_line,
-    decode_rgb,
-    open_images,
     read_catalogues,
     read_image_queries,
 )
-from marsretrieval.embeddings import EmbeddingStore, embed_images, embed_texts
-from marsretrieval.encoders import Encoder, Modality, Vectors
+from marsretrieval.datasets.images import decode_rgb
+from marsretrieval.datasets.open import open_images
+from marsretrieval.datasets.positions import PositionColumns, TileCoverage, coverage_line
+from marsretrieval.embeddings.encode import embed_images, embed_texts
+from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import DataError, ImageError
 from marsretrieval.io import sha256_json
 from marsretrieval.metrics import geolocalization
 from marsretrieval.metrics.bootstrap import basis_of, interval, seed_of
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import MEAN, PROTOCOLS, Evaluation
-from marsretrieval.search import (
-    exact_topk,
+from marsretrieval.search.query import (
     geolocalization_prompts,
     hybrid_query,
     image_query,
     text_query,
 )
+from marsretrieval.search.topk import exact_topk
 from marsretrieval.tasks.base import (
     Hits,
     Outcome,
@@ -52,6 +48,9 @@ from marsretrieval.tasks.base import (
     dataset_folder,
     fingerprint,
 )
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import Encoder, Modality, Vectors
 
 MAX_K = 20_000  # depth of the published evaluation
 RADIUS_DEG = 0.5
@@ -190,7 +189,7 @@ class Geolocalization:
         if not queries:
             raise DataError(
                 f"{data.folder}: no query could be made: no readable example image, "
-                f"and {encoder.id} has no text side",
+                f"and {encoder.id} has no text encoder",
                 remedy="Put example images into image_queries/<landform>/.",
             )
         embedded = time.perf_counter()
@@ -272,7 +271,7 @@ class Geolocalization:
             if self.covered_only and not near.any():
                 raise DataError(
                     f"{points.source or landform}: no point lies within the tiles' coverage",
-                    remedy="Leave --covered-only out, or take this catalogue out of the folder.",
+                    remedy="Leave --covered-only out, or remove this catalogue from the folder.",
                 )
             counted[landform] = points.take(near) if self.covered_only else points
         return counted, notes, details

@@ -7,17 +7,20 @@ import time
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from marsretrieval.datasets import ImageSource, annotated_hash, open_images, set_hash
-from marsretrieval.embeddings import EmbeddingStore, embed_texts
-from marsretrieval.encoders import Encoder, Modality
+from marsretrieval.datasets.base import ImageSource, annotated_hash, set_hash
+from marsretrieval.datasets.open import open_images
+from marsretrieval.embeddings.encode import embed_texts
+from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import DataError, MarsRetrievalWarning, UsageError
 from marsretrieval.io import sha256_json
 from marsretrieval.metrics import landform
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search import exact_topk, landform_prompts, text_query
+from marsretrieval.search.query import landform_prompts, text_query
+from marsretrieval.search.topk import exact_topk
 from marsretrieval.tasks.base import (
     Hits,
     Outcome,
@@ -30,6 +33,9 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import Encoder, Modality
 
 _HITS_PER_CLASS = 20
 _NUMBER = re.compile(r"[+-]?\d+")
@@ -110,8 +116,9 @@ class LandformRetrieval:
             if label_set and all(map(_NUMBER.fullmatch, label_set)):
                 warnings.warn(
                     MarsRetrievalWarning(
-                        f"{folder}: its {len(label_set)} labels are numbers without names, so that "
-                        f"models are asked for '{sorted(label_set)[0]}'. Name the classes: "
+                        f"{folder}: its {len(label_set)} labels are numbers without names, so "
+                        "the query "
+                        f"text would be '{sorted(label_set)[0]}'. Name the classes: "
                         "--class-names FILE"
                     ),
                     stacklevel=2,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from marsretrieval.datasets import Skipped, annotated_hash, open_images, set_hash
-from marsretrieval.embeddings import EmbeddingStore, build_text_store, open_store
-from marsretrieval.encoders import Encoder, Modality
+from marsretrieval.datasets.base import Skipped, annotated_hash, set_hash
+from marsretrieval.datasets.open import open_images
+from marsretrieval.embeddings.encode import build_text_store
+from marsretrieval.embeddings.store import EmbeddingStore, open_store
 from marsretrieval.errors import DataError
 from marsretrieval.metrics import paired
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -25,6 +27,9 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import Encoder, Modality
 
 _HITS_PER_QUERY = 10
 
@@ -128,7 +133,7 @@ class PairedImageText:
         if len(pairs) < 2:
             raise DataError(
                 f"{data.folder}: {len(pairs)} pairs with a readable image, at least 2 are needed",
-                remedy=f"marsretrieval data verify {data.folder} says what is wrong with the rest.",
+                remedy=f"marsretrieval data verify {data.folder} lists the problems of the others.",
             )
         image_rows, text_rows = (np.array(column) for column in zip(*pairs, strict=True))
         ids = [text_ids[row] for row in text_rows]

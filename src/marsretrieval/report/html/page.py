@@ -20,9 +20,8 @@ from marsretrieval.report.html import metadata
 from marsretrieval.report.html.charts import DASHES, ChartGroup, SvgChart, curve_groups, rank_charts
 from marsretrieval.report.html.gallery import Gallery, Thumbnails, gallery_of
 from marsretrieval.report.html.maps import Maps, maps_of
-from marsretrieval.report.references import Reference
 from marsretrieval.report.result_files import ResultFile, require_whole
-from marsretrieval.report.table import ResultTable
+from marsretrieval.report.table import Reference, ResultTable
 from marsretrieval.report.tables import leaderboards, per_class_tables
 from marsretrieval.text import pluralize, printable
 
@@ -83,7 +82,7 @@ def write_html(
         OutputError: If `path` cannot be written.
     """
     if not results:
-        raise UsageError("no results to report", remedy="marsretrieval run writes some.")
+        raise UsageError("no results to report", remedy="Run marsretrieval run first.")
     for result in results:
         require_whole(result)
     damaged: list[str] = []
@@ -149,7 +148,7 @@ class SetView:
             parts.append(("ranks", "Ranks"))
         if self.per_class:
             what = "class" if self.set.task == "landform" else "landform"
-            parts.append(("per-class", f"Each {what}"))
+            parts.append(("per-class", f"Results per {what}"))
         if self.curves:
             parts.append(("curves", "Precision and recall"))
         if self.set.task == "geolocalization":

@@ -206,10 +206,10 @@ def make_index(
         except OutputError as error:
             problems.append(error.message)
         except IndexBuildInProgressError:
-            problems.append(f"{root}: another process is making the search index")
+            problems.append(f"{root}: another process is building the search index")
             break
     raise OutputError(
-        "; ".join(problems), remedy="A search index needs a folder that can be written, with space."
+        "; ".join(problems), remedy="A search index needs a writable folder with free space."
     )
 
 
@@ -254,8 +254,8 @@ def discard_index(index: SearchIndex) -> StoreError:
         del _open_indexes[store]
     return StoreError(
         f"{index.path}: the search index was damaged; it has been removed",
-        remedy="Search again: it is made anew. If this comes back, check the disk, and the store "
-        "itself with: marsretrieval store verify",
+        remedy="Search again: it is built again. If this happens again, check the disk, and the "
+        "store itself with: marsretrieval store verify",
     )
 
 
@@ -277,7 +277,7 @@ def verify_index(path: Path) -> list[str]:
             header = SearchIndex(folder, path).header
             for name, entry in header["files"].items():
                 if sha256_file(folder / name) != entry.get("sha256"):
-                    index_problems.append(f"{folder / name}: not as it was written (checksum)")
+                    index_problems.append(f"{folder / name}: checksum mismatch")
         except (StoreError, ValueError, OSError) as error:
             index_problems.append(
                 error.message if isinstance(error, MarsRetrievalError) else str(error)
