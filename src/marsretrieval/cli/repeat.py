@@ -111,11 +111,11 @@ def read_options(
     values = _values(read_request(record, path))
     options = {}
     for field_name, flags in _OPTIONS.items():
-        option = next((names[flag] for flag in flags if flag in names), None)
-        if option is not None and option.name is not None and values[field_name] is not None:
+        match = next((names[flag] for flag in flags if flag in names), None)
+        if match is not None and match.name is not None and values[field_name] is not None:
             value = values[field_name]
-            is_list = getattr(option, "multiple", False)
-            options[option.name] = [value] if is_list and isinstance(value, str) else value
+            is_list = getattr(match, "multiple", False)
+            options[match.name] = [value] if is_list and isinstance(value, str) else value
     context.default_map = {**(context.default_map or {}), **options}
     context.meta[_KEY] = Repetition(path, record, options)
     return path

@@ -186,11 +186,13 @@ def grow(array: Floats, pixels: int) -> Floats:
 
     Args:
         array: Shape (rows, columns); NaN where there is no value.
-        pixels: Side of the square that a single pixel becomes, odd.
+        pixels: Side of the square that a single pixel becomes, odd; 1 changes nothing.
 
     Returns:
         The raster; present values are unchanged.
     """
+    if pixels <= 1:
+        return array
     from scipy.ndimage import maximum_filter
 
     filled = np.where(np.isfinite(array), array, -np.inf)

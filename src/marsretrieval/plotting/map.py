@@ -164,8 +164,8 @@ class PlanetMap:
         Returns:
             The map.
         """
-        options: dict[str, Any] = {"vmin": limits[0], "vmax": limits[1], "zorder": 0}
-        options |= {"alpha": alpha, "cmap": cmap}
+        options: dict[str, Any] = {"alpha": alpha, "cmap": cmap, "zorder": 0}
+        options |= {"vmin": limits[0], "vmax": limits[1]}
         self._draw_image(np.asarray(image), box or PLANET, smooth=True, **options)
         return self
 
@@ -487,15 +487,13 @@ class PlanetMap:
         Returns:
             The element.
         """
-        buffer = io.StringIO()
-        write_figure(self.figure, buffer, "svg", self._paper(transparent))
+        write_figure(self.figure, buffer := io.StringIO(), "svg", self._paper(transparent))
         text = buffer.getvalue()
         return text[text.index("<svg") :]
 
     def _repr_png_(self) -> bytes:
         """Show the map in a notebook."""
-        buffer = io.BytesIO()
-        write_figure(self.figure, buffer, "png", self._paper(False), dpi=100)
+        write_figure(self.figure, buffer := io.BytesIO(), "png", self._paper(False), dpi=100)
         return buffer.getvalue()
 
     def halo(self) -> list[Any]:
@@ -554,8 +552,7 @@ class PlanetMap:
         lon, lat = self.frame.locate(*np.meshgrid(x, y))
         shown = self.box.height if self.frame.polar else self.box.width
         image = images.sample(array, box, lon, lat, pixel_deg=shown / _RASTER_PIXELS, smooth=smooth)
-        if grow_to > 1:
-            image = images.grow(image, grow_to)
+        image = images.grow(image, grow_to)
         artist = self.axes.imshow(
             image if image.ndim == 3 else np.ma.masked_invalid(image),
             extent=(left, right, bottom, top),

@@ -248,8 +248,7 @@ def _is_visible(chart: PlanetMap, extents: Floats, pixels: float) -> npt.NDArray
     """Return which tiles of (n, 2) degrees are at least so wide and high at 100 dots per inch."""
     middle = (chart.box.south + chart.box.north) / 2
     scale = chart.pixels_per_degree(middle) * np.array([1.0, chart.stretch])
-    visible: npt.NDArray[np.bool_] = (extents.reshape(-1, 2) * scale >= pixels).all(axis=1)
-    return visible
+    return np.asarray((extents.reshape(-1, 2) * scale >= pixels).all(axis=1))
 
 
 def _extent(shape: Shape | None) -> tuple[float, float]:
