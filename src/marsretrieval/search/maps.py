@@ -237,6 +237,8 @@ def _draw_marks(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: b
             artist = chart.tiles(
                 lon[tiles], lat[tiles], sizes[:, 0], sizes[:, 1], scores[tiles], **limits
             )
+            if not _is_visible(chart, sizes, 18.0).all():  # pale ones would vanish on terrain
+                artist.set(edgecolor=chart.style.ink, linewidth=0.4, antialiased=True)
     wide = _is_visible(chart, np.array([_extent(hits.shapes[index]) for index in tiles]), 18.0)
     within = set(tiles[wide].tolist())
     for index in order[::-1][:_RANKED].tolist():
