@@ -43,7 +43,7 @@ def test_embed_dry_run_build_and_rerun(tmp_path: Path) -> None:
     assert lost["id"] == "E1_0_N0_0" and "not an image" in lost["reason"]
     assert called(*verb)["embedded"] == 0
     again = call(*verb).stdout
-    assert "11 images, 0 embedded now, 11 were there" in again
+    assert "11 images, 0 embedded now, 11 already done" in again
     assert "1 left out (first: " in again
 
 
@@ -57,7 +57,7 @@ def test_embed_with_several_models(tmp_path: Path) -> None:
     assert [report["embedded"] for report in reports] == [12, 12]
     assert all(open_store(store / folder).complete for folder in folders)
     text = call(*verb, "--store", store).stdout
-    assert text.count("12 images, 0 embedded now, 12 were there") == 2
+    assert text.count("12 images, 0 embedded now, 12 already done") == 2
     twice = call(*verb, "-m", MODEL, "--store", store, code=2).stderr
     assert "named twice" in twice
     weights = tmp_path / "w.pt"
@@ -89,7 +89,7 @@ def test_embed_on_ray(tmp_path: Path) -> None:
     report = called(*verb, "--workers", 2)
     assert (report["rows"], report["embedded"], report["complete"]) == (11, 11, True)
     assert called("store", "verify", store)["problems"] == []
-    assert "11 were there" in call(*verb).stdout
+    assert "11 already done" in call(*verb).stdout
     error = call(*verb[:-2], "--engine", "ray", "--force", "--ray-address", "127.0.0.1:1", code=2)
     assert "cannot connect to a Ray cluster at 127.0.0.1:1" in error.stderr
 
@@ -133,7 +133,7 @@ def test_verify_fails_on_damage(tmp_path: Path) -> None:
     repaired = called("store", "verify", tmp_path / "store", "--repair")
     assert repaired["dropped"] == repaired["to_embed"] == ["000001"]
     output = call("store", "verify", tmp_path / "store", "--repair").stdout
-    assert "embeds 1 shard anew" in output
+    assert "embed 1 shard again" in output
     again = called("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store")
     assert again["embedded"] == 4
     assert called("store", "verify", tmp_path / "store")["problems"] == []

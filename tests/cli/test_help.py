@@ -62,6 +62,7 @@ def test_options_and_commands_are_grouped() -> None:
         "Options",
         "What to look for",
         "Which tiles, how many",
+        "Point catalogues",
         "Files",
         "The model",
         "Examples",

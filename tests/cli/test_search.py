@@ -213,3 +213,46 @@ def test_no_deep_learning_library_is_loaded_for_a_tile(store: Path) -> None:
         "assert not {'torch', 'matplotlib', 'scipy', 'pandas', 'geopandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_hits_beside_a_catalogue(store: Path, tmp_path: Path) -> None:
+    catalogue = tmp_path / "cones.csv"
+    catalogue.write_text("cone;west;breite\nA;358,7;0,3\nB;;\n")
+    columns = ("--lon-column", "west", "--lat-column", "breite", "--lon-west")
+    search = ("search", "--store", store, "--like-at", ON_IT, "-k", 3, "--keep-examples")
+    against = ("--against", catalogue, *columns, "--name-column", "cone", "--against-km", 5)
+    done = call(*search, *against, "--json")
+    result = json.loads(done.stdout)
+    assert result["hits"][0]["id"] == HERE
+    assert [hit["known"] for hit in result["hits"]] == [True, False, False]
+    assert result["hits"][0]["nearest_name"] == "A" and result["hits"][0]["nearest_km"] == 0
+    assert result["against"] | {"notes": []} == {
+        "file": str(catalogue), "points": 1, "skipped": 1, "columns": ["west", "breite"],
+        "west": True, "notes": [], "km": 5, "known": 1, "new": 2, "without_position": 0,
+    }  # fmt: skip
+    assert "1 row without a position left out (line 3)" in done.stderr
+    table = call(*search, *against)
+    assert f"1 of 3 hits are known (within 5 km of {catalogue}), 2 new" in table.stdout
+    assert "known      0.0 km from A" in table.stdout
+    plan = called(*search, *against, "--dry-run", "--json")
+    assert plan["against"]["points"] == 1 and plan["against"]["km"] == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--against-km", "3"), 2, "--against CATALOGUE"),
+        (("--layer", "a"), 2, "--against CATALOGUE"),
+        (("--region-layer", "a"), 2, "without the file of a region"),
+        (("--against", "none.csv"), 1, "no such file"),
+        (("--against", "a.csv"), 1, "--lon-column"),
+    ],
+)
+def test_invalid_catalogue_options(
+    options: tuple[str, ...], code: int, message: str, store: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("where,what\n1,2\n")
+    done = call("search", "--store", store, "--like", HERE, *options, code=code)
+    assert message in done.stderr

@@ -11,7 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from marsretrieval.datasets import PositionColumns, TileCoverage, catalogue_files, read_points
+from marsretrieval.datasets import (
+    PositionColumns,
+    TileCoverage,
+    catalogue_files,
+    read_points,
+)
+from marsretrieval.datasets.ground_truth import Points
 from marsretrieval.errors import MissingDependencyError, TableError
 
 GALE = (137.4, -4.6)
@@ -161,11 +167,47 @@ def test_geometries_of_gis_files_are_read(name: str, tmp_path: Path) -> None:
     found = positions(path)
     assert found[:2] == [GALE, NORTH]
     assert abs(abs(found[2][0]) - 180) < 1e-9 and found[2][1] == 1
-    if name in ("a.gpkg", "a.shp", "a.fgb"):
-        metres = frame.iloc[:1].set_crs("IAU_2015:49910", allow_override=True)
-        metres.to_file(path)
-        with pytest.raises(TableError, match="metres of a projection"):
-            read_points(path)
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".fgb", ".geojson", ".parquet"])
+def test_metres_become_degrees_by_the_formulas_of_the_sphere(suffix: str, tmp_path: Path) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    import shapely
+
+    def points_of(shapes: list[shapely.Geometry], crs: str | None) -> Points:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}{suffix}"
+        frame = geopandas.GeoDataFrame({"n": range(len(shapes))}, geometry=shapes, crs=crs)
+        frame.to_parquet(path) if suffix == ".parquet" else frame.to_file(path)
+        return read_points(path)
+
+    lon, lat = np.array([137.4, -60.2, 179.9]), np.array([-4.6, 77.1, 0.5])
+    metres = np.radians(np.column_stack([lon, lat])) * 3_396_190
+    points = points_of([shapely.Point(*xy) for xy in metres], "IAU_2015:49910")
+    order = np.argsort(points.lon)  # FlatGeobuf sorts features
+    np.testing.assert_allclose(points.lon[order], np.sort(lon), atol=1e-6)
+    np.testing.assert_allclose(points.lat[order], lat[np.argsort(lon)], atol=1e-6)
+    # Polar stereographic on a sphere (Snyder 1987, 21-1): rho = 2 R tan(45 deg - lat / 2).
+    crs = "+proj=stere +lat_0=90 +lon_0=0 +R=3396190 +units=m +no_defs"
+    for pole_lon, pole_lat in ((30.0, 80.0), (-150.0, 88.5)):
+        rho = 2 * 3_396_190 * np.tan(np.radians(45 - pole_lat / 2))
+        x, y = rho * np.sin(np.radians(pole_lon)), -rho * np.cos(np.radians(pole_lon))
+        if suffix == ".geojson":  # its member crs holds names of authorities only
+            continue
+        points = points_of([shapely.Point(x, y)], crs)
+        assert points.lon[0] == pytest.approx(pole_lon, abs=1e-6)
+        assert points.lat[0] == pytest.approx(pole_lat, abs=1e-6)
+    points = points_of([shapely.Point(GALE)], None)
+    assert (points.lon[0], points.lat[0]) == pytest.approx(GALE)
+    if suffix != ".geojson":
+        assert "no reference system" in " ".join(points.notes)
+        for other in ("EPSG:4326", "EPSG:3857", "IAU_2015:30100"):
+            with pytest.raises(
+                TableError, match=r"system of the Earth|not a system of Mars|is not one of Mars"
+            ):
+                points_of([shapely.Point(GALE)], other)
+    with pytest.raises(TableError, match="not degrees"):
+        points_of([shapely.Point(8_123_123, -272_000)], None)
 
 
 def test_columns_take_precedence_over_geometries_and_contradictions_are_named(

@@ -188,7 +188,7 @@ def test_an_unfinished_store_is_not_benchmarked(data: Path, tmp_path: Path) -> N
     list(evaluation.run([job]))
     for entry in (job.store / "shards").glob("*.json"):
         entry.unlink()
-    with pytest.raises(StoreError, match="not finished"):
+    with pytest.raises(StoreError, match="incomplete"):
         planned(data, tmp_path, tiles_store=job.store)
 
 

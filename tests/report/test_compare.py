@@ -214,7 +214,7 @@ def test_a_missing_table_is_named(results: list[Path], tmp_path: Path, kind: str
     beside = a.beside(kind)
     assert beside is not None
     beside.unlink()
-    with pytest.raises(DataError, match=rf"geolocalization\.{kind}\.parquet: not there"):
+    with pytest.raises(DataError, match=rf"geolocalization\.{kind}\.parquet: missing or empty"):
         compare_results(file_of(results, "sharp-1", "geolocalization"), a)
 
 

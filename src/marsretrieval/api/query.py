@@ -161,6 +161,7 @@ def make_question(
     not_weight: float = NOT_WEIGHT,
     bbox: Bounds | None = None,
     region: RegionLike | None = None,
+    region_layer: str | None = None,
     k: int | None = None,
     min_score: float | None = None,
     min_valid: float | None = None,
@@ -183,6 +184,7 @@ def make_question(
         not_weight: Weight of the negative examples, 0 to 1.
         bbox: Box that contains the centres of the hits.
         region: Area that contains the centres of the hits.
+        region_layer: Layer of the file of the region.
         k: Number of hits.
         min_score: Least cosine of a hit.
         min_valid: Least share of a tile with data, 0 to 1.
@@ -227,7 +229,7 @@ def make_question(
         if not 0 <= value <= 1:
             raise UsageError(f"{name} {value:g} is not within 0..1")
     domain = lon_domain(_as_int(lon, "lon"))
-    area = _parse_region(bbox, region)
+    area = _parse_region(bbox, region, region_layer)
     tiles = [
         *rows_of(store, tile_ids).tolist(),
         *(row_at(store, *position) for position in positions),
@@ -276,6 +278,7 @@ def make_question(
         "not_weight": not_weight if negative_texts or negative_images or negative_ids else None,
         "bbox": _format_bbox(bbox),
         "region": _region_name(region),
+        "region_layer": region_layer,
         "count": k,
         "min_score": min_score,
         "min_valid": min_valid,
@@ -348,7 +351,14 @@ def _image_name(image: Any) -> str:
     return str(image) if isinstance(image, str | Path) else "image"
 
 
-def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
+def _parse_region(
+    bbox: Bounds | None, region: RegionLike | None, layer: str | None
+) -> Region | None:
+    if layer is not None and not isinstance(region, str | Path):
+        raise UsageError(
+            f"region_layer '{layer}' without the file of a region",
+            remedy="Name the file (--region FILE), or leave the layer out.",
+        )
     if bbox is not None and region is not None:
         raise UsageError("bbox and region cannot be combined", remedy="Give one of them.")
     if bbox is not None:
@@ -369,7 +379,7 @@ def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | No
             )
         from marsretrieval.geo import Area
 
-        return Area.read(Path(region))
+        return Area.read(Path(region), layer=layer)
     if isinstance(region, Mapping) or hasattr(region, "__geo_interface__"):
         from marsretrieval.geo import Area
 

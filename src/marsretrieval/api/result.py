@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import islice
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol, overload
@@ -13,9 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.errors import MissingDependencyError, TruncatedTextWarning
+from marsretrieval.errors import (
+    MarsRetrievalWarning,
+    MissingDependencyError,
+    TruncatedTextWarning,
+)
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.hits import Hit, Hits
+from marsretrieval.search.known import KNOWN_KM, check_known_km, compare_with_catalogue
 from marsretrieval.search.scores import MIN_Z, Background
 
 if TYPE_CHECKING:
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
     from marsretrieval.api.query import Question
+    from marsretrieval.datasets.ground_truth import Points
     from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder
     from marsretrieval.geo import Region
@@ -121,6 +128,31 @@ class SearchResult:
             UsageError: If the distance is invalid.
         """
         return replace(self, hits=self.hits.merge(deg))
+
+    def against(self, catalogue: str | Path | Points, *, km: float = KNOWN_KM) -> SearchResult:
+        """Compare the hits with a catalogue of known features.
+
+        Args:
+            catalogue: File of `datasets.read_points`, or the points it returns, where columns or
+                a layer must be chosen.
+            km: Largest distance of a known hit from a feature, in kilometres.
+
+        Returns:
+            A result whose hits, tables and files have `nearest_name`, `nearest_km` and `known`;
+            the counts are in `about["against"]`.
+
+        Raises:
+            UsageError: If the distance is invalid.
+            DataError: If the catalogue cannot be read.
+        """
+        from marsretrieval.datasets.ground_truth import Points, read_points
+
+        check_known_km(km)
+        points = catalogue if isinstance(catalogue, Points) else read_points(catalogue)
+        if points is not catalogue:
+            for note in points.notes:
+                warnings.warn(note, MarsRetrievalWarning, stacklevel=2)
+        return replace(self, hits=compare_with_catalogue(self.hits, points, km=km))
 
     def to_dataframe(self) -> pd.DataFrame:
         """Convert to a table with one row per hit, without outlines.
@@ -280,7 +312,7 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         """Render the first hits as an HTML table for notebooks."""
-        rows = [hit.record() for hit in self[:_MAX_SHOWN]]
+        rows = list(islice(self.hits.records(), _MAX_SHOWN))
         if not rows:
             return "<p>no hits</p>"
         head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])

@@ -295,6 +295,7 @@ class Store:
         not_weight: float = NOT_WEIGHT,
         bbox: Bounds | None = None,
         region: RegionLike | None = None,
+        region_layer: str | None = None,
         k: int | None = None,
         min_score: float | None = None,
         min_valid: float | None = None,
@@ -321,8 +322,9 @@ class Store:
             bbox: A geo.Box, (west, south, east, north) in degrees or "W,S,E,N": only tiles centred
                 in it.
             region: A geo.Area, GeoJSON, the path of a vector file of polygons (GeoJSON, GeoPackage,
-                Shapefile, FlatGeobuf, GeoParquet), a shapely geometry, a GeoSeries or a
+                Shapefile, FlatGeobuf, KML, GeoParquet), a shapely geometry, a GeoSeries or a
                 GeoDataFrame: only tiles centred in it.
+            region_layer: Layer of the file of the region; needed only if it has several.
             k: Number of hits; default 500, or all that reach `min_score` if that is given.
             min_score: Least cosine of a hit.
             min_valid: Least share of a tile with data, 0 to 1. With example tiles, tiles
@@ -343,8 +345,8 @@ class Store:
         question = self.question(
             text, images=images, like=like, like_at=like_at, not_text=not_text,
             not_images=not_images, not_like=not_like, raw=raw, mix=mix, not_weight=not_weight,
-            bbox=bbox, region=region, k=k, min_score=min_score, min_valid=min_valid, lon=lon,
-            keep_examples=keep_examples,
+            bbox=bbox, region=region, region_layer=region_layer, k=k, min_score=min_score,
+            min_valid=min_valid, lon=lon, keep_examples=keep_examples,
         )  # fmt: skip
         return self.answer(question, progress=progress)
 

@@ -17,6 +17,7 @@ from marsretrieval.cli.options import (
     Device,
     Dtype,
     LatColumn,
+    Layer,
     LonColumn,
     LonWest,
     Offline,
@@ -93,6 +94,7 @@ def run(
     lon_column: LonColumn = None,
     lat_column: LatColumn = None,
     lon_west: LonWest = None,
+    layer: Layer = None,
     covered_only: CoveredOnly = False,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -143,7 +145,7 @@ def run(
     chosen = {item.name: item for item in (*(benchmark.TASKS if "all" in task else ()), *explicit)}
     explicit_names = {item.name for item in explicit}
     chosen_tasks = _with_class_names(list(chosen.values()), class_names)
-    if covered_only or (lon_column, lat_column, lon_west) != (None, None, None):
+    if covered_only or (lon_column, lat_column, lon_west, layer) != (None, None, None, None):
         from marsretrieval.tasks.geolocalization import Geolocalization
 
         if not any(isinstance(item, Geolocalization) for item in chosen_tasks):
@@ -151,6 +153,7 @@ def run(
                 "--lon-column": lon_column is not None,
                 "--lat-column": lat_column is not None,
                 "--lon-west/--lon-east": lon_west is not None,
+                "--layer": layer is not None,
                 "--covered-only": covered_only,
             }
             given = [option for option, is_given in options_given.items() if is_given]
@@ -158,7 +161,7 @@ def run(
                 f"{', '.join(given)}: applies to point catalogues only",
                 remedy="Add -t geolocalization, or leave it out.",
             )
-        columns = position_columns(lon_column, lat_column, lon_west)
+        columns = position_columns(lon_column, lat_column, lon_west, layer=layer)
         catalogues = Geolocalization(columns=columns, covered_only=covered_only)
         chosen_tasks = [
             catalogues if isinstance(item, Geolocalization) else item for item in chosen_tasks

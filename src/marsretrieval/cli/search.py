@@ -9,13 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
-from marsretrieval.cli.options import Checkpoint, Device, Offline, TrustRemoteCode
+from marsretrieval.cli.options import (
+    Against,
+    AgainstKm,
+    Checkpoint,
+    Device,
+    LatColumn,
+    Layer,
+    LonColumn,
+    LonWest,
+    NameColumn,
+    Offline,
+    TrustRemoteCode,
+    read_known,
+)
 from marsretrieval.cli.repeat import finish_repeat, read_options
 from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.api import Question, SearchResult, Store
+    from marsretrieval.cli.options import Known
     from marsretrieval.plotting import Style
 
 _MAX_SHOWN = 20
@@ -124,6 +138,14 @@ def search(
             help="Search only tiles centred in the polygons of a file.",
         ),
     ] = None,
+    region_layer: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_SELECTION_PANEL,
+            metavar="NAME",
+            help="Layer of a --region file that has several.",
+        ),
+    ] = None,
     count: Annotated[
         int | None,
         typer.Option(
@@ -176,6 +198,13 @@ def search(
             help="Repeat the search that made a file; other options override it.",
         ),
     ] = None,
+    against: Against = None,
+    against_km: AgainstKm = None,
+    lon_column: LonColumn = None,
+    lat_column: LatColumn = None,
+    lon_west: LonWest = None,
+    name_column: NameColumn = None,
+    layer: Layer = None,
     out: Annotated[
         Paths,
         typer.Option(
@@ -292,6 +321,9 @@ def search(
         raise UsageError("--heatmap-cell requires --heatmap")
     if checkpoint is not None and not checkpoint.exists():
         raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
+    known = read_known(
+        against, against_km, lon_column, lat_column, lon_west, name=name_column, layer=layer
+    )
     tile_store = open_store(
         store,
         model=model,
@@ -317,6 +349,7 @@ def search(
         not_weight=not_weight,
         bbox=bbox,
         region=region,
+        region_layer=region_layer,
         k=count,
         min_score=min_score,
         min_valid=min_valid,
@@ -339,12 +372,14 @@ def search(
         say(f"note: {tiles} {share} left out{remedy}")
     if dry_run:
         plan = {} if repetition is None else {"repeat": repetition.to_dict()}
-        _print_plan(tile_store, question, files, as_json, plan)
+        _print_plan(tile_store, question, files, known, as_json, plan)
         return
     with show_progress(quiet=as_json) as progress:
         result = tile_store.answer(question, progress=progress)
         if merge_deg is not None:
             result = result.merge(merge_deg)
+        if known is not None:
+            result = result.against(known.points, km=known.km)
         files_of = (result.write(path, style=chosen_style) for path in out or [])
         written = list(dict.fromkeys(chain.from_iterable(files_of)))  # layers may share a style
         heat_files: list[Path] = []
@@ -376,7 +411,12 @@ def search(
 
 
 def _print_plan(
-    store: Store, question: Question, files: list[Path], as_json: bool, more: dict[str, Any]
+    store: Store,
+    question: Question,
+    files: list[Path],
+    known: Known | None,
+    as_json: bool,
+    more: dict[str, Any],
 ) -> None:
     plan: dict[str, Any] = {
         **question.about,
@@ -386,6 +426,8 @@ def _print_plan(
         "loads_model": question.needs_encoder,
         "files": [str(path) for path in files],
     }
+    if known is not None:
+        plan["against"] = known.plan()
     if as_json:
         print_json(plan)
         return
@@ -393,11 +435,15 @@ def _print_plan(
     echo(f"{store.path}: {len(store):,} images by {store.model} ({model})")
     for name, value in question.describe():
         echo(f"{name:>10}  {value}")
+    if known is not None:
+        echo(f"{'against':>10}  {known}")
     for path in files:
         echo(f"{'writes':>10}  {path}")
 
 
 def _print_result(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> None:
+    from marsretrieval.search.known import describe_known, describe_nearest
+
     if not len(result):
         echo(f"no hits: {_explain_no_hits(result)}")
     else:
@@ -416,8 +462,11 @@ def _print_result(result: SearchResult, written: list[Path], heatmaps: list[Path
         tiles = "" if hit.tiles is None else f"  {pluralize(hit.tiles, 'tile'):>10}"
         echo(
             f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {lonlat}  {hit.id}{tiles}"
+            f"{describe_nearest(hit)}"
         )
     _print_stands_out(result)
+    if result.hits.known is not None:
+        echo(describe_known(result.hits))
     what = pluralize(len(result), "hit" if result.hits.tiles is None else "place")
     for path in written:
         is_record = path.suffix == ".json" and path.with_suffix("") in written

@@ -89,6 +89,7 @@ __getattr__, __dir__ = lazy_exports(
             "ImageSource",
             "ItemWarning",
             "Record",
+            "RepeatedKey",
             "Shard",
             "Skipped",
             "annotated_hash",

@@ -151,7 +151,7 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
         DatasetNotFoundError: If the file is missing.
         TableError: If columns are missing, a value is invalid, or a tile is listed twice.
     """
-    table = read_table(path)
+    table = read_table(path, layer_option="")
     name, score = table.index(_ID_COLUMNS), table.index(_SCORE_COLUMNS)
     if name is None or score is None:
         missing = [

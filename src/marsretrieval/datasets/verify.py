@@ -25,7 +25,7 @@ from marsretrieval.datasets.checks import (
 )
 from marsretrieval.datasets.ctx import QuadManifest, all_quads, read_manifest
 from marsretrieval.datasets.download import MAX_MISSING, DownloadRecord, find_source, read_record
-from marsretrieval.datasets.ground_truth import catalogue_files, read_points
+from marsretrieval.datasets.ground_truth import catalogue_files, landform_name, read_points
 from marsretrieval.datasets.inventory import DatasetInventory, Inventory
 from marsretrieval.datasets.listing import list_visible
 from marsretrieval.datasets.open import open_images
@@ -233,7 +233,7 @@ def _check_points(folder: Path, inventory: DatasetInventory) -> None:
             unreadable.append(error.message)
             continue
         notes += points.notes
-        counts[path.stem] = len(points.lon)
+        counts[landform_name(path)] = len(points.lon)
         if points.duplicates:
             duplicates.append(f"{path.name}: {points.duplicates}")
     inventory.counts["points"] = counts

@@ -13,6 +13,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,29 @@ _EQUIRECTANGULAR = ("equidistant cylindrical", "equirectangular", "plate carr", 
 # GDAL writes these systems with longitudes named east even if they are positive to the west.
 _OGRAPHIC_WKT1 = re.compile(r'GEOGCS\["[^"]*ographic', re.IGNORECASE)
 _REMEDY = (
-    "Write the region in degrees on the sphere of Mars (IAU_2015:49900), longitudes east positive."
+    "Write the file in degrees on the sphere of Mars (IAU_2015:49900), longitudes east positive."
 )
 _STEP_M = 2_000.0  # straight edges of a projection are curved in degrees
 _MAX_STEPS = 2_000
 
 
+@dataclass(frozen=True, slots=True)
+class CoordinateSystem:
+    """A reference system of Mars other than degrees on its sphere.
+
+    Attributes:
+        to_degrees: Converts coordinates x, y to planetocentric degrees, east positive.
+        is_projected: Whether straight edges are curved in degrees.
+        is_mirrored: Whether longitudes are positive to the west.
+    """
+
+    to_degrees: ToDegrees
+    is_projected: bool
+    is_mirrored: bool
+
+
 def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converter | None:
-    """Return a function that converts coordinates of `crs` to degrees on the sphere of Mars.
+    """Return a function that converts the rings of polygons to degrees on the sphere of Mars.
 
     Args:
         crs: The member `crs` of a GeoJSON object, the attribute `crs` of a GeoDataFrame (a
@@ -51,6 +67,35 @@ def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converte
     Returns:
         A function of a closed ring (n, 2) that returns (m, 2) longitudes and latitudes in degrees,
         or None where the coordinates are such degrees already.
+
+    Raises:
+        DataError: If the system is unknown, projected on another body than Mars, or in degrees of
+            the Earth and `allow_earth` is false.
+        MissingDependencyError: If the conversion needs pyproj, which is missing.
+    """
+    system = coordinate_system(crs, name=name, allow_earth=allow_earth)
+    if system is None:
+        return None
+
+    def convert(ring: Floats) -> Floats:
+        corners = _densify(ring, 1.0 / _STEP_M) if system.is_projected else ring
+        lon, lat = system.to_degrees(corners[:, 0], corners[:, 1])
+        corners = np.column_stack([lon, np.clip(lat, -90.0, 90.0)])
+        return corners[::-1] if system.is_mirrored else corners  # preserves the ring's direction
+
+    return convert
+
+
+def coordinate_system(crs: Any, *, name: str, allow_earth: bool = True) -> CoordinateSystem | None:
+    """Find out how coordinates are converted to degrees on the sphere of Mars.
+
+    Args:
+        crs: A reference system in any form that `converter_from` accepts.
+        name: Prefix of warnings and errors.
+        allow_earth: Whether degrees of the Earth are used as degrees of Mars, with a warning.
+
+    Returns:
+        The system, or None where the coordinates are such degrees already.
 
     Raises:
         DataError: If the system is unknown, projected on another body than Mars, or in degrees of
@@ -75,7 +120,7 @@ def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converte
         import pyproj
     except ImportError as error:
         raise MissingDependencyError(
-            "pyproj", "gis", needed_for=f"a region in the reference system {text}"
+            "pyproj", "gis", needed_for=f"{name}: coordinates in {text}"
         ) from error
     try:
         system = pyproj.CRS.from_user_input(crs if text is None else _for_proj(text))
@@ -104,16 +149,11 @@ def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converte
         to_degrees, _ = planetocentric(system.to_json_dict(), transformer.transform)
     except ValueError as error:
         raise DataError(f"{name}: {error}", remedy=_REMEDY) from error
-    is_mirrored = any(axis.direction == "west" for axis in system.axis_info)
-    is_projected = not system.is_geographic
-
-    def convert(ring: Floats) -> Floats:
-        corners = _densify(ring, 1.0 / _STEP_M) if is_projected else ring
-        lon, lat = to_degrees(corners[:, 0], corners[:, 1])
-        corners = np.column_stack([lon, np.clip(lat, -90.0, 90.0)])
-        return corners[::-1] if is_mirrored else corners  # preserves the direction of the ring
-
-    return convert
+    return CoordinateSystem(
+        to_degrees,
+        is_projected=not system.is_geographic,
+        is_mirrored=any(axis.direction == "west" for axis in system.axis_info),
+    )
 
 
 def mars_ellipsoid(crs: Mapping[str, Any]) -> tuple[float, float]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from marsretrieval.search.index.index import SearchIndex
     from marsretrieval.search.kernels import KERNELS
+    from marsretrieval.search.known import compare_with_catalogue
     from marsretrieval.search.provenance import SearchRequest, read_provenance
     from marsretrieval.search.query import (
         TEMPLATES,
@@ -68,6 +69,7 @@ __all__ = [
     "check_heatmap",
     "check_heatmap_path",
     "check_hits_path",
+    "compare_with_catalogue",
     "compose",
     "drop_index",
     "exact_topk",
@@ -121,6 +123,7 @@ __getattr__, __dir__ = lazy_exports(
         ),
         "marsretrieval.search.index.index": ("SearchIndex",),
         "marsretrieval.search.kernels": ("KERNELS",),
+        "marsretrieval.search.known": ("compare_with_catalogue",),
         "marsretrieval.search.provenance": (
             "SearchRequest",
             "read_provenance",

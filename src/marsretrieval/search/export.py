@@ -22,6 +22,7 @@ from marsretrieval import geo
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
 from marsretrieval.io import atomic_path, check_output, make_folder, temporary_folder
 from marsretrieval.search.geopackage import add_layers, main_layer, name_authority
+from marsretrieval.search.hits import NEAREST_FIELDS
 from marsretrieval.search.provenance import (
     KEY,
     picture_metadata,
@@ -198,13 +199,18 @@ def to_arrow(hits: Hits) -> Any:
         "source": pa.utf8(),
         "z": pa.float32(),
         "percentile": pa.float64(),
+        "nearest_name": pa.utf8(),
+        "nearest_km": pa.float64(),
+        "known": pa.bool_(),
         "area_km2": pa.float64(),
     }
     if hits.z is None:
         del kinds["z"], kinds["percentile"]
     if hits.tiles is None:
         del kinds["tiles"]
-    rows = [{**hit.record(), "area_km2": area} for hit, area in _with_areas(hits)]
+    if hits.known is None:
+        kinds = {name: kind for name, kind in kinds.items() if name not in NEAREST_FIELDS}
+    rows = [{**row, "area_km2": area} for _, row, area in _with_areas(hits)]
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()}
     # Unrounded, so that min_score=min(score) returns all hits again.
     columns["score"] = pa.array(hits.scores, pa.float32())
@@ -257,6 +263,7 @@ def write_csv(hits: Hits, path: Path) -> None:
         *merged,
         "source",
         *standing,
+        *(NEAREST_FIELDS if hits.known is not None else ()),
         "area_km2",
         "footprint",
     ]
@@ -266,8 +273,8 @@ def write_csv(hits: Hits, path: Path) -> None:
     ):
         table = csv.writer(file)
         table.writerow(columns)
-        for hit, area in _with_areas(hits):
-            cells = [table_cell(v) if isinstance(v, str) else v for v in hit.record().values()]
+        for hit, row, area in _with_areas(hits):
+            cells = [table_cell(v) if isinstance(v, str) else v for v in row.values()]
             table.writerow([*cells, area, geo.wkt(hit.shape)])
 
 
@@ -288,9 +295,9 @@ def write_geojson(hits: Hits, path: Path) -> None:
             "type": "Feature",
             "id": hit.id,
             "geometry": geo.geojson_geometry(hit.shape),
-            "properties": {**hit.record(), "area_km2": area},
+            "properties": {**row, "area_km2": area},
         }
-        for hit, area in _with_areas(hits)
+        for hit, row, area in _with_areas(hits)
     ]
     collection = {
         "type": "FeatureCollection",
@@ -360,6 +367,9 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
     stem = path.name[: -len(".shp.zip")] if zipped else path.stem
     if driver == "ESRI Shapefile":
         _check_shapefile(hits, path)
+        # Names of a dBASE table have at most 10 characters.
+        names = ["nearest" if name == "nearest_name" else name for name in table.column_names]
+        table = table.rename_columns(names)
         options["encoding"] = "UTF-8"
         name = f"{stem}.shp"
     else:
@@ -418,11 +428,11 @@ def _require_written(path: Path, rows: int) -> None:
         raise OSError(f"{table.num_rows} of {rows} rows were written: is the disk full?")
 
 
-def _with_areas(hits: Hits) -> Iterator[tuple[Hit, float | None]]:
-    """Iterate over the hits and the areas of their footprints in square kilometres."""
+def _with_areas(hits: Hits) -> Iterator[tuple[Hit, dict[str, Any], float | None]]:
+    """Iterate over the hits, their table rows and the areas of their footprints (km^2)."""
     areas = np.round(geo.area_km2(geo.to_shapely(hits.shapes)), 6).tolist()
-    for hit, area in zip(hits, areas, strict=True):
-        yield hit, None if math.isnan(area) else area
+    for hit, row, area in zip(hits, hits.records(), areas, strict=True):
+        yield hit, row, None if math.isnan(area) else area
 
 
 def _geometry_type(hits: Hits) -> str:
@@ -442,8 +452,8 @@ def _check_shapefile(hits: Hits, path: Path) -> None:
             remedy="Use a .gpkg, .geojson or .parquet file.",
         )
     for hit in hits:
-        for name in ("id", "source"):
-            if len(getattr(hit, name).encode()) > _MAX_TEXT_BYTES:
+        for name in ("id", "source", "nearest_name"):
+            if len((getattr(hit, name) or "").encode()) > _MAX_TEXT_BYTES:
                 raise UsageError(
                     f"{path}: the {name} of hit {hit.rank} is longer than the "
                     f"{_MAX_TEXT_BYTES} bytes that a Shapefile holds",

@@ -86,13 +86,14 @@ class TestGeolocalization:
         assert {kind for kind, each in problems.items() if each.severity == "error"} == {
             "bad-table", "bad-examples", "unreadable-example",
         }  # fmt: skip
-        assert problems["double-point"].examples == ("dunes.csv: 1",)
-        assert problems["landform-without-examples"].examples == ("dunes",)
+        assert problems["double-point"].examples == ("dunes.csv: 1", "fans.csv: 1")
+        assert problems["landform-without-examples"].examples == ("dunes", "fans")
         assert problems["examples-without-points"].examples == ("craters",)
         tables = problems["bad-table"].examples
-        assert problems["bad-table"].count == len(tables) == 3
+        assert problems["bad-table"].count == len(tables) == 2
         assert any("latitude 200.0 is not within" in each for each in tables)
-        assert any("line 4: longitude 370.0 is not within" in each for each in tables)
+        (note,) = problems["catalogue-rows"].examples
+        assert "1 row with a position out of range left out (line 4)" in note
         assert any("no column 'lon'" in each for each in tables)
 
     def test_tables_are_read_as_in_the_task(self, tmp_path: Path) -> None:
