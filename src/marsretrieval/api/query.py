@@ -15,6 +15,7 @@ from marsretrieval.geo import Box
 from marsretrieval.search import make_query, prompts_of, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.index.find import known_of
+from marsretrieval.search.provenance import FileReference, SearchRequest
 from marsretrieval.search.query import MIX, NOT_WEIGHT
 from marsretrieval.search.tiles import rows_below
 
@@ -238,6 +239,31 @@ def make_question(
     # Tiles without data resemble each other and would outrank useful matches of an example tile.
     exclude = rows_below(store, min_valid) if tiles or min_valid is not None else None
     tile_lookup = known_of(store)
+    # Read first: the hashes of the request are of valid images only.
+    pixels, negative_pixels = read_images(positive_images), read_images(negative_images)
+    request = SearchRequest(
+        store=str(store.path.absolute()),
+        text=tuple(texts),
+        images=tuple(FileReference.from_value(image, "image") for image in positive_images),
+        similar_to=tuple(tile_lookup.ids(tiles)),
+        negative_text=tuple(negative_texts),
+        negative_images=tuple(
+            FileReference.from_value(image, "image") for image in negative_images
+        ),
+        negative_tiles=tuple(tile_lookup.ids(not_tiles)),
+        use_templates=not raw,
+        image_weight=mix,
+        negative_weight=not_weight,
+        bbox=_format_bbox(region if isinstance(region, Box) else bbox),
+        region=None
+        if region is None or isinstance(region, Box)
+        else FileReference.from_value(region, "polygons"),
+        k=k,
+        min_score=min_score,
+        min_valid=min_valid,
+        lon=domain,
+        keep_examples=keep_examples,
+    )
     about: dict[str, Any] = {
         "store": str(store.path),
         **_describe_stores(store),
@@ -261,13 +287,14 @@ def make_question(
         "min_valid": min_valid,
         "without_data": 0 if exclude is None else int(exclude.sum()),
         "dataset": dict(store.dataset),
+        "request": request.to_dict(),
     }
     return Question(
         texts=texts,
-        images=read_images(positive_images),
+        images=pixels,
         tiles=tiles,
         not_text=negative_texts,
-        not_images=read_images(negative_images),
+        not_images=negative_pixels,
         not_tiles=not_tiles,
         raw=raw,
         mix=mix,

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder
     from marsretrieval.geo import Region
-    from marsretrieval.plotting import PlanetMap
-    from marsretrieval.search.maps import Heatmap
+    from marsretrieval.plotting import PlanetMap, Style
+    from marsretrieval.search.heatmap import Heatmap
     from marsretrieval.search.page import QueryImage
     from marsretrieval.search.thumbnails import TileImages
 
@@ -189,7 +189,7 @@ class SearchResult:
         self,
         path: str | Path,
         *,
-        style: str = "light",
+        style: str | Style = "light",
         page_images: int = PAGE_IMAGES,
         command: str | None = None,
         progress: Progress = NO_PROGRESS,
@@ -201,7 +201,7 @@ class SearchResult:
         Args:
             path: File to write: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, .png, ...,
                 or .html for a page with images, map and marks.
-            style: Map style, light or dark.
+            style: Map style, light or dark, or a `plotting.Style`.
             page_images: Number of hits with an image on a page.
             command: Command shown on a page; None: made from the request.
             progress: Progress display.
@@ -217,11 +217,11 @@ class SearchResult:
 
         target = Path(path)
         if check_hits_path(target).suffix != ".html":
-            return write_hits(hits_for_files(self.hits), target, style=style)
+            return write_hits(self._described(), target, style=style)
         from marsretrieval.search.page import write_page
 
         write_page(
-            self.hits,
+            self._described(),
             target,
             store=self.store.embeddings,
             tile_images=self.images,
@@ -306,11 +306,11 @@ class SearchResult:
         """
         return self._write(path, ".parquet")
 
-    def map(self, *, style: str = "light", title: str | None = None) -> PlanetMap:
+    def map(self, *, style: str | Style = "light", title: str | None = None) -> PlanetMap:
         """Draw a map of the hits.
 
         Args:
-            style: Map style, light or dark.
+            style: Map style, light or dark, or a `plotting.Style`.
             title: Title; None for the query.
 
         Returns:
@@ -318,14 +318,14 @@ class SearchResult:
         """
         from marsretrieval.search.maps import draw_hits
 
-        return draw_hits(hits_for_files(self.hits), style=style, title=title)
+        return draw_hits(self._described(), style=style, title=title)
 
     def heatmap(
         self,
         path: str | Path | None = None,
         *,
         cell: float | None = None,
-        style: str = "light",
+        style: str | Style = "light",
         progress: Progress = NO_PROGRESS,
     ) -> Heatmap:
         """Rasterize the scores of all tiles of the store or region, see `search.heatmap_of`.
@@ -333,7 +333,7 @@ class SearchResult:
         Args:
             path: File to write as well: a GeoTIFF (.tif) or a map with the hits (.png, .svg, .pdf).
             cell: Cell size in degrees; None: chosen from the tile size.
-            style: Map style, light or dark.
+            style: Map style, light or dark, or a `plotting.Style`.
             progress: Progress display.
 
         Returns:
@@ -343,7 +343,7 @@ class SearchResult:
             UsageError: If the suffix or the cell size is invalid.
             OutputError: If the file cannot be written.
         """
-        from marsretrieval.search.maps import check_heatmap_path, heatmap_of
+        from marsretrieval.search.heatmap import check_heatmap_path, heatmap_of
 
         if path is not None:
             check_heatmap_path(Path(path))
@@ -354,7 +354,7 @@ class SearchResult:
             cell=cell,
             domain=self.hits.domain,
             min_valid=self.about.get("min_valid"),
-            about=self.about,
+            about=self._described().about,
         )
         if path is not None:
             heat.write(Path(path), hits=self.hits, style=style)
@@ -366,7 +366,16 @@ class SearchResult:
         target = Path(path)
         if target.suffix.lower() not in suffixes:
             target = target.with_name(target.name + suffixes[0])
-        return write_hits(hits_for_files(self.hits), target)
+        return write_hits(self._described(), target)
+
+    def _described(self) -> Hits:
+        """Return the hits with hashes and extent of the store in `about`, for files and maps."""
+        from marsretrieval.search.provenance import provenance
+        from marsretrieval.search.tiles import searched_extent
+
+        store = self.store.embeddings
+        about = {**provenance(self.about, store), "extent": searched_extent(store, self.region)}
+        return replace(hits_for_files(self.hits), about=about)
 
     def _examples(self) -> list[QueryImage]:
         """Example images and tiles of the request, positive and negative."""

@@ -30,16 +30,19 @@ from marsretrieval.cli.options import (
     TrustRemoteCode,
     read_known,
 )
+from marsretrieval.cli.repeat import finish_repeat, read_options
 from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.api import Question, SearchResult, Store
     from marsretrieval.cli.options import Known
+    from marsretrieval.plotting import Style
 
 _MAX_SHOWN = 20
 _HEADER = f"{'rank':>5}  {'score':>6}  {'z':>5}  {'percentile':>10}  {'lon':>9} {'lat':>8}  id"
 _QUERY_PANEL, _SELECTION_PANEL, _OUTPUT_PANEL = "What to look for", "Which tiles, how many", "Files"
+_EXTRA_FILES = {".qml": "style for QGIS"}
 
 Paths = list[Path] | None
 Words = list[str] | None
@@ -213,6 +216,15 @@ def search(
             help="Merge hits closer than DEG degrees.",
         ),
     ] = None,
+    repeat: Annotated[
+        Path | None,
+        typer.Option(
+            is_eager=True,
+            callback=read_options,
+            metavar="FILE",
+            help="Repeat the search that made a file; other options override it.",
+        ),
+    ] = None,
     against: Against = None,
     against_km: AgainstKm = None,
     lon_column: LonColumn = None,
@@ -267,6 +279,14 @@ def search(
     style: Annotated[
         str, typer.Option(rich_help_panel=_OUTPUT_PANEL, metavar="light|dark", help="Map style.")
     ] = "light",
+    basemap: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_OUTPUT_PANEL,
+            metavar="viking|none|FILE",
+            help="Image below wide maps: -180..180, 90..-90 degrees.",
+        ),
+    ] = "viking",
     lon: Annotated[
         int,
         typer.Option(
@@ -326,7 +346,7 @@ def search(
         for path in out:
             check_hits_path(path)
     if heatmap:
-        from marsretrieval.search.maps import check_heatmap, check_heatmap_path
+        from marsretrieval.search.heatmap import check_heatmap, check_heatmap_path
 
         for path in heatmap:
             check_heatmap_path(path)
@@ -343,10 +363,14 @@ def search(
     for path in files:
         if files.count(path) > 1:
             raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
-    if style != "light":  # the default needs no plotting code
-        from marsretrieval.plotting import style_of
+    chosen_style: str | Style = style
+    if (style, basemap) != ("light", "viking"):  # the defaults need no plotting code
+        from marsretrieval.plotting import map_style
 
-        style_of(style)
+        chosen_style = map_style(style, basemap)
+    repetition = finish_repeat(context)
+    if repetition is not None:
+        bbox, region = context.params["bbox"], context.params["region"]
     if heatmap_cell is not None and not heatmap:
         raise UsageError("--heatmap-cell requires --heatmap")
     if checkpoint is not None and not checkpoint.exists():
@@ -364,6 +388,8 @@ def search(
         trust_remote_code=trust_remote_code,
         tell=say,
     )
+    if repetition is not None:
+        repetition.compare(tile_store.embeddings)
     question = tile_store.question(
         text,
         images=image or [],
@@ -399,7 +425,8 @@ def search(
         remedy = "; --min-valid 0 keeps them" if min_valid is None else ""
         say(f"note: {tiles} {share} left out{remedy}")
     if dry_run:
-        _print_plan(tile_store, question, files, known, as_json)
+        plan = {} if repetition is None else {"repeat": repetition.to_dict()}
+        _print_plan(tile_store, question, files, known, as_json, plan)
         return
     with show_progress(quiet=as_json) as progress:
         result = tile_store.answer(question, progress=progress)
@@ -410,7 +437,7 @@ def search(
         files_of = (
             result.write(
                 path,
-                style=style,
+                style=chosen_style,
                 page_images=page_images,
                 command=command_line(context) if path in pages else None,
                 progress=progress,
@@ -423,10 +450,13 @@ def search(
             for path in sheet or []
             for file in result.sheet(path, style=style, progress=progress)
         ]
+        heat_files: list[Path] = []
         if heatmap:
             heat = result.heatmap(cell=heatmap_cell, progress=progress)
             for path in heatmap:
-                heat.write(path, hits=result.hits, style=style)
+                heat_files += heat.write(path, hits=result.hits, style=chosen_style)
+            for note in heat.notes():
+                say(f"note: {note}")
             blank = int(heat.about.get("without_data", 0))
             if blank and question.exclude is None:
                 say(f"note: {pluralize(blank, 'tile')} without data have no score in the heat map")
@@ -435,7 +465,8 @@ def search(
         report = {
             "rows": len(tile_store),
             "without_position": unplaced,
-            "files": [str(path) for path in [*written, *sheets, *(heatmap or [])]],
+            "files": [str(path) for path in [*written, *sheets, *heat_files]],
+            **({} if repetition is None else {"repeat": repetition.to_dict()}),
         }
         if pages or sheet:
             shown = len(result) if sheet else min(page_images, len(result))
@@ -444,7 +475,7 @@ def search(
             report |= {"images": shown - unreadable, "images_unreadable": unreadable}
         print_json({**result.about, **report, "hits": list(result.hits.records())})
     else:
-        _print_result(result, [*written, *sheets], sheets, heatmap or [])
+        _print_result(result, [*written, *sheets], sheets, heat_files)
     if pages and len(result) > page_images:
         say(
             f"note: {len(result) - page_images:,} of {pluralize(len(result), 'hit')} have no image "
@@ -458,10 +489,16 @@ def search(
 
 
 def _print_plan(
-    store: Store, question: Question, files: list[Path], known: Known | None, as_json: bool
+    store: Store,
+    question: Question,
+    files: list[Path],
+    known: Known | None,
+    as_json: bool,
+    more: dict[str, Any],
 ) -> None:
     plan: dict[str, Any] = {
         **question.about,
+        **more,
         "rows": len(store),
         "complete": not store.missing,
         "loads_model": question.needs_encoder,
@@ -514,11 +551,13 @@ def _print_result(
         echo(describe_known(result.hits))
     what = pluralize(len(result), "hit" if result.hits.tiles is None else "place")
     for path in written:
-        contents = "style for QGIS" if path.suffix == ".qml" else what
+        is_record = path.suffix == ".json" and path.with_suffix("") in written
+        contents = "record of the search" if is_record else _EXTRA_FILES.get(path.suffix, what)
         contents = "contact sheet" if path in sheets else contents
         echo(f"{path}: {contents}")
+    scores = "scores of all tiles" + ("" if result.region is None else " of the region")
     for path in heatmaps:
-        echo(f"{path}: scores of all tiles" + ("" if result.region is None else " of the region"))
+        echo(f"{path}: {_EXTRA_FILES.get(path.suffix, scores)}")
 
 
 def _print_stands_out(result: SearchResult) -> None:

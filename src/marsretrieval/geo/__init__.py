@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from marsretrieval.geo.areas import area_km2, merge_outlines, touching_groups
     from marsretrieval.geo.crs import (
         DegreeConverter,
         mars_ellipsoid,
@@ -70,12 +71,14 @@ __all__ = [
     "Region",
     "Ring",
     "Shape",
+    "area_km2",
     "footprint",
     "geojson_geometry",
     "great_circle_deg",
     "lon_180_to_360",
     "lonlat_to_metres",
     "mars_ellipsoid",
+    "merge_outlines",
     "metres_to_lonlat",
     "near_any",
     "outline",
@@ -90,6 +93,7 @@ __all__ = [
     "tile_corner",
     "tile_name",
     "to_shapely",
+    "touching_groups",
     "unit_vectors",
     "wkt",
     "wrap_lon",
@@ -98,6 +102,11 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "marsretrieval.geo.areas": (
+            "area_km2",
+            "merge_outlines",
+            "touching_groups",
+        ),
         "marsretrieval.geo.crs": (
             "DegreeConverter",
             "mars_ellipsoid",

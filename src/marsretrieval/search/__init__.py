@@ -12,6 +12,12 @@ from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from marsretrieval.search.export import FORMATS, check_hits_path, write_hits
+    from marsretrieval.search.heatmap import (
+        Heatmap,
+        check_heatmap,
+        check_heatmap_path,
+        heatmap_of,
+    )
     from marsretrieval.search.hits import Hit, Hits, check_distance
     from marsretrieval.search.index.find import (
         SearchIndexWarning,
@@ -24,8 +30,8 @@ if TYPE_CHECKING:
     from marsretrieval.search.index.index import SearchIndex
     from marsretrieval.search.kernels import KERNELS
     from marsretrieval.search.known import compare_with_catalogue
-    from marsretrieval.search.maps import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
     from marsretrieval.search.page import QueryImage, write_page
+    from marsretrieval.search.provenance import SearchRequest, read_provenance
     from marsretrieval.search.query import (
         TEMPLATES,
         away_query,
@@ -59,6 +65,7 @@ __all__ = [
     "ScoreSample",
     "SearchIndex",
     "SearchIndexWarning",
+    "SearchRequest",
     "Thumbnail",
     "TileImages",
     "VectorBlock",
@@ -85,6 +92,7 @@ __all__ = [
     "parse_lonlat",
     "prompts_of",
     "read_images",
+    "read_provenance",
     "row_at",
     "rows_of",
     "score_all",
@@ -103,6 +111,12 @@ __getattr__, __dir__ = lazy_exports(
             "check_hits_path",
             "write_hits",
         ),
+        "marsretrieval.search.heatmap": (
+            "Heatmap",
+            "check_heatmap",
+            "check_heatmap_path",
+            "heatmap_of",
+        ),
         "marsretrieval.search.hits": (
             "Hit",
             "Hits",
@@ -119,11 +133,9 @@ __getattr__, __dir__ = lazy_exports(
         "marsretrieval.search.index.index": ("SearchIndex",),
         "marsretrieval.search.kernels": ("KERNELS",),
         "marsretrieval.search.known": ("compare_with_catalogue",),
-        "marsretrieval.search.maps": (
-            "Heatmap",
-            "check_heatmap",
-            "check_heatmap_path",
-            "heatmap_of",
+        "marsretrieval.search.provenance": (
+            "SearchRequest",
+            "read_provenance",
         ),
         "marsretrieval.search.page": (
             "QueryImage",

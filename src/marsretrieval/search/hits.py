@@ -99,6 +99,7 @@ class Hits:
         tiles: Number of hits per cluster after `merge`; None before.
         z: Standard deviations of the scores above the store's mean, if computed.
         percentile: Percent of the store's tiles with a lower score, if computed.
+        members: Footprints of the hits of each cluster after `merge`; None before.
         nearest_name: Names of the nearest features of a catalogue, if compared with one
             (`search.known`); None for hits without a position.
         nearest_km: Distances of these features in kilometres.
@@ -116,6 +117,7 @@ class Hits:
     tiles: list[int] | None = None
     z: list[float] | None = None
     percentile: list[float] | None = None
+    members: list[list[geo.Shape | None]] | None = None
     nearest_name: list[str | None] | None = None
     nearest_km: list[float | None] | None = None
     known: list[bool | None] | None = None
@@ -236,10 +238,12 @@ class Hits:
         best, clusters = _clusters(self.lon, self.lat, deg)
         merged = self._pick(best)
         tiles = [sum(counts[member] for member in members) for members in clusters]
+        shapes = self.members or [[shape] for shape in self.shapes]
+        outlines = [[s for member in members for s in shapes[member]] for members in clusters]
         about = {**self.about, "merge_deg": deg}
         if merged.known is not None and "against" in about:
             about["against"] = {**about["against"], **count_known(merged.known)}
-        return Hits(**{**_fields(merged), "tiles": tiles, "about": about})
+        return Hits(**{**_fields(merged), "tiles": tiles, "members": outlines, "about": about})
 
     def _pick(self, indices: Sequence[int]) -> Hits:
         lists = {
@@ -252,6 +256,7 @@ class Hits:
                 "shapes",
                 "z",
                 "percentile",
+                "members",
                 *NEAREST_FIELDS,
             )
             if getattr(self, name) is not None

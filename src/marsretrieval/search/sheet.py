@@ -17,7 +17,7 @@ from marsretrieval.io import atomic_path, check_output
 from marsretrieval.plotting import Style, style_of
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.hits import format_position
-from marsretrieval.search.maps import query_title
+from marsretrieval.search.provenance import describe_query
 from marsretrieval.search.thumbnails import Thumbnail, TileImages
 from marsretrieval.text import pluralize, printable
 
@@ -169,7 +169,7 @@ class _Sheets:
         """Draw the sheets in order."""
         width = 2 * _MARGIN + self._columns * _SIDE + (self._columns - 1) * _GAP
         title = _wrap(
-            printable(query_title(self._hits.about), one_line=True),
+            printable(describe_query(self._hits.about), one_line=True),
             self._title_font,
             width - 2 * _MARGIN,
         )

@@ -23,9 +23,9 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.hits import PAGE_IMAGES, format_position
 from marsretrieval.search.index.find import known_of
 from marsretrieval.search.known import describe_known
-from marsretrieval.search.maps import query_title
 from marsretrieval.search.page.chart import HitMap, draw_maps, planet_outline
 from marsretrieval.search.page.links import Link, links_at
+from marsretrieval.search.provenance import describe_query
 from marsretrieval.search.thumbnails import Thumbnail, TileImages
 from marsretrieval.text import pluralize
 
@@ -265,7 +265,7 @@ def _render(
     now = datetime.now(UTC)
     identity = json.dumps([about.get("store"), about.get("model"), rows])
     return templates.get_template("page.html.j2").render(
-        title=query_title(about),
+        title=describe_query(about),
         version=version("marsretrieval"),
         created=f"{now.day} {now:%B %Y, %H:%M} UTC",
         day=f"{now:%Y-%m-%d}",
