@@ -31,6 +31,7 @@ PACKAGES = [
     "datasets",
     "metrics",
     "plotting",
+    "html",
     "geo",
     "results",
     "io",
@@ -45,6 +46,7 @@ ALLOWED = {
     "report": {*PACKAGES} - {"encoders"},
     "metrics": {"geo", "results", "errors", "lazy"},
     "plotting": {"geo", "io", "errors", "text", "lazy"},
+    "html": {"text"},
     "geo": {"io", "errors", "lazy"},
 }
 

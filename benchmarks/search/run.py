@@ -212,7 +212,7 @@ def whole(settings: argparse.Namespace, count: int) -> dict[str, Any]:
 def commands(settings: argparse.Namespace, tile: str) -> dict[str, float]:
     """Time `marsretrieval search` by example tile, to the terminal and to files."""
     verb = [sys.executable, "-m", "marsretrieval", "search", "--store", settings.folder / "store"]
-    command = [*verb, "--like", tile, "-k", str(settings.k)]
+    command = [*verb, "--similar-to", tile, "-k", str(settings.k)]
     medians = {}
     with tempfile.TemporaryDirectory() as out:
         for name in ("", "hits.csv", "hits.gpkg"):
@@ -282,7 +282,7 @@ def show(told: dict[str, Any]) -> None:
     print(f"same set as faiss on float32: {found['same_set_as_faiss_on_float32']}")
     if "processes" in told:
         for name, took in told["commands"].items():
-            print(f"marsretrieval search --like, k={told['k']}, {name:20} {took:8.2f} s")
+            print(f"marsretrieval search --similar-to, k={told['k']}, {name:20} {took:8.2f} s")
         each = told["processes"]
         print("whole processes   ours, all queries in one   published, one a query   ratio")
         print(f"  wall, s         {each['ours_s']:24.2f} {each['published_s']:24.1f} "

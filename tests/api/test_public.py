@@ -69,6 +69,8 @@ def test_models_are_listed_by_pattern() -> None:
     assert "mars-nano" in mr.list_models()
     assert mr.list_models("MARS-nano*") == ["mars-nano", "mars-nano-untrained"]
     assert mr.list_models("nothing*") == []
+    with pytest.raises(UsageError, match="None is not a pattern"):
+        mr.list_models(None)  # type: ignore[arg-type]
 
 
 def test_an_encoder_object_is_evaluated_and_results_are_saved(

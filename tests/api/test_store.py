@@ -170,11 +170,13 @@ def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
     style = tmp_path / "a.qml"
     assert result.to_geojson(tmp_path / "a.geojson") == [tmp_path / "a.geojson", style]
     assert result.to_parquet(tmp_path / "a") == [tmp_path / "a.parquet", style]
-    assert result.to_csv(str(tmp_path / "a.csv")) == [tmp_path / "a.csv"]
+    record = tmp_path / "a.csv.json"
+    assert result.to_csv(str(tmp_path / "a.csv")) == [tmp_path / "a.csv", record]
     assert {path.name for path in tmp_path.iterdir()} == {
         "a.geojson",
         "a.parquet",
         "a.csv",
+        "a.csv.json",
         "a.qml",
     }
     result.to_geojson(tmp_path / "b.json")

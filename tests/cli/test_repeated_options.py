@@ -44,7 +44,7 @@ def test_single_value_option_given_twice_is_refused(path: tuple[str, ...], param
 def test_repeated_option_check_covers_all_commands() -> None:
     names = {(" ".join(path), param.name) for path, param in VALUED}
     assert len(VALUED) > 90
-    assert {("search", "store"), ("search", "bbox"), ("search", "region"), ("embed", "store"),
+    assert {("search", "lon"), ("search", "bbox"), ("search", "region"), ("embed", "store"),
             ("data tiles", "bbox"), ("run", "results"), ("report", "output")} <= names  # fmt: skip
 
 

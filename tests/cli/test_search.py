@@ -76,14 +76,16 @@ def test_output_format_follows_file_name(store: Path, tmp_path: Path) -> None:
     heat = [word for name in heats for word in ("--heatmap", tmp_path / name)]
     verb = ("search", "--store", store, "--like", HERE, "-k", 5, *outs, *heat, "--style", "dark")
     text = call(*verb).stdout
-    assert f"{tmp_path / 'a.gpkg'}: 5 hits" in text and "a.qml: style for QGIS" in text
+    assert f"{tmp_path / 'a.gpkg'}: 5 hits" in text and "b.qml: style for QGIS" in text
+    assert "e.csv.json: record of the search" in text
     assert "h.tif: scores of all tiles" in text
     result = called(*verb)
     assert {Path(file).name for file in result["files"]} == {
-        *names, *heats, "a.qml", "b.qml", "c.qml", "d.qml", "g.qml",
+        *names, *heats, "b.qml", "c.qml", "d.qml", "g.qml", "h.qml",
+        "b.fgb.json", "c.shp.json", "d.shp.zip.json", "e.csv.json",
     }  # fmt: skip
     assert all(Path(file).stat().st_size for file in result["files"])
-    frame = geopandas.read_file(tmp_path / "a.gpkg")
+    frame = geopandas.read_file(tmp_path / "a.gpkg", layer="a")
     assert frame["id"].tolist() == [hit["id"] for hit in result["hits"]]
     call("search", "--store", store, "--like", HERE, "--heatmap", tmp_path / "c.tif",
          "--heatmap-cell", 0.4)  # fmt: skip

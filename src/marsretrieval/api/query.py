@@ -16,6 +16,7 @@ from marsretrieval.search import prompts_of, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.index.find import known_of
 from marsretrieval.search.learned import Whitening, is_learnable, learn_query
+from marsretrieval.search.provenance import FileReference, SearchRequest
 from marsretrieval.search.query import MIX, NOT_WEIGHT, query_parts, read_vector
 from marsretrieval.search.tiles import rows_below
 
@@ -238,8 +239,8 @@ def make_question(
     if given is None and not texts and not positive_images and not tile_ids and not positions:
         raise UsageError(
             "nothing to search for",
-            remedy="Give a text (--text), an image (--image), a tile (--like, --like-at) or a "
-            "vector (--vector).",
+            remedy="Give a text (--text), an image (--image), a tile (--similar-to, "
+            "--similar-to-location) or a vector (--vector).",
         )
     # Checked before a model is loaded.
     for sentence in [*texts, *negative_texts]:
@@ -271,8 +272,35 @@ def make_question(
     # Tiles without data resemble each other and would outrank useful matches of an example tile.
     exclude = rows_below(store, min_valid) if tiles or min_valid is not None else None
     tile_lookup = known_of(store)
+    # Read first: the hashes of the request are of valid images only.
+    pixels, negative_pixels = read_images(positive_images), read_images(negative_images)
+    request = SearchRequest(
+        store=str(store.path.absolute()),
+        text=tuple(texts),
+        images=tuple(FileReference.from_value(image, "image") for image in positive_images),
+        similar_to=tuple(tile_lookup.ids(tiles)),
+        negative_text=tuple(negative_texts),
+        negative_images=tuple(
+            FileReference.from_value(image, "image") for image in negative_images
+        ),
+        negative_tiles=tuple(tile_lookup.ids(not_tiles)),
+        use_templates=not raw,
+        image_weight=mix,
+        negative_weight=not_weight,
+        bbox=_format_bbox(region if isinstance(region, Box) else bbox),
+        region=None
+        if region is None or isinstance(region, Box)
+        else FileReference.from_value(region, "polygons"),
+        k=k,
+        min_score=min_score,
+        min_valid=min_valid,
+        lon=domain,
+        keep_examples=keep_examples,
+        vector=None if vector is None else FileReference.from_value(vector, "array"),
+    )
     about: dict[str, Any] = {
         "store": str(store.path),
+        **_describe_stores(store),
         "model": str(store.encoder.get("id")),
         "text": "; ".join(texts) or None,
         "texts": texts,
@@ -287,26 +315,24 @@ def make_question(
         "learned": is_learnable(
             len(positive_images) + len(tiles), len(negative_images) + len(not_tiles)
         ),
-        "vector": None
-        if given is None
-        else str(vector)
-        if isinstance(vector, str | Path)
-        else "array",
+        "vector": _vector_name(vector),
         "bbox": _format_bbox(bbox),
         "region": _region_name(region),
         "region_layer": region_layer,
         "count": k,
+        "keep_examples": keep_examples,
         "min_score": min_score,
         "min_valid": min_valid,
         "without_data": 0 if exclude is None else int(exclude.sum()),
         "dataset": dict(store.dataset),
+        "request": request.to_dict(),
     }
     return Question(
         texts=texts,
-        images=read_images(positive_images),
+        images=pixels,
         tiles=tiles,
         not_text=negative_texts,
-        not_images=read_images(negative_images),
+        not_images=negative_pixels,
         not_tiles=not_tiles,
         raw=raw,
         mix=mix,
@@ -343,6 +369,17 @@ def _given_vector(store: EmbeddingStore, vector: Any) -> npt.NDArray[np.float32]
     if not np.isfinite(length) or length < 1e-12:
         raise UsageError(f"{source}: zero, NaN or infinite")
     return np.asarray(values / length, dtype=np.float32)
+
+
+def _describe_stores(store: EmbeddingStore) -> dict[str, Any]:
+    """Names, paths and rows of combined stores."""
+    stores: Sequence[EmbeddingStore] = getattr(store, "stores", ())
+    names: Sequence[str] = getattr(store, "names", ())
+    rows = [
+        {"name": name, "path": str(part.path), "rows": part.rows}
+        for name, part in zip(names, stores, strict=True)
+    ]
+    return {"stores": rows} if rows else {}
 
 
 def _as_list(values: Any) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -20,9 +21,10 @@ from marsretrieval.errors import (
     TruncatedTextWarning,
 )
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search.hits import Hit, Hits
+from marsretrieval.search.hits import PAGE_IMAGES, Hit, Hits
 from marsretrieval.search.known import KNOWN_KM, check_known_km, compare_with_catalogue
 from marsretrieval.search.scores import MIN_Z, Background
+from marsretrieval.search.store_hits import hits_for_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder
     from marsretrieval.geo import Region
-    from marsretrieval.plotting import PlanetMap
-    from marsretrieval.search.maps import Heatmap
+    from marsretrieval.plotting import PlanetMap, Style
+    from marsretrieval.search.heatmap import Heatmap
+    from marsretrieval.search.page import QueryImage
+    from marsretrieval.search.thumbnails import TileImages
 
 _MAX_SHOWN = 10  # hits in a notebook table
 _MIN_TILES = 30  # fewer scores do not describe a distribution
@@ -70,12 +74,14 @@ class SearchResult:
         query: float32 query vector of shape (dimension,).
         store: The searched store.
         region: Area that contains the centres of the hits; None: the planet.
+        question: The request; None: a page shows no example images.
     """
 
     hits: Hits
     query: npt.NDArray[np.float32]
     store: ScoredStore
     region: Region | None = None
+    question: Question | None = None
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -177,14 +183,28 @@ class SearchResult:
         """
         from marsretrieval.search.export import to_geodataframe
 
-        return to_geodataframe(self.hits)
+        return to_geodataframe(hits_for_files(self.hits))
 
-    def write(self, path: str | Path, *, style: str = "light") -> list[Path]:
+    def write(
+        self,
+        path: str | Path,
+        *,
+        style: str | Style = "light",
+        page_images: int = PAGE_IMAGES,
+        command: str | None = None,
+        progress: Progress = NO_PROGRESS,
+    ) -> list[Path]:
         """Write a file in the format of its suffix, one of `search.FORMATS`.
 
+        Ids of a search over several stores are written as ``STORE:ID``.
+
         Args:
-            path: File to write: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, .png, ...
-            style: Map style, light or dark.
+            path: File to write: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, .png, ...,
+                or .html for a page with images, map and marks.
+            style: Map style, light or dark, or a `plotting.Style`.
+            page_images: Number of hits with an image on a page.
+            command: Command shown on a page; None: made from the request.
+            progress: Progress display.
 
         Returns:
             Files written, including a QGIS style where the format has one.
@@ -193,9 +213,56 @@ class SearchResult:
             UsageError: If the suffix or the style is unknown.
             OutputError: If the file cannot be written.
         """
-        from marsretrieval.search.export import write_hits
+        from marsretrieval.search.export import check_hits_path, write_hits
 
-        return write_hits(self.hits, Path(path), style=style)
+        target = Path(path)
+        if check_hits_path(target).suffix != ".html":
+            return write_hits(self._described(), target, style=style)
+        from marsretrieval.search.page import write_page
+
+        write_page(
+            self._described(),
+            target,
+            store=self.store.embeddings,
+            tile_images=self.images,
+            images=page_images,
+            examples=self._examples(),
+            command=command,
+            progress=progress,
+        )
+        return [target]
+
+    def sheet(
+        self, path: str | Path, *, style: str = "light", progress: Progress = NO_PROGRESS
+    ) -> list[Path]:
+        """Write contact sheets: the images with rank, score and position.
+
+        Args:
+            path: File to write: .png, .jpg or .pdf. Several sheets are numbered (`hits-1.png`); a
+                PDF has several pages.
+            style: Colour scheme, light or dark.
+            progress: Progress display.
+
+        Returns:
+            Files written.
+
+        Raises:
+            UsageError: If the suffix or the style is unknown, or there are no hits or too many.
+            OutputError: If a file cannot be written.
+        """
+        from marsretrieval.search.sheet import write_sheet
+
+        summary = write_sheet(
+            self.hits, Path(path), tile_images=self.images, style=style, progress=progress
+        )
+        return list(summary.paths)
+
+    @cached_property
+    def images(self) -> TileImages:
+        """Thumbnails of the store's tiles, kept in memory once they are loaded."""
+        from marsretrieval.search.thumbnails import TileImages
+
+        return TileImages(self.store.embeddings)
 
     def to_csv(self, path: str | Path) -> list[Path]:
         """Write a CSV table with footprints as WKT.
@@ -239,11 +306,11 @@ class SearchResult:
         """
         return self._write(path, ".parquet")
 
-    def map(self, *, style: str = "light", title: str | None = None) -> PlanetMap:
+    def map(self, *, style: str | Style = "light", title: str | None = None) -> PlanetMap:
         """Draw a map of the hits.
 
         Args:
-            style: Map style, light or dark.
+            style: Map style, light or dark, or a `plotting.Style`.
             title: Title; None for the query.
 
         Returns:
@@ -251,14 +318,14 @@ class SearchResult:
         """
         from marsretrieval.search.maps import draw_hits
 
-        return draw_hits(self.hits, style=style, title=title)
+        return draw_hits(self._described(), style=style, title=title)
 
     def heatmap(
         self,
         path: str | Path | None = None,
         *,
         cell: float | None = None,
-        style: str = "light",
+        style: str | Style = "light",
         progress: Progress = NO_PROGRESS,
     ) -> Heatmap:
         """Rasterize the scores of all tiles of the store or region, see `search.heatmap_of`.
@@ -266,7 +333,7 @@ class SearchResult:
         Args:
             path: File to write as well: a GeoTIFF (.tif) or a map with the hits (.png, .svg, .pdf).
             cell: Cell size in degrees; None: chosen from the tile size.
-            style: Map style, light or dark.
+            style: Map style, light or dark, or a `plotting.Style`.
             progress: Progress display.
 
         Returns:
@@ -276,7 +343,7 @@ class SearchResult:
             UsageError: If the suffix or the cell size is invalid.
             OutputError: If the file cannot be written.
         """
-        from marsretrieval.search.maps import check_heatmap_path, heatmap_of
+        from marsretrieval.search.heatmap import check_heatmap_path, heatmap_of
 
         if path is not None:
             check_heatmap_path(Path(path))
@@ -287,7 +354,7 @@ class SearchResult:
             cell=cell,
             domain=self.hits.domain,
             min_valid=self.about.get("min_valid"),
-            about=self.about,
+            about=self._described().about,
         )
         if path is not None:
             heat.write(Path(path), hits=self.hits, style=style)
@@ -299,7 +366,42 @@ class SearchResult:
         target = Path(path)
         if target.suffix.lower() not in suffixes:
             target = target.with_name(target.name + suffixes[0])
-        return write_hits(self.hits, target)
+        return write_hits(self._described(), target)
+
+    def _described(self) -> Hits:
+        """Return the hits with hashes and extent of the store in `about`, for files and maps."""
+        from marsretrieval.search.provenance import provenance
+        from marsretrieval.search.tiles import searched_extent
+
+        store = self.store.embeddings
+        about = {**provenance(self.about, store), "extent": searched_extent(store, self.region)}
+        return replace(hits_for_files(self.hits), about=about)
+
+    def _examples(self) -> list[QueryImage]:
+        """Example images and tiles of the request, positive and negative."""
+        from marsretrieval.search.page import QueryImage
+
+        question = self.question
+        if question is None:
+            return []
+        examples: list[QueryImage] = []
+        for names, pictures, rows, is_negative in (
+            ("images", question.images, question.tiles, False),
+            ("not_images", question.not_images, question.not_tiles, True),
+        ):
+            examples += [
+                QueryImage(name, picture, negative=is_negative)
+                for name, picture in zip(self.about[names], pictures, strict=True)
+            ]
+            if rows:
+                tiles = self.store.embeddings.take(rows)
+                examples += [
+                    QueryImage(name, tile.image, tile.reason, is_negative)
+                    for name, tile in zip(
+                        tiles.ids, self.images.load(tiles.ids, tiles.sources), strict=True
+                    )
+                ]
+        return examples
 
     def _repr_html_(self) -> str:
         """Render the first hits as an HTML table for notebooks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -99,7 +100,7 @@ class _Group(Group):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _print_warnings(), _handle_signals():
+            with _print_warnings(), _print_log(), _handle_signals():
                 value = super().invoke(ctx)
                 sys.stdout.flush()
                 return value
@@ -203,6 +204,39 @@ def _print_warnings() -> Iterator[None]:
         warnings.showwarning = show
         warnings.simplefilter("always", MarsRetrievalWarning)
         yield
+
+
+class _Lines(logging.Handler):
+    """Handler that prints the messages of the library on stderr, each once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record as one line.
+
+        Args:
+            record: A record of a logger below ``marsretrieval``.
+        """
+        line = f"{record.levelname.lower()}: {record.getMessage()}"
+        if line not in self._shown:
+            self._shown.add(line)
+            say(line)
+
+
+@contextmanager
+def _print_log() -> Iterator[None]:
+    """Print the warnings that the library logs within the block."""
+    logger, handler = logging.getLogger("marsretrieval"), _Lines()
+    propagate = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
 
 
 app = typer.Typer(

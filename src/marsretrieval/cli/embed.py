@@ -194,7 +194,7 @@ def _count_repeated_ids(store: Path) -> int:
     if repeated:
         say(
             f"warning: {store}: {pluralize(len(repeated), 'id')} from several sources "
-            f"(first: {repeated[0]}); --like uses the first image of an id"
+            f"(first: {repeated[0]}); --similar-to uses the first image of an id"
         )
     return len(repeated)
 

@@ -85,10 +85,16 @@ marsretrieval store index mars.store
     "store export": """
 marsretrieval store export mars.store -o mars.parquet
 """,
+    "store merge": """
+marsretrieval store merge north.store south.store -o both.store
+""",
+    "store subset": """
+marsretrieval store subset mars.store -o part.store --bbox=-180,-4,-176,0
+""",
     "search": """
 marsretrieval search --store mars.store --text "pitted cones" -o cones.gpkg
 marsretrieval search --store mars.store --image cone1.png --bbox=-60,20,0,60 -o cones.csv
-marsretrieval search --store mars.store --like-at=137.4,-4.6 --merge-deg 0.5 -k 50
+marsretrieval search --store mars.store --similar-to-location=137.4,-4.6 --merge-deg 0.5 -k 50
 """,
     "inventory new": """
 marsretrieval inventory new cones --store mars.store --text "pitted cones"
@@ -137,6 +143,10 @@ marsretrieval export hf results/marscope -o marscope.yaml
 """,
 }
 
+
+# Earlier names of options: they work, and are not shown.
+EARLIER_NAMES = ("--like", "--like-at", "--mix", "--not-image", "--not-like", "--not-text",
+                  "--not-weight", "--raw")  # fmt: skip
 
 # Readable names of typer's types, which some versions of typer write in brackets.
 _METAVARS = {
@@ -298,6 +308,8 @@ def sections(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
         title = getattr(param, "rich_help_panel", None)
         rows = rows_by_title.setdefault(title if isinstance(title, str) else default_title, [])
         syntax, explanation = record
+        for name in EARLIER_NAMES:
+            syntax = re.sub(rf", {name}(?![\w-])", "", syntax)
         for pattern, metavar in _METAVARS.items():
             syntax = re.sub(pattern, metavar, syntax)
         rows.append((syntax, explanation))

@@ -34,7 +34,13 @@ if TYPE_CHECKING:
         read_image_queries,
         read_points,
     )
-    from marsretrieval.datasets.images import MAX_BYTES, decode_image, decode_rgb, rgb_of
+    from marsretrieval.datasets.images import (
+        MAX_BYTES,
+        decode_image,
+        decode_rgb,
+        make_thumbnail,
+        rgb_of,
+    )
     from marsretrieval.datasets.open import (
         CombinedSource,
         open_images,
@@ -44,7 +50,7 @@ if TYPE_CHECKING:
     from marsretrieval.datasets.parquet import ParquetSource
     from marsretrieval.datasets.positions import PositionColumns, TileCoverage, coverage_line
     from marsretrieval.datasets.source_file import read_regular
-    from marsretrieval.datasets.webdataset import WebDatasetSource
+    from marsretrieval.datasets.webdataset import WebDatasetSource, read_members
 
 __all__ = [
     "MAX_BYTES",
@@ -69,12 +75,14 @@ __all__ = [
     "coverage_line",
     "decode_image",
     "decode_rgb",
+    "make_thumbnail",
     "open_images",
     "open_sources",
     "read_annotations",
     "read_catalogues",
     "read_ground_truth",
     "read_image_queries",
+    "read_members",
     "read_points",
     "read_regular",
     "rgb_of",
@@ -110,6 +118,7 @@ __getattr__, __dir__ = lazy_exports(
             "MAX_BYTES",
             "decode_image",
             "decode_rgb",
+            "make_thumbnail",
             "rgb_of",
         ),
         "marsretrieval.datasets.open": (
@@ -125,6 +134,6 @@ __getattr__, __dir__ = lazy_exports(
             "coverage_line",
         ),
         "marsretrieval.datasets.source_file": ("read_regular",),
-        "marsretrieval.datasets.webdataset": ("WebDatasetSource",),
+        "marsretrieval.datasets.webdataset": ("WebDatasetSource", "read_members"),
     },
 )

@@ -143,7 +143,7 @@ class FolderSource:
     tables: LabelTables = field(default=LabelTables(), repr=False)
 
     @classmethod
-    def from_folder(cls, root: Path, *, by_class: bool, class_folders: bool) -> FolderSource:
+    def from_folder(cls, root: str | Path, *, by_class: bool, class_folders: bool) -> FolderSource:
         """List a folder and read its label tables.
 
         Args:
@@ -157,6 +157,7 @@ class FolderSource:
         Raises:
             DataError: If a folder cannot be listed.
         """
+        root = Path(root)
         all_files = files_below(root)
         files = [path for path in all_files if not is_side_file(path)]
         images = [path for path in files if path.suffix.lower() in EXTENSIONS]

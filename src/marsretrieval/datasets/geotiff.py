@@ -196,7 +196,7 @@ class GeoTiff:
 
 
 @contextmanager
-def open_geotiff(path: Path, *, member: str | None = None) -> Iterator[GeoTiff]:
+def open_geotiff(path: str | Path, *, member: str | None = None) -> Iterator[GeoTiff]:
     """Open a GeoTIFF of Mars.
 
     Args:
@@ -213,6 +213,7 @@ def open_geotiff(path: Path, *, member: str | None = None) -> Iterator[GeoTiff]:
             half a pixel away from that quad.
         MissingDependencyError: If rasterio is not installed.
     """
+    path = Path(path)
     try:
         from rasterio.errors import RasterioError
     except ModuleNotFoundError as error:

@@ -185,7 +185,9 @@ def read_points(
     )
 
 
-def read_ground_truth(folder: Path, *, columns: PositionColumns | None = None) -> dict[str, Points]:
+def read_ground_truth(
+    folder: str | Path, *, columns: PositionColumns | None = None
+) -> dict[str, Points]:
     """Read every catalogue of a folder.
 
     Args:
@@ -200,6 +202,7 @@ def read_ground_truth(folder: Path, *, columns: PositionColumns | None = None) -
         TableError: If one cannot be read.
         MissingDependencyError: If a GIS format needs the extra `gis`.
     """
+    folder = Path(folder)
     return read_catalogues(catalogue_files(folder), columns=columns)
 
 
@@ -252,7 +255,7 @@ def _suffix(path: Path) -> str:
     return next((suffix for suffix in reversed(_SUFFIXES) if name.endswith(suffix)), "")
 
 
-def catalogue_files(folder: Path) -> CatalogueFiles:
+def catalogue_files(folder: str | Path) -> CatalogueFiles:
     """List the catalogues of a folder, and the entries that are not read.
 
     Args:
@@ -264,6 +267,7 @@ def catalogue_files(folder: Path) -> CatalogueFiles:
     Raises:
         DatasetNotFoundError: If there is no catalogue.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise DatasetNotFoundError(
             f"{folder}: no such folder; it must contain one <landform>.csv with lon and lat per "
@@ -296,7 +300,7 @@ def catalogue_files(folder: Path) -> CatalogueFiles:
     return CatalogueFiles(tables, ignored)
 
 
-def read_image_queries(folder: Path) -> dict[str, ImageSource]:
+def read_image_queries(folder: str | Path) -> dict[str, ImageSource]:
     """Open the example images of each subfolder.
 
     Args:
@@ -309,6 +313,7 @@ def read_image_queries(folder: Path) -> dict[str, ImageSource]:
         DatasetNotFoundError: If a subfolder has no images.
         DataError: If a subfolder has an unknown layout.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         return {}
     return {path.name: open_images(path) for path in list_visible(folder) if path.is_dir()}

@@ -28,7 +28,7 @@ _STATE_FILE = "state.json"  # in a folder written by Dataset.save_to_disk
 _TARS = (".tar", ".tar.gz", ".tgz")
 
 
-def open_images(path: Path) -> ImageSource:
+def open_images(path: str | Path) -> ImageSource:
     """Open the images at a path.
 
     Args:
@@ -43,6 +43,7 @@ def open_images(path: Path) -> ImageSource:
         DatasetNotFoundError: If the path is missing or has no images.
         DataError: If the layout is unknown, or several layouts are mixed.
     """
+    path = Path(path)
     path = Path(path)
     if not is_utf8(str(path)):
         raise DataError(f"{escape(str(path))}: its name is not UTF-8", remedy="Rename it.")
@@ -225,7 +226,7 @@ class CombinedSource:
             yield item if is_named else replace(item, id=f"{label}/{item.id}")
 
 
-def open_sources(paths: Sequence[Path]) -> ImageSource:
+def open_sources(paths: Sequence[str | Path]) -> ImageSource:
     """Open one or more image sources as one.
 
     Args:
@@ -241,7 +242,7 @@ def open_sources(paths: Sequence[Path]) -> ImageSource:
     """
     if not paths:
         raise UsageError("no images to open", remedy="Give at least one file or folder.")
-    resolved = [path.resolve() for path in paths]
+    resolved = [Path(path).resolve() for path in paths]
     for number, path in enumerate(resolved):
         for other in range(len(resolved)):
             if other != number and (path.is_relative_to(resolved[other])):

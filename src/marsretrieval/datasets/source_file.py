@@ -78,7 +78,7 @@ def regular_size(path: Path, limit: int) -> int:
     return status.st_size
 
 
-def read_regular(path: Path, limit: int) -> bytes:
+def read_regular(path: str | Path, limit: int) -> bytes:
     """Read a regular file of limited size.
 
     Args:
@@ -92,6 +92,7 @@ def read_regular(path: Path, limit: int) -> bytes:
         ValueError: As `regular_size`, or if the file cannot be read.
         DataError: If the disk or server does not respond.
     """
+    path = Path(path)
     regular_size(path, limit)
     try:
         return path.read_bytes()

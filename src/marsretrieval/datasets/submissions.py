@@ -80,7 +80,7 @@ class Predictions:
     notes: tuple[str, ...] = ()
 
 
-def read_vectors(path: Path) -> npt.NDArray[Any]:
+def read_vectors(path: str | Path) -> npt.NDArray[Any]:
     """Read vectors from a .npy file; pickled objects are rejected.
 
     Args:
@@ -93,6 +93,7 @@ def read_vectors(path: Path) -> npt.NDArray[Any]:
         DatasetNotFoundError: If the file is missing.
         DataError: If the file is not such an array.
     """
+    path = Path(path)
     remedy = "Write it with numpy.save: a floating-point array of shape (n, d)."
     try:
         vectors = np.load(path, allow_pickle=False)
@@ -115,7 +116,7 @@ def read_vectors(path: Path) -> npt.NDArray[Any]:
     return vectors
 
 
-def read_labels(path: Path) -> Labels:
+def read_labels(path: str | Path) -> Labels:
     """Read labels from a JSON file.
 
     Args:
@@ -128,12 +129,13 @@ def read_labels(path: Path) -> Labels:
     Raises:
         DataError: If the file cannot be read or a list is missing.
     """
+    path = Path(path)
     remedy = "It holds labels and image_ids, one per image, and query_names."
     lists = from_json(_LabelLists, read_json(path), source=path, remedy=remedy)
     return Labels(lists["labels"], lists["image_ids"], lists["query_names"])
 
 
-def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictions:
+def read_predictions(path: str | Path, *, tile_deg: float = geo.TILE_DEG) -> Predictions:
     """Read scored tiles, computed elsewhere or written by `search`.
 
     Args:
@@ -151,6 +153,7 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
         DatasetNotFoundError: If the file is missing.
         TableError: If columns are missing, a value is invalid, or a tile is listed twice.
     """
+    path = Path(path)
     table = read_table(path, layer_option="")
     name, score = table.index(_ID_COLUMNS), table.index(_SCORE_COLUMNS)
     if name is None or score is None:

@@ -131,7 +131,9 @@ class Table:
         return list_some([n if len(n) <= 60 else n[:57] + "..." for n in names], 40) or "none"
 
 
-def read_table(path: Path, *, layer: str | None = None, layer_option: str = "--layer") -> Table:
+def read_table(
+    path: str | Path, *, layer: str | None = None, layer_option: str = "--layer"
+) -> Table:
     """Read a text table, GIS file or Parquet file; the extension selects the format.
 
     Args:
@@ -148,6 +150,7 @@ def read_table(path: Path, *, layer: str | None = None, layer_option: str = "--l
         TableError: If it cannot be read, or it has several layers or not the named one.
         MissingDependencyError: If a GIS format needs the extra `gis`.
     """
+    path = Path(path)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:

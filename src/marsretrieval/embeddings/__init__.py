@@ -18,6 +18,12 @@ if TYPE_CHECKING:
         plan_targets,
     )
     from marsretrieval.embeddings.cache import drop_stores, invalidate_cache, prepare_cache
+    from marsretrieval.embeddings.combine import (
+        CombinedStore,
+        DerivedStore,
+        merge_stores,
+        subset_store,
+    )
     from marsretrieval.embeddings.encode import (
         QueryEncoder,
         build_text_store,
@@ -39,7 +45,9 @@ __all__ = [
     "BuildPlan",
     "BuildReport",
     "Columns",
+    "CombinedStore",
     "DecodeIn",
+    "DerivedStore",
     "EmbeddingStore",
     "ModelRequest",
     "Problem",
@@ -56,10 +64,12 @@ __all__ = [
     "embed_texts",
     "export_parquet",
     "invalidate_cache",
+    "merge_stores",
     "open_store",
     "plan_build",
     "plan_targets",
     "prepare_cache",
+    "subset_store",
     "verify_store",
 ]
 
@@ -77,6 +87,12 @@ __getattr__, __dir__ = lazy_exports(
             "drop_stores",
             "invalidate_cache",
             "prepare_cache",
+        ),
+        "marsretrieval.embeddings.combine": (
+            "CombinedStore",
+            "DerivedStore",
+            "merge_stores",
+            "subset_store",
         ),
         "marsretrieval.embeddings.encode": (
             "QueryEncoder",

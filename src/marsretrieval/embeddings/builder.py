@@ -129,7 +129,7 @@ class Target:
 def build_store(
     encoder: Encoder | Callable[[], Encoder],
     source: ImageSource,
-    path: Path,
+    path: str | Path,
     *,
     dtype: str = "float16",
     batch_size: int | None = None,
@@ -168,6 +168,7 @@ def build_store(
         OutputError: If the store cannot be written.
         MarsRetrievalError: If a decoding process dies. Finished shards are kept.
     """
+    path = Path(path)
     (report,) = build_stores(
         [Target(encoder, path, request)],
         source,

@@ -97,7 +97,7 @@ def embed_texts(
 def build_text_store(
     encoder: Encoder,
     items: Sequence[tuple[str, str]],
-    path: Path,
+    path: str | Path,
     *,
     role: TextRole,
     dtype: str = "float32",
@@ -135,6 +135,7 @@ def build_text_store(
     from marsretrieval.embeddings.plan import create_or_validate, plan_shards
     from marsretrieval.embeddings.shards import Item, write_shard
 
+    path = Path(path)
     if "text" not in encoder.modalities:
         raise ModalityError(f"{encoder.id} is a vision-only model and cannot embed text")
     if len({key for key, _ in items}) != len(items):

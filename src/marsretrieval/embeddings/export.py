@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings.store import EmbeddingStore
 
 
-def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO_PROGRESS) -> None:
+def export_parquet(
+    store: EmbeddingStore, path: str | Path, *, progress: Progress = NO_PROGRESS
+) -> None:
     """Write the ids, positions, sources, vectors and footprints of a store to GeoParquet 1.1.
 
     The CRS is IAU_2015:49900 with longitudes from -180 to 180 degrees. Footprints are split at the
@@ -35,6 +37,7 @@ def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO
         StoreError: If the store is incomplete.
         OutputError: If the file cannot be written.
     """
+    path = Path(path)
     if path.suffix.lower() not in (".parquet", ".geoparquet"):
         raise UsageError(f"{path}: not a Parquet file name", remedy="Use one ending in .parquet.")
     check_output(path)

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, Self
 
 from marsretrieval.datasets.base import ItemWarning, Skipped
 from marsretrieval.errors import DataError, StoreError
@@ -169,12 +169,13 @@ class ModelRequest:
         )
 
 
-class DatasetIdentity(JsonObject):
+class DatasetIdentity(JsonObject, total=False):
     """Identity of the dataset that a store was made from."""
 
-    name: str
-    kind: str
-    fingerprint: str  # of all planned shards
+    name: Required[str]
+    kind: Required[str]
+    fingerprint: Required[str]  # of all planned shards
+    derived: dict[str, Any]  # of a merged store or a subset: the operation and its sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +429,11 @@ def read_error(path: Path, error: OSError) -> StoreError:
 
 
 def differences(
-    stored: Mapping[str, Any], current: Mapping[str, Any], *, prefix: str = ""
+    stored: Mapping[str, Any],
+    current: Mapping[str, Any],
+    *,
+    prefix: str = "",
+    sides: tuple[str, str] = ("in the store", "now"),
 ) -> list[str]:
     """Compare two nested mappings.
 
@@ -436,6 +441,7 @@ def differences(
         stored: Mapping in the store.
         current: Mapping to compare with.
         prefix: Path of the keys, for nested mappings.
+        sides: Descriptions of the two mappings.
 
     Returns:
         One line per leaf that differs: ``key: A in the store, B now``.
@@ -444,9 +450,10 @@ def differences(
     for key in sorted({*stored, *current}):
         old, new = stored.get(key), current.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            lines += differences(old, new, prefix=f"{prefix}{key}.")
+            lines += differences(old, new, prefix=f"{prefix}{key}.", sides=sides)
         elif _tuples_to_lists(old) != _tuples_to_lists(new):
-            lines.append(f"{prefix}{key}: {_shorten(old)} in the store, {_shorten(new)} now")
+            values = f"{_shorten(old)} {sides[0]}, {_shorten(new)} {sides[1]}"
+            lines.append(f"{prefix}{key}: {values}")
     return lines
 
 

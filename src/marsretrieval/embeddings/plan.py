@@ -68,7 +68,7 @@ class BuildPlan:
 
 def plan_build(
     source: ImageSource,
-    store: Path,
+    store: str | Path,
     *,
     dtype: str = "float16",
     part: tuple[int, int] | None = None,
@@ -92,6 +92,7 @@ def plan_build(
         DataError: If the source is invalid.
         UsageError: If the dtype or the part is invalid.
     """
+    store = Path(store)
     return plan_shards(
         source.shards(),
         store,

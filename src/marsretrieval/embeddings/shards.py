@@ -133,6 +133,22 @@ class Block:
         values = column.values.slice(column.offset * self.dimension, len(self) * self.dimension)
         return _array_values(values).reshape(len(self), self.dimension)
 
+    @property
+    def batch(self) -> pa.RecordBatch:
+        """The rows as Arrow data."""
+        return self._batch
+
+    def renumbered(self, start: int) -> Block:
+        """Return the same rows with another first row number.
+
+        Args:
+            start: Row number of the first row.
+
+        Returns:
+            The block.
+        """
+        return Block(self._batch, start, self.dimension)
+
     def column(self, name: str) -> pa.Array:
         """Return a column.
 

@@ -344,7 +344,7 @@ class EmbeddingStore:
                 yield block, row_numbers[positions] - block.start, positions
 
 
-def open_store(path: Path) -> EmbeddingStore:
+def open_store(path: str | Path) -> EmbeddingStore:
     """Open a complete or partial store.
 
     Args:
@@ -356,6 +356,7 @@ def open_store(path: Path) -> EmbeddingStore:
     Raises:
         StoreError: If the folder is no store, or its manifest or an entry is damaged.
     """
+    path = Path(path)
     manifest = read_manifest(path)
     entries = (read_entry(path, name) for name in manifest.shards)
     return EmbeddingStore(

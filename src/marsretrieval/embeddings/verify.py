@@ -69,7 +69,7 @@ class Verification:
 
 
 def verify_store(
-    path: Path, *, repair: bool = False, progress: Progress = NO_PROGRESS
+    path: str | Path, *, repair: bool = False, progress: Progress = NO_PROGRESS
 ) -> Verification:
     """Check a store for missing or changed shards, impossible values and repeated ids.
 
@@ -89,6 +89,7 @@ def verify_store(
             file (disk, permissions, memory, file descriptors). Nothing is removed then.
         OutputError: If an entry cannot be removed.
     """
+    path = Path(path)
     manifest = read_manifest(path)
     if repair:
         require_own_shards(path)

@@ -55,7 +55,15 @@ def list_models(pattern: str = "*") -> list[str]:
 
     Returns:
         Ids, built-in models first.
+
+    Raises:
+        UsageError: If the pattern is not a text.
     """
+    if not isinstance(pattern, str):
+        raise UsageError(
+            f"{pattern!r} is not a pattern of model names",
+            remedy='Give a text such as "siglip*", or nothing for all models.',
+        )
     lowered = pattern.lower()
     return [
         spec.id

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from marsretrieval.errors import DataError, ModelLoadError
 from marsretrieval.io import Int64, JsonObject, from_json, read_json, sha256_json
 
 _CONFIG = "open_clip_config.json"
+_LOG = logging.getLogger(__name__)
 
 # In order of preference: safetensors first. A pickle is read with weights_only.
 _WEIGHTS = (
@@ -519,11 +519,10 @@ def _note_differences(spec: ModelSpec, config: Mapping[str, Any]) -> None:
         pairs["quick_gelu"] = (gelu, spec.settings["quick_gelu"])
     for key, (theirs, ours) in pairs.items():
         if _to_json(theirs) != _to_json(ours):
-            print(
-                f"note: {spec.id}: {spec.repository} states {key} {_to_json(theirs)}; "
-                f"{_to_json(ours)} is used, as in the registry",
-                file=sys.stderr,
-            )
+            _LOG.warning(
+                "%s: %s states %s %s; %s is used, as in the registry",
+                spec.id, spec.repository, key, _to_json(theirs), _to_json(ours),
+            )  # fmt: skip
 
 
 def _to_json(value: Any) -> Any:

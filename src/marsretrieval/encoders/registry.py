@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-import sys
+import logging
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -26,6 +26,7 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import from_json
 
+_LOG = logging.getLogger(__name__)
 _GROUP = "marsretrieval.encoders"
 
 # ``st:<name>``: any model of a library, by the library's own name.
@@ -246,4 +247,4 @@ def _specs_of_entry_point(point: EntryPoint) -> list[ModelSpec]:
 
 
 def _warn(point: EntryPoint, text: str) -> None:
-    print(f"warning: plugin '{point.name}' ({point.value}): {text}", file=sys.stderr)
+    _LOG.warning("plugin '%s' (%s): %s", point.name, point.value, text)

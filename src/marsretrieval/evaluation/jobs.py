@@ -85,7 +85,8 @@ class Job:
         """Folder of the stores that `run` builds for this model and these data."""
         # By path, not by content, so that a growing dataset keeps its embeddings.
         path_hash = sha256_json(str(self.data.folder.resolve()))[:8]
-        return self.folder / "embeddings" / f"{self.data.folder.name}-{path_hash}"
+        limit = "" if self.settings.limit is None else f"-limit-{self.settings.limit}"
+        return self.folder / "embeddings" / f"{self.data.folder.name}-{path_hash}{limit}"
 
     @property
     def key(self) -> ResultKey:
@@ -97,11 +98,11 @@ def plan(
     specs: Sequence[ModelSpec],
     tasks: Sequence[Task],
     *,
-    data: Path,
-    results: Path,
+    data: str | Path,
+    results: str | Path,
     options: LoadOptions,
     settings: Settings,
-    tiles_store: Path | None = None,
+    tiles_store: str | Path | None = None,
     force: bool = False,
     name: str | None = None,
     skip: Callable[[ModelSpec, Task, str], bool] = lambda spec, task, reason: False,
@@ -126,10 +127,13 @@ def plan(
 
     Raises:
         ModalityError: If a model lacks a modality and the pair is not skipped.
-        UsageError: If two models would share a folder of results.
+        UsageError: If two models would share a folder of results, or a task cannot be limited.
         OutputError: If results cannot be written.
         DataError: If the data of a task are missing or invalid.
     """
+    data = Path(data)
+    results = Path(results)
+    tiles_store = None if tiles_store is None else Path(tiles_store)
     _check_names(specs, tasks, options, name)
     opened = {
         task.name: task.open(data, with_images=not _uses_given_store(task, tiles_store))
@@ -142,6 +146,11 @@ def plan(
                 task_data = opened[task.name]
                 combined = sha256_json([task_data.fingerprint, tiles.set_hash])
                 opened[task.name] = replace(task_data, fingerprint=combined)
+    if settings.limit is not None:
+        from marsretrieval.tasks.limit import limit_task
+
+        for task in tasks:
+            opened[task.name] = limit_task(task, opened[task.name], settings.limit)
     jobs = []
     for spec in specs:
         identity = model_identity(spec, options)
@@ -329,7 +338,7 @@ def _request_hash(
             "checkpoint": identity.get("checkpoint"),
             "task": task.name,
             "data": data.fingerprint,
-            "settings": asdict(settings),
+            "settings": settings.to_dict(),
             **more,
         }
     )

@@ -201,6 +201,7 @@ def make_result(
             "truncated": dict(outcome.truncated),
             "skipped": [asdict(item) for item in skipped.values()],
             "notes": [*job.data.notes, *outcome.notes],
+            **({} if job.data.limit is None else {"limit": dict(job.data.limit)}),
             **outcome.details,
         },
         metrics={name: evaluation.to_dict() for name, evaluation in outcome.groups.items()},
@@ -209,7 +210,7 @@ def make_result(
         hardware=hardware(str(getattr(encoder, "device", "cpu"))),
         timings=timings,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        settings=asdict(job.settings),
+        settings=job.settings.to_dict(),
         task_info=task_info(job.task),
     )
 

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from marsretrieval.geo.crs import mars_ellipsoid, planetocentric
+    from marsretrieval.geo.areas import area_km2, merge_outlines, touching_groups
+    from marsretrieval.geo.crs import (
+        DegreeConverter,
+        mars_ellipsoid,
+        own_degrees,
+        planetocentric,
+    )
+    from marsretrieval.geo.placement import OffPlanetError, Placement, place_rectangle
     from marsretrieval.geo.regions import Area, Region
     from marsretrieval.geo.sphere import (
         MARS_RADIUS_M,
@@ -57,28 +64,36 @@ __all__ = [
     "TILE_DEG",
     "Area",
     "Box",
+    "DegreeConverter",
     "GeometryColumn",
+    "OffPlanetError",
+    "Placement",
     "Region",
     "Ring",
     "Shape",
+    "area_km2",
     "footprint",
     "geojson_geometry",
     "great_circle_deg",
     "lon_180_to_360",
     "lonlat_to_metres",
     "mars_ellipsoid",
+    "merge_outlines",
     "metres_to_lonlat",
     "near_any",
     "outline",
     "outlines",
+    "own_degrees",
     "parse_quad_name",
     "parse_tile_name",
+    "place_rectangle",
     "planetocentric",
     "quad_name",
     "tile_centre",
     "tile_corner",
     "tile_name",
     "to_shapely",
+    "touching_groups",
     "unit_vectors",
     "wkt",
     "wrap_lon",
@@ -87,9 +102,21 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "marsretrieval.geo.areas": (
+            "area_km2",
+            "merge_outlines",
+            "touching_groups",
+        ),
         "marsretrieval.geo.crs": (
+            "DegreeConverter",
             "mars_ellipsoid",
+            "own_degrees",
             "planetocentric",
+        ),
+        "marsretrieval.geo.placement": (
+            "OffPlanetError",
+            "Placement",
+            "place_rectangle",
         ),
         "marsretrieval.geo.regions": (
             "Area",

@@ -95,7 +95,7 @@ class Area:
         self._polygons = tuple(polygons)
 
     @classmethod
-    def read(cls, path: Path, *, layer: str | None = None) -> Self:
+    def read(cls, path: str | Path, *, layer: str | None = None) -> Self:
         """Read the polygons of a vector file.
 
         Args:
@@ -114,6 +114,7 @@ class Area:
                 have no others.
             MissingDependencyError: If the format or the conversion needs the extra `gis`.
         """
+        path = Path(path)
         suffix = path.suffix.lower()
         if suffix not in vector_files.VECTOR_SUFFIXES:
             if layer is not None:

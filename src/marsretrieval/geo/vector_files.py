@@ -57,7 +57,11 @@ class Layer:
 
 
 def read_vector(
-    path: Path, *, fields: bool = True, layer: str | None = None, layer_option: str = "--layer"
+    path: str | Path,
+    *,
+    fields: bool = True,
+    layer: str | None = None,
+    layer_option: str = "--layer",
 ) -> Layer:
     """Read one layer of a vector file; the suffix selects the format.
 
@@ -75,6 +79,7 @@ def read_vector(
             it has several layers or not the named one.
         MissingDependencyError: If the format needs the extra `gis`.
     """
+    path = Path(path)
     suffix = path.suffix.lower()
     if suffix in PARQUET_SUFFIXES:
         if layer is not None:
@@ -213,7 +218,7 @@ def _read_zip(path: Path, fields: bool, layer: str | None, layer_option: str) ->
         ) from error
 
 
-def read_parquet(path: Path, *, fields: bool = True) -> Layer:
+def read_parquet(path: str | Path, *, fields: bool = True) -> Layer:
     """Read a Parquet file, with the geometries of its GeoParquet column if it has one.
 
     Args:
@@ -226,6 +231,7 @@ def read_parquet(path: Path, *, fields: bool = True) -> Layer:
     Raises:
         DataError: If it is missing or damaged, or its geometries are not WKB.
     """
+    path = Path(path)
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -154,7 +154,7 @@ class Comparison:
             "protocol": self.protocol,
             "a": self.a,
             "b": self.b,
-            "data": {key: self.data.get(key) for key in ("name", "n", "set_hash")},
+            "data": {key: self.data.get(key) for key in ("name", "n", "set_hash", "limit")},
             "drawn": self.resampling_units,
             "seed": self.seed,
             "resamples": self.resamples,

@@ -21,8 +21,9 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
     out = console()
     data = comparison.data
     n = ", ".join(f"{count:,} {name}" for name, count in data["n"].items() if "/" not in name)
+    limit = f", limited to {data['limit']['count']:,}" if data.get("limit") else ""
     out.print(
-        f"\n{comparison.task}, {comparison.protocol}: {n} (set {data['set_hash'][:8]})\n"
+        f"\n{comparison.task}, {comparison.protocol}: {n} (set {data['set_hash'][:8]}){limit}\n"
         f"A: {comparison.a}\nB: {comparison.b}",
         markup=False,
     )

@@ -15,7 +15,7 @@ from marsretrieval.datasets.download import find_source
 from marsretrieval.errors import DataError, MissingDependencyError, UsageError
 from marsretrieval.io import make_folder, write_json
 from marsretrieval.report.columns import MAIN, Metric, main_metric, task_order, task_title
-from marsretrieval.report.result_files import ResultFile
+from marsretrieval.report.result_files import ResultFile, require_unlimited
 from marsretrieval.report.table import Cell
 from marsretrieval.report.tables import model_tables
 from marsretrieval.tasks import Settings
@@ -52,6 +52,7 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
             match.
     """
     result = file.result
+    require_unlimited(file)
     _require_frozen_dataset(file)
     table = file.queries
     if table is None:
@@ -96,7 +97,7 @@ def mteb_results(file: ResultFile) -> dict[str, dict[str, Any]]:
     return task_results
 
 
-def write_mteb(file: ResultFile, folder: Path) -> list[Path]:
+def write_mteb(file: ResultFile, folder: str | Path) -> list[Path]:
     """Write ``TASK.json`` for each of MTEB's tasks.
 
     Args:
@@ -110,6 +111,7 @@ def write_mteb(file: ResultFile, folder: Path) -> list[Path]:
         DataError: As in `mteb_results`.
         OutputError: If a file cannot be written.
     """
+    folder = Path(folder)
     task_results = mteb_results(file)
     make_folder(folder)
     paths = []
@@ -207,6 +209,8 @@ def hf_yaml(
         raise UsageError(f"unknown protocol '{protocol}'", remedy="Use published or strict.")
     if not files:
         raise UsageError("no results to export")
+    for file in files:
+        require_unlimited(file)
     models = {(file.result.model["id"], file.result.model.get("weights_sha256")) for file in files}
     if len(models) > 1:
         raise UsageError(

@@ -34,7 +34,7 @@ class Match:
     left_out: Sequence[str] = ()
 
 
-def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> Match:
+def match_results(a: str, b: str, *, results: str | Path, task: str | None = None) -> Match:
     """Pair the results of two models.
 
     Args:
@@ -54,6 +54,7 @@ def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> 
         UsageError: If a folder holds several models.
         DataError: If a named file is not a result.
     """
+    results = Path(results)
     path_a, path_b = _find_path(a, results), _find_path(b, results)
     if path_a.is_file() and path_b.is_file():
         return Match([(read_whole(path_a), read_whole(path_b))], [])
@@ -175,6 +176,13 @@ def require_same_items(a: ResultFile, b: ResultFile) -> None:
         raise UsageError(
             f"two tasks: {first.task} and {second.task}",
             remedy="Metrics of different tasks cannot be compared.",
+        )
+    if first.limit != second.limit:
+        names = [file.result.limit_note or "all items" for file in (a, b)]
+        raise DataError(
+            f"{first.task}: A is on {names[0]}, B on {names[1]}: a limited result is only compared "
+            "with one of the same limit",
+            remedy="Run both models with the same --limit, or without it.",
         )
     reasons = []
     counts_a, counts_b = dict(first.data["n"]), dict(second.data["n"])

@@ -46,7 +46,7 @@ class ResultFile:
     damaged: list[str] | None = field(default=None, compare=False)
 
     @classmethod
-    def read(cls, path: Path) -> ResultFile:
+    def read(cls, path: str | Path) -> ResultFile:
         """Read a result file.
 
         Args:
@@ -58,6 +58,7 @@ class ResultFile:
         Raises:
             DataError: If the file is not a result.
         """
+        path = Path(path)
         return cls(read_result(path), path)
 
     @cached_property
@@ -186,7 +187,7 @@ def _parquet_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_whole(path: Path) -> ResultFile:
+def read_whole(path: str | Path) -> ResultFile:
     """Read a result file and check that it is complete.
 
     Args:
@@ -198,9 +199,27 @@ def read_whole(path: Path) -> ResultFile:
     Raises:
         DataError: If the file is not a result, or is incomplete as in `require_whole`.
     """
+    path = Path(path)
     file = ResultFile.read(path)
     require_whole(file)
     return file
+
+
+def require_unlimited(file: ResultFile) -> None:
+    """Check that a result is on all items, as published results must be.
+
+    Args:
+        file: A result.
+
+    Raises:
+        DataError: If the result is limited.
+    """
+    if file.result.limit is not None:
+        raise DataError(
+            f"{file.path or file.result.model['id']}: {file.result.limit_note}, not a result to "
+            "publish",
+            remedy="Run the model without --limit.",
+        )
 
 
 def require_whole(file: ResultFile) -> None:

@@ -181,7 +181,7 @@ def references_for(results: Iterable[RunResult], *, show: bool | None) -> list[R
     Args:
         results: Results in any order.
         show: True: all references of their tasks. False: none. None: those on the datasets of the
-            results; synthetic data of the same name do not count.
+            results; synthetic data of the same name and limited results do not count.
 
     Returns:
         The references.
@@ -191,6 +191,7 @@ def references_for(results: Iterable[RunResult], *, show: bool | None) -> list[R
     datasets = [
         (result.task, result.data.get("name"), bool(result.data.get("synthetic")))
         for result in results
+        if result.limit is None
     ]
     return [
         reference
@@ -328,6 +329,7 @@ class ResultTable:
         first: Whether the page shows the table without a click.
         references: Rows of values published elsewhere, not ranked.
         sources: Descriptions of the references.
+        limit: Number of items of limited results; None for results on all items.
     """
 
     title: str
@@ -342,6 +344,7 @@ class ResultTable:
     first: bool = True
     references: Sequence[Row] = ()
     sources: Sequence[Reference] = ()
+    limit: int | None = None
 
     @property
     def sections(self) -> list[list[Row]]:

@@ -107,6 +107,7 @@ def model_tables(
                 result_set.set_hash,
                 references=reference_rows,
                 sources=sources,
+                limit=result_set.results[0].limit,
             )
         )
     return tables

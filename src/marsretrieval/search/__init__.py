@@ -12,6 +12,12 @@ from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from marsretrieval.search.export import FORMATS, check_hits_path, write_hits
+    from marsretrieval.search.heatmap import (
+        Heatmap,
+        check_heatmap,
+        check_heatmap_path,
+        heatmap_of,
+    )
     from marsretrieval.search.hits import Hit, Hits, check_distance
     from marsretrieval.search.index.find import (
         SearchIndexWarning,
@@ -24,7 +30,8 @@ if TYPE_CHECKING:
     from marsretrieval.search.index.index import SearchIndex
     from marsretrieval.search.kernels import KERNELS
     from marsretrieval.search.known import compare_with_catalogue
-    from marsretrieval.search.maps import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
+    from marsretrieval.search.page import QueryImage, write_page
+    from marsretrieval.search.provenance import SearchRequest, read_provenance
     from marsretrieval.search.query import (
         TEMPLATES,
         away_query,
@@ -40,6 +47,8 @@ if TYPE_CHECKING:
     )
     from marsretrieval.search.scan import VectorBlock
     from marsretrieval.search.scores import Background, ScoreSample, score_all
+    from marsretrieval.search.sheet import check_sheet_path, write_sheet
+    from marsretrieval.search.thumbnails import Thumbnail, TileImages
     from marsretrieval.search.tiles import parse_lonlat, row_at, rows_of
     from marsretrieval.search.topk import Ranking, VectorSource, exact_topk
 
@@ -51,10 +60,14 @@ __all__ = [
     "Heatmap",
     "Hit",
     "Hits",
+    "QueryImage",
     "Ranking",
     "ScoreSample",
     "SearchIndex",
     "SearchIndexWarning",
+    "SearchRequest",
+    "Thumbnail",
+    "TileImages",
     "VectorBlock",
     "VectorSource",
     "away_query",
@@ -62,6 +75,7 @@ __all__ = [
     "check_heatmap",
     "check_heatmap_path",
     "check_hits_path",
+    "check_sheet_path",
     "compare_with_catalogue",
     "compose",
     "drop_index",
@@ -78,12 +92,15 @@ __all__ = [
     "parse_lonlat",
     "prompts_of",
     "read_images",
+    "read_provenance",
     "row_at",
     "rows_of",
     "score_all",
     "text_query",
     "verify_index",
     "write_hits",
+    "write_page",
+    "write_sheet",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -93,6 +110,12 @@ __getattr__, __dir__ = lazy_exports(
             "FORMATS",
             "check_hits_path",
             "write_hits",
+        ),
+        "marsretrieval.search.heatmap": (
+            "Heatmap",
+            "check_heatmap",
+            "check_heatmap_path",
+            "heatmap_of",
         ),
         "marsretrieval.search.hits": (
             "Hit",
@@ -110,11 +133,13 @@ __getattr__, __dir__ = lazy_exports(
         "marsretrieval.search.index.index": ("SearchIndex",),
         "marsretrieval.search.kernels": ("KERNELS",),
         "marsretrieval.search.known": ("compare_with_catalogue",),
-        "marsretrieval.search.maps": (
-            "Heatmap",
-            "check_heatmap",
-            "check_heatmap_path",
-            "heatmap_of",
+        "marsretrieval.search.provenance": (
+            "SearchRequest",
+            "read_provenance",
+        ),
+        "marsretrieval.search.page": (
+            "QueryImage",
+            "write_page",
         ),
         "marsretrieval.search.query": (
             "TEMPLATES",
@@ -134,6 +159,14 @@ __getattr__, __dir__ = lazy_exports(
             "Background",
             "ScoreSample",
             "score_all",
+        ),
+        "marsretrieval.search.sheet": (
+            "check_sheet_path",
+            "write_sheet",
+        ),
+        "marsretrieval.search.thumbnails": (
+            "Thumbnail",
+            "TileImages",
         ),
         "marsretrieval.search.tiles": (
             "parse_lonlat",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Domain = Literal[180, 360]
 
+PAGE_IMAGES = 500  # hits with an image on a page, unless set
 NEAREST_FIELDS = ("nearest_name", "nearest_km", "known")
 _DECIMALS = 9  # of degrees; 1e-9 degrees are 0.06 mm
 
@@ -98,6 +99,7 @@ class Hits:
         tiles: Number of hits per cluster after `merge`; None before.
         z: Standard deviations of the scores above the store's mean, if computed.
         percentile: Percent of the store's tiles with a lower score, if computed.
+        members: Footprints of the hits of each cluster after `merge`; None before.
         nearest_name: Names of the nearest features of a catalogue, if compared with one
             (`search.known`); None for hits without a position.
         nearest_km: Distances of these features in kilometres.
@@ -115,6 +117,7 @@ class Hits:
     tiles: list[int] | None = None
     z: list[float] | None = None
     percentile: list[float] | None = None
+    members: list[list[geo.Shape | None]] | None = None
     nearest_name: list[str | None] | None = None
     nearest_km: list[float | None] | None = None
     known: list[bool | None] | None = None
@@ -235,10 +238,12 @@ class Hits:
         best, clusters = _clusters(self.lon, self.lat, deg)
         merged = self._pick(best)
         tiles = [sum(counts[member] for member in members) for members in clusters]
+        shapes = self.members or [[shape] for shape in self.shapes]
+        outlines = [[s for member in members for s in shapes[member]] for members in clusters]
         about = {**self.about, "merge_deg": deg}
         if merged.known is not None and "against" in about:
             about["against"] = {**about["against"], **count_known(merged.known)}
-        return Hits(**{**_fields(merged), "tiles": tiles, "about": about})
+        return Hits(**{**_fields(merged), "tiles": tiles, "members": outlines, "about": about})
 
     def _pick(self, indices: Sequence[int]) -> Hits:
         lists = {
@@ -251,6 +256,7 @@ class Hits:
                 "shapes",
                 "z",
                 "percentile",
+                "members",
                 *NEAREST_FIELDS,
             )
             if getattr(self, name) is not None
@@ -271,6 +277,22 @@ def check_distance(deg: float) -> None:
         raise UsageError(
             f"merging within {deg:g} degrees", remedy="Give a distance above 0, up to 180 degrees."
         )
+
+
+def format_position(lon: float | None, lat: float | None) -> str:
+    """Format a position with the letters of the hemispheres.
+
+    Args:
+        lon: Longitude in degrees, from 0 to 360 or from -180 to 180.
+        lat: Latitude in degrees.
+
+    Returns:
+        Such as `137.4° E, 4.6° S`, with up to five decimals (0.6 m); empty if unknown.
+    """
+    if lon is None or lat is None:
+        return ""
+    east, north = "W" if lon < 0 else "E", "S" if lat < 0 else "N"
+    return f"{round(abs(lon), 5):.9g}° {east}, {round(abs(lat), 5):.9g}° {north}"
 
 
 def count_known(known: Sequence[bool | None]) -> dict[str, int]:

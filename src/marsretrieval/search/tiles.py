@@ -178,3 +178,36 @@ def rows_below(store: EmbeddingStore, min_valid: float | None) -> npt.NDArray[np
             "with --force if the store is older than that.",
         )
     return below if below.any() else None
+
+
+def searched_extent(store: EmbeddingStore, region: geo.Region | None = None) -> list[float] | None:
+    """Return the bounding box of the tiles of a store.
+
+    Args:
+        store: The store.
+        region: Use only tiles whose centre lies in it.
+
+    Returns:
+        West, south, east, north in degrees, the footprints included; west > east across the
+        antimeridian. None if no position is known or the tiles span more than 180 degrees.
+    """
+    reader = known_of(store)
+    (lon, lat), (width, height) = reader.positions().T, reader.extents().T
+    selected = np.isfinite(lon) & np.isfinite(lat)
+    if region is not None:
+        selected &= region.contains(lon, lat)
+    if not selected.any():
+        return None
+    lon, lat = lon[selected], lat[selected]
+    half_width, half_height = (
+        np.nan_to_num(values[selected].astype(np.float64)) / 2 for values in (width, height)
+    )
+    # Relative to one tile, so that a box across the antimeridian has no gap.
+    offset = geo.wrap_lon(lon - lon[0])
+    west, east = float((offset - half_width).min()), float((offset + half_width).max())
+    if east - west > 180:
+        return None
+    south = max(float((lat - half_height).min()), -90.0)
+    north = min(float((lat + half_height).max()), 90.0)
+    edges = (float(geo.wrap_lon(lon[0] + west)), south, float(geo.wrap_lon(lon[0] + east)), north)
+    return [round(edge, 6) for edge in edges]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,15 +38,26 @@ class Settings:
     Attributes:
         seed: Seed of the bootstrap.
         resamples: Number of resamples for the 95 % intervals.
+        limit: Number of items that the data are limited to; None: all.
     """
 
     seed: int = 0
     resamples: int = 1000
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("seed", self.seed), ("resamples", self.resamples)):
             if value < 0:
                 raise UsageError(f"{name} must be at least 0, not {value}")
+        if self.limit is not None and self.limit < 2:
+            raise UsageError(f"limit must be at least 2, not {self.limit}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain data; without `limit` if there is none, as in older results."""
+        values = asdict(self)
+        if self.limit is None:
+            del values["limit"]
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,7 @@ class TaskData:
         annotations: Captions, labels or ground-truth points, in the task's own format.
         skipped: Items that are left out, with reasons.
         notes: Assumptions made while reading; printed, and stored in the result.
+        limit: Description of the limit for the result; None without a limit.
     """
 
     folder: Path
@@ -70,6 +82,7 @@ class TaskData:
     annotations: Any
     skipped: Sequence[Skipped] = ()
     notes: Sequence[str] = ()
+    limit: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +247,7 @@ class Task(Protocol):
         """
 
 
-def dataset_folder(data: Path, name: str, *, task: str) -> Path:
+def dataset_folder(data: str | Path, name: str, *, task: str) -> Path:
     """Locate the folder of a dataset.
 
     ``--data data`` thus works for all tasks, and ``--data patches`` for a custom dataset.
@@ -250,6 +263,7 @@ def dataset_folder(data: Path, name: str, *, task: str) -> Path:
     Raises:
         DatasetNotFoundError: If there is no folder, or one that is empty or holds other datasets.
     """
+    data = Path(data)
     remedy = (
         f"Fetch it (marsretrieval data download), make a synthetic one (marsretrieval data synth "
         f"--out {data}), or name the folder with --data."
@@ -369,7 +383,7 @@ def count_cut(encoder: Encoder, texts: Sequence[str], *, role: TextRole) -> dict
     return {"captions" if role == "caption" else "queries": len(texts), "cut": cut}
 
 
-def read_class_names(path: Path) -> dict[str, str]:
+def read_class_names(path: str | Path) -> dict[str, str]:
     """Read class names from a file.
 
     Args:
@@ -382,6 +396,7 @@ def read_class_names(path: Path) -> dict[str, str]:
     Raises:
         DataError: If the file cannot be read or holds no names.
     """
+    path = Path(path)
     try:
         if not path.exists():
             raise DataError(f"{path}: no such file", remedy=_CLASS_NAMES_REMEDY)

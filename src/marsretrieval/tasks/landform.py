@@ -33,6 +33,7 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
+from marsretrieval.tasks.limit import balanced, limited_data, select
 
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import Encoder, Modality
@@ -69,7 +70,7 @@ class LandformRetrieval:
     def __init__(self, class_names: Mapping[str, str] | None = None) -> None:
         self.class_names = class_names
 
-    def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+    def open(self, data: str | Path, *, with_images: bool = True) -> TaskData:
         """Find the images and their labels.
 
         Args:
@@ -84,6 +85,7 @@ class LandformRetrieval:
             DataError: If fewer than two classes have images.
             UsageError: If `class_names` lacks a label.
         """
+        data = Path(data)
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
         labels, skipped = collect(source, lambda record: record.label, missing="no label")
@@ -146,6 +148,34 @@ class LandformRetrieval:
             "text" or None.
         """
         return None if "text" in modalities else "text"
+
+    def limit(self, data: TaskData, count: int) -> TaskData:
+        """Limit the data to the first images of each class, taken in turn from the classes.
+
+        Args:
+            data: Data of the task.
+            count: Number of images to keep.
+
+        Returns:
+            The limited data; classes without an image left are no queries.
+
+        Raises:
+            DataError: If fewer than two classes are left.
+        """
+        labels = balanced(data.annotations, count)
+        classes = sorted(set(labels.values()))
+        _require_two_classes(data.folder, classes)
+        return limited_data(
+            data,
+            None if data.source is None else select(data.source, list(labels)),
+            count,
+            kept=len(labels),
+            of=len(data.annotations),
+            items="images",
+            dropped_queries=len(set(data.annotations.values())) - len(classes),
+            counts={"images": len(labels), "classes": len(classes)},
+            annotations=labels,
+        )
 
     def evaluate(
         self,

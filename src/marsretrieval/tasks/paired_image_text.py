@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
+from marsretrieval.tasks.limit import limited_data, select
 
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import Encoder, Modality
@@ -60,7 +62,7 @@ class PairedImageText:
         """
         return None if "text" in modalities else "text"
 
-    def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+    def open(self, data: str | Path, *, with_images: bool = True) -> TaskData:
         """Find the images and their captions.
 
         Args:
@@ -74,6 +76,7 @@ class PairedImageText:
             DatasetNotFoundError: If the dataset is missing.
             DataError: If no image has a caption.
         """
+        data = Path(data)
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
         captions, skipped = collect(source, lambda record: record.caption, missing="no caption")
@@ -90,6 +93,28 @@ class PairedImageText:
             fingerprint=fingerprint(source, captions),
             annotations=captions,
             skipped=skipped,
+        )
+
+    def limit(self, data: TaskData, count: int) -> TaskData:
+        """Limit the data to the first pairs in the order of the dataset.
+
+        Args:
+            data: Data of the task.
+            count: Number of pairs to keep.
+
+        Returns:
+            The limited data.
+        """
+        captions = dict(islice(data.annotations.items(), count))
+        return limited_data(
+            data,
+            None if data.source is None else select(data.source, list(captions)),
+            count,
+            kept=len(captions),
+            of=len(data.annotations),
+            items="pairs",
+            counts={"pairs": len(captions)},
+            annotations=captions,
         )
 
     def evaluate(

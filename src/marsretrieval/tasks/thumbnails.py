@@ -7,7 +7,6 @@ model on the same data.
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from marsretrieval.datasets.base import ImageSource, Record, content_hash
-from marsretrieval.datasets.images import decode_rgb
+from marsretrieval.datasets.images import make_thumbnail
 from marsretrieval.datasets.open import open_images
 from marsretrieval.errors import ImageError, MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
@@ -188,10 +187,6 @@ def _make_examples(source: ImageSource) -> list[tuple[str, bytes]]:
 
 def _make_thumbnail(record: Record) -> bytes | None:
     try:
-        image = decode_rgb(record.data, record.source)
+        return make_thumbnail(record.data, record.source, side=_SIDE, quality=_QUALITY)
     except ImageError:
         return None
-    image.thumbnail((_SIDE, _SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "webp", quality=_QUALITY, method=4)
-    return buffer.getvalue()

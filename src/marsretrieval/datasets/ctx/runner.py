@@ -177,7 +177,7 @@ class Report:
         }
 
 
-def plan(inputs: Sequence[Input], spec: TileSpec, out: Path, *, force: bool = False) -> Plan:
+def plan(inputs: Sequence[Input], spec: TileSpec, out: str | Path, *, force: bool = False) -> Plan:
     """Plan the work of `cut_quads` without doing it.
 
     Args:
@@ -192,6 +192,7 @@ def plan(inputs: Sequence[Input], spec: TileSpec, out: Path, *, force: bool = Fa
     Raises:
         UsageError: If `out` holds quads cut with other options, unless `force`.
     """
+    out = Path(out)
     _check_same_spec(out, spec, force=force)
     finished, todo = _partition_inputs(inputs, spec, out)
     tiles = sum(tile_count(source.quad, spec) for source in todo)
@@ -210,7 +211,7 @@ def plan(inputs: Sequence[Input], spec: TileSpec, out: Path, *, force: bool = Fa
 def cut_quads(
     inputs: Sequence[Input],
     spec: TileSpec,
-    out: Path,
+    out: str | Path,
     *,
     problems: Sequence[Problem] = (),
     settings: JobSettings | None = None,
@@ -236,6 +237,7 @@ def cut_quads(
         OutputError: If `out` or the scratch folder cannot be written or lacks disk space.
         UsageError: If `out` holds quads cut with other options, unless `settings.force`.
     """
+    out = Path(out)
     settings = settings or JobSettings()
     _check_same_spec(out, spec, force=settings.force)
     started = time.monotonic()

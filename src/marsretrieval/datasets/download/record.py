@@ -93,7 +93,7 @@ class DownloadRecord:
     begun: tuple[str, ...] = ()
 
 
-def read_record(folder: Path) -> DownloadRecord | None:
+def read_record(folder: str | Path) -> DownloadRecord | None:
     """Read the record of an earlier download.
 
     Args:
@@ -105,6 +105,7 @@ def read_record(folder: Path) -> DownloadRecord | None:
     Raises:
         DataError: If it is damaged, of another version, or names files outside of its folder.
     """
+    folder = Path(folder)
     path = folder / RECORD
     if not path.exists():
         return None

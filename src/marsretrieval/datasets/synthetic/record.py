@@ -46,7 +46,7 @@ class PlanetRecord(JsonObject):
     files: dict[str, PlanetFile]
 
 
-def find_planet(folder: Path) -> tuple[Path, PlanetRecord] | None:
+def find_planet(folder: str | Path) -> tuple[Path, PlanetRecord] | None:
     """Find the planet that a folder holds or belongs to.
 
     Args:
@@ -58,7 +58,7 @@ def find_planet(folder: Path) -> tuple[Path, PlanetRecord] | None:
     Raises:
         DataError: If the file is damaged.
     """
-    folder = folder.absolute()  # the working directory has a parent too
+    folder = Path(folder).absolute()  # the working directory has a parent too
     for out in (folder, folder.parent):
         if (out / PLANET_FILE).is_file():
             return out / PLANET_FILE, parse_record(read_json(out / PLANET_FILE), out)

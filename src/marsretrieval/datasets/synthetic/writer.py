@@ -156,7 +156,7 @@ def describe_planet(
 
 
 def write_planet(
-    out: Path,
+    out: str | Path,
     *,
     seed: int = 0,
     size: str = "default",
@@ -186,6 +186,7 @@ def write_planet(
         MissingDependencyError: If rasterio is not installed.
         OutputError: If the folder holds other data or cannot be written.
     """
+    out = Path(out)
     parts = _size(size)
     if _status(out, seed, size, force) == "done":
         return _summary(out, parse_record(read_json(out / PLANET_FILE), out), made=False)

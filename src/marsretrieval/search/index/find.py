@@ -54,7 +54,7 @@ def is_index_worthwhile(store: EmbeddingStore) -> bool:
 
 
 def open_index(
-    path: Path, *, build: bool = True, progress: Progress = NO_PROGRESS
+    path: str | Path, *, build: bool = True, progress: Progress = NO_PROGRESS
 ) -> SearchIndex | None:
     """Open the index of a store by the fastest way.
 
@@ -72,6 +72,7 @@ def open_index(
         StoreError: If `path` is not a store.
         OutputError: If the index cannot be written anywhere.
     """
+    path = Path(path)
     signature = _stat_signature(path)
     for root in _roots(path):
         with suppress(OSError, ValueError, KeyError, TypeError, DataError, StoreError):
@@ -213,7 +214,7 @@ def make_index(
     )
 
 
-def drop_index(path: Path) -> int:
+def drop_index(path: str | Path) -> int:
     """Remove all indexes of a store.
 
     Args:
@@ -225,6 +226,7 @@ def drop_index(path: Path) -> int:
     Raises:
         StoreError: If `path` is not a store.
     """
+    path = Path(path)
     if not (path / "manifest.json").is_file():
         raise StoreError(f"{path}: no embedding store (no manifest.json)")
     freed = 0
@@ -259,7 +261,7 @@ def discard_index(index: SearchIndex) -> StoreError:
     )
 
 
-def verify_index(path: Path) -> list[str]:
+def verify_index(path: str | Path) -> list[str]:
     """Check all indexes of a store against their checksums and remove damaged ones.
 
     Args:
@@ -268,6 +270,7 @@ def verify_index(path: Path) -> list[str]:
     Returns:
         One line per problem.
     """
+    path = Path(path)
     problems: list[str] = []
     for folder in (folder for root in _roots(path) for folder in _index_folders(root)):
         if folder.suffix == ".tmp":
