@@ -140,7 +140,7 @@ def test_marks_from_a_table(name: Path, tmp_path: Path, marsretrieval: Run) -> N
         (["export", "NAME", "-o", "list.csv"], 2, "--what"),
         (["export", "NAME", "-o", "places.pdf"], 2, "'.pdf'|does not say"),
         (["export", "NAME", "-o", "negatives.csv"], 1, "no tile is marked no"),
-        (["new", "NAME", "--store", "STORE", "--like", "tile-000001"], 1, "exists already"),
+        (["new", "NAME", "--store", "STORE", "--similar-to", "tile-000001"], 1, "exists already"),
         (["new", "other", "--store", "STORE"], 2, "nothing to search for"),
         (["new", "other", "--store", "STORE", "--vector", "nothing.npy"], 1, "no such file"),
     ],
@@ -200,7 +200,10 @@ def test_a_contact_sheet_shows_the_page_and_counts_missing_images(
     marsretrieval("inventory", "sheet", name, "-o", tmp_path / "page.txt", code=2)
 
 
-def test_a_contact_sheet_reads_files_and_archives(tmp_path: Path) -> None:
+def test_a_contact_sheet_reads_files_and_archives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     image = tmp_path / "red.png"
     Image.new("RGB", (300, 300), (200, 0, 0)).save(image)
     with tarfile.open(tmp_path / "tiles.tar", "w") as archive:
@@ -210,7 +213,7 @@ def test_a_contact_sheet_reads_files_and_archives(tmp_path: Path) -> None:
         {"id": "b", "lon": None, "lat": None, "source": "tiles.tar:a.png"},
         {"id": "c", "lon": 1.0, "lat": 2.0, "source": "tiles.tar:none.png"},
     ]
-    (problem,) = draw_sheet(tiles, tmp_path / "page.png", folders=[tmp_path])
+    (problem,) = draw_sheet(tiles, tmp_path / "page.png")
     assert problem.startswith("c: ")
     with Image.open(tmp_path / "page.png") as sheet:
         assert [sheet.getpixel((100 + 268 * column, 100)) for column in range(2)] == [

@@ -62,9 +62,13 @@ def new(
         list[str] | None,
         typer.Option(metavar="TEXT", help="Text query; repeat to average several texts."),
     ] = None,
-    like: Annotated[
+    similar_to: Annotated[
         list[str] | None,
-        typer.Option(metavar="TILE", help="Id of an example tile of the store; repeatable."),
+        typer.Option(
+            "--similar-to",
+            metavar="TILE",
+            help="Id of an example tile of the store; repeatable.",
+        ),
     ] = None,
     vector: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Query vector, a NumPy file (.npy).")
@@ -130,7 +134,7 @@ def new(
     if opened.missing:
         say(f"warning: {store} is not finished: {pluralize(len(opened.missing), 'shard')} missing")
     with create_inventory(
-        path, opened, text=text, similar_to=like or (), vector=query, landform=landform
+        path, opened, text=text, similar_to=similar_to or (), vector=query, landform=landform
     ) as inventory:
         header = inventory.files.header
         record = {
@@ -220,8 +224,8 @@ def sheet(
     check_sheet_path(out)
     with _open(name, store) as inventory, show_progress(quiet=as_json) as progress:
         page = inventory.next(count, progress=progress)
-        folder = inventory.store.path.resolve().parent
-    problems = draw_sheet(page.tiles, out, folders=[folder]) if page.tiles else []
+        tile_store = inventory.store
+    problems = draw_sheet(page.tiles, out, store=tile_store) if page.tiles else []
     if problems:
         say(f"warning: {len(problems):,} of {len(page.tiles):,} images not readable: {problems[0]}")
     if as_json:

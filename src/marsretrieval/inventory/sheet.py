@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import math
-import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval.datasets import MAX_BYTES, decode_rgb, read_regular
-from marsretrieval.errors import MarsRetrievalError, UsageError
+from marsretrieval.errors import UsageError
 from marsretrieval.io import atomic_path, check_output
+from marsretrieval.search.thumbnails import TileImages
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from marsretrieval.embeddings import EmbeddingStore
 
 _SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".pdf": "PDF"}
 _COLUMNS, _SIDE, _GAP, _CAPTION = 5, 256, 12, 44
@@ -39,14 +39,14 @@ def check_sheet_path(path: Path) -> None:
 
 
 def draw_sheet(
-    tiles: Sequence[Mapping[str, Any]], path: Path, *, folders: Sequence[Path] = ()
+    tiles: Sequence[Mapping[str, Any]], path: Path, *, store: EmbeddingStore | None = None
 ) -> list[str]:
     """Draw tiles in rows of five, numbered in the order of `next`.
 
     Args:
         tiles: Tiles of `Inventory.next`: id, lon, lat, source.
         path: The output file.
-        folders: Folders in which relative sources are looked for, after the current one.
+        store: The store of the tiles, with which the images are compared.
 
     Returns:
         One line per image that could not be read.
@@ -65,16 +65,19 @@ def draw_sheet(
     width = columns * (_SIDE + _GAP) + _GAP
     sheet = Image.new("RGB", (width, rows * (_SIDE + _CAPTION + _GAP) + _GAP), _BACKGROUND)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=16)
+    thumbnails = TileImages(store, side=_SIDE).load(
+        [str(tile["id"]) for tile in tiles], [str(tile["source"]) for tile in tiles]
+    )
     problems = []
-    for number, tile in enumerate(tiles):
+    for number, (tile, thumbnail) in enumerate(zip(tiles, thumbnails, strict=True)):
         row, column = divmod(number, _COLUMNS)
         x, y = _GAP + column * (_SIDE + _GAP), _GAP + row * (_SIDE + _CAPTION + _GAP)
-        image = _read(str(tile["source"]), folders)
-        if isinstance(image, str):
-            problems.append(f"{tile['id']}: {image}")
+        if thumbnail.image is None:
+            problems.append(f"{tile['id']}: {thumbnail.reason}")
             draw.rectangle((x, y, x + _SIDE - 1, y + _SIDE - 1), fill=_MISSING)
             draw.text((x + 8, y + 8), "image not readable", fill=_TEXT, font=font)
         else:
+            image = Image.open(io.BytesIO(thumbnail.image)).convert("RGB")
             scale = _SIDE / max(image.size)
             size = [max(1, round(length * scale)) for length in image.size]
             sheet.paste(image.resize((size[0], size[1]), Image.Resampling.LANCZOS), (x, y))
@@ -86,28 +89,6 @@ def draw_sheet(
     with atomic_path(path) as temporary:
         sheet.save(temporary, _SUFFIXES[path.suffix.lower()])
     return problems
-
-
-def _read(source: str, folders: Sequence[Path]) -> Image | str:
-    """Read an image file, or the member of a tar ("tiles.tar:name.png"); or say why not."""
-    archive, colon, member = source.rpartition(":")
-    is_member = bool(colon) and archive.endswith(".tar")
-    name = archive if is_member else source
-    candidates = [Path(name), *(folder / name for folder in folders)]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if path is None:
-        return f"{name}: no such file"
-    try:
-        if not is_member:
-            return decode_rgb(read_regular(path, MAX_BYTES), source)
-        with tarfile.open(path) as tar:
-            info = tar.getmember(member)
-            file = tar.extractfile(info) if info.size <= MAX_BYTES else None
-            if file is None:
-                return f"{source}: not a file of at most {MAX_BYTES:,} bytes"
-            return decode_rgb(file.read(), source)
-    except (MarsRetrievalError, OSError, ValueError, KeyError, tarfile.TarError) as error:
-        return " ".join(str(error).split())
 
 
 def _shorten(text: str, font: Any) -> str:
