@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
-    help="Make a catalogue of a landform: look, mark, learn, audit, estimate.",
+    help="Mark, learn and audit: catalogue a landform.",
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Folder of the inventory.")]

@@ -23,7 +23,7 @@ _MAX_NAMED = 3
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
-    help="Inspect, verify, index, export, merge and divide embedding stores.",
+    help="Inspect, verify, index, export, merge and divide stores.",
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the store.")]
