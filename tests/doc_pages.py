@@ -35,6 +35,7 @@ WALKED = [
     "MODELS.md",
     "tutorials/benchmark.md",
     "tutorials/search.md",
+    "tutorials/inventory.md",
     "howto/dataset.md",
     "howto/planet.md",
     "howto/task.md",

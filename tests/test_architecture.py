@@ -23,6 +23,7 @@ PACKAGES = [
     "evaluation",
     "api",
     "tasks",
+    "inventory",
     "training",
     "search",
     "embeddings",

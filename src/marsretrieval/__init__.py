@@ -20,12 +20,15 @@ from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from marsretrieval.api import SearchQuery, SearchResult, Store, build_store, open_store
+    from marsretrieval.api.inventory import open_inventory
     from marsretrieval.encoders import Encoder
     from marsretrieval.encoders.loading import list_models, load_model
     from marsretrieval.evaluation.evaluate import Results, evaluate, load_results
+    from marsretrieval.inventory import Inventory
 
 __all__ = [
     "Encoder",
+    "Inventory",
     "Results",
     "SearchQuery",
     "SearchResult",
@@ -36,6 +39,7 @@ __all__ = [
     "list_models",
     "load_model",
     "load_results",
+    "open_inventory",
     "open_store",
 ]
 
@@ -51,6 +55,7 @@ __getattr__, _ = lazy_exports(
             "build_store",
             "open_store",
         ),
+        "marsretrieval.api.inventory": ("open_inventory",),
         "marsretrieval.encoders": ("Encoder",),
         "marsretrieval.encoders.loading": (
             "list_models",
@@ -61,6 +66,7 @@ __getattr__, _ = lazy_exports(
             "evaluate",
             "load_results",
         ),
+        "marsretrieval.inventory": ("Inventory",),
     },
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.geo import Box
-from marsretrieval.search import make_query, prompts_of, read_images, row_at, rows_of
+from marsretrieval.search import prompts_of, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.index.find import known_of
+from marsretrieval.search.learned import Whitening, is_learnable, learn_query
 from marsretrieval.search.provenance import FileReference, SearchRequest
-from marsretrieval.search.query import MIX, NOT_WEIGHT
+from marsretrieval.search.query import MIX, NOT_WEIGHT, query_parts, read_vector
 from marsretrieval.search.tiles import rows_below
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Question:
         lon: Longitude range of the output.
         keep_examples: Allow the example tiles as hits.
         about: Description of the request for files and JSON.
+        given: Query vector of unit length, shape (dimension,), instead of all parts; or None.
     """
 
     texts: Sequence[str]
@@ -74,6 +76,7 @@ class Question:
     lon: Domain
     keep_examples: bool
     about: Mapping[str, Any]
+    given: npt.NDArray[np.float32] | None = None
 
     @property
     def needs_text(self) -> bool:
@@ -98,6 +101,8 @@ class Question:
                 ", ".join([*request["not_text"], *request["not_images"], *request["not_like"]]),
             ),
             ("weight", request["not_weight"]),
+            ("vector", request["vector"]),
+            ("learned", "from the examples" if request["learned"] else None),
             ("in", request["bbox"] or request["region"]),
             ("hits", "all" if self.k is None else f"the best {self.k:,}"),
             ("least", self.min_score),
@@ -120,19 +125,31 @@ class Question:
         """Rows that cannot be hits: the example tiles, unless they are kept."""
         return () if self.keep_examples else self.tiles
 
+    @property
+    def is_learned(self) -> bool:
+        """Whether the vector is learned from examples, see `search.learned`."""
+        positives, negatives = len(self.images) + len(self.tiles), len(self.not_images)
+        return is_learnable(positives, negatives + len(self.not_tiles))
+
     def vector(
-        self, store: EmbeddingStore, encoder: QueryEncoder | None
+        self,
+        store: EmbeddingStore,
+        encoder: QueryEncoder | None,
+        whitening: Callable[[], Whitening] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Compute the query vector, see `search.make_query`.
+        """Compute the query vector, see `search.make_query` and `search.learned`.
 
         Args:
             store: Store that holds the example tiles.
             encoder: The model of the store; None if `needs_encoder` is False.
+            whitening: Function that returns the whitening of the store; None: computed if needed.
 
         Returns:
             float32 unit vector of shape (dimension,).
         """
-        return make_query(
+        if self.given is not None:
+            return self.given
+        parts = query_parts(
             encoder,
             text=self.texts,
             images=self.images,
@@ -141,8 +158,13 @@ class Question:
             not_images=self.not_images,
             not_tiles=store.vectors(self.not_tiles) if self.not_tiles else None,
             raw=self.raw,
-            mix=self.mix,
-            not_weight=self.not_weight,
+        )
+        query = parts.compose(mix=self.mix, not_weight=self.not_weight)
+        if parts.examples is None or parts.negative_examples is None or not self.is_learned:
+            return query
+        learned_from = Whitening.from_store(known_of(store)) if whitening is None else whitening()
+        return learn_query(
+            parts.examples, parts.negative_examples, learned_from, text=parts.text, query=query
         )
 
 
@@ -167,6 +189,7 @@ def make_question(
     min_valid: float | None = None,
     lon: int = 180,
     keep_examples: bool = False,
+    vector: npt.ArrayLike | str | Path | None = None,
 ) -> Question:
     """Validate a search request: read images and regions, find the example tiles.
 
@@ -190,6 +213,7 @@ def make_question(
         min_valid: Least share of a tile with data, 0 to 1.
         lon: 180 for longitudes -180..180, 360 for 0..360.
         keep_examples: Allow the example tiles as hits.
+        vector: Query vector or its NumPy file, instead of all other parts.
 
     Returns:
         The validated request.
@@ -203,11 +227,20 @@ def make_question(
     positive_images, negative_images = _as_list(images), _as_list(not_images)
     tile_ids, positions = _as_list(like), _parse_positions(like_at)
     negative_texts, negative_ids = _as_list(not_text), _as_list(not_like)
-    if not texts and not positive_images and not tile_ids and not positions:
+    given = None if vector is None else _given_vector(store, vector)
+    if given is not None and any(
+        map(len, (texts, positive_images, tile_ids, positions, negative_texts, negative_images,
+                  negative_ids))
+    ):  # fmt: skip
+        raise UsageError(
+            "a vector and a text, image or tile",
+            remedy="A vector is the whole query: give it alone.",
+        )
+    if given is None and not texts and not positive_images and not tile_ids and not positions:
         raise UsageError(
             "nothing to search for",
-            remedy="Give a text (--text), an image (--image) or a tile (--similar-to, "
-            "--similar-to-location).",
+            remedy="Give a text (--text), an image (--image), a tile (--similar-to, "
+            "--similar-to-location) or a vector (--vector).",
         )
     # Checked before a model is loaded.
     for sentence in [*texts, *negative_texts]:
@@ -278,6 +311,14 @@ def make_question(
         "not_images": [_image_name(image) for image in negative_images],
         "not_like": tile_lookup.ids(not_tiles),
         "not_weight": not_weight if negative_texts or negative_images or negative_ids else None,
+        "learned": is_learnable(
+            len(positive_images) + len(tiles), len(negative_images) + len(not_tiles)
+        ),
+        "vector": None
+        if given is None
+        else str(vector)
+        if isinstance(vector, str | Path)
+        else "array",
         "bbox": _format_bbox(bbox),
         "region": _region_name(region),
         "region_layer": region_layer,
@@ -307,6 +348,7 @@ def make_question(
         lon=domain,
         keep_examples=keep_examples,
         about=about,
+        given=given,
     )
 
 
@@ -319,6 +361,28 @@ def _describe_stores(store: EmbeddingStore) -> dict[str, Any]:
         for name, part in zip(names, stores, strict=True)
     ]
     return {"stores": rows} if rows else {}
+
+
+def _vector_name(vector: Any) -> str | None:
+    if vector is None:
+        return None
+    return str(vector) if isinstance(vector, str | Path) else "array"
+
+
+def _given_vector(store: EmbeddingStore, vector: Any) -> npt.NDArray[np.float32]:
+    """Check a query vector given by the user, and scale it to unit length."""
+    source = str(vector) if isinstance(vector, str | Path) else "vector"
+    values = read_vector(Path(vector)) if isinstance(vector, str | Path) else np.asarray(vector)
+    if values.shape != (store.dimension,):
+        raise UsageError(
+            f"{source}: shape {values.shape}; {store.path} holds vectors of {store.dimension} "
+            "numbers",
+            remedy="Use a vector of the same model.",
+        )
+    length = float(np.linalg.norm(values.astype(np.float64)))
+    if not np.isfinite(length) or length < 1e-12:
+        raise UsageError(f"{source}: zero, NaN or infinite")
+    return np.asarray(values / length, dtype=np.float32)
 
 
 def _as_list(values: Any) -> list[Any]:

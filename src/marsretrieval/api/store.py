@@ -19,6 +19,8 @@ from marsretrieval.api.store_model import StoreModel
 from marsretrieval.errors import MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Hits, exact_topk, existing_index, score_all
+from marsretrieval.search.index.find import known_of
+from marsretrieval.search.learned import Whitening
 from marsretrieval.search.query import MIX, NOT_WEIGHT, text_vector
 from marsretrieval.search.scores import MEANINGLESS, Background, ScoreSample
 from marsretrieval.search.store_hits import StoreHits
@@ -164,6 +166,7 @@ class Store:
         self._model = model
         self._tell = tell
         self._sample: ScoreSample | None = None
+        self._whitening: Whitening | None = None
         self._meaningless: dict[bool, list[Background]] = {}
 
     def __len__(self) -> int:
@@ -308,6 +311,7 @@ class Store:
         min_valid: float | None = None,
         lon: int = 180,
         keep_examples: bool = False,
+        vector: npt.ArrayLike | str | Path | None = None,
         progress: Progress = NO_PROGRESS,
     ) -> SearchResult:
         """Rank the tiles by cosine similarity to a query, exactly.
@@ -338,6 +342,8 @@ class Store:
                 without any data are excluded unless it is 0.
             lon: 180 for longitudes -180..180, 360 for 0..360.
             keep_examples: Allow the tiles of `like` and `like_at` as hits.
+            vector: Query vector of shape (dimension,) or its NumPy file, instead of all other
+                parts, such as the one that an inventory has learned.
             progress: Progress display.
 
         Returns:
@@ -353,7 +359,7 @@ class Store:
             text, images=images, like=like, like_at=like_at, not_text=not_text,
             not_images=not_images, not_like=not_like, raw=raw, mix=mix, not_weight=not_weight,
             bbox=bbox, region=region, region_layer=region_layer, k=k, min_score=min_score,
-            min_valid=min_valid, lon=lon, keep_examples=keep_examples,
+            min_valid=min_valid, lon=lon, keep_examples=keep_examples, vector=vector,
         )  # fmt: skip
         return self.answer(question, progress=progress)
 
@@ -527,7 +533,12 @@ class Store:
             float32 unit vector of shape (dimension,).
         """
         encoder = self._load(needs_text=question.needs_text) if question.needs_encoder else None
-        return question.vector(self.embeddings, encoder)
+        return question.vector(self.embeddings, encoder, self._get_whitening)
+
+    def _get_whitening(self) -> Whitening:
+        if self._whitening is None:
+            self._whitening = Whitening.from_store(known_of(self.embeddings))
+        return self._whitening
 
     def scores(self, query: npt.ArrayLike, *, progress: Progress = NO_PROGRESS) -> Vector:
         """Compute the cosine of every tile with a query vector.

@@ -37,6 +37,7 @@ _COMMANDS = {
     "export": ("export", "app", _BENCHMARK_PANEL),
     "data": ("data", "app", _SEARCH_PANEL),
     "store": ("store", "app", _SEARCH_PANEL),
+    "inventory": ("inventory", "app", _SEARCH_PANEL),
 }
 
 _TRACEBACK = "MARSRETRIEVAL_TRACEBACK"  # 1: show the traceback of an unexpected error

@@ -96,6 +96,36 @@ marsretrieval search --store mars.store --text "pitted cones" -o cones.gpkg
 marsretrieval search --store mars.store --image cone1.png --bbox=-60,20,0,60 -o cones.csv
 marsretrieval search --store mars.store --similar-to-location=137.4,-4.6 --merge-deg 0.5 -k 50
 """,
+    "inventory new": """
+marsretrieval inventory new cones --store mars.store --text "pitted cones"
+""",
+    "inventory next": """
+marsretrieval inventory next cones
+marsretrieval inventory next cones -n 50 --json
+""",
+    "inventory sheet": """
+marsretrieval inventory sheet cones -o page.png
+""",
+    "inventory mark": """
+marsretrieval inventory mark cones ID1=yes ID2=no ID3=unsure
+marsretrieval inventory mark cones --from marks.csv
+""",
+    "inventory learn": """
+marsretrieval inventory learn cones
+""",
+    "inventory audit": """
+marsretrieval inventory audit cones start --domain 6300 --target 0.2
+marsretrieval inventory audit cones close
+""",
+    "inventory estimate": """
+marsretrieval inventory estimate cones
+""",
+    "inventory export": """
+marsretrieval inventory export cones -o places.gpkg -o ground_truth.csv -o report.md
+""",
+    "inventory update": """
+marsretrieval inventory update cones --store mars.store
+""",
     "report": """
 marsretrieval report results
 marsretrieval report results -o report.html

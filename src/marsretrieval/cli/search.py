@@ -149,6 +149,14 @@ def search(
             help="Weight of the negative examples relative to the query.",
         ),
     ] = 0.25,
+    vector: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=_QUERY_PANEL,
+            metavar="FILE",
+            help="Query vector (.npy) instead of a text or examples.",
+        ),
+    ] = None,
     bbox: Annotated[
         str | None,
         typer.Option(
@@ -409,6 +417,7 @@ def search(
         min_valid=min_valid,
         lon=lon,
         keep_examples=keep_examples,
+        vector=vector,
     )
     if merge_deg is not None:
         check_distance(merge_deg)

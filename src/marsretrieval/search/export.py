@@ -417,6 +417,39 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
             ) from error
 
 
+def write_frame(frame: GeoDataFrame, path: Path, driver: str, **options: Any) -> None:
+    """Write a GeoDataFrame as a GDAL vector layer of one file, atomically.
+
+    Args:
+        frame: The table; its CRS must be IAU_2015:49900.
+        path: The output file.
+        driver: `GPKG` or `FlatGeobuf`.
+        **options: Options of `geopandas.GeoDataFrame.to_file`.
+
+    Raises:
+        OutputError: If the layer cannot be written.
+    """
+    if driver == "FlatGeobuf" and frame.geometry.isna().any():
+        options["SPATIAL_INDEX"] = "NO"  # a spatial index cannot hold rows without a position
+    make_folder(path.parent)
+    with temporary_folder(path.parent, path.name) as folder:
+        temporary = folder / path.name
+        try:
+            layer = frame.set_crs(_crs_json(), allow_override=True)
+            layer.to_file(temporary, driver=driver, engine="pyogrio", **options)
+            _require_written(temporary, len(frame))
+            if driver == "GPKG":
+                name_authority(temporary)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+        except (OSError, RuntimeError, sqlite3.Error) as error:
+            raise OutputError(
+                f"{path}: cannot be written ({error})",
+                remedy="Check that the folder is yours and has free space, or choose another.",
+            ) from error
+
+
 def _crs_json() -> str:
     """Return IAU_2015:49900 as PROJJSON with longitude first, the axis order of the coordinates."""
     axes = geo.MARS_CRS["coordinate_system"]
