@@ -76,10 +76,10 @@ def stage(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     call("run", "-m", "mars-nano", "-t", "all", "--resamples", "200",
          "--data", planet, "--results", results)  # fmt: skip
     call("embed", "-m", "mars-nano", "--images", str(tiles), "--store", str(folder / "mars.store"))
-    _inventory(folder)
     for name, box in (("north", "-180,-2,180,90"), ("south", "-180,-90,180,-2")):
         call("store", "subset", str(folder / "mars.store"), "-o", str(folder / f"{name}.store"),
              f"--bbox={box}")  # fmt: skip
+    _inventory(folder)
     # The models that the pages compare.
     for theirs in ("pe-core-l-14-336", "marscope", "mars-nano-untrained"):
         for path in (folder / "results" / "mars-nano").glob("*.json"):
