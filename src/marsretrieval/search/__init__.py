@@ -37,7 +37,13 @@ if TYPE_CHECKING:
         text_query,
     )
     from marsretrieval.search.scan import VectorBlock
-    from marsretrieval.search.scores import Background, ScoreSample, score_all
+    from marsretrieval.search.scores import (
+        ApproximateScores,
+        Background,
+        ScoreSample,
+        approximate_scores,
+        score_all,
+    )
     from marsretrieval.search.tiles import parse_lonlat, row_at, rows_of
     from marsretrieval.search.topk import Ranking, VectorSource, exact_topk
 
@@ -45,6 +51,7 @@ __all__ = [
     "FORMATS",
     "KERNELS",
     "TEMPLATES",
+    "ApproximateScores",
     "Background",
     "Heatmap",
     "Hit",
@@ -55,6 +62,7 @@ __all__ = [
     "SearchIndexWarning",
     "VectorBlock",
     "VectorSource",
+    "approximate_scores",
     "away_query",
     "check_distance",
     "check_heatmap",
@@ -125,8 +133,10 @@ _HOMES = {
     ),
     "scan": ("VectorBlock",),
     "scores": (
+        "ApproximateScores",
         "Background",
         "ScoreSample",
+        "approximate_scores",
         "score_all",
     ),
     "tiles": (
