@@ -29,6 +29,7 @@ PACKAGES = [
     "datasets",
     "metrics",
     "plotting",
+    "html",
     "geo",
     "results",
     "io",
@@ -42,6 +43,7 @@ ALLOWED = {
     "report": {*PACKAGES} - {"encoders"},
     "metrics": {"geo", "results", "errors"},
     "plotting": {"geo", "io", "errors", "text"},
+    "html": {"text"},
     "geo": {"io", "errors"},
 }
 

@@ -5,7 +5,7 @@ import { byId, count, percent } from "./dom.js";
 import { rampColour } from "./raster.js";
 
 export class Cut {
-  value = 121; // the best tenth of a percent
+  value = 0; // 0: not chosen yet
   private best = 255;
   private search: Search | null = null;
   private readonly slider = byId<HTMLInputElement>("threshold");
@@ -24,6 +24,11 @@ export class Cut {
     this.best = 255;
     while (this.best > 1 && !search.counts[this.best]) this.best -= 1;
     this.slider.max = String(this.best);
+    if (!this.value) {
+      // At first the best 0.1 % of the tiles, of a small store the best hundred.
+      const share = Math.min(0.1, Math.max(0.001, 100 / Math.max(1, search.total)));
+      this.value = Math.round(1 - 40 * Math.log10(share));
+    }
     if (this.value > this.best) this.value = this.best;
     this.slider.value = String(this.value);
     byId("cut").hidden = false;

@@ -607,7 +607,7 @@ class App {
           button.setAttribute("aria-pressed", String(button.dataset.view === view));
         }
       }
-      if (state.get("cut")) this.cut.value = Number(state.get("cut")) || 121;
+      if (state.get("cut")) this.cut.value = Number(state.get("cut")) || 0;
       const ring = (region as { coordinates?: number[][][] } | null)?.coordinates?.[0];
       this.map.setRegion(this.query.bbox ? { box: this.query.bbox } : ring ? { polygon: ring } : null);
       byId("whole").hidden = !this.query.bbox && !region;

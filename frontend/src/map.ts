@@ -52,12 +52,12 @@ export class PlanetMap {
   private polarBase: Partial<Record<1 | -1, HTMLCanvasElement>> = {};
   private dark = true;
   private readonly layers: Record<"base" | "score", ImageLayer<ImageCanvas>>;
-  private readonly hits = new VectorSource<FeatureOl<Point>>();
-  private readonly marks = new VectorSource<FeatureOl<Point>>();
+  private readonly hits = new VectorSource<FeatureOl<Point>>({ wrapX: false });
+  private readonly marks = new VectorSource<FeatureOl<Point>>({ wrapX: false });
   private readonly selection = new VectorSource();
   private readonly region = new VectorSource();
-  private readonly lines = new VectorSource<FeatureOl<LineString>>();
-  private readonly names = new VectorSource<FeatureOl<Point>>();
+  private readonly lines = new VectorSource<FeatureOl<LineString>>({ wrapX: false });
+  private readonly names = new VectorSource<FeatureOl<Point>>({ wrapX: false });
   private readonly tiles = new VectorSource();
   private features: Feature[] = [];
   private hitList: Hit[] = [];

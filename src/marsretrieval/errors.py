@@ -15,6 +15,7 @@ MarsRetrievalError            exit code 1: the request is valid, but it failed
 └── OutputError               the result cannot be written
 
 MarsRetrievalWarning          the work continues, but not as requested
+├── MissingImagesWarning      images of hits cannot be read
 └── TruncatedTextWarning      a text exceeds the context length of the model
 """
 
@@ -49,6 +50,10 @@ class MarsRetrievalError(Exception):
 
 class MarsRetrievalWarning(UserWarning):
     """Base of all warnings shown to users."""
+
+
+class MissingImagesWarning(MarsRetrievalWarning):
+    """Images of hits cannot be read; the page or sheet shows the reasons instead."""
 
 
 class TruncatedTextWarning(MarsRetrievalWarning):

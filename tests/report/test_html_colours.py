@@ -8,10 +8,10 @@ import re
 import numpy as np
 import pytest
 
+from marsretrieval.html import page_colours
 from marsretrieval.plotting import LIGHT
 from marsretrieval.report.grouping import HUES
 from marsretrieval.report.html.maps import ALARM, HIT
-from marsretrieval.report.html.page import load_templates
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
 _SIGHT = {
@@ -43,7 +43,7 @@ THEMES = ("light", "dark")
 
 def colours(theme: str) -> dict[str, np.ndarray]:
     """Name to linear RGB, of the theme as the page has it."""
-    style = load_templates().get_template("colours.css.j2").render()
+    style = page_colours()
     blocks = {
         re.search(r"color-scheme: (\w+)", block)[1]: block  # type: ignore[index]
         for block in style.split("{")

@@ -249,6 +249,7 @@ def make_question(
         "bbox": _format_bbox(bbox),
         "region": _region_name(region),
         "count": k,
+        "keep_examples": keep_examples,
         "min_score": min_score,
         "min_valid": min_valid,
         "without_data": 0 if exclude is None else int(exclude.sum()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from textwrap import shorten
@@ -16,7 +17,20 @@ import numpy.typing as npt
 from marsretrieval.errors import MissingDependencyError, TruncatedTextWarning
 from marsretrieval.geo import Region
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search import Heatmap, Hit, Hits, check_heatmap_path, heatmap_of, write_hits
+from marsretrieval.search import (
+    Heatmap,
+    Hit,
+    Hits,
+    QueryImage,
+    TileImages,
+    check_heatmap_path,
+    check_hits_path,
+    heatmap_of,
+    write_hits,
+    write_page,
+    write_sheet,
+)
+from marsretrieval.search.page import DEFAULT_IMAGES
 from marsretrieval.search.scores import MIN_Z, Background
 
 if TYPE_CHECKING:
@@ -62,12 +76,14 @@ class SearchResult:
         query: float32 query vector of shape (dimension,).
         store: The searched store.
         region: Area that contains the centres of the hits; None: the planet.
+        question: The request; None: a page shows no example images.
     """
 
     hits: Hits
     query: npt.NDArray[np.float32]
     store: ScoredStore
     region: Region | None = None
+    question: Question | None = None
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -146,12 +162,24 @@ class SearchResult:
 
         return to_geodataframe(self.hits)
 
-    def write(self, path: str | Path, *, style: str = "light") -> list[Path]:
+    def write(
+        self,
+        path: str | Path,
+        *,
+        style: str = "light",
+        page_images: int = DEFAULT_IMAGES,
+        command: str | None = None,
+        progress: Progress = NO_PROGRESS,
+    ) -> list[Path]:
         """Write a file in the format of its suffix, one of `search.FORMATS`.
 
         Args:
-            path: File to write: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, .png, ...
+            path: File to write: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, .png, ...,
+                or .html for a page with images, map and marks.
             style: Map style, light or dark.
+            page_images: Number of hits with an image on a page.
+            command: Command shown on a page; None: made from the request.
+            progress: Progress display.
 
         Returns:
             Files written, including a QGIS style where the format has one.
@@ -160,7 +188,48 @@ class SearchResult:
             UsageError: If the suffix or the style is unknown.
             OutputError: If the file cannot be written.
         """
-        return write_hits(self.hits, Path(path), style=style)
+        target = Path(path)
+        if check_hits_path(target).suffix != ".html":
+            return write_hits(self.hits, target, style=style)
+        write_page(
+            self.hits,
+            target,
+            store=self.store.embeddings,
+            tile_images=self.images,
+            images=page_images,
+            examples=self._examples(),
+            command=command,
+            progress=progress,
+        )
+        return [target]
+
+    def sheet(
+        self, path: str | Path, *, style: str = "light", progress: Progress = NO_PROGRESS
+    ) -> list[Path]:
+        """Write contact sheets: the images with rank, score and position.
+
+        Args:
+            path: File to write: .png, .jpg or .pdf. Several sheets are numbered (`hits-1.png`); a
+                PDF has several pages.
+            style: Colour scheme, light or dark.
+            progress: Progress display.
+
+        Returns:
+            Files written.
+
+        Raises:
+            UsageError: If the suffix or the style is unknown, or there are no hits or too many.
+            OutputError: If a file cannot be written.
+        """
+        summary = write_sheet(
+            self.hits, Path(path), tile_images=self.images, style=style, progress=progress
+        )
+        return list(summary.paths)
+
+    @cached_property
+    def images(self) -> TileImages:
+        """Thumbnails of the store's tiles, kept in memory once they are loaded."""
+        return TileImages(self.store.embeddings)
 
     def to_csv(self, path: str | Path) -> list[Path]:
         """Write a CSV table with footprints as WKT.
@@ -261,6 +330,30 @@ class SearchResult:
         if target.suffix.lower() not in suffixes:
             target = target.with_name(target.name + suffixes[0])
         return write_hits(self.hits, target)
+
+    def _examples(self) -> list[QueryImage]:
+        """Example images and tiles of the request, positive and negative."""
+        question = self.question
+        if question is None:
+            return []
+        examples: list[QueryImage] = []
+        for names, pictures, rows, is_negative in (
+            ("images", question.images, question.tiles, False),
+            ("not_images", question.not_images, question.not_tiles, True),
+        ):
+            examples += [
+                QueryImage(name, picture, negative=is_negative)
+                for name, picture in zip(self.about[names], pictures, strict=True)
+            ]
+            if rows:
+                tiles = self.store.embeddings.take(rows)
+                examples += [
+                    QueryImage(name, tile.image, tile.reason, is_negative)
+                    for name, tile in zip(
+                        tiles.ids, self.images.load(tiles.ids, tiles.sources), strict=True
+                    )
+                ]
+        return examples
 
     def _repr_html_(self) -> str:
         """Render the first hits as an HTML table for notebooks."""

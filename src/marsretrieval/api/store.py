@@ -468,7 +468,7 @@ class Store:
             length = self._context_length()
             truncated = warn_truncated(question, self._load(needs_text=True), length)
             about |= {"truncated": truncated, "context_length": length}
-        return SearchResult(replace(hits, about=about), vector, self, question.region)
+        return SearchResult(replace(hits, about=about), vector, self, question.region, question)
 
     def _meaningless_scores(self, raw: bool) -> list[Background]:
         if raw not in self._meaningless:

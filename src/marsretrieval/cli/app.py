@@ -24,6 +24,7 @@ from marsretrieval.cli.models import doctor
 from marsretrieval.cli.report import report
 from marsretrieval.cli.run import run, tasks
 from marsretrieval.cli.search import search
+from marsretrieval.cli.serve import serve
 from marsretrieval.errors import MarsRetrievalError, MarsRetrievalWarning
 
 _TRACEBACK = "MARSRETRIEVAL_TRACEBACK"  # 1: show the traceback of an unexpected error
@@ -203,3 +204,4 @@ app.add_typer(data.app, name="data", rich_help_panel=_SEARCH_PANEL)
 app.command(cls=Command, rich_help_panel=_SEARCH_PANEL)(embed)
 app.add_typer(store.app, name="store", rich_help_panel=_SEARCH_PANEL)
 app.command(cls=Command, rich_help_panel=_SEARCH_PANEL)(search)
+app.command(cls=Command, rich_help_panel=_SEARCH_PANEL)(serve)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -59,6 +60,31 @@ def say(text: str = "") -> None:
         text: The message.
     """
     print(printable(text), file=sys.stderr)
+
+
+def command_line(context: typer.Context) -> str:
+    """Return the running command with the options that were given, quoted for a shell.
+
+    Args:
+        context: Context of the command.
+
+    Returns:
+        A shell command that starts with `marsretrieval`.
+    """
+    words = ["marsretrieval", *context.command_path.split()[1:]]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        value, option = context.params[name], max(parameter.opts, key=len)
+        if isinstance(value, bool):
+            words.append(option)
+            continue
+        for item in value if isinstance(value, list | tuple) else [value]:
+            text = str(item)
+            words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return shlex.join(words)
 
 
 @contextmanager

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.console import (
+    JsonFlag,
+    command_line,
+    echo,
+    print_json,
+    say,
+    show_progress,
+)
 from marsretrieval.cli.options import Checkpoint, Device, Offline, TrustRemoteCode
 from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
@@ -25,6 +32,7 @@ Words = list[str] | None
 
 
 def search(
+    context: typer.Context,
     store: Annotated[Path, typer.Option(help="Folder of the store, made by embed or run.")],
     text: Annotated[
         Words,
@@ -170,8 +178,25 @@ def search(
             "-o",
             rich_help_panel=_OUTPUT_PANEL,
             metavar="FILE",
-            help="Output file: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, or a map: "
-            ".png, .svg, .pdf; repeatable.",
+            help="Output file: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, a page with "
+            "images: .html, or a map: .png, .svg, .pdf; repeatable.",
+        ),
+    ] = None,
+    page_images: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=_OUTPUT_PANEL,
+            metavar="N",
+            min=0,
+            help="Number of hits with an image in .html (default: 500).",
+        ),
+    ] = None,
+    sheet: Annotated[
+        Paths,
+        typer.Option(
+            rich_help_panel=_OUTPUT_PANEL,
+            metavar="FILE",
+            help="Contact sheets of the images: .png, .jpg or .pdf; repeatable.",
         ),
     ] = None,
     heatmap: Annotated[
@@ -248,14 +273,22 @@ def search(
         check_heatmap,
         check_heatmap_path,
         check_hits_path,
+        check_sheet_path,
         parse_lonlat,
     )
+    from marsretrieval.search.page import DEFAULT_IMAGES
 
     for path in out or []:
         check_hits_path(path)
     for path in heatmap or []:
         check_heatmap_path(path)
-    files = [*(out or []), *(heatmap or [])]
+    for path in sheet or []:
+        check_sheet_path(path)
+    pages = [path for path in out or [] if path.suffix.lower() == ".html"]
+    if page_images is not None and not pages:
+        raise UsageError("--page-images goes with -o FILE.html")
+    page_images = DEFAULT_IMAGES if page_images is None else page_images
+    files = [*(out or []), *(heatmap or []), *(sheet or [])]
     for path in files:
         if files.count(path) > 1:
             raise UsageError(f"{path}: named twice", remedy="Give each file a name of its own.")
@@ -314,8 +347,22 @@ def search(
         result = tile_store.answer(question, progress=progress)
         if merge_deg is not None:
             result = result.merge(merge_deg)
-        files_of = (result.write(path, style=style) for path in out or [])
+        files_of = (
+            result.write(
+                path,
+                style=style,
+                page_images=page_images,
+                command=command_line(context) if path in pages else None,
+                progress=progress,
+            )
+            for path in out or []
+        )
         written = list(dict.fromkeys(chain.from_iterable(files_of)))  # layers may share a style
+        sheets = [
+            file
+            for path in sheet or []
+            for file in result.sheet(path, style=style, progress=progress)
+        ]
         if heatmap:
             heat = result.heatmap(cell=heatmap_cell, progress=progress)
             for path in heatmap:
@@ -328,11 +375,19 @@ def search(
         report = {
             "rows": len(tile_store),
             "without_position": unplaced,
-            "files": [str(path) for path in [*written, *(heatmap or [])]],
+            "files": [str(path) for path in [*written, *sheets, *(heatmap or [])]],
         }
+        if pages or sheet:
+            shown = len(result) if sheet else min(page_images, len(result))
+            report |= {"images": shown, "images_unreadable": len(result.images.unreadable)}
         print_json({**result.about, **report, "hits": list(result.hits.records())})
     else:
-        _print_result(result, written, heatmap or [])
+        _print_result(result, [*written, *sheets], heatmap or [])
+    if pages and len(result) > page_images:
+        say(
+            f"note: {len(result) - page_images:,} of {pluralize(len(result), 'hit')} have no image "
+            "in the page; --page-images N sets the number"
+        )
     if written and unplaced:
         say(
             f"note: {unplaced:,} of {pluralize(len(result), 'hit')} have no position, and no "

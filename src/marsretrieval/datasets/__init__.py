@@ -25,12 +25,18 @@ from marsretrieval.datasets.ground_truth import (
     read_image_queries,
     read_points,
 )
-from marsretrieval.datasets.images import MAX_BYTES, decode_image, decode_rgb, rgb_of
+from marsretrieval.datasets.images import (
+    MAX_BYTES,
+    decode_image,
+    decode_rgb,
+    make_thumbnail,
+    rgb_of,
+)
 from marsretrieval.datasets.open import CombinedSource, open_images, open_sources, read_annotations
 from marsretrieval.datasets.parquet import ParquetSource
 from marsretrieval.datasets.positions import PositionColumns, TileCoverage, coverage_line
 from marsretrieval.datasets.source_file import read_regular
-from marsretrieval.datasets.webdataset import WebDatasetSource
+from marsretrieval.datasets.webdataset import WebDatasetSource, read_members
 
 __all__ = [
     "MAX_BYTES",
@@ -53,12 +59,14 @@ __all__ = [
     "coverage_line",
     "decode_image",
     "decode_rgb",
+    "make_thumbnail",
     "open_images",
     "open_sources",
     "read_annotations",
     "read_catalogues",
     "read_ground_truth",
     "read_image_queries",
+    "read_members",
     "read_points",
     "read_regular",
     "rgb_of",

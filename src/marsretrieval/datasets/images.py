@@ -104,6 +104,28 @@ def decode_image(data: bytes, source: str) -> Image.Image:
     return _decode(data, source, lambda image: image)
 
 
+def make_thumbnail(data: bytes, source: str, *, side: int, quality: int) -> bytes:
+    """Decode an image as `decode_rgb` does and encode it as a small WebP file.
+
+    Args:
+        data: The encoded file.
+        source: Name of the file in messages.
+        side: Longer side in pixels; smaller images keep their size.
+        quality: WebP quality, 0 to 100.
+
+    Returns:
+        A WebP file.
+
+    Raises:
+        ImageError: As of `decode_rgb`.
+    """
+    image = decode_rgb(data, source)
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, "webp", quality=quality, method=4)
+    return buffer.getvalue()
+
+
 def rgb_of(image: Image.Image | npt.NDArray[Any], name: str = "image") -> Image.Image:
     """Convert a Pillow image or an array to RGB by the rules of `decode_rgb`.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import lzma
+import sys
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,7 +22,7 @@ from marsretrieval.datasets.images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets.listing import file_fingerprint, is_side_file
 from marsretrieval.datasets.position_fields import Position
 from marsretrieval.datasets.sidecar import MAX_ANNOTATION_BYTES, locate_image, parse_annotation
-from marsretrieval.datasets.source_file import SourceFile
+from marsretrieval.datasets.source_file import SourceFile, regular_size
 from marsretrieval.errors import DataError
 from marsretrieval.geo import parse_quad_name
 from marsretrieval.io import sha256_json
@@ -121,6 +122,40 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
+
+
+def read_members(path: Path, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """Read members of a tar by name, in one pass that ends when all are read.
+
+    Args:
+        path: A tar, compressed or not.
+        names: Names as in `Record.source` after the colon.
+
+    Yields:
+        Name and content of each member that is a regular file of at most `MAX_BYTES`; of a
+        repeated name the first.
+
+    Raises:
+        ValueError: If the tar is missing, not a regular file or damaged.
+        DataError: If the disk or server does not respond.
+    """
+    missing = set(names)
+    regular_size(path, sys.maxsize)
+    try:
+        with (
+            SourceFile(path) as file,
+            tarfile.open(fileobj=cast(IO[bytes], file), tarinfo=_LimitedTarInfo) as tar,
+        ):
+            for member in _iter_members(tar):
+                name = escape(member.name)
+                limit = min(MAX_BYTES, max(_SMALL, _MAX_EXPANSION * file.size))
+                if name in missing and member.isfile() and member.size <= limit:
+                    missing.discard(name)
+                    yield name, _read_member(tar, member)
+                if not missing:
+                    return
+    except _TAR_ERRORS as error:
+        raise ValueError(f"the tar cannot be read ({' '.join(str(error).split())})") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from marsretrieval.search.index.index import SearchIndex
     from marsretrieval.search.kernels import KERNELS
     from marsretrieval.search.maps import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
+    from marsretrieval.search.page import QueryImage, write_page
     from marsretrieval.search.query import (
         TEMPLATES,
         away_query,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
         approximate_scores,
         score_all,
     )
+    from marsretrieval.search.sheet import check_sheet_path, write_sheet
+    from marsretrieval.search.thumbnails import Thumbnail, TileImages
     from marsretrieval.search.tiles import parse_lonlat, row_at, rows_of
     from marsretrieval.search.topk import Ranking, VectorSource, exact_topk
 
@@ -56,10 +59,13 @@ __all__ = [
     "Heatmap",
     "Hit",
     "Hits",
+    "QueryImage",
     "Ranking",
     "ScoreSample",
     "SearchIndex",
     "SearchIndexWarning",
+    "Thumbnail",
+    "TileImages",
     "VectorBlock",
     "VectorSource",
     "approximate_scores",
@@ -68,6 +74,7 @@ __all__ = [
     "check_heatmap",
     "check_heatmap_path",
     "check_hits_path",
+    "check_sheet_path",
     "compose",
     "drop_index",
     "exact_topk",
@@ -89,6 +96,8 @@ __all__ = [
     "text_query",
     "verify_index",
     "write_hits",
+    "write_page",
+    "write_sheet",
 ]
 
 _HOMES = {
@@ -118,6 +127,10 @@ _HOMES = {
         "check_heatmap_path",
         "heatmap_of",
     ),
+    "page": (
+        "QueryImage",
+        "write_page",
+    ),
     "query": (
         "TEMPLATES",
         "away_query",
@@ -138,6 +151,14 @@ _HOMES = {
         "ScoreSample",
         "approximate_scores",
         "score_all",
+    ),
+    "sheet": (
+        "check_sheet_path",
+        "write_sheet",
+    ),
+    "thumbnails": (
+        "Thumbnail",
+        "TileImages",
     ),
     "tiles": (
         "parse_lonlat",

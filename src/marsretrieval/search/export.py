@@ -80,6 +80,13 @@ def _map(hits: Hits, path: Path, style: str) -> None:
     draw_hits(hits, style=style).save(path)
 
 
+def _page(hits: Hits, path: Path, style: str) -> None:
+    from marsretrieval.search.page import write_page
+    from marsretrieval.search.thumbnails import searched_store
+
+    write_page(hits, path, store=searched_store(hits.about))
+
+
 FORMATS = (
     Format(".csv", "CSV", _csv, is_layer=False),
     Format(".geojson", "GeoJSON", _geojson),
@@ -92,6 +99,7 @@ FORMATS = (
     Format(".png", "map", _map, is_layer=False, needs=("cartopy",)),
     Format(".svg", "map", _map, is_layer=False, needs=("cartopy",)),
     Format(".pdf", "map", _map, is_layer=False, needs=("cartopy",)),
+    Format(".html", "page", _page, is_layer=False),
 )
 
 

@@ -210,13 +210,21 @@ class Hits:
         check_distance(deg)
         counts = self.tiles or [1] * len(self)
         best, clusters = _clusters(self.lon, self.lat, deg)
-        merged = self._pick(best)
+        merged = self.take(best)
         tiles = [sum(counts[member] for member in members) for members in clusters]
         return Hits(
             **{**_fields(merged), "tiles": tiles, "about": {**self.about, "merge_deg": deg}}
         )
 
-    def _pick(self, indices: Sequence[int]) -> Hits:
+    def take(self, indices: Sequence[int]) -> Hits:
+        """Select hits.
+
+        Args:
+            indices: Their numbers from 0, in the order of the result.
+
+        Returns:
+            The selected hits.
+        """
         lists = {
             name: [getattr(self, name)[index] for index in indices]
             for name in ("ids", "lon", "lat", "sources", "shapes", "z", "percentile")

@@ -352,7 +352,7 @@ def draw_hits(hits: Hits, *, style: str = "light", title: str | None = None) -> 
         window(lon, lat),
         lon=hits.domain,
         style=style,
-        title=title or _title(hits.about),
+        title=title or query_title(hits.about),
         subtitle=_subtitle(hits),
     )
     artist = _draw_marks(chart, hits, lon, lat, coloured=True)
@@ -392,7 +392,7 @@ def draw_heatmap(
         box,
         lon=heat.domain,
         style=style,
-        title=title or _title(heat.about),
+        title=title or query_title(heat.about),
         subtitle=f"cosine similarity of {pluralize(heat.tiles, 'tile')}{_marks_note(hits)}",
     )
     low, high = np.nanpercentile(heat.values, (2, 100))
@@ -463,8 +463,15 @@ def _finish(chart: PlanetMap, artist: Any) -> None:
     chart.features().colour_bar(artist, "cosine similarity")
 
 
-def _title(about: Any) -> str:
-    """Describe the query in one line."""
+def query_title(about: Mapping[str, Any]) -> str:
+    """Describe the query in one line.
+
+    Args:
+        about: Description of the request, as in `Hits.about`.
+
+    Returns:
+        Texts, images and tiles of the query.
+    """
     texts = [*(about.get("texts") or ([about["text"]] if about.get("text") else []))]
     images, tiles = len(about.get("images") or ()), len(about.get("like") or ())
     texts += [pluralize(images, "example image")] if images else []

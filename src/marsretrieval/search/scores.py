@@ -145,9 +145,9 @@ def approximate_scores(
         errors = list(pool.map(score, range(0, index.rows, _APPROXIMATE_ROWS)))
     bound = float(codes.residual_norm[0]) * max(errors, default=0.0) + float(codes.slack[0])
     # Two float32 roundings of a score, here of the product and the sum with the offset.
-    return ApproximateScores(scores, bound + 2.0**-22 * MAX_NORM * float(
-        np.linalg.norm(query_vector.astype(np.float64))
-    ))
+    return ApproximateScores(
+        scores, bound + 2.0**-22 * MAX_NORM * float(np.linalg.norm(query_vector.astype(np.float64)))
+    )
 
 
 def _check_query(query: npt.ArrayLike, dimension: int) -> npt.NDArray[np.float32]:

@@ -7,7 +7,6 @@ model on the same data.
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from marsretrieval.datasets import ImageSource, Record, content_hash, decode_rgb, open_images
+from marsretrieval.datasets import ImageSource, Record, content_hash, make_thumbnail, open_images
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import ImageError, MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
@@ -185,10 +184,6 @@ def _make_examples(source: ImageSource) -> list[tuple[str, bytes]]:
 
 def _make_thumbnail(record: Record) -> bytes | None:
     try:
-        image = decode_rgb(record.data, record.source)
+        return make_thumbnail(record.data, record.source, side=_SIDE, quality=_QUALITY)
     except ImageError:
         return None
-    image.thumbnail((_SIDE, _SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "webp", quality=_QUALITY, method=4)
-    return buffer.getvalue()

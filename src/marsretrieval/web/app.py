@@ -13,19 +13,31 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, FastAPI, File, Header, Query, Request, Response, UploadFile
+from fastapi import (
+    APIRouter,
+    Depends,
+    FastAPI,
+    File,
+    Header,
+    HTTPException,
+    Query,
+    Request,
+    Response,
+    UploadFile,
+)
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException
+from starlette.exceptions import HTTPException as AnyHTTPException
 
 from marsretrieval import __version__, geo
 from marsretrieval.datasets import MAX_BYTES, decode_rgb
 from marsretrieval.errors import MarsRetrievalError, UsageError
+from marsretrieval.plotting.features import features
 from marsretrieval.search import Hits, row_at, rows_of
+from marsretrieval.search.page.links import links_at
 from marsretrieval.web import schemas
 from marsretrieval.web.images import MapImages
-from marsretrieval.web.links import links_at
 from marsretrieval.web.security import LOOPBACK, SecurityMiddleware
 from marsretrieval.web.workspace import (
     MAX_HITS,
@@ -44,6 +56,7 @@ LANDFORMS = (
 _SIZES = (0, 96, 160, 256, 512)
 _MAX_UPLOADS = 10
 _MAX_PAGE = 500
+_MAX_FOOTPRINTS = 400
 _WEEK = "private, max-age=604800, immutable"
 
 
@@ -151,7 +164,7 @@ def create_app(
     app.state.server = server
     app.add_middleware(SecurityMiddleware, hosts=hosts, token=token)
     app.add_exception_handler(MarsRetrievalError, _on_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(AnyHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.include_router(router, prefix=API)
     static = Path(str(files("marsretrieval.web").joinpath("static")))
@@ -194,7 +207,7 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+    assert isinstance(error, AnyHTTPException)
     detail: Any = error.detail
     if isinstance(detail, dict):
         return JSONResponse(detail, error.status_code)
@@ -414,7 +427,7 @@ def get_hits(
     most = int(search.codes.counts[max(1, cut) :].sum()) if cut else MAX_HITS
     hits = store.hits(search, min(most, MAX_HITS) if merge_deg else offset + limit + 1)
     if most < len(hits):
-        hits = hits.head(most)
+        hits = hits.take(range(most))
     if merge_deg is not None:
         hits = hits.merge(merge_deg)
     end = min(len(hits), offset + limit)
@@ -424,9 +437,7 @@ def get_hits(
 
 
 @router.get("/tiles/{tile:path}/image")
-def get_image(
-    server: Context, tile: str, size: int = 0, store: StoreName = None
-) -> Response:
+def get_image(server: Context, tile: str, size: int = 0, store: StoreName = None) -> Response:
     """Return the image of a tile: its longer side is `size` pixels, or unchanged for 0."""
     if size not in _SIZES:
         raise UsageError(f"size {size}", remedy=f"Use one of {', '.join(map(str, _SIZES))}.")
@@ -465,7 +476,9 @@ def get_tile(
         score=score,
         mark=None,
         neighbours=shown.neighbours(row),
-        links=[] if lon is None or lat is None else links_at(lon, lat),
+        links=[]
+        if lon is None or lat is None
+        else [schemas.Link(title=link.text, url=link.href) for link in links_at(lon, lat)],
     )
 
 
@@ -477,6 +490,34 @@ def _row(store: MapStore, tile: str) -> int:
         except UsageError as error:
             raise not_found(error.message, error.remedy or "") from error
     return int(row)
+
+
+@router.get("/tiles")
+def get_tiles(
+    server: Context, bbox: Annotated[str, Query(max_length=100)], store: StoreName = None
+) -> list[schemas.Footprint]:
+    """Return the tiles in a box W,S,E,N, at most those nearest to its centre."""
+    shown = server.store(store)
+    box = geo.Box.parse(bbox)
+    return [
+        schemas.Footprint(id=name, lon=lon, lat=lat, width_deg=width, height_deg=height)
+        for name, lon, lat, width, height in shown.tiles_in(box, _MAX_FOOTPRINTS)
+    ]
+
+
+@router.get("/features")
+def get_features() -> list[schemas.Feature]:
+    """Return named features of Mars (IAU)."""
+    return [
+        schemas.Feature(
+            name=feature.name,
+            kind=feature.type,
+            lon=feature.lon,
+            lat=feature.lat,
+            size=float(np.degrees(1000 * feature.diameter_km / geo.MARS_RADIUS_M)),
+        )
+        for feature in features()
+    ]
 
 
 @router.get("/at")
@@ -508,6 +549,4 @@ def get_basemap(server: Context) -> Response:
     buffer = io.BytesIO()
     with Image.open(server.basemap) as image:
         image.convert("L").save(buffer, "jpeg", quality=88)
-    return Response(
-        buffer.getvalue(), media_type="image/jpeg", headers={"cache-control": _WEEK}
-    )
+    return Response(buffer.getvalue(), media_type="image/jpeg", headers={"cache-control": _WEEK})

@@ -75,6 +75,8 @@ class TileRaster:
         known = np.isfinite(width) & np.isfinite(height) & (width > 0) & (height > 0)
         cell_lon = float(np.median(width[known])) if known.any() else _DEFAULT_DEG
         cell_lat = float(np.median(height[known])) if known.any() else _DEFAULT_DEG
+        # Extents are stored as float32: 0.2 degrees reads 0.200000003.
+        cell_lon, cell_lat = float(f"{cell_lon:.6g}"), float(f"{cell_lat:.6g}")
         width, height = np.where(known, width, 0.0), np.where(known, height, 0.0)
         lon = _unrolled(lon)
         west, east = float((lon - width / 2).min()), float((lon + width / 2).max())
@@ -85,7 +87,7 @@ class TileRaster:
         # Coarser pixels for tiles that are small and far apart.
         area = max(east - west, cell_lon) * max(north - south, cell_lat) / (cell_lon * cell_lat)
         factor = float(np.ceil(np.sqrt(max(1.0, area / _MAX_PIXELS))))
-        cell_lon, cell_lat = round(cell_lon * factor, 9), round(cell_lat * factor, 9)
+        cell_lon, cell_lat = cell_lon * factor, cell_lat * factor
         columns = max(1, int(np.ceil((east - west) / cell_lon - _EDGE)))
         rows = max(1, int(np.ceil((north - south) / cell_lat - _EDGE)))
         left, right = _covered((lon - west) / cell_lon, width / cell_lon)
@@ -102,8 +104,8 @@ class TileRaster:
         column = column % columns if spans_planet else np.clip(column, 0, columns - 1)
         pixels = (np.clip(row, 0, rows - 1) * columns + column).astype(np.int32)
         return cls(
-            west=round(float(wrap_lon(west)), 9),
-            north=round(north, 9),
+            west=round(float(wrap_lon(west)), 6),
+            north=round(north, 6),
             cell_lon=cell_lon,
             cell_lat=cell_lat,
             columns=columns,

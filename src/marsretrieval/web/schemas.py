@@ -292,6 +292,26 @@ class TileInfo(BaseModel):
     links: list[Link]
 
 
+class Footprint(BaseModel):
+    """The place of a tile on the map, in degrees."""
+
+    id: str
+    lon: float
+    lat: float
+    width_deg: float
+    height_deg: float
+
+
+class Feature(BaseModel):
+    """A named feature of Mars; `size` is its diameter in degrees of a great circle."""
+
+    name: str
+    kind: str
+    lon: float
+    lat: float
+    size: float
+
+
 class PicturesResponse(BaseModel):
     """Ids of uploaded images, in their order."""
 

@@ -7,7 +7,7 @@ import shlex
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -273,6 +273,38 @@ class MapStore:
             lon, lat = np.asarray(self.index.lon), np.asarray(self.index.lat)
         outside = ~question.region.contains(lon, lat)
         return outside if excluded is None else excluded | outside
+
+    def tiles_in(self, box: geo.Box, most: int) -> Iterator[tuple[str, float, float, float, float]]:
+        """Find tiles with a footprint by their centres.
+
+        Args:
+            box: Where the centres lie, with a margin of one tile.
+            most: Number of tiles; of more, those nearest to the centre of the box are returned.
+
+        Yields:
+            Id, longitude, latitude, width and height in degrees.
+        """
+        lon, lat = self._positions
+        if self.raster is None:
+            return
+        wide, high = self.raster.cell_lon, self.raster.cell_lat
+        middle_lon, middle_lat = box.west + box.width / 2, (box.south + box.north) / 2
+        east = np.asarray(geo.wrap_lon(lon - middle_lon))
+        north = lat - middle_lat
+        inside = np.abs(east) <= box.width / 2 + wide
+        inside &= np.abs(north) <= (box.north - box.south) / 2 + high
+        rows = np.flatnonzero(inside)
+        if len(rows) > most:
+            distance = np.maximum(np.abs(east[rows]) / wide, np.abs(north[rows]) / high)
+            rows = rows[np.argsort(distance, kind="stable")[:most]]
+        columns = self.tiles.take(rows)
+        for number, name in enumerate(columns.ids):
+            values = [
+                float(column[number])
+                for column in (columns.lon, columns.lat, columns.width_deg, columns.height_deg)
+            ]
+            if np.isfinite(values).all():
+                yield name, values[0], values[1], values[2], values[3]
 
     def neighbours(self, row: int) -> list[list[str | None]]:
         """Return the ids of the tiles around a tile.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marsretrieval.errors import UsageError
+from marsretrieval.html import join_scripts, load_environment, load_styles
 from marsretrieval.io import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.report.grouping import ResultSet, result_sets
@@ -24,7 +23,7 @@ from marsretrieval.report.references import Reference
 from marsretrieval.report.result_files import ResultFile, require_whole
 from marsretrieval.report.table import ResultTable
 from marsretrieval.report.tables import leaderboards, per_class_tables
-from marsretrieval.text import pluralize, printable
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     import jinja2
@@ -195,21 +194,17 @@ def page(
         HTML.
     """
     templates = load_templates()
-    source, _, _ = templates.loader.get_source(templates, "script.js")  # type: ignore[union-attr]
-    digest = hashlib.sha256(source.encode()).digest()
+    script = join_scripts("marsretrieval.report.html", "script.js")
     shown_sets = [view.set for view in views]
     timings = metadata.timings(shown_sets)
     rates = [timing.images_per_s for timing in timings if timing.images_per_s]
-    style = (
-        templates.get_template("colours.css.j2").render()
-        + templates.get_template("style.css").render()
-    )
+    style = load_styles(templates, "style.css")
     return templates.get_template("page.html.j2").render(
         title=title,
         lede=_summary_line(shown_sets),
         version=version,
-        script=source,
-        script_hash=f"sha256-{base64.b64encode(digest).decode()}",
+        script=script.source,
+        script_hash=script.hash,
         style=style,
         dashes=DASHES,
         thumbnails=thumbnails,
@@ -231,30 +226,15 @@ def page(
 @cache
 def load_templates() -> jinja2.Environment:
     """Load the templates and their filters."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("marsretrieval.report.html"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_escape_controls,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return load_environment(
+        "marsretrieval.report.html",
+        {
+            "unit": _format_unit,
+            "points": _format_points,
+            "seconds": format_seconds,
+            "rate": format_rate,
+        },
     )
-    environment.filters |= {
-        "unit": _format_unit,
-        "points": _format_points,
-        "seconds": format_seconds,
-        "rate": format_rate,
-    }
-    return environment
-
-
-def _escape_controls(value: Any) -> Any:
-    """Escape control characters, which HTML and SVG forbid."""
-    if not isinstance(value, str):
-        return value
-    return type(value)(printable(value))
 
 
 def _group_by_task(views: Sequence[SetView]) -> list[_Task]:

@@ -1,0 +1,87 @@
+"""``marsretrieval serve``: the map in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.options import Checkpoint, Device, Offline
+
+
+def serve(
+    stores: Annotated[
+        list[Path], typer.Argument(metavar="STORE...", help="Folders of stores, made by embed.")
+    ],
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Folder that contains the images; repeatable."),
+    ] = None,
+    basemap: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Image of the whole planet, -180..180, 90..-90."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Address to listen on; others need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 for any free one.")
+    ] = 8765,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Further host name of this server; repeatable."),
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse marks.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            rich_help_panel="The model",
+            metavar="MODEL",
+            help="Model of the store if not in the registry: st:NAME, module:Class.",
+        ),
+    ] = None,
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+    offline: Offline = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show stores on a map in the browser: search, look, mark.
+
+    The address is printed on stdout. Texts and images can be searched for when the model is loaded,
+    tiles at once. Other machines can reach the server only with --host, and the token that is part
+    of the address.
+
+    Raises:
+        UsageError: If an option is invalid.
+        StoreError: If a store cannot be opened.
+        OutputError: If no port is free.
+        MissingDependencyError: If the extra `web` is not installed.
+    """
+    from marsretrieval.web.server import MapServer, ServeOptions
+
+    options = ServeOptions(
+        stores=stores,
+        images=images or (),
+        basemap=basemap,
+        host=host,
+        port=port,
+        allow_hosts=allow_host or (),
+        read_only=read_only,
+        checkpoint=checkpoint,
+        model=model,
+        device=device,
+        offline=offline,
+    )
+    with show_progress(quiet=as_json) as progress:
+        server = MapServer(options, progress=progress, tell=say)
+    if as_json:
+        print_json({"url": server.url, "port": server.port, "stores": [str(one) for one in stores]})
+    else:
+        echo(server.url)
+        say("Ctrl-C stops the server.")
+    server.run(open_browser=not no_open)
