@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -84,4 +85,5 @@ def serve(
     else:
         echo(server.url)
         say("Ctrl-C stops the server.")
+    sys.stdout.flush()  # read by the program that started the server
     server.run(open_browser=not no_open)

@@ -160,6 +160,7 @@ def _bind(host: str, port: int, tell: Callable[[str], None]) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host, number))
+            bound.listen(128)  # the address may be opened before the server accepts
         except OSError as error:
             bound.close()
             if error.errno == errno.EADDRINUSE:
