@@ -14,10 +14,10 @@ from typer.testing import CliRunner, Result
 from marsretrieval.cli.app import app
 from marsretrieval.datasets.synthetic import write_planet
 
-# Tiny models gain nothing from more threads, and two workers would compete for the same cores.
+# Tiny models are not faster with more threads, and two workers would compete for the same cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# The files that take longest, given to the workers first, so that none of them is left for the end.
+# Slowest files, which run first so that no worker is still busy with one at the end.
 LONG = (
     "test_docs_commands.py",
     "test_docs.py",
@@ -33,7 +33,7 @@ LONG = (
     "test_ray.py",
 )
 
-# The same examples on every run, and no time limit for one on a busy machine.
+# Deterministic examples, and no time limit per example, since the machine may be busy.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
@@ -44,10 +44,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_planet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the tiny synthetic planet of seed 0, read-only, made once for all workers."""
+    """Write the tiny synthetic planet of seed 0 once for all workers; tests must not change it."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # the workers have folders of their own inside of it
+        folder = folder.parent  # parent of the workers' folders
     with (folder / "planet.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         write_planet(folder / "planet", size="tiny")

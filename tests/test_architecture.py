@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ PACKAGES = [
     "evaluation",
     "api",
     "tasks",
+    "inventory",
     "training",
     "search",
     "embeddings",
@@ -37,20 +39,21 @@ PACKAGES = [
     "progress",
     "errors",
     "text",
+    "lazy",
 ]
 # Packages that must not import from others than these.
 ALLOWED = {
     "report": {*PACKAGES} - {"encoders"},
-    "metrics": {"geo", "results", "errors"},
-    "plotting": {"geo", "io", "errors", "text"},
+    "metrics": {"geo", "results", "errors", "lazy"},
+    "plotting": {"geo", "io", "errors", "text", "lazy"},
     "html": {"text"},
-    "geo": {"io", "errors"},
+    "geo": {"io", "errors", "lazy"},
 }
 
 
 @cache
 def modules() -> dict[str, Path]:
-    """Dotted name to file of every module."""
+    """Map the dotted names of all modules to their files."""
     names = {}
     for path in ROOT.rglob("*.py"):
         parts = path.relative_to(ROOT.parent).with_suffix("").parts
@@ -59,7 +62,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(name: str) -> Iterator[str]:
-    """Modules of the package that a module imports, inside functions and for types too."""
+    """List the package's modules that a module imports, also inside functions and for types."""
     for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
@@ -97,7 +100,7 @@ def test_every_package_is_in_the_list() -> None:
     assert {package_of(name) for name in modules()} - {"", "__main__"} == {*PACKAGES}
 
 
-def test_no_modules_import_each_other() -> None:
+def test_modules_have_no_import_cycles() -> None:
     inner = {name: targets for name, targets in graph().items() if not is_package(name)}
     try:
         TopologicalSorter(inner).prepare()
@@ -118,6 +121,15 @@ def test_no_file_is_too_long() -> None:
 
 
 def test_modules_have_plain_names() -> None:
-    """What is public is said by `__init__` and the docs, not by underscores of file names."""
+    """`__init__` and the docs define the public interface, not underscores in file names."""
     private = [path.name for path in modules().values() if path.name.startswith("_")]
     assert {*private} <= {"__init__.py", "__main__.py"}
+
+
+@pytest.mark.parametrize(
+    "package", sorted(name for name, targets in graph().items() if "marsretrieval.lazy" in targets)
+)
+def test_lazy_packages_export_what_they_list(package: str) -> None:
+    module = import_module(package)
+    assert {*module.__all__} <= {*dir(module)}
+    assert [name for name in module.__all__ if getattr(module, name, None) is None] == []

@@ -20,81 +20,36 @@ import pytest
 import typer
 
 from marsretrieval.cli.app import app
-from marsretrieval.cli.help import EXAMPLES
 from marsretrieval.encoders import all_specs
 from marsretrieval.metrics import geolocalization, landform, paired
 from marsretrieval.report.columns import COLUMNS
 from marsretrieval.results import PROTOCOLS
 from marsretrieval.tasks import TASKS
+from tests.doc_pages import (
+    DOCS,
+    FENCED,
+    MARSRETRIEVAL,
+    PAGES,
+    ROOT,
+    WALKED,
+    blocks,
+    commands,
+    lines_of,
+    name_of,
+)
 
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *sorted(DOCS.rglob("*.md")),
-    ROOT / "examples" / "README.md",
-    *sorted((ROOT / "benchmarks").rglob("README.md")),
-]
-# Pages whose commands and Python files are really run, from top to bottom, each in a folder.
-WALKED = [
-    "MODELS.md",
-    "tutorials/benchmark.md",
-    "tutorials/search.md",
-    "howto/dataset.md",
-    "howto/planet.md",
-    "howto/task.md",
-    "api/index.md",
-]
 # Real data, a trained checkpoint, or tried elsewhere.
 NEEDS_MORE = re.compile(r"--data data\b|epoch_10|^make |^bash |^export ")
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
-
-
-def name_of(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return [text for kind, text in FENCED.findall(page.read_text()) if kind == language]
-
-
-def lines_of(block: str) -> Iterator[str]:
-    """Command lines, without comments, continued ones joined."""
-    for line in block.replace("\\\n", " ").splitlines():
-        words = shlex.split(line, comments=True)
-        if words:
-            yield line.strip() if "#" not in line else shlex.join(words)
-
-
-def commands() -> list[tuple[str, str]]:
-    """(page, command line) of every line of bash, in fences and in indented blocks."""
-    command_lines = []
-    for page in PAGES:
-        for block in blocks(page, "bash"):
-            command_lines += [(name_of(page), line) for line in lines_of(block)]
-        unfenced = FENCED.sub("", page.read_text())
-        indented = re.findall(r"^    (marsretrieval .*)$", unfenced, re.MULTILINE)
-        command_lines += [(name_of(page), line) for text in indented for line in lines_of(text)]
-    for example in EXAMPLES.values():
-        command_lines += [("--help", line) for line in lines_of(example)]
-    for script in (ROOT / "examples").glob("*.sh"):
-        text = re.sub(r"^#.*$|^exec ", "", script.read_text(), flags=re.MULTILINE)
-        calls = re.findall(r"^\s*(marsretrieval (?:.*\\\n)*.*)$", text, re.MULTILINE)
-        command_lines += [(name_of(script), line) for call in calls for line in lines_of(call)]
-    return command_lines
 
 
 def parse(words: list[str], command: Any = None, context: Any = None) -> None:
-    """Parse a command line with the real parsers, down to the last verb; raises what they raise."""
+    """Parse a command line with the real parsers of all subcommands; raise their errors."""
     command = command or typer.main.get_command(app)
     context = command.make_context(words[0], list(words[1:]), parent=context)
     if hasattr(command, "resolve_command"):
         rest = [*context._protected_args, *context.args]
         name, inner, rest = command.resolve_command(context, rest)
         parse([name, *rest], inner, context)
-
-
-MARSRETRIEVAL = [(page, line) for page, line in commands() if line.startswith("marsretrieval ")]
 
 
 @pytest.mark.parametrize(("page", "line"), MARSRETRIEVAL)
@@ -108,7 +63,7 @@ def test_every_command_in_the_docs_parses(page: str, line: str) -> None:
     "wrong",
     ["no-such-verb", "run --no-such-option", "data no-such-verb", "score paired --radius 1"],
 )
-def test_the_parsing_finds_what_is_wrong(wrong: str) -> None:
+def test_parser_detects_invalid_commands(wrong: str) -> None:
     with pytest.raises(Exception, match=r"[Nn]o such (option|command)|Missing option"):
         parse(["marsretrieval", *wrong.split()])
 
@@ -120,7 +75,7 @@ def test_the_docs_have_commands() -> None:
 @pytest.mark.parametrize(
     ("page", "line"), [word for word in commands() if word not in MARSRETRIEVAL]
 )
-def test_every_other_command_names_what_exists(page: str, line: str) -> None:
+def test_other_commands_refer_to_existing_files(page: str, line: str) -> None:
     words = [word for word in shlex.split(line) if "=" not in word]
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for first, second in pairwise(words):
@@ -130,6 +85,23 @@ def test_every_other_command_names_what_exists(page: str, line: str) -> None:
             assert importlib.util.find_spec(second), f"{page}: {line}"
         if first == "make" and second != "&&":
             assert second in targets, f"{page}: {line}"
+
+
+def write_orthoimage(path: Path) -> None:
+    """Write a small raster in the projection of HiRISE products, without data at its left."""
+    rasterio = pytest.importorskip("rasterio")
+    from rasterio.shutil import copy
+
+    values = np.random.default_rng(0).integers(1, 1023, (1, 1500, 1200)).astype(np.uint16)
+    values[..., :50] = 0
+    crs = "+proj=eqc +lat_ts=35 +lon_0=180 +R=3389000 +units=m +no_defs"
+    with rasterio.MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", width=1200, height=1500, count=1, dtype="uint16", crs=crs,
+            transform=rasterio.Affine(0.25, 0, -400_000, 0, -0.25, 2_300_000),
+        ) as file:  # fmt: skip
+            file.write(values)
+        copy(memory.name, path, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
 
 
 @pytest.mark.parametrize("page", WALKED)
@@ -143,6 +115,8 @@ def test_a_page_can_be_walked_through(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "planet").symlink_to(tiny_planet)
+    if page == "howto/planet.md":
+        write_orthoimage(tmp_path / "ESP_020245_2190_RED.JP2")
     ran = 0
     for language, block in FENCED.findall((DOCS / page).read_text()):
         if language == "python" and not NEEDS_MORE.search(block):
@@ -199,7 +173,7 @@ def test_python_blocks_compile(page: Path) -> None:
 
 
 def slugs(page: Path) -> set[str]:
-    """Anchors as GitHub makes them, and those written by hand."""
+    """Return the anchors of GitHub and those written by hand."""
     text = page.read_text()
     anchors = set(re.findall(r'<a id="([^"]+)"', text))
     for title in re.findall(r"^#+ (.+)$", FENCED.sub("", text), re.MULTILINE):
@@ -236,7 +210,7 @@ def verbs(command: Any = None, name: str = "marsretrieval") -> Iterator[tuple[st
 
 
 @pytest.mark.parametrize(("name", "command"), list(verbs()), ids=[name for name, _ in verbs()])
-def test_every_verb_is_shown_in_use_and_every_option_explained(name: str, command: Any) -> None:
+def test_every_command_is_shown_and_every_option_explained(name: str, command: Any) -> None:
     short = {"marsretrieval models list": "marsretrieval models"}  # with a group's default verb
     assert short.get(name, name) in prose(), f"no page shows {name}"
     assert command.help, f"{name} has no help"
@@ -256,7 +230,7 @@ def test_every_task_is_documented(task) -> None:
 
 
 def figures(task: str) -> set[str]:
-    """Every key that an evaluation has under either protocol, parts of a figure included."""
+    """Return all keys of an evaluation under both protocols, with parts of metrics."""
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(6, 4))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -288,7 +262,7 @@ def _keys(value: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_every_figure_is_defined(task) -> None:
+def test_every_metric_is_defined(task) -> None:
     protocol = (DOCS / "PROTOCOL.md").read_text()
     printed_keys = {
         part
@@ -313,12 +287,12 @@ def test_every_extra_is_documented() -> None:
         assert f"`{extra}`" in page, extra
 
 
-def test_what_the_page_says_of_doctor_is_what_it_says() -> None:
+def test_documented_doctor_output_is_current() -> None:
     from marsretrieval.encoders import doctor
 
     code = Path(doctor.__file__).read_text()
     code = re.sub(r'"\s*\n\s*f?"', "", code)
-    table = (DOCS / "INSTALL.md").read_text().split("| it says | do |")[1].split("\n\n")[0]
+    table = (DOCS / "INSTALL.md").read_text().split("| message | remedy |")[1].split("\n\n")[0]
     quoted = re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE)
     assert len(quoted) > 4
     for line in quoted:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from marsretrieval.cli.app import app
-from tests.test_docs import MARSRETRIEVAL, WALKED
+from marsretrieval.embeddings import open_store
+from tests.doc_pages import MARSRETRIEVAL, WALKED
 
 # Asks the hub even when dry, or checks weights that are not here: these are only parsed.
 NETWORK = re.compile(r"data download|models check (pe-core|marscope|my_clip|mteb:)")
@@ -57,7 +58,7 @@ def remaining() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def stage(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all that the pages speak of."""
+    """Create a folder with all files that the pages mention."""
     folder = tmp_path_factory.mktemp("stage")
     tiles = tiny_planet / "Mars-Global-Geolocalization" / "tiles"
     pictures = sorted((tiles.parent / "image_queries" / "pitted_cones").iterdir())
@@ -75,6 +76,10 @@ def stage(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     call("run", "-m", "mars-nano", "-t", "all", "--resamples", "200",
          "--data", planet, "--results", results)  # fmt: skip
     call("embed", "-m", "mars-nano", "--images", str(tiles), "--store", str(folder / "mars.store"))
+    for name, box in (("north", "-180,-2,180,90"), ("south", "-180,-90,180,-2")):
+        call("store", "subset", str(folder / "mars.store"), "-o", str(folder / f"{name}.store"),
+             f"--bbox={box}")  # fmt: skip
+    _inventory(folder)
     # The models that the pages compare.
     for theirs in ("pe-core-l-14-336", "marscope", "mars-nano-untrained"):
         for path in (folder / "results" / "mars-nano").glob("*.json"):
@@ -89,6 +94,15 @@ def stage(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "A").symlink_to(folder / "results" / "mars-nano")
     (folder / "B").symlink_to(folder / "results" / "marscope")
     return folder
+
+
+def _inventory(folder: Path) -> None:
+    store, path = folder / "mars.store", folder / "cones.inventory"
+    call("inventory", "new", str(path), "--store", str(store), "--text", "pitted cones")
+    ids = open_store(store).ids([0, 1, 2])
+    call("inventory", "mark", str(path), f"{ids[0]}=yes", f"{ids[1]}=no")
+    (folder / "marks.csv").write_text(f"id,mark\n{ids[2]},no\n")
+    call("inventory", "learn", str(path))
 
 
 def _embeddings(folder: Path) -> None:
@@ -124,6 +138,15 @@ def test_the_command_works(
             (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    if verb == "inventory":  # which changes its folder
+        Path("cones.inventory").unlink()
+        if words[0] != "new":
+            shutil.copytree(stage / "cones.inventory", "cones.inventory")
+        if words[-1] == "close":
+            call(verb, *words[:-1], "start")
+        if words[0] == "mark" and "--from" not in words:
+            ids = open_store(stage / "mars.store").ids([5, 6, 7])
+            words = [*words[:2], *(f"{name}=yes" for name in ids)]
     if DRY.search(shlex.join([verb, *words])) and "--dry-run" not in words:
         words.append("--dry-run")
     call(verb, *words)

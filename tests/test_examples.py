@@ -102,7 +102,7 @@ def test_a_region_is_searched(box: str, tiny_planet: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("first", "number", "part"), [(1, 3, "3/8"), (0, 0, "1/8")])
-def test_a_slurm_array_deals_out_the_shards(
+def test_slurm_array_distributes_the_shards(
     first: int, number: int, part: str, tmp_path: Path
 ) -> None:
     (tmp_path / "marsretrieval").write_text('#!/bin/sh\necho "$@"\n')

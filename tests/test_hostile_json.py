@@ -65,7 +65,7 @@ MOST = 220  # changes of one file that are tried
 
 
 def paths_of(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Of all values inside: of a list the first only."""
+    """Yield the paths of all values inside; of lists, only the first."""
     if at:
         yield at
     if isinstance(value, dict):
@@ -76,7 +76,7 @@ def paths_of(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(value: Any, at: tuple[Any, ...], other: Any) -> Any:
-    """A copy with another value there; without it where `other` is ..."""
+    """Copy with another value at the path; without it if `other` is ..."""
     made = copy.deepcopy(value)
     parent = made
     for key in at[:-1]:
@@ -89,7 +89,7 @@ def changed(value: Any, at: tuple[Any, ...], other: Any) -> Any:
 
 
 def sweep(path: Path, read: Callable[[], object], most: int = MOST) -> int:
-    """The number of changes of the file that were refused; each is either accepted or refused."""
+    """Return the number of refused changes; every change must be accepted or refused."""
     original = path.read_text(encoding="utf-8")
     value = json.loads(original)
     changes = [(at, other) for at in paths_of(value) for other in (*OTHERS, ...)]
@@ -365,7 +365,7 @@ def test_json_that_is_accepted(tmp_path: Path) -> None:
     assert str(parse_json("[NaN]", source="x", strict=False)) == "[nan]"
     path = tmp_path / "long.json"
     path.write_text(json.dumps("x" * 100))
-    with pytest.raises(DataError, match="longer than the 50 bytes"):
+    with pytest.raises(DataError, match="longer than the limit of 50 bytes"):
         read_json(path, limit=50)
 
 

@@ -14,7 +14,7 @@ from marsretrieval.errors import DataError, OutputError
 from marsretrieval.io import atomic_path, confined
 
 
-def test_a_file_appears_whole_with_the_rights_of_others(tmp_path: Path) -> None:
+def test_file_appears_complete_with_default_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     with atomic_path(tmp_path / "new" / "file") as temporary:
         assert temporary.parent == tmp_path / "new"
@@ -25,7 +25,7 @@ def test_a_file_appears_whole_with_the_rights_of_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_nothing_is_left_of_what_failed(tmp_path: Path, error: type[BaseException]) -> None:
+def test_failed_write_leaves_no_file(tmp_path: Path, error: type[BaseException]) -> None:
     (tmp_path / "file").write_text("earlier")
     with pytest.raises(error), atomic_path(tmp_path / "file") as temporary:
         temporary.write_text("half")
@@ -34,7 +34,7 @@ def test_nothing_is_left_of_what_failed(tmp_path: Path, error: type[BaseExceptio
     assert (tmp_path / "file").read_text() == "earlier"
 
 
-def test_the_file_that_failed_is_the_one_that_is_named(tmp_path: Path) -> None:
+def test_error_names_the_file_that_failed(tmp_path: Path) -> None:
     source = tmp_path / "source"
     with (
         pytest.raises(DataError, match="source: cannot be read"),
@@ -51,7 +51,7 @@ def test_the_file_that_failed_is_the_one_that_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_what_killed_processes_left_is_removed_by_the_next(tmp_path: Path) -> None:
+def test_files_of_killed_processes_are_removed_by_the_next(tmp_path: Path) -> None:
     code = (
         "import os, sys, time; from pathlib import Path; from marsretrieval.io import atomic_path\n"
         "with atomic_path(Path(sys.argv[1]) / 'x.tar') as temporary:\n"
@@ -84,7 +84,7 @@ def test_what_killed_processes_left_is_removed_by_the_next(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "/etc/passwd", "a/../b", "a//b", "a\\b", "a\nb", "x" * 256, None, 3]
 )
-def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: object) -> None:
+def test_names_outside_the_folder_are_refused(tmp_path: Path, name: object) -> None:
     with pytest.raises(DataError, match="not the name of a file below"):
         confined(tmp_path, name)
 

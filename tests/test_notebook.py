@@ -19,7 +19,7 @@ NOTEBOOK = EXAMPLES / "search_mars.ipynb"
 
 
 def outputs(notebook: Any) -> str:
-    """All that the cells put out, as text of JSON."""
+    """Return all cell outputs as JSON text."""
     return json.dumps([cell.get("outputs", []) for cell in notebook["cells"]])
 
 
@@ -61,7 +61,7 @@ def test_models_are_benchmarked(
 
 def test_it_runs(tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = execute(NOTEBOOK, tiny_planet, tmp_path, monkeypatch)
-    assert {"yardangs.gpkg", "yardangs.qml", "yardangs.csv", "yardangs.tif", "mars.store"} <= {
+    assert {"yardangs.gpkg", "yardangs.csv", "yardangs.csv.json", "yardangs.tif", "mars.store"} <= {
         path.name for path in tmp_path.iterdir()
     }
     assert shown.count("image/png") >= 5 and "text/html" in shown
@@ -78,4 +78,4 @@ def test_the_python_of_the_page_runs(
     (tmp_path / "page.py").write_text(code)
     namespace = runpy.run_path(str(tmp_path / "page.py"))
     assert len(namespace["cones"]) == len(namespace["more"]) == 20
-    assert {"cones.gpkg", "cones.qml", "cones.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"cones.gpkg", "cones.png"} <= {path.name for path in tmp_path.iterdir()}

@@ -69,7 +69,7 @@ def environment(tiny_planet: Path, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def bash(environment: dict[str, str], tmp_path: Path) -> Bash:
-    """Runs bash in a folder that is not the checkout."""
+    """Run bash in a folder outside the checkout."""
 
     def call(
         *arguments: object, cwd: Path = tmp_path, **more: str
@@ -88,7 +88,7 @@ def bash(environment: dict[str, str], tmp_path: Path) -> Bash:
 
 @pytest.fixture
 def checkout(environment: dict[str, str], tmp_path: Path) -> Path:
-    """A checkout without .venv, and a marsretrieval on the PATH that pretends to have two GPUs."""
+    """Create a checkout without .venv, and a fake marsretrieval with two GPUs on the PATH."""
     root = tmp_path / "a checkout"
     shutil.copytree(SCRIPTS, root / "scripts")
     bin_folder = root / "bin"
@@ -106,7 +106,7 @@ def checkout(environment: dict[str, str], tmp_path: Path) -> Path:
 
 
 def scripted(name: str) -> tuple[str, list[str]]:
-    """(task, models) that a script names; it must hold nothing else."""
+    """Return (task, models) of a script, which must contain nothing else."""
     lines = (SCRIPTS / name).read_text().splitlines()
     assert len(lines) == 2
     call = re.fullmatch(
@@ -121,14 +121,14 @@ def calls(checkout: Path) -> list[str]:
     return (checkout / "calls").read_text().splitlines()
 
 
-def test_every_published_script_is_there_and_no_other() -> None:
+def test_scripts_equal_the_published_scripts() -> None:
     ours = {str(path.relative_to(SCRIPTS)) for path in SCRIPTS.glob("*/*.sh")}
     assert ours == set(NAMES)
     assert len(NAMES) == 35
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_script_names_a_task_and_models_and_nothing_else(name: str) -> None:
+def test_script_names_only_a_task_and_models(name: str) -> None:
     folder, models = scripted(name)
     assert folder == name.split("/")[0]
     task, records = find_task(folder), [find(model) for model in models]
@@ -148,7 +148,9 @@ def test_openclip_is_pe_core_and_offers_three_more() -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=["paired", "landform", "geolocalization"])
-def test_the_published_readme_in_dry_run(block: str, bash: Bash, tmp_path: Path) -> None:
+def test_commands_of_the_published_readme_in_dry_run(
+    block: str, bash: Bash, tmp_path: Path
+) -> None:
     lines = [
         f"{line} --dry-run" if line.startswith("bash ") else line for line in block.splitlines()
     ]
@@ -183,7 +185,7 @@ def test_landforms_for_real(bash: Bash, tmp_path: Path) -> None:
     assert rows[0]["n"] == "48"
 
 
-def test_geolocalization_of_a_vision_only_model_asks_with_images_alone(
+def test_geolocalization_of_a_vision_only_model_uses_image_queries_only(
     bash: Bash, tmp_path: Path
 ) -> None:
     script = SCRIPTS / "geolocalization" / "dinov3.sh"
@@ -236,7 +238,7 @@ def test_several_gpus_build_the_database_in_parts(
     assert len(rows) == 10
 
 
-def test_a_part_that_dies_is_made_up(checkout: Path, bash: Bash) -> None:
+def test_failed_part_is_completed(checkout: Path, bash: Bash) -> None:
     script = checkout / "scripts" / "geolocalization" / "marscope.sh"
     settings = {"MARSRETRIEVAL_MODEL": "bright:Vision", "MARSRETRIEVAL_ENGINE": "shards"}
     done = bash(script, "1,0", "--resamples", "0", FAILING="2/2", **settings)
@@ -245,7 +247,7 @@ def test_a_part_that_dies_is_made_up(checkout: Path, bash: Bash) -> None:
     assert "made up" in done.stderr
 
 
-def test_when_all_parts_die_so_does_the_script(checkout: Path, bash: Bash) -> None:
+def test_script_fails_if_all_parts_fail(checkout: Path, bash: Bash) -> None:
     script = checkout / "scripts" / "geolocalization" / "marscope.sh"
     done = bash(
         script,
@@ -274,7 +276,7 @@ def test_several_gpus_build_the_database_with_ray(checkout: Path, bash: Bash) ->
     assert "800 embedded now" in done.stderr
 
 
-def test_small_tasks_take_the_first_gpu(checkout: Path, bash: Bash) -> None:
+def test_small_tasks_use_the_first_gpu(checkout: Path, bash: Bash) -> None:
     script = checkout / "scripts" / "landform_retrieval" / "gme.sh"
     done = bash(script, "1,0", "--resamples", "0", MARSRETRIEVAL_MODEL="bright:Brightness")
     assert done.returncode == 0, done.stderr
@@ -286,7 +288,7 @@ def test_small_tasks_take_the_first_gpu(checkout: Path, bash: Bash) -> None:
     ("visible", "device"),
     [("1", "cuda"), ("-1", "cpu"), ("", "cpu"), ("GPU-1a-2b", "cuda")],
 )
-def test_without_ids_the_visible_devices_count(
+def test_visible_devices_are_used_without_ids(
     visible: str, device: str, checkout: Path, bash: Bash
 ) -> None:
     script = checkout / "scripts" / "landform_retrieval" / "gme.sh"
@@ -311,7 +313,7 @@ def test_without_ids_the_visible_devices_count(
         (["0", "--data", "nowhere"], 1, "nowhere: no such folder"),
     ],
 )
-def test_what_is_wrong_is_said(
+def test_invalid_arguments_are_reported(
     arguments: list[str], code: int, message: str, checkout: Path, bash: Bash
 ) -> None:
     done = bash(checkout / "scripts" / "geolocalization" / "openclip.sh", *arguments)
@@ -344,7 +346,7 @@ def test_without_marsretrieval_the_remedy_is_named(checkout: Path, bash: Bash) -
     assert "make venv" in done.stderr
 
 
-def test_an_interrupt_is_left_to_the_program(
+def test_interrupts_are_handled_by_the_program(
     checkout: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     program = checkout / "bin" / "marsretrieval"

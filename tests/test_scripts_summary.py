@@ -22,7 +22,7 @@ def row(model: str) -> dict[str, str]:
     return {"model": model, "created": "2026", "mAP": "1.0000", "request": "r"}
 
 
-def test_rows_written_at_once_are_all_there_and_once(summary, tmp_path: Path) -> None:
+def test_concurrent_rows_are_written_exactly_once(summary, tmp_path: Path) -> None:
     file = tmp_path / "summary.csv"
     models = [f"model-{number % 20}" for number in range(60)]
     with ThreadPoolExecutor(8) as pool:
@@ -33,7 +33,7 @@ def test_rows_written_at_once_are_all_there_and_once(summary, tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [file]  # no temporary file
 
 
-def test_a_file_of_another_program_is_kept_and_not_mixed_with(summary, tmp_path: Path) -> None:
+def test_foreign_file_is_preserved_and_not_extended(summary, tmp_path: Path) -> None:
     file = tmp_path / "summary.csv"
     file.write_text("model,score\nolder,1\n")
     summary.add(file, "landform", [row("newer")])
@@ -41,7 +41,7 @@ def test_a_file_of_another_program_is_kept_and_not_mixed_with(summary, tmp_path:
     assert [record["model"] for record in csv.DictReader(file.open())] == ["newer"]
 
 
-def test_a_file_without_its_last_newline_is_mended(summary, tmp_path: Path) -> None:
+def test_missing_final_newline_is_added(summary, tmp_path: Path) -> None:
     file = tmp_path / "summary.csv"
     summary.add(file, "landform", [row("first")])
     file.write_text(file.read_text().rstrip("\n"))

@@ -53,7 +53,7 @@ def text_of(page: Path) -> str:
     return html.unescape(re.sub(r"<[^>]+>", "", page.read_text()))
 
 
-def test_no_page_asks_another_host_for_anything(site: Path) -> None:
+def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
     for page in site.rglob("*.html"):
         for tag in re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", page.read_text()):
             assert not re.search(r'(?:src|href)="(?:https?:)?//', tag), f"{page}: {tag}"
@@ -61,7 +61,7 @@ def test_no_page_asks_another_host_for_anything(site: Path) -> None:
         assert not re.search(r"url\(['\"]?https?:|@import", sheet.read_text()), sheet
 
 
-def test_the_command_line_is_all_there(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_reference_is_complete(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "docs" / "_site"))
     reference = importlib.import_module("reference")
     page = text_of(site / "docs" / "cli.html")
@@ -121,7 +121,7 @@ def test_examples_can_be_downloaded(site: Path) -> None:
     assert list(site.rglob("_downloads/**/slurm_embed.sh"))
 
 
-def test_pictures_are_small_and_made_by_the_script() -> None:
+def test_doc_images_are_small_and_made_by_the_script() -> None:
     script = (ROOT / "docs" / "_site" / "images.py").read_text()
     for picture in (ROOT / "docs" / "img").iterdir():
         assert picture.stat().st_size < 300_000, picture

@@ -29,7 +29,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
-def test_they_end_and_clear_up_when_it_is_killed(tmp_path: Path) -> None:
+def test_children_exit_and_clean_up_when_the_parent_is_killed(tmp_path: Path) -> None:
     script, scratch = tmp_path / "script.py", tmp_path / "scratch"
     script.write_text(CODE)
     (scratch / "deep").mkdir(parents=True)

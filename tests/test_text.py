@@ -19,7 +19,7 @@ STEER = "a\x1b[2J\x9b31m\x07\r\u202e\x7fb"
 SHOWN = r"a\x1b[2J\x9b31m\x07\r\u202e\x7fb"
 
 
-def test_controls_are_spelt_out() -> None:
+def test_control_characters_are_escaped() -> None:
     assert printable(STEER) == SHOWN
     assert printable("two\nlines\tä 火星 \u00a0") == "two\nlines\tä 火星 \u00a0"
     assert printable("two\nlines", one_line=True) == r"two\nlines"
@@ -31,11 +31,11 @@ def test_formulas_become_texts(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "E-004_N-04", "-12.5", "+3", "a=1", "clip", "'x"])
-def test_other_texts_stay(text: str) -> None:
+def test_other_texts_are_unchanged(text: str) -> None:
     assert table_cell(text) == text
 
 
-def test_nothing_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_has_no_terminal_escapes(capsys: pytest.CaptureFixture[str]) -> None:
     echo(STEER)
     say(STEER)
     print_json({"id": STEER})
@@ -47,7 +47,7 @@ def test_nothing_steers_the_terminal(capsys: pytest.CaptureFixture[str]) -> None
     assert SHOWN in captured.err
 
 
-def test_commands_print_through_one_door() -> None:
+def test_commands_print_through_the_console_module() -> None:
     folder = Path(marsretrieval.cli.__file__).parent
     names = {
         f"{path.name}:{node.lineno}": ast.unparse(node.func)
@@ -59,7 +59,7 @@ def test_commands_print_through_one_door() -> None:
     assert not {where for where, name in names.items() if name == "print"}
 
 
-def test_tables_of_results_are_no_formulas_and_no_markup() -> None:
+def test_result_tables_contain_no_formulas_or_markup() -> None:
     outcome = make_landform()
     made = [
         result("landform", name, outcome)

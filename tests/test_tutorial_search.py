@@ -15,26 +15,26 @@ from marsretrieval import geo
 from marsretrieval.cli.app import app
 from marsretrieval.datasets import ImageSource, Record, decode_rgb, open_images
 from marsretrieval.encoders import find
-from tests.test_docs import DOCS, blocks, lines_of
+from tests.doc_pages import DOCS, blocks, lines_of
 
 # Half the diagonal of a tile of 0.2 degrees: a point closer than this may lie in the tile.
 WITHIN_DEG = 0.15
 
 
 def first_command(command: str) -> list[str]:
-    """The words of the tutorial's first `marsretrieval COMMAND`, without the program's name."""
+    """Return the words of the tutorial's first `marsretrieval COMMAND` without the program name."""
     lines = [line for block in blocks(DOCS / "tutorials" / "search.md", "bash")
              for line in lines_of(block)]  # fmt: skip
     return next(words[1:] for words in map(shlex.split, lines) if words[1] == command)
 
 
 def first_images(source: ImageSource) -> list[Image.Image]:
-    """The images of the first shard."""
+    """Read the images of the first shard."""
     items = source.read(source.shards()[0])
     return [decode_rgb(item.data, item.source) for item in items if isinstance(item, Record)]
 
 
-def test_the_tiny_planet_is_as_fine_as_the_input_of_its_model(tiny_planet: Path) -> None:
+def test_tiny_planet_matches_the_model_resolution(tiny_planet: Path) -> None:
     images = first_images(open_images(tiny_planet / "Mars-Global-Geolocalization" / "tiles"))
     edge = find("mars-nano").image_size
     assert {image.size for image in images} == {(edge, edge)}

@@ -1,4 +1,4 @@
-"""What the benchmark runs where trained weights are not wanted."""
+"""Models of the benchmark without trained weights."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ __all__ = ["Pretended", "random_vit"]
 
 
 def random_vit(name: str, device: str) -> Encoder:
-    """An open_clip model of that architecture, full size, random weights: as fast as a trained
-    one, offline, and by the encoder that a trained one is run with."""
+    """Return an open_clip encoder of the architecture, in full size with random weights.
+
+    It has the speed of a trained model and needs no network.
+    """
     ensure_torchvision()
     import open_clip
 
@@ -42,8 +44,10 @@ def random_vit(name: str, device: str) -> Encoder:
 
 
 class Pretended(Encoder):
-    """A device that takes `rate` images a second and no CPU at all: it sleeps. It shows what the
-    pipeline costs where the model does not compete with it for the CPUs, as on a GPU."""
+    """Simulated device that embeds `rate` images per second and sleeps instead of using the CPU.
+
+    It measures the pipeline if the model does not compete for the CPUs, as on a GPU.
+    """
 
     def __init__(self, inner: Encoder, rate: float) -> None:
         self._inner = inner
@@ -79,7 +83,7 @@ class Pretended(Encoder):
         return self.encode_preprocessed([self.preprocess(image) for image in images])
 
     def encode_texts(self, texts: Sequence[str], *, role: str = "query") -> Any:
-        raise ModalityError(f"{self.id} has no text side")
+        raise ModalityError(f"{self.id} has no text encoder")
 
     def count_truncated(self, texts: Sequence[str], *, role: str = "query") -> int | None:
         return None

@@ -26,7 +26,7 @@ from marsretrieval.encoders import find
 from marsretrieval.encoders.open_clip import OpenClipPreprocess
 from marsretrieval.system import hardware
 
-# One per side: the preprocessing that the published weights of these models need.
+# One per image size: the preprocessing of the published weights of these models.
 _MODELS = {
     224: "dfn2b-clip-vit-l-14",
     336: "pe-core-l-14-336",

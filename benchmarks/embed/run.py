@@ -1,4 +1,4 @@
-"""Images a second: our pipeline beside the straightforward loop and the bare model.
+"""Images per second: the pipeline, a straightforward loop and the model alone.
 
     python -m benchmarks.embed.run --model mars-nano --images 1024
     python -m benchmarks.embed.run --model ViT-L-14 --device cuda --images 16384 --out l14.json
@@ -8,8 +8,8 @@ The loop reads, decodes and preprocesses one image after the other and calls the
 batch is full, in one thread. `forward` is the model alone on features that are ready in memory;
 `decode` is reading, decoding and preprocessing alone, in threads on all CPUs, grey images in one
 channel where the encoder accepts that; the loop decodes to RGB. All are measured in
-turn in one run, several times over: on a shared machine only such figures can be compared. With
-`--decode-in processes` their start, ten seconds or so, counts: take many images.
+turn in one run, several times: on a shared machine, only times of the same run are comparable. With
+`--decode-in processes`, their start of about ten seconds is included: use many images.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _SHARD = 512
 
 
 def write_tiles(folder: Path, count: int, side: int) -> None:
-    """Square grey PNG tiles, of the texture and size (some 150 kB at 512) of an orbiter's."""
+    """Write square grey PNG tiles with the texture of orbital images (150 kB at 512 px)."""
     rng = np.random.default_rng(0)
     grain = rng.normal(0, 6, (2 * side, 2 * side))
     for start in range(0, count, _SHARD):
@@ -97,8 +97,11 @@ def decode_only(encoder: Encoder, source: ImageSource, workers: int) -> None:
 
 
 def rate(count: int, work: Callable[[], object]) -> float:
-    """On a thread of its own, all alike: on a crowded CPU torch is several times slower on the
-    main thread, and that would count as the pipeline's merit."""
+    """Run a method in a separate thread, as all methods.
+
+    On a busy CPU, torch is several times slower in the main thread, which would favour the
+    pipeline.
+    """
     with ThreadPoolExecutor(1) as thread:
         start = time.perf_counter()
         thread.submit(work).result()

@@ -1,11 +1,11 @@
-"""How far the two protocols lie apart: the figures of docs/PROTOCOL.md.
+"""Difference between the two protocols: the values in docs/PROTOCOL.md.
 
     python -m benchmarks.metrics.protocols
 
 All 1,440,000 tiles of the published grid (0.2 degrees, 80 S to 80 N) against m points drawn
 uniformly in longitude and latitude within 60 degrees of the equator. A perfect ranking has every
-tile near a point first, in random order, and the rest after it; both by one protocol's own idea of
-near. Only the first 20,000 tiles count, so only these are handed over. A minute on one core.
+tile near a point first, in random order, then the rest; each protocol has its own definition of
+"near". Only the first 20,000 tiles are ranked. Takes a minute on one core.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEPTH = 20_000
 
 
 def grid() -> np.ndarray:
-    """(n, 2): the south-west corners of all tiles."""
+    """Return the south-west corners of all tiles, of shape (n, 2)."""
     lon, lat = np.meshgrid(np.arange(1800) * TILE_DEG - 180, np.arange(800) * TILE_DEG - 80)
     return np.column_stack([lon.ravel(), lat.ravel()])
 

@@ -1,9 +1,10 @@
-"""Seconds to evaluate each task, ours beside the straightforward way, in one run; medians of 3.
+"""Seconds to evaluate each task, compared with a straightforward implementation; medians of 3.
 
     python -m benchmarks.metrics.run
 
-The straightforward way is tests/metrics/published_reference.py: sort every ranking, look at every
-depth anew. Sizes: 2,287 pairs, 48 classes x 5,000 images, 20,000 predictions for 1,300 points.
+The straightforward implementation is tests/metrics/published_reference.py:
+sort every ranking, evaluate every depth separately. Sizes: 2,287 pairs, 48 classes x 5,000 images,
+20,000 predictions for 1,300 points.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The models at full size, as data: architecture, config, and the class that holds it."""
+"""Full-size models as data: model class, config class and config."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ _QWEN2_5_3B = (
     },
 )
 
-# Catalogue id: model class, config class, config.
+# Registry id: model class, config class, config.
 FULL_SIZE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bge-vl-large": (
         "CLIPModel",

@@ -1,9 +1,10 @@
-"""Every transformers model at full size with random weights on one GPU: does it run in its
-precision, how fast, in how much memory. No network and no weights are needed.
+"""Run every transformers model at full size with random weights on one GPU.
+
+Reports precision, speed and memory. Needs no network and no weights.
 
     python -m benchmarks.models.full_size [MODEL...] [--batch 8] [--side 512]
 
-Figures of random weights say nothing of retrieval. Texts have a token per byte, since tokenizers
+Random weights do not measure retrieval quality. Texts have a token per byte, since tokenizers
 are tiny too.
 """
 
@@ -41,7 +42,7 @@ _TEXT = "A crater wall with narrow gullies that end in small fans, seen from orb
 
 
 def build_model(model: str) -> Any:
-    """The model of a catalogue id at full size, random, on torch's default device and dtype."""
+    """Return the full-size model of a registry id with random weights on torch's defaults."""
     transformers = import_transformers()
     architecture, config_class, settings = FULL_SIZE[model]
     arguments = {}
@@ -77,7 +78,7 @@ def build_encoder(model: str, device: torch.device) -> TorchEncoder:
 
 
 def _processor(kind: str) -> Any:
-    """Tiny tokenizer, real token counts."""
+    """Return a tiny tokenizer with realistic token counts."""
     if kind != "llava_next":
         return qwen_processor(_PROCESSORS[kind])
     processor = llava_processor()
@@ -103,7 +104,7 @@ def _image_processor(record: ModelSpec, config: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model's figures. `alike`: the least cosine of an image alone and in the batch."""
+    """Measurements of one model. `alike`: lowest cosine of an image alone and in the batch."""
 
     model: str
     dtype: str
@@ -114,7 +115,7 @@ class Row:
 
 
 def measure(model: str, device: torch.device, batch: int, side: int) -> Row:
-    """Raises ModelLoadError when a vector is not finite or is zero."""
+    """Measure a model; raise ModelLoadError if a vector is zero or not finite."""
     torch.cuda.reset_peak_memory_stats(device)
     encoder = build_encoder(model, device)
     rng = np.random.default_rng(0)
@@ -141,7 +142,7 @@ def measure(model: str, device: torch.device, batch: int, side: int) -> Row:
 
 
 def _seconds(call: Callable[[], object], repeats: int = 5) -> float:
-    """The median; vectors come back to the host, so a call ends when the device is done."""
+    """Return the median time; vectors are copied to the host, so a call includes device time."""
     call()
     times = []
     for _ in range(repeats):

@@ -1,10 +1,11 @@
-"""Every open_clip model at full size with random weights, laid out as the hub's cache has it,
-loaded offline as a user would, and checked. No network, no published weights, no GPU needed.
+"""Load and check every open_clip model offline at full size with random weights.
+
+The files have the layout of the hub's cache. Needs no network, published weights or GPU.
 
     python -m benchmarks.models.open_clip_full_size [MODEL...] [--device cpu] [--folder DIR]
 
-Needs up to 4 GB of disk and 8 GB of memory at a time. Figures of random weights say nothing of
-retrieval; SigLIP's tokenizer is a tiny one.
+Needs up to 4 GB of disk and 8 GB of memory at a time. Random weights do not measure retrieval
+quality; SigLIP's tokenizer is a tiny one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from marsretrieval.encoders.base import LoadOptions
 from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.training.train import save_tokenizer
 
-# open_clip's own names of the published weights: its table tells their preprocessing.
+# open_clip names of the published weights; its table gives their preprocessing.
 _TAGS = {
     "dfn2b-clip-vit-l-14": "dfn2b",
     "vit-l-16-siglip-384": "webli",
@@ -37,7 +38,7 @@ _PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
 
 
 def make_cache(record: ModelSpec, cache: Path) -> None:
-    """The repository of a model in a hub cache: configuration, random weights, tokenizer."""
+    """Write a model's repository into a hub cache: configuration, random weights, tokenizer."""
     ensure_torchvision()
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
@@ -67,7 +68,7 @@ def make_cache(record: ModelSpec, cache: Path) -> None:
 
 
 def measure(record: ModelSpec, device: str) -> dict[str, Any]:
-    """Load from the cache of this process, check, and say how long and how much memory."""
+    """Load from the cache, check, and report time and memory."""
     start = time.perf_counter()
     encoder = load(record, LoadOptions(device=device, offline=True))
     seconds = time.perf_counter() - start
@@ -84,7 +85,7 @@ def main() -> int:
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     models = options.models or [each.id for each in all_specs() if each.id in _TAGS]
-    if options.measure:  # the process of one model, whose peak memory is its own
+    if options.measure:  # separate process per model, to measure its peak memory
         import huggingface_hub.constants
 
         huggingface_hub.constants.HF_HUB_CACHE = str(options.measure)
@@ -113,7 +114,7 @@ def main() -> int:
 
 
 def _make_apart(model: str, cache: Path) -> None:
-    """In a process of its own, whose memory is given back."""
+    """Run in a separate process, which frees its memory at the end."""
     code = (
         "import sys; from pathlib import Path; from marsretrieval.encoders import find\n"
         f"from {__spec__.name} import make_cache\n"

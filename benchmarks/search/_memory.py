@@ -1,4 +1,4 @@
-"""What Linux says of the memory of this process."""
+"""Memory use of this process on Linux."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["memory_kb"]
 
 
 def memory_kb() -> tuple[int, int]:
-    """The most it had, mapped files included; and what is its own now."""
+    """Return the peak memory with mapped files, and the present private memory."""
     lines = Path("/proc/self/status").read_text().splitlines()
     found = dict(line.split(":", 1) for line in lines)
     return int(found["VmHWM"].split()[0]), int(found["RssAnon"].split()[0])

@@ -1,11 +1,11 @@
-"""A synthetic planet of embeddings, written in the two ways that the benchmark compares.
+"""Write a synthetic planet of embeddings in the two formats that the benchmark compares.
 
-    FOLDER/store/                  our store, float16, one shard a quad of 4 degrees (400 tiles)
-    FOLDER/published/features.npy  float32, as the published code keeps it, with ids.pkl and
+    FOLDER/store/                  this package's store, float16, one shard per quad (400 tiles)
+    FOLDER/published/features.npy  float32, in the format of the published code, with ids.pkl and
                                    places.pkl beside it
-    FOLDER/queries.npy             ten queries: five of tiles, five off the cone of the tiles
+    FOLDER/queries.npy             ten queries: five similar to tiles, five outside their cone
 
-Rows are made a few quads at a time, so memory stays small whatever the size.
+Rows are generated a few quads at a time, so memory use is small for any size.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _CLUSTERS, _GROUPS, _FACTORS = 2000, 40, 64
 
 
 def generate(folder: Path, rows: int, dimension: int) -> None:
-    """Write everything, unless the very same is there already."""
+    """Write all files unless identical ones exist."""
     asked = {"rows": rows, "dimension": dimension, "version": 1}
     done = folder / "generated.json"
     if done.exists() and json.loads(done.read_text()) == asked:
@@ -90,8 +90,10 @@ def generate(folder: Path, rows: int, dimension: int) -> None:
 
 
 class _Clusters:
-    """Zipf-sized clusters in groups, all in a narrow cone, as image embeddings are; noise of a
-    decaying spectrum within each."""
+    """Generator of vectors in Zipf-sized clusters within a narrow cone, as for image embeddings.
+
+    The clusters form groups and have noise of a decaying spectrum.
+    """
 
     def __init__(self, dimension: int) -> None:
         rng = np.random.default_rng(5)
@@ -129,7 +131,7 @@ class _Clusters:
 
 
 def _corners(count: int) -> list[tuple[int, int]]:
-    """South-west corners of quads, in a shuffled but fixed order, as archives come."""
+    """Return the south-west corners of quads in a shuffled but fixed order, as in archives."""
     every: list[Any] = [
         (lon, lat) for lat in range(-88, 88, _QUAD_DEG) for lon in range(-180, 180, _QUAD_DEG)
     ]
@@ -139,7 +141,7 @@ def _corners(count: int) -> list[tuple[int, int]]:
 
 
 def _tiles(west: int, south: int) -> list[tuple[str, float, float]]:
-    """Id and centre of each tile of a quad."""
+    """Return the ids and centres of the tiles of a quad."""
     steps = [round(step * _TILE_DEG, 9) for step in range(_SIDE)]
     return [
         (

@@ -1,4 +1,4 @@
-"""All queries in one process of ours, from nothing to ids, places and scores.
+"""Run all queries in one process and write ids, positions and scores.
 
 python -m benchmarks.search.ours FOLDER QUERIES K KERNEL OUT.npy
 """

@@ -1,4 +1,4 @@
-"""One query as the published code answers it: a process that loads and indexes everything.
+"""Run one query as in the published code: a process that loads and indexes all vectors.
 
 python -m benchmarks.search.published FOLDER QUERY K OUT.npy
 """

@@ -1,11 +1,11 @@
-"""Exact search: ours beside faiss, warm and as whole processes, in one run.
+"""Compare exact search with faiss, warm and as complete processes, in one run.
 
     python -m benchmarks.search.run --folder planet                      # 100,000 x 256, a minute
     python -m benchmarks.search.run --folder planet --full --out figures.json
 
-`--full` is 1,400,000 x 1024 and needs 14 GB of disk and 20 GB of memory for the published way.
-All methods are measured in turn within each round, for on a shared machine only such figures can
-be compared; medians over the rounds. `limit` is the time to read the bytes that a method must
+`--full` is 1,400,000 x 1024 and needs 14 GB of disk and 20 GB of memory for the published method.
+All methods are measured in turn within each round, since on a shared machine only such times are
+comparable; medians over the rounds. `limit` is the time to read the bytes that a method must
 read, at the speed at which two threads read memory in the same round.
 """
 
@@ -44,7 +44,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def read_speed(plane: Any) -> float:
-    """Bytes a second that all CPUs read together, by the quicker of two reductions."""
+    """Measure memory bandwidth of all CPUs in bytes per second, by the faster of two reductions."""
     flat = plane.reshape(-1)
     flat = flat[: len(flat) // 8 * 8]
     speeds = []
@@ -57,8 +57,11 @@ def read_speed(plane: Any) -> float:
 
 
 def process(*arguments: object) -> dict[str, float]:
-    """Wall and CPU time of a process, and its memory: the most it had (pages of files included,
-    which it shares), and its own at the end, as it reports them on its last line."""
+    """Run a process and measure its wall time, CPU time and memory.
+
+    Memory is the peak, with shared file pages, and the private memory at the end; the process
+    prints both on its last line.
+    """
     command = [sys.executable, "-m", *map(str, arguments)]
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -77,7 +80,7 @@ def process(*arguments: object) -> dict[str, float]:
 
 
 def stored_best(view: SearchIndex, queries: Any, k: int) -> list[set[int]]:
-    """The sets that faiss finds among the vectors as they are stored, block by block."""
+    """Search the stored vectors with faiss, block by block."""
     scores: list[Any] = []
     rows: list[Any] = []
     for start in range(0, view.rows, 100_000):
@@ -91,7 +94,7 @@ def stored_best(view: SearchIndex, queries: Any, k: int) -> list[set[int]]:
 
 
 def common(found: Any, expected: list[set[int]]) -> float:
-    """Share of the expected rows that were found, the least of all queries."""
+    """Return the lowest recall of the expected rows over all queries."""
     pairs = zip(found, expected, strict=True)
     return min(len(want & set(rows.tolist())) / len(want) for rows, want in pairs)
 
@@ -168,7 +171,7 @@ def warm(settings: argparse.Namespace, view: SearchIndex, queries: Any) -> dict[
 
 
 def whole(settings: argparse.Namespace, count: int) -> dict[str, Any]:
-    """Whole processes: one of ours for all queries, one of the published kind for each."""
+    """Time complete processes: one for all queries, and one per query with the published method."""
     folder, k = settings.folder, settings.k
     with tempfile.TemporaryDirectory() as out:
 
@@ -180,13 +183,13 @@ def whole(settings: argparse.Namespace, count: int) -> dict[str, Any]:
             into = Path(out) / f"{query}.npy"
             return process("benchmarks.search.published", folder, query, k, into)
 
-        ours(), published(0)  # the files into memory
+        ours(), published(0)  # load the files into the page cache
         mine, theirs = [], []
         for query in range(count):
             mine.append(ours())
             theirs.append(published(query))
             print(f"{mine[-1]['s']:.2f} s, {theirs[-1]['s']:.2f} s", file=sys.stderr, flush=True)
-            # Theirs leaves no memory for the files of ours: read them again, as it read its own.
+            # The published method fills the page cache: read the files of the store again.
             ours()
     total, total_cpu = (sum(each[clock] for each in theirs) for clock in ("s", "cpu_s"))
     median, cpu = (statistics.median(each[clock] for each in mine) for clock in ("s", "cpu_s"))
@@ -207,17 +210,17 @@ def whole(settings: argparse.Namespace, count: int) -> dict[str, Any]:
 
 
 def commands(settings: argparse.Namespace, tile: str) -> dict[str, float]:
-    """Seconds that `marsretrieval search` takes for the tiles like one, by what it writes."""
+    """Time `marsretrieval search` by example tile, to the terminal and to files."""
     verb = [sys.executable, "-m", "marsretrieval", "search", "--store", settings.folder / "store"]
-    asked = [*verb, "--like", tile, "-k", str(settings.k)]
-    found = {}
+    command = [*verb, "--similar-to", tile, "-k", str(settings.k)]
+    medians = {}
     with tempfile.TemporaryDirectory() as out:
         for name in ("", "hits.csv", "hits.gpkg"):
             into = ["-o", Path(out) / name] if name else []
-            call = partial(subprocess.run, [*asked, *into], check=True, capture_output=True)
+            call = partial(subprocess.run, [*command, *into], check=True, capture_output=True)
             times = [seconds(call) for _ in range(settings.rounds + 1)][1:]
-            found[name or "to the terminal"] = statistics.median(times)
-    return found
+            medians[name or "to the terminal"] = statistics.median(times)
+    return medians
 
 
 def main() -> None:
@@ -279,7 +282,7 @@ def show(told: dict[str, Any]) -> None:
     print(f"same set as faiss on float32: {found['same_set_as_faiss_on_float32']}")
     if "processes" in told:
         for name, took in told["commands"].items():
-            print(f"marsretrieval search --like, k={told['k']}, {name:20} {took:8.2f} s")
+            print(f"marsretrieval search --similar-to, k={told['k']}, {name:20} {took:8.2f} s")
         each = told["processes"]
         print("whole processes   ours, all queries in one   published, one a query   ratio")
         print(f"  wall, s         {each['ours_s']:24.2f} {each['published_s']:24.1f} "

@@ -1,4 +1,4 @@
-"""A quad like those of the CTX mosaic, of any size: ground, craters, grain, gaps without data."""
+"""Write a synthetic quad of the CTX mosaic: terrain, craters, noise, areas without data."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def write_quad(folder: Path, quad: Quad, pixels: int, *, layout: str = "rows") -> Path:
-    """A GeoTIFF of `pixels` a side, 1 byte a pixel, written band by band."""
+    """Write a square GeoTIFF of `pixels` per side with 1 byte per pixel, band by band."""
     rng = np.random.default_rng([quad.west % 360, quad.south % 180, pixels])
     relief = _fractal(rng, 2.0)
     textures = [_fractal(rng, 1.35), _fractal(rng, 1.35)]
@@ -59,7 +59,7 @@ def write_quad(folder: Path, quad: Quad, pixels: int, *, layout: str = "rows") -
 
 
 def write_zip(tiff: Path, quad: Quad, folder: Path) -> Path:
-    """The zip of a quad, packed as zips usually are."""
+    """Write the zip of a quad with deflate compression."""
     path = folder / quad.zip_name
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         archive.write(tiff, f"{path.stem}/{tiff.name}")
@@ -67,7 +67,7 @@ def write_zip(tiff: Path, quad: Quad, folder: Path) -> Path:
 
 
 def _fractal(rng: np.random.Generator, exponent: float) -> Floats:
-    """Noise whose power falls with frequency, periodic, of mean 0 and variance 1."""
+    """Return periodic noise with a decaying spectrum, mean 0 and variance 1."""
     across = np.fft.rfftfreq(_PERIOD)
     frequency = np.hypot(np.fft.fftfreq(_PERIOD)[:, None], across)
     frequency[0, 0] = 1
@@ -77,7 +77,7 @@ def _fractal(rng: np.random.Generator, exponent: float) -> Floats:
 
 
 def _stretched(field: Floats, rows: npt.NDArray[np.intp], pixels: int) -> Floats:
-    """`field` over the whole quad, linearly; the given rows of it."""
+    """Interpolate `field` linearly over the quad and return the given rows."""
 
     def places(at: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], Floats]:
         place = (at + 0.5) / pixels * (_PERIOD - 2)
@@ -91,7 +91,7 @@ def _stretched(field: Floats, rows: npt.NDArray[np.intp], pixels: int) -> Floats
 
 
 def _dig(band: Floats, craters: npt.NDArray[np.float64], first: int) -> None:
-    """Bowls with rims, lit from the west."""
+    """Return craters with rims, lit from the west."""
     height, width = band.shape
     for x, y, radius, depth in craters:
         reach = 1.5 * radius
@@ -109,7 +109,7 @@ def _dig(band: Floats, craters: npt.NDArray[np.float64], first: int) -> None:
 
 
 def _gaps(rows: npt.NDArray[np.intp], pixels: int) -> npt.NDArray[np.bool_]:
-    """A slanted strip and a corner that no image covers."""
+    """Return the mask of a slanted strip and a corner without data."""
     y = rows[:, None] / pixels
     x = np.arange(pixels)[None] / pixels
     offset = x - 0.3 + 0.12 * y

@@ -1,11 +1,11 @@
-"""A quad to tiles, ours beside the straightforward route, in one run on the same file.
+"""Time the cutting of a quad, compared with a straightforward method on the same file.
 
     python -m benchmarks.tiles.run [--pixels 47420] [--source TIFF] [--folder TMP] [--zip]
 
-The straightforward route does per tile what the published code does: open the file, warp the tile
+The straightforward method does per tile what the published code does: open the file, warp the tile
 out of it bilinearly, write an RGB PNG with `optimize`; in as many processes as there are CPUs.
-Ours is the command itself, start included: the median of RUNS runs, since a run of some seconds
-suffers more from what else the machine does. The stages of ours alone show the floor.
+This package is timed as a command, including its start: the median of RUNS runs, since a short run
+is more sensitive to other load. The stages alone are lower bounds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ RUNS = 5
 
 @dataclass
 class Taken:
-    """Seconds of wall and CPU, peak memory of the process in MB."""
+    """Return wall and CPU seconds and the peak memory of the process in MB."""
 
     wall: float
     cpu: float
@@ -84,7 +84,7 @@ def ours(source: Path, out: Path, *options: str) -> Taken:
     process = subprocess.Popen([*command, "--out", str(out), *options], stdout=subprocess.DEVNULL)
     peak = 0.0
     while True:
-        # wait4's own figure counts this process's memory too, from before the start of the other.
+        # The value of wait4 includes this process's memory before the fork.
         with suppress(OSError, StopIteration):
             lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
             line = next(each for each in lines if each.startswith("VmHWM"))
@@ -101,7 +101,7 @@ def ours(source: Path, out: Path, *options: str) -> Taken:
 
 
 def stages(source: Path, archive: Path | None) -> Iterator[tuple[str, Taken]]:
-    """Each stage alone, on all CPUs where it can use them."""
+    """Time the stages separately, on all CPUs if a stage can use them."""
     with rasterio.open(source) as file:
         pixels = file.width
     step = pixels / 20 / SPEC.size
@@ -149,7 +149,7 @@ def timed(work: Callable[[], None]) -> Taken:
 
 
 def differences(folder: Path, tar: Path) -> str:
-    """Of every tile against the straightforward route's."""
+    """Compare every tile with that of the straightforward method."""
     equal = worst = count = 0
     with tarfile.open(tar) as file:
         for member in file:

@@ -14,17 +14,21 @@ Names are loaded at first use: importing the package loads nothing else.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from marsretrieval.api import SearchQuery, SearchResult, Store, build_store, open_store
+    from marsretrieval.api.inventory import open_inventory
     from marsretrieval.encoders import Encoder
     from marsretrieval.encoders.loading import list_models, load_model
     from marsretrieval.evaluation.evaluate import Results, evaluate, load_results
+    from marsretrieval.inventory import Inventory
 
 __all__ = [
     "Encoder",
+    "Inventory",
     "Results",
     "SearchQuery",
     "SearchResult",
@@ -35,25 +39,36 @@ __all__ = [
     "list_models",
     "load_model",
     "load_results",
+    "open_inventory",
     "open_store",
 ]
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "api": ("SearchQuery", "SearchResult", "Store", "build_store", "open_store"),
-    "encoders": ("Encoder",),
-    "encoders.loading": ("list_models", "load_model"),
-    "evaluation.evaluate": ("Results", "evaluate", "load_results"),
-}
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    module = _MODULE_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{module}"), name)
+__getattr__, _ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.api": (
+            "SearchQuery",
+            "SearchResult",
+            "Store",
+            "build_store",
+            "open_store",
+        ),
+        "marsretrieval.api.inventory": ("open_inventory",),
+        "marsretrieval.encoders": ("Encoder",),
+        "marsretrieval.encoders.loading": (
+            "list_models",
+            "load_model",
+        ),
+        "marsretrieval.evaluation.evaluate": (
+            "Results",
+            "evaluate",
+            "load_results",
+        ),
+        "marsretrieval.inventory": ("Inventory",),
+    },
+)
 
 
 def __dir__() -> list[str]:

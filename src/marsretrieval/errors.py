@@ -90,7 +90,7 @@ class UnknownNameError(UsageError):
         elif len(names) <= _MAX_LISTED:
             hint = f"Known: {', '.join(names)}."
         else:
-            hint = f"None of the {len(names)} known names is near it."
+            hint = f"None of the {len(names)} known names is similar."
         super().__init__(f"unknown {kind} '{name}'", remedy=" ".join(filter(None, [hint, remedy])))
 
 

@@ -98,14 +98,14 @@ def confined(
         quoted = quoted if len(quoted) <= 80 else f"{quoted[:60]}..."
         raise DataError(
             f"{source or folder}: {quoted} is not the name of a file below its folder",
-            remedy="Do not use this file, or get it again from where it came: it is damaged or "
-            "was made to reach files elsewhere.",
+            remedy="Do not use this file, or download it again: it is damaged or crafted to access "
+            "other files.",
         )
     path = folder.joinpath(*parts)
     if len(parts) > 1 and not path.parent.resolve().is_relative_to(folder.resolve()):
         raise DataError(
-            f"{path}: a link leads out of {folder}",
-            remedy="Replace the link by the folder that it leads to.",
+            f"{path}: a link points out of {folder}",
+            remedy="Replace the link by the folder that it points to.",
         )
     return path
 
@@ -415,7 +415,7 @@ def read_json(path: Path, *, limit: int = _MAX_JSON_BYTES, strict: bool = True) 
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from error
     if len(data) > limit:
-        raise DataError(f"{path}: longer than the {limit:,} bytes that such a file may have")
+        raise DataError(f"{path}: longer than the limit of {limit:,} bytes")
     return parse_json(data, source=path, strict=strict)
 
 

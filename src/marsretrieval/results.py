@@ -62,6 +62,16 @@ class ModelPart(JsonObject, total=False):
     dimension: Int64 | None
 
 
+class LimitPart(JsonObject, total=False):
+    """Limit of a result that is not on all items."""
+
+    count: Int64
+    items: str
+    kept: Int64
+    of: Int64 | None
+    dropped_queries: Int64
+
+
 class DataPart(JsonObject, total=False):
     """Description of the data in a result."""
 
@@ -74,6 +84,7 @@ class DataPart(JsonObject, total=False):
     variant: str | None
     truncated: Truncated
     skipped: list[SkippedItem]
+    limit: LimitPart
 
 
 class MetricsPart(JsonObject, total=False):
@@ -161,7 +172,7 @@ class RunResult:
         timings: Seconds by stage.
         created: Time in UTC, ISO 8601.
         schema_version: Version of the file format.
-        settings: Seed and resamples; empty in files of older versions.
+        settings: Seed, resamples, and the limit if there is one; empty in files of older versions.
         task_info: Description of a task that is not built in.
     """
 
@@ -179,12 +190,25 @@ class RunResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     task_info: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def limit(self) -> int | None:
+        """Number of items that the data were limited to; None for all."""
+        return (self.settings or {}).get("limit")
+
+    @property
+    def limit_note(self) -> str:
+        """Mark of a limited result in tables, such as "limited to 100 pairs"; empty for others."""
+        if self.limit is None:
+            return ""
+        limit: Mapping[str, Any] = self.data.get("limit") or {}
+        return f"limited to {self.limit:,} {limit.get('items', 'items')}"
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON data."""
         plain: dict[str, Any] = _plain(asdict(self))
         return plain
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write the result file atomically.
 
         Args:
@@ -193,10 +217,11 @@ class RunResult:
         Raises:
             OutputError: If it cannot be written.
         """
+        path = Path(path)
         write_json(path, self.to_dict())
 
 
-def find_results(paths: Iterable[Path]) -> list[Path]:
+def find_results(paths: Iterable[str | Path]) -> list[Path]:
     """Find result files: those named, and ``MODEL/TASK.json`` at any depth below the folders named.
 
     Superseded results and files below embedding stores are skipped.
@@ -211,7 +236,7 @@ def find_results(paths: Iterable[Path]) -> list[Path]:
         DataError: If a path does not exist.
     """
     files: list[Path] = []
-    for source in paths:
+    for source in map(Path, paths):
         if source.is_dir():
             files += sorted(
                 path
@@ -225,7 +250,7 @@ def find_results(paths: Iterable[Path]) -> list[Path]:
     return list({path.resolve(): path for path in files}.values())
 
 
-def read_result(path: Path) -> RunResult:
+def read_result(path: str | Path) -> RunResult:
     """Read a result file.
 
     Args:
@@ -237,6 +262,7 @@ def read_result(path: Path) -> RunResult:
     Raises:
         DataError: If the file is missing, damaged or of another schema version.
     """
+    path = Path(path)
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION:
         if not isinstance(value, dict) or "schema_version" not in value:
@@ -290,7 +316,7 @@ class ResultKey:
         return cls(
             task=result.task,
             fingerprint=data.get("fingerprint") or "",
-            settings={"seed": result.seed, **(result.settings or {})},
+            settings={"seed": result.seed, **(result.settings or {}), "limit": result.limit},
             set_hash=data.get("set_hash"),
             n=data.get("n"),
             items_hash=data.get("items_hash"),
@@ -335,7 +361,7 @@ class ResultKey:
         return self.task == other.task and self.same_data(other) and self.same_settings(other)
 
 
-def results_of_task(folder: Path, task: str) -> Iterator[tuple[Path, RunResult]]:
+def results_of_task(folder: str | Path, task: str) -> Iterator[tuple[Path, RunResult]]:
     """Read the results of a task in the folder of a model: TASK.json first, then TASK.*.json.
 
     Args:
@@ -345,6 +371,7 @@ def results_of_task(folder: Path, task: str) -> Iterator[tuple[Path, RunResult]]
     Yields:
         Path and result; files that are not results are skipped.
     """
+    folder = Path(folder)
     for path in [folder / f"{task}.json", *sorted(folder.glob(f"{task}.*.json"))]:
         try:
             result = read_result(path)
@@ -354,11 +381,11 @@ def results_of_task(folder: Path, task: str) -> Iterator[tuple[Path, RunResult]]
             yield path, result
 
 
-def choose_path(folder: Path, key: ResultKey) -> Path:
+def choose_path(folder: str | Path, key: ResultKey) -> Path:
     """Choose the file for a result: that of the result that it replaces, otherwise a new one.
 
-    The first result of a task is TASK.json. Results on other data or with other settings get
-    names such as ``TASK.set-1a2b3c4d.seed-1.json``.
+    The first result of a task is TASK.json, the first limited one TASK.limit-100.json. Results on
+    other data or with other settings get names such as ``TASK.set-1a2b3c4d.seed-1.json``.
 
     Args:
         folder: Folder of one model's results.
@@ -367,7 +394,9 @@ def choose_path(folder: Path, key: ResultKey) -> Path:
     Returns:
         The path, which need not exist.
     """
-    base = folder / f"{key.task}.json"
+    folder = Path(folder)
+    limit = key.settings.get("limit")
+    base = folder / (f"{key.task}.json" if limit is None else f"{key.task}.limit-{limit}.json")
     first: ResultKey | None = None
     for path, result in results_of_task(folder, key.task):
         other = ResultKey.from_result(result)
@@ -383,7 +412,7 @@ def choose_path(folder: Path, key: ResultKey) -> Path:
         for name, value in key.settings.items()
         if value != first.settings.get(name, value)
     ]
-    stem = ".".join([key.task, *tags])
+    stem = ".".join([base.stem, *tags])
     path, number = folder / f"{stem}.json", 1
     while path.exists():
         number += 1
@@ -391,7 +420,7 @@ def choose_path(folder: Path, key: ResultKey) -> Path:
     return path
 
 
-def move_superseded(path: Path) -> Path:
+def move_superseded(path: str | Path) -> Path:
     """Move a result and its tables to the subfolder ``superseded``.
 
     Args:
@@ -403,6 +432,7 @@ def move_superseded(path: Path) -> Path:
     Raises:
         OutputError: If the subfolder cannot be written.
     """
+    path = Path(path)
     try:
         stamp = re.sub(r"[^0-9A-Za-z+-]", "", str(read_result(path).created))[:32]
     except DataError:

@@ -15,7 +15,7 @@ from marsretrieval.errors import ImageError, UsageError
 from marsretrieval.search import text_query
 
 
-def test_several_texts_are_one_query(store: Any) -> None:
+def test_several_texts_form_one_query(store: Any) -> None:
     both = store.search(["dunes", "ice"], k=4)
     alone = [store.search(text, k=4).query for text in ("dunes", "ice")]
     np.testing.assert_allclose(both.query, text_query(np.stack(alone)), atol=1e-6)
@@ -23,14 +23,14 @@ def test_several_texts_are_one_query(store: Any) -> None:
     one = store.search(["dunes"], k=4)
     np.testing.assert_array_equal(one.query, alone[0])
     assert one.about["text"] == "dunes"
-    with pytest.raises(UsageError, match="empty text"):
+    with pytest.raises(UsageError, match="text is empty"):
         store.search(["dunes", " "])
     with pytest.raises(UsageError, match="3 is not a text"):
         store.search(["dunes", 3])
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_scalars_of_numpy(store: Any, tmp_path: Path, kind: Any) -> None:
+def test_numpy_scalars_are_accepted(store: Any, tmp_path: Path, kind: Any) -> None:
     pytest.importorskip("geopandas")
     least = kind(store.search("dunes", k=9)[-1].score - 1e-5)
     result = store.search(
@@ -77,7 +77,7 @@ def test_wrong_values(store: Any, options: dict[str, Any], message: str) -> None
         store.search("dunes", **options)
 
 
-def test_regions_of_other_libraries(store: Any) -> None:
+def test_regions_from_other_libraries(store: Any) -> None:
     shapely = pytest.importorskip("shapely")
     geopandas = pytest.importorskip("geopandas")
     shape = shapely.box(179.8, 0.0, 180.2, 0.4)
@@ -89,7 +89,7 @@ def test_regions_of_other_libraries(store: Any) -> None:
         assert {hit.id for hit in result} == expected and result.about["region"] == "polygons"
 
 
-def test_images_in_memory_give_the_vector_of_their_file(store: Any, tmp_path: Path) -> None:
+def test_images_in_memory_match_the_vector_of_their_file(store: Any, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(200, 30_000, (24, 24)).astype(np.uint16)
     rgba = np.random.default_rng(1).integers(0, 256, (24, 24, 4)).astype(np.uint8)
     for name, array in (("deep.png", values), ("alpha.png", rgba)):

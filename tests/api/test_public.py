@@ -49,7 +49,7 @@ def spectrum() -> Any:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Two classes of images."""
+    """Write two classes of images."""
     rng = np.random.default_rng(0)
     for name, low in (("dark", 10), ("bright", 150)):
         (tmp_path / "data" / name).mkdir(parents=True)
@@ -69,9 +69,11 @@ def test_models_are_listed_by_pattern() -> None:
     assert "mars-nano" in mr.list_models()
     assert mr.list_models("MARS-nano*") == ["mars-nano", "mars-nano-untrained"]
     assert mr.list_models("nothing*") == []
+    with pytest.raises(UsageError, match="None is not a pattern"):
+        mr.list_models(None)  # type: ignore[arg-type]
 
 
-def test_an_object_is_evaluated_and_its_results_are_kept(
+def test_an_encoder_object_is_evaluated_and_results_are_saved(
     folders: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = evaluate(Grid(), folders)
@@ -113,8 +115,8 @@ def test_a_loaded_model_is_not_loaded_again(folders: Path, monkeypatch: pytest.M
         evaluate(model, folders, dtype="float16")
 
 
-def test_the_example_works_in_all_functions(folders: Path, spectrum: Any) -> None:
-    with pytest.raises(ModalityError, match="has no text side"):
+def test_the_example_encoder_works_in_all_functions(folders: Path, spectrum: Any) -> None:
+    with pytest.raises(ModalityError, match="has no text encoder"):
         evaluate(spectrum(), folders)
     store = mr.build_store(spectrum(), folders / "data", folders / "own.store")
     image = folders / "data" / "dark" / "0.png"
@@ -127,7 +129,7 @@ def test_the_example_works_in_all_functions(folders: Path, spectrum: Any) -> Non
         mr.open_store(folders / "own.store", encoder=Grid())
 
 
-def test_a_query_is_a_value(folders: Path) -> None:
+def test_queries_compare_by_value(folders: Path) -> None:
     store = mr.build_store(Grid(), str(folders / "data"), str(folders / "grid.store"))
     image = folders / "data" / "bright" / "1.png"
     query = mr.SearchQuery(
@@ -140,11 +142,11 @@ def test_a_query_is_a_value(folders: Path) -> None:
     )
     assert hits.to_dataframe().equals(same.to_dataframe())
     assert list(hits.to_dataframe().columns[:3]) == ["rank", "score", "id"]
-    with pytest.raises(UsageError, match="mix is given beside a SearchQuery"):
+    with pytest.raises(UsageError, match="mix cannot be combined with a SearchQuery"):
         store.search(query, mix=0.7)
 
 
-def test_objects_of_one_class_are_not_mixed_up(folders: Path) -> None:
+def test_objects_of_one_class_are_distinguished(folders: Path) -> None:
     with pytest.raises(UsageError, match="2 models would share the folder"):
         evaluate([Grid(), Grid(power=3.0)], folders)
     plain = evaluate(Grid(), folders, name="plain")
@@ -161,10 +163,10 @@ def test_skipped_images_are_logged(folders: Path, caplog: pytest.LogCaptureFixtu
     assert caplog.text.count("damaged.png") >= 2
 
 
-def test_a_store_of_an_object_names_the_way_to_open_it(folders: Path) -> None:
+def test_store_of_an_encoder_object_explains_how_to_open_it(folders: Path) -> None:
     mr.build_store(Grid(), folders / "data", folders / "grid.store")
     store = mr.open_store(folders / "grid.store")
-    with pytest.raises(UsageError, match="made by an object in Python"):
+    with pytest.raises(UsageError, match="made with an encoder object in Python"):
         store.search("dunes")
     opened = mr.open_store(folders / "grid.store", encoder=Grid())
     assert len(opened.search("dunes", k=2)) == 2

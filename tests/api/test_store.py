@@ -28,7 +28,7 @@ from marsretrieval.search import Hit
 from tests.fakes import FakeEncoder, FakeSource, FakeVisionEncoder, png_bytes
 
 
-def test_hits_are_typed_and_in_order(store: Any) -> None:
+def test_hits_are_typed_and_ranked(store: Any) -> None:
     result = store.search("pitted cones", k=7)
     assert len(result) == 7 and len(store) == 20
     assert all(isinstance(hit, Hit) for hit in result)
@@ -43,7 +43,7 @@ def test_hits_are_typed_and_in_order(store: Any) -> None:
         result[7]
 
 
-def test_how_many(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_hits(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query, "DEFAULT_K", 5)
     assert len(store.search("dunes")) == 5
     ranked = store.search("dunes", k=20)
@@ -58,7 +58,7 @@ def test_how_many(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         store.question("dunes", min_score=float("nan"))
 
 
-def test_like_leaves_the_tile_itself_out(store: Any) -> None:
+def test_example_tile_is_excluded_from_hits(store: Any) -> None:
     like = store.search(like="tile-000003", k=19)
     ids = [hit.id for hit in like]
     assert len(ids) == 19 and "tile-000003" not in ids
@@ -90,7 +90,7 @@ def test_like_needs_no_model(folder: Path, tmp_path: Path) -> None:
     assert len(vision.search(like="tile-000001")) == 11
 
 
-def test_images_as_paths_and_pictures(store: Any, tmp_path: Path) -> None:
+def test_images_as_paths_and_pillow_images(store: Any, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png_bytes(5))
     picture = Image.open(path)
@@ -146,7 +146,7 @@ def test_several_texts_in_one_pass(store: Any) -> None:
         store.answers([store.question("dunes", k=1), store.question("ice", k=2)])
 
 
-def test_questions_are_asked_together_only_of_the_very_same_region(store: Any) -> None:
+def test_queries_in_one_call_must_share_the_region(store: Any) -> None:
     def square(east: float) -> dict[str, Any]:
         corners = [[-180, -90], [east, -90], [east, 90], [-180, 90], [-180, -90]]
         return {"type": "Polygon", "coordinates": [corners]}
@@ -170,11 +170,13 @@ def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
     style = tmp_path / "a.qml"
     assert result.to_geojson(tmp_path / "a.geojson") == [tmp_path / "a.geojson", style]
     assert result.to_parquet(tmp_path / "a") == [tmp_path / "a.parquet", style]
-    assert result.to_csv(str(tmp_path / "a.csv")) == [tmp_path / "a.csv"]
+    record = tmp_path / "a.csv.json"
+    assert result.to_csv(str(tmp_path / "a.csv")) == [tmp_path / "a.csv", record]
     assert {path.name for path in tmp_path.iterdir()} == {
         "a.geojson",
         "a.parquet",
         "a.csv",
+        "a.csv.json",
         "a.qml",
     }
     result.to_geojson(tmp_path / "b.json")
@@ -209,22 +211,22 @@ def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
         ({"text": "x", "lon": 90}, UsageError, "Use 180 or 360"),
         ({"text": "x", "bbox": (0, 0, 1, 1), "region": "r.geojson"}, UsageError, "one of them"),
         ({"text": "x", "bbox": (0, 5, 1, 1)}, UsageError, "south must be below north"),
-        ({"text": "x", "bbox": (0, 5, 1)}, UsageError, "is no box"),
-        ({"like_at": (0, 5, 1)}, UsageError, "is no position"),
-        ({"like_at": "here"}, UsageError, "is no position"),
+        ({"text": "x", "bbox": (0, 5, 1)}, UsageError, "is not a box"),
+        ({"like_at": (0, 5, 1)}, UsageError, "is not a position"),
+        ({"like_at": "here"}, UsageError, "is not a position"),
         ({"text": "x", "region": "gone.geojson"}, DataError, "gone.geojson: no such file"),
-        ({"text": "x", "region": {"type": "Point"}}, DataError, "is no area"),
+        ({"text": "x", "region": {"type": "Point"}}, DataError, "is not an area"),
         ({"images": "gone.png"}, DataError, "gone.png: cannot be read"),
         ({"like": "tile-999999"}, UsageError, "Did you mean"),
         ({"like_at": (0, 0)}, UsageError, "The nearest is tile-0000"),
     ],
 )
-def test_wrong_questions(store: Any, options: dict[str, Any], error: Any, message: str) -> None:
+def test_invalid_queries(store: Any, options: dict[str, Any], error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         store.search(**options)
 
 
-def test_wrong_stores(folder: Path, tmp_path: Path) -> None:
+def test_invalid_stores(folder: Path, tmp_path: Path) -> None:
     build_text_store(FakeEncoder(), [("a", "dunes")], tmp_path / "texts", role="caption")
     with pytest.raises(UsageError, match="holds texts"):
         marsretrieval.open_store(tmp_path / "texts")
@@ -236,7 +238,7 @@ def test_wrong_stores(folder: Path, tmp_path: Path) -> None:
         vision.search("dunes")
 
 
-def test_importing_the_package_costs_nothing() -> None:
+def test_importing_the_package_loads_no_heavy_libraries() -> None:
     code = (
         "import sys, time; start = time.perf_counter(); import marsretrieval; "
         "print(time.perf_counter() - start); "

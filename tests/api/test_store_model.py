@@ -35,7 +35,7 @@ class Mean:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a class, and a store that names it; the class is not imported yet."""
+    """Create a working folder with a class, and a store that names it, not imported yet."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "hostile", raising=False)
@@ -70,13 +70,13 @@ def test_a_store_does_not_choose_code(
     rename(folder / "store", model)
     result = CliRunner().invoke(app, ["search", "--store", "store", *query, *dry])
     assert result.exit_code == 2, result.output
-    assert f"was made by {model}, which is not in the model registry" in result.stderr
+    assert f"was made with {model}, which is not in the model registry" in result.stderr
     assert f"--model {model}" in result.stderr and "--trust" in result.stderr
     assert not (folder / "imported").exists() and "hostile" not in sys.modules
 
 
 @pytest.mark.parametrize("allowed", [("--model", "hostile:Mean"), ("--trust",)])
-def test_the_user_may(allowed: tuple[str, ...], folder: Path) -> None:
+def test_user_may_allow_the_encoder_class(allowed: tuple[str, ...], folder: Path) -> None:
     result = CliRunner().invoke(app, ["search", "--store", "store", "--text", "dunes", *allowed])
     assert result.exit_code == 0, result.output
     assert "tile-000000" in result.stdout and (folder / "imported").exists()
@@ -90,11 +90,11 @@ def test_search_by_tiles_needs_no_permission(folder: Path) -> None:
     assert result.exit_code == 0 and not (folder / "imported").exists()
 
 
-def test_another_model_than_that_of_the_store_is_refused(folder: Path) -> None:
-    with pytest.raises(StoreMismatchError, match="made by hostile:Mean, not by mars-nano"):
+def test_other_model_than_the_one_of_the_store_is_refused(folder: Path) -> None:
+    with pytest.raises(StoreMismatchError, match="made with hostile:Mean, not with mars-nano"):
         marsretrieval.open_store("store", model="mars-nano").search("dunes")
     (folder / "hostile.py").write_text(CODE + "\n# another version\n")
-    with pytest.raises(StoreMismatchError, match="made by another encoder"):
+    with pytest.raises(StoreMismatchError, match="made with another encoder"):
         marsretrieval.open_store("store", model="hostile:Mean").search("dunes")
 
 
@@ -117,11 +117,11 @@ def test_a_store_does_not_choose_a_checkpoint(folder: Path) -> None:
     [
         ("http.server:test", "standard library"),
         ("webbrowser:open", "standard library"),
-        ("helpers:unrelated", "makes no encoder"),
+        ("helpers:unrelated", "does not return an encoder"),
         ("helpers:needs", "needs an argument 'path'"),
     ],
 )
-def test_a_function_that_is_no_encoder_is_not_called(
+def test_function_that_is_not_an_encoder_is_not_called(
     target: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -136,7 +136,7 @@ def test_a_function_that_is_no_encoder_is_not_called(
     assert not (tmp_path / "called").exists()
 
 
-def test_an_encoder_of_ones_own_leaves_the_class_of_the_store_alone(tmp_path: Path) -> None:
+def test_custom_encoder_does_not_load_the_class_of_the_store(tmp_path: Path) -> None:
     build_store(FakeEncoder(), FakeSource((4,)), tmp_path, request=ModelRequest("hostile_two:Mean"))
     sys.modules.pop("hostile_two", None)
     with pytest.MonkeyPatch.context() as patch:

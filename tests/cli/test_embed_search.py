@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner, Result
 
-from marsretrieval.cli.app import app
 from marsretrieval.embeddings import open_store
 from marsretrieval.geo import tile_name
+from tests.cli.commands import MODEL, ROOT, call, called, tiles
 from tests.fakes import png_bytes
-
-MODEL = "tests.fakes:FakeEncoder"
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def tiles(folder: Path, *, tars: int = 3, rows: int = 4, corrupt: bool = False) -> Path:
-    """Each tar is a row of tiles from 1.0 E eastwards; the rows go north from the equator."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(tars):
-        with tarfile.open(folder / f"{number:06d}.tar", "w") as tar:
-            for row in range(rows):
-                name = tile_name(1 + 0.2 * row, 0.2 * number)
-                data = (
-                    b"nothing" if corrupt and row == number == 0 else png_bytes(10 * number + row)
-                )
-                info = tarfile.TarInfo(f"{name}.png")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    return folder
-
-
-def call(*arguments: str | Path | float, code: int = 0) -> Result:
-    # The fake encoders are in no registry, so that searching their stores has to be allowed.
-    trusted = ["--trust"] if arguments[0] == "search" else []
-    result = CliRunner().invoke(app, [*(str(argument) for argument in arguments), *trusted])
-    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
-    assert "Traceback" not in result.stderr
-    return result
-
-
-def called(*arguments: str | Path | float, code: int = 0) -> Any:
-    """Call with --json; nothing but JSON is on stdout."""
-    return json.loads(call(*arguments, "--json", code=code).stdout)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +26,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
-def test_embed_from_plan_to_nothing_to_do(tmp_path: Path) -> None:
+def test_embed_dry_run_build_and_rerun(tmp_path: Path) -> None:
     images = tiles(tmp_path / "tiles", corrupt=True)
     verb = ("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store")
     plan = called(*verb, "--dry-run")
@@ -80,7 +43,7 @@ def test_embed_from_plan_to_nothing_to_do(tmp_path: Path) -> None:
     assert lost["id"] == "E1_0_N0_0" and "not an image" in lost["reason"]
     assert called(*verb)["embedded"] == 0
     again = call(*verb).stdout
-    assert "11 images, 0 embedded now, 11 were there" in again
+    assert "11 images, 0 embedded now, 11 already done" in again
     assert "1 left out (first: " in again
 
 
@@ -94,25 +57,25 @@ def test_embed_with_several_models(tmp_path: Path) -> None:
     assert [report["embedded"] for report in reports] == [12, 12]
     assert all(open_store(store / folder).complete for folder in folders)
     text = call(*verb, "--store", store).stdout
-    assert text.count("12 images, 0 embedded now, 12 were there") == 2
+    assert text.count("12 images, 0 embedded now, 12 already done") == 2
     twice = call(*verb, "-m", MODEL, "--store", store, code=2).stderr
     assert "named twice" in twice
     weights = tmp_path / "w.pt"
     weights.write_bytes(b"")
     both = call(*verb, "--store", store, "--checkpoint", weights, code=2).stderr
-    assert "--checkpoint goes with one model" in both
+    assert "--checkpoint applies to one model only" in both
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--engine", "dask"), "unknown engine 'dask'"),
-        (("--ray-address", "auto"), "goes with --engine ray"),
-        (("--engine", "ray", "--shard", "1/2"), "do not go together"),
-        (("--engine", "ray", "--device", "cuda:1"), "--device cuda:1 does not go with"),
+        (("--ray-address", "auto"), "requires --engine ray"),
+        (("--engine", "ray", "--shard", "1/2"), "cannot be combined"),
+        (("--engine", "ray", "--device", "cuda:1"), "--device cuda:1 cannot be combined with"),
     ],
 )
-def test_embed_refuses_what_makes_no_sense(
+def test_embed_refuses_invalid_options(
     tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
     verb = ("embed", "-m", MODEL, "--images", tmp_path, "--store", tmp_path / "store")
@@ -126,12 +89,12 @@ def test_embed_on_ray(tmp_path: Path) -> None:
     report = called(*verb, "--workers", 2)
     assert (report["rows"], report["embedded"], report["complete"]) == (11, 11, True)
     assert called("store", "verify", store)["problems"] == []
-    assert "11 were there" in call(*verb).stdout
+    assert "11 already done" in call(*verb).stdout
     error = call(*verb[:-2], "--engine", "ray", "--force", "--ray-address", "127.0.0.1:1", code=2)
-    assert "no Ray cluster answers at 127.0.0.1:1" in error.stderr
+    assert "cannot connect to a Ray cluster at 127.0.0.1:1" in error.stderr
 
 
-def test_embed_stores_float32_when_asked(tmp_path: Path) -> None:
+def test_embed_stores_float32_on_request(tmp_path: Path) -> None:
     images = tiles(tmp_path / "tiles", tars=1)
     verb = ("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store")
     call(*verb, "--vectors", "float32")
@@ -151,7 +114,7 @@ def test_info_verify_export(store: Path, tmp_path: Path) -> None:
     assert " images/s, device idle " in text
     assert "12 images in 3 shards, complete" in text and info["set_hash"] in text
     assert called("store", "verify", store)["problems"] == []
-    assert "12 rows in 3 shards, all as written" in call("store", "verify", store).stdout
+    assert "12 rows in 3 shards, all checksums match" in call("store", "verify", store).stdout
     out = tmp_path / "planet.parquet"
     assert called("store", "export", store, "-o", out)["rows"] == 12
     assert pq.read_table(out).num_rows == 12
@@ -170,7 +133,7 @@ def test_verify_fails_on_damage(tmp_path: Path) -> None:
     repaired = called("store", "verify", tmp_path / "store", "--repair")
     assert repaired["dropped"] == repaired["to_embed"] == ["000001"]
     output = call("store", "verify", tmp_path / "store", "--repair").stdout
-    assert "embeds 1 shard anew" in output
+    assert "embed 1 shard again" in output
     again = called("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store")
     assert again["embedded"] == 4
     assert called("store", "verify", tmp_path / "store")["problems"] == []
@@ -220,7 +183,7 @@ def test_search_in_a_box_and_to_files(store: Path, tmp_path: Path) -> None:
     assert collection["marsretrieval"]["bbox"] == "1.2,0.2,1.6,0.4"
 
 
-def test_a_vision_only_model_is_refused_text_before_it_is_loaded(tmp_path: Path) -> None:
+def test_text_query_to_a_vision_only_model_is_refused_before_loading(tmp_path: Path) -> None:
     images, folder = tiles(tmp_path / "tiles"), tmp_path / "store"
     call("embed", "-m", "tests.fakes:FakeVisionEncoder", "--images", images, "--store", folder)
     result = call("search", "--store", folder, "--text", "dunes", code=2)
@@ -246,7 +209,7 @@ def test_a_store_of_another_model_version_is_refused(tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["search", "--store", "STORE"], 2, "Give a text (--text), an image"),
-        (["search", "--store", "STORE", "--text", "x", "--bbox", "1,2,3"], 2, "is no box"),
+        (["search", "--store", "STORE", "--text", "x", "--bbox", "1,2,3"], 2, "is not a box"),
         (["search", "--store", "STORE", "--text", "x", "-k", "0"], 2, "-k"),
         (["search", "--store", "STORE", "--text", "x", "--lon", "90"], 2, "Use 180 or 360"),
         (["search", "--store", "STORE", "--text", "x", "-o", "hits.xyz"], 2, ".geojson"),
@@ -270,14 +233,14 @@ def test_a_store_of_another_model_version_is_refused(tmp_path: Path) -> None:
         (["embed", "-m", "MODEL", "--images", "IMAGES", "--store", "IMAGES"], 1, "other files"),
     ],
 )  # fmt: skip
-def test_wrong_use(store: Path, arguments: Sequence[str], code: int, message: str) -> None:
+def test_usage_errors(store: Path, arguments: Sequence[str], code: int, message: str) -> None:
     names = {"STORE": store, "IMAGES": store.parent / "tiles", "MODEL": MODEL}
     result = call(*(names.get(argument, argument) for argument in arguments), code=code)
     assert message in result.stderr
     assert result.stdout == ""
 
 
-def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
+def test_ctrl_c_saves_completed_work(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
         "from tests.fakes import FakeEncoder\n"
         "class Slow(FakeEncoder):\n"
@@ -298,7 +261,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Traceback" not in error and "what was finished is kept" in error
+    assert "Traceback" not in error and "completed work is saved" in error
     store = open_store(tmp_path / "store")
     assert 4 <= store.rows < 80 and not store.complete
     call("embed", "-m", MODEL, "--images", images, "--store", tmp_path / "store", code=1)

@@ -38,7 +38,7 @@ app()
     ("number", "word"),
     [(signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGHUP"), (signal.SIGINT, "interrupted")],
 )
-def test_signals_end_the_work_cleanly(tmp_path: Path, number: signal.Signals, word: str) -> None:
+def test_signals_stop_cleanly(tmp_path: Path, number: signal.Signals, word: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", CODE, str(tmp_path)],
         stdout=subprocess.PIPE,
@@ -50,14 +50,14 @@ def test_signals_end_the_work_cleanly(tmp_path: Path, number: signal.Signals, wo
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 128 + number
-    assert word in errors and "what was finished is kept" in errors
+    assert word in errors and "completed work is saved" in errors
     assert "Traceback" not in errors
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="closes descriptors with a shell")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_a_closed_stream_is_no_error(closed: str, tmp_path: Path) -> None:
+def test_closed_stream_is_not_an_error(closed: str, tmp_path: Path) -> None:
     program = "from marsretrieval.cli import main; main()"
     done = subprocess.run(
         ["sh", "-c", f'"$0" -c "$1" models list nano {closed}', sys.executable, program],
@@ -67,7 +67,7 @@ def test_a_closed_stream_is_no_error(closed: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_full_stdout_is_one_line() -> None:
+def test_full_stdout_is_reported_in_one_line() -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "marsretrieval", "tasks"],
@@ -79,7 +79,7 @@ def test_a_full_stdout_is_one_line() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
-def test_a_pipe_that_closes_is_no_error() -> None:
+def test_closed_pipe_is_not_an_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
@@ -98,7 +98,7 @@ def test_a_pipe_that_closes_is_no_error() -> None:
         (PermissionError(13, "Permission denied", "/x/y"), "error: /x/y: Permission denied"),
     ],
 )
-def test_an_error_nobody_foresaw_is_one_line(
+def test_unexpected_error_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, error: Exception, text: str
 ) -> None:
     def fail(*values: Any, **options: Any) -> None:
@@ -112,7 +112,7 @@ def test_an_error_nobody_foresaw_is_one_line(
     assert CliRunner().invoke(app, ["models", "list"]).exception is error
 
 
-def test_verifying_damaged_data_ends_with_a_line_on_stderr(tmp_path: Path) -> None:
+def test_verify_of_damaged_data_reports_on_stderr(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(b"none")
     done = CliRunner().invoke(app, ["data", "verify", str(tmp_path / "images"), "--workers", "1"])

@@ -15,7 +15,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_line_a_minute(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_progress_line_per_minute(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
     with show_progress() as progress, progress.start("cut", 1_440_000, "tiles") as bar:
         assert isinstance(progress, PlainProgress)  # no terminal under test
         for _ in range(30):
@@ -28,7 +30,7 @@ def test_a_line_a_minute(clock: list[float], capsys: pytest.CaptureFixture[str])
     ]
 
 
-def test_short_work_and_quiet_work_say_nothing(
+def test_short_work_and_quiet_mode_print_no_progress(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with show_progress() as progress, progress.start("cut", None) as bar:

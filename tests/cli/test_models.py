@@ -28,20 +28,20 @@ def called(*arguments: str, code: int = 0) -> Any:
 
 
 class Batchy:
-    """A fault: the vector depends on what else is in the batch."""
+    """Faulty encoder: the vector depends on the other images of the batch."""
 
     def encode_images(self, images: list[Image.Image]) -> np.ndarray:
         return np.array([[image.width, 1 + 50 * len(images)] for image in images], np.float32)
 
 
 class Constant:
-    """A fault: it does not look."""
+    """Faulty encoder: the vector does not depend on the image."""
 
     def encode_images(self, images: list[Image.Image]) -> np.ndarray:
         return np.ones((len(images), 4), np.float32)
 
 
-def test_the_table_has_every_model_and_fits() -> None:
+def test_table_lists_every_model_and_fits() -> None:
     output = call("models").stdout
     lines = output.splitlines()
     assert max(map(len, lines)) <= 100
@@ -62,7 +62,7 @@ def test_the_table_has_every_model_and_fits() -> None:
         ("vision_only", {"aimv2-large-patch14-448", "dinov3-vitl16"}),
     ],
 )
-def test_a_pattern_picks(pattern: str, ids: set[str]) -> None:
+def test_pattern_selects_models(pattern: str, ids: set[str]) -> None:
     assert {row["id"] for row in called("models", pattern)} == ids
     assert {row["id"] for row in called("models", "list", pattern)} == ids
 
@@ -77,22 +77,22 @@ def test_json_has_everything() -> None:
         assert key in row
 
 
-def test_a_pattern_that_fits_nothing_is_wrong_use() -> None:
+def test_pattern_without_match_is_a_usage_error() -> None:
     assert "unknown model 'zebra'" in call("models", "zebra", code=2).stderr
 
 
-def test_help_says_how() -> None:
+def test_help_explains_patterns() -> None:
     output = call("models", "--help").stdout
     assert "check" in output and "PATTERN" in output
 
 
-def test_check_shows_what_a_model_does() -> None:
+def test_check_prints_measurements_of_a_model() -> None:
     output = call("models", "check", "mars-nano", "--device", "cpu").stdout
     assert "dimension 128" in output and "weights_sha256" in output
     assert output.splitlines()[-1] == "ok: yes"
 
 
-def test_check_for_machines() -> None:
+def test_check_as_json() -> None:
     report = called("models", "check", "mars-nano", "--device", "cpu")
     assert report["problems"] == []
     assert report["dimension"] == 128
@@ -104,7 +104,7 @@ def test_check_for_machines() -> None:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("Batchy", "a batch differs from one by one"), ("Constant", "gave the same vector")],
+    [("Batchy", "batch and single vectors differ"), ("Constant", "have the same vector")],
 )
 def test_check_finds_a_faulty_model(name: str, words: str) -> None:
     report = called("models", "check", f"{__name__}:{name}", code=1)
@@ -113,7 +113,7 @@ def test_check_finds_a_faulty_model(name: str, words: str) -> None:
     assert output.splitlines()[-1] == "ok: no"
 
 
-def test_check_of_what_cannot_be_loaded(tmp_path: Path) -> None:
+def test_check_of_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
     assert "Did you mean" in call("models", "check", "siglip", code=2).stderr
     call("models", "check", "mars-nano", "--checkpoint", str(tmp_path / "none"), code=2)
     errors = call("models", "check", "mars-nano", "--checkpoint", str(tmp_path), code=1).stderr
@@ -123,7 +123,7 @@ def test_check_of_what_cannot_be_loaded(tmp_path: Path) -> None:
     )
 
 
-def test_without_a_network_or_a_cache_the_remedy_is_told(
+def test_without_network_or_cache_the_remedy_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -132,7 +132,7 @@ def test_without_a_network_or_a_cache_the_remedy_is_told(
     assert "not in the local cache" in errors and "--checkpoint" in errors
 
 
-def test_doctor_on_a_fit_machine() -> None:
+def test_doctor_without_problems() -> None:
     report = called("doctor")
     assert report["problems"] == []
     assert report["cpus"] >= 1 and report["memory_gib"] > 0
@@ -170,7 +170,9 @@ def test_doctor_without_the_models_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "open-clip-torch 3.0.0 is installed, <5,>=3.3 is needed" in problem
 
 
-def test_doctor_takes_a_missing_convenience_as_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_missing_optional_package_as_a_note(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(doctor, "version", versions({"rasterio": None}))
     report = called("doctor")
     assert any("rasterio is not installed" in note for note in report["notes"])
@@ -184,11 +186,13 @@ def test_doctor_on_a_machine_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "hardware", lambda: {"cpus": 1, "memory_gib": 0.9})
     output = call("doctor", code=1).stdout
     assert "problem: 0.9 GiB of memory" in output
-    assert "make room" in output
+    assert "free some space" in output
     assert output.splitlines()[-1] == "fit: no"
 
 
-def test_doctor_names_a_torchvision_that_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_names_a_torchvision_that_cannot_be_imported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from marsretrieval.encoders import torch_imports
 
     def fail() -> bool:
@@ -196,4 +200,4 @@ def test_doctor_names_a_torchvision_that_does_not_import(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(torch_imports, "ensure_torchvision", fail)
     (problem,) = called("doctor", code=1)["problems"]
-    assert "torchvision does not import (another fault)" in problem
+    assert "torchvision cannot be imported (another fault)" in problem

@@ -94,7 +94,7 @@ IMAGES = "    def encode_images(self, images):\n        return mean(images)\n"
         ),
     ],
 )
-def test_check_names_the_line_of_the_user(write, body: str, words: str) -> None:
+def test_check_names_the_line_in_the_users_code(write, body: str, words: str) -> None:
     write(body)
     result = call("models", "check", "mine:Mine", code=1)
     assert words in result.stdout + result.stderr
@@ -146,8 +146,10 @@ def test_run_warns_of_vectors_that_change_with_the_batch(
     arguments = ["run", "-m", "mine:Mine", "-t", "landform", "--data", str(tiny_planet)]
     result = call(*arguments, "--resamples", "0")
     warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
-    assert len(warnings) == 2 and all("differs from one by one" in line for line in warnings)
+    assert len(warnings) == 2 and all(
+        "batch and single vectors differ" in line for line in warnings
+    )
     value = json.loads(next(tmp_path.glob("results/*/landform*.json")).read_text())
     assert [f"warning: mine-Mine: {line}" for line in value["model"]["warnings"]] == warnings
     again = call(*arguments, "--resamples", "0")
-    assert "done before" in again.stderr and "warning" not in again.stderr
+    assert "already done" in again.stderr and "warning" not in again.stderr

@@ -32,7 +32,7 @@ VALUED = [row for row in OPTIONS if not row[1].is_flag and not row[1].multiple]
 @pytest.mark.parametrize(
     ("path", "param"), VALUED, ids=[f"{' '.join(path)} {param.name}" for path, param in VALUED]
 )
-def test_an_option_of_one_value_given_twice_is_refused(path: tuple[str, ...], param: Any) -> None:
+def test_single_value_option_given_twice_is_refused(path: tuple[str, ...], param: Any) -> None:
     name = max(param.opts, key=len)
     for first in param.opts:
         done = CliRunner().invoke(app, [*path, first, "1", f"{name}=1"])
@@ -41,14 +41,14 @@ def test_an_option_of_one_value_given_twice_is_refused(path: tuple[str, ...], pa
         assert "Give it once." in done.output
 
 
-def test_the_sweep_sees_the_options_of_all_commands() -> None:
+def test_repeated_option_check_covers_all_commands() -> None:
     names = {(" ".join(path), param.name) for path, param in VALUED}
     assert len(VALUED) > 90
-    assert {("search", "store"), ("search", "bbox"), ("search", "region"), ("embed", "store"),
+    assert {("search", "lon"), ("search", "bbox"), ("search", "region"), ("embed", "store"),
             ("data tiles", "bbox"), ("run", "results"), ("report", "output")} <= names  # fmt: skip
 
 
-def test_switches_with_an_opposite_are_refused_and_others_are_not() -> None:
+def test_repeated_flags_are_refused_only_with_a_negation() -> None:
     opposite = [(path, param) for path, param in OPTIONS if param.secondary_opts]
     assert opposite
     for path, param in opposite:
@@ -60,6 +60,6 @@ def test_switches_with_an_opposite_are_refused_and_others_are_not() -> None:
     assert CliRunner().invoke(app, ["models", "--json", "--json"]).exit_code == 0
 
 
-def test_help_is_shown_all_the_same() -> None:
+def test_help_is_shown_despite_repeated_options() -> None:
     done = CliRunner().invoke(app, ["search", "--store", "a", "--store", "b", "--help"])
     assert done.exit_code == 0 and "Usage:" in done.output

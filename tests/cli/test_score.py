@@ -42,7 +42,7 @@ def assert_same(actual: Any, expected: Any) -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Inputs of all three tasks in one folder."""
+    """Write the inputs of all three tasks into one folder."""
     folder = tmp_path_factory.mktemp("mine")
     pairs = paired_input(pairs=60)
     np.save(folder / "pair_images.npy", pairs["images"])
@@ -76,7 +76,7 @@ def geolocalization(files: Path, **swapped: Path) -> tuple[str | Path, ...]:
             "--ground-truth", swapped.get("g", files / "truth.csv"))  # fmt: skip
 
 
-def test_the_papers_own_figures(tmp_path: Path) -> None:
+def test_the_published_metrics_of_the_paper(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     quick = ("--resamples", 0)
     for case in json.loads(shared_file("golden/golden.json").read_text()):
@@ -100,7 +100,7 @@ def test_the_papers_own_figures(tmp_path: Path) -> None:
         assert_same(scored(out, *verb, *quick)["published"], case["metrics"])
 
 
-def test_json_is_the_whole_evaluation(files: Path, tmp_path: Path) -> None:
+def test_json_is_the_complete_evaluation(files: Path, tmp_path: Path) -> None:
     for verb, task, figure in (
         (paired(files), "paired-image-text", "t2i_mrr"),
         (landform(files), "landform", "mAP"),
@@ -117,7 +117,7 @@ def test_json_is_the_whole_evaluation(files: Path, tmp_path: Path) -> None:
         assert json.loads(other)["intervals"] != evaluation["intervals"]
 
 
-def test_people_get_a_table_of_both_protocols(files: Path) -> None:
+def test_table_shows_both_protocols(files: Path) -> None:
     for verb, words in (
         (paired(files), ("published", "strict", "image to text R@1", "60 pairs")),
         (landform(files), ("mAP", "nDCG@10", "class_08", "90 images, 9 classes")),
@@ -131,7 +131,7 @@ def test_people_get_a_table_of_both_protocols(files: Path) -> None:
         assert all("30 points lie within the tiles' coverage" in line for line in lines)
 
 
-def test_lines_in_any_order_give_the_same_strict_figures(files: Path, tmp_path: Path) -> None:
+def test_line_order_does_not_change_strict_metrics(files: Path, tmp_path: Path) -> None:
     head, *rows = (files / "predictions.csv").read_text().splitlines()
     mixed = tmp_path / "mixed.csv"
     mixed.write_text("\n".join([head, *rows[::-1]]) + "\n")
@@ -154,7 +154,7 @@ def test_tile_names_move_strict_to_the_centre_and_leave_published(tmp_path: Path
         assert finer["strict"]["average_precision"] == 1
 
 
-def test_longitudes_may_run_to_360_and_published_takes_them_as_written(tmp_path: Path) -> None:
+def test_longitudes_up_to_360_are_used_as_written_by_published(tmp_path: Path) -> None:
     for tile, point, published in ((200, 200.3, 1), (-160, -159.7, 1), (200, -159.7, 0)):
         (tmp_path / "predictions.csv").write_text(
             f"image_name,similarity,lon,lat\nx,0.5,{tile},10\n"
@@ -165,7 +165,7 @@ def test_longitudes_may_run_to_360_and_published_takes_them_as_written(tmp_path:
         assert evaluation["strict"]["average_precision"] == 1
 
 
-def test_what_cannot_be_done_is_exit_code_1(files: Path, tmp_path: Path) -> None:
+def test_failures_are_exit_code_1(files: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "short.npy", np.load(files / "pair_texts.npy")[:-1])
     np.save(tmp_path / "long.npy", 3 * np.load(files / "pair_texts.npy"))
     np.save(tmp_path / "nan.npy", np.full((60, 16), np.nan))
@@ -192,18 +192,18 @@ def test_what_cannot_be_done_is_exit_code_1(files: Path, tmp_path: Path) -> None
         assert done.stdout == ""
 
 
-def test_labels_and_queries_without_each_other_are_told(files: Path, tmp_path: Path) -> None:
+def test_unmatched_labels_and_queries_are_reported(files: Path, tmp_path: Path) -> None:
     labels = json.loads((files / "labels.json").read_text())
     first = labels["query_names"][0]
     labels["query_names"][0] = "nothing of the kind"
     (tmp_path / "labels.json").write_text(json.dumps(labels))
     done = call(*landform(files, labels=tmp_path / "labels.json"), "--json", "-")
-    assert "1 queries have no image and no figure: nothing of the kind" in done.stderr
+    assert "1 queries have no image and no score: nothing of the kind" in done.stderr
     assert f"1 labels have no query, their images are distractors: {first}" in done.stderr
     assert json.loads(done.stdout)["n"]["classes"] == len(labels["query_names"]) - 1
 
 
-def test_wrong_use_is_exit_code_2(files: Path) -> None:
+def test_usage_errors_are_exit_code_2(files: Path) -> None:
     verb = geolocalization(files)
     for more in (("--radius", 0), ("--radius", "nan"), ("--radius", 181), ("--tile-deg", -1),
                  ("--max-k", 0), ("--max-k", 10**11), ("--resamples", -1), ("--resamples", 10**11),
@@ -224,7 +224,7 @@ def test_the_installed_command_prints_only_json(files: Path) -> None:
     assert done.stderr == ""
 
 
-def test_every_number_of_every_command_has_bounds() -> None:
+def test_every_numeric_option_has_bounds() -> None:
     for command in (
         ("run", "-m", "mars-nano", "-t", "landform", "--seed", -1),
         ("run", "-m", "mars-nano", "-t", "landform", "--resamples", 10**11),
@@ -254,7 +254,7 @@ def test_every_number_of_every_command_has_bounds() -> None:
 
 @pytest.fixture
 def half_covered(tmp_path: Path) -> tuple[str | Path, ...]:
-    """Two points, one of them near the only tile."""
+    """Write two points, one of them near the only tile."""
     (tmp_path / "p.csv").write_text("image_name,similarity,lon,lat\nx,0.5,10,10\n")
     (tmp_path / "g.tsv").write_text("lon\tlat\tname\n10.2\t10\ta\n90\t10\tb\n\t\tc\n")
     return geolocalization(tmp_path, p=tmp_path / "p.csv", g=tmp_path / "g.tsv")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from marsretrieval.geo import tile_name
-from tests.cli.test_embed_search import MODEL, ROOT, call, called, tiles
+from tests.cli.commands import MODEL, ROOT, call, called, tiles
 from tests.fakes import png_bytes
 
 HERE = tile_name(1.2, 0.2)  # row 1 of tar 1
@@ -26,7 +26,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
-def test_like_a_tile_or_a_place(store: Path) -> None:
+def test_search_by_tile_or_position(store: Path) -> None:
     by_id = call("search", "--store", store, "--like", HERE, "--json")
     assert "loading" not in by_id.stderr
     result = json.loads(by_id.stdout)
@@ -39,7 +39,7 @@ def test_like_a_tile_or_a_place(store: Path) -> None:
     assert with_example["hits"][0]["quad"] == "E000_N00"
 
 
-def test_away_from_texts_images_and_tiles(store: Path, tmp_path: Path) -> None:
+def test_negative_texts_images_and_tiles(store: Path, tmp_path: Path) -> None:
     example = tmp_path / "example.png"
     example.write_bytes(png_bytes(11))
     verb = ("search", "--store", store, "--text", "dunes")
@@ -55,7 +55,7 @@ def test_away_from_texts_images_and_tiles(store: Path, tmp_path: Path) -> None:
     assert called(*verb, "--not-text", "ice", "--not-text", "rock")["not_text"] == ["ice", "rock"]
 
 
-def test_regions_and_places(store: Path, tmp_path: Path) -> None:
+def test_regions_and_merged_hits(store: Path, tmp_path: Path) -> None:
     ring = [[1.2, 0.2], [1.6, 0.2], [1.6, 0.4], [1.2, 0.4], [1.2, 0.2]]
     region = tmp_path / "region.geojson"
     region.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
@@ -68,7 +68,7 @@ def test_regions_and_places(store: Path, tmp_path: Path) -> None:
     assert "  2 tiles" in call(*verb, "--merge-deg", 0.3).stdout
 
 
-def test_files_by_their_names(store: Path, tmp_path: Path) -> None:
+def test_output_format_follows_file_name(store: Path, tmp_path: Path) -> None:
     geopandas = pytest.importorskip("geopandas")
     names = ["a.gpkg", "b.fgb", "c.shp", "d.shp.zip", "e.csv", "f.png", "g.parquet"]
     heats = ["h.tif", "i.png"]
@@ -76,20 +76,22 @@ def test_files_by_their_names(store: Path, tmp_path: Path) -> None:
     heat = [word for name in heats for word in ("--heatmap", tmp_path / name)]
     verb = ("search", "--store", store, "--like", HERE, "-k", 5, *outs, *heat, "--style", "dark")
     text = call(*verb).stdout
-    assert f"{tmp_path / 'a.gpkg'}: 5 hits" in text and "a.qml: style for QGIS" in text
+    assert f"{tmp_path / 'a.gpkg'}: 5 hits" in text and "b.qml: style for QGIS" in text
+    assert "e.csv.json: record of the search" in text
     assert "h.tif: scores of all tiles" in text
     result = called(*verb)
     assert {Path(file).name for file in result["files"]} == {
-        *names, *heats, "a.qml", "b.qml", "c.qml", "d.qml", "g.qml",
+        *names, *heats, "b.qml", "c.qml", "d.qml", "g.qml", "h.qml",
+        "b.fgb.json", "c.shp.json", "d.shp.zip.json", "e.csv.json",
     }  # fmt: skip
     assert all(Path(file).stat().st_size for file in result["files"])
-    frame = geopandas.read_file(tmp_path / "a.gpkg")
+    frame = geopandas.read_file(tmp_path / "a.gpkg", layer="a")
     assert frame["id"].tolist() == [hit["id"] for hit in result["hits"]]
     call("search", "--store", store, "--like", HERE, "--heatmap", tmp_path / "c.tif",
          "--heatmap-cell", 0.4)  # fmt: skip
 
 
-def test_a_dry_run_says_what_would_be_done(store: Path, tmp_path: Path) -> None:
+def test_dry_run_prints_the_plan(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "hits.csv"
     verb = ("search", "--store", store, "--text", "dunes", "--not-text", "ice", "-o", out)
     plan = called(*verb, "--dry-run")
@@ -108,19 +110,19 @@ def test_a_dry_run_says_what_would_be_done(store: Path, tmp_path: Path) -> None:
     [
         (("--like", "E1_6_N0_9"), 2, "Did you mean E1_6_N0_4"),
         (("--like-at", "120,3"), 2, "The nearest is"),
-        (("--like-at", "here"), 2, "is no position"),
+        (("--like-at", "here"), 2, "is not a position"),
         (("--like", HERE, "--region", "gone.geojson"), 1, "gone.geojson: no such file"),
         (("--like", HERE, "--merge-deg", "0"), 2, "above 0"),
         (("--like", HERE, "--heatmap", "a.jpg"), 2, "Use .tif"),
-        (("--like", HERE, "--heatmap-cell", "1"), 2, "goes with --heatmap"),
+        (("--like", HERE, "--heatmap-cell", "1"), 2, "requires --heatmap"),
         (("--like", HERE, "--style", "sepia"), 2, "light or dark"),
         (("--like", HERE, "--not-weight", "3"), 2, "--not-weight"),
         (("--like", HERE, "--checkpoint", "gone"), 2, "--checkpoint gone"),
         (("--not-text", "ice"), 2, "nothing to search for"),
-        (("--text", ""), 2, "empty text"),
+        (("--text", ""), 2, "text is empty"),
     ],
 )
-def test_wrong_use(store: Path, options: Sequence[str], code: int, message: str) -> None:
+def test_usage_errors(store: Path, options: Sequence[str], code: int, message: str) -> None:
     result = call("search", "--store", store, *options, code=code)
     assert message in result.stderr and result.stdout == ""
 
@@ -137,7 +139,7 @@ def test_outputs_are_checked_before_the_search(store: Path, tmp_path: Path) -> N
     assert "nothing to map" in nowhere.stderr and not picture.exists()
 
 
-def test_what_was_written_and_what_was_not_found(store: Path, tmp_path: Path) -> None:
+def test_written_files_and_missing_hits_are_reported(store: Path, tmp_path: Path) -> None:
     verb = ("search", "--store", store, "--like", HERE)
     out, heat = tmp_path / "hits.png", tmp_path / "heat.png"
     output = call(*verb, "-o", out, "--heatmap", heat).stdout
@@ -161,15 +163,15 @@ def test_hits_without_a_position_are_counted(store: Path, tmp_path: Path) -> Non
     assert "no position" not in placed.stderr
 
 
-def test_layers_of_one_name_share_a_style_that_is_told_once(store: Path, tmp_path: Path) -> None:
+def test_layers_of_one_name_share_a_style_reported_once(store: Path, tmp_path: Path) -> None:
     files = [tmp_path / "hits.geojson", tmp_path / "hits.parquet"]
     result = called("search", "--store", store, "--like", HERE, "-o", files[0], "-o", files[1])
     assert result["files"] == [str(path) for path in (files[0], tmp_path / "hits.qml", files[1])]
 
 
-def test_a_folder_of_stores_names_them(store: Path) -> None:
+def test_folder_of_stores_lists_them(store: Path) -> None:
     result = call("search", "--store", store.parent, "--like", HERE, code=1)
-    assert f"There are some below it: {store}" in result.stderr
+    assert f"Stores in its subfolders: {store}" in result.stderr
 
 
 def test_vision_only_models_search_by_tiles(tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ def test_vision_only_models_search_by_tiles(tmp_path: Path) -> None:
         assert "vision-only" in call("search", "--store", folder, *options, code=2).stderr
 
 
-def test_missing_extras_say_what_to_install(
+def test_missing_extras_name_the_install_command(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -191,7 +193,7 @@ def test_missing_extras_say_what_to_install(
     assert "pip install 'marsretrieval[geotiff]'" in result.stderr
 
 
-def test_a_damaged_view_is_told_once(store: Path, tmp_path: Path) -> None:
+def test_damaged_index_is_reported_once(store: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(store, tmp_path / "store")
     call("store", "index", folder)
     intact = called("search", "--store", folder, "--like", HERE)
@@ -211,3 +213,46 @@ def test_no_deep_learning_library_is_loaded_for_a_tile(store: Path) -> None:
         "assert not {'torch', 'matplotlib', 'scipy', 'pandas', 'geopandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True)
+
+
+def test_hits_beside_a_catalogue(store: Path, tmp_path: Path) -> None:
+    catalogue = tmp_path / "cones.csv"
+    catalogue.write_text("cone;west;breite\nA;358,7;0,3\nB;;\n")
+    columns = ("--lon-column", "west", "--lat-column", "breite", "--lon-west")
+    search = ("search", "--store", store, "--like-at", ON_IT, "-k", 3, "--keep-examples")
+    against = ("--against", catalogue, *columns, "--name-column", "cone", "--against-km", 5)
+    done = call(*search, *against, "--json")
+    result = json.loads(done.stdout)
+    assert result["hits"][0]["id"] == HERE
+    assert [hit["known"] for hit in result["hits"]] == [True, False, False]
+    assert result["hits"][0]["nearest_name"] == "A" and result["hits"][0]["nearest_km"] == 0
+    assert result["against"] | {"notes": []} == {
+        "file": str(catalogue), "points": 1, "skipped": 1, "columns": ["west", "breite"],
+        "west": True, "notes": [], "km": 5, "known": 1, "new": 2, "without_position": 0,
+    }  # fmt: skip
+    assert "1 row without a position left out (line 3)" in done.stderr
+    table = call(*search, *against)
+    assert f"1 of 3 hits are known (within 5 km of {catalogue}), 2 new" in table.stdout
+    assert "known      0.0 km from A" in table.stdout
+    plan = called(*search, *against, "--dry-run", "--json")
+    assert plan["against"]["points"] == 1 and plan["against"]["km"] == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--against-km", "3"), 2, "--against CATALOGUE"),
+        (("--layer", "a"), 2, "--against CATALOGUE"),
+        (("--region-layer", "a"), 2, "without the file of a region"),
+        (("--against", "none.csv"), 1, "no such file"),
+        (("--against", "a.csv"), 1, "--lon-column"),
+    ],
+)
+def test_invalid_catalogue_options(
+    options: tuple[str, ...], code: int, message: str, store: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("a.csv").write_text("where,what\n1,2\n")
+    done = call("search", "--store", store, "--like", HERE, *options, code=code)
+    assert message in done.stderr

@@ -31,14 +31,14 @@ def test_help_imports_nothing_heavy(arguments: list[str], heavy: Collection[str]
     assert "marsretrieval" in modules and not modules & set(heavy)
 
 
-def test_help_lists_the_verbs() -> None:
+def test_help_lists_the_commands() -> None:
     command = [sys.executable, "-m", "marsretrieval", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for verb in ("demo", "run", "score", "models", "tasks", "doctor", "data", "embed", "store"):
         assert f"\n  {verb} " in done.stdout, verb
 
 
-def test_wrong_use_is_exit_code_2_and_no_traceback() -> None:
+def test_usage_errors_are_exit_code_2_without_traceback() -> None:
     start = time.perf_counter()
     for arguments in (["nonsense"], ["run"], ["run", "-m", "x"], ["--nonsense"]):
         done = subprocess.run(

@@ -31,7 +31,7 @@ def called(*arguments: str | Path) -> Any:
     return json.loads(call(*arguments, "--json"))
 
 
-def test_index_makes_and_drops_the_view(store: Path) -> None:
+def test_index_command_builds_and_removes_the_index(store: Path) -> None:
     assert called("info", store)["search_view"] is None
     made = called("index", store)
     assert made["rows"] == 400 and made["bytes"] > 400 * 16 * 3
@@ -48,7 +48,7 @@ def test_index_makes_and_drops_the_view(store: Path) -> None:
     assert "no search index" in call("index", store, "--drop")
 
 
-def test_verify_looks_at_the_view_too(store: Path) -> None:
+def test_verify_checks_the_index_too(store: Path) -> None:
     folder = Path(called("index", store)["search_view"])
     assert called("verify", store)["search_view"] == []
     data = bytearray((folder / "stored.npy").read_bytes())

@@ -1,4 +1,4 @@
-"""Small files in every layout that is read, and damaged ones."""
+"""Small files in every supported layout, and damaged ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["encoded", "geotiff", "problem_of", "read_all", "write_parquet", "wri
 
 
 def encoded(mode: str = "L", size: tuple[int, int] = (12, 9), kind: str = "PNG") -> bytes:
-    """An image of a mode, full of values that differ."""
+    """Create an image of a mode with many distinct values."""
     width, height = size
     ramp = np.add.outer(np.arange(height), np.arange(width))
     if mode == "I;16":
@@ -69,7 +69,7 @@ def write_parquet(
     names: Sequence[str] | None = None,
     **more: Any,
 ) -> Path:
-    """Parquet as the datasets library writes it, with ClassLabel names in the metadata."""
+    """Write Parquet like the datasets library, with ClassLabel names in the metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table(dict(columns))
     if names is not None:
@@ -85,7 +85,7 @@ def images(count: int) -> list[dict[str, Any]]:
 
 
 def problem_of(record: Any) -> str | None:
-    """Reasons of the warnings of a record, in one line."""
+    """Return the reasons of the warnings of a record in one line."""
     return "; ".join(warning.reason for warning in record.warnings) or None
 
 

@@ -1,4 +1,4 @@
-"""Datasets that Hugging Face's save_to_disk writes."""
+"""Datasets written by Hugging Face's save_to_disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.fakes import png_bytes
 
 
 def save(folder: Path, count: int, *, column: str = "image", batch: int = 3) -> Path:
-    """As datasets 3 writes it: state.json, dataset_info.json, data-*.arrow."""
+    """Write the files of datasets 3: state.json, dataset_info.json, data-*.arrow."""
     folder.mkdir(parents=True)
     features = {"label": {"_type": "ClassLabel", "names": ["crater", "dune"]}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
@@ -54,7 +54,7 @@ def test_a_saved_dataset_of_several_splits_is_read(tmp_path: Path) -> None:
     assert all(isinstance(record, Record) for record in records)
 
 
-def test_damaged_and_foreign_streams_are_named(tmp_path: Path) -> None:
+def test_damaged_and_unknown_streams_are_named(tmp_path: Path) -> None:
     path = save(tmp_path / "set", 10)
     path.write_bytes(path.read_bytes()[:2500])
     with pytest.raises(DataError, match=r"data-00000-of-00001\.arrow(.|\n)*to_parquet"):

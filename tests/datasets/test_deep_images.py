@@ -1,4 +1,4 @@
-"""More than 8 bits, and TIFFs of several bands."""
+"""Images of more than 8 bits, and TIFFs of several bands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.datasets.layouts import geotiff
 
 
 def ramp(count: int, dtype: str) -> Any:
-    """Values from 0 to 119 that differ from band to band."""
+    """Return values from 0 to 119 that differ between bands."""
     values = np.arange(count * 5 * 6).reshape(count, 5, 6)
     return (values % 120).astype(dtype)
 
@@ -44,7 +44,7 @@ def test_tiffs_of_any_bands_and_depth(count: int, dtype: str) -> None:
     assert np.array_equal(found, expected)
 
 
-def test_signed_bytes_are_not_taken_for_unsigned() -> None:
+def test_signed_bytes_are_not_read_as_unsigned() -> None:
     found = pixels(geotiff(np.array([[[-100, -49, 104]]], np.int8)))[0, :, 0]
     assert found.tolist() == [0, 64, 255]
 
@@ -54,13 +54,13 @@ def test_signed_bytes_are_not_taken_for_unsigned() -> None:
     ("dtype", "nodata"),
     [("int16", -32768), ("float32", -3.4028235e38), ("float64", -9999), ("float32", np.nan)],
 )
-def test_no_data_is_black_and_no_part_of_the_range(count: int, dtype: str, nodata) -> None:
+def test_no_data_is_black_and_excluded_from_the_range(count: int, dtype: str, nodata) -> None:
     bands = np.array([[[nodata, 10, 20, 30]]] * count).astype(dtype)
     found = pixels(geotiff(bands, nodata=nodata))[0, :, 0]
     assert found.tolist() == [0, 0, 128, 255]
 
 
-def test_what_an_alpha_band_hides_is_black() -> None:
+def test_transparent_pixels_are_black() -> None:
     bands = np.array([[[10, 20, 999]]] * 3 + [[[65535, 65535, 0]]], np.uint16)
     found = pixels(geotiff(bands, photometric="rgb", alpha="yes"))[0, :, 0]
     assert found.tolist() == [0, 255, 0]
@@ -73,7 +73,7 @@ def test_special_pixels_of_isis_are_black() -> None:
     assert pixels(buffer.getvalue())[0, :, 0].tolist() == [0, 0, 128, 255]
 
 
-def test_a_tiff_for_rasterio_is_named_where_there_is_none(monkeypatch) -> None:
+def test_tiff_that_needs_rasterio_is_named_without_it(monkeypatch) -> None:
     data = geotiff(ramp(3, "float32"))
     for name in ("rasterio", "rasterio.io", "rasterio.errors"):
         monkeypatch.setitem(sys.modules, name, None)
@@ -100,7 +100,7 @@ shapes = arrays.array_shapes(min_dims=2, max_dims=3, max_side=6)
 
 class TestStretch:
     @given(arrays.arrays(np.float32, shapes, elements=finite))
-    def test_order_is_kept_and_all_greys_are_used(self, values) -> None:
+    def test_stretch_is_monotonic_and_uses_all_grey_levels(self, values) -> None:
         grey = stretch(values)
         if values.min() < values.max():
             assert (grey.min(), grey.max()) == (0, 255)
@@ -114,7 +114,7 @@ class TestStretch:
         st.sampled_from([np.nan, np.inf, -np.inf, -3.4e38, 12345.0]),
         st.data(),
     )
-    def test_what_is_no_measurement_moves_nothing_else(self, values, hole, data) -> None:
+    def test_invalid_values_do_not_change_the_others(self, values, hole, data) -> None:
         values = np.where(values == 12345, 0, values)
         holes = data.draw(arrays.arrays(bool, values.shape))
         grey = stretch(np.where(holes, np.float32(hole), values), nodata=12345)
@@ -122,7 +122,7 @@ class TestStretch:
         if not holes.all():
             assert np.array_equal(grey[~holes], stretch(values[~holes][:, None])[:, 0])
 
-    def test_blocks_make_no_difference(self, monkeypatch) -> None:
+    def test_block_size_does_not_change_the_result(self, monkeypatch) -> None:
         values = np.random.default_rng(0).integers(0, 60_000, (50, 7, 3)).astype(np.uint16)
         valid = values[..., 0] > 9000
         whole = stretch(values, 17, valid)

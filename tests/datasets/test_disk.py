@@ -13,11 +13,11 @@ from marsretrieval.errors import UsageError
     [(0, "0 bytes"), (999, "999 bytes"), (758_000_000, "758 MB"), (3.2e9, "3.2 GB"),
      (188.7e9, "188.7 GB"), (6_228e9, "6.2 TB")],
 )  # fmt: skip
-def test_sizes_for_people(count: float, text: str) -> None:
+def test_readable_sizes(count: float, text: str) -> None:
     assert readable_bytes(int(count)) == text
 
 
-def test_room_is_that_of_the_disk_where_the_folder_will_be(tmp_path: Path) -> None:
+def test_free_space_is_of_the_disk_of_the_folder(tmp_path: Path) -> None:
     assert free_bytes(tmp_path / "not/yet/there") > 0
 
 
@@ -30,7 +30,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_a_file_system_without_locks_is_no_obstacle(tmp_path: Path, monkeypatch) -> None:
+def test_file_system_without_locks_is_supported(tmp_path: Path, monkeypatch) -> None:
     import fcntl
 
     def refuse(*args: object) -> None:
@@ -41,7 +41,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path: Path, monkeypatch)
         pass
 
 
-def test_runs_with_other_settings_do_not_mix(tmp_path: Path) -> None:
+def test_runs_with_different_settings_are_kept_separate(tmp_path: Path) -> None:
     with (
         only_alike(tmp_path, "a", "choose"),
         only_alike(tmp_path, "a", "choose"),

@@ -1,4 +1,4 @@
-"""A disk that does not answer: told as such, the rest kept, and never recorded as damage."""
+"""Read errors of a disk are reported as such and never recorded as damage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fail(*args: Any, **kwargs: Any) -> Any:
 
 @pytest.fixture
 def bad_sector(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
-    """Names of files whose bytes from 8,000 on cannot be read for now."""
+    """File names whose bytes from 8,000 on temporarily cannot be read."""
     names: set[str] = set()
     real = SourceFile.__init__
 
@@ -58,7 +58,7 @@ def tiles(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_build_ends_with_the_file_named_and_goes_on_the_next_time(
+def test_build_stops_naming_the_file_and_resumes_next_time(
     tiles: Path, bad_sector: set[str], tmp_path: Path
 ) -> None:
     bad_sector.add("00001.tar")
@@ -76,7 +76,7 @@ def test_a_build_ends_with_the_file_named_and_goes_on_the_next_time(
     assert open_store(store).skipped == []
 
 
-def test_the_command_says_so_with_exit_code_1_and_no_traceback(
+def test_command_reports_it_with_exit_code_1_without_traceback(
     tiles: Path, bad_sector: set[str], tmp_path: Path
 ) -> None:
     bad_sector.add("00001.tar")
@@ -103,7 +103,7 @@ def test_packed_tars_too(mode: str, bad_sector: set[str], tmp_path: Path) -> Non
     assert "same command again" in str(caught.value)
 
 
-def test_verify_says_so_and_exits_with_an_error(tiles: Path, bad_sector: set[str]) -> None:
+def test_verify_reports_it_and_exits_with_an_error(tiles: Path, bad_sector: set[str]) -> None:
     bad_sector.add("00002.tar")
     told = verify(tiles, workers=1)
     assert not told.ok()
@@ -127,7 +127,7 @@ def test_images_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(read_all(source)) == 1
 
 
-def test_parquet_and_the_images_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_and_its_image_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_parquet(tmp_path / "a.parquet", {"image": images(3)})
     source = open_images(tmp_path)
     shards = source.shards()
@@ -146,7 +146,7 @@ def test_parquet_and_the_images_beside_it(tmp_path: Path, monkeypatch: pytest.Mo
         read_all(open_images(paths))
 
 
-def test_which_errors_pass() -> None:
+def test_read_errors_that_are_not_damage() -> None:
     assert is_io_failure(OSError(errno.EIO, "x"))
     assert is_io_failure(OSError(errno.ESTALE, "x"))
     assert is_io_failure(OSError(errno.EMFILE, "x"))
@@ -156,7 +156,7 @@ def test_which_errors_pass() -> None:
 
 
 def header(kind: bytes, size: int) -> bytes:
-    """A tar's header with a true checksum that promises more than can be."""
+    """Build a tar header with a valid checksum and an impossible size."""
     data = bytearray(tarfile.TarInfo("a.png").tobuf(tarfile.USTAR_FORMAT))
     data[124:136] = b"\x80" + size.to_bytes(11, "big")
     data[148:156], data[156:157] = b" " * 8, kind
@@ -167,7 +167,7 @@ def header(kind: bytes, size: int) -> bytes:
 @pytest.mark.parametrize("kind", [b"0", b"x", b"g", b"L", b"K", b"X"])
 @pytest.mark.parametrize("size", [2**40, 2**62, 2**63, 2**87])
 @pytest.mark.parametrize("read", [True, False])
-def test_a_header_that_promises_more_than_there_is(
+def test_header_with_a_size_beyond_the_file(
     kind: bytes, size: int, read: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.tar"

@@ -1,4 +1,4 @@
-"""Folders as they lie about: links, doubles, sidecars, mixed contents."""
+"""Image folders with links, duplicates, sidecars and mixed contents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from marsretrieval.datasets import (
     FolderSource,
     Record,
+    RepeatedKey,
     Skipped,
     folder,
     open_images,
@@ -64,25 +65,25 @@ def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
     assert isinstance(item, Skipped) and "No such file" in item.reason
 
 
-def test_one_name_with_two_extensions_is_one_key(tmp_path: Path) -> None:
+def test_same_name_with_two_extensions_is_one_key(tmp_path: Path) -> None:
     for name in ("a.jpg", "a.k.png", "a.png", "a.doc"):
         put(tmp_path / name)
     items = read_all(open_images(tmp_path))
     assert [(item.id, type(item)) for item in items] == [
-        ("a", Skipped), ("a", Record), ("a.k", Record), ("a", Skipped),
+        ("a", Skipped), ("a", Record), ("a.k", Record), ("a", RepeatedKey),
     ]  # fmt: skip
     assert items[1].source.endswith("a.jpg")
     assert "same key" in items[3].reason and items[3].source.endswith("a.png")
 
 
-def test_a_giant_is_named_and_not_read(tmp_path: Path, monkeypatch) -> None:
+def test_oversized_file_is_named_and_not_read(tmp_path: Path, monkeypatch) -> None:
     put(tmp_path / "a.tif", bytes(3000))
     monkeypatch.setattr(folder, "MAX_BYTES", 2000)
     (item,) = read_all(open_images(tmp_path))
     assert item.reason == "3,000 bytes, more than 2,000"
 
 
-def test_what_lies_beside_an_image_annotates_it(tmp_path: Path) -> None:
+def test_sidecar_files_annotate_an_image(tmp_path: Path) -> None:
     for name in "abcd":
         put(tmp_path / f"{name}.png")
     put(tmp_path / "a.json", json.dumps({"bounds": [10, 20, 10.4, 20.2], "label": 3}))
@@ -95,7 +96,7 @@ def test_what_lies_beside_an_image_annotates_it(tmp_path: Path) -> None:
     assert (first.caption, first.label) == ("words", "3")
     assert (first.lon, first.lat, first.width_deg) == pytest.approx((10.2, 20.1, 0.4))
     assert [(each.kind, each.id) for each in second.warnings] == [("annotation", "b")]
-    assert "no position on a planet" in third.warnings[0].reason
+    assert "not a position" in third.warnings[0].reason
     assert (last.caption, last.lon, last.warnings) == (None, None, ())
 
 
@@ -109,7 +110,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
         (tmp_path / "closed").chmod(0o700)
 
 
-def test_mixed_contents_are_counted_and_the_remedy_names_a_part(tmp_path: Path) -> None:
+def test_mixed_contents_are_counted_and_the_remedy_names_one_kind(tmp_path: Path) -> None:
     put(tmp_path / "a.png")
     put(tmp_path / "b.png")
     tar = write_tar(tmp_path / "c.tar", [("k.png", png_bytes(1))])
@@ -123,15 +124,15 @@ def test_mixed_contents_are_counted_and_the_remedy_names_a_part(tmp_path: Path) 
     assert open_images(table).kind == "parquet"
 
 
-def test_tables_in_data_have_nothing_against_a_picture_above(tmp_path: Path) -> None:
+def test_tables_in_data_folder_allow_an_image_above(tmp_path: Path) -> None:
     put(tmp_path / "teaser.png")
     write_parquet(tmp_path / "data" / "a.parquet", {"image": images(1)})
     assert open_images(tmp_path).kind == "parquet"
 
 
-def test_tars_further_down_are_pointed_at(tmp_path: Path) -> None:
+def test_tars_in_subfolders_are_suggested(tmp_path: Path) -> None:
     write_tar(tmp_path / "one" / "two" / "a.tar", [("k.png", png_bytes(1))])
-    with pytest.raises(DatasetNotFoundError, match="found: one/") as raised:
+    with pytest.raises(DatasetNotFoundError, match="contents: one/") as raised:
         open_images(tmp_path)
     assert str(tmp_path / "one" / "two") in str(raised.value)
 
@@ -142,7 +143,7 @@ def test_extensions_are_read_in_any_case_and_paths_as_text(tmp_path: Path) -> No
     assert (record.id, record.caption) == ("k", "c")
 
 
-def test_side_files_are_passed_over_and_jfif_is_an_image(tmp_path: Path) -> None:
+def test_sidecar_files_are_ignored_and_jfif_is_an_image(tmp_path: Path) -> None:
     stray = "Thumbs.db desktop.ini .DS_Store ._b.jpg a.jpg.ovr a.jpg.aux.xml hits.qml out.gpkg"
     worlds = [f"a{suffix}" for suffix in (*sorted(WORLD_FILE_SUFFIXES), ".tfwx", ".prj")]
     assert {"a.j2w", "a.jgw", "a.pgw", "a.tfw", "a.wld", "a.webpw", "a.bmpw"} <= {*worlds}
@@ -189,13 +190,13 @@ def labels(source: FolderSource) -> dict[str, str | None]:
     return {item.id: item.label for item in read_all(source) if isinstance(item, Record)}
 
 
-def test_folders_of_a_split_are_no_classes(tmp_path: Path) -> None:
+def test_split_folders_are_not_classes(tmp_path: Path) -> None:
     put(tmp_path / "train" / "crater_0.png")
     put(tmp_path / "test" / "dune_0.png")
     assert set(labels(open_images(tmp_path)).values()) == {None}
 
 
-def test_classes_below_the_folders_of_a_split(tmp_path: Path) -> None:
+def test_classes_in_split_folders(tmp_path: Path) -> None:
     for name in ("train/crater/0.png", "train/dune/0.png", "val/dune/0.png"):
         put(tmp_path / name)
     assert labels(open_images(tmp_path)) == {
@@ -213,11 +214,13 @@ def test_a_table_of_labels_beside_a_folder_of_images(tmp_path: Path) -> None:
     assert list(labels(source).values()) == ["crater", "dune", "dune", None]
     records, (problem,) = read_annotations(source)
     assert problem.source == str(table)
-    assert problem.reason == "1 of its 6 lines name no image of the folder (first: gone.jpg)"
+    assert (
+        problem.reason == "1 of its 6 lines do not match an image in the folder (first: gone.jpg)"
+    )
     assert problem_of(records[3]) == "several labels in the tables: crater, dune"
 
 
-def test_a_list_of_class_names_is_no_table_of_labels(tmp_path: Path) -> None:
+def test_list_of_class_names_is_not_a_label_table(tmp_path: Path) -> None:
     put(tmp_path / "crater" / "1.png")
     put(tmp_path / "labels.txt", "crater\nsand dune\n")
     source = open_images(tmp_path)

@@ -16,8 +16,8 @@ METRES_PER_DEGREE = np.pi * geo.MARS_RADIUS_M / 180
 
 
 def wkt(flattening: float) -> str:
-    """The mosaic's CRS text: equirectangular over a sphere (0), or, as the real one, over an
-    ellipsoid (169.894...)."""
+    """Return the mosaic's CRS: equirectangular on a sphere (0) or on an ellipsoid (169.894...), as
+    the real one."""
     return (
         'PROJCS["Mars_2015_Ocentric_Equirectangular_clon_0",GEOGCS["Mars (2015) / Ocentric",'
         f'DATUM["Mars (2015)",SPHEROID["Mars (2015)",3396190,{flattening}]],'
@@ -31,7 +31,7 @@ def wkt(flattening: float) -> str:
 def write(
     path: Path, lon: float, lat: float, *, crs: object = None, unit: float = METRES_PER_DEGREE
 ) -> Path:
-    """A quad of 4 degrees whose grey value is its row."""
+    """Write a quad of 4 degrees whose grey value is the row."""
     pixel = 4 * unit / 80
     rows = np.repeat(np.arange(80, dtype=np.uint8)[:, None], 80, axis=1)
     with rasterio.open(
@@ -44,7 +44,7 @@ def write(
 
 @pytest.mark.parametrize("flattening", [0, 169.894447223612])
 @pytest.mark.parametrize(("lon", "lat"), [(0, 40), (-60, -56), (176, -4), (-180, 76)])
-def test_quads_lie_where_the_sphere_puts_them(tmp_path: Path, flattening, lon, lat) -> None:
+def test_quads_have_the_expected_positions(tmp_path: Path, flattening, lon, lat) -> None:
     name = f"MurrayLab_CTX_V01_{geo.quad_name(lon + 1, lat + 1)}_Mosaic.tif"
     with open_geotiff(write(tmp_path / name, lon, lat, crs=wkt(flattening))) as raster:
         edges = (raster.west, raster.south, raster.east, raster.north)
@@ -82,7 +82,7 @@ def test_windows_are_resampled_to_a_shape(tmp_path: Path) -> None:
         assert np.abs(half[:, 0] - (2 * np.arange(40) + 0.5)).max() <= 1
 
 
-def test_a_quad_that_is_not_where_its_name_says_is_refused(tmp_path: Path) -> None:
+def test_quad_at_another_position_than_its_name_is_refused(tmp_path: Path) -> None:
     name = "MurrayLab_CTX_V01_E000_N40_Mosaic.tif"
     for lon, lat in ((4, 40), (0, 40.1), (0.03, 40)):
         with (
@@ -103,7 +103,7 @@ def test_a_quad_that_is_not_where_its_name_says_is_refused(tmp_path: Path) -> No
         ("+proj=eqc +lat_ts=20 +R=3396190", METRES_PER_DEGREE, "standard parallel 20"),
         ("+proj=eqc +x_0=5 +R=3396190", METRES_PER_DEGREE, "False easting 5"),
         ("+proj=eqc +units=km +R=3396190", METRES_PER_DEGREE, "kilometre, not metres"),
-        ("IAU_2015:49900", METRES_PER_DEGREE, "no part of a planet"),
+        ("IAU_2015:49900", METRES_PER_DEGREE, "is not on the planet"),
     ],
 )
 def test_other_coordinate_systems_are_refused(tmp_path: Path, crs, unit, words: str) -> None:

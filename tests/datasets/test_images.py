@@ -56,7 +56,7 @@ def test_transparency_lies_over_black() -> None:
     assert [found.getpixel((x, 0)) for x in (0, 1)] == [(200, 100, 50), (0, 0, 0)]
 
 
-def test_a_camera_that_was_turned_is_turned_back() -> None:
+def test_exif_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     buffer = io.BytesIO()
@@ -65,7 +65,7 @@ def test_a_camera_that_was_turned_is_turned_back() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "JPEG2000"])
-def test_a_cut_image_is_named_and_never_half_decoded(kind: str, monkeypatch) -> None:
+def test_truncated_image_is_named_and_never_partially_decoded(kind: str, monkeypatch) -> None:
     # Training libraries set this for the whole process.
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     whole = encoded("RGB", (200, 200), kind)
@@ -77,25 +77,25 @@ def test_a_cut_image_is_named_and_never_half_decoded(kind: str, monkeypatch) -> 
 @pytest.mark.parametrize(
     "data", [b"", b"hello", b"<html></html>", bytes(5000), b"%!PS-Adobe-3.0 EPSF-3.0\n"]
 )
-def test_what_is_no_image_is_named(data: bytes) -> None:
+def test_non_image_files_are_named(data: bytes) -> None:
     with pytest.raises(ImageError, match="here"):
         decode_rgb(data, "here")
 
 
-def test_more_pixels_than_anyone_can_look_at_are_refused(monkeypatch) -> None:
+def test_images_over_the_pixel_limit_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     with pytest.raises(ImageError, match="12 x 9 pixels"):
         decode_rgb(encoded(), "x")
 
 
-def test_a_mosaic_as_wide_as_the_widest_caption_image_is_whole() -> None:
+def test_widest_caption_image_is_decoded_completely() -> None:
     assert decode_rgb(encoded("L", (37_971, 300)), "x").size == (37_971, 300)
     assert images.MAX_PIXELS > 37_971 * 10_000
 
 
 @given(st.sampled_from(KINDS), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=5))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_damage_is_more_than_a_decoder_can_take(monkeypatch, kind, changes) -> None:
+def test_decoders_survive_any_damage(monkeypatch, kind, changes) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 10_000)
     data = bytearray(encoded(*kind[:1], kind=kind[1]))
     for place, value in changes:
@@ -117,7 +117,7 @@ def test_real_patches_decode() -> None:
         assert np.asarray(decode_rgb(record.data, record.source)).std() > 0
 
 
-def test_a_picture_of_one_colour_does_not_fill_the_memory() -> None:
+def test_highly_compressed_image_does_not_exhaust_memory() -> None:
     buffer = io.BytesIO()
     Image.new("1", (12_000, 12_000)).save(buffer, "PNG", optimize=False)
     with pytest.raises(ImageError, match=r"bomb\.png: 144,000,000 pixels in .* bytes"):

@@ -1,4 +1,4 @@
-"""One set of images and annotations in every layout: the same items come out."""
+"""One set of images and annotations gives the same items in every layout."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ IMAGES = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Writes IMAGES with `fields` for each; `lacks` are the fields it has no place for."""
+    """Writer of IMAGES with `fields`; `lacks` are the fields that the layout does not support."""
 
     name: str
     lacks: frozenset[str] = frozenset()

@@ -56,7 +56,7 @@ def test_nodata_is_compared_before_grey_is_inverted() -> None:
     assert found[0, 0].tolist() == [254, 254, 254]
 
 
-def test_nodata_that_is_no_byte_hides_nothing() -> None:
+def test_nodata_outside_the_byte_range_masks_nothing() -> None:
     buffer = io.BytesIO()
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     tags[42113] = "-9999"
@@ -75,7 +75,7 @@ def test_an_internal_mask_hides_pixels(count: int, dtype: str) -> None:
     assert found[4, 5].all()
 
 
-def test_a_mask_turns_with_the_image() -> None:
+def test_mask_is_rotated_with_the_image() -> None:
     mask = np.full((5, 6), 255, np.uint8)
     mask[0, 1] = 0
     data = bytearray(geotiff(grey(), mask=mask))
@@ -195,7 +195,7 @@ def test_sidecars_of_a_raster_are_not_opened(tmp_path: Path, server) -> None:
     assert requests == []
 
 
-def test_an_address_is_no_file(server) -> None:
+def test_url_is_not_a_file(server) -> None:
     address, requests = server
     for name in (f"/vsicurl/{address}/x.tif", f"{address}/x.tif"):
         with pytest.raises(DataError, match="no such file"), open_geotiff(Path(name)):

@@ -1,4 +1,4 @@
-"""Parquet in the shapes that people write it."""
+"""Parquet files in common layouts."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_images_in_every_kind_of_column(column: pa.Array, tmp_path: Path) -> Non
         (None, "no image in this row"),
         ({"bytes": b"", "path": None}, "no image in this row"),
         ({"bytes": None, "path": "gone.png"}, "gone.png cannot be read"),
-        ({"bytes": None, "path": "../outside.png"}, "outside of the dataset"),
-        ({"bytes": None, "path": "/etc/hostname"}, "outside of the dataset"),
+        ({"bytes": None, "path": "../outside.png"}, "outside the dataset"),
+        ({"bytes": None, "path": "/etc/hostname"}, "outside the dataset"),
     ],
 )
 def test_rows_without_an_image_are_named(value, words: str, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_rows_without_an_image_are_named(value, words: str, tmp_path: Path) -> N
         ({"image": [7]}, "column 'image' is int64"),
         ({"image": [{"bytes": "text", "path": None}]}, "column 'image' is struct<bytes: string"),
         ({"image": [{"path": 7}]}, "column 'image' is struct<path: int64>"),
-        ({"Image": [b"x"]}, r"no column 'image' \(there are Image\)"),
+        ({"Image": [b"x"]}, r"no column 'image' \(columns: Image\)"),
     ],
 )
 def test_wrong_columns_are_named(columns, words: str, tmp_path: Path) -> None:
@@ -95,10 +95,10 @@ def test_wrong_columns_are_named(columns, words: str, tmp_path: Path) -> None:
         ({"refined_caption": [7]}, "column 'refined_caption' holds a int, expected text"),
         ({"lon": ["east"], "lat": ["4"]}, "lon, lat should be numbers in degrees, not 'east', '4'"),
         ({"lon": [[1.0]], "lat": [4.0]}, "lon, lat should be numbers in degrees, not [1.0], 4.0"),
-        ({"lon": [400.0], "lat": [0.0]}, "centre 400, 0 is no position on a planet in degrees"),
+        ({"lon": [400.0], "lat": [0.0]}, "centre 400, 0 is not a position in degrees"),
     ],
 )
-def test_an_image_outlives_what_is_wrong_beside_it(columns, words: str, tmp_path: Path) -> None:
+def test_image_with_invalid_annotations_is_read(columns, words: str, tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"image": [b"x"], **columns})
     for with_images in (True, False):
         (record,) = read_all(open_images(path), images=with_images)
@@ -111,7 +111,7 @@ DEEP = b'{"info": ' + b"[" * 100_000
 
 
 @pytest.mark.parametrize("told", [b"{", b"[]", b'{"info": {"features": []}}', DEEP])
-def test_metadata_that_cannot_be_read_is_named_where_it_is_needed(told, tmp_path: Path) -> None:
+def test_unreadable_metadata_is_named_when_needed(told, tmp_path: Path) -> None:
     table = pa.table({"image": [b"x", b"x"], "label": [0, None]})
     pq.write_table(table.replace_schema_metadata({"huggingface": told}), tmp_path / "a.parquet")
     first, second = read_all(open_images(tmp_path))
@@ -137,7 +137,7 @@ def test_labels_as_text(labels: pa.Array, tmp_path: Path) -> None:
     assert [record.label for record in read_all(open_images(path))] == ["dune", None]
 
 
-def test_places_by_columns_or_by_the_name_in_the_id(tmp_path: Path) -> None:
+def test_positions_from_columns_or_from_the_id(tmp_path: Path) -> None:
     columns = {
         "image": images(5),
         "id": ["a", "E10_0_N20_0", "c", "d", "e"],
@@ -186,7 +186,7 @@ def test_damaged_pages_are_named_by_their_rows(tmp_path: Path) -> None:
     assert bad.source == f"{path}:rows {len(good)} to 299"
 
 
-def test_an_id_that_comes_twice_is_named(tmp_path: Path) -> None:
+def test_duplicate_id_is_named(tmp_path: Path) -> None:
     for name in "ab":
         columns = {"image": images(1), "image_id": ["k"], "label": [name]}
         write_parquet(tmp_path / f"{name}.parquet", columns)
@@ -266,11 +266,11 @@ def test_absolute_paths_inside_the_folder_are_read(tmp_path: Path) -> None:
     paths = [str(folder / "in/0.png"), "in/../in/0.png", str(tmp_path / "set2.png"), r"..\set2.png"]
     items = read_all(open_images(write_parquet(folder / "a.parquet", {"image": paths})))
     assert [isinstance(item, Record) for item in items] == [True, True, False, False]
-    assert "outside of the dataset" in items[2].reason
+    assert "outside the dataset" in items[2].reason
     assert "No such file" in items[3].reason
 
 
-def test_pipes_and_devices_are_no_images(tmp_path: Path) -> None:
+def test_pipes_and_devices_are_not_images(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to("/dev/zero")
     path = write_parquet(tmp_path / "a.parquet", {"image": ["a.png", "b.png"]})
@@ -278,7 +278,7 @@ def test_pipes_and_devices_are_no_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dictionary", [True, False])
-def test_images_that_only_compression_makes_small_are_named(dictionary, tmp_path, monkeypatch):
+def test_images_with_implausible_compression_are_named(dictionary, tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "_SMALL", 1_000_000)
     bombs = pa.array([bytes(500_000 + n % 2) for n in range(8)], pa.binary())
     schema = pa.schema([("image", pa.binary())])
@@ -290,7 +290,9 @@ def test_images_that_only_compression_makes_small_are_named(dictionary, tmp_path
     first, bomb, last = read_all(open_images(tmp_path))
     assert (first.data, last.data) == (png_bytes(0), png_bytes(1))
     assert (first.id, last.id) == ("0", "9")
-    assert "a.parquet:rows 1 to 8" in bomb.source and "no real data do" in bomb.reason
+    assert (
+        "a.parquet:rows 1 to 8" in bomb.source and "an implausible compression ratio" in bomb.reason
+    )
 
 
 def test_large_images_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch) -> None:
@@ -309,10 +311,10 @@ def test_large_images_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch) -> N
 
 
 @pytest.mark.parametrize("name", ["image", "caption"])
-def test_a_column_that_comes_twice_is_named(name: str, tmp_path: Path) -> None:
+def test_duplicate_column_is_named(name: str, tmp_path: Path) -> None:
     columns = [pa.array([png_bytes(1)]), pa.array([png_bytes(2)]), pa.array(["a"])]
     names = ["image", "image", "caption"] if name == "image" else ["image", "caption", "caption"]
     pq.write_table(pa.Table.from_arrays(columns, names=names), tmp_path / "a.parquet")
     source = open_images(tmp_path / "a.parquet")
-    with pytest.raises(TableError, match=f"the column '{name}' comes twice"):
+    with pytest.raises(TableError, match=f"the column '{name}' appears twice"):
         list(source.read(source.shards()[0]))

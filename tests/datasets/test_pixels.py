@@ -1,4 +1,4 @@
-"""Images in memory are read as the same file is."""
+"""Images in memory are decoded like the same file."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_deep_colours() -> None:
 
 
 def _deep_tiff(bands: Any) -> Image.Image:
-    """As Pillow opens a TIFF of three bands of 16 bits from memory."""
+    """Pillow opens such an image for a TIFF of three 16-bit bands in memory."""
     rasterio = pytest.importorskip("rasterio")
     with rasterio.MemoryFile() as memory:
         with memory.open(driver="GTiff", width=30, height=20, count=3, dtype="uint16",
@@ -96,6 +96,6 @@ def test_other_arrays_are_refused(array: Any) -> None:
         rgb_of(array)
 
 
-def test_values_that_are_no_measurement_are_black() -> None:
+def test_invalid_values_are_black() -> None:
     values = np.array([[np.nan, 1.0], [3.0, np.inf]])
     assert np.asarray(rgb_of(values))[..., 0].tolist() == [[0, 0], [255, 0]]

@@ -25,7 +25,7 @@ def place(record: Record) -> tuple[Any, ...]:
 
 
 def chip(crs: str | None, corner: tuple[float, float], pixel: tuple[float, float]) -> bytes:
-    """A GeoTIFF of 20 x 10 pixels whose upper left corner lies at `corner`."""
+    """Write a GeoTIFF of 20 x 10 pixels with its upper left corner at `corner`."""
     rasterio = pytest.importorskip("rasterio")
     with warnings.catch_warnings(), rasterio.MemoryFile() as memory:
         warnings.simplefilter("ignore")
@@ -68,7 +68,7 @@ OBLATE = f"+proj=eqc +a={RADIUS} +b=3376200 +units=m +no_defs"
         (None, (137 * METRES, 40.2 * METRES), (0.02 * METRES, 0.02 * METRES)),
     ],
 )  # fmt: skip
-def test_a_geotiff_lies_where_the_sphere_puts_it(crs, corner, pixel, tmp_path: Path) -> None:
+def test_geotiff_has_the_expected_position(crs, corner, pixel, tmp_path: Path) -> None:
     data = chip(crs, corner, pixel)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.tif").write_bytes(data)
@@ -112,7 +112,7 @@ def test_planetographic_latitudes_become_planetocentric(tmp_path: Path) -> None:
         (f"+proj=longlat +R={RADIUS} +no_defs", (0, 95), (0.2, 0.2), "of latitude"),
     ],
 )
-def test_a_georeference_that_cannot_be_is_named(crs, corner, pixel, words, tmp_path) -> None:
+def test_impossible_georeference_is_named(crs, corner, pixel, words, tmp_path) -> None:
     (tmp_path / "E137_2_N_4_6.tif").write_bytes(chip(crs, corner, pixel))
     (record,) = read_all(open_images(tmp_path))
     assert record.lon is None and record.data
@@ -148,7 +148,7 @@ def test_world_files_are_read(text: str, suffix: str, tmp_path: Path) -> None:
         assert place(record) == pytest.approx((137.1, 40.1, 0.2, 0.2), abs=1e-7)
 
 
-def test_a_prj_file_says_what_a_world_file_counts_in(tmp_path: Path) -> None:
+def test_prj_file_sets_the_unit_of_a_world_file(tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     (tmp_path / "a.png").write_bytes(png_bytes(1, 20))
     (tmp_path / "a.pgw").write_text(IN_METRES)
@@ -158,7 +158,7 @@ def test_a_prj_file_says_what_a_world_file_counts_in(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1 2 3", "a b c d e f", "nan 0 0 -1 0 0"])
-def test_a_world_file_that_makes_no_sense_is_named(text: str, tmp_path: Path) -> None:
+def test_invalid_world_file_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png_bytes(1, 20))
     (tmp_path / "a.pgw").write_text(text)
     (record,) = read_all(open_images(tmp_path))
@@ -200,12 +200,12 @@ def test_positions_in_json_under_every_usual_name(fields: Any, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"bounds": [10, 0, 8, 1]}, "east 8 lies before west 10"),
-        ({"bounds": [0, 0, 10, 1], "center": [11, 0.5]}, "lies outside of the bounds"),
+        ({"bounds": [10, 0, 8, 1]}, "east 8 is less than west 10"),
+        ({"bounds": [0, 0, 10, 1], "center": [11, 0.5]}, "is outside the bounds"),
         ({"bounds": [0, 0, 200, 1]}, "200 degrees wide"),
-        ({"bounds": [0, 80, 1, 91]}, "no position on a planet"),
+        ({"bounds": [0, 80, 1, 91]}, "not a position"),
         ({"bounds": [0, 5, 1, 4]}, "south 5 is not below north 4"),
-        ({"lon": 10, "lat": -95}, "no position on a planet"),
+        ({"lon": 10, "lat": -95}, "not a position"),
         ({"lon": 10}, "without a latitude"),
         ({"lon": "ten", "lat": 1}, "should be numbers"),
         ({"lon": 1, "lat": 1, "width_deg": 200, "height_deg": 1}, "200 x 1 degrees"),
@@ -213,7 +213,7 @@ def test_positions_in_json_under_every_usual_name(fields: Any, tmp_path: Path) -
         ({"geometry": {"type": "Curve"}}, "GeoJSON geometry"),
         ({"geometry": {"type": "Polygon", "coordinates": [[["x", 1]]]}}, "coordinates"),
         ({"type": "Feature", "geometry": {"type": "Point", "coordinates": [8e6, 2e6]}},
-         "no position"),
+         "not a position"),
     ],
 )  # fmt: skip
 def test_contradictory_positions_are_named(fields: Any, words: str, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_contradictory_positions_are_named(fields: Any, words: str, tmp_path: Pa
     assert warning.kind == "position" and words in warning.reason
 
 
-def test_boxes_of_pixels_and_absent_geometries_are_no_positions(tmp_path: Path) -> None:
+def test_pixel_boxes_and_missing_geometries_are_not_positions(tmp_path: Path) -> None:
     for fields in (
         {"bbox": [4, 5, 64, 64], "category_id": 3},
         {"type": "Feature", "geometry": None, "properties": {}},
@@ -272,7 +272,9 @@ def test_positions_in_columns(lon: str, lat: str, tmp_path: Path) -> None:
         ({"label": {}, "caption": "words"}, None, "words", 1),
     ],
 )
-def test_odd_annotations_keep_what_is_sound(fields, label, caption, count, tmp_path) -> None:
+def test_valid_parts_of_invalid_annotations_are_used(
+    fields, label, caption, count, tmp_path
+) -> None:
     (tmp_path / "a.png").write_bytes(png_bytes(1))
     (tmp_path / "a.json").write_text(json.dumps(fields))
     (record,) = read_all(open_images(tmp_path))

@@ -37,7 +37,9 @@ def records(items: list) -> list[Record]:
         ("txt", "from a text \n", "from a text", None),
     ],
 )
-def test_captions_are_found_wherever_they_stand(name, data, refined, original, tmp_path) -> None:
+def test_captions_are_read_from_every_supported_field(
+    name, data, refined, original, tmp_path
+) -> None:
     text = data if isinstance(data, str) else json.dumps(data)
     tar = write_tar(tmp_path / "a.tar", [("k.png", png_bytes(1)), (f"k.{name}", text.encode())])
     (found,) = read_all(open_images(tar))
@@ -45,13 +47,13 @@ def test_captions_are_found_wherever_they_stand(name, data, refined, original, t
     assert found.data == png_bytes(1)
 
 
-def test_a_text_fills_in_for_a_json_without_caption(tmp_path: Path) -> None:
+def test_text_file_is_used_if_json_has_no_caption(tmp_path: Path) -> None:
     members = [("k.png", png_bytes(1)), ("k.json", b'{"label": "dune"}'), ("k.txt", b"words")]
     (found,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
     assert (found.caption, found.label) == ("words", "dune")
 
 
-def test_tiles_know_where_they_are_by_json_or_by_name(tmp_path: Path) -> None:
+def test_tile_positions_from_json_or_from_the_name(tmp_path: Path) -> None:
     told = {"bounds": [10.0, 20.0, 10.4, 20.2], "center": [10.2, 20.1]}
     members = [
         ("E10_0_N20_0.png", png_bytes(1)),
@@ -67,7 +69,7 @@ def test_tiles_know_where_they_are_by_json_or_by_name(tmp_path: Path) -> None:
     assert (third.lon, third.lat) == (None, None)
 
 
-def test_what_is_wrong_in_a_tar_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
+def test_invalid_members_of_a_tar_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     members = [
         ("a.png", png_bytes(1)),
         ("b.json", b"{}"),
@@ -94,7 +96,7 @@ def test_a_tar_cut_between_two_members_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("keep", "count"), [(0, 0), (300, 0), (0.55, 1)])
-def test_a_damaged_tar_gives_what_it_can_and_is_named(keep, count, tmp_path: Path) -> None:
+def test_damaged_tar_is_read_in_part_and_named(keep, count, tmp_path: Path) -> None:
     members = [(f"{key}.png", png_bytes(7, 80)) for key in "abcd"]
     tar = write_tar(tmp_path / "cut.tar", members)
     whole = tar.read_bytes()
@@ -113,7 +115,7 @@ def test_compressed_tars_are_read_and_damaged_ones_named(tmp_path: Path) -> None
     assert reasons(read_all(open_images(tar)))
 
 
-def test_annotations_alone_leave_the_images_out(tmp_path: Path) -> None:
+def test_annotations_can_be_read_without_images(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "a.tar", [("k.png", png_bytes(1)), ("k.txt", b"words")])
     (found,) = read_all(open_images(tar), images=False)
     assert (found.data, found.caption) == (b"", "words")
@@ -122,7 +124,7 @@ def test_annotations_alone_leave_the_images_out(tmp_path: Path) -> None:
 # Parquet
 
 
-def test_parquet_as_hugging_face_writes_it(tmp_path: Path) -> None:
+def test_parquet_in_hugging_face_layout(tmp_path: Path) -> None:
     names = ["dune", "crater"]
     for part, ids in enumerate((["p", "q", "r"], ["s", "t"])):
         columns = {"image": images(len(ids)), "label": [0, 1, 1][: len(ids)], "image_id": ids}
@@ -145,7 +147,7 @@ def test_rows_without_an_id_are_numbered_over_all_files(tmp_path: Path) -> None:
     assert [record.id for record in read_all(open_images(tmp_path))] == list("012345")
 
 
-def test_captions_in_columns_and_images_beside(tmp_path: Path) -> None:
+def test_captions_in_columns_and_images_in_files(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(png_bytes(9))
     columns = {
         "image": [{"bytes": None, "path": "x.png"}, {"bytes": None, "path": "gone.png"}],
@@ -157,7 +159,7 @@ def test_captions_in_columns_and_images_beside(tmp_path: Path) -> None:
     assert "gone.png cannot be read" in second.reason
 
 
-def test_a_label_that_has_no_name_is_named_and_minus_one_is_none(tmp_path: Path) -> None:
+def test_unknown_label_is_named_and_minus_one_means_no_label(tmp_path: Path) -> None:
     columns = {"image": images(3), "label": [0, 7, -1]}
     items = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns, ["dune"])))
     assert [item.label for item in records(items)] == ["dune", None, None]
@@ -167,7 +169,7 @@ def test_a_label_that_has_no_name_is_named_and_minus_one_is_none(tmp_path: Path)
 
 def test_wrong_parquet_is_named(tmp_path: Path) -> None:
     write_parquet(tmp_path / "wrong.parquet", {"picture": [b"x"]})
-    with pytest.raises(TableError, match=r"wrong.parquet: no column 'image' \(there are picture"):
+    with pytest.raises(TableError, match=r"wrong.parquet: no column 'image' \(columns: picture"):
         read_all(open_images(tmp_path))
     (tmp_path / "wrong.parquet").write_bytes(b"PAR1 not at all")
     with pytest.raises(DataError, match=r"wrong\.parquet"):
@@ -190,7 +192,7 @@ def test_a_folder_of_classes_labels_by_its_sub_folders(tmp_path: Path) -> None:
     assert (dune.id, dune.label, dune.caption) == ("dune/1", "dune", "a dune")
 
 
-def test_a_plain_folder_has_no_labels_and_names_what_is_no_image(tmp_path: Path) -> None:
+def test_plain_folder_has_no_labels_and_names_non_images(tmp_path: Path) -> None:
     (tmp_path / "b.JPG").write_bytes(png_bytes(1))
     (tmp_path / "E137_2_N_4_6.png").write_bytes(png_bytes(2))
     (tmp_path / "c.doc").write_bytes(b"x")
@@ -219,13 +221,13 @@ def test_a_long_folder_is_read_in_parts(tmp_path: Path) -> None:
 # All of them
 
 
-def test_what_is_nowhere_or_nothing_is_named(tmp_path: Path) -> None:
+def test_missing_and_empty_paths_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="nowhere"):
         open_images(tmp_path / "nowhere")
-    with pytest.raises(DatasetNotFoundError, match="found: nothing"):
+    with pytest.raises(DatasetNotFoundError, match="contents: nothing"):
         open_images(tmp_path)
     (tmp_path / "a.doc").write_bytes(b"x")
-    with pytest.raises(DatasetNotFoundError, match=r"found: \.doc"):
+    with pytest.raises(DatasetNotFoundError, match=r"contents: \.doc"):
         open_images(tmp_path)
     with pytest.raises(DataError, match=r"a\.doc"):
         open_images(tmp_path / "a.doc")
@@ -236,7 +238,7 @@ def test_what_is_nowhere_or_nothing_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["tar", "parquet", "folder"])
-def test_sources_travel_to_workers_and_notice_changes(layout: str, tmp_path: Path) -> None:
+def test_sources_are_picklable_and_detect_changes(layout: str, tmp_path: Path) -> None:
     def write(seed: int) -> None:
         if layout == "tar":
             write_tar(tmp_path / "a.tar", [("k.png", png_bytes(seed, 24 + seed))])
@@ -255,7 +257,7 @@ def test_sources_travel_to_workers_and_notice_changes(layout: str, tmp_path: Pat
     assert open_images(tmp_path).shards()[0].fingerprint != before[0].fingerprint
 
 
-def test_a_set_is_its_items_whatever_their_order() -> None:
+def test_set_hash_does_not_depend_on_item_order() -> None:
     items = [(f"{number}", content_hash(bytes([number]))) for number in range(5)]
     assert set_hash(items) == set_hash(reversed(items))
     assert set_hash(items) != set_hash(items[:-1])

@@ -1,4 +1,4 @@
-"""Reading embeddings, labels and predictions of one's own."""
+"""Embeddings, labels and predictions supplied by the user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def predictions(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_vectors_come_as_they_are(dtype: str, tmp_path: Path) -> None:
+def test_vectors_are_read_unchanged(dtype: str, tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", np.eye(3, dtype=dtype))
     found = read_vectors(tmp_path / "v.npy")
     assert found.dtype == dtype and np.array_equal(found, np.eye(3))
@@ -75,7 +75,7 @@ def test_labels_are_three_lists_of_texts(tmp_path: Path) -> None:
         read_labels(path)
 
 
-def test_a_tile_name_tells_the_corner_and_any_other_name_nothing(tmp_path: Path) -> None:
+def test_only_tile_names_give_a_corner(tmp_path: Path) -> None:
     path = predictions(
         tmp_path,
         "\ufeffimage_name,rank,similarity,lon,lat\n"
@@ -99,13 +99,13 @@ def test_a_tile_name_tells_the_corner_and_any_other_name_nothing(tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no column image_name, similarity, lon, lat .there are: none"),
-        ("image_name,points,lon,lat\nx,1,2,3\n", "no column similarity .there are: image_name, p"),
+        ("", "no column image_name, similarity, lon, lat .columns: none"),
+        ("image_name,points,lon,lat\nx,1,2,3\n", "no column similarity .columns: image_name, p"),
         (HEAD, "no predictions, only a header"),
         (HEAD + "x,0.5,1,2\nx,high,1,2\n", "line 3: similarity 'high' is not a finite number"),
-        (HEAD + "x,0.5,1\n", "line 2: half a position"),
+        (HEAD + "x,0.5,1\n", "line 2: incomplete position"),
         (HEAD + "x,0.5,,\n", "line 2: no position"),
-        (HEAD + "E1_2_N3_4.png,0.5,1.2,\n", "line 2: half a position"),
+        (HEAD + "E1_2_N3_4.png,0.5,1.2,\n", "line 2: incomplete position"),
         (HEAD + "x,nan,1,2\n", "line 2: similarity 'nan' is not a finite number"),
         (HEAD + "x,inf,1,2\n", "line 2: similarity 'inf' is not a finite number"),
         (HEAD + "x,1,1,2\ny,2,1,2\nx,3,1,2\n", r"1 tile listed more than once: x .line 2, line 4."),
@@ -119,7 +119,7 @@ def test_wrong_predictions_are_named_by_line(text: str, words: str, tmp_path: Pa
     assert "predictions.csv" in str(raised.value)
 
 
-def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
+def test_files_that_are_not_tables_are_named(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_bytes(b"image_name\xff\x00")
     with pytest.raises(TableError, match=r"p\.csv"):
         read_predictions(tmp_path / "p.csv")
@@ -130,9 +130,7 @@ def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", ", "])
-def test_delimiters_capitals_and_spaces_in_headers_change_nothing(
-    delimiter: str, tmp_path: Path
-) -> None:
+def test_headers_accept_delimiters_capitals_and_spaces(delimiter: str, tmp_path: Path) -> None:
     rows = [["Image_Name", "SIMILARITY", "Lon", "LAT"], ["E1_0_N2_0.png", "0.5", "1.0", "2.0"]]
     text = "".join(f"{delimiter.join(row)}\n" for row in rows)
     found = read_predictions(predictions(tmp_path, text))
@@ -140,7 +138,7 @@ def test_delimiters_capitals_and_spaces_in_headers_change_nothing(
     assert found.centres.tolist() == [[1.1, 2.1]]
 
 
-def test_a_position_in_the_file_counts_before_the_tile_name(tmp_path: Path) -> None:
+def test_position_columns_take_precedence_over_the_tile_name(tmp_path: Path) -> None:
     text = HEAD + "E10_0_N0_0.png,0.5,50,20\nE10_0_N1_0.png,0.4,10.1,1.1\nE0_0_N0_0,0.3,360,0\n"
     found = read_predictions(predictions(tmp_path, text))
     assert found.centres.tolist() == [[50, 20], [10.1, 1.1], [0.1, 0.1]]
@@ -149,7 +147,7 @@ def test_a_position_in_the_file_counts_before_the_tile_name(tmp_path: Path) -> N
     assert "1 positions are neither corner nor centre" in note and "line 2" in note
 
 
-def test_the_columns_of_a_search_are_read_as_the_benchmark_reads_its_tiles(tmp_path: Path) -> None:
+def test_columns_of_a_search_are_accepted(tmp_path: Path) -> None:
     text = (
         "rank,score,id,lon,lat,quad,source,footprint\n"
         '1,0.9,E10_0_N0_0,10.1,0.1,E008_N00,a.tar:x.png,"POLYGON ((10 0, 10.2 0))"\n'

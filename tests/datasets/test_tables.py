@@ -1,4 +1,4 @@
-"""Tables as people have them: delimiters, encodings, units, west longitudes, GIS files."""
+"""Tables with various delimiters, encodings, units, west longitudes, and GIS files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from marsretrieval.datasets import PositionColumns, TileCoverage, catalogue_files, read_points
+from marsretrieval.datasets import (
+    PositionColumns,
+    TileCoverage,
+    catalogue_files,
+    read_points,
+)
+from marsretrieval.datasets.ground_truth import Points
 from marsretrieval.errors import MissingDependencyError, TableError
 
 GALE = (137.4, -4.6)
@@ -59,9 +65,7 @@ def positions(path: Path, columns: PositionColumns | None = None) -> list[tuple[
         f'lon,lat,footprint\n137.4,-4.6,"POLYGON (({"137.0 -4.6, " * 20_000}))"\n-60.2,77.1,\n',
     ],
 )
-def test_positions_are_read_whatever_the_table_looks_like(
-    data: bytes | str, tmp_path: Path
-) -> None:
+def test_positions_are_read_from_many_table_layouts(data: bytes | str, tmp_path: Path) -> None:
     assert positions(write(tmp_path, data)) == [GALE, NORTH]
 
 
@@ -71,27 +75,27 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     assert positions(path) == [(1, 2), (3, 4)]
     west = write(tmp_path, "lon_w,lat\n137.4,-4.6\n-60.2,77.1\n", "w.csv")
     assert positions(west, PositionColumns(west=False)) == [GALE, NORTH]
-    with pytest.raises(TableError, match=r"no column 'c' .there are: a, b, lon, lat") as raised:
+    with pytest.raises(TableError, match=r"no column 'c' .columns: a, b, lon, lat") as raised:
         read_points(path, columns=PositionColumns("c", "b"))
     assert "--lon-column" in str(raised.value)
     with pytest.raises(TableError, match="both from 'a'"):
         read_points(path, columns=PositionColumns("a", "a"))
 
 
-def test_edges_of_a_box_are_not_taken_for_its_centre(tmp_path: Path) -> None:
+def test_box_edges_are_not_read_as_positions(tmp_path: Path) -> None:
     path = write(tmp_path, "lon_w,lon_e,lat_s,lat_n\n137,138,-5,-4\n")
     with pytest.raises(TableError, match="no column 'lon'"):
         read_points(path)
 
 
-def test_what_is_left_out_or_assumed_is_named(tmp_path: Path) -> None:
+def test_skipped_rows_and_assumptions_are_named(tmp_path: Path) -> None:
     text = "lon,lat,n\n137.4,-4.6,a\n,,none\n1,N/A,half\n-9999,-9999,x\n-60.2,77.1,b\n"
     points = read_points(write(tmp_path, text))
     assert points.skipped == ("line 3", "line 4", "line 5")
     assert "3 rows without a position left out (line 3, line 4, line 5)" in points.notes[-1]
     assert points.to_dict()["skipped"] == 3
     for data, words in (
-        (b"name,Lon_W,lat\na,222.6,-4.6\n", "'Lon_W' are taken as positive to the west"),
+        (b"name,Lon_W,lat\na,222.6,-4.6\n", "'Lon_W' are read as positive to the west"),
         ("lon,lat,n\n1,2,é\n".encode("latin-1"), "read as Latin-1"),
         (b"lon,lat\ndeg,deg\n1,2\n", "line 2 holds units"),
         (b"lon,lat\n1,2\n# end\n", "comments between the rows left out: line 3"),
@@ -101,7 +105,7 @@ def test_what_is_left_out_or_assumed_is_named(tmp_path: Path) -> None:
         assert words in note and "craters.csv" in note
 
 
-def test_files_that_are_no_tables_are_named(tmp_path: Path) -> None:
+def test_files_that_are_not_tables_are_named(tmp_path: Path) -> None:
     for data, words in (
         (b"\x89PNG\r\n\0\0\0", "binary data"),
         (b"PK\x03\x04lon,lat\0", "binary data"),
@@ -163,14 +167,52 @@ def test_geometries_of_gis_files_are_read(name: str, tmp_path: Path) -> None:
     found = positions(path)
     assert found[:2] == [GALE, NORTH]
     assert abs(abs(found[2][0]) - 180) < 1e-9 and found[2][1] == 1
-    if name in ("a.gpkg", "a.shp", "a.fgb"):
-        metres = frame.iloc[:1].set_crs("IAU_2015:49910", allow_override=True)
-        metres.to_file(path)
-        with pytest.raises(TableError, match="metres of a projection"):
-            read_points(path)
 
 
-def test_columns_count_before_geometries_and_contradictions_are_named(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".fgb", ".geojson", ".parquet"])
+def test_metres_become_degrees_by_the_formulas_of_the_sphere(suffix: str, tmp_path: Path) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    import shapely
+
+    def points_of(shapes: list[shapely.Geometry], crs: str | None) -> Points:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}{suffix}"
+        frame = geopandas.GeoDataFrame({"n": range(len(shapes))}, geometry=shapes, crs=crs)
+        frame.to_parquet(path) if suffix == ".parquet" else frame.to_file(path)
+        return read_points(path)
+
+    lon, lat = np.array([137.4, -60.2, 179.9]), np.array([-4.6, 77.1, 0.5])
+    metres = np.radians(np.column_stack([lon, lat])) * 3_396_190
+    points = points_of([shapely.Point(*xy) for xy in metres], "IAU_2015:49910")
+    order = np.argsort(points.lon)  # FlatGeobuf sorts features
+    np.testing.assert_allclose(points.lon[order], np.sort(lon), atol=1e-6)
+    np.testing.assert_allclose(points.lat[order], lat[np.argsort(lon)], atol=1e-6)
+    # Polar stereographic on a sphere (Snyder 1987, 21-1): rho = 2 R tan(45 deg - lat / 2).
+    crs = "+proj=stere +lat_0=90 +lon_0=0 +R=3396190 +units=m +no_defs"
+    for pole_lon, pole_lat in ((30.0, 80.0), (-150.0, 88.5)):
+        rho = 2 * 3_396_190 * np.tan(np.radians(45 - pole_lat / 2))
+        x, y = rho * np.sin(np.radians(pole_lon)), -rho * np.cos(np.radians(pole_lon))
+        if suffix == ".geojson":  # its member crs holds names of authorities only
+            continue
+        points = points_of([shapely.Point(x, y)], crs)
+        assert points.lon[0] == pytest.approx(pole_lon, abs=1e-6)
+        assert points.lat[0] == pytest.approx(pole_lat, abs=1e-6)
+    points = points_of([shapely.Point(GALE)], None)
+    assert (points.lon[0], points.lat[0]) == pytest.approx(GALE)
+    if suffix != ".geojson":
+        assert "no reference system" in " ".join(points.notes)
+        for other in ("EPSG:4326", "EPSG:3857", "IAU_2015:30100"):
+            with pytest.raises(
+                TableError, match=r"system of the Earth|not a system of Mars|is not one of Mars"
+            ):
+                points_of([shapely.Point(GALE)], other)
+    with pytest.raises(TableError, match="not degrees"):
+        points_of([shapely.Point(8_123_123, -272_000)], None)
+
+
+def test_columns_take_precedence_over_geometries_and_contradictions_are_named(
+    tmp_path: Path,
+) -> None:
     geopandas = pytest.importorskip("geopandas")
     import shapely
 
@@ -202,7 +244,7 @@ def test_files_that_are_not_read_are_listed_with_the_reason(tmp_path: Path) -> N
     assert "a.csv is the catalogue of this landform" in reasons["a.gpkg"]
 
 
-def test_positions_that_look_wrong_are_suspected_by_the_tiles(tmp_path: Path) -> None:
+def test_suspicious_positions_are_detected_by_tile_coverage(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     places = np.column_stack([random.uniform(30, 60, 40), random.uniform(10, 25, 40)])
     coverage = TileCoverage(places, 0.5)

@@ -1,4 +1,4 @@
-"""Tars with every kind of damage: what can be read is read, what cannot is named."""
+"""Damaged tars: readable items are read, the others are named."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def read_bytes(path: Path, data: bytes, *, images: bool = True) -> list[Record |
 
 
 def check(items: list[Record | Skipped]) -> None:
-    """Records are whole and in order; where any is missing, the tar is named."""
+    """Check that records are complete and in order, and that missing ones are reported."""
     records = [item for item in items if isinstance(item, Record)]
     assert [record.id for record in records] == list(KEYS[: len(records)])
     for record in records[:-1]:
@@ -69,7 +69,7 @@ def check(items: list[Record | Skipped]) -> None:
         assert "tar" in items[-1].reason
 
 
-def test_a_tar_cut_anywhere_gives_what_is_whole(tmp_path: Path) -> None:
+def test_tar_truncated_anywhere_yields_the_complete_items(tmp_path: Path) -> None:
     end = PLAIN.rindex(b"caption d") + 600
     for keep in sorted({*range(0, end, 512), *range(0, end, 277)}):
         items = read_bytes(tmp_path / "cut.tar", PLAIN[:keep])
@@ -78,7 +78,7 @@ def test_a_tar_cut_anywhere_gives_what_is_whole(tmp_path: Path) -> None:
         assert [(type(each), each.id) for each in told] == [(type(each), each.id) for each in items]
 
 
-def test_a_packed_tar_cut_anywhere_is_named(tmp_path: Path) -> None:
+def test_truncated_compressed_tar_is_named(tmp_path: Path) -> None:
     for keep in range(0, len(PACKED), 97):
         items = read_bytes(tmp_path / "cut.tar.gz", PACKED[:keep])
         check(items)
@@ -86,7 +86,7 @@ def test_a_packed_tar_cut_anywhere_is_named(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, len(PLAIN) - 1), st.integers(0, 255)), max_size=4))
-def test_no_damage_is_more_than_a_reader_can_take(tmp_path_factory, changes) -> None:
+def test_reader_survives_any_damage(tmp_path_factory, changes) -> None:
     data, packed = bytearray(PLAIN), bytearray(PACKED)
     for place, value in changes:
         data[place] = value
@@ -98,29 +98,29 @@ def test_no_damage_is_more_than_a_reader_can_take(tmp_path_factory, changes) -> 
 
 
 @pytest.mark.parametrize("key", ["b", "d"])
-def test_a_damaged_header_is_no_silent_end(key: str, tmp_path: Path) -> None:
+def test_damaged_header_is_reported(key: str, tmp_path: Path) -> None:
     data = bytearray(PLAIN)
     data[PLAIN.index(f"{key}.png".encode()) + 120] ^= 0xFF
     items = read_bytes(tmp_path / "cut.tar", bytes(data))
     check(items)
-    assert "damaged behind byte" in items[-1].reason
+    assert "damaged after byte" in items[-1].reason
 
 
-def test_two_joined_tars_are_named(tmp_path: Path) -> None:
+def test_concatenated_tars_are_named(tmp_path: Path) -> None:
     items = read_bytes(tmp_path / "cut.tar", PLAIN + PLAIN)
     assert len(items) == 5
-    assert "two are joined" in items[-1].reason
+    assert "two tars are concatenated" in items[-1].reason
 
 
-def test_a_packed_tar_under_a_plain_name_is_sound(tmp_path: Path) -> None:
+def test_compressed_tar_with_plain_name_is_read(tmp_path: Path) -> None:
     assert len(read_bytes(tmp_path / "cut.tar", PACKED)) == 4
 
 
-def test_an_empty_tar_holds_nothing(tmp_path: Path) -> None:
+def test_empty_tar_has_no_items(tmp_path: Path) -> None:
     assert read_all(open_images(write_tar(tmp_path / "a.tar", []))) == []
 
 
-def test_links_and_giants_are_named(tmp_path: Path, monkeypatch) -> None:
+def test_links_and_oversized_members_are_named(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as tar:
         link = tarfile.TarInfo("k.png")
@@ -140,15 +140,15 @@ def test_annotations_apart_from_their_images_are_named(tmp_path: Path) -> None:
         open_images(write_tar(tmp_path / "a.tar", [MEMBERS[0], MEMBERS[2], MEMBERS[1]]))
     )[0::2]
     assert first.caption is None
-    assert "must be neighbours" in second.reason
+    assert "must be consecutive" in second.reason
 
 
-def test_what_holds_no_image_is_named(tmp_path: Path) -> None:
+def test_keys_without_an_image_are_named(tmp_path: Path) -> None:
     (item,) = read_all(open_images(write_tar(tmp_path / "a.tar", [("k.npy", b"x")])))
     assert item.reason == "no image among its members (k.npy)"
 
 
-def test_members_of_other_kinds_are_no_obstacle(tmp_path: Path) -> None:
+def test_other_member_types_are_ignored(tmp_path: Path) -> None:
     members = [("x/k.cls", b"3"), ("x/k.png", png_bytes(1)), ("x/k.seg.png", b"mask")]
     (record,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
     assert (record.id, record.data) == ("k", png_bytes(1))
@@ -163,14 +163,14 @@ def test_one_name_in_two_folders_of_a_tar_is_two_images(tmp_path: Path) -> None:
     assert [record.label for record in records] == ["x", "y", "y"]
 
 
-def test_a_key_that_comes_twice_in_one_tar_is_named(tmp_path: Path) -> None:
+def test_duplicate_key_in_one_tar_is_named(tmp_path: Path) -> None:
     members = [("x/k.png", png_bytes(1)), ("l.png", png_bytes(3)), ("x/k.png", png_bytes(2))]
     record, _, again = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
     assert record.id == again.id == "k"
     assert "same key" in again.reason and again.source.endswith("a.tar:x/k.png")
 
 
-def test_a_key_in_two_tars_gets_their_names(tmp_path: Path) -> None:
+def test_key_in_two_tars_is_prefixed_with_their_names(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", MEMBERS[:4])
     alone = open_images(tmp_path).shards()[0]
     write_tar(tmp_path / "b.tar", MEMBERS[2:6])
@@ -186,7 +186,7 @@ def test_a_key_in_two_tars_gets_their_names(tmp_path: Path) -> None:
     assert [item.id for item in copy.read(second)] == ["b/b", "c"]
 
 
-def test_ids_of_tars_without_a_clash_stay_as_they_were(tmp_path: Path) -> None:
+def test_ids_without_a_clash_are_unchanged(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [("x/k.png", png_bytes(1))])
     alone = open_images(tmp_path).shards()[0]
     write_tar(tmp_path / "b.tar", [("y/l.png", png_bytes(1))])
@@ -195,7 +195,7 @@ def test_ids_of_tars_without_a_clash_stay_as_they_were(tmp_path: Path) -> None:
     assert source.shards()[0] == alone
 
 
-def test_folders_of_a_split_in_a_tar_are_no_labels(tmp_path: Path) -> None:
+def test_split_folders_in_a_tar_are_not_labels(tmp_path: Path) -> None:
     members = [("train/k.png", png_bytes(1)), ("test/l.png", png_bytes(2))]
     records = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
     assert [(record.id, record.label) for record in records] == [("k", None), ("l", None)]
@@ -204,7 +204,10 @@ def test_folders_of_a_split_in_a_tar_are_no_labels(tmp_path: Path) -> None:
 def test_a_name_with_several_dots_is_explained(tmp_path: Path) -> None:
     members = [("ESP_020245_2190_RED.abrowse.jpg", png_bytes(1))]
     (item,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
-    assert "all after the first dot of a name is its extension, here '.abrowse.jpg'" in item.reason
+    assert (
+        "everything after the first dot of a name is the extension, here '.abrowse.jpg'"
+        in item.reason
+    )
 
 
 def test_names_that_are_not_utf8_are_named_and_the_others_read(tmp_path: Path) -> None:
@@ -243,7 +246,7 @@ def test_a_name_of_megabytes_is_refused_before_it_is_read(kind: int, tmp_path: P
     assert "a member's name or attributes have 3,0" in rest.reason
 
 
-def test_members_that_only_compression_makes_small_are_named(tmp_path: Path, monkeypatch) -> None:
+def test_members_with_implausible_compression_are_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(webdataset, "_SMALL", 10_000)
     monkeypatch.setattr(webdataset, "MAX_ANNOTATION_BYTES", 5_000)
     members = [("k.png", bytes(1_000_000)), ("l.png", png_bytes(1)), ("l.json", bytes(6_000))]
@@ -253,7 +256,7 @@ def test_members_that_only_compression_makes_small_are_named(tmp_path: Path, mon
     assert reasons["l"] == "l.json holds 6,000 bytes, more than 5,000"
 
 
-def test_side_files_of_a_tar_are_passed_over(tmp_path: Path) -> None:
+def test_sidecar_files_of_a_tar_are_ignored(tmp_path: Path) -> None:
     members = [(name, b"x") for name in ("Thumbs.db", "desktop.ini", "README.md", "k.jpg.ovr")]
     members += [("k.jfif", png_bytes(1)), ("k.j2w", b"x")]
     (record,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
@@ -272,7 +275,7 @@ def test_side_files_of_a_tar_are_passed_over(tmp_path: Path) -> None:
         b'{"center": [1e999, 0]}', b'{"center": [1' + b"0" * 400 + b", 0]}",
     ],
 )  # fmt: skip
-def test_an_annotation_that_makes_no_sense_costs_no_image(fields: bytes, tmp_path: Path) -> None:
+def test_invalid_annotation_does_not_drop_the_image(fields: bytes, tmp_path: Path) -> None:
     members = [("k.png", png_bytes(1)), ("k.json", fields), ("l.png", png_bytes(2))]
     bad, good = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
     assert isinstance(bad, Record) and bad.data and (bad.lon, bad.lat) == (None, None)
@@ -293,14 +296,14 @@ def test_an_annotation_that_makes_no_sense_costs_no_image(fields: bytes, tmp_pat
         ({"center": [226.2, 18.6]}, (-133.8, 18.6, None, None)),
     ],
 )
-def test_places_are_within_180_whatever_the_json_counts_in(fields, place, tmp_path: Path) -> None:
+def test_positions_are_normalized_to_180(fields, place, tmp_path: Path) -> None:
     members = [("k.png", png_bytes(1)), ("k.json", json.dumps(fields).encode())]
     (found,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
     told = (found.lon, found.lat, found.width_deg, found.height_deg)
     assert told == pytest.approx(place, abs=1e-9)
 
 
-def test_a_name_off_the_planet_is_nowhere(tmp_path: Path) -> None:
+def test_tile_name_outside_the_planet_has_no_position(tmp_path: Path) -> None:
     members = [("E0_0_N89_9.png", png_bytes(1)), ("E_200_0_N0_0.png", png_bytes(2))]
     found = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
     assert {(record.lon, record.width_deg) for record in found} == {(None, None)}

@@ -1,4 +1,4 @@
-"""The size of batches: found where it pays, halved where memory runs out."""
+"""Batch size: growth while it is faster, halving on out of memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from marsretrieval.embeddings.batches import BatchRunner, batch_sizes
 
 
 class Clock:
-    """Stands still but where a device works: how busy this machine is changes no test."""
+    """Simulated clock that advances only while the device works, independent of machine load."""
 
     now = 0.0
 
@@ -25,7 +25,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Device:
-    """Takes a fixed time a batch and a time for each item; larger batches pay until they do not."""
+    """Device with a fixed time per batch and per item; larger batches are faster, to a limit."""
 
     def __init__(self, *, fixed: float, each: float, memory: int = 10_000) -> None:
         self.fixed = fixed
@@ -49,25 +49,25 @@ class Device:
         return forward
 
 
-def test_it_grows_to_the_limit_while_that_is_faster() -> None:
+def test_batch_size_grows_while_that_is_faster() -> None:
     assert Device(fixed=0.02, each=0).feed(4, 32, 12).size == 32
 
 
-def test_it_goes_back_where_a_larger_batch_gains_nothing() -> None:
+def test_batch_size_shrinks_without_gain() -> None:
     device = Device(fixed=0, each=0.005)
     forward = device.feed(4, 64, 12)
     assert (forward.size, forward.limit) == (4, 4)
     assert max(device.sizes) == 8
 
 
-def test_memory_ends_the_growth_for_good() -> None:
+def test_out_of_memory_stops_the_growth() -> None:
     device = Device(fixed=0.01, each=0, memory=20)
     forward = device.feed(4, 512, 20)
     assert (forward.size, forward.limit) == (16, 16)
     assert device.sizes.count(32) == 1
 
 
-def test_a_given_size_stays() -> None:
+def test_given_batch_size_is_fixed() -> None:
     device = Device(fixed=0.01, each=0)
     assert device.feed(4, 4, 6).size == 4 and set(device.sizes) == {4}
 
@@ -75,6 +75,6 @@ def test_a_given_size_stays() -> None:
 @pytest.mark.parametrize(
     ("device", "sizes"), [("cpu", (16, 16)), ("cuda:0", (64, 512)), (None, (16, 16))]
 )
-def test_first_sizes(device: str | None, sizes: tuple[int, int]) -> None:
+def test_initial_batch_sizes(device: str | None, sizes: tuple[int, int]) -> None:
     encoder = type("Encoder", (), {} if device is None else {"device": device})
     assert batch_sizes(encoder) == sizes

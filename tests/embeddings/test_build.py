@@ -1,4 +1,4 @@
-"""Building a store: what is embedded, left out, kept, refused."""
+"""Building a store: embedded, skipped, reused and refused items."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def test_float16_is_the_default_and_rounds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_batches_and_workers_change_nothing(tmp_path: Path, batch_size: int, workers: int) -> None:
+def test_batch_size_and_workers_do_not_change_vectors(
+    tmp_path: Path, batch_size: int, workers: int
+) -> None:
     source = FakeSource(counts=(5, 0, 3, 1, 8))
     one = built(tmp_path / "one", source, dtype="float32")
     other = built(
@@ -86,7 +88,7 @@ def test_a_second_build_does_nothing(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_a_finished_store_need_not_be_writable(
+def test_complete_store_need_not_be_writable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built(tmp_path)
@@ -95,7 +97,7 @@ def test_a_finished_store_need_not_be_writable(
     assert build_store(FakeEncoder(), FakeSource(), tmp_path).reused == 12
 
 
-def test_the_model_is_not_loaded_where_nothing_is_to_do(tmp_path: Path) -> None:
+def test_model_is_not_loaded_for_a_complete_store(tmp_path: Path) -> None:
     loaded = []
 
     def load() -> FakeEncoder:
@@ -121,7 +123,7 @@ def test_the_model_is_not_loaded_where_nothing_is_to_do(tmp_path: Path) -> None:
     assert len(loaded) == 4 and open_store(tmp_path).rows == 14
 
 
-def test_a_request_notices_a_changed_checkpoint(tmp_path: Path) -> None:
+def test_changed_checkpoint_is_detected(tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(b"1")
     record = find("pe-core-l-14-336")
@@ -132,7 +134,7 @@ def test_a_request_notices_a_changed_checkpoint(tmp_path: Path) -> None:
     assert first != ModelRequest.from_spec(record, LoadOptions(checkpoint=weights))
 
 
-def test_what_cannot_be_embedded_is_left_out_with_a_reason(tmp_path: Path) -> None:
+def test_images_that_cannot_be_embedded_are_skipped_with_a_reason(tmp_path: Path) -> None:
     source = FakeSource(
         corrupt=frozenset({"tile-000001", "tile-002003"}), unreadable=frozenset({"tile-001000"})
     )
@@ -148,7 +150,7 @@ def test_what_cannot_be_embedded_is_left_out_with_a_reason(tmp_path: Path) -> No
     assert build_store(FakeEncoder(), source, tmp_path).skipped == store.skipped
 
 
-def test_one_id_twice_in_a_shard_is_kept_once(tmp_path: Path) -> None:
+def test_duplicate_id_in_a_shard_is_stored_once(tmp_path: Path) -> None:
     class Twice(FakeSource):
         def read(self, shard: Any, *, images: bool = True) -> Any:
             yield from super().read(shard)
@@ -156,16 +158,16 @@ def test_one_id_twice_in_a_shard_is_kept_once(tmp_path: Path) -> None:
 
     store = built(tmp_path, Twice(counts=(3,)))
     assert store.load()[0] == ["tile-000000", "tile-000001", "tile-000002"]
-    assert [item.reason for item in store.skipped] == ["the same id twice in one shard"] * 3
+    assert [item.reason for item in store.skipped] == ["duplicate id in one shard"] * 3
 
 
-def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+def test_no_readable_image_is_an_error(tmp_path: Path) -> None:
     source = FakeSource(counts=(2,), corrupt=frozenset({"tile-000000", "tile-000001"}))
     with pytest.raises(DataError, match=r"none of 2 images .*tile-000000"):
         build_store(FakeEncoder(), source, tmp_path)
 
 
-def test_an_unreadable_shard_is_passed_over_and_told(tmp_path: Path) -> None:
+def test_unreadable_shard_is_skipped_and_reported(tmp_path: Path) -> None:
     source = FakeSource(broken=frozenset({"000001"}))
     with pytest.raises(DataError, match=r"1 of 3 shards .*000001: .*end of file"):
         build_store(FakeEncoder(), source, tmp_path)
@@ -203,7 +205,7 @@ def test_positions_may_be_unknown(tmp_path: Path) -> None:
     assert store.verify() == []
 
 
-def test_a_store_of_something_else_is_refused_and_every_difference_named(tmp_path: Path) -> None:
+def test_store_of_other_data_or_model_is_refused_naming_every_difference(tmp_path: Path) -> None:
     before = built(tmp_path).load()[1]
     with pytest.raises(StoreMismatchError) as caught:
         build_store(FakeEncoder(seed=1), FakeSource(counts=(5, 3, 4, 1)), tmp_path)
@@ -232,7 +234,7 @@ def test_force_replaces(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_parts_make_up_the_whole(tmp_path: Path) -> None:
+def test_parts_add_up_to_the_complete_store(tmp_path: Path) -> None:
     source = FakeSource(counts=(5, 3, 4, 2, 6))
     whole = built(tmp_path / "whole", source)
     for number in (3, 1):
@@ -246,7 +248,7 @@ def test_parts_make_up_the_whole(tmp_path: Path) -> None:
     np.testing.assert_array_equal(parts.load()[1], whole.load()[1])
 
 
-def test_a_store_begun_by_another_process_meanwhile_is_not_taken_over(tmp_path: Path) -> None:
+def test_store_started_by_another_process_is_not_overwritten(tmp_path: Path) -> None:
     def slow_to_load() -> FakeEncoder:
         build_store(FakeEncoder(), FakeSource(), tmp_path, part=(1, 2))
         return FakeEncoder(seed=1)
@@ -264,7 +266,7 @@ def test_parts_that_do_not_exist(tmp_path: Path, part: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("device", "expected"), [("cuda:0", {1}), ("cpu", {3})])
-def test_beside_a_gpu_each_worker_is_one_thread(
+def test_workers_use_one_thread_beside_a_gpu(
     tmp_path: Path, device: str, expected: set[int]
 ) -> None:
     torch = pytest.importorskip("torch")
@@ -300,7 +302,7 @@ def test_an_error_of_the_reader_is_not_swallowed(tmp_path: Path) -> None:
         build_store(FakeEncoder(), Buggy(), tmp_path)
 
 
-def test_places_that_are_no_store(tmp_path: Path) -> None:
+def test_invalid_store_folders(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(StoreError, match="holds other files"):
         build_store(FakeEncoder(), FakeSource(), tmp_path)
@@ -314,16 +316,16 @@ def test_places_that_are_no_store(tmp_path: Path) -> None:
         open_store(tmp_path)
 
 
-def test_two_shards_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_duplicate_shard_names_are_refused(tmp_path: Path) -> None:
     class Same(FakeSource):
         def shards(self) -> Any:
             return [*super().shards(), *super().shards()]
 
-    with pytest.raises(DataError, match="two shards are called 000000"):
+    with pytest.raises(DataError, match="two shards have the name 000000"):
         build_store(FakeEncoder(), Same(), tmp_path)
 
 
-def test_the_bar_tells_the_time_left_where_counting_images_would_be_reading(tmp_path: Path) -> None:
+def test_progress_bar_estimates_time_without_counting_images(tmp_path: Path) -> None:
     told: list[str] = []
 
     class Bar(type(NO_PROGRESS)):  # type: ignore[misc]
@@ -344,7 +346,7 @@ def test_the_bar_tells_the_time_left_where_counting_images_would_be_reading(tmp_
     assert all(re.fullmatch(r"device idle \d+%", text) for text in told)  # the bar itself knows
 
 
-def test_the_report_says_where_the_time_went(tmp_path: Path) -> None:
+def test_report_breaks_down_the_time(tmp_path: Path) -> None:
     report = build_store(FakeEncoder(delay=0.01), FakeSource(), tmp_path, batch_size=4)
     assert set(report.seconds) == {"decode", "embed", "wait", "write", "total"}
     assert report.seconds["embed"] >= 0.03
@@ -362,7 +364,7 @@ def test_the_report_says_where_the_time_went(tmp_path: Path) -> None:
     assert sum(e.seconds["elapsed"] for e in entries) <= report.seconds["total"]
 
 
-def test_where_nothing_could_be_read_the_remedy_fits_the_reason(tmp_path: Path) -> None:
+def test_remedy_matches_the_reason_if_nothing_is_readable(tmp_path: Path) -> None:
     source = FakeSource(counts=(2,), corrupt=frozenset({"tile-000000", "tile-000001"}))
     with pytest.raises(DataError, match="none of 2 images could be read") as raised:
         build_store(FakeEncoder(), source, tmp_path / "store")
@@ -375,7 +377,7 @@ def test_where_nothing_could_be_read_the_remedy_fits_the_reason(tmp_path: Path) 
     assert "run again with --force" in str(raised.value)
 
 
-def test_sources_in_another_order_are_named_as_that(tmp_path: Path) -> None:
+def test_reordered_sources_are_reported(tmp_path: Path) -> None:
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder, seeds in zip(folders, ((1, 2), (3, 4)), strict=True):
         folder.mkdir()

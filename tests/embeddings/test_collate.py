@@ -1,4 +1,4 @@
-"""Batches joined ahead of their turn: used where they fit, made anew where they do not."""
+"""Batches collated in advance: used if they fit, otherwise collated again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.fakes import FakeEncoder, FakeSource
 
 
 class Joining(FakeEncoder):
-    """Knows which of its batches came joined, and on which thread that was done."""
+    """Encoder that records which batches were collated in advance, and in which thread."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -41,7 +41,7 @@ def expected(tmp_path: Path) -> np.ndarray:
     return open_store(tmp_path / "plain").load()[1]
 
 
-def test_every_batch_is_joined_beside_the_device(tmp_path: Path, expected: np.ndarray) -> None:
+def test_batches_are_collated_off_the_device_thread(tmp_path: Path, expected: np.ndarray) -> None:
     encoder = Joining()
     build_store(encoder, SOURCE, tmp_path / "store", batch_size=8)
     assert encoder.joined == [True] * 5
@@ -49,14 +49,14 @@ def test_every_batch_is_joined_beside_the_device(tmp_path: Path, expected: np.nd
     np.testing.assert_array_equal(open_store(tmp_path / "store").load()[1], expected)
 
 
-def test_a_batch_too_large_is_halved_from_its_images(tmp_path: Path, expected: np.ndarray) -> None:
+def test_too_large_a_batch_is_split_by_images(tmp_path: Path, expected: np.ndarray) -> None:
     encoder = Joining(limit=4)
     report = build_store(encoder, SOURCE, tmp_path / "store", batch_size=8)
     assert report.batch_size == 4 and not all(encoder.joined)
     np.testing.assert_array_equal(open_store(tmp_path / "store").load()[1], expected)
 
 
-def test_what_cannot_be_joined_is_told_by_the_model(tmp_path: Path) -> None:
+def test_collate_errors_are_reported_by_the_model(tmp_path: Path) -> None:
     class Odd(Joining):
         def collate(self, features: Sequence[Any]) -> Any:
             raise ValueError("of two sizes")

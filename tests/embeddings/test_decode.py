@@ -1,4 +1,4 @@
-"""What goes from one process to another comes out as it was, and leaves no file behind."""
+"""Transfer between processes preserves data and leaves no files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from marsretrieval.embeddings.pipeline import read_shared, shared_memory_folder,
 LARGE = np.arange(200_000, dtype=np.float32).reshape(400, 500)
 
 
-def test_arrays_and_tensors_come_out_as_they_were(tmp_path: Path) -> None:
+def test_arrays_and_tensors_round_trip(tmp_path: Path) -> None:
     value = {
         "array": LARGE,
         "tensor": torch.from_numpy(LARGE.copy()),
@@ -42,7 +42,7 @@ def test_arrays_and_tensors_come_out_as_they_were(tmp_path: Path) -> None:
     found["array"][0] = 7  # and they are one's own
 
 
-def test_what_is_small_needs_no_file(tmp_path: Path) -> None:
+def test_small_data_use_no_file(tmp_path: Path) -> None:
     packed = write_shared([np.arange(5), Image.new("L", (3, 2), 9)], tmp_path)
     assert packed.file is None and list(tmp_path.iterdir()) == []
     array, image = read_shared(packed)
@@ -50,7 +50,7 @@ def test_what_is_small_needs_no_file(tmp_path: Path) -> None:
     array[0] = 1
 
 
-def test_without_room_it_travels_beside_the_pickle(
+def test_data_are_pickled_without_shared_memory_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full(io.FileIO):
@@ -67,7 +67,7 @@ def test_without_room_it_travels_beside_the_pickle(
     np.testing.assert_array_equal(read_shared(write_shared(LARGE, tmp_path / "missing")), LARGE)
 
 
-def test_the_dock_is_in_memory_where_there_is_such_a_place() -> None:
+def test_shared_memory_folder_is_used_if_available() -> None:
     with shared_memory_folder() as folder:
         assert Path(folder).is_dir()
         assert Path("/dev/shm") in Path(folder).parents or not os.access("/dev/shm", os.W_OK)

@@ -1,4 +1,4 @@
-"""Models that fail, run out of memory or give what are no vectors: told, and nothing stored."""
+"""Models that fail, run out of memory or return invalid vectors are reported and not stored."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_preprocessing_may_fail_on_an_image_but_not_on_all(tmp_path: Path) -> No
         build_store(encoder, FakeSource(), tmp_path / "all")
 
 
-def test_memory_that_runs_out_while_preparing_is_no_fault_of_the_image(tmp_path: Path) -> None:
+def test_out_of_memory_while_preparing_does_not_blame_the_image(tmp_path: Path) -> None:
     class Full(FakeEncoder):
         @property
         def preprocess(self) -> Callable[[Image.Image], Any]:
@@ -109,13 +109,13 @@ def test_memory_that_runs_out_while_preparing_is_no_fault_of_the_image(tmp_path:
 
             return fail
 
-    with pytest.raises(MarsRetrievalError, match=r"tile-000000\.png: no memory left"):
+    with pytest.raises(MarsRetrievalError, match=r"tile-000000\.png: out of memory"):
         build_store(Full(), FakeSource(), tmp_path)
     assert open_store(tmp_path).rows == 0 and open_store(tmp_path).skipped == []
 
 
 def _spoil_one(kind: str) -> type[FakeEncoder]:
-    """A model that fails on tile-000001 and on tile-001002, in one of three ways."""
+    """Model that fails on tile-000001 and tile-001002, in one of three ways."""
     odd = [FakeEncoder().preprocess(picture(row)) for row in (1, 1002)]
 
     class Faulty(FakeEncoder):
@@ -161,7 +161,7 @@ def test_strict_makes_a_bad_image_fatal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_a_model_that_breaks_on_the_way_is_no_fault_of_the_images(
+def test_model_failure_during_a_build_does_not_blame_the_images(
     batch_size: int, tmp_path: Path
 ) -> None:
     class Lost(FakeEncoder):
@@ -175,7 +175,7 @@ def test_a_model_that_breaks_on_the_way_is_no_fault_of_the_images(
     assert open_store(tmp_path).skipped == []
 
 
-def test_a_model_that_fails_on_batches_alone_is_told(tmp_path: Path) -> None:
+def test_model_that_fails_only_on_batches_is_reported(tmp_path: Path) -> None:
     class Single(FakeEncoder):
         def encode_preprocessed(self, features: Sequence[Any]) -> np.ndarray:
             if len(features) > 1:

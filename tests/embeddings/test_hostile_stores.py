@@ -1,4 +1,4 @@
-"""Stores made to do harm, and disks that fail: nothing outside is touched, nothing sound lost."""
+"""Malicious stores and failing disks: no changes outside the store, no loss of valid data."""
 
 from __future__ import annotations
 
@@ -33,9 +33,7 @@ def rename_shard(store: Path, name: str) -> None:
     "name",
     ["../../victim", "{outside}/victim", "a/b", "a\\b", "x" * 260, "a\x1b[2J", "a\0b"],
 )
-def test_a_repair_touches_nothing_outside_of_the_store(
-    store: Path, tmp_path: Path, name: str
-) -> None:
+def test_repair_changes_nothing_outside_the_store(store: Path, tmp_path: Path, name: str) -> None:
     victim = tmp_path / "victim.json"
     victim.write_text("{}")
     rename_shard(store, name.format(outside=tmp_path))
@@ -65,7 +63,7 @@ def test_shards_behind_a_link_are_not_removed(store: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOMEM])
 @pytest.mark.parametrize("suffix", [".json", ".arrow"])
-def test_a_failing_disk_is_no_damage(
+def test_read_error_is_not_damage(
     store: Path, monkeypatch: pytest.MonkeyPatch, code: int, suffix: str
 ) -> None:
     plain, plain_open = os.open, Path.open

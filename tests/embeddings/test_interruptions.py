@@ -1,4 +1,4 @@
-"""Whatever happens to a build, what is finished stays, and the rest can be made up."""
+"""Interrupted builds preserve finished shards and can be completed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from marsretrieval.embeddings.manifest import Entry
 from marsretrieval.embeddings.shards import Item, write_shard
 from marsretrieval.errors import DataError, OutputError, StoreError, StoreMismatchError
 from marsretrieval.io import locked
+from tests.embeddings.processes import assert_equal_stores, wait_for
 from tests.fakes import FakeEncoder, FakeSource, png_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,32 +50,13 @@ build_store(
 
 
 def start(store: Path, *, part: str = "1/1", batches: int = -1) -> subprocess.Popen[str]:
-    """A process that builds; after some batches, two for each shard, its model waits for .go."""
+    """Start a build process whose model waits for a file .go after some batches (two per shard)."""
     return subprocess.Popen(
         [sys.executable, "-c", BUILD, str(store), part, str(batches)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def wait_for(process: subprocess.Popen[str], store: Path, pattern: str, count: int = 1) -> None:
-    """Until so many files are there; fails when the process ends before."""
-    end = time.monotonic() + 60
-    while len(list(store.glob(pattern))) < count:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def assert_equal_stores(one: Path, other: Path) -> None:
-    """Byte for byte, but for the timings in the entries."""
-    assert open_store(one).set_hash == open_store(other).set_hash
-    contents = [
-        {path.name: path.read_bytes() for path in store.glob("shards/*.arrow")}
-        for store in (one, other)
-    ]
-    assert contents[0] == contents[1]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +67,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Blending(FakeEncoder):
-    """As real models do, it gives an image other last bits in another batch."""
+    """Like real models, its last bits of a vector depend on the batch."""
 
     def encode_preprocessed(self, features: Any) -> Any:
         rows = super().encode_preprocessed(features)
@@ -94,7 +75,7 @@ class Blending(FakeEncoder):
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_what_was_done_before_changes_no_bit_of_a_shard(tmp_path: Path) -> None:
+def test_earlier_work_does_not_change_a_shard(tmp_path: Path) -> None:
     source = FakeSource(counts=(5, 3, 0, 9, 4))
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     build_store(Blending(), source, whole, batch_size=4)
@@ -107,7 +88,7 @@ def test_what_was_done_before_changes_no_bit_of_a_shard(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, whole: Path, how: int) -> None:
+def test_killed_build_is_resumed(tmp_path: Path, whole: Path, how: int) -> None:
     process = start(tmp_path, batches=9)
     wait_for(process, tmp_path, "shards/*.json", 4)
     process.send_signal(how)
@@ -127,9 +108,7 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path: Path, whole: Path, how: i
     assert_equal_stores(tmp_path, whole)
 
 
-def test_several_processes_build_one_store_and_one_of_them_dies(
-    tmp_path: Path, whole: Path
-) -> None:
+def test_several_processes_build_one_store_and_one_is_killed(tmp_path: Path, whole: Path) -> None:
     batches = (-1, 3, -1)
     processes = [start(tmp_path, part=f"{n + 1}/3", batches=batches[n]) for n in range(3)]
     wait_for(processes[1], tmp_path, "shards/000001.json")
@@ -144,7 +123,7 @@ def test_several_processes_build_one_store_and_one_of_them_dies(
     assert_equal_stores(tmp_path, whole)
 
 
-def test_two_processes_embed_the_very_same_shards(tmp_path: Path, whole: Path) -> None:
+def test_two_processes_embed_the_same_shards(tmp_path: Path, whole: Path) -> None:
     processes = [start(tmp_path, batches=1) for _ in range(2)]
     for process in processes:  # both have begun the first shard before either ends it
         wait_for(process, tmp_path, f".waits-{process.pid}")
@@ -158,7 +137,7 @@ def test_two_processes_embed_the_very_same_shards(tmp_path: Path, whole: Path) -
     assert_equal_stores(tmp_path, whole)
 
 
-def test_what_another_process_finished_meanwhile_is_not_read_again(tmp_path: Path) -> None:
+def test_shards_of_another_process_are_not_embedded_again(tmp_path: Path) -> None:
     class Meanwhile(FakeSource):
         def read(self, shard: Any, *, images: bool = True) -> Any:
             if shard.name == "000000":  # the other one is quick and does everything
@@ -172,7 +151,7 @@ def test_what_another_process_finished_meanwhile_is_not_read_again(tmp_path: Pat
     assert open_store(tmp_path).verify() == []
 
 
-def test_the_first_to_finish_a_shard_is_kept_whole(tmp_path: Path) -> None:
+def test_first_finished_copy_of_a_shard_is_used(tmp_path: Path) -> None:
     build_store(FakeEncoder(), FakeSource(), tmp_path)
     (first, *_) = open_store(tmp_path).entries
     before = (tmp_path / "shards" / "000000.arrow").read_bytes()
@@ -184,7 +163,7 @@ def test_the_first_to_finish_a_shard_is_kept_whole(tmp_path: Path) -> None:
     assert list((tmp_path / "shards").glob(".*")) == []
 
 
-def test_another_process_takes_the_folder_at_the_last_moment(
+def test_another_process_creates_the_folder_at_the_last_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def late(place: Path) -> Any:
@@ -225,7 +204,7 @@ def test_a_store_that_is_replaced_or_removed_meanwhile_is_not_written_to(tmp_pat
         build_store(FakeEncoder(), Removed(), tmp_path / "store", force=True)
 
 
-def test_a_kill_between_vectors_and_entry_leaves_the_shard_undone(
+def test_kill_between_vectors_and_entry_leaves_the_shard_incomplete(
     tmp_path: Path, whole: Path
 ) -> None:
     build_store(FakeEncoder(), FakeSource(counts=COUNTS), tmp_path)
@@ -236,7 +215,7 @@ def test_a_kill_between_vectors_and_entry_leaves_the_shard_undone(
     assert_equal_stores(tmp_path, whole)
 
 
-def test_leftovers_of_a_killed_process_are_swept_when_they_are_old(tmp_path: Path) -> None:
+def test_old_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     build_store(FakeEncoder(), FakeSource(), tmp_path)
     old, young = (tmp_path / "shards" / f".000001.arrow.{name}.tmp" for name in ("a", "b"))
     for path in (old, young):
@@ -246,7 +225,7 @@ def test_leftovers_of_a_killed_process_are_swept_when_they_are_old(tmp_path: Pat
     assert not old.exists() and young.exists()
 
 
-def test_a_full_disk_is_told_and_finished_shards_are_kept(tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_finished_shards_remain(tmp_path: Path) -> None:
     # A limit on the size of a file stands in for a disk that is full: both fail in write().
     script = (
         "import resource, sys; from pathlib import Path\n"
@@ -272,7 +251,7 @@ def test_a_full_disk_is_told_and_finished_shards_are_kept(tmp_path: Path) -> Non
     assert build_store(FakeEncoder(), FakeSource(counts=(4, 4, 400, 4)), tmp_path).rows == 412
 
 
-def test_a_reader_keeps_its_rows_while_the_store_is_rebuilt(tmp_path: Path) -> None:
+def test_open_reader_survives_a_rebuild_of_the_store(tmp_path: Path) -> None:
     build_store(FakeEncoder(), FakeSource(), tmp_path)
     store = open_store(tmp_path)
     blocks = list(store.blocks())
@@ -282,7 +261,7 @@ def test_a_reader_keeps_its_rows_while_the_store_is_rebuilt(tmp_path: Path) -> N
         np.testing.assert_array_equal(block.vectors, vectors)
 
 
-def test_a_store_that_becomes_read_only_ends_the_build_clearly(
+def test_store_that_becomes_read_only_stops_the_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = FakeSource(counts=COUNTS)
@@ -319,7 +298,7 @@ def test_files_that_vanish_while_they_are_embedded_are_named(tmp_path: Path) -> 
             (images / "000011.tar").unlink(missing_ok=True)
             return super().encode_preprocessed(features)
 
-    with pytest.raises(DataError, match=r"1 of 12 .*000011: changed or vanished"):
+    with pytest.raises(DataError, match=r"1 of 12 .*000011: changed or removed"):
         build_store(Vanishing(delay=0.01), source, tmp_path / "store", batch_size=4, workers=1)
     store = open_store(tmp_path / "store")
     assert store.rows == 88 and store.missing == ["000011"] and len(store.verify()) == 1
@@ -327,7 +306,7 @@ def test_files_that_vanish_while_they_are_embedded_are_named(tmp_path: Path) -> 
         build_store(FakeEncoder(), open_images(images), tmp_path / "store")
 
 
-def test_a_failing_disk_under_the_images_is_told_shard_by_shard(tmp_path: Path) -> None:
+def test_read_errors_of_images_are_reported_per_shard(tmp_path: Path) -> None:
     class Failing(FakeSource):
         def read(self, shard: Any, *, images: bool = True) -> Any:
             if shard.name == "000001":

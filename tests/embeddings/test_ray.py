@@ -1,4 +1,4 @@
-"""The build on Ray: the same store as without, whatever dies in the middle."""
+"""Builds with Ray equal local builds, with killed workers and drivers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from marsretrieval.errors import (
     StoreMismatchError,
     UsageError,
 )
-from tests.embeddings.test_interruptions import assert_equal_stores, wait_for
+from tests.embeddings.processes import assert_equal_stores, wait_for
 from tests.fakes import FakeEncoder, FakeSource
 
 ray = pytest.importorskip("ray")
@@ -89,14 +89,14 @@ def two_workers() -> Iterator[RayOptions]:
     ray.shutdown()
 
 
-def test_two_workers_make_the_same_stores_and_one_is_killed(
+def test_two_workers_build_the_same_stores_and_one_is_killed(
     tmp_path: Path, whole: Path, two_workers: RayOptions
 ) -> None:
     log, stores = tmp_path / "log", [tmp_path / "a", tmp_path / "b"]
     killed: list[int] = []
 
     def kill_one() -> None:
-        """That which waits for a shard in the middle, so that it is not between two."""
+        """Return the worker that waits within a shard."""
         while "000012" not in dict(lines(log)):
             time.sleep(0.01)
         killed.append(dict(lines(log))["000012"])
@@ -194,7 +194,7 @@ cluster.shutdown()
 
 
 @pytest.mark.slow
-def test_a_machine_is_lost_and_no_other_has_room(tmp_path: Path, whole: Path) -> None:
+def test_lost_machine_without_replacement(tmp_path: Path, whole: Path) -> None:
     # What it was doing is done by the other one, once that has nothing else to do.
     store, log = tmp_path / "store", tmp_path / "log"
     command = [sys.executable, "-c", CLUSTER, str(store), str(log)]
@@ -222,22 +222,22 @@ def nodes(*resources: dict[str, float]) -> Any:
         ([{}, {"CPU": 16.0}], None, (4, 4, None)),
     ],
 )
-def test_no_more_actors_than_the_machines_have_room_for(
+def test_number_of_actors_is_limited_by_memory(
     machines: list[dict[str, float]], workers: int | None, expected: tuple[int, int, float | None]
 ) -> None:
     count, resources = _actors(nodes(*machines), RayOptions(workers=workers), 8)
     assert (count, resources["num_cpus"], resources.get("num_gpus")) == expected
 
 
-def test_a_cluster_without_a_cpu_to_give() -> None:
-    with pytest.raises(UsageError, match="no machine of the cluster has a CPU"):
+def test_cluster_without_a_free_cpu() -> None:
+    with pytest.raises(UsageError, match="no machine of the cluster offers a CPU"):
         _actors(nodes({"GPU": 2.0}), RayOptions(), 100)
     count, resources = _actors(nodes({"CPU": 8.0, "GPU": 2.0}), RayOptions(gpus=False), 100)
     assert count == 2 and "num_gpus" not in resources
 
 
 @pytest.mark.slow
-def test_shards_that_kill_their_process_are_given_up_in_the_end(
+def test_shards_that_kill_their_process_are_skipped_after_retries(
     tmp_path: Path, two_workers: RayOptions
 ) -> None:
     source = Slow(tmp_path / "log", deadly="000020")
@@ -254,15 +254,13 @@ def dying() -> FakeEncoder:
 
 
 @pytest.mark.slow
-def test_a_model_that_kills_its_process_is_given_up(
-    tmp_path: Path, two_workers: RayOptions
-) -> None:
+def test_model_that_kills_its_process_is_an_error(tmp_path: Path, two_workers: RayOptions) -> None:
     with pytest.raises(MarsRetrievalError, match="that loads the models died 5 times"):
         build_stores_with_ray([Target(dying, tmp_path)], FakeSource(), options=two_workers)
 
 
 @pytest.mark.slow
-def test_errors_are_those_of_a_build_without_ray(tmp_path: Path, two_workers: RayOptions) -> None:
+def test_errors_equal_those_of_a_local_build(tmp_path: Path, two_workers: RayOptions) -> None:
     store, log = tmp_path / "store", tmp_path / "log"
     source = Slow(log, broken=frozenset({"000003"}))
     with pytest.raises(DataError, match=r"1 of 24 shards .*000003: .*end of file"):
@@ -279,7 +277,7 @@ def test_errors_are_those_of_a_build_without_ray(tmp_path: Path, two_workers: Ra
         build_stores_with_ray([Target(FakeEncoder(), store)], Slow(log))
 
 
-def test_without_ray_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependencyError, match=r"ray, which is not installed\n.*\[ray\]"):
         build_stores_with_ray([target(tmp_path)], FakeSource())

@@ -1,4 +1,4 @@
-"""Several models fed from one pass over the images, each into a store of its own."""
+"""Several models embed one pass over the images into separate stores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def both(folder: Path, *encoders: FakeEncoder) -> list[Target]:
     return [Target(encoder, folder / encoder.id) for encoder in encoders]
 
 
-def test_each_image_is_read_once_and_each_store_is_as_if_built_alone(tmp_path: Path) -> None:
+def test_images_are_read_once_for_all_stores(tmp_path: Path) -> None:
     one, two = FakeEncoder(32), FakeEncoder(48, seed=1)
     source = FakeSource(counts=(5, 0, 3, 20), corrupt=frozenset({"tile-000001"}))
     reports = build_stores(both(tmp_path, one, two), source, batch_size=4)
@@ -35,7 +35,7 @@ def test_each_image_is_read_once_and_each_store_is_as_if_built_alone(tmp_path: P
         assert [item.id for item in open_store(tmp_path / encoder.id).skipped] == ["tile-000001"]
 
 
-def test_each_store_has_its_own_list_of_what_is_to_do(tmp_path: Path) -> None:
+def test_stores_have_separate_plans(tmp_path: Path) -> None:
     one, two = FakeEncoder(), FakeEncoder(seed=1)
     targets = both(tmp_path, one, two)
     source = FakeSource()
@@ -52,7 +52,7 @@ def test_each_store_has_its_own_list_of_what_is_to_do(tmp_path: Path) -> None:
     assert open_store(targets[0].path).complete and open_store(targets[1].path).complete
 
 
-def test_a_model_that_cannot_take_an_image_does_not_take_it_from_the_other(tmp_path: Path) -> None:
+def test_image_rejected_by_one_model_is_embedded_by_the_other(tmp_path: Path) -> None:
     class Picky(FakeEncoder):
         @property
         def preprocess(self) -> Callable[[Image.Image], Any]:
@@ -72,7 +72,7 @@ def test_a_model_that_cannot_take_an_image_does_not_take_it_from_the_other(tmp_p
     assert other.skipped == [] and other.rows == 12
 
 
-def test_nothing_is_written_for_anyone_when_one_of_them_is_refused(tmp_path: Path) -> None:
+def test_no_store_is_written_if_one_is_refused(tmp_path: Path) -> None:
     targets = both(tmp_path, FakeEncoder(), FakeEncoder(seed=1))
     build_store(FakeEncoder(seed=2), FakeSource(), targets[1].path)
     with pytest.raises(StoreMismatchError, match="id: fake-2 in the store, fake-1 now"):
@@ -82,7 +82,7 @@ def test_nothing_is_written_for_anyone_when_one_of_them_is_refused(tmp_path: Pat
         build_stores([targets[0], targets[0]], FakeSource())
 
 
-def test_a_model_that_fails_in_the_middle_leaves_what_is_finished(tmp_path: Path) -> None:
+def test_model_failure_in_the_middle_preserves_finished_shards(tmp_path: Path) -> None:
     class Dying(FakeEncoder):
         def encode_preprocessed(self, features: Any) -> Any:
             if len(self.calls) == 3:
@@ -100,7 +100,7 @@ def test_a_model_that_fails_in_the_middle_leaves_what_is_finished(tmp_path: Path
     assert [report.rows for report in again] == [32, 32]
 
 
-def test_no_more_images_are_in_flight_than_the_documentation_says(tmp_path: Path) -> None:
+def test_images_in_flight_stay_within_the_documented_limit(tmp_path: Path) -> None:
     lock, ready, most = threading.Lock(), [0], [0]
 
     class Counting(FakeEncoder):

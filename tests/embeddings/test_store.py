@@ -1,4 +1,4 @@
-"""Reading a store: rows, damage, and the copy for exchange."""
+"""Reading a store: rows, damage and export."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_blocks_are_windows_on_the_files(store: EmbeddingStore) -> None:
     assert next(store.blocks()) is blocks[0]
 
 
-def test_rows_are_found_in_any_order(store: EmbeddingStore) -> None:
+def test_rows_are_returned_in_any_order(store: EmbeddingStore) -> None:
     ids, vectors = store.load()
     places = store.positions()
     wanted = np.array([11, 0, 5, 4, 0, 7, 8])
@@ -81,7 +81,7 @@ def test_contents_identify_the_images(store: EmbeddingStore) -> None:
 
 def test_the_set_hash_does_not_depend_on_shards_or_model(tmp_path: Path) -> None:
     class Renumbered(FakeSource):
-        """The rows of (5, 3), cut elsewhere."""
+        """Source with the rows of (5, 3) in other shards."""
 
         def read(self, shard: Any, *, images: bool = True) -> Any:
             rows = [*FakeSource((5,)).read(FakeSource((5,)).shards()[0])]
@@ -94,7 +94,7 @@ def test_the_set_hash_does_not_depend_on_shards_or_model(tmp_path: Path) -> None
     assert a == b != c
 
 
-def test_another_encoder_is_named_difference_by_difference(store: EmbeddingStore) -> None:
+def test_differences_to_another_encoder_are_listed(store: EmbeddingStore) -> None:
     other = {**FakeEncoder().fingerprint, "dtype": "float16", "preprocessing": {"size": 17}}
     with pytest.raises(StoreMismatchError) as caught:
         store.require_encoder(other)
@@ -110,7 +110,7 @@ def flip(path: Path, place: int) -> None:
 
 
 @pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
-def test_a_flipped_byte_is_found_and_its_shard_named(store: EmbeddingStore, place: float) -> None:
+def test_flipped_byte_is_detected_and_its_shard_named(store: EmbeddingStore, place: float) -> None:
     path = store.path / "shards" / "000002.arrow"
     flip(path, int(path.stat().st_size * place))
     found = open_store(store.path).verify()
@@ -137,7 +137,7 @@ def test_a_damaged_shard_is_named_when_it_is_read(
     assert [text[:13] for text in again.verify()] == ["shard 000002:"]
 
 
-def test_a_build_repairs_what_can_be_seen_without_reading(store: EmbeddingStore) -> None:
+def test_build_repairs_damage_visible_without_reading(store: EmbeddingStore) -> None:
     _truncate(store.path / "shards" / "000002.arrow")
     (store.path / "shards" / "000000.json").write_text("{")
     with pytest.raises(StoreError, match=r"000000\.json"):
@@ -184,9 +184,7 @@ def test_damaged_manifests(
     assert len(list((store.path / "shards").iterdir())) == 6
 
 
-def test_the_documented_ways_to_read(
-    store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_documented_read_methods(store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "STORE.md"
     ours, plain, fast = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     monkeypatch.chdir(store.path.parent)
@@ -214,7 +212,7 @@ def test_verify_finds_wrong_vectors_and_repeated_ids(tmp_path: Path) -> None:
 
 
 def rings(value: bytes) -> list[list[tuple[float, float]]]:
-    """Outer rings of a WKB polygon or multipolygon."""
+    """Return the outer rings of a WKB polygon or multipolygon."""
     order, kind, count = struct.unpack_from("<BII", value)
     assert order == 1
     if kind == 6:
@@ -258,11 +256,11 @@ def test_export_without_positions_and_of_unfinished_stores(tmp_path: Path) -> No
     assert pq.read_table(tmp_path / "out.parquet").column("geometry").null_count == 12
     with pytest.raises(OutputError):
         export_parquet(open_store(tmp_path / "store"), tmp_path / "out.parquet" / "x.parquet")
-    with pytest.raises(UsageError, match="no name of a Parquet file"):
+    with pytest.raises(UsageError, match="not a Parquet file name"):
         export_parquet(open_store(tmp_path / "store"), tmp_path / "out.csv")
 
 
-def test_a_repair_has_just_the_damaged_shards_made_again(tmp_path: Path) -> None:
+def test_repair_rebuilds_only_damaged_shards(tmp_path: Path) -> None:
     source = FakeSource()
     build_store(FakeEncoder(), source, tmp_path)
     before = open_store(tmp_path).load()[1]
@@ -285,7 +283,7 @@ def test_a_repair_has_just_the_damaged_shards_made_again(tmp_path: Path) -> None
     np.testing.assert_array_equal(open_store(tmp_path).load()[1], before)
 
 
-def test_a_repair_leaves_what_embedding_again_would_not_cure(tmp_path: Path) -> None:
+def test_repair_keeps_problems_of_the_source(tmp_path: Path) -> None:
     class Twins(FakeSource):
         def read(self, shard: Any, *, images: bool = True) -> Any:
             return super().read(Shard("000000", "", 3))

@@ -16,7 +16,7 @@ from tests.fakes import FakeEncoder
 ITEMS = [(f"caption-{number}", "word " * (1 + 7 * number % 5)) for number in range(11)]
 
 
-def test_order_is_kept_though_batches_are_sorted_by_length(tmp_path: Path) -> None:
+def test_order_is_preserved_with_batches_sorted_by_length(tmp_path: Path) -> None:
     seen: list[list[int]] = []
 
     class Watched(FakeEncoder):
@@ -47,7 +47,7 @@ def test_texts_are_embedded_once_and_again_when_they_change(tmp_path: Path) -> N
     assert open_store(tmp_path).load()[0] == [key for key, _ in fewer]
 
 
-def test_many_texts_make_several_shards_and_may_become_fewer(tmp_path: Path) -> None:
+def test_texts_span_several_shards_and_may_shrink(tmp_path: Path) -> None:
     many = [(f"{number:05d}", f"text {number % 7}") for number in range(4100)]
     build_text_store(FakeEncoder(4), many, tmp_path, role="caption")
     store = open_store(tmp_path)

@@ -1,4 +1,4 @@
-"""Images decoded in processes: the same store, and a clear end whatever dies."""
+"""Images decoded in processes: the same store, and clear errors if a process dies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def is_picture(image: Image.Image, row: int) -> bool:
 
 
 def upside_down(image: Image.Image) -> Any:
-    """Another model's preprocessing, one that fails now and then; large enough for a file."""
+    """Preprocessing of another model that fails for some images; its output is large enough for a
+    file."""
     pixels = thumbnail(image)[::-1]
     if is_picture(image, 2007):
         raise ValueError("too bright")
@@ -49,7 +50,7 @@ def fatal(image: Image.Image) -> Any:
 
 
 class Homeless:
-    """Pickled here, it cannot be made again there."""
+    """It can be pickled here and not unpickled in the worker."""
 
     def __call__(self, image: Image.Image) -> Any:
         return thumbnail(image)
@@ -83,7 +84,7 @@ def test_processes_make_the_same_stores_as_threads(tmp_path: Path) -> None:
     assert [item.id for item in other.skipped if "too bright" in item.reason] == ["tile-002007"]
 
 
-def test_a_process_that_is_killed_ends_the_build_and_finished_shards_stay(tmp_path: Path) -> None:
+def test_killed_worker_stops_the_build_and_finished_shards_remain(tmp_path: Path) -> None:
     class Deadly(FakeEncoder):
         preprocess = staticmethod(fatal)  # type: ignore[assignment]
 
@@ -123,7 +124,7 @@ def test_preprocessing_that_cannot_be_sent(tmp_path: Path) -> None:
         (False, 16, None, False),  # the model needs the CPUs
     ],
 )
-def test_what_auto_takes(gpu: bool, workers: int, images: int | None, processes: bool) -> None:
+def test_choice_of_auto(gpu: bool, workers: int, images: int | None, processes: bool) -> None:
     decoders = open_decoders([thumbnail], workers, "auto", gpu=gpu, images=images)
     assert (decoders.images_per_task > 1) is processes
     decoders.close()
@@ -144,7 +145,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_no_process_and_no_file_outlives_a_build(tmp_path: Path, how: signal.Signals) -> None:
+def test_build_leaves_no_process_or_file(tmp_path: Path, how: signal.Signals) -> None:
     script, store = tmp_path / "build.py", tmp_path / "store"
     script.write_text(BUILD)
     build = subprocess.Popen(
@@ -169,7 +170,7 @@ def test_no_process_and_no_file_outlives_a_build(tmp_path: Path, how: signal.Sig
 
 
 def _members(group: int) -> list[int]:
-    """Processes of a group that are still at work."""
+    """List the running processes of a group."""
     found = subprocess.run(
         ["ps", "-e", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True
     ).stdout

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Folder of a tiny transformers checkpoint by architecture, written once."""
+    """Return a function that writes a tiny transformers checkpoint per architecture once."""
     from tests.encoders.tiny_transformers import save_tiny
 
     @cache

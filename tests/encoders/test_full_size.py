@@ -1,4 +1,4 @@
-"""The full-size configs are those of the published models: their parameters count the same."""
+"""Full-size configs have the parameter counts of the published models."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_parameters_count_as_published(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", FULL_SIZE)
-def test_width_is_the_catalogues(model: str) -> None:
+def test_width_equals_the_registry(model: str) -> None:
     encoder = build_encoder(model, torch.device("meta"))
     assert encoder.dimension == find(model).dimension
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_it_says_so() -> None:
+def test_missing_gpu_is_reported() -> None:
     root = Path(__file__).parents[2]
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.models.full_size", "gme"],

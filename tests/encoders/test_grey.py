@@ -32,7 +32,7 @@ SIDES = [(512, 512), (224, 224), (90, 90), (300, 170), (33, 470), (1, 7), (1200,
 
 
 def grey_images() -> list[Image.Image]:
-    """Noise and a smooth ramp of each size, full range: overshoot of the resampling is cut."""
+    """Create noise and ramps of full range, so that resampling overshoot is clipped."""
     rng = np.random.default_rng(0)
     images = []
     for width, height in SIDES:
@@ -88,7 +88,7 @@ def test_every_open_clip_architecture_accepts_grey(encoder: OpenClipEncoder) -> 
 
 
 def write_images(folder: Path) -> Path:
-    """Grey, colour, transparent, deep and bilevel images, and one that is none."""
+    """Write grey, colour, transparent, deep and bilevel images, and an invalid file."""
     folder.mkdir()
     rng = np.random.default_rng(1)
     for number, side in enumerate((16, 32, 70, 128)):
@@ -146,7 +146,7 @@ def watched(preprocess: Callable[[Image.Image], Any], seed: int) -> FakeEncoder:
     return Watched(seed=seed)
 
 
-def test_only_models_that_declare_it_get_grey(tmp_path: Path) -> None:
+def test_grey_is_passed_only_to_models_that_declare_it(tmp_path: Path) -> None:
     source = open_images(write_images(tmp_path / "images"))
     functions = [Watching(), Watching(True), Watching(False), Watching("yes")]
     targets = [
@@ -162,7 +162,7 @@ def test_only_models_that_declare_it_get_grey(tmp_path: Path) -> None:
     assert content(tmp_path / "1") == content(tmp_path / "alone")
 
 
-def test_a_class_of_a_file_gets_rgb_whatever_it_declares(tmp_path: Path, monkeypatch) -> None:
+def test_custom_class_always_gets_rgb(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "grey_levels.py").write_text(
         "import numpy as np\n"
         "class Preprocess:\n"

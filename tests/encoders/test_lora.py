@@ -1,4 +1,4 @@
-"""C. Adapters are folded to the last tensor, whatever layout they were saved in, or refused."""
+"""Trap C. Adapters of every layout are folded completely or refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def adapted_layers(model: torch.nn.Module) -> dict[str, torch.nn.Linear]:
 def write_adapter(
     base: Path, target: Path, *, old_layout: bool = True, suffix: str = ".weight", **config: Any
 ) -> dict[str, torch.Tensor]:
-    """An adapter of random weights as the peft library saves it; returns the folded weights."""
+    """Write an adapter with random weights like the peft library; return the folded weights."""
     target.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
     settings = {
@@ -118,10 +118,10 @@ def test_every_layer_of_text_and_vision_is_changed(tiny_folder: Folder, tmp_path
         assert torch.allclose(model.state_dict()[name], weight, atol=1e-6), name
 
 
-def test_names_taken_literally_would_find_nothing(
+def test_literal_names_match_no_layer(
     tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trap itself: an old adapter's names are not in a new model. Here it is an error."""
+    """The trap: the names of an old adapter are missing in a new model, which is an error here."""
     write_adapter(tiny_folder("qwen2_vl"), tmp_path)
     monkeypatch.setattr(lora, "_LAYOUTS", (("", ""),))
     with pytest.raises(ModelLoadError, match=r"no linear layer model\.layers\.0"):
@@ -129,7 +129,7 @@ def test_names_taken_literally_would_find_nothing(
 
 
 def test_the_peft_library_agrees(tiny_folder: Folder, tmp_path: Path) -> None:
-    """And drops the old layout with a warning, as long as it does."""
+    """The peft library ignores the old layout with a warning."""
     peft = pytest.importorskip("peft")
     base = tiny_folder("qwen2_vl")
     for name, config in (("plain", {}), ("dora", {"use_dora": True})):
@@ -166,13 +166,13 @@ class TestFiles:
                 (tmp_path / "brings" / each.name).write_bytes(each.read_bytes())
         assert np.array_equal(vectors(tmp_path / "bare"), vectors(tmp_path / "brings"))
 
-    def test_base_beside_the_adapter(self, tiny_folder: Folder, tmp_path: Path) -> None:
+    def test_base_model_in_a_neighbouring_folder(self, tiny_folder: Folder, tmp_path: Path) -> None:
         write_adapter(tiny_folder("qwen2_vl"), tmp_path / "adapter")
         (tmp_path / "base").symlink_to(tiny_folder("qwen2_vl"))
         edit(tmp_path / "adapter", base_model_name_or_path="../base")
         vectors(tmp_path / "adapter")
 
-    def test_base_from_the_hub_is_the_one_of_the_record(
+    def test_base_from_the_hub_matches_the_spec(
         self, tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write_adapter(tiny_folder("qwen2_vl"), tmp_path)
@@ -192,11 +192,11 @@ class TestFiles:
         base = {"repository": "Qwen/Qwen2-VL-2B-Instruct", "revision": "f" * 40}
         assert encoder.fingerprint["base"] == base
 
-    def test_a_base_that_is_not_there(self, tiny_folder: Folder, tmp_path: Path) -> None:
+    def test_missing_base_model(self, tiny_folder: Folder, tmp_path: Path) -> None:
         write_adapter(tiny_folder("qwen2_vl"), tmp_path)
         edit(tmp_path, base_model_name_or_path="/home/them/base")
         record = tiny_record("gme")  # names no base of its own
-        with pytest.raises(ModelLoadError, match=r"/home/them/base, is not there"):
+        with pytest.raises(ModelLoadError, match=r"/home/them/base, does not exist"):
             load(record, LoadOptions(device="cpu", checkpoint=tmp_path))
 
 
@@ -243,7 +243,7 @@ class TestRefusals:
 
     def test_no_weights(self, adapter: Path) -> None:
         (adapter / "adapter_model.safetensors").unlink()
-        self.refuse(adapter, "no adapter_model.safetensors")
+        self.refuse(adapter, "adapter_model.safetensors is missing")
 
     def test_a_damaged_file(self, adapter: Path) -> None:
         path = adapter / "adapter_model.safetensors"
@@ -256,7 +256,7 @@ def edit(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_a_record_of_another_family_is_not_followed(tiny_folder: Folder, tmp_path: Path) -> None:
+def test_adapter_spec_of_another_family_is_ignored(tiny_folder: Folder, tmp_path: Path) -> None:
     """A two-tower model does not read adapters: an adapter folder alone is an error."""
     write_adapter(tiny_folder("qwen2_vl"), tmp_path)
     record = tiny_record("bge-vl-large")

@@ -1,4 +1,4 @@
-"""Models of MTEB's registry, by MTEB's own loaders, on tiny checkpoints of their architectures."""
+"""Models of MTEB's registry with MTEB's loaders, on tiny checkpoints of their architectures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def clip(tiny_folder: Callable[[str], Path]) -> Encoder:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Put a model into MTEB's registry; gives the name that it goes by here."""
+    """Add a model to MTEB's registry and return its name in this package."""
     from mteb.models.model_implementations import MODEL_REGISTRY
 
     def register(name: str, loader: Any, **changes: Any) -> str:
@@ -56,7 +56,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 def as_mteb_does(wrapper: Any, column: str, items: list[Any], kind: str) -> np.ndarray:
-    """Through MTEB's own data loader, as its evaluation encodes a task's items."""
+    """Encode with MTEB's data loader, as in its evaluation."""
     import datasets
     from mteb._create_dataloaders import create_dataloader
     from mteb.types import PromptType
@@ -97,7 +97,7 @@ def test_a_batch_equals_one_by_one_in_unit_rows(clip: Encoder) -> None:
     assert clip.encode_images([]).shape == (0, clip.dimension)
 
 
-def test_the_record_is_what_mteb_says() -> None:
+def test_spec_follows_mteb_metadata() -> None:
     record, meta = find(f"mteb:{CLIP.upper()}"), mteb.get_model_meta(CLIP)
     assert record.id == f"mteb:{CLIP}"
     assert (record.revision, record.dimension) == (meta.revision, meta.embed_dim)
@@ -125,7 +125,7 @@ def test_the_revision_and_the_weights_are_in_the_fingerprint(
     assert told["prompts"]["task"] == "MarsVLPairsT2IRetrieval"
 
 
-def test_a_loader_need_not_know_of_devices(
+def test_loader_without_device_argument(
     registered: Callable[..., str], tiny_folder: Callable[[str], Path], clip: Encoder
 ) -> None:
     def loader(name: str, revision: str | None) -> Any:
@@ -135,9 +135,7 @@ def test_a_loader_need_not_know_of_devices(
     assert encoder.fingerprint["weights_sha256"] == clip.fingerprint["weights_sha256"]
 
 
-def test_a_precision_that_is_asked_for_is_kept_to(
-    tiny_folder: Callable[[str], Path], clip: Encoder
-) -> None:
+def test_requested_precision_is_used(tiny_folder: Callable[[str], Path], clip: Encoder) -> None:
     options = LoadOptions(device="cpu", checkpoint=tiny_folder("clip"), dtype="bfloat16")
     half = load(f"mteb:{CLIP}", options)
     assert {each.dtype for each in half.model.parameters()} == {torch.bfloat16}  # type: ignore[attr-defined]
@@ -167,16 +165,16 @@ def test_prompts_saved_with_a_sentence_transformers_model_are_used(
     assert np.abs(encoder.encode_images(pictures()) - wanted).max() < 1e-5
 
 
-def test_a_model_without_weights_is_a_model() -> None:
+def test_model_without_weights_is_supported() -> None:
     name = "mteb:mteb/baseline-random-encoder"
     encoder = load(name, LoadOptions(device="cpu"))
     assert encoder.fingerprint["weights_sha256"] is None
     assert encoder.encode_images(pictures()).shape == (5, encoder.dimension)
-    with pytest.raises(UsageError, match="no torch model"):
+    with pytest.raises(UsageError, match="not a torch model"):
         load(name, LoadOptions(device="cpu", dtype="bfloat16"))
 
 
-def test_a_model_without_texts_says_so(
+def test_model_without_text_encoder_is_reported(
     registered: Callable[..., str], tiny_folder: Callable[[str], Path]
 ) -> None:
     name = registered("tiny/eyes", mteb.get_model_meta(CLIP).loader, modalities=["image"])
@@ -195,7 +193,7 @@ def test_a_model_without_texts_says_so(
         ("vidore/colpali-v1.3", ModelLoadError, "one vector"),
     ],
 )
-def test_what_cannot_be_is_refused_before_loading(
+def test_impossible_requests_are_refused_before_loading(
     name: str, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
@@ -208,7 +206,7 @@ def test_without_mteb_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         find(f"mteb:{CLIP}")
 
 
-def test_offline_asks_nobody() -> None:
+def test_offline_makes_no_requests() -> None:
     from huggingface_hub import constants
 
     with pytest.raises(ModelLoadError, match="cannot load it"):
@@ -228,7 +226,7 @@ def test_weights_that_would_be_random_are_an_error(tmp_path: Path) -> None:
 
 @pytest.fixture
 def with_code(tmp_path: Path) -> Path:
-    """A checkpoint whose class is in a file beside it, which tells when it is run."""
+    """Write a checkpoint with a class in a Python file that records its execution."""
     save_tiny("clip", tmp_path / "clip")
     config = tmp_path / "clip" / "config.json"
     value = json.loads(config.read_text())
@@ -246,7 +244,7 @@ def with_code(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("unasked", [True, False], ids=["loader trusts", "loader asks"])
-def test_code_of_a_repository_is_not_run_unless_asked(
+def test_repository_code_is_not_run_by_default(
     registered: Callable[..., str],
     with_code: Path,
     unasked: bool,

@@ -1,4 +1,4 @@
-"""Vectors equal a straightforward computation with the library's own calls; prompts; cutting."""
+"""Vectors equal a straightforward computation with library calls; prompts; truncation."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ PUBLISHED = {
 
 
 class Reference:
-    """The same model by the shortest way, one input at a time: the processor's joint call, the
-    whole generation model, all hidden states."""
+    """Reference: one input at a time with the joint processor call, the generation model and all
+    hidden states."""
 
     def __init__(self, model: str, folder: Path) -> None:
         self.model = hf.AutoModelForImageTextToText.from_pretrained(folder).eval()
@@ -150,7 +150,7 @@ def test_texts_equal_the_reference(both: tuple[MultimodalEncoder, Reference]) ->
         assert np.abs(encoder.encode_texts(TEXTS, role=role) - expected).max() < 1e-5
 
 
-def test_the_model_is_fed_what_the_processor_makes_of_images_and_prompts_jointly(
+def test_model_input_equals_the_joint_processor_output(
     both: tuple[MultimodalEncoder, Reference],
 ) -> None:
     encoder, reference = both
@@ -174,7 +174,7 @@ def test_no_scores_over_the_vocabulary(both: tuple[MultimodalEncoder, Reference]
     assert not any("lm_head" in name for name, _ in encoder.model.named_modules())
 
 
-def test_official_prompts_tell_queries_from_captions(tiny_folder: Folder) -> None:
+def test_official_prompts_distinguish_queries_from_captions(tiny_folder: Folder) -> None:
     differs = {}
     for model, name in LANGUAGE_MODELS.items():
         options = LoadOptions(device="cpu", checkpoint=tiny_folder(name), prompts="official")

@@ -1,5 +1,4 @@
-"""Repositories hold the preprocessing files of the library's version of their day; what is read
-from them must not depend on it."""
+"""Preprocessing files of older library versions give the same vectors."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ OPENAI = {
 
 
 def same_with(kept: dict[str, Any], model: str, tiny_folder: Folder, target: Path) -> None:
-    """The tiny checkpoint with `kept` as its only preprocessing file gives the same vectors."""
+    """Check that vectors are equal with `kept` as the only preprocessing file."""
     folder = tiny_folder(MODELS[model])
     for each in folder.iterdir():
         if "processor_config" not in each.name:

@@ -1,4 +1,4 @@
-"""Classes of one's own in a fresh process, from a folder of one's own, as a user runs them."""
+"""User-defined classes in a new process, from the user's folder."""
 
 from __future__ import annotations
 

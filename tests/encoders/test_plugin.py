@@ -1,4 +1,4 @@
-"""A class, function or object of one's own as an encoder."""
+"""User-defined classes, functions and objects as encoders."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.fakes import FakeEncoder
 
 
 class Long:
-    """Images and texts, vectors of any length."""
+    """Encoder of images and texts with vectors of any length."""
 
     def encode_images(self, images: list) -> list:
         return [[3.0, 4.0, float(image.width)] for image in images]
@@ -70,7 +70,7 @@ class Mute(Long):
 
 
 class Picky(Long):
-    """Knows the texts of its task only."""
+    """Encoder that supports only the texts of its task."""
 
     def encode_texts(self, texts: list) -> list:
         return [{"dunes": [1.0, 2.0, 3.0]}[text] for text in texts]
@@ -95,14 +95,14 @@ class Secretive(Long):
 
 
 class Helped(Long):
-    """`preprocess` for its own use, as a wrapped CLIP has it."""
+    """Encoder with `preprocess` for internal use, like a wrapped CLIP."""
 
     def preprocess(self, image: Image.Image) -> float:
         return image.width / 2
 
 
 class Apart(Long):
-    """Preprocessing that workers can do."""
+    """Encoder whose preprocessing can run in workers."""
 
     def preprocess(self, image: Image.Image) -> float:
         return image.width / 2
@@ -133,7 +133,7 @@ def here(name: str) -> str:
     return f"{__name__}:{name}"
 
 
-def test_a_class_of_ones_own_becomes_an_encoder() -> None:
+def test_custom_class_becomes_an_encoder() -> None:
     record = find(here("Long"))
     assert record.modalities == {"image", "text"}
     encoder = load(record)
@@ -144,12 +144,12 @@ def test_a_class_of_ones_own_becomes_an_encoder() -> None:
     assert np.allclose(np.linalg.norm(encoder.encode_texts(["dunes"]), axis=1), 1)
 
 
-def test_a_class_is_offered_the_options_that_it_names(tmp_path: Path) -> None:
+def test_class_receives_the_options_that_it_declares(tmp_path: Path) -> None:
     encoder = load(here("Choosy"), LoadOptions(device="cpu", checkpoint=tmp_path))
     assert encoder._inner.told == ("cpu", tmp_path)  # type: ignore[attr-defined]
 
 
-def test_a_class_is_told_a_device_that_torch_knows() -> None:
+def test_class_receives_a_valid_torch_device() -> None:
     import torch
 
     encoder = load(here("Choosy"))
@@ -157,35 +157,35 @@ def test_a_class_is_told_a_device_that_torch_knows() -> None:
     assert torch.device(device).type in ("cpu", "cuda", "mps")
 
 
-def test_an_option_that_it_does_not_take_is_not_dropped_in_silence(tmp_path: Path) -> None:
+def test_unsupported_option_is_an_error(tmp_path: Path) -> None:
     for options in (
         LoadOptions(checkpoint=tmp_path),
         LoadOptions(dtype="float16"),
         LoadOptions(prompts="official"),
     ):
-        with pytest.raises(UsageError, match="does not take --"):
+        with pytest.raises(UsageError, match="does not accept --"):
             load(here("Long"), options)
     assert load(here("Long"), LoadOptions(device="cpu", offline=True)).dimension == 3
 
 
 @pytest.mark.parametrize("name", ["make", "made", "Tensors"])
-def test_a_function_an_object_and_tensors_will_do(name: str) -> None:
+def test_functions_objects_and_tensors_are_accepted(name: str) -> None:
     assert find(here(name)).modalities == {"image", "text"}
     encoder = load(here(name))
     vectors = encoder.encode_images([Image.new("RGB", (7, 7))])
     assert vectors.dtype == np.float32 and vectors.shape == (1, 3)
 
 
-def test_a_class_may_know_the_texts_of_its_task_only() -> None:
+def test_class_may_support_only_known_texts() -> None:
     assert load(here("Picky")).encode_texts(["dunes"]).shape == (1, 3)
 
 
-def test_nothing_gives_no_vectors() -> None:
+def test_empty_input_gives_no_vectors() -> None:
     encoder = load(here("Long"))
     assert encoder.encode_images([]).shape == encoder.encode_texts([]).shape == (0, 3)
 
 
-def test_a_class_with_both_halves_of_preprocessing_keeps_them() -> None:
+def test_class_with_both_preprocessing_steps_uses_them() -> None:
     encoder = load("tests.fakes:FakeEncoder")
     picture = Image.new("RGB", (20, 30), (200, 10, 30))
     features = [encoder.preprocess(picture)]
@@ -226,7 +226,7 @@ def test_two_versions_of_a_class_have_two_fingerprints(
     assert load(here("Choosy"), options).fingerprint != before
 
 
-def test_a_class_without_a_text_side_says_so() -> None:
+def test_class_without_text_encoder_is_reported() -> None:
     record = find(here("Blind"))
     assert record.modalities == {"image"}
     with pytest.raises(ModalityError):
@@ -241,21 +241,19 @@ def test_a_class_without_a_text_side_says_so() -> None:
         ("Failing", r"no weights, at test_plugin\.py"),
         ("Raising", r"encode_images failed .*no device, at test_plugin\.py"),
         ("Mute", r"encode_texts failed .*no tokenizer"),
-        ("Narrow", r"encode_texts gave an array of shape \(1, 2\)"),
-        ("Ragged", "no array"),
-        ("Boasting", "says dimension 4, and gives 3"),
+        ("Narrow", r"encode_texts returned an array of shape \(1, 2\)"),
+        ("Ragged", "not an array"),
+        ("Boasting", "declares dimension 4 but returns 3"),
         ("Secretive", "fingerprint cannot be written as JSON"),
         ("make_nothing", "made a str, which has no encode_images"),
     ],
 )
-def test_what_is_wrong_with_a_class_is_said(name: str, words: str) -> None:
+def test_errors_of_a_class_are_named(name: str, words: str) -> None:
     with pytest.raises(ModelLoadError, match=words):
         load(here(name))
 
 
-def test_a_module_that_fails_at_import_is_no_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failing_import_gives_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "half_written.py").write_text("def (:\n")
@@ -264,12 +262,12 @@ def test_a_module_that_fails_at_import_is_no_traceback(
 
 
 @pytest.mark.parametrize("target", ["no.such:Class", "math:sqrt", "json:Nothing"])
-def test_what_is_no_encoder_is_wrong_use(target: str) -> None:
+def test_non_encoder_is_a_usage_error(target: str) -> None:
     with pytest.raises(UsageError, match=target):
         find(target)
 
 
-def test_the_device_is_the_one_asked_for_or_told() -> None:
+def test_requested_device_is_used_or_reported() -> None:
     def of(target: type, device: str) -> str:
         return load(find(f"{__name__}:{target.__name__}"), LoadOptions(device=device)).device  # type: ignore[attr-defined,no-any-return]
 

@@ -1,4 +1,4 @@
-"""Models found by name: the catalogue, installed packages, and what the docs show."""
+"""Model lookup by name: registry, plugins and the examples of the docs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from marsretrieval.errors import (
 )
 
 
-def test_every_model_of_the_catalogue_is_found_by_its_names() -> None:
+def test_every_model_is_found_by_its_names() -> None:
     ids = [record.id for record in all_specs()]
     assert len(ids) >= 18
     assert ids == sorted(ids)
@@ -81,7 +81,7 @@ def test_a_value_of_another_kind_is_named_by_file_and_key(
         ("name = ", "TOML"),
     ],
 )
-def test_a_wrong_record_is_named_by_file_and_key(text: str, words: str, tmp_path: Path) -> None:
+def test_invalid_spec_is_named_by_file_and_key(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(DataError, match=words) as raised:
         read_spec(tmp_path / "mine.toml")
@@ -131,7 +131,7 @@ def strings():
 '''
 
 
-def test_an_installed_package_adds_a_model_and_a_broken_one_harms_nobody(tmp_path: Path) -> None:
+def test_plugin_adds_a_model_and_a_broken_plugin_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "grey_mars.py").write_text(PACKAGE)
     info = tmp_path / "grey_mars-1.0.dist-info"
     info.mkdir()
@@ -163,8 +163,8 @@ def test_an_installed_package_adds_a_model_and_a_broken_one_harms_nobody(tmp_pat
     assert len(warnings) == 4
     for name, words in {
         "broken": "no_such_module",
-        "marscope": "is there already",
-        "strange": "gives a str where a ModelSpec is expected",
+        "marscope": "is already registered",
+        "strange": "returns a str where a ModelSpec is expected",
         "vain": "no encode_images",
     }.items():
         assert any(f"plugin '{name}'" in line and words in line for line in warnings), name
@@ -189,7 +189,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def test_the_record_in_the_docs_is_one(tmp_path: Path) -> None:
+def test_spec_in_the_docs_is_valid(tmp_path: Path) -> None:
     (text,) = [block for block in blocks("toml") if "repository" in block]
     (tmp_path / "vit-b-16-siglip.toml").write_text(text)
     record = read_spec(tmp_path / "vit-b-16-siglip.toml")
@@ -213,7 +213,7 @@ def test_the_class_in_the_docs_is_an_encoder(
     assert light @ bright > dark @ bright
 
 
-def test_whatever_a_loader_raises_is_a_line_that_names_the_model(
+def test_loader_errors_are_one_line_that_names_the_model(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "broken_loader.py").write_text(

@@ -72,7 +72,7 @@ def poison(folder: Path, marker: Path, *, its_own: bool = False) -> None:
 
 
 def try_to_load(model: Any, options: LoadOptions) -> str:
-    """The error of a load, or an empty string; a model that loads also has to embed."""
+    """Return the error of a load, or an empty string; a loaded model must also embed."""
     try:
         load(model, options).encode_images([Image.new("RGB", (40, 40))])
     except MarsRetrievalError as error:

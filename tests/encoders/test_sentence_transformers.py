@@ -18,7 +18,7 @@ TEXTS = ["dunes", "a satellite photo of glacier-like forms."]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP as sentence-transformers saves it, with prompts of its own."""
+    """Write a CLIP checkpoint like sentence-transformers, with prompts."""
     root = tmp_path_factory.mktemp("st")
     save_tiny("clip", root / "clip")
     model = st.SentenceTransformer(str(root / "clip"), device="cpu")
@@ -52,7 +52,7 @@ def test_a_batch_equals_one_by_one(folder: Path) -> None:
     assert np.abs(encoder.encode_images(pictures()) - alone).max() < 1e-5
 
 
-def test_what_is_no_model_is_named(tmp_path: Path) -> None:
+def test_non_model_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelLoadError, match="cannot load"):
         load(f"st:{tmp_path}", LoadOptions(device="cpu"))

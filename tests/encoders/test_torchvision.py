@@ -1,4 +1,4 @@
-"""The guarded import: each case in a process of its own, with a torchvision made for it."""
+"""Guarded import of torchvision; every case runs in a separate process with a fake torchvision."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_installed_torchvision_imports_and_transforms() -> None:
     assert "[3, 4, 4]" in done.stdout
 
 
-def test_a_whole_torchvision_is_left_alone(tmp_path: Path) -> None:
+def test_complete_torchvision_is_not_changed(tmp_path: Path) -> None:
     site = package(tmp_path, "whole = True\n")
     done = run(
         ENSURE + "import torch, torchvision\n"
@@ -46,7 +46,7 @@ def test_a_whole_torchvision_is_left_alone(tmp_path: Path) -> None:
     assert done.stdout.strip() == "True True False", done.stderr
 
 
-def test_the_known_failure_is_mended(tmp_path: Path) -> None:
+def test_known_failure_is_repaired(tmp_path: Path) -> None:
     text = (
         "import torch, torchvision.inner\n"
         "torch.library.register_fake('torchvision::nms')(lambda *a: None)\n"
@@ -64,7 +64,7 @@ def test_the_known_failure_is_mended(tmp_path: Path) -> None:
     assert mended == "True False False", done.stderr
 
 
-def test_what_the_schemas_do_not_mend_is_passed_on(tmp_path: Path) -> None:
+def test_failure_not_repaired_by_the_schemas_is_raised(tmp_path: Path) -> None:
     text = "raise RuntimeError('operator torchvision::roi_align does not exist')\n"
     done = run(
         "from marsretrieval.encoders.torch_imports import ensure_torchvision\n"
@@ -77,13 +77,13 @@ def test_what_the_schemas_do_not_mend_is_passed_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", ["RuntimeError('another fault')", "ValueError('v')"])
-def test_any_other_failure_is_passed_on(error: str, tmp_path: Path) -> None:
+def test_other_failures_are_raised(error: str, tmp_path: Path) -> None:
     done = run(ENSURE, package(tmp_path, f"raise {error}\n"))
     assert done.returncode == 1
     assert error.split("'")[1] in done.stderr
 
 
-def test_its_absence_names_the_extra(tmp_path: Path) -> None:
+def test_missing_torchvision_names_the_extra(tmp_path: Path) -> None:
     code = "import sys; sys.modules['torchvision'] = None\n" + ENSURE
     done = run(code)
     assert "marsretrieval[models]" in done.stderr

@@ -28,7 +28,8 @@ def open_tiny(model: str, tiny_folder: Folder, **settings: Any) -> Any:
 
 
 def clip_pixels(image: Image.Image, side: int = 56) -> torch.Tensor:
-    """Shortest side to `side` by Pillow's bicubic, centre crop, OpenAI's mean and deviation."""
+    """Reference preprocessing: bicubic to shortest side `side`, centre crop, OpenAI's mean and
+    deviation."""
     image = image.convert("RGB")
     width, height = image.size
     scale = side / min(width, height)

@@ -1,4 +1,4 @@
-"""What every model of the transformers families must do, on its tiny checkpoint."""
+"""Requirements for all models of the transformers families, on tiny checkpoints."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_batch_equals_one_by_one(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("model", [*TWO_TOWERS, *LANGUAGE_MODELS])
-def test_many_texts_keep_their_order(model: str, tiny_folder: Callable[[str], Path]) -> None:
+def test_order_of_many_texts_is_preserved(model: str, tiny_folder: Callable[[str], Path]) -> None:
     encoder = load(
         tiny_record(model), LoadOptions(device="cpu", checkpoint=tiny_folder(MODELS[model]))
     )
@@ -103,7 +103,7 @@ def test_fingerprint_is_json_and_repeatable(
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_near(
+def test_half_precision_is_close(
     encoder: Encoder, dtype: str, tiny_folder: Callable[[str], Path]
 ) -> None:
     options = LoadOptions(device="cpu", checkpoint=tiny_folder(MODELS[encoder.id]), dtype=dtype)
@@ -115,7 +115,7 @@ def test_half_precision_is_near(
 
 
 @pytest.mark.parametrize("model", VISION_ONLY)
-def test_no_text_side(model: str, tiny_folder: Callable[[str], Path]) -> None:
+def test_no_text_encoder(model: str, tiny_folder: Callable[[str], Path]) -> None:
     options = LoadOptions(device="cpu", checkpoint=tiny_folder(MODELS[model]))
     encoder = load(tiny_record(model), options)
     assert encoder.modalities == {"image"}
@@ -124,7 +124,7 @@ def test_no_text_side(model: str, tiny_folder: Callable[[str], Path]) -> None:
 
 
 def test_preprocess_in_a_fresh_process(tmp_path: Path, tiny_folder: Callable[[str], Path]) -> None:
-    """Nothing there has imported torchvision, transformers or this package before."""
+    """Preprocessing works in a process that has imported no torchvision or transformers."""
     options = LoadOptions(device="cpu", checkpoint=tiny_folder("dinov3"))
     encoder = load(tiny_record("dinov3-vitl16"), options)
     pickled = tmp_path / "preprocess.pickle"
@@ -153,7 +153,7 @@ def test_two_towers_count_cut_texts(model: str, tiny_folder: Callable[[str], Pat
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_catalogue(model: str) -> None:
+def test_registry_entries(model: str) -> None:
     from marsretrieval.encoders import find
 
     record = find(model)

@@ -1,4 +1,4 @@
-"""A checkpoint fits to the last tensor or is refused, with what is wrong and what to do."""
+"""Checkpoints fit completely or are refused with the reason and the remedy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TestWeights:
         assert str(folder) in str(error.value)
 
     @pytest.mark.parametrize("model", ONE_OF_EACH)
-    def test_surplus(self, model: str, tiny_folder: Folder, tmp_path: Path) -> None:
+    def test_unused_weights(self, model: str, tiny_folder: Folder, tmp_path: Path) -> None:
         folder = copy(tiny_folder(MODELS[model]), tmp_path)
         change(folder, lambda tensors: tensors.update({"adapter.down.weight": torch.ones(2)}))
         with pytest.raises(ModelLoadError, match=r"1 unexpected \(such as .*adapter\.down"):
@@ -88,9 +88,7 @@ class TestWeights:
         tied = open_folder("qwen3-vl-embedding-8b", tiny_folder("qwen3_vl")).encode_texts(TEXTS)
         assert np.array_equal(ours, tied)
 
-    def test_weights_that_play_no_part_may_be_surplus(
-        self, tiny_folder: Folder, tmp_path: Path
-    ) -> None:
+    def test_unused_weights_are_accepted(self, tiny_folder: Folder, tmp_path: Path) -> None:
         folder = copy(tiny_folder("qwen2_5_vl"), tmp_path)
         late = {"multi_vector_projector.weight": torch.ones(8, 64)}
         change(folder, lambda tensors: tensors.update(late))
@@ -100,7 +98,7 @@ class TestWeights:
         with pytest.raises(ModelLoadError, match="multi_vector_projector"):
             load(replace(record, settings=strict), LoadOptions(device="cpu", checkpoint=folder))
 
-    def test_buffers_of_old_files_are_no_surplus(self, tiny_folder: Folder, tmp_path: Path) -> None:
+    def test_buffers_of_old_files_are_accepted(self, tiny_folder: Folder, tmp_path: Path) -> None:
         folder = copy(tiny_folder("clip"), tmp_path)
         name = "text_model.embeddings.position_ids"
         change(folder, lambda tensors: tensors.update({name: torch.arange(77)[None]}))
@@ -109,7 +107,7 @@ class TestWeights:
         assert np.array_equal(ours, same)
 
     def test_a_mixed_revision_of_aimv2(self, tiny_folder: Folder, tmp_path: Path) -> None:
-        """Config of the library's layout, weights of the older one with code of its own."""
+        """Write a config of the library's layout with weights of the older layout."""
         folder = copy(tiny_folder("aimv2"), tmp_path)
 
         def rename(tensors: dict[str, torch.Tensor]) -> None:
@@ -156,7 +154,7 @@ class TestFolders:
             with pytest.raises(ModelLoadError):
                 open_folder(model, tiny_folder(other))
 
-    def test_settings_that_do_not_go_together(self, tiny_folder: Folder) -> None:
+    def test_incompatible_settings(self, tiny_folder: Folder) -> None:
         for model, name, settings in (
             ("bge-vl-large", "clip", {"architecture": "GPT2Model"}),
             ("dinov3-vitl16", "dinov3", {"architecture": None}),
@@ -174,7 +172,7 @@ class TestHub:
 
     @pytest.fixture
     def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-        """Requests to the hub, answered from `answer`: a folder, or an exception to raise."""
+        """Answer requests to the hub with a folder or an exception."""
         requests: list[dict[str, Any]] = []
 
         def download(repository: str, **arguments: Any) -> str:
@@ -200,7 +198,7 @@ class TestHub:
         assert request["local_files_only"] is True
         assert "*.bin" not in request["allow_patterns"]
 
-    def test_pickled_weights_are_asked_for_only_where_there_are_no_others(
+    def test_pickled_weights_are_requested_only_without_alternatives(
         self, asked: list[dict[str, Any]], tiny_folder: Folder, tmp_path: Path
     ) -> None:
         folder = copy(tiny_folder("clip"), tmp_path / self.COMMIT)
@@ -234,7 +232,7 @@ class TestHub:
         assert "--checkpoint" in str(error.value)
 
 
-def test_loading_leaves_the_librarys_settings_as_they_were(tiny_folder: Folder) -> None:
+def test_loading_restores_library_settings(tiny_folder: Folder) -> None:
     from transformers.utils import logging
 
     logging.set_verbosity_warning()

@@ -31,7 +31,7 @@ SLIP = 1e-3  # what a re-opened trap must at least move; the cure keeps within 1
 
 
 def open_tiny(model: str, folder: Path, **settings: Any) -> Any:
-    """The model from a folder; `settings` override the catalogue's, None takes one away."""
+    """Load the model from a folder; `settings` override the registry's, None removes one."""
     record = tiny_record(model)
     merged = {**record.settings, **settings}
     kept = {key: value for key, value in merged.items() if value is not None}
@@ -57,7 +57,7 @@ class TestAimv2TextIsCausal:
         assert batch_against_single(open_tiny(self.model, folder), TEXTS) < 1e-5
 
     @torch.inference_mode()
-    def test_a_token_does_not_see_its_future(self, tiny_folder: Folder) -> None:
+    def test_tokens_do_not_attend_to_later_tokens(self, tiny_folder: Folder) -> None:
         first = torch.tensor([[5, 6, 7, 8, 9, 10]])
         other = torch.tensor([[5, 6, 7, 8, 9, 99]])
 
@@ -121,7 +121,7 @@ class TestPositions:
     @pytest.mark.parametrize(
         "model", ["ops-mm-embedding-v1", "jina-embeddings-v4", "qwen3-vl-embedding"]
     )
-    def test_the_others_keep_rows_and_columns(self, model: str, tiny_folder: Folder) -> None:
+    def test_other_layouts_preserve_rows_and_columns(self, model: str, tiny_folder: Folder) -> None:
         folder = tiny_folder(LANGUAGE_MODELS[model])
         own = open_tiny(model, folder).encode_images(pictures())
         slip = open_tiny(model, folder, positions="1d").encode_images(pictures())
@@ -132,7 +132,7 @@ class TestLayouts:
     """D. AutoModel reads a file whose keys say model.language_model and leaves it random, with a
     log line. The generation class reads every layout that was ever saved."""
 
-    def test_the_bare_class_leaves_weights_random_and_we_refuse(
+    def test_bare_class_with_random_weights_is_refused(
         self, tiny_folder: Folder, tmp_path: Path
     ) -> None:
         folder = relayout(tiny_folder("qwen2_vl"), tmp_path, TO_NEW)
@@ -212,7 +212,7 @@ class TestRotaryFrequencies:
 
 
 def fed(encoder: Any, images: list[Any]) -> dict[str, torch.Tensor]:
-    """What the model is called with for these images."""
+    """Return the model inputs for these images."""
     seen: dict[str, torch.Tensor] = {}
     hook = encoder.model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True
@@ -223,7 +223,7 @@ def fed(encoder: Any, images: list[Any]) -> dict[str, torch.Tensor]:
 
 
 def relayout(folder: Path, target: Path, renames: Mapping[str, str]) -> Path:
-    """A copy of a checkpoint with its keys renamed by prefix."""
+    """Copy a checkpoint with its keys renamed by prefix."""
     for each in folder.iterdir():
         (target / each.name).write_bytes(each.read_bytes())
     tensors = load_file(folder / "model.safetensors")

@@ -34,7 +34,7 @@ ARCHITECTURES = ("clip", "siglip", "siglip2", "pe")
 
 @cache
 def _register_timm() -> None:
-    """The real towers of SigLIP and PE-Core, narrowed: same classes, same options."""
+    """Narrow configs of the real towers of SigLIP and PE-Core: same classes, same options."""
     ensure_torchvision()
     from timm.models import eva, register_model, vision_transformer
 
@@ -62,7 +62,7 @@ def _register_timm() -> None:
 
 
 def tiny_config(kind: str) -> dict[str, Any]:
-    """The real model config of `kind`, narrowed."""
+    """Return the narrowed real model config of `kind`."""
     _register_timm()
     text = {"width": 32, "heads": 2, "layers": 2}
     if kind in ("clip", "marscope"):
@@ -116,8 +116,8 @@ def save_folder(
     change: Callable[[dict[str, torch.Tensor]], Any] | None = None,
     tokenizer: Path | None = None,
 ) -> Path:
-    """A folder as open_clip's push_to_hf_hub makes it: config, safetensors, tokenizer (there, or
-    in a folder of its own)."""
+    """Write a folder like open_clip's push_to_hf_hub: config, safetensors, tokenizer (there or in a
+    separate folder)."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True)
@@ -135,7 +135,7 @@ def save_folder(
 
 
 def save_checkpoint(kind: str, path: Path, *, prefix: str = "module.", **more: Any) -> Path:
-    """A training checkpoint as open_clip_train writes it."""
+    """Write a training checkpoint like open_clip_train."""
     state = {f"{prefix}{key}": value for key, value in _random_state(tiny_config(kind)).items()}
     torch.save({"epoch": 3, "name": "tiny", "state_dict": state, **more}, path)
     return path

@@ -80,7 +80,7 @@ _TEXT = {
 
 
 def tiny_record(model: str) -> ModelSpec:
-    """The catalogue's own record; of its settings only the pixel limits are made tiny."""
+    """Return the spec of the registry with tiny pixel limits."""
     record = find(model)
     limits = {"min_pixels": 4 * 32 * 32, "max_pixels": 16 * 32 * 32}
     kept = {key: value for key, value in limits.items() if key in record.settings}
@@ -88,7 +88,7 @@ def tiny_record(model: str) -> ModelSpec:
 
 
 def pictures() -> list[Image.Image]:
-    """Square, portrait, panorama, grey and large: smooth enough to survive resizing."""
+    """Create square, portrait, panorama, grey and large images, smooth enough for resizing."""
     rng = np.random.default_rng(0)
 
     def smooth(width: int, height: int, *channels: int) -> Image.Image:
@@ -262,7 +262,7 @@ def _llava_next() -> tuple[Any, ...]:
 
 
 def qwen_processor(name: str = "Qwen2VLProcessor") -> Any:
-    """Image limits of 4 to 16 tokens, to stay small; the catalogue's limits override them."""
+    """Write image limits of 4 to 16 tokens; the registry's limits override them."""
     tokenizer = hf.Qwen2Tokenizer(
         vocab={name: index for index, name in enumerate([*_BYTES, *_QWEN_SPECIALS])},
         merges=[],

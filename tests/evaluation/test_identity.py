@@ -1,4 +1,4 @@
-"""Results and embeddings of a model that has changed since."""
+"""Results and embeddings of models that changed afterwards."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def source(*, shift: int = 0, more: str = "", body: str = "", check: str = "pass
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """Write the class of a model to a file; gives its name for `find`."""
+    """Write the class of a model to a file and return its name for `find`."""
     module = f"model_of_{tmp_path.name}".replace("-", "_")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -91,7 +91,7 @@ def names(data: Path) -> list[str]:
     return [path.name for path in find_results([data.parent / "results"])]
 
 
-def test_an_edited_class_is_computed_again_and_says_why(
+def test_edited_class_is_computed_again_with_the_reason(
     write: Callable[..., str], data: Path
 ) -> None:
     model = write()
@@ -111,7 +111,7 @@ def test_an_edited_class_is_computed_again_and_says_why(
 
 
 @pytest.mark.parametrize("body", ["    fingerprint = {'version': 1}\n", ""])
-def test_an_edit_counts_whatever_fingerprint_the_class_has(
+def test_edit_is_detected_with_any_fingerprint(
     body: str, write: Callable[..., str], data: Path
 ) -> None:
     first, _ = run(write(body=body), data)
@@ -149,9 +149,7 @@ def test_a_class_fingerprint_is_part_of_the_request(write: Callable[..., str], d
     assert (job.status, job.reason) == ("to do", "its fingerprint has changed")
 
 
-def test_a_crash_in_the_middle_that_is_repaired_leaves_no_mixture(
-    write: Callable[..., str], data: Path
-) -> None:
+def test_repaired_crash_leaves_no_mixed_results(write: Callable[..., str], data: Path) -> None:
     bad = "assert level != 3, 'a level that is not handled'"
     failed, _ = run(write(shift=5, check=bad), data)
     assert failed.error is not None or failed.result
@@ -201,7 +199,9 @@ def test_a_store_of_another_encoder_in_the_cache_is_rebuilt(
     assert sum("embeddings are computed again" in line for line in lines) == 1
 
 
-def test_a_dataset_that_lost_images_is_embedded_anew(write: Callable[..., str], data: Path) -> None:
+def test_dataset_with_removed_images_is_embedded_again(
+    write: Callable[..., str], data: Path
+) -> None:
     model = write()
     run(model, data)
     for path in (data / "Mars-Landforms" / "yardangs").iterdir():
@@ -222,7 +222,7 @@ def test_a_class_redefined_in_a_notebook_is_another_model() -> None:
     assert all(hashes)
 
 
-def test_seeds_resamples_and_datasets_stand_beside_each_other(
+def test_results_of_other_seeds_resamples_and_datasets_coexist(
     write: Callable[..., str], data: Path
 ) -> None:
     model = write()
@@ -256,7 +256,7 @@ def test_seeds_resamples_and_datasets_stand_beside_each_other(
 
 
 @pytest.mark.parametrize("created", ["../../../x", "/etc/x", "a/b", "", "\x1b[2J", 7])
-def test_a_result_cannot_steer_where_it_is_moved(
+def test_result_cannot_choose_its_backup_path(
     created: object, write: Callable[..., str], data: Path
 ) -> None:
     model = write()
@@ -272,7 +272,7 @@ def test_a_result_cannot_steer_where_it_is_moved(
     assert len(list((first.path.parent / "superseded").iterdir())) == 4
 
 
-def test_a_name_of_ones_own(write: Callable[..., str], data: Path) -> None:
+def test_custom_name(write: Callable[..., str], data: Path) -> None:
     model = write()
     finished, _ = run(model, data, name="baseline-1")
     assert finished.job.folder.name == "baseline-1"
@@ -291,12 +291,13 @@ def test_a_failed_run_leaves_no_empty_folder(write: Callable[..., str], data: Pa
     assert not (data.parent / "results").exists()
 
 
-def test_what_a_load_would_refuse_is_refused_by_the_plan(
-    write: Callable[..., str], data: Path
-) -> None:
+def test_plan_refuses_what_loading_would_refuse(write: Callable[..., str], data: Path) -> None:
     checkpoint = data / "mine.pt"
     checkpoint.write_bytes(b"x")
-    for model, words in ((write(), "does not take --checkpoint"), ("bge-vl-large", "not a folder")):
+    for model, words in (
+        (write(), "does not accept --checkpoint"),
+        ("bge-vl-large", "not a folder"),
+    ):
         (job,) = planned(model, data, options=LoadOptions(checkpoint=checkpoint))
         assert job.status == "refused" and words in str(job.refusal)
         (finished,) = evaluation.run([job])
@@ -322,6 +323,6 @@ def test_the_command_embeds_again_with_force(data: Path, tmp_path: Path) -> None
     (cache,) = (tmp_path / "r" / "mine-Grey" / "embeddings").iterdir()
     before = open_store(cache / "images").load()[1]
     (tmp_path / "helper.py").write_text("SHIFT = 3\n")
-    assert "done before" in command()
-    assert "done before" not in command("--force")
+    assert "already done" in command()
+    assert "already done" not in command("--force")
     assert not np.array_equal(open_store(cache / "images").load()[1], before)

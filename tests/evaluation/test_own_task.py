@@ -35,7 +35,7 @@ class Dim(Grey):
 
 
 def command(folder: Path, *arguments: object, code: int = 0) -> Result:
-    """Run the command line in a folder, with its modules imported anew."""
+    """Run the command line in a folder, with its modules imported again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", [*sys.path])
@@ -59,11 +59,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_task_of_ones_own_is_run_reported_and_compared(folder: Path) -> None:
+def test_custom_task_is_run_reported_and_compared(folder: Path) -> None:
     run = ("run", "-m", "models_of_own_task:Grey", "-m", "models_of_own_task:Dim",
            "-t", "same_class:SameClass", "--resamples", 20)  # fmt: skip
     command(folder, *run)
-    assert command(folder, *run).stderr.count("done before") == 2
+    assert command(folder, *run).stderr.count("already done") == 2
     table = command(folder, "report", "results")
     assert "same-class" in table.stdout and "models_of_own_task-Grey" in table.stdout
     for output in ("page.html", "t.md", "t.csv", "t.tex", "t.json"):
@@ -92,12 +92,12 @@ def test_a_task_of_ones_own_is_run_reported_and_compared(folder: Path) -> None:
         ("models_of_own_task:Grey", "lacks name"),
     ],
 )
-def test_a_class_that_is_no_task_is_refused(folder: Path, task: str, words: str) -> None:
+def test_class_that_is_not_a_task_is_refused(folder: Path, task: str, words: str) -> None:
     done = command(folder, "run", "-m", "mars-nano", "-t", task, code=2)
     assert words in done.stderr
 
 
-def test_all_tasks_of_a_model_without_text_are_those_it_can_do(folder: Path) -> None:
+def test_all_tasks_of_a_vision_only_model(folder: Path) -> None:
     run = ("run", "-m", "models_of_own_task:Grey", "--resamples", 20, "--results", "r")
     done = command(folder, *run, "-t", "all", "--json")
     assert [Path(path).name for path in json.loads(done.stdout)["results"]] == [
@@ -107,9 +107,9 @@ def test_all_tasks_of_a_model_without_text_are_those_it_can_do(folder: Path) -> 
         "paired-image-text",
         "landform",
     ]
-    assert done.stderr.count("skipped: models_of_own_task:Grey has no text side") == 2
-    assert "no text side" in command(folder, *run, "-t", "landform", code=2).stderr
-    assert "no text side" in command(folder, *run, "-t", "all", "-t", "landform", code=2).stderr
+    assert done.stderr.count("skipped: models_of_own_task:Grey has no text encoder") == 2
+    assert "no text encoder" in command(folder, *run, "-t", "landform", code=2).stderr
+    assert "no text encoder" in command(folder, *run, "-t", "all", "-t", "landform", code=2).stderr
 
 
 def test_a_dry_run_refuses_what_the_run_would(folder: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_dry_run_refuses_what_the_run_would(folder: Path) -> None:
     assert not (folder / "d").exists()
 
 
-def test_a_run_says_at_once_what_it_is_at(folder: Path) -> None:
+def test_run_reports_progress_at_once(folder: Path) -> None:
     done = command(folder, "run", "-m", "models_of_own_task:Grey", "-t", "geo", "--results", "r")
     assert done.stderr.startswith("reading models and data")
 
@@ -157,5 +157,5 @@ def test_only_rows_of_one_name_are_renamed(tmp_path: Path) -> None:
 def test_options_of_catalogues_are_refused_by_their_names(folder: Path) -> None:
     refused = command(folder, "run", "-m", "models_of_own_task:Grey", "-t", "landform",
                       "--covered-only", code=2)  # fmt: skip
-    assert "--covered-only: only for catalogues" in refused.stderr
+    assert "--covered-only: applies to point catalogues" in refused.stderr
     assert "--lon-column" not in refused.stderr

@@ -7,48 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import Result
 
 from marsretrieval import evaluation
 from marsretrieval.encoders import LoadOptions, ModelSpec
-from marsretrieval.errors import ModalityError, ModelLoadError, StoreError
+from marsretrieval.errors import ModalityError, StoreError
 from marsretrieval.results import MEAN, PROTOCOLS, find_results, read_result
 from marsretrieval.tasks import TASKS, Settings, find_task
-from tests.tasks.oracle import OracleEncoder, class_folders, pairs_tar, tiles_folder
+from tests.tasks.oracle import class_folders, oracle_spec, pairs_tar, tiles_folder
 
 Command = Callable[..., Result]
-
-
-def oracle(record: ModelSpec, options: LoadOptions) -> OracleEncoder:
-    return OracleEncoder()
-
-
-def broken(record: ModelSpec, options: LoadOptions) -> OracleEncoder:
-    raise ModelLoadError("weights are gone")
-
-
-class Exploding(OracleEncoder):
-    def encode_texts(self, texts: Sequence[str], *, role: str = "query") -> np.ndarray:
-        raise RuntimeError("a kernel was lost")
-
-
-def exploding(record: ModelSpec, options: LoadOptions) -> OracleEncoder:
-    return Exploding()
-
-
-def record(loader: str = "oracle", **changes: object) -> ModelSpec:
-    fields: dict[str, object] = {
-        "id": loader, "name": loader, "family": "test", "loader": f"{__name__}:{loader}",
-        "repository": "nowhere", "revision": None, "image_size": None, "dimension": 64,
-        "parameters": None, "licence": "none", "paper": "", "code": "", "tried": "",
-    }  # fmt: skip
-    return ModelSpec(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -67,7 +40,7 @@ def planned(data: Path, tmp_path: Path, *records: ModelSpec, **changes: object) 
         "options": LoadOptions(),
         "settings": Settings(resamples=20),
     }
-    return evaluation.plan(records or [record()], TASKS, **{**arguments, **changes})
+    return evaluation.plan(records or [oracle_spec()], TASKS, **{**arguments, **changes})
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -112,7 +85,7 @@ def test_a_second_run_computes_nothing(
     assert files(tmp_path / "results") == before
 
 
-def test_force_computes_again_and_gives_the_same_figures(data: Path, tmp_path: Path) -> None:
+def test_force_computes_again_with_the_same_metrics(data: Path, tmp_path: Path) -> None:
     first = list(evaluation.run(planned(data, tmp_path)))
     jobs = planned(data, tmp_path, force=True)
     assert {job.status for job in jobs} == {"to do"}
@@ -123,7 +96,7 @@ def test_force_computes_again_and_gives_the_same_figures(data: Path, tmp_path: P
         assert one.result.metrics == two.result.metrics
 
 
-def test_results_on_changed_data_stand_beside_the_earlier_ones(data: Path, tmp_path: Path) -> None:
+def test_results_on_changed_data_keep_the_earlier_ones(data: Path, tmp_path: Path) -> None:
     first = list(evaluation.run(planned(data, tmp_path)))
     class_folders(data / "Mars-Landforms", {"pitted_cones": 3})
     jobs = planned(data, tmp_path)
@@ -139,7 +112,7 @@ def test_results_on_changed_data_stand_beside_the_earlier_ones(data: Path, tmp_p
 
 
 def test_a_model_that_fails_does_not_stop_the_others(data: Path, tmp_path: Path) -> None:
-    finished = list(evaluation.run(planned(data, tmp_path, record("broken"), record())))
+    finished = list(evaluation.run(planned(data, tmp_path, oracle_spec("broken"), oracle_spec())))
     assert [outcome.error is None for outcome in finished] == [False] * 3 + [True] * 3
     assert not (tmp_path / "results" / "broken" / "landform.json").exists()
 
@@ -147,30 +120,32 @@ def test_a_model_that_fails_does_not_stop_the_others(data: Path, tmp_path: Path)
 def test_an_encoder_that_raises_anything_does_not_stop_the_others(
     data: Path, tmp_path: Path
 ) -> None:
-    finished = list(evaluation.run(planned(data, tmp_path, record("exploding"), record())))
+    finished = list(
+        evaluation.run(planned(data, tmp_path, oracle_spec("exploding"), oracle_spec()))
+    )
     assert [outcome.error is None for outcome in finished] == [False] * 3 + [True] * 3
     assert all("a kernel was lost" in str(outcome.error) for outcome in finished[:3])
 
 
-def test_facts_of_a_dataset_that_are_no_facts_are_named(data: Path, tmp_path: Path) -> None:
+def test_invalid_dataset_metadata_is_named(data: Path, tmp_path: Path) -> None:
     (data / "planet.json").write_text("[]")
     finished = list(evaluation.run(planned(data, tmp_path)))
     assert all("planet.json: not a JSON object" in str(outcome.error) for outcome in finished)
 
 
 def test_modality_is_checked_before_anything_is_loaded(data: Path, tmp_path: Path) -> None:
-    blind = record("broken", modalities=frozenset({"image"}))
-    with pytest.raises(ModalityError, match="broken has no text side"):
+    blind = oracle_spec("broken", modalities=frozenset({"image"}))
+    with pytest.raises(ModalityError, match="broken has no text encoder"):
         planned(data, tmp_path, blind)
     assert not (tmp_path / "results").exists()
 
 
-def test_a_store_made_before_serves_geolocalization(data: Path, tmp_path: Path) -> None:
+def test_existing_store_is_used_for_geolocalization(data: Path, tmp_path: Path) -> None:
     (job,) = [job for job in planned(data, tmp_path) if job.task.name == "geolocalization"]
     (first,) = evaluation.run([job])
     (data / "Mars-Global-Geolocalization" / "tiles" / "000000.tar").unlink()
     jobs = evaluation.plan(
-        [record()], [find_task("geolocalization")], data=data, results=tmp_path / "other",
+        [oracle_spec()], [find_task("geolocalization")], data=data, results=tmp_path / "other",
         options=LoadOptions(), settings=Settings(resamples=20), tiles_store=job.store,
     )  # fmt: skip
     (second,) = evaluation.run(jobs)
@@ -178,11 +153,11 @@ def test_a_store_made_before_serves_geolocalization(data: Path, tmp_path: Path) 
     assert second.result.metrics == first.result.metrics
 
 
-def test_variants_of_a_model_keep_apart(tmp_path: Path) -> None:
+def test_variants_of_a_model_have_separate_results(tmp_path: Path) -> None:
     checkpoint = tmp_path / "mine.pt"
     checkpoint.write_bytes(b"x")
     names = {
-        evaluation.variant(record(), options)
+        evaluation.variant(oracle_spec(), options)
         for options in (
             LoadOptions(),
             LoadOptions(dtype="float16"),
@@ -194,7 +169,7 @@ def test_variants_of_a_model_keep_apart(tmp_path: Path) -> None:
     assert len(names) == 4
 
 
-def test_results_are_found_wherever_they_lie(
+def test_results_are_found_in_any_folder(
     data: Path, tmp_path: Path, marsretrieval: Command
 ) -> None:
     list(evaluation.run(planned(data, tmp_path)))
@@ -213,16 +188,14 @@ def test_an_unfinished_store_is_not_benchmarked(data: Path, tmp_path: Path) -> N
     list(evaluation.run([job]))
     for entry in (job.store / "shards").glob("*.json"):
         entry.unlink()
-    with pytest.raises(StoreError, match="not finished"):
+    with pytest.raises(StoreError, match="incomplete"):
         planned(data, tmp_path, tiles_store=job.store)
 
 
 MODEL = "tests.tasks.oracle:OracleEncoder"
 
 
-def test_the_command_runs_a_class_of_ones_own(
-    data: Path, tmp_path: Path, marsretrieval: Command
-) -> None:
+def test_command_runs_a_custom_class(data: Path, tmp_path: Path, marsretrieval: Command) -> None:
     run = ("run", "-m", MODEL, "-t", "all", "--data", data, "--results", tmp_path / "r")
     plan = marsretrieval(*run, "--resamples", 20, "--dry-run", "--json")
     assert [row["status"] for row in json.loads(plan.stdout)] == ["to do"] * 3
@@ -230,7 +203,7 @@ def test_the_command_runs_a_class_of_ones_own(
     done = marsretrieval(*run, "--resamples", 20, "--json")
     assert len(json.loads(done.stdout)["results"]) == 3
     table = marsretrieval(*run, "--resamples", 20)
-    assert table.stderr.count("done before") == 3
+    assert table.stderr.count("already done") == 3
     assert "published" in table.stdout and "strict" in table.stdout
 
 
@@ -246,7 +219,7 @@ def test_the_command_runs_a_class_of_ones_own(
         (["-m", MODEL, "-t", "landform", "--data", "nowhere"], 1, "data synth"),
     ],
 )
-def test_wrong_input_is_a_line_and_an_exit_code(
+def test_invalid_input_is_one_line_and_an_exit_code(
     arguments: list[str],
     code: int,
     words: str,
@@ -271,7 +244,7 @@ def test_results_that_cannot_be_written_are_named(
         assert "loading" not in done.stderr and done.stdout == ""
 
 
-def test_ctrl_c_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:
+def test_ctrl_c_saves_completed_work(data: Path, tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text(
         "import time\n"
         "from tests.tasks.oracle import OracleEncoder\n"

@@ -36,7 +36,7 @@ def test_published_tile_names(name: str, corner: tuple[float, float] | None) -> 
     assert geo.parse_tile_name(name) == corner
 
 
-def test_tile_names_of_the_golden_figures() -> None:
+def test_golden_tile_names() -> None:
     cases = json.loads(shared_file("golden/golden.json").read_text())
     (tiles,) = [case for case in cases if case["task"] == "tile_name"]
     for case in tiles["cases"]:
@@ -82,7 +82,7 @@ def test_tile_name_is_read_back_by_the_published_rule(column: int, row: int, del
     assert geo.tile_corner(name) == read
 
 
-def test_tile_name_is_the_published_one() -> None:
+def test_tile_name_equals_the_published_name() -> None:
     assert geo.tile_name(137.2, -4.6) == "E137_2_N_4_6"
     assert geo.tile_name(-4.0, -0.0) == "E_4_0_N0_0"
     assert geo.tile_name(-0.2 + 0.2, 79.8) == "E0_0_N79_8"
@@ -166,7 +166,7 @@ def test_great_circle_known_values() -> None:
     assert geo.great_circle_deg([0, 0], [0, 0], [90, 180], [0, 0]).tolist() == [90.0, 180.0]
 
 
-def test_near_any_equals_the_matrix_of_distances() -> None:
+def test_near_any_equals_the_distance_matrix() -> None:
     rng = np.random.default_rng(0)
     lon, lat = rng.uniform(-180, 180, 400), rng.uniform(-85, 85, 400)
     points_lon, points_lat = rng.uniform(-180, 180, 60), rng.uniform(-85, 85, 60)
@@ -218,7 +218,7 @@ def test_whole_planet_box() -> None:
     st.tuples(longitudes, st.floats(1, 359)),
     st.integers(0, 2**32 - 1),
 )
-def test_overlap_is_symmetric_and_seen_by_points(
+def test_overlap_is_symmetric_and_agrees_with_points(
     first: tuple[float, float], second: tuple[float, float], seed: int
 ) -> None:
     a, b = (
@@ -268,7 +268,7 @@ def test_footprint_at_the_seam_is_split() -> None:
     ]
 
 
-def test_outlines_of_many_tiles_are_those_of_every_one() -> None:
+def test_outlines_of_many_tiles_equal_single_outlines() -> None:
     numbers = np.random.default_rng(5)
     lon = np.concatenate([numbers.uniform(-180, 360, 2000).round(6), np.arange(-180, 361, 0.2)])
     lat = numbers.uniform(-90, 90, len(lon)).round(6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_metres_of_mars_are_converted(suffix: str, tmp_path: Path) -> None:
         (".gpkg", "+proj=longlat +R=3396000"),
     ],
 )
-def test_other_degrees_of_mars_keep_their_turn(suffix: str, crs: str, tmp_path: Path) -> None:
+def test_other_prime_meridians_of_mars_are_converted(suffix: str, crs: str, tmp_path: Path) -> None:
     lon, lat = grid()
     sign = -1 if crs == "IAU_2015:49901" else 1  # longitudes of this system are west positive
     for west, east in ((0, 360), (170, 190), (-180, 180), (-100, 100), (80, 100)):
@@ -117,14 +118,14 @@ def test_a_file_without_a_reference_system_is_in_degrees_of_mars(
 @pytest.mark.parametrize("suffix", FORMATS[:-1])
 @pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:3857", "IAU_2015:30100"])
 def test_other_bodies_are_refused(suffix: str, crs: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"one of the Earth|is not one of Mars") as caught:
+    with pytest.raises(DataError, match=r"a system of the Earth|is not a system of Mars") as caught:
         Area.read(write(tmp_path / f"region{suffix}", [UNIT], crs))
     assert "IAU_2015:49900" in str(caught.value) and f"region{suffix}" in str(caught.value)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_points_and_missing_geometries_are_errors(suffix: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="a Point is no area"):
+    with pytest.raises(DataError, match="a Point is not an area"):
         Area.read(write(tmp_path / f"points{suffix}", [shapely.Point(1, 2)]))
     if suffix == ".fgb":  # GDAL writes none
         return
@@ -148,12 +149,35 @@ def test_damaged_files_are_errors(suffix: str, tmp_path: Path) -> None:
         Area.read(path)
 
 
-def test_the_first_layer_is_read_with_a_warning(tmp_path: Path) -> None:
+def test_one_of_several_layers_is_chosen_by_its_name(tmp_path: Path) -> None:
     path = write(tmp_path / "two.gpkg", [UNIT], layer="first")
     write(path, [shapely.box(20, 0, 21, 1)], layer="second")
-    with pytest.warns(MarsRetrievalWarning, match="layer first is read; left out: second"):
-        area = Area.read(path)
-    assert area.contains([0.5, 20.5], [0.5, 0.5]).tolist() == [True, False]
+    with pytest.raises(DataError, match=r"2 layers \(first, second\)[\s\S]*--region-layer"):
+        Area.read(path)
+    for layer, expected in (("first", [True, False]), ("second", [False, True])):
+        area = Area.read(path, layer=layer)
+        assert area.contains([0.5, 20.5], [0.5, 0.5]).tolist() == expected
+    with pytest.raises(DataError, match=r"no layer 'third' \(there are: first, second\)"):
+        Area.read(path, layer="third")
+    flat = write(tmp_path / "a.geojson", [UNIT])
+    with pytest.raises(DataError, match="a file without layers"):
+        Area.read(flat, layer="first")
+
+
+def test_a_zipped_shapefile_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "region.shp", [SEAM])
+    archive = tmp_path / "region.zip"
+    with zipfile.ZipFile(archive, "w") as target:
+        for part in sorted(tmp_path.glob("region.*")):
+            if part != archive:
+                target.write(part, f"export/{part.name}")
+        target.writestr("export/README.txt", "dunes")
+    area = Area.read(archive)
+    assert area.contains([175, -175, 0], [0, 0, 0]).tolist() == [True, True, False]
+    with zipfile.ZipFile(archive, "w") as target:
+        target.writestr("README.txt", "dunes")
+    with pytest.raises(DataError, match="no Shapefile in the archive"):
+        Area.read(archive)
 
 
 def test_parquet_files_of_other_kinds(tmp_path: Path) -> None:
@@ -187,4 +211,21 @@ def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
     path = write(tmp_path / "region.gpkg", [UNIT])
     monkeypatch.setitem(__import__("sys").modules, "pyogrio", None)
     with pytest.raises(MissingDependencyError, match=r"marsretrieval\[gis\]"):
+        Area.read(path)
+
+
+def test_kml_is_read_as_degrees_of_mars_with_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("pyogrio")
+    corners = "0,0,0 1,0,0 1,1,0 0,1,0 0,0,0"
+    polygon = f"<Polygon><outerBoundaryIs><LinearRing><coordinates>{corners}</coordinates>"
+    polygon += "</LinearRing></outerBoundaryIs></Polygon>"
+    path = tmp_path / "region.kml"
+    path.write_text(
+        '<?xml version="1.0"?><kml xmlns="http://www.opengis.net/kml/2.2"><Document>'
+        f"<Placemark><name>a</name>{polygon}</Placemark></Document></kml>"
+    )
+    with pytest.warns(MarsRetrievalWarning, match="degrees are used as longitudes"):
+        assert Area.read(path).contains([0.5, 2], [0.5, 0.5]).tolist() == [True, False]
+    path.write_text("<OGRVRTDataSource/>")
+    with pytest.raises(DataError, match=r"region\.kml: not a kml file"):
         Area.read(path)

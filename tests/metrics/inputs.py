@@ -1,5 +1,4 @@
-"""Seeded inputs of the project's own (their figures are committed in golden/), and a short way to
-ask for the strict figures of tiles."""
+"""Seeded inputs, whose metrics are committed in golden/, and a helper for strict tile metrics."""
 
 from __future__ import annotations
 
@@ -44,7 +43,7 @@ def landform_input(seed: int = 0, images: int = 240, classes: int = 9) -> dict[s
 def geo_input(
     seed: int = 0, tiles: int = 3000, points: int = 120, lat: float = 60.0
 ) -> dict[str, np.ndarray]:
-    """Clustered points, tiles on the 0.2 degree grid, better scores near the points."""
+    """Create clustered points, and tiles on the grid with higher scores near the points."""
     rng = np.random.default_rng(seed)
     centres = np.column_stack([rng.uniform(-170, 170, 12), rng.uniform(-lat, lat, 12)])
     truth = centres[rng.integers(0, 12, points)] + rng.normal(0, 0.8, (points, 2))
@@ -58,7 +57,7 @@ def geo_input(
 
 
 def flat(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of a nested figure, by its path."""
+    """Map the paths of nested metrics to their numbers."""
     if isinstance(value, dict):
         for key, each in value.items():
             yield from flat(each, f"{path}/{key}")

@@ -1,4 +1,4 @@
-"""The published protocol written the slow and obvious way: what ours is held against."""
+"""Slow, simple reference implementation of the published protocol."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def landform(
 def geolocalization(
     lonlat: np.ndarray, truth: np.ndarray, radius: float, max_k: int
 ) -> dict[str, Any]:
-    """`lonlat`: (n, 2) from the best tile to the worst."""
+    """Evaluate a ranking. `lonlat`: shape (n, 2), in descending order of score."""
     deepest = min(len(lonlat), max_k)
     step = max(1, deepest // 100)
     cuts = list(range(step, deepest + 1, step))

@@ -1,4 +1,4 @@
-"""The strict protocol of geo-localization written the slow and obvious way."""
+"""Slow, simple reference implementation of the strict geo-localization protocol."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["arc_deg", "average_precision", "geolocalization"]
 
 
 def arc_deg(a: Sequence[float], b: Sequence[float]) -> float:
-    """Great-circle angle by the law of haversines."""
+    """Compute the great-circle angle with the haversine formula."""
     lon1, lat1, lon2, lat2 = map(math.radians, (*a, *b))
     half = (
         math.sin((lat2 - lat1) / 2) ** 2
@@ -52,7 +52,7 @@ def geolocalization(
 
 
 def average_precision(near: Sequence[set[int]], points: int) -> float:
-    """near: the points near each tile, from the best tile to the worst."""
+    """Evaluate a ranking. `near`: points near each tile, in descending order of score."""
     area, hits = 0.0, 0
     found: set[int] = set()
     for k, each in enumerate(near, 1):

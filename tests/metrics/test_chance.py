@@ -93,7 +93,7 @@ def test_landforms_by_chance() -> None:
 
 
 def small_planet(seed: int) -> dict[str, Any]:
-    """Up to seven tiles and four points on a strip, some of them near none."""
+    """Generate up to seven tiles and four points on a strip, some of them isolated."""
     rng = np.random.default_rng(seed)
     count = int(rng.integers(1, 8))
     lon = rng.choice(12, count, replace=False) * 0.4
@@ -122,7 +122,7 @@ def test_areas_of_points_are_the_means_over_all_rankings(seed: int) -> None:
 
 
 def trapezoid(near: list[set[int]], points: int) -> float:
-    """Area over every depth, by hand: with fewer than 200 tiles each depth is a cut."""
+    """Compute the area over every depth; with fewer than 200 tiles every depth is a threshold."""
     curve = [
         (
             len(set().union(*near[:k])) / points,
@@ -174,7 +174,7 @@ def test_chance_does_not_depend_on_the_order_of_the_tiles() -> None:
     assert geolocalization.expect_random(moved, moved, truth) == first
 
 
-def test_chance_of_the_best_tiles_alone_is_left_out_or_that_of_all() -> None:
+def test_chance_of_truncated_rankings() -> None:
     made = geo_input(3, tiles=900)
     order = np.argsort(-made["scores"])[:100]
     head = {
@@ -195,7 +195,7 @@ def test_chance_of_the_best_tiles_alone_is_left_out_or_that_of_all() -> None:
     assert given.chance == whole == expected
 
 
-def test_a_catalogue_out_of_reach_has_no_chance() -> None:
+def test_catalogue_without_reachable_tiles_has_no_chance() -> None:
     found = strict_geo([2.0, 1.0], [[0.0, 0.0], [1.0, 0.0]], [[90.0, 0.0]])
     assert found.chance["strict"]["average_precision"] == 0
     assert found.chance["strict"]["normalised"] == 0
@@ -211,7 +211,7 @@ def test_chance_needs_a_position() -> None:
 # What intervals rest on
 
 
-def test_intervals_say_what_was_resampled() -> None:
+def test_intervals_name_the_resampled_unit() -> None:
     found = paired.evaluate(**paired_input(pairs=30), resamples=20)
     assert found.interval_basis["strict"] == {"unit": "pairs", "count": 30}
     found = landform.evaluate(**landform_input(images=90, classes=6), resamples=20)

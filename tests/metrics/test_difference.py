@@ -1,4 +1,4 @@
-"""Paired differences: laws, a slow second implementation, and how often chance passes for more."""
+"""Paired differences: properties, a slow reference and the false positive rate."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def columns(seed: int, queries: int = 40) -> dict[str, np.ndarray]:
 
 
 def rankings(seed: int, tiles: int = 400) -> tuple[RankedTiles, RankedTiles, np.ndarray]:
-    """Two models of different skill on the same tiles."""
+    """Create two models of different quality on the same tiles."""
     made = geo_input(seed, tiles, points=25)
     rng = np.random.default_rng(seed + 1)
     ids = [f"{row:06d}" for row in range(len(made["corners"]))]
@@ -87,7 +87,7 @@ def test_the_mean_of_the_differences_is_the_difference_of_the_means(a: int, b: i
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_what_each_point_adds_sums_up_to_the_average_precision(seed: int) -> None:
+def test_contributions_of_points_sum_to_average_precision(seed: int) -> None:
     a, b, truth = rankings(seed)
     found = of_points(a, b, truth)
     each = found.figures["average_precision"]
@@ -97,7 +97,7 @@ def test_what_each_point_adds_sums_up_to_the_average_precision(seed: int) -> Non
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_model_against_itself_is_nowhere_apart(protocol: str) -> None:
+def test_model_compared_with_itself_has_no_differences(protocol: str) -> None:
     a, _, truth = rankings(3)
     one = columns(3)
     both = [*over_queries(one, one).values()]
@@ -107,7 +107,7 @@ def test_a_model_against_itself_is_nowhere_apart(protocol: str) -> None:
         assert not each.clear
 
 
-def test_the_draws_are_those_of_the_intervals_of_one_model() -> None:
+def test_resamples_equal_those_of_single_model_intervals() -> None:
     one = columns(5)
     nothing = {name: np.zeros_like(column) for name, column in one.items()}
     apart = over_queries(nothing, one, seed=7, resamples=300)
@@ -117,7 +117,7 @@ def test_the_draws_are_those_of_the_intervals_of_one_model() -> None:
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_figures_are_those_of_the_evaluation(protocol: str) -> None:
+def test_metrics_equal_the_evaluation(protocol: str) -> None:
     a, b, truth = rankings(6, tiles=900)
     found = of_points(a, b, truth, protocol=protocol, resamples=0).figures
     for side, ranking in (("a", a), ("b", b)):
@@ -132,8 +132,8 @@ def test_figures_are_those_of_the_evaluation(protocol: str) -> None:
         assert found[area].low is None and found[area].p is None
 
 
-def test_blocks_are_drawn_whole_and_the_same_for_both() -> None:
-    """Against a loop that takes every block as often as it was drawn, tile by tile."""
+def test_blocks_are_resampled_jointly_for_both_models() -> None:
+    """Compare with a loop that repeats every block as often as it was sampled."""
     a, b, truth = rankings(8, tiles=250)
     resamples, seed = 12, 4
     cells = {}
@@ -177,7 +177,7 @@ def _arc(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.degrees(np.arccos(np.clip(chord, -1, 1))))
 
 
-def test_chance_seldom_passes_for_a_difference_and_skill_does() -> None:
+def test_false_positive_rate_is_low_and_power_is_high() -> None:
     rng = np.random.default_rng(0)
     chance = []
     for _ in range(120):
@@ -192,7 +192,7 @@ def test_chance_seldom_passes_for_a_difference_and_skill_does() -> None:
     assert skill.clear and skill.p == pytest.approx(2 / 1001)
 
 
-def test_what_cannot_be_paired_is_refused() -> None:
+def test_unpairable_results_are_refused() -> None:
     with pytest.raises(DataError, match="r10"):
         over_queries(columns(0), {"mrr": np.zeros(40), "medr": np.zeros(40)})
     with pytest.raises(DataError, match="40"):
@@ -204,8 +204,8 @@ def test_one_query_has_no_interval() -> None:
     assert (one.difference, one.low, one.high, one.p) == (0.5, None, None, None)
 
 
-def test_a_resample_without_a_point_says_nothing() -> None:
-    """All points in one of four blocks: a third of the resamples have none."""
+def test_resample_without_points_is_ignored() -> None:
+    """All points are in one of four blocks: a third of the resamples have none."""
     tiles = np.array([[lon, 0.5] for lon in (0.5, 5.0, 9.0, 13.0)])
     good, bad = (
         RankedTiles(np.array(scores), list("abcd"), tiles)
@@ -238,6 +238,6 @@ def test_a_mean_over_catalogues_is_resampled_catalogue_by_catalogue() -> None:
         assert drawn.mean(axis=0).std() == pytest.approx(together, rel=0.2)
 
 
-def test_strata_have_seeds_of_their_own_that_stay() -> None:
+def test_strata_have_stable_seeds() -> None:
     assert seed_of(0, "cones") == seed_of(0, "cones")
     assert len({seed_of(0, "cones"), seed_of(1, "cones"), seed_of(0, "yardangs")}) == 3

@@ -1,4 +1,4 @@
-"""What must hold whatever the numbers are."""
+"""Properties of the metrics for arbitrary inputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def figures(evaluation: Evaluation, protocol: str = "strict") -> dict[str, float
 
 @few
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
-def test_ranking_figures_are_those_of_trec_eval(relevant: list[bool]) -> None:
+def test_ranking_metrics_equal_trec_eval(relevant: list[bool]) -> None:
     if not any(relevant):
         return
     names = [f"{row:03d}" for row in range(len(relevant))]
@@ -43,7 +43,7 @@ def test_ranking_figures_are_those_of_trec_eval(relevant: list[bool]) -> None:
 
 @few
 @given(seeds)
-def test_reciprocal_ranks_are_those_of_trec_eval(seed: int) -> None:
+def test_reciprocal_ranks_equal_trec_eval(seed: int) -> None:
     made = paired_input(seed, pairs=30)
     scores = made["images"] @ made["texts"].T
     names = [f"{row:03d}" for row in range(30)]
@@ -63,7 +63,7 @@ def test_reciprocal_ranks_are_those_of_trec_eval(seed: int) -> None:
 
 @few
 @given(seeds)
-def test_the_order_of_pairs_changes_nothing(seed: int) -> None:
+def test_metrics_do_not_depend_on_pair_order(seed: int) -> None:
     made = paired_input(seed, pairs=40)
     ids = [f"{row:03d}" for row in range(40)]
     order = np.random.default_rng(seed).permutation(40)
@@ -86,7 +86,7 @@ def test_perfect_pairs_score_one() -> None:
 
 @few
 @given(seeds)
-def test_the_order_of_images_and_classes_changes_nothing(seed: int) -> None:
+def test_metrics_do_not_depend_on_image_or_class_order(seed: int) -> None:
     made = landform_input(seed, images=90)
     rng = np.random.default_rng(seed)
     images, classes = rng.permutation(90), rng.permutation(9)
@@ -113,12 +113,12 @@ def test_perfect_landforms_score_one() -> None:
         assert set(figures(found, protocol).values()) == {1.0}
 
 
-def test_a_class_without_images_has_no_figure() -> None:
+def test_class_without_images_has_no_metric() -> None:
     made = landform_input()
     more = {**made, "queries": np.concatenate([made["queries"], made["queries"][:1]]),
             "query_names": [*made["query_names"], "nowhere"]}  # fmt: skip
     assert figures(landform.evaluate(**more)) == figures(landform.evaluate(**made))
-    with pytest.raises(DataError, match="no query names a class"):
+    with pytest.raises(DataError, match="no query name matches"):
         landform.evaluate(**{**made, "query_names": [f"x{name}" for name in made["query_names"]]})
 
 
@@ -127,7 +127,7 @@ def test_a_class_without_images_has_no_figure() -> None:
 
 @few
 @given(seeds)
-def test_the_order_of_tiles_and_points_changes_nothing(seed: int) -> None:
+def test_metrics_do_not_depend_on_tile_or_point_order(seed: int) -> None:
     made = geo_input(seed, tiles=300, points=30)
     rng = np.random.default_rng(seed)
     tiles, points = rng.permutation(len(made["scores"])), rng.permutation(30)
@@ -142,7 +142,7 @@ def test_the_order_of_tiles_and_points_changes_nothing(seed: int) -> None:
 
 @few
 @given(seeds, st.floats(-360, 360))
-def test_moving_everything_around_the_planet_changes_nothing(seed: int, shift: float) -> None:
+def test_metrics_do_not_depend_on_rotation_in_longitude(seed: int, shift: float) -> None:
     made = geo_input(seed, tiles=300, points=30)
 
     def moved(positions: np.ndarray) -> np.ndarray:
@@ -188,7 +188,7 @@ def test_tiles_at_the_points_score_one() -> None:
 
 @few
 @given(seeds, st.floats(-3, 3))
-def test_a_far_false_tile_never_raises_a_figure(seed: int, score: float) -> None:
+def test_far_false_tile_never_raises_a_metric(seed: int, score: float) -> None:
     made = geo_input(seed, tiles=300, points=30)
     before = strict_geo(made["scores"], made["corners"], made["truth"]).strict
     after = strict_geo(
@@ -211,7 +211,7 @@ def test_distance_is_the_arc_on_the_sphere() -> None:
     assert across.published["auprc"] == 0 and across.published["best"]["f1"] == 0
 
 
-def test_the_ceiling_is_that_of_all_tiles() -> None:
+def test_ceiling_counts_all_tiles() -> None:
     made = geo_input(3, tiles=900)
     order = np.argsort(-made["scores"])[:100]
     ids = [f"{row:06d}" for row in order]
@@ -229,7 +229,7 @@ def test_the_ceiling_is_that_of_all_tiles() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["published", "strict"])
-def test_intervals_hold_the_figure_and_follow_the_seed(protocol: str) -> None:
+def test_intervals_contain_the_metric_and_depend_on_the_seed(protocol: str) -> None:
     made = geo_input(5, tiles=900)
     runs = [
         strict_geo(made["scores"], made["corners"], made["truth"], resamples=300, seed=seed)
@@ -287,7 +287,7 @@ def test_wrong_input_is_named() -> None:
     with pytest.raises(DataError, match="tile centres: row 1 has no position"):
         strict_geo([2.0, 1.0], [[1.0, 1.0], [np.nan, 1.0]], [[1.0, 1.0]])
     classes = landform_input(images=90)
-    with pytest.raises(DataError, match="query_names: 'class_00' comes more than once"):
+    with pytest.raises(DataError, match="query_names: 'class_00' appears more than once"):
         landform.evaluate(**{**classes, "query_names": ["class_00", *classes["query_names"][:-1]]})
     with pytest.raises(DataError, match="89 labels"):
         landform.evaluate(**{**classes, "labels": classes["labels"][:-1]})

@@ -1,7 +1,9 @@
-"""The published protocol is frozen: by figures that the paper's own code printed, and by committed
-figures of the slow reference, which is itself held to the former.
+"""The published protocol does not change.
 
-To write the committed figures anew: python -m tests.metrics.test_published
+Metrics are compared with those printed by the paper's code, and with committed values of the slow
+reference, which reproduces the former.
+
+To write the committed values again: python -m tests.metrics.test_published
 """
 
 from __future__ import annotations
@@ -63,12 +65,12 @@ def reference_cases() -> dict[str, Any]:
     return cases
 
 
-def test_figures_are_those_committed() -> None:
+def test_metrics_equal_the_committed_values() -> None:
     assert_same(found_cases(), json.loads(COMMITTED.read_text()), 1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_figures_are_those_of_the_slow_reference(seed: int) -> None:
+def test_metrics_equal_the_slow_reference(seed: int) -> None:
     pairs = paired_input(seed, pairs=80)
     assert_same(paired.evaluate(**pairs, resamples=0).published, reference.paired(**pairs))
     classes = landform_input(seed)
@@ -85,7 +87,7 @@ def _golden(task: str) -> list[dict[str, Any]]:
     return [case for case in cases if case["task"] == task]
 
 
-def test_the_papers_own_figures_of_pairs() -> None:
+def test_published_metrics_of_pairs() -> None:
     for case in _golden("paired"):
         arrays = np.load(shared_file(f"golden/{case['file']}"))
         images, texts = arrays["image_features"], arrays["text_features"]
@@ -93,7 +95,7 @@ def test_the_papers_own_figures_of_pairs() -> None:
         assert_same(reference.paired(images, texts), case["metrics"], 1e-6)
 
 
-def test_the_papers_own_figures_of_landforms() -> None:
+def test_published_metrics_of_landforms() -> None:
     for case in _golden("landform"):
         arrays = np.load(shared_file(f"golden/{case['file']}"))
         told = json.loads(shared_file(f"golden/{case['labels']}").read_text())
@@ -102,7 +104,7 @@ def test_the_papers_own_figures_of_landforms() -> None:
         assert_same(reference.landform(*arguments, **told), case["metrics"], 1e-6)
 
 
-def test_the_papers_own_figures_of_points() -> None:
+def test_published_metrics_of_points() -> None:
     for case in _golden("geolocalization"):
         with shared_file(f"golden/{case['predictions']}").open() as file:
             rows = list(csv.DictReader(file))
@@ -115,7 +117,7 @@ def test_the_papers_own_figures_of_points() -> None:
         assert_same(reference.geolocalization(lonlat, truth, radius, max_k), case["metrics"], 1e-6)
 
 
-def test_tiles_whose_name_the_published_code_cannot_read_are_left_out() -> None:
+def test_tiles_unreadable_by_the_published_code_are_skipped() -> None:
     made = geo_input(4, tiles=400)
     unread = made["corners"].copy()
     unread[::3] = np.nan

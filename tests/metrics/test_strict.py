@@ -1,4 +1,4 @@
-"""The strict figures of geo-localization, against slow references and brute force."""
+"""Strict geo-localization metrics compared with slow references and brute force."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def near_sets(tiles: np.ndarray, truth: np.ndarray) -> list[set[int]]:
 
 
 def small(seed: int, tiles: int = 6, points: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """A few tiles and points crowded at the antimeridian, some far from all others."""
+    """Generate tiles and points near the antimeridian, and some far away."""
     rng = np.random.default_rng(seed)
     corner = np.array([179.4, 55.0])
     return (
@@ -38,7 +38,7 @@ def small(seed: int, tiles: int = 6, points: int = 4) -> tuple[np.ndarray, np.nd
 
 @few
 @given(st.integers(0, 10_000), st.sampled_from([7, 60, 20_000]), st.booleans())
-def test_figures_are_those_of_the_slow_reference(seed: int, max_k: int, tied: bool) -> None:
+def test_metrics_equal_the_slow_reference(seed: int, max_k: int, tied: bool) -> None:
     made = geo_input(seed, tiles=90, points=12, lat=85.0)
     scores = np.round(made["scores"], 0 if tied else 9)
     ids = [f"E{lon:.1f}_N{lat:.1f}" for lon, lat in made["corners"]]
@@ -52,7 +52,7 @@ def test_figures_are_those_of_the_slow_reference(seed: int, max_k: int, tied: bo
     assert found["curve"][0]["k"] == 1 and found["curve"][-1]["k"] == len(by_depth)
 
 
-def test_the_curve_is_thinned_and_the_figures_are_not() -> None:
+def test_curve_is_simplified_and_metrics_are_not() -> None:
     made = geo_input(1, tiles=4000, points=60)
     found = strict_geo(made["scores"], made["corners"], made["truth"]).strict
     assert len(found["curve"]) <= 500 < len(made["scores"])
@@ -78,7 +78,7 @@ def test_the_ceiling_is_the_best_of_all_rankings(seed: int) -> None:
 
 @few
 @given(st.integers(0, 10_000), st.integers(1, 3))
-def test_a_ceiling_that_the_depth_cuts_is_an_upper_bound(seed: int, max_k: int) -> None:
+def test_truncated_ceiling_is_an_upper_bound(seed: int, max_k: int) -> None:
     tiles, truth = small(seed, points=8)
     near = near_sets(tiles, truth)
     covered = max(len(set().union(*each)) for each in combinations(near, max_k)) / len(truth)
@@ -89,7 +89,7 @@ def test_a_ceiling_that_the_depth_cuts_is_an_upper_bound(seed: int, max_k: int) 
         assert covered == found["ceiling"]["average_precision"]
 
 
-def test_without_a_tile_near_a_point_every_figure_is_zero() -> None:
+def test_without_a_tile_near_a_point_every_metric_is_zero() -> None:
     found = strict_geo([3.0, 2.0], np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[90.0, 0.0]]))
     figures = dict(flat({key: found.strict[key] for key in ("average_precision", "normalised",
                          "relevant_tiles", "chance_precision")}))  # fmt: skip
@@ -99,7 +99,7 @@ def test_without_a_tile_near_a_point_every_figure_is_zero() -> None:
 
 
 def resampled(made: dict[str, np.ndarray], seed: int, resamples: int) -> tuple[list[float], ...]:
-    """Average precision and best F1 of each resample, blocks laid out copy by copy."""
+    """Compute average precision and best F1 per resample, with copied blocks."""
     tiles, truth = made["corners"], made["truth"]
     order = np.argsort(-made["scores"])
     near = near_sets(tiles[order], truth)

@@ -1,4 +1,4 @@
-"""Equal scores: the stated order, what luck could change, and scorers that know nothing."""
+"""Equal scores: the defined order, the bounds over all orders, and constant scorers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ seeds = st.integers(0, 10_000)
 
 @few
 @given(seeds, st.integers(1, 40))
-def test_counting_gives_the_ranks_of_sorting(seed: int, rows_at_once: int) -> None:
+def test_counted_ranks_equal_sorted_ranks(seed: int, rows_at_once: int) -> None:
     rng = np.random.default_rng(seed)
     # Few distinct directions: many exact ties.
     vectors = unit(rng.integers(-1, 2, (25, 3)) + np.array([4, 0, 0]))
@@ -51,7 +51,7 @@ def test_the_order_of_ids_is_fixed_and_blind_to_names() -> None:
 
 
 @pytest.mark.parametrize(("count", "dimension"), [(200, 4), (1009, 768)])
-def test_a_constant_scorer_of_pairs_is_at_chance_and_says_so(count: int, dimension: int) -> None:
+def test_constant_scorer_of_pairs_is_at_chance_and_reports_ties(count: int, dimension: int) -> None:
     row = unit(np.random.default_rng(0).standard_normal((1, dimension)))
     same = np.repeat(row, count, axis=0)
     found = paired.evaluate(same, same, resamples=0)
@@ -84,7 +84,7 @@ def test_a_constant_scorer_of_landforms_is_at_chance_also_where_ids_sort_by_clas
 
 @few
 @given(seeds)
-def test_luck_of_landforms_is_that_of_the_worst_and_best_order(seed: int) -> None:
+def test_tie_bounds_of_landforms_are_worst_and_best_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
     directions = unit(np.array([[1, 0, 0.2], [1, 0.6, 0], [1, 2, 0]]))
     rows = rng.integers(0, 3, 6)
@@ -105,7 +105,7 @@ def test_luck_of_landforms_is_that_of_the_worst_and_best_order(seed: int) -> Non
         assert min(values) - 1e-12 <= found.strict[name] <= max(values) + 1e-12
 
 
-def test_a_constant_scorer_of_tiles_is_at_chance_also_where_ids_sort_by_place() -> None:
+def test_constant_scorer_of_tiles_is_at_chance_with_ids_sorted_by_position() -> None:
     grid = np.array(list(product(np.arange(0, 60, 0.5), np.arange(-30, 30, 0.5))))
     truth = np.random.default_rng(1).uniform([0, -30], [6, 30], (300, 2))  # all in the west
     ids = [f"E{lon:04.1f}_N{lat + 90:04.1f}" for lon, lat in grid]
@@ -139,7 +139,7 @@ def test_average_precision_is_within_its_bounds_whatever_the_luck(seed: int, max
 
 @few
 @given(seeds)
-def test_without_ties_there_is_nothing_to_report(seed: int) -> None:
+def test_no_ties_are_reported_without_ties(seed: int) -> None:
     rng = np.random.default_rng(seed)
     tiles = rng.uniform(-40, 40, (50, 2))
     assert strict_geo(rng.permutation(50).astype(float), tiles, tiles[:9]).ties == {}

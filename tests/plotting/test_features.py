@@ -1,4 +1,4 @@
-"""Named features against the gazetteer, and how they are found."""
+"""Named features compared with the gazetteer, and their lookup."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_positions_are_those_of_the_gazetteer() -> None:
             assert great_circle_deg(each.lon, each.lat, lon, lat) < 0.15, each.name
 
 
-def test_finding_them() -> None:
+def test_features_in_a_box() -> None:
     gale = feature(" gale ")
     assert (gale.name, gale.type) == ("Gale", "Crater")
     with pytest.raises(UnknownNameError, match="Did you mean Jezero"):

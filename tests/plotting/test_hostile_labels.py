@@ -17,7 +17,7 @@ EVIL = r"$\x$ $\frac{ _^ \x1b[2J <&".replace("\\x1b", "\x1b")
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
-def test_labels_are_shown_as_they_are(tmp_path: Path, suffix: str) -> None:
+def test_labels_are_drawn_literally(tmp_path: Path, suffix: str) -> None:
     chart = planet_map(Box(0, -10, 20, 10), title=EVIL, subtitle=EVIL)
     drawn = chart.points(np.array([5.0]), np.array([0.0]), np.array([0.5]), label=EVIL)
     chart.mark_text(5.0, 0.0, EVIL)

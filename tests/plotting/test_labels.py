@@ -1,4 +1,4 @@
-"""Labels find room, or are left out; graticules have round numbers."""
+"""Labels do not overlap and graticules have round numbers."""
 
 from __future__ import annotations
 

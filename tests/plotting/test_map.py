@@ -1,4 +1,4 @@
-"""Maps: where things are drawn, over the seam too, and what is written."""
+"""Maps: positions across the antimeridian, and labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from marsretrieval.plotting.projection import is_polar, map_frame
 
 
 def labels_of(chart: PlanetMap) -> list[str]:
-    """Texts of the graticule's labels that are drawn."""
+    """Return the drawn labels of the graticule."""
     FigureCanvasAgg(chart.figure).draw()
     (lines,) = (artist for artist in chart.axes.get_children() if isinstance(artist, Gridliner))
     return [label.get_text() for label in lines.label_artists if label.get_visible()]
@@ -131,7 +131,7 @@ def test_a_tile_at_a_pole_has_curved_edges() -> None:
     "box", [Box(-10, -10, 10, 10), Box(170, -10, -170, 10), Box(-180, 60, 180, 90), PLANET]
 )
 @pytest.mark.parametrize("lon", [180, 360])
-def test_rasters_lie_where_they_should(box: Box, lon: int) -> None:
+def test_rasters_are_at_the_expected_position(box: Box, lon: int) -> None:
     chart = planet_map(box, lon=lon)  # type: ignore[arg-type]
     longitudes, latitudes = np.arange(-179.5, 180), np.arange(89.5, -90, -1)
     drawn = chart.raster(np.broadcast_to(longitudes, (180, 360)))
@@ -179,7 +179,7 @@ def test_the_scale_is_that_of_the_sphere(box: Box) -> None:
     assert frame.kilometres_per_unit(x, y) == pytest.approx(expected, rel=1e-4)
 
 
-def test_names_keep_clear_of_points_and_of_each_other() -> None:
+def test_names_do_not_overlap_points_or_each_other() -> None:
     chart = planet_map(Box(100, -60, 180, 60))
     chart.points([154.74], [2.98])  # upon Elysium Planitia
     chart.features()
@@ -223,7 +223,7 @@ def test_files(tmp_path: Path, style: str) -> None:
     assert paper not in svg.split('id="axes_1"')[0]
 
 
-def test_on_axes_of_ones_own() -> None:
+def test_map_on_given_axes() -> None:
     axes = _axes()
     chart = planet_map(Box(0, 0, 10, 10), axes=axes, title="mine")
     drawn = chart.tiles([5], [5], 1, 1, values=[1.0])
@@ -231,7 +231,7 @@ def test_on_axes_of_ones_own() -> None:
     assert axes not in chart.figure.axes and len(chart.figure.axes) == 2
 
 
-def test_wrong_use(tmp_path: Path) -> None:
+def test_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="light or dark"):
         planet_map(style="sepia")
     with pytest.raises(UsageError, match="180 or 360"):
@@ -262,7 +262,7 @@ def test_labels_are_no_mathematics(tmp_path: Path) -> None:
     assert r"$\x" in (tmp_path / "a.svg").read_text()
 
 
-def test_matplotlib_is_imported_to_draw_only() -> None:
+def test_matplotlib_is_imported_only_for_drawing() -> None:
     code = (
         "import sys, marsretrieval.plotting as m; m.features(); "
         "assert not {'matplotlib', 'cartopy'} & set(sys.modules)"

@@ -1,4 +1,4 @@
-"""Which part of Mars a map of given positions shows."""
+"""Map windows for given positions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_wide_and_empty_ones_show_the_planet() -> None:
     assert window([np.nan, 5], [2, np.nan]) == PLANET
 
 
-def test_one_position_has_surroundings() -> None:
+def test_window_around_a_single_position() -> None:
     box = window([10], [60])
     assert box.height >= 2 and box.width >= 4  # two degrees of a great circle
     pole = window([10], [89.9])

@@ -1,4 +1,4 @@
-"""Results of three made-up models, one of them vision only, written once."""
+"""Fixtures: results of three made-up models, one of them vision-only, written once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODELS = {"sharp-1": 0.4, "blurred-2": 1.2}
 
 @pytest.fixture(autouse=True)
 def maps_where_tested(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no maps on the pages of other tests: they take seconds."""
+    """Disable maps on the pages of other tests, since they take seconds."""
     if request.path.stem != "test_html_maps":
         monkeypatch.setattr("marsretrieval.report.html.page.maps_of", lambda *_, **__: Maps())
 

@@ -1,4 +1,4 @@
-"""Results of made-up models, through the project's own metrics: written as a run writes them."""
+"""Results of made-up models, computed by the package's metrics and written like those of a run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CREATED = "2026-03-01T12:00:00+00:00"
 
 
 def result(task: str, model: str, outcome: Outcome, **more: Any) -> RunResult:
-    """A result as `run` makes it; `data` and `timings` of `more` are added to it."""
+    """Return a result like that of `run`, with `data` and `timings` of `more` added."""
     return RunResult(
         task=task,
         request=f"request of {model}",
@@ -63,7 +63,7 @@ def result(task: str, model: str, outcome: Outcome, **more: Any) -> RunResult:
 
 
 def write(made: RunResult, outcome: Outcome, folder: Path, *, tables: bool = True) -> Path:
-    """The three files of a result; returns the path of the JSON."""
+    """Write the three files of a result and return the path of the JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{made.task}.json"
     made.write(path)
@@ -76,7 +76,7 @@ def write(made: RunResult, outcome: Outcome, folder: Path, *, tables: bool = Tru
 def make_paired(
     noise: float = 1.0, *, pairs: int = 120, seed: int = 0, constant: bool = False
 ) -> Outcome:
-    """Pairs that are found the better the less noise; `constant`: all scores are the same."""
+    """Create pairs that are easier to retrieve with less noise; `constant`: equal scores."""
     rng = np.random.default_rng(seed)
     images = rng.standard_normal((pairs, 12))
     texts = images + noise * rng.standard_normal(images.shape)
@@ -97,7 +97,7 @@ def make_landform(
     noise: float = 1.0, *, classes: int = 8, names: Sequence[str] = (), seed: int = 0,
     constant: bool = False,
 ) -> Outcome:  # fmt: skip
-    """Ten images a class."""
+    """Create ten images per class."""
     rng = np.random.default_rng(seed)
     names = list(names) or [f"landform_{number:02d}" for number in range(classes)]
     centres = rng.standard_normal((len(names), 12))
@@ -129,7 +129,7 @@ def make_geolocalization(
     noise: float = 0.3, *, landforms: Sequence[str] = ("cones", "slides"),
     modes: Sequence[str] = ("text", "image", "hybrid"), tiles: int = 600, constant: bool = False,
 ) -> Outcome:  # fmt: skip
-    """The same tiles for every landform, other points."""
+    """Create the same tiles and other points for every landform."""
     groups: dict[str, Any] = {}
     hits = Hits()
     n: dict[str, int] = {}
@@ -167,26 +167,26 @@ def make_geolocalization(
 
 
 def timings(images_per_s: float = 500.0) -> Mapping[str, float]:
-    """Of a run that embedded its images."""
+    """Return the timings of a run that embedded its images."""
     return {"decode": 4.0, "embed": 3.0, "wait": 0.4, "total": 3.4, "write": 0.1,
             "embed_texts": 0.2, "images_per_s": images_per_s, "device_idle": 0.12}  # fmt: skip
 
 
 def markdown_of(results: Iterable[RunResult], **options: Any) -> str:
-    """The tables of results as Markdown; `options` as of `model_tables`."""
+    """Render the tables of results as Markdown; `options` as for `model_tables`."""
     return render_markdown(model_tables(results, **options))
 
 
 def latex_of(results: Iterable[RunResult], **options: Any) -> str:
-    """The tables of results as LaTeX."""
+    """Render the tables of results as LaTeX."""
     return render_latex(model_tables(results, **options))
 
 
 def csv_of(results: Iterable[RunResult], **options: Any) -> str:
-    """The tables of results as CSV, with every metric, as `report --csv` writes them."""
+    """Render the tables of results as CSV with every metric, like `report --csv`."""
     return render_csv(model_tables(results, more=True, **options))
 
 
 def print_results(results: Iterable[RunResult], **options: Any) -> None:
-    """Print the tables of results; references only if they are asked for."""
+    """Print the tables of results; references only on request."""
     print_tables(model_tables(results, **{"references": False, **options}))

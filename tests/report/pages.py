@@ -1,4 +1,4 @@
-"""A page read back: its elements, texts and links, as a browser would find them."""
+"""Parsed HTML page: its elements, texts and links."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ class Element:
 
     @property
     def text(self) -> str:
-        """All text inside, in some order, white space as one space."""
+        """Return all text inside, in some order, with normalized white space."""
         inside = [*self.texts, *(child.text for child in self.children)]
         return " ".join(" ".join(inside).split())
 
     def all(self, tag: str, **attributes: str) -> list[Element]:
-        """Elements inside with this tag and at least these words in these attributes (class_)."""
+        """Return the elements inside with this tag and at least these words in the attributes
+        (class_)."""
         wanted = {name.rstrip("_"): set(value.split()) for name, value in attributes.items()}
         found = [
             child
@@ -56,7 +57,7 @@ class Element:
         return next(filter(None, (child.by_id(name) for child in self.children)), None)
 
     def rows(self) -> list[list[str]]:
-        """The cells of a table's body, row by row."""
+        """Return the cells of a table's body by row."""
         return [
             [cell.text for cell in row.children]
             for body in self.all("tbody")
@@ -65,7 +66,7 @@ class Element:
 
 
 class Page(HTMLParser):
-    """Parses strictly: every element that is opened is closed, in order."""
+    """Strict parser: every opened element must be closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class Page(HTMLParser):
 
 
 def page_of(results: Sequence[Path | ResultFile], out: Path, **options: Any) -> Page:
-    """The page of these results."""
+    """Write and parse the page of these results."""
     files = [each if isinstance(each, ResultFile) else ResultFile.read(each) for each in results]
     write_html(files, out, **options)
     return Page(out.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from marsretrieval.report.chance import DAGGER, chance_of, interval_note
+from marsretrieval.report.table import DAGGER, chance_of, interval_note
 from marsretrieval.report.tables import model_tables
 from marsretrieval.results import RunResult
 from tests.report.made import (
@@ -29,7 +29,7 @@ TASKS = {
 
 
 def made(task: str, **changes: Any) -> list[RunResult]:
-    """Two models; `changes` of every evaluation of the second."""
+    """Write results of two models, with `changes` of all evaluations of the second."""
     first, second = (result(task, name, TASKS[task](noise)) for name, noise in
                      (("a", 0.4), ("b", 1.2)))  # fmt: skip
     metrics = {group: each | changes for group, each in second.metrics.items()}
@@ -59,10 +59,10 @@ def test_every_format_shows_chance(task: str, capsys: pytest.CaptureFixture[str]
     assert latex_of(results).count("& chance &") == sections
     assert ",random ranking," in csv_of(results)
     for text in (terminal, markdown_of(results), latex_of(results)):
-        assert "Chance: the expectation of a random ranking" in " ".join(text.split())
+        assert "Chance: expected value for a random ranking" in " ".join(text.split())
 
 
-def test_results_without_chance_have_no_such_row() -> None:
+def test_results_without_chance_have_no_chance_row() -> None:
     results = [
         replace(each, metrics={
             group: {k: v for k, v in metrics.items() if k not in ("chance", "interval_basis")}
@@ -76,7 +76,7 @@ def test_results_without_chance_have_no_such_row() -> None:
     assert [row.name for row in mixed.sections[0]][-1] == "chance"
 
 
-def test_models_over_other_items_have_a_chance_of_their_own() -> None:
+def test_chance_is_per_set_of_items() -> None:
     other = {"published": {"mAP": 0.5}, "strict": {"mAP": 0.5}}
     rows = model_tables(made("landform", chance=other))[0].folded().rows
     assert [row.name for row in rows if row.kind == "chance"] == ["chance (a)", "chance (b)"]
@@ -104,7 +104,7 @@ def test_intervals_from_few_blocks_are_marked() -> None:
         assert f",spatial blocks,{4 if mark else 12}\n" in csv_of([one])
 
 
-def test_the_note_names_what_was_resampled() -> None:
+def test_note_names_the_resampled_unit() -> None:
     def basis(count: int, unit: str = "spatial blocks") -> dict[str, Any]:
         return {"interval_basis": {"strict": {"unit": unit, "count": count}}}
 

@@ -1,4 +1,4 @@
-"""Two models on the same items: figures, queries that moved, and what is refused, with reasons."""
+"""Comparison of two models on the same items: metrics, query changes and refusals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def compared(results: list[Path], task: str, **more: Any) -> Comparison:
 def changed(
     folder: Path, task: str = "paired-image-text", noise: float = 0.4, **more: Any
 ) -> ResultFile:
-    """A result of a model of its own."""
+    """Write a result of another model."""
     outcome = MAKERS[task](noise, **more)
     return ResultFile.read(write(result(task, "other", outcome), outcome, folder / "other"))
 
@@ -56,7 +56,7 @@ def look_up(figures: Any, key: str) -> float:
 
 @pytest.mark.parametrize("protocol", ["strict", "published"])
 @pytest.mark.parametrize("task", MAKERS)
-def test_differences_are_those_of_the_figures(
+def test_differences_equal_the_metric_differences(
     results: list[Path], task: str, protocol: str
 ) -> None:
     found = compared(results, task, protocol=protocol)
@@ -75,7 +75,7 @@ def test_differences_are_those_of_the_figures(
 
 
 @pytest.mark.parametrize("task", MAKERS)
-def test_the_queries_add_up_to_the_figure(results: list[Path], task: str) -> None:
+def test_query_values_average_to_the_metric(results: list[Path], task: str) -> None:
     for group in compared(results, task).groups:
         if not group.per_query:
             continue
@@ -158,7 +158,7 @@ def test_another_n_names_the_pairs(results: list[Path], tmp_path: Path) -> None:
     assert "pairs in A only: pair-0118, pair-0119" in told
 
 
-def test_the_same_ids_with_other_content_are_told(results: list[Path], tmp_path: Path) -> None:
+def test_same_ids_with_other_content_are_reported(results: list[Path], tmp_path: Path) -> None:
     a = file_of(results, "sharp-1", "paired-image-text")
     skipped = [{"id": "pair-9", "source": "x", "reason": "damaged"}]
     outcome = make_paired()
@@ -171,7 +171,7 @@ def test_the_same_ids_with_other_content_are_told(results: list[Path], tmp_path:
     assert "left out of B only: pair-9 (damaged)" in told
 
 
-def test_other_classes_tiles_and_points_are_named(results: list[Path], tmp_path: Path) -> None:
+def test_differing_classes_tiles_and_points_are_named(results: list[Path], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="classes in A only: landform_07"):
         a = file_of(results, "sharp-1", "landform")
         compare_results(a, changed(tmp_path, "landform", classes=7))
@@ -193,7 +193,7 @@ def test_other_classes_tiles_and_points_are_named(results: list[Path], tmp_path:
             compare_results(*pair)
 
 
-def test_two_tasks_and_an_unknown_protocol_are_wrong_use(results: list[Path]) -> None:
+def test_two_tasks_and_an_unknown_protocol_are_usage_errors(results: list[Path]) -> None:
     a, b = (file_of(results, "sharp-1", task) for task in ("landform", "geolocalization"))
     with pytest.raises(UsageError, match="two tasks: landform and geolocalization"):
         compare_results(a, b)
@@ -203,7 +203,7 @@ def test_two_tasks_and_an_unknown_protocol_are_wrong_use(results: list[Path]) ->
 
 def test_ties_leave_the_published_protocol_without_queries(tmp_path: Path) -> None:
     tied = changed(tmp_path, constant=True)
-    with pytest.raises(DataError, match="scores tie"):
+    with pytest.raises(DataError, match="tied scores"):
         compare_results(tied, tied, protocol="published")
     assert compare_results(tied, tied, resamples=20).groups
 
@@ -214,7 +214,7 @@ def test_a_missing_table_is_named(results: list[Path], tmp_path: Path, kind: str
     beside = a.beside(kind)
     assert beside is not None
     beside.unlink()
-    with pytest.raises(DataError, match=rf"geolocalization\.{kind}\.parquet: not there"):
+    with pytest.raises(DataError, match=rf"geolocalization\.{kind}\.parquet: missing or empty"):
         compare_results(file_of(results, "sharp-1", "geolocalization"), a)
 
 
@@ -228,11 +228,11 @@ def test_a_table_without_positions_is_named(results: list[Path], tmp_path: Path,
         compare_results(file_of(results, "sharp-1", "geolocalization"), ResultFile.read(a.path))  # type: ignore[arg-type]
 
 
-def test_tables_of_another_run_are_found_out(results: list[Path], tmp_path: Path) -> None:
+def test_tables_of_another_run_are_detected(results: list[Path], tmp_path: Path) -> None:
     a = file_of(results, "sharp-1", "landform")
     outcome = make_landform(2.0)
     path = write(a.result, outcome, tmp_path)
-    with pytest.raises(DataError, match="the tables beside it give mAP"):
+    with pytest.raises(DataError, match=r"mAP of .* by its tables"):
         compare_results(a, ResultFile.read(path))
 
 
@@ -246,7 +246,7 @@ def call(*arguments: str | Path, code: int = 0) -> Result:
     return done
 
 
-def test_models_go_by_folder_or_name_and_tasks_match(results: list[Path]) -> None:
+def test_models_are_given_by_folder_or_name(results: list[Path]) -> None:
     folder = results[0].parent.parent
     found = [
         json.loads(call("blurred-2", "sharp-1", "--results", folder, *more, "--json").stdout)
@@ -261,7 +261,7 @@ def test_models_go_by_folder_or_name_and_tasks_match(results: list[Path]) -> Non
     assert json.loads(by_path) == found[0]
 
 
-def test_what_only_one_has_is_said_and_the_rest_compared(results: list[Path]) -> None:
+def test_results_of_one_model_only_are_reported_and_the_rest_compared(results: list[Path]) -> None:
     folder = results[0].parent.parent
     done = call(folder / "sharp-1", folder / "eyes-only", "--resamples", "20")
     assert "landform: only A has a result" in done.stderr
@@ -275,13 +275,13 @@ def test_a_refused_task_does_not_stop_the_others(results: list[Path], tmp_path: 
     folder = results[0].parent.parent
     arguments = (folder / "sharp-1", tmp_path / "other", "--resamples", "20")
     done = call(*arguments, code=1)
-    assert "refused: paired-image-text: not over the same items" in done.stderr
+    assert "refused: paired-image-text: results of different items" in done.stderr
     assert "landform, strict" in done.stdout
     value = json.loads(call(*arguments, "--json", code=1).stdout)
     assert len(value["refused"]) == 1 and len(value["comparisons"]) == 1
 
 
-def test_a_damaged_result_is_left_out_and_the_rest_compared(
+def test_damaged_result_is_skipped_and_the_rest_compared(
     results: list[Path], tmp_path: Path
 ) -> None:
     folders = {path.parent.name: path.parent for path in results}
@@ -294,21 +294,21 @@ def test_a_damaged_result_is_left_out_and_the_rest_compared(
     assert "left out" not in call(tmp_path / "a", folders["sharp-1"], *more).stderr
 
 
-def test_wrong_places_are_told_apart(results: list[Path], tmp_path: Path) -> None:
+def test_invalid_paths_have_distinct_errors(results: list[Path], tmp_path: Path) -> None:
     folder = results[0].parent.parent
     assert "Did you mean sharp-1" in call("sharp", "x", "--results", folder, code=2).stderr
     assert "several results" in call(folder, folder / "sharp-1", code=2).stderr
     assert "no folder" in call("a", "b", "--results", tmp_path / "none", code=1).stderr
     (tmp_path / "empty").mkdir()
     done = call(folder / "sharp-1", tmp_path / "empty", code=1)
-    assert "no task that both have" in done.stderr
+    assert "no task with results of both" in done.stderr
     landform, paired = (
         folder / "sharp-1" / f"{task}.json" for task in ("landform", "paired-image-text")
     )
     assert "two tasks" in call(landform, paired, code=2).stderr
 
 
-def test_people_see_figures_and_the_queries_that_moved(
+def test_output_shows_metrics_and_largest_query_changes(
     results: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     print_comparison(compared(results, "landform"), top=1)
@@ -323,14 +323,14 @@ def test_people_see_figures_and_the_queries_that_moved(
 
 
 def test_means_over_other_landforms_are_not_compared(results: list[Path], tmp_path: Path) -> None:
-    """B could not ask one landform by example images: its mean is of another thing."""
+    """B has no image query of one landform, so its mean is over other landforms."""
     a = file_of(results, "blurred-2", "geolocalization")
     made = changed(tmp_path, "geolocalization", 1.2)
     assert made.path is not None
     value = json.loads(made.path.read_text())
     del value["metrics"]["cones/image"]
     made.path.write_text(json.dumps(value))
-    with pytest.raises(DataError, match="the tables beside it have cones/image, it has not"):
+    with pytest.raises(DataError, match="no metrics of cones/image, which its tables contain"):
         compare_results(a, ResultFile.read(made.path), resamples=20)
     for kind in ("queries", "hits"):
         path = made.path.with_suffix(f".{kind}.parquet")

@@ -1,4 +1,4 @@
-"""Exports as their readers read them: MTEB's TaskResult, the hub's parsers."""
+"""Exports read by MTEB's TaskResult and the hub's parsers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from typer.testing import CliRunner, Result
 from marsretrieval.cli.app import app
 from marsretrieval.datasets.download import find_source
 from marsretrieval.errors import DataError, MissingDependencyError, UsageError
-from marsretrieval.report.hf import hf_yaml
-from marsretrieval.report.mteb import MTEB_TASKS, mteb_results, rank_scores
+from marsretrieval.report.exports import MTEB_TASKS, hf_yaml, mteb_results, rank_scores
 from marsretrieval.report.result_files import ResultFile
 from tests.report.made import make_landform, make_paired, result, write
 
@@ -33,7 +32,7 @@ DATA = {
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> ResultFile:
-    """A result over as many pairs as the frozen copy has."""
+    """Write a result over as many pairs as the frozen copy."""
     outcome = make_paired(0.9, pairs=2247)
     made = result("paired-image-text", "pe-core-l-14-336", outcome, data=DATA)
     return ResultFile.read(write(made, outcome, tmp_path_factory.mktemp("frozen")))
@@ -49,7 +48,7 @@ def call(*arguments: str | Path, code: int = 0) -> Result:
 # MTEB
 
 
-def test_mteb_reads_what_is_written(frozen: ResultFile, tmp_path: Path) -> None:
+def test_mteb_reads_the_export(frozen: ResultFile, tmp_path: Path) -> None:
     mteb = pytest.importorskip("mteb")
     assert frozen.path is not None
     call("mteb", frozen.path, "-o", tmp_path / "out")
@@ -76,7 +75,7 @@ def test_mteb_reads_what_is_written(frozen: ResultFile, tmp_path: Path) -> None:
         assert mteb.TaskResult.from_dict(read.to_dict()) == read
 
 
-def test_the_scores_are_those_of_mteb_on_the_same_ranking() -> None:
+def test_scores_equal_mteb_on_the_same_ranking() -> None:
     metrics = pytest.importorskip("mteb._evaluators.retrieval_metrics")
     rng = np.random.default_rng(0)
     count, depths = 120, [1, 3, 5, 10, 20, 100, 1000, 120]
@@ -98,7 +97,7 @@ def test_the_scores_are_those_of_mteb_on_the_same_ranking() -> None:
         assert ours[name] == pytest.approx(value, abs=6e-6), name  # MTEB rounds to five digits
 
 
-def test_what_was_not_measured_is_not_claimed(frozen: ResultFile) -> None:
+def test_unmeasured_values_are_omitted(frozen: ResultFile) -> None:
     for value in mteb_results(frozen).values():
         assert value["mteb_version"] is None and value["evaluation_time"] is None
         assert not any("nauc" in name for name in value["scores"]["test"][0])
@@ -138,7 +137,7 @@ def test_another_task_and_other_tables_are_refused(
 # The hub
 
 
-def test_a_model_card_takes_the_index(results: list[Path], tmp_path: Path) -> None:
+def test_model_card_accepts_the_model_index(results: list[Path], tmp_path: Path) -> None:
     folder = results[0].parent
     call("hf", folder, "-o", tmp_path / "index.yaml")
     value = yaml.safe_load((tmp_path / "index.yaml").read_text())
@@ -160,7 +159,7 @@ def test_a_model_card_takes_the_index(results: list[Path], tmp_path: Path) -> No
     assert by_type["t2i_medr"].metric_value == figures["strict"]["t2i_medr"]
 
 
-def test_synthetic_data_are_called_so(tmp_path: Path) -> None:
+def test_synthetic_data_are_labelled(tmp_path: Path) -> None:
     outcome = make_landform()
     made = result("landform", "m", outcome, data={"synthetic": True})
     file = ResultFile.read(write(made, outcome, tmp_path))
@@ -172,7 +171,9 @@ def test_synthetic_data_are_called_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["strict", "published"])
-def test_the_hub_reads_eval_results(frozen: ResultFile, tmp_path: Path, protocol: str) -> None:
+def test_eval_results_are_valid_for_the_hub(
+    frozen: ResultFile, tmp_path: Path, protocol: str
+) -> None:
     assert frozen.path is not None
     call("hf", frozen.path, "-o", tmp_path / "x.yaml", "--format", "eval-results",
          "--protocol", protocol)  # fmt: skip
@@ -191,7 +192,7 @@ def test_the_hub_reads_eval_results(frozen: ResultFile, tmp_path: Path, protocol
     assert len(model.HFEvalResults.model_validate(value)) == 2  # extra keys would be refused
 
 
-def test_what_is_no_model_card_is_refused(
+def test_invalid_model_cards_are_refused(
     frozen: ResultFile, results: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = [ResultFile.read(path) for path in results]

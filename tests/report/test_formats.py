@@ -1,4 +1,4 @@
-"""Tables of results as Markdown, LaTeX and CSV: the figures of the results, and nothing else."""
+"""Tables of results as Markdown, LaTeX and CSV contain exactly the metrics of the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from marsretrieval.cli.app import app
 from marsretrieval.report.grouping import labels
-from marsretrieval.report.references import published_elsewhere, references_for
+from marsretrieval.report.table import published_elsewhere, references_for
 from marsretrieval.report.tables import model_tables
 from marsretrieval.results import RunResult, read_result
 from tests.report.made import (
@@ -51,7 +51,7 @@ def look_up(result: RunResult, group: str, protocol: str, metric: str) -> Any:
     return value
 
 
-def test_every_line_of_the_csv_is_a_figure_of_a_result(found: list[RunResult]) -> None:
+def test_every_csv_line_is_a_metric_of_a_result(found: list[RunResult]) -> None:
     by_place = {(each.model["id"], each.task): each for each in found}
     lines = lines_of(csv_of(found, details=True))
     chance = [line for line in lines if line["source"]]
@@ -87,7 +87,7 @@ def test_every_line_of_the_csv_is_a_figure_of_a_result(found: list[RunResult]) -
 
 
 def test_all_formats_show_the_same_numbers(found: list[RunResult]) -> None:
-    """Every number of the tables is one of the CSV, rounded."""
+    """Check that every number of the tables is a rounded number of the CSV."""
     lines = lines_of(csv_of(found, references=False))
     known = set()
     for line in lines:
@@ -98,7 +98,7 @@ def test_all_formats_show_the_same_numbers(found: list[RunResult]) -> None:
         assert len(cells) > 80 and set(cells) <= known
 
 
-def test_the_best_is_of_one_task_set_group_and_protocol(found: list[RunResult]) -> None:
+def test_best_value_is_per_task_set_group_and_protocol(found: list[RunResult]) -> None:
     for table in model_tables(found, details=True):
         for section in table.sections:
             assert len({(row.group, row.protocol, row.section) for row in section}) == 1
@@ -125,13 +125,13 @@ def test_results_over_other_items_never_share_a_table(found: list[RunResult]) ->
     assert not any(cell.best for row in alone.rows for cell in row.cells)
 
 
-def test_models_stand_in_the_order_of_the_main_figure(found: list[RunResult]) -> None:
+def test_models_are_sorted_by_the_main_metric(found: list[RunResult]) -> None:
     for table in model_tables(reversed(found)):
         order = list(dict.fromkeys(row.name for row in table.rows))
         assert order[0] == "sharp-1" and order[-1] != "sharp-1"
 
 
-def test_models_of_one_name_are_told_apart() -> None:
+def test_models_with_one_name_are_distinguished() -> None:
     one = result("landform", "m", make_landform())
     half = replace(one, model={**one.model, "dtype": "float16"})
     tuned = replace(one, model={**one.model, "checkpoint": "runs/epoch_10.pt"})
@@ -141,7 +141,7 @@ def test_models_of_one_name_are_told_apart() -> None:
     assert labels([one, one]) == ["m (#1)", "m (#2)"]
 
 
-def test_where_protocols_agree_one_line_stands_for_both(found: list[RunResult]) -> None:
+def test_equal_protocols_share_one_line(found: list[RunResult]) -> None:
     def protocols(results: list[RunResult]) -> set[str]:
         (table,) = model_tables(results)
         return {row.protocol for row in table.folded().rows}
@@ -174,7 +174,7 @@ def strange() -> RunResult:
     return replace(made, data={**made.data, "name": "A_B & C"})
 
 
-def test_latex_is_escaped_and_whole(found: list[RunResult], strange: RunResult) -> None:
+def test_latex_is_escaped_and_complete(found: list[RunResult], strange: RunResult) -> None:
     text = latex_of([*found, strange], details=True)
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 4
     assert r"50\%\_of\textbar{}a*b\&c\$\#\{\textasciitilde{}\textasciicircum{}\}" in text
@@ -212,7 +212,7 @@ def test_markdown_rows_have_as_many_cells_as_the_head(
 # Figures of others
 
 
-def test_references_say_where_they_are_from() -> None:
+def test_references_name_their_source() -> None:
     assert len(published_elsewhere()) == 2
     for each in published_elsewhere():
         assert each.url.startswith("https://github.com/embeddings-benchmark/mteb/pull/")
@@ -226,7 +226,7 @@ def test_references_say_where_they_are_from() -> None:
         }
 
 
-def test_references_stand_where_the_data_are_theirs_or_where_asked_for() -> None:
+def test_references_are_shown_for_matching_data_or_on_request() -> None:
     outcome = make_paired(pairs=30)
     made = result("paired-image-text", "m", outcome)
     real = replace(made, data={**made.data, "name": "Mars-VL-Pairs"})
@@ -261,16 +261,16 @@ def test_references_are_never_ranked_and_always_sourced() -> None:
     assert "source" not in {x["source"] for x in lines_of(csv_of(made, references=False))}
 
 
-def test_the_console_shows_them_apart(capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_shows_references_separately(capsys: pytest.CaptureFixture[str]) -> None:
     made = result("paired-image-text", "mine", make_paired(pairs=30))
     print_results([made], references=True)
     shown = capsys.readouterr().out
-    assert shown.index("mine") < shown.index("Published elsewhere") < shown.index("18.7")
+    assert shown.index("mine") < shown.index("Published results") < shown.index("18.7")
     print_results([made])
-    assert "Published elsewhere" not in capsys.readouterr().out
+    assert "Published results" not in capsys.readouterr().out
 
 
-def test_figures_are_never_cut_for_long_names(capsys: pytest.CaptureFixture[str]) -> None:
+def test_metrics_are_never_truncated_for_long_names(capsys: pytest.CaptureFixture[str]) -> None:
     made = result("paired-image-text", "organisation/" + "a-long-name-" * 8, make_paired(pairs=30))
     print_results([made, replace(made, model={**made.model, "id": "other"})], references=True)
     assert "…" not in capsys.readouterr().out
@@ -286,7 +286,7 @@ def call(*arguments: str | Path, code: int = 0) -> Result:
     return done
 
 
-def test_the_name_of_the_file_says_the_format(results: list[Path], tmp_path: Path) -> None:
+def test_format_follows_the_file_name(results: list[Path], tmp_path: Path) -> None:
     folder = results[0].parent.parent
     starts = {"md": "### paired", "tex": r"% \usepackage", "csv": "model,task", "json": "["}
     for suffix, start in starts.items():
@@ -300,7 +300,7 @@ def test_the_name_of_the_file_says_the_format(results: list[Path], tmp_path: Pat
     assert (tmp_path / "table.txt").read_text() == (tmp_path / "out.md").read_text()
 
 
-def test_one_damaged_table_does_not_cost_the_page(results: list[Path], tmp_path: Path) -> None:
+def test_page_is_written_despite_a_damaged_table(results: list[Path], tmp_path: Path) -> None:
     for each in results[1].parent.glob("landform.*"):
         (tmp_path / each.name).write_bytes(each.read_bytes())
     (tmp_path / "landform.hits.parquet").write_bytes(b"half a file")
@@ -309,7 +309,7 @@ def test_one_damaged_table_does_not_cost_the_page(results: list[Path], tmp_path:
     assert (tmp_path / "r.html").exists()
 
 
-def test_a_page_is_written_with_what_was_asked_for(results: list[Path], tmp_path: Path) -> None:
+def test_page_is_written_with_the_given_options(results: list[Path], tmp_path: Path) -> None:
     folder = results[0].parent.parent
     broken = tmp_path / "broken.json"
     broken.write_text("{")
@@ -328,18 +328,18 @@ def test_a_page_is_written_with_what_was_asked_for(results: list[Path], tmp_path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-o", "x.pdf"], "says no format"),
+        (["-o", "x.pdf"], "unknown output format"),
         (["--md", "--csv"], "choose one"),
         (["-o", "x.md", "--csv"], "two formats"),
-        (["--title", "x"], "are for a page"),
-        (["-o", "x.md", "--no-thumbnails"], "are for a page"),
+        (["--title", "x"], "apply only to HTML reports"),
+        (["-o", "x.md", "--no-thumbnails"], "apply only to HTML reports"),
     ],
 )
-def test_wrong_use_is_told(results: list[Path], arguments: list[str], words: str) -> None:
+def test_usage_errors_are_reported(results: list[Path], arguments: list[str], words: str) -> None:
     assert words in call(results[0], *arguments, code=2).stderr
 
 
-def test_what_cannot_be_written_is_an_error(results: list[Path], tmp_path: Path) -> None:
+def test_unwritable_output_is_an_error(results: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = call(results[0], "-o", tmp_path / "file" / "x.md", code=1)
     assert "cannot be written" in done.stderr
@@ -374,9 +374,9 @@ def test_results_without_a_table_are_left_out_with_the_reason(
         for field in ("data.n", "metrics.all.n", "metrics"):
             assert f": missing field '{field}'" in done.stderr
         assert "not a result that marsretrieval run wrote" in done.stderr
-        assert done.stderr.count("is no figure") == 3
+        assert done.stderr.count("is not a valid metric value") == 3
         assert done.stderr.count("NaN is not a JSON number") == 1
-        assert "all: strict t2i_mrr 'high' is no figure" in done.stderr
+        assert "all: strict t2i_mrr 'high' is not a valid metric value" in done.stderr
         (tmp_path / "x.html").unlink(missing_ok=True)
     done = call(tmp_path / "task.json", code=1)
     assert "no results in" in done.stderr
@@ -388,7 +388,7 @@ def test_a_result_that_is_named_twice_counts_once(results: list[Path]) -> None:
     assert len(tasks) == len(set(tasks)) == 3
 
 
-def test_no_results_have_no_table_and_no_legend(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_results_give_no_table_or_legend(capsys: pytest.CaptureFixture[str]) -> None:
     print_results([])
     assert capsys.readouterr().out == ""
 

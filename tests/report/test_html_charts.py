@@ -1,4 +1,4 @@
-"""Charts: curves and bars that are what the results say."""
+"""Charts: curves and bars equal the results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def recall_and_precision(chart: SvgChart, hue: int) -> np.ndarray:
     return (np.array(line.points) - [34, 146]) / [200, -140]
 
 
-def test_a_curve_is_what_the_result_says(results: list[Path]) -> None:
+def test_curve_equals_the_result(results: list[Path]) -> None:
     found = result_sets([ResultFile.read(path) for path in results])[2]
     groups = curve_groups(found)
     assert [group.title for group in groups] == [
@@ -62,7 +62,7 @@ def test_charts_are_inline_svg_with_titles(results: list[Path], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("points", [1, 2])
-def test_a_curve_of_one_tile_is_seen(points: int) -> None:
+def test_curve_of_one_tile_is_visible(points: int) -> None:
     made = make_geolocalization(modes=("text",))
     for group in made.groups.values():
         for protocol in (group.strict, group.published):
@@ -74,7 +74,7 @@ def test_a_curve_of_one_tile_is_seen(points: int) -> None:
         assert ("dot" in kinds) == (points == 1)
 
 
-def test_more_charts_than_anyone_looks_at_are_counted() -> None:
+def test_omitted_charts_are_counted() -> None:
     made = make_geolocalization(landforms=[f"l{n}" for n in range(3)], modes=("text", "image"))
     results = [ResultFile(result("geolocalization", f"m{n:03d}", made)) for n in range(120)]
     (found,) = result_sets(results)

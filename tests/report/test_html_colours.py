@@ -1,4 +1,4 @@
-"""Colours: legible in both themes, and told apart by eyes that see fewer of them."""
+"""Colours: legible in both themes and distinguishable with colour blindness."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ THEMES = ("light", "dark")
 
 
 def colours(theme: str) -> dict[str, np.ndarray]:
-    """Name to linear RGB, of the theme as the page has it."""
+    """Map the colour names of a theme of the page to linear RGB."""
     style = page_colours()
     blocks = {
         re.search(r"color-scheme: (\w+)", block)[1]: block  # type: ignore[index]
@@ -59,7 +59,7 @@ def colours(theme: str) -> dict[str, np.ndarray]:
 
 
 def contrast(one: np.ndarray, other: np.ndarray) -> float:
-    """WCAG 2: from 1 to 21."""
+    """Compute the WCAG 2 contrast, from 1 to 21."""
     weights = np.array([0.2126, 0.7152, 0.0722])
     low, high = sorted(float(weights @ each) + 0.05 for each in (one, other))
     return high / low
@@ -84,7 +84,7 @@ def test_text_is_legible(theme: str) -> None:
 
 
 def _mixed(one: np.ndarray, other: np.ndarray, share: float) -> np.ndarray:
-    """As color-mix in srgb does: of the encoded values."""
+    """Mix encoded values like color-mix in srgb."""
 
     def encoded(colour: np.ndarray) -> np.ndarray:
         return np.where(colour <= 0.0031308, 12.92 * colour, 1.055 * colour ** (1 / 2.4) - 0.055)
@@ -104,7 +104,7 @@ def test_lines_and_marks_stand_out(theme: str) -> None:
 
 
 def _on_map(colour: str, theme: str) -> np.ndarray:
-    """Linear RGB of a colour of a map, after the filter of the theme."""
+    """Return the linear RGB of a map colour after the filter of the theme."""
     encoded = np.array([int(colour[start : start + 2], 16) for start in (1, 3, 5)]) / 255
     if theme == "dark":  # invert(1) hue-rotate(180deg) of Filter Effects 1
         luma = np.array([0.213, 0.715, 0.072])
@@ -117,7 +117,7 @@ def _on_map(colour: str, theme: str) -> np.ndarray:
 
 @pytest.mark.parametrize("sight", _SIGHT)
 @pytest.mark.parametrize("theme", THEMES)
-def test_colours_are_told_apart_by_all_eyes(theme: str, sight: str) -> None:
+def test_colours_are_distinguishable_with_colour_blindness(theme: str, sight: str) -> None:
     of = colours(theme)
     hues = [seen(of[f"c{hue}"], sight) for hue in range(1, HUES + 1)]
     nearest = min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(hues, 2))

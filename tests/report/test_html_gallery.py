@@ -22,7 +22,7 @@ CAPTION = "A <b>crater</b> with <script>alert(1)</script> in it, {}"
 
 
 def write_thumbnails(path: Path, outcome: Outcome, examples: dict[str, int] | None = None) -> int:
-    """Stand-ins of thumbnails: the id as bytes. Returns how many items there are."""
+    """Write the ids as fake thumbnails and return the number of items."""
     shown = shown_hits(outcome.hits.to_table())
     ids = [row["query"] for row in shown if row["group"] in PAIRED] + [row["id"] for row in shown]
     rows = [
@@ -46,7 +46,7 @@ def paired(tmp_path: Path) -> Path:
 
 
 def images(page: Page) -> dict[str, str]:
-    """Key to what stands for the image, of thumbnails."""
+    """Map the keys of thumbnails to their fake images."""
     return {
         image.attributes["id"]: base64.b64decode(
             image.attributes["href"].partition(",")[2]
@@ -60,7 +60,7 @@ def notices(page: Page) -> str:
     return " ".join(each.text for each in page.all("p", class_="notice"))
 
 
-def test_a_hit_is_shown_by_its_own_thumbnail(paired: Path, tmp_path: Path) -> None:
+def test_hit_is_shown_with_its_thumbnail(paired: Path, tmp_path: Path) -> None:
     page = page_of([paired], tmp_path / "report.html")
     hits, of_key = page.all("li", class_="hit"), images(page)
     assert len(hits) == 6 * 6 and len(page.all("article", class_="query")) == 6 + 4
@@ -73,7 +73,7 @@ def test_a_hit_is_shown_by_its_own_thumbnail(paired: Path, tmp_path: Path) -> No
     assert "6 of 40 captions, 4 of 40 images" in page.section("paired-image-text-1-examples").text
 
 
-def test_right_and_wrong_are_told_by_more_than_colour(paired: Path, tmp_path: Path) -> None:
+def test_right_and_wrong_differ_by_more_than_colour(paired: Path, tmp_path: Path) -> None:
     page = page_of([paired], tmp_path / "report.html")
     hits = page.all("li", class_="hit")
     assert {each.attributes["class"] for each in hits} == {"hit right", "hit wrong"}
@@ -121,10 +121,10 @@ def test_damaged_thumbnails_are_named(paired: Path, tmp_path: Path, damage: str)
 
 def test_thumbnails_can_be_left_out(paired: Path, tmp_path: Path) -> None:
     page = page_of([paired], tmp_path / "report.html", thumbnails=False)
-    assert not images(page) and "without thumbnails" in notices(page)
+    assert not images(page) and "Without thumbnails" in notices(page)
 
 
-def test_all_thumbnails_together_keep_to_a_budget(
+def test_thumbnails_stay_within_the_budget(
     paired: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gallery, "BUDGET", 100)
@@ -155,7 +155,7 @@ def test_every_class_has_its_average_precision(tmp_path: Path) -> None:
     assert all("AP " in each.text for each in page.all("div", class_="strip"))
 
 
-def test_example_images_stand_above_the_queries_made_of_them(tmp_path: Path) -> None:
+def test_example_images_precede_their_queries(tmp_path: Path) -> None:
     made = make_geolocalization(landforms=("cones", "slides"), modes=("image",))
     path = write(result("geolocalization", "model", made), made, tmp_path)
     write_thumbnails(path, made, {"cones": 5})

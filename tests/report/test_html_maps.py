@@ -1,4 +1,4 @@
-"""Maps: what is a hit, a false alarm or missed, and the regions shown close up."""
+"""Maps: hits, false alarms, missed points and enlarged regions."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_marks_are_counted_at_the_best_depth(found: ResultSet, maps: Maps) -> No
         assert f"{len(scene.missed)} of {points} points missed" in scene.text
 
 
-def test_the_first_model_has_every_kind_of_query_the_others_their_best(
+def test_first_model_shows_all_query_modes_and_others_the_best(
     found: ResultSet, maps: Maps
 ) -> None:
     drawn = [(group.entry.label, group.mode) for group in maps.groups]
@@ -66,7 +66,7 @@ def pixels(uri: str) -> np.ndarray:
         return np.asarray(image.convert("RGBA")).astype(int)
 
 
-def test_marks_are_drawn_where_the_hits_are(maps: Maps) -> None:
+def test_marks_are_at_the_hit_positions(maps: Maps) -> None:
     view = maps.groups[0].views[0]
     marks, basemap = pixels(view.marks), pixels(maps.basemap)
     assert marks.shape == basemap.shape
@@ -80,7 +80,7 @@ def test_marks_are_drawn_where_the_hits_are(maps: Maps) -> None:
     assert blue.mean() < 0.02
 
 
-def test_maps_keep_to_a_budget(
+def test_maps_stay_within_the_budget(
     found: ResultSet, maps: Maps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = len(maps.groups[0].views[0].marks)
@@ -91,7 +91,7 @@ def test_maps_keep_to_a_budget(
 
 
 @needs_gis
-def test_a_map_is_read_out(results: list[Path], tmp_path: Path) -> None:
+def test_maps_have_text_descriptions(results: list[Path], tmp_path: Path) -> None:
     page = page_of(results, tmp_path / "report.html")
     figure = page.all("figure", class_="map")[0]
     svg = figure.one("svg")
@@ -102,7 +102,7 @@ def test_a_map_is_read_out(results: list[Path], tmp_path: Path) -> None:
 
 
 @needs_gis
-def test_names_of_landforms_are_no_markup(tmp_path: Path) -> None:
+def test_landform_names_are_escaped(tmp_path: Path) -> None:
     evil = '"><script>alert(1)<|script>'
     made = make_geolocalization(landforms=(evil,), modes=("text",), tiles=200)
     path = write(result("geolocalization", evil, made), made, tmp_path / "results")
@@ -145,7 +145,7 @@ def test_neighbouring_quads_are_one_region_across_the_antimeridian() -> None:
     assert boxes == [(20, 36, 24, 40), (176, -4, -176, 4)]
 
 
-def test_where_tiles_are_everywhere_there_are_no_regions() -> None:
+def test_no_regions_for_global_tiles() -> None:
     assert regions_of(np.empty((0, 2))) == []
     assert regions_of(np.array([[np.nan, np.nan]])) == []
     assert regions_of(np.column_stack([np.arange(0.5, 60), np.zeros(60)])) == []
@@ -154,12 +154,12 @@ def test_where_tiles_are_everywhere_there_are_no_regions() -> None:
 
 
 def _degrees(most: int) -> st.SearchStrategy[float]:
-    """To five decimals: catalogues have no more."""
+    """Compare to five decimals, the precision of catalogues."""
     return st.integers(-most * 10**5, most * 10**5).map(lambda value: value / 10**5)
 
 
 @given(st.lists(st.tuples(_degrees(180), _degrees(90)), min_size=1, max_size=30).map(np.array))
-def test_every_position_is_in_a_region_or_there_are_none(lonlat: np.ndarray) -> None:
+def test_regions_cover_every_position_or_are_omitted(lonlat: np.ndarray) -> None:
     regions = regions_of(lonlat)
     inside = np.zeros(len(lonlat), dtype=bool)
     for box in regions:

@@ -1,4 +1,4 @@
-"""What stands beside the figures: time, what was left out, how to do it again."""
+"""Metadata of the report: times, skipped items and commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.report.made import make_landform, make_paired, result, write
 from tests.report.pages import page_of
 
 
-def test_time_is_told_where_it_was_taken(results: list[Path], tmp_path: Path) -> None:
+def test_times_are_shown_if_recorded(results: list[Path], tmp_path: Path) -> None:
     page = page_of(results, tmp_path / "report.html")
     rows = {(row[0], row[1]): row[2:] for row in page.section("time").one("table").rows()}
     assert len(rows) == len(results)
@@ -25,7 +25,7 @@ def test_time_is_told_where_it_was_taken(results: list[Path], tmp_path: Path) ->
     assert rows["eyes-only cpu", "Global geo-localization"][:2] == ["–", "–"]
 
 
-def test_long_times_are_short_to_read() -> None:
+def test_long_times_are_formatted_briefly() -> None:
     from marsretrieval.report.html.page import format_rate, format_seconds
 
     assert [format_seconds(each) for each in (None, 0.5, 42, 900, 7200)] == [
@@ -34,7 +34,7 @@ def test_long_times_are_short_to_read() -> None:
     assert [format_rate(each) for each in (0.31, 19.96, 1234.4)] == ["0.3", "20.0", "1,234"]
 
 
-def test_what_was_skipped_is_counted_by_its_reason(tmp_path: Path) -> None:
+def test_skipped_items_are_counted_by_reason(tmp_path: Path) -> None:
     made = make_landform()
     gone = [
         {"id": f"i{n}", "source": f"a.tar:i{n}.png", "reason": "cannot be decoded"}
@@ -52,7 +52,7 @@ def test_what_was_skipped_is_counted_by_its_reason(tmp_path: Path) -> None:
     assert second == ["Made-landform b only", "1", "too large", "b.tar:x.png"]
 
 
-def test_the_commands_are_those_that_made_the_results(tmp_path: Path) -> None:
+def test_commands_reproduce_the_results(tmp_path: Path) -> None:
     from typer.main import get_command
 
     from marsretrieval.cli.app import app
@@ -105,14 +105,16 @@ def test_versions_that_differ_are_all_named(tmp_path: Path) -> None:
     assert found["hardware"] == "2 CPUs, 8.0 GiB, cpu"
 
 
-def test_captions_that_were_cut_stand_with_their_model(results: list[Path], tmp_path: Path) -> None:
+def test_truncated_captions_are_listed_with_their_model(
+    results: list[Path], tmp_path: Path
+) -> None:
     page = page_of(results, tmp_path / "report.html")
     panels = [each.text for each in page.section("reproduction").all("div", class_="panel")]
     assert any("sharp-1" in each and "1 of 120" in each for each in panels)
     assert any("0" * 64 in each and "apache-2.0" in each for each in panels)
 
 
-def test_synthetic_data_are_called_so(results: list[Path], tmp_path: Path) -> None:
+def test_synthetic_data_are_labelled(results: list[Path], tmp_path: Path) -> None:
     assert "Synthetic data" not in page_of(results, tmp_path / "a.html").source
     value = json.loads(results[1].read_text())
     value["data"]["synthetic"] = True
@@ -122,7 +124,7 @@ def test_synthetic_data_are_called_so(results: list[Path], tmp_path: Path) -> No
     assert "Some of the sets" in page_of([path, results[0]], tmp_path / "c.html").source
 
 
-def test_control_characters_of_names_are_spelt_out(tmp_path: Path) -> None:
+def test_control_characters_of_names_are_escaped(tmp_path: Path) -> None:
     outcome = make_landform(names=["a\x1b]0;t\x07", "b\x00<b>", "c\x9b2J", "d"])
     path = write(result("landform", "m\x1b[2J", outcome), outcome, tmp_path)
     page_of([path], tmp_path / "report.html")

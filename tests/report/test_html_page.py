@@ -1,4 +1,4 @@
-"""The page as a whole: self-contained, whole, safe, and the same every time."""
+"""The page is self-contained, complete, safe and reproducible."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def page(results: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Page:
     return page_of(results, tmp_path_factory.mktemp("page") / "report.html")
 
 
-def test_it_loads_nothing_from_anywhere(page: Page) -> None:
+def test_page_loads_no_external_resources(page: Page) -> None:
     for element in page.elements:
         for name in ("src", "href", "action", "poster", "data", "srcset"):
             value = element.attributes.get(name, "#")
@@ -41,7 +41,7 @@ def test_it_loads_nothing_from_anywhere(page: Page) -> None:
     assert not page.all("link") and not page.all("iframe")
 
 
-def test_links_lead_somewhere_and_ids_are_there_once(page: Page) -> None:
+def test_links_resolve_and_ids_are_unique(page: Page) -> None:
     ids = [each.attributes["id"] for each in page.elements if "id" in each.attributes]
     assert len(ids) == len(set(ids))
     links = {each.attributes["href"] for each in page.elements if "href" in each.attributes}
@@ -61,7 +61,7 @@ def test_only_the_script_of_the_page_may_run(page: Page) -> None:
     assert not any(name.startswith("on") for each in page.elements for name in each.attributes)
 
 
-def test_tables_are_sound_for_a_screen_reader(page: Page) -> None:
+def test_tables_are_accessible_to_screen_readers(page: Page) -> None:
     tables = page.all("table")
     assert len(tables) > 10
     for table in tables:
@@ -76,7 +76,7 @@ def test_tables_are_sound_for_a_screen_reader(page: Page) -> None:
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
 
-def test_the_summary_says_what_was_run_on_what(page: Page) -> None:
+def test_summary_lists_models_and_data(page: Page) -> None:
     cards = [card.text for card in page.section("summary").all("article")]
     assert len(cards) == 3
     assert "Made-landform" in cards[1] and "80 images, 8 classes" in cards[1]
@@ -94,7 +94,7 @@ def test_the_same_results_give_the_same_bytes(results: list[Path], tmp_path: Pat
     assert written[0] == written[1]
 
 
-def test_nothing_that_comes_from_results_is_taken_for_markup(tmp_path: Path) -> None:
+def test_values_from_results_are_escaped(tmp_path: Path) -> None:
     made = make_landform(names=[EVIL, "b", "c"])
     geo = make_geolocalization(landforms=(EVIL.replace("/", "|"), "b"), modes=("text",))
     skipped = [{"id": EVIL, "source": EVIL, "reason": EVIL}]
@@ -118,9 +118,7 @@ def test_nothing_that_comes_from_results_is_taken_for_markup(tmp_path: Path) -> 
     assert not any(name.startswith("on") for each in page.elements for name in each.attributes)
 
 
-def test_without_the_tables_beside_them_results_keep_their_figures(
-    results: list[Path], tmp_path: Path
-) -> None:
+def test_results_without_tables_still_show_metrics(results: list[Path], tmp_path: Path) -> None:
     bare = []
     for number, path in enumerate(results[:3]):
         bare.append(tmp_path / str(number) / path.name)
@@ -134,7 +132,7 @@ def test_without_the_tables_beside_them_results_keep_their_figures(
     assert page.all("svg", class_="chart") and not page.all("article", class_="query")
 
 
-def test_empty_tables_are_as_good_as_none(results: list[Path], tmp_path: Path) -> None:
+def test_empty_tables_are_treated_as_missing(results: list[Path], tmp_path: Path) -> None:
     paths = []
     for path in results[:3]:
         paths.append(tmp_path / path.name)
@@ -153,7 +151,7 @@ def _copied(result: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1 and no more"])
-def test_a_damaged_table_costs_what_is_drawn_from_it_and_is_told(
+def test_damaged_table_is_reported_and_its_charts_omitted(
     results: list[Path], tmp_path: Path, damage: bytes
 ) -> None:
     path = _copied(results[1], tmp_path)
@@ -166,7 +164,7 @@ def test_a_damaged_table_costs_what_is_drawn_from_it_and_is_told(
     assert page.all("table", class_="results-table") and not page.all("article", class_="query")
 
 
-def test_a_table_of_another_kind_is_told(results: list[Path], tmp_path: Path) -> None:
+def test_table_of_another_kind_is_reported(results: list[Path], tmp_path: Path) -> None:
     path = _copied(results[1], tmp_path)
     path.with_suffix(".hits.parquet").write_bytes(path.with_suffix(".queries.parquet").read_bytes())
     done = write_html([ResultFile.read(path)], tmp_path / "report.html")
@@ -175,7 +173,7 @@ def test_a_table_of_another_kind_is_told(results: list[Path], tmp_path: Path) ->
 
 @pytest.mark.parametrize("column", ["group", "rank", "id", "score", "relevant", "lon", "lat"])
 @pytest.mark.parametrize("how", ["gone", "words", "gaps"])
-def test_a_table_with_other_columns_is_no_traceback(
+def test_table_with_other_columns_gives_no_traceback(
     results: list[Path], tmp_path: Path, column: str, how: str
 ) -> None:
     path = _copied(results[2], tmp_path)
@@ -199,7 +197,7 @@ def test_a_table_with_other_columns_is_no_traceback(
     "change",
     [{"task": ["counting"]}, {"metrics": {}}, {"metrics": {"all": {"n": {}}}}, {"data": {"n": {}}}],
 )
-def test_a_result_that_lacks_something_is_named(
+def test_incomplete_result_is_named(
     results: list[Path], tmp_path: Path, change: dict[str, Any]
 ) -> None:
     path = tmp_path / "odd.json"
@@ -211,7 +209,7 @@ def test_a_result_that_lacks_something_is_named(
         write_html([ResultFile.read(path)], tmp_path / "report.html")
 
 
-def test_no_results_and_no_place_to_write_are_errors(results: list[Path], tmp_path: Path) -> None:
+def test_no_results_and_unwritable_output_are_errors(results: list[Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no results"):
         write_html([], tmp_path / "report.html")
     (tmp_path / "file").touch()
@@ -219,20 +217,18 @@ def test_no_results_and_no_place_to_write_are_errors(results: list[Path], tmp_pa
         write_html([ResultFile.read(results[1])], tmp_path / "file" / "report.html")
 
 
-def test_a_page_of_one_result_compares_with_nobody(results: list[Path], tmp_path: Path) -> None:
+def test_page_of_one_result_has_no_comparison(results: list[Path], tmp_path: Path) -> None:
     page = page_of([results[1]], tmp_path / "report.html")
     assert not page.all("strong")
     assert "highest" not in page.section("summary").text
 
 
-def test_what_could_not_be_read_is_on_the_page(results: list[Path], tmp_path: Path) -> None:
+def test_unreadable_files_are_listed_on_the_page(results: list[Path], tmp_path: Path) -> None:
     page = page_of(results[:1], tmp_path / "report.html", left_out=["old.json: of another schema"])
     assert "old.json: of another schema" in page.section("left-out").text
 
 
-def test_a_damaged_table_that_nothing_is_drawn_of_is_named(
-    results: list[Path], tmp_path: Path
-) -> None:
+def test_unused_damaged_table_is_named(results: list[Path], tmp_path: Path) -> None:
     for number, path in enumerate(results[:3]):
         folder = tmp_path / str(number)
         folder.mkdir()

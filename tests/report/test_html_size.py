@@ -1,4 +1,4 @@
-"""Sixteen models and many landforms: still a page that one can send."""
+"""A page of sixteen models and many landforms stays small."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.report.made import make_geolocalization, make_landform, result
 from tests.report.pages import page_of
 
 
-def test_sixteen_models_fit_into_a_mail(tmp_path: Path) -> None:
+def test_page_of_sixteen_models_stays_small(tmp_path: Path) -> None:
     classes = [f"a_landform_of_some_length_{number:02d}" for number in range(48)]
     # Few different outcomes: the page does not know.
     outcomes = [

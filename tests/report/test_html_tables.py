@@ -1,4 +1,4 @@
-"""Leaderboards and tables of classes: what stands beside what, and what is the best."""
+"""Leaderboards and class tables: grouping and best values."""
 
 from __future__ import annotations
 
@@ -36,9 +36,7 @@ def heads(table: Element) -> list[str]:
     return [cell.text for cell in table.one("thead").all("th")]
 
 
-def test_figures_stand_with_their_intervals_and_the_best_is_bold(
-    results: list[Path], tmp_path: Path
-) -> None:
+def test_metrics_have_intervals_and_the_best_is_bold(results: list[Path], tmp_path: Path) -> None:
     page = page_of(results, tmp_path / "report.html")
     table = page.section("paired-image-text-1-leaderboard").all("table")[0]
     assert "both protocols (they agree)" in heads(table)
@@ -60,7 +58,7 @@ def test_figures_stand_with_their_intervals_and_the_best_is_bold(
     assert bold[3] == "1" and float(rows["blurred-2"][4].split()[0]) > 1
 
 
-def test_protocols_that_differ_have_columns_and_a_best_each(tmp_path: Path) -> None:
+def test_differing_protocols_have_separate_columns_and_best_values(tmp_path: Path) -> None:
     tied, good = make_paired(constant=True), make_paired(0.4)
     paths = [
         write(result("paired-image-text", "constant", tied), tied, tmp_path / "constant"),
@@ -97,7 +95,7 @@ def test_different_sets_never_share_a_table_or_a_best(tmp_path: Path) -> None:
     assert "not comparable with those of the other sets" in page.section("paired-image-text-2").text
 
 
-def test_the_same_tiles_with_other_points_are_another_set() -> None:
+def test_same_tiles_with_other_points_form_another_set() -> None:
     made = make_geolocalization(modes=("text",))
     other = replace(made, n={**made.n, "points/cones": 7})
     found = result_sets(
@@ -107,7 +105,7 @@ def test_the_same_tiles_with_other_points_are_another_set() -> None:
     assert found[0].set_hash == found[1].set_hash
 
 
-def test_a_vision_only_model_stands_where_it_has_queries(
+def test_vision_only_model_is_listed_for_its_query_modes(
     results: list[Path], tmp_path: Path
 ) -> None:
     page = page_of(results, tmp_path / "report.html")
@@ -128,9 +126,7 @@ def test_a_vision_only_model_stands_where_it_has_queries(
     assert by_mode[0] == ["–", "–"] and by_mode[2] == ["–", "–"] and "–" not in by_mode[1]
 
 
-def test_figures_from_elsewhere_are_marked_and_never_ranked(
-    results: list[Path], tmp_path: Path
-) -> None:
+def test_reference_metrics_are_marked_and_never_ranked(results: list[Path], tmp_path: Path) -> None:
     references = [
         Elsewhere("paired-image-text", "famous", metrics={"t2i_r1": 0.999, "t2i_medr": 1.0}),
         Elsewhere("geolocalization", "famous", group="text", metrics={"auprc": 0.5, "best.f1": 1}),
@@ -151,7 +147,7 @@ def test_figures_from_elsewhere_are_marked_and_never_ranked(
     assert not page.section("landform-2-leaderboard").all("tbody", class_="foreign")
 
 
-def test_classes_go_from_the_best_found_to_the_hardest() -> None:
+def test_classes_are_sorted_from_easiest_to_hardest() -> None:
     made = make_landform(1.2)
     (found,) = result_sets(files(result("landform", "a", made)))
     first, *others = per_class_tables(found)
@@ -162,14 +158,14 @@ def test_classes_go_from_the_best_found_to_the_hardest() -> None:
     assert [table.metric.heading for table in others] == ["nDCG@10", "Hit@10", "R-Prec"]
 
 
-def test_classes_have_tables_for_each_protocol_where_ties_part_them() -> None:
+def test_classes_have_separate_tables_if_protocols_differ() -> None:
     (found,) = result_sets(files(result("landform", "a", make_landform(constant=True))))
     tables = per_class_tables(found)
     assert [table.protocol for table in tables] == ["strict"] * 4 + ["published"] * 4
     assert [table.first for table in tables] == [True] + [False] * 7
 
 
-def test_landforms_stand_beside_what_no_ranking_exceeds() -> None:
+def test_landforms_are_shown_with_the_ceiling() -> None:
     made = make_geolocalization()
     (found,) = result_sets(files(result("geolocalization", "a", made)))
     first = per_class_tables(found)[0]
@@ -189,7 +185,7 @@ def test_landforms_stand_beside_what_no_ranking_exceeds() -> None:
     assert cells[0].text() == f"{100 * expected:.1f}"
 
 
-def test_models_of_one_name_are_told_apart() -> None:
+def test_models_with_one_name_are_distinguished() -> None:
     made = make_landform()
     plain = result("landform", "model", made)
     official = replace(plain, model={**plain.model, "prompts": {"preset": "official"}})
@@ -222,7 +218,7 @@ def test_a_model_has_one_colour_on_the_whole_page() -> None:
     assert hues[0]["model-00"] == 1 and hues[0]["model-08"] == 0
 
 
-def test_a_figure_that_a_result_lacks_is_a_dash() -> None:
+def test_missing_metric_is_a_dash() -> None:
     made = result("landform", "a", make_landform())
     figures = dict(made.metrics["all"])
     figures["strict"] = {k: v for k, v in figures["strict"].items() if k != "ndcg@10"}

@@ -11,7 +11,7 @@ from marsretrieval.report.tables import model_tables
 from tests.report.made import make_geolocalization, result
 
 
-def test_results_over_other_points_have_tables_of_their_own() -> None:
+def test_results_over_other_points_have_separate_tables() -> None:
     outcome = make_geolocalization(0.4)
     moved = {name: {**data, "n": {**outcome.n, "points/cones": 9}} for name, data in (
         ("a", {"items_hash": "1" * 64}),

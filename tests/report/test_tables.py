@@ -1,4 +1,4 @@
-"""One evaluation as tables for people."""
+"""Tables of one evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.metrics.inputs import geo_input, landform_input, paired_input, strict
 
 
 def cells(table: ResultTable) -> dict[str, list[str]]:
-    """The texts of the rows, with their intervals, by name."""
+    """Map row names to their texts with intervals."""
     return {
         row.name: [
             f"{cell.text()} {cell.interval() if cell.metric.percent else ''}".strip()
@@ -29,7 +29,7 @@ def headings(table: ResultTable) -> list[str]:
     return [column.heading for column in table.columns]
 
 
-def test_pairs_stand_side_by_side_with_intervals() -> None:
+def test_pair_metrics_are_shown_with_intervals() -> None:
     figures = paired.evaluate(**paired_input(), resamples=50).to_dict()
     (table,) = evaluation_tables(figures)
     assert table.title == "paired-image-text: 150 pairs"
@@ -42,7 +42,7 @@ def test_pairs_stand_side_by_side_with_intervals() -> None:
     assert shown["image to text MedR"] == ["2", "2", "75.5"]
 
 
-def test_classes_have_a_table_and_brackets_in_their_names_stay(
+def test_class_table_preserves_brackets_in_names(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     made = landform_input(images=90)
@@ -63,7 +63,7 @@ def test_classes_have_a_table_and_brackets_in_their_names_stay(
     assert cells(classes)["[red]class_00"][4] == f"{100 * expected:.1f}"
 
 
-def test_classes_have_a_table_for_each_protocol_where_ties_part_them(
+def test_classes_have_separate_tables_if_protocols_differ(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     labels = [f"class {row // 20}" for row in range(60)]
@@ -77,10 +77,10 @@ def test_classes_have_a_table_for_each_protocol_where_ties_part_them(
     assert titles[1:] == ["per class, published", "per class, strict"]
     print_evaluation(figures)
     shown = capsys.readouterr().out
-    assert "Scores tie: strict mAP is within 0." in shown and "and 1.0000." in shown
+    assert "Tied scores: strict mAP is between 0." in shown and "and 1.0000." in shown
 
 
-def test_points_have_what_a_leaderboard_has_no_room_for(
+def test_point_table_has_additional_metrics(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     made = geo_input(tiles=900)

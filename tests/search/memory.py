@@ -1,4 +1,4 @@
-"""A source of vectors in memory, cut into blocks at will."""
+"""Source of vectors in memory with blocks of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small store whose tiles lie where tests need them, and hits of it."""
+"""A small store with tiles at given positions, and its hits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOUR: list[Place] = [
 
 
 def make_store(folder: Path, places: Sequence[Place], names: Sequence[str] = ()) -> EmbeddingStore:
-    """Tiles in the order of `places`, called tile-000000 ... or by `names`."""
+    """Write tiles in the order of `places`, with ids tile-000000 ... or `names`."""
 
     class Placed(FakeSource):
         def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:

@@ -1,4 +1,4 @@
-"""Small stores on disk, of any vectors at any places."""
+"""Small stores on disk with given vectors and positions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_store(
     valid: Any = None,
     shard_rows: int = 100,
 ) -> EmbeddingStore:
-    """A finished store of (n, d) vectors as they are; float32 vectors are kept as float32."""
+    """Write a complete store of (n, d) vectors; float32 vectors are stored as float32."""
     dtype: Any = "float16" if vectors.dtype == np.float16 else "float32"
     starts = range(0, max(1, len(vectors)), shard_rows)
     shards = tuple(f"{number:06d}" for number in range(len(starts)))

@@ -1,4 +1,4 @@
-"""How far scores stand out: exactly in small stores, from a sample in large ones."""
+"""Distribution of scores: exact in small stores, from a sample in large ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.search.places import make_store
 
 
 class ShortEncoder(FakeEncoder):
-    """Reads three words."""
+    """Encoder with a context length of three words."""
 
     context_length = 3
 
@@ -51,7 +51,7 @@ def test_z_and_percentile_are_those_of_all_tiles(folder: Path) -> None:
     assert inside[0].z == next(hit.z for hit in result if hit.id == inside[0].id)
 
 
-def test_columns_of_files(folder: Path, tmp_path: Path) -> None:
+def test_exported_score_columns(folder: Path, tmp_path: Path) -> None:
     geopandas = pytest.importorskip("geopandas")
     result = marsretrieval.open_store(folder, encoder=FakeEncoder()).search("dunes", k=5)
     for name in ("a.gpkg", "a.geojson", "a.shp", "a.fgb"):
@@ -66,7 +66,7 @@ def test_columns_of_files(folder: Path, tmp_path: Path) -> None:
     assert "percentile" in geopandas.read_parquet(tmp_path / "a.parquet")
 
 
-def test_a_text_stands_out_above_meaningless_ones(folder: Path) -> None:
+def test_matching_text_scores_above_meaningless_texts(folder: Path) -> None:
     encoder = FakeEncoder()
     store = marsretrieval.open_store(folder, encoder=encoder)
     verdicts = [store.search(f"text {number}").about["scores"] for number in range(20)]
@@ -123,7 +123,7 @@ def test_expected_best_of_normal_values() -> None:
     assert expected_best(1) == 0
 
 
-def test_tiles_that_all_score_alike() -> None:
+def test_tiles_with_equal_scores() -> None:
     background = Background(np.full(50, 0.25, np.float32), 50)
     assert background.z([0.25, 0.3]).tolist() == [0, 0]
     assert background.percentile([0.25]).tolist() == [0]
@@ -131,7 +131,7 @@ def test_tiles_that_all_score_alike() -> None:
 
 def test_cut_texts_are_named(folder: Path) -> None:
     store = marsretrieval.open_store(folder, encoder=ShortEncoder())
-    with pytest.warns(TruncatedTextWarning, match="length of 3 tokens only.*'four words at once'"):
+    with pytest.warns(TruncatedTextWarning, match="length of 3 tokens, .*'four words at once'"):
         result = store.search("four words at once", raw=True)
     assert result.truncated == ["four words at once"] and result.about["context_length"] == 3
     with pytest.warns(TruncatedTextWarning, match="'a b c d'"):

@@ -1,4 +1,4 @@
-"""Tiles without data: in stores, views, searches, heat maps and exports."""
+"""Tiles without data in stores, indexes, searches, heat maps and exports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def store_of(folder: Path, valid: Any = None) -> EmbeddingStore:
     )
 
 
-def test_shares_are_kept_and_old_shards_still_open(tmp_path: Path) -> None:
+def test_shares_are_stored_and_old_shards_still_open(tmp_path: Path) -> None:
     store = store_of(tmp_path / "new", shares())
     assert store.valid() == pytest.approx(shares(), abs=1e-7, nan_ok=True)
     view = open_index(tmp_path / "new")
@@ -57,7 +57,7 @@ def test_shares_are_kept_and_old_shards_still_open(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("view", ["build", "ignore"])
 @pytest.mark.parametrize("least", [None, 0.25, 1.0])
-def test_a_search_leaves_out_what_has_too_little(view: Any, least: Any, tmp_path: Path) -> None:
+def test_search_skips_tiles_with_too_little_data(view: Any, least: Any, tmp_path: Path) -> None:
     store = store_of(tmp_path, shares())
     if view == "build":
         open_index(tmp_path)
@@ -78,7 +78,7 @@ def test_a_search_leaves_out_what_has_too_little(view: Any, least: Any, tmp_path
 
 def test_wrong_shares_are_refused(tmp_path: Path) -> None:
     store = store_of(tmp_path / "old")
-    with pytest.raises(UsageError, match="holds no shares of data"):
+    with pytest.raises(UsageError, match="has no shares of valid data"):
         rows_below(store, 0.5)
     assert rows_below(store, 0) is None
     for share in (-0.1, 1.1, float("nan")):
@@ -88,7 +88,7 @@ def test_wrong_shares_are_refused(tmp_path: Path) -> None:
         exact_topk(store, np.zeros((1, 16)), 5, exclude=np.zeros(3, dtype=bool))
 
 
-def test_tiles_without_data_are_not_like_an_example(tmp_path: Path) -> None:
+def test_tiles_without_data_are_excluded_from_similar_tiles(tmp_path: Path) -> None:
     store_of(tmp_path, shares())
     store = open_store(tmp_path)
     result = store.search(like="0000002", k=ROWS)
@@ -117,7 +117,7 @@ def test_tiles_without_data_are_blank_in_heat_maps(tmp_path: Path) -> None:
     assert "without_data" not in heatmap_of(old, np.full(ROWS, 0.5), cell=0.2).about
 
 
-def test_exports_have_the_shares_where_there_are_any(tmp_path: Path) -> None:
+def test_exports_include_shares_if_available(tmp_path: Path) -> None:
     export_parquet(store_of(tmp_path / "new", shares()), tmp_path / "new.parquet")
     column = pq.read_table(tmp_path / "new.parquet")["valid"].to_pylist()
     values = np.array([np.nan if share is None else share for share in column])
@@ -162,7 +162,7 @@ def test_a_store_without_any_data_still_has_a_distribution(tmp_path: Path) -> No
     assert len(store.search(like="0000002")) == 0
 
 
-def test_no_hits_name_the_share(tmp_path: Path) -> None:
+def test_message_without_hits_names_the_minimum_share(tmp_path: Path) -> None:
     store_of(tmp_path, np.full(ROWS, 0.5))
     result = CliRunner().invoke(
         app, ["search", "--store", str(tmp_path), "--like", "0000002", "--min-valid", "0.9"]

@@ -1,4 +1,4 @@
-"""Hits written for GIS and read back by it: places, CRS, outlines, styles."""
+"""Hits in GIS formats: positions, CRS, outlines, styles."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OUTLINES = [*FOUR[:2], FOUR[3]]
 def read(path: Path) -> Any:
     if path.suffix == ".parquet":
         return geopandas.read_parquet(path)
-    return geopandas.read_file(path)
+    return geopandas.read_file(path, layer=0)
 
 
 def is_mars(crs: Any) -> bool:
@@ -47,16 +47,18 @@ def is_mars(crs: Any) -> bool:
 
 @pytest.mark.parametrize("suffix", LAYERS)
 @pytest.mark.parametrize("domain", [180, 360])
-def test_layers_come_back(tmp_path: Path, suffix: str, domain: int) -> None:
+def test_layers_round_trip(tmp_path: Path, suffix: str, domain: int) -> None:
     hits = hits_of(make_store(tmp_path / "store", OUTLINES), domain)
     path = tmp_path / "out" / f"hits{suffix}"
-    assert write_hits(hits, path) == [path, tmp_path / "out" / "hits.qml"]
+    beside = {".gpkg": [], ".geojson": ["hits.qml"], ".parquet": ["hits.qml"]}
+    names = beside.get(suffix, ["hits.qml", f"hits{suffix}.json"])
+    assert write_hits(hits, path) == [path, *(tmp_path / "out" / name for name in names)]
     frame = read(path)
     assert is_mars(frame.crs)
     assert frame["rank"].tolist() == [1, 2, 3] and frame["id"].tolist() == hits.ids
     np.testing.assert_allclose(frame["score"], hits.scores, atol=1e-7)
     assert list(frame.columns) == [
-        *(["rank", "score", "id", "lon", "lat", "quad", "source"]), "geometry",
+        *(["rank", "score", "id", "lon", "lat", "quad", "source", "area_km2"]), "geometry",
     ]  # fmt: skip
     nowhere = frame[frame["id"] == "tile-000002"].iloc[0]
     assert nowhere.geometry is None and np.isnan(nowhere["lon"])
@@ -88,31 +90,34 @@ def test_layers_need_no_pandas_and_empty_ones_keep_their_types(
     assert kinds[0] == kinds[1] and kinds[1]["id"] == "OFTString"
 
 
-def test_a_name_in_capitals_is_kept(tmp_path: Path) -> None:
+def test_uppercase_name_is_preserved(tmp_path: Path) -> None:
     hits = hits_of(make_store(tmp_path / "store", OUTLINES))
     for name in ("HITS.SHP", "Hits.GPKG"):
-        written, style = write_hits(hits, tmp_path / "out" / name)
-        assert written.exists() and written.name == name and style.exists()
+        written, *others = write_hits(hits, tmp_path / "out" / name)
+        assert written.exists() and written.name == name and all(map(Path.exists, others))
         assert len(read(written)) == 3
     assert not (tmp_path / "out" / "HITS.shp").exists()
 
 
-def test_a_geopackage_says_what_was_asked(tmp_path: Path) -> None:
+def test_geopackage_records_the_query(tmp_path: Path) -> None:
     import pyogrio
 
     about = {"text": "dunes", "like": ["a", "b"], "dataset": {"name": "made up"}, "mix": None}
     hits = replace(hits_of(make_store(tmp_path / "store", OUTLINES)), about=about)
     write_hits(hits, tmp_path / "hits.gpkg")
     with closing(sqlite3.connect(tmp_path / "hits.gpkg")) as file:
-        ((definition,),) = file.execute(
+        (definition, *others) = file.execute(
             "SELECT definition FROM gpkg_spatial_ref_sys JOIN gpkg_contents USING (srs_id) "
             "WHERE organization = 'IAU_2015' AND organization_coordsys_id = 49900"
-        )
+        ).fetchall()
+    assert len(others) == 2  # the layers of points and places
+    (definition,) = definition
     assert definition.endswith('AUTHORITY["IAU_2015","49900"]]')
-    told = pyogrio.read_info(tmp_path / "hits.gpkg")["dataset_metadata"]
-    assert told["text"] == "dunes" and "mix" not in told
-    assert json.loads(told["like"]) == ["a", "b"]
-    assert json.loads(told["dataset"]) == {"name": "made up"}
+    metadata = pyogrio.read_info(tmp_path / "hits.gpkg", layer="hits")["dataset_metadata"]
+    (text,) = metadata.values()
+    record = json.loads(text)["marsretrieval"]
+    assert record["text"] == "dunes" and record["like"] == ["a", "b"]
+    assert record["dataset"] == {"name": "made up"}
 
 
 @pytest.mark.parametrize("suffix", MIXED)
@@ -138,14 +143,14 @@ def test_empty_and_points_only(tmp_path: Path, suffix: str) -> None:
     assert frame.total_bounds.tolist() == [-59.9, 20.0, 10.0, 45.1]
 
 
-def test_places_have_their_number_of_tiles(tmp_path: Path) -> None:
+def test_clusters_have_their_number_of_tiles(tmp_path: Path) -> None:
     hits = hits_of(make_store(tmp_path / "store", OUTLINES)).merge(30)
     for suffix in LAYERS:
         write_hits(hits, tmp_path / f"hits{suffix}")
         assert read(tmp_path / f"hits{suffix}")["tiles"].tolist() == [1, 1, 1]
 
 
-def test_a_shapefile_says_what_it_cannot_hold(tmp_path: Path) -> None:
+def test_shapefile_limits_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one kind of geometry"):
         write_hits(hits_of(make_store(tmp_path / "mixed", FOUR)), tmp_path / "hits.shp")
     long = make_store(tmp_path / "long", [(1.0, 1.0, 0.2)], ["ä" * 130])
@@ -174,15 +179,15 @@ def test_a_geodataframe(tmp_path: Path) -> None:
 
     frame = to_geodataframe(hits_of(make_store(tmp_path / "store", FOUR)))
     assert is_mars(frame.crs) and frame.crs.to_authority() == ("IAU_2015", "49900")
-    assert frame.attrs["marsretrieval"] == {"text": "pitted cones"}
+    assert frame.attrs["marsretrieval"]["text"] == "pitted cones"
     assert frame["score"].dtype == np.float32 and frame["rank"].tolist() == [1, 2, 3, 4]
 
 
 def test_the_style_has_a_colour_for_every_score(tmp_path: Path) -> None:
     places = [(float(lon), 0.1, 0.2) for lon in range(40)]
     hits = hits_of(make_store(tmp_path / "store", places))
-    write_hits(hits, tmp_path / "hits.gpkg")
-    scores = read(tmp_path / "hits.gpkg")["score"]
+    write_hits(hits, tmp_path / "hits.fgb")
+    scores = read(tmp_path / "hits.fgb")["score"]
     text = (tmp_path / "hits.qml").read_text()
     assert text.startswith("<!DOCTYPE qgis")
     root = ElementTree.fromstring(text)
@@ -211,7 +216,7 @@ def test_styles_of_few_scores_and_of_points(tmp_path: Path) -> None:
     write_hits(one.merge(1), tmp_path / "one.geojson")
 
 
-def test_a_style_of_ones_own_is_kept(tmp_path: Path) -> None:
+def test_user_style_is_preserved(tmp_path: Path) -> None:
     hits = hits_of(make_store(tmp_path / "store", OUTLINES))
     path = tmp_path / "hits.qml"
     path.write_text("<qgis>mine</qgis>")
@@ -234,7 +239,7 @@ def test_pictures(tmp_path: Path, style: str) -> None:
 def test_csv_has_the_columns_that_jmars_reads(tmp_path: Path) -> None:
     write_hits(hits_of(make_store(tmp_path / "store", FOUR)), tmp_path / "hits.csv")
     head = (tmp_path / "hits.csv").read_text().splitlines()[0].split(",")
-    assert head == ["rank", "score", "id", "lon", "lat", "quad", "source", "footprint"]
+    assert head == ["rank", "score", "id", "lon", "lat", "quad", "source", "area_km2", "footprint"]
 
 
 def test_missing_libraries_and_unknown_names(
@@ -255,8 +260,8 @@ def test_missing_libraries_and_unknown_names(
         to_geodataframe(hits)
 
 
-def test_geojson_says_mars_and_what_was_asked(tmp_path: Path) -> None:
+def test_geojson_records_mars_and_the_query(tmp_path: Path) -> None:
     write_hits(hits_of(make_store(tmp_path / "store", FOUR)), tmp_path / "hits.geojson")
     told = json.loads((tmp_path / "hits.geojson").read_text())
     assert told["crs"]["properties"]["name"] == "urn:ogc:def:crs:IAU:2015:49900"
-    assert told["marsretrieval"] == {"text": "pitted cones"}
+    assert told["marsretrieval"]["query"] == "pitted cones"

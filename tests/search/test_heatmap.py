@@ -1,9 +1,10 @@
-"""Scores as rasters: every tile at its pixel, in the CRS of Mars, or a reason why not."""
+"""Heat maps: every tile at its pixel in the CRS of Mars, or an error with the reason."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from marsretrieval import geo
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
-from marsretrieval.search import check_heatmap, check_heatmap_path, heatmap_of
+from marsretrieval.search import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
 from tests.search.places import FOUR, Place, hits_of, make_store
 
 
@@ -28,7 +29,7 @@ def scored(store: EmbeddingStore) -> np.ndarray:
     return np.arange(store.rows, dtype=np.float32) / 100
 
 
-def test_one_pixel_a_tile(tmp_path: Path) -> None:
+def test_one_pixel_per_tile(tmp_path: Path) -> None:
     places = grid(10.0, -4.0, 3, 2)
     del places[4]  # the middle of the upper row
     store = make_store(tmp_path / "store", places)
@@ -68,15 +69,15 @@ def test_only_the_region(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("places", "reason"),
     [
-        ([(1.0, 1.0, 0.2), (2.0, 1.0, 0.4)], "several sizes: widths of 0.2, 0.4"),
-        ([(1.0, 1.0, 0.2), (1.1, 1.0, 0.2)], "side by side on one grid of 0.2"),
-        (FOUR, "the width of 1 tiles is unknown"),
+        ([(1.0, 1.0, None), (2.0, 1.0, None)], "extent of all tiles is unknown"),
         ([(None, None, None)], "known position"),
         ([(0.0, 0.0, 0.01), (179.0, 80.0, 0.01)], None),
-        ([(0.0, 0.0, 0.001), (179.0, 80.0, 0.001)], "pixels"),
+        ([(0.0, 0.0, 0.001), (179.0, 80.0, 0.001)], None),
     ],
 )
-def test_refusals_name_the_reason(tmp_path: Path, places: list[Place], reason: str | None) -> None:
+def test_heatmap_errors_name_the_reason(
+    tmp_path: Path, places: list[Place], reason: str | None
+) -> None:
     store = make_store(tmp_path / "store", places)
     if reason is None:
         check_heatmap(store)
@@ -88,7 +89,7 @@ def test_refusals_name_the_reason(tmp_path: Path, places: list[Place], reason: s
         heatmap_of(store, scored(store))
 
 
-def test_cells_of_ones_own(tmp_path: Path) -> None:
+def test_custom_cell_size(tmp_path: Path) -> None:
     places = [(0.1, 0.1, 0.2), (0.4, 0.4, 0.1), (-0.1, 0.9, None), (None, None, None)]
     store = make_store(tmp_path / "store", places)
     heat = heatmap_of(store, np.array([0.5, 0.2, -0.3, 0.9]), cell=0.5)
@@ -97,6 +98,66 @@ def test_cells_of_ones_own(tmp_path: Path) -> None:
     assert (heat.west, heat.north) == (-0.5, 1.0)
     with pytest.raises(UsageError, match="above 0"):
         heatmap_of(store, np.zeros(4), cell=0)
+    with pytest.raises(UsageError, match="pixels"):
+        heatmap_of(store, np.zeros(4), cell=1e-5)
+
+
+def painted(heat: Heatmap, lon: float, lat: float) -> float:
+    column = int((lon - heat.west) / heat.cell_lon)
+    row = int((heat.north - lat) / heat.cell_lat)
+    return float(heat.values[row, column])
+
+
+def test_footprints_of_any_size_are_painted_whole(tmp_path: Path) -> None:
+    places: list[Place] = [(1.0, 1.0, 0.4), (1.3, 1.1, 0.4), (3.05, 1.0, 0.1), (2.0, -1.0, 1.0)]
+    heat = heatmap_of(make_store(tmp_path / "store", places), np.array([0.1, 0.3, 0.2, 0.4]))
+    assert heat.tiles == 4 and heat.notes() == []
+    rng = np.random.default_rng(0)
+    for lon, lat in zip(rng.uniform(0.8, 3.1, 4000), rng.uniform(-1.5, 1.3, 4000), strict=True):
+        # Away from edges by a pixel, where a pixel belongs to one side or the other.
+        inside = [
+            max(abs(lon - x), abs(lat - y)) - side / 2  # type: ignore[operator]
+            for x, y, side in places
+        ]
+        if min(np.abs(inside)) < heat.cell_lon:
+            continue
+        scores = [score for score, d in zip((0.1, 0.3, 0.2, 0.4), inside, strict=True) if d < 0]
+        value = painted(heat, lon, lat)
+        assert value == pytest.approx(max(scores)) if scores else np.isnan(value)
+
+
+@pytest.mark.parametrize("domain", [180, 360])
+def test_a_painted_footprint_across_the_seam(tmp_path: Path, domain: int) -> None:
+    seam = 180.0 if domain == 180 else 0.0
+    store = make_store(tmp_path / "store", [(seam, 0.5, 1.0), (20.0, -30.0, 0.3)])
+    heat = heatmap_of(store, np.array([0.5, 0.2]), domain=domain)
+    start = -180 if domain == 180 else 0
+    assert heat.west == start and heat.east == pytest.approx(start + 360)
+    row = heat.values[np.isfinite(heat.values).sum(axis=1).argmax()]
+    assert np.isfinite(row).sum() * heat.cell_lon == pytest.approx(1.0, abs=2 * heat.cell_lon)
+    assert row[0] == row[-1] == np.float32(0.5)
+    assert heat.draw().axes.images
+
+
+def test_tiles_smaller_than_a_pixel_and_without_extent_are_counted(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", [(0.0, 0.0, 0.0001), (170.0, 80.0, 0.002), FOUR[2]])
+    heat = heatmap_of(store, np.array([0.1, 0.2, 0.3]))
+    assert heat.values.size < 1.01 * 2**25 and heat.tiles == 3
+    small, unsized = heat.notes()
+    assert small.startswith("2 tiles smaller") and unsized.startswith("1 tile of unknown extent")
+
+
+def test_the_style_of_a_geotiff(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", grid(0, 0, 5, 5))
+    heat = heatmap_of(store, scored(store))
+    tif, style = heat.write(tmp_path / "heat.tif")
+    assert (tif.name, style.name) == ("heat.tif", "heat.qml")
+    renderer = ElementTree.parse(style).getroot().find("pipe/rasterrenderer")
+    assert renderer is not None and renderer.get("type") == "singlebandpseudocolor"
+    stops = [float(item.get("value", "")) for item in renderer.iter("item")]
+    assert stops == sorted(stops) and stops[-1] == pytest.approx(0.24)
+    style.write_text("<qgis>mine</qgis>")
+    assert heat.write(tmp_path / "heat.tif") == [tif] and "mine" in style.read_text()
 
 
 def test_geotiff(tmp_path: Path) -> None:
@@ -104,7 +165,9 @@ def test_geotiff(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", grid(-60, 76, 20, 20))
     heat = heatmap_of(store, scored(store), about={"text": "polygons"})
     heat.write(tmp_path / "heat.tif")
-    assert [each.name for each in tmp_path.iterdir() if "heat" in each.name] == ["heat.tif"]
+    assert sorted(each.name for each in tmp_path.iterdir() if "heat" in each.name) == [
+        "heat.qml", "heat.tif",
+    ]  # fmt: skip
     with rasterio.open(tmp_path / "heat.tif") as file:
         np.testing.assert_array_equal(file.read(1), heat.values)
         assert file.dtypes == ("float32",) and np.isnan(file.nodata)
@@ -114,7 +177,7 @@ def test_geotiff(tmp_path: Path) -> None:
         text = json.dumps(told)
         assert "3396190" in text and "WGS" not in text and file.crs.is_geographic
         assert file.crs.to_epsg() is None
-        assert json.loads(file.tags()["MARSRETRIEVAL"]) == {"text": "polygons"}
+        assert json.loads(file.tags()["MARSRETRIEVAL"])["text"] == "polygons"
         for row, place in enumerate(grid(-60, 76, 20, 20)):
             (value,) = next(file.sample([place[:2]]))
             assert value == np.float32(row / 100)
@@ -151,7 +214,7 @@ def test_names_and_missing_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyP
         check_heatmap_path(Path("heat.png"))
 
 
-def test_a_full_disk_keeps_the_earlier_raster(tmp_path: Path) -> None:
+def test_full_disk_preserves_the_earlier_raster(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     store = make_store(tmp_path / "store", grid(0.0, 0.0, 12, 12))
     heat = heatmap_of(store, scored(store))
@@ -167,4 +230,4 @@ def test_a_full_disk_keeps_the_earlier_raster(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == earlier
-    assert sorted(name.name for name in tmp_path.iterdir()) == ["store", "x.tif"]
+    assert sorted(name.name for name in tmp_path.iterdir()) == ["store", "x.qml", "x.tif"]

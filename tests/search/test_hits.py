@@ -32,7 +32,7 @@ def in_order(hits: Hits, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["id"])
 
 
-def test_ranks_scores_and_places(hits: Hits) -> None:
+def test_ranks_scores_and_positions(hits: Hits) -> None:
     rows = list(hits.records())
     assert [row["rank"] for row in rows] == [1, 2, 3, 4]
     assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
@@ -52,7 +52,7 @@ def test_geojson(tmp_path: Path, domain: int, longitudes: list[Any], kinds: list
     write_hits(hits, tmp_path / "hits.geojson")
     collection = json.loads((tmp_path / "hits.geojson").read_text())
     assert collection["crs"]["properties"]["name"] == "urn:ogc:def:crs:IAU:2015:49900"
-    assert collection["marsretrieval"] == {"text": "pitted cones"}
+    assert collection["marsretrieval"]["text"] == "pitted cones"
     features = sorted(collection["features"], key=lambda feature: feature["id"])
     assert [each["properties"]["lon"] for each in features] == longitudes
     shapes = [each["geometry"] for each in features]
@@ -86,7 +86,7 @@ def test_parquet(hits: Hits, tmp_path: Path) -> None:
     told = json.loads(table.schema.metadata[b"geo"])["columns"]["geometry"]
     assert told["geometry_types"] == ["MultiPolygon", "Point", "Polygon"]
     assert told["bbox"] == [-180, -10.1, 180, 45.1]
-    assert json.loads(table.schema.metadata[b"marsretrieval"]) == {"text": "pitted cones"}
+    assert json.loads(table.schema.metadata[b"marsretrieval"])["text"] == "pitted cones"
     assert table.column("geometry").null_count == 1
 
 
@@ -110,7 +110,7 @@ def test_the_reference_system_is_that_of_proj() -> None:
     assert rasterio_crs.CRS.from_user_input(json.dumps(geo.MARS_CRS)) == known
 
 
-def test_wrong_names_and_places(hits: Hits, tmp_path: Path) -> None:
+def test_invalid_names_and_positions(hits: Hits, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no format"):
         write_hits(hits, tmp_path / "hits.xyz")
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""A search index gives the answers of the plain pass, or is not used."""
+"""A search index gives the results of an exhaustive search, or is not used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planet(folder: Path, *, rows: int = 3000, dimension: int = 24, dtype: Any = np.float16) -> Any:
-    """A store with duplicates, rows without a place, at the poles and on the antimeridian."""
+    """Write a store with duplicates, and rows without a position, at the poles and the
+    antimeridian."""
     rng = np.random.default_rng(rows)
     vectors = unit(rng.standard_normal((rows, dimension)) + 0.5, dtype)
     vectors[1::7] = vectors[::7][: len(vectors[1::7])]
@@ -69,7 +70,7 @@ def assert_same(found: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_answers_are_those_of_the_plain_pass(
+def test_index_results_equal_an_exhaustive_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str, dtype: Any
 ) -> None:
     if kernel != "numpy":
@@ -134,7 +135,7 @@ def test_ties_and_near_ties(
     shutil.rmtree(folder)
 
 
-def test_sets_equal_those_of_faiss(tmp_path: Path) -> None:
+def test_results_equal_faiss(tmp_path: Path) -> None:
     faiss = pytest.importorskip("faiss")
     vectors = unit(np.random.default_rng(2).standard_normal((5000, 64)), np.float32)
     view = make_index(write_store(tmp_path / "store", vectors))
@@ -147,7 +148,7 @@ def test_sets_equal_those_of_faiss(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.scores, scores, atol=1e-6)
 
 
-def test_a_view_is_the_store_in_another_order(tmp_path: Path) -> None:
+def test_index_is_a_permutation_of_the_store(tmp_path: Path) -> None:
     store = planet(tmp_path / "store")
     view = make_index(store)
     assert (view.rows, view.dimension) == (store.rows, store.dimension)
@@ -170,7 +171,7 @@ def test_a_view_is_the_store_in_another_order(tmp_path: Path) -> None:
         assert band == 180 or (np.diff(here) >= 0).all()
 
 
-def test_small_and_unfinished_stores_get_no_view_by_themselves(
+def test_small_and_incomplete_stores_get_no_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = planet(tmp_path / "store")
@@ -188,7 +189,7 @@ def test_small_and_unfinished_stores_get_no_view_by_themselves(
     assert (whole.path / "view").is_dir()
 
 
-def test_a_changed_store_gets_another_view(tmp_path: Path) -> None:
+def test_changed_store_gets_another_index(tmp_path: Path) -> None:
     before = planet(tmp_path / "store")
     make_index(before)
     shutil.rmtree(tmp_path / "store" / "shards")
@@ -201,7 +202,7 @@ def test_a_changed_store_gets_another_view(tmp_path: Path) -> None:
     ]
 
 
-def test_the_stamp_spares_the_entries_until_a_file_is_put_into_place(
+def test_stamp_avoids_reading_entries_until_a_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = planet(tmp_path / "store")
@@ -232,7 +233,7 @@ def test_a_store_that_was_just_written_is_not_stamped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["short", "gone", "header", "format", "shape"])
-def test_a_damaged_view_is_never_used_silently(
+def test_damaged_index_is_never_used_silently(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     monkeypatch.setattr(find, "_MIN_VALUES", 1)
@@ -262,7 +263,7 @@ def test_a_damaged_view_is_never_used_silently(
         assert isinstance(open_index(store.path), SearchIndex)
 
 
-def test_verify_finds_a_flipped_byte_and_has_the_view_made_again(tmp_path: Path) -> None:
+def test_verify_detects_a_flipped_byte_and_rebuilds_the_index(tmp_path: Path) -> None:
     store = planet(tmp_path / "store")
     folder = make_index(store).path
     assert verify_index(store.path) == []
@@ -276,8 +277,8 @@ def test_verify_finds_a_flipped_byte_and_has_the_view_made_again(tmp_path: Path)
     assert verify_index(store.path) == []
 
 
-def test_a_view_that_lies_is_found_out_by_its_exact_scores(tmp_path: Path) -> None:
-    """Damage that keeps the length of a file, met by a search: the bounds do not enclose."""
+def test_inconsistent_index_is_detected_by_exact_scores(tmp_path: Path) -> None:
+    """Damage that preserves the file size is detected by a search, since the bounds do not hold."""
     store = planet(tmp_path / "store")
     folder = make_index(store).path
     plane = np.load(folder / "plane.npy", mmap_mode="r+")
@@ -290,7 +291,7 @@ def test_a_view_that_lies_is_found_out_by_its_exact_scores(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["ids.txt", "sources.txt", "row_of.npy", "source_of.npy"])
-def test_a_view_whose_texts_or_numbers_lead_nowhere_is_named(tmp_path: Path, name: str) -> None:
+def test_index_with_invalid_offsets_is_named(tmp_path: Path, name: str) -> None:
     store = planet(tmp_path / "store")
     folder = make_index(store).path
     with (folder / name).open("r+b") as file:
@@ -304,7 +305,7 @@ def test_a_view_whose_texts_or_numbers_lead_nowhere_is_named(tmp_path: Path, nam
 
 
 @pytest.mark.skipif(os.name == "nt", reason="an open file cannot be removed")
-def test_a_view_in_use_may_be_replaced_by_another_process(tmp_path: Path) -> None:
+def test_open_index_may_be_replaced_by_another_process(tmp_path: Path) -> None:
     make_index(planet(tmp_path / "store"))
     held = open_store(tmp_path / "store")
     ranking = exact_topk(held, queries(), 5)
@@ -314,7 +315,7 @@ def test_a_view_in_use_may_be_replaced_by_another_process(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs POSIX permissions")
-def test_a_store_that_cannot_be_written_has_its_view_in_the_cache(
+def test_read_only_store_has_its_index_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(find, "_MIN_VALUES", 1)
@@ -333,12 +334,12 @@ def test_a_store_that_cannot_be_written_has_its_view_in_the_cache(
         open_index(store.path)
 
 
-def test_a_full_disk_is_told_before_anything_is_written(
+def test_full_disk_is_reported_before_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = planet(tmp_path / "store")
     monkeypatch.setattr(build.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
-    with pytest.raises(OutputError, match=r"takes .* bytes, 0 are free"):
+    with pytest.raises(OutputError, match=r"needs .* bytes, 0 are free"):
         make_index(store)
     assert not list((store.path / "view").glob(".*.tmp"))
 
@@ -369,7 +370,7 @@ make_index(open_store(Path(sys.argv[1])))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
-def test_a_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
+def test_killed_build_leaves_no_usable_index(tmp_path: Path) -> None:
     store = planet(tmp_path / "store")
     process = subprocess.Popen([sys.executable, "-c", BUILD, str(store.path)], cwd=ROOT)
     deadline = time.monotonic() + 60
@@ -387,7 +388,7 @@ def test_a_killed_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
     assert_same(exact_topk(view, queries(), 40), exact_topk(store, queries(), 40, index="ignore"))
 
 
-def test_wrong_use(tmp_path: Path) -> None:
+def test_usage_errors(tmp_path: Path) -> None:
     view = make_index(planet(tmp_path / "store"))
     for wrong, message in (
         ({"k": 0}, "at least 1"),
@@ -405,7 +406,7 @@ def test_wrong_use(tmp_path: Path) -> None:
             use(tmp_path)
 
 
-def test_dropping_a_view_removes_nothing_else(tmp_path: Path) -> None:
+def test_removing_an_index_removes_nothing_else(tmp_path: Path) -> None:
     store = planet(tmp_path / "store")
     size = make_index(store).bytes
     (store.path / "view" / "notes").mkdir()
@@ -433,7 +434,7 @@ def test_nothing_behind_a_link_of_a_store_is_removed(tmp_path: Path) -> None:
     )
 
 
-def test_an_area_is_a_filter_with_and_without_a_view(tmp_path: Path) -> None:
+def test_area_filters_with_and_without_an_index(tmp_path: Path) -> None:
     store: EmbeddingStore = planet(tmp_path / "store")
     view = make_index(store)
     ring = [[150, -40], [210, -40], [230, 50], [170, 70], [150, -40]]

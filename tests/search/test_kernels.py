@@ -1,4 +1,4 @@
-"""Every kernel gives the same whole numbers, and what they prove holds for every row."""
+"""Every kernel gives the same integers, and their bounds hold for every row."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def every_kernel() -> list[kernels.Kernel]:
         (50, 2000, 2, True),  # sums beyond what float32 holds exactly
     ],
 )
-def test_sums_are_whole_and_right(
+def test_kernel_sums_are_exact(
     kernel: kernels.Kernel, rows: int, dimension: int, count: int, extreme: bool
 ) -> None:
     rng = np.random.default_rng(rows)
@@ -63,7 +63,7 @@ def test_sums_are_whole_and_right(
     np.testing.assert_array_equal(sums(rows // 3, rows).astype(np.int64), wide[rows // 3 :])
 
 
-def test_the_best_kernel_at_hand_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_best_available_kernel_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_kernel("auto").name in KERNELS
     assert choose_kernel("numpy") is choose_kernel("numpy")
     monkeypatch.setitem(kernels.sys.modules, "numkong", None)
@@ -76,7 +76,7 @@ def test_the_best_kernel_at_hand_is_chosen(monkeypatch: pytest.MonkeyPatch) -> N
         choose_kernel("numkon")
 
 
-def test_a_device_that_is_not_there() -> None:
+def test_missing_device() -> None:
     pytest.importorskip("torch")
     with pytest.raises(UsageError, match="cannot be used"):
         kernels.TorchKernel("cuda:99")
@@ -99,7 +99,7 @@ def exact(row: Any, query: Any) -> Fraction:
 def test_the_bound_encloses_the_exact_score(
     seed: int, dimension: int, spread: float, outlier: float, length: float, centre: str
 ) -> None:
-    """In rational arithmetic: nothing is left to rounding."""
+    """Verify the bound in rational arithmetic, without rounding."""
     rng = np.random.default_rng(seed)
     base = rng.standard_normal(dimension) / np.sqrt(dimension)
     base[0] += outlier
@@ -130,7 +130,7 @@ def test_the_bound_encloses_the_exact_score(
             assert middle - half <= float(rounded) <= middle + half
 
 
-def test_what_lies_along_the_mean_costs_no_certainty() -> None:
+def test_component_along_the_mean_does_not_widen_the_bound() -> None:
     rng = np.random.default_rng(0)
     rows = np.full(256, 0.05) + 0.02 * rng.standard_normal((50, 256))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Hits near each other as one place."""
+"""Merging of hits that are near each other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def found(hits: Hits) -> list[tuple[int, str, int | None]]:
     return [(hit.rank, hit.id, hit.tiles) for hit in hits]
 
 
-def test_the_best_tile_leads() -> None:
+def test_best_tile_represents_the_cluster() -> None:
     hits = hits_at([(10, 0), (50, 0), (10.4, 0), (9.6, 0), (10.9, 0), (None, None), (None, None)])
     merged = hits.merge(0.5)
     expected = [(1, "t0", 3), (2, "t1", 1), (3, "t4", 1), (4, "t5", 1), (5, "t6", 1)]

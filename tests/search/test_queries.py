@@ -1,4 +1,4 @@
-"""Queries as the paper makes them."""
+"""Query vectors as in the paper."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_queries_are_unit_vectors_whatever_the_order(
     )
 
 
-def test_the_ends_of_the_mix_and_of_the_temperature() -> None:
+def test_limits_of_image_weight_and_temperature() -> None:
     images, text = unit(0), unit(1, 1)[0]
     np.testing.assert_allclose(hybrid_query(images, text, mix=0), text, atol=1e-6)
     hot = hybrid_query(images, text, mix=1, temperature=1e6)
@@ -87,13 +87,13 @@ def test_the_ends_of_the_mix_and_of_the_temperature() -> None:
         lambda: hybrid_query(unit(0), unit(1, 1)[0], temperature=0),
     ],
 )
-def test_wrong_use(make: Any) -> None:
+def test_usage_errors(make: Any) -> None:
     with pytest.raises(UsageError):
         make()
 
 
 @given(st.integers(0, 1000), st.floats(0, 1))
-def test_away_from_what_is_not_wanted(seed: int, weight: float) -> None:
+def test_negative_examples_lower_the_score(seed: int, weight: float) -> None:
     wanted, against = unit(seed)[0], unit(seed + 1, 3)
     vector = away_query(wanted, against, weight)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
@@ -121,7 +121,7 @@ def test_composition_of_all_parts() -> None:
 
 
 class Words:
-    """Says what it was asked."""
+    """Encoder that records its texts."""
 
     id = "words"
     dimension = unit(0).shape[-1]
@@ -163,14 +163,14 @@ def test_make_query() -> None:
     [
         (lambda: make_query(None, not_tiles=unit(0)), "a text, an image or a tile"),
         (lambda: make_query(None, text="dunes"), "need the model"),
-        (lambda: make_query(Words(), text="  "), "empty text"),
-        (lambda: make_query(Words(), text="x", not_text=[""]), "empty text"),
+        (lambda: make_query(Words(), text="  "), "text is empty"),
+        (lambda: make_query(Words(), text="x", not_text=[""]), "text is empty"),
         (lambda: compose(against=unit(0)), "a text, an image or a tile"),
         (lambda: away_query(unit(0)[0], unit(1), 1.5), "within 0..1"),
         (lambda: away_query([1.0, 0.0], [[1.0, 0.0]], 1), "cancel each other out"),
     ],
 )
-def test_wrong_compositions(make: Any, message: str) -> None:
+def test_invalid_compositions(make: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
 

@@ -25,7 +25,7 @@ def test_every_row_has_the_score_of_the_ranking(dtype: Any) -> None:
     np.testing.assert_array_equal(scores[ranking.rows[0]], ranking.scores[0])
 
 
-def test_wrong_use() -> None:
+def test_usage_errors() -> None:
     source = ArraySource(np.eye(4, dtype=np.float16))
     with pytest.raises(UsageError, match="vectors of 4 numbers"):
         score_all(source, np.ones((1, 4)))

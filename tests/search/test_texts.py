@@ -1,4 +1,4 @@
-"""Texts in one file are those that were written."""
+"""Texts in a text file equal those written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from marsretrieval.search.index.index import Texts, TextsWriter
 
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=4)), st.data())
-def test_texts_are_found_by_number_and_by_what_they_are(
+def test_texts_are_found_by_number_and_by_value(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], data: st.DataObject
 ) -> None:
     path = tmp_path_factory.mktemp("texts") / "texts.txt"

@@ -43,7 +43,7 @@ def test_unknown_ids_get_the_nearest(store: EmbeddingStore, tmp_path: Path) -> N
     named = make_store(tmp_path / "named", [(1.0, 1.0, 0.2)] * 2, ["crater-a.1", "dune-b"])
     with pytest.raises(UsageError, match=r"Did you mean crater-a\.1\?"):
         rows_of(named, ["crater-a"])
-    with pytest.raises(UsageError, match="a position finds a tile too"):
+    with pytest.raises(UsageError, match=r"a position \(LON,LAT\) is accepted too"):
         rows_of(named, ["xyz"])
 
 
@@ -75,7 +75,7 @@ def test_the_tile_that_holds_it_need_not_have_the_nearest_centre(tmp_path: Path)
 def test_positions_without_a_tile(store: EmbeddingStore, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"The nearest is E137_4_N4_6 at 137\.5,4\.7, 0\.29"):
         row_at(store, 137.8, 4.7)
-    with pytest.raises(UsageError, match="no position on Mars"):
+    with pytest.raises(UsageError, match="not a position on Mars"):
         row_at(store, 10, 95)
     points = make_store(tmp_path / "points", [(10.0, 10.0, None), (None, None, None)])
     assert row_at(points, 10.3, 10.3) == 0
@@ -89,5 +89,5 @@ def test_positions_without_a_tile(store: EmbeddingStore, tmp_path: Path) -> None
 def test_parsing_positions() -> None:
     assert parse_lonlat("137.4,-4.6") == (137.4, -4.6)
     for wrong in ("137.4", "a,b", "1,2,3"):
-        with pytest.raises(UsageError, match="is no position"):
+        with pytest.raises(UsageError, match="is not a position"):
             parse_lonlat(wrong)

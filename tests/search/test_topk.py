@@ -1,4 +1,4 @@
-"""Exact top-k against sorting everything, under ties, cuts, boxes and bounds."""
+"""Exact top-k compared with a full sort, with ties, thresholds, boxes and bounds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def unit(rows: Any, dtype: Any = np.float16) -> Any:
 
 
 def by_sorting(source: ArraySource, query: Any, k: int) -> tuple[list[float], list[int]]:
-    """Everything scored in float64, rounded, sorted by score and id."""
+    """Reference: score in float64, round, sort by score and id."""
     wide = source.matrix.astype(np.float64) * np.asarray(query, dtype=np.float64)
     scores = wide.sum(axis=1).astype(np.float32)
     ids = source.ids(range(source.rows))
@@ -91,7 +91,7 @@ def test_a_constant_model_is_ordered_by_id_in_bounded_memory(
     assert max(source.asked) <= held
 
 
-def test_near_ties_are_told_apart_by_their_exact_scores() -> None:
+def test_near_ties_are_ordered_by_exact_scores() -> None:
     # Neighbours in float32: the float32 pass cannot order them, and may order them wrongly.
     rng = np.random.default_rng(3)
     base = unit(rng.standard_normal((1, 512)), np.float32)
@@ -100,7 +100,7 @@ def test_near_ties_are_told_apart_by_their_exact_scores() -> None:
     assert_exact(source, base, 50)
 
 
-def test_the_answer_depends_on_vectors_and_query_alone() -> None:
+def test_result_depends_only_on_vectors_and_query() -> None:
     rng = np.random.default_rng(1)
     matrix = unit(rng.standard_normal((3000, 96)))
     matrix[1::3] = matrix[::3]  # many exact duplicates
@@ -117,14 +117,14 @@ def test_the_answer_depends_on_vectors_and_query_alone() -> None:
     np.testing.assert_array_equal(fewer.rows, whole.rows[:, :10])
 
 
-def test_k_beyond_the_store_gives_all_of_it() -> None:
+def test_k_larger_than_the_store_returns_all_tiles() -> None:
     source = ArraySource(unit(np.eye(4)))
     assert exact_topk(source, np.eye(4, dtype=np.float32)[0], 9).rows.tolist() == [[0, 1, 2, 3]]
     empty = ArraySource(np.empty((0, 4), np.float16))
     assert exact_topk(empty, np.ones((2, 4), np.float32), 3).rows.shape == (2, 0)
 
 
-def test_the_box_is_a_filter_and_not_a_cut_of_the_ranking() -> None:
+def test_box_filters_before_ranking() -> None:
     rng = np.random.default_rng(5)
     lon, lat = rng.uniform(-180, 180, 2000), rng.uniform(-80, 80, 2000)
     lon[::10] = np.nan
@@ -139,7 +139,7 @@ def test_the_box_is_a_filter_and_not_a_cut_of_the_ranking() -> None:
     assert nowhere.rows.shape == (1, 0)
 
 
-def test_min_score_cuts_each_query_where_it_must() -> None:
+def test_min_score_applies_per_query() -> None:
     source = ArraySource(unit([[1, 0], [0.8, 0.6], [0, 1]], np.float32))
     queries = np.array([[1, 0], [0, 1], [-1, 0]], np.float32)
     ranking = exact_topk(source, queries, 3, min_score=0.6)
@@ -153,7 +153,7 @@ def test_min_score_cuts_each_query_where_it_must() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 100.0])
-def test_a_damaged_vector_is_told_and_not_passed_over(dtype: Any, wrong: float) -> None:
+def test_damaged_vector_is_an_error(dtype: Any, wrong: float) -> None:
     rng = np.random.default_rng(0)
     source = ArraySource(unit(rng.standard_normal((500, 64)), dtype))
     source.matrix[77] *= dtype(wrong)
@@ -195,6 +195,6 @@ def test_every_half_is_converted_exactly() -> None:
         ([[np.nan, 0, 0, 1]], 1, "NaN"),
     ],
 )
-def test_wrong_use(queries: Any, k: int, message: str) -> None:
+def test_usage_errors(queries: Any, k: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         exact_topk(ArraySource(unit(np.eye(4))), queries, k)

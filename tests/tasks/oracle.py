@@ -1,4 +1,4 @@
-"""An encoder that knows the answers, and datasets of flat grey images that spell them."""
+"""An encoder with perfect answers, and datasets of flat grey images that encode them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ import numpy as np
 from PIL import Image
 
 from marsretrieval import geo
+from marsretrieval.encoders import LoadOptions, ModelSpec
+from marsretrieval.errors import ModelLoadError
 
-__all__ = ["NAMES", "OracleEncoder", "class_folders", "grey_png", "pairs_tar", "tiles_folder"]
+__all__ = [
+    "NAMES",
+    "OracleEncoder",
+    "class_folders",
+    "grey_png",
+    "oracle_spec",
+    "pairs_tar",
+    "tiles_folder",
+]
 
 # The grey level of an image is 8 times the place of its landform's name here.
 NAMES = ("plains", "pitted_cones", "landslides", "yardangs", "alluvial_fans", "glacier-like_form")
@@ -25,7 +35,7 @@ def _level(image: Image.Image) -> int:
 
 
 class OracleEncoder:
-    """Embeds an image as its grey level, a text as the level of the name that it contains."""
+    """Encoder of images by grey level and of texts by the level of the name that they contain."""
 
     id = "oracle"
     dimension = 64
@@ -84,7 +94,7 @@ def _write_tar(path: Path, members: Mapping[str, bytes]) -> None:
 
 
 def pairs_tar(folder: Path, count: int = 20) -> Path:
-    """Pairs whose caption ends in the level of the image."""
+    """Write pairs whose caption ends in the level of the image."""
     members: dict[str, bytes] = {}
     for level in range(count):
         members[f"{level:04d}.png"] = grey_png(level)
@@ -95,7 +105,7 @@ def pairs_tar(folder: Path, count: int = 20) -> Path:
 
 
 def tiles_folder(folder: Path, *, quad: tuple[int, int] = (176, -4)) -> Path:
-    """One quad of 400 tiles, a few of each landform, with their centres as ground truth."""
+    """Write one quad of 400 tiles, some of each landform, with their centres as ground truth."""
     rng = np.random.default_rng(3)
     root = folder / "Mars-Global-Geolocalization"
     members: dict[str, bytes] = {}
@@ -121,3 +131,30 @@ def tiles_folder(folder: Path, *, quad: tuple[int, int] = (176, -4)) -> Path:
         for number in range(2):
             (examples / f"{number}.png").write_bytes(grey_png(place))
     return folder
+
+
+def oracle(spec: ModelSpec, options: LoadOptions) -> OracleEncoder:
+    return OracleEncoder()
+
+
+def broken(spec: ModelSpec, options: LoadOptions) -> OracleEncoder:
+    raise ModelLoadError("weights are gone")
+
+
+class Exploding(OracleEncoder):
+    def encode_texts(self, texts: Sequence[str], *, role: str = "query") -> np.ndarray:
+        raise RuntimeError("a kernel was lost")
+
+
+def exploding(spec: ModelSpec, options: LoadOptions) -> OracleEncoder:
+    return Exploding()
+
+
+def oracle_spec(loader: str = "oracle", **changes: object) -> ModelSpec:
+    """Return a model spec; its loader is a function here: oracle, broken or exploding."""
+    fields: dict[str, object] = {
+        "id": loader, "name": loader, "family": "test", "loader": f"{__name__}:{loader}",
+        "repository": "nowhere", "revision": None, "image_size": None, "dimension": 64,
+        "parameters": None, "licence": "none", "paper": "", "code": "", "tried": "",
+    }  # fmt: skip
+    return ModelSpec(**{**fields, **changes})  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Texts that a model does not read to their end are counted and named."""
+"""Truncated texts are counted and named."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fakes import FakeEncoder
 
 
 class ShortEncoder(FakeEncoder):
-    """Reads three words."""
+    """Encoder with a context length of three words."""
 
     context_length = 3
 
@@ -21,7 +21,7 @@ class ShortEncoder(FakeEncoder):
         return sum(len(text.split()) > self.context_length for text in texts)
 
 
-def test_cut_queries_are_warned_of_and_counted() -> None:
+def test_truncated_queries_are_counted_with_a_warning() -> None:
     with pytest.warns(TruncatedTextWarning, match="1 of 2 prompts .* of 3 tokens .*'a b c d'"):
         assert count_cut(ShortEncoder(), ["dunes", "a b c d"], role="query") == {
             "queries": 2,
@@ -29,7 +29,7 @@ def test_cut_queries_are_warned_of_and_counted() -> None:
         }
 
 
-def test_captions_are_counted_without_a_warning() -> None:
+def test_truncated_captions_are_counted_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cut = count_cut(ShortEncoder(), ["a b c d"], role="caption")

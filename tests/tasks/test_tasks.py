@@ -84,7 +84,7 @@ def test_an_oracle_reaches_the_ceiling_of_geolocalization(tmp_path: Path) -> Non
         assert figures.strict["average_precision"] == pytest.approx(ceiling) == 1, group
 
 
-def test_points_outside_of_the_tiles_are_named_and_can_be_left_out(tmp_path: Path) -> None:
+def test_points_outside_the_tiles_are_named_and_can_be_excluded(tmp_path: Path) -> None:
     data = tiles_folder(tmp_path / "data")
     folder = find_task("geolocalization").open(data).folder / "ground_truth"
     landform = min(path.stem for path in folder.glob("*.csv"))
@@ -111,7 +111,7 @@ def test_points_outside_of_the_tiles_are_named_and_can_be_left_out(tmp_path: Pat
     assert covered.details["covered_only"]
 
 
-def test_a_vision_only_model_is_asked_with_images_alone(tmp_path: Path) -> None:
+def test_vision_only_model_uses_image_queries_only(tmp_path: Path) -> None:
     data = tiles_folder(tmp_path / "data")
     task = find_task("geolocalization")
     assert task.missing_modality(task.open(data), frozenset({"image"})) is None
@@ -120,7 +120,7 @@ def test_a_vision_only_model_is_asked_with_images_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["paired-image-text", "landform"])
-def test_tasks_of_texts_need_a_text_side(name: str, tmp_path: Path) -> None:
+def test_text_tasks_need_a_text_encoder(name: str, tmp_path: Path) -> None:
     data = (
         pairs_tar(tmp_path)
         if name.startswith("paired")
@@ -130,7 +130,7 @@ def test_tasks_of_texts_need_a_text_side(name: str, tmp_path: Path) -> None:
     assert task.missing_modality(task.open(data), frozenset({"image"})) == "text"
 
 
-def test_every_name_of_a_task_finds_it() -> None:
+def test_every_task_name_resolves() -> None:
     for task in TASKS:
         for name in (task.name, *task.aliases, task.name.upper()):
             assert find_task(name) is task
@@ -149,7 +149,7 @@ def test_missing_and_empty_data_are_named_with_a_remedy(task, tmp_path: Path) ->
         task.open(tmp_path / "empty")
 
 
-def test_another_dataset_in_the_folder_is_not_taken_for_ours(tmp_path: Path) -> None:
+def test_other_dataset_in_the_folder_is_not_used(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="Mars-Landforms"):
         find_task("landform").open(pairs_tar(tmp_path / "data"))
 
@@ -162,7 +162,7 @@ def test_images_without_captions_or_labels_are_refused(tmp_path: Path) -> None:
         find_task("landform").open(data / "plains")
 
 
-def test_a_corrupt_image_takes_its_pair_out_and_is_named(tmp_path: Path) -> None:
+def test_corrupt_image_drops_its_pair_and_is_named(tmp_path: Path) -> None:
     data = class_folders(tmp_path / "data", {"plains": 3, "yardangs": 3})
     (data / "plains" / "plains-1.png").write_bytes(b"not an image")
     outcome = ask("landform", data, tmp_path)
@@ -171,7 +171,7 @@ def test_a_corrupt_image_takes_its_pair_out_and_is_named(tmp_path: Path) -> None
     assert "plains-1" in skipped.source
 
 
-def test_hits_are_shown_of_scored_images_alone(tmp_path: Path) -> None:
+def test_hits_include_only_scored_images(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "data", {"plains": 3, "yardangs": 3})
     task, encoder = find_task("landform"), OracleEncoder()
     data = task.open(folder)
@@ -187,7 +187,7 @@ def test_hits_are_shown_of_scored_images_alone(tmp_path: Path) -> None:
 
 
 class Scattered(OracleEncoder):
-    """The same vector for all images, and little memory."""
+    """Encoder with the same vector for all images and little memory."""
 
     def encode_preprocessed(self, features: Sequence[int]) -> np.ndarray:
         if len(features) > 2:
@@ -195,7 +195,7 @@ class Scattered(OracleEncoder):
         return np.full((len(features), self.dimension), 1 / 8, dtype=np.float32)
 
 
-def test_ties_at_the_depth_of_the_search_are_left_to_the_metric(
+def test_ties_at_the_search_depth_are_resolved_by_the_metric(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tiles_folder(tmp_path / "data")
@@ -241,7 +241,7 @@ def test_landforms_of_one_class_are_refused(tmp_path: Path) -> None:
         ask("landform", data, tmp_path)
 
 
-def test_folders_of_a_split_are_no_landforms(tmp_path: Path) -> None:
+def test_split_folders_are_not_landforms(tmp_path: Path) -> None:
     data = class_folders(tmp_path / "data", {"plains": 3, "yardangs": 2})
     (data / "plains").rename(data / "train")
     (data / "yardangs").rename(data / "test")
@@ -289,14 +289,14 @@ def test_class_names_of_every_kind_of_file(name: str, text: str, tmp_path: Path)
     [
         ("a.txt", "", "holds no class names"),
         ("a.csv", "0,crater,x\n", "LABEL,NAME"),
-        ("a.csv", "0,crater\n0,dune\n", "twice"),
+        ("a.csv", "0,crater\n0,dune\n", "duplicate label"),
         ("a.csv", "0,\n", "without a name"),
         ("a.json", "{", "not readable"),
         ("a.json", '{"0": 1}', "not an object or list of texts"),
         ("a.json", "[" * 100_000, "not readable"),
     ],
 )
-def test_class_names_that_make_no_sense_are_named(name, text, words, tmp_path: Path) -> None:
+def test_invalid_class_names_are_named(name, text, words, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=rf"{name}.*{words}"):
         read_class_names(tmp_path / name)

@@ -1,4 +1,4 @@
-"""Thumbnails: written with the hits, so that a report needs no data."""
+"""Thumbnails are written with the hits, so reports need no data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from marsretrieval.report.result_files import ResultFile
 from marsretrieval.results import move_superseded
 from marsretrieval.tasks import TASKS, Hits, Settings
 from marsretrieval.tasks.thumbnails import shown_hits
-from tests.evaluation.test_runner import record
-from tests.tasks.oracle import class_folders, pairs_tar, tiles_folder
+from tests.tasks.oracle import class_folders, oracle_spec, pairs_tar, tiles_folder
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def data(tmp_path: Path) -> Path:
 def run(data: Path, tmp_path: Path, **options: object) -> tuple[list[Path], list[str]]:
     lines: list[str] = []
     jobs = evaluation.plan(
-        [record()], TASKS, data=data, results=tmp_path / "results", options=LoadOptions(),
+        [oracle_spec()], TASKS, data=data, results=tmp_path / "results", options=LoadOptions(),
         settings=Settings(resamples=20), **options,
     )  # fmt: skip
     finished = list(evaluation.run(jobs, say=lines.append))
@@ -79,15 +78,13 @@ def test_a_thumbnail_is_the_image_of_its_id(data: Path, tmp_path: Path) -> None:
             assert abs(np.asarray(small.convert("RGB").resize((4, 4))) - expected).mean() < 20
 
 
-def test_images_that_changed_are_counted_and_do_not_fail_the_run(
-    data: Path, tmp_path: Path
-) -> None:
+def test_changed_images_are_counted_without_failing_the_run(data: Path, tmp_path: Path) -> None:
     _, lines = run(data, tmp_path)
     assert not [line for line in lines if "thumbnail" in line]
     store = next((tmp_path / "results" / "oracle" / "embeddings").glob("Mars-Global*")) / "images"
     (data / "Mars-Global-Geolocalization" / "tiles" / "000000.tar").write_bytes(b"no tar")
     jobs = evaluation.plan(
-        [record()], TASKS[2:], data=data, results=tmp_path / "other", options=LoadOptions(),
+        [oracle_spec()], TASKS[2:], data=data, results=tmp_path / "other", options=LoadOptions(),
         settings=Settings(resamples=20), tiles_store=store,
     )  # fmt: skip
     lines = []
@@ -109,7 +106,7 @@ def test_force_writes_them_again_and_a_second_run_does_not(data: Path, tmp_path:
     assert rows(paths[1]) == before
 
 
-def test_they_move_with_a_superseded_result(data: Path, tmp_path: Path) -> None:
+def test_thumbnails_move_with_a_superseded_result(data: Path, tmp_path: Path) -> None:
     paths, _ = run(data, tmp_path)
     folder = move_superseded(paths[0])
     assert len(list(folder.glob("*.thumbnails.parquet"))) == 1

@@ -49,7 +49,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert "cannot be written" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_shipped_model_knows_its_landforms_and_its_twin_does_not() -> None:
+def test_shipped_model_recognizes_landforms_and_untrained_twin_does_not() -> None:
     rng = np.random.default_rng(99)
     pictures = [
         Image.fromarray(sample(name, rng, 64)[0]).convert("RGB")
@@ -69,7 +69,7 @@ def test_the_shipped_model_knows_its_landforms_and_its_twin_does_not() -> None:
     assert right["mars-nano-untrained"] < 0.5
 
 
-def test_its_captions_are_not_cut() -> None:
+def test_training_captions_are_not_truncated() -> None:
     from marsretrieval.datasets.synthetic import sample_pair
 
     rng = np.random.default_rng(5)

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from marsretrieval.api.query import Question
-from marsretrieval.api.result import SearchResult
-from marsretrieval.api.search_query import SearchQuery
-from marsretrieval.api.store import Store, open_store
+from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from marsretrieval.api.build import build_store
+    from marsretrieval.api.query import Question
+    from marsretrieval.api.result import SearchResult
+    from marsretrieval.api.search_query import SearchQuery
+    from marsretrieval.api.store import Store, open_store
 
 __all__ = ["Question", "SearchQuery", "SearchResult", "Store", "build_store", "open_store"]
 
-
-def __getattr__(name: str) -> Any:
-    if name == "build_store":  # searches need neither the readers of images nor the builder
-        from marsretrieval.api.build import build_store
-
-        return build_store
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.api.query": ("Question",),
+        "marsretrieval.api.result": ("SearchResult",),
+        "marsretrieval.api.search_query": ("SearchQuery",),
+        "marsretrieval.api.store": (
+            "Store",
+            "open_store",
+        ),
+        "marsretrieval.api.build": (
+            "build_store",
+            "build_store",
+        ),
+    },
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,23 +11,27 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.geo import Area, Box, Region
-from marsretrieval.search import make_query, prompts_of, read_images, row_at, rows_of
+from marsretrieval.geo import Box
+from marsretrieval.search import prompts_of, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.index.find import known_of
-from marsretrieval.search.query import MIX, NOT_WEIGHT
+from marsretrieval.search.learned import Whitening, is_learnable, learn_query
+from marsretrieval.search.provenance import FileReference, SearchRequest
+from marsretrieval.search.query import MIX, NOT_WEIGHT, query_parts, read_vector
 from marsretrieval.search.tiles import rows_below
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from marsretrieval.embeddings import EmbeddingStore, QueryEncoder
+    from marsretrieval.geo import Region
+
+    LonLat = tuple[float, float]
+    Bounds = Box | str | tuple[float, float, float, float]
+    # Includes objects with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
+    RegionLike = Region | str | Path | Mapping[str, Any] | Any
 
 DEFAULT_K = 500  # if neither k nor min_score is given
-LonLat = tuple[float, float]
-Bounds = Box | str | tuple[float, float, float, float]
-# Includes objects with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
-RegionLike = Region | str | Path | Mapping[str, Any] | Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Question:
         lon: Longitude range of the output.
         keep_examples: Allow the example tiles as hits.
         about: Description of the request for files and JSON.
+        given: Query vector of unit length, shape (dimension,), instead of all parts; or None.
     """
 
     texts: Sequence[str]
@@ -71,6 +76,7 @@ class Question:
     lon: Domain
     keep_examples: bool
     about: Mapping[str, Any]
+    given: npt.NDArray[np.float32] | None = None
 
     @property
     def needs_text(self) -> bool:
@@ -95,6 +101,8 @@ class Question:
                 ", ".join([*request["not_text"], *request["not_images"], *request["not_like"]]),
             ),
             ("weight", request["not_weight"]),
+            ("vector", request["vector"]),
+            ("learned", "from the examples" if request["learned"] else None),
             ("in", request["bbox"] or request["region"]),
             ("hits", "all" if self.k is None else f"the best {self.k:,}"),
             ("least", self.min_score),
@@ -117,19 +125,31 @@ class Question:
         """Rows that cannot be hits: the example tiles, unless they are kept."""
         return () if self.keep_examples else self.tiles
 
+    @property
+    def is_learned(self) -> bool:
+        """Whether the vector is learned from examples, see `search.learned`."""
+        positives, negatives = len(self.images) + len(self.tiles), len(self.not_images)
+        return is_learnable(positives, negatives + len(self.not_tiles))
+
     def vector(
-        self, store: EmbeddingStore, encoder: QueryEncoder | None
+        self,
+        store: EmbeddingStore,
+        encoder: QueryEncoder | None,
+        whitening: Callable[[], Whitening] | None = None,
     ) -> npt.NDArray[np.float32]:
-        """Compute the query vector, see `search.make_query`.
+        """Compute the query vector, see `search.make_query` and `search.learned`.
 
         Args:
             store: Store that holds the example tiles.
             encoder: The model of the store; None if `needs_encoder` is False.
+            whitening: Function that returns the whitening of the store; None: computed if needed.
 
         Returns:
             float32 unit vector of shape (dimension,).
         """
-        return make_query(
+        if self.given is not None:
+            return self.given
+        parts = query_parts(
             encoder,
             text=self.texts,
             images=self.images,
@@ -138,8 +158,13 @@ class Question:
             not_images=self.not_images,
             not_tiles=store.vectors(self.not_tiles) if self.not_tiles else None,
             raw=self.raw,
-            mix=self.mix,
-            not_weight=self.not_weight,
+        )
+        query = parts.compose(mix=self.mix, not_weight=self.not_weight)
+        if parts.examples is None or parts.negative_examples is None or not self.is_learned:
+            return query
+        learned_from = Whitening.from_store(known_of(store)) if whitening is None else whitening()
+        return learn_query(
+            parts.examples, parts.negative_examples, learned_from, text=parts.text, query=query
         )
 
 
@@ -158,11 +183,13 @@ def make_question(
     not_weight: float = NOT_WEIGHT,
     bbox: Bounds | None = None,
     region: RegionLike | None = None,
+    region_layer: str | None = None,
     k: int | None = None,
     min_score: float | None = None,
     min_valid: float | None = None,
     lon: int = 180,
     keep_examples: bool = False,
+    vector: npt.ArrayLike | str | Path | None = None,
 ) -> Question:
     """Validate a search request: read images and regions, find the example tiles.
 
@@ -180,11 +207,13 @@ def make_question(
         not_weight: Weight of the negative examples, 0 to 1.
         bbox: Box that contains the centres of the hits.
         region: Area that contains the centres of the hits.
+        region_layer: Layer of the file of the region.
         k: Number of hits.
         min_score: Least cosine of a hit.
         min_valid: Least share of a tile with data, 0 to 1.
         lon: 180 for longitudes -180..180, 360 for 0..360.
         keep_examples: Allow the example tiles as hits.
+        vector: Query vector or its NumPy file, instead of all other parts.
 
     Returns:
         The validated request.
@@ -198,17 +227,27 @@ def make_question(
     positive_images, negative_images = _as_list(images), _as_list(not_images)
     tile_ids, positions = _as_list(like), _parse_positions(like_at)
     negative_texts, negative_ids = _as_list(not_text), _as_list(not_like)
-    if not texts and not positive_images and not tile_ids and not positions:
+    given = None if vector is None else _given_vector(store, vector)
+    if given is not None and any(
+        map(len, (texts, positive_images, tile_ids, positions, negative_texts, negative_images,
+                  negative_ids))
+    ):  # fmt: skip
+        raise UsageError(
+            "a vector and a text, image or tile",
+            remedy="A vector is the whole query: give it alone.",
+        )
+    if given is None and not texts and not positive_images and not tile_ids and not positions:
         raise UsageError(
             "nothing to search for",
-            remedy="Give a text (--text), an image (--image) or a tile (--like, --like-at).",
+            remedy="Give a text (--text), an image (--image), a tile (--similar-to, "
+            "--similar-to-location) or a vector (--vector).",
         )
     # Checked before a model is loaded.
     for sentence in [*texts, *negative_texts]:
         if not isinstance(sentence, str):
             raise UsageError(f"{sentence!r} is not a text", remedy="Give strings.")
     if any(not sentence.strip() for sentence in [*texts, *negative_texts]):
-        raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
+        raise UsageError("the query text is empty", remedy="Give a text to search for.")
     k = None if k is None else _as_int(k, "k")
     min_score = None if min_score is None else _as_float(min_score, "min_score")
     min_valid = None if min_valid is None else _as_float(min_valid, "min_valid")
@@ -224,7 +263,7 @@ def make_question(
         if not 0 <= value <= 1:
             raise UsageError(f"{name} {value:g} is not within 0..1")
     domain = lon_domain(_as_int(lon, "lon"))
-    area = _parse_region(bbox, region)
+    area = _parse_region(bbox, region, region_layer)
     tiles = [
         *rows_of(store, tile_ids).tolist(),
         *(row_at(store, *position) for position in positions),
@@ -233,8 +272,35 @@ def make_question(
     # Tiles without data resemble each other and would outrank useful matches of an example tile.
     exclude = rows_below(store, min_valid) if tiles or min_valid is not None else None
     tile_lookup = known_of(store)
+    # Read first: the hashes of the request are of valid images only.
+    pixels, negative_pixels = read_images(positive_images), read_images(negative_images)
+    request = SearchRequest(
+        store=str(store.path.absolute()),
+        text=tuple(texts),
+        images=tuple(FileReference.from_value(image, "image") for image in positive_images),
+        similar_to=tuple(tile_lookup.ids(tiles)),
+        negative_text=tuple(negative_texts),
+        negative_images=tuple(
+            FileReference.from_value(image, "image") for image in negative_images
+        ),
+        negative_tiles=tuple(tile_lookup.ids(not_tiles)),
+        use_templates=not raw,
+        image_weight=mix,
+        negative_weight=not_weight,
+        bbox=_format_bbox(region if isinstance(region, Box) else bbox),
+        region=None
+        if region is None or isinstance(region, Box)
+        else FileReference.from_value(region, "polygons"),
+        k=k,
+        min_score=min_score,
+        min_valid=min_valid,
+        lon=domain,
+        keep_examples=keep_examples,
+        vector=None if vector is None else FileReference.from_value(vector, "array"),
+    )
     about: dict[str, Any] = {
         "store": str(store.path),
+        **_describe_stores(store),
         "model": str(store.encoder.get("id")),
         "text": "; ".join(texts) or None,
         "texts": texts,
@@ -246,21 +312,27 @@ def make_question(
         "not_images": [_image_name(image) for image in negative_images],
         "not_like": tile_lookup.ids(not_tiles),
         "not_weight": not_weight if negative_texts or negative_images or negative_ids else None,
+        "learned": is_learnable(
+            len(positive_images) + len(tiles), len(negative_images) + len(not_tiles)
+        ),
+        "vector": _vector_name(vector),
         "bbox": _format_bbox(bbox),
         "region": _region_name(region),
+        "region_layer": region_layer,
         "count": k,
         "keep_examples": keep_examples,
         "min_score": min_score,
         "min_valid": min_valid,
         "without_data": 0 if exclude is None else int(exclude.sum()),
         "dataset": dict(store.dataset),
+        "request": request.to_dict(),
     }
     return Question(
         texts=texts,
-        images=read_images(positive_images),
+        images=pixels,
         tiles=tiles,
         not_text=negative_texts,
-        not_images=read_images(negative_images),
+        not_images=negative_pixels,
         not_tiles=not_tiles,
         raw=raw,
         mix=mix,
@@ -273,7 +345,41 @@ def make_question(
         lon=domain,
         keep_examples=keep_examples,
         about=about,
+        given=given,
     )
+
+
+def _vector_name(vector: Any) -> str | None:
+    if vector is None:
+        return None
+    return str(vector) if isinstance(vector, str | Path) else "array"
+
+
+def _given_vector(store: EmbeddingStore, vector: Any) -> npt.NDArray[np.float32]:
+    """Check a query vector given by the user, and scale it to unit length."""
+    source = str(vector) if isinstance(vector, str | Path) else "vector"
+    values = read_vector(Path(vector)) if isinstance(vector, str | Path) else np.asarray(vector)
+    if values.shape != (store.dimension,):
+        raise UsageError(
+            f"{source}: shape {values.shape}; {store.path} holds vectors of {store.dimension} "
+            "numbers",
+            remedy="Use a vector of the same model.",
+        )
+    length = float(np.linalg.norm(values.astype(np.float64)))
+    if not np.isfinite(length) or length < 1e-12:
+        raise UsageError(f"{source}: zero, NaN or infinite")
+    return np.asarray(values / length, dtype=np.float32)
+
+
+def _describe_stores(store: EmbeddingStore) -> dict[str, Any]:
+    """Names, paths and rows of combined stores."""
+    stores: Sequence[EmbeddingStore] = getattr(store, "stores", ())
+    names: Sequence[str] = getattr(store, "names", ())
+    rows = [
+        {"name": name, "path": str(part.path), "rows": part.rows}
+        for name, part in zip(names, stores, strict=True)
+    ]
+    return {"stores": rows} if rows else {}
 
 
 def _as_list(values: Any) -> list[Any]:
@@ -310,7 +416,7 @@ def _parse_positions(values: LonLat | Sequence[LonLat]) -> list[LonLat]:
         pairs = np.asarray(values, dtype=np.float64).reshape(-1, 2) if len(values) else ()
     except ValueError as error:
         raise UsageError(
-            f"like_at={values!r} is no position",
+            f"like_at={values!r} is not a position",
             remedy="Give (lon, lat) in degrees, such as (137.4, -4.6), or several of them.",
         ) from error
     return [(float(lon), float(lat)) for lon, lat in pairs]
@@ -320,9 +426,16 @@ def _image_name(image: Any) -> str:
     return str(image) if isinstance(image, str | Path) else "image"
 
 
-def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | None:
+def _parse_region(
+    bbox: Bounds | None, region: RegionLike | None, layer: str | None
+) -> Region | None:
+    if layer is not None and not isinstance(region, str | Path):
+        raise UsageError(
+            f"region_layer '{layer}' without the file of a region",
+            remedy="Name the file (--region FILE), or leave the layer out.",
+        )
     if bbox is not None and region is not None:
-        raise UsageError("a box and a region", remedy="Give one of them.")
+        raise UsageError("bbox and region cannot be combined", remedy="Give one of them.")
     if bbox is not None:
         if isinstance(bbox, Box):
             return bbox
@@ -330,7 +443,7 @@ def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | No
             return Box.parse(bbox)
         if np.shape(bbox) != (4,):
             raise UsageError(
-                f"bbox={bbox!r} is no box",
+                f"bbox={bbox!r} is not a box",
                 remedy="Give (west, south, east, north) in degrees, such as (130, -10, 140, 0).",
             )
         return Box(*bbox)
@@ -339,8 +452,12 @@ def _parse_region(bbox: Bounds | None, region: RegionLike | None) -> Region | No
             raise DataError(
                 f"{region}: no such file", remedy="A region is a vector file of polygons."
             )
-        return Area.read(Path(region))
+        from marsretrieval.geo import Area
+
+        return Area.read(Path(region), layer=layer)
     if isinstance(region, Mapping) or hasattr(region, "__geo_interface__"):
+        from marsretrieval.geo import Area
+
         return Area.from_geojson(region)
     if region is not None and not (hasattr(region, "boxes") and hasattr(region, "contains")):
         raise UsageError(

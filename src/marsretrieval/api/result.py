@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
+from itertools import islice
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol, overload
@@ -14,33 +15,30 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.errors import MissingDependencyError, TruncatedTextWarning
-from marsretrieval.geo import Region
-from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search import (
-    Heatmap,
-    Hit,
-    Hits,
-    QueryImage,
-    TileImages,
-    check_heatmap_path,
-    check_hits_path,
-    heatmap_of,
-    write_hits,
-    write_page,
-    write_sheet,
+from marsretrieval.errors import (
+    MarsRetrievalWarning,
+    MissingDependencyError,
+    TruncatedTextWarning,
 )
-from marsretrieval.search.page import DEFAULT_IMAGES
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.search.hits import PAGE_IMAGES, Hit, Hits
+from marsretrieval.search.known import KNOWN_KM, check_known_km, compare_with_catalogue
 from marsretrieval.search.scores import MIN_Z, Background
+from marsretrieval.search.store_hits import hits_for_files
 
 if TYPE_CHECKING:
     import pandas as pd
     from geopandas import GeoDataFrame
 
     from marsretrieval.api.query import Question
+    from marsretrieval.datasets.ground_truth import Points
     from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder
-    from marsretrieval.plotting import PlanetMap
+    from marsretrieval.geo import Region
+    from marsretrieval.plotting import PlanetMap, Style
+    from marsretrieval.search.heatmap import Heatmap
+    from marsretrieval.search.page import QueryImage
+    from marsretrieval.search.thumbnails import TileImages
 
 _MAX_SHOWN = 10  # hits in a notebook table
 _MIN_TILES = 30  # fewer scores do not describe a distribution
@@ -137,6 +135,31 @@ class SearchResult:
         """
         return replace(self, hits=self.hits.merge(deg))
 
+    def against(self, catalogue: str | Path | Points, *, km: float = KNOWN_KM) -> SearchResult:
+        """Compare the hits with a catalogue of known features.
+
+        Args:
+            catalogue: File of `datasets.read_points`, or the points it returns, where columns or
+                a layer must be chosen.
+            km: Largest distance of a known hit from a feature, in kilometres.
+
+        Returns:
+            A result whose hits, tables and files have `nearest_name`, `nearest_km` and `known`;
+            the counts are in `about["against"]`.
+
+        Raises:
+            UsageError: If the distance is invalid.
+            DataError: If the catalogue cannot be read.
+        """
+        from marsretrieval.datasets.ground_truth import Points, read_points
+
+        check_known_km(km)
+        points = catalogue if isinstance(catalogue, Points) else read_points(catalogue)
+        if points is not catalogue:
+            for note in points.notes:
+                warnings.warn(note, MarsRetrievalWarning, stacklevel=2)
+        return replace(self, hits=compare_with_catalogue(self.hits, points, km=km))
+
     def to_dataframe(self) -> pd.DataFrame:
         """Convert to a table with one row per hit, without outlines.
 
@@ -160,23 +183,25 @@ class SearchResult:
         """
         from marsretrieval.search.export import to_geodataframe
 
-        return to_geodataframe(self.hits)
+        return to_geodataframe(hits_for_files(self.hits))
 
     def write(
         self,
         path: str | Path,
         *,
-        style: str = "light",
-        page_images: int = DEFAULT_IMAGES,
+        style: str | Style = "light",
+        page_images: int = PAGE_IMAGES,
         command: str | None = None,
         progress: Progress = NO_PROGRESS,
     ) -> list[Path]:
         """Write a file in the format of its suffix, one of `search.FORMATS`.
 
+        Ids of a search over several stores are written as ``STORE:ID``.
+
         Args:
             path: File to write: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, .png, ...,
                 or .html for a page with images, map and marks.
-            style: Map style, light or dark.
+            style: Map style, light or dark, or a `plotting.Style`.
             page_images: Number of hits with an image on a page.
             command: Command shown on a page; None: made from the request.
             progress: Progress display.
@@ -188,11 +213,15 @@ class SearchResult:
             UsageError: If the suffix or the style is unknown.
             OutputError: If the file cannot be written.
         """
+        from marsretrieval.search.export import check_hits_path, write_hits
+
         target = Path(path)
         if check_hits_path(target).suffix != ".html":
-            return write_hits(self.hits, target, style=style)
+            return write_hits(self._described(), target, style=style)
+        from marsretrieval.search.page import write_page
+
         write_page(
-            self.hits,
+            self._described(),
             target,
             store=self.store.embeddings,
             tile_images=self.images,
@@ -221,6 +250,8 @@ class SearchResult:
             UsageError: If the suffix or the style is unknown, or there are no hits or too many.
             OutputError: If a file cannot be written.
         """
+        from marsretrieval.search.sheet import write_sheet
+
         summary = write_sheet(
             self.hits, Path(path), tile_images=self.images, style=style, progress=progress
         )
@@ -229,6 +260,8 @@ class SearchResult:
     @cached_property
     def images(self) -> TileImages:
         """Thumbnails of the store's tiles, kept in memory once they are loaded."""
+        from marsretrieval.search.thumbnails import TileImages
+
         return TileImages(self.store.embeddings)
 
     def to_csv(self, path: str | Path) -> list[Path]:
@@ -273,11 +306,11 @@ class SearchResult:
         """
         return self._write(path, ".parquet")
 
-    def map(self, *, style: str = "light", title: str | None = None) -> PlanetMap:
+    def map(self, *, style: str | Style = "light", title: str | None = None) -> PlanetMap:
         """Draw a map of the hits.
 
         Args:
-            style: Map style, light or dark.
+            style: Map style, light or dark, or a `plotting.Style`.
             title: Title; None for the query.
 
         Returns:
@@ -285,14 +318,14 @@ class SearchResult:
         """
         from marsretrieval.search.maps import draw_hits
 
-        return draw_hits(self.hits, style=style, title=title)
+        return draw_hits(self._described(), style=style, title=title)
 
     def heatmap(
         self,
         path: str | Path | None = None,
         *,
         cell: float | None = None,
-        style: str = "light",
+        style: str | Style = "light",
         progress: Progress = NO_PROGRESS,
     ) -> Heatmap:
         """Rasterize the scores of all tiles of the store or region, see `search.heatmap_of`.
@@ -300,7 +333,7 @@ class SearchResult:
         Args:
             path: File to write as well: a GeoTIFF (.tif) or a map with the hits (.png, .svg, .pdf).
             cell: Cell size in degrees; None: chosen from the tile size.
-            style: Map style, light or dark.
+            style: Map style, light or dark, or a `plotting.Style`.
             progress: Progress display.
 
         Returns:
@@ -310,6 +343,8 @@ class SearchResult:
             UsageError: If the suffix or the cell size is invalid.
             OutputError: If the file cannot be written.
         """
+        from marsretrieval.search.heatmap import check_heatmap_path, heatmap_of
+
         if path is not None:
             check_heatmap_path(Path(path))
         heat = heatmap_of(
@@ -319,20 +354,33 @@ class SearchResult:
             cell=cell,
             domain=self.hits.domain,
             min_valid=self.about.get("min_valid"),
-            about=self.about,
+            about=self._described().about,
         )
         if path is not None:
             heat.write(Path(path), hits=self.hits, style=style)
         return heat
 
     def _write(self, path: str | Path, *suffixes: str) -> list[Path]:
+        from marsretrieval.search.export import write_hits
+
         target = Path(path)
         if target.suffix.lower() not in suffixes:
             target = target.with_name(target.name + suffixes[0])
-        return write_hits(self.hits, target)
+        return write_hits(self._described(), target)
+
+    def _described(self) -> Hits:
+        """Return the hits with hashes and extent of the store in `about`, for files and maps."""
+        from marsretrieval.search.provenance import provenance
+        from marsretrieval.search.tiles import searched_extent
+
+        store = self.store.embeddings
+        about = {**provenance(self.about, store), "extent": searched_extent(store, self.region)}
+        return replace(hits_for_files(self.hits), about=about)
 
     def _examples(self) -> list[QueryImage]:
         """Example images and tiles of the request, positive and negative."""
+        from marsretrieval.search.page import QueryImage
+
         question = self.question
         if question is None:
             return []
@@ -357,7 +405,7 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         """Render the first hits as an HTML table for notebooks."""
-        rows = [hit.record() for hit in self[:_MAX_SHOWN]]
+        rows = list(islice(self.hits.records(), _MAX_SHOWN))
         if not rows:
             return "<p>no hits</p>"
         head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
@@ -390,7 +438,7 @@ def warn_truncated(question: Question, encoder: Encoder, context: int | None) ->
     limit = "its context length" if context is None else f"its context length of {context} tokens"
     for text in cut:
         warnings.warn(
-            f"{encoder.id} reads a text up to {limit} only, so the end of this one has no "
+            f"{encoder.id} truncates texts at {limit}, so the end of this text has no "
             f"effect: '{shorten(text, 72, placeholder=' ...')}'",
             TruncatedTextWarning,
             stacklevel=5,

@@ -8,7 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval.api.query import Bounds, LonLat, RegionLike, make_question
+from marsretrieval.api.query import make_question
 from marsretrieval.errors import UsageError
 from marsretrieval.geo import Box
 from marsretrieval.search.query import MIX, NOT_WEIGHT
@@ -16,6 +16,8 @@ from marsretrieval.search.query import MIX, NOT_WEIGHT
 if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL.Image import Image
+
+    from marsretrieval.api.query import Bounds, LonLat, RegionLike
 
     ImageLike = str | Path | Image | npt.NDArray[Any]
 
@@ -95,6 +97,6 @@ class SearchQuery:
             is_plain = isinstance(value, (str, int, float, bool))
             if value is not default and not (is_plain and value == default):
                 raise UsageError(
-                    f"{name} is given beside a SearchQuery", remedy="Put it into the query."
+                    f"{name} cannot be combined with a SearchQuery", remedy="Put it into the query."
                 )
         return {**options, **own}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,157 +12,35 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import embeddings
-from marsretrieval.api.query import Bounds, LonLat, Question, RegionLike, make_question
+from marsretrieval.api.query import Question, make_question
 from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
 from marsretrieval.api.search_query import SearchQuery
-from marsretrieval.embeddings import EmbeddingStore
-from marsretrieval.errors import MarsRetrievalError, ModalityError, StoreMismatchError, UsageError
+from marsretrieval.api.store_model import StoreModel
+from marsretrieval.errors import MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search import Hits, exact_topk, score_all
+from marsretrieval.search import Hits, exact_topk, existing_index, score_all
+from marsretrieval.search.index.find import known_of
+from marsretrieval.search.learned import Whitening
 from marsretrieval.search.query import MIX, NOT_WEIGHT, text_vector
 from marsretrieval.search.scores import MEANINGLESS, Background, ScoreSample
+from marsretrieval.search.store_hits import StoreHits
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from marsretrieval.encoders import Encoder, ModelSpec
+    from marsretrieval.api.query import Bounds, LonLat, RegionLike
+    from marsretrieval.embeddings import Columns, EmbeddingStore
+    from marsretrieval.encoders import Encoder
     from marsretrieval.search import Ranking
 
     ImageLike = str | Path | Image | npt.NDArray[Any]
 
 Vector = npt.NDArray[np.float32]
 
-_TRUST_REASON = "a store may come from anywhere, so that it does not choose code or files to load"
-
-
-@dataclass(frozen=True, slots=True)
-class StoreModel:
-    """Which model to load for a store, and how.
-
-    Attributes:
-        store: The store whose manifest names the model.
-        model: Model named by the user; None: the one of the manifest, if it is in the registry.
-        checkpoint: Weights named by the user.
-        trust: Load the class and checkpoint that the manifest names.
-        device: As in `LoadOptions`.
-        offline: As in `LoadOptions`.
-        trust_remote_code: As in `LoadOptions`.
-    """
-
-    store: EmbeddingStore
-    model: str | None = None
-    checkpoint: Path | None = None
-    trust: bool = False
-    device: str = "auto"
-    offline: bool = False
-    trust_remote_code: bool = False
-
-    def find_spec(self, *, needs_text: bool = False) -> ModelSpec:
-        """Find the model without loading it.
-
-        Args:
-            needs_text: Whether the model must have a text encoder.
-
-        Returns:
-            The spec of the model that made the store.
-
-        Raises:
-            UsageError: If the manifest names a class, a folder or a checkpoint that the user has
-                not named.
-            StoreMismatchError: If the user names another model.
-            UnknownNameError: If the registry has no such model.
-            ModalityError: If a text encoder is needed and there is none.
-        """
-        from marsretrieval.encoders import all_specs, find
-        from marsretrieval.encoders.loading import OBJECT_LOADER
-
-        name = self.store.model.model
-        if self.store.encoder.get("loader") == OBJECT_LOADER:
-            raise UsageError(
-                f"{self.store.path} was made by an object in Python, {name}",
-                remedy="Open it in Python: open_store(path, encoder=the object).",
-            )
-        if self.model is not None:
-            spec = find(self.model)
-            if spec.id != name:
-                raise StoreMismatchError(
-                    f"{self.store.path} was made by {name}, not by {spec.id}",
-                    remedy=f"Use --model {name}, or a store of {spec.id}.",
-                )
-        elif (
-            ":" in name
-            and not self.trust
-            and all(registered.id != name for registered in all_specs())
-        ):
-            raise UsageError(
-                f"{self.store.path} was made by {name}, which is not in the model registry; "
-                f"{_TRUST_REASON}",
-                remedy=f"Pass --model {name} (in Python model=...), or --trust (trust=True) if the "
-                "store is your own.",
-            )
-        else:
-            spec = find(name)
-        self._checkpoint()
-        if needs_text and "text" not in spec.modalities:
-            raise ModalityError(
-                f"{spec.id}, the model of {self.store.path}, is vision-only and cannot embed text",
-                remedy="Search with images or tiles, or in a store of a model with a text side.",
-            )
-        return spec
-
-    def load(self, spec: ModelSpec) -> Encoder:
-        """Load the model and check that it is the one that made the store.
-
-        Args:
-            spec: The model, from `find_spec()`.
-
-        Returns:
-            The loaded encoder.
-
-        Raises:
-            StoreMismatchError: If its fingerprint differs from that of the store.
-            ModelLoadError: If it cannot be loaded.
-        """
-        from marsretrieval.encoders import LoadOptions, load
-
-        request = self.store.model
-        options = LoadOptions(
-            device=self.device,
-            dtype=request.dtype,
-            checkpoint=self._checkpoint(),
-            prompts=request.prompts,  # type: ignore[arg-type]
-            offline=self.offline,
-            trust_remote_code=self.trust_remote_code,
-        )
-        encoder = load(spec, options)
-        self.store.require_encoder(encoder.fingerprint)
-        return encoder
-
-    def _checkpoint(self) -> Path | None:
-        named = self.store.model.checkpoint
-        if self.checkpoint is not None:
-            if not self.checkpoint.exists():
-                raise UsageError(f"checkpoint {self.checkpoint}: no such file or folder")
-            return self.checkpoint
-        if named is None:
-            return None
-        if not self.trust:
-            raise UsageError(
-                f"{self.store.path} was made with the checkpoint {named}; {_TRUST_REASON}",
-                remedy=f"Pass --checkpoint {named} (in Python checkpoint=...), or --trust "
-                "(trust=True) if the store is your own.",
-            )
-        if not Path(named).exists():
-            raise UsageError(
-                f"{self.store.path} was made with the weights {named}, which are gone",
-                remedy="Say with --checkpoint where they are now.",
-            )
-        return Path(named)
-
 
 def open_store(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     encoder: Encoder | Any | None = None,
     model: str | None = None,
@@ -173,14 +51,15 @@ def open_store(
     trust_remote_code: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> Store:
-    """Open a store of images for searching.
+    """Open a store of images, or several stores of one model as one.
 
     The model that made the store is loaded when a query first needs it, and kept. A model of the
     registry loads by itself. A class, an `st:` or `mteb:` model has to be named with `model`, and
     local weights with `checkpoint`: a store never chooses code or files, unless `trust` is set.
 
     Args:
-        path: Folder of the store.
+        path: Folder of the store, or a list of folders. Several stores are searched together, in
+            one ranking; ids may then be given as ``NAME:ID``.
         encoder: A loaded model, or any object with `encode_images`.
         model: Name of the model that made the store.
         checkpoint: Local weights of that model.
@@ -195,12 +74,17 @@ def open_store(
 
     Raises:
         StoreError: If there is no store at `path`.
-        StoreMismatchError: If `encoder` is not the model that made the store.
-        UsageError: If it holds texts.
+        StoreMismatchError: If `encoder` is not the model that made the store, or the stores are of
+            several models.
+        UsageError: If it holds texts, or a store is given twice.
     """
     from marsretrieval.encoders.loading import resolve_model
 
-    store = embeddings.open_store(Path(path))
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    stores = [embeddings.open_store(folder) for folder in paths]
+    if not stores:
+        raise UsageError("no store to open", remedy="Give at least one folder.")
+    store = stores[0] if len(stores) == 1 else embeddings.CombinedStore(stores)
     if encoder is not None:
         encoder = resolve_model(encoder).load()
     return Store(
@@ -219,11 +103,50 @@ def open_store(
     )
 
 
+def store_info(store: EmbeddingStore) -> dict[str, Any]:
+    """Describe a store of images or texts.
+
+    Args:
+        store: The store.
+
+    Returns:
+        A JSON object, as `Store.info`.
+
+    Raises:
+        StoreError: If a shard is damaged.
+    """
+    search_index = existing_index(store)
+    elapsed = store.seconds("elapsed")
+    return {
+        "store": str(store.path),
+        "kind": store.kind,
+        "complete": store.complete,
+        "rows": store.rows,
+        "shards": len(store.manifest.shards),
+        "shards_missing": len(store.missing),
+        "dimension": store.dimension,
+        "dtype": store.dtype,
+        "bytes": sum(entry.bytes for entry in store.entries),
+        "set_hash": store.set_hash,
+        "dataset": dict(store.dataset),
+        "encoder": dict(store.encoder),
+        "created": store.manifest.created,
+        "search_view": None if search_index is None else str(search_index.path),
+        "search_view_bytes": None if search_index is None else search_index.bytes,
+        "images_per_s": store.rows / elapsed if elapsed else None,
+        "device_idle": min(1.0, store.seconds("wait") / elapsed) if elapsed else None,
+        "skipped": [asdict(item) for item in store.skipped],
+    }
+
+
 class Store:
-    """Store of image embeddings with its model, opened by `open_store`.
+    """Store of image embeddings with its model: vectors, metadata and searches.
+
+    Returned by `open_store` and `build_store`. Rows are numbered from 0 in a fixed order; a row is
+    a tile with its id, position and unit vector.
 
     Attributes:
-        embeddings: The embedding store.
+        embeddings: The files of the store, for the functions of `search` and `embeddings`.
     """
 
     def __init__(
@@ -243,6 +166,7 @@ class Store:
         self._model = model
         self._tell = tell
         self._sample: ScoreSample | None = None
+        self._whitening: Whitening | None = None
         self._meaningless: dict[bool, list[Background]] = {}
 
     def __len__(self) -> int:
@@ -260,6 +184,95 @@ class Store:
     def model(self) -> str:
         """Id of the model that made the store."""
         return str(self.embeddings.encoder.get("id"))
+
+    @property
+    def dimension(self) -> int:
+        """Number of components of a vector."""
+        return self.embeddings.dimension
+
+    @property
+    def complete(self) -> bool:
+        """Whether all planned shards are finished."""
+        return self.embeddings.complete
+
+    @property
+    def set_hash(self) -> str:
+        """Hash of the ids and contents of all rows, independent of their order."""
+        return self.embeddings.set_hash
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of all rows."""
+        return [name for block in self.embeddings.blocks() for name in block.ids]
+
+    def vectors(self, rows: npt.ArrayLike | None = None) -> Vector:
+        """Copy vectors into memory.
+
+        Args:
+            rows: n row numbers; None: all rows.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows, in the order of `rows`.
+
+        Raises:
+            IndexError: If a row number is out of range.
+            StoreError: If a shard is damaged.
+        """
+        if rows is None:
+            return self.embeddings.load()[1]
+        return self.embeddings.vectors(rows).astype(np.float32)
+
+    def metadata(self, rows: npt.ArrayLike | None = None) -> Columns:
+        """Return ids, positions, extents and source files.
+
+        Args:
+            rows: n row numbers; None: all rows.
+
+        Returns:
+            Columns of n rows, in the order of `rows`.
+
+        Raises:
+            IndexError: If a row number is out of range.
+            StoreError: If a shard is damaged.
+        """
+        return self.embeddings.take(np.arange(len(self)) if rows is None else rows)
+
+    def info(self) -> dict[str, Any]:
+        """Describe the store, as ``marsretrieval store info --json`` does.
+
+        Returns:
+            A JSON object: rows, shards, dimension, dtype, set hash, dataset, encoder, skipped
+            images and search index.
+
+        Raises:
+            StoreError: If a shard is damaged.
+        """
+        return store_info(self.embeddings)
+
+    def verify(self, *, progress: Progress = NO_PROGRESS) -> list[str]:
+        """Read the whole store and compare it with its checksums.
+
+        Args:
+            progress: Progress display.
+
+        Returns:
+            One line per problem.
+        """
+        return self.embeddings.verify(progress=progress)
+
+    def export(self, path: str | Path, *, progress: Progress = NO_PROGRESS) -> None:
+        """Write ids, positions, footprints and vectors to one GeoParquet file.
+
+        Args:
+            path: File to write, ending in .parquet or .geoparquet.
+            progress: Progress display.
+
+        Raises:
+            UsageError: If the name has another suffix.
+            StoreError: If the store is incomplete.
+            OutputError: If the file cannot be written.
+        """
+        embeddings.export_parquet(self.embeddings, path, progress=progress)
 
     @property
     def missing(self) -> list[str]:
@@ -292,11 +305,13 @@ class Store:
         not_weight: float = NOT_WEIGHT,
         bbox: Bounds | None = None,
         region: RegionLike | None = None,
+        region_layer: str | None = None,
         k: int | None = None,
         min_score: float | None = None,
         min_valid: float | None = None,
         lon: int = 180,
         keep_examples: bool = False,
+        vector: npt.ArrayLike | str | Path | None = None,
         progress: Progress = NO_PROGRESS,
     ) -> SearchResult:
         """Rank the tiles by cosine similarity to a query, exactly.
@@ -318,14 +333,17 @@ class Store:
             bbox: A geo.Box, (west, south, east, north) in degrees or "W,S,E,N": only tiles centred
                 in it.
             region: A geo.Area, GeoJSON, the path of a vector file of polygons (GeoJSON, GeoPackage,
-                Shapefile, FlatGeobuf, GeoParquet), a shapely geometry, a GeoSeries or a
+                Shapefile, FlatGeobuf, KML, GeoParquet), a shapely geometry, a GeoSeries or a
                 GeoDataFrame: only tiles centred in it.
+            region_layer: Layer of the file of the region; needed only if it has several.
             k: Number of hits; default 500, or all that reach `min_score` if that is given.
             min_score: Least cosine of a hit.
             min_valid: Least share of a tile with data, 0 to 1. With example tiles, tiles
                 without any data are excluded unless it is 0.
             lon: 180 for longitudes -180..180, 360 for 0..360.
             keep_examples: Allow the tiles of `like` and `like_at` as hits.
+            vector: Query vector of shape (dimension,) or its NumPy file, instead of all other
+                parts, such as the one that an inventory has learned.
             progress: Progress display.
 
         Returns:
@@ -340,8 +358,8 @@ class Store:
         question = self.question(
             text, images=images, like=like, like_at=like_at, not_text=not_text,
             not_images=not_images, not_like=not_like, raw=raw, mix=mix, not_weight=not_weight,
-            bbox=bbox, region=region, k=k, min_score=min_score, min_valid=min_valid, lon=lon,
-            keep_examples=keep_examples,
+            bbox=bbox, region=region, region_layer=region_layer, k=k, min_score=min_score,
+            min_valid=min_valid, lon=lon, keep_examples=keep_examples, vector=vector,
         )  # fmt: skip
         return self.answer(question, progress=progress)
 
@@ -456,6 +474,11 @@ class Store:
             most=question.k,
             background=background,
         )
+        store_of = getattr(self.embeddings, "store_of", None)
+        if store_of is not None:
+            rows = ranking.hits(number)[1]
+            rows = rows[~np.isin(rows, np.asarray(question.left_out, dtype=np.int64))]
+            hits = StoreHits.from_hits(hits, store_of(rows[: question.k]))
         best = float(hits.scores[0]) if len(hits) else None
         meaningless = self._meaningless_scores(question.raw) if question.is_text_alone else None
         about = {
@@ -510,7 +533,12 @@ class Store:
             float32 unit vector of shape (dimension,).
         """
         encoder = self._load(needs_text=question.needs_text) if question.needs_encoder else None
-        return question.vector(self.embeddings, encoder)
+        return question.vector(self.embeddings, encoder, self._get_whitening)
+
+    def _get_whitening(self) -> Whitening:
+        if self._whitening is None:
+            self._whitening = Whitening.from_store(known_of(self.embeddings))
+        return self._whitening
 
     def scores(self, query: npt.ArrayLike, *, progress: Progress = NO_PROGRESS) -> Vector:
         """Compute the cosine of every tile with a query vector.

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 from marsretrieval import __version__
-from marsretrieval.cli import data, export, models, score, store
-from marsretrieval.cli.compare import compare
 from marsretrieval.cli.console import echo, say
-from marsretrieval.cli.demo import demo
-from marsretrieval.cli.embed import embed
 from marsretrieval.cli.help import Command, Group
-from marsretrieval.cli.models import doctor
-from marsretrieval.cli.report import report
-from marsretrieval.cli.run import run, tasks
-from marsretrieval.cli.search import search
-from marsretrieval.cli.serve import serve
 from marsretrieval.errors import MarsRetrievalError, MarsRetrievalWarning
+
+_START_PANEL, _BENCHMARK_PANEL, _SEARCH_PANEL = "Start here", "Benchmark", "Images and search"
+
+# Module in `cli/`, function or app, and help section of each command, in the order of `--help`.
+_COMMANDS = {
+    "demo": ("demo", "demo", _START_PANEL),
+    "doctor": ("models", "doctor", _START_PANEL),
+    "tasks": ("run", "tasks", _START_PANEL),
+    "run": ("run", "run", _BENCHMARK_PANEL),
+    "report": ("report", "report", _BENCHMARK_PANEL),
+    "compare": ("compare", "compare", _BENCHMARK_PANEL),
+    "embed": ("embed", "embed", _SEARCH_PANEL),
+    "search": ("search", "search", _SEARCH_PANEL),
+    "models": ("models", "app", _START_PANEL),
+    "score": ("score", "app", _BENCHMARK_PANEL),
+    "export": ("export", "app", _BENCHMARK_PANEL),
+    "data": ("data", "app", _SEARCH_PANEL),
+    "store": ("store", "app", _SEARCH_PANEL),
+    "serve": ("serve", "serve", _SEARCH_PANEL),
+    "inventory": ("inventory", "app", _SEARCH_PANEL),
+}
 
 _TRACEBACK = "MARSRETRIEVAL_TRACEBACK"  # 1: show the traceback of an unexpected error
 
@@ -51,12 +65,43 @@ class _SignalError(KeyboardInterrupt):
         self.number = number
 
 
+class _LazyCommands(Mapping[str, Any]):
+    """The commands by name, each loaded from its module when it is used."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            module, attribute, panel = _COMMANDS[name]
+            target = getattr(import_module(f"marsretrieval.cli.{module}"), attribute)
+            parent = typer.Typer(add_completion=False, rich_markup_mode=None)
+            parent.callback()(lambda: None)
+            if isinstance(target, typer.Typer):
+                parent.add_typer(target, name=name, rich_help_panel=panel)
+            else:
+                parent.command(name, cls=Command, rich_help_panel=panel)(target)
+            group: Any = typer.main.get_command(parent)
+            self._loaded[name] = group.commands[name]
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
 class _Group(Group):
     """Root command group that prints an error as message and remedy, without a traceback."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands: Any = _LazyCommands()
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _print_warnings(), _handle_signals():
+            with _print_warnings(), _print_log(), _handle_signals():
                 value = super().invoke(ctx)
                 sys.stdout.flush()
                 return value
@@ -70,7 +115,7 @@ class _Group(Group):
                 if number == signal.SIGINT
                 else f"ended by {signal.Signals(number).name}"
             )
-            _print_last(f"{what}: what was finished is kept; the same command goes on from there")
+            _print_last(f"{what}: completed work is saved; run the same command again to resume")
             raise typer.Exit(128 + number) from error
         except _TYPER_EXCEPTIONS:
             raise
@@ -93,12 +138,12 @@ def _format_unexpected(error: Exception) -> str:
         file_prefix = f"{error.filename}: " if error.filename is not None else ""
         return (
             f"error: {file_prefix}{error.strerror or text}\n"
-            "  Check the disk, the rights and the limits of this process (ulimit -a)."
+            "  Check the disk, the permissions and the limits of this process (ulimit -a)."
         )
     kind = type(error).__name__
     return (
         f"error: unexpected {kind}{f': {text}' if text else ''}\n"
-        f"  Set {_TRACEBACK}=1 to see where it comes from, and report it."
+        f"  Set {_TRACEBACK}=1 to show the traceback, and report the error."
     )
 
 
@@ -162,6 +207,39 @@ def _print_warnings() -> Iterator[None]:
         yield
 
 
+class _Lines(logging.Handler):
+    """Handler that prints the messages of the library on stderr, each once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._shown: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record as one line.
+
+        Args:
+            record: A record of a logger below ``marsretrieval``.
+        """
+        line = f"{record.levelname.lower()}: {record.getMessage()}"
+        if line not in self._shown:
+            self._shown.add(line)
+            say(line)
+
+
+@contextmanager
+def _print_log() -> Iterator[None]:
+    """Print the warnings that the library logs within the block."""
+    logger, handler = logging.getLogger("marsretrieval"), _Lines()
+    propagate = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
@@ -187,21 +265,3 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-_START_PANEL, _BENCHMARK_PANEL, _SEARCH_PANEL = "Start here", "Benchmark", "Images and search"
-
-app.command(cls=Command, rich_help_panel=_START_PANEL)(demo)
-app.command(cls=Command, rich_help_panel=_START_PANEL)(doctor)
-app.add_typer(models.app, name="models", rich_help_panel=_START_PANEL)
-app.command(cls=Command, rich_help_panel=_START_PANEL)(tasks)
-app.command(cls=Command, rich_help_panel=_BENCHMARK_PANEL)(run)
-app.command(cls=Command, rich_help_panel=_BENCHMARK_PANEL)(report)
-app.command(cls=Command, rich_help_panel=_BENCHMARK_PANEL)(compare)
-app.add_typer(score.app, name="score", rich_help_panel=_BENCHMARK_PANEL)
-app.add_typer(export.app, name="export", rich_help_panel=_BENCHMARK_PANEL)
-app.add_typer(data.app, name="data", rich_help_panel=_SEARCH_PANEL)
-app.command(cls=Command, rich_help_panel=_SEARCH_PANEL)(embed)
-app.add_typer(store.app, name="store", rich_help_panel=_SEARCH_PANEL)
-app.command(cls=Command, rich_help_panel=_SEARCH_PANEL)(search)
-app.command(cls=Command, rich_help_panel=_SEARCH_PANEL)(serve)

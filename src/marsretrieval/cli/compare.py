@@ -19,7 +19,9 @@ def compare(
     ],
     b: Annotated[
         str,
-        typer.Argument(metavar="B", help="The same for the second model; differences are B - A."),
+        typer.Argument(
+            metavar="B", help="Result file, results folder or name of the second model."
+        ),
     ],
     results: Annotated[
         Path, typer.Option(help="Results folder in which model names are looked up.")

@@ -71,7 +71,11 @@ def command_line(context: typer.Context) -> str:
     Returns:
         A shell command that starts with `marsretrieval`.
     """
-    words = ["marsretrieval", *context.command_path.split()[1:]]
+    words = ["marsretrieval"]
+    level: Any = context
+    while level.parent is not None:
+        words.insert(1, str(level.info_name))
+        level = level.parent
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)

@@ -1,18 +1,29 @@
-"""``marsretrieval data tiles``: cut local or downloaded quads of the CTX mosaic into tiles."""
+"""``marsretrieval data tiles``: cut own rasters and quads of the CTX mosaic into tiles."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.data_rasters import print_raster_plan, print_raster_report
 from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
-    from marsretrieval.datasets.ctx import Input, Plan, Problem, Quad, Report
+    from marsretrieval.datasets.ctx import (
+        Input,
+        JobSettings,
+        Plan,
+        Problem,
+        Quad,
+        Report,
+        TileSpec,
+    )
+    from marsretrieval.progress import Progress
 
 _MAX_SHOWN = 10
 
@@ -22,10 +33,10 @@ def tiles(
         list[Path] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="GeoTIFFs or zips of the mosaic, or folders (default: download by region).",
+            help="Rasters (GeoTIFF, VRT, JPEG 2000), zips of the mosaic, or folders of them.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Output folder: one tar and one manifest per quad.")] = (
+    out: Annotated[Path, typer.Option(help="Output folder: a tar and a manifest per raster.")] = (
         Path("data/Mars-Global-Geolocalization/tiles")
     ),
     bbox: Annotated[
@@ -42,9 +53,45 @@ def tiles(
         bool, typer.Option("--clip", help="Cut only the tiles that overlap --bbox.")
     ] = False,
     delta: Annotated[
-        str, typer.Option(metavar="DEG", help="Tile height and width in degrees; must divide 4.")
-    ] = "0.2",
-    size: Annotated[int, typer.Option(help="Tile height and width in pixels.")] = 512,
+        str | None,
+        typer.Option(metavar="DEG", help="Tile size in degrees; of quads a divisor of 4 (0.2)."),
+    ] = None,
+    tile_px: Annotated[
+        int | None,
+        typer.Option(
+            "--tile-px", metavar="N", help="Tile size in pixels of an own raster (default: --size)."
+        ),
+    ] = None,
+    tile_m: Annotated[
+        float | None,
+        typer.Option("--tile-m", metavar="M", help="Tile size in metres, of own rasters."),
+    ] = None,
+    size: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 512,
+    overlap: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Overlap of neighbouring tiles of own rasters, 0..0.9."),
+    ] = None,
+    stretch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="percentile|std|minmax|none",
+            help="Contrast stretch of own rasters (8 bits: none, else percentile).",
+        ),
+    ] = None,
+    min_valid: Annotated[
+        float | None,
+        typer.Option(
+            "--min-valid", metavar="SHARE", help="Skip tiles of own rasters with less valid data."
+        ),
+    ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Bands of own rasters: 1 is grey, 3,2,1 is RGB."),
+    ] = None,
+    nodata: Annotated[
+        float | None,
+        typer.Option(metavar="VALUE", help="No-data value of own rasters that do not state it."),
+    ] = None,
     format: Annotated[
         str, typer.Option(metavar="png|jpeg", help="Image format; jpeg is lossy and half the size.")
     ] = "png",
@@ -59,9 +106,9 @@ def tiles(
         ),
     ] = False,
     drop_empty: Annotated[
-        float,
-        typer.Option(metavar="SHARE", help="Skip tiles with a smaller share of valid pixels."),
-    ] = 0.0,
+        float | None,
+        typer.Option(metavar="SHARE", help="Skip tiles of quads with less valid data."),
+    ] = None,
     scratch: Annotated[
         Path | None,
         typer.Option(help="Folder for downloaded zips (default: a hidden folder in --out)."),
@@ -79,68 +126,199 @@ def tiles(
         typer.Option(min=1, max=4096, help="Number of cutting threads (default: number of CPUs)."),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace quads that were cut with other options.")
+        bool, typer.Option("--force", help="Replace tiles that were cut with other options.")
     ] = False,
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Show quads, tiles, download and disk space; write nothing."
+            "--dry-run", help="Show rasters, tiles, download and disk space; write nothing."
         ),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Cut the CTX mosaic into tiles; run again to resume.
+    """Cut own rasters or the CTX mosaic into tiles; resume if run again.
 
-    A quad is 4 x 4 degrees: 400 tiles of 0.2 degrees, 1.7 GB to download, 50 MB of tiles.
-    Finished quads are kept, each zip is deleted after cutting. -180,-80,180,80 is the benchmark's
-    planet: 3,600 quads. Exit code 1 if any quad or tile failed.
+    Own rasters may be in any projection of Mars. Choose --tile-px, --tile-m or --delta.
+
+    A TIFF or zip named as a quad (E-004_N-04) belongs to the mosaic: 400 tiles of 0.2 degrees.
+    Without a source, --bbox or --quads selects quads to download (1.7 GB each); each zip is
+    deleted after cutting. -180,-80,180,80 is the benchmark's planet: 3,600 quads.
+
+    Finished rasters are kept. Exit code 1 if any raster, quad or tile failed.
 
     Raises:
-        UsageError: If neither sources nor a region are given, or an option is invalid.
-        typer.Exit: With code 1 if a quad or a tile failed.
+        UsageError: If neither sources nor a region are given, or an option is invalid or does not
+            apply to the sources.
+        typer.Exit: With code 1 if a raster, a quad or a tile failed.
     """
-    from marsretrieval import geo
-    from marsretrieval.datasets import ctx
+    from marsretrieval.datasets import rasters
 
-    box = geo.Box.parse(bbox) if bbox is not None else None
-    if clip and box is None:
-        raise UsageError("--clip goes with --bbox")
-    spec = ctx.TileSpec.of(
-        delta,
+    if clip and bbox is None:
+        raise UsageError("--clip requires --bbox")
+    quad_files, raster_files = rasters.split_sources(sources) if sources else ([], [])
+    quad_options = {
+        "--bbox": bbox, "--quads": quads, "--clip": clip or None,
+        "--equal-aspect": equal_aspect or None, "--exact": exact or None,
+        "--drop-empty": drop_empty, "--scratch": scratch, "--server": server,
+        "--ca-file": ca_file,
+    }  # fmt: skip
+    raster_options = {
+        "--tile-px": tile_px, "--tile-m": tile_m, "--overlap": overlap, "--stretch": stretch,
+        "--min-valid": min_valid, "--bands": bands, "--nodata": nodata,
+    }  # fmt: skip
+    if raster_files:
+        _refuse_options(quad_options, "own rasters", raster_files)
+    if quad_files or not sources:
+        _refuse_options(raster_options, "the CTX mosaic", quad_files)
+    raster_spec = rasters.RasterSpec(
+        tile_px=tile_px,
+        tile_m=tile_m,
+        delta=None if delta is None or not raster_files else _parse_delta(delta),
         size=size,
         format=format,
-        equal_aspect=equal_aspect,
-        exact=exact,
-        drop_below=drop_empty,
-        clip=box if clip else None,
+        overlap=overlap or 0.0,
+        stretch=stretch,
+        min_valid=min_valid or 0.0,
+        bands=None if bands is None else rasters.parse_bands(bands),
+        nodata=nodata,
     )
-    named_quads = ctx.parse_quads(quads) if quads is not None else []
-    selected_quads = ctx.select_quads(box, named_quads) if box is not None or named_quads else None
-    outside = None if box is None else ctx.part_outside(box)
-    if outside is not None:
-        say(f"warning: --bbox {bbox}: {outside}")
-    inputs, problems = _find_inputs(sources or [], selected_quads)
+    quad_run = None
+    if quad_files or not raster_files:
+        quad_run = _QuadRun.from_options(
+            quad_files if sources else None, out, bbox=bbox, quads=quads, clip=clip,
+            spec={"delta": delta or "0.2", "size": size, "format": format,
+                  "equal_aspect": equal_aspect, "exact": exact, "drop_below": drop_empty or 0.0},
+            settings={"threads": threads, "scratch": scratch, "force": force},
+            server=server, ca_file=ca_file,
+        )  # fmt: skip
+    if quad_run is not None and raster_files:
+        own = pluralize(len(raster_files), "own raster")
+        say(f"note: {pluralize(len(quad_files), 'file')} of the CTX mosaic by name, and {own}")
+    record: dict[str, Any] = {"out": str(out)}
+    is_complete = True
     if dry_run:
-        plan = ctx.plan(inputs, spec, out, force=force)
-        _print_plan(plan, out, problems, outside, as_json=as_json)
-        return
-    settings = ctx.JobSettings(
-        threads=threads,
-        scratch=scratch,
-        server=server or ctx.SERVER,
-        fetch=ctx.FetchSettings(ca_file=ca_file),
-        force=force,
-    )
-    with show_progress(quiet=as_json) as progress:
-        report = ctx.cut_quads(
-            inputs, spec, out, problems=problems, settings=settings, progress=progress
-        )
-    if as_json:
-        print_json({"out": str(out), "outside": outside, **report.to_dict()})
+        raster_plan = None
+        if raster_files:
+            raster_plan = rasters.plan_rasters(raster_files, raster_spec, out, force=force)
+            is_complete = not raster_plan.failed
+        if quad_run is not None:
+            record |= quad_run.dry_run(as_json=as_json)
+        if raster_plan is not None:
+            values = raster_plan.to_dict()
+            record |= {"own_rasters": values} if quad_run is not None else values
+            print_raster_plan(raster_plan, out, as_json=as_json)
     else:
-        _print_report(report, out)
-    if not report.complete:
+        with show_progress(quiet=as_json) as progress:
+            quad_report = quad_run.run(progress) if quad_run is not None else None
+            raster_report = None
+            if raster_files:
+                raster_report = rasters.cut_rasters(
+                    raster_files, raster_spec, out, threads=threads, force=force, progress=progress
+                )
+        if quad_run is not None and quad_report is not None:
+            record |= {"outside": quad_run.outside, **quad_report.to_dict()}
+            is_complete = quad_report.complete
+            if not as_json:
+                _print_report(quad_report, out)
+        if raster_report is not None:
+            is_complete = is_complete and raster_report.complete
+            values = raster_report.to_dict()
+            record |= {"own_rasters": values} if quad_run is not None else values
+            record["complete"] = is_complete
+            print_raster_report(raster_report, out, as_json=as_json)
+    if as_json:
+        print_json(record)
+    if not is_complete:
         raise typer.Exit(1)
+
+
+def _refuse_options(options: dict[str, Any], what: str, files: list[Path]) -> None:
+    """Refuse options that do not apply to a kind of source."""
+    given = [name for name, value in options.items() if value is not None]
+    if not given:
+        return
+    example = f" ({files[0]})" if files else ""
+    other = "quads of the CTX mosaic" if what == "own rasters" else "own rasters"
+    raise UsageError(
+        f"{', '.join(given)}: only for {other}, not for {what}{example}",
+        remedy="Leave it out, or cut own rasters and quads of the mosaic in separate runs.",
+    )
+
+
+def _parse_delta(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"--delta {text}: not a number") from error
+
+
+@dataclass(frozen=True)
+class _QuadRun:
+    """Cut quads of the CTX mosaic."""
+
+    inputs: list[Input]
+    problems: list[Problem]
+    spec: TileSpec
+    out: Path
+    settings: JobSettings
+    outside: str | None
+
+    @classmethod
+    def from_options(
+        cls,
+        files: list[Path] | None,
+        out: Path,
+        *,
+        bbox: str | None,
+        quads: str | None,
+        clip: bool,
+        spec: dict[str, Any],
+        settings: dict[str, Any],
+        server: str | None,
+        ca_file: Path | None,
+    ) -> Self:
+        from marsretrieval import geo
+        from marsretrieval.datasets import ctx
+
+        box = geo.Box.parse(bbox) if bbox is not None else None
+        tile_spec = ctx.TileSpec.of(**spec, clip=box if clip else None)
+        named_quads = ctx.parse_quads(quads) if quads is not None else []
+        selected = ctx.select_quads(box, named_quads) if box is not None or named_quads else None
+        outside = None if box is None else ctx.part_outside(box)
+        if outside is not None:
+            say(f"warning: --bbox {bbox}: {outside}")
+        inputs, problems = _find_inputs(files or [], selected)
+        job = ctx.JobSettings(
+            **settings,
+            server=server or ctx.SERVER,
+            fetch=ctx.FetchSettings(ca_file=ca_file),
+        )
+        return cls(inputs, problems, tile_spec, out, job, outside)
+
+    def dry_run(self, *, as_json: bool) -> dict[str, Any]:
+        """Plan the run and print the plan; return it as plain data."""
+        from marsretrieval.datasets import ctx
+
+        plan = ctx.plan(self.inputs, self.spec, self.out, force=self.settings.force)
+        if not as_json:
+            _print_plan(plan, self.out, self.problems)
+        problems = [
+            {"source": problem.source, "reason": problem.reason} for problem in self.problems
+        ]
+        return {"outside": self.outside, **plan.to_dict(), "problems": problems}
+
+    def run(self, progress: Progress) -> Report:
+        """Cut the quads."""
+        from marsretrieval.datasets import ctx
+
+        return ctx.cut_quads(
+            self.inputs,
+            self.spec,
+            self.out,
+            problems=self.problems,
+            settings=self.settings,
+            progress=progress,
+        )
 
 
 def _find_inputs(
@@ -152,8 +330,8 @@ def _find_inputs(
         return ctx.find_files(sources, selected_quads)
     if selected_quads is None:
         raise UsageError(
-            "nothing to cut is named",
-            remedy="Name GeoTIFFs, zips or folders of them, or a region with --bbox or --quads.",
+            "no input files or region given",
+            remedy="Name rasters, zips or folders of them, or a region with --bbox or --quads.",
         )
     return [ctx.Input(quad) for quad in selected_quads], []
 
@@ -166,7 +344,7 @@ def _print_report(report: Report, out: Path) -> None:
         pluralize(cut_count + kept_count, "quad"),
     )
     echo(f"{out}: {tiles} in {quads} ({totals['bytes'] / 1e6:,.1f} MB)")
-    echo(f"  quads    {cut_count:,} cut in {report.seconds:,.1f} s, {kept_count:,} there before")
+    echo(f"  quads    {cut_count:,} cut in {report.seconds:,.1f} s, {kept_count:,} already present")
     empty = pluralize(totals["empty"], "tile")
     echo(f"  no data  {empty} without any, {totals['dropped']:,} left out")
     if report.otherwise:
@@ -183,35 +361,26 @@ def _print_report(report: Report, out: Path) -> None:
     if len(failed) > _MAX_SHOWN:
         say(f"and {len(failed) - _MAX_SHOWN} more failures: --json lists all")
     if report.untried:
-        say(f"not tried after these: {_abbreviate(report.untried)}")
-    say("error: not everything could be cut; run the same command again for what failed")
+        say(f"not attempted after these failures: {_abbreviate(report.untried)}")
+    say("error: some quads or tiles could not be cut; run the same command again to retry them")
 
 
-def _print_plan(
-    plan: Plan, out: Path, problems: list[Problem], outside: str | None, *, as_json: bool
-) -> None:
+def _print_plan(plan: Plan, out: Path, problems: list[Problem]) -> None:
     from marsretrieval.datasets.ctx import readable_bytes
 
-    if as_json:
-        problem_records = [
-            {"source": problem.source, "reason": problem.reason} for problem in problems
-        ]
-        print_json(
-            {"out": str(out), "outside": outside, **plan.to_dict(), "problems": problem_records}
-        )
-        return
     names = [entry.quad.name for entry in plan.todo]
     echo(
-        f"{out}: {pluralize(len(names), 'quad')} to cut, {len(plan.kept):,} there; nothing is done"
+        f"{out}: {pluralize(len(names), 'quad')} to cut, {len(plan.kept):,} present; nothing is "
+        "done"
     )
     echo(f"  quads    {_abbreviate(names) or 'none'}")
     echo(f"  tiles    {plan.tiles:,}")
     echo(f"  fetch    about {readable_bytes(plan.download_bytes)}")
     needed, scratch = readable_bytes(plan.output_bytes), readable_bytes(plan.scratch_bytes)
-    echo(f"  disk     about {needed} for tiles and {scratch} for zips on their way;", end=" ")
+    echo(f"  disk     about {needed} for tiles and {scratch} for temporary zips;", end=" ")
     echo(f"{readable_bytes(plan.free_bytes)} free")
     if plan.output_bytes + plan.scratch_bytes > plan.free_bytes:
-        say("note: there is not that much room: choose another --out, or a smaller region")
+        say("note: not enough free disk space: choose another --out, or a smaller region")
     for problem in problems:
         say(f"problem: {problem.source}: {problem.reason}")
 

@@ -17,12 +17,12 @@ from marsretrieval.cli.run import run_jobs
 
 _MODELS = ("mars-nano", "mars-nano-untrained")
 _NEXT_STEPS = """
-The figures follow the model: mars-nano was trained on such terrain, its twin was not.
+The metrics depend on the model: mars-nano was trained on such terrain, its twin was not.
 The published AUPRC is low even where the ranking is nearly perfect: its curve begins at a depth by
 which most points are found, and the area before it is not counted (docs/PROTOCOL.md).
-All of it is synthetic; nothing above says anything about Mars or about a published model.
+All data are synthetic: the metrics above are not valid for Mars or for published models.
 
-What next:{activate}
+Next steps:{activate}
   open {page}      # tables, curves, maps and examples on one page
   marsretrieval search --store {store} --text "pitted cones" -o {layer} --heatmap map.png
   marsretrieval run -m pe-core-l-14-336 -t landform --data data      # a real model on real data
@@ -49,8 +49,9 @@ def demo(
         typer.Exit: With code 1 if a model or task failed.
     """
     from marsretrieval import evaluation
-    from marsretrieval.datasets.synthetic import write_planet
-    from marsretrieval.encoders import LoadOptions, find
+    from marsretrieval.datasets.synthetic.writer import write_planet
+    from marsretrieval.encoders.base import LoadOptions
+    from marsretrieval.encoders.registry import find
     from marsretrieval.tasks import TASKS, Settings
 
     planet, results = out / "planet", out / "results"

@@ -28,8 +28,10 @@ from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import BuildPlan, BuildReport, EmbeddingStore, Target
-    from marsretrieval.encoders import Encoder, LoadOptions, ModelSpec
+    from marsretrieval.embeddings.builder import BuildReport, Target
+    from marsretrieval.embeddings.plan import BuildPlan
+    from marsretrieval.embeddings.store import EmbeddingStore
+    from marsretrieval.encoders.base import Encoder, LoadOptions, ModelSpec
 
 _IGNORED_TEXTS = {
     "annotation": "annotation is partly ignored",
@@ -114,14 +116,9 @@ def embed(
         StoreMismatchError: If the store holds embeddings of another model or dataset.
         ModelLoadError: If a model cannot be loaded.
     """
-    from marsretrieval.datasets import open_sources
-    from marsretrieval.embeddings import (
-        RayOptions,
-        build_stores,
-        build_stores_with_ray,
-        open_store,
-        plan_targets,
-    )
+    from marsretrieval.datasets.open import open_sources
+    from marsretrieval.embeddings.builder import build_stores, plan_targets
+    from marsretrieval.embeddings.store import open_store
 
     _check_options(engine, shard, ray_address, device)
     decoding = parse_decode_in(decode_in)
@@ -145,6 +142,8 @@ def embed(
         return
     with show_progress(quiet=as_json) as progress:
         if engine == "ray":
+            from marsretrieval.embeddings.ray import RayOptions, build_stores_with_ray
+
             reports = build_stores_with_ray(
                 targets,
                 source,
@@ -187,7 +186,7 @@ def _count_repeated_ids(store: Path) -> int:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from marsretrieval.embeddings import open_store
+    from marsretrieval.embeddings.store import open_store
 
     columns = [block.column("id") for block in open_store(store).blocks()]
     counts = pc.value_counts(pa.chunked_array(columns, type=pa.string())) if columns else []
@@ -195,7 +194,7 @@ def _count_repeated_ids(store: Path) -> int:
     if repeated:
         say(
             f"warning: {store}: {pluralize(len(repeated), 'id')} from several sources "
-            f"(first: {repeated[0]}); --like uses the first image of an id"
+            f"(first: {repeated[0]}); --similar-to uses the first image of an id"
         )
     return len(repeated)
 
@@ -204,12 +203,13 @@ def _check_options(engine: str, shard: str | None, ray_address: str | None, devi
     if engine not in ("local", "ray"):
         raise UsageError(f"unknown engine '{engine}'", remedy="Use local or ray.")
     if engine == "local" and ray_address is not None:
-        raise UsageError("--ray-address goes with --engine ray")
+        raise UsageError("--ray-address requires --engine ray")
     if engine == "ray" and shard is not None:
-        raise UsageError("--shard and --engine ray do not go together: Ray deals out the shards")
+        raise UsageError("--shard and --engine ray cannot be combined: Ray distributes the shards")
     if engine == "ray" and device not in ("auto", "cuda", "cpu"):
         raise UsageError(
-            f"--device {device} does not go with --engine ray, which gives each process its own",
+            f"--device {device} cannot be combined with --engine ray, which assigns the devices "
+            "itself",
             remedy="Use auto, cuda or cpu.",
         )
 
@@ -218,13 +218,16 @@ def _make_targets(
     models: list[str], store: Path, options: LoadOptions
 ) -> tuple[list[ModelSpec], list[Target]]:
     """Return the models and their stores: `store` for one model, its subfolders for several."""
-    from marsretrieval.embeddings import ModelRequest, Target
-    from marsretrieval.encoders import find
-    from marsretrieval.evaluation import variant
+    from marsretrieval.embeddings.builder import Target
+    from marsretrieval.embeddings.manifest import ModelRequest
+    from marsretrieval.encoders.registry import find
+    from marsretrieval.evaluation.jobs import variant
 
     specs = [find(name) for name in models]
     if len(specs) > 1 and options.checkpoint is not None:
-        raise UsageError("--checkpoint goes with one model", remedy="Embed with each by itself.")
+        raise UsageError(
+            "--checkpoint applies to one model only", remedy="Embed with one model at a time."
+        )
     if len({spec.id for spec in specs}) != len(specs):
         raise UsageError("the same model is named twice")
     paths = [store] if len(specs) == 1 else [store / variant(spec, options) for spec in specs]
@@ -235,7 +238,7 @@ def _make_targets(
 
 
 def _load(spec: ModelSpec, options: LoadOptions) -> Encoder:
-    from marsretrieval.encoders import load
+    from marsretrieval.encoders.registry import load
 
     say(f"loading {spec.id}")
     return load(spec, options)
@@ -306,7 +309,7 @@ def _print_report(report: BuildReport, store: EmbeddingStore, position_count: in
     rate = ""
     if report.images_per_s and report.device_idle is not None:
         rate = f" at {report.images_per_s:,.0f} images/s (device idle {report.device_idle:.0%})"
-    reused = f", {report.reused:,} were there" if report.reused else ""
+    reused = f", {report.reused:,} already done" if report.reused else ""
     images = pluralize(report.rows, "image")
     echo(f"{store.path}: {images}, {report.embedded:,} embedded now{rate}{reused}")
     if report.skipped:

@@ -31,7 +31,7 @@ def mteb(
         DataError: If the result is of another task or on other data than MTEB's.
         OutputError: If the folder cannot be written.
     """
-    from marsretrieval.report.mteb import write_mteb
+    from marsretrieval.report.exports import write_mteb
     from marsretrieval.report.result_files import read_whole
 
     for path in write_mteb(read_whole(result), output):
@@ -67,7 +67,7 @@ def hf(
     """
     from marsretrieval.errors import UsageError
     from marsretrieval.io import atomic_path
-    from marsretrieval.report.hf import hf_yaml
+    from marsretrieval.report.exports import hf_yaml
     from marsretrieval.report.result_files import read_whole
     from marsretrieval.results import find_results
 

@@ -85,10 +85,46 @@ marsretrieval store index mars.store
     "store export": """
 marsretrieval store export mars.store -o mars.parquet
 """,
+    "store merge": """
+marsretrieval store merge north.store south.store -o both.store
+""",
+    "store subset": """
+marsretrieval store subset mars.store -o part.store --bbox=-180,-4,-176,0
+""",
     "search": """
 marsretrieval search --store mars.store --text "pitted cones" -o cones.gpkg
 marsretrieval search --store mars.store --image cone1.png --bbox=-60,20,0,60 -o cones.csv
-marsretrieval search --store mars.store --like-at=137.4,-4.6 --merge-deg 0.5 -k 50
+marsretrieval search --store mars.store --similar-to-location=137.4,-4.6 --merge-deg 0.5 -k 50
+""",
+    "inventory new": """
+marsretrieval inventory new cones --store mars.store --text "pitted cones"
+""",
+    "inventory next": """
+marsretrieval inventory next cones
+marsretrieval inventory next cones -n 50 --json
+""",
+    "inventory sheet": """
+marsretrieval inventory sheet cones -o page.png
+""",
+    "inventory mark": """
+marsretrieval inventory mark cones ID1=yes ID2=no ID3=unsure
+marsretrieval inventory mark cones --from marks.csv
+""",
+    "inventory learn": """
+marsretrieval inventory learn cones
+""",
+    "inventory audit": """
+marsretrieval inventory audit cones start --domain 6300 --target 0.2
+marsretrieval inventory audit cones close
+""",
+    "inventory estimate": """
+marsretrieval inventory estimate cones
+""",
+    "inventory export": """
+marsretrieval inventory export cones -o places.gpkg -o ground_truth.csv -o report.md
+""",
+    "inventory update": """
+marsretrieval inventory update cones --store mars.store
 """,
     "report": """
 marsretrieval report results
@@ -107,6 +143,10 @@ marsretrieval export hf results/marscope -o marscope.yaml
 """,
 }
 
+
+# Earlier names of options: they work, and are not shown.
+EARLIER_NAMES = ("--like", "--like-at", "--mix", "--not-image", "--not-like", "--not-text",
+                  "--not-weight", "--raw")  # fmt: skip
 
 # Readable names of typer's types, which some versions of typer write in brackets.
 _METAVARS = {
@@ -245,7 +285,7 @@ def _refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
         if times > 1:
             name = "/".join([max(param.opts, key=len), *param.secondary_opts[:1]])
             raise UsageError(
-                f"{name} is given {times} times, and has one value", remedy="Give it once."
+                f"{name} is given {times} times but accepts one value", remedy="Give it once."
             )
 
 
@@ -268,6 +308,8 @@ def sections(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:
         title = getattr(param, "rich_help_panel", None)
         rows = rows_by_title.setdefault(title if isinstance(title, str) else default_title, [])
         syntax, explanation = record
+        for name in EARLIER_NAMES:
+            syntax = re.sub(rf", {name}(?![\w-])", "", syntax)
         for pattern, metavar in _METAVARS.items():
             syntax = re.sub(pattern, metavar, syntax)
         rows.append((syntax, explanation))

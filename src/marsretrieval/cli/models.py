@@ -29,7 +29,7 @@ from marsretrieval.errors import (
 )
 
 if TYPE_CHECKING:
-    from marsretrieval.encoders import ModelSpec
+    from marsretrieval.encoders.base import ModelSpec
 
 
 class _PatternOrCommand(Group):
@@ -61,7 +61,7 @@ def list_models(
     Raises:
         UnknownNameError: If no model matches the pattern.
     """
-    from marsretrieval.encoders import all_specs
+    from marsretrieval.encoders.registry import all_specs
 
     specs = [spec for spec in all_specs() if _matches(spec, pattern)]
     if not specs:
@@ -92,7 +92,8 @@ def check(
         ModelLoadError: If the model cannot be loaded.
         typer.Exit: With code 1 if the check finds a problem.
     """
-    from marsretrieval.encoders import check_encoder, find, load
+    from marsretrieval.encoders.registry import find, load
+    from marsretrieval.encoders.sanity_check import check_encoder
 
     options = load_options(
         device=device,
@@ -139,14 +140,14 @@ def _print_check(outcome: Mapping[str, Any]) -> None:
             measurement = outcome[modality]
             echo(
                 f"two {modality}: {measurement['seconds']} s; "
-                f"unit length to {measurement['off_unit_length']:.0e}; "
-                f"a batch equals one by one to {measurement['batch_difference']:.0e}"
+                f"norms within {measurement['off_unit_length']:.0e} of 1; "
+                f"batch and single vectors within {measurement['batch_difference']:.0e}"
             )
     if "texts" in outcome:
         cut_count = outcome["texts"]["cut_at_context_length"]
         echo(f"texts cut at the context length: {'not known' if cut_count is None else cut_count}")
     if "cosines" in outcome:
-        echo("cosines, an image a row:")
+        echo("cosine similarities, one row per image:")
         texts = [f"'{text}'" for text in outcome["texts"]["embedded"]]
         echo("  " + "  ".join(texts))
         for row in outcome["cosines"]:
@@ -225,14 +226,15 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
     console().print(table)
     echo(
         "\nCPU, GPU: GiB of weights in memory; loading takes up to twice that. px: image size."
-        "\nrevision: pinned commit; - where the result records the one loaded. --json has more."
+        "\nrevision: pinned commit; - if not pinned (results record the loaded one). --json has "
+        "more."
     )
     if gated := [row["id"] for row in rows if row["gated"]]:
         echo(f"Gated, needs a Hugging Face token: {', '.join(gated)}")
     _print_tested_versions(rows)
     echo(
-        "Others by name: st:NAME of sentence-transformers, mteb:NAME of MTEB's registry,"
-        "\npackage.module:Class of yours."
+        "Other names: st:NAME (sentence-transformers), mteb:NAME (MTEB's registry),"
+        "\npackage.module:Class (your own)."
     )
 
 
@@ -268,7 +270,7 @@ def doctor(as_json: JsonFlag = False) -> None:
     Raises:
         typer.Exit: With code 1 if models cannot run on this machine.
     """
-    from marsretrieval.encoders import examine_machine
+    from marsretrieval.encoders.doctor import examine_machine
 
     machine = examine_machine()
     problems, notes = machine["problems"], machine["notes"]

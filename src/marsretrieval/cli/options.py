@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from marsretrieval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.datasets import PositionColumns
-    from marsretrieval.embeddings import DecodeIn
-    from marsretrieval.encoders import LoadOptions, PromptPreset
+    from marsretrieval.datasets.ground_truth import Points
+    from marsretrieval.datasets.positions import PositionColumns
+    from marsretrieval.embeddings.pipeline import DecodeIn
+    from marsretrieval.encoders.base import LoadOptions, PromptPreset
 
 _MODEL_PANEL = "The model"
 
@@ -133,6 +135,40 @@ LonWest = Annotated[
         show_default=False,
     ),
 ]
+NameColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--name-column",
+        metavar="NAME",
+        rich_help_panel=_POINTS_PANEL,
+        help="Column of feature names (default: by common names).",
+    ),
+]
+Layer = Annotated[
+    str | None,
+    typer.Option(
+        "--layer",
+        metavar="NAME",
+        rich_help_panel=_POINTS_PANEL,
+        help="Layer of a catalogue that has several.",
+    ),
+]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=_POINTS_PANEL,
+        metavar="CATALOGUE",
+        help="Mark hits near a feature of this catalogue as known.",
+    ),
+]
+AgainstKm = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel=_POINTS_PANEL,
+        metavar="KM",
+        help="Largest distance of a known hit (default: 10).",
+    ),
+]
 CoveredOnly = Annotated[
     bool,
     typer.Option(
@@ -174,7 +210,7 @@ def load_options(
     Raises:
         UsageError: If the prompts or the dtype are unknown, or the checkpoint does not exist.
     """
-    from marsretrieval.encoders import LoadOptions
+    from marsretrieval.encoders.base import LoadOptions
 
     if prompts not in ("paper", "official"):
         raise UsageError(f"unknown prompts '{prompts}'", remedy="Use paper or official.")
@@ -192,20 +228,99 @@ def load_options(
     )
 
 
-def position_columns(lon: str | None, lat: str | None, west: bool | None) -> PositionColumns:
+def position_columns(
+    lon: str | None,
+    lat: str | None,
+    west: bool | None,
+    *,
+    name: str | None = None,
+    layer: str | None = None,
+) -> PositionColumns:
     """Make the column choice of a point catalogue from the options.
 
     Args:
         lon: Value of --lon-column.
         lat: Value of --lat-column.
         west: True for --lon-west, False for --lon-east, None for neither.
+        name: Value of --name-column.
+        layer: Value of --layer.
 
     Returns:
-        Column names and longitude direction.
+        Column names, longitude direction and layer.
     """
-    from marsretrieval.datasets import PositionColumns
+    from marsretrieval.datasets.positions import PositionColumns
 
-    return PositionColumns(lon, lat, west)
+    return PositionColumns(lon, lat, west, name, layer)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Catalogue that hits are compared with.
+
+    Attributes:
+        points: Its features.
+        km: Largest distance of a known hit.
+    """
+
+    points: Points
+    km: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.points.source}: {len(self.points.lon):,} features, known within {self.km:g} km"
+        )
+
+    def plan(self) -> dict[str, Any]:
+        """Return the catalogue as plain data for --dry-run."""
+        return {**self.points.to_dict(), "file": str(self.points.source), "km": self.km}
+
+
+def read_known(
+    against: Path | None,
+    km: float | None,
+    lon: str | None,
+    lat: str | None,
+    west: bool | None,
+    *,
+    name: str | None = None,
+    layer: str | None = None,
+) -> Known | None:
+    """Read the catalogue that hits are compared with.
+
+    Args:
+        against: Value of --against.
+        km: Value of --against-km.
+        lon: Value of --lon-column.
+        lat: Value of --lat-column.
+        west: True for --lon-west, False for --lon-east, None for neither.
+        name: Value of --name-column.
+        layer: Value of --layer.
+
+    Returns:
+        The catalogue; None without --against.
+
+    Raises:
+        UsageError: If the distance is invalid, or an option is given without --against.
+        DataError: If the catalogue cannot be read.
+    """
+    if against is None:
+        if any(value is not None for value in (km, lon, lat, west, name, layer)):
+            raise UsageError(
+                "--against-km, --lon-column, --lat-column, --lon-west, --name-column and --layer "
+                "describe a catalogue",
+                remedy="Add --against CATALOGUE, or leave them out.",
+            )
+        return None
+    from marsretrieval.cli.console import say
+    from marsretrieval.datasets.ground_truth import read_points
+    from marsretrieval.search.known import KNOWN_KM, check_known_km
+
+    check_known_km(KNOWN_KM if km is None else km)
+    columns = position_columns(lon, lat, west, name=name, layer=layer)
+    points = read_points(against, columns=columns)
+    for note in points.notes:
+        say(f"note: {note}")
+    return Known(points, KNOWN_KM if km is None else km)
 
 
 def parse_decode_in(name: str) -> DecodeIn:
@@ -220,7 +335,7 @@ def parse_decode_in(name: str) -> DecodeIn:
     Raises:
         UnknownNameError: If there is no such kind.
     """
-    from marsretrieval.embeddings import DECODE_IN
+    from marsretrieval.embeddings.pipeline import DECODE_IN
 
     for decode_in in DECODE_IN:
         if decode_in == name:

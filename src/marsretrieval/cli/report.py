@@ -65,11 +65,13 @@ def report(
     """
     output_format = _choose_format(output, {"md": md, "latex": latex, "csv": csv, "json": as_json})
     if output_format != "html" and (title or images or not thumbnails):
-        raise UsageError("--title, --images and --no-thumbnails are for a page: -o FILE.html")
+        raise UsageError(
+            "--title, --images and --no-thumbnails apply only to HTML reports: -o FILE.html"
+        )
     if images:
         say(
-            f"--images: {pluralize(len(images), 'path')} ignored: a page shows the thumbnails that "
-            "run wrote beside the results"
+            f"--images: {pluralize(len(images), 'path')} ignored: an HTML report shows the "
+            "thumbnails written by `marsretrieval run`"
         )
     result_files, refused = _read_results(results)
     if output_format == "html":
@@ -97,7 +99,7 @@ def _choose_format(output: Path | None, format_flags: dict[str, bool]) -> str:
     suffix_format = format_by_suffix.get(output.suffix.lower())
     if suffix_format is None and not flags:
         raise UsageError(
-            f"-o {output}: the name says no format",
+            f"-o {output}: unknown output format",
             remedy=f"Use {', '.join(format_by_suffix)}, or add --md, --latex, --csv or --json.",
         )
     if suffix_format is not None and flags and flags[0] != suffix_format:
@@ -167,8 +169,8 @@ def _write_page(
     left_out: Sequence[str],
 ) -> Sequence[str]:
     """Write the HTML report; return one line for each damaged table."""
-    from marsretrieval.report.html import write_html
-    from marsretrieval.report.references import references_for
+    from marsretrieval.report.html.page import write_html
+    from marsretrieval.report.table import references_for
 
     reference_rows = references_for([file.result for file in result_files], show=references)
     with show_progress() as progress:

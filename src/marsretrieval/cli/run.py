@@ -17,6 +17,7 @@ from marsretrieval.cli.options import (
     Device,
     Dtype,
     LatColumn,
+    Layer,
     LonColumn,
     LonWest,
     Offline,
@@ -33,9 +34,10 @@ from marsretrieval.cli.options import (
 from marsretrieval.errors import ModalityError, UsageError
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import DecodeIn
-    from marsretrieval.encoders import ModelSpec
-    from marsretrieval.evaluation import Finished, Job
+    from marsretrieval.embeddings.pipeline import DecodeIn
+    from marsretrieval.encoders.base import ModelSpec
+    from marsretrieval.evaluation.jobs import Job
+    from marsretrieval.evaluation.runner import Finished
     from marsretrieval.tasks import Task
 
 
@@ -89,9 +91,18 @@ def run(
     decode_in: DecodeInOption = "auto",
     seed: Seed = 0,
     resamples: Resamples = 1000,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            metavar="N",
+            help="Evaluate on N pairs, images or tiles only (quick trial).",
+        ),
+    ] = None,
     lon_column: LonColumn = None,
     lat_column: LatColumn = None,
     lon_west: LonWest = None,
+    layer: Layer = None,
     covered_only: CoveredOnly = False,
     offline: Offline = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -121,8 +132,9 @@ def run(
             code of the first refusal.
     """
     from marsretrieval import evaluation
-    from marsretrieval.encoders import find
-    from marsretrieval.tasks import TASKS, Geolocalization, Settings, find_task
+    from marsretrieval import tasks as benchmark
+    from marsretrieval.encoders.registry import find
+    from marsretrieval.tasks import Settings, find_task
 
     decoding = parse_decode_in(decode_in)
     options = load_options(
@@ -134,25 +146,30 @@ def run(
         trust_remote_code=trust_remote_code,
     )
     if checkpoint is not None and len(model) > 1:
-        raise UsageError("--checkpoint goes with one model", remedy="Run the models one by one.")
+        raise UsageError(
+            "--checkpoint applies to one model only", remedy="Run the models one by one."
+        )
     explicit = [find_task(key) for key in task if key != "all"]
-    chosen = {item.name: item for item in (*(TASKS if "all" in task else ()), *explicit)}
+    chosen = {item.name: item for item in (*(benchmark.TASKS if "all" in task else ()), *explicit)}
     explicit_names = {item.name for item in explicit}
     chosen_tasks = _with_class_names(list(chosen.values()), class_names)
-    columns = position_columns(lon_column, lat_column, lon_west)
-    if not columns.is_default or covered_only:
+    if covered_only or (lon_column, lat_column, lon_west, layer) != (None, None, None, None):
+        from marsretrieval.tasks.geolocalization import Geolocalization
+
         if not any(isinstance(item, Geolocalization) for item in chosen_tasks):
             options_given = {
                 "--lon-column": lon_column is not None,
                 "--lat-column": lat_column is not None,
                 "--lon-west/--lon-east": lon_west is not None,
+                "--layer": layer is not None,
                 "--covered-only": covered_only,
             }
             given = [option for option, is_given in options_given.items() if is_given]
             raise UsageError(
-                f"{', '.join(given)}: only for catalogues of points",
+                f"{', '.join(given)}: applies to point catalogues only",
                 remedy="Add -t geolocalization, or leave it out.",
             )
+        columns = position_columns(lon_column, lat_column, lon_west, layer=layer)
         catalogues = Geolocalization(columns=columns, covered_only=covered_only)
         chosen_tasks = [
             catalogues if isinstance(item, Geolocalization) else item for item in chosen_tasks
@@ -172,7 +189,7 @@ def run(
             data=data,
             results=results,
             options=options,
-            settings=Settings(seed=seed, resamples=resamples),
+            settings=Settings(seed=seed, resamples=resamples, limit=limit),
             tiles_store=store,
             force=force,
             name=name,
@@ -207,7 +224,7 @@ def _with_class_names(tasks: Sequence[Task], path: Path | None) -> list[Task]:
     if path is None:
         return list(tasks)
     if not any(isinstance(task, LandformRetrieval) for task in tasks):
-        raise UsageError("--class-names goes with the landform task", remedy="Add -t landform.")
+        raise UsageError("--class-names requires the landform task", remedy="Add -t landform.")
     names = read_class_names(path)
     return [
         LandformRetrieval(names) if isinstance(task, LandformRetrieval) else task for task in tasks
@@ -236,8 +253,8 @@ def tasks(as_json: JsonFlag = False) -> None:
         print_json(rows)
         return
     for row in rows:
-        data, figure = f"data: {row['data']:<27}", f"main figure: {row['main_metric']}"
-        echo(f"{row['task']:<18} {row['title']:<28} {data} {figure}")
+        data, metric = f"data: {row['data']:<27}", f"main metric: {row['main_metric']}"
+        echo(f"{row['task']:<18} {row['title']:<28} {data} {metric}")
 
 
 def run_jobs(
@@ -321,7 +338,7 @@ def _format_outcome(job_result: Finished) -> str:
         return f"{name}: failed: {job_result.error}"
     assert job_result.result is not None
     left_out = job_result.result.data["skipped"]
-    notes = [f"-> {job_result.path}"] if job_result.computed else ["done before, kept"]
+    notes = [f"-> {job_result.path}"] if job_result.computed else ["already done"]
     if left_out:
         first = left_out[0]
         notes.append(
@@ -342,6 +359,7 @@ def _print_plan(
             "reason": job.reason if job.refusal is None else str(job.refusal),
             "data": str(job.data.folder),
             "counts": dict(job.data.counts),
+            "limit": job.settings.limit,
             "left_out": len(job.data.skipped),
             "store": str(job.store),
             "vectors": job.task.vector_dtype,

@@ -13,6 +13,7 @@ from marsretrieval.cli.help import Command, Group
 from marsretrieval.cli.options import (
     CoveredOnly,
     LatColumn,
+    Layer,
     LonColumn,
     LonWest,
     Resamples,
@@ -101,9 +102,7 @@ def geolocalization(
         Path,
         typer.Option(help="CSV: image_name, similarity, lon, lat; or a file of search -o."),
     ],
-    ground_truth: Annotated[
-        Path, typer.Option(help="Points: CSV with lon, lat in degrees, or a GIS file.")
-    ],
+    ground_truth: Annotated[Path, typer.Option(help="Catalogue of points: CSV or a GIS file.")],
     radius: Annotated[float, typer.Option(help="Tolerance in degrees.")] = 0.5,
     max_k: Annotated[
         int, typer.Option(min=1, max=2**31 - 1, help="Depth of the ranking.")
@@ -115,6 +114,7 @@ def geolocalization(
     lon_column: LonColumn = None,
     lat_column: LatColumn = None,
     lon_west: LonWest = None,
+    layer: Layer = None,
     covered_only: CoveredOnly = False,
     json: Json = None,
     seed: Seed = 0,
@@ -137,7 +137,7 @@ def geolocalization(
 
     if not (0 < radius <= 180 and 0 < tile_deg <= 180):
         raise UsageError("--radius and --tile-deg must be greater than 0 and at most 180 degrees")
-    columns = position_columns(lon_column, lat_column, lon_west)
+    columns = position_columns(lon_column, lat_column, lon_west, layer=layer)
     points = read_points(ground_truth, as_written=True, columns=columns)
     tiles = read_predictions(predictions, tile_deg=tile_deg)
     coverage = TileCoverage(tiles.centres, radius)
@@ -148,7 +148,7 @@ def geolocalization(
     ):
         warnings.append(
             "one file has longitudes of -180..180 and the other of 0..360: the published "
-            "distance takes them as written. Write both in one range."
+            "distance uses them as written. Use one range in both files."
         )
     for note in (*tiles.notes, *points.notes):
         say(note)

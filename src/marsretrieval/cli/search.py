@@ -16,16 +16,33 @@ from marsretrieval.cli.console import (
     say,
     show_progress,
 )
-from marsretrieval.cli.options import Checkpoint, Device, Offline, TrustRemoteCode
+from marsretrieval.cli.options import (
+    Against,
+    AgainstKm,
+    Checkpoint,
+    Device,
+    LatColumn,
+    Layer,
+    LonColumn,
+    LonWest,
+    NameColumn,
+    Offline,
+    TrustRemoteCode,
+    read_known,
+)
+from marsretrieval.cli.repeat import finish_repeat, read_options
 from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.api import Question, SearchResult, Store
+    from marsretrieval.cli.options import Known
+    from marsretrieval.plotting import Style
 
 _MAX_SHOWN = 20
 _HEADER = f"{'rank':>5}  {'score':>6}  {'z':>5}  {'percentile':>10}  {'lon':>9} {'lat':>8}  id"
 _QUERY_PANEL, _SELECTION_PANEL, _OUTPUT_PANEL = "What to look for", "Which tiles, how many", "Files"
+_EXTRA_FILES = {".qml": "style for QGIS"}
 
 Paths = list[Path] | None
 Words = list[str] | None
@@ -33,7 +50,10 @@ Words = list[str] | None
 
 def search(
     context: typer.Context,
-    store: Annotated[Path, typer.Option(help="Folder of the store, made by embed or run.")],
+    store: Annotated[
+        list[Path],
+        typer.Option(help="Folder of the store, made by embed or run; repeat to search several."),
+    ],
     text: Annotated[
         Words,
         typer.Option(
@@ -45,6 +65,7 @@ def search(
     raw: Annotated[
         bool,
         typer.Option(
+            "--no-templates",
             "--raw",
             rich_help_panel=_QUERY_PANEL,
             help="Encode texts without the three prompt templates.",
@@ -59,14 +80,18 @@ def search(
     like: Annotated[
         Words,
         typer.Option(
+            "--similar-to",
+            "--like",
             rich_help_panel=_QUERY_PANEL,
             metavar="TILE",
-            help="Id of an example tile of the store; repeatable.",
+            help="Id of an example tile, or STORE:ID; repeatable.",
         ),
     ] = None,
     like_at: Annotated[
         Words,
         typer.Option(
+            "--similar-to-location",
+            "--like-at",
             rich_help_panel=_QUERY_PANEL,
             metavar="LON,LAT",
             help="Position of an example tile of the store; repeatable.",
@@ -75,6 +100,8 @@ def search(
     mix: Annotated[
         float,
         typer.Option(
+            "--image-weight",
+            "--mix",
             rich_help_panel=_QUERY_PANEL,
             min=0,
             max=1,
@@ -84,12 +111,18 @@ def search(
     not_text: Annotated[
         Words,
         typer.Option(
-            rich_help_panel=_QUERY_PANEL, metavar="TEXT", help="Negative text; repeatable."
+            "--negative-text",
+            "--not-text",
+            rich_help_panel=_QUERY_PANEL,
+            metavar="TEXT",
+            help="Negative text; repeatable.",
         ),
     ] = None,
     not_image: Annotated[
         Paths,
         typer.Option(
+            "--negative-image",
+            "--not-image",
             rich_help_panel=_QUERY_PANEL,
             metavar="FILE",
             help="Negative example image; repeatable.",
@@ -98,6 +131,8 @@ def search(
     not_like: Annotated[
         Words,
         typer.Option(
+            "--negative",
+            "--not-like",
             rich_help_panel=_QUERY_PANEL,
             metavar="TILE",
             help="Id of a negative example tile; repeatable.",
@@ -106,12 +141,22 @@ def search(
     not_weight: Annotated[
         float,
         typer.Option(
+            "--negative-weight",
+            "--not-weight",
             rich_help_panel=_QUERY_PANEL,
             min=0,
             max=1,
             help="Weight of the negative examples relative to the query.",
         ),
     ] = 0.25,
+    vector: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=_QUERY_PANEL,
+            metavar="FILE",
+            help="Query vector (.npy) instead of a text or examples.",
+        ),
+    ] = None,
     bbox: Annotated[
         str | None,
         typer.Option(
@@ -126,6 +171,14 @@ def search(
             rich_help_panel=_SELECTION_PANEL,
             metavar="FILE",
             help="Search only tiles centred in the polygons of a file.",
+        ),
+    ] = None,
+    region_layer: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_SELECTION_PANEL,
+            metavar="NAME",
+            help="Layer of a --region file that has several.",
         ),
     ] = None,
     count: Annotated[
@@ -171,6 +224,22 @@ def search(
             help="Merge hits closer than DEG degrees.",
         ),
     ] = None,
+    repeat: Annotated[
+        Path | None,
+        typer.Option(
+            is_eager=True,
+            callback=read_options,
+            metavar="FILE",
+            help="Repeat the search that made a file; other options override it.",
+        ),
+    ] = None,
+    against: Against = None,
+    against_km: AgainstKm = None,
+    lon_column: LonColumn = None,
+    lat_column: LatColumn = None,
+    lon_west: LonWest = None,
+    name_column: NameColumn = None,
+    layer: Layer = None,
     out: Annotated[
         Paths,
         typer.Option(
@@ -218,6 +287,14 @@ def search(
     style: Annotated[
         str, typer.Option(rich_help_panel=_OUTPUT_PANEL, metavar="light|dark", help="Map style.")
     ] = "light",
+    basemap: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_OUTPUT_PANEL,
+            metavar="viking|none|FILE",
+            help="Image below wide maps: -180..180, 90..-90 degrees.",
+        ),
+    ] = "viking",
     lon: Annotated[
         int,
         typer.Option(
@@ -256,8 +333,9 @@ def search(
     """Find the tiles that best match a text, images or tiles.
 
     The ranking is exact: every tile (of --bbox or --region) is compared with the query. The model
-    that made the store is loaded for texts and images; --like needs none. Scores are cosines;
-    positions are in IAU_2015:49900.
+    that made the store is loaded for texts and images; --similar-to needs none. Scores are cosines;
+    positions are in IAU_2015:49900. Several stores (of one model) are searched as one; each hit
+    names its store.
 
     Raises:
         UsageError: If the query is incomplete or options exclude each other.
@@ -267,36 +345,47 @@ def search(
         OutputError: If a file cannot be written.
     """
     from marsretrieval.api import open_store
-    from marsretrieval.plotting import style_of
-    from marsretrieval.search import (
-        check_distance,
-        check_heatmap,
-        check_heatmap_path,
-        check_hits_path,
-        check_sheet_path,
-        parse_lonlat,
-    )
-    from marsretrieval.search.page import DEFAULT_IMAGES
+    from marsretrieval.search.hits import PAGE_IMAGES, check_distance
+    from marsretrieval.search.tiles import parse_lonlat
 
-    for path in out or []:
-        check_hits_path(path)
-    for path in heatmap or []:
-        check_heatmap_path(path)
-    for path in sheet or []:
-        check_sheet_path(path)
+    if out:
+        from marsretrieval.search.export import check_hits_path
+
+        for path in out:
+            check_hits_path(path)
+    if heatmap:
+        from marsretrieval.search.heatmap import check_heatmap, check_heatmap_path
+
+        for path in heatmap:
+            check_heatmap_path(path)
+    if sheet:
+        from marsretrieval.search.sheet import check_sheet_path
+
+        for path in sheet:
+            check_sheet_path(path)
     pages = [path for path in out or [] if path.suffix.lower() == ".html"]
     if page_images is not None and not pages:
-        raise UsageError("--page-images goes with -o FILE.html")
-    page_images = DEFAULT_IMAGES if page_images is None else page_images
+        raise UsageError("--page-images requires -o FILE.html")
+    page_images = PAGE_IMAGES if page_images is None else page_images
     files = [*(out or []), *(heatmap or []), *(sheet or [])]
     for path in files:
         if files.count(path) > 1:
-            raise UsageError(f"{path}: named twice", remedy="Give each file a name of its own.")
-    style_of(style)
+            raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
+    chosen_style: str | Style = style
+    if (style, basemap) != ("light", "viking"):  # the defaults need no plotting code
+        from marsretrieval.plotting import map_style
+
+        chosen_style = map_style(style, basemap)
+    repetition = finish_repeat(context)
+    if repetition is not None:
+        bbox, region = context.params["bbox"], context.params["region"]
     if heatmap_cell is not None and not heatmap:
-        raise UsageError("--heatmap-cell goes with --heatmap")
+        raise UsageError("--heatmap-cell requires --heatmap")
     if checkpoint is not None and not checkpoint.exists():
         raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
+    known = read_known(
+        against, against_km, lon_column, lat_column, lon_west, name=name_column, layer=layer
+    )
     tile_store = open_store(
         store,
         model=model,
@@ -307,6 +396,8 @@ def search(
         trust_remote_code=trust_remote_code,
         tell=say,
     )
+    if repetition is not None:
+        repetition.compare(tile_store.embeddings)
     question = tile_store.question(
         text,
         images=image or [],
@@ -320,11 +411,13 @@ def search(
         not_weight=not_weight,
         bbox=bbox,
         region=region,
+        region_layer=region_layer,
         k=count,
         min_score=min_score,
         min_valid=min_valid,
         lon=lon,
         keep_examples=keep_examples,
+        vector=vector,
     )
     if merge_deg is not None:
         check_distance(merge_deg)
@@ -334,23 +427,26 @@ def search(
         tile_store.require_model(needs_text=question.needs_text)
     if tile_store.missing:
         shards = pluralize(len(tile_store.missing), "shard")
-        say(f"warning: {store} is not finished: without {shards}")
+        say(f"warning: {tile_store.path} is incomplete: {shards} missing")
     if question.exclude is not None:
         share = "without data" if min_valid is None else f"with less data than {min_valid:g}"
         tiles = pluralize(int(question.exclude.sum()), "tile")
         remedy = "; --min-valid 0 keeps them" if min_valid is None else ""
         say(f"note: {tiles} {share} left out{remedy}")
     if dry_run:
-        _print_plan(tile_store, question, files, as_json)
+        plan = {} if repetition is None else {"repeat": repetition.to_dict()}
+        _print_plan(tile_store, question, files, known, as_json, plan)
         return
     with show_progress(quiet=as_json) as progress:
         result = tile_store.answer(question, progress=progress)
         if merge_deg is not None:
             result = result.merge(merge_deg)
+        if known is not None:
+            result = result.against(known.points, km=known.km)
         files_of = (
             result.write(
                 path,
-                style=style,
+                style=chosen_style,
                 page_images=page_images,
                 command=command_line(context) if path in pages else None,
                 progress=progress,
@@ -363,10 +459,13 @@ def search(
             for path in sheet or []
             for file in result.sheet(path, style=style, progress=progress)
         ]
+        heat_files: list[Path] = []
         if heatmap:
             heat = result.heatmap(cell=heatmap_cell, progress=progress)
             for path in heatmap:
-                heat.write(path, hits=result.hits, style=style)
+                heat_files += heat.write(path, hits=result.hits, style=chosen_style)
+            for note in heat.notes():
+                say(f"note: {note}")
             blank = int(heat.about.get("without_data", 0))
             if blank and question.exclude is None:
                 say(f"note: {pluralize(blank, 'tile')} without data have no score in the heat map")
@@ -375,14 +474,17 @@ def search(
         report = {
             "rows": len(tile_store),
             "without_position": unplaced,
-            "files": [str(path) for path in [*written, *sheets, *(heatmap or [])]],
+            "files": [str(path) for path in [*written, *sheets, *heat_files]],
+            **({} if repetition is None else {"repeat": repetition.to_dict()}),
         }
         if pages or sheet:
             shown = len(result) if sheet else min(page_images, len(result))
-            report |= {"images": shown, "images_unreadable": len(result.images.unreadable)}
+            reasons = result.images.unreadable
+            unreadable = sum(name in reasons for name in result.hits.ids[:shown])
+            report |= {"images": shown - unreadable, "images_unreadable": unreadable}
         print_json({**result.about, **report, "hits": list(result.hits.records())})
     else:
-        _print_result(result, [*written, *sheets], heatmap or [])
+        _print_result(result, [*written, *sheets], sheets, heat_files)
     if pages and len(result) > page_images:
         say(
             f"note: {len(result) - page_images:,} of {pluralize(len(result), 'hit')} have no image "
@@ -395,14 +497,24 @@ def search(
         )
 
 
-def _print_plan(store: Store, question: Question, files: list[Path], as_json: bool) -> None:
+def _print_plan(
+    store: Store,
+    question: Question,
+    files: list[Path],
+    known: Known | None,
+    as_json: bool,
+    more: dict[str, Any],
+) -> None:
     plan: dict[str, Any] = {
         **question.about,
+        **more,
         "rows": len(store),
         "complete": not store.missing,
         "loads_model": question.needs_encoder,
         "files": [str(path) for path in files],
     }
+    if known is not None:
+        plan["against"] = known.plan()
     if as_json:
         print_json(plan)
         return
@@ -410,11 +522,18 @@ def _print_plan(store: Store, question: Question, files: list[Path], as_json: bo
     echo(f"{store.path}: {len(store):,} images by {store.model} ({model})")
     for name, value in question.describe():
         echo(f"{name:>10}  {value}")
+    if known is not None:
+        echo(f"{'against':>10}  {known}")
     for path in files:
         echo(f"{'writes':>10}  {path}")
 
 
-def _print_result(result: SearchResult, written: list[Path], heatmaps: list[Path]) -> None:
+def _print_result(
+    result: SearchResult, written: list[Path], sheets: list[Path], heatmaps: list[Path]
+) -> None:
+    from marsretrieval.search.known import describe_known, describe_nearest
+    from marsretrieval.search.store_hits import StoreHit
+
     if not len(result):
         echo(f"no hits: {_explain_no_hits(result)}")
     else:
@@ -431,16 +550,23 @@ def _print_result(result: SearchResult, written: list[Path], heatmaps: list[Path
         z = "" if hit.z is None else f"{hit.z:5.1f}"
         percentile = "" if hit.percentile is None else f"{hit.percentile:10.2f}"
         tiles = "" if hit.tiles is None else f"  {pluralize(hit.tiles, 'tile'):>10}"
+        name = f"{hit.store}:{hit.id}" if isinstance(hit, StoreHit) else hit.id
         echo(
-            f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {lonlat}  {hit.id}{tiles}"
+            f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {lonlat}  {name}{tiles}"
+            f"{describe_nearest(hit)}"
         )
     _print_stands_out(result)
+    if result.hits.known is not None:
+        echo(describe_known(result.hits))
     what = pluralize(len(result), "hit" if result.hits.tiles is None else "place")
     for path in written:
-        contents = "style for QGIS" if path.suffix == ".qml" else what
+        is_record = path.suffix == ".json" and path.with_suffix("") in written
+        contents = "record of the search" if is_record else _EXTRA_FILES.get(path.suffix, what)
+        contents = "contact sheet" if path in sheets else contents
         echo(f"{path}: {contents}")
+    scores = "scores of all tiles" + ("" if result.region is None else " of the region")
     for path in heatmaps:
-        echo(f"{path}: scores of all tiles" + ("" if result.region is None else " of the region"))
+        echo(f"{path}: {_EXTRA_FILES.get(path.suffix, scores)}")
 
 
 def _print_stands_out(result: SearchResult) -> None:

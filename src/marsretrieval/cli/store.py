@@ -1,8 +1,9 @@
-"""``marsretrieval store``: inspect, verify, index and export a store."""
+"""``marsretrieval store``: inspect, verify, index, export, merge and divide stores."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,18 +11,19 @@ import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.cli.help import Command, Group
-from marsretrieval.errors import UsageError
+from marsretrieval.errors import DataError, UsageError
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import EmbeddingStore, Problem
+    from marsretrieval.embeddings.combine import DerivedStore
+    from marsretrieval.embeddings.verify import Problem
 
 _MAX_NAMED = 3
 
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
-    help="Inspect, verify, index and export embedding stores.",
+    help="Inspect, verify, index, export, merge and divide stores.",
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the store.")]
@@ -34,33 +36,14 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
     Raises:
         StoreError: If the store is missing or damaged.
     """
-    from marsretrieval.embeddings import open_store
-    from marsretrieval.search import existing_index
+    from marsretrieval.api.store import store_info
+    from marsretrieval.embeddings.store import open_store
 
     store = open_store(folder)
-    search_index = existing_index(store)
-    store_record = {
-        "store": str(folder),
-        "kind": store.kind,
-        "complete": store.complete,
-        "rows": store.rows,
-        "shards": len(store.manifest.shards),
-        "shards_missing": len(store.missing),
-        "dimension": store.dimension,
-        "dtype": store.dtype,
-        "bytes": sum(entry.bytes for entry in store.entries),
-        "set_hash": store.set_hash,
-        "dataset": dict(store.dataset),
-        "encoder": dict(store.encoder),
-        "created": store.manifest.created,
-        "search_view": None if search_index is None else str(search_index.path),
-        **_throughput(store),
-    }
-    skipped = [
-        {"id": item.id, "source": item.source, "reason": item.reason} for item in store.skipped
-    ]
+    store_record = store_info(store)
+    skipped = store_record["skipped"]
     if as_json:
-        print_json({**store_record, "skipped": skipped})
+        print_json(store_record)
         return
     state = "complete" if store.complete else f"{pluralize(len(store.missing), 'shard')} missing"
     rows, shards = pluralize(store.rows, store.kind), pluralize(len(store.manifest.shards), "shard")
@@ -72,24 +55,17 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
     if store_record["images_per_s"] and store_record["device_idle"] is not None:
         echo(f"  made at  {store_record['images_per_s']:,.0f} {store.kind}s/s, "
               f"device idle {store_record['device_idle']:.0%}")  # fmt: skip
-    if search_index is not None:
-        echo(f"  search   index of {search_index.bytes:,} bytes in {search_index.path}")
+    if store_record["search_view"] is not None:
+        size, path = store_record["search_view_bytes"], store_record["search_view"]
+        echo(f"  search   index of {size:,} bytes in {path}")
+    for source in store_record["dataset"].get("derived", {}).get("sources", ()):
+        rows = pluralize(source["rows"], "row")
+        echo(f"  made of  {source['path']}: {rows}, set hash {source['set_hash'][:12]}")
     echo(f"  left out {len(skipped)}")
     for item in skipped[:10]:
         echo(f"    {item['source']}: {item['reason']}")
     if len(skipped) > 10:
         echo(f"    and {len(skipped) - 10} more: --json lists all")
-
-
-def _throughput(store: EmbeddingStore) -> dict[str, float | None]:
-    """Return images per second and idle share of the device, per process."""
-    elapsed = store.seconds("elapsed")
-    if not elapsed:
-        return {"images_per_s": None, "device_idle": None}
-    return {
-        "images_per_s": store.rows / elapsed,
-        "device_idle": min(1.0, store.seconds("wait") / elapsed),
-    }
 
 
 @app.command(cls=Command)
@@ -109,8 +85,8 @@ def verify(
         StoreError: If there is no store in the folder.
         typer.Exit: With code 1 if a problem remains.
     """
-    from marsretrieval.embeddings import verify_store
-    from marsretrieval.search import verify_index
+    from marsretrieval.embeddings.verify import verify_store
+    from marsretrieval.search.index.find import verify_index
 
     with show_progress(quiet=as_json) as progress:
         check = verify_store(folder, repair=repair, progress=progress)
@@ -128,7 +104,7 @@ def verify(
         )
     elif not check.problems:
         rows, shards = pluralize(check.rows, "row"), pluralize(check.shards, "shard")
-        echo(f"{folder}: {rows} in {shards}, all as written")
+        echo(f"{folder}: {rows} in {shards}, all checksums match")
     else:
         for problem in check.problems:
             echo(problem)
@@ -136,9 +112,9 @@ def verify(
             echo(f"dropped: {', '.join(check.dropped)}")
         if check.to_embed:
             shards = pluralize(len(check.to_embed), "shard")
-            echo(f"The command that made the store embeds {shards} anew.")
+            echo(f"Run the command that created the store to embed {shards} again.")
         elif not repair and any(problem.cured for problem in check.problems):
-            echo("To have damaged shards made again: --repair, then the command that made it.")
+            echo("To rebuild damaged shards: --repair, then the command that created the store.")
     if index_problems and not as_json:
         for line in index_problems:
             echo(line)
@@ -154,9 +130,9 @@ def _summarize_problems(problems: Sequence[Problem]) -> str:
     shards = list(dict.fromkeys(problem.shard for problem in problems))
     more = f" and {len(shards) - _MAX_NAMED} more" if len(shards) > _MAX_NAMED else ""
     remedy = (
-        "Run the command that made the store again."
+        "Run the command that created the store again."
         if all(problem.text == "not embedded yet" for problem in problems)
-        else "Run it again with --repair, then the command that made the store."
+        else "Run it again with --repair, then the command that created the store."
         if any(problem.cured for problem in problems)
         else "Rename the images that share an id, then embed them into a new store."
     )
@@ -185,8 +161,8 @@ def index(
         StoreError: If the store is missing or damaged.
         OutputError: If the index cannot be written.
     """
-    from marsretrieval.embeddings import open_store
-    from marsretrieval.search import drop_index, make_index
+    from marsretrieval.embeddings.store import open_store
+    from marsretrieval.search.index.find import drop_index, make_index
 
     if drop:
         freed = drop_index(folder)
@@ -220,8 +196,9 @@ def export(
         OutputError: If the file cannot be written.
     """
     if to != "parquet":
-        raise UsageError(f"no export to '{to}'", remedy="Use --to parquet.")
-    from marsretrieval.embeddings import export_parquet, open_store
+        raise UsageError(f"unknown export format '{to}'", remedy="Use --to parquet.")
+    from marsretrieval.embeddings.export import export_parquet
+    from marsretrieval.embeddings.store import open_store
 
     store = open_store(folder)
     with show_progress(quiet=as_json) as progress:
@@ -230,3 +207,138 @@ def export(
         print_json({"store": str(folder), "out": str(out), "rows": store.rows})
     else:
         echo(f"{out}: {store.rows:,} rows, {out.stat().st_size:,} bytes")
+
+
+OutFolder = Annotated[
+    Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the new store.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the stores and show the plan.")]
+
+
+@app.command(cls=Command)
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Folders of two or more stores.")
+    ],
+    out: OutFolder,
+    prefer: Annotated[
+        str | None,
+        typer.Option(metavar="first", help="Keep the first of ids with different vectors."),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Merge stores of one model into a new store.
+
+    The files of the shards are hard-linked, or copied to another file system. A row that is in
+    several stores with the same vector is kept once; with different vectors it is an error, unless
+    --prefer first is given. The new store is written whole or not at all.
+
+    Raises:
+        UsageError: If an option is invalid.
+        StoreMismatchError: If the stores are of several models.
+        StoreError: If a store is missing, damaged or unfinished.
+        DataError: If an id has different vectors.
+        OutputError: If the new store exists already or cannot be written.
+    """
+    from marsretrieval.embeddings import merge_stores
+
+    if prefer not in (None, "first"):
+        raise UsageError(f"--prefer {prefer}: invalid", remedy="Use --prefer first.")
+    with show_progress(quiet=as_json) as progress:
+        done = merge_stores(
+            folders,
+            out,
+            prefer=None if prefer is None else "first",
+            dry_run=dry_run,
+            progress=progress,
+        )
+    _print_derived(done, folders, as_json=as_json)
+
+
+@app.command(cls=Command)
+def subset(
+    folder: Folder,
+    out: OutFolder,
+    bbox: Annotated[
+        str | None,
+        typer.Option(metavar="W,S,E,N", help="Keep tiles centred in this box (degrees east)."),
+    ] = None,
+    region: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep tiles centred in the polygons of a file."),
+    ] = None,
+    ids: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep tiles of a list, one id per line.")
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a new store of some tiles of a store.
+
+    The new store names the store that it was made from in its manifest. It is written whole or not
+    at all.
+
+    Raises:
+        UsageError: If not exactly one selection is given.
+        StoreError: If the store is missing, damaged or unfinished.
+        DataError: If no tile is selected, an id is missing, or a file cannot be read.
+        OutputError: If the new store exists already or cannot be written.
+    """
+    from marsretrieval.embeddings import subset_store
+    from marsretrieval.geo import Area, Box, Region
+    from marsretrieval.io import sha256_file
+
+    if sum(option is not None for option in (bbox, region, ids)) != 1:
+        raise UsageError("subset needs one of --bbox, --region and --ids", remedy="Give one.")
+    area: Region | None = None
+    names: list[str] | None = None
+    options: dict[str, str] = {}
+    if bbox is not None:
+        area, options = Box.parse(bbox), {"bbox": bbox}
+    elif region is not None:
+        if not region.exists():
+            raise DataError(f"{region}: no such file", remedy="Give a vector file of polygons.")
+        area = Area.read(region)
+        options = {"region": region.name, "region_sha256": sha256_file(region)}
+    elif ids is not None:
+        names = _read_ids(ids)
+    with show_progress(quiet=as_json) as progress:
+        done = subset_store(
+            folder,
+            out,
+            region=area,
+            ids=names,
+            options=options,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    _print_derived(done, [folder], as_json=as_json)
+
+
+def _read_ids(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error})", remedy="Give a text file, one id per line."
+        ) from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"{path}: no ids", remedy="Give a text file, one id per line.")
+    return names
+
+
+def _print_derived(done: DerivedStore, folders: Sequence[Path], *, as_json: bool) -> None:
+    if as_json:
+        record = {**asdict(done), "store": str(done.path), "sources": list(map(str, folders))}
+        del record["path"]
+        print_json(record)
+        return
+    state = (
+        "made before, kept" if done.exists else "written" if done.written else "would be written"
+    )
+    rows, shards = pluralize(done.rows, "row"), pluralize(done.shards, "shard")
+    echo(f"{done.path}: {rows} in {shards} ({done.linked} without a change), {state}")
+    if done.duplicates:
+        echo(f"  {pluralize(done.duplicates, 'row')} left out: the id is in an earlier store")

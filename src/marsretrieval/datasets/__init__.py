@@ -5,41 +5,56 @@ Parquet files or a dataset saved in Arrow format. `read_ground_truth` and `read_
 catalogues of points.
 """
 
-from marsretrieval.datasets.base import (
-    ImageSource,
-    ItemWarning,
-    Record,
-    Shard,
-    Skipped,
-    annotated_hash,
-    content_hash,
-    set_hash,
-)
-from marsretrieval.datasets.folder import FolderSource
-from marsretrieval.datasets.ground_truth import (
-    CatalogueFiles,
-    Points,
-    catalogue_files,
-    read_catalogues,
-    read_ground_truth,
-    read_image_queries,
-    read_points,
-)
-from marsretrieval.datasets.images import (
-    MAX_BYTES,
-    decode_image,
-    decode_rgb,
-    make_thumbnail,
-    rgb_of,
-)
-from marsretrieval.datasets.open import CombinedSource, open_images, open_sources, read_annotations
-from marsretrieval.datasets.parquet import ParquetSource
-from marsretrieval.datasets.positions import PositionColumns, TileCoverage, coverage_line
-from marsretrieval.datasets.source_file import read_regular
-from marsretrieval.datasets.webdataset import WebDatasetSource, read_members
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from marsretrieval.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.arrow import ArrowSource
+    from marsretrieval.datasets.base import (
+        ImageSource,
+        ItemWarning,
+        Record,
+        RepeatedKey,
+        Shard,
+        Skipped,
+        annotated_hash,
+        content_hash,
+        set_hash,
+    )
+    from marsretrieval.datasets.folder import FolderSource
+    from marsretrieval.datasets.ground_truth import (
+        CatalogueFiles,
+        Points,
+        catalogue_files,
+        read_catalogues,
+        read_ground_truth,
+        read_image_queries,
+        read_points,
+    )
+    from marsretrieval.datasets.images import (
+        MAX_BYTES,
+        decode_image,
+        decode_rgb,
+        make_thumbnail,
+        rgb_of,
+    )
+    from marsretrieval.datasets.open import (
+        CombinedSource,
+        open_images,
+        open_sources,
+        read_annotations,
+    )
+    from marsretrieval.datasets.parquet import ParquetSource
+    from marsretrieval.datasets.positions import PositionColumns, TileCoverage, coverage_line
+    from marsretrieval.datasets.source_file import read_regular
+    from marsretrieval.datasets.webdataset import WebDatasetSource, read_members
 
 __all__ = [
     "MAX_BYTES",
+    "ArrowSource",
     "CatalogueFiles",
     "CombinedSource",
     "FolderSource",
@@ -49,6 +64,7 @@ __all__ = [
     "Points",
     "PositionColumns",
     "Record",
+    "RepeatedKey",
     "Shard",
     "Skipped",
     "TileCoverage",
@@ -72,3 +88,52 @@ __all__ = [
     "rgb_of",
     "set_hash",
 ]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.datasets.arrow": ("ArrowSource",),
+        "marsretrieval.datasets.base": (
+            "ImageSource",
+            "ItemWarning",
+            "Record",
+            "RepeatedKey",
+            "Shard",
+            "Skipped",
+            "annotated_hash",
+            "content_hash",
+            "set_hash",
+        ),
+        "marsretrieval.datasets.folder": ("FolderSource",),
+        "marsretrieval.datasets.ground_truth": (
+            "CatalogueFiles",
+            "Points",
+            "catalogue_files",
+            "read_catalogues",
+            "read_ground_truth",
+            "read_image_queries",
+            "read_points",
+        ),
+        "marsretrieval.datasets.images": (
+            "MAX_BYTES",
+            "decode_image",
+            "decode_rgb",
+            "make_thumbnail",
+            "rgb_of",
+        ),
+        "marsretrieval.datasets.open": (
+            "CombinedSource",
+            "open_images",
+            "open_sources",
+            "read_annotations",
+        ),
+        "marsretrieval.datasets.parquet": ("ParquetSource",),
+        "marsretrieval.datasets.positions": (
+            "PositionColumns",
+            "TileCoverage",
+            "coverage_line",
+        ),
+        "marsretrieval.datasets.source_file": ("read_regular",),
+        "marsretrieval.datasets.webdataset": ("WebDatasetSource", "read_members"),
+    },
+)

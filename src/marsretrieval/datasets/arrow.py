@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marsretrieval.datasets.base import Record, Shard, Skipped, escape
-from marsretrieval.datasets.listing import file_fingerprint, list_visible
+from marsretrieval.datasets.listing import file_fingerprint
 from marsretrieval.datasets.parquet import ImageColumns, iter_rows
 from marsretrieval.datasets.source_file import unreachable_error
 from marsretrieval.errors import DataError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _PER_SHARD = 512
 _BATCH_ROWS = 32  # rows held in memory
-_STATE_FILE = "state.json"  # in a folder written by Dataset.save_to_disk
 
 
 @dataclass(frozen=True)
@@ -86,25 +85,6 @@ class ArrowSource:
                 row += batch.num_rows
                 if row >= end:
                     return
-
-
-def find_arrow_files(folder: Path) -> tuple[Path, ...]:
-    """List the Arrow files of a saved dataset, or of all its splits.
-
-    Args:
-        folder: Any folder.
-
-    Returns:
-        Files in the order of their paths; empty if the folder is not a saved dataset.
-    """
-    folders = [folder, *(entry for entry in list_visible(folder) if entry.is_dir())]
-    return tuple(
-        path
-        for subfolder in folders
-        if (subfolder / _STATE_FILE).is_file()
-        for path in list_visible(subfolder)
-        if path.suffix == ".arrow" and path.is_file()
-    )
 
 
 def _shard_bounds(rows: int) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 
@@ -74,6 +74,11 @@ class Skipped:
     id: str
     source: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedKey(Skipped):
+    """An image that was skipped because another image has the same key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +219,9 @@ def skip_unless_utf8(item: Record | Skipped) -> Record | Skipped:
         An item whose strings can be written to stores, results and terminals.
     """
     if isinstance(item, Skipped):
-        return Skipped(escape(item.id), escape(item.source), escape(item.reason))
+        return replace(
+            item, id=escape(item.id), source=escape(item.source), reason=escape(item.reason)
+        )
     if is_utf8(item.id) and is_utf8(item.source):
         return item
     reason = "its name is not UTF-8: rename it"

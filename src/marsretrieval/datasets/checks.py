@@ -6,7 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from marsretrieval import geo
-from marsretrieval.datasets.base import Skipped
-from marsretrieval.datasets.inventory import DatasetInventory
+from marsretrieval.datasets.base import RepeatedKey
 from marsretrieval.datasets.scan import ScanResult, near_pairs
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.inventory import DatasetInventory
 
 # Rows of the published table that show one image in two sizes with different captions.
 _KNOWN_PAIRS = frozenset({(460, 907), (1446, 2098)})
@@ -39,8 +41,8 @@ def check_images(scan: ScanResult, inventory: DatasetInventory) -> None:
     inventory.counts["distinct"] = pc.count_distinct(items["content"]).as_py()
     for side in ("width", "height"):
         inventory.counts[side] = _value_range(items[side].to_numpy())
-    repeated = [skipped for skipped in scan.bad if _is_repeated_key(skipped)]
-    unreadable = [skipped for skipped in scan.bad if not _is_repeated_key(skipped)]
+    repeated = [skipped for skipped in scan.bad if isinstance(skipped, RepeatedKey)]
+    unreadable = [skipped for skipped in scan.bad if not isinstance(skipped, RepeatedKey)]
     inventory.error(
         "unreadable-image", (f"{skipped.source}: {skipped.reason}" for skipped in unreadable)
     )
@@ -247,10 +249,6 @@ def _value_range(values: npt.NDArray[np.number[Any]]) -> dict[str, Any]:
         values = np.zeros(1, dtype=np.int64)
     mean = round(float(values.mean()), 1)
     return {"min": int(values.min()), "mean": mean, "max": int(values.max())}
-
-
-def _is_repeated_key(item: Skipped) -> bool:
-    return "same key" in item.reason  # wording of the WebDataset reader
 
 
 def _join_ids(rows: Sequence[Mapping[str, Any]]) -> str:

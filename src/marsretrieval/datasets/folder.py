@@ -8,57 +8,34 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from marsretrieval.datasets.base import Record, Shard, Skipped, escape, skip_unless_utf8
-from marsretrieval.datasets.georeference import (
-    read_georeference,
-    read_world_file,
-    world_file_suffixes,
+from marsretrieval.datasets.base import (
+    Record,
+    RepeatedKey,
+    Shard,
+    Skipped,
+    escape,
+    skip_unless_utf8,
 )
 from marsretrieval.datasets.images import EXTENSIONS, MAX_BYTES
 from marsretrieval.datasets.listing import files_below, files_fingerprint, is_side_file
-from marsretrieval.datasets.position_fields import Position
 from marsretrieval.datasets.sidecar import (
     MAX_ANNOTATION_BYTES,
     Annotation,
     Problem,
+    class_from_folders,
     locate_image,
     parse_annotation,
 )
 from marsretrieval.datasets.source_file import read_regular, regular_size
 
-# Names of dataset splits, which are not classes.
-_SPLIT_NAMES = frozenset(
-    {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
-    | {"trainval", "train_val", "holdout"}
-)
+if TYPE_CHECKING:
+    from marsretrieval.datasets.position_fields import Position
+
 _MAX_TABLE_BYTES = 2**28
 _FILES_PER_SHARD = 512
 _SEPARATORS = re.compile(r"[\s,;]+")
-
-
-def is_split(name: str) -> bool:
-    """Check for the name of a dataset split (train, test, val ...).
-
-    Args:
-        name: Name of a folder.
-
-    Returns:
-        True if it is a split's name, in any case.
-    """
-    return name.lower() in _SPLIT_NAMES
-
-
-def class_from_folders(folders: Sequence[str]) -> str | None:
-    """Return the class that the folders above an image state.
-
-    Args:
-        folders: Names of the folders from the root of the dataset down to the image.
-
-    Returns:
-        The first folder that is not a split; None if there is none.
-    """
-    return next((name for name in folders if not is_split(name)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +100,9 @@ def read_label_tables(root: Path, files: Sequence[Path], images: Sequence[Path])
             else:
                 unmatched.append(name)
         if match_count and unmatched:
-            reason = f"{len(unmatched):,} of its {len(rows):,} lines name no image of the folder"
+            reason = (
+                f"{len(unmatched):,} of its {len(rows):,} lines do not match an image in the folder"
+            )
             problems.append(Skipped(table.name, str(table), f"{reason} (first: {unmatched[0]})"))
     return LabelTables(
         {path: next(iter(names)) for path, names in labels.items() if len(names) == 1},
@@ -164,7 +143,7 @@ class FolderSource:
     tables: LabelTables = field(default=LabelTables(), repr=False)
 
     @classmethod
-    def from_folder(cls, root: Path, *, by_class: bool, class_folders: bool) -> FolderSource:
+    def from_folder(cls, root: str | Path, *, by_class: bool, class_folders: bool) -> FolderSource:
         """List a folder and read its label tables.
 
         Args:
@@ -178,6 +157,7 @@ class FolderSource:
         Raises:
             DataError: If a folder cannot be listed.
         """
+        root = Path(root)
         all_files = files_below(root)
         files = [path for path in all_files if not is_side_file(path)]
         images = [path for path in files if path.suffix.lower() in EXTENSIONS]
@@ -231,9 +211,9 @@ class FolderSource:
         key = relative_path.with_suffix("").as_posix()
         source = escape(str(path))
         if path.suffix.lower() not in EXTENSIONS:
-            return Skipped(key, source, f"no image by its extension '{path.suffix}'")
+            return Skipped(key, source, f"not an image by its extension '{path.suffix}'")
         if path in self.duplicates:
-            return Skipped(key, source, "the same key has an image of another format")
+            return RepeatedKey(key, source, "the same key has an image of another format")
         try:
             if images:
                 data = read_regular(path, MAX_BYTES)
@@ -300,6 +280,12 @@ def _read_annotation(path: Path) -> Annotation:
 
 def _read_position(path: Path, data: bytes) -> Position | None:
     """Read the georeference of an image, or the world file beside it. Raises ValueError."""
+    from marsretrieval.datasets.georeference import (
+        read_georeference,
+        read_world_file,
+        world_file_suffixes,
+    )
+
     position = read_georeference(data)
     if position is not None:
         return position

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
+import logging
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from rasterio.crs import CRS
 
 _GEO_TAGS = (34264, 33550, 33922, 34735)  # transformation, pixel scale, tie points, keys
-_EDGE_POINTS = 9  # points per edge, since edges may be curved
-_DECIMALS = 9  # decimals of a degree
 
+logger = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
 ToDegrees = Callable[[Floats, Floats], tuple[Floats, Floats]]
 
@@ -66,7 +65,7 @@ def read_georeference(data: bytes) -> Position | None:
         data: An encoded image.
 
     Returns:
-        The bounds, or None if the image is not a TIFF or has no georeference.
+        The centre and extent, or None if the image is not a TIFF or has no georeference.
 
     Raises:
         ValueError: If the georeference cannot be read, or is not of Mars.
@@ -103,7 +102,7 @@ def read_world_file(text: bytes, image: bytes, projection: bytes | None = None) 
             sphere of Mars.
 
     Returns:
-        The bounds.
+        The centre and extent.
 
     Raises:
         ValueError: If the files cannot be read.
@@ -155,57 +154,68 @@ def _position_from_affine(
     affine: tuple[float, ...], size: tuple[int, int], crs: CRS | None
 ) -> Position:
     width, height = size
-    fractions = np.linspace(0, 1, _EDGE_POINTS)
-    zeros, ones = np.zeros(_EDGE_POINTS), np.ones(_EDGE_POINTS)
-    column = np.concatenate([[0.5], fractions, fractions, zeros, ones]) * width
-    row = np.concatenate([[0.5], zeros, ones, fractions, fractions]) * height
+    if crs is not None:
+        converter = degree_converter(crs.to_wkt())
+        to_degrees, wraps = converter.to_degrees, converter.wraps
+    else:
+        to_degrees, wraps = _guess_unit(affine, size), False
+    placement = geo.place_rectangle(affine, (0, 0, width, height), to_degrees, wraps=wraps)
+    centre = (placement.lon, placement.lat)
+    if placement.width_deg is None or placement.height_deg is None:
+        return Position(centre=centre)
+    return Position(centre=centre, size=(placement.width_deg, placement.height_deg))
+
+
+def _guess_unit(affine: tuple[float, ...], size: tuple[int, int]) -> ToDegrees:
+    """Return degrees if all corners are in their range, else metres on the sphere of Mars."""
+    column, row = np.array([0, 1, 0, 1]) * size[0], np.array([0, 0, 1, 1]) * size[1]
     a, b, c, d, e, f = affine
     x, y = a * column + b * row + c, d * column + e * row + f
-    if crs is not None:
-        convert, wraps = _degree_converter(crs.to_wkt())
-        lon, lat = convert(x, y)
-    else:  # degrees if all values are in range, else metres on the sphere of Mars
-        is_degrees = x.min() >= -180 and x.max() <= 360 and np.abs(y).max() <= 90
-        lon, lat = (x, y) if is_degrees else geo.metres_to_lonlat(x, y)
-        wraps = False
-    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        raise ValueError("its georeference leads off the planet")
-    offsets = lon - lon[0]
-    if wraps:
-        offsets = geo.wrap_lon(offsets)
-    span = float(offsets.max() - offsets.min())
-    south, north = (round(float(edge), _DECIMALS) for edge in (lat.min(), lat.max()))
-    pixel = (north - south) / height
-    if north > 90 + pixel or south < -90 - pixel:
-        raise ValueError(f"its georeference reaches from {south:.7g} to {north:.7g} of latitude")
-    # Grids registered at pixel centres may extend half a pixel over the poles.
-    south, north = max(south, -90.0), min(north, 90.0)
-    if span > 180 + 1e-9:
-        if wraps:  # around a pole: only the centre is defined
-            return Position(centre=(float(geo.wrap_lon(lon[0])), float(lat[0])))
-        raise ValueError(f"its footprint is {span:.7g} degrees wide, more than 180")
-    west = round(float(geo.wrap_lon(lon[0] + offsets.min())), _DECIMALS)
-    east = round(west + span, _DECIMALS)
-    return Position(bounds=(west, south, east if east <= 180 else east - 360, north))
+    if x.min() >= -180 and x.max() <= 360 and np.abs(y).max() <= 90:
+        return lambda lon, lat: (lon, lat)
+    return geo.metres_to_lonlat
 
 
 @lru_cache(maxsize=64)
-def _degree_converter(wkt: str) -> tuple[ToDegrees, bool]:
-    """Return the result of `geo.planetocentric` for a CRS in WKT."""
+def degree_converter(wkt: str) -> geo.DegreeConverter:
+    """Return the conversion between a CRS and planetocentric degrees.
+
+    Args:
+        wkt: The CRS in WKT.
+
+    Returns:
+        Result of `geo.planetocentric`.
+
+    Raises:
+        ValueError: If the CRS is not of Mars or cannot be converted.
+    """
     from rasterio.crs import CRS
     from rasterio.errors import RasterioError
     from rasterio.warp import transform
 
-    def by_proj(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        target = CRS.from_string(json.dumps(geo.MARS_CRS))
-        try:
-            lon, lat = transform(CRS.from_wkt(wkt), target, x.tolist(), y.tolist())[:2]
-        except (RasterioError, ValueError) as error:
-            raise ValueError(f"its coordinate system cannot be converted ({error})") from error
-        return np.asarray(lon), np.asarray(lat)
-
     try:
-        crs = CRS.from_wkt(wkt).to_dict(projjson=True)
-    except (RasterioError, ValueError) as error:
+        system = CRS.from_wkt(wkt)
+        record = system.to_dict(projjson=True)
+        degrees = CRS.from_string(geo.own_degrees(record))
+    except RasterioError as error:
         raise ValueError(f"its coordinate system cannot be read ({error})") from error
-    return geo.planetocentric(crs, by_proj)
+
+    def convert(source: CRS, target: CRS, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        try:
+            first, second = transform(source, target, x.tolist(), y.tolist())[:2]
+        except Exception as error:  # GDAL's own classes of errors are not public
+            if len(x) > 1:  # find the points that lie outside of the projection
+                half = len(x) // 2
+                left = convert(source, target, x[:half], y[:half])
+                right = convert(source, target, x[half:], y[half:])
+                return np.concatenate([left[0], right[0]]), np.concatenate([left[1], right[1]])
+            if "utside of projection domain" not in str(error) and len(x):
+                logger.debug("point %s, %s: %s", x, y, error)
+            return np.full(len(x), np.inf), np.full(len(x), np.inf)
+        return np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+
+    return geo.planetocentric(
+        record,
+        lambda x, y: convert(system, degrees, x, y),
+        lambda lon, lat: convert(degrees, system, lon, lat),
+    )

@@ -196,7 +196,7 @@ class GeoTiff:
 
 
 @contextmanager
-def open_geotiff(path: Path, *, member: str | None = None) -> Iterator[GeoTiff]:
+def open_geotiff(path: str | Path, *, member: str | None = None) -> Iterator[GeoTiff]:
     """Open a GeoTIFF of Mars.
 
     Args:
@@ -213,6 +213,7 @@ def open_geotiff(path: Path, *, member: str | None = None) -> Iterator[GeoTiff]:
             half a pixel away from that quad.
         MissingDependencyError: If rasterio is not installed.
     """
+    path = Path(path)
     try:
         from rasterio.errors import RasterioError
     except ModuleNotFoundError as error:
@@ -277,7 +278,8 @@ def _read_metadata(path: Path, file: Any) -> GeoTiff:
     except ValueError as error:
         raise DataError(
             f"{path}: {error}",
-            remedy="Mars has 3,396 km. Files labelled as Earth (EPSG:4326) are refused.",
+            remedy="The radius of Mars is 3,396 km. Files labelled as Earth (EPSG:4326) are "
+            "refused.",
         ) from error
     corners = np.array([[transform.c, transform.f], [transform.a, -transform.e]])
     if not file.crs.is_geographic:
@@ -290,8 +292,8 @@ def _read_metadata(path: Path, file: Any) -> GeoTiff:
     if north > 90 + pixel_y or south < -90 - pixel_y or file.width * pixel_x > 360 + 2 * pixel_x:
         raise DataError(
             f"{path}: reaches from {south:.2f} to {north:.2f} degrees of latitude and over "
-            f"{file.width * pixel_x:.2f} of longitude, which is no part of a planet",
-            remedy="Its transform is not in the unit that its coordinate system says.",
+            f"{file.width * pixel_x:.2f} of longitude, which is not on the planet",
+            remedy="Its transform must use the unit of its coordinate system.",
         )
     if west >= 180 - _ROUNDING_DEG:
         west -= 360

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from marsretrieval.datasets.geotiff import is_tiff, open_gtiff
 from marsretrieval.errors import DataError, ImageError
 
 EXTENSIONS = frozenset(
@@ -313,7 +312,7 @@ def read_tiff(data: bytes, source: str, max_pixels: int) -> Image.Image:
         bands: npt.NDArray[Any] = file.read([1, 2, 3] if file.count > 2 else [1])
         valid: npt.NDArray[Any] = file.dataset_mask()
     if np.iscomplexobj(bands):
-        raise ImageError(f"{source}: holds complex numbers, which are no picture")
+        raise ImageError(f"{source}: complex pixel values are not supported")
     pixels = np.moveaxis(bands, 0, -1)
     if pixels.dtype == np.uint8:
         grey = np.where(valid[..., None] != 0, pixels, 0).astype(np.uint8)
@@ -364,6 +363,8 @@ def _decode(data: bytes, source: str, finish: Callable[[Image.Image], Image.Imag
     except Image.DecompressionBombError as error:
         raise ImageError(f"{source}: too many pixels ({error})") from error
     except UnidentifiedImageError as error:
+        from marsretrieval.datasets.geotiff import is_tiff
+
         if is_tiff(data):
             return finish(read_tiff(data, source, MAX_PIXELS))
         raise ImageError(f"{source}: not an image in a known format") from error
@@ -378,8 +379,8 @@ def _check_expansion(source: str, pixels: int, stored: int) -> None:
     """Raise ImageError for a decompression bomb: very many pixels from few bytes."""
     if pixels > _LARGE_PIXELS and pixels > stored * _MAX_PIXELS_PER_BYTE:
         raise ImageError(
-            f"{source}: {pixels:,} pixels in {stored:,} bytes, which no real picture has",
-            remedy="Leave it out, or cut it into tiles.",
+            f"{source}: {pixels:,} pixels in {stored:,} bytes, an implausible compression ratio",
+            remedy="Remove it, or cut it into tiles.",
         )
 
 
@@ -450,10 +451,12 @@ def _open_tiff(data: bytes, source: str) -> Iterator[Any]:
         from rasterio.errors import RasterioError
     except ModuleNotFoundError as error:
         raise ImageError(
-            f"{source}: a damaged TIFF, or of a kind that needs rasterio",
+            f"{source}: a damaged TIFF, or a TIFF that needs rasterio",
             remedy="pip install 'marsretrieval[geotiff]'",
         ) from error
     try:
+        from marsretrieval.datasets.geotiff import open_gtiff
+
         with open_gtiff(data, source) as file:
             yield file
     except DataError as error:

@@ -96,7 +96,7 @@ def _scan_folder(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         raise DataError(
             f"{escape(str(folder))}: cannot be listed ({error.strerror})",
-            remedy="Check who may read it.",
+            remedy="Check its permissions.",
         ) from error
     return sorted(entries, key=lambda entry: entry.name)
 
@@ -165,7 +165,7 @@ def check_space(folder: Path, needed: int) -> None:
     free = free_bytes(folder)
     if needed and free < needed + _RESERVED_BYTES:
         raise OutputError(
-            f"{folder}: {readable_bytes(needed)} are needed there, {readable_bytes(free)} are free",
+            f"{folder}: {readable_bytes(needed)} needed, {readable_bytes(free)} free",
             remedy="Free some space, or choose a folder on another disk with --out.",
         )
 
@@ -203,7 +203,7 @@ def only_one(folder: Path, alternative: str) -> Iterator[None]:
             lock.enter_context(locked(folder, wait=False))
         except BlockingIOError as error:
             raise UsageError(
-                f"{folder}: another run fetches into this folder",
+                f"{folder}: another run is downloading into this folder",
                 remedy=f"Wait for it, or {alternative}.",
             ) from error
         yield
@@ -227,7 +227,7 @@ def only_alike(folder: Path, key: str, alternative: str) -> Iterator[None]:
             for lock_file in folder.glob(".writing-*.lock"):
                 if lock_file != own_lock and not _remove_if_unlocked(lock_file):
                     raise UsageError(
-                        f"{folder}: another run with other options writes into this folder",
+                        f"{folder}: another run with other options is writing into this folder",
                         remedy=f"Wait for it, or {alternative}.",
                     )
             own_lock.touch()

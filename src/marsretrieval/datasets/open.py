@@ -5,21 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from marsretrieval import geo
-from marsretrieval.datasets.arrow import ArrowSource, find_arrow_files
-from marsretrieval.datasets.base import ImageSource, Record, Shard, Skipped, escape, is_utf8
-from marsretrieval.datasets.folder import FolderSource, is_split
+from marsretrieval.datasets.base import (
+    ImageSource,
+    Record,
+    RepeatedKey,
+    Shard,
+    Skipped,
+    escape,
+    is_utf8,
+)
 from marsretrieval.datasets.images import EXTENSIONS
 from marsretrieval.datasets.listing import list_visible
-from marsretrieval.datasets.parquet import ParquetSource
-from marsretrieval.datasets.webdataset import WebDatasetSource
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
+from marsretrieval.geo.tiles import tile_corner
 
+if TYPE_CHECKING:
+    from marsretrieval.datasets.folder import FolderSource
+
+_STATE_FILE = "state.json"  # in a folder written by Dataset.save_to_disk
 _TARS = (".tar", ".tar.gz", ".tgz")
 
 
-def open_images(path: Path) -> ImageSource:
+def open_images(path: str | Path) -> ImageSource:
     """Open the images at a path.
 
     Args:
@@ -35,14 +44,17 @@ def open_images(path: Path) -> ImageSource:
         DataError: If the layout is unknown, or several layouts are mixed.
     """
     path = Path(path)
+    path = Path(path)
     if not is_utf8(str(path)):
         raise DataError(f"{escape(str(path))}: its name is not UTF-8", remedy="Rename it.")
     if not path.exists():
         raise DatasetNotFoundError(f"{path}: no such file or folder")
     if path.is_file():
         return _open_file(path)
-    saved = find_arrow_files(path)
+    saved = _find_arrow_files(path)
     if saved:
+        from marsretrieval.datasets.arrow import ArrowSource
+
         return ArrowSource(str(path), saved)
     for folder in (path, path / "data"):
         if folder.is_dir():
@@ -50,11 +62,21 @@ def open_images(path: Path) -> ImageSource:
             tars = tuple(entry for entry in entries if _is_tar(entry))
             tables = tuple(entry for entry in entries if _is_table(entry))
             _refuse_mixed(folder, tars, tables, [entry for entry in entries if _is_image(entry)])
-            if tars:
-                return WebDatasetSource(str(path), tars)
-            if tables:
-                return ParquetSource(str(path), tables)
+            if tars or tables:
+                return _open_archives(path, tars, tables)
     return _open_folder(path)
+
+
+def _find_arrow_files(folder: Path) -> tuple[Path, ...]:
+    """List the Arrow files of a dataset written by `save_to_disk`, or of all its splits."""
+    folders = [folder, *(entry for entry in list_visible(folder) if entry.is_dir())]
+    return tuple(
+        path
+        for subfolder in folders
+        if (subfolder / _STATE_FILE).is_file()
+        for path in list_visible(subfolder)
+        if path.suffix == ".arrow" and path.is_file()
+    )
 
 
 def _refuse_mixed(folder: Path, *parts: Sequence[Path]) -> None:
@@ -65,15 +87,15 @@ def _refuse_mixed(folder: Path, *parts: Sequence[Path]) -> None:
         first = (tars or tables)[0]
         raise DataError(
             f"{folder}: holds {' and '.join(contents)}",
-            remedy=f"Name the one that is meant ({first}), or put each kind in its own folder.",
+            remedy=f"Give one of them ({first}), or put them in separate folders.",
         )
 
 
 def _open_file(path: Path) -> ImageSource:
     if _is_tar(path):
-        return WebDatasetSource(str(path), (path,))
+        return _open_archives(path, (path,), ())
     if _is_table(path):
-        return ParquetSource(str(path), (path,))
+        return _open_archives(path, (), (path,))
     raise DataError(
         f"{path}: neither a .tar nor a .parquet file",
         remedy="Name a folder of images, of tars or of Parquet files, or a dataset's own folder "
@@ -81,7 +103,20 @@ def _open_file(path: Path) -> ImageSource:
     )
 
 
+def _open_archives(path: Path, tars: tuple[Path, ...], tables: tuple[Path, ...]) -> ImageSource:
+    if tars:
+        from marsretrieval.datasets.webdataset import WebDatasetSource
+
+        return WebDatasetSource(str(path), tars)
+    from marsretrieval.datasets.parquet import ParquetSource
+
+    return ParquetSource(str(path), tables)
+
+
 def _open_folder(path: Path) -> FolderSource:
+    from marsretrieval.datasets.folder import FolderSource
+    from marsretrieval.datasets.sidecar import is_split
+
     entries = list_visible(path)
     has_images = any(map(_is_image, entries))
     subfolders = [] if has_images else [entry for entry in entries if entry.is_dir()]
@@ -93,7 +128,7 @@ def _open_folder(path: Path) -> FolderSource:
     if not any(map(_is_image, source.files)):
         contents = _summarize_entries(entries) or "nothing"
         raise DatasetNotFoundError(
-            f"{path}: no images, tars or Parquet files (found: {contents})",
+            f"{path}: no images, tars or Parquet files (contents: {contents})",
             remedy=_suggest_path(path, source.files),
         )
     return source
@@ -187,11 +222,11 @@ class CombinedSource:
         source = self.sources[self.labels.index(label)]
         inner = replace(shard, name=shard.name.removeprefix(f"{label}+") if label else shard.name)
         for item in source.read(inner, images=images):
-            is_named = not label or geo.tile_corner(item.id) is not None
+            is_named = not label or tile_corner(item.id) is not None
             yield item if is_named else replace(item, id=f"{label}/{item.id}")
 
 
-def open_sources(paths: Sequence[Path]) -> ImageSource:
+def open_sources(paths: Sequence[str | Path]) -> ImageSource:
     """Open one or more image sources as one.
 
     Args:
@@ -207,11 +242,11 @@ def open_sources(paths: Sequence[Path]) -> ImageSource:
     """
     if not paths:
         raise UsageError("no images to open", remedy="Give at least one file or folder.")
-    resolved = [path.resolve() for path in paths]
+    resolved = [Path(path).resolve() for path in paths]
     for number, path in enumerate(resolved):
         for other in range(len(resolved)):
             if other != number and (path.is_relative_to(resolved[other])):
-                problem = "given twice" if path == resolved[other] else f"a part of {paths[other]}"
+                problem = "given twice" if path == resolved[other] else f"inside {paths[other]}"
                 raise UsageError(
                     f"--images {paths[number]}: {problem}", remedy="Give every image once."
                 )
@@ -233,6 +268,8 @@ def open_sources(paths: Sequence[Path]) -> ImageSource:
 
 def _top_folders(source: ImageSource) -> set[str]:
     """Return the first path components of a folder's own images, which are used in their ids."""
+    from marsretrieval.datasets.folder import FolderSource
+
     if not isinstance(source, FolderSource):
         return set()
     return {file.relative_to(source.root).parts[0] for file in source.files}
@@ -259,7 +296,7 @@ def read_annotations(source: ImageSource) -> tuple[list[Record], list[Skipped]]:
                 skipped.append(item)
             elif item.id in records:
                 before = records[item.id].source
-                skipped.append(Skipped(item.id, item.source, f"the same key as {before}"))
+                skipped.append(RepeatedKey(item.id, item.source, f"the same key as {before}"))
             else:
                 records[item.id] = item
     return list(records.values()), skipped

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from marsretrieval.datasets.base import Record, Shard, Skipped, escape, skip_unless_utf8
-from marsretrieval.datasets.georeference import read_georeference
 from marsretrieval.datasets.images import MAX_BYTES
 from marsretrieval.datasets.listing import file_fingerprint
 from marsretrieval.datasets.position_fields import POSITION_FIELDS
@@ -31,6 +30,8 @@ from marsretrieval.io import parse_json
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from marsretrieval.datasets.position_fields import Position
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ class ImageColumns:
         for name in schema.names:
             if name in readable and schema.names.count(name) > 1:
                 raise TableError(
-                    f"{path}: the column '{name}' comes twice", remedy="Rename or remove one."
+                    f"{path}: the column '{name}' appears twice", remedy="Rename or remove one."
                 )
         _check_image_column(path, schema)
         names = tuple(name for name in schema.names if name in readable)
@@ -151,9 +152,7 @@ class ImageColumns:
             {**captions, **{name: _decode_value(row.get(name)) for name in _LOCATION_FIELDS}}
         )
         annotation = replace(annotation, problems=(*problems, *annotation.problems))
-        location, annotation = locate_image(
-            key, annotation, lambda: read_georeference(data) if data else None
-        )
+        location, annotation = locate_image(key, annotation, lambda: _read_georeference(data))
         return skip_unless_utf8(
             Record(
                 id=key,
@@ -289,6 +288,14 @@ def _decode_value(value: Any) -> Any:
     return value
 
 
+def _read_georeference(data: bytes) -> Position | None:
+    if not data:
+        return None
+    from marsretrieval.datasets.georeference import read_georeference
+
+    return read_georeference(data)
+
+
 def _read_image(value: Any, folder: Path) -> bytes:
     """Return the encoded image, or read the file it names. Raises ValueError."""
     if isinstance(value, bytes):
@@ -315,7 +322,7 @@ def _resolve_inside(folder: Path, name: str) -> Path:
     files = [Path(os.path.normpath(root / text)) for text in names]
     inside = [file for file in files if file.is_relative_to(os.path.normpath(root))]
     if not inside:
-        raise ValueError(f"its image lies outside of the dataset's folder: {name}")
+        raise ValueError(f"its image is outside the dataset's folder: {name}")
     return next((file for file in inside if os.path.lexists(file)), inside[-1])
 
 
@@ -333,7 +340,7 @@ def _check_image_column(path: Path, schema: pa.Schema) -> None:
 
     if "image" not in schema.names:
         raise TableError(
-            f"{path}: no column 'image' (there are {', '.join(schema.names) or 'none'})",
+            f"{path}: no column 'image' (columns: {', '.join(schema.names) or 'none'})",
             remedy="Images are expected as Hugging Face writes them: a struct of bytes and path.",
         )
 
@@ -378,7 +385,8 @@ def _read_label_names(schema: pa.Schema) -> tuple[str, ...] | None:
         return None if names is None else tuple(str(name) for name in names)
     except (DataError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            "the table's Hugging Face metadata cannot be read, so that its numbers have no names"
+            "the table's Hugging Face metadata cannot be read, so numeric labels have no class "
+            "names"
         ) from error
 
 
@@ -514,7 +522,7 @@ def _rows_per_batch(file: pq.ParquetFile, group: int, columns: list[str]) -> int
         if is_excessive and size > _SMALL:
             raise ValueError(
                 f"its column '{name}' expands from {compressed:,} bytes to {size:,}: "
-                "no real data do"
+                "an implausible compression ratio"
                 if name == "image"
                 else f"its column '{name}' has {size:,} bytes in {metadata.num_rows:,} rows"
             )

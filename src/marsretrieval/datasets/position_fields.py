@@ -120,7 +120,7 @@ def _location_from_bounds(
     west, south, east, north = bounds
     values_text = ", ".join(f"{value:.10g}" for value in bounds)
     if not (_on_planet(west, south) and _on_planet(east, north)):
-        raise ValueError(f"bounds {values_text} are no position on a planet in degrees")
+        raise ValueError(f"bounds {values_text} are not a position in degrees")
     if south >= north:
         raise ValueError(f"bounds {values_text}: south {south:g} is not below north {north:g}")
     if east == west:
@@ -129,7 +129,7 @@ def _location_from_bounds(
     if width > _MAX_WIDTH_DEG + _TOLERANCE_DEG:
         problem = f"footprint {width:g} degrees wide, more than {_MAX_WIDTH_DEG:g}"
         if east < west:
-            problem = f"east {east:g} lies before west {west:g}"
+            problem = f"east {east:g} is less than west {west:g}"
         raise ValueError(f"bounds {values_text}: {problem}")
     lon, lat = west + width / 2, (south + north) / 2
     if centre is not None:
@@ -140,8 +140,7 @@ def _location_from_bounds(
             and off_lat <= (north - south) / 2 + _TOLERANCE_DEG
         ):
             raise ValueError(
-                f"centre {centre[0]:.10g}, {centre[1]:.10g} lies outside of the bounds "
-                f"{values_text}"
+                f"centre {centre[0]:.10g}, {centre[1]:.10g} is outside the bounds {values_text}"
             )
         if off_lon <= _TOLERANCE_DEG and off_lat <= _TOLERANCE_DEG:
             lon, lat = centre  # use the stated centre, without rounding errors
@@ -159,7 +158,7 @@ def _check_size(size: tuple[float, ...] | None) -> tuple[float | None, float | N
 
 def _check_centre(lon: float, lat: float) -> tuple[float, float]:
     if not _on_planet(lon, lat):
-        raise ValueError(f"centre {lon:.10g}, {lat:.10g} is no position on a planet in degrees")
+        raise ValueError(f"centre {lon:.10g}, {lat:.10g} is not a position in degrees")
     return float(geo.wrap_lon(lon)), lat
 
 

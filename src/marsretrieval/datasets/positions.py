@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +27,9 @@ _EAST_NAMES = (
     "lone360", "lon_e180", "lon_e360", "longitude_180", "longitude_360", "lon_domain_180",
     "lon_domain_360", "lon_circ_img", "longitude_circle_image", "lon_elli_img",
     "longitude_ellipse_image", "lon_circ", "lon_coord", "centroid_lon", "lon_centroid",
-    "tile_lon", "lon_c",
+    "tile_lon", "lon_c", "image_center_longitude", "scene_center_longitude", "elong", "east_lon",
+    "e_longitude", "lon_planetocentric_east", "lon_crater", "crater_lon", "lon_mid", "mid_lon",
+    "lon_dec", "dec_lon", "longitude_dec", "decimallongitude", "lond", "lon_deg_e", "gcs_lon",
 )  # fmt: skip
 _WEST_NAMES = (
     "lon_w", "lon_west", "longitude_w", "longitude_west", "west_longitude", "w_lon", "wlon",
@@ -39,27 +42,47 @@ _LAT_COLUMN_NAMES = (
     "center_lat", "centre_lat", "clat", "lat_center", "lat_centre", "latitude_center",
     "latitude_centre", "mean_lat", "lat_mean", "lat_circ_img", "latitude_circle_image",
     "lat_elli_img", "latitude_ellipse_image", "lat_circ", "lat_coord", "centroid_lat",
-    "lat_centroid", "tile_lat", "lat_c",
+    "lat_centroid", "tile_lat", "lat_c", "image_center_latitude", "scene_center_latitude",
+    "north_lat", "n_latitude", "lat_crater", "crater_lat", "lat_mid", "mid_lat", "lat_dec",
+    "dec_lat", "latitude_dec", "decimallatitude", "latd", "gcs_lat",
 )  # fmt: skip
 _PLANAR_NAMES = (("x", "point_x", "xcoord", "x_coord"), ("y", "point_y", "ycoord", "y_coord"))
 # If a table has both, they are the edges of a box, not its centre.
 _EDGE_NAMES = (("lat_s", "latitude_s", "lat_south"), ("lat_n", "latitude_n", "lat_north"))
+# Feature names in order of preference, then ids.
+_NAME_NAMES = (
+    "name", "feature_name", "clean_feature_name", "clean_name", "crater_name", "landform_name",
+    "title", "label", "crater_id", "feature_id", "object_id", "id", "code", "identifier", "fid",
+    "patch_id", "image_name", "image_id", "tile_id", "observation_id", "product_id",
+)  # fmt: skip
+_BODY_NAMES = ("target", "target_name", "body", "planet")
+_OTHER_BODIES = {
+    "earth", "moon", "mercury", "venus", "phobos", "deimos", "jupiter", "io", "europa", "ganymede",
+    "callisto", "saturn", "titan", "enceladus", "ceres", "vesta", "pluto", "charon",
+}  # fmt: skip
+_MAX_SAMPLED = 10_000  # values whose decimals are counted
+_MAX_INVALID_SHARE = 0.5
+_MAX_SWAPPED_SHARE = 0.25  # of swapped positions all over the planet, half are out of range
 _NODATA_VALUES = {-999.0, -9999.0, -99999.0}
 
 
 @dataclass(frozen=True, slots=True)
 class PositionColumns:
-    """Position columns that the user selects; None: detect them by their names.
+    """Columns and layer that the user selects; None: detect them by their names.
 
     Attributes:
         lon: Name of the column of longitudes.
         lat: Name of the column of latitudes.
         west: Longitudes are positive to the west; None: derive it from the column's name.
+        name: Name of the column of feature names.
+        layer: Name of the layer of a file that has several.
     """
 
     lon: str | None = None
     lat: str | None = None
     west: bool | None = None
+    name: str | None = None
+    layer: str | None = None
 
     @property
     def is_default(self) -> bool:
@@ -80,6 +103,7 @@ class Positions:
         west: The file has west-positive longitudes.
         decimals: Digits after the decimal point, the median over the longitudes.
         notes: Sentences about what was assumed.
+        invalid: Numbers of the table's rows that are out of range, and so have no position here.
     """
 
     lon: npt.NDArray[np.float64]
@@ -89,20 +113,25 @@ class Positions:
     west: bool
     decimals: float
     notes: tuple[str, ...]
+    invalid: tuple[int, ...] = ()
 
 
-def read_positions(table: Table, choice: PositionColumns | None = None) -> Positions:
+def read_positions(
+    table: Table, choice: PositionColumns | None = None, *, skip_invalid: bool = False
+) -> Positions:
     """Read the positions of a table's rows.
 
     Args:
         table: Rows of a file.
         choice: Columns that the user selected.
+        skip_invalid: Give a minority of rows out of range no position instead of an error.
 
     Returns:
         Positions; NaN in rows without one.
 
     Raises:
-        TableError: If the columns are missing, or a value is not a position.
+        TableError: If the columns are missing, a value is not a number, or a position (with
+            `skip_invalid`: most positions) is out of range.
     """
     choice = choice or PositionColumns()
     west_name = False
@@ -115,7 +144,7 @@ def read_positions(table: Table, choice: PositionColumns | None = None) -> Posit
         lat = _lat_column(table) if lat is None else lat
         west_name = west_name or table.normalized(lon) in _WEST_NAMES
     elif table.geometry is not None and not has_positions(table):
-        return _positions_from_geometry(table, choice)
+        return _positions_from_geometry(table, choice, skip_invalid)
     else:
         lon, west_name = _lon_column(table)
         lat = _lat_column(table)
@@ -139,14 +168,20 @@ def read_positions(table: Table, choice: PositionColumns | None = None) -> Posit
     )
     west = choice.west if choice.west is not None else west_name or comment_west
     if west:
-        notes.append(f"{table.path}: longitudes of '{names[0]}' are taken as positive to the west")
+        notes.append(f"{table.path}: longitudes of '{names[0]}' are read as positive to the west")
     elif {table.normalized(lon), table.normalized(lat)} - {*LON_NAMES, *LAT_NAMES}:
         notes.append(f"{table.path}: positions are read from {names[0]} and {names[1]}")
-    values = [
-        _parse_row(table, row, lon, lat, planar=table.normalized(lon) in _PLANAR_NAMES[0])
-        for row in range(first, len(table.rows))
-    ]
+    values = [_parse_row(table, row, lon, lat) for row in range(first, len(table.rows))]
     array = np.array(values, np.float64).reshape(-1, 2)
+    is_outside = (array[:, 0] < -180) | (array[:, 0] > 360) | (np.abs(array[:, 1]) > 90)
+    invalid = np.flatnonzero(is_outside)
+    if invalid.size:
+        planar = table.normalized(lon) in _PLANAR_NAMES[0]
+        error = _range_error(table, first + int(invalid[0]), *array[invalid[0]], planar=planar)
+        if not skip_invalid:
+            raise error
+        _check_invalid(table, array, len(invalid), error)
+        array[invalid] = np.nan
     lon_values = [table.rows[row][lon] for row in range(first, len(table.rows))]
     positions = Positions(
         lon=np.round(geo.wrap_lon(-array[:, 0]), 9) if west else array[:, 0],
@@ -156,10 +191,63 @@ def read_positions(table: Table, choice: PositionColumns | None = None) -> Posit
         west=west,
         decimals=_median_decimals(lon_values),
         notes=tuple(notes),
+        invalid=tuple((invalid + first).tolist()),
     )
     if table.geometry is not None:
         positions = _compare_with_geometry(table, positions)
     return positions
+
+
+def read_names(table: Table, rows: npt.NDArray[np.int64], column: str | None) -> list[str]:
+    """Read the names of features.
+
+    Args:
+        table: Rows of a file.
+        rows: Numbers of rows.
+        column: Name of the column; None: detect columns of names and ids by their names.
+
+    Returns:
+        One name per row: the first value that is not empty, or the row's label ("line 3").
+
+    Raises:
+        TableError: If there is no column `column`.
+    """
+    if column is not None:
+        columns = [table.require(column, "--name-column")]
+    else:
+        known = [table.normalized(number) for number in range(len(table.header))]
+        columns = [known.index(name) for name in _NAME_NAMES if name in known]
+    return [
+        next(
+            (
+                text
+                for number in columns
+                if (text := " ".join(str(table.rows[row][number] or "").split()))
+            ),
+            table.labels[row],
+        )
+        for row in rows.tolist()
+    ]
+
+
+def on_other_bodies(table: Table, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Check which rows name another body than Mars, as gazetteers of all planets do.
+
+    Args:
+        table: Rows of a file.
+        rows: Numbers of rows.
+
+    Returns:
+        Booleans, one per row; False without a column of bodies.
+    """
+    names = [table.normalized(number) for number in range(len(table.header))]
+    number = next((names.index(name) for name in _BODY_NAMES if name in names), None)
+    if number is None:
+        return np.zeros(len(rows), np.bool_)
+    return np.array(
+        [str(table.rows[row][number]).strip().lower() in _OTHER_BODIES for row in rows.tolist()],
+        np.bool_,
+    )
 
 
 def has_positions(table: Table) -> bool:
@@ -318,63 +406,90 @@ def _lat_column(table: Table) -> int:
 
 def _missing_column_error(table: Table, name: str) -> TableError:
     return TableError(
-        f"{table.path}: no column '{name}' (there are: {table.columns()})",
+        f"{table.path}: no column '{name}' (columns: {table.columns()})",
         remedy="The first line names the columns; lon and lat are needed, in degrees. Name "
         "others with --lon-column and --lat-column.",
     )
 
 
-def _parse_row(
-    table: Table, row: int, lon_column: int, lat_column: int, *, planar: bool
-) -> tuple[float, float]:
+def _parse_row(table: Table, row: int, lon_column: int, lat_column: int) -> tuple[float, float]:
     cells = (table.rows[row][lon_column], table.rows[row][lat_column])
-    where = f"{table.path}: {table.labels[row]}"
     try:
         lon, lat = map(parse_number, cells)
     except (TypeError, ValueError) as error:
         cell_text = ", ".join(str(value)[:60] for value in cells)
         raise TableError(
-            f"{where}: no numbers in lon and lat: {cell_text}",
-            remedy="Positions are decimal degrees. Correct the row or take it out.",
+            f"{table.path}: {table.labels[row]}: no numbers in lon and lat: {cell_text}",
+            remedy="Positions are decimal degrees. Correct or remove the row.",
         ) from error
-    lon, lat = (
-        np.nan if value is None or value in _NODATA_VALUES else value for value in (lon, lat)
+    return (
+        math.nan if lon is None or lon in _NODATA_VALUES else lon,
+        math.nan if lat is None or lat in _NODATA_VALUES else lat,
     )
+
+
+def _range_error(table: Table, row: int, lon: float, lat: float, *, planar: bool) -> TableError:
+    """Make the error for a position out of range."""
+    where = f"{table.path}: {table.labels[row]}"
     if not (np.isnan(lon) or -180 <= lon <= 360):
         remedy = "Longitudes are degrees, -180..180 or 0..360, or 0..360 west with --lon-west."
         if -360 <= lon < -180:
             remedy = "Add 360 to longitudes below -180."
         elif planar or abs(lon) > 1000:
-            remedy = "Are they metres? Convert them to degrees, or name columns with --lon-column."
-        raise TableError(f"{where}: longitude {lon} is not within -180..360", remedy=remedy)
-    if not (np.isnan(lat) or -90 <= lat <= 90):
-        remedy = "Latitudes are degrees north."
-        if abs(lon) <= 90 and abs(lat) <= 360:
-            remedy = "Are the columns swapped? Name them with --lon-column and --lat-column."
-        raise TableError(f"{where}: latitude {lat} is not within -90..90", remedy=remedy)
-    return lon, lat
+            remedy = (
+                "If they are metres, convert them to degrees, or name other columns with "
+                "--lon-column."
+            )
+        return TableError(f"{where}: longitude {lon} is not within -180..360", remedy=remedy)
+    remedy = "Latitudes are degrees north."
+    if abs(lon) <= 90 and abs(lat) <= 360:
+        remedy = "If the columns are swapped, name them with --lon-column and --lat-column."
+    return TableError(f"{where}: latitude {lat} is not within -90..90", remedy=remedy)
+
+
+def _check_invalid(
+    table: Table, positions: npt.NDArray[np.float64], count: int, first: TableError
+) -> None:
+    """Raise TableError if so many rows are out of range that the file is misread."""
+    lon, lat = positions[~np.isnan(positions).any(axis=1)].T
+    total = len(lon)
+    swaps_fit = bool((np.abs(lon) <= 90).all() and (lat >= -180).all() and (lat <= 360).all())
+    limit = _MAX_SWAPPED_SHARE if swaps_fit and count > 1 else _MAX_INVALID_SHARE
+    if count < limit * total:
+        return
+    if count == 1:
+        raise first
+    message = first.message.removeprefix(f"{table.path}: ")
+    raise TableError(
+        f"{table.path}: {count:,} of {total:,} positions are out of range: {message}",
+        remedy=first.remedy,
+    )
 
 
 def _median_decimals(values: list[Any]) -> float:
     digits = [
         len(re.sub(r"[eE].*", "", str(value).strip()).replace(",", ".").partition(".")[2])
-        for value in values
+        for value in values[:: len(values) // _MAX_SAMPLED + 1]
         if value not in (None, "")
     ]
     return float(np.median(digits)) if digits else 0.0
 
 
-def _positions_from_geometry(table: Table, choice: PositionColumns) -> Positions:
+def _positions_from_geometry(
+    table: Table, choice: PositionColumns, skip_invalid: bool
+) -> Positions:
     assert table.geometry is not None
-    lon, lat = table.geometry.T
+    lon, lat = table.geometry.T.copy()
     invalid = np.flatnonzero((lon < -180) | (lon > 360) | (np.abs(lat) > 90))
-    if invalid.size:
+    total = int(np.isfinite(lon).sum())
+    if invalid.size and (not skip_invalid or invalid.size >= total * _MAX_INVALID_SHARE):
         row = int(invalid[0])
         raise TableError(
-            f"{table.path}: {table.labels[row]} lies at {lon[row]:g}, {lat[row]:g}, which are no "
-            "degrees",
-            remedy="Export it in longitude and latitude (IAU_2015:49900), not in metres.",
+            f"{table.path}: {table.labels[row]} lies at {lon[row]:g}, {lat[row]:g}, not degrees",
+            remedy="Assign the reference system that its coordinates are in, or export it in "
+            "longitude and latitude (IAU_2015:49900).",
         )
+    lon[invalid], lat[invalid] = np.nan, np.nan
     west = bool(choice.west)
     return Positions(
         lon=np.round(geo.wrap_lon(-lon), 9) if west else lon,
@@ -384,6 +499,7 @@ def _positions_from_geometry(table: Table, choice: PositionColumns) -> Positions
         west=west,
         decimals=_median_decimals(lon[np.isfinite(lon)].tolist()),
         notes=(),
+        invalid=tuple(invalid.tolist()),
     )
 
 
@@ -406,6 +522,6 @@ def _compare_with_geometry(table: Table, positions: Positions) -> Positions:
     note = (
         f"{table.path}: {differing:,} of {int(comparable.sum()):,} positions in "
         f"{' and '.join(positions.columns)} differ from the geometries "
-        f"(by up to {float(distance.max()):.1f} degrees); the columns count"
+        f"(by up to {float(distance.max()):.1f} degrees); the columns are used"
     )
     return replace(positions, notes=(*positions.notes, note))

@@ -195,7 +195,7 @@ def _scan_shards(
                 yield futures.pop(future), future.result()
         except BrokenProcessPool as error:
             raise MarsRetrievalError(
-                f"{source.name}: a worker process died (out of memory, perhaps)",
+                f"{source.name}: a worker process died (possibly out of memory)",
                 remedy="Use fewer workers. A script that verifies must do so below "
                 "if __name__ == '__main__', since the workers import it.",
             ) from error

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from marsretrieval.datasets.base import ItemWarning, escape, is_utf8
-from marsretrieval.datasets.georeference import MissingRasterioError
 from marsretrieval.datasets.position_fields import (
     NO_LOCATION,
     Position,
@@ -22,6 +21,12 @@ from marsretrieval.io import parse_json
 
 # Limit per image; published annotations have a few kilobytes.
 MAX_ANNOTATION_BYTES = 2**24
+
+# Names of dataset splits, which are not classes.
+_SPLIT_NAMES = frozenset(
+    {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
+    | {"trainval", "train_val", "holdout"}
+)
 
 Problem = tuple[Literal["annotation", "position"], str]
 
@@ -155,12 +160,38 @@ def locate_image(
             return resolve_location(key), annotation
         return resolve_location(key, position.bounds, position.centre, position.size), annotation
     except ValueError as error:
+        from marsretrieval.datasets.georeference import MissingRasterioError
+
         with_problem = replace(
             annotation, problems=(*annotation.problems, ("position", str(error)))
         )
         return resolve_location(key) if isinstance(
             error, MissingRasterioError
         ) else NO_LOCATION, with_problem
+
+
+def is_split(name: str) -> bool:
+    """Check for the name of a dataset split (train, test, val ...).
+
+    Args:
+        name: Name of a folder.
+
+    Returns:
+        True if it is a split's name, in any case.
+    """
+    return name.lower() in _SPLIT_NAMES
+
+
+def class_from_folders(folders: Sequence[str]) -> str | None:
+    """Return the class that the folders above an image state.
+
+    Args:
+        folders: Names of the folders from the root of the dataset down to the image.
+
+    Returns:
+        The first folder that is not a split; None if there is none.
+    """
+    return next((name for name in folders if not is_split(name)), None)
 
 
 def _annotation_from_json(data: bytes) -> Annotation:

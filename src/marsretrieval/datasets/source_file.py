@@ -46,8 +46,7 @@ def unreachable_error(path: Path | str, error: OSError) -> DataError:
     """
     return DataError(
         f"{path}: cannot be read ({error.strerror or error})",
-        remedy="Nothing is known to be wrong with its content. Check the disk or server that it "
-        "is on, then run the same command again.",
+        remedy="The file may be intact. Check its disk or server, then run the same command again.",
     )
 
 
@@ -79,7 +78,7 @@ def regular_size(path: Path, limit: int) -> int:
     return status.st_size
 
 
-def read_regular(path: Path, limit: int) -> bytes:
+def read_regular(path: str | Path, limit: int) -> bytes:
     """Read a regular file of limited size.
 
     Args:
@@ -93,6 +92,7 @@ def read_regular(path: Path, limit: int) -> bytes:
         ValueError: As `regular_size`, or if the file cannot be read.
         DataError: If the disk or server does not respond.
     """
+    path = Path(path)
     regular_size(path, limit)
     try:
         return path.read_bytes()

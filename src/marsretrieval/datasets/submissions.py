@@ -51,7 +51,7 @@ class Labels:
         queries = sorted(set(self.query_names) - set(self.labels))
         labels = sorted(set(self.labels) - set(self.query_names))
         groups = (
-            ("queries have no image and no figure", queries),
+            ("queries have no image and no score", queries),
             ("labels have no query, their images are distractors", labels),
         )
         return [
@@ -80,7 +80,7 @@ class Predictions:
     notes: tuple[str, ...] = ()
 
 
-def read_vectors(path: Path) -> npt.NDArray[Any]:
+def read_vectors(path: str | Path) -> npt.NDArray[Any]:
     """Read vectors from a .npy file; pickled objects are rejected.
 
     Args:
@@ -93,6 +93,7 @@ def read_vectors(path: Path) -> npt.NDArray[Any]:
         DatasetNotFoundError: If the file is missing.
         DataError: If the file is not such an array.
     """
+    path = Path(path)
     remedy = "Write it with numpy.save: a floating-point array of shape (n, d)."
     try:
         vectors = np.load(path, allow_pickle=False)
@@ -115,7 +116,7 @@ def read_vectors(path: Path) -> npt.NDArray[Any]:
     return vectors
 
 
-def read_labels(path: Path) -> Labels:
+def read_labels(path: str | Path) -> Labels:
     """Read labels from a JSON file.
 
     Args:
@@ -128,12 +129,13 @@ def read_labels(path: Path) -> Labels:
     Raises:
         DataError: If the file cannot be read or a list is missing.
     """
+    path = Path(path)
     remedy = "It holds labels and image_ids, one per image, and query_names."
     lists = from_json(_LabelLists, read_json(path), source=path, remedy=remedy)
     return Labels(lists["labels"], lists["image_ids"], lists["query_names"])
 
 
-def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictions:
+def read_predictions(path: str | Path, *, tile_deg: float = geo.TILE_DEG) -> Predictions:
     """Read scored tiles, computed elsewhere or written by `search`.
 
     Args:
@@ -151,7 +153,8 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
         DatasetNotFoundError: If the file is missing.
         TableError: If columns are missing, a value is invalid, or a tile is listed twice.
     """
-    table = read_table(path)
+    path = Path(path)
+    table = read_table(path, layer_option="")
     name, score = table.index(_ID_COLUMNS), table.index(_SCORE_COLUMNS)
     if name is None or score is None:
         missing = [
@@ -159,7 +162,7 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
         ]
         missing += [] if has_positions(table) else list(_COLUMNS[2:])
         raise TableError(
-            f"{path}: no column {', '.join(missing)} (there are: {table.columns()})",
+            f"{path}: no column {', '.join(missing)} (columns: {table.columns()})",
             remedy=f"The columns are {', '.join(_COLUMNS)}, or those of search: id, score, "
             "lon, lat.",
         )
@@ -189,9 +192,9 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
         if corner is None or centre is None or coordinate_count == 1:
             if coordinate_count < 2:
                 raise TableError(
-                    f"{path}: {labels[row]}: {'half a' if coordinate_count else 'no'} position",
-                    remedy="Give lon and lat; only where the name is a tile's, such as "
-                    "E137_2_N_4_6, may both be empty.",
+                    f"{path}: {labels[row]}: {'incomplete' if coordinate_count else 'no'} position",
+                    remedy="Give lon and lat; both may be empty only for tile names such "
+                    "as E137_2_N_4_6.",
                 )
             continue
         if not coordinate_count or _is_same_position(published[row], corner):
@@ -204,8 +207,9 @@ def read_predictions(path: Path, *, tile_deg: float = geo.TILE_DEG) -> Predictio
     if mismatches:
         notes = (
             *notes,
-            f"{path}: {len(mismatches):,} positions are neither corner nor centre of the tile that "
-            f"the name states: {list_some(mismatches)}; lon and lat count",
+            f"{path}: {len(mismatches):,} positions are neither corner nor centre of the tile "
+            "in the "
+            f"name: {list_some(mismatches)}; lon and lat are used",
         )
     return Predictions(ids, scores, published, centres, notes)
 
@@ -242,7 +246,7 @@ def _parse_score(table: Table, row: int, column: int) -> float:
         raise TableError(
             f"{table.path}: {table.labels[row]}: {table.header[column].strip()} {value!r} is not "
             "a finite number",
-            remedy="Give every tile a score, or take the row out.",
+            remedy="Give every tile a score, or remove the row.",
         )
     return number
 

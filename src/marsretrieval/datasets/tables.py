@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import stat
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
-from marsretrieval.geo import vector_files
+from marsretrieval.geo import MARS_RADIUS_M, vector_files
+from marsretrieval.geo.crs import coordinate_system
 from marsretrieval.io import read_json
-
-T = TypeVar("T")
 
 _EXPORT_REMEDY = "Export it again as GeoPackage, GeoJSON or CSV."
 _MAX_BYTES = 1 << 30
+_DECIMALS = 10  # of converted degrees; 1e-10 degrees are 6 micrometres
 _DELIMITERS = ",;\t|"
 _MISSING_VALUES = {"", "-", "--", "---", "na", "n/a", "nan", "null", "none", "?", "nodata"}
 _DEGREE_UNITS = {
@@ -35,6 +36,8 @@ _DEGREE_UNITS = {
     "degrees east", "degrees north", "deg east", "deg north", "degrees_east", "degrees_north",
     "e", "n", "east", "north",
 }  # fmt: skip
+# JMARS writes types behind names: "Lon:real".
+_FIELD_TYPE = re.compile(r":\s*(?:real|string|integer|int|float|double|boolean)\s*$", re.IGNORECASE)
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(?:°|deg)?\s*([NSEWnsew]?)")
 
 
@@ -49,7 +52,8 @@ class Table:
         labels: Name of each row in messages: "line 3", "feature 5".
         notes: Sentences about what was left out or assumed while reading.
         comments: Comment lines of a text file, without the comment sign.
-        geometry: Positions from the geometries, degrees, shape (n, 2), NaN if missing.
+        geometry: Positions from the geometries in degrees on the sphere of Mars, shape (n, 2),
+            NaN if missing.
     """
 
     path: Path
@@ -105,7 +109,7 @@ class Table:
         number = self.index([normalize_name(name)])
         if number is None:
             raise TableError(
-                f"{self.path}: no column '{name}' (there are: {self.columns()})",
+                f"{self.path}: no column '{name}' (columns: {self.columns()})",
                 remedy=f"Name one of these columns with {option}.",
             )
         return number
@@ -123,24 +127,30 @@ class Table:
 
     def columns(self) -> str:
         """List the names of the columns, for messages."""
-        return list_some([name.strip() for name in self.header], 40) or "none"
+        names = [name.strip() for name in self.header]
+        return list_some([n if len(n) <= 60 else n[:57] + "..." for n in names], 40) or "none"
 
 
-def read_table(path: Path) -> Table:
+def read_table(
+    path: str | Path, *, layer: str | None = None, layer_option: str = "--layer"
+) -> Table:
     """Read a text table, GIS file or Parquet file; the extension selects the format.
 
     Args:
-        path: .gpkg, .fgb or .shp (extra `gis`), .geojson or .json, .parquet or .geoparquet; any
-            other file is text with delimiters.
+        path: .gpkg, .fgb, .shp, .zip (of Shapefiles) or .kml (extra `gis`), .geojson or .json,
+            .parquet or .geoparquet; any other file is text with delimiters.
+        layer: Name of the layer; needed only if the file has several.
+        layer_option: Option that chooses the layer, for messages; empty: there is none.
 
     Returns:
         The table; without rows if the file has only a header.
 
     Raises:
         DatasetNotFoundError: If the file is missing.
-        TableError: If it cannot be read.
+        TableError: If it cannot be read, or it has several layers or not the named one.
         MissingDependencyError: If a GIS format needs the extra `gis`.
     """
+    path = Path(path)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
@@ -152,8 +162,12 @@ def read_table(path: Path) -> Table:
             f"{path}: not readable as a table (not a file)", remedy="Name a file of this folder."
         )
 
-    reader = READERS.get(path.suffix.lower())
-    return reader(path) if reader else _read_text(path)
+    suffix = path.suffix.lower()
+    if suffix in vector_files.VECTOR_SUFFIXES:
+        return _read_vector(path, layer, layer_option)
+    if layer is not None:
+        raise _as_table_error(vector_files.no_layers_error(path))
+    return _read_geojson(path) if suffix in (".geojson", ".json") else _read_text(path)
 
 
 def normalize_name(name: str) -> str:
@@ -165,7 +179,7 @@ def normalize_name(name: str) -> str:
     Returns:
         The normalized name: `lon_e` for `Lon (°E)`, `LON_E` and `lon e [deg]`.
     """
-    plain = unicodedata.normalize("NFKD", name).casefold()
+    plain = unicodedata.normalize("NFKD", _FIELD_TYPE.sub("", name)).casefold()
     words = re.sub(r"[^a-z0-9]+", " ", plain).split()
     units = {"deg", "degs", "degree", "degrees", "dd", "decimal", "planetocentric", "ocentric"}
     return "_".join(word for word in words if word not in units) or "_".join(words)
@@ -188,6 +202,13 @@ def parse_number(value: Any) -> float | None:
     if not isinstance(value, str):
         number = float(value)
         return None if np.isnan(number) else number
+    if "_" not in value:  # Python's digit separator
+        try:
+            number = float(value)
+        except ValueError:
+            pass
+        else:
+            return None if math.isnan(number) else number
     text = value.strip().replace("\N{MINUS SIGN}", "-")
     if text.lower() in _MISSING_VALUES:
         return None
@@ -195,8 +216,6 @@ def parse_number(value: Any) -> float | None:
         text = text.replace(",", ".")
     match = _NUMBER.fullmatch(text)
     if match is None:
-        if text.lower().lstrip("+-") in ("inf", "infinity"):
-            return float(text)
         raise ValueError(f"not a number: {text!r}")
     number = float(match[1])
     return -number if match[2].upper() in ("S", "W") and match[2] else number
@@ -235,6 +254,16 @@ def is_units_row(values: Sequence[Any]) -> bool:
 
 def _read_text(path: Path) -> Table:
     text, notes = _decode(path)
+    previous = csv.field_size_limit(_MAX_BYTES)
+    try:
+        return _parse_text(path, text, notes)
+    except csv.Error as error:
+        raise TableError(f"{path}: not readable as CSV ({error})") from error
+    finally:
+        csv.field_size_limit(previous)
+
+
+def _parse_text(path: Path, text: str, notes: list[str]) -> Table:
     lines = io.StringIO(text, newline="").readlines()
     start, comments, delimiter = _parse_preamble(lines)
     if start < len(lines) or not comments:
@@ -251,22 +280,16 @@ def _read_text(path: Path) -> Table:
     labels: list[str] = []
     comment_rows: list[str] = []
     body = io.StringIO("".join(lines[start + 1 :]), newline="")
-    previous = csv.field_size_limit(_MAX_BYTES)
-    try:
-        reader = csv.reader(body, delimiter=delimiter or ",", skipinitialspace=True)
-        for row in reader:
-            label = f"line {start + 1 + reader.line_num}"
-            if not any(map(str.strip, row)):
-                continue
-            if row[0].lstrip().startswith("#") and len(row) != len(header):
-                comment_rows.append(label)
-                continue
-            rows.append(_pad_row(path, label, row, header))
-            labels.append(label)
-    except csv.Error as error:
-        raise TableError(f"{path}: not readable as CSV ({error})") from error
-    finally:
-        csv.field_size_limit(previous)
+    reader = csv.reader(body, delimiter=delimiter or ",", skipinitialspace=True)
+    for row in reader:
+        label = f"line {start + 1 + reader.line_num}"
+        if not any(map(str.strip, row)):
+            continue
+        if row[0].lstrip().startswith("#") and len(row) != len(header):
+            comment_rows.append(label)
+            continue
+        rows.append(_pad_row(path, label, row, header))
+        labels.append(label)
     if comment_rows:
         notes.append(f"{path}: comments between the rows left out: {list_some(comment_rows)}")
     return Table(path, header, rows, labels, tuple(notes), tuple(comments))
@@ -352,11 +375,13 @@ def _is_numeric(header: list[str]) -> bool:
 def _pad_row(path: Path, label: str, row: list[str], header: list[str]) -> list[Any]:
     """Pad or cut a row with empty values to the width of the header."""
     width = len(header)
+    if len(row) == width:
+        return row
     if any(map(str.strip, row[width:])):
         raise TableError(
             f"{path}: {label} has {len(row)} values, the header {width}: {', '.join(row)[:80]}",
-            remedy="Quote values that hold the delimiter; separate the columns by ; where "
-            "numbers have decimal commas.",
+            remedy="Quote values that hold the delimiter; separate columns by ; if numbers "
+            "have decimal commas.",
         )
     return [*row[:width], *[""] * (width - len(row))]
 
@@ -371,13 +396,8 @@ def _read_geojson(path: Path) -> Table:
     features = value.get("features") if isinstance(value, dict) else None
     if not isinstance(features, list) or not all(isinstance(item, dict) for item in features):
         raise TableError(f"{path}: not a GeoJSON FeatureCollection", remedy=_EXPORT_REMEDY)
-    crs = value.get("crs")
-    if isinstance(crs, dict):
-        properties = crs.get("properties")
-        _require_degrees(path, properties.get("name") if isinstance(properties, dict) else None)
     records: list[dict[str, Any]] = []
-    points = np.full((len(features), 2), np.nan)
-    unlocated: list[int] = []
+    shapes = np.full(len(features), None, dtype=object)
     for number, feature in enumerate(features):
         properties = feature.get("properties")
         record = dict(properties) if isinstance(properties, dict) else {}
@@ -385,61 +405,81 @@ def _read_geojson(path: Path) -> Table:
             record.setdefault("id", feature["id"])
         records.append(record)
         geometry = feature.get("geometry")
-        if not isinstance(geometry, dict):
-            continue
-        if geometry.get("type") != "Point":
-            unlocated.append(number)
-            continue
-        try:
-            lon, lat = geometry["coordinates"][:2]
-            points[number] = float(lon), float(lat)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise TableError(
-                f"{path}: feature {number + 1}: invalid coordinates of a point",
-                remedy=_EXPORT_REMEDY,
-            ) from error
+        if isinstance(geometry, dict):
+            shapes[number] = _parse_geometry(path, number, geometry)
     header = list(dict.fromkeys(str(name) for record in records for name in record))
-    table = _make_table(path, header, [[record.get(name) for name in header] for record in records],
-                   "feature", points)  # fmt: skip
-    if unlocated and not _positions_in_columns(table):
-        import shapely.geometry
-
-        try:
-            shapes = [shapely.geometry.shape(features[number]["geometry"]) for number in unlocated]
-        except Exception as error:  # shapely raises many classes of errors for invalid values
-            raise TableError(
-                f"{path}: invalid geometry ({error})", remedy=_EXPORT_REMEDY
-            ) from error
-        points[unlocated] = _compute_centroids(np.array(shapes, dtype=object))
-    return table
+    rows = [[record.get(name) for name in header] for record in records]
+    # RFC 7946 has degrees only; a member `crs` names another system.
+    table = _make_table(path, header, rows, "feature")
+    return _with_shapes(table, shapes, value.get("crs"), allow_earth=True)
 
 
-def _read_parquet(path: Path) -> Table:
-    layer = _as_table_error(lambda: vector_files.read_parquet(path))
-    table = _make_table(path, layer.names, _layer_rows(layer), "row")
-    if layer.shapes is None or _positions_in_columns(table):
-        return table
-    _require_degrees(path, layer.crs)
-    return _with_geometry(table, layer.shapes)
+def _parse_geometry(path: Path, number: int, geometry: dict[str, Any]) -> Any:
+    import shapely
+    import shapely.geometry
 
-
-def _read_layer(path: Path) -> Table:
-    layer = _as_table_error(lambda: vector_files.read_layer(path))
-    _require_degrees(path, layer.crs)
-    notes: tuple[str, ...] = ()
-    if layer.other_layers:
-        notes = (f"{path}: layer {layer.name} is read; left out: {list_some(layer.other_layers)}",)
-    table = _make_table(path, layer.names, _layer_rows(layer), "feature", notes=notes)
-    return _with_geometry(table, layer.shapes or [])
-
-
-def _as_table_error(read: Callable[[], T]) -> T:
+    is_point = geometry.get("type") == "Point"
     try:
-        return read()
-    except TableError:
-        raise
+        if is_point:
+            x, y = geometry["coordinates"][:2]
+            return shapely.Point(float(x), float(y))
+        return shapely.geometry.shape(geometry)
+    except Exception as error:  # shapely raises many classes of errors for invalid values
+        problem = "invalid coordinates of a point" if is_point else f"invalid geometry ({error})"
+        raise TableError(
+            f"{path}: feature {number + 1}: {problem}", remedy=_EXPORT_REMEDY
+        ) from error
+
+
+def _read_vector(path: Path, layer_name: str | None, layer_option: str) -> Table:
+    try:
+        layer = vector_files.read_vector(path, layer=layer_name, layer_option=layer_option)
+        shapes = None if layer.shapes is None else vector_files.parse_wkb(path, layer.shapes)
     except DataError as error:
-        raise TableError(error.message, remedy=error.remedy) from error
+        raise _as_table_error(error) from error
+    suffix = path.suffix.lower()
+    is_parquet = suffix in vector_files.PARQUET_SUFFIXES
+    table = _make_table(path, layer.names, _layer_rows(layer), "row" if is_parquet else "feature")
+    if shapes is None or (is_parquet and layer.crs is None and _positions_in_columns(table)):
+        return table
+    if layer.crs is None and len(shapes):
+        note = f"{path}: no reference system; its coordinates are read as degrees of Mars"
+        table = replace(table, notes=(*table.notes, note))
+    return _with_shapes(table, shapes, layer.crs, allow_earth=suffix == ".kml")
+
+
+def _with_shapes(
+    table: Table, shapes: npt.NDArray[np.object_], crs: Any, *, allow_earth: bool
+) -> Table:
+    """Add the shapes' centroids to a table, converted to degrees on the sphere of Mars."""
+    import shapely
+
+    try:
+        system = coordinate_system(crs, name=str(table.path), allow_earth=allow_earth)
+    except DataError as error:
+        raise _as_table_error(error) from error
+    if system is None:
+        return replace(table, geometry=_compute_centroids(shapes))
+
+    def convert(xy: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        with np.errstate(invalid="ignore"):
+            degrees = np.column_stack(system.to_degrees(xy[:, 0], xy[:, 1]))
+        degrees[~np.isfinite(degrees).all(axis=1)] = np.nan
+        return np.round(degrees, _DECIMALS)  # degrees of another definition differ in the last bit
+
+    if not system.is_projected:
+        return replace(table, geometry=convert(_compute_centroids(shapes)))
+    # Centroids of metres are right at the poles, those of degrees across the antimeridian.
+    bounds = shapely.bounds(shapes)
+    is_wide = bounds[:, 2] - bounds[:, 0] > np.pi * MARS_RADIUS_M
+    centroids = shapely.centroid(shapes)
+    points = convert(np.column_stack([shapely.get_x(centroids), shapely.get_y(centroids)]))
+    points[is_wide] = _compute_centroids(shapely.transform(shapes[is_wide], convert))
+    return replace(table, geometry=points)
+
+
+def _as_table_error(error: DataError) -> TableError:
+    return TableError(error.message, remedy=error.remedy)
 
 
 def _layer_rows(layer: vector_files.Layer) -> list[list[Any]]:
@@ -448,21 +488,8 @@ def _layer_rows(layer: vector_files.Layer) -> list[list[Any]]:
     return [list(row) for row in zip(*layer.columns, strict=True)]
 
 
-def _make_table(
-    path: Path,
-    header: list[str],
-    rows: list[list[Any]],
-    row_name: str,
-    geometry: npt.NDArray[np.float64] | None = None,
-    notes: tuple[str, ...] = (),
-) -> Table:
-    labels = [f"{row_name} {number + 1}" for number in range(len(rows))]
-    return Table(path, header, rows, labels, notes, geometry=geometry)
-
-
-def _with_geometry(table: Table, shapes: Sequence[bytes | None]) -> Table:
-    parsed = _as_table_error(lambda: vector_files.parse_wkb(table.path, shapes))
-    return replace(table, geometry=_compute_centroids(parsed))
+def _make_table(path: Path, header: list[str], rows: list[list[Any]], row_name: str) -> Table:
+    return Table(path, header, rows, [f"{row_name} {number + 1}" for number in range(len(rows))])
 
 
 def _positions_in_columns(table: Table) -> bool:
@@ -485,34 +512,3 @@ def _compute_centroids(shapes: npt.NDArray[np.object_]) -> npt.NDArray[np.float6
     points = np.column_stack([shapely.get_x(centroids), shapely.get_y(centroids)])
     points[is_crossing, 0] = (points[is_crossing, 0] + 180) % 360 - 180
     return points
-
-
-def _require_degrees(path: Path, crs: object) -> None:
-    """Raise TableError for a projected CRS; WKT is recognized without pyproj."""
-    text = str(crs or "")
-    projected = text.lstrip().upper().startswith(("PROJCS", "PROJCRS"))
-    if not projected and text:
-        try:
-            import pyproj
-        except ImportError:
-            return
-        try:
-            projected = bool(pyproj.CRS.from_user_input(text).is_projected)
-        except pyproj.exceptions.CRSError:
-            return
-    if projected:
-        raise TableError(
-            f"{path}: its coordinates are metres of a projection ({text[:60]})",
-            remedy="Export it in longitude and latitude (IAU_2015:49900).",
-        )
-
-
-READERS: dict[str, Callable[[Path], Table]] = {
-    ".geojson": _read_geojson,
-    ".json": _read_geojson,
-    ".parquet": _read_parquet,
-    ".geoparquet": _read_parquet,
-    ".gpkg": _read_layer,
-    ".fgb": _read_layer,
-    ".shp": _read_layer,
-}

@@ -25,10 +25,11 @@ from marsretrieval.datasets.checks import (
 )
 from marsretrieval.datasets.ctx import QuadManifest, all_quads, read_manifest
 from marsretrieval.datasets.download import MAX_MISSING, DownloadRecord, find_source, read_record
-from marsretrieval.datasets.ground_truth import catalogue_files, read_points
+from marsretrieval.datasets.ground_truth import catalogue_files, landform_name, read_points
 from marsretrieval.datasets.inventory import DatasetInventory, Inventory
 from marsretrieval.datasets.listing import list_visible
 from marsretrieval.datasets.open import open_images
+from marsretrieval.datasets.rasters import list_manifests
 from marsretrieval.datasets.scan import merge, scan
 from marsretrieval.datasets.synthetic import PlanetRecord, find_planet
 from marsretrieval.errors import (
@@ -51,7 +52,7 @@ _PLANET_FIELDS: tuple[Literal["version", "seed", "size"], ...] = ("version", "se
 
 
 def verify(
-    folder: Path,
+    folder: str | Path,
     *,
     tasks: Collection[str] = (),
     workers: int | None = None,
@@ -73,6 +74,7 @@ def verify(
         DatasetNotFoundError: If there is no dataset.
         UnknownNameError: If a task is unknown.
     """
+    folder = Path(folder)
     datasets = [find_source(name).dataset for name in tasks]
     inventories = [
         _verify_one(path, dataset, workers, progress)
@@ -96,7 +98,7 @@ def _find_datasets(folder: Path, requested: list[str]) -> Iterator[tuple[Path, s
     for dataset in requested or subfolders:
         if dataset not in subfolders:
             raise DatasetNotFoundError(
-                f"{folder}: no data of {dataset} (there is {', '.join(subfolders)})",
+                f"{folder}: no data of {dataset} (subfolders: {', '.join(subfolders)})",
                 remedy=f"Fetch it: marsretrieval data download {dataset} --out {folder}",
             )
         yield subfolders[dataset], dataset
@@ -233,7 +235,7 @@ def _check_points(folder: Path, inventory: DatasetInventory) -> None:
             unreadable.append(error.message)
             continue
         notes += points.notes
-        counts[path.stem] = len(points.lon)
+        counts[landform_name(path)] = len(points.lon)
         if points.duplicates:
             duplicates.append(f"{path.name}: {points.duplicates}")
     inventory.counts["points"] = counts
@@ -373,10 +375,12 @@ def _check_manifests(
                 manifests.append(read_manifest(path))
             except DataError as error:
                 damaged.append(error.message)
-    if not manifests and not damaged:
+    rasters = list_manifests(folder)
+    if not manifests and not damaged and not rasters:
         return
     inventory.error("damaged-manifest", damaged)
     tars = {manifest.tar: (manifest.tar_bytes, manifest.tar_sha256) for manifest in manifests}
+    tars |= {raster.tar: (raster.tar_bytes, raster.tar_sha256) for raster in rasters}
     _check_files(folder, tars, "tar", inventory, workers, progress)
     failed = (manifest for manifest in manifests if manifest.failed)
     inventory.error(
@@ -388,6 +392,10 @@ def _check_manifests(
         ),
     )
     inventory.counts["empty_tiles"] = sum(len(manifest.empty) for manifest in manifests)
+    if rasters:
+        inventory.counts["skipped_tiles"] = sum(
+            raster.empty + raster.dropped + raster.off_planet for raster in rasters
+        )
     inventory.counts["dropped_tiles"] = sum(len(manifest.dropped) for manifest in manifests)
     specs = Counter(manifest.spec_hash for manifest in manifests)
     for common_spec, _ in specs.most_common(1):

@@ -13,19 +13,32 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO, Self, cast
+from typing import IO, TYPE_CHECKING, Self, cast
 
-from marsretrieval.datasets.base import Record, Shard, Skipped, escape, is_utf8, skip_unless_utf8
-from marsretrieval.datasets.folder import class_from_folders
-from marsretrieval.datasets.georeference import is_world_file, read_georeference, read_world_file
+from marsretrieval.datasets.base import (
+    Record,
+    RepeatedKey,
+    Shard,
+    Skipped,
+    escape,
+    is_utf8,
+    skip_unless_utf8,
+)
 from marsretrieval.datasets.images import EXTENSIONS, MAX_BYTES
-from marsretrieval.datasets.listing import file_fingerprint, is_side_file
-from marsretrieval.datasets.position_fields import Position
-from marsretrieval.datasets.sidecar import MAX_ANNOTATION_BYTES, locate_image, parse_annotation
+from marsretrieval.datasets.listing import WORLD_FILE_SUFFIXES, file_fingerprint, is_side_file
+from marsretrieval.datasets.sidecar import (
+    MAX_ANNOTATION_BYTES,
+    class_from_folders,
+    locate_image,
+    parse_annotation,
+)
 from marsretrieval.datasets.source_file import SourceFile, regular_size
 from marsretrieval.errors import DataError
-from marsretrieval.geo import parse_quad_name
+from marsretrieval.geo.tiles import parse_quad_name
 from marsretrieval.io import sha256_json
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.position_fields import Position
 
 # Decompressors raise OSError; I/O failures of the file are raised as DataError.
 _TAR_ERRORS = (
@@ -110,13 +123,14 @@ class WebDatasetSource:
         return self._id_cache[version]
 
 
-def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+def write_tar(path: str | Path, members: Iterable[tuple[str, bytes]]) -> None:
     """Write a tar with time 0 and owner 0. Not atomic.
 
     Args:
         path: File to write, from `io.atomic_path` or inside a staging folder.
         members: Name and data of each member, in order.
     """
+    path = Path(path)
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for name, data in members:
             member = tarfile.TarInfo(name)
@@ -238,6 +252,7 @@ class _MemberGroup:
     world: bytes | None = None
     projection: bytes | None = None
     problems: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     id: str = ""
 
@@ -248,13 +263,16 @@ class _MemberGroup:
         """Yield the members that cannot be part of the item."""
         for problem in self.problems:
             yield Skipped(self.id, f"{path}:{self.key}", problem)
+        for name in self.repeated:
+            reason = f"a second image with the same key: {name}"
+            yield RepeatedKey(self.id, f"{path}:{self.key}", reason)
 
     def item(self, path: Path, read_keys: set[str], *, by_class: bool) -> Record | Skipped:
         source = escape(f"{path}:{self.image_name or self.key}")
         if self.image_name is None:
             return Skipped(self.id, source, self._describe_missing_image(read_keys))
         if self.key in read_keys:
-            return Skipped(self.id, source, "the same key stands in this tar before")
+            return RepeatedKey(self.id, source, "the same key occurs earlier in this tar")
         location, annotation = locate_image(
             self.key, parse_annotation(self.json, self.text), self._georeference
         )
@@ -278,6 +296,8 @@ class _MemberGroup:
         """Read the georeference of the image, or its world file. Raises ValueError."""
         if not self.image:
             return None
+        from marsretrieval.datasets.georeference import read_georeference, read_world_file
+
         position = read_georeference(self.image)
         if position is None and self.world is not None:
             position = read_world_file(self.world, self.image, self.projection)
@@ -288,7 +308,7 @@ class _MemberGroup:
             members = ", ".join(self.others) or "left out"
             return f"no image among its members ({members}){self._explain_dots()}"
         if self.key in read_keys:
-            return "an annotation apart from its image: the members of a key must be neighbours"
+            return "an annotation apart from its image: members with one key must be consecutive"
         return f"an annotation without an image{self._explain_dots()}"
 
     def _explain_dots(self) -> str:
@@ -298,7 +318,8 @@ class _MemberGroup:
             extension = path.name.partition(".")[2]
             if path.suffix.lower() in EXTENSIONS:
                 return (
-                    f": in a WebDataset, all after the first dot of a name is its extension, here "
+                    f": in a WebDataset, everything after the first dot of a name is the "
+                    "extension, here "
                     f"'.{extension}'. Replace the other dots, or extract the tar into a folder"
                 )
         return ""
@@ -376,7 +397,7 @@ def _with_reason(item: Skipped, reason: str) -> Skipped:
 
 
 def _is_annotation(suffix: str) -> bool:
-    return suffix in (".json", ".txt", ".prj") or is_world_file(suffix)
+    return suffix in (".json", ".txt", ".prj") or suffix.lower() in WORLD_FILE_SUFFIXES
 
 
 def _add_member(
@@ -408,10 +429,10 @@ def _add_member(
         group.text = _read_member(tar, member)
     elif suffix == ".prj":
         group.projection = _read_member(tar, member)
-    elif is_world_file(suffix):
+    elif suffix.lower() in WORLD_FILE_SUFFIXES:
         group.world = _read_member(tar, member)
     elif group.image_name is not None:
-        group.problems.append(f"a second image under the same key: {member.name}")
+        group.repeated.append(member.name)
     else:
         data = _read_member(tar, member) if images else b""
         group.image_name, group.image = member.name, data
@@ -436,12 +457,12 @@ def _check_end(tar: tarfile.TarFile) -> str | None:
     file.seek(tar.offset)
     block = file.read(tarfile.BLOCKSIZE)
     if not block:
-        return "the tar has no end mark: it was cut between two members, or never finished"
+        return "the tar has no end marker: it is truncated or unfinished"
     while block:
         if any(block):
             return (
-                f"the tar is damaged behind byte {tar.offset:,}, or two are joined: what follows "
-                "is not read"
+                f"the tar is damaged after byte {tar.offset:,}, or two tars are concatenated: the "
+                "rest is not read"
             )
         block = file.read(1 << 16)
     return None

@@ -179,8 +179,8 @@ class BatchRunner:
         if not failures and not self._warned:
             self._warned = True
             warnings.warn(
-                f"{self._name} fails on a batch and not on its items one by one, which are used "
-                f"({first.message})",
+                f"{self._name} fails on a batch but not on its single items, whose results are "
+                f"used ({first.message})",
                 MarsRetrievalWarning,
                 stacklevel=2,
             )
@@ -251,14 +251,14 @@ class BatchRunner:
     def _check(self, vectors: npt.NDArray[np.float32], count: int) -> None:
         if vectors.shape != (count, self._dimension):
             raise ModelLoadError(
-                f"{self._name} gave vectors of shape {vectors.shape} for {count} items, "
-                f"({count}, {self._dimension}) was promised"
+                f"{self._name} returned vectors of shape {vectors.shape} for {count} items, "
+                f"({count}, {self._dimension}) expected"
             )
         wrong = ~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < _UNIT_TOLERANCE)  # NaN is wrong
         if wrong.any():
             raise ModelLoadError(
                 f"{self._name}: {int(wrong.sum())} of {count} vectors are not of unit length",
-                remedy="An encoder returns float32 rows of length 1, none of them NaN.",
+                remedy="An encoder must return float32 rows of length 1, none of them NaN.",
             )
 
 

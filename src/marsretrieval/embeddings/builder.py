@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image
 
-from marsretrieval.datasets import ImageSource, ItemWarning, Skipped
 from marsretrieval.embeddings.batches import BatchRunner, batch_sizes, on_cpu
-from marsretrieval.embeddings.manifest import Entry, ModelRequest
-from marsretrieval.embeddings.pipeline import DecodeIn
 from marsretrieval.embeddings.plan import BuildPlan, create_or_validate, plan_shards
 from marsretrieval.embeddings.shard_writer import ShardWriter, embed_shards, open_decoders_for
 from marsretrieval.errors import DataError, MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
+    from marsretrieval.datasets import ImageSource, ItemWarning, Skipped
+    from marsretrieval.embeddings.manifest import Entry, ModelRequest
+    from marsretrieval.embeddings.pipeline import DecodeIn
     from marsretrieval.encoders import Encoder
 
 
@@ -129,7 +129,7 @@ class Target:
 def build_store(
     encoder: Encoder | Callable[[], Encoder],
     source: ImageSource,
-    path: Path,
+    path: str | Path,
     *,
     dtype: str = "float16",
     batch_size: int | None = None,
@@ -168,6 +168,7 @@ def build_store(
         OutputError: If the store cannot be written.
         MarsRetrievalError: If a decoding process dies. Finished shards are kept.
     """
+    path = Path(path)
     (report,) = build_stores(
         [Target(encoder, path, request)],
         source,
@@ -280,7 +281,7 @@ def plan_targets(
         DataError: If the source is invalid.
     """
     if len({target.path.resolve() for target in targets}) != len(targets):
-        raise UsageError("two models cannot share one store", remedy="Give each a folder.")
+        raise UsageError("two models cannot share one store", remedy="Use one folder per model.")
     shards = source.shards()
     return [
         plan_shards(
@@ -314,7 +315,7 @@ def require_readable(
         name, error = failed[0]
         raise DataError(
             f"{len(failed)} of {tried} shards could not be read (first: {name}: {error.message})",
-            remedy="The others are embedded and kept. Repair these files, then run again.",
+            remedy="The other shards are embedded. Repair these files, then run again.",
         )
 
 
@@ -366,8 +367,8 @@ def _remedy(source: ImageSource, reason: str) -> str:
     if any(os.strerror(code) in reason for code in (errno.EACCES, errno.EPERM)):
         return "Allow access to the files, then run again with --force."
     return (
-        f"Correct the files, then run again. marsretrieval data verify {source.name} names every "
-        "one and its reason."
+        f"Correct the files, then run again. marsretrieval data verify {source.name} lists all of "
+        "them with the reasons."
     )
 
 

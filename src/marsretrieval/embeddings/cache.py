@@ -18,7 +18,7 @@ _INVALID = {"invalid": True}
 
 
 def prepare_cache(
-    folder: Path, identity: Mapping[str, Any], fingerprint: Mapping[str, Any]
+    folder: str | Path, identity: Mapping[str, Any], fingerprint: Mapping[str, Any]
 ) -> str | None:
     """Prepare a folder of stores for a model; rename the stores of another version.
 
@@ -33,6 +33,7 @@ def prepare_cache(
     Raises:
         OutputError: If stores cannot be renamed, or the folder cannot be written.
     """
+    folder = Path(folder)
     current = {
         "identity": sha256_json(dict(identity)),
         "fingerprint": sha256_json(dict(fingerprint)),
@@ -48,7 +49,7 @@ def prepare_cache(
     return reason
 
 
-def invalidate_cache(folder: Path) -> None:
+def invalidate_cache(folder: str | Path) -> None:
     """Mark the stores of a cache as outdated: the next `prepare_cache` renames them.
 
     Args:
@@ -57,11 +58,12 @@ def invalidate_cache(folder: Path) -> None:
     Raises:
         OutputError: If the folder cannot be written.
     """
+    folder = Path(folder)
     if _stores(folder):
         write_json(folder / _FILE, _INVALID)
 
 
-def drop_stores(folder: Path) -> bool:
+def drop_stores(folder: str | Path) -> bool:
     """Rename the stores of a cache to ``NAME.earlier``, replacing earlier renamed ones.
 
     They are not deleted, because they may have taken hours and the model may be restored.
@@ -75,6 +77,7 @@ def drop_stores(folder: Path) -> bool:
     Raises:
         OutputError: If a store cannot be renamed.
     """
+    folder = Path(folder)
     stores = _stores(folder)
     for store in stores:
         earlier = store.with_name(f"{store.name}{_EARLIER}")
@@ -127,7 +130,7 @@ def _difference(
         if previous.get("fingerprint") == current["fingerprint"]:
             return "the model's source has changed"
     elif "source_sha256" in identity and "source_sha256" not in fingerprint:
-        return "they do not say of which version of the model's source they are"
+        return "they do not record the version of the model's source"
     lines: list[str] = []
     for store in stores:
         try:
@@ -137,5 +140,5 @@ def _difference(
     if lines and all(line.startswith("source_sha256:") for line in lines):
         return "the model's source has changed"
     if lines:
-        return f"made by another encoder: {'; '.join(dict.fromkeys(lines))}"
+        return f"made with another encoder: {'; '.join(dict.fromkeys(lines))}"
     return None if previous is None else "the model has changed"

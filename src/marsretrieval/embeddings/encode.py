@@ -12,17 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from marsretrieval.datasets import Shard, content_hash
 from marsretrieval.embeddings.batches import BatchRunner, batch_sizes, quote_text
-from marsretrieval.embeddings.builder import BuildReport
-from marsretrieval.embeddings.manifest import Entry
-from marsretrieval.embeddings.plan import create_or_validate, plan_shards
-from marsretrieval.embeddings.shards import Item, write_shard
 from marsretrieval.errors import DataError, ModalityError
 from marsretrieval.io import sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
+    from marsretrieval.embeddings.builder import BuildReport
     from marsretrieval.encoders import Encoder, TextRole
 
 Vectors = npt.NDArray[np.float32]
@@ -101,7 +97,7 @@ def embed_texts(
 def build_text_store(
     encoder: Encoder,
     items: Sequence[tuple[str, str]],
-    path: Path,
+    path: str | Path,
     *,
     role: TextRole,
     dtype: str = "float32",
@@ -133,6 +129,13 @@ def build_text_store(
         StoreMismatchError: If the store holds vectors of another encoder.
         OutputError: If the store cannot be written.
     """
+    from marsretrieval.datasets.base import Shard, content_hash
+    from marsretrieval.embeddings.builder import BuildReport
+    from marsretrieval.embeddings.manifest import Entry
+    from marsretrieval.embeddings.plan import create_or_validate, plan_shards
+    from marsretrieval.embeddings.shards import Item, write_shard
+
+    path = Path(path)
     if "text" not in encoder.modalities:
         raise ModalityError(f"{encoder.id} is a vision-only model and cannot embed text")
     if len({key for key, _ in items}) != len(items):

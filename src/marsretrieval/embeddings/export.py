@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marsretrieval import geo
-from marsretrieval.embeddings.shards import Block
-from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import StoreError, UsageError
 from marsretrieval.io import atomic_path, check_output
 from marsretrieval.progress import NO_PROGRESS, Progress
 
+if TYPE_CHECKING:
+    from marsretrieval.embeddings.shards import Block
+    from marsretrieval.embeddings.store import EmbeddingStore
 
-def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO_PROGRESS) -> None:
+
+def export_parquet(
+    store: EmbeddingStore, path: str | Path, *, progress: Progress = NO_PROGRESS
+) -> None:
     """Write the ids, positions, sources, vectors and footprints of a store to GeoParquet 1.1.
 
     The CRS is IAU_2015:49900 with longitudes from -180 to 180 degrees. Footprints are split at the
@@ -32,14 +37,15 @@ def export_parquet(store: EmbeddingStore, path: Path, *, progress: Progress = NO
         StoreError: If the store is incomplete.
         OutputError: If the file cannot be written.
     """
+    path = Path(path)
     if path.suffix.lower() not in (".parquet", ".geoparquet"):
-        raise UsageError(f"{path}: no name of a Parquet file", remedy="Use one ending in .parquet.")
+        raise UsageError(f"{path}: not a Parquet file name", remedy="Use one ending in .parquet.")
     check_output(path)
     if not store.complete:
         raise StoreError(
             f"{store.path}: {len(store.missing)} of {len(store.manifest.shards)} shards are "
             "not embedded yet",
-            remedy="Finish it with the command that started it.",
+            remedy="Run the command that started it again to finish it.",
         )
     valid = bool(np.isfinite(store.valid()).any())
     number = pa.float16() if store.dtype == "float16" else pa.float32()

@@ -6,9 +6,9 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, Self
 
-from marsretrieval.datasets import ItemWarning, Skipped
+from marsretrieval.datasets.base import ItemWarning, Skipped
 from marsretrieval.errors import DataError, StoreError
 from marsretrieval.io import (
     Constraint,
@@ -33,8 +33,10 @@ _SEARCH_DEPTH, _MAX_LISTED = 3, 3
 
 _Count = Annotated[int, Constraint(ge=0, le=2**50)]
 
-_REBUILD = "Run the command that made it again: only what is missing or damaged is computed."
-_REPLACE = "Restore it, or make the whole store anew: the command that made it, with --force."
+_REBUILD = "Run the command that created it again: only missing or damaged parts are computed."
+_REPLACE = (
+    "Restore it, or create the whole store again: run the command that created it with --force."
+)
 
 
 def manifest_path(store: Path) -> Path:
@@ -167,12 +169,13 @@ class ModelRequest:
         )
 
 
-class DatasetIdentity(JsonObject):
+class DatasetIdentity(JsonObject, total=False):
     """Identity of the dataset that a store was made from."""
 
-    name: str
-    kind: str
-    fingerprint: str  # of all planned shards
+    name: Required[str]
+    kind: Required[str]
+    fingerprint: Required[str]  # of all planned shards
+    derived: dict[str, Any]  # of a merged store or a subset: the operation and its sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,21 +302,22 @@ def read_manifest(store: Path) -> Manifest:
         remedy = "Make one: marsretrieval embed -m MODEL --images DIR --store DIR"
         if nested_stores:
             listed = ", ".join(str(folder) for folder in nested_stores[:_MAX_LISTED])
-            remedy = f"There are some below it: {listed}"
+            remedy = f"Stores in its subfolders: {listed}"
         raise StoreError(f"{store}: {problem}", remedy=remedy)
     value = _read(path, remedy=_REPLACE)
     version = value.get("schema_version")
     if version != SCHEMA_VERSION:
         raise StoreError(
             f"{path}: written in store format {version}, this version reads {SCHEMA_VERSION}",
-            remedy="Use the version of marsretrieval that made it, or make it anew with --force.",
+            remedy="Use the version of marsretrieval that created it, or create it again with "
+            "--force.",
         )
     try:
         manifest = from_json(Manifest, value, source=path)
         for shard in manifest.shards:
             confined(shards_folder(store), f"{shard}.arrow", nested=False, source=path)
         if len(set(manifest.shards)) != len(manifest.shards):
-            raise DataError(f"{path}: 'shards' names a shard twice")
+            raise DataError(f"{path}: 'shards' lists a shard twice")
     except DataError as error:
         raise StoreError(error.message, remedy=error.remedy or _REPLACE) from error
     return manifest
@@ -357,7 +361,7 @@ def read_entry(store: Path, shard: str) -> Entry | None:
     value = _read(path, remedy=_REBUILD)
     entry = from_json(Entry, value, source=path, error=StoreError, remedy=_REBUILD)
     if entry.shard != shard:
-        raise StoreError(f"{path}: of another shard, {entry.shard[:80]}", remedy=_REBUILD)
+        raise StoreError(f"{path}: belongs to another shard, {entry.shard[:80]}", remedy=_REBUILD)
     return entry
 
 
@@ -419,13 +423,17 @@ def read_error(path: Path, error: OSError) -> StoreError:
     """
     return StoreError(
         f"{path}: cannot be read ({error.strerror or error})",
-        remedy="Check the disk, the rights and the limits of this process (ulimit -n): this is "
-        "no damage of the store.",
+        remedy="Check the disk, the permissions and the limits of this process (ulimit -n): the "
+        "store itself is not damaged.",
     )
 
 
 def differences(
-    stored: Mapping[str, Any], current: Mapping[str, Any], *, prefix: str = ""
+    stored: Mapping[str, Any],
+    current: Mapping[str, Any],
+    *,
+    prefix: str = "",
+    sides: tuple[str, str] = ("in the store", "now"),
 ) -> list[str]:
     """Compare two nested mappings.
 
@@ -433,6 +441,7 @@ def differences(
         stored: Mapping in the store.
         current: Mapping to compare with.
         prefix: Path of the keys, for nested mappings.
+        sides: Descriptions of the two mappings.
 
     Returns:
         One line per leaf that differs: ``key: A in the store, B now``.
@@ -441,9 +450,10 @@ def differences(
     for key in sorted({*stored, *current}):
         old, new = stored.get(key), current.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            lines += differences(old, new, prefix=f"{prefix}{key}.")
+            lines += differences(old, new, prefix=f"{prefix}{key}.", sides=sides)
         elif _tuples_to_lists(old) != _tuples_to_lists(new):
-            lines.append(f"{prefix}{key}: {_shorten(old)} in the store, {_shorten(new)} now")
+            values = f"{_shorten(old)} {sides[0]}, {_shorten(new)} {sides[1]}"
+            lines.append(f"{prefix}{key}: {values}")
     return lines
 
 

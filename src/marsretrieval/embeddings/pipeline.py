@@ -154,7 +154,7 @@ def decode_ahead(
                     put((shard, model_indexes, item))
             # A shard that ends with a skipped item may have been damaged or removed meanwhile.
             if isinstance(item, Skipped) and not _is_unchanged(source, shard):
-                text = f"shard {shard.name}: changed or vanished while it was read"
+                text = f"shard {shard.name}: changed or removed while it was read"
                 end = ShardEnd(DataError(f"{text} ({item.source}: {item.reason})"))
         except MarsRetrievalError as error:
             end = ShardEnd(error)
@@ -335,7 +335,7 @@ class _ProcessDecoders:
 def _worker_died_error() -> MarsRetrievalError:
     return MarsRetrievalError(
         "a process that decodes images died (killed, or out of memory)",
-        remedy="Finished shards are kept: the same command goes on from there. Fewer --workers "
+        remedy="Finished shards are saved: run the same command again to resume. Fewer --workers "
         "need less memory. A script that embeds must do so below if __name__ == '__main__', since "
         "the processes import it.",
     )
@@ -412,7 +412,7 @@ def _features(image: Image.Image, preprocess: Preprocess, record: Record) -> Any
         return preprocess(image)
     except MemoryError as error:  # not a fault of this image: a retry may succeed
         raise MarsRetrievalError(
-            f"{record.source}: no memory left to prepare it for the model",
+            f"{record.source}: out of memory while preparing it for the model",
             remedy="Use fewer --workers, a smaller --batch-size, or fewer models at once.",
         ) from error
     except Exception as error:  # a user's encoder may raise anything

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
-from marsretrieval.datasets import ImageSource, Shard
 from marsretrieval.embeddings.manifest import (
     DatasetIdentity,
     Dtype,
@@ -30,6 +29,7 @@ from marsretrieval.errors import DataError, StoreError, StoreMismatchError, Usag
 from marsretrieval.io import is_safe_name, locked, make_folder, remove_stale, sha256_json
 
 if TYPE_CHECKING:
+    from marsretrieval.datasets import ImageSource, Shard
     from marsretrieval.encoders import Encoder
 
 
@@ -68,7 +68,7 @@ class BuildPlan:
 
 def plan_build(
     source: ImageSource,
-    store: Path,
+    store: str | Path,
     *,
     dtype: str = "float16",
     part: tuple[int, int] | None = None,
@@ -92,6 +92,7 @@ def plan_build(
         DataError: If the source is invalid.
         UsageError: If the dtype or the part is invalid.
     """
+    store = Path(store)
     return plan_shards(
         source.shards(),
         store,
@@ -144,16 +145,18 @@ def plan_shards(
         shard_name for shard_name, count in Counter(s.name for s in shards).items() if count > 1
     ]
     if repeated:
-        raise DataError(f"{name}: two shards are called {repeated[0]}", remedy="Rename one.")
+        raise DataError(f"{name}: two shards have the name {repeated[0]}", remedy="Rename one.")
     for shard in shards:
         if not is_safe_name(f"{shard.name}.arrow"):
             raise DataError(
-                f"{name}: {shard.name!r} cannot name the files of a shard", remedy="Rename it."
+                f"{name}: {shard.name!r} cannot be part of the file names of a shard",
+                remedy="Rename it.",
             )
     number, parts = part or (1, 1)
     if not 1 <= number <= parts:
         raise UsageError(
-            f"part {number}/{parts} does not exist", remedy=f"Parts run from 1/{parts} on."
+            f"part {number}/{parts} does not exist",
+            remedy=f"Parts are numbered from 1/{parts} to {parts}/{parts}.",
         )
     dataset: DatasetIdentity = {
         "name": name,
@@ -169,8 +172,8 @@ def plan_shards(
             lines += _other_data(store, manifest, [s.name for s in shards], name, entries)
         if lines:
             raise StoreMismatchError(
-                f"{store}: another store is here: {'; '.join(lines)}",
-                remedy="Choose another folder, or --force to replace what is there.",
+                f"{store}: the folder contains another store: {'; '.join(lines)}",
+                remedy="Choose another folder, or use --force to replace its contents.",
             )
     part_shards = shards[number - 1 :: parts]
     return BuildPlan(
@@ -330,8 +333,8 @@ def _expected_manifest(
               if old != new]  # fmt: skip
     if lines:
         raise StoreMismatchError(
-            f"{plan.store}: made by another encoder: {'; '.join(lines)}",
-            remedy="Choose another folder, or --force to replace what is there.",
+            f"{plan.store}: made with another encoder: {'; '.join(lines)}",
+            remedy="Choose another folder, or use --force to replace its contents.",
         )
     return existing, replace(
         existing, dataset=plan.dataset, shards=shards, request=request or existing.request

@@ -11,9 +11,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from marsretrieval.datasets import ImageSource
 from marsretrieval.embeddings.builder import (
     BuildReport,
     Target,
@@ -24,12 +23,15 @@ from marsretrieval.embeddings.builder import (
     require_readable,
     require_rows,
 )
-from marsretrieval.embeddings.pipeline import DecodeIn, Decoders
-from marsretrieval.embeddings.plan import BuildPlan
 from marsretrieval.embeddings.shard_writer import ShardWriter, embed_shards, open_decoders_for
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress, time_left
 from marsretrieval.system import usable_cpus
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets import ImageSource
+    from marsretrieval.embeddings.pipeline import DecodeIn, Decoders
+    from marsretrieval.embeddings.plan import BuildPlan
 
 _MIN_TASKS_PER_WORKER = 4  # so that all workers finish at about the same time
 _MAX_SHARDS_PER_TASK = 8  # lost if a worker dies
@@ -97,7 +99,7 @@ def build_stores_with_ray(
     options = options or RayOptions()
     ray = _import_ray()
     if not all(target.to_load for target in targets):
-        raise UsageError("with Ray each process loads its own encoder: pass a function")
+        raise UsageError("with Ray every process loads an encoder: pass a function")
     targets = [replace(target, path=target.path.resolve()) for target in targets]
     plans = plan_targets(targets, source, dtype=dtype, force=force)
     if strict:
@@ -129,8 +131,8 @@ def build_stores_with_ray(
         raise
     except ray.exceptions.RayError as error:
         raise MarsRetrievalError(
-            f"Ray gave up: {type(error).__name__}: {error}",
-            remedy="Finished shards are kept: the same command goes on from there.",
+            f"Ray failed: {type(error).__name__}: {error}",
+            remedy="Finished shards are saved: run the same command again to resume.",
         ) from error
     finally:
         if owns_session:
@@ -236,7 +238,7 @@ def _status_text(
     failed = sum(len(shards) for outcome in outcomes for shards in outcome.failed)
     unread = f"{failed} shards not read" if failed else ""
     return ", ".join(
-        filter(None, [remaining, f"device idle {idle:.0%}", unread, f"{actors} at work"])
+        filter(None, [remaining, f"device idle {idle:.0%}", unread, f"{actors} actors"])
     )
 
 
@@ -256,8 +258,8 @@ def _actors(ray: Any, options: RayOptions, most: int) -> tuple[int, dict[str, fl
         count = sum(cpus // size for cpus, _ in machines)
     if not count:
         raise UsageError(
-            "no machine of the cluster has a CPU to give",
-            remedy="Start Ray there with --num-cpus.",
+            "no machine of the cluster offers a CPU",
+            remedy="Start Ray with --num-cpus on a machine.",
         )
     return min(count, most), resources
 
@@ -282,7 +284,7 @@ def _connect(ray: Any, address: str | None) -> None:
                 remedy="Run the command again, or use --engine local.",
             ) from error
         raise UsageError(
-            f"no Ray cluster answers at {address} ({error})",
+            f"cannot connect to a Ray cluster at {address} ({error})",
             remedy="Start one (ray start --head), or leave out --ray-address to use this machine.",
         ) from error
 
@@ -383,7 +385,7 @@ class Worker:
         if ray.get(attempts.begin.remote(_NO_TASK)) >= _MAX_DEATHS:
             raise MarsRetrievalError(
                 f"the process that loads the models died {_MAX_DEATHS} times",
-                remedy="Is there memory enough? Fewer models at once, or float16, need less.",
+                remedy="Check the free memory; use fewer models at once, or float16.",
             )
         self._open_stores(force)
 

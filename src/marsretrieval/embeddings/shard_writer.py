@@ -10,13 +10,12 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.datasets import ImageSource, ItemWarning, Shard, Skipped
-from marsretrieval.embeddings.batches import BatchRunner, Embedded
 from marsretrieval.embeddings.manifest import Entry, Manifest, finished_entry
 from marsretrieval.embeddings.pipeline import (
     Decoded,
@@ -27,11 +26,14 @@ from marsretrieval.embeddings.pipeline import (
     decode_ahead,
     open_decoders,
 )
-from marsretrieval.embeddings.plan import BuildPlan
 from marsretrieval.embeddings.shards import Item, write_shard
 from marsretrieval.errors import DataError, MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask, time_left
 from marsretrieval.system import usable_cpus
+
+if TYPE_CHECKING:
+    from marsretrieval.embeddings.batches import BatchRunner, Embedded
+    from marsretrieval.embeddings.plan import BuildPlan
 
 _MAX_WRITES_IN_FLIGHT = 2
 _MAX_BATCHES_IN_FLIGHT = 2  # one in the model, one queued
@@ -183,7 +185,7 @@ class ShardWriter:
             if isinstance(features, Skipped):
                 event = features
             elif item.id in current.ids:
-                event = Skipped(item.id, item.source, "the same id twice in one shard")
+                event = Skipped(item.id, item.source, "duplicate id in one shard")
         if isinstance(event, Skipped):
             self._skip(current, current.count, event)
             current.count += 1

@@ -133,6 +133,22 @@ class Block:
         values = column.values.slice(column.offset * self.dimension, len(self) * self.dimension)
         return _array_values(values).reshape(len(self), self.dimension)
 
+    @property
+    def batch(self) -> pa.RecordBatch:
+        """The rows as Arrow data."""
+        return self._batch
+
+    def renumbered(self, start: int) -> Block:
+        """Return the same rows with another first row number.
+
+        Args:
+            start: Row number of the first row.
+
+        Returns:
+            The block.
+        """
+        return Block(self._batch, start, self.dimension)
+
     def column(self, name: str) -> pa.Array:
         """Return a column.
 
@@ -250,8 +266,9 @@ def write_shard(
                 stack.enter_context(locked(path.parent))
                 if read_manifest(store).made_by != entry.made_by:
                     raise StoreMismatchError(
-                        f"{store}: replaced by another store while this one was made",
-                        remedy="Another process runs here with --force. Give each its own folder.",
+                        f"{store}: replaced by another store during this run",
+                        remedy="Another process uses this folder with --force. Use one folder "
+                        "per process.",
                     )
                 existing_entry = finished_entry(
                     store, entry.made_by, entry.shard, entry.fingerprint
@@ -289,7 +306,7 @@ def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dty
         StoreError: If the file is missing or does not match the entry. Names the file.
     """
     path = vectors_path(store, entry.shard)
-    remedy = "Run the command that made the store again: only this shard is computed."
+    remedy = "Run the command that created the store again: only this shard is computed."
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -297,7 +314,7 @@ def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dty
             raise read_error(path, error) from error
         raise StoreError(f"{path}: missing", remedy=remedy) from error
     if size != entry.bytes:
-        raise StoreError(f"{path}: {size} bytes, {entry.bytes} were written", remedy=remedy)
+        raise StoreError(f"{path}: {size} bytes, expected {entry.bytes}", remedy=remedy)
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
@@ -310,7 +327,7 @@ def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dty
         raise StoreError(f"{path}: its columns are not those of the store", remedy=remedy)
     if len(batches) != 1 or batches[0].num_rows != entry.rows:
         rows = sum(batch.num_rows for batch in batches)
-        raise StoreError(f"{path}: {rows} rows, {entry.rows} were written", remedy=remedy)
+        raise StoreError(f"{path}: {rows} rows, expected {entry.rows}", remedy=remedy)
     return Block(batches[0], start, dimension)
 
 

@@ -169,7 +169,7 @@ class EmbeddingStore:
         lines = differences(self.encoder, fingerprint)
         if lines:
             raise StoreMismatchError(
-                f"{self.path}: made by another encoder: {'; '.join(lines)}",
+                f"{self.path}: made with another encoder: {'; '.join(lines)}",
                 remedy="Vectors of two encoders cannot be compared: load the model of the store.",
             )
 
@@ -363,7 +363,7 @@ class EmbeddingStore:
                 yield block, row_numbers[positions] - block.start, positions
 
 
-def open_store(path: Path) -> EmbeddingStore:
+def open_store(path: str | Path) -> EmbeddingStore:
     """Open a complete or partial store.
 
     Args:
@@ -375,6 +375,7 @@ def open_store(path: Path) -> EmbeddingStore:
     Raises:
         StoreError: If the folder is no store, or its manifest or an entry is damaged.
     """
+    path = Path(path)
     manifest = read_manifest(path)
     entries = (read_entry(path, name) for name in manifest.shards)
     return EmbeddingStore(

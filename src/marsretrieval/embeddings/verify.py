@@ -69,7 +69,7 @@ class Verification:
 
 
 def verify_store(
-    path: Path, *, repair: bool = False, progress: Progress = NO_PROGRESS
+    path: str | Path, *, repair: bool = False, progress: Progress = NO_PROGRESS
 ) -> Verification:
     """Check a store for missing or changed shards, impossible values and repeated ids.
 
@@ -89,6 +89,7 @@ def verify_store(
             file (disk, permissions, memory, file descriptors). Nothing is removed then.
         OutputError: If an entry cannot be removed.
     """
+    path = Path(path)
     manifest = read_manifest(path)
     if repair:
         require_own_shards(path)
@@ -151,7 +152,7 @@ def _block_problems(block: Block) -> Iterator[str]:
     if wrong:
         yield f"{wrong} of {len(block)} vectors are not of unit length"
     if (np.abs(block.lat) > 90).any() or np.isinf(block.lon).any():
-        yield "a position is off the planet"
+        yield "a position is out of range"
 
 
 def _remove_entry(path: Path) -> None:
@@ -160,5 +161,5 @@ def _remove_entry(path: Path) -> None:
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be removed ({error.strerror or error})",
-            remedy="Repairing needs a store that is yours to write.",
+            remedy="Repairing requires write permission for the store.",
         ) from error

@@ -1,20 +1,26 @@
 """Encoders: a common interface and a registry of models."""
 
-from marsretrieval.encoders.base import (
-    Encoder,
-    Features,
-    LoadOptions,
-    Modality,
-    ModelSpec,
-    PromptPreset,
-    TextRole,
-    Vectors,
-)
-from marsretrieval.encoders.doctor import examine_machine
-from marsretrieval.encoders.identity import file_stats, model_identity, source_sha256
-from marsretrieval.encoders.preflight import find_load_error
-from marsretrieval.encoders.registry import all_specs, find, load
-from marsretrieval.encoders.sanity_check import check_batches, check_encoder
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from marsretrieval.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import (
+        Encoder,
+        Features,
+        LoadOptions,
+        Modality,
+        ModelSpec,
+        PromptPreset,
+        TextRole,
+        Vectors,
+    )
+    from marsretrieval.encoders.doctor import examine_machine, find_load_error
+    from marsretrieval.encoders.identity import file_stats, model_identity, source_sha256
+    from marsretrieval.encoders.registry import all_specs, find, load
+    from marsretrieval.encoders.sanity_check import check_batches, check_encoder
 
 __all__ = [
     "Encoder",
@@ -36,3 +42,34 @@ __all__ = [
     "model_identity",
     "source_sha256",
 ]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.encoders.base": (
+            "Encoder",
+            "Features",
+            "LoadOptions",
+            "Modality",
+            "ModelSpec",
+            "PromptPreset",
+            "TextRole",
+            "Vectors",
+        ),
+        "marsretrieval.encoders.doctor": ("examine_machine", "find_load_error"),
+        "marsretrieval.encoders.identity": (
+            "file_stats",
+            "model_identity",
+            "source_sha256",
+        ),
+        "marsretrieval.encoders.registry": (
+            "all_specs",
+            "find",
+            "load",
+        ),
+        "marsretrieval.encoders.sanity_check": (
+            "check_batches",
+            "check_encoder",
+        ),
+    },
+)

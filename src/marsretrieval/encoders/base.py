@@ -15,6 +15,7 @@ from PIL import Image
 from marsretrieval.errors import UsageError
 from marsretrieval.io import Constraint
 
+PLUGIN_FAMILY = "plugin"  # family of the models of plugins and of `module:Class`
 Vectors = npt.NDArray[np.float32]  # (n, dimension), every row of unit length
 Modality = Literal["image", "text"]
 

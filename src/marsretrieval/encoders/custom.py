@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
 import json
 import pickle
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from marsretrieval.encoders.base import (
+    PLUGIN_FAMILY,
     Encoder,
     Features,
     LoadOptions,
@@ -33,12 +35,11 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import sha256_file
 
-FAMILY = "plugin"
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _IMAGE: frozenset[Modality] = frozenset({"image"})
 _OPTIONS = ("device", "dtype", "checkpoint", "prompts", "offline")
 _VECTOR_OPTIONS = ("checkpoint", "dtype", "prompts")
-_REMEDY = "An encoder has encode_images(images) -> (n, d), and encode_texts(texts) if it reads."
+_REMEDY = "An encoder has encode_images(images) -> (n, d), and optionally encode_texts(texts)."
 
 
 def load(spec: ModelSpec, options: LoadOptions) -> Encoder:
@@ -114,7 +115,7 @@ def spec_from_object(encoder: Any, name: str, target: str) -> ModelSpec:
     return ModelSpec.unregistered(
         name,
         name=name,
-        family=FAMILY,
+        family=PLUGIN_FAMILY,
         loader=f"{__name__}:load",
         repository=target,
         modalities=modalities_of(_returned_class(encoder)),
@@ -157,7 +158,7 @@ class PluginEncoder:
         declared = getattr(inner, "dimension", self._dimension)
         if declared != self._dimension:
             raise ModelLoadError(
-                f"{self.id} says dimension {declared}, and gives {self._dimension}"
+                f"{self.id} declares dimension {declared} but returns {self._dimension}"
             )
         if "text" in self.modalities:
             self._try_text()
@@ -325,12 +326,15 @@ class PluginEncoder:
         if rows.shape != (len(items), width):
             expected = self._dimension or "dimension"
             raise ModelLoadError(
-                f"{self.id}: {method} gave an array of shape {rows.shape} for {len(items)} items",
-                remedy=f"It takes a list of n items and returns (n, {expected}).",
+                f"{self.id}: {method} returned an array of shape {rows.shape} for {len(items)} "
+                "items",
+                remedy=f"For a list of n items it must return (n, {expected}).",
             )
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         if not (np.isfinite(norms).all() and (norms > 0).all()):
-            raise ModelLoadError(f"{self.id}: {method} gave vectors that are not finite, or zero")
+            raise ModelLoadError(
+                f"{self.id}: {method} returned vectors that are zero or not finite"
+            )
         unit: Vectors = (rows / norms).astype(np.float32, copy=False)
         return unit
 
@@ -341,8 +345,9 @@ class PluginEncoder:
             return np.asarray(vectors, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise ModelLoadError(
-                f"{self.id}: {method} gave a {type(vectors).__name__} that is no array ({error})",
-                remedy="It returns (n, dimension) numbers.",
+                f"{self.id}: {method} returned a {type(vectors).__name__} that is not an array "
+                f"({error})",
+                remedy="It must return (n, dimension) numbers.",
             ) from error
 
 
@@ -450,10 +455,10 @@ def _require_factory(function: Any, target: str) -> None:
     ]
     offered = not parameters or any(parameter.name in _OPTIONS for parameter in parameters)
     if required or not (offered or _returned_class(function) is not None):
-        what = f"needs an argument '{required[0]}'" if required else "makes no encoder"
+        what = f"needs an argument '{required[0]}'" if required else "does not return an encoder"
         raise UsageError(
             f"model '{target}' is a function that {what}",
-            remedy=f"Let it take arguments among {', '.join(_OPTIONS)} and return an encoder.",
+            remedy=f"It must accept arguments among {', '.join(_OPTIONS)} and return an encoder.",
         )
 
 
@@ -474,6 +479,33 @@ def _require_accepted(spec: ModelSpec, options: LoadOptions, names: frozenset[st
     for name in _VECTOR_OPTIONS:
         if getattr(options, name) != getattr(plain, name) and name not in names:
             raise UsageError(
-                f"{spec.id} does not take --{name}",
+                f"{spec.id} does not accept --{name}",
                 remedy=f"Give its constructor an argument named {name}, or leave the option out.",
             )
+
+
+class InstanceEncoder(PluginEncoder):
+    """An object of the user as an `Encoder`.
+
+    Objects of one class may differ by what they were made with. Unless the object has a
+    `fingerprint`, a hash of its vectors for a test image and a test text is part of its identity.
+    """
+
+    def __init__(self, spec: ModelSpec, instance: Any) -> None:
+        super().__init__(spec, instance, {})
+        self.instance = instance
+        self._probe = None if hasattr(instance, "fingerprint") else self._hash_vectors()
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Identity of the vectors, ready for JSON."""
+        probe = getattr(self, "_probe", None)
+        return super().fingerprint | ({} if probe is None else {"probe": probe})
+
+    def _hash_vectors(self) -> str:
+        ramp = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 64)
+        vectors = [self.encode_images([Image.fromarray(ramp).convert("RGB")])]
+        if "text" in self.modalities:
+            vectors.append(self.encode_texts(["a crater"]))
+        rounded = np.round(np.concatenate(vectors), 3) + 0.0  # -0 becomes 0
+        return hashlib.sha256(rounded.tobytes()).hexdigest()

@@ -1,18 +1,27 @@
-"""Check whether this machine can run the benchmark's models."""
+"""Checks before a model is loaded: of this machine, and of a model and its options.
+
+Neither reads weights; errors are the ones that loading would raise.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 import sys
 from collections import defaultdict
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marsretrieval.encoders.registry import all_specs
+from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, ModelLoadError
 from marsretrieval.system import hardware
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import LoadOptions, ModelSpec
 
 _GIB = 2**30
 _MIN_MEMORY_GIB = 2.0  # torch, a small model and a batch
@@ -22,6 +31,24 @@ _EXTRAS = (_REQUIRED_EXTRA, "geotiff", "download")
 _REQUIREMENT = re.compile(
     r"(?P<name>[\w.-]+)(?P<versions>[^;]*);.*extra == ['\"](?P<extra>[\w-]+)['\"]"
 )
+
+_PACKAGE = __name__.rpartition(".")[0]
+# For each loader module, the extra to install and its libraries (module, package).
+_NEEDS: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+    f"{_PACKAGE}.open_clip": ("models", (("torch", "torch"), ("open_clip", "open_clip"))),
+    f"{_PACKAGE}.two_tower": ("models", (("torch", "torch"), ("transformers", "transformers"))),
+    f"{_PACKAGE}.vision_only": ("models", (("torch", "torch"), ("transformers", "transformers"))),
+    f"{_PACKAGE}.multimodal_lm": (
+        "models",
+        (("torch", "torch"), ("transformers", "transformers")),
+    ),
+    f"{_PACKAGE}.sentence_transformers": (
+        "st",
+        (("torch", "torch"), ("sentence_transformers", "sentence-transformers")),
+    ),
+    f"{_PACKAGE}.mteb": ("mteb", (("torch", "torch"), ("mteb", "mteb"))),
+}
+_FOLDERS = {f"{_PACKAGE}.{name}" for name in ("two_tower", "vision_only", "multimodal_lm")}
 
 
 def examine_machine() -> dict[str, Any]:
@@ -36,7 +63,7 @@ def examine_machine() -> dict[str, Any]:
     report: dict[str, Any] = {"python": sys.version.split()[0], **hardware()}
     if report.get("memory_gib", _MIN_MEMORY_GIB) < _MIN_MEMORY_GIB:
         problems.append(
-            f"{report['memory_gib']} GiB of memory: models need {_MIN_MEMORY_GIB:.0f} and more"
+            f"{report['memory_gib']} GiB of memory: models need at least {_MIN_MEMORY_GIB:.0f}"
         )
     report["packages"], unmet = _packages()
     for extra, lacking in unmet.items():
@@ -82,7 +109,7 @@ def _torch(problems: list[str], notes: list[str]) -> dict[str, Any]:
     try:
         import torch
     except Exception as error:  # a broken build may raise anything
-        problems.append(f"torch does not import ({error}): install it again")
+        problems.append(f"torch cannot be imported ({error}): install it again")
         return {"imports": False}
     report: dict[str, Any] = {"imports": True, "torchvision": _torchvision(problems)}
     devices = ["cpu"]
@@ -93,9 +120,9 @@ def _torch(problems: list[str], notes: list[str]) -> dict[str, Any]:
         devices.append("mps")
     report["devices"] = devices
     if len(devices) == 1 and shutil.which("nvidia-smi"):
-        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
+        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
         notes.append(
-            f"there is an NVIDIA driver, but torch (built for {built}) sees no device: install "
+            f"there is an NVIDIA driver, but torch (built for {built}) finds no device: install "
             "the torch build for your driver, see https://pytorch.org/get-started"
         )
     return report
@@ -105,10 +132,14 @@ def _torchvision(problems: list[str]) -> str:
     from marsretrieval.encoders.torch_imports import ensure_torchvision
 
     try:
-        return "imports" if ensure_torchvision() else "imports, its missing operators declared"
+        return (
+            "imports"
+            if ensure_torchvision()
+            else "imports, with declarations of its missing operators"
+        )
     except Exception as error:  # a broken build may raise anything
         problems.append(
-            f"torchvision does not import ({error}): install the one that belongs to this torch"
+            f"torchvision cannot be imported ({error}): install the version that matches this torch"
         )
         return "fails"
 
@@ -141,11 +172,13 @@ def _disk(cache: Path, problems: list[str], notes: list[str]) -> dict[str, float
     free_for_results, free_for_weights = free[str(Path.cwd())], free[str(cache)]
     if free_for_results < _MIN_DISK_GIB:
         problems.append(
-            f"{free_for_results} GiB free in the current folder, where results go: make room"
+            f"{free_for_results} GiB free in the current folder, the default for results: free "
+            "some space"
         )
     if free_for_weights < _MIN_DISK_GIB:
         notes.append(
-            f"{free_for_weights} GiB free for weights in {cache}: make room, or move it (HF_HOME)"
+            f"{free_for_weights} GiB free for weights in {cache}: free some space, or move it "
+            "(HF_HOME)"
         )
     return free
 
@@ -163,3 +196,73 @@ def _note_large_models(memory_gib: float | None, notes: list[str]) -> None:
         notes.append(
             f"too large for this memory in float32: {models}; on a CPU try --dtype bfloat16"
         )
+
+
+def find_load_error(spec: ModelSpec, options: LoadOptions) -> MarsRetrievalError | None:
+    """Find out, without loading a model, whether loading it would fail.
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The error that loading would raise: a missing library, a checkpoint that is missing or of
+        the wrong kind, an option that a class does not accept. None if no error is expected.
+    """
+    try:
+        _check(spec, options)
+    except MarsRetrievalError as error:
+        return error
+    return None
+
+
+def _check(spec: ModelSpec, options: LoadOptions) -> None:
+    module = spec.loader.partition(":")[0]
+    extra, libraries = _NEEDS.get(module, ("", ()))
+    for name, package in libraries:
+        if importlib.util.find_spec(name) is None:
+            raise MissingDependencyError(package, extra, needed_for=f"loading {spec.id}")
+    if spec.family == "plugin" and "target" in spec.settings:
+        from marsretrieval.encoders.custom import require_options
+
+        require_options(spec, options)
+    checkpoint = options.checkpoint
+    if checkpoint is not None and not checkpoint.exists():
+        raise ModelLoadError(
+            f"{spec.id}: {checkpoint}: no such file or folder",
+            remedy="Give an existing --checkpoint.",
+        )
+    if module == f"{_PACKAGE}.open_clip" and checkpoint is not None:
+        from marsretrieval.encoders.open_clip import find_source
+
+        find_source(spec, options)
+    elif module in _FOLDERS and checkpoint is not None:
+        _check_folder(spec, options)
+    elif module == f"{_PACKAGE}.sentence_transformers":
+        _check_sentence_transformers(spec, options)
+
+
+def _check_folder(spec: ModelSpec, options: LoadOptions) -> None:
+    folder = options.checkpoint
+    assert folder is not None
+    remedy = "Give the folder that save_pretrained wrote (config.json, *.safetensors)."
+    if not folder.is_dir():
+        raise ModelLoadError(f"{spec.id}: {folder} is not a folder", remedy=remedy)
+    names = ("config.json", "adapter_config.json")
+    if not any((folder / name).is_file() for name in names):
+        raise ModelLoadError(f"{spec.id}: {folder} has no {' or '.join(names)}", remedy=remedy)
+    if not any(file for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind)):
+        raise ModelLoadError(f"{spec.id}: {folder} has no weights (*.safetensors)", remedy=remedy)
+
+
+def _check_sentence_transformers(spec: ModelSpec, options: LoadOptions) -> None:
+    remedy = "Give a folder that sentence-transformers wrote, or a repository as NAMESPACE/NAME."
+    if options.checkpoint is not None and not options.checkpoint.is_dir():
+        raise ModelLoadError(f"{spec.id}: {options.checkpoint} is not a folder", remedy=remedy)
+    name = spec.repository
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if options.checkpoint is None and looks_local:
+        from pathlib import Path
+
+        if not Path(name).is_dir():
+            raise ModelLoadError(f"{spec.id}: {name}: no such folder", remedy=remedy)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from marsretrieval.encoders.base import ModelSpec
 from marsretrieval.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import ModelSpec
 
 
 def snapshot(
@@ -59,21 +62,22 @@ def snapshot(
         ) from error
     except RepositoryNotFoundError as error:
         raise ModelLoadError(
-            f"{label} is not on the hub, or not for you", remedy="Private ones need HF_TOKEN."
+            f"{label} is not on the hub, or not accessible",
+            remedy="Set HF_TOKEN for private repositories.",
         ) from error
     except RevisionNotFoundError as error:
         raise ModelLoadError(
             f"{label} has no revision {revision}",
-            remedy="Fetch another, and give --checkpoint DIR.",
+            remedy="Download another revision and pass --checkpoint DIR.",
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise ModelLoadError(
-            f"{label} is not in the local cache, and the hub was not asked or not reached",
+            f"{label} is not in the local cache, and the hub was not used or not reachable",
             remedy="Run once with a network, copy the cache (HF_HOME), or give --checkpoint DIR.",
         ) from error
     except Exception as error:  # the exceptions of a broken connection depend on the library
         raise ModelLoadError(
             f"{label} cannot be fetched ({error or type(error).__name__})",
-            remedy="Try again: what is fetched is kept. Or give --checkpoint DIR.",
+            remedy="Run it again (downloaded files are kept), or pass --checkpoint DIR.",
         ) from error
     return Path(folder), Path(folder).name

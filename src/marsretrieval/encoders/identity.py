@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from marsretrieval.encoders.base import LoadOptions, ModelSpec
 from marsretrieval.errors import UsageError
 from marsretrieval.io import sha256_file
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import LoadOptions, ModelSpec
 
 _PACKAGE = __name__.partition(".")[0]
 _IGNORED_ATTRIBUTES = {
@@ -53,7 +55,7 @@ def import_target(target: str) -> Any:
     if module.split(".")[0] in sys.stdlib_module_names:
         raise UsageError(
             f"model '{target}' is part of Python's standard library, which has no encoders",
-            remedy="Give it as package.module:Class; rename a file of yours that has such a name.",
+            remedy="Give it as package.module:Class; rename your module if it has such a name.",
         )
     current_folder = str(Path.cwd())
     if current_folder not in sys.path:

@@ -12,12 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from marsretrieval.encoders.base import Encoder, LoadOptions, Modality, ModelSpec, PromptPreset
-from marsretrieval.encoders.custom import PluginEncoder, modalities_of
-from marsretrieval.encoders.identity import source_sha256
 from marsretrieval.encoders.registry import all_specs, find, hold, load, origin_of
 from marsretrieval.errors import UsageError, describe_exception
 
@@ -60,7 +55,15 @@ def list_models(pattern: str = "*") -> list[str]:
 
     Returns:
         Ids, built-in models first.
+
+    Raises:
+        UsageError: If the pattern is not a text.
     """
+    if not isinstance(pattern, str):
+        raise UsageError(
+            f"{pattern!r} is not a pattern of model names",
+            remedy='Give a text such as "siglip*", or nothing for all models.',
+        )
     lowered = pattern.lower()
     return [
         spec.id
@@ -165,34 +168,10 @@ def refuse_to_load(spec: ModelSpec, options: LoadOptions) -> Encoder:
     raise UsageError(f"{spec.id} is an object in Python", remedy="Pass the object itself.")
 
 
-class InstanceEncoder(PluginEncoder):
-    """An object of the user as an `Encoder`.
-
-    Objects of one class may differ by what they were made with. Unless the object has a
-    `fingerprint`, a hash of its vectors for a test image and a test text is part of its identity.
-    """
-
-    def __init__(self, spec: ModelSpec, instance: Any) -> None:
-        super().__init__(spec, instance, {})
-        self.instance = instance
-        self._probe = None if hasattr(instance, "fingerprint") else self._hash_vectors()
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        """Identity of the vectors, ready for JSON."""
-        probe = getattr(self, "_probe", None)
-        return super().fingerprint | ({} if probe is None else {"probe": probe})
-
-    def _hash_vectors(self) -> str:
-        ramp = np.linspace(0, 255, 64 * 64).astype(np.uint8).reshape(64, 64)
-        vectors = [self.encode_images([Image.fromarray(ramp).convert("RGB")])]
-        if "text" in self.modalities:
-            vectors.append(self.encode_texts(["a crater"]))
-        rounded = np.round(np.concatenate(vectors), 3) + 0.0  # -0 becomes 0
-        return hashlib.sha256(rounded.tobytes()).hexdigest()
-
-
 def _resolve_object(model: Any, options: LoadOptions) -> ResolvedModel:
+    from marsretrieval.encoders.custom import InstanceEncoder, modalities_of
+    from marsretrieval.encoders.identity import source_sha256
+
     if inspect.isclass(model):
         try:
             model = model()

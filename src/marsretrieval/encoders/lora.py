@@ -124,7 +124,7 @@ def _fold(
         raise ModelLoadError(
             f"{folder}: adapter of {name} is {tuple(update.shape)}, its layer "
             f"{tuple(layer.weight.shape)}",
-            remedy="Is it the adapter of another base model?",
+            remedy="Use the adapter with its own base model.",
         )
     weight = layer.weight.float() + update.to(layer.weight.device)
     magnitude = parts.get("lora_magnitude_vector")
@@ -160,7 +160,7 @@ def _find_linear(
                 return module
     raise ModelLoadError(
         f"{folder}: the model has no linear layer {name} for the adapter",
-        remedy="Is it the adapter of another base model?",
+        remedy="Use the adapter with its own base model.",
     )
 
 
@@ -173,4 +173,4 @@ def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
             return dict(load_file(safe))
         if pickled.exists():
             return dict(torch.load(pickled, map_location="cpu", weights_only=True))
-    raise ModelLoadError(f"{folder}: no adapter_model.safetensors here")
+    raise ModelLoadError(f"{folder}: adapter_model.safetensors is missing")

@@ -59,12 +59,12 @@ def spec_from_mteb(name: str) -> ModelSpec:
     if "image" not in meta.modalities:
         raise ModelLoadError(
             f"mteb:{name}: a model of {', '.join(meta.modalities)} only",
-            remedy="Choose one that takes images.",
+            remedy="Choose a model that accepts images.",
         )
     if "dense" not in meta.model_type:
         raise ModelLoadError(
-            f"mteb:{name}: a {' and '.join(meta.model_type)} model; here an image or a text is one "
-            "vector",
+            f"mteb:{name}: a {' and '.join(meta.model_type)} model; only models with one vector "
+            "per item are supported",
             remedy="Choose a dense model.",
         )
     dimensions = [meta.embed_dim] if isinstance(meta.embed_dim, int) else meta.embed_dim or [0]
@@ -128,7 +128,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> MtebEncoder:
         first = str(error).strip().split("\n")[0] or type(error).__name__
         raise ModelLoadError(
             f"{spec.id}: MTEB cannot load it ({first})",
-            remedy=f"It needs code of its own. {TRUST}" if asks_for_trust(error) else None,
+            remedy=f"It needs code from its repository. {TRUST}" if asks_for_trust(error) else None,
         ) from error
     if missing:
         raise ModelLoadError(
@@ -138,7 +138,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> MtebEncoder:
         )
     modules = _modules(wrapper)
     if dtype is not None and not modules:
-        raise UsageError(f"{spec.id} is no torch model: --dtype means nothing to it")
+        raise UsageError(f"{spec.id} is not a torch model: --dtype has no effect")
     revision = None if options.checkpoint is not None else meta.revision
     return MtebEncoder(spec, options, wrapper, modules, device, dtype, revision)
 
@@ -265,8 +265,8 @@ class MtebEncoder(TorchEncoder):
         rows = vectors if isinstance(vectors, torch.Tensor) else torch.from_numpy(_dense(vectors))
         if rows.ndim != 2 or len(rows) != len(items):
             raise ModelLoadError(
-                f"{self.id}: {tuple(rows.shape)} for {len(items)} {column}s, where a vector each "
-                "is needed"
+                f"{self.id}: {tuple(rows.shape)} for {len(items)} {column}s, one vector per item "
+                "is expected"
             )
         return rows
 
@@ -298,7 +298,7 @@ def find_meta(name: str) -> Any:
     images = [candidate for candidate, meta in metas.items() if "image" in meta.modalities]
     raise UnknownNameError(
         "model of MTEB", name, _nearest_first(name, images),
-        remedy="A model of the hub that MTEB does not know may load as st:<repository>.",
+        remedy="A model that is missing from MTEB's registry may load as st:<repository>.",
     )  # fmt: skip
 
 

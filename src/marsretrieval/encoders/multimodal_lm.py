@@ -400,7 +400,7 @@ def _find_base(
     repository = _base_name(spec, adapter)
     if repository.count("/") != 1 or repository.startswith(("/", ".")):
         raise ModelLoadError(
-            f"{folder}: the base model of this adapter, {named or 'unnamed'}, is not there",
+            f"{folder}: the base model of this adapter, {named or 'unnamed'}, does not exist",
             remedy="Set base_model_name_or_path in its adapter_config.json to the folder.",
         )
     return find_files(

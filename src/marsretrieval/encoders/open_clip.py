@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ import torch
 from PIL import Image
 
 from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec, TextRole
-from marsretrieval.encoders.hub import snapshot
 from marsretrieval.encoders.remote_code import TRUST, asks_for_trust, refuse_switches
 from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders.torch_imports import ensure_torchvision
@@ -24,6 +22,7 @@ from marsretrieval.errors import DataError, ModelLoadError
 from marsretrieval.io import Int64, JsonObject, from_json, read_json, sha256_json
 
 _CONFIG = "open_clip_config.json"
+_LOG = logging.getLogger(__name__)
 
 # In order of preference: safetensors first. A pickle is read with weights_only.
 _WEIGHTS = (
@@ -294,12 +293,14 @@ def find_source(spec: ModelSpec, options: LoadOptions) -> CheckpointSource:
         return CheckpointSource(folder=Path(__file__).parent / spec.settings["folder"])
     patterns = (_CONFIG, *_TOKENIZER)
     for weights in _WEIGHTS:
+        from marsretrieval.encoders.hub import snapshot
+
         folder, revision = snapshot(spec, (*patterns, weights), offline=options.offline)
         if any((folder / name).exists() for name in _WEIGHTS):
             return CheckpointSource(folder=folder, revision=revision, published=True)
     raise ModelLoadError(
         f"{spec.id}: {spec.repository} holds none of {', '.join(_WEIGHTS)}",
-        remedy="If that is the cache alone (--offline), run once with a network.",
+        remedy="With --offline only the cache is used: run once without it.",
     )
 
 
@@ -324,6 +325,8 @@ def load_tokenizer(spec: ModelSpec, options: LoadOptions, source: CheckpointSour
         return open_clip.get_tokenizer(source.name)
     folder = source.folder
     if folder is None or not any(folder.glob("tokenizer*")):
+        from marsretrieval.encoders.hub import snapshot
+
         folder, _ = snapshot(spec, _TOKENIZER, offline=options.offline, repository=named)
     arguments = {
         **text.get("tokenizer_kwargs", {}),
@@ -390,8 +393,9 @@ def load_error(
     if held := re.search(r"GLOBAL (\S+) was not an allowed|whose module (\S+) is blocked", text):
         return ModelLoadError(
             f"{spec.id}: {path} holds pickled objects ({held[1] or held[2]}), not only weights",
-            remedy="Loading them could run any code. On a machine where you trust the file, save "
-            "its state_dict as .safetensors once (docs/MODELS.md says how).",
+            remedy="Loading them could run arbitrary code. On a machine where you trust the "
+            "file, save "
+            "its state_dict as .safetensors once (see docs/MODELS.md).",
         )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if any("key(s) in state_dict" in line or "size mismatch" in line for line in lines):
@@ -399,13 +403,13 @@ def load_error(
         architecture = source.architecture or f"the architecture of {_CONFIG}"
         return ModelLoadError(
             f"{spec.id}: the weights of {path} do not fit: {details}",
-            remedy=f"They must be of {architecture}, whole, and in open_clip's naming.",
+            remedy=f"They must be complete, of {architecture}, with open_clip's parameter names.",
         )
     if asks_for_trust(error):
         return ModelLoadError(f"{spec.id}: {path} needs code of its own", remedy=TRUST)
     return ModelLoadError(
         f"{spec.id}: {path} cannot be loaded ({lines[0] if lines else type(error).__name__})",
-        remedy="Is the file whole, and a checkpoint of this architecture?",
+        remedy="Check that the file is complete and a checkpoint of this architecture.",
     )
 
 
@@ -414,7 +418,7 @@ def _checkpoint(spec: ModelSpec, path: Path) -> CheckpointSource:
         return _folder(spec, path)
     architecture = spec.settings.get("architecture")
     if architecture is None:
-        raise ModelLoadError(f"{spec.id}: takes a folder as --checkpoint, not a file: {path}")
+        raise ModelLoadError(f"{spec.id}: expects a folder as --checkpoint, not a file: {path}")
     if not path.is_file():
         raise ModelLoadError(f"{spec.id}: {path}: no such file or folder")
     if path.stat().st_size == 0:
@@ -441,7 +445,7 @@ def _folder(spec: ModelSpec, folder: Path) -> CheckpointSource:
     if len(weight_files) != 1 and not any(name in weight_files for name in _WEIGHTS):
         raise ModelLoadError(
             f"{spec.id}: {folder} holds {', '.join(weight_files) or 'no weights'}"
-            + (": which is meant?" if weight_files else ""),
+            + (": ambiguous" if weight_files else ""),
             remedy=f"Name the weights {_WEIGHTS[0]}, or give a checkpoint file.",
         )
     return CheckpointSource(folder=folder)
@@ -493,7 +497,7 @@ def _require_described(spec: ModelSpec, encoder: OpenClipEncoder) -> None:
     wrong = [f"{key} {has}, not {want}" for key, (has, want) in pairs.items() if has != want]
     if wrong:
         raise ModelLoadError(
-            f"{spec.id}: {spec.repository} is not the model of the catalogue: " + "; ".join(wrong),
+            f"{spec.id}: {spec.repository} is not the model of the registry: " + "; ".join(wrong),
             remedy="The repository may have changed: fetch an earlier revision, and give it as "
             "--checkpoint DIR.",
         )
@@ -515,11 +519,10 @@ def _note_differences(spec: ModelSpec, config: Mapping[str, Any]) -> None:
         pairs["quick_gelu"] = (gelu, spec.settings["quick_gelu"])
     for key, (theirs, ours) in pairs.items():
         if _to_json(theirs) != _to_json(ours):
-            print(
-                f"note: {spec.id}: {spec.repository} says {key} {_to_json(theirs)}; "
-                f"{_to_json(ours)} is used, as in the catalogue",
-                file=sys.stderr,
-            )
+            _LOG.warning(
+                "%s: %s states %s %s; %s is used, as in the registry",
+                spec.id, spec.repository, key, _to_json(theirs), _to_json(ours),
+            )  # fmt: skip
 
 
 def _to_json(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
-import sys
+import logging
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from marsretrieval.encoders.base import Encoder, LoadOptions, ModelSpec
-from marsretrieval.encoders.custom import FAMILY, spec_from_object, spec_from_target
+from marsretrieval.encoders.base import PLUGIN_FAMILY, Encoder, LoadOptions, ModelSpec
 from marsretrieval.encoders.torch_imports import guard_torchvision
 from marsretrieval.errors import (
     DataError,
@@ -27,6 +26,7 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import from_json
 
+_LOG = logging.getLogger(__name__)
 _GROUP = "marsretrieval.encoders"
 
 # ``st:<name>``: any model of a library, by the library's own name.
@@ -63,7 +63,7 @@ def all_specs() -> tuple[ModelSpec, ...]:
             continue
         for spec in new_specs:
             if spec.id in specs:
-                _warn(point, f"model '{spec.id}' is there already")
+                _warn(point, f"model '{spec.id}' is already registered")
             else:
                 specs[spec.id] = spec
     return tuple(specs.values())
@@ -94,6 +94,8 @@ def find(name: str) -> ModelSpec:
 
         return spec_from_mteb(rest)
     if ":" in name:
+        from marsretrieval.encoders.custom import spec_from_target
+
         return spec_from_target(name)
     for spec in all_specs():
         if _normalize_name(name) in map(_normalize_name, (spec.id, spec.name, spec.repository)):
@@ -102,7 +104,7 @@ def find(name: str) -> ModelSpec:
         "model",
         name,
         [spec.id for spec in all_specs()],
-        remedy="Your own class goes as package.module:Class.",
+        remedy="Give your own class as package.module:Class.",
     )
 
 
@@ -133,7 +135,7 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
                 lacking, "models", needed_for=f"loading {spec.id}"
             ) from error
         raise ModelLoadError(
-            f"{spec.id}: its loader {spec.loader} is not there ({error})"
+            f"{spec.id}: its loader {spec.loader} cannot be imported ({error})"
         ) from error
     options = options or LoadOptions()
     if (spec.id, options) in _HELD:
@@ -213,7 +215,7 @@ def read_spec(path: Path) -> ModelSpec:
 
 def _code_guard(spec: ModelSpec, options: LoadOptions) -> contextlib.AbstractContextManager[None]:
     """Refuse code in the files of a model. Does not apply to a user's own class."""
-    ours = spec.loader.startswith(_PACKAGE) and spec.family != FAMILY
+    ours = spec.loader.startswith(_PACKAGE) and spec.family != PLUGIN_FAMILY
     if options.trust_remote_code or not ours:
         return contextlib.nullcontext()
     from marsretrieval.encoders.remote_code import no_remote_code
@@ -232,16 +234,17 @@ def _specs_of_entry_point(point: EntryPoint) -> list[ModelSpec]:
     a function that creates it and accepts at least one option.
     """
     target: Any = point.load()
-    if not inspect.isfunction(target) or inspect.signature(target).parameters:
-        return [spec_from_object(target, point.name, point.value)]
-    result = target()
-    if hasattr(result, "encode_images"):
+    gives_specs = inspect.isfunction(target) and not inspect.signature(target).parameters
+    result = target() if gives_specs else target
+    if not gives_specs or hasattr(result, "encode_images"):
+        from marsretrieval.encoders.custom import spec_from_object
+
         return [spec_from_object(target, point.name, point.value)]
     specs = list(result)
     if strange := [spec for spec in specs if not isinstance(spec, ModelSpec)]:
-        raise TypeError(f"gives a {type(strange[0]).__name__} where a ModelSpec is expected")
+        raise TypeError(f"returns a {type(strange[0]).__name__} where a ModelSpec is expected")
     return specs
 
 
 def _warn(point: EntryPoint, text: str) -> None:
-    print(f"warning: plugin '{point.name}' ({point.value}): {text}", file=sys.stderr)
+    _LOG.warning("plugin '%s' (%s): %s", point.name, point.value, text)

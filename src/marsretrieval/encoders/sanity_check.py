@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from marsretrieval.encoders.base import Encoder, Vectors
 from marsretrieval.errors import MarsRetrievalError, describe_exception
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import Encoder, Vectors
 
 _Value = TypeVar("_Value")
 
@@ -127,9 +129,9 @@ def _embed(
     if not length <= _UNIT:
         problems.append(f"{what}: vectors are not of unit length (off by {length:.1e})")
     if not difference <= limit:
-        problems.append(f"{what}: a batch differs from one by one by {difference:.1e}")
+        problems.append(f"{what}: batch and single vectors differ by {difference:.1e}")
     if np.array_equal(together[0], together[1]):
-        problems.append(f"{what}: two different ones gave the same vector")
+        problems.append(f"{what}: two different inputs have the same vector")
     return together, {
         "seconds": round(seconds, 3),
         "off_unit_length": length,

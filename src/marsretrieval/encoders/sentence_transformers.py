@@ -61,14 +61,14 @@ def load(spec: ModelSpec, options: LoadOptions) -> SentenceTransformersEncoder:
         first = str(error).strip().split("\n")[0]
         raise ModelLoadError(
             f"{spec.id}: sentence-transformers cannot load {folder} ({first})",
-            remedy=f"It needs code of its own. {TRUST}"
+            remedy=f"It needs code from its repository. {TRUST}"
             if asks_for_trust(error)
             else "Check that the folder is complete and was written by sentence-transformers.",
         ) from error
     if "image" not in _modalities(model):
         raise ModelLoadError(
             f"{spec.id}: a model of {', '.join(sorted(_modalities(model)))} only",
-            remedy="Choose one that takes images.",
+            remedy="Choose a model that accepts images.",
         )
     return SentenceTransformersEncoder(spec, options, model, device, dtype, revision)
 

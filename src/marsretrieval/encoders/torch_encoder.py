@@ -94,7 +94,7 @@ class TorchEncoder(ABC):
         except torch.OutOfMemoryError as error:
             raise ModelLoadError(
                 f"{spec.id} does not fit into the memory of {device}",
-                remedy="Free some, or try --dtype bfloat16, or --device cpu.",
+                remedy="Free some memory, or try --dtype bfloat16, or --device cpu.",
             ) from error
         self.revision = revision
         self._weights_sha256: str | None = None
@@ -158,7 +158,7 @@ class TorchEncoder(ABC):
         """
 
     def _embed_texts(self, texts: Sequence[str], role: TextRole) -> torch.Tensor:
-        raise NotImplementedError(f"{self.id} declares a text side but implements none")
+        raise NotImplementedError(f"{self.id} declares a text encoder but does not implement one")
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
         """Count the texts that exceed the model's context length.
@@ -250,7 +250,7 @@ class TorchEncoder(ABC):
         if "text" not in self.modalities:
             raise ModalityError(
                 f"{self.id} is a vision-only model and cannot embed text",
-                remedy="Use image queries, or a model with a text side: marsretrieval models",
+                remedy="Use image queries, or a model with a text encoder: marsretrieval models",
             )
         if not texts:
             return np.empty((0, self.dimension), np.float32)
@@ -304,11 +304,12 @@ def choose_device(name: str) -> torch.device:
         ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"device '{name}' is not there: torch sees {torch.cuda.device_count()} CUDA devices",
+            f"device '{name}' is not available: torch reports {torch.cuda.device_count()} CUDA "
+            "devices",
             remedy="Use --device auto, or install a CUDA build of torch.",
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("device 'mps' is not there", remedy="Use --device auto.")
+        raise UsageError("device 'mps' is not available", remedy="Use --device auto.")
     return device
 
 

@@ -144,8 +144,8 @@ def load_strictly(
     if problems:
         raise ModelLoadError(
             f"{folder}: weights do not fit {type(model).__name__}: {'; '.join(problems)}",
-            remedy="Is the folder whole, and of this architecture? Of two revisions of one "
-            "repository, config and weights must be of the same.",
+            remedy="Check that the folder is complete and of this architecture, and that config "
+            "and weights are of one revision.",
         )
     return model
 
@@ -254,7 +254,7 @@ def loading(path: Path) -> Iterator[None]:
             f"{path}: cannot be loaded ({_first_line(error)})",
             remedy=TRUST
             if asks_for_trust(error)
-            else "Is the folder whole, and of this architecture?",
+            else "Check that the folder is complete and of this architecture.",
         ) from error
     finally:
         logging.set_verbosity(verbosity)

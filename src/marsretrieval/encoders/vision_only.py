@@ -95,7 +95,7 @@ class VisionOnlyEncoder(TorchEncoder):
         self._pooling = spec.settings.get("pooling")
         if self._pooling not in _POOLINGS or (self._pooling == "cls" and self._prefix == 0):
             raise ModelLoadError(
-                f"{spec.id}: pooling {self._pooling} does not go with {type(model).__name__}"
+                f"{spec.id}: pooling {self._pooling} is not supported by {type(model).__name__}"
             )
 
     @property

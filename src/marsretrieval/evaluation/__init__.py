@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
-from marsretrieval.evaluation.jobs import Job, plan, variant
-from marsretrieval.evaluation.runner import Finished, run
+from typing import TYPE_CHECKING
+
+from marsretrieval.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from marsretrieval.evaluation.jobs import Job, plan, variant
+    from marsretrieval.evaluation.runner import Finished, run
 
 __all__ = ["Finished", "Job", "plan", "run", "variant"]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.evaluation.jobs": (
+            "Job",
+            "plan",
+            "variant",
+        ),
+        "marsretrieval.evaluation.runner": (
+            "Finished",
+            "run",
+        ),
+    },
+)

@@ -67,7 +67,7 @@ class Results:
         return chosen[0]
 
     def __repr__(self) -> str:
-        names = ", ".join(f"{_label(result)} on {result.task}" for result in self._results)
+        names = ", ".join(f"{_label(result)} on {_title(result)}" for result in self._results)
         return f"<Results: {names or 'none'}>"
 
     def select(self, *, task: str | None = None, model: str | None = None) -> Results:
@@ -92,9 +92,10 @@ class Results:
         """Convert to a table with one row per metric.
 
         Returns:
-            Columns model, task, data, set_hash, group, protocol, metric, value, low, high. Groups
-            are those of the result; metrics of a single class have the group ``class/NAME``.
-            `low` and `high` bound the 95 % interval, NaN without one.
+            Columns model, task, data, set_hash, group, protocol, metric, value, low, high, limit.
+            Groups are those of the result; metrics of a single class have the group ``class/NAME``.
+            `low` and `high` bound the 95 % interval, NaN without one. `limit` is the number of
+            items of a limited run, NaN for a result on all items.
 
         Raises:
             MissingDependencyError: If pandas is not installed.
@@ -109,7 +110,7 @@ class Results:
     def _repr_html_(self) -> str:
         """Show the strict main metrics in notebooks."""
         rows = "".join(
-            f"<tr><td>{escape(_label(result))}</td><td>{escape(result.task)}</td>"
+            f"<tr><td>{escape(_label(result))}</td><td>{escape(_title(result))}</td>"
             f"<td>{escape(metric)}</td><td>{value:.4f}</td></tr>"
             for result in self._results
             for metric, value in _main_metrics(result)
@@ -134,6 +135,7 @@ def evaluate(
     trust_remote_code: bool = False,
     seed: int = 0,
     resamples: int = 1000,
+    limit: int | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
     strict: bool = False,
@@ -162,6 +164,8 @@ def evaluate(
         trust_remote_code: As of `load_model`.
         seed: Seed of the bootstrap.
         resamples: Number of bootstrap resamples.
+        limit: Evaluate on this number of pairs, images or tiles only, for a quick trial; the
+            results are marked, and never compared with those on all items.
         batch_size: Images per batch; default: chosen for the device.
         workers: Threads that decode images; default: one per CPU.
         strict: Fail if an image cannot be read or embedded.
@@ -208,7 +212,7 @@ def evaluate(
                 data=Path(data),
                 results=Path(results),
                 options=model.options,
-                settings=Settings(seed=seed, resamples=resamples),
+                settings=Settings(seed=seed, resamples=resamples, limit=limit),
                 tiles_store=None if tiles_store is None else Path(tiles_store),
                 force=force,
                 name=name,
@@ -218,7 +222,7 @@ def evaluate(
             _LOG.info("%s", note)
         if not jobs:
             raise ModalityError(
-                "no task that the models can do on these data",
+                "no task can be run with these models on these data",
                 remedy="Choose another model: marsretrieval.list_models()",
             )
         for finished in run(
@@ -287,6 +291,7 @@ def _say(line: str) -> None:
 
 _COLUMNS = (
     "model", "task", "data", "set_hash", "group", "protocol", "metric", "value", "low", "high",
+    "limit",
 )  # fmt: skip
 
 
@@ -309,6 +314,10 @@ def _label(result: RunResult) -> str:
     return str(result.model.get("label") or result.model["id"])
 
 
+def _title(result: RunResult) -> str:
+    return result.task + (f" ({result.limit_note})" if result.limit_note else "")
+
+
 def _main_metrics(result: RunResult) -> list[tuple[str, float]]:
     metric = next((task.main_metric for task in TASKS if task.name == result.task), None)
     evaluation: Mapping[str, Any] = result.metrics.get("all") or {}
@@ -318,6 +327,7 @@ def _main_metrics(result: RunResult) -> list[tuple[str, float]]:
 
 def _rows(result: RunResult) -> Iterator[tuple[Any, ...]]:
     base = (_label(result), result.task, result.data.get("name"), result.data["set_hash"])
+    limit = float("nan") if result.limit is None else result.limit
     for group, evaluation in result.metrics.items():
         whole: Mapping[str, Any] = evaluation
         for protocol in PROTOCOLS:
@@ -328,10 +338,11 @@ def _rows(result: RunResult) -> Iterator[tuple[Any, ...]]:
                         for key, number in metrics.items():
                             if _is_number(number):
                                 nan = float("nan")
-                                yield (*base, f"class/{name}", protocol, key, number, nan, nan)
+                                row = (f"class/{name}", protocol, key, number, nan, nan, limit)
+                                yield (*base, *row)
                 elif _is_number(value):
                     low, high = intervals.get(metric) or (float("nan"), float("nan"))
-                    yield (*base, group, protocol, metric, float(value), low, high)
+                    yield (*base, group, protocol, metric, float(value), low, high, limit)
 
 
 def _is_number(value: Any) -> bool:

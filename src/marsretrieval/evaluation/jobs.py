@@ -7,17 +7,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from marsretrieval.embeddings import EmbeddingStore, open_store
-from marsretrieval.encoders import (
-    LoadOptions,
-    ModelSpec,
-    file_stats,
-    find_load_error,
-    model_identity,
-    source_sha256,
-)
+from marsretrieval.embeddings.store import EmbeddingStore, open_store
+from marsretrieval.encoders.base import LoadOptions, ModelSpec
+from marsretrieval.encoders.doctor import find_load_error
+from marsretrieval.encoders.identity import file_stats, model_identity, source_sha256
 from marsretrieval.errors import (
     DataError,
     MarsRetrievalError,
@@ -27,8 +22,10 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import check_output, read_json, sha256_json
 from marsretrieval.results import SCHEMA_VERSION, ResultKey, RunResult, choose_path, results_of_task
-from marsretrieval.tasks import Settings, Task, TaskData
 from marsretrieval.text import pluralize
+
+if TYPE_CHECKING:
+    from marsretrieval.tasks import Settings, Task, TaskData
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 _TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -88,7 +85,8 @@ class Job:
         """Folder of the stores that `run` builds for this model and these data."""
         # By path, not by content, so that a growing dataset keeps its embeddings.
         path_hash = sha256_json(str(self.data.folder.resolve()))[:8]
-        return self.folder / "embeddings" / f"{self.data.folder.name}-{path_hash}"
+        limit = "" if self.settings.limit is None else f"-limit-{self.settings.limit}"
+        return self.folder / "embeddings" / f"{self.data.folder.name}-{path_hash}{limit}"
 
     @property
     def key(self) -> ResultKey:
@@ -100,11 +98,11 @@ def plan(
     specs: Sequence[ModelSpec],
     tasks: Sequence[Task],
     *,
-    data: Path,
-    results: Path,
+    data: str | Path,
+    results: str | Path,
     options: LoadOptions,
     settings: Settings,
-    tiles_store: Path | None = None,
+    tiles_store: str | Path | None = None,
     force: bool = False,
     name: str | None = None,
     skip: Callable[[ModelSpec, Task, str], bool] = lambda spec, task, reason: False,
@@ -129,10 +127,13 @@ def plan(
 
     Raises:
         ModalityError: If a model lacks a modality and the pair is not skipped.
-        UsageError: If two models would share a folder of results.
+        UsageError: If two models would share a folder of results, or a task cannot be limited.
         OutputError: If results cannot be written.
         DataError: If the data of a task are missing or invalid.
     """
+    data = Path(data)
+    results = Path(results)
+    tiles_store = None if tiles_store is None else Path(tiles_store)
     _check_names(specs, tasks, options, name)
     opened = {
         task.name: task.open(data, with_images=not _uses_given_store(task, tiles_store))
@@ -145,6 +146,11 @@ def plan(
                 task_data = opened[task.name]
                 combined = sha256_json([task_data.fingerprint, tiles.set_hash])
                 opened[task.name] = replace(task_data, fingerprint=combined)
+    if settings.limit is not None:
+        from marsretrieval.tasks.limit import limit_task
+
+        for task in tasks:
+            opened[task.name] = limit_task(task, opened[task.name], settings.limit)
     jobs = []
     for spec in specs:
         identity = model_identity(spec, options)
@@ -152,7 +158,7 @@ def plan(
         for task in tasks:
             missing = task.missing_modality(opened[task.name], spec.modalities)
             if missing is not None:
-                reason = f"{spec.id} has no {missing} side, which task {task.name} needs"
+                reason = f"{spec.id} has no {missing} encoder, which task {task.name} needs"
                 if skip(spec, task, reason):
                     continue
                 raise ModalityError(
@@ -178,7 +184,7 @@ def _check_names(
     specs: Sequence[ModelSpec], tasks: Sequence[Task], options: LoadOptions, name: str | None
 ) -> None:
     if name is not None and len(specs) > 1:
-        raise UsageError("--name goes with one model", remedy="Run the models one by one.")
+        raise UsageError("--name applies to one model only", remedy="Run the models one by one.")
     if name is not None and (not _NAME.fullmatch(name) or name in _RESERVED):
         raise UsageError(
             f"--name {name!r} cannot be the name of a folder",
@@ -307,8 +313,8 @@ def _open_complete_store(path: Path) -> EmbeddingStore:
     store = open_store(path)
     if not store.complete:
         raise StoreError(
-            f"{path}: not finished: without {pluralize(len(store.missing), 'shard')}",
-            remedy="Run the embed command that began it once more.",
+            f"{path}: incomplete: {pluralize(len(store.missing), 'shard')} missing",
+            remedy="Run the embed command that started it again.",
         )
     return store
 
@@ -332,7 +338,7 @@ def _request_hash(
             "checkpoint": identity.get("checkpoint"),
             "task": task.name,
             "data": data.fingerprint,
-            "settings": asdict(settings),
+            "settings": settings.to_dict(),
             **more,
         }
     )

@@ -15,20 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from marsretrieval.datasets.download import read_record
-from marsretrieval.datasets.synthetic import find_planet
-from marsretrieval.embeddings import (
-    BuildReport,
-    DecodeIn,
-    EmbeddingStore,
-    ModelRequest,
-    build_store,
-    drop_stores,
-    invalidate_cache,
-    open_store,
-    prepare_cache,
-)
-from marsretrieval.encoders import Encoder, check_batches, load
+from marsretrieval.datasets.download.record import read_record
+from marsretrieval.datasets.synthetic.record import find_planet
+from marsretrieval.embeddings.builder import BuildReport, build_store
+from marsretrieval.embeddings.cache import drop_stores, invalidate_cache, prepare_cache
+from marsretrieval.embeddings.manifest import ModelRequest
+from marsretrieval.embeddings.pipeline import DecodeIn
+from marsretrieval.embeddings.store import EmbeddingStore, open_store
+from marsretrieval.encoders.base import Encoder
+from marsretrieval.encoders.registry import load
+from marsretrieval.encoders.sanity_check import check_batches
 from marsretrieval.errors import DataError, MarsRetrievalError, StoreError
 from marsretrieval.evaluation.jobs import Job, unfinished_marker
 from marsretrieval.io import atomic_path, locked, make_folder, sha256_json
@@ -148,7 +144,7 @@ def move_earlier(path: Path, request: str, say: Callable[[str], None]) -> None:
     with suppress(DataError):
         if read_result(path).request == request:
             return
-    say(f"{path}: an earlier result was here; it is now in {move_superseded(path)}")
+    say(f"{path}: the earlier result was moved to {move_superseded(path)}")
 
 
 def make_result(
@@ -205,6 +201,7 @@ def make_result(
             "truncated": dict(outcome.truncated),
             "skipped": [asdict(item) for item in skipped.values()],
             "notes": [*job.data.notes, *outcome.notes],
+            **({} if job.data.limit is None else {"limit": dict(job.data.limit)}),
             **outcome.details,
         },
         metrics={name: evaluation.to_dict() for name, evaluation in outcome.groups.items()},
@@ -213,7 +210,7 @@ def make_result(
         hardware=hardware(str(getattr(encoder, "device", "cpu"))),
         timings=timings,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        settings=asdict(job.settings),
+        settings=job.settings.to_dict(),
         task_info=task_info(job.task),
     )
 

@@ -7,42 +7,54 @@ while the mosaic's pixels were laid out by the formula of the sphere (up to 0.40
 
 from __future__ import annotations
 
-from marsretrieval.geo.crs import mars_ellipsoid, planetocentric
-from marsretrieval.geo.regions import Area, Region
-from marsretrieval.geo.sphere import (
-    MARS_RADIUS_M,
-    great_circle_deg,
-    lon_180_to_360,
-    lonlat_to_metres,
-    metres_to_lonlat,
-    near_any,
-    unit_vectors,
-    wrap_lon,
-)
-from marsretrieval.geo.tiles import (
-    QUAD_DEG,
-    TILE_DEG,
-    parse_quad_name,
-    parse_tile_name,
-    quad_name,
-    tile_centre,
-    tile_corner,
-    tile_name,
-)
-from marsretrieval.geo.vectors import (
-    MARS_CRS,
-    MARS_CRS_URN,
-    Box,
-    GeometryColumn,
-    Ring,
-    Shape,
-    footprint,
-    geojson_geometry,
-    outline,
-    outlines,
-    to_shapely,
-    wkt,
-)
+from typing import TYPE_CHECKING
+
+from marsretrieval.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from marsretrieval.geo.areas import area_km2, merge_outlines, touching_groups
+    from marsretrieval.geo.crs import (
+        DegreeConverter,
+        mars_ellipsoid,
+        own_degrees,
+        planetocentric,
+    )
+    from marsretrieval.geo.placement import OffPlanetError, Placement, place_rectangle
+    from marsretrieval.geo.regions import Area, Region
+    from marsretrieval.geo.sphere import (
+        MARS_RADIUS_M,
+        great_circle_deg,
+        lon_180_to_360,
+        lonlat_to_metres,
+        metres_to_lonlat,
+        near_any,
+        unit_vectors,
+        wrap_lon,
+    )
+    from marsretrieval.geo.tiles import (
+        QUAD_DEG,
+        TILE_DEG,
+        parse_quad_name,
+        parse_tile_name,
+        quad_name,
+        tile_centre,
+        tile_corner,
+        tile_name,
+    )
+    from marsretrieval.geo.vectors import (
+        MARS_CRS,
+        MARS_CRS_URN,
+        Box,
+        GeometryColumn,
+        Ring,
+        Shape,
+        footprint,
+        geojson_geometry,
+        outline,
+        outlines,
+        to_shapely,
+        wkt,
+    )
 
 __all__ = [
     "MARS_CRS",
@@ -52,29 +64,97 @@ __all__ = [
     "TILE_DEG",
     "Area",
     "Box",
+    "DegreeConverter",
     "GeometryColumn",
+    "OffPlanetError",
+    "Placement",
     "Region",
     "Ring",
     "Shape",
+    "area_km2",
     "footprint",
     "geojson_geometry",
     "great_circle_deg",
     "lon_180_to_360",
     "lonlat_to_metres",
     "mars_ellipsoid",
+    "merge_outlines",
     "metres_to_lonlat",
     "near_any",
     "outline",
     "outlines",
+    "own_degrees",
     "parse_quad_name",
     "parse_tile_name",
+    "place_rectangle",
     "planetocentric",
     "quad_name",
     "tile_centre",
     "tile_corner",
     "tile_name",
     "to_shapely",
+    "touching_groups",
     "unit_vectors",
     "wkt",
     "wrap_lon",
 ]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.geo.areas": (
+            "area_km2",
+            "merge_outlines",
+            "touching_groups",
+        ),
+        "marsretrieval.geo.crs": (
+            "DegreeConverter",
+            "mars_ellipsoid",
+            "own_degrees",
+            "planetocentric",
+        ),
+        "marsretrieval.geo.placement": (
+            "OffPlanetError",
+            "Placement",
+            "place_rectangle",
+        ),
+        "marsretrieval.geo.regions": (
+            "Area",
+            "Region",
+        ),
+        "marsretrieval.geo.sphere": (
+            "MARS_RADIUS_M",
+            "great_circle_deg",
+            "lon_180_to_360",
+            "lonlat_to_metres",
+            "metres_to_lonlat",
+            "near_any",
+            "unit_vectors",
+            "wrap_lon",
+        ),
+        "marsretrieval.geo.tiles": (
+            "QUAD_DEG",
+            "TILE_DEG",
+            "parse_quad_name",
+            "parse_tile_name",
+            "quad_name",
+            "tile_centre",
+            "tile_corner",
+            "tile_name",
+        ),
+        "marsretrieval.geo.vectors": (
+            "Box",
+            "GeometryColumn",
+            "MARS_CRS",
+            "MARS_CRS_URN",
+            "Ring",
+            "Shape",
+            "footprint",
+            "geojson_geometry",
+            "outline",
+            "outlines",
+            "to_shapely",
+            "wkt",
+        ),
+    },
+)

@@ -13,13 +13,13 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, MarsRetrievalWarning, MissingDependencyError
-from marsretrieval.geo.vectors import MARS_CRS
 
 Floats = npt.NDArray[np.float64]
 Converter = Callable[[Floats], Floats]
@@ -28,18 +28,40 @@ ToDegrees = Callable[[Floats, Floats], tuple[Floats, Floats]]
 _MARS_DEGREES = re.compile(r"IAU(?:_2015)?:(?:2015)?:{0,2}49900$", re.IGNORECASE)
 _EARTH_DEGREES = re.compile(r"(?:CRS:?84|CRS84|EPSG:(?:[\d.]*:)?(?:4326|4979))$", re.IGNORECASE)
 _MARS_RADII_M = (3.36e6, 3.41e6)
+_OTHER_BODIES = (
+    ("the Earth", 6.3e6, 6.4e6),
+    ("the Moon", 1.73e6, 1.75e6),
+    ("Mercury", 2.43e6, 2.45e6),
+    ("Venus", 6.04e6, 6.06e6),
+)
 _EQUIRECTANGULAR = ("equidistant cylindrical", "equirectangular", "plate carr", "proj eqc")
 # GDAL writes these systems with longitudes named east even if they are positive to the west.
 _OGRAPHIC_WKT1 = re.compile(r'GEOGCS\["[^"]*ographic', re.IGNORECASE)
 _REMEDY = (
-    "Write the region in degrees on the sphere of Mars (IAU_2015:49900), longitudes east positive."
+    "Write the file in degrees on the sphere of Mars (IAU_2015:49900), longitudes east positive."
 )
+_EDGE_DEG = 1e-7  # 6 mm
 _STEP_M = 2_000.0  # straight edges of a projection are curved in degrees
 _MAX_STEPS = 2_000
 
 
+@dataclass(frozen=True, slots=True)
+class CoordinateSystem:
+    """A reference system of Mars other than degrees on its sphere.
+
+    Attributes:
+        to_degrees: Converts coordinates x, y to planetocentric degrees, east positive.
+        is_projected: Whether straight edges are curved in degrees.
+        is_mirrored: Whether longitudes are positive to the west.
+    """
+
+    to_degrees: ToDegrees
+    is_projected: bool
+    is_mirrored: bool
+
+
 def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converter | None:
-    """Return a function that converts coordinates of `crs` to degrees on the sphere of Mars.
+    """Return a function that converts the rings of polygons to degrees on the sphere of Mars.
 
     Args:
         crs: The member `crs` of a GeoJSON object, the attribute `crs` of a GeoDataFrame (a
@@ -51,6 +73,35 @@ def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converte
     Returns:
         A function of a closed ring (n, 2) that returns (m, 2) longitudes and latitudes in degrees,
         or None where the coordinates are such degrees already.
+
+    Raises:
+        DataError: If the system is unknown, projected on another body than Mars, or in degrees of
+            the Earth and `allow_earth` is false.
+        MissingDependencyError: If the conversion needs pyproj, which is missing.
+    """
+    system = coordinate_system(crs, name=name, allow_earth=allow_earth)
+    if system is None:
+        return None
+
+    def convert(ring: Floats) -> Floats:
+        corners = _densify(ring, 1.0 / _STEP_M) if system.is_projected else ring
+        lon, lat = system.to_degrees(corners[:, 0], corners[:, 1])
+        corners = np.column_stack([lon, np.clip(lat, -90.0, 90.0)])
+        return corners[::-1] if system.is_mirrored else corners  # preserves the ring's direction
+
+    return convert
+
+
+def coordinate_system(crs: Any, *, name: str, allow_earth: bool = True) -> CoordinateSystem | None:
+    """Find out how coordinates are converted to degrees on the sphere of Mars.
+
+    Args:
+        crs: A reference system in any form that `converter_from` accepts.
+        name: Prefix of warnings and errors.
+        allow_earth: Whether degrees of the Earth are used as degrees of Mars, with a warning.
+
+    Returns:
+        The system, or None where the coordinates are such degrees already.
 
     Raises:
         DataError: If the system is unknown, projected on another body than Mars, or in degrees of
@@ -75,7 +126,7 @@ def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converte
         import pyproj
     except ImportError as error:
         raise MissingDependencyError(
-            "pyproj", "gis", needed_for=f"a region in the reference system {text}"
+            "pyproj", "gis", needed_for=f"{name}: coordinates in {text}"
         ) from error
     try:
         system = pyproj.CRS.from_user_input(crs if text is None else _for_proj(text))
@@ -91,29 +142,24 @@ def converter_from(crs: Any, *, name: str, allow_earth: bool = True) -> Converte
             _warn_of_earth(name, system.name, allow_earth)
             return None
         raise DataError(
-            f"{name}: its coordinate reference system '{system.name}' is not one of Mars",
+            f"{name}: its coordinate reference system '{system.name}' is not a system of Mars",
             remedy=_REMEDY,
         )
     if _MARS_DEGREES.search(":".join(system.to_authority() or ())):
         return None
 
-    transformer = pyproj.Transformer.from_crs(
-        system, pyproj.CRS.from_json_dict(MARS_CRS), always_xy=True
-    )
     try:
-        to_degrees, _ = planetocentric(system.to_json_dict(), transformer.transform)
+        record = system.to_json_dict()
+        there = pyproj.Transformer.from_crs(system, own_degrees(record), always_xy=True).transform
+        back = pyproj.Transformer.from_crs(own_degrees(record), system, always_xy=True).transform
+        to_degrees = planetocentric(record, there, back).to_degrees
     except ValueError as error:
         raise DataError(f"{name}: {error}", remedy=_REMEDY) from error
-    is_mirrored = any(axis.direction == "west" for axis in system.axis_info)
-    is_projected = not system.is_geographic
-
-    def convert(ring: Floats) -> Floats:
-        corners = _densify(ring, 1.0 / _STEP_M) if is_projected else ring
-        lon, lat = to_degrees(corners[:, 0], corners[:, 1])
-        corners = np.column_stack([lon, np.clip(lat, -90.0, 90.0)])
-        return corners[::-1] if is_mirrored else corners  # preserves the direction of the ring
-
-    return convert
+    return CoordinateSystem(
+        to_degrees,
+        is_projected=not system.is_geographic,
+        is_mirrored=any(axis.direction == "west" for axis in system.axis_info),
+    )
 
 
 def mars_ellipsoid(crs: Mapping[str, Any]) -> tuple[float, float]:
@@ -138,6 +184,7 @@ def mars_ellipsoid(crs: Mapping[str, Any]) -> tuple[float, float]:
     if not _MARS_RADII_M[0] <= radius <= _MARS_RADII_M[1]:
         raise ValueError(
             f"its coordinate system is on a body of {radius / 1000:,.0f} km radius, not Mars"
+            f"{_name_body(radius)}"
         )
     minor = _in_unit(ellipsoid, "semi_minor_axis")
     inverse = _in_unit(ellipsoid, "inverse_flattening")
@@ -146,16 +193,66 @@ def mars_ellipsoid(crs: Mapping[str, Any]) -> tuple[float, float]:
     return radius, (1 - 1 / inverse) ** 2 if inverse else 1.0
 
 
-def planetocentric(crs: Mapping[str, Any], by_proj: ToDegrees) -> tuple[ToDegrees, bool]:
-    """Return a function from coordinates of a CRS to planetocentric degrees, east positive.
+@dataclass(frozen=True, slots=True)
+class DegreeConverter:
+    """Conversion between the coordinates of a CRS and planetocentric degrees, east positive.
+
+    Attributes:
+        to_degrees: From x and y to longitude and latitude.
+        from_degrees: From longitude and latitude to x and y. Longitudes are used as they are where
+            `wraps` is False, so that x is continuous across 180 degrees. Points outside of the
+            projection are infinite in both directions.
+        wraps: Whether longitudes may jump by 360 between neighbouring points.
+    """
+
+    to_degrees: ToDegrees
+    from_degrees: ToDegrees
+    wraps: bool
+
+
+def _name_body(radius: float) -> str:
+    name = next((name for name, low, high in _OTHER_BODIES if low < radius < high), None)
+    return f" (the radius is that of {name})" if name else ""
+
+
+def own_degrees(crs: Mapping[str, Any]) -> str:
+    """Name the longitudes and latitudes on the ellipsoid of a CRS, without a change of datum.
+
+    PROJ converts the metres of a projection to these degrees by the inverse of the projection
+    alone. Their latitudes are planetographic on an ellipsoid.
+
+    Args:
+        crs: PROJJSON.
+
+    Returns:
+        A PROJ string.
+
+    Raises:
+        ValueError: If there is no ellipsoid, or it is of another body.
+    """
+    radius, ratio = mars_ellipsoid(crs)
+    return f"+proj=longlat +a={radius!r} +b={radius * math.sqrt(ratio)!r} +no_defs +type=crs"
+
+
+def planetocentric(
+    crs: Mapping[str, Any], by_proj: ToDegrees, to_proj: ToDegrees
+) -> DegreeConverter:
+    """Return the conversion between a CRS and planetocentric degrees, east positive.
+
+    The ellipsoid of the CRS counts as follows. Degrees are planetocentric already unless the name
+    of the CRS says planetographic. Equirectangular metres are converted by the formula of the
+    sphere with the equatorial radius; such data were laid out so, whatever ellipsoid the CRS
+    names. Every other projection on an ellipsoid is inverted by PROJ, which gives planetographic
+    latitudes (also for systems named ocentric); these are converted to planetocentric ones.
 
     Args:
         crs: PROJJSON. Coordinates are x (or longitude) first, whatever order its axes have.
-        by_proj: Converts coordinates from the CRS to `MARS_CRS` by PROJ; used for projections
-            other than the equirectangular one.
+        by_proj: Converts coordinates from the CRS to `own_degrees(crs)` by PROJ; used for
+            projections other than the equirectangular one.
+        to_proj: The inverse of `by_proj`.
 
     Returns:
-        The function, and whether its longitudes may jump by 360 between neighbouring points.
+        The conversion.
 
     Raises:
         ValueError: If the CRS is not of Mars, or has no valid projection.
@@ -177,20 +274,36 @@ def planetocentric(crs: Mapping[str, Any], by_proj: ToDegrees) -> tuple[ToDegree
     sign = -1.0 if any(axis.get("direction") == "west" for axis in axes) else 1.0
     unit = _in_unit({"value": 1.0, "unit": axes[0].get("unit") if axes else None})
     if "base_crs" not in crs:
-        return lambda x, y: (
-            sign * x * unit + meridian,
-            _to_planetocentric(y * unit, graphic),
-        ), False
+        return DegreeConverter(
+            lambda x, y: (sign * x * unit + meridian, _to_planetocentric(y * unit, graphic)),
+            lambda lon, lat: (
+                sign * (lon - meridian) / unit,
+                _to_planetocentric(lat, 1 / graphic) / unit,
+            ),
+            wraps=False,
+        )
     conversion = crs.get("conversion", {})
     method = str(conversion.get("method", {}).get("name", "")).lower()
     if not any(method_name in method for method_name in _EQUIRECTANGULAR):
-        graphic = 1.0 if "ocentric" in name else ratio
+        # Spherical methods leave the latitudes of the base system as they are.
+        graphic = 1.0 if "spherical" in method and "ocentric" in name else ratio
 
         def convert(x: Floats, y: Floats) -> tuple[Floats, Floats]:
             lon, lat = by_proj(x, y)
+            off_planet = ~_returns(to_proj, lon, lat, x, y, 1.0 / unit)
+            for shift in (_EDGE_DEG, -_EDGE_DEG):  # points on the edge may return on its other side
+                rest = np.flatnonzero(off_planet)
+                if rest.size:
+                    off_planet[rest] = ~_returns(
+                        to_proj, lon[rest] + shift, lat[rest], x[rest], y[rest], 1.0 / unit
+                    )
+            lon, lat = np.where(off_planet, np.inf, lon), np.where(off_planet, np.inf, lat)
             return lon, _to_planetocentric(lat, graphic)
 
-        return convert, True
+        def invert(lon: Floats, lat: Floats) -> tuple[Floats, Floats]:
+            return to_proj(lon, _to_planetocentric(lat, 1 / graphic))
+
+        return DegreeConverter(convert, invert, wraps=True)
     numbers = {
         str(parameter.get("name", "")).lower(): _in_unit(parameter)
         for parameter in conversion.get("parameters", [])
@@ -207,11 +320,30 @@ def planetocentric(crs: Mapping[str, Any], by_proj: ToDegrees) -> tuple[ToDegree
         lon = lon0 + np.degrees((sign * x * unit - x0) / parallel_radius)
         return lon, _to_planetocentric(lat0 + np.degrees((y * unit - y0) / radius), graphic)
 
-    return equirectangular, False
+    def to_metres(lon: Floats, lat: Floats) -> tuple[Floats, Floats]:
+        inner = _to_planetocentric(lat, 1 / graphic)
+        x = sign * (np.radians(lon - lon0) * parallel_radius + x0) / unit
+        return x, (np.radians(inner - lat0) * radius + y0) / unit
+
+    return DegreeConverter(equirectangular, to_metres, wraps=False)
+
+
+def _returns(
+    to_proj: ToDegrees, lon: Floats, lat: Floats, x: Floats, y: Floats, tolerance: float
+) -> npt.NDArray[np.bool_]:
+    """Check that degrees lead back to their point: PROJ inverts points beyond the limb of a map."""
+    returns = np.isfinite(lon) & np.isfinite(lat)
+    back_x, back_y = to_proj(np.where(returns, lon, 0.0), np.where(returns, lat, 0.0))
+    with np.errstate(invalid="ignore"):
+        returns &= (np.abs(back_x - x) <= tolerance) & (np.abs(back_y - y) <= tolerance)
+    return returns
 
 
 def _to_planetocentric(lat: Floats, ratio: float) -> Floats:
-    """Convert planetographic to planetocentric latitude; `ratio` is (polar / equatorial)^2."""
+    """Convert planetographic to planetocentric latitude; `ratio` is (polar / equatorial)^2.
+
+    The inverse has the inverse of the ratio.
+    """
     if ratio == 1.0:
         return lat
     inner: Floats = np.degrees(np.arctan(ratio * np.tan(np.radians(lat))))
@@ -242,7 +374,7 @@ def _in_unit(holder: Mapping[str, Any], key: str = "value") -> float:
 def _warn_of_earth(name: str, system: str, is_allowed: bool) -> None:
     if not is_allowed:
         raise DataError(
-            f"{name}: its coordinate reference system '{system}' is one of the Earth",
+            f"{name}: its coordinate reference system '{system}' is a system of the Earth",
             remedy="If the coordinates are degrees on Mars, assign IAU_2015:49900 to the file "
             "(in QGIS, or by ogr2ogr -a_srs IAU_2015:49900).",
         )

@@ -30,6 +30,7 @@ _HELP = (
     "Mars, longitudes as -180..180 or 0..360, east positive."
 )
 
+_LAYER_OPTION = "--region-layer"
 _REGION_BYTES = 2**29  # global geological maps have about 100 MB
 
 
@@ -94,45 +95,41 @@ class Area:
         self._polygons = tuple(polygons)
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: str | Path, *, layer: str | None = None) -> Self:
         """Read the polygons of a vector file.
 
         Args:
-            path: GeoPackage (.gpkg), Shapefile (.shp), FlatGeobuf (.fgb), GeoParquet (.parquet,
-                .geoparquet), or GeoJSON (any other suffix).
+            path: GeoPackage (.gpkg), Shapefile (.shp, .zip), FlatGeobuf (.fgb), KML (.kml),
+                GeoParquet (.parquet, .geoparquet), or GeoJSON (any other suffix).
+            layer: Name of the layer; needed only if the file has several.
 
         Returns:
-            The area of all polygons; of a GeoPackage those of its first layer, with a warning
-            that names the others. Coordinates of another reference system of Mars are converted.
+            The area of all polygons. Coordinates of another reference system of Mars are
+            converted.
 
         Raises:
-            DataError: If the file is missing, damaged, holds no polygon, or its reference system
-                is not one of Mars. Degrees of the Earth are used as degrees of Mars, with a
-                warning, in GeoJSON alone, whose standard has no others.
+            DataError: If the file is missing, damaged, holds no polygon, has several layers or not
+                the named one, or its reference system is not one of Mars. Degrees of the Earth are
+                used as degrees of Mars, with a warning, in GeoJSON and KML alone, whose standards
+                have no others.
             MissingDependencyError: If the format or the conversion needs the extra `gis`.
         """
-        if path.suffix.lower() not in vector_files.VECTOR_SUFFIXES:
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix not in vector_files.VECTOR_SUFFIXES:
+            if layer is not None:
+                raise vector_files.no_layers_error(path, _LAYER_OPTION)
             value = read_json(path, limit=_REGION_BYTES, strict=False)
             return cls.from_geojson(value, name=str(path))
-        return cls._from_layer(path)
-
-    @classmethod
-    def _from_layer(cls, path: Path) -> Self:
-        is_parquet = path.suffix.lower() in vector_files.PARQUET_SUFFIXES
-        read = vector_files.read_parquet if is_parquet else vector_files.read_layer
-        layer = read(path, fields=False)
-        if layer.shapes is None:
+        source = vector_files.read_vector(
+            path, fields=False, layer=layer, layer_option=_LAYER_OPTION
+        )
+        if source.shapes is None:
             raise DataError(f"{path}: no column of geometries", remedy=_HELP)
-        if layer.other_layers:
-            warnings.warn(
-                f"{path}: layer {layer.name} is read; left out: {', '.join(layer.other_layers)}",
-                MarsRetrievalWarning,
-                stacklevel=4,
-            )
         import shapely.geometry
 
-        shapes = vector_files.parse_wkb(path, layer.shapes)
-        if path.suffix.lower() == ".shp":
+        shapes = vector_files.parse_wkb(path, source.shapes)
+        if suffix in (".shp", ".zip"):
             # Outer rings of Shapefiles are always clockwise, so normalize their direction.
             shapes = shapely.reverse(shapely.normalize(shapes))
         features = [
@@ -143,7 +140,8 @@ class Area:
             for shape in shapes
         ]
         collection = {"type": "FeatureCollection", "features": features}
-        return cls._from_value(collection, layer.crs, str(path), allow_earth=False)
+        allow_earth = suffix == ".kml"
+        return cls._from_value(collection, source.crs, str(path), allow_earth=allow_earth)
 
     @classmethod
     def from_geojson(cls, value: Any, *, name: str = "region") -> Self:
@@ -159,7 +157,7 @@ class Area:
             the member (or attribute) `crs`, are converted.
 
         Raises:
-            DataError: If it holds no polygon, or its reference system is not one of Mars.
+            DataError: If it holds no polygon, or its reference system is not a system of Mars.
             MissingDependencyError: If converting the coordinates needs pyproj, which is missing.
         """
         crs = None
@@ -241,7 +239,7 @@ def _rings_of(value: Any) -> Iterator[Sequence[Any]]:
         for rings in _require_list(value.get("coordinates"), "coordinates"):
             yield _require_list(rings, "coordinates")
     else:
-        raise _InvalidGeometryError(f"a {kind or 'value without type'} is no area")
+        raise _InvalidGeometryError(f"a {kind or 'value without type'} is not an area")
 
 
 def _require_list(value: Any, name: str) -> Sequence[Any]:
@@ -286,7 +284,7 @@ def _ring(value: Any, convert: Converter | None) -> Floats:
         raise _InvalidGeometryError("a coordinate is not a number") from error
     if len(corners) < 4:
         raise _InvalidGeometryError(
-            f"a ring has {len(corners)} positions; the least is 4, the first again at last"
+            f"a ring has {len(corners)} positions; it needs at least 4, the last equal to the first"
         )
     if not np.isfinite(corners).all():
         raise _InvalidGeometryError("a coordinate is not finite")
@@ -294,7 +292,7 @@ def _ring(value: Any, convert: Converter | None) -> Floats:
         corners = convert(corners)
         if not np.isfinite(corners).all():
             raise _InvalidGeometryError(
-                "a position lies outside of the area of its coordinate reference system"
+                "a position is outside the area of its coordinate reference system"
             )
     if np.abs(corners[:, 0]).max() > 540 or np.abs(corners[:, 1]).max() > 90:
         x, y = corners[np.argmax(np.abs(corners).max(axis=1))]
@@ -394,7 +392,7 @@ def _unroll(ring: Floats, as_written: bool) -> Floats:
         unrolled[-1] = unrolled[0]
         return unrolled
     if abs(turns) > 1:
-        raise _InvalidGeometryError("a ring goes round the planet more than once")
+        raise _InvalidGeometryError("a ring encircles the planet more than once")
     pole = math.copysign(90.0, float(ring[:, 1].mean()))
     corners = [[unrolled[-1, 0], pole], [unrolled[0, 0], pole], unrolled[0].tolist()]
     return np.concatenate([unrolled, corners])

@@ -124,7 +124,7 @@ class Box:
             west, south, east, north = (float(part) for part in text.split(","))
         except ValueError as error:
             raise UsageError(
-                f"'{text}' is no box",
+                f"'{text}' is not a box",
                 remedy="Give west,south,east,north in degrees, such as 130,-10,140,0.",
             ) from error
         return cls(west, south, east, north)

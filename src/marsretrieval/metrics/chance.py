@@ -8,11 +8,13 @@ seeded permutations. docs/PROTOCOL.md derives the formulas.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.metrics.coverage import Pairs, f1_of
+if TYPE_CHECKING:
+    from marsretrieval.metrics.coverage import Pairs
 
 PERMUTATIONS = 200  # for the best F1
 
@@ -184,6 +186,8 @@ class RandomTiles:
         order = np.argsort(self.near[1], kind="stable")
         points, starts = np.unique(self.near[1][order], return_index=True)
         tiles, tile = np.unique(self.near[0][order], return_inverse=True)
+        from marsretrieval.metrics.coverage import f1_of
+
         best = np.empty((PERMUTATIONS, 4))
         for row in best:
             count = int(rng.hypergeometric(len(tiles), self.tiles - len(tiles), self.depth))

@@ -126,11 +126,9 @@ def evaluate(
     if not len(truth):
         raise DataError("ground truth: no points")
     if not 0 < radius_deg <= 180:
-        raise DataError(
-            f"radius {radius_deg}: it is an arc, greater than 0 and at most 180 degrees"
-        )
+        raise DataError(f"radius {radius_deg}: must be greater than 0 and at most 180 degrees")
     if max_k < 1:
-        raise DataError(f"max_k {max_k}: it must be greater than 0")
+        raise DataError(f"max_k {max_k}: must be greater than 0")
     all_centres = (
         centres if all_centre_lonlat is None else validation.lonlat(all_centre_lonlat, "all tiles")
     )

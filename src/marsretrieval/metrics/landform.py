@@ -88,7 +88,7 @@ def evaluate(
         chance[name] = _expect_random(len(images), int(relevant.sum()))
     if not strict:
         raise DataError(
-            "no query names a class that an image has",
+            "no query name matches the label of an image",
             remedy=f"Queries: {', '.join(list(query_names)[:5])}; "
             f"labels: {', '.join(sorted(set(labels))[:5])}.",
         )

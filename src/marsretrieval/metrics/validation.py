@@ -131,5 +131,5 @@ def unique(names: Sequence[str], what: str) -> None:
     previous: set[str] = set()
     for name in names:
         if name in previous:
-            raise DataError(f"{what}: '{name}' comes more than once")
+            raise DataError(f"{what}: '{name}' appears more than once")
         previous.add(name)

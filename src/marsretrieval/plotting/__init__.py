@@ -1,8 +1,8 @@
 """Maps of Mars with graticule, IAU names, tiles, points and rasters.
 
 Maps are polar stereographic near the poles and equirectangular elsewhere. Drawing needs the
-extra `gis`; matplotlib and cartopy are imported on first use. The package contains no base map:
-`PlanetMap.background` accepts an image.
+extra `gis`; matplotlib and cartopy are imported on first use. `PlanetMap.terrain` draws the base
+map of the package, the Viking mosaic; `PlanetMap.background` accepts any image.
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ from marsretrieval.plotting.features import (
 )
 from marsretrieval.plotting.map import PlanetMap, planet_map
 from marsretrieval.plotting.projection import require_cartopy
-from marsretrieval.plotting.style import DARK, LIGHT, PLANET, Style, style_of, window
+from marsretrieval.plotting.regions import regions_of
+from marsretrieval.plotting.style import (
+    DARK,
+    LIGHT,
+    PLANET,
+    Style,
+    map_style,
+    style_of,
+    window,
+)
 
 __all__ = [
     "DARK",
@@ -31,7 +40,9 @@ __all__ = [
     "features_in",
     "lat_label",
     "lon_label",
+    "map_style",
     "planet_map",
+    "regions_of",
     "require_cartopy",
     "style_of",
     "window",

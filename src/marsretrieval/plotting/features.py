@@ -437,7 +437,29 @@ def round_step(span_deg: float, at_most: int) -> float:
     Returns:
         The step in degrees.
     """
-    steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 45.0, 60.0, 90.0)
+    steps = (
+        0.0001,
+        0.0002,
+        0.0005,
+        0.001,
+        0.002,
+        0.005,
+        0.01,
+        0.02,
+        0.05,
+        0.1,
+        0.2,
+        0.5,
+        1.0,
+        2.0,
+        5.0,
+        10.0,
+        15.0,
+        30.0,
+        45.0,
+        60.0,
+        90.0,
+    )
     return next((step for step in steps if span_deg / step <= at_most), steps[-1])
 
 
@@ -469,6 +491,14 @@ def draw_graticule(chart: Chart, box: Box, domain: int, stretch: float) -> None:
 
     frame, style = chart.frame, chart.style
     lon_step = round_step(box.width, 12)
+    inches = float(chart.axes.get_window_extent().width) / float(chart.axes.figure.dpi)
+    while not frame.polar:  # until the labels fit side by side
+        labels = map(lon_label, multiples(box.west, box.west + box.width, lon_step))
+        longest = max(map(len, labels), default=0)
+        most = max(2, int(inches / (0.0083 * style.font * longest + 0.2)))
+        if box.width / lon_step <= max(most, 3) or lon_step >= 90:
+            break
+        lon_step = round_step(box.width, math.ceil(box.width / lon_step) - 1)
     ratio = frame.height * stretch / frame.width
     lat_step = round_step(box.height, max(4, min(12, round(12 * ratio))))
     if box.width >= 180 and not frame.polar:
@@ -512,3 +542,36 @@ def _clip_to_disk(axes: Any) -> None:
     angle = np.linspace(0, 2 * np.pi, 361)
     disk = Outline(0.5 + 0.5 * np.column_stack([np.sin(angle), np.cos(angle)]))
     axes.set_boundary(disk, transform=axes.transAxes)
+
+
+def draw_scale_bar(chart: Chart) -> Rect:
+    """Draw a scale bar at the lower right, true at the middle of the map.
+
+    Args:
+        chart: The map.
+
+    Returns:
+        The rectangle of the bar and its text.
+    """
+    frame, axes, style = chart.frame, chart.axes, chart.style
+    left, right, bottom, top = frame.extent
+    km_per_unit = frame.kilometres_per_unit((left + right) / 2, (bottom + top) / 2)
+    max_km = frame.width * km_per_unit / 4
+    power = 10.0 ** math.floor(math.log10(max_km))
+    length = max(factor * power for factor in (1, 2, 5) if factor * power <= max_km)
+    span = length / km_per_unit / frame.width
+    inches_high = float(axes.get_window_extent().height) / float(axes.figure.dpi)
+    start, low = 0.985 - span, 0.14 / inches_high
+    for colour, width, order in ((style.ground, 4.2, 6.9), (style.ink, 2.0, 7)):
+        axes.plot(
+            [start, start + span], [low, low], color=colour, lw=width, transform=axes.transAxes,
+            zorder=order, solid_capstyle="butt", clip_on=False, alpha=0.85 if order < 7 else 1.0,
+        )  # fmt: skip
+    text = f"{length:g} km" if length >= 1 else f"{1000 * length:g} m"
+    written = axes.text(
+        start + span / 2, low + 0.05 / inches_high, text, color=style.ink, ha="center",
+        va="bottom", fontsize=style.font, transform=axes.transAxes, zorder=7,
+        path_effects=chart.halo(),
+    )  # fmt: skip
+    edges = axes.transAxes.transform([[start - 0.01, 0], [start + span + 0.01, low]])
+    return Rect(edges[0][0], edges[0][1], edges[1][0], written.get_window_extent().y1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -13,12 +14,20 @@ import numpy.typing as npt
 from marsretrieval.errors import UsageError
 from marsretrieval.geo import Box
 from marsretrieval.io import atomic_path
-from marsretrieval.plotting.features import Rect, draw_feature_names, draw_graticule
+from marsretrieval.plotting import images
+from marsretrieval.plotting.features import (
+    Rect,
+    draw_feature_names,
+    draw_graticule,
+    draw_scale_bar,
+)
+from marsretrieval.plotting.images import CREDIT, VIKING, VIKING_LEVELS
 from marsretrieval.plotting.projection import MapFrame, map_frame
 from marsretrieval.plotting.style import PLANET, Layout, Style, style_of, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
 
 Domain = Literal[180, 360]
 Floats = npt.NDArray[np.float64]
@@ -140,7 +149,8 @@ class PlanetMap:
         box: Box | None = None,
         *,
         alpha: float = 1.0,
-        cmap: str = "gray",
+        cmap: str | Colormap = "gray",
+        limits: tuple[float | None, float | None] = (None, None),
     ) -> Self:
         """Draw an image of Mars below everything else.
 
@@ -149,12 +159,36 @@ class PlanetMap:
             box: What the image covers; the planet by default.
             alpha: Opacity.
             cmap: Colour map of a single-band image.
+            limits: Its values at the ends of the colour map.
 
         Returns:
             The map.
         """
-        self._draw_image(np.asarray(image), box or PLANET, zorder=0, alpha=alpha, cmap=cmap)
+        options: dict[str, Any] = {"alpha": alpha, "cmap": cmap, "zorder": 0}
+        options |= {"vmin": limits[0], "vmax": limits[1]}
+        self._draw_image(np.asarray(image), box or PLANET, smooth=True, **options)
         return self
+
+    def terrain(self) -> Self:
+        """Draw the base map of the style, if it has enough pixels for this map, and its credit.
+
+        Returns:
+            The map.
+
+        Raises:
+            DataError: If the image cannot be decoded.
+        """
+        image = None if self.style.basemap == "none" else images.read_basemap(self.style.basemap)
+        if image is None or not images.is_fine_enough(image.shape[1], self.box):
+            return self
+        if self.style.basemap != VIKING:
+            return self.background(image)
+        self.axes.text(
+            0.006, 0.05 / self._inches_high, CREDIT, transform=self.axes.transAxes, ha="left",
+            va="bottom", fontsize=5.5, color=self.style.landscape, zorder=7,
+            path_effects=self.halo(),
+        )  # fmt: skip
+        return self.background(image, cmap=self.style.terrain_colours, limits=VIKING_LEVELS)
 
     def raster(
         self,
@@ -165,8 +199,9 @@ class PlanetMap:
         vmax: float | None = None,
         cmap: str | None = None,
         alpha: float = 1.0,
+        grow_to: int = 1,
     ) -> Any:
-        """Draw numbers as colours.
+        """Draw numbers as colours; a pixel of the map shows the highest value within it.
 
         Args:
             values: Shape (rows, columns), north up, equirectangular; NaN is transparent.
@@ -175,6 +210,7 @@ class PlanetMap:
             vmax: Highest value of the colour scale.
             cmap: Colour map; that of the style by default.
             alpha: Opacity.
+            grow_to: Smallest size of a single value in pixels of the map, odd.
 
         Returns:
             An artist for `colour_bar`.
@@ -186,6 +222,8 @@ class PlanetMap:
         return self._draw_image(
             array,
             box or PLANET,
+            smooth=False,
+            grow_to=grow_to,
             zorder=1,
             alpha=alpha,
             cmap=cmap or self.style.colours,
@@ -300,7 +338,7 @@ class PlanetMap:
         if hollow:  # legible on any raster
             self.axes.scatter(
                 x, y, s=size, marker=marker, alpha=0.8 * alpha, zorder=4.9, facecolors="none",
-                edgecolors=self.style.paper, linewidths=2.4,
+                edgecolors=self.style.paper, linewidths=2.0,
             )  # fmt: skip
         artist = self.axes.scatter(
             x, y, s=size, marker=marker, alpha=alpha, zorder=5, label=label,
@@ -408,48 +446,38 @@ class PlanetMap:
         Returns:
             The map.
         """
-        left, right, bottom, top = self.frame.extent
-        km_per_unit = self.frame.kilometres_per_unit((left + right) / 2, (bottom + top) / 2)
-        max_km = self.frame.width * km_per_unit / 4
-        power = 10.0 ** math.floor(math.log10(max_km))
-        length = max(factor * power for factor in (1, 2, 5) if factor * power <= max_km)
-        span = length / km_per_unit / self.frame.width
-        start, low = 0.985 - span, 0.14 / self._inches_high
-        colour, axes_fraction = self.style.ink, self.axes.transAxes
-        self.axes.plot(
-            [start, start + span], [low, low], color=colour, lw=2, transform=axes_fraction,
-            zorder=7, solid_capstyle="butt", clip_on=False,
-        )  # fmt: skip
-        written = self.axes.text(
-            start + span / 2, low + 0.05 / self._inches_high, f"{length:g} km", color=colour,
-            ha="center", va="bottom", fontsize=self.style.font, transform=axes_fraction, zorder=7,
-            path_effects=self.halo(),
-        )  # fmt: skip
-        edges = axes_fraction.transform([[start - 0.01, 0], [start + span + 0.01, low]])
-        self._occupied.append(
-            Rect(edges[0][0], edges[0][1], edges[1][0], written.get_window_extent().y1)
-        )
+        self._occupied.append(draw_scale_bar(self))
         return self
 
-    def save(self, path: Path, *, dpi: float = 160, transparent: bool = False) -> None:
+    def save(
+        self,
+        path: str | Path,
+        *,
+        dpi: float = 160,
+        transparent: bool = False,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write the map to a file.
 
         Args:
             path: A name in .png, .svg or .pdf.
             dpi: Resolution of a .png.
             transparent: Leave out the background around the map.
+            metadata: Metadata of the file, as of matplotlib's `savefig`.
 
         Raises:
             UsageError: The name has another ending.
             OutputError: The file cannot be written.
         """
+        path = Path(path)
         kind = path.suffix.lower().removeprefix(".")
         if kind not in ("png", "svg", "pdf"):
             raise UsageError(
                 f"{path}: unknown map format", remedy="Use a name in .png, .svg or .pdf."
             )
         with atomic_path(path) as temporary:
-            write_figure(self.figure, temporary, kind, self._paper(transparent), dpi=dpi)
+            paper = self._paper(transparent)
+            write_figure(self.figure, temporary, kind, paper, dpi=dpi, metadata=metadata)
 
     def svg(self, *, transparent: bool = True) -> str:
         """Return the map as an <svg> element with text kept as text.
@@ -460,15 +488,13 @@ class PlanetMap:
         Returns:
             The element.
         """
-        buffer = io.StringIO()
-        write_figure(self.figure, buffer, "svg", self._paper(transparent))
+        write_figure(self.figure, buffer := io.StringIO(), "svg", self._paper(transparent))
         text = buffer.getvalue()
         return text[text.index("<svg") :]
 
     def _repr_png_(self) -> bytes:
         """Show the map in a notebook."""
-        buffer = io.BytesIO()
-        write_figure(self.figure, buffer, "png", self._paper(False), dpi=100)
+        write_figure(self.figure, buffer := io.BytesIO(), "png", self._paper(False), dpi=100)
         return buffer.getvalue()
 
     def halo(self) -> list[Any]:
@@ -516,28 +542,20 @@ class PlanetMap:
                     owners.append(index)
         return shapes, np.array(owners, dtype=np.int64)
 
-    def _draw_image(self, array: npt.NDArray[Any], box: Box, **options: Any) -> Any:
-        """Resample an equirectangular image into the plane of the map (nearest pixel)."""
+    def _draw_image(
+        self, array: npt.NDArray[Any], box: Box, *, smooth: bool, grow_to: int = 1, **options: Any
+    ) -> Any:
+        """Resample an equirectangular image into the plane of the map."""
         left, right, bottom, top = self.frame.extent
-        columns = max(_RASTER_PIXELS, 2)
-        rows = max(2, round(columns * self.frame.height * self.stretch / self.frame.width))
-        x = left + (np.arange(columns) + 0.5) / columns * self.frame.width
+        rows = max(2, round(_RASTER_PIXELS * self.frame.height * self.stretch / self.frame.width))
+        x = left + (np.arange(_RASTER_PIXELS) + 0.5) / _RASTER_PIXELS * self.frame.width
         y = top - (np.arange(rows) + 0.5) / rows * self.frame.height
         lon, lat = self.frame.locate(*np.meshgrid(x, y))
-        eastward = np.remainder(lon - box.west, 360.0)
-        column = np.floor(eastward / box.width * array.shape[1])
-        row = np.floor((box.north - lat) / box.height * array.shape[0])
-        inside = (column >= 0) & (column < array.shape[1]) & (row >= 0) & (row < array.shape[0])
-        column, row = (np.where(inside, index, 0).astype(np.int64) for index in (column, row))
-        image: Any = np.ma.masked_invalid(array[row, column].astype(np.float64))
-        if array.ndim == 2:
-            image[~inside] = np.ma.masked
-        else:
-            scale = 255.0 if array.dtype == np.uint8 else 1.0
-            opaque = np.ones_like(lat) if array.shape[2] == 3 else image[..., 3] / scale
-            image = np.dstack([image[..., :3] / scale, np.where(inside, opaque, 0.0)])
+        shown = self.box.height if self.frame.polar else self.box.width
+        image = images.sample(array, box, lon, lat, pixel_deg=shown / _RASTER_PIXELS, smooth=smooth)
+        image = images.grow(image, grow_to)
         artist = self.axes.imshow(
-            image,
+            image if image.ndim == 3 else np.ma.masked_invalid(image),
             extent=(left, right, bottom, top),
             origin="upper",
             aspect=self.stretch,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from marsretrieval.errors import UsageError
 from marsretrieval.geo import Box, wrap_lon
+from marsretrieval.plotting.images import VIKING, check_basemap
 from marsretrieval.plotting.projection import MapFrame
 from marsretrieval.text import printable
 
@@ -44,7 +45,9 @@ class Style:
         second: Colour of a second kind of marks.
         ramp: Matplotlib colour map and the range of it in use, from barely visible on `ground` to
             most prominent.
+        terrain: Colours of the darkest and the brightest pixel of the base map.
         font: Font size in points.
+        basemap: Image below wide maps of searches: `viking` (in the package), `none`, or a file.
     """
 
     name: str
@@ -57,7 +60,9 @@ class Style:
     accent: str
     second: str
     ramp: tuple[str, float, float]
+    terrain: tuple[str, str]
     font: float = 8.0  # points
+    basemap: str = VIKING
 
     @property
     def colours(self) -> Colormap:
@@ -68,6 +73,13 @@ class Style:
         name, low, high = self.ramp
         steps = [low + (high - low) * step / 255 for step in range(256)]
         return LinearSegmentedColormap.from_list(f"{name} of {self.name}", colormaps[name](steps))
+
+    @property
+    def terrain_colours(self) -> Colormap:
+        """Colour map of the base map."""
+        from matplotlib.colors import LinearSegmentedColormap
+
+        return LinearSegmentedColormap.from_list(f"terrain of {self.name}", list(self.terrain))
 
 
 LIGHT = Style(
@@ -81,6 +93,7 @@ LIGHT = Style(
     accent="#b3361b",
     second="#1d5f8a",
     ramp=("YlOrBr", 0.08, 1.0),
+    terrain=("#aaa39c", "#ffffff"),
 )
 
 DARK = Style(
@@ -94,6 +107,7 @@ DARK = Style(
     accent="#ff7f50",
     second="#6fb7e6",
     ramp=("inferno", 0.2, 0.98),
+    terrain=("#050403", "#5c544d"),
 )
 
 
@@ -117,7 +131,33 @@ def style_of(style: str | Style) -> Style:
     return style
 
 
-def write_figure(figure: Any, target: Any, kind: str, paper: str, *, dpi: float = 72) -> None:
+def map_style(style: str | Style, basemap: str = VIKING) -> Style:
+    """Return a style with a base map.
+
+    Args:
+        style: `light`, `dark`, or a style.
+        basemap: `viking`, `none`, or an image file that covers -180..180, 90..-90 degrees.
+
+    Returns:
+        The style.
+
+    Raises:
+        UsageError: If the style is unknown, or the image is not twice as wide as high.
+        DataError: If the image is missing or not readable.
+    """
+    check_basemap(basemap)
+    return replace(style_of(style), basemap=basemap)
+
+
+def write_figure(
+    figure: Any,
+    target: Any,
+    kind: str,
+    paper: str,
+    *,
+    dpi: float = 72,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
     """Write a matplotlib figure as png, svg or pdf, with the same bytes on every call.
 
     Args:
@@ -126,6 +166,7 @@ def write_figure(figure: Any, target: Any, kind: str, paper: str, *, dpi: float 
         kind: png, svg or pdf.
         paper: Colour behind the axes; "none" is transparent.
         dpi: Resolution of a png.
+        metadata: Metadata of the file, as of `savefig`.
     """
     from matplotlib import rc_context
     from matplotlib.text import Text
@@ -135,9 +176,10 @@ def write_figure(figure: Any, target: Any, kind: str, paper: str, *, dpi: float 
         if not text.get_text().isprintable():
             text.set_text(printable(text.get_text()))
     settings = {"svg.hashsalt": "marsretrieval", "svg.fonttype": "none"}
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+    entries = {**undated, **(metadata or {})}
     with rc_context(settings), _without_halos(figure) if kind == "svg" else nullcontext():
-        figure.savefig(target, format=kind, dpi=dpi, metadata=metadata, facecolor=paper)
+        figure.savefig(target, format=kind, dpi=dpi, metadata=entries, facecolor=paper)
 
 
 @contextmanager

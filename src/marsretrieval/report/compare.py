@@ -154,7 +154,7 @@ class Comparison:
             "protocol": self.protocol,
             "a": self.a,
             "b": self.b,
-            "data": {key: self.data.get(key) for key in ("name", "n", "set_hash")},
+            "data": {key: self.data.get(key) for key in ("name", "n", "set_hash", "limit")},
             "drawn": self.resampling_units,
             "seed": self.seed,
             "resamples": self.resamples,
@@ -543,8 +543,8 @@ def _require_queries(file: ResultFile) -> ResultFile:
 
 def _missing_table(file: ResultFile, kind: str) -> DataError:
     return DataError(
-        f"{file.beside(kind) or file.result.model['id']}: not there, or empty; a comparison needs "
-        "what each query got",
+        f"{file.beside(kind) or file.result.model['id']}: missing or empty; a comparison needs "
+        "the scores of every query",
         remedy="Keep the .parquet files beside the result, or run the model again with --force.",
     )
 
@@ -553,9 +553,9 @@ def _require_no_ties(a: ResultFile, b: ResultFile) -> None:
     for file in (a, b):
         if any(evaluation.get("ties") for evaluation in file.result.metrics.values()):
             raise DataError(
-                f"{file.path}: scores tie, so that what each query got under the published "
-                "protocol is not in the tables",
-                remedy="Compare under --protocol strict, which is made for comparing models.",
+                f"{file.path}: tied scores: the tables lack the scores per query under the "
+                "published protocol",
+                remedy="Compare under --protocol strict, which handles ties.",
             )
 
 
@@ -566,8 +566,8 @@ def _require_same_metrics(
     for file in (a, b):
         if group not in file.result.metrics:
             raise DataError(
-                f"{file.path}: the tables beside it have {group}, it has not",
-                remedy="They are not of one run: run the model again with --force.",
+                f"{file.path}: no metrics of {group}, which its tables contain",
+                remedy="The files come from different runs: run the model again with --force.",
             )
     for key, difference in differences.items():
         for file, value in ((a, difference.a), (b, difference.b)):
@@ -575,9 +575,8 @@ def _require_same_metrics(
             stored = float(look_up(evaluation[protocol], key))
             if not abs(stored - value) <= _TOLERANCE:
                 raise DataError(
-                    f"{file.path}: the tables beside it give {key} {value:.6f} of {group}, it "
-                    f"says {stored:.6f}",
-                    remedy="They are not of one run: run the model again with --force.",
+                    f"{file.path}: {key} of {group} is {stored:.6f}, but {value:.6f} by its tables",
+                    remedy="The files come from different runs: run the model again with --force.",
                 )
 
 

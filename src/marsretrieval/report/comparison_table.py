@@ -21,8 +21,9 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
     out = console()
     data = comparison.data
     n = ", ".join(f"{count:,} {name}" for name, count in data["n"].items() if "/" not in name)
+    limit = f", limited to {data['limit']['count']:,}" if data.get("limit") else ""
     out.print(
-        f"\n{comparison.task}, {comparison.protocol}: {n} (set {data['set_hash'][:8]})\n"
+        f"\n{comparison.task}, {comparison.protocol}: {n} (set {data['set_hash'][:8]}){limit}\n"
         f"A: {comparison.a}\nB: {comparison.b}",
         markup=False,
     )
@@ -31,8 +32,8 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
         out.print(line, markup=False)
     out.print(
         f"In points of % (MedR: ranks). Paired bootstrap over {comparison.resampling_units}, "
-        f"{comparison.resamples:,} resamples, seed {comparison.seed}; bold: the interval leaves "
-        "out 0. Each p is of its own figure, not corrected for their number.",
+        f"{comparison.resamples:,} resamples, seed {comparison.seed}; bold: the interval excludes "
+        "0. p values are per metric, not corrected for multiple comparisons.",
         markup=False,
     )
 
@@ -49,7 +50,7 @@ def _build_table(comparison: Comparison) -> ResultTable:
         for key, difference in group.differences.items()
         for metric in [_find_metric(comparison, key)]
     ]
-    labels = ({"queries": "section"} if is_named else {}) | {"figure": "name"}
+    labels = ({"queries": "section"} if is_named else {}) | {"metric": "name"}
     return ResultTable("", labels, [*map(Column, ("A", "B", "B - A", "95 % interval", "p"))], rows)
 
 
@@ -80,7 +81,7 @@ def _query_lines(comparison: Comparison, top: int) -> Iterator[str]:
         block_count = "" if group.blocks is None else f" in {group.blocks:,} blocks"
         yield (
             f"{title}: of {group.queries:,} {unit_plural}{block_count}, {group.better:,} better "
-            f"in B, {group.worse:,} worse, {same:,} the same ({heading} of each)"
+            f"in B, {group.worse:,} worse, {same:,} the same (by {heading})"
         )
         for label, deltas in (("gain", group.gains(top)), ("loss", group.losses(top))):
             for delta in deltas:

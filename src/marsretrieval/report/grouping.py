@@ -81,7 +81,13 @@ class ResultSet:
         items = _points_hash(self.data)
         points = f", points {items[:8]}" if items else ""
         name = f"{self.task}: {self.data.get('name', '')}{synthetic}"
-        return f"{name}, {self.n} (set {self.set_hash[:8]}{points})"
+        limit = f", {self.limit_note}" if self.limit_note else ""
+        return f"{name}, {self.n} (set {self.set_hash[:8]}{points}){limit}"
+
+    @property
+    def limit_note(self) -> str:
+        """Mark of a set of limited results; empty for results on all items."""
+        return self.entries[0].file.result.limit_note
 
     @property
     def set_hash(self) -> str:
@@ -128,8 +134,8 @@ def result_sets(results: Iterable[ResultFile | RunResult]) -> list[ResultSet]:
         results: Results in any order, with or without the tables beside them.
 
     Returns:
-        The tasks in their usual order, then the set with most models; the models of a set in the
-        order of its main metric, each with a name of its own.
+        The tasks in their usual order, then the set with most models, limited results last; the
+        models of a set in the order of its main metric, each with a name of its own.
     """
     groups: dict[tuple[Any, ...], list[ResultFile]] = defaultdict(list)
     for result in results:
@@ -142,7 +148,11 @@ def result_sets(results: Iterable[ResultFile | RunResult]) -> list[ResultSet]:
         entries.sort(key=lambda entry: (-_main_metric_value(entry.file.result), entry.label))
         sets.append(ResultSet(entries[0].file.result.task, entries))
     hues = _hues(sets)
-    sets.sort(key=lambda s: (task_order(s.task), -len(s.entries), s.set_hash, s.n))
+    sets.sort(
+        key=lambda s: (
+            task_order(s.task), bool(s.limit_note), -len(s.entries), s.set_hash, s.n, s.limit_note,
+        )
+    )  # fmt: skip
     return [
         replace(s, number=number, entries=[replace(e, hue=hues.get(e.label, 0)) for e in s.entries])
         for number, s in enumerate(sets, 1)
@@ -166,11 +176,12 @@ def comparable(result: RunResult) -> tuple[Any, ...]:
         result: A result.
 
     Returns:
-        Task, set hash, hash of the points and counts. The set hash of geo-localization covers only
-        the tiles, so the hash of the points (`items_hash`) is part of its key.
+        Task, limit, set hash, hash of the points and counts. The set hash of geo-localization
+        covers only the tiles, so the hash of the points (`items_hash`) is part of its key.
     """
     data = result.data
-    return result.task, data["set_hash"], _points_hash(data), *sorted(data["n"].items())
+    counts = sorted(data["n"].items())
+    return result.task, result.limit, data["set_hash"], _points_hash(data), *counts
 
 
 def _points_hash(data: Mapping[str, Any]) -> str:

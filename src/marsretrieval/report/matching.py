@@ -34,7 +34,7 @@ class Match:
     left_out: Sequence[str] = ()
 
 
-def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> Match:
+def match_results(a: str, b: str, *, results: str | Path, task: str | None = None) -> Match:
     """Pair the results of two models.
 
     Args:
@@ -54,6 +54,7 @@ def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> 
         UsageError: If a folder holds several models.
         DataError: If a named file is not a result.
     """
+    results = Path(results)
     path_a, path_b = _find_path(a, results), _find_path(b, results)
     if path_a.is_file() and path_b.is_file():
         return Match([(read_whole(path_a), read_whole(path_b))], [])
@@ -74,9 +75,9 @@ def match_results(a: str, b: str, *, results: Path, task: str | None = None) -> 
         pairs += _pair_files(name, tasks_a[name], tasks_b[name], notes)
     if not pairs:
         raise DatasetNotFoundError(
-            f"no task that both have a result of: {path_a} has {', '.join(tasks_a) or 'none'}, "
+            f"no task with results of both: {path_a} has {', '.join(tasks_a) or 'none'}, "
             f"{path_b} has {', '.join(tasks_b) or 'none'}",
-            remedy="marsretrieval run writes results, a folder for each model.",
+            remedy="marsretrieval run writes results, one folder per model.",
         )
     return Match(pairs, notes, left_out)
 
@@ -123,7 +124,9 @@ def _find_path(name: str, results: Path) -> Path:
             return path
     folders = [path.name for path in results.iterdir()] if results.is_dir() else []
     if folders:
-        raise UnknownNameError("result", name, folders, remedy=f"Looked here and in {results}.")
+        raise UnknownNameError(
+            "result", name, folders, remedy=f"Searched the current folder and {results}."
+        )
     raise DatasetNotFoundError(
         f"{name}: no such file or folder, and no folder {results}",
         remedy="Name a result file, or the folder of a model's results (see --results).",
@@ -172,7 +175,14 @@ def require_same_items(a: ResultFile, b: ResultFile) -> None:
     if first.task != second.task:
         raise UsageError(
             f"two tasks: {first.task} and {second.task}",
-            remedy="Figures of different tasks say nothing about each other.",
+            remedy="Metrics of different tasks cannot be compared.",
+        )
+    if first.limit != second.limit:
+        names = [file.result.limit_note or "all items" for file in (a, b)]
+        raise DataError(
+            f"{first.task}: A is on {names[0]}, B on {names[1]}: a limited result is only compared "
+            "with one of the same limit",
+            remedy="Run both models with the same --limit, or without it.",
         )
     reasons = []
     counts_a, counts_b = dict(first.data["n"]), dict(second.data["n"])
@@ -189,8 +199,9 @@ def require_same_items(a: ResultFile, b: ResultFile) -> None:
     if reasons:
         lines = "\n  ".join([*reasons, *explained])
         raise DataError(
-            f"{first.task}: not over the same items, so the figures cannot be compared\n  {lines}",
-            remedy="Run both models on the set that both can have.",
+            f"{first.task}: results of different items, so their metrics cannot be compared\n  "
+            f"{lines}",
+            remedy="Run both models on the same set.",
         )
 
 
@@ -297,7 +308,7 @@ def require_columns(file: ResultFile, kind: str, names: Iterable[str]) -> None:
         if table is None or name not in table.column_names:
             raise DataError(
                 f"{file.beside(kind)}: no column '{name}'",
-                remedy="It is not of this version: run the model again with --force.",
+                remedy="It was written by another version: run the model again with --force.",
             )
 
 

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval.report.chance import DAGGER
-from marsretrieval.report.table import Cell, ResultTable, Row
+from marsretrieval.report.table import DAGGER, Cell, ResultTable, Row
 from marsretrieval.report.tables import evaluation_tables
 from marsretrieval.text import printable, table_cell
 
@@ -20,16 +19,14 @@ if TYPE_CHECKING:
 
 _WIDTH = 110  # of a pipe or a file; rich assumes 80
 CSV_COLUMNS = ("model", "task", "set_hash", "n", "group", "protocol", "metric", "value", "low",
-               "high", "source", "interval_unit", "interval_count")  # fmt: skip
+               "high", "source", "interval_unit", "interval_count", "limit")  # fmt: skip
 RANDOM = "random ranking"  # source of chance in the CSV
-_CHANCE_NOTE = "Chance: the expectation of a random ranking."
+_CHANCE_NOTE = "Chance: expected value for a random ranking."
 _FOOTNOTE = (
-    "In %; MedR and K as they are. In brackets the 95 % bootstrap interval; in bold the best "
-    f"model, for the same queries under the same protocol. {_CHANCE_NOTE}"
+    "In %, except MedR and K. Brackets: 95 % bootstrap interval. Bold: the best "
+    f"model for the same queries and protocol. {_CHANCE_NOTE}"
 )
-_REFERENCE_NOTE = (
-    "Published elsewhere, over items that cannot be checked here: not ranked with the above."
-)
+_REFERENCE_NOTE = "Published results on items that cannot be verified: not ranked with the above."
 
 _ADDRESS = re.compile(r"https://[\w./:%?=&#+,;@'()-]*")
 _LATEX = {
@@ -93,7 +90,7 @@ def print_tables(tables: Sequence[ResultTable]) -> None:
                 out.print(source.description, markup=False)
     if tables:
         out.print(
-            "Figures in %, [95 % bootstrap interval], the best in bold; MedR and K as they are.",
+            "Metrics in % with [95 % bootstrap interval], except MedR and K; the best in bold.",
             markup=False,
         )
         if any(row.kind == "chance" for table in tables for row in table.rows):
@@ -113,13 +110,15 @@ def print_evaluation(evaluation: Mapping[str, Any], *, title: str | None = None)
         out.print(table.title, markup=False)
         out.print(rich_table(table, digits=1))
     for name, (worst, best) in evaluation["ties"].items():
-        out.print(f"Scores tie: strict {name} is within {worst:.4f} and {best:.4f}.", markup=False)
+        out.print(
+            f"Tied scores: strict {name} is between {worst:.4f} and {best:.4f}.", markup=False
+        )
     if tables[0].note:
         out.print(tables[0].note, markup=False)
     if evaluation.get("chance"):
         out.print(_CHANCE_NOTE, markup=False)
     out.print(
-        "Figures in %, [95 % bootstrap interval]; MedR, K and tiles as they are.", markup=False
+        "Metrics in % with [95 % bootstrap interval], except MedR, K and tiles.", markup=False
     )
 
 
@@ -290,7 +289,8 @@ def render_csv(tables: Sequence[ResultTable]) -> str:
 
     Each protocol has its rows even if the two agree. `source` is empty for results, "random
     ranking" for chance, and the address for references, whose protocol is empty. `interval_unit`
-    and `interval_count` state what an interval resamples.
+    and `interval_count` state what an interval resamples; `limit` is empty for results on all
+    items.
 
     Args:
         tables: Tables of `model_tables`.
@@ -311,14 +311,17 @@ def render_csv(tables: Sequence[ResultTable]) -> str:
                 ends = ["" if x is None else repr(float(x)) for x in (cell.low, cell.high)]
                 basis = row.basis if cell.low is not None else {}
                 rest = [RANDOM if row.kind == "chance" else "",
-                        str(basis.get("unit", "")), str(basis.get("count", ""))]  # fmt: skip
+                        str(basis.get("unit", "")), str(basis.get("count", "")),
+                        "" if table.limit is None else str(table.limit)]  # fmt: skip
                 values = [repr(cell.value), *ends, *rest]
                 writer.writerow([*map(table_cell, [*texts, cell.metric.key]), *values])
         for source in table.sources:
             for key, value in source.metrics.items():
                 texts = [source.model, table.task, "", f"pairs={source.pairs}"]
                 texts += [source.group or "all", "", key]
-                writer.writerow([*map(table_cell, texts), repr(value), "", "", source.url, "", ""])
+                writer.writerow(
+                    [*map(table_cell, texts), repr(value), "", "", source.url, "", "", ""]
+                )
     return out.getvalue()
 
 

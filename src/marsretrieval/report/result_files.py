@@ -46,7 +46,7 @@ class ResultFile:
     damaged: list[str] | None = field(default=None, compare=False)
 
     @classmethod
-    def read(cls, path: Path) -> ResultFile:
+    def read(cls, path: str | Path) -> ResultFile:
         """Read a result file.
 
         Args:
@@ -58,6 +58,7 @@ class ResultFile:
         Raises:
             DataError: If the file is not a result.
         """
+        path = Path(path)
         return cls(read_result(path), path)
 
     @cached_property
@@ -139,7 +140,7 @@ class ResultFile:
         if problem:
             raise DataError(
                 f"{path}: {problem}",
-                remedy="It is not of this version: run the model again with --force.",
+                remedy="It was written by another version: run the model again with --force.",
             )
         return table
 
@@ -151,7 +152,7 @@ def _find_schema_problem(table: pa.Table, kind: str, task: str) -> str:
     has_positions = task == "geolocalization" and kind != "thumbnails"
     for name in (*_COLUMNS[kind], *(("lon", "lat") if has_positions else ())):
         if name not in table.column_names:
-            return f"no column '{name}' (there are: {', '.join(table.column_names)})"
+            return f"no column '{name}' (columns: {', '.join(table.column_names)})"
     for column in table.schema:
         name, column_type = column.name, column.type
         if name in ("lon", "lat") and not has_positions:
@@ -186,7 +187,7 @@ def _parquet_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_whole(path: Path) -> ResultFile:
+def read_whole(path: str | Path) -> ResultFile:
     """Read a result file and check that it is complete.
 
     Args:
@@ -198,9 +199,27 @@ def read_whole(path: Path) -> ResultFile:
     Raises:
         DataError: If the file is not a result, or is incomplete as in `require_whole`.
     """
+    path = Path(path)
     file = ResultFile.read(path)
     require_whole(file)
     return file
+
+
+def require_unlimited(file: ResultFile) -> None:
+    """Check that a result is on all items, as published results must be.
+
+    Args:
+        file: A result.
+
+    Raises:
+        DataError: If the result is limited.
+    """
+    if file.result.limit is not None:
+        raise DataError(
+            f"{file.path or file.result.model['id']}: {file.result.limit_note}, not a result to "
+            "publish",
+            remedy="Run the model without --limit.",
+        )
 
 
 def require_whole(file: ResultFile) -> None:
@@ -225,7 +244,7 @@ def require_whole(file: ResultFile) -> None:
     for group, evaluation in result.metrics.items():
         for invalid in _find_invalid_values(evaluation):
             raise DataError(
-                f"{path}: {group}: {invalid} is no figure",
+                f"{path}: {group}: {invalid} is not a valid metric value",
                 remedy="Run the model again with --force.",
             )
 

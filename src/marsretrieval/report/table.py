@@ -1,19 +1,206 @@
-"""Data model of a result table: cells, columns, rows and tables for any output format."""
+"""Data model of result tables for any output format: cells, columns, rows and tables.
+
+Includes the rows of chance, the notes on intervals and the values published elsewhere, which are
+shown with their source and never ranked with results.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import datetime
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
-from marsretrieval.report.chance import DAGGER
 from marsretrieval.report.columns import Metric
-from marsretrieval.report.references import Reference
-from marsretrieval.results import PROTOCOLS
+from marsretrieval.results import MEAN, PROTOCOLS, RunResult
+
+CHANCE = "chance"  # name of the chance row
+MIN_UNITS = 10  # an interval from fewer blocks, classes or pairs is marked
+DAGGER = "\N{DAGGER}"
+
+_DIGITS = 9  # significant digits when comparing the chance of two results
 
 BOTH = "both"  # protocol of rows that are equal under both
 _COUNT = Metric("", "", "", percent=False, better=0)
+
+
+def chance_of(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Build the chance rows below the models of a table.
+
+    Args:
+        evaluations: Model name to `Evaluation.to_dict()`, all of the same queries.
+
+    Returns:
+        (name, evaluation) per row: one row named "chance" if it is the same for all models; no row
+        if no result states it, as in results of older versions. An evaluation has the expected
+        metrics under `published` and `strict`, and no intervals.
+    """
+    models: dict[str, list[str]] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for model, evaluation in evaluations.items():
+        expected = evaluation.get("chance")
+        if expected:
+            key = repr(_rounded(expected))
+            models.setdefault(key, []).append(model)
+            rows[key] = {"published": {}, "strict": {}, **expected, "intervals": {}}
+    if len(rows) == 1:
+        return [(CHANCE, row) for row in rows.values()]
+    return [(f"{CHANCE} ({', '.join(models[key])})", row) for key, row in rows.items()]
+
+
+def is_coarse(evaluation: Mapping[str, Any], protocol: str) -> bool:
+    """Return whether the intervals come from fewer than `MIN_UNITS` units.
+
+    Args:
+        evaluation: `Evaluation.to_dict()`.
+        protocol: "published" or "strict".
+
+    Returns:
+        True if tables mark the intervals as unreliable; False if the basis is unknown.
+    """
+    basis = evaluation.get("interval_basis", {}).get(protocol)
+    return basis is not None and basis["count"] < MIN_UNITS
+
+
+def interval_note(evaluations: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
+    """Describe what the intervals of a table resample, with the counts.
+
+    Args:
+        evaluations: Query group and `Evaluation.to_dict()` of every model and group shown.
+
+    Returns:
+        One or more sentences; empty if no result states the basis of its intervals.
+    """
+    counts: dict[str, dict[str, int]] = {}
+    for group, evaluation in evaluations:
+        for basis in evaluation.get("interval_basis", {}).values():
+            of_unit = counts.setdefault(str(basis["unit"]), {})
+            name = _name(group)
+            of_unit[name] = min(int(basis["count"]), of_unit.get(name, int(basis["count"])))
+    sentences = []
+    for unit, of_unit in counts.items():
+        if list(of_unit) == [""]:
+            sentences.append(f"Intervals are from {_marked(of_unit[''])} {unit}.")
+        else:
+            parts = [f"{name} {_marked(count)}" for name, count in of_unit.items()]
+            sentences.append(f"Intervals are from {unit}: {', '.join(parts)}.")
+        if min(of_unit.values()) < MIN_UNITS:
+            sentences.append(f"{DAGGER} Unreliable: from fewer than {MIN_UNITS} {unit}.")
+    return " ".join(sentences)
+
+
+def _name(group: str) -> str:
+    """Landform of a query group; its blocks are the same for all kinds of query."""
+    if group.startswith(MEAN):
+        return "the mean over landforms at least"
+    return "" if group == "all" else group.rpartition("/")[0] or group
+
+
+def _marked(count: int) -> str:
+    return f"{count:,}{DAGGER if count < MIN_UNITS else ''}"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _rounded(part) for key, part in sorted(value.items())}
+    return f"{value:.{_DIGITS}g}" if isinstance(value, float) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Metric values of a model from another publication.
+
+    Other code ranked and scored (`evaluated_by`), so the values belong to neither protocol. The two
+    differ under ties only; `protocol` names the columns that show them.
+
+    Attributes:
+        task: Name of the task.
+        dataset: Name of the dataset.
+        model: Name of the model, as published.
+        pairs: Number of image-text pairs.
+        captions: Which captions were used.
+        evaluated_by: The code that ranked and scored.
+        title: Title of the publication.
+        url: Its address.
+        date: Its date.
+        data: Repository and revision of the data.
+        notes: Remarks.
+        metrics: Values, keyed as `Evaluation.published`.
+        protocol: Protocol whose columns show the values.
+        group: Query group; empty for all.
+    """
+
+    task: str
+    dataset: str
+    model: str
+    pairs: int
+    captions: str
+    evaluated_by: str
+    title: str
+    url: str
+    date: datetime.date
+    data: str
+    notes: str
+    metrics: Mapping[str, float]
+    protocol: str = "published"
+    group: str = ""
+
+    @property
+    def n(self) -> str:
+        """Count of the items as text."""
+        return f"{self.pairs:,} pairs"
+
+    @property
+    def source(self) -> str:
+        """Title, date and address of the publication."""
+        return f"{self.title}, {self.date}, {self.url}"
+
+    @property
+    def description(self) -> str:
+        """Source of the values and their items, on one line."""
+        return (
+            f"{self.model}: {self.source}; evaluated by {self.evaluated_by} on {self.n} "
+            f"({self.captions}, {self.data}). {self.notes}"
+        )
+
+
+@cache
+def published_elsewhere() -> tuple[Reference, ...]:
+    """Return all references, in the order of references.toml."""
+    text = files("marsretrieval.report").joinpath("references.toml").read_text(encoding="utf-8")
+    return tuple(Reference(**entry) for entry in tomllib.loads(text)["reference"])
+
+
+def references_for(results: Iterable[RunResult], *, show: bool | None) -> list[Reference]:
+    """Select the references to show with results.
+
+    Args:
+        results: Results in any order.
+        show: True: all references of their tasks. False: none. None: those on the datasets of the
+            results; synthetic data of the same name and limited results do not count.
+
+    Returns:
+        The references.
+    """
+    if show is False:
+        return []
+    datasets = [
+        (result.task, result.data.get("name"), bool(result.data.get("synthetic")))
+        for result in results
+        if result.limit is None
+    ]
+    return [
+        reference
+        for reference in published_elsewhere()
+        if any(
+            reference.task == task and (show or (reference.dataset == name and not synthetic))
+            for task, name, synthetic in datasets
+        )
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +329,7 @@ class ResultTable:
         first: Whether the page shows the table without a click.
         references: Rows of values published elsewhere, not ranked.
         sources: Descriptions of the references.
+        limit: Number of items of limited results; None for results on all items.
     """
 
     title: str
@@ -156,6 +344,7 @@ class ResultTable:
     first: bool = True
     references: Sequence[Row] = ()
     sources: Sequence[Reference] = ()
+    limit: int | None = None
 
     @property
     def sections(self) -> list[list[Row]]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from marsretrieval.report.chance import chance_of, interval_note, is_coarse
 from marsretrieval.report.columns import (
     COLUMNS,
     METRICS,
@@ -20,8 +19,19 @@ from marsretrieval.report.columns import (
     task_columns,
 )
 from marsretrieval.report.grouping import ResultSet, result_sets
-from marsretrieval.report.references import Reference, references_for
-from marsretrieval.report.table import Cell, Column, ResultTable, Row, protocols_agree, rows_of
+from marsretrieval.report.table import (
+    Cell,
+    Column,
+    Reference,
+    ResultTable,
+    Row,
+    chance_of,
+    interval_note,
+    is_coarse,
+    protocols_agree,
+    references_for,
+    rows_of,
+)
 from marsretrieval.results import MEAN, PROTOCOLS, RunResult
 
 
@@ -97,6 +107,7 @@ def model_tables(
                 result_set.set_hash,
                 references=reference_rows,
                 sources=sources,
+                limit=result_set.results[0].limit,
             )
         )
     return tables

@@ -6,11 +6,18 @@ import the image and shard readers.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from marsretrieval.search.export import FORMATS, check_hits_path, write_hits
+    from marsretrieval.search.heatmap import (
+        Heatmap,
+        check_heatmap,
+        check_heatmap_path,
+        heatmap_of,
+    )
     from marsretrieval.search.hits import Hit, Hits, check_distance
     from marsretrieval.search.index.find import (
         SearchIndexWarning,
@@ -22,8 +29,9 @@ if TYPE_CHECKING:
     )
     from marsretrieval.search.index.index import SearchIndex
     from marsretrieval.search.kernels import KERNELS
-    from marsretrieval.search.maps import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
+    from marsretrieval.search.known import compare_with_catalogue
     from marsretrieval.search.page import QueryImage, write_page
+    from marsretrieval.search.provenance import SearchRequest, read_provenance
     from marsretrieval.search.query import (
         TEMPLATES,
         away_query,
@@ -64,6 +72,7 @@ __all__ = [
     "ScoreSample",
     "SearchIndex",
     "SearchIndexWarning",
+    "SearchRequest",
     "Thumbnail",
     "TileImages",
     "VectorBlock",
@@ -75,6 +84,7 @@ __all__ = [
     "check_heatmap_path",
     "check_hits_path",
     "check_sheet_path",
+    "compare_with_catalogue",
     "compose",
     "drop_index",
     "exact_topk",
@@ -90,6 +100,7 @@ __all__ = [
     "parse_lonlat",
     "prompts_of",
     "read_images",
+    "read_provenance",
     "row_at",
     "rows_of",
     "score_all",
@@ -100,86 +111,82 @@ __all__ = [
     "write_sheet",
 ]
 
-_HOMES = {
-    "export": (
-        "FORMATS",
-        "check_hits_path",
-        "write_hits",
-    ),
-    "hits": (
-        "Hit",
-        "Hits",
-        "check_distance",
-    ),
-    "index.find": (
-        "SearchIndexWarning",
-        "drop_index",
-        "existing_index",
-        "make_index",
-        "open_index",
-        "verify_index",
-    ),
-    "index.index": ("SearchIndex",),
-    "kernels": ("KERNELS",),
-    "maps": (
-        "Heatmap",
-        "check_heatmap",
-        "check_heatmap_path",
-        "heatmap_of",
-    ),
-    "page": (
-        "QueryImage",
-        "write_page",
-    ),
-    "query": (
-        "TEMPLATES",
-        "away_query",
-        "compose",
-        "geolocalization_prompts",
-        "hybrid_query",
-        "image_query",
-        "landform_prompts",
-        "make_query",
-        "prompts_of",
-        "read_images",
-        "text_query",
-    ),
-    "scan": ("VectorBlock",),
-    "scores": (
-        "ApproximateScores",
-        "Background",
-        "ScoreSample",
-        "approximate_scores",
-        "score_all",
-    ),
-    "sheet": (
-        "check_sheet_path",
-        "write_sheet",
-    ),
-    "thumbnails": (
-        "Thumbnail",
-        "TileImages",
-    ),
-    "tiles": (
-        "parse_lonlat",
-        "row_at",
-        "rows_of",
-    ),
-    "topk": (
-        "Ranking",
-        "VectorSource",
-        "exact_topk",
-    ),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.search.export": (
+            "FORMATS",
+            "check_hits_path",
+            "write_hits",
+        ),
+        "marsretrieval.search.heatmap": (
+            "Heatmap",
+            "check_heatmap",
+            "check_heatmap_path",
+            "heatmap_of",
+        ),
+        "marsretrieval.search.hits": (
+            "Hit",
+            "Hits",
+            "check_distance",
+        ),
+        "marsretrieval.search.index.find": (
+            "SearchIndexWarning",
+            "drop_index",
+            "existing_index",
+            "make_index",
+            "open_index",
+            "verify_index",
+        ),
+        "marsretrieval.search.index.index": ("SearchIndex",),
+        "marsretrieval.search.kernels": ("KERNELS",),
+        "marsretrieval.search.known": ("compare_with_catalogue",),
+        "marsretrieval.search.provenance": (
+            "SearchRequest",
+            "read_provenance",
+        ),
+        "marsretrieval.search.page": (
+            "QueryImage",
+            "write_page",
+        ),
+        "marsretrieval.search.query": (
+            "TEMPLATES",
+            "away_query",
+            "compose",
+            "geolocalization_prompts",
+            "hybrid_query",
+            "image_query",
+            "landform_prompts",
+            "make_query",
+            "prompts_of",
+            "read_images",
+            "text_query",
+        ),
+        "marsretrieval.search.scan": ("VectorBlock",),
+        "marsretrieval.search.scores": (
+            "ApproximateScores",
+            "Background",
+            "ScoreSample",
+            "approximate_scores",
+            "score_all",
+        ),
+        "marsretrieval.search.sheet": (
+            "check_sheet_path",
+            "write_sheet",
+        ),
+        "marsretrieval.search.thumbnails": (
+            "Thumbnail",
+            "TileImages",
+        ),
+        "marsretrieval.search.tiles": (
+            "parse_lonlat",
+            "row_at",
+            "rows_of",
+        ),
+        "marsretrieval.search.topk": (
+            "Ranking",
+            "VectorSource",
+            "exact_topk",
+        ),
+    },
+)

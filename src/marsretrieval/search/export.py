@@ -7,24 +7,36 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import sqlite3
 import zipfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from marsretrieval import geo
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
 from marsretrieval.io import atomic_path, check_output, make_folder, temporary_folder
+from marsretrieval.search.geopackage import add_layers, main_layer, name_authority
+from marsretrieval.search.hits import NEAREST_FIELDS
+from marsretrieval.search.provenance import (
+    KEY,
+    picture_metadata,
+    provenance,
+    to_text,
+    write_sidecar,
+)
 from marsretrieval.text import table_cell
 
 if TYPE_CHECKING:
     from geopandas import GeoDataFrame
 
-    from marsretrieval.search.hits import Hits
+    from marsretrieval.plotting import Style
+    from marsretrieval.search.hits import Hit, Hits
 
 _GIS = ("pyogrio",)
 _SHAPEFILE = "ESRI Shapefile"
@@ -40,47 +52,50 @@ class Format:
         suffix: File name suffix, with the dot.
         name: Name of the format for messages.
         write: Function that takes hits, path and map style.
-        is_layer: Whether QGIS opens the file as a layer, so that a style file is written beside it.
+        is_layer: Whether QGIS opens the file as a layer.
         needs: Required libraries of the extra `gis`.
+        is_styled: Whether the file holds its QGIS styles; others have a style file beside them.
     """
 
     suffix: str
     name: str
-    write: Callable[[Hits, Path, str], None]
+    write: Callable[[Hits, Path, str | Style], None]
     is_layer: bool = True
     needs: tuple[str, ...] = ()
+    is_styled: bool = False
 
 
-def _csv(hits: Hits, path: Path, style: str) -> None:
+def _csv(hits: Hits, path: Path, style: str | Style) -> None:
 
     write_csv(hits, path)
 
 
-def _geojson(hits: Hits, path: Path, style: str) -> None:
+def _geojson(hits: Hits, path: Path, style: str | Style) -> None:
 
     write_geojson(hits, path)
 
 
-def _parquet(hits: Hits, path: Path, style: str) -> None:
+def _parquet(hits: Hits, path: Path, style: str | Style) -> None:
 
     write_parquet(hits, path)
 
 
-def _layer(driver: str) -> Callable[[Hits, Path, str], None]:
-    def write(hits: Hits, path: Path, style: str) -> None:
+def _layer(driver: str) -> Callable[[Hits, Path, str | Style], None]:
+    def write(hits: Hits, path: Path, style: str | Style) -> None:
 
         write_layer(hits, path, driver)
 
     return write
 
 
-def _map(hits: Hits, path: Path, style: str) -> None:
+def _map(hits: Hits, path: Path, style: str | Style) -> None:
     from marsretrieval.search.maps import draw_hits
 
-    draw_hits(hits, style=style).save(path)
+    kind = path.suffix.lower().removeprefix(".")
+    draw_hits(hits, style=style).save(path, metadata=picture_metadata(hits.about, kind))
 
 
-def _page(hits: Hits, path: Path, style: str) -> None:
+def _page(hits: Hits, path: Path, style: str | Style) -> None:
     from marsretrieval.search.page import write_page
     from marsretrieval.search.thumbnails import searched_store
 
@@ -92,7 +107,7 @@ FORMATS = (
     Format(".geojson", "GeoJSON", _geojson),
     Format(".json", "GeoJSON", _geojson),
     Format(".parquet", "GeoParquet", _parquet),
-    Format(".gpkg", "GeoPackage", _layer("GPKG"), needs=_GIS),
+    Format(".gpkg", "GeoPackage", _layer("GPKG"), needs=_GIS, is_styled=True),
     Format(".fgb", "FlatGeobuf", _layer("FlatGeobuf"), needs=_GIS),
     Format(".shp.zip", "Shapefile, zipped", _layer(_SHAPEFILE), needs=_GIS),
     Format(".shp", "Shapefile", _layer(_SHAPEFILE), needs=_GIS),
@@ -130,16 +145,17 @@ def check_hits_path(path: Path) -> Format:
     )
 
 
-def write_hits(hits: Hits, path: Path, *, style: str = "light") -> list[Path]:
+def write_hits(hits: Hits, path: Path, *, style: str | Style = "light") -> list[Path]:
     """Write hits to a file in the format of its suffix; see `FORMATS`.
 
     Args:
         hits: The hits.
         path: The output file.
-        style: Colour scheme of a map, `light` or `dark`.
+        style: Colour scheme of a map, `light`, `dark` or a `plotting.Style`.
 
     Returns:
-        The files written: `path`, and for a layer its QGIS style file.
+        The files written: `path`, its QGIS style file, and `NAME.json` with the provenance if the
+        format cannot hold it.
 
     Raises:
         UsageError: If no format has this suffix, or the format cannot hold these hits.
@@ -148,12 +164,14 @@ def write_hits(hits: Hits, path: Path, *, style: str = "light") -> list[Path]:
     """
     chosen = check_hits_path(path)
     chosen.write(hits, path, style)
-    if not chosen.is_layer:
-        return [path]
-    from marsretrieval.search.qgis import write_style
+    written: list[Path | None] = [path]
+    if chosen.is_layer and not chosen.is_styled:
+        from marsretrieval.search.qgis import write_style
 
-    style_path = write_style(hits, path.with_name(path.name[: -len(chosen.suffix)] + ".qml"))
-    return [path] if style_path is None else [path, style_path]
+        style_path = path.with_name(path.name[: -len(chosen.suffix)] + ".qml")
+        written.append(write_style(hits, style_path))
+    written.append(write_sidecar(hits.about, path))
+    return [file for file in written if file is not None]
 
 
 def _require_libraries(chosen: Format) -> None:
@@ -173,7 +191,8 @@ def to_arrow(hits: Hits) -> Any:
         hits: n hits.
 
     Returns:
-        A `pyarrow.Table` of n rows: the columns of `Hit.record`, scores not rounded.
+        A `pyarrow.Table` of n rows: the columns of `Hit.record`, scores not rounded, and
+        `area_km2`, the area of the footprint on the sphere.
     """
     import pyarrow as pa
 
@@ -188,12 +207,18 @@ def to_arrow(hits: Hits) -> Any:
         "source": pa.utf8(),
         "z": pa.float32(),
         "percentile": pa.float64(),
+        "nearest_name": pa.utf8(),
+        "nearest_km": pa.float64(),
+        "known": pa.bool_(),
+        "area_km2": pa.float64(),
     }
     if hits.z is None:
         del kinds["z"], kinds["percentile"]
     if hits.tiles is None:
         del kinds["tiles"]
-    rows = list(hits.records())
+    if hits.known is None:
+        kinds = {name: kind for name, kind in kinds.items() if name not in NEAREST_FIELDS}
+    rows = [{**row, "area_km2": area} for _, row, area in _with_areas(hits)]
     columns = {name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()}
     # Unrounded, so that min_score=min(score) returns all hits again.
     columns["score"] = pa.array(hits.scores, pa.float32())
@@ -215,7 +240,7 @@ def write_parquet(hits: Hits, path: Path) -> None:
 
     geometry = geo.GeometryColumn()
     shapes = pa.array(geometry.encode(geo.to_shapely(hits.shapes)), pa.binary())
-    about = {"marsretrieval": json.dumps(dict(hits.about), ensure_ascii=False)}
+    about = {KEY: to_text(hits.about)}
     table = to_arrow(hits).append_column("geometry", shapes)
     table = table.replace_schema_metadata({**geometry.metadata(), **about})
     with atomic_path(path) as temporary:
@@ -246,6 +271,8 @@ def write_csv(hits: Hits, path: Path) -> None:
         *merged,
         "source",
         *standing,
+        *(NEAREST_FIELDS if hits.known is not None else ()),
+        "area_km2",
         "footprint",
     ]
     with (
@@ -254,9 +281,9 @@ def write_csv(hits: Hits, path: Path) -> None:
     ):
         table = csv.writer(file)
         table.writerow(columns)
-        for hit in hits:
-            cells = [table_cell(v) if isinstance(v, str) else v for v in hit.record().values()]
-            table.writerow([*cells, geo.wkt(hit.shape)])
+        for hit, row, area in _with_areas(hits):
+            cells = [table_cell(v) if isinstance(v, str) else v for v in row.values()]
+            table.writerow([*cells, area, geo.wkt(hit.shape)])
 
 
 def write_geojson(hits: Hits, path: Path) -> None:
@@ -276,14 +303,14 @@ def write_geojson(hits: Hits, path: Path) -> None:
             "type": "Feature",
             "id": hit.id,
             "geometry": geo.geojson_geometry(hit.shape),
-            "properties": hit.record(),
+            "properties": {**row, "area_km2": area},
         }
-        for hit in hits
+        for hit, row, area in _with_areas(hits)
     ]
     collection = {
         "type": "FeatureCollection",
         "crs": {"type": "name", "properties": {"name": geo.MARS_CRS_URN}},
-        "marsretrieval": dict(hits.about),
+        KEY: provenance(hits.about),
         "features": features,
     }
     text = json.dumps(collection, ensure_ascii=False, allow_nan=False)
@@ -314,7 +341,7 @@ def to_geodataframe(hits: Hits) -> GeoDataFrame:
         geometry=geo.to_shapely(hits.shapes),
         crs=pyproj.CRS.from_json_dict(geo.MARS_CRS),
     )
-    frame.attrs["marsretrieval"] = dict(hits.about)
+    frame.attrs[KEY] = provenance(hits.about)
     return frame
 
 
@@ -339,7 +366,8 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
     if kind == "MultiPolygon":
         single = shapely.get_type_id(shapes) == shapely.GeometryType.POLYGON
         shapes[single] = shapely.multipolygons(shapes[single][:, None])
-    table = to_arrow(hits).append_column(
+    columns = to_arrow(hits)
+    table = columns.append_column(
         "geometry", pa.array(geo.GeometryColumn().encode(shapes), pa.binary())
     )
     options: dict[str, Any] = {}
@@ -347,12 +375,13 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
     stem = path.name[: -len(".shp.zip")] if zipped else path.stem
     if driver == "ESRI Shapefile":
         _check_shapefile(hits, path)
+        # Names of a dBASE table have at most 10 characters.
+        names = ["nearest" if name == "nearest_name" else name for name in table.column_names]
+        table = table.rename_columns(names)
         options["encoding"] = "UTF-8"
         name = f"{stem}.shp"
     else:
-        name, options["layer"] = path.name, stem
-    if driver == "GPKG":
-        options["dataset_metadata"] = _metadata_texts(hits)
+        name, options["layer"] = path.name, main_layer(stem)
     if driver == "FlatGeobuf" and None in hits.shapes:
         options["SPATIAL_INDEX"] = "NO"  # a spatial index cannot hold hits without a position
     make_folder(path.parent)
@@ -369,7 +398,8 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
             )
             _require_written(folder / name, len(hits))
             if driver == "GPKG":
-                _name_authority(folder / name)
+                add_layers(folder / name, hits, columns, options["layer"], _crs_json())
+                name_authority(folder / name)
             if zipped:
                 _zip(folder, path.name)
             main = folder / (path.name if zipped else name)
@@ -380,6 +410,39 @@ def write_layer(hits: Hits, path: Path, driver: str) -> None:
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
                 file.replace(parts[file])
+        except (OSError, RuntimeError, sqlite3.Error) as error:
+            raise OutputError(
+                f"{path}: cannot be written ({error})",
+                remedy="Check that the folder is yours and has free space, or choose another.",
+            ) from error
+
+
+def write_frame(frame: GeoDataFrame, path: Path, driver: str, **options: Any) -> None:
+    """Write a GeoDataFrame as a GDAL vector layer of one file, atomically.
+
+    Args:
+        frame: The table; its CRS must be IAU_2015:49900.
+        path: The output file.
+        driver: `GPKG` or `FlatGeobuf`.
+        **options: Options of `geopandas.GeoDataFrame.to_file`.
+
+    Raises:
+        OutputError: If the layer cannot be written.
+    """
+    if driver == "FlatGeobuf" and frame.geometry.isna().any():
+        options["SPATIAL_INDEX"] = "NO"  # a spatial index cannot hold rows without a position
+    make_folder(path.parent)
+    with temporary_folder(path.parent, path.name) as folder:
+        temporary = folder / path.name
+        try:
+            layer = frame.set_crs(_crs_json(), allow_override=True)
+            layer.to_file(temporary, driver=driver, engine="pyogrio", **options)
+            _require_written(temporary, len(frame))
+            if driver == "GPKG":
+                name_authority(temporary)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
         except (OSError, RuntimeError, sqlite3.Error) as error:
             raise OutputError(
                 f"{path}: cannot be written ({error})",
@@ -406,17 +469,11 @@ def _require_written(path: Path, rows: int) -> None:
         raise OSError(f"{table.num_rows} of {rows} rows were written: is the disk full?")
 
 
-def _name_authority(path: Path) -> None:
-    """Set the CRS authority of a GeoPackage to IAU_2015, which GDAL shortens to IAU.
-
-    PROJ has no authority IAU, so QGIS 3.22 would read the layer without a reference system.
-    """
-    with closing(sqlite3.connect(path)) as file, file:
-        file.execute(
-            "UPDATE gpkg_spatial_ref_sys SET organization = 'IAU_2015', "
-            """definition = replace(definition, 'AUTHORITY["IAU",', 'AUTHORITY["IAU_2015",') """
-            "WHERE organization IN ('IAU', 'IAU_2015')"
-        )
+def _with_areas(hits: Hits) -> Iterator[tuple[Hit, dict[str, Any], float | None]]:
+    """Iterate over the hits, their table rows and the areas of their footprints (km^2)."""
+    areas = np.round(geo.area_km2(geo.to_shapely(hits.shapes)), 6).tolist()
+    for hit, row, area in zip(hits, hits.records(), areas, strict=True):
+        yield hit, row, None if math.isnan(area) else area
 
 
 def _geometry_type(hits: Hits) -> str:
@@ -436,22 +493,13 @@ def _check_shapefile(hits: Hits, path: Path) -> None:
             remedy="Use a .gpkg, .geojson or .parquet file.",
         )
     for hit in hits:
-        for name in ("id", "source"):
-            if len(getattr(hit, name).encode()) > _MAX_TEXT_BYTES:
+        for name in ("id", "source", "nearest_name"):
+            if len((getattr(hit, name) or "").encode()) > _MAX_TEXT_BYTES:
                 raise UsageError(
                     f"{path}: the {name} of hit {hit.rank} is longer than the "
                     f"{_MAX_TEXT_BYTES} bytes that a Shapefile holds",
                     remedy="Use a .gpkg, .geojson or .parquet file.",
                 )
-
-
-def _metadata_texts(hits: Hits) -> dict[str, str]:
-    """Return the query description with strings unchanged and other values as JSON."""
-    return {
-        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for name, value in hits.about.items()
-        if value not in (None, [], "")
-    }
 
 
 def _zip(folder: Path, name: str) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Domain = Literal[180, 360]
 
+PAGE_IMAGES = 500  # hits with an image on a page, unless set
+NEAREST_FIELDS = ("nearest_name", "nearest_km", "known")
 _DECIMALS = 9  # of degrees; 1e-9 degrees are 0.06 mm
 
 
@@ -39,6 +41,9 @@ class Hit:
         shape: Footprint; the centre if the extent is unknown, None if the position is unknown.
         z: Standard deviations of the score above the store's mean.
         percentile: Percent of the store's tiles with a lower score.
+        nearest_name: Name of the nearest feature of a catalogue; None if not compared.
+        nearest_km: Great-circle distance of that feature from the centre.
+        known: Whether that feature is near enough to be the same; None if not compared.
     """
 
     rank: int
@@ -52,6 +57,9 @@ class Hit:
     shape: geo.Shape | None
     z: float | None = None
     percentile: float | None = None
+    nearest_name: str | None = None
+    nearest_km: float | None = None
+    known: bool | None = None
 
     def record(self) -> dict[str, Any]:
         """Return all fields but the shape as a table row; `tiles` only for a cluster."""
@@ -70,6 +78,10 @@ class Hit:
             row |= {"z": self.z, "percentile": self.percentile}
         return row
 
+    def nearest(self) -> dict[str, Any]:
+        """Return the comparison with a catalogue as fields of a table row."""
+        return {name: getattr(self, name) for name in NEAREST_FIELDS}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hits:
@@ -87,6 +99,11 @@ class Hits:
         tiles: Number of hits per cluster after `merge`; None before.
         z: Standard deviations of the scores above the store's mean, if computed.
         percentile: Percent of the store's tiles with a lower score, if computed.
+        members: Footprints of the hits of each cluster after `merge`; None before.
+        nearest_name: Names of the nearest features of a catalogue, if compared with one
+            (`search.known`); None for hits without a position.
+        nearest_km: Distances of these features in kilometres.
+        known: Whether these features are near enough to be the same.
     """
 
     scores: npt.NDArray[np.float32]
@@ -100,6 +117,10 @@ class Hits:
     tiles: list[int] | None = None
     z: list[float] | None = None
     percentile: list[float] | None = None
+    members: list[list[geo.Shape | None]] | None = None
+    nearest_name: list[str | None] | None = None
+    nearest_km: list[float | None] | None = None
+    known: list[bool | None] | None = None
 
     @classmethod
     def from_ranking(
@@ -179,6 +200,9 @@ class Hits:
             shape=self.shapes[number],
             z=None if self.z is None else self.z[number],
             percentile=None if self.percentile is None else self.percentile[number],
+            nearest_name=None if self.nearest_name is None else self.nearest_name[number],
+            nearest_km=None if self.nearest_km is None else self.nearest_km[number],
+            known=None if self.known is None else self.known[number],
         )
 
     def __iter__(self) -> Iterator[Hit]:
@@ -186,7 +210,9 @@ class Hits:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Iterate over the hits as table rows: rank, score, id, lon, lat, quad, tiles, source."""
-        return (hit.record() for hit in self)
+        if self.known is None:
+            return (hit.record() for hit in self)
+        return ({**hit.record(), **hit.nearest()} for hit in self)
 
     def merge(self, deg: float) -> Hits:
         """Merge hits within `deg` degrees of a better hit into one cluster.
@@ -212,9 +238,12 @@ class Hits:
         best, clusters = _clusters(self.lon, self.lat, deg)
         merged = self.take(best)
         tiles = [sum(counts[member] for member in members) for members in clusters]
-        return Hits(
-            **{**_fields(merged), "tiles": tiles, "about": {**self.about, "merge_deg": deg}}
-        )
+        shapes = self.members or [[shape] for shape in self.shapes]
+        outlines = [[s for member in members for s in shapes[member]] for members in clusters]
+        about = {**self.about, "merge_deg": deg}
+        if merged.known is not None and "against" in about:
+            about["against"] = {**about["against"], **count_known(merged.known)}
+        return Hits(**{**_fields(merged), "tiles": tiles, "members": outlines, "about": about})
 
     def take(self, indices: Sequence[int]) -> Hits:
         """Select hits.
@@ -227,7 +256,17 @@ class Hits:
         """
         lists = {
             name: [getattr(self, name)[index] for index in indices]
-            for name in ("ids", "lon", "lat", "sources", "shapes", "z", "percentile")
+            for name in (
+                "ids",
+                "lon",
+                "lat",
+                "sources",
+                "shapes",
+                "z",
+                "percentile",
+                "members",
+                *NEAREST_FIELDS,
+            )
             if getattr(self, name) is not None
         }
         return Hits(**{**_fields(self), **lists, "scores": self.scores[list(indices)]})
@@ -246,6 +285,39 @@ def check_distance(deg: float) -> None:
         raise UsageError(
             f"merging within {deg:g} degrees", remedy="Give a distance above 0, up to 180 degrees."
         )
+
+
+def format_position(lon: float | None, lat: float | None) -> str:
+    """Format a position with the letters of the hemispheres.
+
+    Args:
+        lon: Longitude in degrees, from 0 to 360 or from -180 to 180.
+        lat: Latitude in degrees.
+
+    Returns:
+        Such as `137.4° E, 4.6° S`, with up to five decimals (0.6 m); empty if unknown.
+    """
+    if lon is None or lat is None:
+        return ""
+    east, north = "W" if lon < 0 else "E", "S" if lat < 0 else "N"
+    return f"{round(abs(lon), 5):.9g}° {east}, {round(abs(lat), 5):.9g}° {north}"
+
+
+def count_known(known: Sequence[bool | None]) -> dict[str, int]:
+    """Count the hits near a feature of a catalogue.
+
+    Args:
+        known: Whether the nearest feature is near enough; None for hits without a position.
+
+    Returns:
+        Numbers of known and new hits and of those without a position.
+    """
+    values = list(known)
+    return {
+        "known": values.count(True),
+        "new": values.count(False),
+        "without_position": values.count(None),
+    }
 
 
 def lon_domain(lon: int) -> Domain:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import numpy.typing as npt
 
 from marsretrieval.io import atomic_path
 
 if TYPE_CHECKING:
     from marsretrieval.search.hits import Hits
 
+Kind = Literal["fill", "marker"]
+
 _MARK = "Written by marsretrieval; replaced with the layer. Saved from QGIS, it is kept."
+_RASTER_MARK = "Heat map style by marsretrieval; replaced with the raster, kept if saved from QGIS."
 _COLOURS = ("254,227,145", "254,196,79", "254,153,41", "217,95,14", "153,52,4")  # weak to strong
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
 
@@ -33,22 +37,98 @@ def write_style(hits: Hits, path: Path) -> Path | None:
     """
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return None
+    outlines = any(isinstance(shape, list) for shape in hits.shapes)
+    kind: Kind = "fill" if outlines or not len(hits) else "marker"
     with atomic_path(path) as temporary:
-        temporary.write_text(style_xml(hits), encoding="utf-8")
+        temporary.write_text(style_xml(hits.scores, kind), encoding="utf-8")
     return path
 
 
-def style_xml(hits: Hits) -> str:
-    """Make a QGIS style with up to five score classes of equal hit counts.
+def write_raster_style(values: npt.NDArray[np.float32], path: Path) -> Path | None:
+    """Write the .qml style file of a heat map unless another style is there.
 
     Args:
-        hits: The hits of the layer.
+        values: Scores, NaN without a tile.
+        path: The style file.
+
+    Returns:
+        The path; None if an existing style, saved by the user or of a vector layer, was kept.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    if path.exists() and _RASTER_MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        return None
+    with atomic_path(path) as temporary:
+        temporary.write_text(raster_style_xml(values), encoding="utf-8")
+    return path
+
+
+def raster_style_xml(values: npt.NDArray[np.float32]) -> str:
+    """Make a QGIS style of a heat map: colours from the second percentile to the maximum.
+
+    Args:
+        values: Scores, NaN without a tile.
 
     Returns:
         The XML document.
     """
-    outlines = any(isinstance(shape, list) for shape in hits.shapes)
-    kind = "fill" if outlines or not len(hits) else "marker"
+    scores = values[np.isfinite(values)].astype(np.float64)
+    low, high = np.percentile(scores, (2, 100)) if len(scores) else (0.0, 1.0)
+    high = max(high, low + 1e-6)
+    root = ET.Element("qgis", version="3.10.0", styleCategories="Symbology")
+    root.append(ET.Comment(_RASTER_MARK))
+    pipe = ET.SubElement(root, "pipe")
+    limits = {"classificationMin": f"{low:.7f}", "classificationMax": f"{high:.7f}"}
+    renderer = ET.SubElement(
+        pipe,
+        "rasterrenderer",
+        {"type": "singlebandpseudocolor", "band": "1", "opacity": "1", "alphaBand": "-1", **limits},
+    )
+    ET.SubElement(renderer, "rasterTransparency")
+    shader = ET.SubElement(
+        ET.SubElement(renderer, "rastershader"),
+        "colorrampshader",
+        colorRampType="INTERPOLATED",
+        classificationMode="1",
+        clip="0",
+        minimumValue=f"{low:.7f}",
+        maximumValue=f"{high:.7f}",
+    )
+    stops = ("255,255,229", *_COLOURS, "102,37,6")
+    for share, colour in zip(np.linspace(0, 1, len(stops)).tolist(), stops, strict=True):
+        value = low + share * (high - low)
+        red, green, blue = (int(part) for part in colour.split(","))
+        ET.SubElement(
+            shader,
+            "item",
+            value=f"{value:.7f}",
+            color=f"#{red:02x}{green:02x}{blue:02x}",
+            alpha="255",
+            label=f"{value:.3f}",
+        )
+    ET.SubElement(pipe, "brightnesscontrast", brightness="0", contrast="0")
+    ET.SubElement(pipe, "huesaturation", saturation="0", colorizeOn="0", grayscaleMode="0")
+    ET.SubElement(pipe, "rasterresampler", maxOversampling="2")
+    ET.SubElement(root, "blendMode").text = "0"
+    ET.indent(root)
+    return f"{_DOCTYPE}\n{ET.tostring(root, encoding='unicode')}\n"
+
+
+def style_xml(
+    scores: npt.NDArray[np.float32], kind: Kind, *, label: str = "rank", alpha: int = 150
+) -> str:
+    """Make a QGIS style with up to five score classes of equal counts, of the column `score`.
+
+    Args:
+        scores: Scores of the rows.
+        kind: `fill` for polygons, `marker` for points.
+        label: Column of the labels.
+        alpha: Opacity of the fill, 0 to 255.
+
+    Returns:
+        The XML document.
+    """
     root = ET.Element(
         "qgis", version="3.10.0", styleCategories="Symbology|Labeling", labelsEnabled="1"
     )
@@ -65,7 +145,7 @@ def style_xml(hits: Hits) -> str:
     )
     ranges = ET.SubElement(renderer, "ranges")
     symbols = ET.SubElement(renderer, "symbols")
-    for number, (low, high, colour) in enumerate(_classes(hits)):
+    for number, (low, high, colour) in enumerate(_classes(scores)):
         ET.SubElement(
             ranges,
             "range",
@@ -75,21 +155,21 @@ def style_xml(hits: Hits) -> str:
             upper=f"{high:.7f}",
             label=f"{low:.3f} - {high:.3f}",
         )
-        _symbol(symbols, str(number), kind, colour)
+        _symbol(symbols, str(number), kind, colour, alpha)
     source = ET.SubElement(renderer, "source-symbol")
-    _symbol(source, "0", kind, _COLOURS[2])
+    _symbol(source, "0", kind, _COLOURS[2], alpha)
     ET.SubElement(renderer, "classificationMethod", id="Quantile")
-    _labels(root, kind)
+    _labels(root, kind, label)
     ET.SubElement(root, "layerGeometryType").text = "2" if kind == "fill" else "0"
     ET.indent(root)
     return f"{_DOCTYPE}\n{ET.tostring(root, encoding='unicode')}\n"
 
 
-def _classes(hits: Hits) -> list[tuple[float, float, str]]:
+def _classes(scores: npt.NDArray[np.float32]) -> list[tuple[float, float, str]]:
     """Return lower bound, upper bound and colour of each class; together they cover all scores."""
-    if not len(hits):
+    if not len(scores):
         return [(-1.0, 1.0, _COLOURS[2])]
-    bounds = np.quantile(hits.scores.astype(np.float64), np.linspace(0, 1, len(_COLOURS) + 1))
+    bounds = np.quantile(scores.astype(np.float64), np.linspace(0, 1, len(_COLOURS) + 1))
     bounds = np.unique(np.round(bounds, 7))
     bounds = bounds if len(bounds) > 1 else np.repeat(bounds, 2)
     # Files hold rounded scores, which may exceed the exact bounds.
@@ -98,7 +178,7 @@ def _classes(hits: Hits) -> list[tuple[float, float, str]]:
     return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), colours, strict=True))
 
 
-def _symbol(parent: ET.Element, name: str, kind: str, colour: str) -> None:
+def _symbol(parent: ET.Element, name: str, kind: Kind, colour: str, alpha: int) -> None:
     symbol = ET.SubElement(
         parent, "symbol", name=name, type=kind, alpha="1", clip_to_extent="1", force_rhr="0"
     )
@@ -107,7 +187,7 @@ def _symbol(parent: ET.Element, name: str, kind: str, colour: str) -> None:
         symbol, "layer", {"class": simple, "enabled": "1", "locked": "0", "pass": "0"}
     )
     properties = {
-        "color": f"{colour},{150 if kind == 'fill' else 255}",
+        "color": f"{colour},{alpha if kind == 'fill' else 255}",
         "outline_color": "90,30,10,255",
         "outline_style": "solid",
         "outline_width": "0.3",
@@ -121,14 +201,14 @@ def _symbol(parent: ET.Element, name: str, kind: str, colour: str) -> None:
         ET.SubElement(layer, "prop", k=key, v=value)
 
 
-def _labels(root: ET.Element, kind: str) -> None:
-    """Add rank labels, black with white halos; better ranks take precedence."""
+def _labels(root: ET.Element, kind: Kind, column: str) -> None:
+    """Add labels, black with white halos; better ranks take precedence."""
     labelling = ET.SubElement(root, "labeling", type="simple")
     settings = ET.SubElement(labelling, "settings")
     style = ET.SubElement(
         settings,
         "text-style",
-        fieldName="rank",
+        fieldName=column,
         isExpression="0",
         fontFamily="Sans Serif",
         fontSize="8",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,37 @@ def compose(
     return query if against is None else away_query(query, against, not_weight)
 
 
+def read_vector(path: Path) -> Vector:
+    """Read a query vector, such as the one that an inventory has learned.
+
+    Args:
+        path: NumPy file (.npy) of shape (dim,) or (1, dim).
+
+    Returns:
+        float32 array of shape (dim,), unit length.
+
+    Raises:
+        DataError: If the file cannot be read or holds something else.
+    """
+    try:
+        values = np.load(path, allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{path}: not readable as a NumPy array ({error})", remedy="Name a .npy file."
+        ) from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+        raise DataError(f"{path}: not an array of numbers", remedy="Name a .npy file.")
+    vector = values.astype(np.float64).reshape(-1) if values.ndim == 2 else values
+    if vector.ndim != 1 or (values.ndim == 2 and len(values) != 1):
+        raise DataError(f"{path}: shape {values.shape}, not one vector")
+    length = float(np.linalg.norm(vector.astype(np.float64)))
+    if not np.isfinite(length) or length < 1e-12:
+        raise DataError(f"{path}: the vector is zero, NaN or infinite")
+    return np.asarray(vector / length, dtype=np.float32)
+
+
 def text_query(prompt_vectors: npt.ArrayLike) -> Vector:
     """Average prompt vectors.
 
@@ -119,7 +151,9 @@ def hybrid_query(
         UsageError: If a parameter is out of range, or the parts cancel each other out.
     """
     if not 0 <= mix <= 1:
-        raise UsageError(f"mix {mix:g} is not within 0..1", remedy="It is the share of the images.")
+        raise UsageError(
+            f"mix {mix:g} is not within 0..1", remedy="It is the weight of the example images."
+        )
     if not temperature > 0:
         raise UsageError(f"temperature {temperature:g} is not above 0")
     images = _as_rows(image_vectors)
@@ -151,8 +185,8 @@ def away_query(query: npt.ArrayLike, against: npt.ArrayLike, weight: float = NOT
     """
     if not 0 <= weight <= 1:
         raise UsageError(
-            f"weight {weight:g} of what is not wanted is not within 0..1",
-            remedy="The weight of what is wanted is 1.",
+            f"weight {weight:g} of the negative examples is not within 0..1",
+            remedy="The weight of the positive examples is 1.",
         )
     mean = _unit64(_as_rows(against).mean(axis=0))
     return _unit(_unit64(np.asarray(query, dtype=np.float64)) - weight * mean)
@@ -168,7 +202,7 @@ def _as_rows(vectors: npt.ArrayLike | None) -> npt.NDArray[np.float64]:
 def _unit64(vector: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     length = float(np.linalg.norm(vector))
     if not np.isfinite(length) or length < 1e-12:
-        raise UsageError("the parts of the query cancel each other out: there is nothing to find")
+        raise UsageError("the parts of the query cancel out")
     return np.asarray(vector / length, dtype=np.float64)
 
 
@@ -234,14 +268,88 @@ def make_query(
         UsageError: If there is no text, image or tile to search for, or a weight is out of range.
         ModalityError: If the query has text and the model has no text encoder.
     """
+    parts = query_parts(
+        encoder, text=text, images=images, tiles=tiles, not_text=not_text, not_images=not_images,
+        not_tiles=not_tiles, raw=raw,
+    )  # fmt: skip
+    return parts.compose(mix=mix, not_weight=not_weight)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryParts:
+    """Vectors of the parts of a query.
+
+    Attributes:
+        text: Shape (dim,); None without a text.
+        examples: Images and tiles, shape (n, dim); None without any.
+        negative_texts: Shape (m, dim); None without any.
+        negative_examples: Images and tiles, shape (m, dim); None without any.
+    """
+
+    text: npt.NDArray[Any] | None
+    examples: npt.NDArray[Any] | None
+    negative_texts: npt.NDArray[Any] | None
+    negative_examples: npt.NDArray[Any] | None
+
+    def compose(self, *, mix: float = MIX, not_weight: float = NOT_WEIGHT) -> Vector:
+        """Compose one query vector; see `search.compose`.
+
+        Args:
+            mix: Weight of the examples in a text+image query, 0 to 1.
+            not_weight: Weight of the negative parts, 0 to 1.
+
+        Returns:
+            float32 array of shape (dim,), unit length.
+        """
+        against = [
+            part for part in (self.negative_texts, self.negative_examples) if part is not None
+        ]
+        return compose(
+            text=self.text,
+            examples=self.examples,
+            against=np.concatenate(against) if against else None,
+            mix=mix,
+            not_weight=not_weight,
+        )
+
+
+def query_parts(
+    encoder: QueryEncoder | None,
+    *,
+    text: str | Sequence[str] | None = None,
+    images: Sequence[Any] = (),
+    tiles: npt.ArrayLike | None = None,
+    not_text: Sequence[str] = (),
+    not_images: Sequence[Any] = (),
+    not_tiles: npt.ArrayLike | None = None,
+    raw: bool = False,
+) -> QueryParts:
+    """Embed the parts of a query; arguments as of `make_query`.
+
+    Args:
+        encoder: The encoder of the store.
+        text: Text, or several whose vectors are averaged.
+        images: Example images.
+        tiles: Vectors of example tiles.
+        not_text: Negative texts.
+        not_images: Negative images.
+        not_tiles: Vectors of negative tiles.
+        raw: Embed texts without the prompt templates.
+
+    Returns:
+        The vectors.
+
+    Raises:
+        UsageError: If there is no text, image or tile to search for.
+    """
     texts = [text] if isinstance(text, str) else list(text or ())
     if not texts and not len(images) and tiles is None:
         raise UsageError(
             "a search needs a text, an image or a tile to look for",
-            remedy="What is not wanted comes on top of it.",
+            remedy="Negative examples need a positive query.",
         )
-    against = [
-        *(text_vector(encoder, negative, raw=raw)[None] for negative in not_text),
+    negative_texts = [text_vector(encoder, negative, raw=raw) for negative in not_text]
+    negatives = [
         *([_image_vectors(encoder, not_images)] if not_images else []),
         *([_unit_rows(not_tiles)] if not_tiles is not None else []),
     ]
@@ -249,12 +357,11 @@ def make_query(
         *([_image_vectors(encoder, images)] if images else []),
         *([_unit_rows(tiles)] if tiles is not None else []),
     ]
-    return compose(
+    return QueryParts(
         text=_texts_vector(encoder, texts, raw=raw) if texts else None,
         examples=np.concatenate(examples) if examples else None,
-        against=np.concatenate(against) if against else None,
-        mix=mix,
-        not_weight=not_weight,
+        negative_texts=np.stack(negative_texts) if negative_texts else None,
+        negative_examples=np.concatenate(negatives) if negatives else None,
     )
 
 
@@ -275,7 +382,7 @@ def text_vector(
         UsageError: If the text is empty or there is no encoder.
     """
     if not text.strip():
-        raise UsageError("an empty text finds nothing", remedy="Name what to look for.")
+        raise UsageError("the query text is empty", remedy="Give a text to search for.")
     from marsretrieval.embeddings import embed_texts
 
     prompts = prompts_of(text, raw=raw)

@@ -10,16 +10,19 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.geo import Box, Region, wrap_lon
+from marsretrieval.geo import Box, wrap_lon
 from marsretrieval.search.exact import MAX_NORM, WrongBoundsError
 from marsretrieval.search.index.index import BANDS, SearchIndex, band_of
 from marsretrieval.search.kernels import Converter, Kernel, thread_products
 from marsretrieval.search.quantization import quantize_queries
+
+if TYPE_CHECKING:
+    from marsretrieval.geo.regions import Region
 
 _MARGIN_DEG = 1e-6  # wider than the tolerance of a box's edges
 

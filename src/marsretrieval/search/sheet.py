@@ -14,14 +14,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from marsretrieval.errors import MarsRetrievalWarning, MissingImagesWarning, UsageError
 from marsretrieval.io import atomic_path, check_output
-from marsretrieval.plotting import Style, lat_label, lon_label, style_of
+from marsretrieval.plotting import Style, style_of
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search.maps import query_title
+from marsretrieval.search.hits import format_position
+from marsretrieval.search.provenance import describe_query
 from marsretrieval.search.thumbnails import Thumbnail, TileImages
 from marsretrieval.text import pluralize, printable
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import EmbeddingStore
+    from marsretrieval.embeddings.store import EmbeddingStore
     from marsretrieval.search.hits import Hit, Hits
 
 SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".pdf": "PDF"}
@@ -168,7 +169,7 @@ class _Sheets:
         """Draw the sheets in order."""
         width = 2 * _MARGIN + self._columns * _SIDE + (self._columns - 1) * _GAP
         title = _wrap(
-            printable(query_title(self._hits.about), one_line=True),
+            printable(describe_query(self._hits.about), one_line=True),
             self._title_font,
             width - 2 * _MARGIN,
         )
@@ -238,17 +239,11 @@ class _Sheets:
         rank, score = f"{hit.rank:,}", f"{hit.score:.4f}"
         pen.text((x, y + _SIDE + 6), rank, fill=style.accent, font=self._font)
         pen.text((x + _SIDE, y + _SIDE + 6), score, fill=style.ink, font=self._font, anchor="ra")
-        position = _position(hit, self._hits.domain)
+        position = format_position(hit.lon, hit.lat) or "position unknown"
         name, is_short = _shorten(printable(hit.id, one_line=True), self._font, _SIDE)
         self.shortened += is_short
         for number, (line, ink) in enumerate(((position, style.ink), (name, style.muted))):
             pen.text((x, y + _SIDE + 29 + 23 * number), line, fill=ink, font=self._font)
-
-
-def _position(hit: Hit, domain: int) -> str:
-    if hit.lon is None or hit.lat is None:
-        return "position unknown"
-    return f"{lon_label(round(hit.lon, 4), domain)}  {lat_label(round(hit.lat, 4))}"
 
 
 def _wrap(text: str, font: Font, width: float) -> list[str]:

@@ -11,22 +11,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval.datasets import (
-    MAX_BYTES,
-    Record,
-    content_hash,
-    make_thumbnail,
-    open_images,
-    read_members,
-    read_regular,
-)
+from marsretrieval.datasets.base import Record, content_hash
+from marsretrieval.datasets.images import MAX_BYTES, make_thumbnail
+from marsretrieval.datasets.open import open_images
+from marsretrieval.datasets.source_file import read_regular
+from marsretrieval.datasets.webdataset import read_members
 from marsretrieval.errors import ImageError, MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
-    from marsretrieval.embeddings import EmbeddingStore
+    from marsretrieval.embeddings.store import EmbeddingStore
 
-SIDE, QUALITY = 256, 68  # longer side in pixels; WebP quality
+SIDE, QUALITY = 256, 75  # longer side in pixels; WebP quality
 _THREADS, _AT_A_TIME = 4, 16
 _INSIDE = re.compile(r"(.+?\.(?:tar|tar\.gz|tgz|parquet|arrow)):(.+)", re.IGNORECASE | re.DOTALL)
 _TABLES = (".parquet", ".arrow")
@@ -231,7 +227,7 @@ def searched_store(about: Mapping[str, Any]) -> EmbeddingStore | None:
     Returns:
         The store; None if it is not named or cannot be opened.
     """
-    from marsretrieval.embeddings import open_store
+    from marsretrieval.embeddings.store import open_store
 
     try:
         return open_store(Path(str(about["store"])))

@@ -51,7 +51,7 @@ def rows_of(store: EmbeddingStore, ids: Sequence[str]) -> npt.NDArray[np.int64]:
             raise UsageError(
                 f"{store.path} holds no tile '{name}'",
                 remedy=f"Did you mean {' or '.join(suggestions)}?" if suggestions else
-                "`--json` of a search lists ids; a position finds a tile too (LON,LAT).",
+                "`--json` of a search lists ids; a position (LON,LAT) is accepted too.",
             )  # fmt: skip
     return rows
 
@@ -75,7 +75,7 @@ def row_at(store: EmbeddingStore, lon: float, lat: float) -> int:
     """
     if not (np.isfinite(lon) and -360 <= lon <= 360 and -90 <= lat <= 90):
         raise UsageError(
-            f"{lon:g},{lat:g} is no position on Mars",
+            f"{lon:g},{lat:g} is not a position on Mars",
             remedy="Give longitude and latitude in degrees, east positive, such as 137.4,-4.6.",
         )
     reader = known_of(store)
@@ -113,7 +113,7 @@ def parse_lonlat(text: str) -> tuple[float, float]:
         lon, lat = (float(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(
-            f"'{text}' is no position",
+            f"'{text}' is not a position",
             remedy="Give longitude and latitude in degrees, such as 137.4,-4.6.",
         ) from error
     return lon, lat
@@ -173,8 +173,41 @@ def rows_below(store: EmbeddingStore, min_valid: float | None) -> npt.NDArray[np
         below = ~(valid >= float(np.float32(min_valid)))
     else:
         raise UsageError(
-            f"{store.path} holds no shares of data, which min_valid needs",
+            f"{store.path} has no shares of valid data, which min_valid needs",
             remedy="Embed tiles whose JSON has `valid` (marsretrieval data tiles writes it), "
             "with --force if the store is older than that.",
         )
     return below if below.any() else None
+
+
+def searched_extent(store: EmbeddingStore, region: geo.Region | None = None) -> list[float] | None:
+    """Return the bounding box of the tiles of a store.
+
+    Args:
+        store: The store.
+        region: Use only tiles whose centre lies in it.
+
+    Returns:
+        West, south, east, north in degrees, the footprints included; west > east across the
+        antimeridian. None if no position is known or the tiles span more than 180 degrees.
+    """
+    reader = known_of(store)
+    (lon, lat), (width, height) = reader.positions().T, reader.extents().T
+    selected = np.isfinite(lon) & np.isfinite(lat)
+    if region is not None:
+        selected &= region.contains(lon, lat)
+    if not selected.any():
+        return None
+    lon, lat = lon[selected], lat[selected]
+    half_width, half_height = (
+        np.nan_to_num(values[selected].astype(np.float64)) / 2 for values in (width, height)
+    )
+    # Relative to one tile, so that a box across the antimeridian has no gap.
+    offset = geo.wrap_lon(lon - lon[0])
+    west, east = float((offset - half_width).min()), float((offset + half_width).max())
+    if east - west > 180:
+        return None
+    south = max(float((lat - half_height).min()), -90.0)
+    north = min(float((lat + half_height).max()), 90.0)
+    edges = (float(geo.wrap_lon(lon[0] + west)), south, float(geo.wrap_lon(lon[0] + east)), north)
+    return [round(edge, 6) for edge in edges]

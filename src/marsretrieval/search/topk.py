@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import StoreError, UsageError
-from marsretrieval.geo import Region
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.exact import WrongBoundsError, exact_scores
 from marsretrieval.search.index.find import discard_index, index_of
@@ -25,6 +24,9 @@ from marsretrieval.search.index.index import SearchIndex
 from marsretrieval.search.kernels import choose_kernel
 from marsretrieval.search.scan import BlockScan, IndexScan, Scan, VectorBlock
 from marsretrieval.system import usable_cpus
+
+if TYPE_CHECKING:
+    from marsretrieval.geo.regions import Region
 
 Floats = npt.NDArray[np.float64]
 
@@ -122,24 +124,29 @@ class Candidates:
 
     def _rank(self, scores: Scores, rows: Rows) -> tuple[Scores, Rows]:
         """Return the best k by score descending, then id ascending."""
-        k = len(scores) if self._k is None else self._k
-        if len(scores) > k:
-            cut = np.partition(scores, len(scores) - k)[len(scores) - k]
-            reaching = scores >= cut
-            scores, rows = scores[reaching], rows[reaching]
-        order = np.argsort(-scores, kind="stable")
-        ranked = scores[order]
-        same = ranked[1:] == ranked[:-1]
-        tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
-        if len(tied):
-            members = order[tied]
-            ids = self._ids(rows[members])
-            keys = sorted(
-                range(len(tied)), key=lambda i: (-ranked[tied[i]], ids[i], rows[members[i]])
-            )
-            order[tied] = members[keys]
-        order = order[:k]
-        return scores[order], rows[order]
+        return _rank_rows(scores, rows, self._k, self._ids)
+
+
+def _rank_rows(
+    scores: Scores, rows: Rows, count: int | None, ids_of: Callable[[Rows], Sequence[str]]
+) -> tuple[Scores, Rows]:
+    """Return the best `count` rows by score descending, then id ascending, then row."""
+    k = len(scores) if count is None else count
+    if len(scores) > k:
+        cut = np.partition(scores, len(scores) - k)[len(scores) - k]
+        reaching = scores >= cut
+        scores, rows = scores[reaching], rows[reaching]
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    same = ranked[1:] == ranked[:-1]
+    tied = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))
+    if len(tied):
+        members = order[tied]
+        ids = ids_of(rows[members])
+        keys = sorted(range(len(tied)), key=lambda i: (-ranked[tied[i]], ids[i], rows[members[i]]))
+        order[tied] = members[keys]
+    order = order[:k]
+    return scores[order], rows[order]
 
 
 class VectorSource(Protocol):
@@ -220,7 +227,8 @@ def exact_topk(
     equal scores are ordered by id.
 
     Args:
-        source: A store or search index.
+        source: A store, several combined stores (each is searched with its own index) or a search
+            index.
         queries: Array of shape (q, dim), or (dim,) for one query.
         k: Number of hits per query; None for all that reach `min_score`.
         min_score: Minimum score of a hit.
@@ -255,8 +263,27 @@ def exact_topk(
         raise UsageError("a query vector holds NaN or infinity")
     if exclude is not None and exclude.shape != (source.rows,):
         raise UsageError(f"exclude of shape {exclude.shape}; the store has {source.rows:,} rows")
-    target = _search_target(source, region, exclude, index, kernel, progress)
     results: list[tuple[Scores, Rows]] = []
+    stores: Sequence[VectorSource] = getattr(source, "stores", ())
+    if stores:
+        bounds = np.cumsum([0, *(store.rows for store in stores)])
+        rankings = [
+            exact_topk(
+                store, query_vectors, k, min_score=min_score, region=region, index=index,
+                exclude=None if exclude is None else exclude[first:last], kernel=kernel,
+                progress=progress,
+            )
+            for store, first, last in zip(stores, bounds, bounds[1:], strict=False)
+        ]  # fmt: skip
+        for query in range(len(query_vectors)):
+            parts = [ranking.hits(query) for ranking in rankings]
+            scores = np.concatenate([part[0] for part in parts])
+            rows = np.concatenate(
+                [part[1] + first for part, first in zip(parts, bounds, strict=False)]
+            )
+            results.append(_rank_rows(scores, rows, k, source.ids))
+        return _to_ranking(results)
+    target = _search_target(source, region, exclude, index, kernel, progress)
     with ThreadPoolExecutor(usable_cpus()) as pool:
         for start in range(0, len(query_vectors), _QUERIES_AT_ONCE):
             batch = query_vectors[start : start + _QUERIES_AT_ONCE]
@@ -264,6 +291,10 @@ def exact_topk(
                 results += _search(target, batch, k, min_score, pool, progress)
             except WrongBoundsError as error:
                 raise target.damage_error() from error
+    return _to_ranking(results)
+
+
+def _to_ranking(results: Sequence[tuple[Scores, Rows]]) -> Ranking:
     width = max((len(rows) for _, rows in results), default=0)
     ranking = Ranking(
         scores=np.full((len(results), width), -np.inf, dtype=np.float32),
@@ -327,8 +358,8 @@ def damage_error(source: VectorSource | SearchIndex, index: SearchIndex | None) 
         return discard_index(index)
     return StoreError(
         f"a vector of {getattr(source, 'path', 'the store')} is not of unit length",
-        remedy="Either a shard is damaged (marsretrieval store verify tells which), or the model "
-        "gives such vectors and has to be mended.",
+        remedy="Run marsretrieval store verify: a shard is damaged, or the encoder returned "
+        "vectors that are not normalized.",
     )
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib
 import sys
-from functools import reduce
+from functools import cache, reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marsretrieval.errors import UnknownNameError, UsageError
+from marsretrieval.lazy import lazy_exports
 from marsretrieval.tasks.base import Hits, Outcome, Settings, Task, TaskData, read_class_names
-from marsretrieval.tasks.geolocalization import Geolocalization
-from marsretrieval.tasks.landform import LandformRetrieval
-from marsretrieval.tasks.paired_image_text import PairedImageText
+
+if TYPE_CHECKING:
+    from marsretrieval.tasks.geolocalization import Geolocalization
+    from marsretrieval.tasks.landform import LandformRetrieval
+    from marsretrieval.tasks.paired_image_text import PairedImageText
+
+    TASKS: tuple[Task, ...]
 
 __all__ = [
     "TASKS",
@@ -20,6 +25,7 @@ __all__ = [
     "Hits",
     "LandformRetrieval",
     "Outcome",
+    "PairedImageText",
     "Settings",
     "Task",
     "TaskData",
@@ -28,7 +34,30 @@ __all__ = [
     "task_info",
 ]
 
-TASKS: tuple[Task, ...] = (PairedImageText(), LandformRetrieval(), Geolocalization())
+# Module and class of each built-in task, by name.
+_BUILTIN = {
+    "paired-image-text": ("marsretrieval.tasks.paired_image_text", "PairedImageText"),
+    "landform": ("marsretrieval.tasks.landform", "LandformRetrieval"),
+    "geolocalization": ("marsretrieval.tasks.geolocalization", "Geolocalization"),
+}
+_load_class, _ = lazy_exports(__name__, {module: (name,) for module, name in _BUILTIN.values()})
+
+
+@cache
+def _builtin_task(name: str) -> Task:
+    task: Task = _load_class(_BUILTIN[name][1])()
+    return task
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TASKS":  # needs the modules of all tasks
+        return tuple(map(_builtin_task, _BUILTIN))
+    return _load_class(name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
 
 _TEXT_ATTRIBUTES = ("name", "title", "folder_name", "vector_dtype", "main_metric")
 _METHODS = ("open", "missing_modality", "evaluate")
@@ -50,12 +79,15 @@ def find_task(name: str) -> Task:
     """
     if ":" in name:
         return _import_task(name)
-    for task in TASKS:
+    if name.lower() in _BUILTIN:
+        return _builtin_task(name.lower())
+    builtin_tasks = [_builtin_task(key) for key in _BUILTIN]
+    for task in builtin_tasks:
         if name.lower() in (task.name, *task.aliases):
             return task
     raise UnknownNameError(
-        "task", name, [task.name for task in TASKS],
-        remedy="A task of your own goes as package.module:Class.",
+        "task", name, list(_BUILTIN),
+        remedy="Give your own task as package.module:Class.",
     )  # fmt: skip
 
 
@@ -68,7 +100,7 @@ def task_info(task: Task) -> dict[str, Any]:
     Returns:
         Title, main metric and, if the task has them, its `metrics`; empty for built-in tasks.
     """
-    if any(type(task) is type(builtin) for builtin in TASKS):
+    if (type(task).__module__, type(task).__qualname__) in _BUILTIN.values():
         return {}
     info: dict[str, Any] = {
         "title": task.title,
@@ -99,9 +131,10 @@ def _import_task(target: str) -> Task:
     if missing:
         raise UsageError(
             f"task '{target}' lacks {', '.join(missing)}",
-            remedy="docs/howto/task.md shows a whole task.",
+            remedy="docs/howto/task.md has a complete example.",
         )
-    if any(task.name in (builtin.name, *builtin.aliases) for builtin in TASKS):
+    builtin_tasks = [_builtin_task(key) for key in _BUILTIN]
+    if any(task.name in (builtin.name, *builtin.aliases) for builtin in builtin_tasks):
         raise UsageError(
             f"task '{target}' has the name of a built-in task, {task.name}",
             remedy="Give it another name.",

@@ -5,23 +5,23 @@ from __future__ import annotations
 import csv
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol
 
-from marsretrieval.datasets import ImageSource, Record, Skipped, read_annotations
-from marsretrieval.embeddings import EmbeddingStore
-from marsretrieval.encoders import Encoder, Modality
+from marsretrieval.datasets.base import ImageSource, Record, Skipped
+from marsretrieval.datasets.open import read_annotations
 from marsretrieval.errors import DataError, DatasetNotFoundError, TruncatedTextWarning, UsageError
 from marsretrieval.io import parse_json, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.results import Evaluation
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from marsretrieval.encoders import TextRole
+    from marsretrieval.embeddings.store import EmbeddingStore
+    from marsretrieval.encoders.base import Encoder, Modality, TextRole
+    from marsretrieval.results import Evaluation
 
 
 _MAX_CLASS_NAMES_BYTES = 2**24
@@ -38,15 +38,26 @@ class Settings:
     Attributes:
         seed: Seed of the bootstrap.
         resamples: Number of resamples for the 95 % intervals.
+        limit: Number of items that the data are limited to; None: all.
     """
 
     seed: int = 0
     resamples: int = 1000
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("seed", self.seed), ("resamples", self.resamples)):
             if value < 0:
                 raise UsageError(f"{name} must be at least 0, not {value}")
+        if self.limit is not None and self.limit < 2:
+            raise UsageError(f"limit must be at least 2, not {self.limit}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to plain data; without `limit` if there is none, as in older results."""
+        values = asdict(self)
+        if self.limit is None:
+            del values["limit"]
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,7 @@ class TaskData:
         annotations: Captions, labels or ground-truth points, in the task's own format.
         skipped: Items that are left out, with reasons.
         notes: Assumptions made while reading; printed, and stored in the result.
+        limit: Description of the limit for the result; None without a limit.
     """
 
     folder: Path
@@ -70,6 +82,7 @@ class TaskData:
     annotations: Any
     skipped: Sequence[Skipped] = ()
     notes: Sequence[str] = ()
+    limit: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +247,7 @@ class Task(Protocol):
         """
 
 
-def dataset_folder(data: Path, name: str, *, task: str) -> Path:
+def dataset_folder(data: str | Path, name: str, *, task: str) -> Path:
     """Locate the folder of a dataset.
 
     ``--data data`` thus works for all tasks, and ``--data patches`` for a custom dataset.
@@ -250,6 +263,7 @@ def dataset_folder(data: Path, name: str, *, task: str) -> Path:
     Raises:
         DatasetNotFoundError: If there is no folder, or one that is empty or holds other datasets.
     """
+    data = Path(data)
     remedy = (
         f"Fetch it (marsretrieval data download), make a synthetic one (marsretrieval data synth "
         f"--out {data}), or name the folder with --data."
@@ -261,7 +275,7 @@ def dataset_folder(data: Path, name: str, *, task: str) -> Path:
     others = sorted(path.name for path in data.iterdir() if path.name.startswith("Mars-"))
     if others:
         raise DatasetNotFoundError(
-            f"{data}: no {name} here for task {task} (there is {', '.join(others)})", remedy=remedy
+            f"{data}: no {name} for task {task} (contents: {', '.join(others)})", remedy=remedy
         )
     if not any(data.iterdir()):
         raise DatasetNotFoundError(f"{data}: an empty folder (data of task {task})", remedy=remedy)
@@ -369,7 +383,7 @@ def count_cut(encoder: Encoder, texts: Sequence[str], *, role: TextRole) -> dict
     return {"captions" if role == "caption" else "queries": len(texts), "cut": cut}
 
 
-def read_class_names(path: Path) -> dict[str, str]:
+def read_class_names(path: str | Path) -> dict[str, str]:
     """Read class names from a file.
 
     Args:
@@ -382,6 +396,7 @@ def read_class_names(path: Path) -> dict[str, str]:
     Raises:
         DataError: If the file cannot be read or holds no names.
     """
+    path = Path(path)
     try:
         if not path.exists():
             raise DataError(f"{path}: no such file", remedy=_CLASS_NAMES_REMEDY)
@@ -422,7 +437,7 @@ def _parse_class_names(suffix: str, text: str) -> dict[str, str]:
         pairs = [(str(number), line) for number, line in enumerate(lines) if line.strip()]
     names = {label.strip(): name.strip() for label, name in pairs}
     if len(names) != len(pairs):
-        raise ValueError("a label that comes twice")
+        raise ValueError("a duplicate label")
     if not all(names.values()):
         raise ValueError("a label without a name")
     return names

@@ -8,41 +8,37 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
-from marsretrieval.datasets import (
-    ImageSource,
+from marsretrieval.datasets.base import ImageSource, Record, Skipped
+from marsretrieval.datasets.ground_truth import (
     Points,
-    PositionColumns,
-    Record,
-    Skipped,
-    TileCoverage,
     catalogue_files,
-    coverage_line,
-    decode_rgb,
-    open_images,
     read_catalogues,
     read_image_queries,
 )
-from marsretrieval.embeddings import EmbeddingStore, embed_images, embed_texts
-from marsretrieval.encoders import Encoder, Modality, Vectors
-from marsretrieval.errors import DataError, ImageError
+from marsretrieval.datasets.images import decode_rgb
+from marsretrieval.datasets.open import open_images
+from marsretrieval.datasets.positions import PositionColumns, TileCoverage, coverage_line
+from marsretrieval.embeddings.encode import embed_images, embed_texts
+from marsretrieval.embeddings.store import EmbeddingStore
+from marsretrieval.errors import DataError, ImageError, UsageError
 from marsretrieval.io import sha256_json
 from marsretrieval.metrics import geolocalization
 from marsretrieval.metrics.bootstrap import basis_of, interval, seed_of
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import MEAN, PROTOCOLS, Evaluation
-from marsretrieval.search import (
-    exact_topk,
+from marsretrieval.search.query import (
     geolocalization_prompts,
     hybrid_query,
     image_query,
     text_query,
 )
+from marsretrieval.search.topk import exact_topk
 from marsretrieval.tasks.base import (
     Hits,
     Outcome,
@@ -52,6 +48,11 @@ from marsretrieval.tasks.base import (
     dataset_folder,
     fingerprint,
 )
+from marsretrieval.tasks.limit import first_items, limited_data
+from marsretrieval.text import pluralize
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import Encoder, Modality, Vectors
 
 MAX_K = 20_000  # depth of the published evaluation
 RADIUS_DEG = 0.5
@@ -93,7 +94,7 @@ class Geolocalization:
         self.columns = columns
         self.covered_only = covered_only
 
-    def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+    def open(self, data: str | Path, *, with_images: bool = True) -> TaskData:
         """Find and check catalogues, example images and tiles.
 
         Args:
@@ -108,6 +109,7 @@ class Geolocalization:
             DataError: If the data are invalid.
             TableError: If a catalogue cannot be read.
         """
+        data = Path(data)
         folder = dataset_folder(data, self.folder_name, task=self.name)
         files = catalogue_files(folder / "ground_truth")
         points = read_catalogues(files, columns=self.columns)
@@ -157,6 +159,39 @@ class Geolocalization:
         """
         return None if "text" in modalities or data.annotations.examples else "text"
 
+    def limit(self, data: TaskData, count: int) -> TaskData:
+        """Limit the data to the first tiles in the order of the dataset.
+
+        Points outside the coverage of these tiles do not count, and landforms without a point in
+        it are dropped; both are known in `evaluate`, from the positions of the tiles.
+
+        Args:
+            data: Data of the task.
+            count: Number of tiles to keep.
+
+        Returns:
+            The limited data.
+
+        Raises:
+            UsageError: If the caller supplies a store of the tiles.
+        """
+        if data.source is None:
+            raise UsageError(
+                "a limit does not apply to a store of tiles (--store)",
+                remedy="Make a smaller store: marsretrieval store subset STORE -o SMALL --bbox ...",
+            )
+        tiles = first_items(data.source, count)
+        kept = sum(shard.rows or 0 for shard in tiles.shards())
+        return limited_data(
+            data,
+            tiles,
+            count,
+            kept=kept,
+            of=data.counts.get("tiles"),
+            items="tiles",
+            counts={**data.counts, "tiles": kept},
+        )
+
     def evaluate(
         self,
         data: TaskData,
@@ -184,13 +219,23 @@ class Geolocalization:
         """
         annotations: _Annotations = data.annotations
         tiles = images.positions()
-        catalogues, notes, details = self._covered(annotations.points, tiles)
+        limit: dict[str, Any] = dict(data.limit or {})
+        if limit:
+            annotations, dropped = _within_coverage(annotations, tiles, data.folder)
+            limit["dropped_queries"] = len(dropped)
+        covered_only = self.covered_only or bool(limit)
+        catalogues, notes, details = self._covered(annotations.points, tiles, covered_only)
+        if limit and dropped:
+            notes.append(
+                f"{pluralize(len(dropped), 'landform')} without a point within the limited tiles "
+                f"dropped: {', '.join(dropped)}"
+            )
         start = time.perf_counter()
         queries, skipped = _queries(encoder, annotations)
         if not queries:
             raise DataError(
                 f"{data.folder}: no query could be made: no readable example image, "
-                f"and {encoder.id} has no text side",
+                f"and {encoder.id} has no text encoder",
                 remedy="Put example images into image_queries/<landform>/.",
             )
         embedded = time.perf_counter()
@@ -248,12 +293,16 @@ class Geolocalization:
                 "score": time.perf_counter() - searched,
             },
             notes=notes,
-            details={"catalogues": details, "covered_only": self.covered_only},
+            details={
+                "catalogues": details,
+                "covered_only": covered_only,
+                **({"limit": limit} if limit else {}),
+            },
             examples=annotations.examples,
         )
 
     def _covered(
-        self, catalogues: Mapping[str, Points], tiles: npt.NDArray[np.float64]
+        self, catalogues: Mapping[str, Points], tiles: npt.NDArray[np.float64], covered_only: bool
     ) -> tuple[dict[str, Points], list[str], dict[str, Any]]:
         """Select the points that count, with notes and details about their coverage."""
         coverage = TileCoverage(tiles, RADIUS_DEG)
@@ -269,13 +318,33 @@ class Geolocalization:
                 "covered": int(near.sum()),
                 "warnings": warnings,
             }
-            if self.covered_only and not near.any():
+            if covered_only and not near.any():
                 raise DataError(
                     f"{points.source or landform}: no point lies within the tiles' coverage",
-                    remedy="Leave --covered-only out, or take this catalogue out of the folder.",
+                    remedy="Leave --covered-only out, or remove this catalogue from the folder.",
                 )
-            counted[landform] = points.take(near) if self.covered_only else points
+            counted[landform] = points.take(near) if covered_only else points
         return counted, notes, details
+
+
+def _within_coverage(
+    annotations: _Annotations, tiles: npt.NDArray[np.float64], folder: Path
+) -> tuple[_Annotations, list[str]]:
+    """Drop the landforms without a point within the coverage, and return their names."""
+    coverage = TileCoverage(tiles, RADIUS_DEG)
+    points = {
+        name: catalogue
+        for name, catalogue in annotations.points.items()
+        if coverage.contains(catalogue.lon, catalogue.lat).any()
+    }
+    if not points:
+        raise DataError(
+            f"{folder}: no landform has a point within the limited tiles",
+            remedy="Give a larger --limit.",
+        )
+    examples = {name: images for name, images in annotations.examples.items() if name in points}
+    dropped = [name for name in annotations.points if name not in points]
+    return _Annotations(points, examples), dropped
 
 
 def _cut_prompts(encoder: Encoder, annotations: _Annotations) -> dict[str, int]:

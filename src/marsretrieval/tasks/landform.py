@@ -7,17 +7,20 @@ import time
 import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from marsretrieval.datasets import ImageSource, annotated_hash, open_images, set_hash
-from marsretrieval.embeddings import EmbeddingStore, embed_texts
-from marsretrieval.encoders import Encoder, Modality
+from marsretrieval.datasets.base import ImageSource, annotated_hash, set_hash
+from marsretrieval.datasets.open import open_images
+from marsretrieval.embeddings.encode import embed_texts
+from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import DataError, MarsRetrievalWarning, UsageError
 from marsretrieval.io import sha256_json
 from marsretrieval.metrics import landform
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search import exact_topk, landform_prompts, text_query
+from marsretrieval.search.query import landform_prompts, text_query
+from marsretrieval.search.topk import exact_topk
 from marsretrieval.tasks.base import (
     Hits,
     Outcome,
@@ -30,6 +33,10 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
+from marsretrieval.tasks.limit import balanced, limited_data, select
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import Encoder, Modality
 
 _HITS_PER_CLASS = 20
 _NUMBER = re.compile(r"[+-]?\d+")
@@ -63,7 +70,7 @@ class LandformRetrieval:
     def __init__(self, class_names: Mapping[str, str] | None = None) -> None:
         self.class_names = class_names
 
-    def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+    def open(self, data: str | Path, *, with_images: bool = True) -> TaskData:
         """Find the images and their labels.
 
         Args:
@@ -78,6 +85,7 @@ class LandformRetrieval:
             DataError: If fewer than two classes have images.
             UsageError: If `class_names` lacks a label.
         """
+        data = Path(data)
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
         labels, skipped = collect(source, lambda record: record.label, missing="no label")
@@ -110,8 +118,9 @@ class LandformRetrieval:
             if label_set and all(map(_NUMBER.fullmatch, label_set)):
                 warnings.warn(
                     MarsRetrievalWarning(
-                        f"{folder}: its {len(label_set)} labels are numbers without names, so that "
-                        f"models are asked for '{sorted(label_set)[0]}'. Name the classes: "
+                        f"{folder}: its {len(label_set)} labels are numbers without names, so "
+                        "the query "
+                        f"text would be '{sorted(label_set)[0]}'. Name the classes: "
                         "--class-names FILE"
                     ),
                     stacklevel=2,
@@ -139,6 +148,34 @@ class LandformRetrieval:
             "text" or None.
         """
         return None if "text" in modalities else "text"
+
+    def limit(self, data: TaskData, count: int) -> TaskData:
+        """Limit the data to the first images of each class, taken in turn from the classes.
+
+        Args:
+            data: Data of the task.
+            count: Number of images to keep.
+
+        Returns:
+            The limited data; classes without an image left are no queries.
+
+        Raises:
+            DataError: If fewer than two classes are left.
+        """
+        labels = balanced(data.annotations, count)
+        classes = sorted(set(labels.values()))
+        _require_two_classes(data.folder, classes)
+        return limited_data(
+            data,
+            None if data.source is None else select(data.source, list(labels)),
+            count,
+            kept=len(labels),
+            of=len(data.annotations),
+            items="images",
+            dropped_queries=len(set(data.annotations.values())) - len(classes),
+            counts={"images": len(labels), "classes": len(classes)},
+            annotations=labels,
+        )
 
     def evaluate(
         self,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from marsretrieval.datasets import Skipped, annotated_hash, open_images, set_hash
-from marsretrieval.embeddings import EmbeddingStore, build_text_store, open_store
-from marsretrieval.encoders import Encoder, Modality
+from marsretrieval.datasets.base import Skipped, annotated_hash, set_hash
+from marsretrieval.datasets.open import open_images
+from marsretrieval.embeddings.encode import build_text_store
+from marsretrieval.embeddings.store import EmbeddingStore, open_store
 from marsretrieval.errors import DataError
 from marsretrieval.metrics import paired
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -25,6 +28,10 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
+from marsretrieval.tasks.limit import limited_data, select
+
+if TYPE_CHECKING:
+    from marsretrieval.encoders.base import Encoder, Modality
 
 _HITS_PER_QUERY = 10
 
@@ -55,7 +62,7 @@ class PairedImageText:
         """
         return None if "text" in modalities else "text"
 
-    def open(self, data: Path, *, with_images: bool = True) -> TaskData:
+    def open(self, data: str | Path, *, with_images: bool = True) -> TaskData:
         """Find the images and their captions.
 
         Args:
@@ -69,6 +76,7 @@ class PairedImageText:
             DatasetNotFoundError: If the dataset is missing.
             DataError: If no image has a caption.
         """
+        data = Path(data)
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
         captions, skipped = collect(source, lambda record: record.caption, missing="no caption")
@@ -85,6 +93,28 @@ class PairedImageText:
             fingerprint=fingerprint(source, captions),
             annotations=captions,
             skipped=skipped,
+        )
+
+    def limit(self, data: TaskData, count: int) -> TaskData:
+        """Limit the data to the first pairs in the order of the dataset.
+
+        Args:
+            data: Data of the task.
+            count: Number of pairs to keep.
+
+        Returns:
+            The limited data.
+        """
+        captions = dict(islice(data.annotations.items(), count))
+        return limited_data(
+            data,
+            None if data.source is None else select(data.source, list(captions)),
+            count,
+            kept=len(captions),
+            of=len(data.annotations),
+            items="pairs",
+            counts={"pairs": len(captions)},
+            annotations=captions,
         )
 
     def evaluate(
@@ -128,7 +158,7 @@ class PairedImageText:
         if len(pairs) < 2:
             raise DataError(
                 f"{data.folder}: {len(pairs)} pairs with a readable image, at least 2 are needed",
-                remedy=f"marsretrieval data verify {data.folder} says what is wrong with the rest.",
+                remedy=f"marsretrieval data verify {data.folder} lists the problems of the others.",
             )
         image_rows, text_rows = (np.array(column) for column in zip(*pairs, strict=True))
         ids = [text_ids[row] for row in text_rows]

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from marsretrieval.datasets import ImageSource, Record, content_hash, make_thumbnail, open_images
-from marsretrieval.embeddings import EmbeddingStore
+from marsretrieval.datasets.base import ImageSource, Record, content_hash
+from marsretrieval.datasets.images import make_thumbnail
+from marsretrieval.datasets.open import open_images
 from marsretrieval.errors import ImageError, MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
-from marsretrieval.tasks.base import Outcome, TaskData
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from marsretrieval.embeddings.store import EmbeddingStore
+    from marsretrieval.tasks.base import Outcome, TaskData
 
 __all__ = ["PAIRED", "make_thumbnails", "queries_by_kind", "shown_hits"]
 

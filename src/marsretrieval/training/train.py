@@ -156,7 +156,7 @@ def _draw_chunk(chunk: tuple[int, bool, int, int]) -> tuple[Any, list[tuple[str,
     return images, texts
 
 
-def save_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path, length: int) -> int:
+def save_tokenizer(texts: Iterable[str], vocabulary: int, folder: str | Path, length: int) -> int:
     """Train a byte-level BPE tokenizer and save it for transformers' AutoTokenizer.
 
     Args:
@@ -168,6 +168,7 @@ def save_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path, length: 
     Returns:
         Actual size of the vocabulary.
     """
+    folder = Path(folder)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -195,7 +196,7 @@ def save_tokenizer(texts: Iterable[str], vocabulary: int, folder: Path, length: 
     return len(fast)
 
 
-def train(recipe: Recipe, folder: Path, progress: Progress = NO_PROGRESS) -> dict[str, float]:
+def train(recipe: Recipe, folder: str | Path, progress: Progress = NO_PROGRESS) -> dict[str, float]:
     """Train a model and write an open_clip model folder.
 
     The loss is symmetric InfoNCE over the batch with a learned temperature (CLIP, Radford et al.
@@ -210,6 +211,7 @@ def train(recipe: Recipe, folder: Path, progress: Progress = NO_PROGRESS) -> dic
     Returns:
         Losses of the first and the last epoch.
     """
+    folder = Path(folder)
     ensure_torchvision()
     make_folder(folder)
     # Replace the files only after training has succeeded: tokenizer and weights belong together.

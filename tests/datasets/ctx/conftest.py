@@ -1,4 +1,4 @@
-"""Two small quads to cut, and a place for their tiles."""
+"""Fixtures: two small quads to cut, and a folder for their tiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quads of the mosaic in small: GeoTIFFs and zips under its names, in all layouts, and damaged."""
+"""Small quads of the mosaic: GeoTIFFs and zips under its names, in all layouts, and damaged."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 def noise(pixels: int, seed: int = 0, *, no_data: bool = True) -> Bytes:
-    """The hardest picture to resample: nothing in it is smooth. With gaps, as the mosaic has."""
+    """Return noise with gaps, the image that is hardest to resample."""
     values = np.random.default_rng(seed).integers(1, 256, (pixels, pixels), dtype=np.uint8)
     if no_data:
         values[pixels // 5 : pixels // 3, pixels // 2 :] = 0
@@ -70,7 +70,7 @@ def write_quad(
     shift: float = 0.0,
     **profile: Any,
 ) -> Path:
-    """A GeoTIFF of `pixels` (n, n). `shift` moves it east, in pixels."""
+    """Write a GeoTIFF of `pixels` (n, n), moved east by `shift` pixels."""
     path = folder / (name or tiff_name(quad))
     left, _ = geo.lonlat_to_metres(quad.west, quad.south)
     right, top = geo.lonlat_to_metres(quad.west + 4, quad.south + 4)
@@ -93,7 +93,7 @@ def write_quad(
 
 
 def zipped(tiff: Path, quad: Quad, folder: Path, *, method: int = zipfile.ZIP_DEFLATED) -> Path:
-    """The zip of a quad as the server has it."""
+    """Write the zip of a quad in the layout of the server."""
     path = folder / quad.zip_name
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr(f"{path.stem}/ReadMe.txt", "synthetic")
@@ -103,7 +103,7 @@ def zipped(tiff: Path, quad: Quad, folder: Path, *, method: int = zipfile.ZIP_DE
 
 
 def warped(tiff: Path, bounds: Sequence[float], size: int) -> Bytes:
-    """A tile by the published route: bilinear, destination 0, straight from the file."""
+    """Cut a tile with the published method: bilinear, destination 0, from the file."""
     west, south, east, north = bounds
     left, bottom = geo.lonlat_to_metres(west, south)
     right, top = geo.lonlat_to_metres(east, north)

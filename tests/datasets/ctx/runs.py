@@ -1,4 +1,4 @@
-"""Two small quads, cut in one go; what came of it, told in few words where it is not the same."""
+"""Cut two small quads and compare the outputs with short differences."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def run(folder: Path, out: Path, spec: TileSpec = SPEC, *, force: bool = False):
 
 
 def contents(out: Path) -> dict[str, str]:
-    """Name to SHA-256: what differs is named in one line, not shown by the megabyte."""
+    """Map file names to SHA-256, so that a difference is printed in one line."""
     return {path.name: sha256_file(path) for path in sorted(out.iterdir())}
 
 
 def members(path: Path) -> dict[str, tuple[np.ndarray, dict]]:
-    """Name to (pixels, annotation)."""
+    """Map tile names to (pixels, annotation)."""
     data = _members(path)
     return {
         name.rpartition(".")[0]: (
@@ -49,7 +49,7 @@ def members(path: Path) -> dict[str, tuple[np.ndarray, dict]]:
 
 
 def difference(one: Path, other: Path) -> str:
-    """Empty where two tars have the same bytes, or else what differs first."""
+    """Return the first difference of two tars, or an empty text if they are equal."""
     if sha256_file(one) == sha256_file(other):
         return ""
     first, second = _members(one), _members(other)

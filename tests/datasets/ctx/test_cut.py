@@ -1,4 +1,4 @@
-"""What comes out of a quad: pixels, positions, shares of data; from every layout, zip or not."""
+"""Tiles of a quad: pixels, positions, shares of data, from every layout and from zips."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def cut(path: Path, out: Path, quad: Quad = QUAD, **spec):
 @pytest.mark.parametrize(
     "quad", [Quad(40, 0), Quad(-60, 8), Quad(0, 176), Quad(-80, -180)], ids=lambda quad: quad.name
 )
-def test_tiles_hold_the_ground_that_their_names_promise(tmp_path: Path, quad: Quad, crs: str):
-    """A raster that codes latitude in one half and longitude in the other, read back by centre:
-    an equirectangular formula on the ellipsoid would be up to two tiles off."""
+def test_tile_content_matches_tile_name(tmp_path: Path, quad: Quad, crs: str):
+    """Check tile centres with a raster that encodes latitude in one half and longitude in the
+    other. An equirectangular formula on the ellipsoid would be wrong by up to two tiles."""
     pixels = 1000
     degrees = (np.arange(pixels) + 0.5) * 4 / pixels
     grey = np.rint(degrees * 60).astype(np.uint8)  # 60 levels a degree
@@ -69,7 +69,7 @@ def test_every_layout_gives_the_same_bytes(tmp_path: Path, layout: str) -> None:
         assert not (tmp_path / str(number) / ".scratch").exists()
 
 
-def test_a_stored_zip_and_one_with_its_directory_behind_the_pixels(tmp_path: Path) -> None:
+def test_stored_and_deflated_zips(tmp_path: Path) -> None:
     tiff = write_quad(tmp_path, QUAD, noise(400))
     cut(tiff, tmp_path / "a", size=32)
     cut(zipped(tiff, QUAD, tmp_path, method=zipfile.ZIP_STORED), tmp_path / "b", size=32)
@@ -80,7 +80,7 @@ def test_a_stored_zip_and_one_with_its_directory_behind_the_pixels(tmp_path: Pat
     assert not difference(tmp_path / "c" / TAR, tmp_path / "a" / TAR)
 
 
-def test_gdal_keeps_a_row_of_blocks_and_reads_on_one_thread(tmp_path: Path) -> None:
+def test_gdal_caches_a_row_of_blocks_and_reads_on_one_thread(tmp_path: Path) -> None:
     """rasterio takes the size of the cache in bytes, GDAL itself takes small numbers for MB."""
     with open_quad(write_quad(tmp_path, QUAD, noise(40), layout="tiled"), QUAD, tmp_path):
         told = rasterio.env.getenv()
@@ -91,10 +91,10 @@ def test_gdal_keeps_a_row_of_blocks_and_reads_on_one_thread(tmp_path: Path) -> N
 @pytest.mark.parametrize("layout", ["rows", "tiled lzw"])
 @pytest.mark.parametrize("pixels", [2371, 1185, 2560])
 @pytest.mark.parametrize("nodata", [None, 0])
-def test_exact_is_the_published_route_bit_for_bit(
+def test_exact_equals_the_published_method_bit_for_bit(
     tmp_path: Path, layout: str, pixels: int, nodata: int | None
 ) -> None:
-    """2560 halves the pixels: a hundred times as many exact ties as any real quad has."""
+    """A size of 2560 halves the pixels, with a hundred times as many exact ties as a real quad."""
     quad = Quad(40, -60)
     tiff = write_quad(tmp_path, quad, noise(pixels), layout=layout, nodata=nodata)
     corner = geo.Box(-57.1, 42.3, -56, 44)
@@ -118,7 +118,7 @@ def test_exact_from_a_zip_is_exact_too(tmp_path: Path) -> None:
     assert not difference(tmp_path / "a" / TAR, tmp_path / "b" / TAR)
 
 
-def test_no_data_stays_zero_unless_the_published_pixels_are_asked_for(tmp_path: Path) -> None:
+def test_no_data_is_zero_except_with_exact(tmp_path: Path) -> None:
     pixels = noise(400, no_data=False)
     pixels[:60, :60] = 0  # nine tiles without data
     tiff = write_quad(tmp_path, QUAD, pixels)
@@ -168,7 +168,7 @@ def test_high_tiles_are_cut_in_parts_with_the_same_pixels(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("delta", ["0.05", "0.2", "1", "4"])
-def test_a_band_of_the_real_mosaic_is_never_larger_than_said(tmp_path: Path, delta: str) -> None:
+def test_mosaic_bands_stay_within_the_stated_size(tmp_path: Path, delta: str) -> None:
     tiff = write_quad(tmp_path, QUAD, noise(40))
     with open_quad(tiff, QUAD, tmp_path) as file:
         pixels = 47_420
@@ -198,7 +198,7 @@ def test_equal_aspect_at_high_latitude(tmp_path: Path) -> None:
     assert 60 <= len(tiles) <= 120
 
 
-def test_the_readers_find_positions_and_every_tile(tmp_path: Path) -> None:
+def test_readers_return_positions_and_every_tile(tmp_path: Path) -> None:
     cut(write_quad(tmp_path, Quad(0, 176), noise(400)), tmp_path / "out", Quad(0, 176), size=32)
     source = open_images(tmp_path / "out")
     (shard,) = source.shards()
@@ -233,7 +233,7 @@ def test_bytes_do_not_depend_on_threads_or_time(tmp_path: Path) -> None:
         assert len(tar.getnames()) == len(set(tar.getnames())) == 800
 
 
-def test_a_tile_that_fails_fails_alone(tmp_path: Path, monkeypatch) -> None:
+def test_failed_tile_does_not_affect_others(tmp_path: Path, monkeypatch) -> None:
     tiff = write_quad(tmp_path, QUAD, noise(400))
     real = cutting.encode
     with ThreadPoolExecutor(1):

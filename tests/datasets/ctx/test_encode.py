@@ -30,14 +30,14 @@ def test_png_is_lossless_and_grey(pixels) -> None:
     assert encode(pixels, "png") == data
 
 
-def test_jpeg_is_grey_and_near() -> None:
+def test_jpeg_is_grey_and_close_to_the_source() -> None:
     pixels = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
     image = Image.open(io.BytesIO(encode(pixels, "jpeg")))
     assert (image.format, image.mode) == ("JPEG", "L")
     assert np.abs(np.asarray(image).astype(int) - pixels).mean() < 1
 
 
-def test_png_does_without_isal() -> None:
+def test_png_works_without_isal() -> None:
     code = (
         "import sys, io; sys.modules['isal'] = None\n"
         "import numpy as np; from PIL import Image\n"

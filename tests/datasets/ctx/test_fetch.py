@@ -1,4 +1,4 @@
-"""Zips of the mosaic, from servers that can and that cannot be trusted."""
+"""Downloads of mosaic zips from trusted and untrusted servers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def fetch(url: str, folder: Path, settings: FetchSettings = FAST) -> Path:
         return start(url, None).result()
 
 
-def test_a_zip_that_is_there_is_not_fetched_again(tmp_path: Path) -> None:
+def test_existing_zip_is_not_downloaded_again(tmp_path: Path) -> None:
     with serve(lambda request: request.send(200, BODY)) as address:
         path = fetch(f"{address}/tiles/a.zip", tmp_path)
     assert path.read_bytes() == BODY
     assert fetch(f"{address}/tiles/a.zip", tmp_path) == path, "the server is gone"
 
 
-def test_what_can_be_done_is_said(tmp_path: Path, monkeypatch) -> None:
+def test_errors_name_the_remedy(tmp_path: Path, monkeypatch) -> None:
     with serve(lambda request: request.send(404)) as address:
         with pytest.raises(DataError, match="404") as caught:
             fetch(f"{address}/a.zip", tmp_path)
@@ -66,7 +66,7 @@ def https(body: bytes, chain: Path, key: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory) -> Path:
-    """A root, an intermediate and a server's certificate."""
+    """Create a root, an intermediate and a server certificate."""
     folder = tmp_path_factory.mktemp("tls")
     authority = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n"
     (folder / "ca.ext").write_text(authority)
@@ -103,14 +103,14 @@ def test_an_incomplete_chain_is_refused_with_its_remedy(certificates: Path, tmp_
         assert not list(tmp_path.iterdir())
 
 
-def test_the_missing_intermediate_completes_it(certificates: Path, tmp_path: Path) -> None:
+def test_missing_intermediate_certificate_can_be_added(certificates: Path, tmp_path: Path) -> None:
     with https(BODY, certificates / "leaf.pem", certificates / "leaf.key") as url:
         settings = FetchSettings(ca_file=certificates / "middle.pem")
         path = fetch(url, tmp_path, settings)
     assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(BODY).digest()
 
 
-def test_the_environment_may_name_a_bundle(certificates: Path, tmp_path: Path, monkeypatch):
+def test_environment_may_name_a_certificate_bundle(certificates: Path, tmp_path: Path, monkeypatch):
     bundle = tmp_path / "bundle.pem"
     bundle.write_text(
         (certificates / "middle.pem").read_text() + (certificates / "root.pem").read_text()
@@ -120,16 +120,14 @@ def test_the_environment_may_name_a_bundle(certificates: Path, tmp_path: Path, m
         assert fetch(url, tmp_path).stat().st_size == len(BODY)
 
 
-def test_a_certificate_for_another_name_is_refused_all_the_same(
-    certificates: Path, tmp_path: Path
-) -> None:
+def test_certificate_for_another_name_is_refused(certificates: Path, tmp_path: Path) -> None:
     with https(BODY, certificates / "leaf.pem", certificates / "leaf.key") as url:
         settings = FetchSettings(ca_file=certificates / "middle.pem")
         with pytest.raises(ServerError, match="cannot be verified"):
             fetch(url.replace("127.0.0.1", "localhost"), tmp_path, settings)
 
 
-def test_a_redirect_out_of_tls_is_not_followed(certificates: Path, tmp_path: Path) -> None:
+def test_redirect_from_https_to_http_is_not_followed(certificates: Path, tmp_path: Path) -> None:
     handler = type(
         "Answering",
         (Handler,),
@@ -149,7 +147,7 @@ def test_a_redirect_out_of_tls_is_not_followed(certificates: Path, tmp_path: Pat
         server.server_close()
 
 
-def test_a_file_that_holds_no_certificates(tmp_path: Path) -> None:
+def test_ca_file_without_certificates_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.pem").write_text("nothing")
     for name in ("x.pem", "absent.pem"):
         with pytest.raises(UsageError, match="--ca-file"):

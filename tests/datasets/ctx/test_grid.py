@@ -32,7 +32,7 @@ def tiles(quad: Quad, **spec):
 @pytest.mark.parametrize(
     ("quad", "delta"), [*((quad, "0.2") for quad in QUADS), *((QUADS[2], each) for each in DELTAS)]
 )
-def test_names_tell_the_corner_exactly(quad: Quad, delta: str) -> None:
+def test_names_give_the_exact_corner(quad: Quad, delta: str) -> None:
     found = tiles(quad, delta=delta)
     side = float(delta)
     assert len(found) == round(4 / side) ** 2
@@ -45,7 +45,7 @@ def test_names_tell_the_corner_exactly(quad: Quad, delta: str) -> None:
         assert quad.south <= tile.south < tile.north <= quad.south + 4
 
 
-def test_names_are_those_that_the_published_code_reads() -> None:
+def test_names_are_readable_by_the_published_code() -> None:
     golden = json.loads(shared_file("golden/golden.json").read_text())
     cases = next(each["cases"] for each in golden if each["task"] == "tile_name")
     found = 0
@@ -75,7 +75,7 @@ def test_the_last_column_before_the_antimeridian_ends_at_180() -> None:
 
 
 @pytest.mark.parametrize("delta", ["0.3", "0.7", "3", "8", "0", "-0.2", "0.005", "nan", "1e99"])
-def test_a_delta_that_leaves_a_rest_is_refused(delta: str) -> None:
+def test_delta_that_does_not_divide_a_quad_is_refused(delta: str) -> None:
     with pytest.raises(UsageError, match="--delta"):
         TileSpec.of(delta)
 
@@ -85,7 +85,7 @@ def test_a_delta_that_leaves_a_rest_is_refused(delta: str) -> None:
     [{"size": 0}, {"size": 100_000}, {"format": "gif"}, {"drop_below": 1.5},
      {"exact": True, "format": "jpeg"}],
 )  # fmt: skip
-def test_impossible_requests_are_refused(options) -> None:
+def test_invalid_requests_are_refused(options) -> None:
     with pytest.raises(UsageError):
         TileSpec.of("0.2", **options)
 
@@ -101,7 +101,7 @@ def test_every_option_changes_the_hash() -> None:
 
 
 @given(st.sampled_from(["0.2", "0.1", "0.25", "0.5"]), st.sampled_from(range(-88, 88, 4)))
-def test_equal_aspect_fills_the_quad_with_tiles_about_as_wide_as_high(delta: str, south: int):
+def test_equal_aspect_tiles_are_nearly_square(delta: str, south: int):
     quad = Quad(south, 8)
     names = set()
     for row in tile_rows(quad, TileSpec.of(delta, equal_aspect=True)):
@@ -120,21 +120,21 @@ def test_equal_aspect_fills_the_quad_with_tiles_about_as_wide_as_high(delta: str
     assert len(names) == sum(map(len, tile_rows(quad, TileSpec.of(delta, equal_aspect=True))))
 
 
-def test_clip_keeps_only_tiles_that_overlap_the_box() -> None:
+def test_clip_selects_only_tiles_that_overlap_the_box() -> None:
     box = geo.Box(-0.3, -0.3, 0.3, 0.1)
     found = [tile.name for quad in quads_in(box) for tile in tiles(quad, delta="0.2", clip=box)]
     assert len(found) == len(set(found)) == 4 * 3
     assert set(found) >= {"E_0_4_N_0_4", "E0_2_N0_0", "E_0_2_N_0_2"}
 
 
-def test_the_mosaic_has_3960_quads_of_which_the_benchmark_takes_3600() -> None:
+def test_mosaic_has_3960_quads_of_which_the_benchmark_uses_3600() -> None:
     assert len(list(all_quads())) == 3960
     planet = quads_in(geo.Box.parse("-180,-80,180,80"))
     assert len(planet) == 3600
     assert {quad.south for quad in planet} == set(range(-80, 80, 4))
 
 
-def test_a_region_means_the_quads_that_overlap_it() -> None:
+def test_region_selects_overlapping_quads() -> None:
     assert [quad.name for quad in quads_in(geo.Box(175, -1, -175, 1))] == [
         "E-180_N-04", "E-176_N-04", "E172_N-04", "E176_N-04",
         "E-180_N00", "E-176_N00", "E172_N00", "E176_N00",

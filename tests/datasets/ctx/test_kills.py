@@ -1,4 +1,4 @@
-"""A full disk, Ctrl-C, kill -9 at any moment: the same command goes on from what is whole."""
+"""Full disk, Ctrl-C and kill -9 at any moment: the same command resumes from complete files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMMAND = [sys.executable, "-m", "marsretrieval", "data", "tiles", "--size", "32
 
 
 def test_a_disk_that_fills_up_while_cutting(quads: Path, out: Path) -> None:
-    """A limit on the size of files stands for the full disk: the write fails half way."""
+    """A limit on the file size simulates a full disk: the write fails half way."""
     limit = 100_000
     done = subprocess.run(
         [*COMMAND, str(quads), "--out", str(out)],
@@ -50,7 +50,7 @@ DEATHS = {
 
 @pytest.mark.parametrize("place", DEATHS)
 @pytest.mark.parametrize("older", [False, True])
-def test_a_process_that_is_killed_is_gone_on_with(
+def test_killed_run_is_resumed(
     quads: Path, out: Path, tmp_path: Path, place: str, older: bool
 ) -> None:
     run(quads, tmp_path / "expected")
@@ -102,7 +102,7 @@ def test_kills_at_any_moment(tmp_path: Path, out: Path) -> None:
     assert found == contents(tmp_path / "expected")
 
 
-def test_ctrl_c_ends_it_soon_and_leaves_nothing_half_made(tmp_path: Path, out: Path) -> None:
+def test_ctrl_c_stops_soon_without_partial_files(tmp_path: Path, out: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for west in range(0, 16, 4):

@@ -1,4 +1,4 @@
-"""A box that reaches beyond the mosaic."""
+"""A box that extends beyond the mosaic."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from marsretrieval.geo import Box
         ((0, -88, 10, 88), None),
     ],
 )
-def test_the_part_outside_is_named(box: tuple[float, ...], part: str | None) -> None:
+def test_latitudes_outside_the_mosaic_are_named(box: tuple[float, ...], part: str | None) -> None:
     text = part_outside(Box(*box))
     assert text is None if part is None else text is not None and part in text
 
 
-def test_the_command_says_so() -> None:
+def test_command_reports_it() -> None:
     words = ["data", "tiles", "--bbox", "0,84,4,90", "--dry-run", "--json"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output

@@ -1,4 +1,4 @@
-"""Our kernel against GDAL's warper, which made the published tiles."""
+"""The resampling kernel compared with GDAL's warper, which made the published tiles."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def ours(source, origin, step, shape, no_data=None):
         ((4.63, 0.7), (3.3, 5.7)),
     ],
 )
-def test_pixels_are_gdals_bit_for_bit(step, origin, no_data) -> None:
+def test_pixels_equal_gdal_bit_for_bit(step, origin, no_data) -> None:
     shape = (48, 80)
     source = noise(1100)
     done = ours(source, origin, step, shape, no_data)
@@ -78,7 +78,7 @@ def test_only_exact_halves_may_differ_by_one(step: float) -> None:
     st.floats(0.3, 12), st.floats(0.3, 12), st.floats(0, 30), st.floats(0, 30), st.integers(0, 99)
 )
 def test_float32_products_round_as_float64_does(step_y, step_x, top, left, seed) -> None:
-    """The law behind the speed: recomputing what is near a half makes up for float32."""
+    """Recomputing values near a half compensates for float32."""
     source = noise(200, seed, no_data=False)
     spans = ((top, step_y), (left, step_x))
     shape = tuple(max(1, min(40, int((200 - start) / step))) for start, step in spans)
@@ -98,14 +98,14 @@ def test_float32_products_round_as_float64_does(step_y, step_x, top, left, seed)
 
 
 @pytest.mark.parametrize("value", [0, 1, 77, 255])
-def test_a_flat_picture_stays_flat(value: int) -> None:
+def test_constant_image_stays_constant(value: int) -> None:
     source = np.full((300, 300), value, dtype=np.uint8)
     done = ours(source, (0.0, 0.0), (MOSAIC, 3.1), (64, 90))
     assert (done.pixels == value).all()
     assert done.ties == 0
 
 
-def test_no_data_does_not_darken_its_neighbours_where_the_file_declares_it() -> None:
+def test_declared_no_data_does_not_darken_neighbours() -> None:
     source = np.full((400, 400), 200, dtype=np.uint8)
     source[:, 190:] = 0
     declared = ours(source, (0.0, 0.0), (MOSAIC, MOSAIC), (80, 80), no_data=0).pixels
@@ -114,8 +114,8 @@ def test_no_data_does_not_darken_its_neighbours_where_the_file_declares_it() -> 
     assert set(np.unique(blended)) > {0, 200}
 
 
-def test_a_tile_of_four_degrees_takes_no_more_memory_than_others() -> None:
-    """92 source pixels to one: the columns are taken a few at a time."""
+def test_four_degree_tile_uses_no_more_memory_than_others() -> None:
+    """92 source pixels per output pixel: columns are processed a few at a time."""
     source = noise(3000, no_data=False)[:300]
     done = ours(source, (95.0, 0.0), (92.6, 92.6), (1, 32))
     assert done.pixels.shape == (1, 32)

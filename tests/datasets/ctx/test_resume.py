@@ -1,4 +1,4 @@
-"""Rerun, damage, no room: nothing half made ever looks finished."""
+"""Reruns, damage and full disks: partial output is never treated as complete."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_second_run_does_nothing(quads: Path, out: Path) -> None:
     assert [path.stat().st_mtime_ns for path in sorted(out.iterdir())] == before
 
 
-def test_the_manifest_says_what_the_tar_holds(quads: Path, out: Path) -> None:
+def test_manifest_lists_the_contents_of_the_tar(quads: Path, out: Path) -> None:
     run(quads, out)
     manifest = read_manifest(out / "E-004_N-04.json")
     assert manifest.tar_sha256 == sha256_file(out / manifest.tar)
@@ -60,7 +60,7 @@ def test_the_manifest_says_what_the_tar_holds(quads: Path, out: Path) -> None:
         lambda out: (out / "E-004_N-04.json").write_text('{"schema_version": 1}'),
     ],
 )
-def test_what_was_damaged_afterwards_is_cut_again(quads: Path, out: Path, damage) -> None:
+def test_tar_damaged_afterwards_is_cut_again(quads: Path, out: Path, damage) -> None:
     run(quads, out)
     whole = contents(out)
     damage(out)
@@ -77,7 +77,7 @@ def test_another_request_or_another_file_is_cut_again(quads: Path, out: Path) ->
     assert [each.quad for each in run(quads, out).cut] == ["E-004_N-04"]
 
 
-def test_quads_cut_otherwise_are_not_replaced_or_joined_by_a_slip(quads: Path, out: Path) -> None:
+def test_quads_cut_with_other_options_are_not_replaced_or_mixed(quads: Path, out: Path) -> None:
     run(quads, out)
     before = contents(out)
     inputs, _ = find_files([quads], [OTHER])
@@ -94,7 +94,7 @@ def test_quads_cut_otherwise_are_not_replaced_or_joined_by_a_slip(quads: Path, o
 
 
 @pytest.mark.parametrize("layout", ["rows", "tiled lzw"])
-def test_a_file_cut_short_is_told_tile_by_tile(quads: Path, out: Path, layout: str) -> None:
+def test_truncated_file_is_reported_tile_by_tile(quads: Path, out: Path, layout: str) -> None:
     path = write_quad(quads, QUAD, noise(400), layout=layout)
     os.truncate(path, path.stat().st_size * 6 // 10)
     report = run(quads, out)
@@ -130,7 +130,7 @@ def test_a_damaged_file_does_not_replace_a_complete_tar(quads: Path, out: Path) 
         (lambda path: write_quad(path.parent, QUAD, noise(80), crs=None), "no coordinate system"),
         (lambda path: write_quad(path.parent, OTHER, noise(80), name=path.name), "named for -4"),
         (lambda path: write_quad(path.parent, QUAD, noise(80), shift=0.6), "named for -4"),
-        (lambda path: write_quad(path.parent, QUAD, noise(80)[:, :60]), "reaches over"),
+        (lambda path: write_quad(path.parent, QUAD, noise(80)[:, :60]), "its extent is"),
         (
             lambda path: write_quad(path.parent, QUAD, noise(80).astype(np.int16)),
             "pixels of int16",
@@ -150,12 +150,12 @@ def test_one_bad_file_does_not_stop_the_others(quads: Path, out: Path, make, mes
     assert not (out / "E-004_N-04.json").exists()
 
 
-def test_less_than_half_a_pixel_is_no_misplacement(quads: Path, out: Path) -> None:
+def test_offset_below_half_a_pixel_is_accepted(quads: Path, out: Path) -> None:
     write_quad(quads, QUAD, noise(400), shift=0.4)
     assert run(quads, out).complete
 
 
-def test_a_file_without_a_quads_name_is_told(quads: Path, out: Path) -> None:
+def test_file_without_a_quad_name_is_reported(quads: Path, out: Path) -> None:
     (quads / tiff_name(QUAD)).rename(quads / "mosaic.tif")
     write_quad(quads, QUAD, noise(80), name="MurrayLab_CTX_V01_E-003_N-04_Mosaic.tif")
     report = run(quads, out)
@@ -164,8 +164,8 @@ def test_a_file_without_a_quads_name_is_told(quads: Path, out: Path) -> None:
     assert all("not named as a quad" in each.reason for each in report.failed)
 
 
-def test_a_quad_with_a_zip_and_a_geotiff_is_taken_from_the_zip(tmp_path: Path, quads: Path):
-    """The GeoTIFF may stem from an unpacking that was interrupted; the zip has a checksum."""
+def test_quad_with_a_zip_and_a_geotiff_is_read_from_the_zip(tmp_path: Path, quads: Path):
+    """The GeoTIFF may be the result of interrupted unpacking; the zip has a checksum."""
     path = quads / tiff_name(QUAD)
     archive = zipped(path, QUAD, quads)
     os.truncate(path, 50_000)
@@ -190,7 +190,7 @@ def test_folders_are_searched_at_any_depth_and_filtered(tmp_path: Path, quads: P
 
 
 @pytest.mark.parametrize("layout", ["rows", "tiled"])
-def test_a_damaged_zip_leaves_nothing_under_its_final_name(tmp_path, out: Path, layout: str):
+def test_damaged_zip_leaves_no_file_under_the_final_name(tmp_path, out: Path, layout: str):
     tiff = write_quad(tmp_path, QUAD, noise(400), layout=layout)
     archive = zipped(tiff, QUAD, tmp_path)
     data = bytearray(archive.read_bytes())
@@ -220,24 +220,24 @@ def test_the_plan_writes_nothing(quads: Path, out: Path) -> None:
     assert plan(inputs, TileSpec(), out).to_dict()["kept"] == ["E-004_N-04", "E000_N-04"]
 
 
-def test_no_room_is_said_before_cutting(quads: Path, out: Path, monkeypatch) -> None:
+def test_lack_of_disk_space_is_reported_before_cutting(quads: Path, out: Path, monkeypatch) -> None:
     monkeypatch.setattr(listing, "free_bytes", lambda folder: 1000)
     with pytest.raises(OutputError, match="free"):
         run(quads, out)
     assert list(out.iterdir()) == []
 
 
-def test_room_for_all_quads_is_asked_for_not_only_for_the_first(quads, out, monkeypatch) -> None:
+def test_disk_space_is_checked_for_all_quads(quads, out, monkeypatch) -> None:
     tiles = 400 * 32 * 32 * 0.5
     monkeypatch.setattr(listing, "free_bytes", lambda folder: 2**26 + round(1.5 * tiles))
-    with pytest.raises(OutputError, match="are needed there"):
+    with pytest.raises(OutputError, match="needed, "):
         run(quads, out)
     assert list(out.iterdir()) == []
     inputs, _ = find_files([quads], [QUAD])
     assert cut_quads(inputs, SPEC, out).complete
 
 
-def test_what_a_killed_run_unpacked_is_removed_when_it_is_old(quads: Path, tmp_path: Path) -> None:
+def test_old_unpacked_files_of_a_killed_run_are_removed(quads: Path, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     for name, hours in (("unpacked-old", 3), ("unpacked-of-another-run", 0)):
         (scratch / name).mkdir(parents=True)
@@ -249,7 +249,7 @@ def test_what_a_killed_run_unpacked_is_removed_when_it_is_old(quads: Path, tmp_p
     assert [path.name for path in scratch.iterdir()] == ["unpacked-of-another-run"]
 
 
-def test_what_a_killed_run_had_begun_is_removed_when_it_is_old(quads: Path, out: Path) -> None:
+def test_old_partial_files_of_a_killed_run_are_removed(quads: Path, out: Path) -> None:
     run(quads, out)
     for name, hours in ((".E-004_N-04.tar.0123abcd.tmp", 3), (".E000_N-04.tar.4567cdef.tmp", 0)):
         (out / name).write_bytes(b"x")
@@ -263,7 +263,7 @@ def test_what_a_killed_run_had_begun_is_removed_when_it_is_old(quads: Path, out:
     ("name", "value"),
     [("failed", None), ("empty", 3), ("tar", 5), ("tar_bytes", "1"), ("spec", [])],
 )
-def test_a_damaged_manifest_is_no_manifest(quads: Path, out: Path, name: str, value) -> None:
+def test_damaged_manifest_is_ignored(quads: Path, out: Path, name: str, value) -> None:
     run(quads, out)
     path = out / "E-004_N-04.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))

@@ -1,4 +1,4 @@
-"""The web, the hub and quick settings, for all tests of downloads."""
+"""Fixtures of the download tests: web server, hub and short time limits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def settings(base: str) -> LinkSettings:
 def publish(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[Hub], Hub]]:
-    """Put a repository on a hub of our own; the library's own cache is an empty folder."""
+    """Put a repository on a local hub; the cache of the hub library is an empty folder."""
     from huggingface_hub import constants
 
     monkeypatch.delenv("HF_TOKEN", raising=False)

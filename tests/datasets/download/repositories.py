@@ -1,4 +1,4 @@
-"""Repositories for a hub of our own, and what came of them."""
+"""Repositories for a local hub, and their downloads."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def landforms(rows: int = 3) -> Hub:
 
 
 def pair_table(base: str, names: list[str], keys: list[str] | None = None) -> Hub:
-    """A repository of pairs whose images lie on the web at `base`."""
+    """Create a repository of pairs whose image links begin with `base`."""
     body = parquet(
         key=list(keys or [f"k{number}" for number in range(len(names))]),
         image_url=[f"{base}/{name}" for name in names],
@@ -57,7 +57,7 @@ def pair_table(base: str, names: list[str], keys: list[str] | None = None) -> Hu
 
 
 def paired(out: Path, settings: LinkSettings, **options: Any) -> dict[str, Any]:
-    """Download the pairs of links."""
+    """Download the pairs from their links."""
     options = {"variant": "whole", "revision": SHA, **options}
     report = download("paired", out, settings=settings, **options)
     return report.to_dict()

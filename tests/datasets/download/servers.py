@@ -1,4 +1,4 @@
-"""Servers on 127.0.0.1 that stand for the web, the Wayback Machine and the Hugging Face hub."""
+"""Servers on 127.0.0.1 that simulate the web, the Wayback Machine and the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Handler", "Hub", "Web", "picture", "serve"]
 def picture(
     seed: int = 0, size: tuple[int, int] = (40, 30), format: str = "JPEG", mode: str = "RGB"
 ) -> bytes:
-    """A small picture, another for each seed, without repeated parts."""
+    """Create a small image without repeated parts, different for each seed."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), dtype=np.uint8))
     buffer = io.BytesIO()
@@ -70,8 +70,10 @@ def serve(answer: Callable[[Handler], None]) -> Iterator[str]:
 
 
 class Web:
-    """Routes by path. `asked` counts the requests of each path; `captures` is the archive:
-    address to (time stamp, body)."""
+    """Routes by path.
+
+    `asked` counts the requests per path; `captures` is the archive: URL to (time stamp, body).
+    """
 
     def __init__(self) -> None:
         self.routes: dict[str, Callable[[Handler], None]] = {}
@@ -96,7 +98,7 @@ class Web:
             handler.send(404)
 
     def _capture(self, handler: Handler) -> None:
-        """Any time stamp leads to the capture that there is, as in the real archive."""
+        """Answer any time stamp with the existing capture, as the real archive does."""
         stamp, _, url = handler.path.removeprefix("/web/").partition("id_/")
         if url not in self.captures:
             handler.send(404)

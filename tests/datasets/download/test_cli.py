@@ -1,4 +1,4 @@
-"""The verbs as they are called, against servers of our own."""
+"""Download commands against local servers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ def pairs(
     settings: LinkSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Web:
-    """Forty pairs, of which one is gone; the verb fetches with the settings of the tests."""
+    """Serve forty pairs, one of them missing, with the settings of the tests."""
     publish(pair_table(base, [f"{number}.jpg" for number in range(40)]))
     for number in range(39):
         web.file(f"/{number}.jpg", picture(number))
-    monkeypatch.setattr("marsretrieval.datasets.download.LinkSettings", lambda workers: settings)
+    monkeypatch.setattr(
+        "marsretrieval.datasets.download.links.LinkSettings", lambda workers: settings
+    )
     return web
 
 
@@ -56,7 +58,7 @@ def test_download_then_verify(pairs: Web, tmp_path: Path) -> None:
     done = call("verify", tmp_path, "--workers", 1)
     assert done.exit_code == 0
     assert "note: image-not-had: 1" in done.stdout
-    assert "nothing is wrong" in done.stdout
+    assert "no problems found" in done.stdout
     assert call("verify", tmp_path, "--workers", 1, "--strict").exit_code == 1
 
 
@@ -71,7 +73,7 @@ def test_strict_and_json(pairs: Web, tmp_path: Path) -> None:
     assert "1 images are missing" in done.stderr
 
 
-def test_much_missing_is_a_failure(pairs: Web, tmp_path: Path) -> None:
+def test_many_missing_images_are_a_failure(pairs: Web, tmp_path: Path) -> None:
     for number in range(3):
         del pairs.routes[f"/{number}.jpg"]
     done = call("download", "paired", *WHOLE, "--out", tmp_path, "--revision", SHA)
@@ -98,13 +100,13 @@ def test_a_dry_run_writes_nothing(publish: Publish, tmp_path: Path) -> None:
     publish(landforms())
     done = run("download", "landform", "--out", tmp_path / "data", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "2, 0 are there" in done.stdout
+    assert "2, 0 present" in done.stdout
     assert not (tmp_path / "data").exists()
     done = run("download", "landform", "--out", tmp_path / "data", "--dry-run", "--json")
     assert json.loads(done.stdout)[0]["revision"] == SHA
 
 
-def test_a_whole_download_as_a_command(publish: Publish, tmp_path: Path) -> None:
+def test_complete_download_by_command(publish: Publish, tmp_path: Path) -> None:
     publish(landforms())
     done = run("download", "landform", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -121,9 +123,17 @@ def test_a_whole_download_as_a_command(publish: Publish, tmp_path: Path) -> None
         (["download", "pairs"], 2, "Did you mean paired"),
         (["download", "paired", "--variant", "best"], 2, "frozen, whole, published"),
         (["download", "landform", "--variant", "whole"], 2, "has no variants"),
-        (["download", "landform", "geolocalization", "--variant", "whole"], 2, "goes with paired"),
-        (["download", "all", "--revision", "x"], 2, "goes with one dataset"),
-        (["download", "landform", "--dry-run", "--offline"], 2, "does not go with --offline"),
+        (
+            ["download", "landform", "geolocalization", "--variant", "whole"],
+            2,
+            "applies to paired only",
+        ),
+        (["download", "all", "--revision", "x"], 2, "applies to one dataset only"),
+        (
+            ["download", "landform", "--dry-run", "--offline"],
+            2,
+            "cannot be combined with --offline",
+        ),
         (["download", "landform", "--offline", "--out", "{tmp}"], 1, "Run once without --offline"),
         (["verify", "{tmp}/nowhere"], 1, "no such folder"),
         (["verify", "{tmp}", "--task", "nonsense"], 2, "unknown dataset"),
@@ -131,7 +141,7 @@ def test_a_whole_download_as_a_command(publish: Publish, tmp_path: Path) -> None
         (["verify", __file__], 1, "a file, not a folder"),
     ],
 )
-def test_wrong_use(
+def test_usage_errors(
     arguments: list[str], code: int, said: str, publish: Publish, tmp_path: Path
 ) -> None:
     publish(landforms())

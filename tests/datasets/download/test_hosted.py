@@ -1,4 +1,4 @@
-"""Datasets whose files lie in the repository."""
+"""Datasets whose files are in the repository."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.datasets.download.repositories import (
 from tests.datasets.download.servers import Hub, Web, picture
 
 
-def test_landforms_come_whole_with_a_record(publish: Publish, tmp_path: Path) -> None:
+def test_landform_download_is_complete_and_recorded(publish: Publish, tmp_path: Path) -> None:
     hub = publish(landforms())
     report = download("landform", tmp_path)
     folder = tmp_path / "Mars-Landforms"
@@ -46,7 +46,7 @@ def test_landforms_come_whole_with_a_record(publish: Publish, tmp_path: Path) ->
     assert not list((folder / ".cache").iterdir())
 
 
-def test_a_second_run_fetches_nothing(publish: Publish, tmp_path: Path) -> None:
+def test_second_run_downloads_nothing(publish: Publish, tmp_path: Path) -> None:
     hub = publish(landforms())
     download("landform", tmp_path)
     path = tmp_path / "Mars-Landforms/download.json"
@@ -57,7 +57,7 @@ def test_a_second_run_fetches_nothing(publish: Publish, tmp_path: Path) -> None:
     assert list(hub.asked) == [f"GET /api/datasets/SUSTech/Mars-Landforms/revision/{SHA}"]
 
 
-def test_the_head_is_taken_once_and_then_kept(publish: Publish, tmp_path: Path) -> None:
+def test_head_revision_is_resolved_once_and_then_pinned(publish: Publish, tmp_path: Path) -> None:
     publish(landforms())
     assert download("landform", tmp_path).revision == SHA
     moved = landforms(4)
@@ -69,7 +69,7 @@ def test_the_head_is_taken_once_and_then_kept(publish: Publish, tmp_path: Path) 
     assert len(items(tmp_path / "Mars-Landforms")) == 4
 
 
-def test_files_that_a_new_revision_lacks_are_removed(publish: Publish, tmp_path: Path) -> None:
+def test_files_missing_from_a_new_revision_are_removed(publish: Publish, tmp_path: Path) -> None:
     publish(landforms())
     download("landform", tmp_path)
     moved = Hub("SUSTech/Mars-Landforms", "f" * 40, {})
@@ -92,7 +92,7 @@ def test_geolocalization(publish: Publish, tmp_path: Path) -> None:
     assert hub.tokens == {None}
 
 
-def test_a_layout_that_the_readers_do_not_know_is_told(publish: Publish, tmp_path: Path) -> None:
+def test_unknown_layout_is_reported(publish: Publish, tmp_path: Path) -> None:
     publish(Hub("SUSTech/Mars-Landforms", SHA, {"train.zip": b"PK"}))
     with pytest.raises(DatasetNotFoundError, match=r"no images, tars or Parquet"):
         download("landform", tmp_path)
@@ -101,7 +101,7 @@ def test_a_layout_that_the_readers_do_not_know_is_told(publish: Publish, tmp_pat
     assert record.complete is False
 
 
-def test_damage_is_mended_by_a_rerun(publish: Publish, tmp_path: Path) -> None:
+def test_damage_is_repaired_by_a_rerun(publish: Publish, tmp_path: Path) -> None:
     hub = publish(landforms())
     name = "data/train-0.parquet"
     download("landform", tmp_path)
@@ -111,7 +111,7 @@ def test_damage_is_mended_by_a_rerun(publish: Publish, tmp_path: Path) -> None:
     assert path.read_bytes() == hub.files[name]
 
 
-def test_offline_checks_what_is_there(publish: Publish, tmp_path: Path) -> None:
+def test_offline_checks_local_files(publish: Publish, tmp_path: Path) -> None:
     hub = publish(landforms())
     download("landform", tmp_path)
     hub.asked.clear()
@@ -124,7 +124,7 @@ def test_offline_checks_what_is_there(publish: Publish, tmp_path: Path) -> None:
         download("landform", tmp_path / "empty", offline=True)
 
 
-def test_offline_takes_the_librarys_cache(publish: Publish, tmp_path: Path) -> None:
+def test_offline_uses_the_hub_cache(publish: Publish, tmp_path: Path) -> None:
     import huggingface_hub
 
     hub = publish(landforms())
@@ -137,7 +137,7 @@ def test_offline_takes_the_librarys_cache(publish: Publish, tmp_path: Path) -> N
     assert not hub.asked
 
 
-def test_a_copy_from_the_cache_that_is_killed_can_be_made_again(
+def test_killed_copy_from_the_cache_can_be_repeated(
     publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import huggingface_hub
@@ -160,46 +160,46 @@ def test_a_copy_from_the_cache_that_is_killed_can_be_made_again(
     assert download("landform", tmp_path, offline=True).counts == {"rows": 3}
 
 
-def test_a_repository_that_is_not_there(publish: Publish, tmp_path: Path) -> None:
+def test_missing_repository(publish: Publish, tmp_path: Path) -> None:
     publish(Hub("somebody/else", SHA, {}))
     with pytest.raises(DatasetNotFoundError, match="no such dataset on the hub"):
         download("landform", tmp_path)
     assert not (tmp_path / "Mars-Landforms").exists()
 
 
-def test_a_hub_that_is_down(
-    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreachable_hub(publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     publish(landforms())
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DataError, match="the hub does not answer") as caught:
+    with pytest.raises(DataError, match="unexpected response from the hub") as caught:
         download("landform", tmp_path)
     assert "HF_ENDPOINT" in str(caught.value)
 
 
-def test_no_room(publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_insufficient_disk_space(
+    publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(landforms())
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=1000))
-    with pytest.raises(OutputError, match=r"Mars-Landforms: .* are needed there, 1 kB are free"):
+    with pytest.raises(OutputError, match=r"Mars-Landforms: .* needed, 1 kB free"):
         download("landform", tmp_path)
     assert not (tmp_path / "Mars-Landforms").exists()
 
 
-def test_a_folder_that_cannot_be_written(publish: Publish, tmp_path: Path) -> None:
+def test_unwritable_folder(publish: Publish, tmp_path: Path) -> None:
     publish(landforms())
     (tmp_path / "data").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         download("landform", tmp_path / "data")
 
 
-def test_folders_of_another_origin_are_left_alone(publish: Publish, tmp_path: Path) -> None:
+def test_folders_from_another_source_are_not_changed(publish: Publish, tmp_path: Path) -> None:
     publish(landforms())
     other = tmp_path / "Mars-Landforms/crater/a.png"
     other.parent.mkdir(parents=True)
     other.write_bytes(picture(0, format="PNG"))
-    with pytest.raises(UsageError, match="files of another origin"):
+    with pytest.raises(UsageError, match="files from another source"):
         download("landform", tmp_path)
     (tmp_path / "Mars-Landforms/download.json").write_text('{"schema_version": 1}')
     with pytest.raises(DataError, match="missing field 'dataset'"):

@@ -1,4 +1,5 @@
-"""Large files from servers on 127.0.0.1 that behave, break off, lie or never end."""
+"""Large files from servers on 127.0.0.1 that are correct, break off, send wrong headers or never
+end."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ ONCE = RetryPolicy(attempts=1)
 
 
 class Server:
-    """Serves BODY, with ranges; breaks off after `cut_after` bytes as long as `cuts` last."""
+    """Serve BODY with range requests; break off after `cut_after` bytes, `cuts` times."""
 
     def __init__(self) -> None:
         self.body, self.tag = BODY, '"one"'
@@ -94,7 +95,7 @@ def download(url: str, folder: Path, policy: RetryPolicy = FAST, *more: Any) -> 
 
 
 def begin(server: Server, url: str, folder: Path) -> Path:
-    """Leave a partial file of 2,000,000 bytes, as a killed run does."""
+    """Write a partial file of 2,000,000 bytes, as a killed run does."""
     server.cuts, server.cut_after = 1, 2_000_000
     with pytest.raises(ServerError, match=r"RemoteProtocolError|of 5,120,000 bytes"):
         download(url, folder, ONCE)
@@ -104,7 +105,7 @@ def begin(server: Server, url: str, folder: Path) -> Path:
     return part
 
 
-def test_a_whole_file_comes_once(server: Server, url: str, tmp_path: Path) -> None:
+def test_complete_file_is_downloaded_once(server: Server, url: str, tmp_path: Path) -> None:
     sizes: list[tuple[int, int | None]] = []
     path = download(url, tmp_path, FAST, lambda *size: sizes.append(size))
     assert path.read_bytes() == BODY
@@ -113,8 +114,8 @@ def test_a_whole_file_comes_once(server: Server, url: str, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_connection_that_breaks_is_resumed(server: Server, url: str, tmp_path: Path) -> None:
-    """However often, as long as new bytes come."""
+def test_broken_connection_is_resumed(server: Server, url: str, tmp_path: Path) -> None:
+    """Retries continue as long as new bytes arrive."""
     server.cuts, server.cut_after = 3, 1_000_000
     policy = RetryPolicy(attempts=2, backoff_s=0.01)
     assert download(url, tmp_path, policy).read_bytes() == BODY
@@ -127,14 +128,14 @@ def test_a_killed_run_is_resumed(server: Server, url: str, tmp_path: Path) -> No
     assert server.asked[-1] == "bytes=2000000-"
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_anew(server: Server, url: str, tmp_path: Path):
+def test_file_changed_on_the_server_is_downloaded_again(server: Server, url: str, tmp_path: Path):
     begin(server, url, tmp_path)
     server.body, server.tag = BODY[::-1] + b"more", '"two"'
     assert download(url, tmp_path).read_bytes() == server.body
 
 
 @pytest.mark.parametrize("longer", [1000, -3_500_000])
-def test_another_length_without_a_tag_is_noticed(
+def test_changed_length_without_etag_is_detected(
     server: Server, url: str, tmp_path: Path, longer: int
 ) -> None:
     server.tag = ""
@@ -144,32 +145,34 @@ def test_another_length_without_a_tag_is_noticed(
 
 
 @pytest.mark.parametrize("lacks", ["ranges", "length"])
-def test_servers_that_can_do_less(server: Server, url: str, tmp_path: Path, lacks: str) -> None:
+def test_servers_without_range_support(
+    server: Server, url: str, tmp_path: Path, lacks: str
+) -> None:
     server.cuts, server.cut_after = int(lacks == "ranges"), 2_000_000
     setattr(server, lacks, False)
     assert download(url, tmp_path).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("record", [None, '{"url": "http://x/a.zip", "total": 5}', "{"])
-def test_a_part_of_unknown_origin_is_not_used(url: str, tmp_path: Path, record) -> None:
+def test_partial_file_of_unknown_source_is_not_used(url: str, tmp_path: Path, record) -> None:
     (tmp_path / "a.zip.part").write_bytes(b"x" * 1000)
     if record is not None:
         (tmp_path / "a.zip.part.json").write_text(record)
     assert download(url, tmp_path).read_bytes() == BODY
 
 
-def test_a_part_that_was_whole_already(server: Server, url: str, tmp_path: Path) -> None:
+def test_complete_partial_file(server: Server, url: str, tmp_path: Path) -> None:
     part = begin(server, url, tmp_path)
     part.write_bytes(BODY)
     assert download(url, tmp_path).read_bytes() == BODY
 
 
-def test_busy_servers_are_asked_again(server: Server, url: str, tmp_path: Path) -> None:
+def test_busy_servers_are_retried(server: Server, url: str, tmp_path: Path) -> None:
     server.statuses = [503, 429, 500]
     assert download(url, tmp_path).read_bytes() == BODY
 
 
-def test_a_server_that_asks_to_wait_is_waited_for(tmp_path: Path) -> None:
+def test_retry_after_is_honoured(tmp_path: Path) -> None:
     times: list[float] = []
 
     def busy(request: Handler) -> None:
@@ -184,14 +187,14 @@ def test_a_server_that_asks_to_wait_is_waited_for(tmp_path: Path) -> None:
     assert times[1] - times[0] >= 1
 
 
-def test_a_missing_file_is_not_asked_for_again(server: Server, url: str, tmp_path: Path) -> None:
+def test_missing_file_is_not_retried(server: Server, url: str, tmp_path: Path) -> None:
     server.statuses = [404]
     with pytest.raises(HTTPStatusError, match="HTTP 404"):
         download(url, tmp_path)
     assert len(server.asked) == 1
 
 
-def test_who_never_answers_is_given_up_sooner(server: Server, url: str, tmp_path: Path) -> None:
+def test_silent_server_times_out_sooner(server: Server, url: str, tmp_path: Path) -> None:
     policy = RetryPolicy(attempts=5, first_attempts=2, backoff_s=0.01)
     with pytest.raises(ServerError, match="cannot connect") as caught:
         download("http://127.0.0.1:9/a.zip", tmp_path, policy)
@@ -203,7 +206,9 @@ def test_who_never_answers_is_given_up_sooner(server: Server, url: str, tmp_path
     assert len(server.asked) == 2 + 5
 
 
-def test_no_room_is_said_before_the_first_byte(url: str, tmp_path: Path, monkeypatch) -> None:
+def test_lack_of_disk_space_is_reported_before_the_download(
+    url: str, tmp_path: Path, monkeypatch
+) -> None:
     monkeypatch.setattr(listing, "free_bytes", lambda folder: 1_000_000)
     with pytest.raises(OutputError, match="free"):
         download(url, tmp_path)
@@ -229,7 +234,7 @@ class Bar:
         self.text = text
 
 
-def test_megabytes_of_several_files_add_up_and_never_go_back() -> None:
+def test_progress_adds_up_over_files_and_never_decreases() -> None:
     bar = Bar()
     count = ByteCounter(bar)  # type: ignore[arg-type]
     first, second = count.file("a"), count.file("b")
@@ -257,7 +262,7 @@ ENDLESS = {
 
 @pytest.fixture
 def endless() -> Iterator[Callable[[str], str]]:
-    """Start a server that never comes to an end; its address."""
+    """Start a server whose response never ends, and return its address."""
     over = threading.Event()
     listeners: list[socket.socket] = []
 
@@ -288,7 +293,9 @@ def endless() -> Iterator[Callable[[str], str]]:
 
 
 @pytest.mark.parametrize("mode", ENDLESS)
-def test_time_limits_end_it(endless: Callable[[str], str], tmp_path: Path, mode: str) -> None:
+def test_time_limits_stop_the_download(
+    endless: Callable[[str], str], tmp_path: Path, mode: str
+) -> None:
     policy = RetryPolicy(
         attempts=2, first_attempts=2, timeout_s=0.3, backoff_s=0.01, head_s=0.4, slow_s=0.3
     )
@@ -300,7 +307,9 @@ def test_time_limits_end_it(endless: Callable[[str], str], tmp_path: Path, mode:
 
 
 @pytest.mark.parametrize("mode", ENDLESS)
-def test_cancelling_ends_it(endless: Callable[[str], str], tmp_path: Path, mode: str) -> None:
+def test_cancelling_stops_the_download(
+    endless: Callable[[str], str], tmp_path: Path, mode: str
+) -> None:
     async def run() -> None:
         async with HttpClient(timeout_s=60, head_s=60) as client:
             await asyncio.wait_for(client.download(url, tmp_path / "a.zip", RetryPolicy()), 0.3)

@@ -1,4 +1,4 @@
-"""Files of a repository that break off, are refused or come damaged; runs that are killed."""
+"""Repository files that are truncated, refused or damaged, and killed runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAME = "data/train-0.parquet"
 
 
 def large() -> Hub:
-    """One file of a megabyte."""
+    """Create a repository with one file of a megabyte."""
     noise = np.random.default_rng(0).bytes(1_000_000)
     image = [{"bytes": picture(1) + noise, "path": "1.jpg"}]
     files = landform_files() | {NAME: parquet(image=image, label=["yardangs"])}  # type: ignore[arg-type]
@@ -37,14 +37,14 @@ def large() -> Hub:
 
 
 def wait_for(hub: Hub) -> None:
-    """Until the large file is under way."""
+    """Wait until the download of the large file has started."""
     deadline = time.monotonic() + 60
     while not hub.ranges and time.monotonic() < deadline:
         time.sleep(0.01)
     assert hub.ranges
 
 
-def test_after_a_kill_the_files_that_are_missing_come(publish: Publish, tmp_path: Path) -> None:
+def test_killed_download_resumes_with_the_missing_files(publish: Publish, tmp_path: Path) -> None:
     hub = publish(large())
     hub.silent_after = 300_000
     command = [
@@ -63,7 +63,7 @@ def test_after_a_kill_the_files_that_are_missing_come(publish: Publish, tmp_path
     assert not list((folder / ".cache").iterdir()), "what the killed run left"
 
 
-def test_ctrl_c_ends_the_files_under_way(publish: Publish, tmp_path: Path) -> None:
+def test_ctrl_c_stops_running_downloads(publish: Publish, tmp_path: Path) -> None:
     hub = publish(large())
     hub.silent_after = 300_000
 
@@ -85,7 +85,7 @@ def test_ctrl_c_ends_the_files_under_way(publish: Publish, tmp_path: Path) -> No
 def test_a_file_with_another_checksum_is_refused(
     publish: Publish, tmp_path: Path, name: str
 ) -> None:
-    """Large files by their SHA-256, small ones by the hash that Git has of them."""
+    """Large files are checked by SHA-256, small ones by their Git hash."""
     hub = publish(landforms())
     hub.served[name] = hub.files[name][:-1] + b"?"
     with pytest.raises(DataError, match=rf"checksum mismatch: \S+{name} \(expected [0-9a-f]+, got"):
@@ -104,7 +104,7 @@ def test_a_file_of_another_length_is_refused(publish: Publish, tmp_path: Path) -
     assert not (tmp_path / "Mars-Landforms" / NAME).exists()
 
 
-def test_the_token_goes_to_the_hub_alone_and_is_never_written_or_told(
+def test_token_is_sent_only_to_the_hub_and_never_stored_or_printed(
     publish: Publish,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -124,7 +124,7 @@ def test_the_token_goes_to_the_hub_alone_and_is_never_written_or_told(
 
 
 @pytest.mark.parametrize(("status", "said"), [(403, "HF_TOKEN"), (401, "HF_TOKEN"), (404, "again")])
-def test_a_file_that_is_refused(publish: Publish, tmp_path: Path, status: int, said: str) -> None:
+def test_refused_file(publish: Publish, tmp_path: Path, status: int, said: str) -> None:
     hub = publish(landforms())
     hub.statuses[NAME] = status
     with pytest.raises(DataError) as caught:
@@ -140,7 +140,7 @@ def test_offline_mode_of_the_hub_is_honoured(
 
     hub = publish(landforms())
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match="cannot be asked") as caught:
+    with pytest.raises(DataError, match="cannot be queried") as caught:
         download("landform", tmp_path)
     assert "--offline" in str(caught.value)
     assert not hub.asked
@@ -154,7 +154,7 @@ def test_two_runs_do_not_write_to_the_same_folder(publish: Publish, tmp_path: Pa
     (folder / ".cache").mkdir(parents=True)
     place = os.open(folder, os.O_RDONLY)
     fcntl.flock(place, fcntl.LOCK_EX)
-    with pytest.raises(UsageError, match="another run fetches"):
+    with pytest.raises(UsageError, match="another run is downloading"):
         download("landform", tmp_path)
     os.close(place)
     download("landform", tmp_path)
@@ -171,7 +171,7 @@ def test_names_with_special_characters(publish: Publish, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["../outside.parquet", "/tmp/outside.parquet", "a/../../b.csv"])
-def test_a_listing_cannot_reach_out_of_the_folder(
+def test_listing_cannot_write_outside_the_folder(
     publish: Publish, tmp_path: Path, name: str
 ) -> None:
     hub = landforms()

@@ -35,7 +35,7 @@ def failure(url: str, settings: LinkSettings, folder: Path) -> str:
     return found.reason
 
 
-def test_a_good_image_is_kept_byte_for_byte(
+def test_valid_image_is_saved_byte_for_byte(
     web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     body = picture(1, (64, 48), "PNG")
@@ -49,7 +49,7 @@ def test_a_good_image_is_kept_byte_for_byte(
     assert web.asked == {"/a.png": 1}
 
 
-def test_a_dead_link_is_taken_from_the_archive(
+def test_dead_link_is_downloaded_from_the_archive(
     web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     url = f"{base}/gone.jpg?size=large&x=1"
@@ -61,7 +61,7 @@ def test_a_dead_link_is_taken_from_the_archive(
     assert web.asked["/gone.jpg"] == 1, "a 404 is final"
 
 
-def test_a_dead_link_that_nobody_archived_says_what_was_tried(
+def test_dead_link_without_archive_lists_the_attempts(
     base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     reason = failure(f"{base}/gone.jpg", settings, tmp_path)
@@ -71,7 +71,9 @@ def test_a_dead_link_that_nobody_archived_says_what_was_tried(
     assert reason == failure(f"{base}/gone.jpg", without, tmp_path) + tried
 
 
-def test_a_trickle_is_cut_off(web: Web, base: str, settings: LinkSettings, tmp_path: Path) -> None:
+def test_slow_transfer_is_stopped(
+    web: Web, base: str, settings: LinkSettings, tmp_path: Path
+) -> None:
     def trickle(handler: Handler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Length", "1000")
@@ -94,17 +96,17 @@ def test_a_redirect_to_a_private_address_is_refused(
 ) -> None:
     web.status("/away.jpg", 302, Location=target)
     reason = failure(f"{base}/away.jpg", settings, tmp_path)
-    assert reason.startswith("direct: refused: no public address")
+    assert reason.startswith("direct: refused: not a public address")
     assert web.asked["/away.jpg"] == 1
 
 
-def test_this_machine_is_refused_unless_allowed(
+def test_localhost_is_refused_unless_allowed(
     web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     web.file("/a.jpg", picture(1))
     strict = replace(settings, allowed_addresses=frozenset())
     reason = failure(f"{base}/a.jpg", strict, tmp_path)
-    assert "refused: no public address (127.0.0.1)" in reason
+    assert "refused: not a public address (127.0.0.1)" in reason
     assert not web.asked
 
 
@@ -129,7 +131,7 @@ def test_a_redirect_is_followed_and_recorded(
     assert (found.url, found.resolved_url) == (f"{base}/old.jpg", f"{base}/new.jpg")
 
 
-def test_too_large_by_what_it_says_and_by_what_it_sends(
+def test_too_large_by_header_and_by_body(
     web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     web.file("/says.jpg", b"x" * 100_001)
@@ -159,7 +161,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", facts) + chunk(b"IDAT", b"")
 
 
-def test_a_bomb_of_pixels_is_refused_by_its_header(
+def test_decompression_bomb_is_refused_by_its_header(
     web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     web.file("/bomb.png", png_header(30_000, 20_000))
@@ -175,7 +177,7 @@ def test_a_bomb_of_pixels_is_refused_by_its_header(
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image (starts with"),
     ],
 )
-def test_what_is_no_image_is_final(
+def test_non_image_response_is_not_retried(
     body: bytes, said: str, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     web.file("/page.jpg", body)
@@ -183,7 +185,7 @@ def test_what_is_no_image_is_final(
     assert web.asked["/page.jpg"] == 1
 
 
-def test_a_body_cut_short_is_told_whether_its_length_is_known_or_not(
+def test_truncated_body_is_reported_with_and_without_length(
     web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     body = picture(5, (300, 200))
@@ -206,7 +208,7 @@ def test_a_body_cut_short_is_told_whether_its_length_is_known_or_not(
     assert web.asked["/known.jpg"] == web.asked["/unknown.jpg"] == 3
 
 
-def test_equal_addresses_are_fetched_once_and_hosts_are_not_overrun(
+def test_equal_urls_are_downloaded_once_and_hosts_are_rate_limited(
     web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     lock, now, most = threading.Lock(), [0], [0]
@@ -230,7 +232,7 @@ def test_equal_addresses_are_fetched_once_and_hosts_are_not_overrun(
     assert most[0] == 2
 
 
-def test_the_cache_answers_a_second_time_and_notices_damage(
+def test_cache_is_reused_and_checks_for_damage(
     web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     web.file("/a.jpg", picture(1))
@@ -246,7 +248,7 @@ def test_the_cache_answers_a_second_time_and_notices_damage(
     assert len(cache.find(urls)) <= 1
 
 
-def test_no_network_at_all_is_said_early(settings: LinkSettings, tmp_path: Path) -> None:
+def test_missing_network_is_reported_early(settings: LinkSettings, tmp_path: Path) -> None:
     with serve(lambda handler: None) as address:
         closed = address
     urls = [f"{closed}/{number}.jpg" for number in range(60)]
@@ -256,7 +258,7 @@ def test_no_network_at_all_is_said_early(settings: LinkSettings, tmp_path: Path)
     assert "HTTPS_PROXY" in str(caught.value)
 
 
-def test_a_cache_that_cannot_be_written_stops_everything(
+def test_unwritable_cache_stops_the_download(
     web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     web.file("/a.jpg", picture(1))
@@ -265,7 +267,7 @@ def test_a_cache_that_cannot_be_written_stops_everything(
         fetch_links([f"{base}/a.jpg"], LinkCache(tmp_path / "file"), settings)
 
 
-def test_where_else_an_image_may_be(settings: LinkSettings) -> None:
+def test_fallback_urls_of_an_image(settings: LinkSettings) -> None:
     thumbnail = "http://upload.wikimedia.org/wikipedia/commons/thumb/a/ab/Mars.jpg/800px-Mars.jpg"
     web = settings.wayback_web
     assert fallback_urls(thumbnail, settings) == [

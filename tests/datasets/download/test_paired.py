@@ -1,4 +1,4 @@
-"""Captions from the hub, images from the web."""
+"""Pairs with captions from the hub and images from the web."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.datasets.download.repositories import (
 from tests.datasets.download.servers import Handler, Hub, Web, picture
 
 
-def test_images_captions_and_what_is_missing(
+def test_images_captions_and_missing_images(
     publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     publish(pair_table(base, ["a.jpg", "gone.jpg", "old.png", "page.jpg"]))
@@ -67,7 +67,7 @@ def test_images_captions_and_what_is_missing(
     assert (record.variant, record.missing) == ("whole", ("k1", "k3"))
 
 
-def test_a_rerun_fetches_only_what_is_missing_and_changes_one_tar(
+def test_rerun_downloads_only_missing_images_and_changes_one_tar(
     publish: Publish,
     web: Web,
     base: str,
@@ -107,7 +107,7 @@ def test_the_same_bytes_give_the_same_tars(
     assert (member.name, member.mtime, member.uid, member.uname) == ("k0.jpg", 0, 0, "")
 
 
-def test_a_tar_that_was_damaged_is_made_again(
+def test_damaged_tar_is_written_again(
     publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     publish(pair_table(base, ["a.jpg"]))
@@ -120,7 +120,7 @@ def test_a_tar_that_was_damaged_is_made_again(
     assert tar.read_bytes() == whole
 
 
-def test_offline_packs_what_was_fetched(
+def test_offline_packs_downloaded_images(
     publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     hub = publish(pair_table(base, ["a.jpg", "b.jpg"]))
@@ -151,7 +151,7 @@ def test_the_published_variant_is_a_crop_of_512(
         paired(tmp_path, settings)
 
 
-def test_by_default_the_frozen_copy_comes_from_the_hub(
+def test_frozen_variant_is_the_default(
     publish: Publish, tmp_path: Path, settings: LinkSettings
 ) -> None:
     body = parquet(
@@ -169,7 +169,7 @@ def test_by_default_the_frozen_copy_comes_from_the_hub(
     assert "--variant frozen" in str(caught.value)
 
 
-def test_keys_that_are_no_file_names_become_row_numbers(
+def test_keys_invalid_as_file_names_become_row_numbers(
     publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     publish(pair_table(base, ["a.jpg", "b.jpg"], keys=["../x", "y.z"]))
@@ -191,15 +191,15 @@ def test_a_table_without_its_columns(publish: Publish, tmp_path: Path) -> None:
         download("paired", tmp_path, variant="whole", revision="f" * 40)
 
 
-def test_no_image_at_all(
+def test_no_image_available(
     publish: Publish, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     publish(pair_table(base, ["a.jpg", "b.jpg"]))
-    with pytest.raises(DataError, match="not one of 2 images can be had"):
+    with pytest.raises(DataError, match="none of 2 images is available"):
         paired(tmp_path, settings)
 
 
-def test_a_killed_download_goes_on(
+def test_killed_download_is_resumed(
     publish: Publish, web: Web, base: str, settings: LinkSettings, tmp_path: Path
 ) -> None:
     names = [f"{number}.jpg" for number in range(30)]

@@ -12,7 +12,7 @@ from marsretrieval.datasets.download.pack import published_crop
 from tests.datasets.download.servers import picture
 
 
-def test_the_middle_is_kept_and_small_ones_grow() -> None:
+def test_images_are_cropped_to_the_centre_and_small_ones_enlarged() -> None:
     ramp = np.tile(np.linspace(0, 255, 3000, dtype=np.uint8), (1000, 1))
     buffer = io.BytesIO()
     Image.fromarray(ramp).save(buffer, "PNG")

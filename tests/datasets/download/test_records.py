@@ -1,4 +1,4 @@
-"""Records made to reach files elsewhere."""
+"""Records crafted to access files outside the folder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_names_of_a_record_remove_nothing_outside(
     assert victim.read_text() == "mine"
 
 
-def test_links_in_the_folder_do_not_lead_out_of_it(publish: Publish, tmp_path: Path) -> None:
+def test_links_do_not_point_outside_the_folder(publish: Publish, tmp_path: Path) -> None:
     publish(landforms())
     download("landform", tmp_path / "out")
     (tmp_path / "other").mkdir()
@@ -43,6 +43,6 @@ def test_links_in_the_folder_do_not_lead_out_of_it(publish: Publish, tmp_path: P
     path = tmp_path / "out/Mars-Landforms/download.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "begun": ["link/victim.txt"]}))
-    with pytest.raises(DataError, match="a link leads out of"):
+    with pytest.raises(DataError, match="a link points out of"):
         read_record(path.parent)
     assert (tmp_path / "other/victim.txt").read_text() == "mine"

@@ -7,7 +7,7 @@ from marsretrieval.datasets.synthetic.planet import SIZES, PlanetSize, TerrainRe
 
 @pytest.fixture
 def micro(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A size that is made in a tenth of a second, for what is about folders, not pictures."""
+    """Size that is generated in a tenth of a second, for tests of folders."""
     region = TerrainRegion(0, 40, 1, 1, {"pitted_cones": 3, "yardangs": 2}, ("mounds",))
     classes = ("mounds", "pitted_cones", "yardangs")
     monkeypatch.setitem(SIZES, "micro", PlanetSize(4, 9, (24, 32), classes, 16, (region,), 1))

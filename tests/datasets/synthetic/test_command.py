@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.testing import Result
 
 
-def test_synth_makes_a_planet_once(
+def test_synth_creates_a_planet_once(
     micro: str, tmp_path: Path, marsretrieval: Callable[..., Result]
 ) -> None:
     out = tmp_path / "planet"
@@ -20,7 +20,7 @@ def test_synth_makes_a_planet_once(
     assert "--force" in marsretrieval(*synth, "--seed", "1", code=1).stderr
 
 
-def test_wrong_use(tmp_path: Path, marsretrieval: Callable[..., Result]) -> None:
+def test_usage_errors(tmp_path: Path, marsretrieval: Callable[..., Result]) -> None:
     synth, out = ("data", "synth"), ("--out", tmp_path / "planet")
     marsretrieval(*synth, code=2)
     marsretrieval(*synth, *out, "--seed", "-1", code=2)

@@ -1,4 +1,4 @@
-"""What is written, read back with the plain libraries, and by the project's own readers."""
+"""Written files, read with general libraries and with the package's readers."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_landforms_are_parquet_of_the_hub(tiny_planet: Path) -> None:
     assert grey(rows[0]["image"]["bytes"]).ndim == 2
 
 
-def test_quads_are_where_the_sphere_puts_them(tiny_planet: Path) -> None:
+def test_quads_have_the_expected_positions(tiny_planet: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
     files = sorted((tiny_planet / "ctx").iterdir())
     assert [file.name for file in files] == [
@@ -131,7 +131,7 @@ def test_tiles_are_windows_of_the_quads(tiny_planet: Path) -> None:
             assert told["valid"] == pytest.approx((window > 0).mean(), abs=1e-6)
 
 
-def test_ground_truth_is_what_was_planted(tiny_planet: Path) -> None:
+def test_ground_truth_lists_the_planted_features(tiny_planet: Path) -> None:
     record = read_json(tiny_planet / "planet.json")
     points = read_ground_truth(tiny_planet / GEO / "ground_truth")
     assert set(points) == set(BENCHMARK)
@@ -168,7 +168,7 @@ def test_example_images_are_not_of_this_planet(tiny_planet: Path) -> None:
             assert grey(record.data).shape == (64, 64)
 
 
-def test_the_readers_read_all_of_it(tiny_planet: Path) -> None:
+def test_readers_read_the_whole_planet(tiny_planet: Path) -> None:
     for folder, kind, count in (
         ("Mars-VL-Pairs", "webdataset", 40),
         ("Mars-Landforms", "parquet", 48),
@@ -182,13 +182,13 @@ def test_the_readers_read_all_of_it(tiny_planet: Path) -> None:
     assert all(record.lon is not None and record.width_deg for record in records)
 
 
-def test_verification_finds_nothing_wrong(tiny_planet: Path) -> None:
+def test_verification_reports_no_problems(tiny_planet: Path) -> None:
     inventory = verify(tiny_planet, workers=1)
     assert [each.dataset for each in inventory.datasets]
     assert inventory.ok()
 
 
-def test_the_folder_says_that_it_is_synthetic_and_what_is_in_it(tiny_planet: Path) -> None:
+def test_folder_describes_its_synthetic_contents(tiny_planet: Path) -> None:
     record = read_json(tiny_planet / "planet.json")
     assert record["synthetic"] is True
     assert "SYNTHETIC" in (tiny_planet / "README.txt").read_text()

@@ -24,7 +24,7 @@ def seeded(*entropy: int) -> np.random.Generator:
     return np.random.default_rng(list(entropy))
 
 
-def test_the_default_planet_has_what_makes_positions_hard() -> None:
+def test_default_planet_covers_difficult_positions() -> None:
     regions = SIZES["default"].regions
     quads = [quad for region in regions for quad in region.quads]
     assert len(quads) == len(set(quads)) == 8
@@ -71,7 +71,7 @@ def test_features_lie_in_their_quads_and_cross_the_antimeridian() -> None:
     assert all(-180 <= lon < 180 for lon in yardangs)
 
 
-def test_features_keep_clear_of_each_other() -> None:
+def test_features_do_not_overlap() -> None:
     features = scatter_features(SIZES["default"].regions[0], seeded(4))
     for index, one in enumerate(features):
         for other in features[:index]:
@@ -80,7 +80,7 @@ def test_features_keep_clear_of_each_other() -> None:
                 assert away > 0.8 * (one.reach + other.reach)
 
 
-def test_nothing_shows_where_quads_meet() -> None:
+def test_quad_borders_are_seamless() -> None:
     image, _ = paint(ACROSS, scatter_features(ACROSS, seeded(1)), PIXELS, seeded(2))
     (_, _, left), (_, _, right) = cut_quads(ACROSS, image)
     around = np.hstack([left[:, -20:], right[:, :20]]).astype(float)
@@ -90,7 +90,7 @@ def test_nothing_shows_where_quads_meet() -> None:
 
 
 def test_features_do_not_depend_on_each_other() -> None:
-    """Each draws from its own seed: taking one away leaves the rest as it was."""
+    """Each feature has a separate seed: removing one does not change the others."""
     features = scatter_features(ACROSS, seeded(1))
     _, all_drawn = paint(ACROSS, features, PIXELS, seeded(2))
     _, some = paint(ACROSS, features[1:], PIXELS, seeded(2))
@@ -99,7 +99,7 @@ def test_features_do_not_depend_on_each_other() -> None:
     assert replace(all_drawn[0], size_km=0.0) == features[0]
 
 
-def test_some_strips_have_no_data_and_the_rest_has() -> None:
+def test_some_strips_have_no_data() -> None:
     image, _ = paint(SIZES["tiny"].regions[0], [], 32, seeded(0))
     empty = float((image == 0).mean())
     assert 0 < empty < 0.05

@@ -26,7 +26,7 @@ def flat(edge: int = 64) -> Ground:
     )
 
 
-def test_the_five_of_the_benchmark_and_many_others_are_there() -> None:
+def test_registry_has_the_benchmark_landforms_and_others() -> None:
     assert BENCHMARK == (
         "alluvial_fans", "glacier-like_form", "landslides", "pitted_cones", "yardangs",
     )  # fmt: skip
@@ -48,7 +48,7 @@ def test_every_landform_changes_the_ground_and_stays_finite(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LANDFORMS)
-def test_sample_is_a_picture_of_any_size_and_depends_on_the_seed_alone(name: str) -> None:
+def test_sample_has_any_size_and_depends_only_on_the_seed(name: str) -> None:
     for edge in (16, 64):
         image, seen = sample(name, seeded(1), edge)
         again, told = sample(name, seeded(1), edge)
@@ -62,17 +62,17 @@ def test_sample_is_a_picture_of_any_size_and_depends_on_the_seed_alone(name: str
         assert not np.array_equal(image, sample(name, seeded(2), edge)[0])
 
 
-def test_pictures_need_not_be_square() -> None:
+def test_samples_need_not_be_square() -> None:
     assert draw_image(LANDFORMS["yardangs"], seeded(1), (40, 70))[0].shape == (40, 70)
 
 
-def test_unknown_landform_is_told_with_the_nearest_name() -> None:
+def test_unknown_landform_error_suggests_the_nearest_name() -> None:
     with pytest.raises(UnknownNameError, match="pitted_cones"):
         sample("pitted_cone", seeded(0))
 
 
 @pytest.mark.parametrize("name", LANDFORMS)
-def test_with_a_span_the_ground_beyond_it_is_untouched(name: str) -> None:
+def test_ground_outside_the_span_is_unchanged(name: str) -> None:
     landform = LANDFORMS[name]
     ground = flat(160)
     for seed in range(12):
@@ -87,7 +87,7 @@ def test_with_a_span_the_ground_beyond_it_is_untouched(name: str) -> None:
 
 
 def test_relief_does_not_depend_on_the_resolution() -> None:
-    """A landform twice as many pixels wide is twice as many pixels high: slopes stay."""
+    """A landform of twice the width has twice the relief in pixels: slopes are unchanged."""
     heights = []
     for edge in (64, 128):
         ground = flat(edge)
@@ -96,7 +96,7 @@ def test_relief_does_not_depend_on_the_resolution() -> None:
     assert heights[0] == pytest.approx(heights[1], rel=0.1)
 
 
-def test_noise_keeps_to_its_wavelengths() -> None:
+def test_noise_is_limited_to_its_wavelengths() -> None:
     field = band_noise(seeded(0), (128, 128), 32, 8, 1.0)
     power = np.abs(np.fft.rfft2(field)) ** 2
     lines = np.hypot(np.fft.fftfreq(128)[:, None], np.fft.rfftfreq(128)[None, :])
@@ -117,7 +117,7 @@ def test_pairs_vary_in_shape_and_colour_and_cover_all_landforms() -> None:
 
 
 def test_captions_use_the_words_of_the_class_names() -> None:
-    """A query is a class name; whoever learns from captions has to have read its words."""
+    """Queries are class names, so captions must contain their words."""
     rng = seeded(9)
     for name in LANDFORMS:
         words = name.replace("_", " ").replace("-", " ").removesuffix("s").lower()
@@ -129,7 +129,7 @@ def test_captions_use_the_words_of_the_class_names() -> None:
         assert all(words in text for text in texts), (name, texts)
 
 
-def test_captions_tell_what_is_seen() -> None:
+def test_captions_describe_the_image() -> None:
     seen = Attributes(
         landform="pitted_cones",
         size_km=8.04,
@@ -152,8 +152,8 @@ def test_captions_tell_what_is_seen() -> None:
     assert len(texts) > 5, "one picture can be put in many ways"
 
 
-def test_landforms_can_be_told_apart_by_simple_means_but_not_trivially() -> None:
-    """Nearest class mean on a dozen statistics that know nothing of the landforms."""
+def test_landforms_are_separable_but_not_trivially() -> None:
+    """Classify by nearest class mean of a dozen general image statistics."""
     names = tuple(LANDFORMS)
     seen = {
         part: np.array(

@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     assert [name for name in same if one[name].count(b"\n") > 1] == []  # more than a header
 
 
-def test_what_is_there_is_left_as_it_is(tmp_path: Path, micro: str) -> None:
+def test_existing_planet_is_not_changed(tmp_path: Path, micro: str) -> None:
     made = write_planet(tmp_path, size=micro)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     found = write_planet(tmp_path, size=micro)
@@ -58,9 +58,7 @@ def test_another_planet_is_replaced_only_with_force(tmp_path: Path, micro: str) 
     assert content(tmp_path) != kept
 
 
-def test_a_planet_of_another_generator_version_is_not_taken_for_this_one(
-    tmp_path: Path, micro: str
-) -> None:
+def test_planet_of_another_generator_version_is_not_reused(tmp_path: Path, micro: str) -> None:
     write_planet(tmp_path, size=micro)
     record = json.loads((tmp_path / "planet.json").read_text())
     (tmp_path / "planet.json").write_text(json.dumps(record | {"version": 0}))
@@ -69,7 +67,7 @@ def test_a_planet_of_another_generator_version_is_not_taken_for_this_one(
     assert write_planet(tmp_path, size=micro, force=True).version == 1
 
 
-def test_data_of_others_is_never_replaced(tmp_path: Path, micro: str) -> None:
+def test_other_data_are_never_replaced(tmp_path: Path, micro: str) -> None:
     real = tmp_path / "Mars-Landforms" / "data" / "train.parquet"
     real.parent.mkdir(parents=True)
     real.write_bytes(b"real")
@@ -82,7 +80,7 @@ def test_data_of_others_is_never_replaced(tmp_path: Path, micro: str) -> None:
     assert content(tmp_path).keys() == {"Mars-Landforms/data/train.parquet", "planet.json"}
 
 
-def test_a_planet_that_lost_a_file_is_not_taken_for_whole(tmp_path: Path, micro: str) -> None:
+def test_planet_with_a_missing_file_is_incomplete(tmp_path: Path, micro: str) -> None:
     write_planet(tmp_path, size=micro)
     (tmp_path / "README.txt").unlink()
     with pytest.raises(DataError, match=r"README\.txt"):
@@ -91,7 +89,7 @@ def test_a_planet_that_lost_a_file_is_not_taken_for_whole(tmp_path: Path, micro:
     assert (tmp_path / "README.txt").exists()
 
 
-def test_an_interrupted_run_leaves_nothing(
+def test_interrupted_run_leaves_no_files(
     tmp_path: Path, micro: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_planet(tmp_path / "kept", seed=5, size=micro)
@@ -109,7 +107,7 @@ def test_an_interrupted_run_leaves_nothing(
     assert content(tmp_path / "kept") == kept
 
 
-def test_a_kill_while_the_parts_are_moved_is_mended_by_the_next_run(
+def test_kill_while_moving_the_parts_is_repaired_by_the_next_run(
     tmp_path: Path, micro: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_planet(tmp_path / "whole", size=micro)
@@ -143,7 +141,7 @@ def _move_only(out: Path, size: str, patch: pytest.MonkeyPatch, moved: list[str]
     write_planet(out, size=size)
 
 
-def test_wrong_requests_are_refused_before_anything_is_made(tmp_path: Path, micro: str) -> None:
+def test_invalid_requests_are_refused_before_writing(tmp_path: Path, micro: str) -> None:
     with pytest.raises(UnknownNameError, match="planet size"):
         write_planet(tmp_path / "p", size="huge")
     with pytest.raises(UsageError, match="negative"):
@@ -154,7 +152,7 @@ def test_wrong_requests_are_refused_before_anything_is_made(tmp_path: Path, micr
     assert not (tmp_path / "p").exists()
 
 
-def test_without_rasterio_it_says_what_to_install(
+def test_missing_rasterio_names_the_install_command(
     tmp_path: Path, micro: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "rasterio", None)
@@ -163,7 +161,7 @@ def test_without_rasterio_it_says_what_to_install(
     assert not (tmp_path / "p").exists()
 
 
-def test_the_plan_tells_what_the_planet_will_be(tmp_path: Path, micro: str) -> None:
+def test_plan_describes_the_planet(tmp_path: Path, micro: str) -> None:
     out = tmp_path / "p"
     plan = describe_planet(out, size=micro)
     assert plan["status"] == "new"

@@ -1,4 +1,4 @@
-"""Small datasets, sound and damaged, for verification."""
+"""Small valid and damaged datasets for verification."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def landforms(folder: Path, rows: list[dict[str, Any]], name: str = "train-0.par
 def tiles(
     quads: Mapping[tuple[int, int], int], size: tuple[int, int] = (4, 4)
 ) -> list[tuple[str, bytes]]:
-    """So many tiles of each quad, in the order of the published tiler, each with its own bytes."""
+    """Write tiles per quad in the published order, each with different bytes."""
     members = []
     for (lon, lat), count in quads.items():
         for number in range(count):

@@ -47,7 +47,7 @@ class TestGeolocalization:
             (name.removesuffix(".png"), content_hash(data)) for name, data in contents
         )
 
-    def test_tiles_twice_astray_and_alike(self, tmp_path: Path) -> None:
+    def test_duplicate_misplaced_and_similar_tiles(self, tmp_path: Path) -> None:
         folder = self.folder(tmp_path, {(0, 0): 3})
         first = self.members["tiles/E000_N00.tar"]
         write_tar(
@@ -86,16 +86,17 @@ class TestGeolocalization:
         assert {kind for kind, each in problems.items() if each.severity == "error"} == {
             "bad-table", "bad-examples", "unreadable-example",
         }  # fmt: skip
-        assert problems["double-point"].examples == ("dunes.csv: 1",)
-        assert problems["landform-without-examples"].examples == ("dunes",)
+        assert problems["double-point"].examples == ("dunes.csv: 1", "fans.csv: 1")
+        assert problems["landform-without-examples"].examples == ("dunes", "fans")
         assert problems["examples-without-points"].examples == ("craters",)
         tables = problems["bad-table"].examples
-        assert problems["bad-table"].count == len(tables) == 3
+        assert problems["bad-table"].count == len(tables) == 2
         assert any("latitude 200.0 is not within" in each for each in tables)
-        assert any("line 4: longitude 370.0 is not within" in each for each in tables)
+        (note,) = problems["catalogue-rows"].examples
+        assert "1 row with a position out of range left out (line 4)" in note
         assert any("no column 'lon'" in each for each in tables)
 
-    def test_tables_are_read_as_the_task_reads_them(self, tmp_path: Path) -> None:
+    def test_tables_are_read_as_in_the_task(self, tmp_path: Path) -> None:
         folder = tmp_path / "Mars-Global-Geolocalization"
         (folder / "ground_truth").mkdir(parents=True)
         (folder / "ground_truth" / "yardangs.CSV").write_text("lon,lat\n180,5\n-180,5\n")

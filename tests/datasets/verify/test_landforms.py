@@ -35,7 +35,7 @@ def test_labels_missing_and_contradicting(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_one_damaged_file_does_not_hide_the_others(tmp_path: Path) -> None:
+def test_damaged_file_does_not_hide_the_others(tmp_path: Path) -> None:
     folder = tmp_path / "Mars-Landforms"
     for number in (0, 2):
         rows = [{"id": None, "image": picture(number + n), "label": "a"} for n in range(2)]

@@ -12,7 +12,7 @@ from tests.datasets.download.servers import picture
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.4, 0.7, 1.5]), st.integers(60, 95))
-def test_a_copy_in_another_size_is_near_and_another_picture_is_not(
+def test_resized_copy_is_a_near_duplicate_and_another_image_is_not(
     seed: int, scale: float, quality: int
 ) -> None:
     with Image.open(io.BytesIO(picture(seed, (180, 120), "PNG"))) as image:
@@ -30,7 +30,7 @@ def test_a_copy_in_another_size_is_near_and_another_picture_is_not(
     assert near_pairs(np.stack([first, second, third])) == [(0, 1)]
 
 
-def test_pairs_are_found_across_blocks() -> None:
+def test_near_duplicates_are_detected_across_blocks() -> None:
     hashes = np.random.default_rng(0).integers(0, 2**64, (1200, 4), dtype=np.uint64)
     hashes[1100] = hashes[3]
     hashes[1100, 0] ^= np.uint64(0xFF)
@@ -38,5 +38,5 @@ def test_pairs_are_found_across_blocks() -> None:
     assert near_pairs(hashes) == [(3, 1100), (599, 600)]
 
 
-def test_a_picture_without_contrast_resembles_nothing() -> None:
+def test_image_without_contrast_has_no_near_duplicates() -> None:
     assert difference_hash(Image.new("RGB", (30, 30), (9, 9, 9))) is None

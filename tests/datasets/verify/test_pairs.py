@@ -44,7 +44,7 @@ def test_captions_missing_empty_and_double(tmp_path: Path) -> None:
     ]
 
 
-def test_the_same_bytes_and_the_same_picture(tmp_path: Path) -> None:
+def test_identical_bytes_and_identical_pixels(tmp_path: Path) -> None:
     with Image.open(io.BytesIO(picture(1, (300, 200), "PNG"))) as image:
         small = io.BytesIO()
         image.resize((150, 100)).save(small, "JPEG", quality=80)
@@ -134,7 +134,7 @@ def test_annotations_and_positions_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_groups_come_in_the_order_of_their_first_images(tmp_path: Path) -> None:
-    """The group-by of Arrow yields its groups in nearly, but not exactly, this order."""
+    """The group-by of Arrow returns groups in nearly, but not exactly, this order."""
     count = 300
     first = [(f"a{number}.png", grey(number)) for number in range(count)]
     again = [(f"b{number}.png", grey(number)) for number in reversed(range(count))]

@@ -39,7 +39,7 @@ def test_origin_and_files_as_downloaded(folder: Path) -> None:
     assert told.origin["revision"] == "abc"
 
 
-def test_files_altered_and_gone(folder: Path) -> None:
+def test_changed_and_missing_files(folder: Path) -> None:
     record(folder)
     write_tar(folder / "00000.tar", pair("a", picture(1), "one, altered"))
     (folder / "00001.tar").unlink()
@@ -49,7 +49,7 @@ def test_files_altered_and_gone(folder: Path) -> None:
 
 
 def test_a_synthetic_planet_is_compared_with_its_record(tmp_path: Path) -> None:
-    """A picture that decodes, but is not the one that was made: a JPEG has no checksum."""
+    """The image decodes but differs from the original: a JPEG has no checksum."""
     rows = [{"id": name, "image": picture(number), "label": "yardangs"}
             for number, name in enumerate("ab")]  # fmt: skip
     folder = landforms(tmp_path / "Mars-Landforms", rows)
@@ -80,7 +80,7 @@ def test_a_record_of_another_shape_is_damaged(folder: Path) -> None:
         assert "damaged-record" in named(check(folder))
 
 
-def test_what_could_not_be_had(folder: Path) -> None:
+def test_unavailable_images(folder: Path) -> None:
     record(folder, missing=["x", "y"])
     assert named(check(folder))["image-not-had"].severity == "note"
     record(folder, missing=["x", "y", "z"])

@@ -1,4 +1,4 @@
-"""Verification by several processes, ended before its end."""
+"""Interrupted verification with several processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.datasets.verify.sets import grey
 
 
 class Interrupting:
-    """Progress of someone who presses Ctrl-C when the first shard is done."""
+    """Progress that raises KeyboardInterrupt after the first shard."""
 
     def start(self, label: str, total: int | None, unit: str = "items") -> Interrupting:
         return self
@@ -31,7 +31,7 @@ class Interrupting:
         pass
 
 
-def test_workers_end_within_a_shard_when_nobody_waits(tmp_path: Path, monkeypatch) -> None:
+def test_abandoned_workers_stop_within_a_shard(tmp_path: Path, monkeypatch) -> None:
     for number in range(6):
         write_tar(tmp_path / f"{number}.tar", [(f"{number}.png", grey(number))])
     source = open_images(tmp_path)

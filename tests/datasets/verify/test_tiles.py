@@ -1,4 +1,4 @@
-"""Tiles as the tiler leaves them: tars and manifests that agree, or not."""
+"""Output of the tile cutter: consistent and inconsistent tars and manifests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cut(quads: Path, out: Path, wanted: list[Quad] | None = None, **spec: object
     return out
 
 
-def test_what_the_tiler_made_is_sound(quads: Path, tmp_path: Path) -> None:
+def test_tiles_of_the_cutter_are_valid(quads: Path, tmp_path: Path) -> None:
     told = check(cut(quads, tmp_path / "tiles"))
     assert told.dataset == "tiles"
     assert set(named(told)) <= {"missing-quad", "double-image"}
@@ -73,7 +73,7 @@ def flip_a_bit(path: Path) -> None:
         (lambda out: (out / "E-004_N-04.json").write_text("{"), "damaged-manifest"),
     ],
 )
-def test_what_was_damaged_afterwards_is_named(
+def test_tiles_damaged_afterwards_are_named(
     quads: Path, tmp_path: Path, damage: Callable[[Path], object], kind: str
 ) -> None:
     out = cut(quads, tmp_path / "tiles")
@@ -92,7 +92,7 @@ def test_tiles_that_could_not_be_cut_are_named(quads: Path, tmp_path: Path) -> N
     assert "cut short" in problem.examples[0]
 
 
-def test_quads_cut_otherwise_do_not_mix(quads: Path, tmp_path: Path) -> None:
+def test_quads_cut_with_other_options_are_reported(quads: Path, tmp_path: Path) -> None:
     out = cut(quads, tmp_path / "tiles", [QUADS[0]])
     inputs, _ = find_files([quads], [QUADS[1]])
     cut_quads(inputs, TileSpec(size=32), out, settings=JobSettings(force=True))
@@ -100,7 +100,7 @@ def test_quads_cut_otherwise_do_not_mix(quads: Path, tmp_path: Path) -> None:
     assert quad in ("E-004_N-04", "E008_N76")
 
 
-def test_sidecars_of_loose_tiles_are_no_manifests(tmp_path: Path) -> None:
+def test_sidecars_of_single_tiles_are_not_manifests(tmp_path: Path) -> None:
     (tmp_path / "E1_0_N2_0.png").write_bytes(grey(1))
     (tmp_path / "E1_0_N2_0.json").write_text(json.dumps({"center": [1.1, 2.1]}))
     assert {problem.severity for problem in check(tmp_path).problems} <= {"note"}

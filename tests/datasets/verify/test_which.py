@@ -11,11 +11,10 @@ from marsretrieval.errors import DatasetNotFoundError, UnknownNameError
 from marsretrieval.tasks import TASKS, Settings
 from tests.datasets.download.servers import picture
 from tests.datasets.verify.sets import check, landforms, pairs, write_planet
-from tests.evaluation.test_runner import record as oracle_record
-from tests.tasks.oracle import class_folders, pairs_tar, tiles_folder
+from tests.tasks.oracle import class_folders, oracle_spec, pairs_tar, tiles_folder
 
 
-def test_all_that_lie_in_a_folder_or_those_asked_for(tmp_path: Path) -> None:
+def test_all_datasets_of_a_folder_or_the_selected_ones(tmp_path: Path) -> None:
     pairs(tmp_path / "Mars-VL-Pairs", ("a", picture(1), "one"))
     landforms(tmp_path / "Mars-Landforms", [{"id": "a", "image": picture(1), "label": "x"}])
     write_planet(tmp_path, seed=7)
@@ -37,7 +36,7 @@ def test_all_that_lie_in_a_folder_or_those_asked_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["paired", "landform", "tiles", "images"])
-def test_by_its_first_image(kind: str, tmp_path: Path) -> None:
+def test_dataset_kind_from_its_first_image(kind: str, tmp_path: Path) -> None:
     if kind == "paired":
         pairs(tmp_path / "mine", ("a", picture(1), "one"))
     elif kind == "landform":
@@ -50,7 +49,7 @@ def test_by_its_first_image(kind: str, tmp_path: Path) -> None:
     assert check(tmp_path / "mine").dataset == kind
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="no such folder"):
         verify(tmp_path / "nowhere")
     with pytest.raises(DatasetNotFoundError, match="no images"):
@@ -72,7 +71,7 @@ def test_the_set_hash_is_that_of_results(tmp_path: Path) -> None:
     class_folders(data / "Mars-Landforms", {"plains": 4, "yardangs": 3})
     next((data / "Mars-Landforms").rglob("*.png")).write_bytes(b"damaged")
     jobs = evaluation.plan(
-        [oracle_record()],
+        [oracle_spec()],
         TASKS,
         data=data,
         results=tmp_path / "results",

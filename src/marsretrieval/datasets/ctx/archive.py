@@ -132,7 +132,7 @@ def finished_manifest(
             raise
         raise DataError(
             f"{out / quad.name}.tar: cannot be read ({error.strerror or error})",
-            remedy="Check the disk, the rights and the limits of this process (ulimit -n).",
+            remedy="Check the disk, the permissions and the limits of this process (ulimit -n).",
         ) from error
     return manifest if up_to_date else None
 
@@ -200,7 +200,7 @@ def pack_quad(
         if stats.failed and finished_manifest(out, quad, spec) is not None:
             raise DataError(
                 f"{source}: {len(stats.failed)} tiles could not be cut, such as "
-                f"{next(iter(stats.failed.items()))}; the complete tar from before is kept"
+                f"{next(iter(stats.failed.items()))}; the earlier complete tar is kept"
             )
         tar_bytes, tar_sha256 = temporary.stat().st_size, sha256_file(temporary)
         manifest.unlink(missing_ok=True)

@@ -72,7 +72,7 @@ class TileSpec:
         if not self.delta.is_finite() or not self.delta > 0 or geo.QUAD_DEG % self.delta:
             raise UsageError(
                 f"--delta {self.delta}: does not divide {geo.QUAD_DEG} degrees",
-                remedy="Use 0.2, or another that quads can be cut into: 0.05, 0.1, 0.25, 0.5, 1.",
+                remedy="Use a divisor of 4 degrees, such as 0.05, 0.1, 0.2, 0.25, 0.5 or 1.",
             )
         if self.delta < _SMALLEST_DEG:
             raise UsageError(f"--delta {self.delta}: smaller than {_SMALLEST_DEG} degrees")
@@ -83,7 +83,7 @@ class TileSpec:
                 f"--format {self.format}: unknown", remedy=f"Use {' or '.join(FORMATS)}."
             )
         if self.exact and self.format != "png":
-            raise UsageError("--exact goes with --format png: JPEG changes the pixels")
+            raise UsageError("--exact requires --format png: JPEG changes the pixels")
         if not 0 <= self.drop_below <= 1:
             raise UsageError(f"--drop-empty {self.drop_below}: not a share within 0..1")
 

@@ -123,13 +123,13 @@ def parse_quads(text: str) -> list[Quad]:
     for part in filter(None, (name.strip() for name in text.split(","))):
         if part not in quads_by_name:
             raise UsageError(
-                f"'{part}' is no quad of the mosaic",
+                f"'{part}' is not a quad of the mosaic",
                 remedy="Quads are named by their south-west corner, every 4 degrees, with three "
                 f"and two digits: {geo.quad_name(-4, -4)}, {geo.quad_name(136, 0)}.",
             )
         quads.add(quads_by_name[part])
     if not quads:
-        raise UsageError("no quad is named")
+        raise UsageError("no quads given")
     return sorted(quads)
 
 
@@ -145,7 +145,7 @@ def check_quad(raster: GeoTiff, quad: Quad, *, source: str) -> None:
         DataError: If the pixel type or an edge differs.
     """
     if raster.dtype != "uint8":
-        raise DataError(f"{source}: pixels of {raster.dtype}, where the mosaic has uint8")
+        raise DataError(f"{source}: pixels of {raster.dtype}, expected uint8")
     side = geo.QUAD_DEG
     raster_edges = (raster.west, raster.south, raster.east, raster.north)
     quad_edges = (quad.west, quad.south, quad.west + side, quad.south + side)
@@ -156,8 +156,9 @@ def check_quad(raster: GeoTiff, quad: Quad, *, source: str) -> None:
     if max(offsets) > 0.5:
         edges = ", ".join(f"{edge:.4f}" for edge in raster_edges)
         raise DataError(
-            f"{source}: named {quad.name}, but it reaches over {edges} (west, south, east, north)",
-            remedy="Renamed, cropped, or written by another formula: its tiles would be misplaced.",
+            f"{source}: named {quad.name}, but its extent is {edges} (west, south, east, north)",
+            remedy="Use the original file: the tiles of a renamed or cropped one would be "
+            "misplaced.",
         )
 
 
@@ -243,14 +244,15 @@ def find_files(
         other = files_by_quad.setdefault(quad, {}).setdefault(kind, path)
         if other != path:
             raise UsageError(
-                f"two files of quad {quad.name}: {other} and {path}", remedy="Name one of them."
+                f"two files of quad {quad.name}: {other} and {path}",
+                remedy="Give only one of them.",
             )
     if not files_by_quad and not problems:
         names = ", ".join(map(str, paths))
-        raise DatasetNotFoundError(f"{names}: no GeoTIFF and no zip of the mosaic here")
+        raise DatasetNotFoundError(f"{names}: contains no GeoTIFF or zip of the mosaic")
     if selected is not None:
         missing = sorted(selected - files_by_quad.keys())
-        problems += [Problem(quad.name, "no file of this quad was found") for quad in missing]
+        problems += [Problem(quad.name, "no file of this quad") for quad in missing]
     return [
         Input(quad, kinds.get(_ZIP, kinds.get(_TIFF[0])))
         for quad, kinds in sorted(files_by_quad.items())

@@ -155,16 +155,14 @@ def geotiff_in(path: Path) -> zipfile.ZipInfo:
                 and not PurePosixPath(info.filename).name.startswith(".")
             ]
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
-        raise DataError(
-            f"{path}: damaged or cut short, not a whole zip ({error})", remedy=_DAMAGED
-        ) from error
+        raise DataError(f"{path}: damaged or incomplete zip ({error})", remedy=_DAMAGED) from error
     if len(members) != 1:
-        raise DataError(f"{path}: {len(members)} GeoTIFFs in this zip, where one is expected")
+        raise DataError(f"{path}: {len(members)} GeoTIFFs in this zip, expected one")
     info = members[0]
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
         raise DataError(
-            f"{path}: packed by a method that cannot be read here ({info.compress_type})",
-            remedy="Unpack it with another program and name the GeoTIFF.",
+            f"{path}: unsupported compression method ({info.compress_type})",
+            remedy="Unpack it with another program and give the GeoTIFF.",
         )
     return info
 
@@ -188,7 +186,7 @@ class ZipStream:
             self._file.seek(info.header_offset)
             header = self._file.read(_LOCAL_HEADER)
             if len(header) < _LOCAL_HEADER or header[:4] != b"PK\3\4":
-                raise self._damaged("no header where its table of contents says")
+                raise self._damaged("no header at the offset in its directory")
             name, extra = struct.unpack("<HH", header[26:30])
             self._file.seek(name + extra, 1)
         except BaseException:
@@ -229,7 +227,7 @@ class ZipStream:
 
     def _skip_to(self, offset: int) -> None:
         if offset < self._position:
-            raise ValueError("a zip is read forwards only")
+            raise ValueError("a zip member can only be read sequentially")
         while self._position < offset:
             self._next(offset - self._position)
 

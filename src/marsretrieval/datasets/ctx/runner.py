@@ -38,7 +38,7 @@ from marsretrieval.io import make_folder, remove_stale
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 from marsretrieval.system import usable_cpus
 
-_MOVED = "Check whether the mosaic has moved; --server names another address."
+_MOVED = "Check whether the mosaic has moved, and pass its address with --server."
 _CERTIFICATE = (
     "The server is known to leave out an intermediate certificate. Save that certificate as PEM "
     "(a browser shows it, under the padlock) and pass it with --ca-file, or set SSL_CERT_FILE to "
@@ -88,7 +88,8 @@ class JobSettings:
         address = urlsplit(self.server)
         if address.scheme not in ("http", "https") or not address.hostname:
             raise UsageError(
-                f"--server {self.server}: no web address", remedy=f"Such as {SERVER} (the default)."
+                f"--server {self.server}: not a web address",
+                remedy=f"Use an address such as {SERVER} (the default).",
             )
 
 
@@ -176,7 +177,7 @@ class Report:
         }
 
 
-def plan(inputs: Sequence[Input], spec: TileSpec, out: Path, *, force: bool = False) -> Plan:
+def plan(inputs: Sequence[Input], spec: TileSpec, out: str | Path, *, force: bool = False) -> Plan:
     """Plan the work of `cut_quads` without doing it.
 
     Args:
@@ -191,6 +192,7 @@ def plan(inputs: Sequence[Input], spec: TileSpec, out: Path, *, force: bool = Fa
     Raises:
         UsageError: If `out` holds quads cut with other options, unless `force`.
     """
+    out = Path(out)
     _check_same_spec(out, spec, force=force)
     finished, todo = _partition_inputs(inputs, spec, out)
     tiles = sum(tile_count(source.quad, spec) for source in todo)
@@ -209,7 +211,7 @@ def plan(inputs: Sequence[Input], spec: TileSpec, out: Path, *, force: bool = Fa
 def cut_quads(
     inputs: Sequence[Input],
     spec: TileSpec,
-    out: Path,
+    out: str | Path,
     *,
     problems: Sequence[Problem] = (),
     settings: JobSettings | None = None,
@@ -235,6 +237,7 @@ def cut_quads(
         OutputError: If `out` or the scratch folder cannot be written or lacks disk space.
         UsageError: If `out` holds quads cut with other options, unless `settings.force`.
     """
+    out = Path(out)
     settings = settings or JobSettings()
     _check_same_spec(out, spec, force=settings.force)
     started = time.monotonic()
@@ -376,7 +379,7 @@ def _check_same_spec(out: Path, spec: TileSpec, *, force: bool) -> None:
     if conflicts:
         raise UsageError(
             f"{out}: holds {len(conflicts)} quads cut with other options, such as {conflicts[0]}",
-            remedy="Choose another --out, or --force to cut over them.",
+            remedy="Choose another --out, or use --force to replace them.",
         )
 
 

@@ -6,12 +6,25 @@ WebDataset tars in the variants from links), ``Mars-Landforms/`` (Parquet) and
 repository, revision, variant, time, counts, missing images and the SHA-256 of every file.
 """
 
-from marsretrieval.datasets.download.dataset import download, plan_download
-from marsretrieval.datasets.download.links import LinkSettings
-from marsretrieval.datasets.download.record import DownloadRecord, read_record
-from marsretrieval.datasets.download.report import KNOWN_GONE, MAX_MISSING, Missing, Plan, Report
-from marsretrieval.datasets.download.sources import DATASETS, Source, find_source
-from marsretrieval.datasets.listing import readable_bytes
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from marsretrieval.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.download.dataset import download, plan_download
+    from marsretrieval.datasets.download.links import LinkSettings
+    from marsretrieval.datasets.download.record import DownloadRecord, read_record
+    from marsretrieval.datasets.download.report import (
+        KNOWN_GONE,
+        MAX_MISSING,
+        Missing,
+        Plan,
+        Report,
+    )
+    from marsretrieval.datasets.download.sources import DATASETS, Source, find_source
+    from marsretrieval.datasets.listing import readable_bytes
 
 __all__ = [
     "DATASETS",
@@ -29,3 +42,31 @@ __all__ = [
     "read_record",
     "readable_bytes",
 ]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.datasets.download.dataset": (
+            "download",
+            "plan_download",
+        ),
+        "marsretrieval.datasets.download.links": ("LinkSettings",),
+        "marsretrieval.datasets.download.record": (
+            "DownloadRecord",
+            "read_record",
+        ),
+        "marsretrieval.datasets.download.report": (
+            "KNOWN_GONE",
+            "MAX_MISSING",
+            "Missing",
+            "Plan",
+            "Report",
+        ),
+        "marsretrieval.datasets.download.sources": (
+            "DATASETS",
+            "Source",
+            "find_source",
+        ),
+        "marsretrieval.datasets.listing": ("readable_bytes",),
+    },
+)

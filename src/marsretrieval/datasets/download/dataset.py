@@ -16,12 +16,12 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 
 def download(
     name: str,
-    out: Path,
+    out: str | Path,
     *,
     variant: str | None = None,
     revision: str | None = None,
     offline: bool = False,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     settings: LinkSettings | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> Report:
@@ -50,6 +50,8 @@ def download(
         OutputError: If the disk is full or not writable.
         MissingDependencyError: If the extra `download` is not installed.
     """
+    out = Path(out)
+    cache = None if cache is None else Path(cache)
     source = find_source(name, variant)
     check_libraries("downloading datasets")
     folder = out / source.folder
@@ -67,11 +69,11 @@ def download(
 
 def plan_download(
     name: str,
-    out: Path,
+    out: str | Path,
     *,
     variant: str | None = None,
     revision: str | None = None,
-    cache: Path | None = None,
+    cache: str | Path | None = None,
 ) -> Plan:
     """List what `download` would fetch, without writing anything.
 
@@ -88,6 +90,8 @@ def plan_download(
     Raises:
         MarsRetrievalError: Any error that `download` raises before it starts to download.
     """
+    out = Path(out)
+    cache = None if cache is None else Path(cache)
     source = find_source(name, variant)
     check_libraries("downloading datasets")
     from marsretrieval.datasets.download.hub import list_repository, resolve_revision

@@ -323,7 +323,7 @@ class HttpClient:
                 part.discard()
             raise
         if part.total not in (None, size):
-            raise AttemptError(f"{size:,} of {part.total:,} bytes came")
+            raise AttemptError(f"{size:,} of {part.total:,} bytes received")
 
 
 async def read_body(response: httpx2.Response, max_bytes: int) -> bytes:

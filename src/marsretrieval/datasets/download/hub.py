@@ -302,7 +302,7 @@ def find_cached(repository: str, revision: str | None) -> tuple[Listing, Path]:
     except OSError as error:  # such as the hub's LocalEntryNotFoundError
         raise DatasetNotFoundError(
             f"{repository}: not in the cache of the Hugging Face hub",
-            remedy="Run once without --offline, or copy the folder from where it is.",
+            remedy="Run once without --offline, or copy the folder from another machine.",
         ) from error
     files = tuple(
         HubFile(path.relative_to(snapshot).as_posix(), path.stat().st_size, None)
@@ -458,13 +458,13 @@ def _hub_errors(repository: str, revision: str | None) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         raise DatasetNotFoundError(
             f"{repository}: no such dataset on the hub, or it is private",
-            remedy="If it is private, set HF_TOKEN to a token that may read it. A token that has "
-            "expired is refused for public ones too: unset it.",
+            remedy="If it is private, set HF_TOKEN to a token that may read it. An expired token "
+            "is rejected for public datasets too: unset it.",
         ) from error
     except errors.OfflineModeIsEnabled as error:
         raise DataError(
-            f"{snapshot_name}: the hub cannot be asked ({_first_line(error)})",
-            remedy="Unset HF_HUB_OFFLINE, or use --offline with what is there.",
+            f"{snapshot_name}: the hub cannot be queried ({_first_line(error)})",
+            remedy="Unset HF_HUB_OFFLINE, or use --offline with the local files.",
         ) from error
     except OSError as error:
         if error.errno is not None and not isinstance(error, errors.HfHubHTTPError):
@@ -479,9 +479,9 @@ def _hub_errors(repository: str, revision: str | None) -> Iterator[None]:
 
 def _unexpected_answer(snapshot_name: str, error: Exception) -> DataError:
     return DataError(
-        f"{snapshot_name}: the hub does not answer as it should ({_first_line(error)})",
-        remedy="Check the network (the login page of a network may have answered), HF_ENDPOINT "
-        "and HF_TOKEN, then run the same command again: the files that are whole are kept.",
+        f"{snapshot_name}: unexpected response from the hub ({_first_line(error)})",
+        remedy="Check the network (a login page may intercept requests), HF_ENDPOINT "
+        "and HF_TOKEN, then run the same command again: complete files are kept.",
     )
 
 

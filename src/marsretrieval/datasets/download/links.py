@@ -160,7 +160,7 @@ def read_pairs(folder: Path) -> list[Pair]:
         names = dataset.schema.names
         absent = [name for name in _COLUMNS if name not in names]
         if absent:
-            raise TableError(f"{folder}: no column '{absent[0]}' (there are {', '.join(names)})")
+            raise TableError(f"{folder}: no column '{absent[0]}' (columns: {', '.join(names)})")
         rows = dataset.to_table(columns=list(_COLUMNS)).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{folder}: not a readable Parquet table ({error})") from error
@@ -289,7 +289,7 @@ async def _fetch_all(
         same_security=False,
         transport=GuardedTransport(settings.allowed_addresses),
         headers={
-            "User-Agent": f"marsretrieval/{__version__} (research data set, one request an image)",
+            "User-Agent": f"marsretrieval/{__version__} (research data set, one request per image)",
             "Accept": "image/jpeg,image/png,image/*;q=0.8,*/*;q=0.5",
         },
     )

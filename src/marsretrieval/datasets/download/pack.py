@@ -141,7 +141,7 @@ def download_pairs(
     ]
     if not packed:
         raise DataError(
-            f"{folder}: not one of {len(pairs):,} images can be had (first: {missing[0].reason})",
+            f"{folder}: none of {len(pairs):,} images is available (first: {missing[0].reason})",
             remedy="Check the network and run it again, or use --variant frozen.",
         )
     parameters = _PUBLISHED if source.variant == "published" else _UNCHANGED

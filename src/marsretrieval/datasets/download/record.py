@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marsretrieval import __version__
-from marsretrieval.datasets.download.sources import Source
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.io import (
     Int64,
@@ -20,6 +19,9 @@ from marsretrieval.io import (
     read_json,
     write_json,
 )
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.download.sources import Source
 
 RECORD = "download.json"
 CACHE = ".cache"  # hidden, so that readers skip it
@@ -91,7 +93,7 @@ class DownloadRecord:
     begun: tuple[str, ...] = ()
 
 
-def read_record(folder: Path) -> DownloadRecord | None:
+def read_record(folder: str | Path) -> DownloadRecord | None:
     """Read the record of an earlier download.
 
     Args:
@@ -103,13 +105,14 @@ def read_record(folder: Path) -> DownloadRecord | None:
     Raises:
         DataError: If it is damaged, of another version, or names files outside of its folder.
     """
+    folder = Path(folder)
     path = folder / RECORD
     if not path.exists():
         return None
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema_version") != _SCHEMA:
         raise DataError(
-            f"{path}: not a record of this version",
+            f"{path}: not a download record of this version",
             remedy="Download into another folder, or delete this one.",
         )
     remedy = "Move the folder away and download again."
@@ -144,7 +147,7 @@ def check_folder(folder: Path, source: Source) -> DownloadRecord | None:
     remedy = "Choose another folder with --out, or delete this one."
     if record is None:
         if folder.is_dir() and any(path.name not in _OWN_NAMES for path in folder.iterdir()):
-            raise UsageError(f"{folder}: holds files of another origin", remedy=remedy)
+            raise UsageError(f"{folder}: contains files from another source", remedy=remedy)
         return None
     if record.variant != source.variant and record.variant is not None:
         raise UsageError(

@@ -93,5 +93,5 @@ def find_source(name: str, variant: str | None = None) -> Source:
         f"{dataset} has no variant '{variant}'",
         remedy=f"Known: {', '.join(variants)}."
         if variants
-        else "It has no variants: leave it out.",
+        else "It has no variants: omit the option.",
     )

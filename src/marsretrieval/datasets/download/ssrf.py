@@ -26,7 +26,7 @@ class RefusedAddressError(AttemptError):
     """The host is, or resolves to, an address that is not public."""
 
     def __init__(self, host: str) -> None:
-        super().__init__(f"refused: no public address ({host})", retry=False)
+        super().__init__(f"refused: not a public address ({host})", retry=False)
 
 
 class HostNotFoundError(AttemptError):

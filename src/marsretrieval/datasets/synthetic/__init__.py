@@ -6,16 +6,16 @@ folder states that its content is synthetic.
 
 from __future__ import annotations
 
-from marsretrieval.datasets.synthetic.captions import sample_pair
-from marsretrieval.datasets.synthetic.registry import BENCHMARK, LANDFORMS
-from marsretrieval.datasets.synthetic.scene import Attributes, sample
-from marsretrieval.datasets.synthetic.writer import (
-    PlanetRecord,
-    Summary,
-    describe_planet,
-    find_planet,
-    write_planet,
-)
+from typing import TYPE_CHECKING
+
+from marsretrieval.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from marsretrieval.datasets.synthetic.captions import sample_pair
+    from marsretrieval.datasets.synthetic.record import PlanetRecord, find_planet
+    from marsretrieval.datasets.synthetic.registry import BENCHMARK, LANDFORMS
+    from marsretrieval.datasets.synthetic.scene import Attributes, sample
+    from marsretrieval.datasets.synthetic.writer import Summary, describe_planet, write_planet
 
 __all__ = [
     "BENCHMARK",
@@ -29,3 +29,20 @@ __all__ = [
     "sample_pair",
     "write_planet",
 ]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.datasets.synthetic.captions": ("sample_pair",),
+        "marsretrieval.datasets.synthetic.registry": (
+            "BENCHMARK",
+            "LANDFORMS",
+        ),
+        "marsretrieval.datasets.synthetic.scene": (
+            "Attributes",
+            "sample",
+        ),
+        "marsretrieval.datasets.synthetic.record": ("PlanetRecord", "find_planet"),
+        "marsretrieval.datasets.synthetic.writer": ("Summary", "describe_planet", "write_planet"),
+    },
+)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from typing_extensions import TypedDict
 
 from marsretrieval import geo
 from marsretrieval.datasets.synthetic.dataset_files import (
@@ -33,6 +32,11 @@ from marsretrieval.datasets.synthetic.planet import (
     paint,
     scatter_features,
 )
+from marsretrieval.datasets.synthetic.record import (
+    PLANET_FILE,
+    PlanetRecord,
+    parse_record,
+)
 from marsretrieval.datasets.synthetic.registry import BENCHMARK, LANDFORMS
 from marsretrieval.errors import (
     DataError,
@@ -41,10 +45,7 @@ from marsretrieval.errors import (
     UsageError,
 )
 from marsretrieval.io import (
-    Int64,
-    JsonObject,
     confined,
-    from_json,
     make_folder,
     read_json,
     sha256_file,
@@ -56,7 +57,6 @@ _STREAM = 1  # part of every random seed; another number would change every plan
 _PAIRS, _LANDFORMS = "Mars-VL-Pairs", "Mars-Landforms"
 _GEO, _CTX = "Mars-Global-Geolocalization", "ctx"
 _TOP = (_PAIRS, _LANDFORMS, _GEO, _CTX, "README.txt")
-_RECORD = "planet.json"
 _STAGING = ".synthetic-planet.partial"
 _MOVING = "moving"  # in the staging folder while its parts are moved into place
 _STATEMENT = (
@@ -78,41 +78,6 @@ planet.json               every feature that was planted, and the checksum of ev
 """
 # Independent streams of random numbers.
 _SCATTER, _PAINT, _PAIR, _CLASS, _EXAMPLE = range(5)
-
-
-class PlanetCounts(JsonObject):
-    """Numbers of items of a planet."""
-
-    pairs: Int64
-    landform_images: Int64
-    tiles: Int64
-    features: Int64
-
-
-class PlanetFile(JsonObject):
-    """Size and checksum of a file."""
-
-    bytes: Int64
-    sha256: str
-
-
-_Feature = TypedDict("_Feature", {"class": str, "lon": float, "lat": float, "size_km": float})
-
-
-class PlanetRecord(JsonObject):
-    """Content of ``planet.json``: parameters, features and files of a planet."""
-
-    synthetic: bool
-    statement: str
-    generator: str
-    version: Int64
-    seed: Int64
-    size: str
-    counts: PlanetCounts
-    classes: dict[str, Int64]
-    quads: list[str]
-    features: list[_Feature]
-    files: dict[str, PlanetFile]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +156,7 @@ def describe_planet(
 
 
 def write_planet(
-    out: Path,
+    out: str | Path,
     *,
     seed: int = 0,
     size: str = "default",
@@ -221,34 +186,16 @@ def write_planet(
         MissingDependencyError: If rasterio is not installed.
         OutputError: If the folder holds other data or cannot be written.
     """
+    out = Path(out)
     parts = _size(size)
     if _status(out, seed, size, force) == "done":
-        return _summary(out, _parse_record(read_json(out / _RECORD), out), made=False)
+        return _summary(out, parse_record(read_json(out / PLANET_FILE), out), made=False)
     require_rasterio()
     make_folder(out)
     with _staged(out) as folder:
         record = _fill(folder, parts, seed, size, progress)
-        write_json(folder / _RECORD, record)
+        write_json(folder / PLANET_FILE, record)
     return _summary(out, record, made=True)
-
-
-def find_planet(folder: Path) -> tuple[Path, PlanetRecord] | None:
-    """Find the planet that a folder holds or belongs to.
-
-    Args:
-        folder: Folder of a planet or of one of its datasets, or any other folder.
-
-    Returns:
-        Path of ``planet.json`` and its content; None if there is no planet.
-
-    Raises:
-        DataError: If the file is damaged.
-    """
-    folder = folder.absolute()  # the working directory has a parent too
-    for out in (folder, folder.parent):
-        if (out / _RECORD).is_file():
-            return out / _RECORD, _parse_record(read_json(out / _RECORD), out)
-    return None
 
 
 def _size(name: str) -> PlanetSize:
@@ -265,24 +212,24 @@ def _status(out: Path, seed: int, size: str, force: bool) -> str:
         OutputError: If the folder holds other data.
     """
     if seed < 0:
-        raise UsageError(f"seed {seed} is negative", remedy="Seeds are whole numbers from 0 on.")
-    if not (out / _RECORD).exists():
+        raise UsageError(f"seed {seed} is negative", remedy="Use a seed of 0 or more.")
+    if not (out / PLANET_FILE).exists():
         if (out / _STAGING / _MOVING).exists():
             return "replace"
         taken = [name for name in _TOP if (out / name).exists()]
         if taken:
             raise OutputError(
                 f"{out}: holds {', '.join(taken)}, but no synthetic planet",
-                remedy="Choose another folder with --out: data of others is never replaced.",
+                remedy="Choose another folder with --out: existing data are not replaced.",
             )
         return "new"
-    value = read_json(out / _RECORD)
+    value = read_json(out / PLANET_FILE)
     if not isinstance(value, dict) or value.get("synthetic") is not True:
-        raise OutputError(f"{out / _RECORD}: not the record of a synthetic planet",
+        raise OutputError(f"{out / PLANET_FILE}: not the record of a synthetic planet",
                           remedy="Choose another folder with --out.")  # fmt: skip
     if force:
         return "replace"
-    record = _parse_record(value, out)
+    record = parse_record(value, out)
     requested = {"seed": seed, "size": size, "version": _size(size).version}
     differing = {
         key: record[key] for key in ("seed", "size", "version") if record[key] != requested[key]
@@ -295,10 +242,10 @@ def _status(out: Path, seed: int, size: str, force: bool) -> str:
             remedy="Choose another folder with --out, or replace that planet with --force.",
         )
     for name, file in record["files"].items():
-        path = confined(out, name, source=out / _RECORD)
+        path = confined(out, name, source=out / PLANET_FILE)
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             raise DataError(f"{path}: missing or changed since the planet was made",
-                            remedy="Make the planet anew with --force.")  # fmt: skip
+                            remedy="Create the planet again with --force.")  # fmt: skip
     return "done"
 
 
@@ -308,7 +255,7 @@ def _staged(out: Path) -> Iterator[Path]:
     staging = out / _STAGING
     try:
         if (staging / _MOVING).exists():  # killed while moving: the moved parts are this command's
-            _remove(out, (_RECORD, *_TOP))
+            _remove(out, (PLANET_FILE, *_TOP))
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
         try:
@@ -317,8 +264,8 @@ def _staged(out: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
             raise
         (staging / _MOVING).touch()
-        _remove(out, (_RECORD, *_TOP))
-        for name in (*_TOP, _RECORD):
+        _remove(out, (PLANET_FILE, *_TOP))
+        for name in (*_TOP, PLANET_FILE):
             (staging / name).replace(out / name)
         shutil.rmtree(staging)
     except OSError as error:
@@ -397,11 +344,6 @@ def _fill(
 def _rng(seed: int, *stream: int) -> np.random.Generator:
     """Create a random generator that differs from those used in training, whatever the seed."""
     return np.random.default_rng([seed, _STREAM, *stream])
-
-
-def _parse_record(value: object, out: Path) -> PlanetRecord:
-    remedy = "Make the planet anew with --force."
-    return from_json(PlanetRecord, value, source=out / _RECORD, remedy=remedy)
 
 
 def _summary(out: Path, record: PlanetRecord, *, made: bool) -> Summary:

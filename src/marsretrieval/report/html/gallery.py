@@ -186,7 +186,7 @@ def _add_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | N
     notes = []
     if thumbnails is None:
         if gallery.queries:
-            notes = ["Made without thumbnails: ids are shown."]
+            notes = ["Without thumbnails; ids are shown instead."]
     else:
         keys = {i: thumbnails.add(images[i], results.key) for i in shown_ids if i in images}
         for name in gallery.landforms():

@@ -305,6 +305,8 @@ def commands(result_sets: Sequence[ResultSet]) -> list[str]:
         for entry in result_set.entries:
             model, seed = _model_arguments(entry), entry.file.result.seed
             settings = f"--seed {seed}{_resamples_option(entry)}"
+            if entry.file.result.limit is not None:
+                settings += f" --limit {entry.file.result.limit}"
             target = entry.file.result.task_info.get("target")
             task = shlex.quote(str(target or result_set.task))
             runs[f"{model} --data data {settings}"][task] = None

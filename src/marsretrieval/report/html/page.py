@@ -19,9 +19,8 @@ from marsretrieval.report.html import metadata
 from marsretrieval.report.html.charts import DASHES, ChartGroup, SvgChart, curve_groups, rank_charts
 from marsretrieval.report.html.gallery import Gallery, Thumbnails, gallery_of
 from marsretrieval.report.html.maps import Maps, maps_of
-from marsretrieval.report.references import Reference
 from marsretrieval.report.result_files import ResultFile, require_whole
-from marsretrieval.report.table import ResultTable
+from marsretrieval.report.table import Reference, ResultTable
 from marsretrieval.report.tables import leaderboards, per_class_tables
 from marsretrieval.text import pluralize
 
@@ -50,7 +49,7 @@ class HtmlReport:
 
 def write_html(
     results: Sequence[ResultFile],
-    path: Path,
+    path: str | Path,
     *,
     title: str | None = None,
     thumbnails: bool = True,
@@ -81,8 +80,9 @@ def write_html(
         DataError: If a result is incomplete.
         OutputError: If `path` cannot be written.
     """
+    path = Path(path)
     if not results:
-        raise UsageError("no results to report", remedy="marsretrieval run writes some.")
+        raise UsageError("no results to report", remedy="Run marsretrieval run first.")
     for result in results:
         require_whole(result)
     damaged: list[str] = []
@@ -148,7 +148,7 @@ class SetView:
             parts.append(("ranks", "Ranks"))
         if self.per_class:
             what = "class" if self.set.task == "landform" else "landform"
-            parts.append(("per-class", f"Each {what}"))
+            parts.append(("per-class", f"Results per {what}"))
         if self.curves:
             parts.append(("curves", "Precision and recall"))
         if self.set.task == "geolocalization":

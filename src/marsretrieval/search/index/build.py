@@ -127,9 +127,9 @@ def _write(store: EmbeddingStore, folder: Path, fingerprint: str, progress: Prog
     free = shutil.disk_usage(folder).free
     if free < bytes_needed(store):
         raise OutputError(
-            f"{folder.parent}: a search index takes {bytes_needed(store):,} bytes, "
+            f"{folder.parent}: a search index needs {bytes_needed(store):,} bytes, "
             f"{free:,} are free",
-            remedy="Free some space, or search without it: that takes longer.",
+            remedy="Free some space, or search without an index, which is slower.",
         )
     positions = store.positions()
     bands = band_of(positions[:, 1])
@@ -251,8 +251,8 @@ class _IndexArrays:
                 raise StoreError(
                     f"{self._path}: the vector of '{block.ids[start + wrong[0]]}' is not of unit "
                     f"length but {lengths[wrong[0]]:g}",
-                    remedy="Either its shard is damaged (marsretrieval store verify tells), or the "
-                    "model gives such vectors and has to be mended.",
+                    remedy="Run marsretrieval store verify: a shard is damaged, or the encoder "
+                    "returned vectors that are not normalized.",
                 )
             quantized = quantize_rows(floats, self.mean)
             self.codes[index_rows], self.stored[index_rows] = quantized.values, batch

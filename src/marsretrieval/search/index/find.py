@@ -54,7 +54,7 @@ def is_index_worthwhile(store: EmbeddingStore) -> bool:
 
 
 def open_index(
-    path: Path, *, build: bool = True, progress: Progress = NO_PROGRESS
+    path: str | Path, *, build: bool = True, progress: Progress = NO_PROGRESS
 ) -> SearchIndex | None:
     """Open the index of a store by the fastest way.
 
@@ -72,6 +72,7 @@ def open_index(
         StoreError: If `path` is not a store.
         OutputError: If the index cannot be written anywhere.
     """
+    path = Path(path)
     signature = _stat_signature(path)
     for root in _roots(path):
         with suppress(OSError, ValueError, KeyError, TypeError, DataError, StoreError):
@@ -206,14 +207,14 @@ def make_index(
         except OutputError as error:
             problems.append(error.message)
         except IndexBuildInProgressError:
-            problems.append(f"{root}: another process is making the search index")
+            problems.append(f"{root}: another process is building the search index")
             break
     raise OutputError(
-        "; ".join(problems), remedy="A search index needs a folder that can be written, with space."
+        "; ".join(problems), remedy="A search index needs a writable folder with free space."
     )
 
 
-def drop_index(path: Path) -> int:
+def drop_index(path: str | Path) -> int:
     """Remove all indexes of a store.
 
     Args:
@@ -225,6 +226,7 @@ def drop_index(path: Path) -> int:
     Raises:
         StoreError: If `path` is not a store.
     """
+    path = Path(path)
     if not (path / "manifest.json").is_file():
         raise StoreError(f"{path}: no embedding store (no manifest.json)")
     freed = 0
@@ -254,12 +256,12 @@ def discard_index(index: SearchIndex) -> StoreError:
         del _open_indexes[store]
     return StoreError(
         f"{index.path}: the search index was damaged; it has been removed",
-        remedy="Search again: it is made anew. If this comes back, check the disk, and the store "
-        "itself with: marsretrieval store verify",
+        remedy="Search again: it is built again. If this happens again, check the disk, and the "
+        "store itself with: marsretrieval store verify",
     )
 
 
-def verify_index(path: Path) -> list[str]:
+def verify_index(path: str | Path) -> list[str]:
     """Check all indexes of a store against their checksums and remove damaged ones.
 
     Args:
@@ -268,6 +270,7 @@ def verify_index(path: Path) -> list[str]:
     Returns:
         One line per problem.
     """
+    path = Path(path)
     problems: list[str] = []
     for folder in (folder for root in _roots(path) for folder in _index_folders(root)):
         if folder.suffix == ".tmp":
@@ -277,7 +280,7 @@ def verify_index(path: Path) -> list[str]:
             header = SearchIndex(folder, path).header
             for name, entry in header["files"].items():
                 if sha256_file(folder / name) != entry.get("sha256"):
-                    index_problems.append(f"{folder / name}: not as it was written (checksum)")
+                    index_problems.append(f"{folder / name}: checksum mismatch")
         except (StoreError, ValueError, OSError) as error:
             index_problems.append(
                 error.message if isinstance(error, MarsRetrievalError) else str(error)

@@ -399,7 +399,7 @@ class SearchIndex:
             raise StoreError(
                 f"{self.path}: the search index is damaged",
                 remedy=f"marsretrieval store verify {self.store} removes it, and the next search "
-                "makes it anew.",
+                "builds it again.",
             ) from error
 
     def _array(self, name: str) -> npt.NDArray[Any]:
@@ -450,5 +450,5 @@ def _header(folder: Path) -> Header:
                 raise StoreError(f"{folder / name}: cannot be read ({error.strerror})") from error
             raise StoreError(f"{folder / name}: missing") from error
         if size != file["bytes"]:
-            raise StoreError(f"{folder / name}: {size} bytes, {file['bytes']} were written")
+            raise StoreError(f"{folder / name}: {size} bytes, expected {file['bytes']}")
     return header

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from marsretrieval.search.page.page import (
-    DEFAULT_IMAGES,
     MAX_HITS,
     PageSummary,
     QueryImage,
     write_page,
 )
 
-__all__ = ["DEFAULT_IMAGES", "MAX_HITS", "PageSummary", "QueryImage", "write_page"]
+__all__ = ["MAX_HITS", "PageSummary", "QueryImage", "write_page"]

@@ -7,13 +7,14 @@ its middle latitude, polar stereographic where `plotting.is_polar` says so.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.geo import MARS_RADIUS_M, Box, Shape, wrap_lon
-from marsretrieval.plotting import PLANET, features_in, lat_label, lon_label, window
+from marsretrieval.plotting import PLANET, features_in, lat_label, lon_label, regions_of, window
 from marsretrieval.plotting.features import (
     LabelCandidate,
     Rect,
@@ -23,17 +24,24 @@ from marsretrieval.plotting.features import (
 )
 from marsretrieval.plotting.projection import is_polar
 
+if TYPE_CHECKING:
+    from marsretrieval.search.hits import Hits
+
 Floats = npt.NDArray[np.float64]
 
 _WIDTH, _MAX_HEIGHT = 600.0, 560.0  # largest map area, units of the viewBox
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 10.0, 10.0, 22.0
+_CLOSE_WIDTH, _CLOSE_HEIGHT = 300.0, 300.0  # of a close-up
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54.0, 14.0, 10.0, 26.0
 _LOCATOR = (150.0, 75.0)
 _LOCAL_DEG = 120.0  # narrower maps have a locator and a scale bar
 _TILES_ACROSS = 8.0  # least height of a local map in tiles
+_LETTERS = "ABCDEFGH"
+_MIN_CLOSE_DEG = 30.0  # narrower maps have no close-ups
 _LEAST_DEG = 1e-4
 _SMALLEST_OUTLINE = 5.0  # units; smaller tiles are drawn as dots
 _CELLS = 150  # cells of the searched area across the map
 _MAX_NAMES = 26
+_FEW_MARKS = 60  # more, spread over a map, would leave no space for names
 _FINE_STEPS = tuple(factor * 10.0**power for power in (-6, -5, -4, -3) for factor in (1, 2, 5))
 
 
@@ -76,6 +84,38 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
+class ScaleBar:
+    """Scale bar.
+
+    Attributes:
+        x: Left end.
+        length: Length in units.
+        text: Length on the ground.
+    """
+
+    x: float
+    length: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inset:
+    """Area of a close-up on the main map.
+
+    Attributes:
+        path: Path data of its outline.
+        x: Horizontal position of its letter.
+        y: Baseline of its letter.
+        letter: The letter.
+    """
+
+    path: str
+    x: float
+    y: float
+    letter: str
+
+
+@dataclass(frozen=True, slots=True)
 class HitMap:
     """Shapes of the map, in units of its viewBox.
 
@@ -88,7 +128,9 @@ class HitMap:
         graticule: Path data of the coordinate lines.
         circles: Path data of the named craters and mountains.
         searched: Path data of the searched area; empty if unknown.
-        scale: Length and text of the scale bar; None on maps of the planet.
+        scale: Position, length and text of the scale bar; None on maps of the planet.
+        insets: Areas of the close-ups with their letters.
+        letter: Letter of a close-up; empty for the main map.
         locator: Rectangle (x, y, width, height) on a map of the planet of 360 x 180; None if the
             map shows the planet.
         description: Text for readers who do not see the map.
@@ -102,16 +144,20 @@ class HitMap:
     graticule: str
     circles: str
     searched: str
-    scale: tuple[float, str] | None
+    scale: ScaleBar | None
     locator: tuple[float, float, float, float] | None
     description: str
+    insets: Sequence[Inset] = ()
+    letter: str = ""
 
 
 @dataclass(frozen=True)
 class _Plane:
-    """Projection of a box to units of the viewBox."""
+    """Projection of a box to units of the viewBox, at most `max_width` x `max_height`."""
 
     box: Box
+    max_width: float = _WIDTH
+    max_height: float = _MAX_HEIGHT
     polar: bool = field(init=False)
     centre_lon: float = field(init=False)
     scale: float = field(init=False)
@@ -136,9 +182,9 @@ class _Plane:
             ),
         )
         if not self.polar:
-            half = self._aspect * min(box.width, 360.0) / 2
+            half = self.aspect * min(box.width, 360.0) / 2
             x = np.array([-half, half])
-        set_(self, "scale", min(_WIDTH / np.ptp(x), _MAX_HEIGHT / np.ptp(y)))
+        set_(self, "scale", min(self.max_width / np.ptp(x), self.max_height / np.ptp(y)))
         set_(self, "left", float(x.min()))
         set_(self, "top", float(y.max()))
         set_(self, "width", float(np.ptp(x) * self.scale))
@@ -149,7 +195,8 @@ class _Plane:
         return self.polar and self.box.width >= 360
 
     @property
-    def _aspect(self) -> float:
+    def aspect(self) -> float:
+        """Width of a degree of longitude in degrees of latitude."""
         if self.box.width > _LOCAL_DEG:
             return 1.0
         return float(np.cos(np.radians((self.box.south + self.box.north) / 2)))
@@ -158,7 +205,7 @@ class _Plane:
         """Plane coordinates, y upward, in degrees."""
         x, y = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
         if not self.polar:
-            return np.asarray(wrap_lon(x - self.centre_lon)) * self._aspect, y
+            return np.asarray(wrap_lon(x - self.centre_lon)) * self.aspect, y
         north = self.box.north > -self.box.south
         radius = np.degrees(2 * np.tan(np.radians(90 - (y if north else -y)) / 2))
         angle = np.radians(x - self.centre_lon)
@@ -189,50 +236,101 @@ class _Plane:
         return float(np.hypot(x[1] - x[0], y[1] - y[0]) / step)
 
 
-def draw_map(
-    lon: Sequence[float | None],
-    lat: Sequence[float | None],
-    shapes: Sequence[Shape | None],
-    *,
-    domain: int = 180,
-    searched: Floats | None = None,
-    tile_deg: float | None = None,
-) -> HitMap | None:
-    """Lay out the map of hits.
+def draw_maps(
+    hits: Hits, *, searched: Floats | None = None, tile_deg: float | None = None
+) -> list[HitMap]:
+    """Lay out a map of all hits, and close-ups if they lie in a few regions of a wide map.
 
     Args:
-        lon: Longitudes of n hits in degrees; None if unknown.
-        lat: Latitudes.
-        shapes: Footprints.
-        domain: Longitude range of the labels, 180 or 360.
+        hits: The hits.
         searched: Positions of all searched tiles, shape (m, 2).
         tile_deg: Height of a tile in degrees; None if unknown.
 
     Returns:
-        The map; None if no hit has a position.
+        The map and its close-ups; nothing if no hit has a position.
     """
-    x = np.array([np.nan if value is None else value for value in lon], dtype=np.float64)
-    y = np.array([np.nan if value is None else value for value in lat], dtype=np.float64)
-    if not (np.isfinite(x) & np.isfinite(y)).any():
-        return None
-    least = _TILES_ACROSS * (tile_deg or 0.25)
-    box = window(x, y, least_deg=max(least, _LEAST_DEG))
-    plane = _Plane(box)
+    lon, lat = (
+        np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+        for values in (hits.lon, hits.lat)
+    )
+    if not (np.isfinite(lon) & np.isfinite(lat)).any():
+        return []
+    least = max(_TILES_ACROSS * (tile_deg or 0.25), _LEAST_DEG)
+    box = window(lon, lat, least_deg=least)
+    planes = [_Plane(box)]
+    if box.width > _MIN_CLOSE_DEG or box.north - box.south > _MIN_CLOSE_DEG:
+        for region in regions_of(np.column_stack([lon, lat])):
+            inside = region.contains(lon, lat)
+            close = window(lon[inside], lat[inside], least_deg=least)
+            planes.append(_Plane(close, _CLOSE_WIDTH, _CLOSE_HEIGHT))
+    maps = [
+        _draw(
+            plane,
+            hits,
+            (lon, lat),
+            searched,
+            tile_deg,
+            names_avoid=_FEW_MARKS if len(planes) == 1 else len(hits),
+        )
+        for plane in planes
+    ]
+    insets = [
+        _inset(planes[0], plane.box, letter)
+        for plane, letter in zip(planes[1:], _LETTERS, strict=False)
+    ]
+    closeups = [
+        replace(part, letter=letter) for part, letter in zip(maps[1:], _LETTERS, strict=False)
+    ]
+    return [replace(maps[0], insets=insets), *closeups]
+
+
+def _inset(plane: _Plane, box: Box, letter: str) -> Inset:
+    """Outline of a close-up, at least a few units large."""
+    t = np.linspace(0, 1, 19)
+    east = box.west + box.width
+    x, y = plane.project(
+        np.concatenate([box.west + t * box.width, np.full(19, east), east - t * box.width,
+                        np.full(19, box.west)]),
+        np.concatenate([np.full(19, box.south), box.south + t * (box.north - box.south),
+                        np.full(19, box.north), box.north - t * (box.north - box.south)]),
+    )  # fmt: skip
+    if not plane.polar:
+        first, _ = plane.project(box.west, box.south)
+        half = box.width * plane.scale * plane.aspect
+        x = np.where(x < first - 0.01, first + half, x)
+    at = float(x.max()) + 3
+    side = at if at < _LEFT + plane.width - 10 else float(x.min()) - 10
+    return Inset(_path(x, y) + "z", round(side, 1), round(float(y.min()) + 8, 1), letter)
+
+
+def _draw(
+    plane: _Plane,
+    hits: Hits,
+    positions: tuple[Floats, Floats],
+    searched: Floats | None,
+    tile_deg: float | None,
+    *,
+    names_avoid: int,
+) -> HitMap:
+    """Draw one map; names avoid the marks if there are at most `names_avoid`."""
+    box = plane.box
     is_local = box.width <= _LOCAL_DEG or plane.polar
-    graticule, ticks = _graticule(plane, domain)
-    names, circles = _names(plane)
+    marks = list(_marks(plane, *positions, hits.shapes))
+    scale = _scale_bar(plane, marks) if is_local else None
+    graticule, ticks = _graticule(plane, hits.domain)
+    names, circles = _names(plane, marks if len(marks) <= names_avoid else [], scale)
     return HitMap(
         size=(_LEFT + plane.width + _RIGHT, _TOP + plane.height + _BOTTOM),
         area=(_LEFT, _TOP, plane.width, plane.height),
         circular=plane.circular,
-        marks=list(_marks(plane, x, y, shapes)),
+        marks=marks,
         labels=[*ticks, *names],
         graticule=graticule,
         circles=circles,
         searched="" if searched is None else _searched_path(plane, searched, tile_deg),
-        scale=_scale_bar(plane) if is_local else None,
+        scale=scale,
         locator=_locator(box) if is_local else None,
-        description=_describe(box, domain),
+        description=_describe(box, hits.domain),
     )
 
 
@@ -248,10 +346,12 @@ def _marks(
     plane: _Plane, lon: Floats, lat: Floats, shapes: Sequence[Shape | None]
 ) -> Iterator[Mark]:
     x, y = plane.project(lon, lat)
-    count = int(np.isfinite(x).sum())
+    inside = np.isfinite(x) & np.isfinite(y)
+    inside[inside] = plane.contains(x[inside], y[inside])
+    count = int(inside.sum())
     radius = 6.0 if count <= 30 else 4.5 if count <= 200 else 3.2
     for index in range(len(lon) - 1, -1, -1):  # the best on top
-        if not np.isfinite(x[index]):
+        if not inside[index]:
             continue
         outline = ""
         shape = shapes[index]
@@ -280,8 +380,8 @@ def _step(span_deg: float, at_most: int) -> float:
 def _graticule(plane: _Plane, domain: int) -> tuple[str, list[Label]]:
     box = plane.box
     width = min(box.width, 360.0)
-    lon_step = _step(width, 7 if not plane.polar else 12)
-    lat_step = _step(box.north - box.south, max(3, round(7 * plane.height / _WIDTH)))
+    lon_step = _step(width, 12 if plane.polar or width >= 180 else 6)
+    lat_step = _step(box.north - box.south, max(3, round(8 * plane.height / plane.max_width)))
     if width >= 180 and not plane.polar:
         lon_step = lat_step = max(lon_step, lat_step)
     longitudes = multiples(box.west, box.west + width, lon_step)
@@ -303,7 +403,7 @@ def _graticule(plane: _Plane, domain: int) -> tuple[str, list[Label]]:
             out = (x[edge] - middle[0], y[edge] - middle[1])
             labels.append(Label(middle[0] + out[0] * 0.93, middle[1] + out[1] * 0.93 + 3, text))
         elif not plane.polar:
-            labels.append(Label(float(x[0]), _TOP + plane.height + 14, text))
+            labels.append(Label(float(x[0]), _TOP + plane.height + 16, text))
         else:
             _edge_label(plane, x, y, text, labels)
     for lat in latitudes:
@@ -311,8 +411,10 @@ def _graticule(plane: _Plane, domain: int) -> tuple[str, list[Label]]:
         if not plane.polar:
             x = np.array([_LEFT, _LEFT + plane.width])
             labels.append(Label(_LEFT - 5, float(y[0]) + 3, lat_label(lat), "end"))
-        elif plane.circular and abs(lat) < 90:
+        elif plane.circular:
             at, up = plane.project(15.0, lat)
+            if not box.south < lat < box.north:
+                continue
             labels.append(Label(float(at), float(up) + 3, lat_label(lat)))
         else:
             _edge_label(plane, x, y, lat_label(lat), labels)
@@ -328,7 +430,7 @@ def _edge_label(plane: _Plane, x: Floats, y: Floats, text: str, labels: list[Lab
     low = inside[np.argmax(y[inside])]
     left = inside[np.argmin(x[inside])]
     if _TOP + plane.height - y[low] <= x[left] - _LEFT:
-        labels.append(Label(float(x[low]), _TOP + plane.height + 14, text))
+        labels.append(Label(float(x[low]), _TOP + plane.height + 16, text))
     else:
         labels.append(Label(_LEFT - 5, float(y[left]) + 3, text, "end"))
 
@@ -337,8 +439,8 @@ def _rounded(label: Label) -> Label:
     return Label(round(label.x, 1), round(label.y, 1), label.text, label.anchor, label.kind)
 
 
-def _names(plane: _Plane) -> tuple[list[Label], str]:
-    """Names of features that fit, and circles of the round ones."""
+def _names(plane: _Plane, marks: Sequence[Mark], scale: ScaleBar | None) -> tuple[list[Label], str]:
+    """Names of features that fit beside the marks, and circles of the round ones."""
     entries = sorted(features_in(plane.box), key=lambda entry: -entry.weight)[:_MAX_NAMES]
     per_km = plane.units_per_degree / (np.pi / 180 * MARS_RADIUS_M / 1000)
     candidates, options, circles = [], [], []
@@ -347,7 +449,7 @@ def _names(plane: _Plane) -> tuple[list[Label], str]:
         if not plane.contains(np.array([x]), np.array([y]))[0]:
             continue
         radius = entry.diameter_km / 2 * per_km
-        wide, high = 5.0 * len(entry.name), 11.0
+        wide, high = 6.1 * len(entry.name) + 8, 14.0
         mark = None
         positions = [Rect.around(x, y, wide, high)]
         if entry.is_round and radius >= 3:
@@ -359,20 +461,24 @@ def _names(plane: _Plane) -> tuple[list[Label], str]:
             if plane.contains(*outline).all():
                 circles.append(_path(*outline) + "z")
             if radius < 30:
-                gap = radius + 8
+                gap = radius + 9
                 positions = [Rect.around(x, y + side * gap, wide, high) for side in (1, -1)]
                 mark = Rect.around(x, y, 2 * radius * stretch, 2 * radius)
         candidates.append(LabelCandidate(positions, mark))
         options.append((entry, positions))
     frame = Rect(_LEFT, _TOP, _LEFT + plane.width, _TOP + plane.height)
     labels = []
-    chosen = place_labels(candidates, frame)
+    occupied = [Rect.around(mark.x, mark.y, 2 * mark.radius, 2 * mark.radius) for mark in marks]
+    if scale is not None:
+        low = _TOP + plane.height
+        occupied.append(Rect(scale.x - 10, low - 28, scale.x + scale.length + 10, low))
+    chosen = place_labels(candidates, frame, occupied)
     for (entry, positions), number in zip(options, chosen, strict=True):
         if number is not None:
             rect = positions[number]
             kind = "land" if entry.is_wide else "name"
             middle = (rect.left + rect.right) / 2
-            labels.append(Label(round(middle, 1), round(rect.top - 3, 1), entry.name, kind=kind))
+            labels.append(Label(round(middle, 1), round(rect.top - 4, 1), entry.name, kind=kind))
     return labels, "".join(circles)
 
 
@@ -406,13 +512,22 @@ def _searched_path(plane: _Plane, positions: Floats, tile_deg: float | None) -> 
     return "".join(parts)
 
 
-def _scale_bar(plane: _Plane) -> tuple[float, str]:
+def _scale_bar(plane: _Plane, marks: Sequence[Mark]) -> ScaleBar:
+    """Scale bar in the lower corner that covers fewer hits."""
     metres_per_unit = np.pi / 180 * MARS_RADIUS_M / plane.units_per_degree
     longest = metres_per_unit * plane.width * 0.3
     power = 10.0 ** np.floor(np.log10(longest))
     length = next(factor * power for factor in (5, 2, 1) if factor * power <= longest)
+    units = float(length / metres_per_unit)
     text = f"{length / 1000:,.0f} km" if length >= 1000 else f"{length:,.0f} m"
-    return round(float(length / metres_per_unit), 1), text
+    low = _TOP + plane.height
+
+    def covered_marks(x: Any) -> int:
+        area = Rect(x - 12, low - 34, x + units + 12, low)
+        return sum(Rect.around(mark.x, mark.y, 8, 8).overlaps(area) for mark in marks)
+
+    corners = (_LEFT + 10, _LEFT + plane.width - units - 10)
+    return ScaleBar(round(min(corners, key=covered_marks), 1), round(units, 1), text)
 
 
 def _locator(box: Box) -> tuple[float, float, float, float]:

@@ -20,10 +20,12 @@ from marsretrieval.errors import MissingImagesWarning, UsageError
 from marsretrieval.html import data_uri, image_uri, join_scripts, load_environment, load_styles
 from marsretrieval.io import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.search.hits import PAGE_IMAGES, format_position
 from marsretrieval.search.index.find import known_of
-from marsretrieval.search.maps import query_title
-from marsretrieval.search.page.chart import draw_map, planet_outline
+from marsretrieval.search.known import describe_known
+from marsretrieval.search.page.chart import HitMap, draw_maps, planet_outline
 from marsretrieval.search.page.links import Link, links_at
+from marsretrieval.search.provenance import describe_query
 from marsretrieval.search.thumbnails import Thumbnail, TileImages
 from marsretrieval.text import pluralize
 
@@ -31,11 +33,10 @@ if TYPE_CHECKING:
     import jinja2
     from PIL.Image import Image
 
-    from marsretrieval.embeddings import EmbeddingStore
+    from marsretrieval.embeddings.store import EmbeddingStore
     from marsretrieval.search.hits import Hit, Hits
 
 _PACKAGE = "marsretrieval.search.page"
-DEFAULT_IMAGES = 500
 MAX_HITS = 20_000  # a page of more is slow in a browser
 _EXAMPLE_SIDE = 192
 
@@ -55,6 +56,11 @@ class QueryImage:
     image: Image | bytes | None
     reason: str = ""
     negative: bool = False
+
+    @property
+    def short(self) -> str:
+        """Name without folders."""
+        return self.name.replace("\\", "/").rpartition("/")[2]
 
     @property
     def uri(self) -> str | None:
@@ -103,7 +109,7 @@ def write_page(
     *,
     store: EmbeddingStore | None = None,
     tile_images: TileImages | None = None,
-    images: int = DEFAULT_IMAGES,
+    images: int = PAGE_IMAGES,
     examples: Sequence[QueryImage] = (),
     command: str | None = None,
     progress: Progress = NO_PROGRESS,
@@ -223,6 +229,11 @@ def search_command(hits: Hits, path: Path) -> str:
     ):
         if about.get(name) is not None:
             words += _option(option, about[name])
+    against = about.get("against")
+    if against is not None:
+        if not against.get("file"):
+            return ""
+        words += [*_option("against", against["file"]), *_option("against-km", against["km"])]
     words += ["--keep-examples"] if about.get("keep_examples") else []
     words += _option("lon", 360) if hits.domain == 360 else []
     return shlex.join([*words, *_option("out", path)])
@@ -231,22 +242,6 @@ def search_command(hits: Hits, path: Path) -> str:
 def _option(name: str, value: Any) -> list[str]:
     text = str(value)
     return [f"--{name}={text}"] if text.startswith("-") else [f"--{name}", text]
-
-
-def format_position(lon: float | None, lat: float | None) -> str:
-    """Format a position with the letters of the hemispheres.
-
-    Args:
-        lon: Longitude in degrees; from 0 to 360 or from -180 to 180.
-        lat: Latitude in degrees.
-
-    Returns:
-        Such as `137.4000° E, 4.6000° S`; empty if unknown.
-    """
-    if lon is None or lat is None:
-        return ""
-    east, north = "W" if lon < 0 else "E", "S" if lat < 0 else "N"
-    return f"{abs(lon):.4f}° {east}, {abs(lat):.4f}° {north}"
 
 
 @cache
@@ -270,7 +265,7 @@ def _render(
     now = datetime.now(UTC)
     identity = json.dumps([about.get("store"), about.get("model"), rows])
     return templates.get_template("page.html.j2").render(
-        title=query_title(about),
+        title=describe_query(about),
         version=version("marsretrieval"),
         created=f"{now.day} {now:%B %Y, %H:%M} UTC",
         day=f"{now:%Y-%m-%d}",
@@ -290,7 +285,7 @@ def _render(
         unreadable=sum(item.image is None for item in thumbnails),
         left_out=len(hits) - len(thumbnails),
         without_position=sum(not card.position for card in cards),
-        chart=_chart(hits, store),
+        charts=_charts(hits, store),
         locator_lines=list(planet_outline()),
         sampled=_sampled(about),
         command=command,
@@ -321,19 +316,15 @@ def _extent(hit: Hit) -> str:
     return f"{width:.4g}° x {max(latitudes) - min(latitudes):.4g}°"
 
 
-def _chart(hits: Hits, store: EmbeddingStore | None) -> Any:
+def _charts(hits: Hits, store: EmbeddingStore | None) -> list[HitMap]:
     heights = [
         max(y for _, y in shape[0]) - min(y for _, y in shape[0])
         for shape in hits.shapes
         if isinstance(shape, list)
     ]
-    searched = None if store is None else known_of(store).positions()
-    return draw_map(
-        hits.lon,
-        hits.lat,
-        hits.shapes,
-        domain=hits.domain,
-        searched=searched,
+    return draw_maps(
+        hits,
+        searched=None if store is None else known_of(store).positions(),
         tile_deg=float(np.median(heights)) if heights else None,
     )
 
@@ -370,6 +361,8 @@ def _facts(hits: Hits, store: EmbeddingStore | None) -> list[tuple[str, str]]:
         ("merged", merged),
         ("texts too long", ", ".join(truncated) or None),
     ]  # fmt: skip
+    if hits.known is not None:
+        facts.append(("catalogue", describe_known(hits)))
     return [(name, str(value)) for name, value in facts if value not in (None, "")]
 
 

@@ -5,8 +5,12 @@
   const byId = (id) => document.getElementById(id);
   const rows = JSON.parse(byId("rows").textContent); // id, lon, lat, score
   const cards = [...document.querySelectorAll(".card")];
-  const map = byId("map");
-  const dots = new Map([...(map ? map.querySelectorAll(".marks [data-i]") : [])].map((dot) => [Number(dot.dataset.i), dot]));
+  const dots = new Map(); // index to its marks on all maps
+  for (const dot of document.querySelectorAll(".chart .marks [data-i]")) {
+    const index = Number(dot.dataset.i);
+    dots.set(index, [...(dots.get(index) || []), dot]);
+  }
+  const dotsOf = (index) => dots.get(index) || [];
   const storeKey = "marsretrieval-marks-" + body.dataset.key;
   const words = { keep: "kept", reject: "rejected" };
   let marks = {}; // index to keep or reject
@@ -44,8 +48,8 @@
   const draw = (index) => {
     const card = cards[index];
     const mark = marks[index] || "";
-    for (const element of [card, dots.get(index)]) {
-      if (element && mark) element.dataset.mark = mark; else if (element) delete element.dataset.mark;
+    for (const element of [card, ...dotsOf(index)]) {
+      if (mark) element.dataset.mark = mark; else delete element.dataset.mark;
     }
     for (const button of card.querySelectorAll("[data-set]")) button.setAttribute("aria-pressed", String(button.dataset.set === mark));
     card.querySelector(".state").textContent = mark ? ", " + words[mark] : "";
@@ -58,18 +62,17 @@
       const show = shown(index);
       visible += show;
       card.parentElement.hidden = !show;
-      const dot = dots.get(index);
-      if (dot) dot.toggleAttribute("data-off", !show);
+      for (const dot of dotsOf(index)) dot.toggleAttribute("data-off", !show);
     });
     for (const element of document.querySelectorAll("[data-count]")) element.textContent = counts[element.dataset.count].toLocaleString("en");
     byId("nothing").hidden = visible > 0 || !cards.length;
   };
   const light = (index, on) => {
     cards[index].classList.toggle("on", on);
-    const dot = dots.get(index);
-    if (!dot) return;
-    dot.classList.toggle("on", on);
-    if (on) dot.parentNode.append(dot); // above its neighbours
+    for (const dot of dotsOf(index)) {
+      dot.classList.toggle("on", on);
+      if (on) dot.parentNode.append(dot); // above its neighbours
+    }
   };
   const select = (index, scroll) => {
     const old = cards[current];
@@ -175,7 +178,7 @@
   gallery.addEventListener("focusout", (event) => { const card = event.target.closest(".card"); if (card) light(Number(card.dataset.i), false); });
   gallery.addEventListener("mouseover", (event) => { const card = event.target.closest(".card"); if (card) light(Number(card.dataset.i), true); });
   gallery.addEventListener("mouseout", (event) => { const card = event.target.closest(".card"); if (card && card !== document.activeElement) light(Number(card.dataset.i), false); });
-  for (const [index, dot] of dots) {
+  for (const [index, all] of dots) for (const dot of all) {
     dot.addEventListener("mouseenter", () => light(index, true));
     dot.addEventListener("mouseleave", () => { if (cards[index] !== document.activeElement) light(index, false); });
     dot.addEventListener("click", () => select(index, true));

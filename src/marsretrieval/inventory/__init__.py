@@ -1,0 +1,42 @@
+"""Inventories: marks on a store's tiles, a learned ranking, audits and estimates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from marsretrieval.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from marsretrieval.inventory.files import (
+        InventoryError,
+        InventoryFiles,
+        Mark,
+        inventory_path,
+    )
+    from marsretrieval.inventory.inventory import Answer, Inventory, NextTiles
+    from marsretrieval.inventory.summary import estimate_files
+
+__all__ = [
+    "Answer",
+    "Inventory",
+    "InventoryError",
+    "InventoryFiles",
+    "Mark",
+    "NextTiles",
+    "estimate_files",
+    "inventory_path",
+]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "marsretrieval.inventory.files": (
+            "InventoryError",
+            "InventoryFiles",
+            "Mark",
+            "inventory_path",
+        ),
+        "marsretrieval.inventory.inventory": ("Answer", "Inventory", "NextTiles"),
+        "marsretrieval.inventory.summary": ("estimate_files",),
+    },
+)

@@ -1,0 +1,422 @@
+"""Run an audit: freeze a ranking, draw blind pages, count the answers, estimate.
+
+The functions take and return the records of `inventory.files`; nothing here reads a store, so that
+an estimate can be recomputed from the inventory's files alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from marsretrieval import __version__
+from marsretrieval.errors import UsageError
+from marsretrieval.inventory.design import START, STEP, draw_order, next_stratum, strata_sizes
+from marsretrieval.inventory.estimates import Interval, estimate_places, estimate_tiles
+from marsretrieval.inventory.files import SCHEMA, Audit, Mark, Slot, now, statuses
+from marsretrieval.inventory.places import PlaceSizes
+
+PAGE = 25  # tiles
+REST = 100  # tiles to look at outside the domain
+TARGET = 0.2  # half width / estimate
+MAX_CONTROLS = 200
+
+_CONTROL_EVERY = 25  # tiles per control tile
+_REPEAT_EVERY = 20  # tiles per repeated tile
+_REST_EVERY = 6  # tiles per tile outside the domain
+_MIX = 10  # tiles drawn from a stratum before the next one is chosen, so that pages are mixed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tally:
+    """Answers of an audit's complete pages.
+
+    Attributes:
+        sizes: Unmarked tiles per stratum.
+        sampled: Audited tiles per stratum.
+        yes: Tiles marked yes per stratum.
+        unsure: Tiles marked unsure per stratum.
+        positives: Ids and strata of the audited tiles marked yes.
+        doubtful: Ids and strata of the audited tiles marked unsure.
+        known: Tiles marked before the audit that are yes now.
+        known_unsure: Tiles marked before the audit that are unsure, or no longer marked.
+        rest_sampled: Tiles outside the domain that were looked at.
+        rest_yes: Those marked yes.
+        rest_unsure: Those marked unsure.
+        repeats: Tiles shown twice with two answers.
+        agreed: Those with equal answers.
+        controls: Confirmed positives shown again.
+        hits: Those marked yes again.
+        pending: Tiles of the open page without an answer.
+    """
+
+    sizes: tuple[int, ...]
+    sampled: tuple[int, ...]
+    yes: tuple[int, ...]
+    unsure: tuple[int, ...]
+    positives: tuple[tuple[str, int], ...]
+    doubtful: tuple[tuple[str, int], ...]
+    known: tuple[str, ...]
+    known_unsure: tuple[str, ...]
+    rest_sampled: int
+    rest_yes: int
+    rest_unsure: int
+    repeats: int
+    agreed: int
+    controls: int
+    hits: int
+    pending: int
+
+    def tiles(self) -> Interval:
+        """Estimate the positive tiles; the limits treat unsure tiles as no and as yes."""
+        if any(n == 0 < size for n, size in zip(self.sampled, self.sizes, strict=True)):
+            # Some stratum has not been looked at: only the range is known.
+            known, found = len(self.known), sum(self.yes)
+            most = sum(self.sizes) - sum(self.sampled) + found + sum(self.unsure)
+            return Interval(None, known + found, known + len(self.known_unsure) + most)
+        low = estimate_tiles(self.sizes, self.sampled, self.yes, known=len(self.known))
+        if not sum(self.unsure) and not self.known_unsure:
+            return low
+        either = tuple(a + b for a, b in zip(self.yes, self.unsure, strict=True))
+        known = len(self.known) + len(self.known_unsure)
+        high = estimate_tiles(self.sizes, self.sampled, either, known=known)
+        return Interval(low.estimate, low.low, high.high)
+
+    def places(self, sizes: PlaceSizes) -> Interval:
+        """Estimate the number of places; limits as of `tiles`.
+
+        Args:
+            sizes: Tiles per place.
+        """
+        tiles = self.tiles()
+        share = {name: 1 / sizes.of(name) for name, _ in (*self.positives, *self.doubtful)}
+        known = sum(1 / sizes.of(name) for name in self.known)
+        if tiles.estimate is None:
+            found = sum(share[name] for name, _ in self.positives)
+            return Interval(None, known + found, tiles.high)
+
+        def total(items: Sequence[tuple[str, int]], known: float) -> Interval:
+            return estimate_places(
+                self.sizes,
+                self.sampled,
+                [stratum for _, stratum in items],
+                [share[name] for name, _ in items],
+                known=known,
+            )
+
+        low = total(self.positives, known)
+        if not self.doubtful and not self.known_unsure:
+            return low
+        high = total((*self.positives, *self.doubtful), known + len(self.known_unsure))
+        return Interval(low.estimate, low.low, high.high)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every tile of the domain has been looked at."""
+        return self.sampled == self.sizes
+
+
+def begin_audit(
+    number: int,
+    ranked_ids: Sequence[str],
+    marks: Sequence[Mark],
+    audits: Sequence[Audit],
+    *,
+    population: int,
+    rest: Callable[[int], tuple[int, Sequence[str]]],
+    vector: str,
+    target: float = TARGET,
+    seed: int = 0,
+    rest_count: int = REST,
+) -> Audit:
+    """Freeze the design of an audit.
+
+    Args:
+        number: Number of the audit.
+        ranked_ids: Ids of the domain in the order of the ranking, marked tiles included.
+        marks: Lines of the log of marks.
+        audits: Earlier audits.
+        population: Tiles of the store with data.
+        rest: Function of a count that returns the number of unmarked tiles outside the domain and
+            that many of them (or all), drawn at random.
+        vector: SHA-256 of the query vector.
+        target: Half width, as a share of the estimate, at which the audit is complete.
+        seed: Seed of all draws.
+        rest_count: Tiles to look at outside the domain.
+
+    Returns:
+        The audit without pages.
+
+    Raises:
+        UsageError: If the target, the seed or a count is out of range.
+    """
+    if not 0 < target < 1:
+        raise UsageError(f"target {target:g} is not between 0 and 1", remedy="Use 0.2 for 20 %.")
+    if seed < 0 or rest_count < 0:
+        raise UsageError("seed and number of tiles must not be negative")
+    current = statuses(marks, audits)
+    unmarked = [name for name in ranked_ids if name not in current]
+    sizes = strata_sizes(len(unmarked))
+    order, start = [], 0
+    for stratum, size in enumerate(sizes):
+        drawn = draw_order(size, seed, stratum) + start
+        order.append(tuple(unmarked[position] for position in drawn.tolist()))
+        start += size
+    rest_size, rest_ids = rest(rest_count)
+    confirmed = sorted(name for name, mark in current.items() if mark.mark == "yes")
+    generator = np.random.default_rng([seed, 2**32])
+    controls = [confirmed[index] for index in generator.permutation(len(confirmed)).tolist()]
+    return Audit(
+        schema=SCHEMA,
+        number=number,
+        state="open",
+        created=now(),
+        closed=None,
+        vector=vector,
+        ranking=hashlib.sha256("\n".join(ranked_ids).encode()).hexdigest(),
+        seed=seed,
+        domain=len(ranked_ids),
+        population=population,
+        target=target,
+        marks_before=len(marks),
+        sizes=tuple(sizes),
+        order=tuple(order),
+        rest=rest_size,
+        rest_order=tuple(rest_ids),
+        controls=tuple(controls[:MAX_CONTROLS]),
+        versions=_versions(),
+    )
+
+
+def count_answers(audit: Audit, marks: Sequence[Mark], audits: Sequence[Audit]) -> Tally:
+    """Count the answers of an audit.
+
+    Only complete pages count: within a page, the order in which tiles are answered is the reader's
+    choice.
+
+    Args:
+        audit: The audit.
+        marks: Lines of the log of marks.
+        audits: All audits.
+
+    Returns:
+        The counts.
+    """
+    answers = _answers(audit, marks)
+    strata = len(audit.sizes)
+    sampled, yes, unsure = [0] * strata, [0] * strata, [0] * strata
+    positives: list[tuple[str, int]] = []
+    doubtful: list[tuple[str, int]] = []
+    first: dict[str, str] = {}
+    rest_sampled = rest_yes = rest_unsure = repeats = agreed = controls = hits = pending = 0
+    for number, slots in enumerate(audit.pages, 1):
+        given = [answers.get((number, slot.id)) for slot in slots]
+        if None in given:
+            pending += given.count(None)
+            continue
+        for slot, answer in zip(slots, given, strict=True):
+            if slot.kind == "sample":
+                stratum = slot.stratum or 0
+                first[slot.id] = answer or ""
+                sampled[stratum] += 1
+                if answer == "yes":
+                    yes[stratum] += 1
+                    positives.append((slot.id, stratum))
+                elif answer == "unsure":
+                    unsure[stratum] += 1
+                    doubtful.append((slot.id, stratum))
+            elif slot.kind == "elsewhere":
+                rest_sampled += 1
+                rest_yes += answer == "yes"
+                rest_unsure += answer == "unsure"
+            elif slot.kind == "control":
+                controls += 1
+                hits += answer == "yes"
+            elif slot.id in first:
+                repeats += 1
+                agreed += first[slot.id] == answer
+    census = statuses(marks[: audit.marks_before], audits)
+    current = statuses(marks, audits)
+    value = {name: current[name].mark if name in current else "none" for name in census}
+    return Tally(
+        sizes=audit.sizes,
+        sampled=tuple(sampled),
+        yes=tuple(yes),
+        unsure=tuple(unsure),
+        positives=tuple(positives),
+        doubtful=tuple(doubtful),
+        known=tuple(name for name, mark in value.items() if mark == "yes"),
+        known_unsure=tuple(name for name, mark in value.items() if mark in ("unsure", "none")),
+        rest_sampled=rest_sampled,
+        rest_yes=rest_yes,
+        rest_unsure=rest_unsure,
+        repeats=repeats,
+        agreed=agreed,
+        controls=controls,
+        hits=hits,
+        pending=pending,
+    )
+
+
+def target_reached(audit: Audit, tally: Tally) -> bool:
+    """Check whether the interval is narrow enough, or the domain is exhausted.
+
+    Args:
+        audit: The audit.
+        tally: Its counts.
+
+    Returns:
+        Whether no more tiles of the domain are needed.
+    """
+    if tally.exhausted:
+        return True
+    tiles = tally.tiles()
+    if tiles.estimate is None:
+        return False
+    return tiles.estimate > 0 and tiles.half_width <= audit.target * tiles.estimate
+
+
+def open_page(audit: Audit, marks: Sequence[Mark]) -> tuple[int, list[Slot]] | None:
+    """Return the tiles of the first incomplete page that have no answer.
+
+    Args:
+        audit: The audit.
+        marks: Lines of the log of marks.
+
+    Returns:
+        The page, from 1, and its slots in the order of the page; None if all pages are complete.
+    """
+    answers = _answers(audit, marks)
+    for number, slots in enumerate(audit.pages, 1):
+        left = [slot for slot in slots if (number, slot.id) not in answers]
+        if left:
+            return number, left
+    return None
+
+
+def draw_page(
+    audit: Audit, marks: Sequence[Mark], audits: Sequence[Audit], count: int = PAGE
+) -> Audit:
+    """Draw the next page of an audit whose pages are complete.
+
+    Args:
+        audit: The audit.
+        marks: Lines of the log of marks.
+        audits: All audits.
+        count: Tiles of the page.
+
+    Returns:
+        The audit with one more page; the same audit if it is complete.
+    """
+    tally = count_answers(audit, marks, audits)
+    shown = [slot for slots in audit.pages for slot in slots]
+    page: list[Slot] = []
+
+    def due(kind: str, every: int) -> bool:
+        before = sum(slot.kind == kind for slot in (*shown, *page))
+        return before < (len(shown) + count) // every
+
+    rest_left = audit.rest_order[sum(slot.kind == "elsewhere" for slot in shown) :]
+    done = target_reached(audit, tally)
+    if done and not rest_left:
+        return audit
+    controls = audit.controls[sum(slot.kind == "control" for slot in shown) :]
+    generator = np.random.default_rng([audit.seed, 2**32 + 1, len(audit.pages)])
+    if controls and count > 1 and due("control", _CONTROL_EVERY):
+        page.append(Slot(controls[0], "control"))
+    repeated = {slot.id for slot in shown if slot.kind == "repeat"}
+    once = [slot.id for slot in shown if slot.kind == "sample" and slot.id not in repeated]
+    if once and count > len(page) + 1 and due("repeat", _REPEAT_EVERY):
+        page.append(Slot(once[int(generator.integers(len(once)))], "repeat"))
+    room = count - len(page)
+    rest_now = room if done else min(room - 1, -(-count // _REST_EVERY))
+    page.extend(Slot(name, "elsewhere") for name in rest_left[: max(rest_now, 0)])
+    if not done:
+        page.extend(_draw_sample(audit, tally, shown, count - len(page)))
+    if all(slot.kind in ("control", "repeat") for slot in page):
+        return audit  # the random orders are used up
+    mixed = tuple(page[index] for index in generator.permutation(len(page)).tolist())
+    return replace(audit, pages=(*audit.pages, mixed))
+
+
+def _draw_sample(audit: Audit, tally: Tally, shown: Sequence[Slot], count: int) -> list[Slot]:
+    """Draw tiles of the domain: 20 per stratum first, then where they narrow the interval most."""
+    planned = np.bincount(
+        [slot.stratum or 0 for slot in shown if slot.kind == "sample"],
+        minlength=len(audit.sizes),
+    )
+    available = np.array([len(names) for names in audit.order])
+    start = np.minimum(START, available)
+    slots: list[Slot] = []
+    while len(slots) < count:
+        if (planned < start).any():
+            stratum, take = int(np.argmin(np.where(planned < start, planned, np.inf))), 1
+        else:
+            stratum = int(
+                next_stratum(
+                    np.where(planned < available, audit.sizes, planned),  # skip what is used up
+                    tally.sampled,
+                    tally.yes,
+                    planned=planned,
+                    step=STEP,
+                )
+            )
+            take = min(_MIX, count - len(slots))
+            if stratum < 0:
+                break
+        names = audit.order[stratum][planned[stratum] : planned[stratum] + take]
+        slots += [Slot(name, "sample", stratum) for name in names]
+        planned[stratum] += len(names)
+    return slots
+
+
+def page_of(audit: Audit, name: str) -> int | None:
+    """Find the page that a new mark of a tile answers or corrects.
+
+    Args:
+        audit: The audit.
+        name: Tile id.
+
+    Returns:
+        The last page of an open audit if it shows the tile; else the page that shows it as part
+        of the sample, where the mark is a correction; None if there is none.
+    """
+    last = len(audit.pages)
+    for number in range(last, 0, -1):
+        for slot in audit.pages[number - 1]:
+            is_current = number == last and audit.state == "open"
+            if slot.id == name and (is_current or slot.kind in ("sample", "elsewhere")):
+                return number
+    return None
+
+
+def is_complete(audit: Audit, tally: Tally) -> bool:
+    """Check whether an audit needs no more answers.
+
+    Args:
+        audit: The audit.
+        tally: Its counts.
+
+    Returns:
+        Whether the target is reached and the tiles outside the domain have been looked at.
+    """
+    return (
+        not tally.pending
+        and target_reached(audit, tally)
+        and tally.rest_sampled >= len(audit.rest_order)
+    )
+
+
+def _answers(audit: Audit, marks: Sequence[Mark]) -> dict[tuple[int, str], str]:
+    """Return the latest answer of each (page, tile) of an audit; none if taken back."""
+    latest = {(mark.page or 0, mark.id): mark.mark for mark in marks if mark.audit == audit.number}
+    return {key: value for key, value in latest.items() if value != "none"}
+
+
+def _versions() -> dict[str, str]:
+    import scipy
+
+    return {"marsretrieval": __version__, "numpy": np.__version__, "scipy": scipy.__version__}
