@@ -182,7 +182,7 @@ def requests(folder: Path, rounds: int) -> dict[str, Any]:
 
 def passes(folder: Path, rounds: int) -> dict[str, Any]:
     """Compare one pass over the codes with two."""
-    index = index_of(open_store(folder / "store"))
+    index = index_of(open_store(folder / "store"), build=True)
     assert index is not None
     one, two = [], []
     for query in np.load(folder / "queries.npy")[: max(rounds, 3)]:
