@@ -45,6 +45,7 @@ MAX_HITS = 10_000
 _KEPT_SEARCHES = 8
 _NEIGHBOURS = 5  # tiles per side of the block around a tile
 _MAX_PICTURES = 40
+_MAX_PICTURE_BYTES = 2**30  # decoded
 
 
 @dataclass(slots=True)
@@ -392,9 +393,14 @@ class Pictures:
         key = secrets.token_hex(8)
         with self._lock:
             self._images[key] = image
-            while len(self._images) > _MAX_PICTURES:
+            while len(self._images) > _MAX_PICTURES or (
+                len(self._images) > 1 and self._bytes() > _MAX_PICTURE_BYTES
+            ):
                 self._images.popitem(last=False)
         return key
+
+    def _bytes(self) -> int:
+        return sum(3 * image.width * image.height for image in self._images.values())
 
     def to_dict(self) -> dict[str, Image]:
         """Return the images by id."""
