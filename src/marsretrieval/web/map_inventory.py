@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from marsretrieval import embeddings
 from marsretrieval.api.inventory import create_inventory
 from marsretrieval.embeddings.manifest import manifest_path, shards_folder
-from marsretrieval.errors import UsageError
+from marsretrieval.errors import MarsRetrievalError, UsageError
 from marsretrieval.inventory import (
     Answer,
     Inventory,
@@ -26,7 +26,7 @@ from marsretrieval.inventory.export import write_inventory
 from marsretrieval.inventory.files import Audit
 from marsretrieval.inventory.inventory import LEARNED
 from marsretrieval.inventory.report import describe
-from marsretrieval.inventory.store_identity import check_store, save_search
+from marsretrieval.inventory.store_identity import cached_whitening, check_store, save_search
 from marsretrieval.io import make_folder
 from marsretrieval.web.workspace import MapStore, Search
 
@@ -192,6 +192,13 @@ class MapInventory:
                 key = save_search(inventory.files, result.query, result.about)
                 answer = replace(answer, search=key)
             return inventory.mark([answer])
+
+    def prepare(self) -> None:
+        """Compute what the first `learn` needs, so that it is as fast as later ones."""
+        files = self._inventory.files
+        if files.writable:
+            with suppress(MarsRetrievalError):  # `learn` reports it
+                cached_whitening(files, self._inventory.store)
 
     def learn(self) -> Path:
         """Learn a ranking from the marks.

@@ -165,6 +165,8 @@ class MapServer:
         """
         for store in self.stores:
             threading.Thread(target=store.load_model, name="load model", daemon=True).start()
+        if self.inventory is not None:
+            threading.Thread(target=self.inventory.prepare, name="prepare", daemon=True).start()
         if open_browser:
             threading.Thread(target=webbrowser.open, args=(self.url,), daemon=True).start()
         try:
