@@ -37,6 +37,7 @@ _COMMANDS = {
     "export": ("export", "app", _BENCHMARK_PANEL),
     "data": ("data", "app", _SEARCH_PANEL),
     "store": ("store", "app", _SEARCH_PANEL),
+    "serve": ("serve", "serve", _SEARCH_PANEL),
     "inventory": ("inventory", "app", _SEARCH_PANEL),
 }
 
