@@ -12,8 +12,9 @@ pytest.importorskip("fastapi")
 from starlette.testclient import TestClient
 
 import marsretrieval as mr
-from marsretrieval.web.app import Server, create_app
+from marsretrieval.web.app import create_app
 from marsretrieval.web.images import MapImages
+from marsretrieval.web.state import Server
 from marsretrieval.web.workspace import MapStore
 
 

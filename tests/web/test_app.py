@@ -11,8 +11,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import marsretrieval as mr
-from marsretrieval.web.app import Server, create_app
+from marsretrieval.web.app import create_app
 from marsretrieval.web.images import MapImages
+from marsretrieval.web.state import Server
 from marsretrieval.web.workspace import MapStore
 
 API = "/api/v1"

@@ -20,6 +20,14 @@ def serve(
         list[Path] | None,
         typer.Option(metavar="DIR", help="Folder that contains the images; repeatable."),
     ] = None,
+    inventory: Annotated[
+        Path | None,
+        typer.Option(metavar="NAME", help="Inventory of a store, for marks, audits and exports."),
+    ] = None,
+    landform: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Create the inventory if missing, with this text query."),
+    ] = None,
     basemap: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Image of the whole planet, -180..180, 90..-90."),
@@ -53,6 +61,9 @@ def serve(
 ) -> None:
     """Show stores on a map in the browser: search, look, mark.
 
+    With --inventory, marks are saved, learned from and audited (see inventory). It belongs to
+    one of the stores. If another process writes to it, it is shown without changing it.
+
     The address is printed on stdout. Texts and images can be searched for when the model is loaded,
     tiles at once. Other machines can reach the server only with --host, and the token that is part
     of the address.
@@ -60,6 +71,7 @@ def serve(
     Raises:
         UsageError: If an option is invalid.
         StoreError: If a store cannot be opened.
+        InventoryError: If the inventory does not exist, or belongs to none of the stores.
         OutputError: If no port is free.
         MissingDependencyError: If the extra `web` is not installed.
     """
@@ -72,6 +84,8 @@ def serve(
         host=host,
         port=port,
         allow_hosts=allow_host or (),
+        inventory=inventory,
+        landform=landform,
         read_only=read_only,
         checkpoint=checkpoint,
         model=model,
@@ -81,7 +95,14 @@ def serve(
     with show_progress(quiet=as_json) as progress:
         server = MapServer(options, progress=progress, tell=say)
     if as_json:
-        print_json({"url": server.url, "port": server.port, "stores": [str(one) for one in stores]})
+        print_json(
+            {
+                "url": server.url,
+                "port": server.port,
+                "stores": [str(one) for one in stores],
+                "inventory": None if inventory is None else str(inventory),
+            }
+        )
     else:
         echo(server.url)
         say("Ctrl-C stops the server.")

@@ -7,6 +7,7 @@ an estimate can be recomputed from the inventory's files alone.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -408,6 +409,51 @@ def is_complete(audit: Audit, tally: Tally) -> bool:
         and target_reached(audit, tally)
         and tally.rest_sampled >= len(audit.rest_order)
     )
+
+
+def answered(audit: Audit, marks: Sequence[Mark]) -> int:
+    """Count the tiles of an audit's pages that have been answered, repeats and controls included.
+
+    Args:
+        audit: The audit.
+        marks: Lines of the log of marks.
+
+    Returns:
+        The number.
+    """
+    answers = _answers(audit, marks)
+    pages = enumerate(audit.pages, 1)
+    return sum((number, slot.id) in answers for number, slots in pages for slot in slots)
+
+
+def planned(audit: Audit, tally: Tally) -> int:
+    """Predict how many tiles an audit will show, repeats and controls included.
+
+    The half width of the interval is taken to fall with the square root of the sample. Without an
+    estimate, the prediction is the first sample of all strata.
+
+    Args:
+        audit: The audit.
+        tally: Its counts.
+
+    Returns:
+        The number of tiles; a prediction until the audit is complete.
+    """
+    shown = sum(map(len, audit.pages))
+    sampled, most = sum(tally.sampled), sum(len(names) for names in audit.order)
+    tiles = tally.tiles()
+    if target_reached(audit, tally):
+        wanted = sampled
+    elif tiles.estimate:
+        ratio = tiles.half_width / (audit.target * tiles.estimate)
+        wanted = min(most, math.ceil(sampled * ratio**2))
+    else:
+        first = sum(min(START, len(names)) for names in audit.order)
+        wanted = min(most, max(first, sampled + PAGE))
+    left = max(wanted - sampled, 0) + len(audit.rest_order) - tally.rest_sampled
+    again = left / _REPEAT_EVERY + (left / _CONTROL_EVERY if audit.controls else 0)
+    complete = sampled + tally.rest_sampled + tally.repeats + tally.controls
+    return max(shown, complete + left + round(again))
 
 
 def _answers(audit: Audit, marks: Sequence[Mark]) -> dict[tuple[int, str], str]:

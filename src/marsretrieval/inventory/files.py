@@ -29,13 +29,17 @@ SUFFIX = ".inventory"
 HEADER, MARKS, AUDITS = "inventory.json", "marks.jsonl", "audits"
 
 MarkValue = Literal["yes", "no", "unsure", "none"]
-How = Literal["best", "exploring", "audit", "direct"]
+How = Literal["best", "exploring", "search", "audit", "direct"]
 SlotKind = Literal["sample", "repeat", "control", "elsewhere"]
 _Count = Annotated[int, Constraint(ge=0, le=2**62)]
 
 
 class InventoryError(MarsRetrievalError):
     """An inventory is damaged, in use, or belongs to another store."""
+
+
+class InventoryInUseError(InventoryError):
+    """Another process, or another object of this one, is the writer of the inventory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,10 @@ class Mark:
         count: Landforms within the tile.
         tiles: Positive tiles of the place that the tile belongs to, itself included.
         note: Free text.
-        how: Why the tile was shown: best unmarked, exploring, audit; or marked directly.
+        how: Why the tile was shown: best unmarked, exploring, hit of a search, audit; or marked
+            directly.
         search: Hash of the query vector that ranked it.
-        rank: Its rank among the unmarked tiles, from 1.
+        rank: Its rank, from 1; for best and exploring, among the unmarked tiles.
         score: Its score.
         audit: Number of the audit that showed it.
         page: Page of the audit, from 1.
@@ -226,8 +231,8 @@ class InventoryFiles:
             write: Take the lock of the writer.
 
         Raises:
-            InventoryError: If there is none, it is damaged, or (`write`) another process has it
-                open for writing.
+            InventoryError: If there is none, or it is damaged.
+            InventoryInUseError: If another process has it open for writing (`write`).
         """
         self.path = path
         self.torn: str | None = None
@@ -242,7 +247,7 @@ class InventoryFiles:
             try:
                 self._stack.enter_context(locked(path, wait=False))
             except BlockingIOError as error:
-                raise InventoryError(
+                raise InventoryInUseError(
                     f"{path}: another process is writing to this inventory",
                     remedy="Close it (or call close() on the other object), then try again.",
                 ) from error

@@ -71,6 +71,10 @@ class Answer:
         count: Landforms within the tile.
         tiles: Positive tiles of the place that the tile belongs to, itself included.
         note: Free text.
+        search: Key of the search that showed the tile, see `save_search`.
+        rank: Its rank in that search, from 1.
+        score: Its score in that search.
+        page: Page of the open audit that shows the tile, if the answer is for an audit.
     """
 
     id: str
@@ -78,6 +82,10 @@ class Answer:
     count: int | None = None
     tiles: int | None = None
     note: str | None = None
+    search: str | None = None
+    rank: int | None = None
+    score: float | None = None
+    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +269,7 @@ class Inventory:
                     count=answer.count,
                     tiles=answer.tiles,
                     note=answer.note,
-                    **self._origin(name, shown),
+                    **self._origin(answer, name, shown),
                 )
             )
         names = [mark.id for mark in marks]
@@ -537,11 +545,21 @@ class Inventory:
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}: damaged", remedy="Delete this file.") from error
 
-    def _origin(self, name: str, shown: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def _origin(
+        self, answer: Answer, name: str, shown: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, Any]:
         for audit in reversed(self.files.audits):
             page = audits.page_of(audit, name)
-            if page is not None:
+            if page is not None and answer.page in (None, page):
                 return {"how": "audit", "audit": audit.number, "page": page}
+        if answer.page is not None:
+            raise UsageError(
+                f"{name} is not on page {answer.page} of an open audit",
+                remedy="Show the page again.",
+            )
+        if answer.search is not None:
+            origin = {"search": answer.search, "rank": answer.rank, "score": answer.score}
+            return {"how": "search", **origin}
         if name in shown:
             keys = ("how", "search", "rank", "score")
             return {key: shown[name][key] for key in keys if key in shown[name]}

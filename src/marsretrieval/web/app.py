@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
@@ -15,11 +13,9 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import (
     APIRouter,
-    Depends,
     FastAPI,
     File,
     Header,
-    HTTPException,
     Query,
     Request,
     Response,
@@ -32,21 +28,23 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from marsretrieval import __version__, geo
 from marsretrieval.datasets import MAX_BYTES, decode_rgb
-from marsretrieval.errors import MarsRetrievalError, UsageError
+from marsretrieval.errors import MarsRetrievalError, OutputError, UsageError
+from marsretrieval.inventory import InventoryError
 from marsretrieval.plotting.features import features
-from marsretrieval.search import Hits, row_at, rows_of
+from marsretrieval.search import row_at, rows_of
 from marsretrieval.search.page.links import links_at
-from marsretrieval.web import schemas
-from marsretrieval.web.images import MapImages
+from marsretrieval.web import marks, schemas
 from marsretrieval.web.security import LOOPBACK, SecurityMiddleware
-from marsretrieval.web.workspace import (
-    MAX_HITS,
-    MapStore,
-    Pictures,
-    Search,
-    SupersededError,
-    command_line,
+from marsretrieval.web.state import (
+    Context,
+    Server,
+    StoreName,
+    describe_search,
+    hit_list,
+    marks_of,
+    not_found,
 )
+from marsretrieval.web.workspace import MAX_HITS, MapStore, SupersededError
 
 API = "/api/v1"
 LANDFORMS = (
@@ -57,88 +55,8 @@ _SIZES = (0, 96, 160, 256, 512)
 _MAX_UPLOADS = 10
 _MAX_PAGE = 500
 _MAX_FOOTPRINTS = 400
+_STATUS = {UsageError: 422, InventoryError: 409, OutputError: 507}  # else 500
 _WEEK = "private, max-age=604800, immutable"
-
-
-@dataclass(slots=True)
-class Server:
-    """What the routes use.
-
-    Attributes:
-        stores: Stores by name, the first one is shown at start.
-        images: Images of the tiles, by store name.
-        basemap: Image of the whole planet, -180 to 180 and 90 to -90; None without one.
-        basemap_credit: Credit line of the base map.
-        read_only: Whether marks and exports are refused.
-        pictures: Uploaded query images.
-        worker: Runs one search at a time.
-        newest: Number of the newest search by page.
-    """
-
-    stores: dict[str, MapStore]
-    images: dict[str, MapImages]
-    basemap: Path | None = None
-    basemap_credit: str = ""
-    read_only: bool = False
-    pictures: Pictures = field(default_factory=Pictures)
-    worker: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="search")
-    )
-    newest: dict[str, int] = field(default_factory=dict)
-
-    def store(self, name: str | None) -> MapStore:
-        """Return a store by name.
-
-        Args:
-            name: Its name; None for the first one.
-
-        Returns:
-            The store.
-
-        Raises:
-            HTTPException: With status 404 if there is none.
-        """
-        if name is None:
-            return next(iter(self.stores.values()))
-        if name not in self.stores:
-            raise not_found(f"no store '{name}'", f"Use one of: {', '.join(self.stores)}.")
-        return self.stores[name]
-
-    def search(self, key: str) -> tuple[MapStore, Search]:
-        """Return a recent search and its store.
-
-        Args:
-            key: Key of the search.
-
-        Returns:
-            The store and the search.
-
-        Raises:
-            HTTPException: With status 410 if the search was forgotten.
-        """
-        for store in self.stores.values():
-            search = store.find(key)
-            if search is not None:
-                return store, search
-        raise HTTPException(
-            HTTPStatus.GONE,
-            {"error": "this search is no longer kept", "remedy": "Search again.", "code": "gone"},
-        )
-
-
-def not_found(error: str, remedy: str = "") -> HTTPException:
-    """Return the error of a missing thing.
-
-    Args:
-        error: What is missing.
-        remedy: What to do.
-
-    Returns:
-        An exception with status 404.
-    """
-    return HTTPException(
-        HTTPStatus.NOT_FOUND, {"error": error, "remedy": remedy, "code": "not-found"}
-    )
 
 
 def create_app(
@@ -166,6 +84,7 @@ def create_app(
     app.add_exception_handler(MarsRetrievalError, _on_error)
     app.add_exception_handler(AnyHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.include_router(marks.router, prefix=API)
     app.include_router(router, prefix=API)
     static = Path(str(files("marsretrieval.web").joinpath("static")))
     if (static / "index.html").is_file():
@@ -188,11 +107,6 @@ def create_app(
     return app
 
 
-def _server(request: Request) -> Server:
-    server: Server = request.app.state.server
-    return server
-
-
 def _problem(status: int, error: str, remedy: str, code: str) -> JSONResponse:
     problem = schemas.Problem(error=error, remedy=remedy, code=code)
     return JSONResponse(problem.model_dump(), status)
@@ -202,7 +116,10 @@ async def _on_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MarsRetrievalError)
     if isinstance(error, SupersededError):
         return _problem(HTTPStatus.CONFLICT, error.message, "", "superseded")
-    status = 422 if isinstance(error, UsageError) else HTTPStatus.INTERNAL_SERVER_ERROR
+    status = next(
+        (status for kind, status in _STATUS.items() if isinstance(error, kind)),
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
     return _problem(status, error.message, error.remedy or "", type(error).__name__)
 
 
@@ -221,9 +138,7 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     return _problem(422, f"{where}: {first['msg']}", "See the OpenAPI description.", "invalid")
 
 
-Context = Annotated[Server, Depends(_server)]
 Page = Annotated[str, Header(alias="x-page", max_length=64)]
-StoreName = Annotated[str | None, Query(max_length=1000)]
 router = APIRouter(responses={422: {"model": schemas.Problem}})
 
 
@@ -231,6 +146,7 @@ router = APIRouter(responses={422: {"model": schemas.Problem}})
 def get_store(server: Context, store: StoreName = None) -> schemas.StoreInfo:
     """Describe a store."""
     shown = server.store(store)
+    inventory = server.inventory_of(shown)
     embeddings = shown.store.embeddings
     readable, sampled = server.images[shown.name].sample()
     raster = shown.raster
@@ -255,8 +171,9 @@ def get_store(server: Context, store: StoreName = None) -> schemas.StoreInfo:
         ),
         pictures=readable,
         sampled=sampled,
-        inventory=None,
-        read_only=server.read_only,
+        inventory=None if inventory is None else inventory.name,
+        read_only=server.read_only or (inventory is not None and bool(inventory.read_only)),
+        read_only_reason="" if inventory is None else inventory.read_only,
         basemap=None if server.basemap is None else server.basemap_credit,
         landforms=list(LANDFORMS),
         version=__version__,
@@ -324,74 +241,12 @@ async def post_search(
         if not is_current():
             raise SupersededError("a newer search was requested")
         store = server.store(body.store)
-        question = store.question(body, server.pictures.to_dict())
-        return _describe_search(store, store.search(question, is_current))
+        inventory = server.inventory_of(store)
+        learned = None if inventory is None else inventory.learned
+        question = store.question(body, server.pictures.to_dict(), learned)
+        return describe_search(server, store, store.search(question, is_current))
 
     return await asyncio.get_running_loop().run_in_executor(server.worker, run)
-
-
-def _describe_search(store: MapStore, search: Search) -> schemas.SearchResponse:
-    about = dict(search.result.about)
-    notes = []
-    if truncated := about.get("truncated"):
-        notes.append(
-            f"{len(truncated)} of the texts exceed the context length of the model and were cut"
-        )
-    if without_data := about.get("without_data"):
-        notes.append(f"{without_data:,} tiles without data were left out")
-    lowest = search.codes.lowest
-    return schemas.SearchResponse(
-        key=search.key,
-        about=about,
-        title=_title(about),
-        cli=command_line(store.store, about),
-        counts=search.codes.counts.tolist(),
-        edges=[None if np.isnan(value) else round(float(value), 6) for value in lowest],
-        bound=search.bound,
-        total=int(search.codes.counts.sum()),
-        hits=hit_list(search.result.hits),
-        stands_out=search.result.stands_out,
-        notes=notes,
-        ms=search.ms,
-    )
-
-
-def hit_list(hits: Hits, start: int = 0, end: int | None = None) -> list[schemas.HitInfo]:
-    """Convert hits to a response.
-
-    Args:
-        hits: The hits.
-        start: First hit.
-        end: Hit after the last; None for all.
-
-    Returns:
-        One entry per hit.
-    """
-    return [
-        schemas.HitInfo(
-            rank=hit.rank,
-            id=hit.id,
-            lon=hit.lon,
-            lat=hit.lat,
-            score=hit.score,
-            percentile=hit.percentile,
-            tiles=hit.tiles,
-        )
-        for hit in hits[start:end]
-    ]
-
-
-def _title(about: dict[str, Any]) -> str:
-    parts = [about["text"] or ""]
-    if about["like"]:
-        parts.append(f"like {', '.join(about['like'][:3])}")
-    if about["images"]:
-        count = len(about["images"])
-        parts.append("like an uploaded image" if count == 1 else f"like {count} uploaded images")
-    excluded = [*about["not_text"], *about["not_like"], *about["not_images"]]
-    if excluded:
-        parts.append(f"not {', '.join(excluded[:3])}")
-    return ", ".join(part for part in parts if part)
 
 
 @router.get("/searches/{key}/raster")
@@ -432,7 +287,9 @@ def get_hits(
         hits = hits.merge(merge_deg)
     end = min(len(hits), offset + limit)
     return schemas.HitsPage(
-        hits=hit_list(hits, offset, end), offset=offset, more=end < min(len(hits), MAX_HITS)
+        hits=hit_list(hits, offset, end, marks=marks_of(server, store)),
+        offset=offset,
+        more=end < min(len(hits), MAX_HITS),
     )
 
 
@@ -461,7 +318,10 @@ def get_tile(
         for values in (columns.lon, columns.lat, columns.width_deg, columns.height_deg)
     )
     score = None
-    if search is not None:
+    inventory = server.inventory_of(shown)
+    # In an audit, neither the score nor an earlier mark may influence the reader.
+    is_hidden = inventory is not None and columns.ids[0] in inventory.hidden()
+    if search is not None and not is_hidden:
         owner, past = server.search(search)
         if owner is shown:
             score = float(shown.store.embeddings.vectors([row])[0] @ past.result.query)
@@ -474,7 +334,7 @@ def get_tile(
         quad=None if lon is None or lat is None else geo.quad_name(lon, lat),
         source=columns.sources[0],
         score=score,
-        mark=None,
+        mark=None if is_hidden else marks_of(server, shown).get(columns.ids[0]),
         neighbours=shown.neighbours(row),
         links=[]
         if lon is None or lat is None
@@ -534,6 +394,7 @@ def get_at(
     return schemas.HitInfo(
         rank=0, id=columns.ids[0], score=0.0,
         lon=float(geo.wrap_lon(columns.lon[0])), lat=float(columns.lat[0]),
+        mark=marks_of(server, shown).get(columns.ids[0]),
     )  # fmt: skip
 
 

@@ -62,36 +62,39 @@ class MarkRequest(Request):
     Attributes:
         mark: The decision.
         count: Number of features on the tile, if counted.
+        tiles: Positive tiles of the tile's place, itself included, if counted.
         note: Free text.
         audit: Number of the audit that presented the tile.
-        showing: Which presentation of the tile in the audit this is.
-        search: Key of the search that found the tile.
+        showing: `showing` of the tile in the page of the audit.
+        search: Key of the search that found the tile; recorded with rank and score while the server
+            keeps this search.
         rank: Rank of the tile in that search.
         score: Score of the tile in that search.
     """
 
     mark: MarkName
-    count: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    count: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    tiles: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     note: Annotated[str, Field(max_length=2000)] | None = None
     audit: int | None = None
     showing: int | None = None
     search: str | None = None
-    rank: int | None = None
-    score: float | None = None
+    rank: Annotated[int, Field(ge=1)] | None = None
+    score: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
 class AuditRequest(Request):
     """The start of an audit.
 
     Attributes:
-        domain: Number of tiles at the top of the ranking that the audit covers.
+        domain: Number of tiles at the top of the ranking of the inventory that the audit covers.
         target: Half-width of the interval, relative to the estimate, at which it may stop.
-        search: Key of the search whose ranking is frozen.
+        seed: Seed of the random draws.
     """
 
     domain: Annotated[int, Field(ge=1)]
-    target: Annotated[float, Field(gt=0, le=1)] = 0.2
-    search: str | None = None
+    target: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class ExportRequest(Request):
@@ -162,6 +165,7 @@ class StoreInfo(BaseModel):
         sampled: Size of that sample.
         inventory: Name of the open inventory; None without one.
         read_only: Whether marks are refused.
+        read_only_reason: Why marks are refused; empty without an inventory or a reason.
         basemap: Credit line of the base map; None without one.
         landforms: Example queries.
         version: Version of this package.
@@ -180,6 +184,7 @@ class StoreInfo(BaseModel):
     sampled: int
     inventory: str | None
     read_only: bool
+    read_only_reason: str
     basemap: str | None
     landforms: list[str]
     version: str
@@ -310,6 +315,151 @@ class Feature(BaseModel):
     lon: float
     lat: float
     size: float
+
+
+class MarkInfo(BaseModel):
+    """The mark of a tile and its position in degrees."""
+
+    id: str
+    lon: float | None
+    lat: float | None
+    mark: MarkName
+
+
+class Totals(BaseModel):
+    """Numbers of tiles by their mark."""
+
+    yes: int
+    no: int
+    unsure: int
+
+
+class AuditInfo(BaseModel):
+    """An open audit.
+
+    Attributes:
+        number: Number of the audit, from 1.
+        domain: Tiles of the ranking that it covers.
+        done: Tiles that have been answered.
+        planned: Tiles that it will show, predicted from the answers so far.
+        target: Half-width of the interval, relative to the estimate, at which it is complete.
+        complete: Whether it needs no more answers.
+    """
+
+    number: int
+    domain: int
+    done: int
+    planned: int
+    target: float
+    complete: bool
+
+
+class AuditTile(BaseModel):
+    """A tile of an audit's page, without score and rank.
+
+    Attributes:
+        id: Id of the tile.
+        lon: Longitude of the centre in degrees; None if unknown.
+        lat: Latitude of the centre in degrees; None if unknown.
+        showing: Identifies this presentation of the tile in its mark; a tile may come twice.
+        rank: Always 0.
+        score: Always None.
+    """
+
+    id: str
+    lon: float | None
+    lat: float | None
+    showing: int
+    rank: Literal[0] = 0
+    score: None = None
+
+
+class AuditPage(BaseModel):
+    """Tiles to mark in an audit.
+
+    Attributes:
+        number: Number of the audit.
+        tiles: Tiles in mixed order; empty if the audit is complete.
+        done: As of `AuditInfo`.
+        planned: As of `AuditInfo`.
+    """
+
+    number: int
+    tiles: list[AuditTile]
+    done: int
+    planned: int
+
+
+class IntervalInfo(BaseModel):
+    """An estimate with its 95 % interval."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+
+
+class ElsewhereInfo(BaseModel):
+    """Positive tiles outside the domain of an audit: at most `high`."""
+
+    high: float | None
+
+
+class EstimateInfo(BaseModel):
+    """How many tiles and places there are; `GET /estimate` has all details.
+
+    Attributes:
+        tiles: Positive tiles.
+        places: Positive tiles that touch count as one place.
+        recall: Share of the positive tiles that are confirmed.
+        elsewhere: Positive tiles outside the domain.
+        domain: Tiles that the estimate is about.
+        audited: Tiles of the random sample.
+        sentence: The estimate in a sentence.
+        half_width: Half-width of the interval of `tiles`, relative to the estimate.
+    """
+
+    tiles: IntervalInfo
+    places: IntervalInfo
+    recall: IntervalInfo
+    elsewhere: ElsewhereInfo
+    domain: int | None
+    audited: int
+    sentence: str
+    half_width: float | None
+
+
+class InventoryInfo(BaseModel):
+    """The open inventory.
+
+    Attributes:
+        name: Name of its folder without the suffix.
+        path: Its folder.
+        landform: What is looked for.
+        marked: Marked tiles.
+        held_back: Marks of the open audit, from which nothing is learned until it is closed.
+        learned: Whether a ranking has been learned.
+        audit: The open audit; None if there is none.
+        estimate: The estimate from all files of the inventory.
+        read_only: Why marks are refused; empty if they are not.
+    """
+
+    name: str
+    path: str
+    landform: str
+    marked: Totals
+    held_back: int
+    learned: bool
+    audit: AuditInfo | None
+    estimate: EstimateInfo
+    read_only: str
+
+
+class ExportResponse(BaseModel):
+    """A written file: its name in `GET /exports/{name}`, its path on the server, its rows."""
+
+    name: str
+    path: str
+    rows: int
 
 
 class PicturesResponse(BaseModel):

@@ -29,6 +29,8 @@ class ServeOptions:
         host: Address to listen on.
         port: Port; if it is in use the next free one is used, 0 for any.
         allow_hosts: Further host names under which the server is reached.
+        inventory: Inventory of one of the stores, with or without the suffix `.inventory`.
+        landform: What a new inventory is about; one is created if `inventory` does not exist.
         read_only: Refuse marks.
         checkpoint: Local weights of the model of the stores.
         model: Name of the model of the stores, if it is not in the registry.
@@ -42,6 +44,8 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8765
     allow_hosts: Sequence[str] = ()
+    inventory: Path | None = None
+    landform: str | None = None
     read_only: bool = False
     checkpoint: Path | None = None
     model: str | None = None
@@ -60,6 +64,7 @@ class MapServer:
     Raises:
         UsageError: If an option is invalid.
         StoreError: If a store cannot be opened.
+        InventoryError: If the inventory does not exist, or belongs to none of the stores.
         OutputError: If no port is free.
         MissingDependencyError: If the extra `web` is not installed.
     """
@@ -74,10 +79,12 @@ class MapServer:
         try:
             import uvicorn
 
-            from marsretrieval.web.app import Server, create_app
+            from marsretrieval.web.app import create_app
+            from marsretrieval.web.state import Server
         except ImportError as error:
             raise MissingDependencyError("fastapi", "web", needed_for="the map") from error
         from marsretrieval.web.images import MapImages
+        from marsretrieval.web.map_inventory import MapInventory
         from marsretrieval.web.security import LOOPBACK
         from marsretrieval.web.workspace import MapStore
 
@@ -86,7 +93,11 @@ class MapServer:
         for folder in options.images:
             if not folder.is_dir():
                 raise UsageError(f"--images {folder}: no such folder")
-        stores = {}
+        if options.landform is not None and options.inventory is None:
+            raise UsageError(
+                "--landform without --inventory", remedy="Add --inventory NAME.inventory."
+            )
+        stores: dict[str, MapStore] = {}
         for path in options.stores:
             store = open_store(
                 path,
@@ -104,6 +115,15 @@ class MapServer:
             readable, sampled = tiles.sample()
             hint = "" if readable else ": name their folder with --images DIR"
             tell(f"{name}: images of {readable} of {sampled} sampled tiles can be read{hint}")
+        self.inventory = None
+        if options.inventory is not None:
+            self.inventory = MapInventory.open(
+                options.inventory,
+                self.stores,
+                landform=options.landform,
+                read_only=options.read_only,
+                tell=tell,
+            )
         self.token = None if options.host in LOOPBACK else secrets.token_urlsafe(24)
         self._socket = _bind(options.host, options.port, tell)
         self.port = int(self._socket.getsockname()[1])
@@ -116,6 +136,7 @@ class MapServer:
                 images,
                 basemap=options.basemap,
                 basemap_credit=_credit(options.basemap),
+                inventory=self.inventory,
                 read_only=options.read_only,
             ),
             hosts=hosts,
@@ -145,7 +166,16 @@ class MapServer:
             threading.Thread(target=store.load_model, name="load model", daemon=True).start()
         if open_browser:
             threading.Thread(target=webbrowser.open, args=(self.url,), daemon=True).start()
-        self._server.run(sockets=[self._socket])
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Release the port and the lock of the inventory."""
+        self._socket.close()
+        if self.inventory is not None:
+            self.inventory.close()
 
     def stop(self) -> None:
         """Let `run` return; may be called from another thread."""

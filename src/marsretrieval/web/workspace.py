@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -141,12 +142,16 @@ class MapStore:
             return below
         return below[self.index.row_of]
 
-    def question(self, request: SearchRequest, pictures: Mapping[str, Image]) -> Question:
+    def question(
+        self, request: SearchRequest, pictures: Mapping[str, Image], learned: Path | None = None
+    ) -> Question:
         """Validate a request.
 
         Args:
             request: The request.
             pictures: Uploaded images by id.
+            learned: File of the vector learned from the marks of this store's inventory; None if
+                there is none.
 
         Returns:
             The validated request.
@@ -170,7 +175,13 @@ class MapStore:
             negative_weight=NOT_WEIGHT if request.not_weight is None else request.not_weight,
             region=request.region if request.bbox is None else geo.Box(*request.bbox),
         )
-        question = self.store.question(query, k=FIRST_HITS)
+        if request.learned and learned is None:
+            raise UsageError(
+                "nothing has been learned from marks of this store",
+                remedy="Mark tiles yes and no in its inventory, then learn.",
+            )
+        vector = learned if request.learned else None
+        question = self.store.question(query, k=FIRST_HITS, vector=vector)
         if question.needs_encoder and self.model.state != "ready":
             reason = self.model.reason or "the model is still loading"
             raise UsageError(
@@ -389,6 +400,8 @@ def command_line(store: Store, about: Mapping[str, Any]) -> str:
     add("--text", *about["texts"])
     add("--image", *("IMAGE" for _ in about["images"]))
     add("--like", *about["like"])
+    if about["vector"] not in (None, "array"):
+        add("--vector", about["vector"])
     add("--not-text", *about["not_text"])
     add("--not-image", *("IMAGE" for _ in about["not_images"]))
     add("--not-like", *about["not_like"])
