@@ -35,7 +35,7 @@ export interface InventoryEvents {
 
 const EXPORTS: [string, string][] = [
   ["places.gpkg", "GeoPackage for QGIS"], ["places.geojson", "GeoJSON"], ["ground_truth.csv", "ground truth (lon, lat)"],
-  ["negatives.csv", "rejected tiles"], ["report.md", "report"],
+  ["negatives.csv", "tiles marked no"], ["report.md", "estimate with its method"],
 ];
 
 export class InventoryPanel {
@@ -59,7 +59,7 @@ export class InventoryPanel {
   get whyNot(): string {
     if (this.store?.read_only_reason) return `Marks are refused: ${this.store.read_only_reason}.`;
     if (this.store?.read_only) return "This server is read-only.";
-    return "Marks need an inventory: start the server with --inventory NAME.inventory.";
+    return "Marks need an inventory: start the server with --inventory NAME --landform TEXT.";
   }
 
   get auditing(): boolean {
@@ -283,7 +283,7 @@ export class InventoryPanel {
         h("div", { class: "blank" },
           h("p", { class: "lead" }, "No inventory is open."),
           h("p", {}, "An inventory records what you confirm and reject, learns from it, and estimates how many there are."),
-          h("pre", {}, h("code", {}, `marsretrieval serve ${this.store?.path ?? "STORE"} --inventory cones.inventory`))));
+          h("pre", { tabindex: "0" }, h("code", {}, `marsretrieval serve ${this.store?.path ?? "STORE"} --inventory cones --landform "pitted cones"`))));
       this.count();
       return;
     }
@@ -298,7 +298,7 @@ export class InventoryPanel {
       h("h2", {}, this.state.landform),
       h("p", { id: "mark-count", class: "totals" }, this.countText()),
       h("div", { class: "buttons" },
-        h("button", { type: "button", class: "primary", disabled: readOnly || !yes, onclick: () => void this.learn() }, learned ? "Learn again" : "Learn from the marks"),
+        h("button", { type: "button", class: "primary", disabled: readOnly || !yes || this.page !== null, onclick: () => void this.learn() }, learned ? "Learn again" : "Learn from the marks"),
         h("span", { class: "hint" }, yes ? "" : "Mark some images yes and no first (Y, N).")),
       h("h2", {}, "Audit"),
       audit
@@ -336,8 +336,8 @@ export class InventoryPanel {
           ].filter((one): one is HTMLElement => one !== null)
         : []),
       h("h2", {}, "Export"),
-      h("div", { class: "buttons exports" }, EXPORTS.map(([name, label]) =>
-        h("button", { type: "button", disabled: !marked.length, title: label, onclick: () => void this.export(name) }, name))),
+      h("div", { class: "exports" }, EXPORTS.map(([name, label]) =>
+        h("button", { type: "button", disabled: !marked.length || readOnly, onclick: () => void this.export(name) }, h("b", {}, name), h("span", {}, label)))),
     );
     this.count();
   }

@@ -651,7 +651,7 @@ class App {
   // --- the address -----------------------------------------------------------------------
 
   private urlTimer = 0;
-  private restoring = false;
+  private restoring = true; // until the address of the page has been read
 
   private saveUrl(push: boolean): void {
     if (this.restoring || !this.store) return;
@@ -790,6 +790,10 @@ class App {
     });
     window.addEventListener("popstate", () => void this.restore());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.theme(document.documentElement.dataset.theme ?? "system"));
+    // After a click with the mouse, keys belong to the images again and not to the button.
+    document.addEventListener("click", (event) => {
+      if (event.detail > 0) (event.target as Element).closest<HTMLElement>("main button, header button")?.blur();
+    });
     // One listener for all shortcuts, so that they work wherever the focus is but in a text field.
     document.addEventListener("keydown", (event) => this.onKey(event));
     window.addEventListener("beforeunload", (event) => {
@@ -851,7 +855,7 @@ class App {
         ArrowDown: () => move(this.gallery.columns), ArrowUp: () => move(-this.gallery.columns),
       });
     }
-    if (target.matches("button, a, [role=tab]") && (event.key === " " || event.key === "Enter")) return;
+    if (target.matches("button:not([role=tab]), a, summary") && (event.key === " " || event.key === "Enter")) return;
     const key = event.key.length === 1 && event.key !== "N" ? event.key.toLowerCase() : event.key;
     const act = keys[key];
     if (!act) return;
