@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from starlette.testclient import TestClient
 
+from marsretrieval.web import security
 from marsretrieval.web.app import create_app
 
 STORE = "/api/v1/store"
@@ -71,3 +74,19 @@ def test_a_token_is_required_if_set(server):
 )  # fmt: skip
 def test_files_outside_the_page_are_not_served(client, path):
     assert client.get(path).status_code == 404
+
+
+def test_large_bodies_are_refused_while_they_are_read(client: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(security, "MAX_BODY", 1000)
+    monkeypatch.setattr(security, "MAX_UPLOAD", 3000)
+    url = "/api/v1/searches"
+    kind = {"content-type": "application/json"}
+    response = client.post(url, content=b" " * 1001, headers=kind)
+    assert response.status_code == 413 and response.json()["code"] == "too-large"
+    response = client.post(
+        url, content=(b" " * 500 for _ in range(3)), headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 413
+    files = [("pictures", ("a.png", b"x" * 1600, "image/png"))] * 2
+    response = client.post("/api/v1/pictures", files=files)
+    assert response.status_code == 413 and "images" in response.json()["remedy"]

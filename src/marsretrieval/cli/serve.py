@@ -29,9 +29,11 @@ def serve(
         typer.Option(metavar="TEXT", help="Create the inventory if missing, with this text query."),
     ] = None,
     basemap: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Image of the whole planet, -180..180, 90..-90."),
-    ] = None,
+        str,
+        typer.Option(
+            metavar="viking|none|FILE", help="Image below the map: -180..180, 90..-90 degrees."
+        ),
+    ] = "viking",
     host: Annotated[
         str, typer.Option(metavar="HOST", help="Address to listen on; others need a token.")
     ] = "127.0.0.1",
@@ -70,6 +72,7 @@ def serve(
 
     Raises:
         UsageError: If an option is invalid.
+        DataError: If the base map cannot be read.
         StoreError: If a store cannot be opened.
         InventoryError: If the inventory does not exist, or belongs to none of the stores.
         OutputError: If no port is free.

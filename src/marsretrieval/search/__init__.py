@@ -56,7 +56,12 @@ if TYPE_CHECKING:
     from marsretrieval.search.sheet import check_sheet_path, write_sheet
     from marsretrieval.search.thumbnails import Thumbnail, TileImages
     from marsretrieval.search.tiles import parse_lonlat, row_at, rows_of
-    from marsretrieval.search.topk import Ranking, VectorSource, exact_topk
+    from marsretrieval.search.topk import (
+        Ranking,
+        VectorSource,
+        exact_from_approximate,
+        exact_topk,
+    )
 
 __all__ = [
     "FORMATS",
@@ -87,6 +92,7 @@ __all__ = [
     "compare_with_catalogue",
     "compose",
     "drop_index",
+    "exact_from_approximate",
     "exact_topk",
     "existing_index",
     "geolocalization_prompts",
@@ -186,6 +192,7 @@ __getattr__, __dir__ = lazy_exports(
         "marsretrieval.search.topk": (
             "Ranking",
             "VectorSource",
+            "exact_from_approximate",
             "exact_topk",
         ),
     },

@@ -27,7 +27,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from marsretrieval import __version__, geo
-from marsretrieval.datasets import MAX_BYTES, decode_rgb
+from marsretrieval.datasets import decode_rgb
 from marsretrieval.errors import MarsRetrievalError, OutputError, UsageError
 from marsretrieval.inventory import InventoryError
 from marsretrieval.plotting.features import features
@@ -53,6 +53,7 @@ LANDFORMS = (
 )  # fmt: skip
 _SIZES = (0, 96, 160, 256, 512)
 _MAX_UPLOADS = 10
+_MAX_PICTURE = 32 * 2**20  # bytes
 _MAX_PAGE = 500
 _MAX_FOOTPRINTS = 400
 _STATUS = {UsageError: 422, InventoryError: 409, OutputError: 507}  # else 500
@@ -217,9 +218,9 @@ def post_pictures(
     ids = []
     for upload in pictures:
         name = upload.filename or "image"
-        data = upload.file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            raise UsageError(f"{name}: larger than {MAX_BYTES // 2**20} MiB")
+        data = upload.file.read(_MAX_PICTURE + 1)
+        if len(data) > _MAX_PICTURE:
+            raise UsageError(f"{name}: larger than {_MAX_PICTURE // 2**20} MiB")
         try:
             ids.append(server.pictures.add(decode_rgb(data, name)))
         except MarsRetrievalError as error:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 from marsretrieval import embeddings
 from marsretrieval.api.inventory import create_inventory
+from marsretrieval.embeddings.manifest import manifest_path, shards_folder
 from marsretrieval.errors import UsageError
 from marsretrieval.inventory import (
     Answer,
@@ -56,6 +57,7 @@ class MapInventory:
         self._inventory = inventory
         self._lock = threading.RLock()
         self._state = self._files_state()
+        self._store_state = _store_state(store)
 
     @classmethod
     def open(
@@ -348,9 +350,10 @@ class MapInventory:
 
     def _check_store(self) -> None:
         """Compare the store on the disk with the one that the inventory is about."""
-        path = self.store.store.path
-        if path.is_dir():  # several stores that are searched as one have no folder
-            check_store(self._inventory.files, embeddings.open_store(path))
+        state = _store_state(self.store)
+        if state != self._store_state:
+            check_store(self._inventory.files, embeddings.open_store(self.store.store.path))
+            self._store_state = state
 
     @contextmanager
     def _current(self) -> Iterator[Inventory]:
@@ -369,6 +372,13 @@ class MapInventory:
         paths = [folder / "inventory.json", folder / "marks.jsonl", *folder.glob("audits/*.json")]
         stats = [(str(path), path.stat()) for path in sorted(paths) if path.exists()]
         return tuple((name, stat.st_mtime_ns, stat.st_size) for name, stat in stats)
+
+
+def _store_state(store: MapStore) -> tuple[int, ...]:
+    """Return modification times that change with every added or replaced shard."""
+    path = store.store.path
+    paths = (manifest_path(path), shards_folder(path))
+    return tuple(path.stat().st_mtime_ns for path in paths if path.exists())
 
 
 def _owner(files: InventoryFiles, stores: Sequence[MapStore]) -> MapStore:

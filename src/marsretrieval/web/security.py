@@ -1,4 +1,4 @@
-"""Protection of a local server from other sites: host, origin and token checks, and headers.
+"""Protection of a local server: checks of host, origin, token and size, and response headers.
 
 A page of any site can send requests to 127.0.0.1, under its own name by DNS rebinding. Requests are
 therefore accepted only for the host names of this server, and only from its own page.
@@ -12,9 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+MAX_BODY = 16 * 2**20  # bytes of a JSON request: regions
+MAX_UPLOAD = 160 * 2**20  # bytes of all uploaded images of a request
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 API = "/api/"
 _HEADERS = {
@@ -60,7 +63,7 @@ class SecurityMiddleware:
 
         refusal = self._refusal(scope)
         if refusal is None:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(scope, _limited(scope, receive), send_with_headers)
         else:
             status, body = refusal
             await JSONResponse(body, status)(scope, receive, send_with_headers)
@@ -93,6 +96,31 @@ class SecurityMiddleware:
                     "token",
                 )  # fmt: skip
         return None
+
+
+def _limited(scope: Scope, receive: Receive) -> Receive:
+    """Return a receiver that refuses a body while it is read, as soon as it is too large."""
+    headers = Headers(scope=scope)
+    is_upload = headers.get("content-type", "").startswith("multipart/")
+    most = MAX_UPLOAD if is_upload else MAX_BODY
+    declared = headers.get("content-length", "")
+    received = 0
+
+    async def receive_limited() -> Message:
+        nonlocal received
+        message = await receive()
+        if message["type"] == "http.request":
+            received += len(message.get("body", b""))
+            if received > most or (declared.isdigit() and int(declared) > most):
+                detail: Any = _problem(
+                    f"the request is larger than {most // 2**20} MiB",
+                    "Send fewer or smaller images." if is_upload else "Simplify the region.",
+                    "too-large",
+                )
+                raise HTTPException(413, detail)
+        return message
+
+    return receive_limited
 
 
 def _host_name(host: str) -> str:

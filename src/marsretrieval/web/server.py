@@ -13,6 +13,7 @@ from pathlib import Path
 
 from marsretrieval.api import open_store
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
+from marsretrieval.plotting.images import CREDIT, VIKING, check_basemap, viking_path
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 _PORTS_TRIED = 20
@@ -25,7 +26,7 @@ class ServeOptions:
     Attributes:
         stores: Folders of stores.
         images: Folders that contain the images.
-        basemap: Image of the whole planet, -180 to 180 and 90 to -90.
+        basemap: `viking`, `none`, or an image of the whole planet, -180 to 180 and 90 to -90.
         host: Address to listen on.
         port: Port; if it is in use the next free one is used, 0 for any.
         allow_hosts: Further host names under which the server is reached.
@@ -40,7 +41,7 @@ class ServeOptions:
 
     stores: Sequence[Path]
     images: Sequence[Path] = ()
-    basemap: Path | None = None
+    basemap: str = VIKING
     host: str = "127.0.0.1"
     port: int = 8765
     allow_hosts: Sequence[str] = ()
@@ -63,6 +64,7 @@ class MapServer:
 
     Raises:
         UsageError: If an option is invalid.
+        DataError: If the base map cannot be read.
         StoreError: If a store cannot be opened.
         InventoryError: If the inventory does not exist, or belongs to none of the stores.
         OutputError: If no port is free.
@@ -88,8 +90,7 @@ class MapServer:
         from marsretrieval.web.security import LOOPBACK
         from marsretrieval.web.workspace import MapStore
 
-        if options.basemap is not None and not options.basemap.is_file():
-            raise UsageError(f"--basemap {options.basemap}: no such file")
+        check_basemap(options.basemap)
         for folder in options.images:
             if not folder.is_dir():
                 raise UsageError(f"--images {folder}: no such folder")
@@ -134,8 +135,8 @@ class MapServer:
             Server(
                 stores,
                 images,
-                basemap=options.basemap,
-                basemap_credit=_credit(options.basemap),
+                basemap=_basemap_path(options.basemap),
+                basemap_credit=CREDIT if options.basemap == VIKING else Path(options.basemap).name,
                 inventory=self.inventory,
                 read_only=options.read_only,
             ),
@@ -205,5 +206,7 @@ def _bind(host: str, port: int, tell: Callable[[str], None]) -> socket.socket:
     )
 
 
-def _credit(basemap: Path | None) -> str:
-    return "" if basemap is None else basemap.name
+def _basemap_path(basemap: str) -> Path | None:
+    if basemap == "none":
+        return None
+    return viking_path() if basemap == VIKING else Path(basemap)

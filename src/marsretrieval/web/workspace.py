@@ -20,7 +20,13 @@ from marsretrieval import geo
 from marsretrieval.api import SearchQuery, SearchResult, Store
 from marsretrieval.errors import MarsRetrievalError, ModalityError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search import Hits, SearchIndex, approximate_scores, score_all
+from marsretrieval.search import (
+    Hits,
+    SearchIndex,
+    approximate_scores,
+    exact_from_approximate,
+    score_all,
+)
 from marsretrieval.search.index.find import index_of, known_of
 from marsretrieval.search.query import MIX, NOT_WEIGHT
 from marsretrieval.search.tiles import rows_below
@@ -39,6 +45,7 @@ MAX_HITS = 10_000
 _KEPT_SEARCHES = 8
 _NEIGHBOURS = 5  # tiles per side of the block around a tile
 _MAX_PICTURES = 40
+_MAX_PICTURE_BYTES = 2**30  # decoded
 
 
 @dataclass(slots=True)
@@ -205,12 +212,26 @@ class MapStore:
         """
         ms: dict[str, float] = {}
         started = time.perf_counter()
-        result = self.store.answer(question)
-        started = _lap(ms, "hits", started)
-        _require(is_current)
-        scores, bound = self.scores(result.query)
+        vector = self.store.vector(question)
+        started = _lap(ms, "query", started)
+        scores, bound = self.scores(vector)
         started = _lap(ms, "scores", started)
-        codes = encode_scores(scores, self._excluded(question))
+        _require(is_current)
+        if self.index is None:
+            result = self.store.answer(question)
+        else:
+            # One pass over the codes serves the raster and the hits.
+            ranking = exact_from_approximate(
+                self.index,
+                vector,
+                scores,
+                bound,
+                (question.k or FIRST_HITS) + len(set(question.left_out)),
+                exclude=self._excluded(question),
+            )
+            result = self.store.result_of(question, vector, ranking)
+        started = _lap(ms, "hits", started)
+        codes = encode_scores(scores, self._excluded(question, self.without_data))
         raster = None if self.raster is None else self.raster.paint(codes.codes)
         _lap(ms, "raster", started)
         search = Search(secrets.token_hex(8), question, result, codes, raster, bound, ms)
@@ -269,11 +290,13 @@ class MapStore:
             search.question = question
         return search.result.hits
 
-    def _excluded(self, question: Question) -> npt.NDArray[np.bool_] | None:
-        """Tiles without a code, by index row: those without data, or outside of the region."""
+    def _excluded(
+        self, question: Question, without_data: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return the tiles that the request excludes, else `without_data`, by index row."""
         excluded = question.exclude
         if excluded is None:
-            excluded = self.without_data
+            excluded = without_data
         elif self.index is not None:
             excluded = excluded[self.index.row_of]
         if question.region is None:
@@ -370,9 +393,14 @@ class Pictures:
         key = secrets.token_hex(8)
         with self._lock:
             self._images[key] = image
-            while len(self._images) > _MAX_PICTURES:
+            while len(self._images) > _MAX_PICTURES or (
+                len(self._images) > 1 and self._bytes() > _MAX_PICTURE_BYTES
+            ):
                 self._images.popitem(last=False)
         return key
+
+    def _bytes(self) -> int:
+        return sum(3 * image.width * image.height for image in self._images.values())
 
     def to_dict(self) -> dict[str, Image]:
         """Return the images by id."""
