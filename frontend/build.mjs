@@ -19,6 +19,19 @@ await build({
   loader: { ".css": "css" },
   logLevel: "warning",
 });
+// The colours are those of the other pages: the template of their style sheet is the one source.
+const template = join(here, "../src/marsretrieval/html/templates/colours.css.j2");
+const colours = await readFile(template, "utf8");
+const macro = (name) => {
+  const body = colours.match(new RegExp(`macro ${name}\\(\\) %}([^{]*){%- endmacro`))?.[1];
+  if (!body) throw new Error(`${template}: no macro ${name}`);
+  return body.trim().replace(/\s+/g, " ");
+};
+const palette =
+  `:root{${macro("dark")}}` +
+  `@media(prefers-color-scheme:light){:root:not([data-theme=dark]){${macro("light")}}}` +
+  `:root[data-theme=light]{${macro("light")}}\n`;
+await writeFile(join(out, "app.css"), palette + (await readFile(join(out, "app.css"), "utf8")));
 await copyFile(join(here, "src/index.html"), join(out, "index.html"));
 // The licences of what is bundled travel with it.
 const texts = [];

@@ -30,6 +30,7 @@ export interface Store {
   sampled: number;
   inventory: string | null;
   read_only: boolean;
+  read_only_reason?: string;
   basemap: string | null;
   landforms: string[];
   version: string;

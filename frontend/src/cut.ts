@@ -55,7 +55,7 @@ export class Cut {
     let edge: number | null = null;
     for (let code = this.value; code < 256 && edge === null; code += 1) edge = this.search.edges[code] ?? null;
     const text =
-      `${count(tiles)} of ${count(this.search.total)} tiles (best ${percent(tiles / Math.max(1, this.search.total))})` +
+      `${count(tiles)} of ${count(this.search.total)} tiles (${percent(tiles / Math.max(1, this.search.total))})` +
       (edge === null ? "" : `, cosine from ${edge.toFixed(3)}`);
     byId("share").textContent = text;
     this.slider.setAttribute("aria-valuetext", text);
@@ -65,7 +65,7 @@ export class Cut {
   private paint(): void {
     const ratio = Math.min(2, devicePixelRatio || 1);
     const width = Math.max(100, this.canvas.clientWidth) * ratio;
-    const height = 44 * ratio;
+    const height = (this.canvas.clientHeight || 40) * ratio;
     if (this.canvas.width !== width) this.canvas.width = width;
     if (this.canvas.height !== height) this.canvas.height = height;
     const context = this.canvas.getContext("2d")!;

@@ -13,7 +13,7 @@ export interface GalleryEvents {
 }
 
 const GAP = 8;
-const CAPTION = 42;
+const CAPTION = 44;
 
 export class Gallery {
   hits: Hit[] = [];
@@ -23,11 +23,11 @@ export class Gallery {
   private readonly body = h("div", { class: "gallery-body" });
   private readonly cells = new Map<number, HTMLElement>();
   private side = 120;
-  private size = 5;
+  private size = 3;
   private store = "";
   private showScores = true;
   private hasImages = true;
-  private canMark = false;
+  canMark = false;
 
   constructor(private readonly events: GalleryEvents) {
     this.root.append(this.body);
@@ -49,8 +49,14 @@ export class Gallery {
     this.layout();
   }
 
+  /** Show something else than tiles, such as what to do first. */
+  blank(content: HTMLElement): void {
+    this.show([], { store: this.store });
+    this.body.replaceChildren(content);
+  }
+
   private clear(): void {
-    for (const cell of this.cells.values()) cell.remove();
+    this.body.replaceChildren();
     this.cells.clear();
   }
 
@@ -113,31 +119,33 @@ export class Gallery {
     const image = h("img", {
       alt: "", loading: "lazy", decoding: "async", draggable: "false",
       src: this.hasImages ? imageUrl(hit.id, this.side > 170 ? 256 : 160, this.store) : null,
-      onerror: (event: Event) => (event.target as HTMLElement).closest("figure")?.classList.add("no-image"),
+      onerror: (event: Event) => (event.target as HTMLElement).closest(".cell")?.classList.add("no-image"),
     });
     const button = (text: string, label: string, act: () => void, name: string) =>
       h("button", {
         type: "button", tabindex: "-1", title: label, "aria-label": label, class: name,
         onclick: (event: Event) => { event.stopPropagation(); act(); },
       }, text);
-    const cell = h("figure", {
+    const cell = h("div", {
       role: "option", id: `hit-${number}`, "aria-selected": "false", "data-number": number,
       "data-id": hit.id, "data-mark": hit.mark ?? "",
-      class: this.hasImages ? "" : "no-image",
-      "aria-label": `${this.showScores ? `rank ${hit.rank}, ` : ""}${position}${hit.mark ? `, marked ${hit.mark}` : ""}`,
+      class: this.hasImages ? "cell" : "cell no-image",
+      "aria-setsize": this.hits.length, "aria-posinset": number + 1,
+      "aria-label": `${this.showScores ? `rank ${hit.rank}, ${position}` : `image ${number + 1}`}${hit.mark ? `, marked ${hit.mark}` : ""}`,
       onclick: () => this.focus(number),
       ondblclick: () => this.events.onOpen(number),
     },
       h("div", { class: "frame" }, image, h("span", { class: "absent" }, "no image"),
-        h("div", { class: "actions" },
+        h("div", { class: "actions", "aria-hidden": "true" },
           this.canMark && button("✓", "Yes (Y)", () => this.events.onMark(number, "yes"), "yes"),
           this.canMark && button("✕", "No (N)", () => this.events.onMark(number, "no"), "no"),
-          button("≈", "More like this (M)", () => this.events.onLike(hit.id), "like"))),
-      h("figcaption", {},
-        this.showScores ? h("b", {}, String(hit.rank)) : null,
-        h("span", { class: "position" }, position),
-        this.showScores && hit.score !== null ? h("span", { class: "score" }, hit.score.toFixed(3)) : null,
-        hit.tiles ? h("span", { class: "merged" }, `${hit.tiles} tiles`) : null));
+          this.showScores && button("≈", "More like this (M)", () => this.events.onLike(hit.id), "like"))),
+      h("div", { class: "caption" },
+        h("div", {},
+          h("b", {}, this.showScores ? String(hit.rank) : `${number + 1} of ${this.hits.length}`),
+          hit.tiles ? h("span", { class: "merged" }, hit.tiles === 1 ? "1 tile" : `${hit.tiles} tiles`) : null,
+          this.showScores && hit.score !== null ? h("span", { class: "score" }, hit.score.toFixed(3)) : null),
+        this.showScores ? h("span", { class: "position" }, position) : null));
     cell.style.transform = `translate(${GAP + column * (this.side + GAP)}px, ${GAP + row * (this.side + CAPTION + GAP)}px)`;
     cell.style.width = `${this.side}px`;
     cell.style.setProperty("--side", `${this.side}px`);
@@ -148,7 +156,8 @@ export class Gallery {
     for (const [number, cell] of this.cells) {
       cell.setAttribute("aria-selected", String(number === this.index));
     }
-    this.root.setAttribute("aria-activedescendant", this.index >= 0 ? `hit-${this.index}` : "");
+    if (this.cells.has(this.index)) this.root.setAttribute("aria-activedescendant", `hit-${this.index}`);
+    else this.root.removeAttribute("aria-activedescendant");
   }
 
   focus(index: number, { announce = true } = {}): void {

@@ -35,7 +35,7 @@ export interface InventoryEvents {
 
 const EXPORTS: [string, string][] = [
   ["places.gpkg", "GeoPackage for QGIS"], ["places.geojson", "GeoJSON"], ["ground_truth.csv", "ground truth (lon, lat)"],
-  ["negatives.csv", "rejected tiles"], ["report.md", "report"],
+  ["negatives.csv", "tiles marked no"], ["report.md", "estimate with its method"],
 ];
 
 export class InventoryPanel {
@@ -44,6 +44,7 @@ export class InventoryPanel {
   private store: Store | null = null;
   private page: AuditPage | null = null;
   private history: { hit: Hit; before: Mark | null }[] = [];
+  private readonly answers = new Map<Hit, Mark>(); // of the open page of an audit
   private pending: Pending[] = [];
   private sending = false;
   private domain = 0;
@@ -56,8 +57,9 @@ export class InventoryPanel {
   }
 
   get whyNot(): string {
+    if (this.store?.read_only_reason) return `Marks are refused: ${this.store.read_only_reason}.`;
     if (this.store?.read_only) return "This server is read-only.";
-    return "Marks need an inventory: start the server with --inventory NAME.inventory.";
+    return "Marks need an inventory: start the server with --inventory NAME --landform TEXT.";
   }
 
   get auditing(): boolean {
@@ -69,12 +71,13 @@ export class InventoryPanel {
     return this.pending.length;
   }
 
-  open(store: Store): void {
+  async open(store: Store): Promise<void> {
     this.store = store;
     this.state = null;
+    this.page = null;
     this.marks.clear();
     this.render();
-    if (store.inventory) void this.refresh(true);
+    if (store.inventory) await this.refresh(true);
   }
 
   private async refresh(withMarks = false): Promise<void> {
@@ -97,19 +100,24 @@ export class InventoryPanel {
 
   /** Mark a tile; shown at once, saved when the server has confirmed it. */
   async mark(hit: Hit, mark: Mark | null, search: Search | null, remember = true): Promise<void> {
-    const before = this.marks.get(hit.id)?.mark ?? null;
-    if (remember) this.history.push({ hit, before });
-    if (mark) this.marks.set(hit.id, { lon: hit.lon, lat: hit.lat, mark });
-    else this.marks.delete(hit.id);
     const showing = (hit as Hit & { showing?: number }).showing;
-    const body = this.page && showing !== undefined
-      ? { mark, audit: this.page.number, showing }
+    const page = showing === undefined ? null : this.page;
+    // A tile may come twice in an audit: the answers are those of the showing, not of the tile.
+    const before = page ? (this.answers.get(hit) ?? null) : (this.marks.get(hit.id)?.mark ?? null);
+    if (remember) this.history.push({ hit, before });
+    if (page) {
+      if (mark) this.answers.set(hit, mark);
+      else this.answers.delete(hit);
+    } else if (mark) this.marks.set(hit.id, { lon: hit.lon, lat: hit.lat, mark });
+    else this.marks.delete(hit.id);
+    const body = page
+      ? { mark, audit: page.number, showing }
       : { mark, search: search?.key ?? null, rank: hit.rank || null, score: hit.score };
     this.pending.push({ hit, mark, body });
     this.count();
-    if (!this.page) this.events.onMarks(this.marks);
+    if (!page) this.events.onMarks(this.marks);
     await this.flush();
-    if (this.page && showing !== undefined) this.afterAuditMark();
+    if (page && page === this.page && !this.pending.length) this.afterAuditMark();
   }
 
   /** Send the marks that are waiting, in their order. */
@@ -131,7 +139,7 @@ export class InventoryPanel {
             return;
           }
           this.pending.shift();
-          this.marks.delete(hit.id);
+          if (!this.answers.delete(hit)) this.marks.delete(hit.id);
           hit.mark = null;
           this.events.onMarks(this.marks);
           this.events.onProblem(new ApiError(`not saved: ${error instanceof ApiError ? error.message : String(error)}`, error instanceof ApiError ? error.remedy : "", "mark", 500));
@@ -147,7 +155,10 @@ export class InventoryPanel {
 
   async undo(): Promise<void> {
     const last = this.history.pop();
-    if (!last) return;
+    if (!last) {
+      this.events.onStatus("No mark of this page to take back.");
+      return;
+    }
     last.hit.mark = last.before;
     await this.mark(last.hit, last.before, null, false);
     this.events.onMarks(this.marks);
@@ -208,6 +219,8 @@ export class InventoryPanel {
         return;
       }
       this.page = page;
+      this.answers.clear();
+      this.history = [];
       for (const tile of page.tiles) tile.mark = null;
       this.events.onPage(page.tiles, `Audit: ${plural(page.tiles.length, "tile")} in random order, without scores. Mark each of them.`);
       this.render();
@@ -217,15 +230,24 @@ export class InventoryPanel {
   }
 
   private afterAuditMark(): void {
-    if (this.page?.tiles.every((tile) => tile.mark)) {
+    if (this.page?.tiles.every((tile) => this.answers.has(tile))) {
       void this.refresh().then(() => this.nextPage());
+    } else if (this.page) {
+      const left = this.page.tiles.length - this.answers.size;
+      this.events.onStatus(`Audit: ${plural(left, "tile")} of this page left.`);
     }
   }
 
-  private leaveAudit(): void {
+  /** Show a ranking again; the audit goes on where it was left. */
+  pause(): void {
     this.page = null;
-    this.events.onLeave();
+    this.render();
     void this.refresh(true);
+  }
+
+  private leaveAudit(): void {
+    this.pause();
+    this.events.onLeave();
   }
 
   private async closeAudit(): Promise<void> {
@@ -261,7 +283,7 @@ export class InventoryPanel {
         h("div", { class: "blank" },
           h("p", { class: "lead" }, "No inventory is open."),
           h("p", {}, "An inventory records what you confirm and reject, learns from it, and estimates how many there are."),
-          h("pre", {}, h("code", {}, `marsretrieval serve ${this.store?.path ?? "STORE"} --inventory cones.inventory`))));
+          h("pre", { tabindex: "0" }, h("code", {}, `marsretrieval serve ${this.store?.path ?? "STORE"} --inventory cones --landform "pitted cones"`))));
       this.count();
       return;
     }
@@ -276,7 +298,7 @@ export class InventoryPanel {
       h("h2", {}, this.state.landform),
       h("p", { id: "mark-count", class: "totals" }, this.countText()),
       h("div", { class: "buttons" },
-        h("button", { type: "button", class: "primary", disabled: readOnly || !yes, onclick: () => void this.learn() }, learned ? "Learn again" : "Learn from the marks"),
+        h("button", { type: "button", class: "primary", disabled: readOnly || !yes || this.page !== null, onclick: () => void this.learn() }, learned ? "Learn again" : "Learn from the marks"),
         h("span", { class: "hint" }, yes ? "" : "Mark some images yes and no first (Y, N).")),
       h("h2", {}, "Audit"),
       audit
@@ -300,7 +322,7 @@ export class InventoryPanel {
                   domainText.textContent = plural(this.domain, "tile");
                 },
               })),
-            h("button", { type: "button", disabled: readOnly || !yes, onclick: () => void this.startAudit() }, "Start an audit")),
+            h("button", { type: "button", disabled: readOnly, onclick: () => void this.startAudit() }, "Start an audit")),
       ...(estimate
         ? [
             h("h2", {}, "Estimate"),
@@ -314,8 +336,8 @@ export class InventoryPanel {
           ].filter((one): one is HTMLElement => one !== null)
         : []),
       h("h2", {}, "Export"),
-      h("div", { class: "buttons exports" }, EXPORTS.map(([name, label]) =>
-        h("button", { type: "button", disabled: !marked.length, title: label, onclick: () => void this.export(name) }, name))),
+      h("div", { class: "exports" }, EXPORTS.map(([name, label]) =>
+        h("button", { type: "button", disabled: !marked.length || readOnly, onclick: () => void this.export(name) }, h("b", {}, name), h("span", {}, label)))),
     );
     this.count();
   }

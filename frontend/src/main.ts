@@ -10,7 +10,7 @@ import { Gallery } from "./gallery.js";
 import { formatPosition, type ViewName } from "./geometry.js";
 import { InventoryPanel } from "./inventory.js";
 import { PlanetMap, TILES_BELOW } from "./map.js";
-import { ScoreRaster } from "./raster.js";
+import { ScoreRaster, setRamp } from "./raster.js";
 import "./style.css";
 
 const EMPTY: Query = {
@@ -21,13 +21,13 @@ class App {
   store!: Store;
   query: Query = structuredClone(EMPTY);
   search: Search | null = null;
-  private raster: ScoreRaster | null = null;
+  raster: ScoreRaster | null = null;
   private selected: string | null = null;
   private loadingMore = false;
   private exhausted = false;
   private generation = 0;
-  private readonly cut = new Cut((value) => this.recolour(value));
-  private readonly map = new PlanetMap(byId("map"), {
+  readonly cut = new Cut((value) => this.recolour(value));
+  readonly map = new PlanetMap(byId("map"), {
     onSelect: (lon, lat) => void this.selectAt(lon, lat),
     onLike: (lon, lat) => void this.likeAt(lon, lat),
     onHit: (id) => this.select(id, { reveal: false }),
@@ -46,7 +46,7 @@ class App {
   readonly inventory = new InventoryPanel({
     onSearch: (search, learned) => void this.show(search, learned),
     onPage: (hits, text) => this.showAudit(hits, text),
-    onLeave: () => this.search && this.showHits(this.search.hits),
+    onLeave: () => this.leaveAudit(),
     onMarks: (marks) => this.onMarks(marks),
     onProblem: (error) => this.problem(error),
     onStatus: (text) => this.status(text),
@@ -58,6 +58,7 @@ class App {
     await this.openStore(new URLSearchParams(location.hash.slice(1)).get("store"));
     await this.restore();
     document.body.dataset.ready = "1";
+    this.blank();
   }
 
   // --- the store -------------------------------------------------------------------------
@@ -79,8 +80,8 @@ class App {
       images,
     ].filter(Boolean).join(" · ");
     byId("suggestions").replaceChildren(...this.store.landforms.map((text) =>
-      h("button", { type: "button", onclick: () => this.ask({ ...structuredClone(EMPTY), text: [text] }) }, text)));
-    byId("basemap-credit").textContent = this.store.basemap ? `Base map: ${this.store.basemap}` : "";
+      h("button", { type: "button", onclick: () => this.ask({ ...this.anew(), text: [text] }) }, text)));
+    byId("basemap-credit").textContent = byId("basemap-credit").title = this.store.basemap ? `Base map: ${this.store.basemap}` : "";
     if (this.store.basemap) {
       const image = new Image();
       image.onload = () => this.map.setBase(image);
@@ -90,8 +91,11 @@ class App {
     if (this.store.raster) {
       const { west, north, columns, rows, cell_lon, cell_lat } = this.store.raster;
       const width = columns * cell_lon;
-      if (width < 300) this.map.fit([west, north - rows * cell_lat, west + width, north]);
-    } else byId("map").classList.add("no-positions");
+      const high = rows * cell_lat;
+      if (width < 120 && high < 90) this.map.fit([west, north - high, west + width, north]);
+      else this.map.fitPlanet();
+    }
+    byId("map").classList.toggle("no-positions", !this.store.raster);
     this.modelState(this.store.model);
     if (this.store.model.state === "loading") {
       const events = new EventSource(urlOf("/events", { store: this.store.name }));
@@ -102,8 +106,11 @@ class App {
       });
       events.onerror = () => { if (events.readyState === EventSource.CLOSED) events.close(); };
     }
-    this.inventory.open(this.store);
+    await this.inventory.open(this.store);
   }
+
+  private waiting = false; // a query of the user starts when the model is loaded
+  private modelTimer = 0;
 
   private modelState(model: Model): void {
     this.store.model = model;
@@ -111,17 +118,32 @@ class App {
     const usable = model.text && model.state !== "none";
     input.disabled = !usable;
     input.placeholder = !model.text
-      ? `${model.id} embeds images only: click a tile`
-      : model.state === "none" ? "Text search is not available: click a tile" : "Describe a landform";
+      ? `${model.id} embeds images only: double-click a tile`
+      : model.state === "none" ? "Text search is not available: double-click a tile" : "Describe a landform";
     for (const button of byId("suggestions").querySelectorAll("button")) button.disabled = !usable;
-    byId<HTMLButtonElement>("upload").disabled = model.state !== "ready";
-    if (model.state === "loading") this.status(`Loading ${model.id}; example tiles can be searched for already.`);
-    else if (model.state === "none" && model.text) this.status(`Text search is not available: ${model.reason}`);
-    else if (byId("status").textContent?.startsWith("Loading ")) {
-      this.status("");
-      // A text query that was asked while the model was loading.
-      if (!this.search && this.query.text.length) void this.run();
-    }
+    byId<HTMLButtonElement>("upload").disabled = model.state === "none";
+    clearInterval(this.modelTimer);
+    const shown = byId("model");
+    shown.hidden = model.state !== "loading";
+    if (model.state === "loading") {
+      const start = performance.now();
+      const tick = () => { shown.textContent = `Loading the model, ${Math.round((performance.now() - start) / 1000)} s`; };
+      tick();
+      this.modelTimer = window.setInterval(tick, 1000);
+    } else if (model.state === "none" && model.text) this.status(`Text search is not available: ${model.reason}`);
+    if (model.state !== "loading" && this.waiting) void this.run();
+  }
+
+  /** What the panel of images shows before the first search. */
+  private blank(): void {
+    if (this.search || this.inventory.auditing) return;
+    const images = this.store.pictures > 0;
+    const step = (title: string, text: string) => h("li", {}, h("b", {}, title), text);
+    this.gallery.blank(h("ol", { class: "steps" },
+      step("Describe a landform", `All ${plural(this.store.tiles, "tile")} are ranked by their similarity to your text and coloured on the map.`),
+      step("Or start from a tile", "Double-click the map, or drop an image on the page, to find what looks alike."),
+      step("Look and decide", images ? "The best tiles appear here, largest similarity first; Space shows one in full with its surroundings." : "The best tiles appear here. Their images were not found: start the server with --images DIR."),
+    ));
   }
 
   // --- queries ---------------------------------------------------------------------------
@@ -132,8 +154,13 @@ class App {
     void this.run();
   }
 
+  /** An empty query in the present region. */
+  private anew(): Query {
+    return { ...structuredClone(EMPTY), bbox: this.query.bbox, region: this.query.region };
+  }
+
   like(id: string): void {
-    this.ask({ ...structuredClone(EMPTY), bbox: this.query.bbox, region: this.query.region, like: [id] });
+    this.ask({ ...this.anew(), like: [id] });
   }
 
   private unlike(id: string): void {
@@ -158,7 +185,21 @@ class App {
   async run(): Promise<void> {
     this.showParts();
     if (this.query.learned) return void this.inventory.learn();
-    if (this.isEmpty) return;
+    this.waiting = false;
+    if (this.isEmpty) {
+      if (this.search || !this.restoring) this.clear();
+      return;
+    }
+    const { model } = this.store;
+    const needsModel = this.query.text.length + this.query.not_text.length + this.query.pictures.length > 0;
+    if (needsModel && model.state === "loading") {
+      this.waiting = true;
+      this.status(`The search starts when ${model.id} is loaded.`);
+      return;
+    }
+    if (needsModel && model.state === "none") {
+      return this.problem(new ApiError(`Text and images cannot be searched for: ${model.reason || `${model.id} has no text encoder`}.`, "Double-click a tile.", "model", 422));
+    }
     const generation = (this.generation += 1);
     document.body.classList.add("busy");
     const slow = setTimeout(() => this.status("Searching…"), 250);
@@ -177,22 +218,42 @@ class App {
     }
   }
 
+  /** Back to the state before the first search. */
+  private clear(): void {
+    this.generation += 1;
+    this.search = null;
+    this.selected = null;
+    this.map.setScore(null);
+    this.map.setSelected(null);
+    this.map.setHits([]);
+    byId("cut").hidden = true;
+    byId("empty").hidden = false;
+    byId("panel-query").replaceChildren(h("p", { class: "hint" }, "Search first: the query and its command line are shown here."));
+    delete document.body.dataset.search;
+    this.status("");
+    this.blank();
+    this.saveUrl(true);
+  }
+
   /** Show a finished search: raster, threshold, hits. */
   async show(search: Search, learned: boolean): Promise<void> {
     const generation = (this.generation += 1);
     this.online();
+    if (this.inventory.auditing) this.inventory.pause();
     this.search = search;
     this.query = { ...this.query, learned };
     if (this.raster) {
       const response = await request(`/searches/${search.key}/raster`);
       const codes = new Uint8Array(await response.arrayBuffer());
       if (generation !== this.generation) return;
+      setRamp(this.isDark);
       this.raster.load(codes, search.counts);
       this.cut.show(search);
       this.raster.recolour(this.cut.value);
       this.map.setScore(this.raster);
     }
     byId("empty").hidden = true;
+    document.body.classList.remove("audit");
     this.exhausted = false;
     this.showHits(search.hits);
     this.showParts();
@@ -213,8 +274,25 @@ class App {
     if (byId<HTMLSelectElement>("order").value !== "tiles") void this.reorder();
   }
 
+  private leaveAudit(): void {
+    document.body.classList.remove("audit");
+    byId("cut").hidden = !this.search || !this.raster;
+    byId("empty").hidden = this.search !== null;
+    this.map.setSelected(null);
+    if (this.search) this.showHits(this.search.hits);
+    else {
+      this.map.setScoreVisible(true);
+      this.blank();
+    }
+  }
+
   private showAudit(hits: Hit[], text: string): void {
-    // Blind: neither scores, nor ranks, nor the heat map are shown.
+    // Blind: neither scores, ranks, earlier marks nor the heat map are shown.
+    document.body.classList.add("audit");
+    byId("cut").hidden = true;
+    byId("empty").hidden = true;
+    this.map.setMarks([]);
+    this.map.setTiles([]);
     this.map.setHits([]);
     this.map.setScoreVisible(false);
     this.gallery.show(hits, { store: this.store.name, scores: false, images: this.store.pictures > 0, canMark: true });
@@ -277,6 +355,13 @@ class App {
     this.raster.recolour(cut);
     this.map.setScore(this.raster);
     this.saveUrl(false);
+  }
+
+  private moveCut(step: number): void {
+    if (!this.search || this.inventory.auditing) return;
+    this.cut.set(this.cut.value + step);
+    this.recolour(this.cut.value);
+    if (byId<HTMLSelectElement>("order").value === "places") void this.reorder();
   }
 
   // --- what is shown about the query -----------------------------------------------------
@@ -384,7 +469,7 @@ class App {
       const { lon, lat, width_deg, height_deg } = tile;
       this.map.setSelected(width_deg !== null && height_deg !== null ? { id: tile.id, lon, lat, width_deg, height_deg } as Place : { lon, lat });
     }
-    const mark = this.inventory.marks.get(tile.id)?.mark;
+    const mark = this.inventory.auditing ? undefined : this.inventory.marks.get(tile.id)?.mark;
     const showImages = this.store.pictures > 0;
     dialog.replaceChildren(
       h("div", { class: "tile-images" },
@@ -404,8 +489,8 @@ class App {
           mark ? [h("dt", {}, "Mark"), h("dd", {}, mark)] : []),
         h("p", { class: "links" }, tile.links.map((link) => h("a", { href: link.url, target: "_blank", rel: "noopener noreferrer" }, link.title))),
         h("div", { class: "buttons" },
-          this.inventory.canMark ? (["yes", "no", "unsure"] as Mark[]).map((name) =>
-            h("button", { type: "button", class: `mark ${name}`, onclick: () => { void this.markTile(tile, name); dialog.close(); } }, name)) : [],
+          this.inventory.canMark && (!this.inventory.auditing || tile.id === this.gallery.focused?.id) ? (["yes", "no", "unsure"] as Mark[]).map((name) =>
+            h("button", { type: "button", class: `mark ${name}`, title: `${name} (${name[0]!.toUpperCase()})`, onclick: act(() => void this.markTile(tile, name)) }, name)) : [],
           this.inventory.auditing ? [] : [
             h("button", { type: "button", onclick: act(() => this.like(tile.id)) }, "More like this"),
             h("button", { type: "button", onclick: act(() => this.unlike(tile.id)) }, "Not like this"),
@@ -441,9 +526,11 @@ class App {
       return;
     }
     const index = this.gallery.index;
-    await this.markHit(hit, mark);
+    // Shown at once; saved in the background.
+    const saved = this.markHit(hit, mark);
     this.gallery.refresh(index);
     if (mark) this.gallery.focus(index + 1);
+    await saved;
   }
 
   private async markHit(hit: Hit, mark: Mark | null): Promise<void> {
@@ -452,7 +539,7 @@ class App {
   }
 
   private async markTile(tile: Tile, mark: Mark): Promise<void> {
-    const known = this.gallery.hits.find((hit) => hit.id === tile.id);
+    const known = this.gallery.focused?.id === tile.id ? this.gallery.focused : this.gallery.hits.find((hit) => hit.id === tile.id);
     await this.markHit(known ?? { rank: 0, id: tile.id, lon: tile.lon, lat: tile.lat, score: tile.score }, mark);
     this.gallery.refreshAll();
   }
@@ -463,16 +550,21 @@ class App {
     const end = Math.min(this.gallery.hits.length, this.gallery.index + 4 * this.gallery.columns);
     for (let index = this.gallery.index; index < end; index += 1) {
       const hit = this.gallery.hits[index]!;
-      if (!hit.mark) await this.markHit(hit, "no");
+      if (!hit.mark) void this.markHit(hit, "no");
     }
     this.gallery.refreshAll();
     this.gallery.focus(end);
   }
 
   private onMarks(marks: Map<string, { lon: number | null; lat: number | null; mark: Mark }>): void {
+    if (this.inventory.auditing) {
+      this.gallery.refreshAll();
+      return;
+    }
     for (const hit of this.gallery.hits) hit.mark = marks.get(hit.id)?.mark ?? null;
+    this.gallery.canMark = this.inventory.canMark;
     this.gallery.refreshAll();
-    this.map.setMarks(this.inventory.auditing ? [] : [...marks.values()]
+    this.map.setMarks([...marks.values()]
       .filter((one): one is { lon: number; lat: number; mark: Mark } => one.lon !== null && one.lat !== null));
   }
 
@@ -505,7 +597,9 @@ class App {
       try {
         await get<Store>("/store");
         this.online();
+        this.status("The server is back.");
         await this.inventory.flush();
+        if (!this.search && !this.isEmpty) await this.run();
       } catch {
         setTimeout(() => void retry(), 2000);
       }
@@ -532,9 +626,16 @@ class App {
   private theme(name: string): void {
     document.documentElement.dataset.theme = name;
     localStorage.setItem("theme", name);
-    const dark = name === "dark" || (name === "system" && matchMedia("(prefers-color-scheme: dark)").matches);
-    this.map.setTheme(dark);
-    if (this.search) this.cut.describe();
+    this.map.setTheme(this.isDark);
+    if (this.search) {
+      this.cut.describe();
+      this.recolour(this.cut.value);
+    }
+  }
+
+  private get isDark(): boolean {
+    const name = document.documentElement.dataset.theme;
+    return name === "dark" || (name !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
   }
 
   private view(name: ViewName): void {
@@ -543,13 +644,14 @@ class App {
       button.setAttribute("aria-pressed", String(button.dataset.view === name));
     }
     byId("polygon").hidden = byId("in-view").hidden = name !== "plane";
+    byId("whole").hidden = !this.query.bbox && !this.query.region;
     this.saveUrl(true);
   }
 
   // --- the address -----------------------------------------------------------------------
 
   private urlTimer = 0;
-  private restoring = false;
+  private restoring = true; // until the address of the page has been read
 
   private saveUrl(push: boolean): void {
     if (this.restoring || !this.store) return;
@@ -560,6 +662,7 @@ class App {
       for (const id of this.query.like) state.append("like", id);
       for (const id of this.query.not_like) state.append("not", id);
       for (const text of this.query.not_text) state.append("away", text);
+      for (const id of this.query.pictures) state.append("image", id);
       if (this.query.learned) state.set("learned", "1");
       if (this.query.bbox) state.set("bbox", this.query.bbox.join(","));
       if (this.query.region) state.set("region", JSON.stringify(this.query.region));
@@ -581,6 +684,7 @@ class App {
 
   private async restore(): Promise<void> {
     const state = new URLSearchParams(location.hash.slice(1));
+    clearTimeout(this.urlTimer);
     this.restoring = true;
     try {
       const box = state.get("bbox")?.split(",").map(Number);
@@ -592,7 +696,7 @@ class App {
       }
       this.query = {
         ...structuredClone(EMPTY),
-        text: state.getAll("q"), like: state.getAll("like"), not_like: state.getAll("not"), not_text: state.getAll("away"),
+        text: state.getAll("q"), like: state.getAll("like"), not_like: state.getAll("not"), not_text: state.getAll("away"), pictures: state.getAll("image"),
         learned: state.get("learned") === "1",
         bbox: box?.length === 4 && box.every(Number.isFinite) ? (box as Query["bbox"]) : null, region,
       };
@@ -612,9 +716,7 @@ class App {
       this.map.setRegion(this.query.bbox ? { box: this.query.bbox } : ring ? { polygon: ring } : null);
       byId("whole").hidden = !this.query.bbox && !region;
       const selected = state.get("sel");
-      const waits = this.query.text.length > 0 && this.store.model.state === "loading";
-      if (!waits) await this.run();
-      else this.showParts();
+      await this.run();
       if (selected && this.gallery.hits.some((hit) => hit.id === selected)) {
         this.gallery.focus(this.gallery.hits.findIndex((hit) => hit.id === selected), { announce: false });
         this.selected = selected;
@@ -675,13 +777,23 @@ class App {
       const input = event.target as HTMLInputElement;
       void this.upload([...(input.files ?? [])]).finally(() => { input.value = ""; });
     });
-    document.addEventListener("dragover", (event) => event.preventDefault());
+    const drop = byId("drop");
+    document.addEventListener("dragover", (event) => {
+      event.preventDefault();
+      drop.hidden = !event.dataTransfer?.types.includes("Files");
+    });
+    document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) drop.hidden = true; });
     document.addEventListener("drop", (event) => {
       event.preventDefault();
+      drop.hidden = true;
       void this.upload([...(event.dataTransfer?.files ?? [])]);
     });
     window.addEventListener("popstate", () => void this.restore());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.theme(document.documentElement.dataset.theme ?? "system"));
+    // After a click with the mouse, keys belong to the images again and not to the button.
+    document.addEventListener("click", (event) => {
+      if (event.detail > 0) (event.target as Element).closest<HTMLElement>("main button, header button")?.blur();
+    });
     // One listener for all shortcuts, so that they work wherever the focus is but in a text field.
     document.addEventListener("keydown", (event) => this.onKey(event));
     window.addEventListener("beforeunload", (event) => {
@@ -705,6 +817,15 @@ class App {
     const target = event.target as HTMLElement;
     const dialog = byId<HTMLDialogElement>("tile");
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (target.matches("[role=tab]") && ["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) {
+      const tabs = ["gallery", "inventory", "query"];
+      const at = tabs.indexOf(target.id.slice(4));
+      const to = event.key === "Home" ? 0 : event.key === "End" ? 2 : (at + (event.key === "ArrowRight" ? 1 : 2)) % 3;
+      this.tab(tabs[to]!);
+      byId(`tab-${tabs[to]}`).focus();
+      event.preventDefault();
+      return;
+    }
     if (target.matches("input:not([type=range]), textarea, select")) {
       if (event.key === "Escape") target.blur();
       return;
@@ -722,10 +843,11 @@ class App {
       " ": () => (dialog.open ? dialog.close() : void this.openTile()),
       m: () => { const id = this.gallery.focused?.id; if (id && !this.inventory.auditing) this.like(id); },
       l: () => void this.inventory.learn(),
-      "[": () => { this.cut.set(this.cut.value - 4); this.recolour(this.cut.value); },
-      "]": () => { this.cut.set(this.cut.value + 4); this.recolour(this.cut.value); },
+      "[": () => this.moveCut(-4),
+      "]": () => this.moveCut(4),
       "1": () => this.tab("gallery"), "2": () => this.tab("inventory"), "3": () => this.tab("query"),
       "?": () => this.help(),
+      ...(onMap || onRange ? {} : { Home: () => this.gallery.focus(0), End: () => this.gallery.focus(this.gallery.hits.length - 1) }),
     };
     if (!onRange && !onMap) {
       Object.assign(keys, {
@@ -733,7 +855,7 @@ class App {
         ArrowDown: () => move(this.gallery.columns), ArrowUp: () => move(-this.gallery.columns),
       });
     }
-    if (target.matches("button, a, [role=tab]") && (event.key === " " || event.key === "Enter")) return;
+    if (target.matches("button:not([role=tab]), a, summary") && (event.key === " " || event.key === "Enter")) return;
     const key = event.key.length === 1 && event.key !== "N" ? event.key.toLowerCase() : event.key;
     const act = keys[key];
     if (!act) return;
@@ -761,4 +883,10 @@ class App {
 }
 
 const app = new App();
+declare global {
+  interface Window {
+    marsMap: App;
+  }
+}
+window.marsMap = app; // for the console and for tests
 app.start().catch((error: unknown) => app.problem(error));

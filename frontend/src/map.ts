@@ -6,7 +6,7 @@ import FeatureOl from "ol/Feature.js";
 import { defaults as defaultControls } from "ol/control/defaults.js";
 import ScaleLine from "ol/control/ScaleLine.js";
 import { fromExtent } from "ol/geom/Polygon.js";
-import LineString from "ol/geom/LineString.js";
+import type LineString from "ol/geom/LineString.js";
 import Point from "ol/geom/Point.js";
 import Polygon from "ol/geom/Polygon.js";
 import DragBox from "ol/interaction/DragBox.js";
@@ -17,7 +17,7 @@ import ImageLayer from "ol/layer/Image.js";
 import VectorLayer from "ol/layer/Vector.js";
 import ImageCanvas from "ol/source/ImageCanvas.js";
 import VectorSource from "ol/source/Vector.js";
-import { Circle, Fill, Icon, RegularShape, Stroke, Style, Text } from "ol/style.js";
+import { Circle, Fill, Icon, Stroke, Style } from "ol/style.js";
 import "ol/ol.css";
 
 import type { Feature, Hit, Mark, Place } from "./api.js";
@@ -25,7 +25,8 @@ import {
   formatPosition, fromLonLat, POLE_EDGE_M, PROJECTIONS, toLonLat, wrapLon,
   type ViewName,
 } from "./geometry.js";
-import type { ScoreRaster } from "./raster.js";
+import { graticule, labels, lineStyle, labelStyle, MARK_STYLES, hitStyle, nameStyle, rankStyle, styles } from "./mapstyle.js";
+import { setRamp, type ScoreRaster } from "./raster.js";
 
 export const TILES_BELOW = 0.02; // degrees per pixel from which tiles are drawn as images
 const POLAR_PIXELS = 1400;
@@ -57,6 +58,7 @@ export class PlanetMap {
   private readonly selection = new VectorSource();
   private readonly region = new VectorSource();
   private readonly lines = new VectorSource<FeatureOl<LineString>>({ wrapX: false });
+  private readonly labels = new VectorSource<FeatureOl<Point>>({ wrapX: false });
   private readonly names = new VectorSource<FeatureOl<Point>>({ wrapX: false });
   private readonly tiles = new VectorSource();
   private features: Feature[] = [];
@@ -82,15 +84,18 @@ export class PlanetMap {
         this.layers.score,
         new VectorLayer({ source: this.lines, style: lineStyle, className: "layer-lines" }),
         new VectorLayer({ source: this.region, style: outline }),
+        // Of layers that declutter, upper ones come first: names give way to hits and labels.
         new VectorLayer({ source: this.names, style: nameStyle, declutter: true }),
-        new VectorLayer({ source: this.hits, style: hitStyle }),
+        new VectorLayer({ source: this.labels, style: labelStyle, declutter: true }),
+        new VectorLayer({ source: this.hits, style: hitStyle, declutter: true }),
+        new VectorLayer({ source: this.hits, style: rankStyle, declutter: true }),
         new VectorLayer({ source: this.marks, style: markStyle }),
         new VectorLayer({ source: this.selection, style: [
           new Style({ stroke: new Stroke({ color: "#000", width: 4 }), image: new Circle({ radius: 11, stroke: new Stroke({ color: "#000", width: 4 }) }) }),
           new Style({ stroke: new Stroke({ color: "#fff", width: 2 }), image: new Circle({ radius: 11, stroke: new Stroke({ color: "#fff", width: 2 }) }) }),
         ] }),
       ],
-      controls: defaultControls({ rotate: false, attribution: false }).extend([new ScaleLine({ minWidth: 80 })]),
+      controls: defaultControls({ rotate: false, attribution: false }).extend([new ScaleLine({ minWidth: 80, target: "scale" })]),
       interactions: defaultInteractions({ doubleClickZoom: false, altShiftDragRotate: false, pinchRotate: false, shiftDragZoom: false }).extend([box]),
     });
     box.on("boxend", () => {
@@ -116,8 +121,34 @@ export class PlanetMap {
       const [lon, lat] = this.toDegrees(event.coordinate);
       this.events.onPointer(Math.abs(lat!) <= 90 ? formatPosition(lon!, lat!) : "");
     });
-    this.map.on("moveend", () => this.events.onMove());
+    this.map.on("moveend", () => {
+      this.keepOnPlanet();
+      this.events.onMove();
+    });
+    this.map.on("change:size", () => this.drawLines());
     this.setView("plane", [0, 0], 0.25);
+  }
+
+  /** After dragging over the antimeridian: show the copy of everything that is in sight. */
+  private keepOnPlanet(): void {
+    const view = this.map.getView();
+    const [x = 0, y = 0] = view.getCenter() ?? [];
+    if (this.viewName !== "plane") return;
+    if (Math.abs(x) > 180) view.setCenter([wrapLon(x), y]);
+    if (Math.abs(wrapLon(x - this.drawnAt)) > 10) this.redrawVectors();
+  }
+
+  private drawnAt = 0; // longitude for which the copies of the features were chosen
+
+  /** Lines of longitude and latitude, with labels along the edges of the map. */
+  private drawLines(): void {
+    const size = this.map.getSize();
+    if (!size) return;
+    const extent = this.map.getView().calculateExtent(size);
+    this.lines.clear();
+    this.lines.addFeatures(graticule(this.viewName, extent, this.zoom));
+    this.labels.clear();
+    this.labels.addFeatures(labels(this.viewName, extent, this.zoom));
   }
 
   private at(coordinate: number[], act: (lon: number, lat: number) => void): void {
@@ -153,7 +184,7 @@ export class PlanetMap {
         center: sign === 0 ? middle : fromLonLat(sign, middle[0]!, middle[1]!),
         resolution,
         minResolution: 0.00002 * scale,
-        maxResolution: sign === 0 ? 0.6 : (2 * POLE_EDGE_M) / 300,
+        maxResolution: sign === 0 ? 1.2 : (2 * POLE_EDGE_M) / 300,
         extent: sign === 0 ? [-100000, -95, 100000, 95] : [-POLE_EDGE_M, -POLE_EDGE_M, POLE_EDGE_M, POLE_EDGE_M],
         constrainOnlyCenter: true,
         multiWorld: true,
@@ -161,6 +192,7 @@ export class PlanetMap {
       }),
     );
     old.dispose();
+    this.map.getView().on(["change:center", "change:resolution"] as never, () => this.drawLines());
     this.layers.base.setSource(this.canvasSource(name, (context, extent, width) => this.drawBase(context, extent, width)));
     this.layers.score.setSource(this.canvasSource(name, (context, extent, width) => this.drawScore(context, extent, width)));
     this.redrawVectors();
@@ -220,6 +252,12 @@ export class PlanetMap {
     if (x < extent[0]! || x > extent[2]! || y < extent[1]! || y > extent[3]!) this.zoomTo(lon, lat);
   }
 
+  /** Show the whole planet. */
+  fitPlanet(): void {
+    const size = this.map.getSize() ?? [800, 500];
+    this.setView("plane", [0, 0], Math.max(0.05, Math.min(1.2, Math.max(360 / size[0]!, 180 / size[1]!))));
+  }
+
   fit(box: [number, number, number, number]): void {
     const size = this.map.getSize() ?? [800, 500];
     const zoom = Math.max((box[2] - box[0]) / size[0]!, (box[3] - box[1]) / size[1]!) * 1.15;
@@ -230,9 +268,12 @@ export class PlanetMap {
     this.dark = dark;
     this.polarBase = {};
     this.layers.base.getSource()?.changed();
-    lineTheme.dark = dark;
+    styles.dark = dark;
+    setRamp(dark);
     this.lines.changed();
+    this.labels.changed();
     this.names.changed();
+    this.hits.changed();
   }
 
   setBase(image: HTMLImageElement): void {
@@ -250,7 +291,7 @@ export class PlanetMap {
 
   private drawBase(context: CanvasRenderingContext2D, extent: number[], width: number): void {
     if (!this.base) return;
-    context.globalAlpha = this.dark ? 0.55 : 0.75;
+    context.globalAlpha = this.dark ? 0.5 : 0.5;
     const scale = width / (extent[2]! - extent[0]!);
     const sign = signOf(this.viewName);
     if (sign !== 0) {
@@ -311,6 +352,15 @@ export class PlanetMap {
   setHits(hits: Hit[]): void {
     this.hitList = hits;
     this.redrawVectors();
+  }
+
+  /** Number of hits, marks and scores that are drawn, for tests of the page. */
+  get drawn(): { hits: number; marks: number; score: boolean } {
+    return {
+      hits: this.hits.getFeatures().length,
+      marks: this.marks.getFeatures().length,
+      score: this.layers.score.getVisible() && this.score !== null,
+    };
   }
 
   setMarks(marks: { lon: number; lat: number; mark: Mark }[]): void {
@@ -398,8 +448,8 @@ export class PlanetMap {
       if (box) this.region.addFeature(new FeatureOl(fromExtent(box)));
       if (polygon) this.region.addFeature(new FeatureOl(new Polygon([polygon])));
     }
-    this.lines.clear();
-    this.lines.addFeatures(graticule(this.viewName));
+    this.drawnAt = this.map.getView().getCenter()?.[0] ?? 0;
+    this.drawLines();
   }
 
   /** Let the user draw a polygon; a second call cancels. Returns whether drawing has begun. */
@@ -422,96 +472,6 @@ export class PlanetMap {
     return true;
   }
 }
-
-const lineTheme = { dark: true };
-
-function graticule(name: ViewName): FeatureOl<LineString>[] {
-  const lines: FeatureOl<LineString>[] = [];
-  const sign = signOf(name);
-  const add = (points: [number, number][], label: string) => {
-    const feature = new FeatureOl(new LineString(points));
-    feature.set("label", label);
-    lines.push(feature);
-  };
-  if (sign === 0) {
-    for (const turn of [-360, 0, 360]) {
-      for (let lon = -180; lon < 180; lon += 30) {
-        add([[lon + turn, -90], [lon + turn, 90]], formatLon(lon));
-      }
-    }
-    for (let lat = -60; lat <= 60; lat += 30) add([[-540, lat], [540, lat]], formatLat(lat));
-    return lines;
-  }
-  for (let lon = -180; lon < 180; lon += 30) {
-    add([fromLonLat(sign, lon, sign * 45), fromLonLat(sign, lon, sign * 85)], formatLon(lon));
-  }
-  for (let lat = 50; lat < 90; lat += 10) {
-    const circle: [number, number][] = [];
-    for (let lon = -180; lon <= 180; lon += 3) circle.push(fromLonLat(sign, lon, sign * lat));
-    add(circle, formatLat(sign * lat));
-  }
-  return lines;
-}
-
-const formatLon = (lon: number) => `${Math.abs(lon)}°${lon === 0 || lon === -180 ? "" : lon < 0 ? " W" : " E"}`;
-const formatLat = (lat: number) => `${Math.abs(lat)}°${lat === 0 ? "" : lat < 0 ? " S" : " N"}`;
-
-function lineStyle(feature: unknown): Style {
-  const dark = lineTheme.dark;
-  return new Style({
-    stroke: new Stroke({ color: dark ? "rgba(255,255,255,.16)" : "rgba(40,30,20,.18)", width: 1 }),
-    text: new Text({
-      text: (feature as FeatureOl).get("label"),
-      placement: "line",
-      textBaseline: "bottom",
-      font: "11px system-ui, sans-serif",
-      fill: new Fill({ color: dark ? "rgba(255,255,255,.5)" : "rgba(40,30,20,.6)" }),
-    }),
-  });
-}
-
-function nameStyle(feature: unknown, resolution: number): Style | undefined {
-  const one = feature as FeatureOl;
-  const degrees = resolution > 10 ? resolution / 59274.697 : resolution;
-  // Small features are named only when the view is close.
-  if (one.get("size") / degrees < 45) return undefined;
-  const dark = lineTheme.dark;
-  return new Style({
-    text: new Text({
-      text: one.get("name"),
-      font: "italic 12px system-ui, sans-serif",
-      fill: new Fill({ color: dark ? "rgba(255,255,255,.82)" : "rgba(30,22,16,.85)" }),
-      stroke: new Stroke({ color: dark ? "rgba(0,0,0,.65)" : "rgba(255,255,255,.75)", width: 3 }),
-    }),
-  });
-}
-
-const HIT_STYLES = [false, true].map((top) => [
-  new Style({ image: new Circle({ radius: top ? 6 : 3.6, stroke: new Stroke({ color: "rgba(0,0,0,.85)", width: 3.4 }) }) }),
-  new Style({ image: new Circle({ radius: top ? 6 : 3.6, stroke: new Stroke({ color: top ? "#fff" : "rgba(255,255,255,.85)", width: 1.6 }) }) }),
-]);
-
-function hitStyle(feature: unknown): Style[] {
-  const rank = (feature as FeatureOl).get("rank") as number;
-  const styles = HIT_STYLES[rank <= 10 ? 1 : 0]!;
-  if (rank > 10) return styles;
-  return [
-    ...styles,
-    new Style({
-      text: new Text({
-        text: String(rank), offsetX: 10, offsetY: -10, font: "600 12px system-ui, sans-serif",
-        fill: new Fill({ color: "#fff" }), stroke: new Stroke({ color: "rgba(0,0,0,.8)", width: 3 }),
-      }),
-    }),
-  ];
-}
-
-// Marks differ in shape and colour: a filled triangle, a cross, a ring.
-const MARK_STYLES: Record<Mark, Style> = {
-  yes: new Style({ image: new RegularShape({ points: 3, radius: 8, fill: new Fill({ color: "#46c786" }), stroke: new Stroke({ color: "#06281a", width: 1.5 }) }) }),
-  no: new Style({ image: new RegularShape({ points: 4, radius: 7, radius2: 0, angle: Math.PI / 4, stroke: new Stroke({ color: "#ff7b6b", width: 2.4 }) }) }),
-  unsure: new Style({ image: new Circle({ radius: 6, stroke: new Stroke({ color: "#ffd166", width: 2.4 }) }) }),
-};
 
 function markStyle(feature: unknown): Style {
   return MARK_STYLES[(feature as FeatureOl).get("mark") as Mark];

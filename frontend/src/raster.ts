@@ -10,27 +10,28 @@ interface Level {
   codes: Uint8Array;
   canvas: HTMLCanvasElement;
   image: ImageData;
+  painted: boolean;
 }
 
 const POLAR_PIXELS = 1400;
-// Perceptually even steps from dark to bright; the first colours are drawn more transparent.
-const STOPS: [number, number, number][] = [
-  [94, 32, 120],
-  [181, 54, 122],
-  [241, 96, 93],
-  [254, 174, 118],
-  [252, 253, 191],
-];
+// Even steps of lightness away from the base map: brighter on the dark one, darker on the light one.
+const DARK: Colour[] = [[178, 62, 176], [220, 74, 132], [247, 112, 86], [254, 182, 108], [252, 253, 191]];
+const LIGHT: Colour[] = [[247, 150, 80], [233, 88, 70], [187, 45, 105], [110, 20, 115], [38, 6, 66]];
+type Colour = [number, number, number];
+let stops = DARK;
+
+/** Choose the colours of scores for a dark or a light page. */
+export function setRamp(dark: boolean): void {
+  stops = dark ? DARK : LIGHT;
+}
 
 /** Colour of a share of the way from the threshold to the best tile, 0 to 1. */
-export function rampColour(share: number): [number, number, number] {
-  const step = Math.min(STOPS.length - 1.001, Math.max(0, share) * (STOPS.length - 1));
-  const low = STOPS[Math.floor(step)]!;
-  const high = STOPS[Math.floor(step) + 1]!;
+export function rampColour(share: number): Colour {
+  const step = Math.min(stops.length - 1.001, Math.max(0, share) * (stops.length - 1));
+  const low = stops[Math.floor(step)]!;
+  const high = stops[Math.floor(step) + 1]!;
   const part = step - Math.floor(step);
-  return [0, 1, 2].map((channel) => Math.round(low[channel]! + (high[channel]! - low[channel]!) * part)) as [
-    number, number, number,
-  ];
+  return [0, 1, 2].map((channel) => Math.round(low[channel]! + (high[channel]! - low[channel]!) * part)) as Colour;
 }
 
 export class ScoreRaster {
@@ -49,7 +50,7 @@ export class ScoreRaster {
     let level = this.level(0, this.info.columns, this.info.rows);
     level.codes = codes;
     const levels = [level];
-    while (level.width > 240) {
+    while (level.width > 60) {
       const width = Math.ceil(level.width / 2);
       const height = Math.ceil(level.height / 2);
       const next = this.level(levels.length, width, height);
@@ -70,22 +71,23 @@ export class ScoreRaster {
     const canvas = document.createElement("canvas");
     canvas.width = width;
     canvas.height = height;
-    return { factor: 2 ** number, width, height, codes: new Uint8Array(width * height), canvas, image: new ImageData(width, height) };
+    return { factor: 2 ** number, width, height, codes: new Uint8Array(width * height), canvas, image: new ImageData(width, height), painted: false };
   }
 
   /** Colour every pixel at or above the threshold code. */
   recolour(cut: number): void {
     for (let code = 0; code < 256; code += 1) {
       if (code === 0 || code < cut) {
-        this.colours[code] = 0;
+        // A hint of where the store has tiles.
+        this.colours[code] = code === 0 ? 0 : stops === DARK ? 0x12ffffff : 0x18000000;
         continue;
       }
       const share = (code - cut) / Math.max(1, this.best - cut);
       const [red, green, blue] = rampColour(share);
-      const alpha = Math.round(140 + 115 * share);
+      const alpha = Math.round(190 + 65 * share);
       this.colours[code] = ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
     }
-    for (const level of this.levels) paint(level.codes, level.image, this.colours, level.canvas);
+    for (const level of this.levels) level.painted = false; // painted when drawn
     this.polarCanvas = {};
   }
 
@@ -96,7 +98,13 @@ export class ScoreRaster {
     const wide = columns * cell_lon * scale;
     let level = this.levels[0];
     if (!level) return;
-    for (const smaller of this.levels) if (wide <= smaller.width * 1.4) level = smaller;
+    // A tile is never drawn smaller than about two pixels, or a lone one would not be seen.
+    const pixels = wide / (2 * (devicePixelRatio || 1));
+    for (const smaller of this.levels) if (pixels <= smaller.width * 1.2) level = smaller;
+    if (!level.painted) {
+      paint(level.codes, level.image, this.colours, level.canvas);
+      level.painted = true;
+    }
     // A pixel of a smaller level is `factor` pixels wide; the last one may reach over the edge.
     const drawnWide = level.width * level.factor * cell_lon * scale;
     const drawnHigh = level.height * level.factor * cell_lat * scale;

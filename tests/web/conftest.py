@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import urllib.request
+from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from starlette.testclient import TestClient
 import marsretrieval as mr
 from marsretrieval.web.app import create_app
 from marsretrieval.web.images import MapImages
+from marsretrieval.web.server import MapServer, ServeOptions
 from marsretrieval.web.state import Server
 from marsretrieval.web.workspace import MapStore
 
@@ -42,3 +47,24 @@ def server(map_store: MapStore) -> Server:
 @pytest.fixture
 def client(server: Server) -> Any:
     return TestClient(create_app(server), base_url="http://127.0.0.1:8765")
+
+
+@pytest.fixture(scope="session")
+def map_url(tile_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a running server with an inventory; its model is loaded."""
+    if not files("marsretrieval.web").joinpath("static/index.html").is_file():
+        pytest.skip("the page is not built (cd frontend && npm ci && node build.mjs)")
+    inventory = tmp_path_factory.mktemp("inventory") / "cones.inventory"
+    server = MapServer(
+        ServeOptions(
+            [tile_store], port=0, inventory=inventory, landform="pitted cones", device="cpu"
+        )
+    )
+    for store in server.stores:
+        store.load_model()
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    urllib.request.urlopen(f"{server.url}api/v1/store", timeout=60).close()
+    yield server.url
+    server.stop()
+    thread.join(timeout=30)
