@@ -23,7 +23,6 @@ from marsretrieval.search.index.find import known_of
 from marsretrieval.search.learned import Whitening
 from marsretrieval.search.query import MIX, NOT_WEIGHT, text_vector
 from marsretrieval.search.scores import MEANINGLESS, Background, ScoreSample
-from marsretrieval.search.store_hits import StoreHits
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
@@ -485,11 +484,6 @@ class Store:
             most=question.k,
             background=background,
         )
-        store_of = getattr(self.embeddings, "store_of", None)
-        if store_of is not None:
-            rows = ranking.hits(number)[1]
-            rows = rows[~np.isin(rows, np.asarray(question.left_out, dtype=np.int64))]
-            hits = StoreHits.from_hits(hits, store_of(rows[: question.k]))
         best = float(hits.scores[0]) if len(hits) else None
         meaningless = self._meaningless_scores(question.raw) if question.is_text_alone else None
         about = {

@@ -236,6 +236,17 @@ class EmbeddingStore:
                 result[position] = name
         return result
 
+    def store_names(self, rows: npt.ArrayLike) -> list[str] | None:
+        """Return the name of the store of each row, if this is several stores as one.
+
+        Args:
+            rows: n row numbers.
+
+        Returns:
+            None: this is one store. See `CombinedStore.store_names`.
+        """
+        return None
+
     def find(self, name: str) -> int:
         """Find the first row with an id.
 
