@@ -61,6 +61,22 @@ def load(spec: ModelSpec, options: LoadOptions) -> Encoder:
     )
 
 
+def check_folder(spec: ModelSpec, options: LoadOptions) -> None:
+    """Check, without reading weights, that a local folder or checkpoint is in a known layout.
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Raises:
+        ModelLoadError: If it is not. A repository of the hub is not checked.
+    """
+    checkpoint = options.checkpoint
+    folder = checkpoint if checkpoint is not None else Path(spec.repository)
+    if folder.is_dir() and not (folder / _OPEN_CLIP_CONFIG).is_file():
+        _read(spec, folder / _CONFIG)
+
+
 def _towers(kind: str) -> dict[str, Any]:
     if kind == "aimv2":  # its text tower is causal, which the library's SDPA omits without padding
         return {"attention": {"text_config": "eager", "vision_config": "sdpa"}}

@@ -317,13 +317,14 @@ def find_source(spec: ModelSpec, options: LoadOptions) -> CheckpointSource:
             if known
             else "Give --checkpoint FILE.",
         )
-    if named := spec.settings.get("pretrained") or spec.settings.get("file"):
-        # "namespace/name/" or "namespace/name/file" for a published tag of open_clip.
-        name = named.rpartition("/")[2] if "pretrained" in spec.settings else named
-        names = (
-            (f"{Path(name).stem}.safetensors", name) if "pretrained" in spec.settings else [name]
-        )
-        file, revision = first_file(spec, names if name else _WEIGHTS, offline=options.offline)
+    names: Sequence[str] = ()
+    if "pretrained" in spec.settings:  # "namespace/name/" or "namespace/name/file"
+        name = Path(spec.settings["pretrained"].rpartition("/")[2])
+        names = (f"{name.stem}.safetensors", str(name)) if name.name else _WEIGHTS
+    elif "file" in spec.settings:
+        names = (spec.settings["file"],)
+    if names:
+        file, revision = first_file(spec, names, offline=options.offline)
         return CheckpointSource(
             architecture=spec.settings["architecture"], file=file, revision=revision, published=True
         )

@@ -41,7 +41,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> TimmEncoder:
     device = choose_device(options.device)
     dtype = choose_dtype(options.dtype, device, on_gpu=spec.gpu_dtype)
     ensure_torchvision()
-    file, config, revision = _find(spec, options)
+    file, config, revision = find_weights(spec, options)
     try:
         model = _create(spec, file, config, own_classes=options.checkpoint is not None)
     except MarsRetrievalError:
@@ -160,26 +160,38 @@ class TimmPreprocess:
         return type(self), (self._settings,)
 
 
-def _find(
+def find_weights(
     spec: ModelSpec, options: LoadOptions
 ) -> tuple[Path, Mapping[str, Any] | None, str | None]:
-    """Return the weights, the config.json if the layout has one, and the commit."""
+    """Find the weights of a model: the user's, those of a folder, or the hub's.
+
+    Args:
+        spec: The model.
+        options: Load options.
+
+    Returns:
+        The file, the content of config.json if the layout has one, and the commit.
+
+    Raises:
+        ModelLoadError: If there are no weights.
+    """
     checkpoint = options.checkpoint
-    if checkpoint is not None and not checkpoint.is_dir():
-        if not checkpoint.is_file():
-            raise ModelLoadError(f"{spec.id}: {checkpoint}: no such file or folder")
+    if checkpoint is not None and checkpoint.is_file():
         return checkpoint, _layout(spec, options), None
-    own = checkpoint or (Path(spec.repository) if Path(spec.repository).is_dir() else None)
-    if (own is not None and spec.library != "timm") or checkpoint is not None:
-        assert own is not None
-        file = next((own / name for name in _WEIGHTS if (own / name).is_file()), None)
+    is_folder = spec.library == "hf" and Path(spec.repository).is_dir()
+    folder = checkpoint or (Path(spec.repository) if is_folder else None)
+    if folder is not None:
+        file = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
         if file is None:
-            raise ModelLoadError(f"{spec.id}: {own} holds none of {', '.join(_WEIGHTS)}")
+            raise ModelLoadError(
+                f"{spec.id}: {folder} holds none of {', '.join(_WEIGHTS)}",
+                remedy="Give a checkpoint file (.safetensors, .pt) or such a folder.",
+            )
         return file, _layout(spec, options), None
     if spec.library == "timm" and not spec.settings.get("published"):
         raise ModelLoadError(
-            f"{spec.id}: timm names no repository with weights of it",
-            remedy="Give --checkpoint FILE, or a name with a tag: marsretrieval models timm:NAME",
+            f"{spec.id}: timm names no repository with its weights",
+            remedy="Give --checkpoint FILE, or a name with a tag: marsretrieval models timm:",
         )
     file, revision = first_file(spec, _WEIGHTS, offline=options.offline)
     return file, _layout(spec, options), revision
@@ -216,8 +228,9 @@ def _create(
         name = str(config["architecture"])
         settings = {**config.get("pretrained_cfg", {}), "num_classes": config.get("num_classes", 0)}
         arguments = {"global_pool": config.get("global_pool"), **config.get("model_args", {})}
-    settings |= {"file": str(file), "source": "timm"}
-    if own_classes:
+    is_flax = file.suffix == ".npz"  # which a model of timm reads itself
+    settings |= {"file": str(file), "source": "timm", "custom_load": is_flax}
+    if own_classes and not is_flax:
         classifier = settings.get("classifier") or "head"
         state = load_state_dict(str(file))
         weight = state.get(f"{classifier if isinstance(classifier, str) else classifier[0]}.weight")
