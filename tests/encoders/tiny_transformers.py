@@ -23,6 +23,8 @@ import transformers as hf  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 
 __all__ = [
+    "ADDED",
+    "BY_TYPE",
     "LANGUAGE_MODELS",
     "MODELS",
     "TEXTS",
@@ -48,6 +50,14 @@ LANGUAGE_MODELS = {
     "qwen3-vl-embedding": "qwen3_vl",
     "qwen3-vl-embedding-8b": "qwen3_vl",
 }
+# Models whose full size is not among the benchmarks, and types that only `hf:` loads.
+ADDED = {
+    "dinov3-vitl16-sat493m": "dinov3",
+    "git-rsclip-base": "siglip",
+    "tipsv2-so400m14": "tipsv2",
+}
+BY_TYPE = ("altclip", "chinese_clip", "clip_vision", "convnext", "dinov2", "dinov2_registers",
+           "metaclip_2", "siglip2", "siglip_vision", "swin", "vit")  # fmt: skip
 MODELS = {**TWO_TOWERS, **VISION_ONLY, **LANGUAGE_MODELS}  # catalogue id: tiny architecture
 
 TEXTS = ["dunes", "pitted cones on a plain", "dark slope streaks: near the pole, 85° N, in spring"]
@@ -160,6 +170,69 @@ def _dinov3() -> tuple[Any, ...]:
     return hf.DINOv3ViTModel(config), images
 
 
+def _siglip() -> tuple[Any, ...]:
+    tokenizer = plain_tokenizer()
+    text = {**_towers(), "vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    vision = {**_towers(), "image_size": 32, "patch_size": 8}
+    images = hf.SiglipImageProcessor(size={"height": 32, "width": 32})
+    return hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config=vision)), tokenizer, images
+
+
+def _siglip2() -> tuple[Any, ...]:
+    """Images of any aspect ratio, as patches with a mask."""
+    tokenizer = plain_tokenizer()
+    text = {**_towers(), "vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    vision = {**_towers(), "patch_size": 8, "num_patches": 16}
+    images = hf.Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
+    config = hf.Siglip2Config(text_config=text, vision_config=vision)
+    return hf.Siglip2Model(config), tokenizer, images
+
+
+def _tipsv2() -> tuple[Any, ...]:
+    tokenizer = plain_tokenizer()
+    towers = {**_towers(), "layer_norm_eps": 1e-5}
+    text = {**towers, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    del towers["intermediate_size"]
+    vision = {**towers, "image_size": 42, "patch_size": 14}
+    images = hf.Tipsv2ImageProcessor(size={"height": 42, "width": 42})
+    return hf.Tipsv2Model(hf.Tipsv2Config(text_config=text, vision_config=vision)), tokenizer, images
+
+
+def _altclip() -> tuple[Any, ...]:
+    tokenizer = plain_tokenizer()
+    text = {**_towers(), "vocab_size": len(tokenizer), "max_position_embeddings": 130}
+    text |= {"project_dim": 24, "pad_token_id": 1}
+    vision = {**_towers(), "image_size": 56, "patch_size": 14}
+    config = hf.AltCLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
+    return hf.AltCLIPModel(config), tokenizer, _clip_images(56)
+
+
+def _chinese_clip() -> tuple[Any, ...]:
+    tokenizer = plain_tokenizer()
+    text = {**_towers(), "vocab_size": len(tokenizer), "max_position_embeddings": 130}
+    vision = {**_towers(), "image_size": 56, "patch_size": 14}
+    config = hf.ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
+    return hf.ChineseCLIPModel(config), tokenizer, _clip_images(56)
+
+
+def _metaclip_2() -> tuple[Any, ...]:
+    tokenizer = plain_tokenizer()
+    text = {**_towers(), "vocab_size": len(tokenizer), "max_position_embeddings": 77}
+    text |= {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    vision = {**_towers(), "image_size": 56, "patch_size": 14}
+    config = hf.MetaClip2Config(text_config=text, vision_config=vision, projection_dim=24)
+    return hf.MetaClip2Model(config), tokenizer, _clip_images(56)
+
+
+def _vision(name: str, **config: Any) -> Callable[[], tuple[Any, ...]]:
+    def build() -> tuple[Any, ...]:
+        sizes = {"size": {"height": 56, "width": 56}, "crop_size": {"height": 56, "width": 56}}
+        model = getattr(hf, f"{name}Model")(getattr(hf, f"{name}Config")(**config))
+        return model, hf.ViTImageProcessor(size=sizes["size"])
+
+    return build
+
+
 def _towers() -> dict[str, int]:
     return {
         "hidden_size": 32,
@@ -179,6 +252,24 @@ def clip_tokenizer() -> Any:
     names = [*_BYTES, *(f"{each}</w>" for each in _BYTES), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {name: index for index, name in enumerate(names)}
     return hf.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+
+
+def plain_tokenizer() -> Any:
+    """Bytes, with an end token; pads with <pad>."""
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    names = [*specials, *_BYTES]
+    inner = Tokenizer(models.BPE(vocab={n: i for i, n in enumerate(names)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 2)]
+    )
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        bos_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
 
 
 # --- language models ------------------------------------------------------------------------
@@ -322,6 +413,20 @@ _BUILDERS: dict[str, Callable[[], tuple[Any, ...]]] = {
     "aimv2": _aimv2,
     "aimv2_vision": _aimv2_vision,
     "dinov3": _dinov3,
+    "siglip": _siglip,
+    "siglip2": _siglip2,
+    "tipsv2": _tipsv2,
+    "altclip": _altclip,
+    "chinese_clip": _chinese_clip,
+    "metaclip_2": _metaclip_2,
+    "clip_vision": _vision("CLIPVision", **_towers(), image_size=56, patch_size=14),
+    "convnext": _vision("ConvNext", depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 32]),
+    "dinov2": _vision("Dinov2", **_towers(), image_size=56, patch_size=14),
+    "dinov2_registers": _vision("Dinov2WithRegisters", **_towers(), image_size=56, patch_size=14),
+    "siglip_vision": _vision("SiglipVision", **_towers(), image_size=56, patch_size=14),
+    "swin": _vision("Swin", image_size=56, embed_dim=8, depths=[1, 1], num_heads=[2, 2],
+                    window_size=7),
+    "vit": _vision("ViT", **_towers(), image_size=56, patch_size=14),
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
