@@ -175,7 +175,11 @@ def _siglip() -> tuple[Any, ...]:
     text = {**_towers(), "vocab_size": len(tokenizer), "max_position_embeddings": 64}
     vision = {**_towers(), "image_size": 32, "patch_size": 8}
     images = hf.SiglipImageProcessor(size={"height": 32, "width": 32})
-    return hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config=vision)), tokenizer, images
+    return (
+        hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config=vision)),
+        tokenizer,
+        images,
+    )
 
 
 def _siglip2() -> tuple[Any, ...]:
@@ -195,7 +199,11 @@ def _tipsv2() -> tuple[Any, ...]:
     del towers["intermediate_size"]
     vision = {**towers, "image_size": 42, "patch_size": 14}
     images = hf.Tipsv2ImageProcessor(size={"height": 42, "width": 42})
-    return hf.Tipsv2Model(hf.Tipsv2Config(text_config=text, vision_config=vision)), tokenizer, images
+    return (
+        hf.Tipsv2Model(hf.Tipsv2Config(text_config=text, vision_config=vision)),
+        tokenizer,
+        images,
+    )
 
 
 def _altclip() -> tuple[Any, ...]:
@@ -226,9 +234,8 @@ def _metaclip_2() -> tuple[Any, ...]:
 
 def _vision(name: str, **config: Any) -> Callable[[], tuple[Any, ...]]:
     def build() -> tuple[Any, ...]:
-        sizes = {"size": {"height": 56, "width": 56}, "crop_size": {"height": 56, "width": 56}}
         model = getattr(hf, f"{name}Model")(getattr(hf, f"{name}Config")(**config))
-        return model, hf.ViTImageProcessor(size=sizes["size"])
+        return model, hf.ViTImageProcessor(size={"height": 56, "width": 56})
 
     return build
 
@@ -424,8 +431,9 @@ _BUILDERS: dict[str, Callable[[], tuple[Any, ...]]] = {
     "dinov2": _vision("Dinov2", **_towers(), image_size=56, patch_size=14),
     "dinov2_registers": _vision("Dinov2WithRegisters", **_towers(), image_size=56, patch_size=14),
     "siglip_vision": _vision("SiglipVision", **_towers(), image_size=56, patch_size=14),
-    "swin": _vision("Swin", image_size=56, embed_dim=8, depths=[1, 1], num_heads=[2, 2],
-                    window_size=7),
+    "swin": _vision(
+        "Swin", image_size=56, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=7
+    ),
     "vit": _vision("ViT", **_towers(), image_size=56, patch_size=14),
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,

@@ -254,7 +254,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("text", no_wrap=True)
     table.add_column("revision", no_wrap=True)
-    table.add_column("licence", max_width=13, overflow="ellipsis", no_wrap=True)
+    table.add_column("licence", max_width=11, overflow="ellipsis", no_wrap=True)
     for row in rows:
         table.add_row(
             row["id"],

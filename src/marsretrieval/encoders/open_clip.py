@@ -306,6 +306,8 @@ def find_source(spec: ModelSpec, options: LoadOptions) -> CheckpointSource:
         return _checkpoint(spec, options.checkpoint)
     if "folder" in spec.settings:
         return CheckpointSource(folder=Path(__file__).parent / spec.settings["folder"])
+    if spec.library == "hf" and Path(spec.repository).is_dir():
+        return _folder(spec, Path(spec.repository))
     from marsretrieval.encoders.hub import first_file, snapshot
 
     if "tags" in spec.settings:  # an architecture alone
