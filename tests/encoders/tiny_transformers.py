@@ -359,6 +359,78 @@ def _llava_next() -> tuple[Any, ...]:
     return hf.LlavaNextForConditionalGeneration(config), processor
 
 
+def _qwen3_5() -> tuple[Any, ...]:
+    """Hybrid attention: three linear layers, then a full one. The chat template as WeMM's kind."""
+    processor = qwen_processor("Qwen3VLProcessor")
+    processor.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}"
+        "{{ m['content'] }}{% else %}{% for c in m['content'] %}{% if c['type'] == 'image' %}"
+        "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ c['text'] }}{% endif %}"
+        "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    )
+    linear = {f"linear_num_{name}_heads": 2 for name in ("key", "value")}
+    linear |= {f"linear_{name}_head_dim": 16 for name in ("key", "value")}
+    text = {**_TEXT, "head_dim": 16, "vocab_size": len(processor.tokenizer), **linear}
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "out_hidden_size": 64,
+        "intermediate_size": 48,
+        "num_heads": 2,
+        "patch_size": 16,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [],
+    }
+    config = hf.Qwen3_5Config(
+        text_config={**text, "num_hidden_layers": 4}, vision_config=vision, **_qwen_ids(processor)
+    )
+    return hf.Qwen3_5ForConditionalGeneration(config), processor
+
+
+def _embedding_gemma2() -> tuple[Any, ...]:
+    names = ("boi", "eoi", "image", "video", "boa", "eoa", "audio")
+    inner = plain_tokenizer()
+    inner.add_tokens([f"<{name}>" for name in names], special_tokens=True)
+    ids = {name: inner.convert_tokens_to_ids(f"<{name}>") for name in names}
+    tokenizer = hf.PreTrainedTokenizerFast(
+        tokenizer_object=inner.backend_tokenizer,
+        bos_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        extra_special_tokens={f"{name}_token": f"<{name}>" for name in names},
+    )
+    shared = {**_towers(), "num_key_value_heads": 1, "head_dim": 16}
+    text = {
+        **shared,
+        "vocab_size": len(tokenizer),
+        "global_head_dim": 16,
+        "hidden_size_per_layer_input": 8,
+        "embedding_dim": 24,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "bos_token_id": 0,
+    }
+    vision = {**shared, "num_key_value_heads": 2, "patch_size": 8, "position_embedding_size": 64}
+    config = hf.EmbeddingGemma2Config(
+        text_config=text,
+        vision_config=hf.AutoConfig.for_model("gemma4_vision", **vision, pooling_kernel_size=2),
+        audio_config=None,
+        eoa_token_index=ids.pop("eoa"),
+        **{f"{name}_token_id": value for name, value in ids.items()},
+    )
+    processor = hf.EmbeddingGemma2Processor(
+        hf.Gemma4AudioFeatureExtractor(),
+        hf.Gemma4ImageProcessor(patch_size=8, pooling_kernel_size=2, max_soft_tokens=70),
+        tokenizer,
+        hf.EmbeddingGemma2VideoProcessor(),
+        chat_template="{% for m in messages %}{% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}"
+        "{% endfor %}{% endfor %}",
+        image_seq_length=70,
+    )
+    return hf.EmbeddingGemma2Model(config), processor
+
+
 def qwen_processor(name: str = "Qwen2VLProcessor") -> Any:
     """Write image limits of 4 to 16 tokens; the registry's limits override them."""
     tokenizer = hf.Qwen2Tokenizer(
@@ -438,5 +510,7 @@ _BUILDERS: dict[str, Callable[[], tuple[Any, ...]]] = {
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
+    "qwen3_5": _qwen3_5,
+    "embedding_gemma2": _embedding_gemma2,
     "llava_next": _llava_next,
 }

@@ -173,7 +173,8 @@ def _open_clip(name: str) -> ModelSpec:
     open_clip = _import("open_clip")
     asked, slash, tag = name.partition("/")
     architectures = {_plain(known): known for known in open_clip.list_models()}
-    architecture, stated = architectures.get(_plain(asked)), None
+    architecture = architectures.get(_plain(asked))
+    stated: str | None = None
     if architecture is None:
         for activation in _ACTIVATIONS:
             base = architectures.get(_plain(asked).removesuffix(activation))
@@ -194,8 +195,8 @@ def _open_clip(name: str) -> ModelSpec:
     elif stated == "gelu" and config.get("quick_gelu"):
         raise UsageError(f"model 'oc:{name}': {architecture} of open_clip has QuickGELU, not GELU")
     settings: dict[str, Any] = {"architecture": architecture}
-    label = architecture if stated is None or architecture.endswith(stated) else None
-    label = label or f"{architecture}-{stated}"
+    is_stated = stated is None or architecture.endswith(stated)
+    label = architecture if is_stated else f"{architecture}-{stated}"
     if tag:
         known_tags = _tags(open_clip, architecture)
         found = {_plain(known): known for known in known_tags}.get(_plain(tag))

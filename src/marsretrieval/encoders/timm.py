@@ -235,12 +235,12 @@ def _create(
         state = load_state_dict(str(file))
         weight = state.get(f"{classifier if isinstance(classifier, str) else classifier[0]}.weight")
         settings["num_classes"] = 0 if weight is None else int(weight.shape[0])
-    model = timm.create_model(
+    model: torch.nn.Module = timm.create_model(
         name,
         pretrained=True,
         pretrained_cfg_overlay=settings,
         num_classes=settings.get("num_classes", 1000),
         **arguments,
     )
-    model.reset_classifier(0)
+    model.reset_classifier(0)  # type: ignore[operator]
     return model
