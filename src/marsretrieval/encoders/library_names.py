@@ -176,10 +176,10 @@ def _open_clip(name: str) -> ModelSpec:
     architecture = architectures.get(_plain(asked))
     stated: str | None = None
     if architecture is None:
-        for activation in _ACTIVATIONS:
-            base = architectures.get(_plain(asked).removesuffix(activation))
-            if _plain(asked).endswith(activation) and base and _has_activation(open_clip, base):
-                architecture, stated = base, activation
+        for suffix in _ACTIVATIONS:
+            base = architectures.get(_plain(asked).removesuffix(suffix))
+            if _plain(asked).endswith(suffix) and base and _has_activation(open_clip, base):
+                architecture, stated = base, suffix
                 break
     if architecture is None or (slash and not tag):
         raise UnknownNameError(
@@ -197,6 +197,7 @@ def _open_clip(name: str) -> ModelSpec:
     settings: dict[str, Any] = {"architecture": architecture}
     is_stated = stated is None or architecture.endswith(stated)
     label = architecture if is_stated else f"{architecture}-{stated}"
+    activation: str | None
     if tag:
         known_tags = _tags(open_clip, architecture)
         found = {_plain(known): known for known in known_tags}.get(_plain(tag))

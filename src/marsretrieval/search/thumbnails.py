@@ -63,10 +63,10 @@ class TileImages:
     def __init__(
         self, store: EmbeddingStore | None = None, *, side: int = SIDE, quality: int = QUALITY
     ) -> None:
-        self._readers = {"": _ImageReader(store)}
+        self._readers = {"": ImageReader(store)}
         if isinstance(store, CombinedStore):
             self._readers = {
-                name: _ImageReader(part)
+                name: ImageReader(part)
                 for name, part in zip(store.names, store.stores, strict=True)
             }
         self._side, self._quality = side, quality
@@ -137,7 +137,7 @@ class TileImages:
         return key, Thumbnail(image)
 
 
-class _ImageReader:
+class ImageReader:
     """Reads encoded images of the tiles of one store."""
 
     def __init__(self, store: EmbeddingStore | None) -> None:
