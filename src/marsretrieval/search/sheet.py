@@ -124,11 +124,11 @@ def write_sheet(
         for name, sheet in zip(paths, sheets.draw(), strict=True):
             with atomic_path(name) as temporary:
                 sheet.save(temporary, kind, dpi=(_DPI, _DPI), **_options(kind))
-    others = sorted(old - set(paths))
-    if others:
+    earlier = sorted(old - set(paths))
+    if earlier:
         warnings.warn(
-            f"{path}: {pluralize(len(others), 'sheet')} of an earlier search left beside it: "
-            f"{', '.join(other.name for other in others[:3])}{' ...' if len(others) > 3 else ''}",
+            f"{path}: {pluralize(len(earlier), 'sheet')} of an earlier search left beside it: "
+            f"{', '.join(other.name for other in earlier[:3])}{' ...' if len(earlier) > 3 else ''}",
             MarsRetrievalWarning,
             stacklevel=2,
         )
