@@ -456,13 +456,24 @@ class Store:
             progress=progress,
         )
         return [
-            self._result(question, vectors[number], ranking, number)
+            self.result_of(question, vectors[number], ranking, number)
             for number, question in enumerate(questions)
         ]
 
-    def _result(
-        self, question: Question, vector: Vector, ranking: Ranking, number: int
+    def result_of(
+        self, question: Question, vector: Vector, ranking: Ranking, number: int = 0
     ) -> SearchResult:
+        """Describe a ranking that has been computed otherwise, as `answer` does.
+
+        Args:
+            question: Request made by `question`.
+            vector: Its query vector, see `vector`.
+            ranking: The best rows, at least `k` and the example tiles.
+            number: Number of the query in the ranking.
+
+        Returns:
+            Hits in descending score order.
+        """
         background = self.background(vector)
         hits = Hits.from_ranking(
             self.embeddings,

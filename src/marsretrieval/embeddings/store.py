@@ -309,6 +309,25 @@ class EmbeddingStore:
                 sources[position] = source
         return Columns(ids=self.ids(rows), sources=sources, **numbers)
 
+    def content_hash(self, row: int) -> bytes:
+        """Return the content hash of the item of a row, without reading other rows.
+
+        Args:
+            row: Row number.
+
+        Returns:
+            The first 16 bytes of the SHA-256 of the encoded item.
+
+        Raises:
+            IndexError: If the row is out of range.
+        """
+        if not 0 <= row < self.rows:
+            raise IndexError(row)
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        block = self._block(number)
+        content: bytes = block.column("content")[row - block.start].as_py()
+        return content
+
     def verify(self, *, progress: Progress = NO_PROGRESS) -> list[str]:
         """Read the whole store and compare it with its checksums.
 

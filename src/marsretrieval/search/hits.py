@@ -243,7 +243,7 @@ class Hits:
         check_distance(deg)
         counts = self.tiles or [1] * len(self)
         best, clusters = _clusters(self.lon, self.lat, deg)
-        merged = self._pick(best)
+        merged = self.take(best)
         tiles = [sum(counts[member] for member in members) for members in clusters]
         shapes = self.members or [[shape] for shape in self.shapes]
         outlines = [[s for member in members for s in shapes[member]] for members in clusters]
@@ -252,7 +252,15 @@ class Hits:
             about["against"] = {**about["against"], **count_known(merged.known)}
         return Hits(**{**_fields(merged), "tiles": tiles, "members": outlines, "about": about})
 
-    def _pick(self, indices: Sequence[int]) -> Hits:
+    def take(self, indices: Sequence[int]) -> Hits:
+        """Select hits.
+
+        Args:
+            indices: Their numbers from 0, in the order of the result.
+
+        Returns:
+            The selected hits.
+        """
         lists = {
             name: [getattr(self, name)[index] for index in indices]
             for name in (
