@@ -73,6 +73,7 @@ def stage(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("my.pt", "epoch_10.pt", "intermediate.pem"):
         (folder / name).write_bytes(b"not empty")
     _embeddings(folder)
+    _raster(folder / "image.tif")
     planet, results = str(tiny_planet), str(folder / "results")
     call("run", "-m", "mars-nano", "-t", "all", "--resamples", "200",
          "--data", planet, "--results", results)  # fmt: skip
@@ -104,6 +105,17 @@ def _inventory(folder: Path) -> None:
     call("inventory", "mark", str(path), f"{ids[0]}=yes", f"{ids[1]}=no")
     (folder / "marks.csv").write_text(f"id,mark\n{ids[2]},no\n")
     call("inventory", "learn", str(path))
+
+
+def _raster(path: Path) -> None:
+    import rasterio
+
+    values = np.random.default_rng(0).integers(1, 255, (64, 64), dtype=np.uint8)
+    crs = "+proj=eqc +lat_ts=0 +lon_0=0 +R=3396190 +units=m +no_defs"
+    shape = {"width": 64, "height": 64, "count": 1, "dtype": "uint8"}
+    transform = rasterio.Affine(10, 0, 0, 0, -10, 0)
+    with rasterio.open(path, "w", driver="GTiff", crs=crs, transform=transform, **shape) as file:
+        file.write(values, 1)
 
 
 def _embeddings(folder: Path) -> None:

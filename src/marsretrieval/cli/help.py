@@ -63,7 +63,7 @@ marsretrieval data download paired --dry-run
     "data tiles": """
 marsretrieval data tiles --bbox 132,-8,140,0 --dry-run   # what a region costs
 marsretrieval data tiles quads --out tiles               # files that are here
-marsretrieval data tiles ESP_020245_2190_RED.JP2 --tile-m 250 --nodata 0 --out hirise
+marsretrieval data tiles image.tif --tile-m 250 --nodata 0 --out own   # a raster of yours
 """,
     "data verify": """
 marsretrieval data verify
