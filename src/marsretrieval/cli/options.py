@@ -229,6 +229,14 @@ Queries = Annotated[
         help="Queries of landform: class names, or every image.",
     ),
 ]
+QueryKind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="text|images",
+        rich_help_panel=_ABLATION_PANEL,
+        help="Queries of landform: class names, or every image.",
+    ),
+]
 Radius = Annotated[
     float | None,
     typer.Option(

@@ -223,16 +223,29 @@ def _require_dim(spec: ModelSpec, dim: int, *, confirmed: bool) -> None:
         )
 
 
+def check_name(name: str) -> None:
+    """Check that a name of a model can be the name of a folder.
+
+    Args:
+        name: The name.
+
+    Raises:
+        UsageError: If it cannot.
+    """
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise UsageError(
+            f"--name {name!r} cannot be the name of a folder",
+            remedy="Use letters, digits, '.', '_', '+' and '-', with a letter or digit first.",
+        )
+
+
 def _check_names(
     specs: Sequence[ModelSpec], tasks: Sequence[Task], options: LoadOptions, name: str | None
 ) -> None:
     if name is not None and len(specs) > 1:
         raise UsageError("--name applies to one model only", remedy="Run the models one by one.")
-    if name is not None and (not _NAME.fullmatch(name) or name in _RESERVED):
-        raise UsageError(
-            f"--name {name!r} cannot be the name of a folder",
-            remedy="Use letters, digits, '.', '_', '+' and '-', with a letter or digit first.",
-        )
+    if name is not None:
+        check_name(name)
     folders: dict[str, str] = {}
     for spec in specs:
         folder = variant(spec, options)

@@ -188,6 +188,17 @@ class LandformRetrieval:
         }
         return {key: class_names[label] for key, label in labels.items()}
 
+    def query_names(self, data: TaskData) -> list[str]:
+        """Return the classes that are queries.
+
+        Args:
+            data: Data of the task.
+
+        Returns:
+            Sorted names of the classes, without distractors.
+        """
+        return self._queried(data.annotations.values())
+
     def _queried(self, names: Iterable[str]) -> list[str]:
         """Sorted names of the classes that are queries: all but the distractors."""
         distractors = {
