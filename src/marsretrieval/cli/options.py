@@ -102,6 +102,7 @@ Seeds = Annotated[
     list[int] | None,
     typer.Option(
         "--seed",
+        metavar="N",
         min=0,
         rich_help_panel=_INTERVALS_PANEL,
         help="Seed of bootstrap and examples (default 0); repeatable.",

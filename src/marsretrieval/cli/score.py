@@ -316,7 +316,7 @@ def _is_dataset_form(
         if missing:
             raise UsageError(
                 f"missing option {missing[0]}",
-                remedy=f"Give {', '.join(arrays)}; or --embeddings FILE, --data DIR and --name NAME.",
+                remedy=f"Give {', '.join(arrays)}; or --embeddings FILE and --name NAME.",
             )
         return False
     extra = [option for option, value in arrays.items() if value is not None]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from marsretrieval.datasets.tables import list_some
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 from marsretrieval.text import pluralize
 
@@ -98,7 +99,7 @@ class EmbeddingFile:
             "double": list(dict.fromkeys(double)),
         }
         lines = [
-            f"{len(ids):,} {problem} ({', '.join(ids[:_NAMED])}{', ...' if len(ids) > _NAMED else ''})"
+            f"{len(ids):,} {problem} ({list_some(ids, _NAMED)})"
             for problem, ids in problems.items()
             if ids
         ]
