@@ -45,7 +45,7 @@ def test_one_ranking_with_the_store_of_every_hit(folders: list[Path], tmp_path: 
     assert [(row["store"], row["id"]) for row in records] == expected
     assert [row["rank"] for row in records] == list(range(1, 11))
     assert [part["rows"] for part in result.about["stores"]] == [6, 4]
-    (path,) = result.to_csv(tmp_path / "hits")
+    path, _ = result.to_csv(tmp_path / "hits")
     with path.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [f"{name}:{tile}" for name, tile in expected]

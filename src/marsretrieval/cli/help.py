@@ -279,7 +279,8 @@ def _refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
     if ctx.resilient_parsing:
         return
     _, _, order = command.make_parser(ctx).parse_args(args=list(args))
-    if any(param.is_eager for param in order):  # --help takes precedence over all other options
+    # --help takes precedence over all other options.
+    if any(param.is_eager and param.is_flag for param in order):
         return
     for param in dict.fromkeys(order):
         if param.param_type_name != "option" or param.multiple or param.count:

@@ -16,6 +16,7 @@ from marsretrieval import __version__
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.inventory import audit as audits
 from marsretrieval.inventory.files import (
+    AUDITS,
     SCHEMA,
     Audit,
     Header,
@@ -375,6 +376,7 @@ class Inventory:
             self.store, vector, min(domain, self.population), exclude=self._empty, progress=progress
         )
         _, rows = ranking.hits(0)
+        number = len(self.files.audits) + 1
 
         def rest(count: int) -> tuple[int, list[str]]:
             outside = np.ones(self.store.rows, dtype=np.bool_)
@@ -384,12 +386,12 @@ class Inventory:
             marked = self.marked
             outside[self._rows(list(marked), marked)] = False
             candidates = np.flatnonzero(outside)
-            generator = np.random.default_rng([seed, 0])
+            generator = np.random.default_rng([seed, number, 0])
             chosen = generator.choice(candidates, min(count, len(candidates)), replace=False)
             return len(candidates), known_of(self.store).ids(chosen)
 
         audit = audits.begin_audit(
-            len(self.files.audits) + 1,
+            number,
             known_of(self.store).ids(rows),
             self.files.marks,
             self.files.audits,
@@ -400,6 +402,7 @@ class Inventory:
             seed=seed,
             rest_count=elsewhere,
         )
+        save_vector(self.path / AUDITS / f"{number:03d}.npy", vector)
         self.files.write_audit(audit)
         return audit
 
