@@ -13,11 +13,24 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError
-from marsretrieval.io import Int64, JsonObject, from_json, make_folder, read_json, write_json
+from marsretrieval.io import (
+    Int64,
+    JsonObject,
+    from_json,
+    make_folder,
+    read_json,
+    sha256_json,
+    write_json,
+)
 
 SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")
+_MAX_VALUE = 40  # characters of an option's value in tables
 MEAN = "mean over landforms/"  # prefix of query groups that average other groups
+
+# Options of the evaluated system, whose results share a table. Results with other options, such as
+# another radius, are measured differently and have tables of their own.
+SYSTEM_OPTIONS = frozenset({"templates", "image_weight", "examples", "dim", "class_names"})
 
 _REMEDY = "Leave it out, or run it again with this version of marsretrieval."
 
@@ -62,6 +75,7 @@ class ModelPart(JsonObject, total=False):
     prompts: dict[str, Any] | None
     parameters: Int64 | None
     dimension: Int64 | None
+    computed_elsewhere: bool
 
 
 class LimitPart(JsonObject, total=False):
@@ -174,7 +188,7 @@ class RunResult:
         timings: Seconds by stage.
         created: Time in UTC, ISO 8601.
         schema_version: Version of the file format.
-        settings: Seed, resamples, and the limit if there is one; empty in files of older versions.
+        settings: Seed, resamples, and limit and options if set; empty in files of older versions.
         task_info: Description of a task that is not built in.
     """
 
@@ -205,6 +219,32 @@ class RunResult:
         limit: Mapping[str, Any] = self.data.get("limit") or {}
         return f"limited to {self.limit:,} {limit.get('items', 'items')}"
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that differ from the published protocol."""
+        options = (self.settings or {}).get("options")
+        return dict(options) if isinstance(options, Mapping) else {}
+
+    @property
+    def measure_options(self) -> dict[str, Any]:
+        """Options that change what is measured, such as the radius."""
+        return {name: v for name, v in self.options.items() if name not in SYSTEM_OPTIONS}
+
+    @property
+    def system_note(self) -> str:
+        """Options of the evaluated system, such as "5 templates"; empty for the published ones."""
+        return describe_options({n: v for n, v in self.options.items() if n in SYSTEM_OPTIONS})
+
+    @property
+    def settings_note(self) -> str:
+        """Limit and options in words; empty for the published protocol on all items."""
+        return ", ".join(filter(None, (self.limit_note, describe_options(self.options))))
+
+    @property
+    def computed_elsewhere(self) -> bool:
+        """Whether `score` made the result from embeddings or rankings computed elsewhere."""
+        return bool(self.model.get("computed_elsewhere"))
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON data."""
         plain: dict[str, Any] = _plain(asdict(self))
@@ -221,6 +261,66 @@ class RunResult:
         """
         path = Path(path)
         write_json(path, self.to_dict())
+
+
+def describe_options(options: Mapping[str, Any]) -> str:
+    """Describe options for tables.
+
+    Args:
+        options: Options that differ from the published protocol.
+
+    Returns:
+        Descriptions joined by commas, such as "5 templates, radius 1 deg"; empty without options.
+    """
+    return ", ".join(_describe_option(name, value) for name, value in sorted(options.items()))
+
+
+def _describe_option(name: str, value: Any) -> str:
+    match name:
+        case "caption":
+            return f"{value} captions"
+        case "queries":
+            return "image queries (leave-one-out)" if value == "images" else f"{value} queries"
+        case "radius":
+            return f"radius {value:g} deg"
+        case "depth":
+            return f"depth {value:,}"
+        case "image_weight":
+            return f"image weight {value:g}"
+        case "examples":
+            return f"{value} example{'' if value == 1 else 's'}"
+        case "dim":
+            return f"{value} dimensions"
+        case "templates":
+            count = value if isinstance(value, int) else len(value)
+            own = "" if isinstance(value, int) else f" {sha256_json(value)[:8]}"
+            return f"{count} template{'' if count == 1 else 's'}{own}"
+    label = name.replace("_", " ")
+    short = isinstance(value, str | int | float) and len(str(value)) <= _MAX_VALUE
+    return f"{label} {value if short else sha256_json(value)[:8]}"
+
+
+def option_tags(options: Mapping[str, Any]) -> list[str]:
+    """Build the parts of a file name that stand for options.
+
+    Args:
+        options: Options that differ from the published protocol.
+
+    Returns:
+        Parts such as "radius-1" and "templates-5".
+    """
+    tags = []
+    for name, value in sorted(options.items()):
+        label = name.replace("_", "-")
+        if name == "templates" and not isinstance(value, int):
+            tags.append(f"{label}-{len(value)}-{sha256_json(value)[:8]}")
+        elif isinstance(value, int | float):
+            tags.append(f"{label}-{value:.12g}")
+        elif isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,24}", value):
+            tags.append(f"{label}-{value}")
+        else:
+            tags.append(f"{label}-{sha256_json(value)[:8]}")
+    return tags
 
 
 def find_results(paths: Iterable[str | Path]) -> list[Path]:
@@ -318,7 +418,12 @@ class ResultKey:
         return cls(
             task=result.task,
             fingerprint=data.get("fingerprint") or "",
-            settings={"seed": result.seed, **(result.settings or {}), "limit": result.limit},
+            settings={
+                "seed": result.seed,
+                **(result.settings or {}),
+                "limit": result.limit,
+                "options": result.options,
+            },
             set_hash=data.get("set_hash"),
             n=data.get("n"),
             items_hash=data.get("items_hash"),
@@ -386,8 +491,9 @@ def results_of_task(folder: str | Path, task: str) -> Iterator[tuple[Path, RunRe
 def choose_path(folder: str | Path, key: ResultKey) -> Path:
     """Choose the file for a result: that of the result that it replaces, otherwise a new one.
 
-    The first result of a task is TASK.json, the first limited one TASK.limit-100.json. Results on
-    other data or with other settings get names such as ``TASK.set-1a2b3c4d.seed-1.json``.
+    The first result of a task is TASK.json, the first limited one TASK.limit-100.json, the first
+    with a radius TASK.radius-1.json. Results on other data or with other settings get names such as
+    ``TASK.set-1a2b3c4d.seed-1.json``.
 
     Args:
         folder: Folder of one model's results.
@@ -398,7 +504,9 @@ def choose_path(folder: str | Path, key: ResultKey) -> Path:
     """
     folder = Path(folder)
     limit = key.settings.get("limit")
-    base = folder / (f"{key.task}.json" if limit is None else f"{key.task}.limit-{limit}.json")
+    marks = [] if limit is None else [f"limit-{limit}"]
+    marks += option_tags(key.settings.get("options") or {})
+    base = folder / ".".join([key.task, *marks, "json"])
     first: ResultKey | None = None
     for path, result in results_of_task(folder, key.task):
         other = ResultKey.from_result(result)
@@ -412,7 +520,7 @@ def choose_path(folder: str | Path, key: ResultKey) -> Path:
     tags += [
         f"{name}-{value}"
         for name, value in key.settings.items()
-        if value != first.settings.get(name, value)
+        if name != "options" and value != first.settings.get(name, value)
     ]
     stem = ".".join([base.stem, *tags])
     path, number = folder / f"{stem}.json", 1

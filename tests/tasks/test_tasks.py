@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from marsretrieval import tasks
 from marsretrieval.embeddings import build_store, open_store
 from marsretrieval.errors import (
     DataError,
@@ -26,6 +25,7 @@ from marsretrieval.tasks import (
     LandformRetrieval,
     Outcome,
     Settings,
+    Task,
     find_task,
     read_class_names,
 )
@@ -34,9 +34,11 @@ from tests.report.made import make_geolocalization
 from tests.tasks.oracle import OracleEncoder, class_folders, pairs_tar, tiles_folder
 
 
-def ask(name: str, data: Path, tmp_path: Path, encoder: OracleEncoder | None = None) -> Outcome:
+def ask(
+    name: str | Task, data: Path, tmp_path: Path, encoder: OracleEncoder | None = None
+) -> Outcome:
     encoder = encoder or OracleEncoder()
-    task = find_task(name)
+    task = find_task(name) if isinstance(name, str) else name
     found = task.open(data)
     assert found.source is not None
     build_store(encoder, found.source, tmp_path / "s" / "images", dtype=task.vector_dtype)
@@ -195,14 +197,10 @@ class Scattered(OracleEncoder):
         return np.full((len(features), self.dimension), 1 / 8, dtype=np.float32)
 
 
-def test_ties_at_the_search_depth_are_resolved_by_the_metric(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ties_at_the_search_depth_are_resolved_by_the_metric(tmp_path: Path) -> None:
     data = tiles_folder(tmp_path / "data")
-    monkeypatch.setattr(tasks.geolocalization, "MAX_K", 400)
-    whole = ask("geolocalization", data, tmp_path / "all", Scattered())
-    monkeypatch.setattr(tasks.geolocalization, "MAX_K", 50)
-    found = ask("geolocalization", data, tmp_path / "some", Scattered())
+    whole = ask(Geolocalization(depth=400), data, tmp_path / "all", Scattered())
+    found = ask(Geolocalization(depth=50), data, tmp_path / "some", Scattered())
     for name in (each for each in found.groups if not each.startswith(MEAN)):
         first, last = found.groups[name].ties["average_precision"]
         assert first <= found.groups[name].strict["average_precision"] <= last

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.data_items import items
 from marsretrieval.cli.data_tiles import tiles
 from marsretrieval.cli.help import Command, Group
 from marsretrieval.cli.options import LatColumn, Layer, LonColumn, LonWest, position_columns
@@ -336,3 +337,4 @@ app.command(cls=Command)(synth)
 app.command(cls=Command)(download)
 app.command(cls=Command)(tiles)
 app.command(cls=Command)(verify)
+app.command(cls=Command)(items)

@@ -45,12 +45,18 @@ marsretrieval models check my_module:MyEncoder --device cpu
 """,
     "score paired": """
 marsretrieval score paired --images I.npy --texts T.npy
+marsretrieval score paired --embeddings E.parquet --data planet --name mine
 """,
     "score landform": """
 marsretrieval score landform --images I.npy --labels L.json --queries Q.npy --json out.json
+marsretrieval score landform --embeddings E.npz --data planet --name mine
 """,
     "score geolocalization": """
 marsretrieval score geolocalization --predictions P.csv --ground-truth G.csv
+marsretrieval score geolocalization --embeddings E.parquet --data planet --name mine
+""",
+    "data items": """
+marsretrieval data items -t landform --data planet -o items.parquet
 """,
     "data synth": """
 marsretrieval data synth --out planet --size tiny

@@ -102,6 +102,16 @@ Seed = Annotated[
     int,
     typer.Option(min=0, rich_help_panel=_INTERVALS_PANEL, help="Seed of the bootstrap."),
 ]
+Seeds = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        min=0,
+        rich_help_panel=_INTERVALS_PANEL,
+        help="Seed of bootstrap and examples (default 0); repeatable.",
+    ),
+]
 # More resamples would not change the printed digits of a percentile, and each needs memory.
 Resamples = Annotated[
     int,
@@ -187,6 +197,99 @@ Strict = Annotated[
 ]
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+
+
+_ABLATION_PANEL = "Options that differ from the published protocol"
+
+Caption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="refined|original",
+        rich_help_panel=_ABLATION_PANEL,
+        help="Captions of paired-image-text (default refined).",
+    ),
+]
+Templates = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|FILE",
+        rich_help_panel=_ABLATION_PANEL,
+        help="Published prompt templates (default 3), or a file of templates.",
+    ),
+]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-names",
+        metavar="FILE",
+        rich_help_panel=_ABLATION_PANEL,
+        help="Class names for labels (.txt, .csv, .json); - for distractors.",
+    ),
+]
+Queries = Annotated[
+    str | None,
+    typer.Option(
+        metavar="text|images",
+        rich_help_panel=_ABLATION_PANEL,
+        help="Queries of landform: class names, or every image.",
+    ),
+]
+QueryKind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="text|images",
+        rich_help_panel=_ABLATION_PANEL,
+        help="Queries of landform: class names, or every image.",
+    ),
+]
+Radius = Annotated[
+    float | None,
+    typer.Option(
+        metavar="DEG",
+        rich_help_panel=_ABLATION_PANEL,
+        help="Tolerance of geolocalization in degrees (default 0.5).",
+    ),
+]
+Depth = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=_ABLATION_PANEL,
+        help="Depth of the rankings of geolocalization (default 20,000).",
+    ),
+]
+ImageWeight = Annotated[
+    float | None,
+    typer.Option(
+        metavar="W",
+        rich_help_panel=_ABLATION_PANEL,
+        help="Weight of images in hybrid queries (default 0.3).",
+    ),
+]
+Examples = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=_ABLATION_PANEL,
+        help="Example images per landform, drawn by the seed (default all).",
+    ),
+]
+Dim = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=_ABLATION_PANEL,
+        help="Truncate vectors to N dimensions (Matryoshka).",
+    ),
+]
+ConfirmDim = Annotated[
+    bool,
+    typer.Option(
+        "--confirm-dim",
+        rich_help_panel=_ABLATION_PANEL,
+        help="Truncate vectors of any model with --dim.",
+    ),
+]
 
 
 def load_options(

@@ -12,20 +12,30 @@ from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_prog
 from marsretrieval.cli.options import (
     MODEL_NAMES,
     BatchSize,
+    Caption,
     Checkpoint,
+    ClassNames,
+    ConfirmDim,
     CoveredOnly,
     DecodeInOption,
+    Depth,
     Device,
+    Dim,
     Dtype,
+    Examples,
+    ImageWeight,
     LatColumn,
     Layer,
     LonColumn,
     LonWest,
     Offline,
     Prompts,
+    Queries,
+    Radius,
     Resamples,
-    Seed,
+    Seeds,
     Strict,
+    Templates,
     TrustRemoteCode,
     Workers,
     load_options,
@@ -71,14 +81,6 @@ def run(
         Path | None,
         typer.Option(help="Store of tiles for geolocalization, made by embed."),
     ] = None,
-    class_names: Annotated[
-        Path | None,
-        typer.Option(
-            "--class-names",
-            metavar="FILE",
-            help="Class names for numeric labels (.txt, .csv or .json).",
-        ),
-    ] = None,
     name: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="Name of the model in tables and folder names."),
@@ -90,7 +92,7 @@ def run(
     batch_size: BatchSize = None,
     workers: Workers = None,
     decode_in: DecodeInOption = "auto",
-    seed: Seed = 0,
+    seed: Seeds = None,
     resamples: Resamples = 1000,
     limit: Annotated[
         int | None,
@@ -100,6 +102,16 @@ def run(
             help="Evaluate on N pairs, images or tiles only (quick trial).",
         ),
     ] = None,
+    caption: Caption = None,
+    templates: Templates = None,
+    class_names: ClassNames = None,
+    queries: Queries = None,
+    radius: Radius = None,
+    depth: Depth = None,
+    image_weight: ImageWeight = None,
+    examples: Examples = None,
+    dim: Dim = None,
+    confirm_dim: ConfirmDim = False,
     lon_column: LonColumn = None,
     lat_column: LatColumn = None,
     lon_west: LonWest = None,
@@ -136,6 +148,7 @@ def run(
     from marsretrieval import tasks as benchmark
     from marsretrieval.encoders.registry import find
     from marsretrieval.tasks import Settings, find_task
+    from marsretrieval.tasks.ablation import Ablation
 
     decoding = parse_decode_in(decode_in)
     options = load_options(
@@ -153,7 +166,13 @@ def run(
     explicit = [find_task(key) for key in task if key != "all"]
     chosen = {item.name: item for item in (*(benchmark.TASKS if "all" in task else ()), *explicit)}
     explicit_names = {item.name for item in explicit}
-    chosen_tasks = _with_class_names(list(chosen.values()), class_names)
+    if confirm_dim and dim is None:
+        raise UsageError("--confirm-dim requires --dim", remedy="Add --dim N, or leave it out.")
+    ablation = Ablation(
+        caption=caption, templates=templates, class_names=class_names, queries=queries,
+        radius=radius, depth=depth, image_weight=image_weight, examples=examples,
+    )  # fmt: skip
+    chosen_tasks = list(chosen.values())
     if covered_only or (lon_column, lat_column, lon_west, layer) != (None, None, None, None):
         from marsretrieval.tasks.geolocalization import Geolocalization
 
@@ -175,6 +194,8 @@ def run(
         chosen_tasks = [
             catalogues if isinstance(item, Geolocalization) else item for item in chosen_tasks
         ]
+    chosen_tasks = ablation.apply(chosen_tasks)
+    seeds = tuple(dict.fromkeys(seed or (0,)))
     skipped: list[dict[str, str]] = []
 
     def skip(record: ModelSpec, unfit: Task, reason: str) -> bool:
@@ -190,7 +211,10 @@ def run(
             data=data,
             results=results,
             options=options,
-            settings=Settings(seed=seed, resamples=resamples, limit=limit),
+            settings=Settings(seed=seeds[0], resamples=resamples, limit=limit),
+            seeds=seeds,
+            dim=dim,
+            confirm_dim=confirm_dim,
             tiles_store=store,
             force=force,
             name=name,
@@ -216,20 +240,6 @@ def run(
     )  # fmt: skip
     if any(job_result.error is not None for job_result in finished):
         raise typer.Exit(1)
-
-
-def _with_class_names(tasks: Sequence[Task], path: Path | None) -> list[Task]:
-    """Set the class names of the landform task; raise UsageError if that task is not selected."""
-    from marsretrieval.tasks import LandformRetrieval, read_class_names
-
-    if path is None:
-        return list(tasks)
-    if not any(isinstance(task, LandformRetrieval) for task in tasks):
-        raise UsageError("--class-names requires the landform task", remedy="Add -t landform.")
-    names = read_class_names(path)
-    return [
-        LandformRetrieval(names) if isinstance(task, LandformRetrieval) else task for task in tasks
-    ]
 
 
 def tasks(as_json: JsonFlag = False) -> None:
@@ -351,6 +361,8 @@ def _format_outcome(job_result: Finished) -> str:
 def _print_plan(
     jobs: Sequence[Job], skipped: Sequence[Mapping[str, str]], *, as_json: bool
 ) -> None:
+    from marsretrieval.results import describe_options
+
     rows: list[dict[str, Any]] = [
         {
             "model": job.spec.id,
@@ -361,6 +373,8 @@ def _print_plan(
             "data": str(job.data.folder),
             "counts": dict(job.data.counts),
             "limit": job.settings.limit,
+            "seed": job.settings.seed,
+            "options": dict(job.settings.options),
             "left_out": len(job.data.skipped),
             "store": str(job.store),
             "vectors": job.task.vector_dtype,
@@ -380,4 +394,6 @@ def _print_plan(
         reason = f" ({job.reason})" if job.reason else ""
         echo(f"{row['name']} on {row['task']}: {row['status']}{reason}")
         echo(f"  data {row['data']}: {counts}{left_out}")
+        if job.settings.options:
+            echo(f"  options {describe_options(job.settings.options)}")
         echo(f"  result {row['result']}")

@@ -8,22 +8,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marsretrieval.cli.console import print_json, say
+from marsretrieval.cli.console import print_json, say, show_progress
 from marsretrieval.cli.help import Command, Group
 from marsretrieval.cli.options import (
+    Caption,
+    ClassNames,
     CoveredOnly,
+    Examples,
+    ImageWeight,
     LatColumn,
     Layer,
     LonColumn,
     LonWest,
+    QueryKind,
     Resamples,
     Seed,
+    Templates,
     position_columns,
 )
 from marsretrieval.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from marsretrieval.results import Evaluation
+    from marsretrieval.tasks import Task
+    from marsretrieval.tasks.ablation import Ablation
 
 app = typer.Typer(
     cls=Group,
@@ -35,20 +43,72 @@ Json = Annotated[
     Path | None, typer.Option("--json", metavar="OUT", help="Output JSON file; - for stdout.")
 ]
 
+_PANEL = "Embeddings of a dataset's items, with a result as of run"
+Embeddings = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=_PANEL,
+        help="Vectors of the items (.parquet, .npz or .safetensors).",
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=_PANEL, help="Folder that holds the datasets, or one dataset (data)."
+    ),
+]
+Results = Annotated[
+    Path | None, typer.Option(rich_help_panel=_PANEL, help="Folder for results (results).")
+]
+Name = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", rich_help_panel=_PANEL, help="Name of the model in tables."),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", rich_help_panel=_PANEL, help="Score again, even if a result exists."),
+]
+
 
 @app.command(cls=Command)
 def paired(
-    images: Annotated[Path, typer.Option(help=".npy, (n, d) unit rows.")],
-    texts: Annotated[Path, typer.Option(help=".npy, (n, d) unit rows; row i belongs to image i.")],
+    images: Annotated[Path | None, typer.Option(help=".npy, (n, d) unit rows.")] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help=".npy, (n, d) unit rows; row i belongs to image i.")
+    ] = None,
+    embeddings: Embeddings = None,
+    data: Data = None,
+    name: Name = None,
+    results: Results = None,
+    caption: Caption = None,
+    force: Force = False,
     json: Json = None,
     seed: Seed = 0,
     resamples: Resamples = 1000,
 ) -> None:
     """Paired image-text retrieval: R@1, R@10, MRR, median rank.
 
+    Score two arrays with --images and --texts, or the items of a dataset with --embeddings.
+
     Raises:
+        UsageError: If the options of one form are missing, or those of the other are given.
         DataError: If a file is missing, unreadable or not an array of unit rows.
     """
+    if _is_dataset_form(
+        embeddings,
+        {"--images": images, "--texts": texts},
+        {"--data": data, "--name": name, "--results": results, "--caption": caption,
+         "--force": force or None},
+    ):  # fmt: skip
+        from marsretrieval.tasks.ablation import Ablation
+
+        _score_dataset(
+            "paired-image-text", Ablation(caption=caption), embeddings, data, name, results,
+            force=force, seed=seed, resamples=resamples, json=json,
+        )  # fmt: skip
+        return
+    assert images is not None and texts is not None
     from marsretrieval.datasets.submissions import read_vectors
     from marsretrieval.metrics import paired as metric
 
@@ -60,22 +120,51 @@ def paired(
 
 @app.command(cls=Command)
 def landform(
-    images: Annotated[Path, typer.Option(help=".npy, (n, d) unit rows.")],
+    images: Annotated[Path | None, typer.Option(help=".npy, (n, d) unit rows.")] = None,
     labels: Annotated[
-        Path, typer.Option(help="JSON: labels and image_ids, one per image, and query_names.")
-    ],
-    queries: Annotated[Path, typer.Option(help=".npy, (c, d) unit rows, one per query name.")],
+        Path | None,
+        typer.Option(help="JSON: labels and image_ids, one per image, and query_names."),
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(help=".npy, (c, d) unit rows, one per query name; see --query-kind."),
+    ] = None,
+    embeddings: Embeddings = None,
+    data: Data = None,
+    name: Name = None,
+    results: Results = None,
+    templates: Templates = None,
+    class_names: ClassNames = None,
+    query_kind: QueryKind = None,
+    force: Force = False,
     json: Json = None,
     seed: Seed = 0,
     resamples: Resamples = 1000,
 ) -> None:
     """Landform retrieval: mAP, nDCG@10, Hit@10, R-Precision.
 
-    Reports the mean over all classes and the value of each class.
+    Reports the mean over all classes and the value of each class. Score arrays with --images,
+    --labels and --queries, or the items of a dataset with --embeddings.
 
     Raises:
+        UsageError: If the options of one form are missing, or those of the other are given.
         DataError: If a file is missing, unreadable or of another shape than the others.
     """
+    if _is_dataset_form(
+        embeddings,
+        {"--images": images, "--labels": labels, "--queries": queries},
+        {"--data": data, "--name": name, "--results": results, "--templates": templates,
+         "--class-names": class_names, "--query-kind": query_kind, "--force": force or None},
+    ):  # fmt: skip
+        from marsretrieval.tasks.ablation import Ablation
+
+        _score_dataset(
+            "landform",
+            Ablation(templates=templates, class_names=class_names, queries=query_kind),
+            embeddings, data, name, results, force=force, seed=seed, resamples=resamples, json=json,
+        )  # fmt: skip
+        return
+    assert images is not None and labels is not None and queries is not None
     from marsretrieval.datasets.submissions import read_labels, read_vectors
     from marsretrieval.metrics import landform as metric
 
@@ -99,10 +188,20 @@ def landform(
 @app.command(cls=Command)
 def geolocalization(
     predictions: Annotated[
-        Path,
+        Path | None,
         typer.Option(help="CSV: image_name, similarity, lon, lat; or a file of search -o."),
-    ],
-    ground_truth: Annotated[Path, typer.Option(help="Catalogue of points: CSV or a GIS file.")],
+    ] = None,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="Catalogue of points: CSV or a GIS file.")
+    ] = None,
+    embeddings: Embeddings = None,
+    data: Data = None,
+    name: Name = None,
+    results: Results = None,
+    templates: Templates = None,
+    image_weight: ImageWeight = None,
+    examples: Examples = None,
+    force: Force = False,
     radius: Annotated[float, typer.Option(help="Tolerance in degrees.")] = 0.5,
     max_k: Annotated[
         int, typer.Option(min=1, max=2**31 - 1, help="Depth of the ranking.")
@@ -123,10 +222,12 @@ def geolocalization(
     """Geo-localization: AUPRC, average precision, best F1 over K.
 
     Longitudes may range over -180..180 or 0..360. The strict protocol gives the same result for
-    both; the published protocol does not, because it measures planar distances in degrees.
+    both; the published protocol does not, because it measures planar distances in degrees. Score
+    predictions with --predictions and --ground-truth, or the items of a dataset with --embeddings.
 
     Raises:
-        UsageError: If --radius or --tile-deg is out of range.
+        UsageError: If --radius or --tile-deg is out of range, options of one form are missing, or
+            those of the other are given.
         DataError: If a file is invalid, or no point is covered with --covered-only.
     """
     import numpy as np
@@ -138,6 +239,27 @@ def geolocalization(
     if not (0 < radius <= 180 and 0 < tile_deg <= 180):
         raise UsageError("--radius and --tile-deg must be greater than 0 and at most 180 degrees")
     columns = position_columns(lon_column, lat_column, lon_west, layer=layer)
+    if _is_dataset_form(
+        embeddings,
+        {"--predictions": predictions, "--ground-truth": ground_truth},
+        {"--data": data, "--name": name, "--results": results, "--templates": templates,
+         "--image-weight": image_weight, "--examples": examples, "--force": force or None},
+    ):  # fmt: skip
+        from marsretrieval.tasks import Geolocalization
+        from marsretrieval.tasks.ablation import Ablation
+
+        if tile_deg != 0.2:
+            raise UsageError(
+                "--tile-deg does not apply to --embeddings", remedy="Leave one of them out."
+            )
+        _score_dataset(
+            Geolocalization(columns=columns, covered_only=covered_only),
+            Ablation(templates=templates, image_weight=image_weight, examples=examples,
+                     radius=radius, depth=max_k),
+            embeddings, data, name, results, force=force, seed=seed, resamples=resamples, json=json,
+        )  # fmt: skip
+        return
+    assert predictions is not None and ground_truth is not None
     points = read_points(ground_truth, as_written=True, columns=columns)
     tiles = read_predictions(predictions, tile_deg=tile_deg)
     coverage = TileCoverage(tiles.centres, radius)
@@ -173,13 +295,78 @@ def geolocalization(
         seed=seed,
         resamples=resamples,
     )
-    data = {
+    details = {
         "predictions": {"notes": list(tiles.notes)},
         "ground_truth": points.to_dict()
         | {"points": len(covered), "covered": int(covered.sum()), "warnings": warnings},
         "covered_only": covered_only,
     }
-    _print_evaluation(evaluation, json, data=data)
+    _print_evaluation(evaluation, json, data=details)
+
+
+def _is_dataset_form(
+    embeddings: Path | None, arrays: Mapping[str, Any], dataset: Mapping[str, Any]
+) -> bool:
+    """Return whether --embeddings is given; raise UsageError if options of two forms are mixed."""
+    if embeddings is None:
+        extra = [option for option, value in dataset.items() if value is not None]
+        missing = [option for option, value in arrays.items() if value is None]
+        if extra:
+            raise UsageError(f"{', '.join(extra)}: requires --embeddings FILE")
+        if missing:
+            raise UsageError(
+                f"missing option {missing[0]}",
+                remedy=f"Give {', '.join(arrays)}; or --embeddings FILE and --name NAME.",
+            )
+        return False
+    extra = [option for option, value in arrays.items() if value is not None]
+    if extra:
+        raise UsageError(
+            f"{', '.join(extra)}: not with --embeddings", remedy="Give one of the two."
+        )
+    if dataset["--name"] is None:
+        raise UsageError("--embeddings requires --name NAME")
+    return True
+
+
+def _score_dataset(
+    task: str | Task,
+    ablation: Ablation,
+    embeddings: Path | None,
+    data: Path | None,
+    name: str | None,
+    results: Path | None,
+    *,
+    force: bool,
+    seed: int,
+    resamples: int,
+    json: Path | None,
+) -> None:
+    """Score embeddings of a dataset's items, and print the result's table or write its JSON."""
+    from marsretrieval.evaluation.external import score_embeddings
+    from marsretrieval.report.render import print_tables
+    from marsretrieval.report.tables import model_tables
+    from marsretrieval.tasks import Settings, find_task
+
+    assert embeddings is not None and name is not None
+    (configured,) = ablation.apply([find_task(task) if isinstance(task, str) else task])
+    with show_progress(quiet=str(json) == "-") as progress:
+        path, result = score_embeddings(
+            configured,
+            embeddings,
+            data=data or Path("data"),
+            name=name,
+            results=results or Path("results"),
+            settings=Settings(seed=seed, resamples=resamples),
+            force=force,
+            progress=progress,
+            say=say,
+        )
+    say(f"{name} on {result.task}: -> {path}")
+    if json is not None:
+        print_json(result.to_dict(), None if str(json) == "-" else json)
+        return
+    print_tables(model_tables([result], references=False))
 
 
 def _print_evaluation(

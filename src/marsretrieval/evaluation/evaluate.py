@@ -21,8 +21,15 @@ from marsretrieval.errors import (
 from marsretrieval.evaluation.jobs import Job, plan, variant
 from marsretrieval.evaluation.runner import Finished, run
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.results import PROTOCOLS, RunResult, find_results, read_result
+from marsretrieval.results import (
+    PROTOCOLS,
+    RunResult,
+    describe_options,
+    find_results,
+    read_result,
+)
 from marsretrieval.tasks import TASKS, Settings, Task, find_task
+from marsretrieval.tasks.ablation import Ablation
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
@@ -92,10 +99,12 @@ class Results:
         """Convert to a table with one row per metric.
 
         Returns:
-            Columns model, task, data, set_hash, group, protocol, metric, value, low, high, limit.
+            Columns model, task, data, set_hash, group, protocol, metric, value, low, high, limit,
+            options, seed.
             Groups are those of the result; metrics of a single class have the group ``class/NAME``.
             `low` and `high` bound the 95 % interval, NaN without one. `limit` is the number of
-            items of a limited run, NaN for a result on all items.
+            items of a limited run, NaN for a result on all items. `options` describes settings that
+            differ from the published protocol; empty for that protocol.
 
         Raises:
             MissingDependencyError: If pandas is not installed.
@@ -133,9 +142,19 @@ def evaluate(
     prompts: PromptPreset = "paper",
     offline: bool = False,
     trust_remote_code: bool = False,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     resamples: int = 1000,
     limit: int | None = None,
+    caption: str | None = None,
+    templates: str | int | Path | Sequence[str] | None = None,
+    class_names: str | Path | Mapping[str, str | None] | None = None,
+    queries: str | None = None,
+    radius: float | None = None,
+    depth: int | None = None,
+    image_weight: float | None = None,
+    examples: int | None = None,
+    dim: int | None = None,
+    confirm_dim: bool = False,
     batch_size: int | None = None,
     workers: int | None = None,
     strict: bool = False,
@@ -162,10 +181,23 @@ def evaluate(
         prompts: As of `load_model`.
         offline: As of `load_model`.
         trust_remote_code: As of `load_model`.
-        seed: Seed of the bootstrap.
+        seed: Seed of the bootstrap and of drawn examples, or several with a result for each.
         resamples: Number of bootstrap resamples.
         limit: Evaluate on this number of pairs, images or tiles only, for a quick trial; the
             results are marked, and never compared with those on all items.
+        caption: "refined" or "original" captions (paired image-text retrieval).
+        templates: Number of published prompt templates (1 to 10; published: 3), a file with one
+            template per line, or the templates (landform retrieval, geo-localization).
+        class_names: Label to class name, or a file of names; None as a name marks a distractor
+            (landform retrieval).
+        queries: "images" for every image as a query, in place of "text" (landform retrieval).
+        radius: Tolerance in degrees; published: 0.5 (geo-localization).
+        depth: Depth of the rankings; published: 20,000 (geo-localization).
+        image_weight: Weight of the images in hybrid queries; published: 0.3 (geo-localization).
+        examples: Number of example images per landform, drawn by the seed; published: all
+            (geo-localization).
+        dim: Number of leading dimensions of the vectors to evaluate, scaled to unit length.
+        confirm_dim: Accept `dim` for models that are not known to be trained for it.
         batch_size: Images per batch; default: chosen for the device.
         workers: Threads that decode images; default: one per CPU.
         strict: Fail if an image cannot be read or embedded.
@@ -177,6 +209,7 @@ def evaluate(
 
     Raises:
         ModalityError: If a task that is named needs a modality that a model lacks.
+        UsageError: If an option applies to none of the tasks, or not to a model.
         DataError: If the data of a task are missing or invalid.
         MarsRetrievalError: The first error of a pair; the results of the others are written.
     """
@@ -194,6 +227,14 @@ def evaluate(
         raise UsageError("name is for one model", remedy="Evaluate the models one by one.")
     _require_distinct_names(resolved)
     chosen, named = _tasks(tasks)
+    ablation = Ablation(
+        caption=caption, templates=templates, class_names=class_names, queries=queries,
+        radius=radius, depth=depth, image_weight=image_weight, examples=examples,
+    )  # fmt: skip
+    chosen = ablation.apply(chosen)
+    seeds = (seed,) if isinstance(seed, int) else tuple(dict.fromkeys(seed))
+    if not seeds:
+        raise UsageError("no seed", remedy="Give a number, or several.")
 
     def skip(spec: ModelSpec, task: Task, reason: str) -> bool:
         if task.name in named:
@@ -212,7 +253,10 @@ def evaluate(
                 data=Path(data),
                 results=Path(results),
                 options=model.options,
-                settings=Settings(seed=seed, resamples=resamples, limit=limit),
+                settings=Settings(seed=seeds[0], resamples=resamples, limit=limit),
+                seeds=seeds,
+                dim=dim,
+                confirm_dim=confirm_dim,
                 tiles_store=None if tiles_store is None else Path(tiles_store),
                 force=force,
                 name=name,
@@ -291,7 +335,7 @@ def _say(line: str) -> None:
 
 _COLUMNS = (
     "model", "task", "data", "set_hash", "group", "protocol", "metric", "value", "low", "high",
-    "limit",
+    "limit", "options", "seed",
 )  # fmt: skip
 
 
@@ -315,7 +359,7 @@ def _label(result: RunResult) -> str:
 
 
 def _title(result: RunResult) -> str:
-    return result.task + (f" ({result.limit_note})" if result.limit_note else "")
+    return result.task + (f" ({result.settings_note})" if result.settings_note else "")
 
 
 def _main_metrics(result: RunResult) -> list[tuple[str, float]]:
@@ -328,6 +372,7 @@ def _main_metrics(result: RunResult) -> list[tuple[str, float]]:
 def _rows(result: RunResult) -> Iterator[tuple[Any, ...]]:
     base = (_label(result), result.task, result.data.get("name"), result.data["set_hash"])
     limit = float("nan") if result.limit is None else result.limit
+    more = (limit, describe_options(result.options), result.seed)
     for group, evaluation in result.metrics.items():
         whole: Mapping[str, Any] = evaluation
         for protocol in PROTOCOLS:
@@ -338,11 +383,11 @@ def _rows(result: RunResult) -> Iterator[tuple[Any, ...]]:
                         for key, number in metrics.items():
                             if _is_number(number):
                                 nan = float("nan")
-                                row = (f"class/{name}", protocol, key, number, nan, nan, limit)
+                                row = (f"class/{name}", protocol, key, number, nan, nan, *more)
                                 yield (*base, *row)
                 elif _is_number(value):
                     low, high = intervals.get(metric) or (float("nan"), float("nan"))
-                    yield (*base, group, protocol, metric, float(value), low, high, limit)
+                    yield (*base, group, protocol, metric, float(value), low, high, *more)
 
 
 def _is_number(value: Any) -> bool:

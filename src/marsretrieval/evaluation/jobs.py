@@ -22,6 +22,7 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import check_output, read_json, sha256_json
 from marsretrieval.results import SCHEMA_VERSION, ResultKey, RunResult, choose_path, results_of_task
+from marsretrieval.tasks.ablation import ChecksOptions, task_options
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ def plan(
     results: str | Path,
     options: LoadOptions,
     settings: Settings,
+    seeds: Sequence[int] = (),
+    dim: int | None = None,
+    confirm_dim: bool = False,
     tiles_store: str | Path | None = None,
     force: bool = False,
     name: str | None = None,
@@ -116,6 +120,9 @@ def plan(
         results: Folder that results are written to.
         options: Options for loading the models.
         settings: Settings of the evaluation.
+        seeds: Seeds, with a job for each; empty: the seed of `settings`.
+        dim: Number of leading dimensions of the vectors to evaluate; None: all.
+        confirm_dim: Accept `dim` for models that are not known to support it.
         tiles_store: A complete store for geo-localization, instead of the tiles.
         force: Embed and evaluate again, even if a job is done.
         name: Name of the model in tables and folders, instead of its id; for one model.
@@ -127,7 +134,8 @@ def plan(
 
     Raises:
         ModalityError: If a model lacks a modality and the pair is not skipped.
-        UsageError: If two models would share a folder of results, or a task cannot be limited.
+        UsageError: If two models would share a folder of results, a task cannot be limited, or an
+            option does not apply to a model or its data.
         OutputError: If results cannot be written.
         DataError: If the data of a task are missing or invalid.
     """
@@ -151,7 +159,7 @@ def plan(
 
         for task in tasks:
             opened[task.name] = limit_task(task, opened[task.name], settings.limit)
-    jobs = []
+    jobs: list[Job] = []
     for spec in specs:
         identity = model_identity(spec, options)
         refusal = find_load_error(spec, options)
@@ -165,10 +173,16 @@ def plan(
                     reason,
                     remedy="Leave this pair out, or choose another model: marsretrieval models",
                 )
+            _require_used_options(task, opened[task.name], spec)
+            options_given = task_options(task)
+            if dim is not None:
+                _require_dim(spec, dim, confirmed=confirm_dim)
+                options_given["dim"] = dim
             uses_store = _uses_given_store(task, tiles_store)
             folder = results / (name or variant(spec, options))
             job = Job(
-                spec, options, task, opened[task.name], settings, folder,
+                spec, options, task, opened[task.name],
+                replace(settings, options=options_given), folder,
                 store=tiles_store if uses_store and tiles_store else Path(),
                 own_store=not uses_store,
                 status="to do", result_path=folder / f"{task.name}.json", identity=identity,
@@ -176,8 +190,53 @@ def plan(
             )  # fmt: skip
             if job.own_store:
                 job = replace(job, store=_image_store_path(job))
-            jobs.append(_with_status(job))
+            for seed in seeds or (settings.seed,):
+                seeded = _with_status(replace(job, settings=replace(job.settings, seed=seed)))
+                if any(seeded.result_path == other.result_path for other in jobs):
+                    path = seeded.result_path
+                    seeded = replace(seeded, result_path=path.with_name(
+                        f"{path.name.removesuffix('.json')}.seed-{seed}.json"))  # fmt: skip
+                jobs.append(seeded)
     return jobs
+
+
+def _require_used_options(task: Task, data: TaskData, spec: ModelSpec) -> None:
+    """Raise UsageError if an option of a task has no effect for a model."""
+    if not isinstance(task, ChecksOptions):
+        return
+    for option, reason in task.unused_options(data, spec.modalities).items():
+        raise UsageError(
+            f"--{option.replace('_', '-')} does not apply to {spec.id} on {task.name}: {reason}",
+            remedy="Leave out the option, or run the other models and tasks on their own.",
+        )
+
+
+def _require_dim(spec: ModelSpec, dim: int, *, confirmed: bool) -> None:
+    """Raise UsageError if the vectors of a model cannot be truncated."""
+    if dim < 2 or (spec.dimension and dim >= spec.dimension):
+        largest = f"to {spec.dimension - 1:,}" if spec.dimension else "or more"
+        raise UsageError(f"--dim must be 2 {largest} for {spec.id}, not {dim:,}")
+    if not confirmed and not spec.settings.get("matryoshka"):
+        raise UsageError(
+            f"{spec.id} is not known to be trained for truncated vectors (Matryoshka)",
+            remedy="Add --confirm-dim to truncate its vectors anyway, or leave out --dim.",
+        )
+
+
+def check_name(name: str) -> None:
+    """Check that a name of a model can be the name of a folder.
+
+    Args:
+        name: The name.
+
+    Raises:
+        UsageError: If it cannot.
+    """
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise UsageError(
+            f"--name {name!r} cannot be the name of a folder",
+            remedy="Use letters, digits, '.', '_', '+' and '-', with a letter or digit first.",
+        )
 
 
 def _check_names(
@@ -185,11 +244,8 @@ def _check_names(
 ) -> None:
     if name is not None and len(specs) > 1:
         raise UsageError("--name applies to one model only", remedy="Run the models one by one.")
-    if name is not None and (not _NAME.fullmatch(name) or name in _RESERVED):
-        raise UsageError(
-            f"--name {name!r} cannot be the name of a folder",
-            remedy="Use letters, digits, '.', '_', '+' and '-', with a letter or digit first.",
-        )
+    if name is not None:
+        check_name(name)
     folders: dict[str, str] = {}
     for spec in specs:
         folder = variant(spec, options)

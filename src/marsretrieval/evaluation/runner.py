@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from marsretrieval.embeddings.cache import drop_stores, invalidate_cache, prepar
 from marsretrieval.embeddings.manifest import ModelRequest
 from marsretrieval.embeddings.pipeline import DecodeIn
 from marsretrieval.embeddings.store import EmbeddingStore, open_store
+from marsretrieval.embeddings.truncated import TruncatedEncoder, TruncatedStore
 from marsretrieval.encoders.base import Encoder
 from marsretrieval.encoders.registry import load
 from marsretrieval.encoders.sanity_check import check_batches
@@ -154,6 +156,8 @@ def make_result(
     outcome: Outcome,
     built: BuildReport | None,
     warnings: Sequence[str] = (),
+    *,
+    dimension: int | None = None,
 ) -> RunResult:
     """Assemble the result of a job.
 
@@ -164,6 +168,7 @@ def make_result(
         outcome: Outcome of the evaluation.
         built: Report on the store if it was built; adds its timings.
         warnings: Warnings about the model.
+        dimension: Dimension of the evaluated vectors; None: that of the encoder.
 
     Returns:
         The result.
@@ -184,7 +189,7 @@ def make_result(
             "identity": dict(job.identity),
             "name": spec.name,
             "family": spec.family,
-            "dimension": encoder.dimension,
+            "dimension": dimension or encoder.dimension,
             "parameters": spec.parameters,
             "licence": spec.licence,
             "trained_on": spec.trained_on,
@@ -338,12 +343,12 @@ def _compute(
         store.require_encoder(encoder.fingerprint)
     if build["strict"]:
         _require_none_skipped(job, store)
-    outcome = job.task.evaluate(job.data, encoder, store, job.cache, job.settings, progress)
+    outcome, dimension = _evaluate(job, encoder, store, progress)
     thumbnails, notes = make_thumbnails(outcome, job.data, store, progress)
     outcome = replace(outcome, notes=[*outcome.notes, *notes])
     for note in outcome.notes:
         say(note)
-    result = make_result(job, encoder, store, outcome, report, warnings)
+    result = make_result(job, encoder, store, outcome, report, warnings, dimension=dimension)
     make_folder(job.folder)
     with locked(job.folder):
         path = choose_path(job.folder, ResultKey.from_result(result))
@@ -351,6 +356,24 @@ def _compute(
         write_result(path, result, outcome, thumbnails)
     unfinished_marker(job.result_path).unlink(missing_ok=True)
     return Finished(job, result, computed=True, path=path)
+
+
+def _evaluate(
+    job: Job, encoder: Encoder, store: EmbeddingStore, progress: Progress
+) -> tuple[Outcome, int]:
+    """Evaluate a job, on truncated vectors if its settings say so; return the dimension as well."""
+    dim = job.settings.options.get("dim")
+    if dim is None:
+        outcome = job.task.evaluate(job.data, encoder, store, job.cache, job.settings, progress)
+        return outcome, encoder.dimension
+    make_folder(job.cache)
+    # Captions are embedded again: the store of the full ones stays as it is.
+    with tempfile.TemporaryDirectory(prefix=".truncated-", dir=job.cache) as scratch:
+        outcome = job.task.evaluate(
+            job.data, TruncatedEncoder(encoder, dim), TruncatedStore(store, dim), Path(scratch),
+            job.settings, progress,
+        )  # fmt: skip
+    return outcome, dim
 
 
 def _require_none_skipped(job: Job, store: EmbeddingStore) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ from marsretrieval.metrics.ranking import (
 from marsretrieval.results import PROTOCOLS, Evaluation
 
 _KEYS = ("mAP", "hit@10", "r_precision", "ndcg@10")
+_ORDERS = ("published", "strict", "worst", "best")  # of ties
+_AT_ONCE = 2**22  # scores per batch, to bound memory
 
 _Metrics = dict[str, float]
 
@@ -92,13 +94,102 @@ def evaluate(
             remedy=f"Queries: {', '.join(list(query_names)[:5])}; "
             f"labels: {', '.join(sorted(set(labels))[:5])}.",
         )
+    per_class = {"published": published, "strict": strict, "worst": worst, "best": best}
+    return _assemble(per_class, chance, images=len(images), seed=seed, resamples=resamples)
+
+
+def evaluate_examples(
+    images: npt.ArrayLike,
+    *,
+    labels: Sequence[str],
+    image_ids: Sequence[str],
+    query_names: Sequence[str],
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Evaluation:
+    """Compute the metrics of `evaluate` with every image as a query for the others of its class.
+
+    Each image of a class of `query_names` ranks all other images (leave-one-out); an image is
+    relevant if it has the same label. The value of a class is the mean over its images, and the
+    metrics are means over classes. Classes with one image are left out. The protocol is not of the
+    paper.
+
+    Args:
+        images: Unit rows, shape (n, d).
+        labels: n class names.
+        image_ids: n ids.
+        query_names: Distinct class names whose images are queries.
+        seed: Seed of the bootstrap over classes.
+        resamples: Number of resamples.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        DataError: If the input is invalid, or no class has two images.
+    """
+    images = validation.unit_rows(images, "images")
+    validation.same_length(images=images, labels=labels, image_ids=image_ids)
+    validation.unique(query_names, "query_names")
+    classes = np.asarray(labels)
+    tie_order = id_order(list(image_ids))
+    chance: dict[str, _Metrics] = {}
+    per_class: dict[str, dict[str, _Metrics]] = {name: {} for name in _ORDERS}
+    for name in query_names:
+        members = np.flatnonzero(classes == name)
+        if len(members) < 2:
+            continue
+        values: dict[str, list[_Metrics]] = {order: [] for order in _ORDERS}
+        step = max(1, _AT_ONCE // len(images))
+        for start in range(0, len(members), step):
+            rows = members[start : start + step]
+            for row, scores in zip(rows, cosines(images[rows], images), strict=True):
+                others = np.delete(np.arange(len(images)), row)
+                rankings = _rankings(scores[others], classes[others] == name, tie_order[others])
+                for order, relevant in zip(_ORDERS, rankings, strict=True):
+                    values[order].append(_class_metrics(relevant))
+        for order, metrics in values.items():
+            per_class[order][name] = {
+                key: float(np.mean([image[key] for image in metrics])) for key in _KEYS
+            }
+        chance[name] = _expect_random(len(images) - 1, len(members) - 1)
+    if not chance:
+        raise DataError(
+            "no class has two images: an image has no other of its class to be found",
+            remedy="Image queries need at least two images per class.",
+        )
+    return _assemble(per_class, chance, images=len(images), seed=seed, resamples=resamples)
+
+
+def _rankings(
+    scores: npt.NDArray[np.float64],
+    relevant: npt.NDArray[np.bool_],
+    tie_order: npt.NDArray[np.int64],
+) -> list[npt.NDArray[np.bool_]]:
+    """Return relevance in rank order for each order of ties in `_ORDERS`."""
+    order = np.argsort(-scores, kind="stable")
+    if not (np.diff(scores[order]) == 0).any():
+        return [relevant[order]] * len(_ORDERS)
+    orders = (tie_order, relevant.astype(np.int64), 1 - relevant.astype(np.int64))
+    return [relevant[order], *(relevant[ranked(scores, ties)] for ties in orders)]
+
+
+def _assemble(
+    per_class: Mapping[str, dict[str, _Metrics]],
+    chance: dict[str, _Metrics],
+    *,
+    images: int,
+    seed: int,
+    resamples: int,
+) -> Evaluation:
+    published, strict, worst, best = (per_class[order] for order in _ORDERS)
     intervals = {
         protocol: over_queries(_columns(figures), seed=seed, resamples=resamples)
         for protocol, figures in (("published", published), ("strict", strict))
     }
     return Evaluation(
         task="landform",
-        n={"images": len(images), "classes": len(strict)},
+        n={"images": images, "classes": len(strict)},
         published=_macro_average(published),
         strict=_macro_average(strict),
         intervals=intervals,

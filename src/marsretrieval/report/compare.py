@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -134,6 +134,7 @@ class Comparison:
         seed: Seed of the bootstrap.
         resamples: Number of bootstrap resamples.
         plain: Keys of metrics that are not fractions.
+        options: Options that change what is measured, of both results.
     """
 
     task: str
@@ -146,6 +147,7 @@ class Comparison:
     seed: int
     resamples: int
     plain: frozenset[str] = frozenset()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, with every query that moved."""
@@ -155,6 +157,7 @@ class Comparison:
             "a": self.a,
             "b": self.b,
             "data": {key: self.data.get(key) for key in ("name", "n", "set_hash", "limit")},
+            "options": self.options,
             "drawn": self.resampling_units,
             "seed": self.seed,
             "resamples": self.resamples,
@@ -250,6 +253,7 @@ def compare_results(
             for column in columns
             if column.strict is not None and not column.strict.percent
         ),
+        options=a.result.measure_options,
     )
 
 
@@ -319,7 +323,8 @@ def _compare_geolocalization(
             truth = points[name]
             comparison = bootstrap_points(
                 rankings[0][name], rankings[1][name], truth, protocol=protocol,
-                radius_deg=RADIUS_DEG, max_k=MAX_K,
+                radius_deg=a.result.options.get("radius", RADIUS_DEG),
+                max_k=a.result.options.get("depth", MAX_K),
                 seed=seed_of(seed, name.rpartition("/")[0]), resamples=resamples,
             )  # fmt: skip
             comparisons[name] = comparison

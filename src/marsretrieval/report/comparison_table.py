@@ -9,6 +9,7 @@ from marsretrieval.report.columns import METRICS, Metric
 from marsretrieval.report.compare import Comparison, GroupDelta, QueryDelta
 from marsretrieval.report.render import console, rich_table
 from marsretrieval.report.table import Cell, Column, ResultTable, Row
+from marsretrieval.results import describe_options
 
 
 def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
@@ -22,6 +23,8 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
     data = comparison.data
     n = ", ".join(f"{count:,} {name}" for name, count in data["n"].items() if "/" not in name)
     limit = f", limited to {data['limit']['count']:,}" if data.get("limit") else ""
+    options = describe_options(comparison.options)
+    limit += f", {options}" if options else ""
     out.print(
         f"\n{comparison.task}, {comparison.protocol}: {n} (set {data['set_hash'][:8]}){limit}\n"
         f"A: {comparison.a}\nB: {comparison.b}",

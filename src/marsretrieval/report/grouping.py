@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from marsretrieval.io import sha256_json
 from marsretrieval.report.columns import look_up, main_metric, task_order, task_title
 from marsretrieval.report.result_files import ResultFile
-from marsretrieval.results import MEAN, RunResult
+from marsretrieval.results import MEAN, RunResult, describe_options
 
 HUES = 6  # models with a colour of their own; more colours are hard to distinguish
 MODES = ("text", "image", "hybrid")  # query kinds of geo-localization, in table order
@@ -81,13 +82,16 @@ class ResultSet:
         items = _points_hash(self.data)
         points = f", points {items[:8]}" if items else ""
         name = f"{self.task}: {self.data.get('name', '')}{synthetic}"
-        limit = f", {self.limit_note}" if self.limit_note else ""
-        return f"{name}, {self.n} (set {self.set_hash[:8]}{points}){limit}"
+        note = f", {self.note}" if self.note else ""
+        return f"{name}, {self.n} (set {self.set_hash[:8]}{points}){note}"
 
     @property
-    def limit_note(self) -> str:
-        """Mark of a set of limited results; empty for results on all items."""
-        return self.entries[0].file.result.limit_note
+    def note(self) -> str:
+        """Limit and other settings that all results of the set share, such as "radius 1 deg"."""
+        result = self.entries[0].file.result
+        return ", ".join(
+            filter(None, (result.limit_note, describe_options(result.measure_options)))
+        )
 
     @property
     def set_hash(self) -> str:
@@ -134,7 +138,8 @@ def result_sets(results: Iterable[ResultFile | RunResult]) -> list[ResultSet]:
         results: Results in any order, with or without the tables beside them.
 
     Returns:
-        The tasks in their usual order, then the set with most models, limited results last; the
+        The tasks in their usual order, then the set with most models, limited results and those of
+        other settings last; the
         models of a set in the order of its main metric, each with a name of its own.
     """
     groups: dict[tuple[Any, ...], list[ResultFile]] = defaultdict(list)
@@ -150,7 +155,7 @@ def result_sets(results: Iterable[ResultFile | RunResult]) -> list[ResultSet]:
     hues = _hues(sets)
     sets.sort(
         key=lambda s: (
-            task_order(s.task), bool(s.limit_note), -len(s.entries), s.set_hash, s.n, s.limit_note,
+            task_order(s.task), bool(s.note), -len(s.entries), s.set_hash, s.n, s.note,
         )
     )  # fmt: skip
     return [
@@ -176,12 +181,14 @@ def comparable(result: RunResult) -> tuple[Any, ...]:
         result: A result.
 
     Returns:
-        Task, limit, set hash, hash of the points and counts. The set hash of geo-localization
+        Task, limit, options that change what is measured, set hash, hash of the points and counts.
+        The set hash of geo-localization
         covers only the tiles, so the hash of the points (`items_hash`) is part of its key.
     """
     data = result.data
     counts = sorted(data["n"].items())
-    return result.task, result.limit, data["set_hash"], _points_hash(data), *counts
+    options = sha256_json(result.measure_options) if result.measure_options else ""
+    return result.task, result.limit, options, data["set_hash"], _points_hash(data), *counts
 
 
 def _points_hash(data: Mapping[str, Any]) -> str:
@@ -197,16 +204,22 @@ def labels(results: Sequence[RunResult]) -> list[str]:
         results: Results over the same items.
 
     Returns:
-        A name per result: that of the model if no other result has it, else with the
-        differences (precision, seed, resamples, time) in brackets.
+        A name per result: that of the model, with options of the system ("5 templates") and, if
+        several results share it, the differences (precision, seed, resamples, time) in brackets.
     """
-    names = [name_of(result) for result in results]
+    names = [_name_with_options(result) for result in results]
     for name in {name for name in names if names.count(name) > 1}:
         rows = [row for row, other in enumerate(names) if other == name]
         notes = _distinguishing_notes([results[row] for row in rows])
         for row, note in zip(rows, notes, strict=True):
             names[row] = f"{name} ({note})" if note else name
     return names
+
+
+def _name_with_options(result: RunResult) -> str:
+    elsewhere = "computed elsewhere" if result.computed_elsewhere else ""
+    note = ", ".join(filter(None, (elsewhere, result.system_note)))
+    return f"{name_of(result)} [{note}]" if note else name_of(result)
 
 
 def _distinguishing_notes(results: Sequence[RunResult]) -> list[str]:

@@ -14,7 +14,7 @@ from marsretrieval.errors import DataError, DatasetNotFoundError, UnknownNameErr
 from marsretrieval.report.columns import task_order
 from marsretrieval.report.grouping import comparable, name_of
 from marsretrieval.report.result_files import ResultFile, read_whole
-from marsretrieval.results import ResultKey, find_results
+from marsretrieval.results import ResultKey, describe_options, find_results
 
 _MAX_NAMES = 5  # items named in a message
 
@@ -75,7 +75,9 @@ def match_results(a: str, b: str, *, results: str | Path, task: str | None = Non
         pairs += _pair_files(name, tasks_a[name], tasks_b[name], notes)
     if not pairs:
         raise DatasetNotFoundError(
-            f"no task with results of both: {path_a} has {', '.join(tasks_a) or 'none'}, "
+            "\n  ".join(notes)
+            if shared
+            else f"no task with results of both: {path_a} has {', '.join(tasks_a) or 'none'}, "
             f"{path_b} has {', '.join(tasks_b) or 'none'}",
             remedy="marsretrieval run writes results, one folder per model.",
         )
@@ -92,6 +94,7 @@ def _pair_files(
         for file in files:
             by_set.setdefault(_item_key(file), []).append(file)
     pairs = []
+    other_options = False
     for key in by_set_a:
         if key not in by_set_b:
             continue
@@ -103,7 +106,23 @@ def _pair_files(
                 ResultKey.from_result(file_b.result)
             )
         ]
-        pairs.append(same[0] if same else (by_set_a[key][0], by_set_b[key][0]))
+        same_options = same or [
+            (file_a, file_b)
+            for file_a in by_set_a[key]
+            for file_b in by_set_b[key]
+            if file_a.result.options == file_b.result.options
+        ]
+        if not same_options:
+            notes.append(
+                f"{task}: no result of both with the same options (A: "
+                f"{_list_options(by_set_a[key])}; B: {_list_options(by_set_b[key])}); name two "
+                "result files to compare options"
+            )
+            other_options = True
+            continue
+        pairs.append(same_options[0])
+    if not pairs and other_options:
+        return []
     if not pairs:
         return [(files_a[0], files_b[0])]  # the comparison refuses it with the reason
     for side, by_set, others in (("A", by_set_a, by_set_b), ("B", by_set_b, by_set_a)):
@@ -111,6 +130,11 @@ def _pair_files(
             file = by_set[key][0]
             notes.append(f"{task}: only {side} has a result on the data of {file.path}")
     return pairs
+
+
+def _list_options(files: Sequence[ResultFile]) -> str:
+    notes = (describe_options(file.result.options) or "published protocol" for file in files)
+    return " / ".join(dict.fromkeys(notes))
 
 
 def _item_key(file: ResultFile) -> Any:
@@ -183,6 +207,15 @@ def require_same_items(a: ResultFile, b: ResultFile) -> None:
             f"{first.task}: A is on {names[0]}, B on {names[1]}: a limited result is only compared "
             "with one of the same limit",
             remedy="Run both models with the same --limit, or without it.",
+        )
+    if first.measure_options != second.measure_options:
+        names = [
+            describe_options(file.result.measure_options) or "the published protocol"
+            for file in (a, b)
+        ]
+        raise DataError(
+            f"{first.task}: A was measured with {names[0]}, B with {names[1]}",
+            remedy="Run both models with the same options.",
         )
     reasons = []
     counts_a, counts_b = dict(first.data["n"]), dict(second.data["n"])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 110  # of a pipe or a file; rich assumes 80
 CSV_COLUMNS = ("model", "task", "set_hash", "n", "group", "protocol", "metric", "value", "low",
-               "high", "source", "interval_unit", "interval_count", "limit")  # fmt: skip
+               "high", "source", "interval_unit", "interval_count", "limit", "options")  # fmt: skip
 RANDOM = "random ranking"  # source of chance in the CSV
 _CHANCE_NOTE = "Chance: expected value for a random ranking."
 _FOOTNOTE = (
@@ -290,7 +290,8 @@ def render_csv(tables: Sequence[ResultTable]) -> str:
     Each protocol has its rows even if the two agree. `source` is empty for results, "random
     ranking" for chance, and the address for references, whose protocol is empty. `interval_unit`
     and `interval_count` state what an interval resamples; `limit` is empty for results on all
-    items.
+    items, `options` for the published protocol. Options of the evaluated system, such as other
+    templates, are part of the model's name.
 
     Args:
         tables: Tables of `model_tables`.
@@ -312,7 +313,7 @@ def render_csv(tables: Sequence[ResultTable]) -> str:
                 basis = row.basis if cell.low is not None else {}
                 rest = [RANDOM if row.kind == "chance" else "",
                         str(basis.get("unit", "")), str(basis.get("count", "")),
-                        "" if table.limit is None else str(table.limit)]  # fmt: skip
+                        "" if table.limit is None else str(table.limit), table.options]  # fmt: skip
                 values = [repr(cell.value), *ends, *rest]
                 writer.writerow([*map(table_cell, [*texts, cell.metric.key]), *values])
         for source in table.sources:
@@ -320,7 +321,7 @@ def render_csv(tables: Sequence[ResultTable]) -> str:
                 texts = [source.model, table.task, "", f"pairs={source.pairs}"]
                 texts += [source.group or "all", "", key]
                 writer.writerow(
-                    [*map(table_cell, texts), repr(value), "", "", source.url, "", "", ""]
+                    [*map(table_cell, texts), repr(value), "", "", source.url, "", "", "", ""]
                 )
     return out.getvalue()
 

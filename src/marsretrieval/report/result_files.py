@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from marsretrieval.errors import DataError
 from marsretrieval.report.columns import METRICS, Metric, look_up
-from marsretrieval.results import PROTOCOLS, RunResult, read_result
+from marsretrieval.results import PROTOCOLS, RunResult, describe_options, read_result
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -206,19 +206,21 @@ def read_whole(path: str | Path) -> ResultFile:
 
 
 def require_unlimited(file: ResultFile) -> None:
-    """Check that a result is on all items, as published results must be.
+    """Check that a result is on all items and of the published protocol, as those to publish are.
 
     Args:
         file: A result.
 
     Raises:
-        DataError: If the result is limited.
+        DataError: If the result is limited, or has options other than class names.
     """
-    if file.result.limit is not None:
+    result = file.result
+    options = describe_options({n: v for n, v in result.options.items() if n != "class_names"})
+    note = ", ".join(filter(None, (result.limit_note, options)))
+    if note:
         raise DataError(
-            f"{file.path or file.result.model['id']}: {file.result.limit_note}, not a result to "
-            "publish",
-            remedy="Run the model without --limit.",
+            f"{file.path or result.model['id']}: {note}, not a result to publish",
+            remedy="Run the model without --limit and other options of the evaluation.",
         )
 
 

@@ -181,7 +181,8 @@ def references_for(results: Iterable[RunResult], *, show: bool | None) -> list[R
     Args:
         results: Results in any order.
         show: True: all references of their tasks. False: none. None: those on the datasets of the
-            results; synthetic data of the same name and limited results do not count.
+            results; synthetic data of the same name, limited results and those measured with other
+            options do not count.
 
     Returns:
         The references.
@@ -191,7 +192,7 @@ def references_for(results: Iterable[RunResult], *, show: bool | None) -> list[R
     datasets = [
         (result.task, result.data.get("name"), bool(result.data.get("synthetic")))
         for result in results
-        if result.limit is None
+        if result.limit is None and not result.measure_options
     ]
     return [
         reference
@@ -330,6 +331,7 @@ class ResultTable:
         references: Rows of values published elsewhere, not ranked.
         sources: Descriptions of the references.
         limit: Number of items of limited results; None for results on all items.
+        options: Options that all results share, in words; empty for the published protocol.
     """
 
     title: str
@@ -345,6 +347,7 @@ class ResultTable:
     references: Sequence[Row] = ()
     sources: Sequence[Reference] = ()
     limit: int | None = None
+    options: str = ""
 
     @property
     def sections(self) -> list[list[Row]]:

@@ -32,7 +32,7 @@ from marsretrieval.report.table import (
     references_for,
     rows_of,
 )
-from marsretrieval.results import MEAN, PROTOCOLS, RunResult
+from marsretrieval.results import MEAN, PROTOCOLS, RunResult, describe_options
 
 
 def metric_value(evaluation: Mapping[str, Any], metric: Metric | None, protocol: str) -> Cell:
@@ -108,6 +108,7 @@ def model_tables(
                 references=reference_rows,
                 sources=sources,
                 limit=result_set.results[0].limit,
+                options=describe_options(result_set.results[0].measure_options),
             )
         )
     return tables

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from marsretrieval.search.page import QueryImage, write_page
     from marsretrieval.search.provenance import SearchRequest, read_provenance
     from marsretrieval.search.query import (
+        PUBLISHED_TEMPLATES,
         TEMPLATES,
         away_query,
+        choose_templates,
         compose,
         geolocalization_prompts,
         hybrid_query,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMATS",
     "KERNELS",
+    "PUBLISHED_TEMPLATES",
     "TEMPLATES",
     "ApproximateScores",
     "Background",
@@ -89,6 +92,7 @@ __all__ = [
     "check_heatmap_path",
     "check_hits_path",
     "check_sheet_path",
+    "choose_templates",
     "compare_with_catalogue",
     "compose",
     "drop_index",
@@ -156,7 +160,9 @@ __getattr__, __dir__ = lazy_exports(
             "write_page",
         ),
         "marsretrieval.search.query": (
+            "PUBLISHED_TEMPLATES",
             "TEMPLATES",
+            "choose_templates",
             "away_query",
             "compose",
             "geolocalization_prompts",

@@ -22,11 +22,23 @@ Vector = npt.NDArray[np.float32]
 MIX = 0.3  # weight of the images in a text+image query
 NOT_WEIGHT = 0.25  # weight of the negative parts; the positive ones have weight 1
 
-TEMPLATES = (
+# Templates of the published ablation, in its order: its steps use the first 1, 3, 5, 7 and 10
+# (github.com/Claydon-Wang/MarsRetriveal, branch ablation).
+PUBLISHED_TEMPLATES = (
     "a photo of {}, a type of martian terrain",
     "a satellite photo of {}.",
     "a high-resolution remote sensing image of {} on Mars.",
+    "a detailed satellite view of {} geomorphic feature from Mars.",
+    "an aerial perspective of {} morphological structure on Mars.",
+    "high-definition remote sensing photo of {} on the red planet.",
+    "a CTX or HiRISE image showing {} terrain on Mars.",
+    "an orbital image of {} landform on the Martian surface.",
+    "Martian {} as captured in space-based imagery.",
+    "planetary-scale capture of {} in Martian geology.",
 )
+TEMPLATES = PUBLISHED_TEMPLATES[:3]  # of the published evaluation
+
+_MAX_TEMPLATES_BYTES = 2**20
 
 
 def compose(
@@ -210,28 +222,97 @@ def _unit(vector: npt.NDArray[Any]) -> Vector:
     return _unit64(vector).astype(np.float32)
 
 
-def landform_prompts(name: str) -> list[str]:
+def landform_prompts(name: str, templates: Sequence[str] = TEMPLATES) -> list[str]:
     """Return the prompts of landform retrieval.
 
     Args:
         name: Class name; underscores and hyphens become spaces.
+        templates: Prompt templates with {} for the name.
 
     Returns:
         One prompt per template.
     """
-    return [template.format(name.replace("_", " ").replace("-", " ")) for template in TEMPLATES]
+    phrase = name.replace("_", " ").replace("-", " ")
+    return [template.replace("{}", phrase) for template in templates]
 
 
-def geolocalization_prompts(name: str) -> list[str]:
+def geolocalization_prompts(name: str, templates: Sequence[str] = TEMPLATES) -> list[str]:
     """Return the prompts of geo-localization.
 
     Args:
         name: Landform name; underscores become spaces, hyphens stay.
+        templates: Prompt templates with {} for the name.
 
     Returns:
         One prompt per template.
     """
-    return [template.format(name.replace("_", " ")) for template in TEMPLATES]
+    phrase = name.replace("_", " ")
+    return [template.replace("{}", phrase) for template in templates]
+
+
+def choose_templates(choice: str | int | Path | Sequence[str]) -> tuple[str, ...]:
+    """Choose the prompt templates of an evaluation.
+
+    Args:
+        choice: Number of the published templates, from the first; or a text file with one template
+            per line; or the templates.
+
+    Returns:
+        Templates, each with one {}.
+
+    Raises:
+        UsageError: If there are not as many published templates, or a template lacks {}.
+        DataError: If the file cannot be read or is empty.
+    """
+    if isinstance(choice, int) or (isinstance(choice, str) and choice.isdecimal()):
+        count = int(choice)
+        if not 1 <= count <= len(PUBLISHED_TEMPLATES):
+            raise UsageError(
+                f"{count} templates: {len(PUBLISHED_TEMPLATES)} are published",
+                remedy=f"Give 1 to {len(PUBLISHED_TEMPLATES)}, or a file with one template per "
+                "line.",
+            )
+        return PUBLISHED_TEMPLATES[:count]
+    remedy = "Write one template per line, with {} for the name of the landform."
+    if isinstance(choice, str | Path):
+        source = str(choice)
+        templates = _read_lines(Path(choice), remedy)
+    else:
+        source, templates = "templates", tuple(choice)
+    for number, template in enumerate(templates, 1):
+        if template.count("{}") != 1:
+            raise UsageError(
+                f"{source}: template {number} has {template.count('{}')} {{}}: {template!r}",
+                remedy=remedy,
+            )
+    if len(set(templates)) < len(templates):
+        raise UsageError(f"{source}: a template appears twice", remedy="Remove one of them.")
+    if not templates:
+        raise DataError(f"{source}: no template", remedy=remedy)
+    return templates
+
+
+def name_templates(templates: Sequence[str]) -> int | list[str]:
+    """Name the templates of an evaluation, for its settings.
+
+    Args:
+        templates: Prompt templates.
+
+    Returns:
+        Their number if they are the first of the published templates, else the templates.
+    """
+    published = tuple(templates) == PUBLISHED_TEMPLATES[: len(templates)]
+    return len(templates) if published else list(templates)
+
+
+def _read_lines(path: Path, remedy: str) -> tuple[str, ...]:
+    try:
+        if not path.is_file() or path.stat().st_size > _MAX_TEMPLATES_BYTES:
+            raise DataError(f"{path}: not a file of templates", remedy=remedy)
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})", remedy=remedy) from error
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def make_query(

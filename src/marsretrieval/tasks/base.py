@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from marsretrieval.results import Evaluation
 
 
+DISTRACTOR = "-"  # name of classes that are no query
+
 _MAX_CLASS_NAMES_BYTES = 2**24
 _CLASS_NAMES_REMEDY = (
     "Write one name per line in the order of the labels from 0 (.txt), lines LABEL,NAME (.csv), "
@@ -39,11 +41,13 @@ class Settings:
         seed: Seed of the bootstrap.
         resamples: Number of resamples for the 95 % intervals.
         limit: Number of items that the data are limited to; None: all.
+        options: Options that differ from the published protocol, such as ``{"radius": 1.0}``.
     """
 
     seed: int = 0
     resamples: int = 1000
     limit: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in (("seed", self.seed), ("resamples", self.resamples)):
@@ -53,10 +57,11 @@ class Settings:
             raise UsageError(f"limit must be at least 2, not {self.limit}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to plain data; without `limit` if there is none, as in older results."""
+        """Convert to plain data; without unset `limit` and `options`, as in older results."""
         values = asdict(self)
-        if self.limit is None:
-            del values["limit"]
+        for name, unset in (("limit", self.limit is None), ("options", not self.options)):
+            if unset:
+                del values[name]
         return values
 
 
@@ -319,7 +324,7 @@ def first_reason(skipped: Sequence[Skipped]) -> str:
         Text in parentheses after a space; empty if there is no such item.
     """
     for item in skipped:
-        if item.reason not in ("no caption", "no label"):
+        if item.reason not in ("no caption", "no original caption", "no label"):
             return f" (first: {item.source}: {item.reason})"
     return ""
 
@@ -383,15 +388,16 @@ def count_cut(encoder: Encoder, texts: Sequence[str], *, role: TextRole) -> dict
     return {"captions" if role == "caption" else "queries": len(texts), "cut": cut}
 
 
-def read_class_names(path: str | Path) -> dict[str, str]:
+def read_class_names(path: str | Path) -> dict[str, str | None]:
     """Read class names from a file.
 
     Args:
         path: A .json file (an object of label to name, or a list), a .csv file of rows LABEL,NAME,
-            or a text file with one name per line; lists and lines count from 0.
+            or a text file with one name per line; lists and lines count from 0. The name ``-``, or
+            null in a .json, marks a distractor: its images are ranked, but it is no query.
 
     Returns:
-        Label to name.
+        Label to name, None for distractors.
 
     Raises:
         DataError: If the file cannot be read or holds no names.
@@ -419,7 +425,7 @@ def read_class_names(path: str | Path) -> dict[str, str]:
     return names
 
 
-def _parse_class_names(suffix: str, text: str) -> dict[str, str]:
+def _parse_class_names(suffix: str, text: str) -> dict[str, str | None]:
     if suffix == ".csv":
         rows = [row for row in csv.reader(text.splitlines()) if any(row)]
         if any(len(row) != 2 for row in rows):
@@ -429,9 +435,13 @@ def _parse_class_names(suffix: str, text: str) -> dict[str, str]:
         value = parse_json(text, source="it")
         if isinstance(value, list):
             value = dict(enumerate(value))
-        if not isinstance(value, dict) or not all(isinstance(n, str) for n in value.values()):
+        if not isinstance(value, dict) or not all(
+            isinstance(name, str | None) for name in value.values()
+        ):
             raise ValueError("not an object or list of texts")
-        pairs = [(str(label), name) for label, name in value.items()]
+        pairs = [
+            (str(label), DISTRACTOR if name is None else name) for label, name in value.items()
+        ]
     else:
         lines = text.splitlines()
         pairs = [(str(number), line) for number, line in enumerate(lines) if line.strip()]
@@ -440,4 +450,4 @@ def _parse_class_names(suffix: str, text: str) -> dict[str, str]:
         raise ValueError("a duplicate label")
     if not all(names.values()):
         raise ValueError("a label without a name")
-    return names
+    return {label: None if name == DISTRACTOR else name for label, name in names.items()}

@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import getitem
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +27,16 @@ from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import DataError, ImageError, UsageError
 from marsretrieval.io import sha256_json
 from marsretrieval.metrics import geolocalization
-from marsretrieval.metrics.bootstrap import basis_of, interval, seed_of
+from marsretrieval.metrics.bootstrap import seed_of
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.results import MEAN, PROTOCOLS, Evaluation
+from marsretrieval.results import Evaluation
 from marsretrieval.search.query import (
+    MIX,
+    TEMPLATES,
     geolocalization_prompts,
     hybrid_query,
     image_query,
+    name_templates,
     text_query,
 )
 from marsretrieval.search.topk import exact_topk
@@ -48,6 +49,7 @@ from marsretrieval.tasks.base import (
     dataset_folder,
     fingerprint,
 )
+from marsretrieval.tasks.landform_means import mean_over_landforms
 from marsretrieval.tasks.limit import first_items, limited_data
 from marsretrieval.text import pluralize
 
@@ -56,6 +58,23 @@ if TYPE_CHECKING:
 
 MAX_K = 20_000  # depth of the published evaluation
 RADIUS_DEG = 0.5
+_MAX_DEPTH = 2**31 - 2
+
+
+@runtime_checkable
+class SuppliesExamples(Protocol):
+    """An encoder that holds the vectors of example images computed elsewhere."""
+
+    def example_vectors(self, landform: str, ids: Sequence[str]) -> Vectors:
+        """Return the vectors of the example images of a landform.
+
+        Args:
+            landform: Name of the landform.
+            ids: Ids of the images within the folder of the landform.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +92,11 @@ class Geolocalization:
     Attributes:
         columns: Columns of the catalogues that hold the positions; None: found by their names.
         covered_only: Whether only points within the tiles' coverage count.
+        radius: Tolerance in degrees.
+        depth: Depth at which the rankings are truncated.
+        templates: Prompt templates.
+        image_weight: Weight of the images in hybrid queries.
+        examples: Number of example images per landform, drawn by the seed; None: all.
     """
 
     name = "geolocalization"
@@ -83,16 +107,76 @@ class Geolocalization:
     main_metric = "average_precision"
 
     def __init__(
-        self, *, columns: PositionColumns | None = None, covered_only: bool = False
+        self,
+        *,
+        columns: PositionColumns | None = None,
+        covered_only: bool = False,
+        radius: float = RADIUS_DEG,
+        depth: int = MAX_K,
+        templates: Sequence[str] = TEMPLATES,
+        image_weight: float = MIX,
+        examples: int | None = None,
     ) -> None:
-        """Set how catalogues are read.
+        """Set how catalogues are read, queries are made and rankings are scored.
 
         Args:
             columns: Columns that hold the positions; None: found by their names.
             covered_only: Count only points within the tiles' coverage.
+            radius: Tolerance in degrees.
+            depth: Depth at which the rankings are truncated.
+            templates: Prompt templates with {} for the name.
+            image_weight: Weight of the images in hybrid queries, 0 to 1.
+            examples: Number of example images per landform, drawn by the seed; None: all.
+
+        Raises:
+            UsageError: If a value is out of range.
         """
+        if not 0 < radius <= 180:
+            raise UsageError(f"radius must be above 0 and at most 180 degrees, not {radius:g}")
+        if not 1 <= depth <= _MAX_DEPTH:
+            raise UsageError(f"depth must be 1 to {_MAX_DEPTH:,}, not {depth:,}")
+        if not 0 <= image_weight <= 1:
+            raise UsageError(f"image weight must be 0 to 1, not {image_weight:g}")
+        if examples is not None and examples < 1:
+            raise UsageError(f"examples must be at least 1, not {examples}")
         self.columns = columns
         self.covered_only = covered_only
+        self.radius = float(radius)
+        self.depth = depth
+        self.templates = tuple(templates)
+        self.image_weight = float(image_weight)
+        self.examples = examples
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that differ from the published protocol."""
+        values: tuple[tuple[str, Any, Any], ...] = (
+            ("radius", self.radius, RADIUS_DEG),
+            ("depth", self.depth, MAX_K),
+            ("templates", name_templates(self.templates), name_templates(TEMPLATES)),
+            ("image_weight", self.image_weight, MIX),
+            ("examples", self.examples, None),
+        )
+        return {name: value for name, value, default in values if value != default}
+
+    def unused_options(self, data: TaskData, modalities: frozenset[Modality]) -> dict[str, str]:
+        """Return the options that have no effect with these data and a model.
+
+        Args:
+            data: Data of the task.
+            modalities: Modalities of the model.
+
+        Returns:
+            Option to the reason.
+        """
+        reasons: dict[str, str] = {}
+        if not data.annotations.examples:
+            reasons |= dict.fromkeys(
+                ("image_weight", "examples"), "the data have no example images"
+            )
+        if "text" not in modalities:
+            reasons |= dict.fromkeys(("image_weight", "templates"), "it has no text encoder")
+        return {name: reason for name, reason in reasons.items() if name in self.options}
 
     def open(self, data: str | Path, *, with_images: bool = True) -> TaskData:
         """Find and check catalogues, example images and tiles.
@@ -221,7 +305,7 @@ class Geolocalization:
         tiles = images.positions()
         limit: dict[str, Any] = dict(data.limit or {})
         if limit:
-            annotations, dropped = _within_coverage(annotations, tiles, data.folder)
+            annotations, dropped = _within_coverage(annotations, tiles, data.folder, self.radius)
             limit["dropped_queries"] = len(dropped)
         covered_only = self.covered_only or bool(limit)
         catalogues, notes, details = self._covered(annotations.points, tiles, covered_only)
@@ -231,7 +315,7 @@ class Geolocalization:
                 f"dropped: {', '.join(dropped)}"
             )
         start = time.perf_counter()
-        queries, skipped = _queries(encoder, annotations)
+        queries, skipped = self._make_queries(encoder, annotations, settings.seed)
         if not queries:
             raise DataError(
                 f"{data.folder}: no query could be made: no readable example image, "
@@ -240,15 +324,17 @@ class Geolocalization:
             )
         embedded = time.perf_counter()
         query_vectors = np.stack(list(queries.values()))
-        ranking = exact_topk(images, query_vectors, MAX_K + 1, index="use", progress=progress)
+        ranking = exact_topk(images, query_vectors, self.depth + 1, index="use", progress=progress)
         searched = time.perf_counter()
 
         groups: dict[str, Evaluation] = {}
         hits = Hits()
-        chance = _expect_random(images, tiles, {name: catalogues[name] for name, _ in queries})
+        chance = self._expect_random(images, tiles, {name: catalogues[name] for name, _ in queries})
         with progress.start("score", len(queries), "queries") as bar:
             for number, (landform, mode) in enumerate(queries):
-                scores, rows = _best(images, query_vectors[number], *ranking.hits(number))
+                scores, rows = _best(
+                    images, query_vectors[number], *ranking.hits(number), depth=self.depth
+                )
                 points = catalogues[landform]
                 group = f"{landform}/{mode}"
                 tile_block = images.take(rows)
@@ -261,16 +347,16 @@ class Geolocalization:
                     centre_lonlat=np.column_stack([tile_block.lon, tile_block.lat]),
                     truth_lonlat=np.column_stack([points.lon, points.lat]),
                     all_centre_lonlat=tiles,
-                    radius_deg=RADIUS_DEG,
-                    max_k=MAX_K,
+                    radius_deg=self.radius,
+                    max_k=self.depth,
                     seed=seed_of(settings.seed, landform),
                     resamples=settings.resamples,
                     chance=chance[landform],
                 )
                 relevant = geo.near_any(
-                    tile_block.lon, tile_block.lat, points.lon, points.lat, RADIUS_DEG
+                    tile_block.lon, tile_block.lat, points.lon, points.lat, self.radius
                 )
-                for row in range(min(len(rows), MAX_K)):
+                for row in range(min(len(rows), self.depth)):
                     hits.append(
                         group, landform, row + 1, tile_block.ids[row], float(scores[row]),
                         relevant=bool(relevant[row]),
@@ -286,7 +372,7 @@ class Geolocalization:
             set_hash=images.set_hash,
             hits=hits,
             skipped=skipped,
-            truncated=_cut_prompts(encoder, annotations),
+            truncated=_cut_prompts(encoder, annotations, self.templates),
             timings={
                 "embed_queries": embedded - start,
                 "search": searched - embedded,
@@ -305,13 +391,13 @@ class Geolocalization:
         self, catalogues: Mapping[str, Points], tiles: npt.NDArray[np.float64], covered_only: bool
     ) -> tuple[dict[str, Points], list[str], dict[str, Any]]:
         """Select the points that count, with notes and details about their coverage."""
-        coverage = TileCoverage(tiles, RADIUS_DEG)
+        coverage = TileCoverage(tiles, self.radius)
         counted: dict[str, Points] = {}
         notes: list[str] = []
         details: dict[str, Any] = {}
         for landform, points in catalogues.items():
             near = coverage.contains(points.lon, points.lat)
-            notes.append(coverage_line(landform, int(near.sum()), len(near), RADIUS_DEG))
+            notes.append(coverage_line(landform, int(near.sum()), len(near), self.radius))
             warnings = points.suspicions(coverage)
             notes += [f"warning: {warning}" for warning in warnings]
             details[landform] = points.to_dict() | {
@@ -326,12 +412,68 @@ class Geolocalization:
             counted[landform] = points.take(near) if covered_only else points
         return counted, notes, details
 
+    def _expect_random(
+        self,
+        images: EmbeddingStore,
+        centres: npt.NDArray[np.float64],
+        points: Mapping[str, Points],
+    ) -> dict[str, dict[str, dict[str, Any]]]:
+        """Expected metrics of a random ranking of all tiles, per landform."""
+        corners = np.concatenate(
+            [_published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
+        )
+        return {
+            name: geolocalization.expect_random(
+                corners,
+                centres,
+                np.column_stack([catalogue.lon, catalogue.lat]),
+                radius_deg=self.radius,
+                max_k=self.depth,
+            )
+            for name, catalogue in points.items()
+        }
+
+    def _make_queries(
+        self, encoder: Encoder, annotations: _Annotations, seed: int
+    ) -> tuple[dict[tuple[str, str], Vectors], list[Skipped]]:
+        """Query vectors by (landform, mode), for all modes that the model and the data allow."""
+        queries: dict[tuple[str, str], Vectors] = {}
+        skipped: list[Skipped] = []
+        for landform in annotations.points:
+            text = images = None
+            if "text" in encoder.modalities:
+                prompts = geolocalization_prompts(landform, self.templates)
+                text = text_query(embed_texts(encoder, prompts))
+                queries[landform, "text"] = text
+            if landform in annotations.examples:
+                source = annotations.examples[landform]
+                images = _example_vectors(encoder, landform, source, skipped)
+            if images is not None:
+                if self.examples is not None:
+                    images = self._draw(images, landform, seed)
+                queries[landform, "image"] = image_query(images)
+            if text is not None and images is not None:
+                queries[landform, "hybrid"] = hybrid_query(images, text, mix=self.image_weight)
+        return queries, skipped
+
+    def _draw(self, images: Vectors, landform: str, seed: int) -> Vectors:
+        """Draw `examples` rows without replacement; the rows depend on seed and landform only."""
+        assert self.examples is not None
+        if self.examples > len(images):
+            raise UsageError(
+                f"{landform}: {self.examples} examples of {len(images)} readable images",
+                remedy="Give a smaller number of examples.",
+            )
+        generator = np.random.default_rng(seed_of(seed, f"examples/{landform}"))
+        rows = generator.choice(len(images), self.examples, replace=False)
+        return images[np.sort(rows)]
+
 
 def _within_coverage(
-    annotations: _Annotations, tiles: npt.NDArray[np.float64], folder: Path
+    annotations: _Annotations, tiles: npt.NDArray[np.float64], folder: Path, radius: float
 ) -> tuple[_Annotations, list[str]]:
     """Drop the landforms without a point within the coverage, and return their names."""
-    coverage = TileCoverage(tiles, RADIUS_DEG)
+    coverage = TileCoverage(tiles, radius)
     points = {
         name: catalogue
         for name, catalogue in annotations.points.items()
@@ -347,149 +489,41 @@ def _within_coverage(
     return _Annotations(points, examples), dropped
 
 
-def _cut_prompts(encoder: Encoder, annotations: _Annotations) -> dict[str, int]:
+def _cut_prompts(
+    encoder: Encoder, annotations: _Annotations, templates: Sequence[str]
+) -> dict[str, int]:
     if "text" not in encoder.modalities:
         return {}
-    prompts = [prompt for name in annotations.points for prompt in geolocalization_prompts(name)]
+    prompts = [
+        prompt for name in annotations.points for prompt in geolocalization_prompts(name, templates)
+    ]
     return count_cut(encoder, prompts, role="query")
 
 
 def _best(
-    images: EmbeddingStore, query: Vectors, scores: Vectors, rows: npt.NDArray[np.int64]
+    images: EmbeddingStore,
+    query: Vectors,
+    scores: Vectors,
+    rows: npt.NDArray[np.int64],
+    *,
+    depth: int,
 ) -> tuple[Vectors, npt.NDArray[np.int64]]:
-    """Return the best `MAX_K` tiles and all tiles that tie with the last of them.
+    """Return the best `depth` tiles and all tiles that tie with the last of them.
 
     The metric selects among the ties and reports their effect.
     """
-    if len(rows) <= MAX_K or scores[MAX_K] < scores[MAX_K - 1]:
-        return scores[:MAX_K], rows[:MAX_K]
-    least = float(scores[MAX_K - 1])
+    if len(rows) <= depth or scores[depth] < scores[depth - 1]:
+        return scores[:depth], rows[:depth]
+    least = float(scores[depth - 1])
     return exact_topk(images, query, None, min_score=least, index="use").hits(0)
 
 
-def _expect_random(
-    images: EmbeddingStore, centres: npt.NDArray[np.float64], points: Mapping[str, Points]
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Expected metrics of a random ranking of all tiles, per landform."""
-    corners = np.concatenate(
-        [_published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
-    )
-    return {
-        name: geolocalization.expect_random(
-            corners,
-            centres,
-            np.column_stack([catalogue.lon, catalogue.lat]),
-            radius_deg=RADIUS_DEG,
-            max_k=MAX_K,
-        )
-        for name, catalogue in points.items()
-    }
-
-
-def mean_over_landforms(groups: Mapping[str, Evaluation]) -> dict[str, Evaluation]:
-    """Compute unweighted means over landforms, one per kind of query.
-
-    The landforms are a fixed selection, not a sample: they are strata, and each is resampled
-    separately (Davison & Hinkley 1997, section 3.2). An interval measures the variation over other
-    regions with the same landforms.
-
-    Args:
-        groups: "LANDFORM/MODE" to its evaluation.
-
-    Returns:
-        `MEAN` + MODE to the mean evaluation.
-    """
-    by_mode: dict[str, list[Evaluation]] = {}
-    for group, evaluation in groups.items():
-        by_mode.setdefault(group.split("/")[1], []).append(evaluation)
-
-    def mean(evaluations: list[Evaluation], protocol: str, *path: str) -> float:
-        values = [
-            reduce(getitem, path, getattr(evaluation, protocol)) for evaluation in evaluations
-        ]
-        return float(np.mean(values))
-
-    def intervals(evaluations: list[Evaluation], protocol: str) -> dict[str, tuple[float, float]]:
-        samples = [evaluation.samples.get(protocol, {}) for evaluation in evaluations]
-        return {
-            key: interval(np.mean([values[key] for values in samples], axis=0))
-            for key in samples[0]
-            if all(key in values for values in samples)
-        }
-
-    def expected(evaluations: list[Evaluation]) -> dict[str, dict[str, Any]]:
-        if not all(evaluation.chance for evaluation in evaluations):
-            return {}
-        areas = {"published": ("auprc",), "strict": ("average_precision", "normalised")}
-        return {
-            protocol: {
-                **{key: mean(evaluations, "chance", protocol, key) for key in keys},
-                "best": {"f1": mean(evaluations, "chance", protocol, "best", "f1")},
-            }
-            for protocol, keys in areas.items()
-        }
-
-    def fewest_blocks(evaluations: list[Evaluation]) -> int:
-        """Smallest number of blocks of a landform, under either protocol."""
-        bases = [
-            basis for evaluation in evaluations for basis in evaluation.interval_basis.values()
-        ]
-        return min((int(basis["count"]) for basis in bases), default=0)
-
-    ends = {
-        mode: {protocol: intervals(evaluations, protocol) for protocol in PROTOCOLS}
-        for mode, evaluations in by_mode.items()
-    }
-    return {
-        f"{MEAN}{mode}": Evaluation(
-            task="geolocalization",
-            n={"landforms": len(evaluations)},
-            published={
-                "auprc": mean(evaluations, "published", "auprc"),
-                "best": {"f1": mean(evaluations, "published", "best", "f1")},
-            },
-            strict={
-                "average_precision": mean(evaluations, "strict", "average_precision"),
-                "normalised": mean(evaluations, "strict", "normalised"),
-                "best": {"f1": mean(evaluations, "strict", "best", "f1")},
-                "ceiling": {
-                    "average_precision": mean(
-                        evaluations, "strict", "ceiling", "average_precision"
-                    ),
-                    "f1": mean(evaluations, "strict", "ceiling", "f1"),
-                },
-            },
-            intervals=ends[mode],
-            chance=expected(evaluations),
-            interval_basis=basis_of(ends[mode], "spatial blocks", fewest_blocks(evaluations)),
-        )
-        for mode, evaluations in by_mode.items()
-    }
-
-
-def _queries(
-    encoder: Encoder, annotations: _Annotations
-) -> tuple[dict[tuple[str, str], Vectors], list[Skipped]]:
-    """Query vectors by (landform, mode), for all modes that the model and the data allow."""
-    queries: dict[tuple[str, str], Vectors] = {}
-    skipped: list[Skipped] = []
-    for landform in annotations.points:
-        text = images = None
-        if "text" in encoder.modalities:
-            text = text_query(embed_texts(encoder, geolocalization_prompts(landform)))
-            queries[landform, "text"] = text
-        if landform in annotations.examples:
-            images = _example_vectors(encoder, annotations.examples[landform], skipped)
-            if images is not None:
-                queries[landform, "image"] = image_query(images)
-        if text is not None and images is not None:
-            queries[landform, "hybrid"] = hybrid_query(images, text)
-    return queries, skipped
-
-
 def _example_vectors(
-    encoder: Encoder, source: ImageSource, skipped: list[Skipped]
+    encoder: Encoder, landform: str, source: ImageSource, skipped: list[Skipped]
 ) -> Vectors | None:
+    if isinstance(encoder, SuppliesExamples):
+        ids = [item.id for shard in source.shards() for item in source.read(shard, images=False)]
+        return encoder.example_vectors(landform, ids)
     pictures = []
     for shard in source.shards():
         for item in source.read(shard):

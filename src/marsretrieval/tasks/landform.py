@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -19,7 +19,12 @@ from marsretrieval.errors import DataError, MarsRetrievalWarning, UsageError
 from marsretrieval.io import sha256_json
 from marsretrieval.metrics import landform
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search.query import landform_prompts, text_query
+from marsretrieval.search.query import (
+    TEMPLATES,
+    landform_prompts,
+    name_templates,
+    text_query,
+)
 from marsretrieval.search.topk import exact_topk
 from marsretrieval.tasks.base import (
     Hits,
@@ -38,7 +43,10 @@ from marsretrieval.tasks.limit import balanced, limited_data, select
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import Encoder, Modality
 
+Queries = Literal["text", "images"]
+
 _HITS_PER_CLASS = 20
+_DISTRACTOR = "(distractor)"  # in the labels of images that are no query
 _NUMBER = re.compile(r"[+-]?\d+")
 _MAX_NAMES = 5  # labels listed in a message
 
@@ -51,13 +59,14 @@ _LABEL_REMEDY = (
 
 
 class LandformRetrieval:
-    """Landform retrieval with the class names as queries.
+    """Landform retrieval with the class names, or every image, as queries.
 
-    Each class name is embedded with three prompts whose vectors are averaged.
+    Each class name is embedded with prompts whose vectors are averaged.
 
-    Args:
-        class_names: Label in the data to the name of its class in the prompts, for all labels.
-            None: labels are the names.
+    Attributes:
+        class_names: Label in the data to the name of its class in the prompts; None for labels.
+        templates: Prompt templates.
+        queries: Kind of the queries.
     """
 
     name = "landform"
@@ -67,8 +76,46 @@ class LandformRetrieval:
     vector_dtype = "float32"
     main_metric = "mAP"
 
-    def __init__(self, class_names: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        class_names: Mapping[str, str | None] | None = None,
+        *,
+        templates: Sequence[str] = TEMPLATES,
+        queries: Queries = "text",
+    ) -> None:
+        """Set how classes are queried.
+
+        Args:
+            class_names: Label in the data to the name of its class in the prompts, for all labels;
+                None as a name makes the images of a label distractors. None: labels are the names.
+            templates: Prompt templates with {} for the name.
+            queries: "text", or "images" to rank the others of its class for every image
+                (leave-one-out), which needs no text encoder and is not of the paper.
+
+        Raises:
+            UsageError: If there is no such kind of query, or it uses no templates.
+        """
+        if queries not in get_args(Queries):
+            raise UsageError(f"queries '{queries}' are unknown", remedy="Use text or images.")
+        if queries == "images" and tuple(templates) != TEMPLATES:
+            raise UsageError(
+                "templates do not apply to image queries", remedy="Leave out one of the two."
+            )
         self.class_names = class_names
+        self.templates = tuple(templates)
+        self.queries = queries
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that differ from the published protocol."""
+        options: dict[str, Any] = {}
+        if self.class_names is not None:
+            options["class_names"] = dict(self.class_names)
+        if self.templates != TEMPLATES:
+            options["templates"] = name_templates(self.templates)
+        if self.queries != "text":
+            options["queries"] = self.queries
+        return options
 
     def open(self, data: str | Path, *, with_images: bool = True) -> TaskData:
         """Find the images and their labels.
@@ -90,8 +137,8 @@ class LandformRetrieval:
         source = open_images(folder)
         labels, skipped = collect(source, lambda record: record.label, missing="no label")
         labels = self._name_classes(folder, labels)
-        classes = sorted(set(labels.values()))
-        if not classes:
+        classes = self._queried(labels.values())
+        if not labels:
             raise DataError(
                 f"{folder}: no image has a label{first_reason(skipped)}", remedy=_LABEL_REMEDY
             )
@@ -135,10 +182,34 @@ class LandformRetrieval:
                 remedy="Name every label: a line per class in the order of their numbers from 0, "
                 "or lines LABEL,NAME in a .csv, or an object in a .json.",
             )
-        return {key: self.class_names[label] for key, label in labels.items()}
+        class_names = {
+            label: f"{label} {_DISTRACTOR}" if name is None else name
+            for label, name in self.class_names.items()
+        }
+        return {key: class_names[label] for key, label in labels.items()}
+
+    def query_names(self, data: TaskData) -> list[str]:
+        """Return the classes that are queries.
+
+        Args:
+            data: Data of the task.
+
+        Returns:
+            Sorted names of the classes, without distractors.
+        """
+        return self._queried(data.annotations.values())
+
+    def _queried(self, names: Iterable[str]) -> list[str]:
+        """Sorted names of the classes that are queries: all but the distractors."""
+        distractors = {
+            f"{label} {_DISTRACTOR}"
+            for label, name in (self.class_names or {}).items()
+            if name is None
+        }
+        return sorted(set(names) - distractors)
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
-        """Return "text" if the model has no text encoder.
+        """Return "text" if the model has no text encoder and the queries are texts.
 
         Args:
             data: Data of the task.
@@ -147,7 +218,7 @@ class LandformRetrieval:
         Returns:
             "text" or None.
         """
-        return None if "text" in modalities else "text"
+        return None if "text" in modalities or self.queries == "images" else "text"
 
     def limit(self, data: TaskData, count: int) -> TaskData:
         """Limit the data to the first images of each class, taken in turn from the classes.
@@ -163,7 +234,7 @@ class LandformRetrieval:
             DataError: If fewer than two classes are left.
         """
         labels = balanced(data.annotations, count)
-        classes = sorted(set(labels.values()))
+        classes = self._queried(labels.values())
         _require_two_classes(data.folder, classes)
         return limited_data(
             data,
@@ -172,7 +243,7 @@ class LandformRetrieval:
             kept=len(labels),
             of=len(data.annotations),
             items="images",
-            dropped_queries=len(set(data.annotations.values())) - len(classes),
+            dropped_queries=len(self._queried(data.annotations.values())) - len(classes),
             counts={"images": len(labels), "classes": len(classes)},
             annotations=labels,
         )
@@ -203,48 +274,71 @@ class LandformRetrieval:
             DataError: If fewer than two classes have images in the store.
         """
         labels: dict[str, str] = data.annotations
-        classes = sorted(set(labels.values()))
+        classes = self._queried(labels.values())
         start = time.perf_counter()
-        prompts = [prompt for name in classes for prompt in landform_prompts(name)]
-        vectors = embed_texts(encoder, prompts).reshape(len(classes), -1, encoder.dimension)
-        queries = np.stack([text_query(prompt_vectors) for prompt_vectors in vectors])
+        prompts: list[str] = []
+        if self.queries == "text":
+            prompts = [
+                prompt for name in classes for prompt in landform_prompts(name, self.templates)
+            ]
+            vectors = embed_texts(encoder, prompts).reshape(len(classes), -1, encoder.dimension)
+            queries = np.stack([text_query(prompt_vectors) for prompt_vectors in vectors])
         embedded = time.perf_counter()
 
         ids, matrix = images.load()
         labelled_rows = [row for key, row in first_rows(ids).items() if key in labels]
         image_ids = [ids[row] for row in labelled_rows]
         _require_two_classes(data.folder, {labels[key] for key in image_ids})
-        evaluation = landform.evaluate(
-            matrix[labelled_rows],
-            queries,
-            labels=[labels[key] for key in image_ids],
-            image_ids=image_ids,
-            query_names=classes,
-            seed=settings.seed,
-            resamples=settings.resamples,
-        )
+        items: dict[str, Any] = {
+            "labels": [labels[key] for key in image_ids],
+            "image_ids": image_ids,
+            "query_names": classes,
+        }
+        bootstrap: dict[str, Any] = {"seed": settings.seed, "resamples": settings.resamples}
+        notes: list[str] = []
+        query_rows: list[int | None] = [None] * len(classes)
+        query_ids = list(classes)
+        if self.queries == "images":
+            evaluation = landform.evaluate_examples(matrix[labelled_rows], **items, **bootstrap)
+            single = len(classes) - evaluation.n["classes"]
+            if single:
+                notes.append(
+                    f"image queries: classes with one image have no value: {single:,} of "
+                    f"{len(classes):,}"
+                )
+            # Hits show the first image of each class.
+            first = {labels[ids[row]]: row for row in reversed(labelled_rows)}
+            shown_rows = [first[name] for name in evaluation.per_query["class"]]
+            query_ids = [f"{labels[ids[row]]}: {ids[row]}" for row in shown_rows]
+            queries = matrix[shown_rows]
+            query_rows = [*shown_rows]
+        else:
+            evaluation = landform.evaluate(matrix[labelled_rows], queries, **items, **bootstrap)
         content = images.content_hashes()
         # Request enough hits to drop unscored rows: unlabelled items and duplicates.
         ranking = exact_topk(
-            images, queries, _HITS_PER_CLASS + len(ids) - len(labelled_rows), index="use"
+            images, queries, _HITS_PER_CLASS + 1 + len(ids) - len(labelled_rows), index="use"
         )
         hits = Hits()
-        for query, name in enumerate(classes):
+        for query, (name, own_row) in enumerate(zip(query_ids, query_rows, strict=True)):
+            label = name if own_row is None else labels[ids[own_row]]
             scores, rows = ranking.hits(query)
-            hit_rows = np.flatnonzero(np.isin(rows, labelled_rows))[:_HITS_PER_CLASS]
+            shown = np.isin(rows, labelled_rows) & (rows != (-1 if own_row is None else own_row))
+            hit_rows = np.flatnonzero(shown)[:_HITS_PER_CLASS]
             for rank, (score, row) in enumerate(
                 zip(scores[hit_rows], rows[hit_rows], strict=True), 1
             ):
                 key = ids[row]
-                hits.append("all", name, rank, key, float(score), relevant=labels[key] == name)
+                hits.append("all", name, rank, key, float(score), relevant=labels[key] == label)
         return Outcome(
             groups={"all": evaluation},
-            n={"images": len(image_ids), "classes": len(classes)},
+            n={"images": len(image_ids), "classes": evaluation.n["classes"]},
             set_hash=set_hash(
                 (ids[row], annotated_hash(content[row], labels[ids[row]])) for row in labelled_rows
             ),
             hits=hits,
-            truncated=count_cut(encoder, prompts, role="query"),
+            truncated=count_cut(encoder, prompts, role="query") if prompts else {},
+            notes=notes,
             timings={
                 "embed_texts": embedded - start,
                 "score": time.perf_counter() - embedded,

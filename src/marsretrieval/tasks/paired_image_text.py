@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from marsretrieval.datasets.base import Skipped, annotated_hash, set_hash
 from marsretrieval.datasets.open import open_images
 from marsretrieval.embeddings.encode import build_text_store
 from marsretrieval.embeddings.store import EmbeddingStore, open_store
-from marsretrieval.errors import DataError
+from marsretrieval.errors import DataError, UsageError
 from marsretrieval.metrics import paired
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.tasks.base import (
@@ -33,14 +33,19 @@ from marsretrieval.tasks.limit import limited_data, select
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import Encoder, Modality
 
+Caption = Literal["refined", "original"]
+
 _HITS_PER_QUERY = 10
 
 
 class PairedImageText:
     """Paired image-text retrieval among all pairs of a dataset.
 
-    If a dataset has two captions per image, the refined one is used, as in the published
+    If a dataset has two captions per image, the refined one is used by default, as in the published
     evaluation.
+
+    Attributes:
+        caption: Which caption is used.
     """
 
     name = "paired-image-text"
@@ -49,6 +54,24 @@ class PairedImageText:
     folder_name = "Mars-VL-Pairs"
     vector_dtype = "float32"
     main_metric = "t2i_mrr"
+
+    def __init__(self, *, caption: Caption = "refined") -> None:
+        """Set which caption is used.
+
+        Args:
+            caption: "refined", or "original" for the caption before refinement.
+
+        Raises:
+            UsageError: If there is no such caption.
+        """
+        if caption not in get_args(Caption):
+            raise UsageError(f"caption '{caption}' is unknown", remedy="Use refined or original.")
+        self.caption = caption
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that differ from the published protocol."""
+        return {} if self.caption == "refined" else {"caption": self.caption}
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
         """Return "text" if the model has no text encoder.
@@ -79,7 +102,19 @@ class PairedImageText:
         data = Path(data)
         folder = dataset_folder(data, self.folder_name, task=self.name)
         source = open_images(folder)
-        captions, skipped = collect(source, lambda record: record.caption, missing="no caption")
+        if self.caption == "original":
+            captions, skipped = collect(
+                source, lambda record: record.original_caption, missing="no original caption"
+            )
+        else:
+            captions, skipped = collect(source, lambda record: record.caption, missing="no caption")
+        if not captions and self.caption == "original":
+            raise DataError(
+                f"{folder}: {len(skipped)} images, none with an original caption"
+                f"{first_reason(skipped)}",
+                remedy="The original caption is the field ori_caption beside refined_caption; "
+                "without it, leave out --caption original.",
+            )
         if not captions:
             raise DataError(
                 f"{folder}: {len(skipped)} images, none with a caption{first_reason(skipped)}",
@@ -144,10 +179,11 @@ class PairedImageText:
         """
         captions: dict[str, str] = data.annotations
         start = time.perf_counter()
+        name = "captions" if self.caption == "refined" else f"captions-{self.caption}"
         build_text_store(
-            encoder, list(captions.items()), scratch / "captions", role="caption", progress=progress
+            encoder, list(captions.items()), scratch / name, role="caption", progress=progress
         )
-        text_ids, text_vectors = open_store(scratch / "captions").load()
+        text_ids, text_vectors = open_store(scratch / name).load()
         embedded = time.perf_counter()
 
         image_ids, image_vectors = images.load()

@@ -307,6 +307,10 @@ def commands(result_sets: Sequence[ResultSet]) -> list[str]:
             settings = f"--seed {seed}{_resamples_option(entry)}"
             if entry.file.result.limit is not None:
                 settings += f" --limit {entry.file.result.limit}"
+            settings += _option_flags(entry.file.result.options)
+            if entry.file.result.computed_elsewhere:
+                lines.append(_score_command(entry, result_set.task, settings))
+                continue
             target = entry.file.result.task_info.get("target")
             task = shlex.quote(str(target or result_set.task))
             runs[f"{model} --data data {settings}"][task] = None
@@ -394,6 +398,26 @@ def _data_commands(result_set: ResultSet) -> Iterator[str]:
 def _resamples_option(entry: ResultEntry) -> str:
     count = (entry.file.result.settings or {}).get("resamples")
     return "" if count is None or count == Settings().resamples else f" --resamples {count}"
+
+
+def _option_flags(options: Mapping[str, Any]) -> str:
+    """Flags of the options of a result; templates and class names of a file as FILE."""
+    flags = []
+    for name, value in options.items():
+        text = str(value) if isinstance(value, int | float | str) else "FILE"
+        flags.append(f" --{name.replace('_', '-')} {shlex.quote(text)}")
+    return "".join(flags) + (" --confirm-dim" if "dim" in options else "")
+
+
+def _score_command(entry: ResultEntry, task: str, settings: str) -> str:
+    model = entry.file.result.model
+    source: Mapping[str, Any] = model.get("source") or {}  # type: ignore[assignment]
+    name = shlex.quote(str(model["id"]))
+    file = shlex.quote(str(source.get("name", "FILE")))
+    return (
+        f"marsretrieval score {task} --data data --{source.get('kind', 'embeddings')} {file} "
+        f"--name {name} {settings}"
+    )
 
 
 def _model_arguments(entry: ResultEntry) -> str:

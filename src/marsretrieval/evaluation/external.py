@@ -1,0 +1,375 @@
+"""Score embeddings that were computed elsewhere, as `run` scores those of a model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL.Image import Image
+
+from marsretrieval.datasets.base import Record, Skipped
+from marsretrieval.datasets.embedding_files import EmbeddingFile, read_embeddings
+from marsretrieval.embeddings.manifest import Entry
+from marsretrieval.embeddings.pipeline import decode_records
+from marsretrieval.embeddings.plan import create_or_validate, plan_shards
+from marsretrieval.embeddings.shards import Item, write_shard
+from marsretrieval.embeddings.store import EmbeddingStore, open_store
+from marsretrieval.encoders.base import LoadOptions, Modality, ModelSpec, TextRole, Vectors
+from marsretrieval.errors import DataError, ModalityError
+from marsretrieval.evaluation.jobs import Job, check_name
+from marsretrieval.evaluation.runner import make_result, move_earlier, write_result
+from marsretrieval.io import check_output, locked, make_folder, sha256_file
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.results import (
+    ResultKey,
+    RunResult,
+    choose_path,
+    read_result,
+    results_of_task,
+)
+from marsretrieval.system import usable_cpus
+from marsretrieval.tasks import Settings, Task, TaskData
+from marsretrieval.tasks.ablation import task_options
+from marsretrieval.tasks.geolocalization import Geolocalization
+from marsretrieval.tasks.items import EmbeddingItem, list_items
+from marsretrieval.tasks.thumbnails import make_thumbnails
+
+_BATCH = 64
+_SAME = 1e-3  # largest difference of two vectors of one text
+_FAMILY = "external"
+
+
+class StoredEncoder:
+    """Encoder that looks up vectors which were computed elsewhere.
+
+    Attributes:
+        id: Name of the model.
+        dimension: Vector dimension.
+        fingerprint: Name of the model, and name and hash of the file of vectors.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        file: EmbeddingFile,
+        texts: Mapping[str, Vectors],
+        examples: Mapping[str, Vectors],
+    ) -> None:
+        """Create an encoder.
+
+        Args:
+            name: Name of the model.
+            file: The file of vectors.
+            texts: Text to vector.
+            examples: Id of an example image ("LANDFORM/ID") to vector.
+        """
+        self.id = name
+        self.dimension = file.dimension
+        self.fingerprint: dict[str, Any] = {
+            "id": name,
+            "computed_elsewhere": True,
+            "source": {
+                "kind": "embeddings",
+                "name": file.path.name,
+                "sha256": sha256_file(file.path),
+            },
+        }
+        self._texts = texts
+        self._examples = examples
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """Inputs with vectors."""
+        return frozenset({"image", "text"} if self._texts else {"image"})
+
+    @property
+    def preprocess(self) -> Callable[[Image], Any]:
+        """Not available: images are not embedded here."""
+        raise ModalityError(f"{self.id} was computed elsewhere and embeds no images")
+
+    def encode_preprocessed(self, features: Sequence[Any]) -> Vectors:
+        """Not available: images are not embedded here.
+
+        Args:
+            features: Ignored.
+
+        Raises:
+            ModalityError: Always.
+        """
+        raise ModalityError(f"{self.id} was computed elsewhere and embeds no images")
+
+    def encode_images(self, images: Sequence[Image]) -> Vectors:
+        """Not available: images are not embedded here.
+
+        Args:
+            images: Ignored.
+
+        Raises:
+            ModalityError: Always.
+        """
+        raise ModalityError(f"{self.id} was computed elsewhere and embeds no images")
+
+    def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
+        """Look up the vectors of texts.
+
+        Args:
+            texts: n texts of the task.
+            role: Ignored.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+
+        Raises:
+            DataError: If a text has no vector.
+        """
+        missing = [text for text in texts if text not in self._texts]
+        if missing:
+            raise DataError(f"{self.id}: no vector for the text {missing[0]!r}")
+        return np.stack([self._texts[text] for text in texts])
+
+    def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:
+        """Return None: unknown for vectors that were computed elsewhere.
+
+        Args:
+            texts: Ignored.
+            role: Ignored.
+
+        Returns:
+            None.
+        """
+        return None
+
+    def example_vectors(self, landform: str, ids: Sequence[str]) -> Vectors:
+        """Look up the vectors of the example images of a landform.
+
+        Args:
+            landform: Name of the landform.
+            ids: Ids of the images within the folder of the landform.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+        """
+        return np.stack([self._examples[f"{landform}/{key}"] for key in ids])
+
+
+def score_embeddings(
+    task: Task,
+    embeddings: str | Path,
+    *,
+    data: str | Path,
+    name: str,
+    results: str | Path,
+    settings: Settings | None = None,
+    force: bool = False,
+    progress: Progress = NO_PROGRESS,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Path, RunResult]:
+    """Score embeddings that were computed elsewhere, and write a result as `run` does.
+
+    Args:
+        task: A built-in task.
+        embeddings: File of vectors, see `read_embeddings`; ids are those of `list_items`.
+        data: Folder of datasets, or one dataset.
+        name: Name of the model in tables and folders.
+        results: Folder of results.
+        settings: Settings of the evaluation; default: those of `run`.
+        force: Score again what is done.
+        progress: Receives the progress.
+        say: Receives notes.
+
+    Returns:
+        Path of the result, and the result, which is marked as computed elsewhere.
+
+    Raises:
+        DataError: If ids are missing, unknown or repeated, or the data cannot be scored.
+        ModalityError: If the vectors of texts are missing that the task needs.
+        UsageError: If the name is invalid.
+        OutputError: If the result cannot be written.
+    """
+    check_name(name)
+    settings = replace(settings or Settings(), options=task_options(task))
+    task_data = task.open(Path(data))
+    file = read_embeddings(embeddings)
+    for note in (*task_data.notes, *file.notes):
+        say(note)
+    task_data, items = _drop_missing_examples(task, task_data, file, say)
+    encoder = _make_encoder(task, task_data, file, items, name)
+    folder = Path(results) / name
+    source = encoder.fingerprint["source"]
+    job = Job(
+        ModelSpec.unregistered(name, name=name, family=_FAMILY, loader="computed:elsewhere"),
+        LoadOptions(), task, task_data, settings, folder, store=Path(), own_store=True,
+        status="to do", result_path=folder / f"{task.name}.json",
+        identity={"embeddings_sha256": source["sha256"]},
+    )  # fmt: skip
+    for path, earlier in results_of_task(folder, task.name):
+        if earlier.model.get("id") != name or not earlier.computed_elsewhere:
+            raise DataError(
+                f"{folder}: holds results of {earlier.model.get('id')}, computed by run",
+                remedy="Choose another name with --name, or another folder with --results.",
+            )
+        if earlier.request == job.request and not force:
+            say(f"{name} on {task.name}: already done")
+            return path, read_result(path)
+    check_output(job.result_path)
+    make_folder(folder)
+    with tempfile.TemporaryDirectory(prefix=".scoring-", dir=folder) as scratch:
+        store = _build_store(task, task_data, file, items, encoder, Path(scratch), progress)
+        outcome = task.evaluate(task_data, encoder, store, Path(scratch), settings, progress)
+        thumbnails, notes = make_thumbnails(outcome, task_data, store, progress)
+        outcome = replace(outcome, notes=[*file.notes, *outcome.notes, *notes])
+        for note in outcome.notes[len(file.notes) :]:
+            say(note)
+        result = make_result(job, encoder, store, outcome, None)
+        with locked(folder):
+            path = choose_path(folder, ResultKey.from_result(result))
+            move_earlier(path, job.request, say)
+            write_result(path, result, outcome, thumbnails)
+    return path, result
+
+
+def _drop_missing_examples(
+    task: Task, data: TaskData, file: EmbeddingFile, say: Callable[[str], None]
+) -> tuple[TaskData, list[EmbeddingItem]]:
+    """Leave out the example images if the file has no vectors of them."""
+    items = list_items(task, data)
+    if isinstance(task, Geolocalization) and "example" not in file.sets:
+        count = sum(item.kind == "example" for item in items)
+        if count:
+            say(
+                f"{file.path}: no vectors of the {count:,} example images: text queries only, no "
+                "image and hybrid queries"
+            )
+            data = replace(data, annotations=replace(data.annotations, examples={}))
+            items = [item for item in items if item.kind != "example"]
+    return data, items
+
+
+def _make_encoder(
+    task: Task, data: TaskData, file: EmbeddingFile, items: Sequence[EmbeddingItem], name: str
+) -> StoredEncoder:
+    """Match texts and examples with the file; raise ModalityError if needed texts are missing."""
+    listed = {item.kind for item in items}
+    for kind in file.sets.keys() - listed:
+        raise DataError(
+            f"{file.path}: vectors of kind '{kind}', which {task.name} does not use",
+            remedy="Leave them out; marsretrieval data items lists what to embed.",
+        )
+    texts: dict[str, Vectors] = {}
+    for kind in ("text", "prompt"):
+        of_kind = [item for item in items if item.kind == kind]
+        if not of_kind or kind not in file.sets:
+            continue
+        vectors = file.match(kind, [item.id for item in of_kind])
+        for item in of_kind:
+            vector = texts.setdefault(item.text, vectors[item.id])
+            if np.abs(vector - vectors[item.id]).max() > _SAME:
+                raise DataError(
+                    f"{file.path}: two vectors for one text: {item.id} ({item.text!r})",
+                    remedy="Embed equal texts to equal vectors.",
+                )
+    examples: dict[str, Vectors] = {}
+    if "example" in listed:
+        examples = file.match("example", [item.id for item in items if item.kind == "example"])
+    encoder = StoredEncoder(name, file, texts, examples)
+    missing = task.missing_modality(data, encoder.modalities)
+    if missing is not None:
+        kind = "text" if "text" in listed else "prompt"
+        raise ModalityError(
+            f"{file.path}: no vectors of kind '{kind}', which {task.name} needs",
+            remedy="marsretrieval data items lists the texts to embed.",
+        )
+    return encoder
+
+
+def _build_store(
+    task: Task,
+    data: TaskData,
+    file: EmbeddingFile,
+    items: Sequence[EmbeddingItem],
+    encoder: StoredEncoder,
+    scratch: Path,
+    progress: Progress,
+) -> EmbeddingStore:
+    """Write a store of the vectors; images are decoded, so that the same ones count as in `run`."""
+    assert data.source is not None
+    listed = [item.id for item in items if item.kind == "image"]
+    decoded: list[tuple[Any, list[Item], list[Skipped]]] = []
+    with (
+        progress.start("read images", len(listed), "images") as bar,
+        ThreadPoolExecutor(usable_cpus()) as pool,
+    ):
+        for shard in data.source.shards():
+            rows: list[Item] = []
+            skipped: list[Skipped] = []
+            seen: set[str] = set()
+            for result in _decode(pool, data.source.read(shard)):
+                if isinstance(result, Skipped):
+                    skipped.append(result)
+                elif result.id in seen:
+                    skipped.append(Skipped(result.id, result.source, "duplicate id in one shard"))
+                else:
+                    seen.add(result.id)
+                    rows.append(result)
+                bar.advance()
+            decoded.append((shard, rows, skipped))
+    readable = {row.id for _, rows, _ in decoded for row in rows}
+    unreadable = [item.id for _, _, skipped in decoded for item in skipped]
+    vectors_of = file.sets.get("image")
+    if vectors_of is not None and vectors_of.ids is None:
+        vectors = file.match("image", listed)
+    else:
+        vectors = file.match(
+            "image",
+            [key for key in listed if key in readable],
+            optional=[*unreadable, *(readable - set(listed))],
+        )
+    shards = [shard for shard, _, _ in decoded]
+    plan = plan_shards(
+        shards, scratch / "images", name=data.source.name, dataset_kind=data.source.kind,
+        kind="image", dtype=task.vector_dtype,
+    )  # fmt: skip
+    manifest = create_or_validate(plan, encoder, request=None)
+    for shard, rows, skipped in decoded:
+        chosen = [row for row in rows if row.id in vectors]
+        entry = Entry(
+            shard=shard.name, fingerprint=shard.fingerprint, made_by=manifest.made_by,
+            skipped=tuple(skipped),
+        )  # fmt: skip
+        matrix = np.array([vectors[row.id] for row in chosen], dtype=manifest.dtype)
+        write_shard(
+            scratch / "images",
+            entry,
+            chosen,
+            matrix.reshape(-1, manifest.dimension),
+            manifest.dtype,
+        )
+    return open_store(scratch / "images")
+
+
+def _decode(
+    pool: ThreadPoolExecutor, records: Iterator[Record | Skipped]
+) -> Iterator[Item | Skipped]:
+    """Decode records in order, a batch per thread at a time."""
+
+    def decode(batch: Sequence[Record | Skipped]) -> list[Item | Skipped]:
+        results: list[Item | Skipped] = []
+        for record in batch:
+            if isinstance(record, Skipped):
+                results.append(record)
+                continue
+            outcome = decode_records([record], [])[0]
+            results.append(outcome if isinstance(outcome, Skipped) else outcome.item)
+        return results
+
+    batches_at_once = 2 * usable_cpus()
+    while group := list(islice(records, _BATCH * batches_at_once)):
+        batches = (group[start : start + _BATCH] for start in range(0, len(group), _BATCH))
+        for results in pool.map(decode, batches):
+            yield from results
