@@ -81,7 +81,7 @@ class App {
     ].filter(Boolean).join(" · ");
     byId("suggestions").replaceChildren(...this.store.landforms.map((text) =>
       h("button", { type: "button", onclick: () => this.ask({ ...this.anew(), text: [text] }) }, text)));
-    byId("basemap-credit").textContent = byId("basemap-credit").title = this.store.basemap ? `Base map: ${this.store.basemap}` : "";
+    byId("basemap-credit").textContent = byId("basemap-credit").title = this.store.basemap ?? "";
     if (this.store.basemap) {
       const image = new Image();
       image.onload = () => this.map.setBase(image);

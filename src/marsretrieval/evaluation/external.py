@@ -22,7 +22,7 @@ from marsretrieval.embeddings.shards import Item, write_shard
 from marsretrieval.embeddings.store import EmbeddingStore, open_store
 from marsretrieval.encoders.base import LoadOptions, Modality, ModelSpec, TextRole, Vectors
 from marsretrieval.errors import DataError, ModalityError
-from marsretrieval.evaluation.jobs import Job, check_name
+from marsretrieval.evaluation.jobs import Job, check_name, require_used_options
 from marsretrieval.evaluation.runner import make_result, move_earlier, write_result
 from marsretrieval.io import check_output, locked, make_folder, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -189,7 +189,7 @@ def score_embeddings(
     Raises:
         DataError: If ids are missing, unknown or repeated, or the data cannot be scored.
         ModalityError: If the vectors of texts are missing that the task needs.
-        UsageError: If the name is invalid.
+        UsageError: If the name is invalid, or an option of the task has no effect.
         OutputError: If the result cannot be written.
     """
     check_name(name)
@@ -200,6 +200,7 @@ def score_embeddings(
         say(note)
     task_data, items = _drop_missing_examples(task, task_data, file, say)
     encoder = _make_encoder(task, task_data, file, items, name)
+    require_used_options(task, task_data, encoder.modalities, name)
     folder = Path(results) / name
     source = encoder.fingerprint["source"]
     job = Job(

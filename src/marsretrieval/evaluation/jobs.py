@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from marsretrieval.embeddings.store import EmbeddingStore, open_store
-from marsretrieval.encoders.base import LoadOptions, ModelSpec
+from marsretrieval.encoders.base import LoadOptions, Modality, ModelSpec
 from marsretrieval.encoders.doctor import find_load_error
 from marsretrieval.encoders.identity import file_stats, model_identity, source_sha256
 from marsretrieval.errors import (
@@ -173,7 +173,7 @@ def plan(
                     reason,
                     remedy="Leave this pair out, or choose another model: marsretrieval models",
                 )
-            _require_used_options(task, opened[task.name], spec)
+            require_used_options(task, opened[task.name], spec.modalities, spec.id)
             options_given = task_options(task)
             if dim is not None:
                 _require_dim(spec, dim, confirmed=confirm_dim)
@@ -200,13 +200,25 @@ def plan(
     return jobs
 
 
-def _require_used_options(task: Task, data: TaskData, spec: ModelSpec) -> None:
-    """Raise UsageError if an option of a task has no effect for a model."""
+def require_used_options(
+    task: Task, data: TaskData, modalities: frozenset[Modality], model: str
+) -> None:
+    """Check that every option of a task has an effect for a model.
+
+    Args:
+        task: The task.
+        data: Its data.
+        modalities: Modalities of the model.
+        model: Name of the model, for the message.
+
+    Raises:
+        UsageError: If an option has none.
+    """
     if not isinstance(task, ChecksOptions):
         return
-    for option, reason in task.unused_options(data, spec.modalities).items():
+    for option, reason in task.unused_options(data, modalities).items():
         raise UsageError(
-            f"--{option.replace('_', '-')} does not apply to {spec.id} on {task.name}: {reason}",
+            f"--{option.replace('_', '-')} does not apply to {model} on {task.name}: {reason}",
             remedy="Leave out the option, or run the other models and tasks on their own.",
         )
 
