@@ -63,10 +63,10 @@ class TileImages:
     def __init__(
         self, store: EmbeddingStore | None = None, *, side: int = SIDE, quality: int = QUALITY
     ) -> None:
-        self._readers = {"": _ImageReader(store)}
+        self._readers = {"": ImageReader(store)}
         if isinstance(store, CombinedStore):
             self._readers = {
-                name: _ImageReader(part)
+                name: ImageReader(part)
                 for name, part in zip(store.names, store.stores, strict=True)
             }
         self._side, self._quality = side, quality
@@ -137,8 +137,12 @@ class TileImages:
         return key, Thumbnail(image)
 
 
-class _ImageReader:
-    """Reads encoded images of the tiles of one store."""
+class ImageReader:
+    """Reads encoded images of the tiles of one store.
+
+    Args:
+        store: As of `TileImages`.
+    """
 
     def __init__(self, store: EmbeddingStore | None) -> None:
         self._store = store

@@ -16,7 +16,7 @@ import numpy as np
 from marsretrieval.datasets import MAX_BYTES, content_hash, decode_rgb, read_regular
 from marsretrieval.datasets.base import escape
 from marsretrieval.errors import MarsRetrievalError
-from marsretrieval.search.thumbnails import TileImages
+from marsretrieval.search.thumbnails import ImageReader
 from marsretrieval.web.workspace import MapStore
 
 _TAR = ".tar:"
@@ -64,7 +64,7 @@ class MapImages:
         self._paths: dict[str, Path | None] = {}
         self._cache: OrderedDict[tuple[int, int], TileImage] = OrderedDict()
         self._cached_bytes = 0
-        self._others = TileImages(store.store.embeddings)
+        self._others = ImageReader(store.store.embeddings)
 
     def load(self, row: int, size: int) -> TileImage:
         """Load an image.
