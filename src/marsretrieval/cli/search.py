@@ -310,7 +310,7 @@ def search(
             "-m",
             rich_help_panel="The model",
             metavar="MODEL",
-            help="Model of the store if not in the registry: st:NAME, module:Class.",
+            help="Model of the store if not in the registry: hf:NAME, oc:NAME, module:Class.",
         ),
     ] = None,
     checkpoint: Checkpoint = None,
