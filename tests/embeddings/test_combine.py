@@ -67,7 +67,9 @@ def test_several_stores_give_one_exact_ranking(west: Path, east: Path) -> None:
     expected = brute_force([west, east], 7)
     assert both.ids(rows) == [name for _, name in expected]
     np.testing.assert_allclose(scores, [score for score, _ in expected], rtol=1e-6)
-    assert both.store_of(rows) == ["west" if n.startswith("w") else "east" for n in both.ids(rows)]
+    assert both.store_names(rows) == [
+        "west" if n.startswith("w") else "east" for n in both.ids(rows)
+    ]
     mask = np.zeros(10, bool)
     mask[rows[0]] = True
     left = exact_topk(both, FakeEncoder().encode_texts(["dunes"]), 7, exclude=mask).hits(0)[1]

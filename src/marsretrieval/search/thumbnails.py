@@ -138,7 +138,11 @@ class TileImages:
 
 
 class ImageReader:
-    """Reads encoded images of the tiles of one store."""
+    """Reads encoded images of the tiles of one store.
+
+    Args:
+        store: As of `TileImages`.
+    """
 
     def __init__(self, store: EmbeddingStore | None) -> None:
         self._store = store
