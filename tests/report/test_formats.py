@@ -288,7 +288,7 @@ def call(*arguments: str | Path, code: int = 0) -> Result:
 
 def test_format_follows_the_file_name(results: list[Path], tmp_path: Path) -> None:
     folder = results[0].parent.parent
-    starts = {"md": "### paired", "tex": r"% \usepackage", "csv": "model,task", "json": "["}
+    starts = {"md": "### Overview", "tex": r"% \usepackage", "csv": "model,task", "json": "["}
     for suffix, start in starts.items():
         done = call(folder, "-o", tmp_path / f"out.{suffix}")
         assert done.stdout == "" and "wrote" in done.stderr

@@ -60,6 +60,7 @@ def model_tables(
     details: bool = False,
     more: bool = False,
     references: bool | None = None,
+    protocol: str | None = None,
 ) -> list[ResultTable]:
     """Build one table per task and set of items.
 
@@ -68,6 +69,7 @@ def model_tables(
         details: Show every class and landform instead of the mean over them.
         more: Add the columns that only CSV and `score` show.
         references: As `show` of `references_for`, for each table.
+        protocol: "published" or "strict" for the rows and columns of one protocol only.
 
     Returns:
         Tables with one row per model, query group and protocol: group by group, published before
@@ -78,7 +80,7 @@ def model_tables(
         extra = MORE.get(result_set.task, ()) if more else ()
         parts = [(part, [*pairs, *extra]) for part, pairs in task_columns(result_set.results)]
         groups = _query_groups(result_set, details=details)
-        pairs, rows = _filled_rows(result_set, groups, parts)
+        pairs, rows = _filled_rows(result_set, groups, parts, protocol)
         shown_headings = {pair.heading for pair in pairs}
         sources = references_for(result_set.results, show=references)
         reference_rows = [
@@ -108,6 +110,7 @@ def model_tables(
                 references=reference_rows,
                 sources=sources,
                 limit=result_set.results[0].limit,
+                protocol=protocol or "",
             )
         )
     return tables
@@ -360,7 +363,7 @@ def _group_rows(models: Mapping[str, Mapping[str, Any]], group: str, part: Part)
     for protocol in PROTOCOLS if evaluations else ():
         metrics = [pair.metric(protocol) for pair in part[1]]
         values = [[metric_value(e, m, protocol) for m in metrics] for e in evaluations.values()]
-        best = [_best_value(column) for column in zip(*values, strict=True)]
+        best = [best_value(column) for column in zip(*values, strict=True)]
         for (label, evaluation), cells in zip(evaluations.items(), values, strict=True):
             yield Row(
                 label,
@@ -398,8 +401,15 @@ def _group_evaluation(metrics: Mapping[str, Any], group: str) -> Mapping[str, An
     return {**classes, "n": overall["n"], "intervals": {}, "chance": expected}
 
 
-def _best_value(cells: Sequence[Cell]) -> float | None:
-    """The best value of a column; None if there is nothing to compare."""
+def best_value(cells: Sequence[Cell]) -> float | None:
+    """Return the best value of a column.
+
+    Args:
+        cells: Cells of one metric.
+
+    Returns:
+        The value; None if there is nothing to compare.
+    """
     values = [cell.value for cell in cells if cell.value is not None]
     better = next((cell.metric.better for cell in cells if cell.has_value), 0)
     if len(values) < 2 or not better:
@@ -408,11 +418,22 @@ def _best_value(cells: Sequence[Cell]) -> float | None:
 
 
 def _filled_rows(
-    result_set: ResultSet, groups: Sequence[str], parts: Sequence[Part]
+    result_set: ResultSet,
+    groups: Sequence[str],
+    parts: Sequence[Part],
+    protocol: str | None = None,
 ) -> tuple[list[MetricPair], list[Row]]:
     """The columns in which any model has a value, and the rows of all groups with these only."""
     models = {entry.label: entry.metrics for entry in result_set.entries}
-    rows = [row for group in groups for part in parts for row in _group_rows(models, group, part)]
+    if protocol is not None:
+        parts = [(part, [_of_protocol(pair, protocol) for pair in pairs]) for part, pairs in parts]
+    rows = [
+        row
+        for group in groups
+        for part in parts
+        for row in _group_rows(models, group, part)
+        if protocol in (None, row.protocol)
+    ]
     cells = [row.cells for row in rows if row.kind == "model"]
     filled = [
         number
@@ -421,6 +442,13 @@ def _filled_rows(
     ]
     pairs = [parts[0][1][number] for number in filled]
     return pairs, [replace(row, cells=[row.cells[number] for number in filled]) for row in rows]
+
+
+def _of_protocol(pair: MetricPair, protocol: str) -> MetricPair:
+    is_published = protocol == "published"
+    return MetricPair(
+        pair.published if is_published else None, None if is_published else pair.strict
+    )
 
 
 def _all_agree(rows: Sequence[Row], pairs: Sequence[MetricPair]) -> bool:
