@@ -17,6 +17,8 @@ from marsretrieval.io import Int64, JsonObject, from_json, make_folder, read_jso
 
 SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")
+# First number: changed values; second number: additional metrics. docs/PROTOCOL.md lists them.
+PROTOCOL_VERSIONS = {"published": "1.0", "strict": "1.1"}
 MEAN = "mean over landforms/"  # prefix of query groups that average other groups
 
 _REMEDY = "Leave it out, or run it again with this version of marsretrieval."
@@ -174,6 +176,7 @@ class RunResult:
         schema_version: Version of the file format.
         settings: Seed, resamples, and the limit if there is one; empty in files of older versions.
         task_info: Description of a task that is not built in.
+        protocol_versions: Version by protocol; empty in files of older versions.
     """
 
     task: str
@@ -189,6 +192,7 @@ class RunResult:
     schema_version: int = SCHEMA_VERSION
     settings: Mapping[str, Any] = field(default_factory=dict)
     task_info: Mapping[str, Any] = field(default_factory=dict)
+    protocol_versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def limit(self) -> int | None:

@@ -77,8 +77,11 @@ def model_tables(
     """
     tables = []
     for result_set in result_sets(results):
-        extra = MORE.get(result_set.task, ()) if more else ()
-        parts = [(part, [*pairs, *extra]) for part, pairs in task_columns(result_set.results)]
+        extra = MORE.get(result_set.task, {}) if more else {}
+        parts = [
+            (part, [*pairs, *extra.get(part, ())])
+            for part, pairs in task_columns(result_set.results)
+        ]
         groups = _query_groups(result_set, details=details)
         pairs, rows = _filled_rows(result_set, groups, parts, protocol)
         shown_headings = {pair.heading for pair in pairs}
@@ -289,14 +292,14 @@ def evaluation_tables(
         classes, one table per protocol, or one for both if they agree.
     """
     task = evaluation["task"]
-    parts = [*COLUMNS[task], (" ", MORE.get(task, ()))]  # a section of its own
+    # Additional metrics are in sections of their own.
+    parts = [*COLUMNS[task], *((f"{part} ", pairs) for part, pairs in MORE.get(task, {}).items())]
     pairs = [pair for _, columns in parts for pair in columns]
     names = [(part, pair.heading) for part, columns in parts for pair in columns]
     models = {"": {"all": evaluation}}
     rows = list(_group_rows(models, "all", ("", pairs)))
     chance = [row for row in rows if row.kind == "chance"]
-    if len({tuple(row.cells) for row in chance}) == 1:
-        chance = [replace(chance[0], protocol="")]
+    chance = _merge_chance(chance)
     shown_rows = [*(row for row in rows if row.kind == "model"), *chance]
     headings = (", ".join(filter(None, (row.name, row.protocol))) for row in shown_rows)
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation["n"].items())
@@ -312,6 +315,19 @@ def evaluation_tables(
     )
     classes = evaluation["strict"].get("per_class") or ()
     return [metrics_table, *_class_tables(models, parts[0][1], classes)]
+
+
+def _merge_chance(rows: Sequence[Row]) -> list[Row]:
+    """Merge the chance rows of both protocols if no metric that both have differs."""
+    if len(rows) != 2:
+        return list(rows)
+    pairs = list(zip(*(row.cells for row in rows), strict=True))
+    if any(a.has_value and b.has_value and a != b for a, b in pairs):
+        return list(rows)
+    shared = sum(a.has_value and b.has_value for a, b in pairs)
+    if shared < sum(a.has_value for a, _ in pairs):
+        return list(rows)  # a metric of the published protocol only
+    return [replace(rows[0], cells=[a if a.has_value else b for a, b in pairs], protocol="")]
 
 
 def _class_tables(
