@@ -93,10 +93,10 @@ def evaluate(
         relevant = classes == name
         if not relevant.any():
             continue
-        published[name] = _without_additions(_class_metrics(relevant[ranked(scores, rows)]))
-        strict[name] = _class_metrics(relevant[ranked(scores, tie_order)])
-        worst[name] = _class_metrics(relevant[ranked(scores, relevant.astype(np.int64))])
-        best[name] = _class_metrics(relevant[ranked(scores, 1 - relevant.astype(np.int64))])
+        published[name] = _without_additions(class_metrics(relevant[ranked(scores, rows)]))
+        strict[name] = class_metrics(relevant[ranked(scores, tie_order)])
+        worst[name] = class_metrics(relevant[ranked(scores, relevant.astype(np.int64))])
+        best[name] = class_metrics(relevant[ranked(scores, 1 - relevant.astype(np.int64))])
         chance[name] = _expect_random(len(images), int(relevant.sum()))
     if not strict:
         raise DataError(
@@ -135,7 +135,15 @@ def _without_additions(metrics: _Metrics) -> _Metrics:
     return {key: metrics[key] for key in PUBLISHED_KEYS}
 
 
-def _class_metrics(relevant: npt.NDArray[np.bool_]) -> _Metrics:
+def class_metrics(relevant: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Compute all metrics of one class.
+
+    Args:
+        relevant: Relevance of all images in rank order, shape (n,).
+
+    Returns:
+        Metric name to value.
+    """
     return {
         "mAP": average_precision(relevant),
         "hit@10": hit_at(relevant, 10),
@@ -159,9 +167,7 @@ def _expect_random(images: int, relevant: int) -> _Metrics:
 
 def _columns(per_class: dict[str, _Metrics]) -> dict[str, npt.NDArray[np.float64]]:
     keys = next(iter(per_class.values()), {})
-    return {
-        key: np.array([class_metrics[key] for class_metrics in per_class.values()]) for key in keys
-    }
+    return {key: np.array([metrics[key] for metrics in per_class.values()]) for key in keys}
 
 
 def _macro_average(per_class: dict[str, _Metrics]) -> dict[str, object]:

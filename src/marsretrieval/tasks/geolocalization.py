@@ -248,14 +248,14 @@ class Geolocalization:
         chance = _expect_random(images, tiles, {name: catalogues[name] for name, _ in queries})
         with progress.start("score", len(queries), "queries") as bar:
             for number, (landform, mode) in enumerate(queries):
-                scores, rows = _best(images, query_vectors[number], *ranking.hits(number))
+                scores, rows = best_tiles(images, query_vectors[number], *ranking.hits(number))
                 points = catalogues[landform]
                 group = f"{landform}/{mode}"
                 tile_block = images.take(rows)
                 groups[group] = geolocalization.evaluate(
                     scores,
                     ids=tile_block.ids,
-                    published_lonlat=_published_positions(
+                    published_lonlat=published_positions(
                         tile_block.ids, tile_block.lon, tile_block.lat
                     ),
                     centre_lonlat=np.column_stack([tile_block.lon, tile_block.lat]),
@@ -354,12 +354,21 @@ def _cut_prompts(encoder: Encoder, annotations: _Annotations) -> dict[str, int]:
     return count_cut(encoder, prompts, role="query")
 
 
-def _best(
+def best_tiles(
     images: EmbeddingStore, query: Vectors, scores: Vectors, rows: npt.NDArray[np.int64]
 ) -> tuple[Vectors, npt.NDArray[np.int64]]:
     """Return the best `MAX_K` tiles and all tiles that tie with the last of them.
 
     The metric selects among the ties and reports their effect.
+
+    Args:
+        images: Store of the tile embeddings.
+        query: Query vector, shape (dim,).
+        scores: Scores of the best `MAX_K` + 1 tiles, descending.
+        rows: Their rows in the store.
+
+    Returns:
+        Scores and rows.
     """
     if len(rows) <= MAX_K or scores[MAX_K] < scores[MAX_K - 1]:
         return scores[:MAX_K], rows[:MAX_K]
@@ -372,7 +381,7 @@ def _expect_random(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Expected metrics of a random ranking of all tiles, per landform."""
     corners = np.concatenate(
-        [_published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
+        [published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
     )
     return {
         name: geolocalization.expect_random(
@@ -503,10 +512,18 @@ def _example_vectors(
     return embed_images(encoder, pictures) if pictures else None
 
 
-def _published_positions(ids: Sequence[str], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Positions (n, 2) as the published code reads them: the south-west corner in a tile's name.
+def published_positions(ids: Sequence[str], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    """Return positions as the published code reads them: the south-west corner in a tile's name.
 
     If the name is not that of a tile, the stored position is used.
+
+    Args:
+        ids: n tile ids.
+        lon: Longitudes of the centres, degrees, shape (n,).
+        lat: Latitudes of the centres, degrees, shape (n,).
+
+    Returns:
+        float64 array of shape (n, 2).
     """
     corners = [
         geo.tile_corner(name) or centre
