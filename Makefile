@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # The tests start many processes: without bytecode, all of them would compile torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help venv demo test lint types check nano docs clean
+.PHONY: help venv page demo test lint types check nano docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,10 +22,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
 	touch $@
 
+page: venv  ## Build the page of the map again if its sources have changed
+	$(BIN)/python hatch_build.py
+
 demo: venv  ## Run the whole benchmark offline on the synthetic planet
 	$(BIN)/marsretrieval demo --out demo
 
-test: venv lint types  ## Lint, type-check and run all fast tests
+test: venv page lint types  ## Lint, type-check and run all fast tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: venv

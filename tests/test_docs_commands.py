@@ -19,7 +19,8 @@ from tests.doc_pages import MARSRETRIEVAL, WALKED
 # Asks the hub even when dry, or checks weights that are not here: these are only parsed.
 NETWORK = re.compile(r"data download|models check (pe-core|marscope|my_clip|mteb:)")
 # MTEB's tasks are the real pairs: tests/report/test_exports.py. Of the demos, the tiny one is run.
-REFUSED = re.compile(r"export mteb|demo$")
+# A server runs until it is stopped: tests/web/test_server.py.
+REFUSED = re.compile(r"export mteb|demo$|marsretrieval serve\b")
 # Where work is not worth doing in a test, or needs weights, the plan of it is shown.
 DRY = re.compile(r"^(run|embed)\b|^data tiles (--bbox|--quads)")
 STANDING_FOR = {

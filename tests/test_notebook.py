@@ -12,7 +12,9 @@ import pytest
 
 from marsretrieval.datasets import open_images
 from marsretrieval.embeddings import build_store
+from marsretrieval.embeddings.combine import subset_store
 from marsretrieval.encoders import load
+from marsretrieval.geo import Box
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOK = EXAMPLES / "search_mars.ipynb"
@@ -75,6 +77,8 @@ def test_the_python_of_the_page_runs(
     monkeypatch.chdir(tmp_path)
     images = open_images(tiny_planet / "Mars-Global-Geolocalization" / "tiles")
     build_store(load("mars-nano"), images, tmp_path / "mars.store")
+    for name, box in (("north", Box(-180, -2, 180, 90)), ("south", Box(-180, -90, 180, -2))):
+        subset_store(tmp_path / "mars.store", tmp_path / f"{name}.store", region=box)
     (tmp_path / "page.py").write_text(code)
     namespace = runpy.run_path(str(tmp_path / "page.py"))
     assert len(namespace["cones"]) == len(namespace["more"]) == 20

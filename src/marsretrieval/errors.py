@@ -24,7 +24,7 @@ from __future__ import annotations
 import difflib
 import sysconfig
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -77,13 +77,21 @@ class UnknownNameError(UsageError):
         name: The unknown name.
         known_names: Names that exist.
         remedy: Advice after the suggestion.
+        similar: Names to suggest, if the caller has found them.
     """
 
     def __init__(
-        self, kind: str, name: str, known_names: Iterable[str], *, remedy: str | None = None
+        self,
+        kind: str,
+        name: str,
+        known_names: Iterable[str],
+        *,
+        remedy: str | None = None,
+        similar: Sequence[str] = (),
     ):
         names = sorted(known_names)
-        near = [option for option in names if name.lower() in option.lower()][:3]
+        near = list(similar)
+        near = near or [option for option in names if name.lower() in option.lower()][:3]
         near = near or difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         if near:
             hint = f"Did you mean {' or '.join(near)}?"

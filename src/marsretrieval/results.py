@@ -57,6 +57,8 @@ class ModelPart(JsonObject, total=False):
     checkpoint: str | None
     weights_sha256: str | None
     licence: str | None
+    trained_on: str | None
+    verified_by: str | None
     dtype: str | None
     loader: str | None
     prompts: dict[str, Any] | None

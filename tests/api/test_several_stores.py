@@ -13,8 +13,10 @@ from typer.testing import Result
 
 import marsretrieval as mr
 from marsretrieval.embeddings import open_store
-from marsretrieval.errors import UsageError
-from tests.fakes import FakeEncoder
+from marsretrieval.errors import MissingImagesWarning, UsageError
+from tests.fakes import FakeEncoder, png_bytes
+from tests.report.pages import Page
+from tests.search.pictures import picture_store
 from tests.search.places import make_store
 
 Command = Callable[..., Result]
@@ -45,12 +47,12 @@ def test_one_ranking_with_the_store_of_every_hit(folders: list[Path], tmp_path: 
     assert [(row["store"], row["id"]) for row in records] == expected
     assert [row["rank"] for row in records] == list(range(1, 11))
     assert [part["rows"] for part in result.about["stores"]] == [6, 4]
-    (path,) = result.to_csv(tmp_path / "hits")
+    path, _ = result.to_csv(tmp_path / "hits")
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["id"] for row in rows] == [f"{name}:{tile}" for name, tile in expected]
+    assert [(row["store"], row["id"]) for row in rows] == expected
     merged = result.merge(10)
-    assert [hit.store for hit in merged] == [name for name, _ in expected[:1]] + [  # type: ignore[attr-defined]
+    assert [hit.store for hit in merged] == [name for name, _ in expected[:1]] + [
         next(name for name, _ in expected if name != expected[0][0])
     ]
     assert sum(hit.tiles or 0 for hit in merged) == 10
@@ -66,6 +68,47 @@ def test_example_tiles_of_several_stores(folders: list[Path]) -> None:
     rest = store.search(like="east:both")
     keys = {(row["store"], row["id"]) for row in rest.hits.records()}
     assert len(keys) == 9 and ("west", "both") in keys and ("east", "both") not in keys
+
+
+def test_files_name_the_store_of_every_hit(folders: list[Path], tmp_path: Path) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    result = mr.open_store(folders, encoder=FakeEncoder()).search("dunes")
+    stores = [hit.store for hit in result]
+    assert {*stores} == {"west", "east"}
+    for suffix in ("gpkg", "fgb", "shp"):
+        path = tmp_path / f"hits.{suffix}"
+        result.write(path)
+        assert list(geopandas.read_file(path).sort_values("rank")["store"]) == stores
+    features = json.loads(result.write(tmp_path / "hits.geojson")[0].read_text())["features"]
+    assert len({feature["id"] for feature in features}) == 10  # `both` is in both stores
+    places = geopandas.read_file(tmp_path / "hits.gpkg", layer="places")
+    assert places["best_store"][0] == stores[0]
+
+
+def test_the_page_has_the_images_of_both_stores(tmp_path: Path) -> None:
+    """Relative sources and equal ids: each image is read from the store of its hit."""
+    for name, first in (("a", 0), ("b", 100)):
+        (tmp_path / name).mkdir()
+        picture_store(tmp_path / name, [(10.0, first / 10, 0.2)] * 2)
+    paths = [tmp_path / name / "store" for name in ("a", "b")]
+    both = mr.open_store(paths, encoder=FakeEncoder())
+    (tmp_path / "b" / "images" / "tile-001.png").write_bytes(png_bytes(99))
+    result = both.search(like=f"{paths[0]}:tile-000", keep_examples=True)
+    with pytest.warns(MissingImagesWarning, match="1 of 4 images cannot be read"):
+        result.write(tmp_path / "x.html")
+    with pytest.warns(MissingImagesWarning, match="1 of 4 images cannot be read"):
+        result.sheet(tmp_path / "x.png")
+    page = Page((tmp_path / "x.html").read_text(encoding="utf-8"))
+    assert len(page.all("img")) == 4  # three hits and the example
+    shown = [p.text for p in page.all("p", class_="where-text") if "title" in p.attributes]
+    assert shown == [hit.store for hit in result]
+    assert page.all("pre")[0].text.count("--store") == 2
+
+
+def test_an_inventory_needs_one_store(folders: list[Path], tmp_path: Path) -> None:
+    store = mr.open_store(folders, encoder=FakeEncoder())
+    with pytest.raises(UsageError, match="an inventory of 2 stores"):
+        mr.open_inventory(tmp_path / "dunes", store=store, text="dunes")
 
 
 def test_heat_maps_are_of_all_stores(folders: list[Path]) -> None:

@@ -56,10 +56,13 @@ def test_table_lists_every_model_and_fits() -> None:
 @pytest.mark.parametrize(
     ("pattern", "ids"),
     [
-        ("siglip", {"vit-l-16-siglip-384", "vit-l-16-siglip2-512"}),
-        ("SigLIP2", {"vit-l-16-siglip2-512"}),
+        ("siglip-", {"vit-l-16-siglip-384"}),
+        (
+            "SigLIP2",
+            {"vit-l-16-siglip2-512", "vit-so400m-16-siglip2-512", "vit-gopt-16-siglip2-384"},
+        ),
         ("mars*", {"mars-nano", "mars-nano-untrained", "marscope"}),
-        ("vision_only", {"aimv2-large-patch14-448", "dinov3-vitl16"}),
+        ("vision_only", {"aimv2-large-patch14-448", "dinov3-vitl16", "dinov3-vitl16-sat493m"}),
     ],
 )
 def test_pattern_selects_models(pattern: str, ids: set[str]) -> None:
@@ -75,6 +78,22 @@ def test_json_has_everything() -> None:
     assert row["modalities"] == ["image", "text"]
     for key in ("family", "licence", "revision", "gated", "tried", "notes", "repository"):
         assert key in row
+
+
+def test_one_model_is_shown_with_what_it_was_trained_on() -> None:
+    output = call("models", "remoteclip").stdout
+    assert "trained_on: about 166,000 remote-sensing images" in output
+    assert "verified_by: nobody yet" in output
+    for row in called("models"):
+        assert row["trained_on"] and row["verified_by"], row["id"]
+
+
+def test_names_of_a_library_are_listed() -> None:
+    output = call("models", "oc:*siglip2-512*").stdout.splitlines()
+    assert "oc:ViT-L-16-SigLIP2-512/webli" in output and "oc:ViT-L-16-SigLIP2-512" in output
+    assert called("models", "timm:test_vit.r160") == ["timm:test_vit.r160_in1k"]
+    assert "Did you mean" in call("models", "oc:siglip2-513", code=2).stderr
+    assert "cannot be listed" in call("models", "hf:clip", code=2).stderr
 
 
 def test_pattern_without_match_is_a_usage_error() -> None:

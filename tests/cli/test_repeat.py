@@ -6,8 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from marsretrieval.embeddings import open_store
 from tests.cli.test_embed_search import MODEL, call, called, tiles
 from tests.cli.test_search import HERE
 from tests.fakes import png_bytes
@@ -26,7 +28,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_same_hits_from_any_file(store: Path, tmp_path: Path) -> None:
     example = tmp_path / "example.png"
     example.write_bytes(png_bytes(11))
-    files = [tmp_path / name for name in ("a.gpkg", "b.csv", "c.parquet", "d.geojson", "e.png")]
+    files = [
+        tmp_path / name for name in ("a.gpkg", "b.csv", "c.parquet", "d.geojson", "e.png", "g.html")
+    ]
     heat = tmp_path / "f.tif"
     outs = [word for file in files for word in ("-o", file)]
     first = called(
@@ -37,7 +41,7 @@ def test_the_same_hits_from_any_file(store: Path, tmp_path: Path) -> None:
     for file in (*files, heat):
         again = called("search", "--repeat", file)
         assert again["hits"] == first["hits"] and again["merge_deg"] == 0.3
-        same = {key: value for key, value in again["request"].items() if key != "store"}
+        same = {key: value for key, value in again["request"].items() if key != "stores"}
         assert same == {key: first["request"][key] for key in same}
         assert again["repeat"]["file"] == str(file)
         assert again["repeat"]["overridden"] == again["repeat"]["differences"] == []
@@ -70,6 +74,35 @@ def test_another_store_is_said(store: Path, tmp_path: Path) -> None:
     assert names == ["rows", "set_hash"] and "images: 12 then, " in repeated.stderr
     same = call("search", "--repeat", out, "--json")
     assert json.loads(same.stdout)["repeat"]["differences"] == [] and "then" not in same.stderr
+
+
+def test_a_text_replaces_a_vector_and_a_catalogue_is_named(store: Path, tmp_path: Path) -> None:
+    vector, points = tmp_path / "query.npy", tmp_path / "points.csv"
+    np.save(vector, np.eye(1, open_store(store).dimension)[0])
+    points.write_text("name,lon,lat\nA,1,1\n")
+    out = tmp_path / "hits.csv"
+    known = ("--against", points, "-o", out)
+    first = called("search", "--store", store, "--vector", vector, "-k", 3, *known)
+    repeated = call("search", "--repeat", out, "--json")
+    assert [hit["id"] for hit in json.loads(repeated.stdout)["hits"]] == [
+        hit["id"] for hit in first["hits"]
+    ]
+    assert f"add --against {points}" in repeated.stderr
+    other = call("search", "--repeat", out, "--text", "dunes", "--json")
+    result = json.loads(other.stdout)
+    assert (result["text"], result["vector"]) == ("dunes", None)
+    assert result["repeat"]["overridden"] == ["--vector"] and "is left out" in other.stderr
+
+
+def test_several_stores_are_repeated(store: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(store, other)
+    stores = ("--store", store, "--store", other)
+    out = tmp_path / "hits.html"
+    first = called("search", *stores, "--similar-to", f"store:{HERE}", "-k", 4, "-o", out)
+    again = called("search", "--repeat", out)
+    assert again["hits"] == first["hits"] and again["repeat"]["differences"] == []
+    assert again["like"] == [f"store:{HERE}"] and len(again["request"]["stores"]) == 2
 
 
 def test_missing_and_changed_images(store: Path, tmp_path: Path) -> None:

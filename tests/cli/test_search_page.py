@@ -30,8 +30,8 @@ def test_page_and_sheet_are_written(folder: Path, tmp_path: Path, marsretrieval:
     assert f"{out}: 4 hits" in done.stdout and f"{sheet}: contact sheet" in done.stdout
     page = Page(out.read_text(encoding="utf-8"))
     assert page.all("pre")[0].text == (
-        f"marsretrieval search --store {folder} --like tile-003 --like-at 10.0,5.0 --count 4 "
-        f"--keep-examples --out {out} --sheet {sheet}"
+        f"marsretrieval search --store {folder} --similar-to tile-003 "
+        f"--similar-to-location 10.0,5.0 --count 4 --keep-examples --out {out} --sheet {sheet}"
     )
 
 

@@ -91,7 +91,7 @@ def test_killed_worker_stops_the_build_and_finished_shards_remain(tmp_path: Path
     source = FakeSource(counts=(40,) * 8)
     with pytest.raises(MarsRetrievalError, match="decodes images died") as caught:
         build_store(Deadly(), source, tmp_path, workers=1, decode_in="processes", batch_size=4)
-    assert "Finished shards are kept" in str(caught.value)
+    assert "Finished shards are saved" in str(caught.value)
     assert not docks(os.getpid())
     kept = open_store(tmp_path)
     assert 80 <= kept.rows <= 200

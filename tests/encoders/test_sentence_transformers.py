@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from marsretrieval.encoders import LoadOptions, find, load
+from marsretrieval.encoders import LoadOptions, check_encoder, find, load
 from marsretrieval.encoders.torch_imports import ensure_torchvision
-from marsretrieval.errors import ModelLoadError
+from marsretrieval.errors import ModelLoadError, UsageError
 from tests.encoders.tiny_transformers import pictures, save_tiny
 
 ensure_torchvision()
@@ -58,3 +60,39 @@ def test_non_model_folder_is_named(tmp_path: Path) -> None:
         load(f"st:{tmp_path}", LoadOptions(device="cpu"))
     with pytest.raises(ModelLoadError, match="not in the local cache"):
         load("st:nobody/nothing", LoadOptions(device="cpu", offline=True))
+
+
+@pytest.fixture(scope="module")
+def embedding_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("gemma")
+    save_tiny("embedding_gemma2", root / "model")
+    return root / "model"
+
+
+def test_embeddinggemma_has_the_width_of_its_projection(embedding_gemma: Path) -> None:
+    encoder = load("embeddinggemma-2", LoadOptions(device="cpu", checkpoint=embedding_gemma))
+    assert encoder.dimension == 24  # its tokens have 32
+    assert check_encoder(encoder)["problems"] == []
+    with pytest.raises(UsageError, match="overflows in float16"):
+        load("embeddinggemma-2", replace(encoder.options, dtype="float16"))
+
+
+def test_wemm_is_qwen3_5_with_the_rules_of_its_tokenizer(tmp_path: Path) -> None:
+    """transformers rebuilds the normalizer, which removes a newline at the end."""
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    save_tiny("qwen3_5", tmp_path / "model")
+    whole = Transformer(str(tmp_path / "model"))
+    st.SentenceTransformer(modules=[whole, Pooling(64, pooling_mode="lasttoken")]).save_pretrained(
+        str(tmp_path / "saved")
+    )
+    rules = json.loads((tmp_path / "saved" / "tokenizer.json").read_text())
+    rules["normalizer"] = {"type": "Replace", "pattern": {"Regex": "\\n$"}, "content": ""}
+    (tmp_path / "saved" / "tokenizer.json").write_text(json.dumps(rules))
+    encoder = load("wemm-embedding-2b", LoadOptions(device="cpu", checkpoint=tmp_path / "saved"))
+    assert encoder.dimension == 64
+    assert check_encoder(encoder)["problems"] == []
+    backend = encoder._encode[0].processor.tokenizer.backend_tokenizer
+    assert backend.normalizer.normalize_str("dunes\n") == "dunes"
+    alone = np.concatenate([encoder.encode_images([picture]) for picture in pictures()])
+    assert np.abs(encoder.encode_images(pictures()) - alone).max() < 1e-5

@@ -23,6 +23,8 @@ import transformers as hf  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 
 __all__ = [
+    "ADDED",
+    "BY_TYPE",
     "LANGUAGE_MODELS",
     "MODELS",
     "TEXTS",
@@ -48,6 +50,14 @@ LANGUAGE_MODELS = {
     "qwen3-vl-embedding": "qwen3_vl",
     "qwen3-vl-embedding-8b": "qwen3_vl",
 }
+# Models whose full size is not among the benchmarks, and types that only `hf:` loads.
+ADDED = {
+    "dinov3-vitl16-sat493m": "dinov3",
+    "git-rsclip-base": "siglip",
+    "tipsv2-so400m14": "tipsv2",
+}
+BY_TYPE = ("altclip", "chinese_clip", "clip_vision", "convnext", "dinov2", "dinov2_registers",
+           "metaclip_2", "siglip2", "siglip_vision", "swin", "vit")  # fmt: skip
 MODELS = {**TWO_TOWERS, **VISION_ONLY, **LANGUAGE_MODELS}  # catalogue id: tiny architecture
 
 TEXTS = ["dunes", "pitted cones on a plain", "dark slope streaks: near the pole, 85° N, in spring"]
@@ -160,6 +170,76 @@ def _dinov3() -> tuple[Any, ...]:
     return hf.DINOv3ViTModel(config), images
 
 
+def _siglip() -> tuple[Any, ...]:
+    tokenizer = plain_tokenizer()
+    text = {**_towers(), "vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    vision = {**_towers(), "image_size": 32, "patch_size": 8}
+    images = hf.SiglipImageProcessor(size={"height": 32, "width": 32})
+    return (
+        hf.SiglipModel(hf.SiglipConfig(text_config=text, vision_config=vision)),
+        tokenizer,
+        images,
+    )
+
+
+def _siglip2() -> tuple[Any, ...]:
+    """Images of any aspect ratio, as patches with a mask."""
+    tokenizer = plain_tokenizer()
+    text = {**_towers(), "vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    vision = {**_towers(), "patch_size": 8, "num_patches": 16}
+    images = hf.Siglip2ImageProcessor(patch_size=8, max_num_patches=16)
+    config = hf.Siglip2Config(text_config=text, vision_config=vision)
+    return hf.Siglip2Model(config), tokenizer, images
+
+
+def _tipsv2() -> tuple[Any, ...]:
+    tokenizer = plain_tokenizer()
+    towers = {**_towers(), "layer_norm_eps": 1e-5}
+    text = {**towers, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
+    del towers["intermediate_size"]
+    vision = {**towers, "image_size": 42, "patch_size": 14}
+    images = hf.Tipsv2ImageProcessor(size={"height": 42, "width": 42})
+    return (
+        hf.Tipsv2Model(hf.Tipsv2Config(text_config=text, vision_config=vision)),
+        tokenizer,
+        images,
+    )
+
+
+def _altclip() -> tuple[Any, ...]:
+    tokenizer = plain_tokenizer()
+    text = {**_towers(), "vocab_size": len(tokenizer), "max_position_embeddings": 130}
+    text |= {"project_dim": 24, "pad_token_id": 1}
+    vision = {**_towers(), "image_size": 56, "patch_size": 14}
+    config = hf.AltCLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
+    return hf.AltCLIPModel(config), tokenizer, _clip_images(56)
+
+
+def _chinese_clip() -> tuple[Any, ...]:
+    tokenizer = plain_tokenizer()
+    text = {**_towers(), "vocab_size": len(tokenizer), "max_position_embeddings": 130}
+    vision = {**_towers(), "image_size": 56, "patch_size": 14}
+    config = hf.ChineseCLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
+    return hf.ChineseCLIPModel(config), tokenizer, _clip_images(56)
+
+
+def _metaclip_2() -> tuple[Any, ...]:
+    tokenizer = plain_tokenizer()
+    text = {**_towers(), "vocab_size": len(tokenizer), "max_position_embeddings": 77}
+    text |= {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    vision = {**_towers(), "image_size": 56, "patch_size": 14}
+    config = hf.MetaClip2Config(text_config=text, vision_config=vision, projection_dim=24)
+    return hf.MetaClip2Model(config), tokenizer, _clip_images(56)
+
+
+def _vision(name: str, **config: Any) -> Callable[[], tuple[Any, ...]]:
+    def build() -> tuple[Any, ...]:
+        model = getattr(hf, f"{name}Model")(getattr(hf, f"{name}Config")(**config))
+        return model, hf.ViTImageProcessor(size={"height": 56, "width": 56})
+
+    return build
+
+
 def _towers() -> dict[str, int]:
     return {
         "hidden_size": 32,
@@ -179,6 +259,24 @@ def clip_tokenizer() -> Any:
     names = [*_BYTES, *(f"{each}</w>" for each in _BYTES), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {name: index for index, name in enumerate(names)}
     return hf.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
+
+
+def plain_tokenizer() -> Any:
+    """Bytes, with an end token; pads with <pad>."""
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    names = [*specials, *_BYTES]
+    inner = Tokenizer(models.BPE(vocab={n: i for i, n in enumerate(names)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 2)]
+    )
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        bos_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+    )
 
 
 # --- language models ------------------------------------------------------------------------
@@ -261,6 +359,78 @@ def _llava_next() -> tuple[Any, ...]:
     return hf.LlavaNextForConditionalGeneration(config), processor
 
 
+def _qwen3_5() -> tuple[Any, ...]:
+    """Hybrid attention: three linear layers, then a full one. The chat template as WeMM's kind."""
+    processor = qwen_processor("Qwen3VLProcessor")
+    processor.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}"
+        "{{ m['content'] }}{% else %}{% for c in m['content'] %}{% if c['type'] == 'image' %}"
+        "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ c['text'] }}{% endif %}"
+        "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    )
+    linear = {f"linear_num_{name}_heads": 2 for name in ("key", "value")}
+    linear |= {f"linear_{name}_head_dim": 16 for name in ("key", "value")}
+    text = {**_TEXT, "head_dim": 16, "vocab_size": len(processor.tokenizer), **linear}
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "out_hidden_size": 64,
+        "intermediate_size": 48,
+        "num_heads": 2,
+        "patch_size": 16,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [],
+    }
+    config = hf.Qwen3_5Config(
+        text_config={**text, "num_hidden_layers": 4}, vision_config=vision, **_qwen_ids(processor)
+    )
+    return hf.Qwen3_5ForConditionalGeneration(config), processor
+
+
+def _embedding_gemma2() -> tuple[Any, ...]:
+    names = ("boi", "eoi", "image", "video", "boa", "eoa", "audio")
+    inner = plain_tokenizer()
+    inner.add_tokens([f"<{name}>" for name in names], special_tokens=True)
+    ids = {name: inner.convert_tokens_to_ids(f"<{name}>") for name in names}
+    tokenizer = hf.PreTrainedTokenizerFast(
+        tokenizer_object=inner.backend_tokenizer,
+        bos_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        extra_special_tokens={f"{name}_token": f"<{name}>" for name in names},
+    )
+    shared = {**_towers(), "num_key_value_heads": 1, "head_dim": 16}
+    text = {
+        **shared,
+        "vocab_size": len(tokenizer),
+        "global_head_dim": 16,
+        "hidden_size_per_layer_input": 8,
+        "embedding_dim": 24,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "bos_token_id": 0,
+    }
+    vision = {**shared, "num_key_value_heads": 2, "patch_size": 8, "position_embedding_size": 64}
+    config = hf.EmbeddingGemma2Config(
+        text_config=text,
+        vision_config=hf.AutoConfig.for_model("gemma4_vision", **vision, pooling_kernel_size=2),
+        audio_config=None,
+        eoa_token_index=ids.pop("eoa"),
+        **{f"{name}_token_id": value for name, value in ids.items()},
+    )
+    processor = hf.EmbeddingGemma2Processor(
+        hf.Gemma4AudioFeatureExtractor(),
+        hf.Gemma4ImageProcessor(patch_size=8, pooling_kernel_size=2, max_soft_tokens=70),
+        tokenizer,
+        hf.EmbeddingGemma2VideoProcessor(),
+        chat_template="{% for m in messages %}{% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}"
+        "{% endfor %}{% endfor %}",
+        image_seq_length=70,
+    )
+    return hf.EmbeddingGemma2Model(config), processor
+
+
 def qwen_processor(name: str = "Qwen2VLProcessor") -> Any:
     """Write image limits of 4 to 16 tokens; the registry's limits override them."""
     tokenizer = hf.Qwen2Tokenizer(
@@ -322,8 +492,25 @@ _BUILDERS: dict[str, Callable[[], tuple[Any, ...]]] = {
     "aimv2": _aimv2,
     "aimv2_vision": _aimv2_vision,
     "dinov3": _dinov3,
+    "siglip": _siglip,
+    "siglip2": _siglip2,
+    "tipsv2": _tipsv2,
+    "altclip": _altclip,
+    "chinese_clip": _chinese_clip,
+    "metaclip_2": _metaclip_2,
+    "clip_vision": _vision("CLIPVision", **_towers(), image_size=56, patch_size=14),
+    "convnext": _vision("ConvNext", depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 32]),
+    "dinov2": _vision("Dinov2", **_towers(), image_size=56, patch_size=14),
+    "dinov2_registers": _vision("Dinov2WithRegisters", **_towers(), image_size=56, patch_size=14),
+    "siglip_vision": _vision("SiglipVision", **_towers(), image_size=56, patch_size=14),
+    "swin": _vision(
+        "Swin", image_size=56, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=7
+    ),
+    "vit": _vision("ViT", **_towers(), image_size=56, patch_size=14),
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,
     "qwen3_vl": _qwen3_vl,
+    "qwen3_5": _qwen3_5,
+    "embedding_gemma2": _embedding_gemma2,
     "llava_next": _llava_next,
 }

@@ -61,7 +61,7 @@ def test_exported_score_columns(folder: Path, tmp_path: Path) -> None:
         assert frame["percentile"].tolist() == [hit.percentile for hit in result]
     result.write(tmp_path / "a.csv")
     header = (tmp_path / "a.csv").read_text().splitlines()[0]
-    assert header == "rank,score,id,lon,lat,quad,source,z,percentile,footprint"
+    assert header == "rank,score,id,lon,lat,quad,source,z,percentile,area_km2,footprint"
     result.write(tmp_path / "a.parquet")
     assert "percentile" in geopandas.read_parquet(tmp_path / "a.parquet")
 

@@ -112,7 +112,7 @@ def test_markup_in_names_stays_text(tmp_path: Path) -> None:
     page = page_of(Hits(hits.scores, hits.ids, hits.lon, hits.lat, hits.sources, hits.shapes,
                         about={"text": EVIL, "texts": [EVIL], "model": EVIL}),
                    tmp_path / "x.html", store=store)  # fmt: skip
-    assert len(page.all("script")) == 3  # rows, marks and the page's own
+    assert len(page.all("script")) == 4  # rows, marks, the record and the page's own
     assert page.all("h1")[0].text.startswith("<∕style><script>alert('x')")
     assert "{{ 7 * 7 }}" in page.all("h1")[0].text
     assert {row[0] for row in rows(page)} == {*names}
@@ -264,8 +264,8 @@ def test_the_query_and_its_command_are_shown(tmp_path: Path) -> None:
     command = page.all("pre")[0].text
     assert command == (
         f"marsretrieval search --store {folder} --text 'pitted cones' --image {example} "
-        "--not-text dunes --not-like tile-004 --mix 0.3 --not-weight 0.25 --bbox=-60,-20,60,20 "
-        f"--count 7 --out {tmp_path / 'x.html'}"
+        "--negative-text dunes --negative tile-004 --image-weight 0.3 --negative-weight 0.25 "
+        f"--bbox=-60,-20,60,20 --count 7 --out {tmp_path / 'x.html'}"
     )
     picture = Image.new("L", (40, 40), 90)
     store.search(images=picture, k=3).write(tmp_path / "y.html")

@@ -129,7 +129,7 @@ def test_files_without_a_record(tmp_path: Path, result: Any) -> None:
     with pytest.raises(DataError, match="no request"):
         read_request(provenance({"text": "dunes"}), Path("x.csv"))
     with pytest.raises(DataError, match="'k' is 'many'"):
-        read_request({"request": {"store": "s", "k": "many"}}, Path("x.csv"))
+        read_request({"request": {"stores": ["s"], "k": "many"}}, Path("x.csv"))
 
 
 def test_changed_files_of_a_request(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_make_query() -> None:
         (lambda: make_query(Words(), text="x", not_text=[""]), "text is empty"),
         (lambda: compose(against=unit(0)), "a text, an image or a tile"),
         (lambda: away_query(unit(0)[0], unit(1), 1.5), "within 0..1"),
-        (lambda: away_query([1.0, 0.0], [[1.0, 0.0]], 1), "cancel each other out"),
+        (lambda: away_query([1.0, 0.0], [[1.0, 0.0]], 1), "cancel out"),
     ],
 )
 def test_invalid_compositions(make: Any, message: str) -> None:

@@ -32,6 +32,9 @@ def test_more_hits_make_numbered_sheets(store: EmbeddingStore, tmp_path: Path) -
     summary = write_sheet(hits_of(store), tmp_path / "hits.jpg", store=store)
     assert [path.name for path in summary.paths] == ["hits-1.jpg", "hits-2.jpg"]
     assert not (tmp_path / "hits.jpg").exists()
+    with pytest.warns(MarsRetrievalWarning, match="2 sheets of an earlier search .* hits-1.jpg"):
+        write_sheet(hits_of(store, k=3), tmp_path / "hits.jpg", store=store)
+    (tmp_path / "hits.jpg").unlink()
     first, second = (Image.open(path) for path in summary.paths)
     assert first.size[0] == second.size[0]
     assert first.size[1] > second.size[1]  # 42 and 8 hits
@@ -67,7 +70,7 @@ def test_unreadable_images_are_counted(tmp_path: Path) -> None:
 
 
 def test_long_ids_are_shortened_and_counted(tmp_path: Path) -> None:
-    store = picture_store(tmp_path, [None] * 2, ["short", "long-" * 30])
+    store = picture_store(tmp_path, [None] * 2, ["short", "Wide-" * 45])
     with pytest.warns(MarsRetrievalWarning, match="1 id too long"):
         summary = write_sheet(hits_of(store), tmp_path / "x.png", store=store)
     assert summary.shortened == 1

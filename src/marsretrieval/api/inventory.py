@@ -88,7 +88,8 @@ def create_inventory(
         The inventory, open for writing.
 
     Raises:
-        UsageError: If there is nothing to look for, or options exclude each other.
+        UsageError: If there is nothing to look for, options exclude each other, or the store is
+            several stores opened as one.
         InventoryError: If it exists already.
         OutputError: If it cannot be written.
     """
@@ -97,6 +98,7 @@ def create_inventory(
         raise InventoryError(f"{path}: exists already", remedy="Choose another name.")
     if vector is not None and (texts or len(similar_to)):
         raise UsageError("a vector and a text or example", remedy="Give one of them.")
+    _require_one_store(store)
     if vector is None:
         vector = store.vector(store.question(texts or None, like=similar_to))
     return Inventory.create(
@@ -106,6 +108,14 @@ def create_inventory(
         query=vector,
         texts=texts,
     )
+
+
+def _require_one_store(store: Store) -> None:
+    if isinstance(store.embeddings, embeddings.CombinedStore):
+        raise UsageError(
+            f"an inventory of {len(store.embeddings.stores)} stores",
+            remedy="Merge them first (marsretrieval store merge), or make one inventory per store.",
+        )
 
 
 def find_store(files: InventoryFiles, store: str | Path | Store | None = None) -> EmbeddingStore:
@@ -120,8 +130,10 @@ def find_store(files: InventoryFiles, store: str | Path | Store | None = None) -
 
     Raises:
         StoreError: If there is no store.
+        UsageError: If it is several stores opened as one.
     """
     if isinstance(store, Store):
+        _require_one_store(store)
         return store.embeddings
     folder = Path(store or files.header.store.path)
     if store is None and not folder.exists():

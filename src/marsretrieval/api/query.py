@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from marsretrieval.embeddings import CombinedStore
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.geo import Box
 from marsretrieval.search import prompts_of, read_images, row_at, rows_of
@@ -18,7 +19,7 @@ from marsretrieval.search.index.find import known_of
 from marsretrieval.search.learned import Whitening, is_learnable, learn_query
 from marsretrieval.search.provenance import FileReference, SearchRequest
 from marsretrieval.search.query import MIX, NOT_WEIGHT, query_parts, read_vector
-from marsretrieval.search.tiles import rows_below
+from marsretrieval.search.tiles import rows_below, tile_names
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -271,19 +272,19 @@ def make_question(
     not_tiles = rows_of(store, negative_ids).tolist()
     # Tiles without data resemble each other and would outrank useful matches of an example tile.
     exclude = rows_below(store, min_valid) if tiles or min_valid is not None else None
-    tile_lookup = known_of(store)
+    tile_ids, negative_ids = tile_names(store, tiles), tile_names(store, not_tiles)
     # Read first: the hashes of the request are of valid images only.
     pixels, negative_pixels = read_images(positive_images), read_images(negative_images)
     request = SearchRequest(
-        store=str(store.path.absolute()),
+        stores=_store_paths(store),
         text=tuple(texts),
         images=tuple(FileReference.from_value(image, "image") for image in positive_images),
-        similar_to=tuple(tile_lookup.ids(tiles)),
+        similar_to=tuple(tile_ids),
         negative_text=tuple(negative_texts),
         negative_images=tuple(
             FileReference.from_value(image, "image") for image in negative_images
         ),
-        negative_tiles=tuple(tile_lookup.ids(not_tiles)),
+        negative_tiles=tuple(negative_ids),
         use_templates=not raw,
         image_weight=mix,
         negative_weight=not_weight,
@@ -291,6 +292,7 @@ def make_question(
         region=None
         if region is None or isinstance(region, Box)
         else FileReference.from_value(region, "polygons"),
+        region_layer=region_layer,
         k=k,
         min_score=min_score,
         min_valid=min_valid,
@@ -306,11 +308,11 @@ def make_question(
         "texts": texts,
         "raw": raw,
         "images": [_image_name(image) for image in positive_images],
-        "like": tile_lookup.ids(tiles),
+        "like": tile_ids,
         "mix": mix if texts and (positive_images or tiles) else None,
         "not_text": list(negative_texts),
         "not_images": [_image_name(image) for image in negative_images],
-        "not_like": tile_lookup.ids(not_tiles),
+        "not_like": negative_ids,
         "not_weight": not_weight if negative_texts or negative_images or negative_ids else None,
         "learned": is_learnable(
             len(positive_images) + len(tiles), len(negative_images) + len(not_tiles)
@@ -373,13 +375,18 @@ def _given_vector(store: EmbeddingStore, vector: Any) -> npt.NDArray[np.float32]
 
 def _describe_stores(store: EmbeddingStore) -> dict[str, Any]:
     """Names, paths and rows of combined stores."""
-    stores: Sequence[EmbeddingStore] = getattr(store, "stores", ())
-    names: Sequence[str] = getattr(store, "names", ())
+    if not isinstance(store, CombinedStore):
+        return {}
     rows = [
         {"name": name, "path": str(part.path), "rows": part.rows}
-        for name, part in zip(names, stores, strict=True)
+        for name, part in zip(store.names, store.stores, strict=True)
     ]
-    return {"stores": rows} if rows else {}
+    return {"stores": rows}
+
+
+def _store_paths(store: EmbeddingStore) -> tuple[str, ...]:
+    stores = store.stores if isinstance(store, CombinedStore) else (store,)
+    return tuple(str(part.path.absolute()) for part in stores)
 
 
 def _as_list(values: Any) -> list[Any]:

@@ -24,7 +24,6 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.hits import PAGE_IMAGES, Hit, Hits
 from marsretrieval.search.known import KNOWN_KM, check_known_km, compare_with_catalogue
 from marsretrieval.search.scores import MIN_Z, Background
-from marsretrieval.search.store_hits import hits_for_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,7 +182,7 @@ class SearchResult:
         """
         from marsretrieval.search.export import to_geodataframe
 
-        return to_geodataframe(hits_for_files(self.hits))
+        return to_geodataframe(self.hits)
 
     def write(
         self,
@@ -195,8 +194,6 @@ class SearchResult:
         progress: Progress = NO_PROGRESS,
     ) -> list[Path]:
         """Write a file in the format of its suffix, one of `search.FORMATS`.
-
-        Ids of a search over several stores are written as ``STORE:ID``.
 
         Args:
             path: File to write: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, .png, ...,
@@ -233,14 +230,18 @@ class SearchResult:
         return [target]
 
     def sheet(
-        self, path: str | Path, *, style: str = "light", progress: Progress = NO_PROGRESS
+        self,
+        path: str | Path,
+        *,
+        style: str | Style = "light",
+        progress: Progress = NO_PROGRESS,
     ) -> list[Path]:
         """Write contact sheets: the images with rank, score and position.
 
         Args:
             path: File to write: .png, .jpg or .pdf. Several sheets are numbered (`hits-1.png`); a
                 PDF has several pages.
-            style: Colour scheme, light or dark.
+            style: Colour scheme, light or dark, or a `plotting.Style`.
             progress: Progress display.
 
         Returns:
@@ -375,11 +376,12 @@ class SearchResult:
 
         store = self.store.embeddings
         about = {**provenance(self.about, store), "extent": searched_extent(store, self.region)}
-        return replace(hits_for_files(self.hits), about=about)
+        return replace(self.hits, about=about)
 
     def _examples(self) -> list[QueryImage]:
         """Example images and tiles of the request, positive and negative."""
         from marsretrieval.search.page import QueryImage
+        from marsretrieval.search.tiles import tile_names
 
         question = self.question
         if question is None:
@@ -394,12 +396,12 @@ class SearchResult:
                 for name, picture in zip(self.about[names], pictures, strict=True)
             ]
             if rows:
-                tiles = self.store.embeddings.take(rows)
+                store = self.store.embeddings
+                tiles = store.take(rows)
+                images = self.images.load(tiles.ids, tiles.sources, store.store_names(rows))
                 examples += [
                     QueryImage(name, tile.image, tile.reason, is_negative)
-                    for name, tile in zip(
-                        tiles.ids, self.images.load(tiles.ids, tiles.sources), strict=True
-                    )
+                    for name, tile in zip(tile_names(store, rows), images, strict=True)
                 ]
         return examples
 

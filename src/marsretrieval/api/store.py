@@ -23,7 +23,6 @@ from marsretrieval.search.index.find import known_of
 from marsretrieval.search.learned import Whitening
 from marsretrieval.search.query import MIX, NOT_WEIGHT, text_vector
 from marsretrieval.search.scores import MEANINGLESS, Background, ScoreSample
-from marsretrieval.search.store_hits import StoreHits
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
@@ -457,13 +456,24 @@ class Store:
             progress=progress,
         )
         return [
-            self._result(question, vectors[number], ranking, number)
+            self.result_of(question, vectors[number], ranking, number)
             for number, question in enumerate(questions)
         ]
 
-    def _result(
-        self, question: Question, vector: Vector, ranking: Ranking, number: int
+    def result_of(
+        self, question: Question, vector: Vector, ranking: Ranking, number: int = 0
     ) -> SearchResult:
+        """Describe a ranking that has been computed otherwise, as `answer` does.
+
+        Args:
+            question: Request made by `question`.
+            vector: Its query vector, see `vector`.
+            ranking: The best rows, at least `k` and the example tiles.
+            number: Number of the query in the ranking.
+
+        Returns:
+            Hits in descending score order.
+        """
         background = self.background(vector)
         hits = Hits.from_ranking(
             self.embeddings,
@@ -474,11 +484,6 @@ class Store:
             most=question.k,
             background=background,
         )
-        store_of = getattr(self.embeddings, "store_of", None)
-        if store_of is not None:
-            rows = ranking.hits(number)[1]
-            rows = rows[~np.isin(rows, np.asarray(question.left_out, dtype=np.int64))]
-            hits = StoreHits.from_hits(hits, store_of(rows[: question.k]))
         best = float(hits.scores[0]) if len(hits) else None
         meaningless = self._meaningless_scores(question.raw) if question.is_text_alone else None
         about = {

@@ -38,6 +38,7 @@ _COMMANDS = {
     "export": ("export", "app", _BENCHMARK_PANEL),
     "data": ("data", "app", _SEARCH_PANEL),
     "store": ("store", "app", _SEARCH_PANEL),
+    "serve": ("serve", "serve", _SEARCH_PANEL),
     "inventory": ("inventory", "app", _SEARCH_PANEL),
 }
 
@@ -68,8 +69,8 @@ class _SignalError(KeyboardInterrupt):
 class _LazyCommands(Mapping[str, Any]):
     """The commands by name, each loaded from its module when it is used."""
 
-    def __init__(self) -> None:
-        self._loaded: dict[str, Any] = {}
+    def __init__(self, registered: Mapping[str, Any]) -> None:
+        self._loaded: dict[str, Any] = dict(registered)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._loaded:
@@ -86,10 +87,10 @@ class _LazyCommands(Mapping[str, Any]):
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_COMMANDS)
+        return iter(dict.fromkeys([*_COMMANDS, *self._loaded]))
 
     def __len__(self) -> int:
-        return len(_COMMANDS)
+        return len({*_COMMANDS, *self._loaded})
 
 
 class _Group(Group):
@@ -97,7 +98,7 @@ class _Group(Group):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands: Any = _LazyCommands()
+        self.commands: Any = _LazyCommands(self.commands)
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -11,6 +11,7 @@ import typer
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.cli.data_tiles import tiles
 from marsretrieval.cli.help import Command, Group
+from marsretrieval.cli.options import LatColumn, Layer, LonColumn, LonWest, position_columns
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,6 +91,10 @@ def verify(
             "--task", "-t", metavar="TASK", help="Check only this task's data; repeatable."
         ),
     ] = None,
+    lon_column: LonColumn = None,
+    lat_column: LatColumn = None,
+    lon_west: LonWest = None,
+    layer: Layer = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, max=4096, help="Number of processes (default: number of CPUs)."),
@@ -109,6 +114,7 @@ def verify(
 
     Raises:
         OutputError: If the JSON file cannot be written.
+        UsageError: If columns or a layer are given and no dataset has point catalogues.
         typer.Exit: With code 1 if there is an error or, with --strict, a note.
     """
     from marsretrieval.datasets.verify import verify as check
@@ -119,8 +125,13 @@ def verify(
         # Fail before hours of checking, not after.
         check_output(json)
         make_folder(json.parent)
+    columns = None
+    if any(value is not None for value in (lon_column, lat_column, lon_west, layer)):
+        columns = position_columns(lon_column, lat_column, lon_west, layer=layer)
     with show_progress(quiet=to_stdout) as progress:
-        inventory = check(folder, tasks=task or (), workers=workers, progress=progress)
+        inventory = check(
+            folder, tasks=task or (), columns=columns, workers=workers, progress=progress
+        )
     if json is not None:
         print_json(inventory.to_dict(), None if to_stdout else json)
     if not to_stdout:

@@ -11,6 +11,7 @@ import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.cli.options import (
+    MODEL_NAMES,
     BatchSize,
     Checkpoint,
     DecodeInOption,
@@ -46,8 +47,7 @@ def embed(
             "--model",
             "-m",
             metavar="MODEL",
-            help="Registry id, st:NAME, mteb:NAME or module:Class; repeatable: each "
-            "image is decoded once.",
+            help=f"{MODEL_NAMES}; repeatable: each image is decoded once.",
         ),
     ],
     images: Annotated[

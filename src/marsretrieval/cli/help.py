@@ -63,6 +63,7 @@ marsretrieval data download paired --dry-run
     "data tiles": """
 marsretrieval data tiles --bbox 132,-8,140,0 --dry-run   # what a region costs
 marsretrieval data tiles quads --out tiles               # files that are here
+marsretrieval data tiles ESP_020245_2190_RED.JP2 --tile-m 250 --nodata 0 --out hirise
 """,
     "data verify": """
 marsretrieval data verify
@@ -273,7 +274,8 @@ def _refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
     if ctx.resilient_parsing:
         return
     _, _, order = command.make_parser(ctx).parse_args(args=list(args))
-    if any(param.is_eager for param in order):  # --help takes precedence over all other options
+    # --help takes precedence over all other options.
+    if any(param.is_eager and param.is_flag for param in order):
         return
     for param in dict.fromkeys(order):
         if param.param_type_name != "option" or param.multiple or param.count:

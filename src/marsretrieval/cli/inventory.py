@@ -83,7 +83,7 @@ def new(
             "-m",
             rich_help_panel="The model",
             metavar="MODEL",
-            help="Model of the store if not in the registry: st:NAME, module:Class.",
+            help="Model of the store if not in the registry: hf:NAME, oc:NAME, module:Class.",
         ),
     ] = None,
     checkpoint: Checkpoint = None,

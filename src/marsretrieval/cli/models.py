@@ -13,6 +13,7 @@ import typer
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say
 from marsretrieval.cli.help import Command, Group
 from marsretrieval.cli.options import (
+    MODEL_NAMES,
     Checkpoint,
     Device,
     Dtype,
@@ -52,29 +53,41 @@ app = typer.Typer(
 @app.command("list", cls=Command)
 def list_models(
     pattern: Annotated[
-        str, typer.Argument(help="Part of an id, name or family; * and ? are wildcards.")
+        str,
+        typer.Argument(
+            help="Part of an id, name or family; * and ? are wildcards. oc: and timm: list those "
+            "of open_clip and timm, oc:PATTERN some of them."
+        ),
     ] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """List the models of the registry and of installed plugins.
+    """List the models of the registry and of installed plugins; one model with all its details.
 
     Raises:
         UnknownNameError: If no model matches the pattern.
     """
+    from marsretrieval.encoders.library_names import LIBRARIES
     from marsretrieval.encoders.registry import all_specs
 
+    library, colon, part = pattern.partition(":")
+    if colon and library in LIBRARIES:
+        _print_names(library, part, as_json=as_json)
+        return
     specs = [spec for spec in all_specs() if _matches(spec, pattern)]
     if not specs:
         raise UnknownNameError("model", pattern, [spec.id for spec in all_specs()])
+    rows = [_model_row(spec) for spec in specs]
     if as_json:
-        print_json([_model_row(spec) for spec in specs])
+        print_json(rows)
+    elif len(rows) == 1:
+        _print_details(rows[0])
     else:
-        _print_table([_model_row(spec) for spec in specs])
+        _print_table(rows)
 
 
 @app.command(cls=Command)
 def check(
-    model: Annotated[str, typer.Argument(help="Registry id, st:NAME, mteb:NAME or module:Class.")],
+    model: Annotated[str, typer.Argument(help=f"{MODEL_NAMES}.")],
     checkpoint: Checkpoint = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -128,6 +141,36 @@ def check(
             "  Correct the model's class, checkpoint or options, then check again."
         )
         raise typer.Exit(1)
+
+
+def _print_names(library: str, part: str, *, as_json: bool) -> None:
+    """Print the names of a library's models that hold or match a pattern."""
+    from marsretrieval.encoders.library_names import list_names
+
+    lowered, names = part.lower(), list_names(library)
+    plain = [(name, name.partition(":")[2].lower()) for name in names]
+    found = [name for name, rest in plain if lowered in rest or fnmatch(rest, lowered)]
+    if not found:
+        raise UnknownNameError("model", f"{library}:{part}", names)
+    if as_json:
+        print_json(found)
+    else:
+        for name in found:
+            echo(name)
+
+
+def _print_details(row: Mapping[str, Any]) -> None:
+    """Print all that is known of one model, a line for each field."""
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            text = ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
+        elif isinstance(value, list):
+            text = ", ".join(value)
+        elif isinstance(value, bool):
+            text = "yes" if value else "no"
+        else:
+            text = "" if value is None else str(value)
+        echo(f"{name}: {text or '-'}")
 
 
 def _print_check(outcome: Mapping[str, Any]) -> None:
@@ -187,6 +230,8 @@ def _model_row(spec: ModelSpec) -> dict[str, Any]:
         },
         "tried": spec.tried,
         "notes": spec.notes,
+        "trained_on": spec.trained_on,
+        "verified_by": spec.verified_by,
         "paper": spec.paper,
         "code": spec.code,
     }
@@ -209,7 +254,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("text", no_wrap=True)
     table.add_column("revision", no_wrap=True)
-    table.add_column("licence", max_width=13, overflow="ellipsis", no_wrap=True)
+    table.add_column("licence", max_width=11, overflow="ellipsis", no_wrap=True)
     for row in rows:
         table.add_row(
             row["id"],
@@ -233,7 +278,9 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         echo(f"Gated, needs a Hugging Face token: {', '.join(gated)}")
     _print_tested_versions(rows)
     echo(
-        "Other names: st:NAME (sentence-transformers), mteb:NAME (MTEB's registry),"
+        "marsretrieval models ID: all details, also what the model was trained on."
+        "\nOther names: oc:ARCHITECTURE/PRETRAINED (open_clip), hf:REPOSITORY (transformers),"
+        "\ntimm:NAME, st:NAME (sentence-transformers), mteb:NAME (MTEB's registry),"
         "\npackage.module:Class (your own)."
     )
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from marsretrieval.encoders.base import LoadOptions, PromptPreset
 
 _MODEL_PANEL = "The model"
+MODEL_NAMES = (
+    "Registry id, oc:ARCHITECTURE/PRETRAINED (open_clip), hf:REPOSITORY, timm:NAME, st:NAME, "
+    "mteb:NAME or module:Class"
+)
 
 Checkpoint = Annotated[
     Path | None,

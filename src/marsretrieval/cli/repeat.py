@@ -17,29 +17,38 @@ if TYPE_CHECKING:
 
 _KEY = "marsretrieval.repeat"  # of click's Context.meta
 
-# Option of each field of SearchRequest, its present name first.
+# Option of each field of SearchRequest.
 _OPTIONS = {
-    "store": ("--store",),
-    "text": ("--text",),
-    "use_templates": ("--raw",),
-    "images": ("--image",),
-    "vector": ("--vector",),
-    "similar_to": ("--similar-to", "--like"),
-    "image_weight": ("--image-weight", "--mix"),
-    "negative_text": ("--negative-text", "--not-text"),
-    "negative_images": ("--negative-image", "--not-image"),
-    "negative_tiles": ("--negative-tile", "--not-like"),
-    "negative_weight": ("--negative-weight", "--not-weight"),
-    "bbox": ("--bbox",),
-    "region": ("--region",),
-    "k": ("--count",),
-    "min_score": ("--min-score",),
-    "min_valid": ("--min-valid",),
-    "keep_examples": ("--keep-examples",),
-    "merge_deg": ("--merge-deg",),
-    "lon": ("--lon",),
+    "stores": "--store",
+    "text": "--text",
+    "use_templates": "--no-templates",
+    "images": "--image",
+    "vector": "--vector",
+    "similar_to": "--similar-to",
+    "image_weight": "--image-weight",
+    "negative_text": "--negative-text",
+    "negative_images": "--negative-image",
+    "negative_tiles": "--negative",
+    "negative_weight": "--negative-weight",
+    "bbox": "--bbox",
+    "region": "--region",
+    "region_layer": "--region-layer",
+    "k": "--count",
+    "min_score": "--min-score",
+    "min_valid": "--min-valid",
+    "keep_examples": "--keep-examples",
+    "merge_deg": "--merge-deg",
+    "lon": "--lon",
 }
-_EXCLUSIVE = {"--bbox": "--region", "--region": "--bbox"}
+_POSITIVE = ("--text", "--image", "--similar-to", "--similar-to-location")
+_QUERY = (*_POSITIVE, "--negative-text", "--negative-image", "--negative")
+# Recorded options that an option of the command line replaces, beside its own.
+_EXCLUDES = {
+    "--bbox": ("--region", "--region-layer"),
+    "--region": ("--bbox", "--region-layer"),
+    "--vector": _QUERY,
+    **dict.fromkeys(_POSITIVE, ("--vector",)),
+}
 
 
 @dataclass(slots=True)
@@ -51,6 +60,7 @@ class Repetition:
         record: Its provenance.
         options: Values that it sets, by parameter name.
         overridden: Options given on the command line instead.
+        removed: Parameters of recorded options that an option of the command line excludes.
         differences: Differences of the store, see `compare_store`.
     """
 
@@ -58,6 +68,7 @@ class Repetition:
     record: Mapping[str, Any]
     options: dict[str, Any]
     overridden: list[str] = field(default_factory=list)
+    removed: set[str] = field(default_factory=set)
     differences: list[dict[str, Any]] = field(default_factory=list)
 
     def compare(self, store: EmbeddingStore) -> None:
@@ -106,17 +117,13 @@ def read_options(
     from marsretrieval.search.provenance import read_provenance, read_request
 
     record = read_provenance(path)
-    names = {}
-    for option in context.command.params:
-        names.update(dict.fromkeys([*option.opts, *option.secondary_opts], option))
+    names = {flag: option.name for option in context.command.params for flag in option.opts}
     values = _values(read_request(record, path))
-    options = {}
-    for field_name, flags in _OPTIONS.items():
-        match = next((names[flag] for flag in flags if flag in names), None)
-        if match is not None and match.name is not None and values[field_name] is not None:
-            value = values[field_name]
-            is_list = getattr(match, "multiple", False)
-            options[match.name] = [value] if is_list and isinstance(value, str) else value
+    options = {
+        names[flag] or flag: values[field_name]
+        for field_name, flag in _OPTIONS.items()
+        if values[field_name] is not None
+    }
     context.default_map = {**(context.default_map or {}), **options}
     context.meta[_KEY] = Repetition(path, record, options)
     return path
@@ -129,8 +136,8 @@ def finish_repeat(context: typer.Context) -> Repetition | None:
         context: Context of the command, with all options parsed.
 
     Returns:
-        The repetition; None without --repeat. A box of the file yields to a region of the command
-        line and vice versa: their parameters are removed from `options`.
+        The repetition; None without --repeat. Its `removed` names the parameters that an option
+        of the command line excludes: a box excludes a region, a vector all other queries.
 
     Raises:
         DataError: If a file of the request is missing or changed.
@@ -140,36 +147,43 @@ def finish_repeat(context: typer.Context) -> Repetition | None:
         return None
     from marsretrieval.search.provenance import read_request
 
-    given = {}
-    for option in context.command.params:
-        source = context.get_parameter_source(option.name) if option.name else None
+    names = {flag: option.name or "" for option in context.command.params for flag in option.opts}
+    given = set()
+    for flag, name in names.items():
+        source = context.get_parameter_source(name)
         # By name: typer may bring its own copy of click.
-        if option.name and source is not None and source.name == "COMMANDLINE":
-            given.update(dict.fromkeys(option.opts, option.name))
-    for field_name, flags in _OPTIONS.items():
-        flag = next((flag for flag in flags if flag in given), None)
-        if flag is not None and given[flag] in repetition.options:
+        if source is not None and source.name == "COMMANDLINE":
+            given.add(flag)
+    excluded = {other for flag in given for other in _EXCLUDES.get(flag, ())} - given
+    for flag in _OPTIONS.values():
+        if names[flag] in repetition.options and flag in given | excluded:
             repetition.overridden.append(flag)
-        other = _EXCLUSIVE.get(flag or "")
-        if other is not None and field_name in ("bbox", "region"):
-            name = other.removeprefix("--")
-            if name in repetition.options and other not in given:
-                del repetition.options[name]
-                context.params[name] = None
-                repetition.overridden.append(other)
+        if names[flag] in repetition.options and flag in excluded:
+            del repetition.options[names[flag]]
+            repetition.removed.add(names[flag])
     request = read_request(repetition.record, repetition.file)
     files = (
-        ("images", "--image", "example image", request.images),
-        ("negative_images", "--not-image", "negative example image", request.negative_images),
-        ("region", "--region", "region", () if request.region is None else (request.region,)),
-        ("vector", "--vector", "vector", () if request.vector is None else (request.vector,)),
+        ("images", "example image", request.images),
+        ("negative_images", "negative example image", request.negative_images),
+        ("region", "region", () if request.region is None else (request.region,)),
+        ("vector", "vector", () if request.vector is None else (request.vector,)),
     )
-    for field_name, _, kind, references in files:
-        if not {*_OPTIONS[field_name]} & {*repetition.overridden}:
+    for field_name, kind, references in files:
+        if _OPTIONS[field_name] not in repetition.overridden:
             for reference in references:
                 reference.check(repetition.file, kind)
     for flag in repetition.overridden:
-        say(f"note: {flag} of the command line replaces that of {repetition.file}")
+        say(
+            f"note: {flag} of the command line replaces that of {repetition.file}"
+            if flag in given
+            else f"note: {flag} of {repetition.file} is left out, replaced by the command line"
+        )
+    against = repetition.record.get("against")
+    if against and "--against" not in given:
+        say(
+            f"note: the catalogue of {repetition.file} is not part of the search; add "
+            f"--against {against.get('file') or 'CATALOGUE'} to compare the hits again"
+        )
     return repetition
 
 

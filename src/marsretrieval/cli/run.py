@@ -10,6 +10,7 @@ import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress, show_status
 from marsretrieval.cli.options import (
+    MODEL_NAMES,
     BatchSize,
     Checkpoint,
     CoveredOnly,
@@ -48,7 +49,7 @@ def run(
             "--model",
             "-m",
             metavar="MODEL",
-            help="Registry id, st:NAME, mteb:NAME or module:Class; repeatable.",
+            help=f"{MODEL_NAMES}; repeatable.",
         ),
     ],
     task: Annotated[

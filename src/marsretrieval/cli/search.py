@@ -310,7 +310,7 @@ def search(
             "-m",
             rich_help_panel="The model",
             metavar="MODEL",
-            help="Model of the store if not in the registry: st:NAME, module:Class.",
+            help="Model of the store if not in the registry: hf:NAME, oc:NAME, module:Class.",
         ),
     ] = None,
     checkpoint: Checkpoint = None,
@@ -377,8 +377,13 @@ def search(
 
         chosen_style = map_style(style, basemap)
     repetition = finish_repeat(context)
+    parts: dict[str, Any] = {
+        "text": text, "image": image, "like": like, "not_text": not_text, "not_image": not_image,
+        "not_like": not_like, "vector": vector, "bbox": bbox, "region": region,
+        "region_layer": region_layer,
+    }  # fmt: skip
     if repetition is not None:
-        bbox, region = context.params["bbox"], context.params["region"]
+        parts |= dict.fromkeys(repetition.removed)
     if heatmap_cell is not None and not heatmap:
         raise UsageError("--heatmap-cell requires --heatmap")
     if checkpoint is not None and not checkpoint.exists():
@@ -399,25 +404,25 @@ def search(
     if repetition is not None:
         repetition.compare(tile_store.embeddings)
     question = tile_store.question(
-        text,
-        images=image or [],
-        like=like or [],
+        parts["text"],
+        images=parts["image"] or [],
+        like=parts["like"] or [],
         like_at=[parse_lonlat(position) for position in like_at or []],
-        not_text=not_text or [],
-        not_images=not_image or [],
-        not_like=not_like or [],
+        not_text=parts["not_text"] or [],
+        not_images=parts["not_image"] or [],
+        not_like=parts["not_like"] or [],
         raw=raw,
         mix=mix,
         not_weight=not_weight,
-        bbox=bbox,
-        region=region,
-        region_layer=region_layer,
+        bbox=parts["bbox"],
+        region=parts["region"],
+        region_layer=parts["region_layer"],
         k=count,
         min_score=min_score,
         min_valid=min_valid,
         lon=lon,
         keep_examples=keep_examples,
-        vector=vector,
+        vector=parts["vector"],
     )
     if merge_deg is not None:
         check_distance(merge_deg)
@@ -479,8 +484,8 @@ def search(
         }
         if pages or sheet:
             shown = len(result) if sheet else min(page_images, len(result))
-            reasons = result.images.unreadable
-            unreadable = sum(name in reasons for name in result.hits.ids[:shown])
+            images = result.images.load_hits(result.hits, shown)
+            unreadable = sum(thumbnail.image is None for thumbnail in images)
             report |= {"images": shown - unreadable, "images_unreadable": unreadable}
         print_json({**result.about, **report, "hits": list(result.hits.records())})
     else:
@@ -532,7 +537,6 @@ def _print_result(
     result: SearchResult, written: list[Path], sheets: list[Path], heatmaps: list[Path]
 ) -> None:
     from marsretrieval.search.known import describe_known, describe_nearest
-    from marsretrieval.search.store_hits import StoreHit
 
     if not len(result):
         echo(f"no hits: {_explain_no_hits(result)}")
@@ -550,10 +554,9 @@ def _print_result(
         z = "" if hit.z is None else f"{hit.z:5.1f}"
         percentile = "" if hit.percentile is None else f"{hit.percentile:10.2f}"
         tiles = "" if hit.tiles is None else f"  {pluralize(hit.tiles, 'tile'):>10}"
-        name = f"{hit.store}:{hit.id}" if isinstance(hit, StoreHit) else hit.id
         echo(
-            f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {lonlat}  {name}{tiles}"
-            f"{describe_nearest(hit)}"
+            f"{hit.rank:>5}  {hit.score:6.4f}  {z:>5}  {percentile:>10}  {lonlat}  "
+            f"{hit.name}{tiles}{describe_nearest(hit)}"
         )
     _print_stands_out(result)
     if result.hits.known is not None:

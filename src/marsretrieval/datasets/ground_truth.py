@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -222,19 +223,36 @@ def read_catalogues(
         TableError: If one cannot be read.
         MissingDependencyError: If a GIS format needs the extra `gis`.
     """
+    return {
+        landform_name(path): read_points(path, columns=choice)
+        for path, choice in choose_columns(files.tables, columns).items()
+    }
+
+
+def choose_columns(
+    tables: Sequence[Path], columns: PositionColumns | None
+) -> dict[Path, PositionColumns]:
+    """Apply a layer only to the catalogues that may have several.
+
+    Args:
+        tables: Catalogues of a folder.
+        columns: Columns of the positions and layer; None: detect them by their names.
+
+    Returns:
+        Columns of each catalogue.
+
+    Raises:
+        TableError: If a layer is given, and no catalogue may have several.
+    """
     columns = columns or PositionColumns()
-    if columns.layer is not None and not any(_suffix(path) in _LAYERED for path in files.tables):
-        names = list_some([path.name for path in files.tables])
+    if columns.layer is not None and not any(_suffix(path) in _LAYERED for path in tables):
+        names = list_some([path.name for path in tables])
         raise TableError(
             f"layer {columns.layer}: no file of several layers ({names})",
             remedy="Leave --layer out.",
         )
-    return {
-        landform_name(path): read_points(
-            path, columns=columns if _suffix(path) in _LAYERED else replace(columns, layer=None)
-        )
-        for path in files.tables
-    }
+    other = replace(columns, layer=None)
+    return {path: columns if _suffix(path) in _LAYERED else other for path in tables}
 
 
 def landform_name(path: Path) -> str:

@@ -25,10 +25,16 @@ from marsretrieval.datasets.checks import (
 )
 from marsretrieval.datasets.ctx import QuadManifest, all_quads, read_manifest
 from marsretrieval.datasets.download import MAX_MISSING, DownloadRecord, find_source, read_record
-from marsretrieval.datasets.ground_truth import catalogue_files, landform_name, read_points
+from marsretrieval.datasets.ground_truth import (
+    catalogue_files,
+    choose_columns,
+    landform_name,
+    read_points,
+)
 from marsretrieval.datasets.inventory import DatasetInventory, Inventory
 from marsretrieval.datasets.listing import list_visible
 from marsretrieval.datasets.open import open_images
+from marsretrieval.datasets.positions import PositionColumns
 from marsretrieval.datasets.rasters import list_manifests
 from marsretrieval.datasets.scan import merge, scan
 from marsretrieval.datasets.synthetic import PlanetRecord, find_planet
@@ -37,6 +43,7 @@ from marsretrieval.errors import (
     DatasetNotFoundError,
     MissingDependencyError,
     TableError,
+    UsageError,
 )
 from marsretrieval.io import confined, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -55,6 +62,7 @@ def verify(
     folder: str | Path,
     *,
     tasks: Collection[str] = (),
+    columns: PositionColumns | None = None,
     workers: int | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> Inventory:
@@ -64,6 +72,7 @@ def verify(
         folder: Folder with the benchmark's datasets, or a dataset itself.
         tasks: Names of datasets or tasks to check; empty: all. For a folder that is a dataset
             itself, its type; empty: detect it.
+        columns: Columns and layer of the point catalogues; None: detect them by their names.
         workers: Processes that hash and decode; None: the number of usable CPUs.
         progress: Receives the progress.
 
@@ -73,12 +82,19 @@ def verify(
     Raises:
         DatasetNotFoundError: If there is no dataset.
         UnknownNameError: If a task is unknown.
+        UsageError: If `columns` are given and no dataset has catalogues.
+        TableError: If a layer is given, and no catalogue may have several.
     """
     folder = Path(folder)
     datasets = [find_source(name).dataset for name in tasks]
+    selected = list(_find_datasets(folder, datasets))
+    if columns is not None and all(dataset != "geolocalization" for _, dataset in selected):
+        raise UsageError(
+            f"{folder}: no data of geolocalization, which the columns of a catalogue are for",
+            remedy="Leave --lon-column, --lat-column, --lon-west and --layer out.",
+        )
     inventories = [
-        _verify_one(path, dataset, workers, progress)
-        for path, dataset in _find_datasets(folder, datasets)
+        _verify_one(path, dataset, columns, workers, progress) for path, dataset in selected
     ]
     return Inventory(str(folder), inventories)
 
@@ -135,12 +151,16 @@ def _first_record(source: ImageSource) -> Record | None:
 
 
 def _verify_one(
-    folder: Path, dataset: str, workers: int | None, progress: Progress
+    folder: Path,
+    dataset: str,
+    columns: PositionColumns | None,
+    workers: int | None,
+    progress: Progress,
 ) -> DatasetInventory:
     inventory = DatasetInventory(dataset, str(folder))
     _check_provenance(folder, inventory, workers or usable_cpus(), progress)
     if dataset == "geolocalization":
-        _check_points(folder, inventory)
+        _check_points(folder, inventory, columns)
         _check_examples(folder, inventory)
         if (folder / "tiles").is_dir():
             _check_set(folder / "tiles", "tiles", inventory, workers, progress)
@@ -217,7 +237,9 @@ def _scored_items(kind: str, items: pa.Table) -> Iterator[tuple[str, bytes]]:
                 yield key, annotated_hash(content, text)
 
 
-def _check_points(folder: Path, inventory: DatasetInventory) -> None:
+def _check_points(
+    folder: Path, inventory: DatasetInventory, columns: PositionColumns | None
+) -> None:
     tables: list[Path] = []
     ignored: list[str] = []
     try:
@@ -228,9 +250,9 @@ def _check_points(folder: Path, inventory: DatasetInventory) -> None:
         inventory.error("no-ground-truth", [error.message])
     counts, unreadable, duplicates = {}, [], []
     notes: list[str] = []
-    for path in tables:
+    for path, choice in choose_columns(tables, columns).items():
         try:
-            points = read_points(path)
+            points = read_points(path, columns=choice)
         except (TableError, DatasetNotFoundError, MissingDependencyError) as error:
             unreadable.append(error.message)
             continue

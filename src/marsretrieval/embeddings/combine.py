@@ -90,7 +90,7 @@ class CombinedStore(EmbeddingStore):
             for index in range(len(store.entries))
         ]
 
-    def store_of(self, rows: npt.ArrayLike) -> list[str]:
+    def store_names(self, rows: npt.ArrayLike) -> list[str]:
         """Return the name of the store of each row.
 
         Args:

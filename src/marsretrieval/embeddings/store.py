@@ -236,6 +236,17 @@ class EmbeddingStore:
                 result[position] = name
         return result
 
+    def store_names(self, rows: npt.ArrayLike) -> list[str] | None:
+        """Return the name of the store of each row, if this is several stores as one.
+
+        Args:
+            rows: n row numbers.
+
+        Returns:
+            None: this is one store. See `CombinedStore.store_names`.
+        """
+        return None
+
     def find(self, name: str) -> int:
         """Find the first row with an id.
 
@@ -297,6 +308,25 @@ class EmbeddingStore:
             for position, source in zip(positions, block.texts("source", local), strict=True):
                 sources[position] = source
         return Columns(ids=self.ids(rows), sources=sources, **numbers)
+
+    def content_hash(self, row: int) -> bytes:
+        """Return the content hash of the item of a row, without reading other rows.
+
+        Args:
+            row: Row number.
+
+        Returns:
+            The first 16 bytes of the SHA-256 of the encoded item.
+
+        Raises:
+            IndexError: If the row is out of range.
+        """
+        if not 0 <= row < self.rows:
+            raise IndexError(row)
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        block = self._block(number)
+        content: bytes = block.column("content")[row - block.start].as_py()
+        return content
 
     def verify(self, *, progress: Progress = NO_PROGRESS) -> list[str]:
         """Read the whole store and compare it with its checksums.

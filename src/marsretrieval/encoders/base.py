@@ -144,6 +144,8 @@ class ModelSpec:
         context_length: Largest number of tokens of a text.
         gated: Whether the repository requires accepting its licence.
         notes: Remarks for the user.
+        trained_on: What is known of the training images, and of their overlap with the benchmark.
+        verified_by: Who or what confirmed that the vectors are those of the model's authors.
         settings: Options that only the loader interprets (architecture, pooling, templates).
     """
 
@@ -164,6 +166,8 @@ class ModelSpec:
     context_length: _Count | None = None
     gated: bool = False
     notes: str = ""
+    trained_on: str = ""
+    verified_by: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -192,6 +196,11 @@ class ModelSpec:
             "tried": "",
         }
         return cls(id=id, name=name, family=family, loader=loader, **{**unknown, **more})
+
+    @property
+    def library(self) -> str:
+        """Prefix of a name that selects a library (``oc``, ``hf``, ...). Empty in the registry."""
+        return self.id.partition(":")[0] if ":" in self.id else ""
 
     @property
     def gpu_dtype(self) -> str:

@@ -42,6 +42,11 @@ _NEEDS: Mapping[str, tuple[str, tuple[tuple[str, str], ...]]] = {
         "models",
         (("torch", "torch"), ("transformers", "transformers")),
     ),
+    f"{_PACKAGE}.hub_model": (
+        "models",
+        (("torch", "torch"), ("transformers", "transformers"), ("open_clip", "open_clip")),
+    ),
+    f"{_PACKAGE}.timm": ("models", (("torch", "torch"), ("timm", "timm"))),
     f"{_PACKAGE}.sentence_transformers": (
         "st",
         (("torch", "torch"), ("sentence_transformers", "sentence-transformers")),
@@ -232,10 +237,19 @@ def _check(spec: ModelSpec, options: LoadOptions) -> None:
             f"{spec.id}: {checkpoint}: no such file or folder",
             remedy="Give an existing --checkpoint.",
         )
-    if module == f"{_PACKAGE}.open_clip" and checkpoint is not None:
+    if module == f"{_PACKAGE}.open_clip" and (checkpoint is not None or "tags" in spec.settings):
         from marsretrieval.encoders.open_clip import find_source
 
         find_source(spec, options)
+    elif module == f"{_PACKAGE}.timm" and checkpoint is None:
+        if not spec.settings.get("published"):
+            from marsretrieval.encoders.timm import find_weights
+
+            find_weights(spec, options)
+    elif module == f"{_PACKAGE}.hub_model":
+        from marsretrieval.encoders.hub_model import check_folder
+
+        check_folder(spec, options)
     elif module in _FOLDERS and checkpoint is not None:
         _check_folder(spec, options)
     elif module == f"{_PACKAGE}.sentence_transformers":

@@ -24,7 +24,8 @@ def snapshot(
     The hub's own token is used (HF_TOKEN or `hf auth login`).
 
     Args:
-        spec: The model. Its repository is read at the pinned revision.
+        spec: The model. Its repository is read at the pinned revision, or at the branch or tag
+            that its settings name (``revision``).
         patterns: Glob patterns of the files.
         offline: Use only the cache.
         repository: Another repository (for example of the tokenizer), read at its newest revision.
@@ -44,7 +45,9 @@ def snapshot(
         RevisionNotFoundError,
     )
 
-    revision = spec.revision if repository is None else None
+    revision = None
+    if repository is None:
+        revision = spec.revision or spec.settings.get("revision")
     repository = repository or spec.repository
     label = f"{spec.id}: {repository}"
     try:
@@ -81,3 +84,30 @@ def snapshot(
             remedy="Run it again (downloaded files are kept), or pass --checkpoint DIR.",
         ) from error
     return Path(folder), Path(folder).name
+
+
+def first_file(
+    spec: ModelSpec, names: Sequence[str], *, offline: bool, repository: str | None = None
+) -> tuple[Path, str]:
+    """Download the first of several files that a repository has.
+
+    Args:
+        spec: The model.
+        names: Names of files, in order of preference.
+        offline: Use only the cache.
+        repository: Another repository, read at its newest revision.
+
+    Returns:
+        The file, and the commit.
+
+    Raises:
+        ModelLoadError: If there is none of them, or the repository cannot be read.
+    """
+    for name in names:
+        folder, revision = snapshot(spec, (name,), offline=offline, repository=repository)
+        if (folder / name).is_file():
+            return folder / name, revision
+    raise ModelLoadError(
+        f"{spec.id}: {repository or spec.repository} holds none of {', '.join(names)}",
+        remedy="With --offline only the cache is used: run once without it, or give --checkpoint.",
+    )

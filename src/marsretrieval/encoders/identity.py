@@ -95,7 +95,7 @@ def model_identity(spec: ModelSpec, options: LoadOptions) -> dict[str, Any]:
         module = spec.loader.partition(":")[0]
         if module.partition(".")[0] != _PACKAGE:
             identity["loader_sha256"] = _module_sha256(module)
-    if spec.family == "sentence-transformers" and Path(spec.repository).is_dir():
+    if spec.library in ("st", "hf") and Path(spec.repository).is_dir():
         identity["folder"] = file_stats(Path(spec.repository))
     if options.checkpoint is not None:
         identity["checkpoint"] = file_stats(options.checkpoint)

@@ -85,8 +85,9 @@ def load_model(
     """Load a model.
 
     Args:
-        model: Name of a model (`list_models`), ``"module:Class"``, ``"st:NAME"``,
-            ``"mteb:NAME"``, a class, or an object with `encode_images`.
+        model: Name of a model (`list_models`), ``"oc:ARCHITECTURE/PRETRAINED"`` (open_clip),
+            ``"hf:REPOSITORY"`` (transformers), ``"timm:NAME"``, ``"st:NAME"``, ``"mteb:NAME"``,
+            ``"module:Class"``, a class, or an object with `encode_images`.
         checkpoint: Local weights in place of the published ones.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         dtype: ``"auto"``, ``"float32"``, ``"float16"`` or ``"bfloat16"``.

@@ -39,8 +39,11 @@ def load(spec: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
     """Load from the hub, from a local open_clip folder, or from a training checkpoint.
 
     `settings` of the spec: architecture (of a checkpoint file), image_size (forced, positions are
-    resized), quick_gelu and preprocess (required by the published weights), folder (weights in this
-    package), seed (an untrained model), gpu_dtype. They do not apply to a folder of the user.
+    resized), quick_gelu and preprocess (required by the published weights), activation (recorded),
+    folder (weights in this package), file (weights in the repository, in place of open_clip's
+    layout), seed (an untrained model), gpu_dtype. They do not apply to a folder of the user. The
+    name ``oc:ARCHITECTURE/PRETRAINED`` also has pretrained (repository and file), tags and
+    open_activation.
 
     Args:
         spec: The model.
@@ -70,7 +73,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
     encoder = OpenClipEncoder(
         spec, options, model, tokenizer, device=device, dtype=dtype, revision=source.revision
     )
-    if source.published:
+    if source.published and not spec.library:
         _require_described(spec, encoder)
         _note_differences(spec, config)
     return encoder
@@ -128,6 +131,18 @@ class OpenClipEncoder(TorchEncoder):
     def preprocessing(self) -> dict[str, Any]:
         """JSON-ready description of `preprocess`."""
         return {key: _to_json(value) for key, value in self._settings.items()}
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """JSON-ready identity of the vectors. Has the activation if the spec states one."""
+        if "activation" not in self.spec.settings:
+            return super().fingerprint
+        activations = {
+            {"QuickGELU": "quickgelu", "GELU": "gelu"}.get(type(module).__name__)
+            for module in self.model.modules()
+        }
+        found = "+".join(sorted(name for name in activations if name))
+        return {**super().fingerprint, "activation": found}
 
     @property
     def prompts(self) -> dict[str, Any]:
@@ -291,10 +306,32 @@ def find_source(spec: ModelSpec, options: LoadOptions) -> CheckpointSource:
         return _checkpoint(spec, options.checkpoint)
     if "folder" in spec.settings:
         return CheckpointSource(folder=Path(__file__).parent / spec.settings["folder"])
+    if spec.library == "hf" and Path(spec.repository).is_dir():
+        return _folder(spec, Path(spec.repository))
+    from marsretrieval.encoders.hub import first_file, snapshot
+
+    if "tags" in spec.settings:  # an architecture alone
+        known = spec.settings["tags"]
+        raise ModelLoadError(
+            f"{spec.id} names an architecture of open_clip without weights",
+            remedy=f"Give --checkpoint FILE, or published weights: {spec.id}/TAG, TAG is one of "
+            f"{', '.join(known)}."
+            if known
+            else "Give --checkpoint FILE.",
+        )
+    names: Sequence[str] = ()
+    if "pretrained" in spec.settings:  # "namespace/name/" or "namespace/name/file"
+        name = Path(spec.settings["pretrained"].rpartition("/")[2])
+        names = (f"{name.stem}.safetensors", str(name)) if name.name else _WEIGHTS
+    elif "file" in spec.settings:
+        names = (spec.settings["file"],)
+    if names:
+        file, revision = first_file(spec, names, offline=options.offline)
+        return CheckpointSource(
+            architecture=spec.settings["architecture"], file=file, revision=revision, published=True
+        )
     patterns = (_CONFIG, *_TOKENIZER)
     for weights in _WEIGHTS:
-        from marsretrieval.encoders.hub import snapshot
-
         folder, revision = snapshot(spec, (*patterns, weights), offline=options.offline)
         if any((folder / name).exists() for name in _WEIGHTS):
             return CheckpointSource(folder=folder, revision=revision, published=True)
@@ -421,6 +458,16 @@ def _checkpoint(spec: ModelSpec, path: Path) -> CheckpointSource:
         raise ModelLoadError(f"{spec.id}: expects a folder as --checkpoint, not a file: {path}")
     if not path.is_file():
         raise ModelLoadError(f"{spec.id}: {path}: no such file or folder")
+    if spec.settings.get("open_activation"):
+        # Weights trained with one activation load into the other, and give wrong vectors.
+        tags = spec.settings["tags"]
+        raise ModelLoadError(
+            f"{spec.id}: {path} does not state its activation, and {architecture} exists with GELU "
+            "and with QuickGELU",
+            remedy="Name the weights that its training started from, such as "
+            f"{spec.id}/{tags[-1] if tags else 'TAG'}, or the activation: {spec.id}-quickgelu "
+            f"(OpenAI's code), {spec.id}-gelu (open_clip's default, e.g. RemoteCLIP).",
+        )
     if path.stat().st_size == 0:
         raise ModelLoadError(f"{spec.id}: {path} is an empty file")
     if path.suffix in _NOT_WEIGHTS:

@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from marsretrieval.encoders.base import PLUGIN_FAMILY, Encoder, LoadOptions, ModelSpec
+from marsretrieval.encoders.library_names import LIBRARIES, names_like, spec_from_library
 from marsretrieval.encoders.torch_imports import guard_torchvision
 from marsretrieval.errors import (
     DataError,
@@ -74,8 +75,10 @@ def find(name: str) -> ModelSpec:
 
     Args:
         name: Id, name in the paper or repository of a registered model; a class as
-            ``module:Class``; a model of sentence-transformers as ``st:<name or folder>``; or a
-            model of MTEB's registry as ``mteb:<name>``. Case is ignored, and ``_`` equals ``-``.
+            ``module:Class``; or a model of a library: ``oc:ARCHITECTURE[/PRETRAINED]`` (open_clip),
+            ``hf:<repository or folder>[@REVISION]`` (transformers), ``timm:NAME``,
+            ``st:<name or folder>`` (sentence-transformers) or ``mteb:NAME`` (MTEB's registry).
+            Case is ignored, and ``_`` equals ``-``.
 
     Returns:
         The spec.
@@ -93,6 +96,8 @@ def find(name: str) -> ModelSpec:
         from marsretrieval.encoders.mteb import spec_from_mteb
 
         return spec_from_mteb(rest)
+    if library in LIBRARIES and rest:
+        return spec_from_library(library, rest)
     if ":" in name:
         from marsretrieval.encoders.custom import spec_from_target
 
@@ -100,11 +105,13 @@ def find(name: str) -> ModelSpec:
     for spec in all_specs():
         if _normalize_name(name) in map(_normalize_name, (spec.id, spec.name, spec.repository)):
             return spec
+    ids = [spec.id for spec in all_specs()]
     raise UnknownNameError(
         "model",
         name,
-        [spec.id for spec in all_specs()],
-        remedy="Give your own class as package.module:Class.",
+        ids,
+        similar=names_like(name, ids),
+        remedy="A repository of the hub: hf:NAMESPACE/NAME; your own class: package.module:Class.",
     )
 
 

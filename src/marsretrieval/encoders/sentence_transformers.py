@@ -18,7 +18,7 @@ from marsretrieval.encoders.remote_code import (
 )
 from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders.torch_imports import ensure_torchvision
-from marsretrieval.errors import MissingDependencyError, ModelLoadError
+from marsretrieval.errors import MissingDependencyError, ModelLoadError, UsageError
 
 _FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 _BATCH_SIZE = 32
@@ -26,6 +26,9 @@ _BATCH_SIZE = 32
 
 def load(spec: ModelSpec, options: LoadOptions) -> SentenceTransformersEncoder:
     """Load a model folder that sentence-transformers wrote, from the hub or from the disk.
+
+    `settings` of the spec: refused_dtypes (precisions that overflow), keep_normalizer (the text
+    normalizer of tokenizer.json, which transformers replaces), gpu_dtype.
 
     Args:
         spec: The model.
@@ -37,9 +40,15 @@ def load(spec: ModelSpec, options: LoadOptions) -> SentenceTransformersEncoder:
     Raises:
         MissingDependencyError: If sentence-transformers is not installed.
         ModelLoadError: If the model cannot be loaded or embeds no images.
+        UsageError: If the model does not work in the precision.
     """
     device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, device, on_gpu="bfloat16")
+    on_gpu = str(spec.settings.get("gpu_dtype", "bfloat16"))
+    dtype = choose_dtype(options.dtype, device, on_gpu=on_gpu)
+    if options.dtype in spec.settings.get("refused_dtypes", ()):
+        raise UsageError(
+            f"{spec.id} overflows in {options.dtype}", remedy="Use --dtype bfloat16 or float32."
+        )
     ensure_torchvision()
     try:
         from sentence_transformers import SentenceTransformer
@@ -70,6 +79,8 @@ def load(spec: ModelSpec, options: LoadOptions) -> SentenceTransformersEncoder:
             f"{spec.id}: a model of {', '.join(sorted(_modalities(model)))} only",
             remedy="Choose a model that accepts images.",
         )
+    if spec.settings.get("keep_normalizer"):
+        _restore_normalizer(model, folder)
     return SentenceTransformersEncoder(spec, options, model, device, dtype, revision)
 
 
@@ -100,7 +111,9 @@ class SentenceTransformersEncoder(TorchEncoder):
         """
         super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._encode = model
-        self._dimension = int(model.get_embedding_dimension())
+        # Of a vector, since a model may project its tokens to another width than it states.
+        with torch.inference_mode():
+            self._dimension = int(self._run(model.encode_document, ["a"]).shape[-1])
 
     @property
     def dimension(self) -> int:
@@ -145,6 +158,25 @@ class SentenceTransformersEncoder(TorchEncoder):
 
 def _return_unchanged(image: Image.Image) -> Image.Image:
     return image
+
+
+def _restore_normalizer(model: Any, folder: Path) -> None:
+    """Use the text normalizer in tokenizer.json, as when the model was trained.
+
+    transformers from 5.18 rebuilds it by the tokenizer's class and so drops rules that are not of
+    the class, for example the removal of a newline at the end.
+    """
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise ModelLoadError(
+            f"{folder} has no tokenizer.json, which holds rules for texts",
+            remedy="Check that the folder is complete.",
+        )
+    processor = model[0].processor
+    tokenizer = getattr(processor, "tokenizer", processor)
+    tokenizer.backend_tokenizer.normalizer = Tokenizer.from_file(str(file)).normalizer
 
 
 def _modalities(model: Any) -> set[str]:

@@ -74,6 +74,8 @@ def find_files(spec: ModelSpec, options: LoadOptions) -> Files:
                 remedy="Give the folder that save_pretrained wrote (config.json, *.safetensors).",
             )
         return Files(options.checkpoint)
+    if spec.library == "hf" and Path(spec.repository).is_dir():
+        return Files(Path(spec.repository))
     folder, revision = snapshot(spec, _PATTERNS, offline=options.offline)
     if not any(folder.glob("*.safetensors")):
         folder, revision = snapshot(spec, (*_PATTERNS, "*.bin"), offline=options.offline)

@@ -1,8 +1,9 @@
-"""Load two-tower models through transformers: CLIPModel (BGE-VL) and Aimv2Model (AIMv2-lit)."""
+"""Load two-tower models through transformers: CLIP, SigLIP, AIMv2, TIPSv2 and their kind."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,14 +22,42 @@ from marsretrieval.encoders.transformers import (
 from marsretrieval.errors import ModelLoadError
 
 _TEXTS_PER_BATCH = 256
-_ARCHITECTURES = ("CLIPModel", "Aimv2Model")
+
+
+@dataclass(frozen=True, slots=True)
+class _Texts:
+    """How the texts of an architecture are made into tokens, as in its training.
+
+    Attributes:
+        context: Largest number of tokens. None for the positions of its text tower.
+        filled: Pad every text to the context, without a mask: the vector is at the last position.
+        lower: Texts are in lower case.
+    """
+
+    context: int | None = None
+    filled: bool = False
+    lower: bool = False
+
+
+_SIGLIP = _Texts(filled=True, lower=True)
+_ARCHITECTURES = {
+    "CLIPModel": _Texts(),
+    "Aimv2Model": _Texts(),
+    "AltCLIPModel": _Texts(context=77),
+    "ChineseCLIPModel": _Texts(context=52),
+    "MetaClip2Model": _Texts(),
+    "SiglipModel": _SIGLIP,
+    "Siglip2Model": _SIGLIP,
+    "Tipsv2Model": _Texts(lower=True),
+}
 
 
 def load(spec: ModelSpec, options: LoadOptions) -> TwoTowerEncoder:
     """Load a two-tower model from the hub or from a folder.
 
-    `settings` of the spec: architecture (CLIPModel, Aimv2Model), attention (the library's
-    implementation for each tower), gpu_dtype.
+    `settings` of the spec: architecture (a class of transformers), attention (the library's
+    implementation for each tower), resize (pil, or torchvision if the library has no other),
+    gpu_dtype.
 
     Args:
         spec: The model.
@@ -62,7 +91,11 @@ def load(spec: ModelSpec, options: LoadOptions) -> TwoTowerEncoder:
             files.folder, local_files_only=True, trust_remote_code=options.trust_remote_code
         )
     preprocess = ImagePreprocess(
-        load_image_processor(files.folder, trust_remote_code=options.trust_remote_code)
+        load_image_processor(
+            files.folder,
+            backend=spec.settings.get("resize", "pil"),
+            trust_remote_code=options.trust_remote_code,
+        )
     )
     return TwoTowerEncoder(
         spec, options, model, tokenizer, preprocess, device, dtype, files.revision
@@ -102,8 +135,12 @@ class TwoTowerEncoder(TorchEncoder):
         self._features: Any = model  # the same module as `self.model`, untyped
         self._tokenizer = tokenizer
         self._preprocess = preprocess
-        self._context = int(model.config.text_config.max_position_embeddings)
-        self._width = int(model.config.projection_dim)
+        self._texts = _ARCHITECTURES[spec.settings["architecture"]]
+        positions = int(model.config.text_config.max_position_embeddings)
+        self._context = self._texts.context or positions
+        # Towers without a projection, such as SigLIP's, have the vector's width.
+        width = getattr(model.config, "projection_dim", None)
+        self._width = int(width or model.config.vision_config.hidden_size)
 
     @property
     def dimension(self) -> int:
@@ -124,10 +161,17 @@ class TwoTowerEncoder(TorchEncoder):
     def prompts(self) -> dict[str, Any]:
         """Prompt templates: both presets use the text alone."""
         template = "{text}"
-        return {**super().prompts, "query": template, "caption": template}
+        prompts = {**super().prompts, "query": template, "caption": template}
+        if self._texts.filled or self._texts.lower:
+            prompts["tokens"] = {
+                "context": self._context,
+                "padded_to_context": self._texts.filled,
+                "lower_case": self._texts.lower,
+            }
+        return prompts
 
     def _join(self, features: Sequence[Features]) -> Inputs:
-        return {"pixel_values": torch.cat([item["pixel_values"] for item in features])}
+        return {key: torch.cat([item[key] for item in features]) for key in features[0]}
 
     def _embed_images(self, inputs: Inputs) -> torch.Tensor:
         output = self._features.get_image_features(**inputs)
@@ -138,16 +182,15 @@ class TwoTowerEncoder(TorchEncoder):
         parts = []
         for start in range(0, len(texts), _TEXTS_PER_BATCH):
             batch = self._tokenizer(
-                list(texts[start : start + _TEXTS_PER_BATCH]),
-                padding=True,
+                self._written(texts[start : start + _TEXTS_PER_BATCH]),
+                padding="max_length" if self._texts.filled else True,
                 padding_side="right",
                 truncation=True,
                 max_length=self._context,
                 return_tensors="pt",
             ).to(self.device)
-            output = self._features.get_text_features(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-            )
+            mask = {} if self._texts.filled else {"attention_mask": batch["attention_mask"]}
+            output = self._features.get_text_features(input_ids=batch["input_ids"], **mask)
             parts.append(output.pooler_output)
         return torch.cat(parts)
 
@@ -163,5 +206,9 @@ class TwoTowerEncoder(TorchEncoder):
         """
         if not texts:
             return 0
-        lengths = [len(ids) for ids in self._tokenizer(list(texts), verbose=False)["input_ids"]]
+        written = self._written(texts)
+        lengths = [len(ids) for ids in self._tokenizer(written, verbose=False)["input_ids"]]
         return sum(length > self._context for length in lengths)
+
+    def _written(self, texts: Sequence[str]) -> list[str]:
+        return [text.lower() for text in texts] if self._texts.lower else list(texts)

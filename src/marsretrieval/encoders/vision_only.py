@@ -1,4 +1,4 @@
-"""Load image encoders without a text encoder through transformers: DINOv3 and AIMv2."""
+"""Load image encoders without a text encoder through transformers: DINO, AIMv2, ViT."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from marsretrieval.encoders.base import Features, LoadOptions, Modality, ModelSpec
+from marsretrieval.encoders.library_names import VISION_ONLY
 from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders.transformers import (
     ImagePreprocess,
@@ -19,15 +20,17 @@ from marsretrieval.encoders.transformers import (
 )
 from marsretrieval.errors import ModelLoadError
 
-_ARCHITECTURES = ("DINOv3ViTModel", "Aimv2VisionModel")
-_POOLINGS = ("cls", "mean")
+_ARCHITECTURES = frozenset(architecture for architecture, _ in VISION_ONLY.values())
+_POOLINGS = ("cls", "mean", "pooler")
+_WITH_CLASS_TOKEN = ("Dinov2Model", "Dinov2WithRegistersModel", "DINOv3ViTModel", "ViTModel")
 
 
 def load(spec: ModelSpec, options: LoadOptions) -> VisionOnlyEncoder:
     """Load a vision tower from the hub or from a folder.
 
-    `settings` of the spec: architecture, pooling (cls, or mean over the patch tokens), resize (pil,
-    or torchvision if the library has no other), gpu_dtype.
+    `settings` of the spec: architecture, pooling (cls, mean over the patch tokens, or pooler: the
+    model's own), resize (pil, or torchvision if the library has no other), unused (prefixes of
+    weights that do not affect the vectors), arguments (of the class), gpu_dtype.
 
     Args:
         spec: The model.
@@ -45,10 +48,17 @@ def load(spec: ModelSpec, options: LoadOptions) -> VisionOnlyEncoder:
     architecture = spec.settings.get("architecture")
     if architecture not in _ARCHITECTURES:
         raise ModelLoadError(
-            f"{spec.id}: architecture {architecture} is not one of {', '.join(_ARCHITECTURES)}"
+            f"{spec.id}: architecture {architecture} is not one of "
+            f"{', '.join(sorted(_ARCHITECTURES))}"
         )
     files = find_files(spec, options)
-    model = load_strictly(getattr(transformers, architecture), files.folder, dtype=dtype)
+    model = load_strictly(
+        getattr(transformers, architecture),
+        files.folder,
+        dtype=dtype,
+        unused=spec.settings.get("unused", ()),
+        **spec.settings.get("arguments", {}),
+    )
     preprocess = ImagePreprocess(
         load_image_processor(
             files.folder,
@@ -60,7 +70,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> VisionOnlyEncoder:
 
 
 class VisionOnlyEncoder(TorchEncoder):
-    """Encoder that returns the class token or the mean patch token, after the last norm."""
+    """Encoder that returns the class token, the mean patch token or the model's pooled output."""
 
     def __init__(
         self,
@@ -88,10 +98,11 @@ class VisionOnlyEncoder(TorchEncoder):
         """
         super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._preprocess = preprocess
-        self._width = int(model.config.hidden_size)
+        widths = getattr(model.config, "hidden_sizes", None)  # of the stages of a ConvNeXt
+        self._width = int(widths[-1] if widths else model.config.hidden_size)
         # DINOv3 has a class token and registers before the patches; AIMv2 has neither.
-        registers = getattr(model.config, "num_register_tokens", None)
-        self._prefix = 0 if registers is None else 1 + int(registers)
+        registers = int(getattr(model.config, "num_register_tokens", None) or 0)
+        self._prefix = 1 + registers if type(model).__name__ in _WITH_CLASS_TOKEN else 0
         self._pooling = spec.settings.get("pooling")
         if self._pooling not in _POOLINGS or (self._pooling == "cls" and self._prefix == 0):
             raise ModelLoadError(
@@ -122,7 +133,11 @@ class VisionOnlyEncoder(TorchEncoder):
         return {"pixel_values": torch.cat([item["pixel_values"] for item in features])}
 
     def _embed_images(self, inputs: Inputs) -> torch.Tensor:
-        tokens: torch.Tensor = self.model(**inputs).last_hidden_state
+        output = self.model(**inputs)
+        if self._pooling == "pooler":
+            vectors: torch.Tensor = output.pooler_output
+            return vectors.flatten(1)
+        tokens: torch.Tensor = output.last_hidden_state
         if self._pooling == "cls":
             return tokens[:, 0]
         return tokens[:, self._prefix :].float().mean(1)

@@ -194,6 +194,8 @@ def make_result(
             "dimension": encoder.dimension,
             "parameters": spec.parameters,
             "licence": spec.licence,
+            "trained_on": spec.trained_on,
+            "verified_by": spec.verified_by,
             "checkpoint": str(job.options.checkpoint) if job.options.checkpoint else None,
             "warnings": list(warnings),
         },

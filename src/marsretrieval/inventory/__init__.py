@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from marsretrieval.inventory.files import (
         InventoryError,
         InventoryFiles,
+        InventoryInUseError,
         Mark,
         inventory_path,
     )
@@ -21,6 +22,7 @@ __all__ = [
     "Inventory",
     "InventoryError",
     "InventoryFiles",
+    "InventoryInUseError",
     "Mark",
     "NextTiles",
     "estimate_files",
@@ -33,6 +35,7 @@ __getattr__, __dir__ = lazy_exports(
         "marsretrieval.inventory.files": (
             "InventoryError",
             "InventoryFiles",
+            "InventoryInUseError",
             "Mark",
             "inventory_path",
         ),

@@ -7,6 +7,7 @@ an estimate can be recomputed from the inventory's files alone.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from marsretrieval import __version__
 from marsretrieval.errors import UsageError
 from marsretrieval.inventory.design import START, STEP, draw_order, next_stratum, strata_sizes
 from marsretrieval.inventory.estimates import Interval, estimate_places, estimate_tiles
-from marsretrieval.inventory.files import SCHEMA, Audit, Mark, Slot, now, statuses
+from marsretrieval.inventory.files import SCHEMA, Audit, Mark, Slot, SlotKind, now, statuses
 from marsretrieval.inventory.places import PlaceSizes
 
 PAGE = 25  # tiles
@@ -27,6 +28,8 @@ MAX_CONTROLS = 200
 _CONTROL_EVERY = 25  # tiles per control tile
 _REPEAT_EVERY = 20  # tiles per repeated tile
 _REST_EVERY = 6  # tiles per tile outside the domain
+_CHECK_EVERY = 5  # tiles per second look at a tile marked yes
+_RARE = 0.1  # a yes is looked at twice where fewer sampled tiles than this share are yes
 _MIX = 10  # tiles drawn from a stratum before the next one is chosen, so that pages are mixed
 
 
@@ -48,6 +51,9 @@ class Tally:
         rest_unsure: Those marked unsure.
         repeats: Tiles shown twice with two answers.
         agreed: Those with equal answers.
+        checked: Tiles of the sample marked yes that were looked at a second time, because few
+            tiles of their stratum are yes.
+        upheld: Those marked yes again; the others count as unsure.
         controls: Confirmed positives shown again.
         hits: Those marked yes again.
         pending: Tiles of the open page without an answer.
@@ -66,6 +72,8 @@ class Tally:
     rest_unsure: int
     repeats: int
     agreed: int
+    checked: int
+    upheld: int
     controls: int
     hits: int
     pending: int
@@ -84,6 +92,24 @@ class Tally:
         known = len(self.known) + len(self.known_unsure)
         high = estimate_tiles(self.sizes, self.sampled, either, known=known)
         return Interval(low.estimate, low.low, high.high)
+
+    def is_narrow(self, target: float) -> bool:
+        """Check the half width that is due to sampling, with unsure tiles as no and as yes.
+
+        More tiles cannot remove the doubt about unsure ones, so that an audit does not wait for it.
+
+        Args:
+            target: Half width, as a share of the estimate.
+        """
+        if any(n == 0 < size for n, size in zip(self.sampled, self.sizes, strict=True)):
+            return False
+        either = tuple(a + b for a, b in zip(self.yes, self.unsure, strict=True))
+        known = len(self.known)
+        for positive, base in ((self.yes, known), (either, known + len(self.known_unsure))):
+            tiles = estimate_tiles(self.sizes, self.sampled, positive, known=base)
+            if not tiles.estimate or tiles.half_width > target * tiles.estimate:
+                return False
+        return True
 
     def places(self, sizes: PlaceSizes) -> Interval:
         """Estimate the number of places; limits as of `tiles`.
@@ -162,12 +188,12 @@ def begin_audit(
     sizes = strata_sizes(len(unmarked))
     order, start = [], 0
     for stratum, size in enumerate(sizes):
-        drawn = draw_order(size, seed, stratum) + start
+        drawn = draw_order(size, seed, stratum, number) + start
         order.append(tuple(unmarked[position] for position in drawn.tolist()))
         start += size
     rest_size, rest_ids = rest(rest_count)
     confirmed = sorted(name for name, mark in current.items() if mark.mark == "yes")
-    generator = np.random.default_rng([seed, 2**32])
+    generator = np.random.default_rng([seed, number, 2**32])
     controls = [confirmed[index] for index in generator.permutation(len(confirmed)).tolist()]
     return Audit(
         schema=SCHEMA,
@@ -212,16 +238,31 @@ def count_answers(audit: Audit, marks: Sequence[Mark], audits: Sequence[Audit]) 
     doubtful: list[tuple[str, int]] = []
     first: dict[str, str] = {}
     rest_sampled = rest_yes = rest_unsure = repeats = agreed = controls = hits = pending = 0
+    checked = upheld = 0
+    complete: list[tuple[int, tuple[Slot, ...]]] = []
+    disputed: dict[str, int] = {}  # lines of the log
     for number, slots in enumerate(audit.pages, 1):
-        given = [answers.get((number, slot.id)) for slot in slots]
-        if None in given:
-            pending += given.count(None)
+        lines = [answers.get((number, slot.id)) for slot in slots]
+        if None in lines:
+            pending += lines.count(None)
             continue
+        complete.append((number, slots))
+        for slot in slots:
+            if slot.kind == "check":
+                line = answers[number, slot.id]
+                checked += 1
+                upheld += marks[line].mark == "yes"
+                if marks[line].mark != "yes":
+                    disputed[slot.id] = line
+    for number, slots in complete:
+        given = [marks[answers[number, slot.id]].mark for slot in slots]
         for slot, answer in zip(slots, given, strict=True):
             if slot.kind == "sample":
                 stratum = slot.stratum or 0
-                first[slot.id] = answer or ""
+                first[slot.id] = answer
                 sampled[stratum] += 1
+                if answer == "yes" and disputed.get(slot.id, -1) > answers[number, slot.id]:
+                    answer = "unsure"  # the second look was not a yes, and nothing came later
                 if answer == "yes":
                     yes[stratum] += 1
                     positives.append((slot.id, stratum))
@@ -255,6 +296,8 @@ def count_answers(audit: Audit, marks: Sequence[Mark], audits: Sequence[Audit]) 
         rest_unsure=rest_unsure,
         repeats=repeats,
         agreed=agreed,
+        checked=checked,
+        upheld=upheld,
         controls=controls,
         hits=hits,
         pending=pending,
@@ -264,6 +307,8 @@ def count_answers(audit: Audit, marks: Sequence[Mark], audits: Sequence[Audit]) 
 def target_reached(audit: Audit, tally: Tally) -> bool:
     """Check whether the interval is narrow enough, or the domain is exhausted.
 
+    An audit that has found no positive tile, with none known before, ends with its domain.
+
     Args:
         audit: The audit.
         tally: Its counts.
@@ -271,12 +316,7 @@ def target_reached(audit: Audit, tally: Tally) -> bool:
     Returns:
         Whether no more tiles of the domain are needed.
     """
-    if tally.exhausted:
-        return True
-    tiles = tally.tiles()
-    if tiles.estimate is None:
-        return False
-    return tiles.estimate > 0 and tiles.half_width <= audit.target * tiles.estimate
+    return tally.exhausted or tally.is_narrow(audit.target)
 
 
 def open_page(audit: Audit, marks: Sequence[Mark]) -> tuple[int, list[Slot]] | None:
@@ -315,28 +355,33 @@ def draw_page(
     shown = [slot for slots in audit.pages for slot in slots]
     page: list[Slot] = []
 
-    def due(kind: str, every: int) -> bool:
+    def is_due(kind: SlotKind, every: int) -> bool:
         before = sum(slot.kind == kind for slot in (*shown, *page))
-        return before < (len(shown) + count) // every
+        return len(page) < count and before < (len(shown) + count) // every
 
     rest_left = audit.rest_order[sum(slot.kind == "elsewhere" for slot in shown) :]
     done = target_reached(audit, tally)
-    if done and not rest_left:
+    checks = _unchecked(audit, tally)
+    if done and not rest_left and not checks:
         return audit
-    controls = audit.controls[sum(slot.kind == "control" for slot in shown) :]
-    generator = np.random.default_rng([audit.seed, 2**32 + 1, len(audit.pages)])
-    if controls and count > 1 and due("control", _CONTROL_EVERY):
-        page.append(Slot(controls[0], "control"))
-    repeated = {slot.id for slot in shown if slot.kind == "repeat"}
-    once = [slot.id for slot in shown if slot.kind == "sample" and slot.id not in repeated]
-    if once and count > len(page) + 1 and due("repeat", _REPEAT_EVERY):
-        page.append(Slot(once[int(generator.integers(len(once)))], "repeat"))
+    generator = np.random.default_rng([audit.seed, audit.number, 2**32 + 1, len(audit.pages)])
+    if not done and audit.pages:  # a second look comes later than on the next page
+        recent = {slot.id for slot in audit.pages[-1]}
+        checks = [name for name in checks if name not in recent][: max(1, count // _CHECK_EVERY)]
+    page.extend(Slot(name, "check") for name in checks[:count])
+    controls = list(audit.controls[sum(slot.kind == "control" for slot in shown) :])
+    while controls and is_due("control", _CONTROL_EVERY):
+        page.append(Slot(controls.pop(0), "control"))
+    second = {slot.id for slot in (*shown, *page) if slot.kind in ("repeat", "check")}
+    once = [slot.id for slot in shown if slot.kind == "sample" and slot.id not in second]
+    while once and is_due("repeat", _REPEAT_EVERY):
+        page.append(Slot(once.pop(int(generator.integers(len(once)))), "repeat"))
     room = count - len(page)
     rest_now = room if done else min(room - 1, -(-count // _REST_EVERY))
     page.extend(Slot(name, "elsewhere") for name in rest_left[: max(rest_now, 0)])
     if not done:
         page.extend(_draw_sample(audit, tally, shown, count - len(page)))
-    if all(slot.kind in ("control", "repeat") for slot in page):
+    if room and all(slot.kind in ("control", "repeat") for slot in page):
         return audit  # the random orders are used up
     mixed = tuple(page[index] for index in generator.permutation(len(page)).tolist())
     return replace(audit, pages=(*audit.pages, mixed))
@@ -401,19 +446,80 @@ def is_complete(audit: Audit, tally: Tally) -> bool:
         tally: Its counts.
 
     Returns:
-        Whether the target is reached and the tiles outside the domain have been looked at.
+        Whether the target is reached, the tiles outside the domain have been looked at, and so
+        have, twice, the tiles marked yes where they are rare.
     """
     return (
         not tally.pending
         and target_reached(audit, tally)
+        and not _unchecked(audit, tally)
         and tally.rest_sampled >= len(audit.rest_order)
     )
 
 
-def _answers(audit: Audit, marks: Sequence[Mark]) -> dict[tuple[int, str], str]:
-    """Return the latest answer of each (page, tile) of an audit; none if taken back."""
-    latest = {(mark.page or 0, mark.id): mark.mark for mark in marks if mark.audit == audit.number}
-    return {key: value for key, value in latest.items() if value != "none"}
+def answered(audit: Audit, marks: Sequence[Mark]) -> int:
+    """Count the tiles of an audit's pages that have been answered, repeats and controls included.
+
+    Args:
+        audit: The audit.
+        marks: Lines of the log of marks.
+
+    Returns:
+        The number.
+    """
+    answers = _answers(audit, marks)
+    pages = enumerate(audit.pages, 1)
+    return sum((number, slot.id) in answers for number, slots in pages for slot in slots)
+
+
+def planned(audit: Audit, tally: Tally) -> int:
+    """Predict how many tiles an audit will show, repeats and controls included.
+
+    The half width of the interval is taken to fall with the square root of the sample. Without an
+    estimate, the prediction is the first sample of all strata.
+
+    Args:
+        audit: The audit.
+        tally: Its counts.
+
+    Returns:
+        The number of tiles; a prediction until the audit is complete.
+    """
+    shown = sum(map(len, audit.pages))
+    sampled, most = sum(tally.sampled), sum(len(names) for names in audit.order)
+    tiles = tally.tiles()
+    if target_reached(audit, tally):
+        wanted = sampled
+    elif tiles.estimate:
+        ratio = tiles.half_width / (audit.target * tiles.estimate)
+        wanted = min(most, math.ceil(sampled * ratio**2))
+    else:
+        first = sum(min(START, len(names)) for names in audit.order)
+        wanted = min(most, max(first, sampled + PAGE))
+    left = max(wanted - sampled, 0) + len(audit.rest_order) - tally.rest_sampled
+    again = left / _REPEAT_EVERY + (left / _CONTROL_EVERY if audit.controls else 0)
+    complete = sampled + tally.rest_sampled + tally.repeats + tally.controls
+    return max(shown, complete + left + round(again))
+
+
+def _answers(audit: Audit, marks: Sequence[Mark]) -> dict[tuple[int, str], int]:
+    """Return the line of the latest answer of each (page, tile), unless it was taken back."""
+    latest = {
+        (mark.page or 0, mark.id): line
+        for line, mark in enumerate(marks)
+        if mark.audit == audit.number
+    }
+    return {key: line for key, line in latest.items() if marks[line].mark != "none"}
+
+
+def _unchecked(audit: Audit, tally: Tally) -> list[str]:
+    """Return the tiles marked yes in strata with few of them that wait for a second look."""
+    checked = {slot.id for slots in audit.pages for slot in slots if slot.kind == "check"}
+    return [
+        name
+        for name, stratum in tally.positives
+        if name not in checked and tally.yes[stratum] < _RARE * tally.sampled[stratum]
+    ]
 
 
 def _versions() -> dict[str, str]:

@@ -34,19 +34,20 @@ def strata_sizes(count: int) -> list[int]:
     return [*sizes, count - used] if count > used else sizes
 
 
-def draw_order(size: int, seed: int, stratum: int) -> npt.NDArray[np.int64]:
+def draw_order(size: int, seed: int, stratum: int, audit: int = 1) -> npt.NDArray[np.int64]:
     """Draw the tiles of a stratum in random order, without replacement.
 
     Args:
         size: Tiles of the stratum.
         seed: Seed of the audit.
         stratum: Number of the stratum, from 0; -1 for the tiles outside the domain.
+        audit: Number of the audit: audits with equal seeds draw independently.
 
     Returns:
         Positions within the stratum, shape (min(size, 5000),). Every prefix is a simple random
         sample.
     """
-    generator = np.random.default_rng([seed, stratum + 1])
+    generator = np.random.default_rng([seed, audit, stratum + 1])
     if size <= 20 * MAX_DRAWN:
         return generator.permutation(size)[:MAX_DRAWN].astype(np.int64)
     return generator.choice(size, MAX_DRAWN, replace=False, shuffle=True).astype(np.int64)

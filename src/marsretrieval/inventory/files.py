@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -29,13 +29,17 @@ SUFFIX = ".inventory"
 HEADER, MARKS, AUDITS = "inventory.json", "marks.jsonl", "audits"
 
 MarkValue = Literal["yes", "no", "unsure", "none"]
-How = Literal["best", "exploring", "audit", "direct"]
-SlotKind = Literal["sample", "repeat", "control", "elsewhere"]
+How = Literal["best", "exploring", "search", "audit", "direct"]
+SlotKind = Literal["sample", "repeat", "check", "control", "elsewhere"]
 _Count = Annotated[int, Constraint(ge=0, le=2**62)]
 
 
 class InventoryError(MarsRetrievalError):
     """An inventory is damaged, in use, or belongs to another store."""
+
+
+class InventoryInUseError(InventoryError):
+    """Another process, or another object of this one, is the writer of the inventory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,10 @@ class Mark:
         count: Landforms within the tile.
         tiles: Positive tiles of the place that the tile belongs to, itself included.
         note: Free text.
-        how: Why the tile was shown: best unmarked, exploring, audit; or marked directly.
+        how: Why the tile was shown: best unmarked, exploring, hit of a search, audit; or marked
+            directly.
         search: Hash of the query vector that ranked it.
-        rank: Its rank among the unmarked tiles, from 1.
+        rank: Its rank, from 1; for best and exploring, among the unmarked tiles.
         score: Its score.
         audit: Number of the audit that showed it.
         page: Page of the audit, from 1.
@@ -127,8 +132,8 @@ class Slot:
 
     Attributes:
         id: Tile id.
-        kind: Part of the sample, second showing of a sampled tile, confirmed positive, or tile
-            outside the domain.
+        kind: Part of the sample, second showing of a sampled tile (repeat: any, at random; check:
+            marked yes where few are), confirmed positive, or tile outside the domain.
         stratum: Stratum of a sampled tile, from 0.
     """
 
@@ -226,8 +231,8 @@ class InventoryFiles:
             write: Take the lock of the writer.
 
         Raises:
-            InventoryError: If there is none, it is damaged, or (`write`) another process has it
-                open for writing.
+            InventoryError: If there is none, or it is damaged.
+            InventoryInUseError: If another process has it open for writing (`write`).
         """
         self.path = path
         self.torn: str | None = None
@@ -242,7 +247,7 @@ class InventoryFiles:
             try:
                 self._stack.enter_context(locked(path, wait=False))
             except BlockingIOError as error:
-                raise InventoryError(
+                raise InventoryInUseError(
                     f"{path}: another process is writing to this inventory",
                     remedy="Close it (or call close() on the other object), then try again.",
                 ) from error
@@ -393,7 +398,9 @@ class InventoryFiles:
                 value = parse_json(line, source=source)
             except DataError as error:
                 raise InventoryError(
-                    str(error), remedy="Restore the file, or delete this line."
+                    str(error),
+                    remedy="Restore the file, or replace this line (audits count lines) with "
+                    '{"id": "-", "mark": "none", "time": ""}.',
                 ) from error
             marks.append(from_json(Mark, value, source=source, error=InventoryError))
         if tail:
@@ -441,8 +448,8 @@ def _sync_folder(path: Path) -> None:
 def statuses(marks: Sequence[Mark], audits: Sequence[Audit]) -> dict[str, Mark]:
     """Return the current mark of each tile.
 
-    A later mark replaces an earlier one, except that a second showing in an audit (a repeat or a
-    control) measures the reader and changes nothing.
+    A later mark replaces an earlier one, except that a repeat or a control of an audit measures the
+    reader and changes nothing, and a check that is not answered yes makes the tile unsure.
 
     Args:
         marks: Lines of the log.
@@ -451,17 +458,27 @@ def statuses(marks: Sequence[Mark], audits: Sequence[Audit]) -> dict[str, Mark]:
     Returns:
         Tile id to its latest mark; tiles whose mark was taken back are left out.
     """
-    second = set(_second_showings(audits))
+    second = _second_showings(audits)
     current: dict[str, Mark] = {}
     for mark in marks:
-        if (mark.audit, mark.page, mark.id) not in second:
+        kind = second.get((mark.audit, mark.page, mark.id))
+        if kind is None:
             current[mark.id] = mark
+        elif kind == "check" and mark.mark != "none":
+            before = current.get(mark.id)
+            if before is not None and before.mark in ("yes", "unsure"):
+                value: MarkValue = "yes" if mark.mark == "yes" else "unsure"
+                current[mark.id] = replace(before, mark=value)
     return {name: mark for name, mark in current.items() if mark.mark != "none"}
 
 
-def _second_showings(audits: Sequence[Audit]) -> Iterator[tuple[int | None, int | None, str]]:
-    for audit in audits:
-        for page, slots in enumerate(audit.pages, 1):
-            for slot in slots:
-                if slot.kind in ("repeat", "control"):
-                    yield audit.number, page, slot.id
+def _second_showings(
+    audits: Sequence[Audit],
+) -> dict[tuple[int | None, int | None, str], SlotKind]:
+    return {
+        (audit.number, page, slot.id): slot.kind
+        for audit in audits
+        for page, slots in enumerate(audit.pages, 1)
+        for slot in slots
+        if slot.kind in ("repeat", "check", "control")
+    }

@@ -16,6 +16,7 @@ from marsretrieval import __version__
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.inventory import audit as audits
 from marsretrieval.inventory.files import (
+    AUDITS,
     SCHEMA,
     Audit,
     Header,
@@ -71,6 +72,10 @@ class Answer:
         count: Landforms within the tile.
         tiles: Positive tiles of the place that the tile belongs to, itself included.
         note: Free text.
+        search: Key of the search that showed the tile, see `save_search`.
+        rank: Its rank in that search, from 1.
+        score: Its score in that search.
+        page: Page of the open audit that shows the tile, if the answer is for an audit.
     """
 
     id: str
@@ -78,6 +83,10 @@ class Answer:
     count: int | None = None
     tiles: int | None = None
     note: str | None = None
+    search: str | None = None
+    rank: int | None = None
+    score: float | None = None
+    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +270,7 @@ class Inventory:
                     count=answer.count,
                     tiles=answer.tiles,
                     note=answer.note,
-                    **self._origin(name, shown),
+                    **self._origin(answer, name, shown),
                 )
             )
         names = [mark.id for mark in marks]
@@ -375,6 +384,7 @@ class Inventory:
             self.store, vector, min(domain, self.population), exclude=self._empty, progress=progress
         )
         _, rows = ranking.hits(0)
+        number = len(self.files.audits) + 1
 
         def rest(count: int) -> tuple[int, list[str]]:
             outside = np.ones(self.store.rows, dtype=np.bool_)
@@ -384,12 +394,12 @@ class Inventory:
             marked = self.marked
             outside[self._rows(list(marked), marked)] = False
             candidates = np.flatnonzero(outside)
-            generator = np.random.default_rng([seed, 0])
+            generator = np.random.default_rng([seed, number, 0])
             chosen = generator.choice(candidates, min(count, len(candidates)), replace=False)
             return len(candidates), known_of(self.store).ids(chosen)
 
         audit = audits.begin_audit(
-            len(self.files.audits) + 1,
+            number,
             known_of(self.store).ids(rows),
             self.files.marks,
             self.files.audits,
@@ -400,6 +410,7 @@ class Inventory:
             seed=seed,
             rest_count=elsewhere,
         )
+        save_vector(self.path / AUDITS / f"{number:03d}.npy", vector)
         self.files.write_audit(audit)
         return audit
 
@@ -537,11 +548,21 @@ class Inventory:
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}: damaged", remedy="Delete this file.") from error
 
-    def _origin(self, name: str, shown: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    def _origin(
+        self, answer: Answer, name: str, shown: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, Any]:
         for audit in reversed(self.files.audits):
             page = audits.page_of(audit, name)
-            if page is not None:
+            if page is not None and answer.page in (None, page):
                 return {"how": "audit", "audit": audit.number, "page": page}
+        if answer.page is not None:
+            raise UsageError(
+                f"{name} is not on page {answer.page} of an open audit",
+                remedy="Show the page again.",
+            )
+        if answer.search is not None:
+            origin = {"search": answer.search, "rank": answer.rank, "score": answer.score}
+            return {"how": "search", **origin}
         if name in shown:
             keys = ("how", "search", "rank", "score")
             return {key: shown[name][key] for key in keys if key in shown[name]}

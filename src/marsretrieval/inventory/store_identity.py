@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import UsageError
 from marsretrieval.inventory.files import InventoryError, InventoryFiles, StoreIdentity, statuses
-from marsretrieval.io import atomic_path, sha256_json
+from marsretrieval.io import atomic_path, sha256_json, write_json
 from marsretrieval.search import rows_of
 from marsretrieval.search.index.find import known_of
 from marsretrieval.search.learned import Whitening
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 Vector = npt.NDArray[np.float32]
 
-WHITENING = "whitening.npz"
+WHITENING, SEARCHES = "whitening.npz", "searches"
 
 _PLACE_TILES = 1.5  # neighbours, diagonal ones included, are closer than this many tile sizes
 _PLACE_DEG = 0.3  # for tiles of unknown size
@@ -215,6 +217,31 @@ def save_vector(path: Path, vector: Vector) -> None:
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, vector)
+
+
+def save_search(files: InventoryFiles, vector: Vector, about: Mapping[str, Any]) -> str:
+    """Keep the query vector of a search from which tiles are marked, once per vector.
+
+    Args:
+        files: The inventory, open for writing.
+        vector: Query vector, shape (dimension,).
+        about: Description of the search.
+
+    Returns:
+        Key of the search: `searches/KEY.npy` holds the vector, `searches/KEY.json` the
+        description.
+
+    Raises:
+        UsageError: If the inventory is open for reading.
+        OutputError: If it cannot be written.
+    """
+    files.require_writable()
+    key = hashlib.sha256(vector.tobytes()).hexdigest()[:16]
+    path = files.path / SEARCHES / f"{key}.json"
+    if not path.exists():
+        save_vector(path.with_suffix(".npy"), vector)
+        write_json(path, dict(about))
+    return key
 
 
 def load_vector(path: Path, dimension: int) -> Vector:

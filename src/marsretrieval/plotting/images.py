@@ -57,6 +57,11 @@ def check_basemap(basemap: str) -> None:
         )
 
 
+def viking_path() -> Path:
+    """Return the file of the package's base map, a grey JPEG of 2880 x 1440 pixels."""
+    return Path(str(resources.files("marsretrieval.plotting").joinpath("viking_mdim21.jpg")))
+
+
 @lru_cache(maxsize=2)
 def read_basemap(basemap: str) -> npt.NDArray[np.uint8]:
     """Decode a base map.
@@ -72,9 +77,7 @@ def read_basemap(basemap: str) -> npt.NDArray[np.uint8]:
     """
     from PIL import Image
 
-    file: Any = Path(basemap)
-    if basemap == VIKING:
-        file = resources.files("marsretrieval.plotting").joinpath("viking_mdim21.jpg")
+    file = viking_path() if basemap == VIKING else Path(basemap)
     try:
         with file.open("rb") as stream, Image.open(stream) as image:
             return np.asarray(image.convert("L" if basemap == VIKING else "RGB"))

@@ -46,16 +46,28 @@ if TYPE_CHECKING:
         text_query,
     )
     from marsretrieval.search.scan import VectorBlock
-    from marsretrieval.search.scores import Background, ScoreSample, score_all
+    from marsretrieval.search.scores import (
+        ApproximateScores,
+        Background,
+        ScoreSample,
+        approximate_scores,
+        score_all,
+    )
     from marsretrieval.search.sheet import check_sheet_path, write_sheet
     from marsretrieval.search.thumbnails import Thumbnail, TileImages
     from marsretrieval.search.tiles import parse_lonlat, row_at, rows_of
-    from marsretrieval.search.topk import Ranking, VectorSource, exact_topk
+    from marsretrieval.search.topk import (
+        Ranking,
+        VectorSource,
+        exact_from_approximate,
+        exact_topk,
+    )
 
 __all__ = [
     "FORMATS",
     "KERNELS",
     "TEMPLATES",
+    "ApproximateScores",
     "Background",
     "Heatmap",
     "Hit",
@@ -70,6 +82,7 @@ __all__ = [
     "TileImages",
     "VectorBlock",
     "VectorSource",
+    "approximate_scores",
     "away_query",
     "check_distance",
     "check_heatmap",
@@ -79,6 +92,7 @@ __all__ = [
     "compare_with_catalogue",
     "compose",
     "drop_index",
+    "exact_from_approximate",
     "exact_topk",
     "existing_index",
     "geolocalization_prompts",
@@ -156,8 +170,10 @@ __getattr__, __dir__ = lazy_exports(
         ),
         "marsretrieval.search.scan": ("VectorBlock",),
         "marsretrieval.search.scores": (
+            "ApproximateScores",
             "Background",
             "ScoreSample",
+            "approximate_scores",
             "score_all",
         ),
         "marsretrieval.search.sheet": (
@@ -176,6 +192,7 @@ __getattr__, __dir__ = lazy_exports(
         "marsretrieval.search.topk": (
             "Ranking",
             "VectorSource",
+            "exact_from_approximate",
             "exact_topk",
         ),
     },

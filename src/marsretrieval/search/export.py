@@ -66,23 +66,19 @@ class Format:
 
 
 def _csv(hits: Hits, path: Path, style: str | Style) -> None:
-
     write_csv(hits, path)
 
 
 def _geojson(hits: Hits, path: Path, style: str | Style) -> None:
-
     write_geojson(hits, path)
 
 
 def _parquet(hits: Hits, path: Path, style: str | Style) -> None:
-
     write_parquet(hits, path)
 
 
 def _layer(driver: str) -> Callable[[Hits, Path, str | Style], None]:
     def write(hits: Hits, path: Path, style: str | Style) -> None:
-
         write_layer(hits, path, driver)
 
     return write
@@ -200,6 +196,7 @@ def to_arrow(hits: Hits) -> Any:
         "rank": pa.int32(),
         "score": pa.float32(),
         "id": pa.utf8(),
+        "store": pa.utf8(),
         "lon": pa.float64(),
         "lat": pa.float64(),
         "quad": pa.utf8(),
@@ -216,6 +213,8 @@ def to_arrow(hits: Hits) -> Any:
         del kinds["z"], kinds["percentile"]
     if hits.tiles is None:
         del kinds["tiles"]
+    if hits.stores is None:
+        del kinds["store"]
     if hits.known is None:
         kinds = {name: kind for name, kind in kinds.items() if name not in NEAREST_FIELDS}
     rows = [{**row, "area_km2": area} for _, row, area in _with_areas(hits)]
@@ -259,12 +258,14 @@ def write_csv(hits: Hits, path: Path) -> None:
     Raises:
         OutputError: If the file cannot be written.
     """
+    store = ["store"] if hits.stores is not None else []
     merged = ["tiles"] if hits.tiles is not None else []
     standing = ["z", "percentile"] if hits.z is not None else []
     columns = [
         "rank",
         "score",
         "id",
+        *store,
         "lon",
         "lat",
         "quad",
@@ -301,7 +302,7 @@ def write_geojson(hits: Hits, path: Path) -> None:
     features = [
         {
             "type": "Feature",
-            "id": hit.id,
+            "id": hit.name,
             "geometry": geo.geojson_geometry(hit.shape),
             "properties": {**row, "area_km2": area},
         }
@@ -493,7 +494,7 @@ def _check_shapefile(hits: Hits, path: Path) -> None:
             remedy="Use a .gpkg, .geojson or .parquet file.",
         )
     for hit in hits:
-        for name in ("id", "source", "nearest_name"):
+        for name in ("id", "store", "source", "nearest_name"):
             if len((getattr(hit, name) or "").encode()) > _MAX_TEXT_BYTES:
                 raise UsageError(
                     f"{path}: the {name} of hit {hit.rank} is longer than the "

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 POINTS, PLACES = "points", "places"
 
+# Layer, kind, scores, column of the labels, opacity, whether known hits are marked.
+_LayerStyle = tuple[str, Kind, Any, str, int, bool]
+
 _STYLES_TABLE = """
 CREATE TABLE layer_styles (
   id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, f_table_catalog TEXT(256),
@@ -59,23 +62,25 @@ def add_layers(path: Path, hits: Hits, table: Any, layer: str, crs: str) -> None
     import pyogrio
 
     outlines = any(isinstance(shape, list) for shape in hits.shapes)
-    styles: list[tuple[str, Kind, Any, str, int]] = [
-        (layer, "fill" if outlines or not len(hits) else "marker", hits.scores, "rank", 150)
-    ]
+    known = hits.known is not None
+    kind: Kind = "fill" if outlines or not len(hits) else "marker"
+    styles: list[_LayerStyle] = [(layer, kind, hits.scores, "rank", 150, known)]
     if outlines:
         points = _centres(hits)
         places, merged = merge_places(hits)
         settings = {"driver": "GPKG", "geometry_name": "geometry", "crs": crs}
-        for name, kind, rows, geometries in (
+        for name, geometry_type, rows, geometries in (
             (POINTS, "Point", table, points),
             (PLACES, "MultiPolygon", places, merged),
         ):
             encoded = _geometry_column(geometries)
             with_geometry = rows.append_column("geometry", encoded)
-            pyogrio.write_arrow(with_geometry, path, layer=name, geometry_type=kind, **settings)
-        styles.append((POINTS, "marker", hits.scores, "rank", 255))
+            pyogrio.write_arrow(
+                with_geometry, path, layer=name, geometry_type=geometry_type, **settings
+            )
+        styles.append((POINTS, "marker", hits.scores, "rank", 255, known))
         scores = places.column("score").to_numpy(zero_copy_only=False)
-        styles.append((PLACES, "fill", scores, "place", 40))
+        styles.append((PLACES, "fill", scores, "place", 40, False))
     _write_styles(path, styles)
     write_gpkg_metadata(path, hits.about)
 
@@ -91,8 +96,8 @@ def merge_places(hits: Hits) -> tuple[Any, Any]:
 
     Returns:
         A `pyarrow.Table`, best place first: `place` (from 1), `score` and `best_id` of its best
-        tile, `n_hits`, `area_km2`, `lon`, `lat` (centre of the best tile). And the outlines,
-        an array of shapely geometries.
+        tile, `n_hits`, `area_km2`, `lon`, `lat` (centre of the best tile), and `best_store` for
+        hits of several stores. And the outlines, an array of shapely geometries.
     """
     import pyarrow as pa
 
@@ -120,6 +125,8 @@ def merge_places(hits: Hits) -> tuple[Any, Any]:
         "lon": pa.array([hits.lon[index] for index in best], pa.float64()),
         "lat": pa.array([hits.lat[index] for index in best], pa.float64()),
     }
+    if hits.stores is not None:
+        columns["best_store"] = pa.array([hits.stores[index] for index in best], pa.utf8())
     return pa.table(columns), outlines
 
 
@@ -160,7 +167,7 @@ def _geometry_column(geometries: Any) -> Any:
     return pa.array(geo.GeometryColumn().encode(geometries), pa.binary())
 
 
-def _write_styles(path: Path, styles: list[tuple[str, Kind, Any, str, int]]) -> None:
+def _write_styles(path: Path, styles: list[_LayerStyle]) -> None:
     with closing(sqlite3.connect(path)) as file, file:
         file.execute(_STYLES_TABLE)
         file.execute(
@@ -168,7 +175,7 @@ def _write_styles(path: Path, styles: list[tuple[str, Kind, Any, str, int]]) -> 
             "VALUES ('layer_styles', 'attributes', 'layer_styles')"
         )
         columns = dict(file.execute("SELECT table_name, column_name FROM gpkg_geometry_columns"))
-        for layer, kind, scores, label, alpha in styles:
+        for layer, kind, scores, label, alpha, mark_known in styles:
             file.execute(
                 "INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, "
                 "f_geometry_column, styleName, styleQML, styleSLD, useAsDefault, description, "
@@ -177,6 +184,6 @@ def _write_styles(path: Path, styles: list[tuple[str, Kind, Any, str, int]]) -> 
                     layer,
                     columns[layer],
                     layer[:30],
-                    style_xml(scores, kind, label=label, alpha=alpha),
+                    style_xml(scores, kind, label=label, alpha=alpha, mark_known=mark_known),
                 ),
             )

@@ -44,6 +44,7 @@ class Hit:
         nearest_name: Name of the nearest feature of a catalogue; None if not compared.
         nearest_km: Great-circle distance of that feature from the centre.
         known: Whether that feature is near enough to be the same; None if not compared.
+        store: Name of the store that holds the tile; None if one store was searched.
     """
 
     rank: int
@@ -60,17 +61,19 @@ class Hit:
     nearest_name: str | None = None
     nearest_km: float | None = None
     known: bool | None = None
+    store: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The id, or ``STORE:ID`` if several stores were searched."""
+        return self.id if self.store is None else f"{self.store}:{self.id}"
 
     def record(self) -> dict[str, Any]:
-        """Return all fields but the shape as a table row; `tiles` only for a cluster."""
-        row = {
-            "rank": self.rank,
-            "score": self.score,
-            "id": self.id,
-            "lon": self.lon,
-            "lat": self.lat,
-            "quad": self.quad,
-        }
+        """Return the fields that are set as a table row, without shape and nearest feature."""
+        row: dict[str, Any] = {"rank": self.rank, "score": self.score, "id": self.id}
+        if self.store is not None:
+            row["store"] = self.store
+        row |= {"lon": self.lon, "lat": self.lat, "quad": self.quad}
         if self.tiles is not None:
             row["tiles"] = self.tiles
         row["source"] = self.source
@@ -104,6 +107,7 @@ class Hits:
             (`search.known`); None for hits without a position.
         nearest_km: Distances of these features in kilometres.
         known: Whether these features are near enough to be the same.
+        stores: Names of the stores that hold the tiles; None if one store was searched.
     """
 
     scores: npt.NDArray[np.float32]
@@ -121,6 +125,7 @@ class Hits:
     nearest_name: list[str | None] | None = None
     nearest_km: list[float | None] | None = None
     known: list[bool | None] | None = None
+    stores: list[str] | None = None
 
     @classmethod
     def from_ranking(
@@ -169,6 +174,7 @@ class Hits:
             shapes=[geo.outline(*map(float, values), domain=lon_range) for values in boxes],
             about=about or {},
             domain=lon_range,
+            stores=store.store_names(rows[selected]),
             z=None if background is None else _round_to_list(background.z(scores[selected]), 3),
             percentile=(
                 None
@@ -203,13 +209,14 @@ class Hits:
             nearest_name=None if self.nearest_name is None else self.nearest_name[number],
             nearest_km=None if self.nearest_km is None else self.nearest_km[number],
             known=None if self.known is None else self.known[number],
+            store=None if self.stores is None else self.stores[number],
         )
 
     def __iter__(self) -> Iterator[Hit]:
         return (self[number] for number in range(len(self)))
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Iterate over the hits as table rows: rank, score, id, lon, lat, quad, tiles, source."""
+        """Iterate over the hits as table rows, see `Hit.record`."""
         if self.known is None:
             return (hit.record() for hit in self)
         return ({**hit.record(), **hit.nearest()} for hit in self)
@@ -236,7 +243,7 @@ class Hits:
         check_distance(deg)
         counts = self.tiles or [1] * len(self)
         best, clusters = _clusters(self.lon, self.lat, deg)
-        merged = self._pick(best)
+        merged = self.take(best)
         tiles = [sum(counts[member] for member in members) for members in clusters]
         shapes = self.members or [[shape] for shape in self.shapes]
         outlines = [[s for member in members for s in shapes[member]] for members in clusters]
@@ -245,7 +252,15 @@ class Hits:
             about["against"] = {**about["against"], **count_known(merged.known)}
         return Hits(**{**_fields(merged), "tiles": tiles, "members": outlines, "about": about})
 
-    def _pick(self, indices: Sequence[int]) -> Hits:
+    def take(self, indices: Sequence[int]) -> Hits:
+        """Select hits.
+
+        Args:
+            indices: Their numbers from 0, in the order of the result.
+
+        Returns:
+            The selected hits.
+        """
         lists = {
             name: [getattr(self, name)[index] for index in indices]
             for name in (
@@ -257,6 +272,7 @@ class Hits:
                 "z",
                 "percentile",
                 "members",
+                "stores",
                 *NEAREST_FIELDS,
             )
             if getattr(self, name) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -74,7 +75,8 @@ class ScoreRaster(Protocol):
 def draw_hits(hits: Hits, *, style: str | Style = "light", title: str | None = None) -> PlanetMap:
     """Draw hits as marks coloured by score, as tiles where they are large enough to see.
 
-    The map shows the extent of the hits; if the searched tiles cover a small area around them, such
+    Hits compared with a catalogue are crosses where they are known. The map shows the extent of the
+    hits; if the searched tiles cover a small area around them, such
     as a scene of a few kilometres, it shows that area and its outline.
 
     Args:
@@ -105,8 +107,9 @@ def draw_hits(hits: Hits, *, style: str | Style = "light", title: str | None = N
             colour=chart.style.muted, outline=True,
         )  # fmt: skip
     artist = _draw_marks(chart, hits, lon, lat, coloured=True)
+    _draw_known(chart, hits, lon, lat)
     _finish(chart, artist)
-    return chart
+    return chart.legend()
 
 
 def draw_heatmap(
@@ -244,6 +247,25 @@ def _draw_marks(chart: PlanetMap, hits: Hits, lon: Any, lat: Any, *, coloured: b
     for index in order[::-1][:_RANKED].tolist():
         chart.mark_text(lon[index], lat[index], str(index + 1), centred=index in within)
     return artist
+
+
+def _draw_known(chart: PlanetMap, hits: Hits, lon: Floats, lat: Floats) -> None:
+    """Mark the hits near a feature of a catalogue with crosses, with a legend."""
+    against = hits.about.get("against")
+    if hits.known is None or against is None:
+        return
+    known = np.array([value is True for value in hits.known], dtype=np.bool_)
+    name = Path(against["file"]).name if against.get("file") else "the catalogue"
+    chart.points(
+        lon[known],
+        lat[known],
+        colour=chart.style.second,
+        marker="P",
+        size=34.0,
+        edge=0.8,
+        label=f"known: within {against['km']:g} km of a feature of {name} "
+        f"({against['known']:,} of {len(hits):,})",
+    )
 
 
 def _is_visible(chart: PlanetMap, extents: Floats, pixels: float) -> npt.NDArray[np.bool_]:

@@ -118,7 +118,7 @@ class SearchRequest:
     """All settings of a search that affect its hits, as plain JSON.
 
     Attributes:
-        store: Absolute path of the store.
+        stores: Absolute paths of the stores.
         text: Texts.
         images: Example images.
         similar_to: Ids of example tiles.
@@ -130,6 +130,7 @@ class SearchRequest:
         negative_weight: Weight of the negative examples.
         bbox: Box as `W,S,E,N`.
         region: Vector file of polygons.
+        region_layer: Its layer.
         k: Number of hits; None for all that reach `min_score`.
         min_score: Minimum cosine.
         min_valid: Minimum share of data.
@@ -139,7 +140,7 @@ class SearchRequest:
         vector: Query vector instead of the other parts.
     """
 
-    store: str
+    stores: tuple[str, ...]
     text: tuple[str, ...] = ()
     images: tuple[FileReference, ...] = ()
     similar_to: tuple[str, ...] = ()
@@ -151,6 +152,7 @@ class SearchRequest:
     negative_weight: float = 0.25
     bbox: str | None = None
     region: FileReference | None = None
+    region_layer: str | None = None
     k: int | None = None
     min_score: float | None = None
     min_valid: float | None = None

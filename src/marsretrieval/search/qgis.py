@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from xml.etree import ElementTree as ET
@@ -19,6 +20,8 @@ Kind = Literal["fill", "marker"]
 _MARK = "Written by marsretrieval; replaced with the layer. Saved from QGIS, it is kept."
 _RASTER_MARK = "Heat map style by marsretrieval; replaced with the raster, kept if saved from QGIS."
 _COLOURS = ("254,227,145", "254,196,79", "254,153,41", "217,95,14", "153,52,4")  # weak to strong
+_KNOWN_COLOUR = "if(\"known\", '29,95,138,255', '90,30,10,255')"
+_KNOWN_WIDTH = 'if("known", 0.9, 0.3)'
 _DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
 
 
@@ -40,7 +43,8 @@ def write_style(hits: Hits, path: Path) -> Path | None:
     outlines = any(isinstance(shape, list) for shape in hits.shapes)
     kind: Kind = "fill" if outlines or not len(hits) else "marker"
     with atomic_path(path) as temporary:
-        temporary.write_text(style_xml(hits.scores, kind), encoding="utf-8")
+        text = style_xml(hits.scores, kind, mark_known=hits.known is not None)
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
@@ -116,7 +120,12 @@ def raster_style_xml(values: npt.NDArray[np.float32]) -> str:
 
 
 def style_xml(
-    scores: npt.NDArray[np.float32], kind: Kind, *, label: str = "rank", alpha: int = 150
+    scores: npt.NDArray[np.float32],
+    kind: Kind,
+    *,
+    label: str = "rank",
+    alpha: int = 150,
+    mark_known: bool = False,
 ) -> str:
     """Make a QGIS style with up to five score classes of equal counts, of the column `score`.
 
@@ -125,6 +134,7 @@ def style_xml(
         kind: `fill` for polygons, `marker` for points.
         label: Column of the labels.
         alpha: Opacity of the fill, 0 to 255.
+        mark_known: Draw rows whose column `known` is true with a blue outline.
 
     Returns:
         The XML document.
@@ -155,7 +165,7 @@ def style_xml(
             upper=f"{high:.7f}",
             label=f"{low:.3f} - {high:.3f}",
         )
-        _symbol(symbols, str(number), kind, colour, alpha)
+        _symbol(symbols, str(number), kind, colour, alpha, mark_known=mark_known)
     source = ET.SubElement(renderer, "source-symbol")
     _symbol(source, "0", kind, _COLOURS[2], alpha)
     ET.SubElement(renderer, "classificationMethod", id="Quantile")
@@ -178,7 +188,9 @@ def _classes(scores: npt.NDArray[np.float32]) -> list[tuple[float, float, str]]:
     return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), colours, strict=True))
 
 
-def _symbol(parent: ET.Element, name: str, kind: Kind, colour: str, alpha: int) -> None:
+def _symbol(
+    parent: ET.Element, name: str, kind: Kind, colour: str, alpha: int, *, mark_known: bool = False
+) -> None:
     symbol = ET.SubElement(
         parent, "symbol", name=name, type=kind, alpha="1", clip_to_extent="1", force_rhr="0"
     )
@@ -199,6 +211,21 @@ def _symbol(parent: ET.Element, name: str, kind: Kind, colour: str, alpha: int) 
         properties |= {"name": "circle", "size": "2.6", "size_unit": "MM"}
     for key, value in properties.items():
         ET.SubElement(layer, "prop", k=key, v=value)
+    if mark_known:
+        _set_by_expression(layer, {"outlineColor": _KNOWN_COLOUR, "outlineWidth": _KNOWN_WIDTH})
+
+
+def _set_by_expression(layer: ET.Element, expressions: Mapping[str, str]) -> None:
+    """Add data-defined properties to a symbol layer."""
+    options = ET.SubElement(ET.SubElement(layer, "data_defined_properties"), "Option", type="Map")
+    ET.SubElement(options, "Option", name="name", type="QString", value="")
+    properties = ET.SubElement(options, "Option", name="properties", type="Map")
+    for name, expression in expressions.items():
+        item = ET.SubElement(properties, "Option", name=name, type="Map")
+        ET.SubElement(item, "Option", name="active", type="bool", value="true")
+        ET.SubElement(item, "Option", name="expression", type="QString", value=expression)
+        ET.SubElement(item, "Option", name="type", type="int", value="3")
+    ET.SubElement(options, "Option", name="type", type="QString", value="collection")
 
 
 def _labels(root: ET.Element, kind: Kind, column: str) -> None:

@@ -17,6 +17,8 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.exact import MAX_NORM, WrongBoundsError, exact_scores
 from marsretrieval.search.index.find import known_of
 from marsretrieval.search.index.index import SearchIndex
+from marsretrieval.search.kernels import choose_kernel
+from marsretrieval.search.quantization import quantize_queries
 from marsretrieval.search.tiles import rows_below
 from marsretrieval.search.topk import VectorSource, damage_error, index_for
 from marsretrieval.system import usable_cpus
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
 
 _PIECE_ROWS = 2**13
+_APPROXIMATE_ROWS = 7 * 2**12  # index rows per task of a thread
 
 # Texts without visible counterpart on Mars. A thirteenth text of this kind scores higher than all
 # of them with probability 1/13.
@@ -61,14 +64,7 @@ def score_all(
         UsageError: If the query has another dimension or is not finite.
         StoreError: If a stored vector is not of unit length, or the index is damaged.
     """
-    query_vector = np.asarray(query, dtype=np.float32)
-    if query_vector.shape != (source.dimension,):
-        raise UsageError(
-            f"a query of shape {query_vector.shape}; "
-            f"the store holds vectors of {source.dimension} numbers"
-        )
-    if not np.isfinite(query_vector).all():
-        raise UsageError("the query vector holds NaN or infinity")
+    query_vector = _check_query(query, source.dimension)
     index = index_for(source, "use", progress)
     all_scores = np.empty(source.rows, dtype=np.float32)
     pending: deque[Future[int]] = deque()
@@ -95,6 +91,74 @@ def score_all(
         except WrongBoundsError as error:
             raise damage_error(source, index) from error
     return all_scores if index is None else index.by_row(all_scores)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ApproximateScores:
+    """Scores of all rows of an index from their quantized codes.
+
+    Attributes:
+        scores: float32 array of shape (rows,), by index row (`SearchIndex.by_row` reorders).
+        bound: No score differs from the exact one by more than this.
+    """
+
+    scores: npt.NDArray[np.float32]
+    bound: float
+
+
+def approximate_scores(
+    index: SearchIndex, query: npt.ArrayLike, *, kernel: str = "auto"
+) -> ApproximateScores:
+    """Score every row of an index from its quantized codes, without reading the vectors.
+
+    For pictures of the whole planet: several times faster than `score_all`. The bound is that of
+    `search.quantization`, for the row with the largest quantization error.
+
+    Args:
+        index: The search index.
+        query: Array of shape (dim,).
+        kernel: One of `search.KERNELS`.
+
+    Returns:
+        The scores and the bound of their error.
+
+    Raises:
+        UsageError: If the query has another dimension or is not finite.
+    """
+    query_vector = _check_query(query, index.dimension)
+    codes = quantize_queries(query_vector[None], index.mean, index.limits)
+    sums = choose_kernel(kernel).prepare(index.codes, codes.codes, index.limits.norm)
+    scores = np.empty(index.rows, dtype=np.float32)
+    scale, offset = np.float32(codes.scale[0]), np.float32(codes.offset[0])
+
+    def score(start: int) -> float:
+        span = slice(start, min(index.rows, start + _APPROXIMATE_ROWS))
+        part = codes.approximate(
+            sums(span.start, span.stop), index.scale[span], index.axis_component[span]
+        )[:, 0]
+        part *= scale
+        part += offset
+        scores[span] = part
+        return float(index.error[span].max())
+
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        errors = list(pool.map(score, range(0, index.rows, _APPROXIMATE_ROWS)))
+    bound = float(codes.residual_norm[0]) * max(errors, default=0.0) + float(codes.slack[0])
+    # Two float32 roundings of a score, here of the product and the sum with the offset.
+    return ApproximateScores(
+        scores, bound + 2.0**-22 * MAX_NORM * float(np.linalg.norm(query_vector.astype(np.float64)))
+    )
+
+
+def _check_query(query: npt.ArrayLike, dimension: int) -> npt.NDArray[np.float32]:
+    query_vector = np.asarray(query, dtype=np.float32)
+    if query_vector.shape != (dimension,):
+        raise UsageError(
+            f"a query of shape {query_vector.shape}; the store holds vectors of {dimension} numbers"
+        )
+    if not np.isfinite(query_vector).all():
+        raise UsageError("the query vector holds NaN or infinity")
+    return query_vector
 
 
 def _pieces(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,8 +30,9 @@ SHEET_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".pdf": "PDF"}
 PER_SHEET = 42
 MAX_SHEET_HITS = 5_000
 _COLUMNS, _SIDE, _GAP, _MARGIN = 6, 232, 22, 56
-_CAPTION = 78  # height of the lines below an image
-_TITLE_SIZE, _NOTE_SIZE, _TEXT_SIZE = 34, 19, 18
+_TITLE_SIZE, _NOTE_SIZE, _TEXT_SIZE, _ID_SIZE = 34, 19, 18, 15
+_LINE, _ID_LINE = 23, 19  # heights of the lines below an image
+_MAX_ID_LINES = 3
 _DPI = 150
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -75,7 +77,7 @@ def write_sheet(
     *,
     store: EmbeddingStore | None = None,
     tile_images: TileImages | None = None,
-    style: str = "light",
+    style: str | Style = "light",
     progress: Progress = NO_PROGRESS,
 ) -> SheetSummary:
     """Write hits as contact sheets of `PER_SHEET` images each.
@@ -89,7 +91,7 @@ def write_sheet(
         path: The output file.
         store: The store that was searched, for images.
         tile_images: Thumbnails that may have been loaded before; by default those of the store.
-        style: Colour scheme, `light` or `dark`.
+        style: Colour scheme, `light`, `dark` or a `plotting.Style`.
         progress: Progress display.
 
     Returns:
@@ -108,10 +110,11 @@ def write_sheet(
             remedy="Limit them with -k (k=...).",
         )
     loader = tile_images or TileImages(store)
-    thumbnails = loader.load(hits.ids, hits.sources, progress=progress)
+    thumbnails = loader.load_hits(hits, progress=progress)
     sheets = _Sheets(hits, thumbnails, style_of(style))
     kind = SHEET_FORMATS[path.suffix.lower()]
     paths = [path]
+    old = _numbered(path)
     if kind == "PDF":
         with atomic_path(path) as temporary:
             first, *others = sheets.draw()
@@ -121,6 +124,14 @@ def write_sheet(
         for name, sheet in zip(paths, sheets.draw(), strict=True):
             with atomic_path(name) as temporary:
                 sheet.save(temporary, kind, dpi=(_DPI, _DPI), **_options(kind))
+    earlier = sorted(old - set(paths))
+    if earlier:
+        warnings.warn(
+            f"{path}: {pluralize(len(earlier), 'sheet')} of an earlier search left beside it: "
+            f"{', '.join(other.name for other in earlier[:3])}{' ...' if len(earlier) > 3 else ''}",
+            MarsRetrievalWarning,
+            stacklevel=2,
+        )
     missing = [index for index, item in enumerate(thumbnails) if item.image is None]
     if missing:
         first_missing = missing[0]
@@ -153,17 +164,34 @@ def _names(path: Path, count: int) -> list[Path]:
     ]
 
 
+def _numbered(path: Path) -> set[Path]:
+    """Return the existing files that may be sheets of the same name: `hits.png`, `hits-1.png`."""
+    pattern = re.compile(rf"{re.escape(path.stem)}(-\d+)?{re.escape(path.suffix)}")
+    return {file for file in path.parent.glob("*") if pattern.fullmatch(file.name)}
+
+
 class _Sheets:
-    """Draws the sheets one by one; `shortened` is complete after the last."""
+    """Draws the sheets one by one."""
 
     def __init__(self, hits: Hits, thumbnails: Sequence[Thumbnail], style: Style) -> None:
         self._hits, self._thumbnails, self._style = hits, thumbnails, style
-        self._title_font, self._note_font, self._font = (
-            ImageFont.load_default(size) for size in (_TITLE_SIZE, _NOTE_SIZE, _TEXT_SIZE)
+        self._title_font, self._note_font, self._font, self._id_font = (
+            ImageFont.load_default(size) for size in (_TITLE_SIZE, _NOTE_SIZE, _TEXT_SIZE, _ID_SIZE)
         )
         self.count = math.ceil(len(hits) / PER_SHEET)
         self.shortened = 0
         self._columns = min(_COLUMNS, max(3, len(hits)))
+        self._names = [self._fit(printable(hit.name, one_line=True)) for hit in hits]
+        lines = max(len(name) for name in self._names)
+        self._caption = 6 + 2 * _LINE + lines * _ID_LINE + 6
+
+    def _fit(self, name: str) -> list[str]:
+        """Break an id into lines of the width of an image; shorten one that needs too many."""
+        lines = _wrap(name, self._id_font, _SIDE)
+        if len(lines) <= _MAX_ID_LINES:
+            return lines
+        self.shortened += 1
+        return [_shorten(name, self._id_font, _SIDE)]
 
     def draw(self) -> Iterator[Image.Image]:
         """Draw the sheets in order."""
@@ -178,7 +206,7 @@ class _Sheets:
             notes = _wrap(self._note(start, end), self._note_font, width - 2 * _MARGIN)
             top = _MARGIN + len(title) * 42 + len(notes) * 26 + 22
             rows = math.ceil((end - start) / self._columns)
-            height = top + rows * (_SIDE + _CAPTION + _GAP) - _GAP + _MARGIN // 2
+            height = top + rows * (_SIDE + self._caption + _GAP) - _GAP + _MARGIN // 2
             sheet = Image.new("RGB", (width, height), self._style.paper)
             pen = ImageDraw.Draw(sheet)
             y = _MARGIN - 8
@@ -193,7 +221,7 @@ class _Sheets:
                 row, column = divmod(index - start, self._columns)
                 corner = (
                     _MARGIN + column * (_SIDE + _GAP),
-                    top + row * (_SIDE + _CAPTION + _GAP),
+                    top + row * (_SIDE + self._caption + _GAP),
                 )
                 self._draw_hit(sheet, pen, self._hits[index], self._thumbnails[index], corner)
             yield sheet
@@ -240,10 +268,10 @@ class _Sheets:
         pen.text((x, y + _SIDE + 6), rank, fill=style.accent, font=self._font)
         pen.text((x + _SIDE, y + _SIDE + 6), score, fill=style.ink, font=self._font, anchor="ra")
         position = format_position(hit.lon, hit.lat) or "position unknown"
-        name, is_short = _shorten(printable(hit.id, one_line=True), self._font, _SIDE)
-        self.shortened += is_short
-        for number, (line, ink) in enumerate(((position, style.ink), (name, style.muted))):
-            pen.text((x, y + _SIDE + 29 + 23 * number), line, fill=ink, font=self._font)
+        pen.text((x, y + _SIDE + 6 + _LINE), position, fill=style.ink, font=self._font)
+        for number, line in enumerate(self._names[hit.rank - 1]):
+            height = y + _SIDE + 6 + 2 * _LINE + number * _ID_LINE
+            pen.text((x, height), line, fill=style.muted, font=self._id_font)
 
 
 def _wrap(text: str, font: Font, width: float) -> list[str]:
@@ -265,14 +293,12 @@ def _wrap(text: str, font: Font, width: float) -> list[str]:
     return lines
 
 
-def _shorten(text: str, font: Font, width: float) -> tuple[str, bool]:
+def _shorten(text: str, font: Font, width: float) -> str:
     """Replace the middle of a text that is too wide by an ellipsis."""
-    if font.getlength(text) <= width:
-        return text, False
     count = min(len(text), 200)
     while count > 2 and font.getlength(_without_middle(text, count)) > width:
         count -= 1
-    return _without_middle(text, count), True
+    return _without_middle(text, count)
 
 
 def _without_middle(text: str, count: int) -> str:

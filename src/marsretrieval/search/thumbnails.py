@@ -16,11 +16,14 @@ from marsretrieval.datasets.images import MAX_BYTES, make_thumbnail
 from marsretrieval.datasets.open import open_images
 from marsretrieval.datasets.source_file import read_regular
 from marsretrieval.datasets.webdataset import read_members
+from marsretrieval.embeddings.combine import CombinedStore
+from marsretrieval.embeddings.store import open_store
 from marsretrieval.errors import ImageError, MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings.store import EmbeddingStore
+    from marsretrieval.search.hits import Hits
 
 SIDE, QUALITY = 256, 75  # longer side in pixels; WebP quality
 _THREADS, _AT_A_TIME = 4, 16
@@ -51,8 +54,8 @@ class TileImages:
     store. An image whose content is not what was embedded is refused.
 
     Args:
-        store: Store that records ids, sources and content hashes; None: images are not compared
-            with the store, and rows of tables cannot be read.
+        store: Store, or several stores as one, that records ids, sources and content hashes; None:
+            images are not compared with the store, and rows of tables cannot be read.
         side: Longer side of the thumbnails in pixels.
         quality: WebP quality, 0 to 100.
     """
@@ -60,44 +63,85 @@ class TileImages:
     def __init__(
         self, store: EmbeddingStore | None = None, *, side: int = SIDE, quality: int = QUALITY
     ) -> None:
-        self._store = store
+        self._readers = {"": ImageReader(store)}
+        if isinstance(store, CombinedStore):
+            self._readers = {
+                name: ImageReader(part)
+                for name, part in zip(store.names, store.stores, strict=True)
+            }
         self._side, self._quality = side, quality
-        self._thumbnails: dict[Key, Thumbnail] = {}
-
-    @property
-    def unreadable(self) -> dict[str, str]:
-        """Id and reason of the loaded tiles whose images cannot be read."""
-        return {
-            key[0]: thumbnail.reason
-            for key, thumbnail in self._thumbnails.items()
-            if thumbnail.image is None
-        }
+        self._thumbnails: dict[tuple[str, Key], Thumbnail] = {}
 
     def load(
-        self, ids: Sequence[str], sources: Sequence[str], *, progress: Progress = NO_PROGRESS
+        self,
+        ids: Sequence[str],
+        sources: Sequence[str],
+        stores: Sequence[str] | None = None,
+        *,
+        progress: Progress = NO_PROGRESS,
     ) -> list[Thumbnail]:
         """Load thumbnails; those loaded before are not read again.
 
         Args:
             ids: n ids of tiles.
             sources: Their n sources, as in `Hits.sources`.
+            stores: Names of the stores that hold them; None for a single store.
             progress: Progress display.
 
         Returns:
             n thumbnails, in order.
         """
-        keys = list(zip(ids, sources, strict=True))
-        missing = list(dict.fromkeys(key for key in keys if key not in self._thumbnails))
+        names = [""] * len(ids) if stores is None else stores
+        keys = list(zip(names, zip(ids, sources, strict=True), strict=True))
+        missing: dict[str, dict[Key, None]] = defaultdict(dict)
+        for name, key in keys:
+            if (name, key) not in self._thumbnails:
+                missing[name][key] = None
         if missing:
             with (
-                progress.start("read images", len(missing), "images") as bar,
+                progress.start("read images", sum(map(len, missing.values())), "images") as bar,
                 ThreadPoolExecutor(_THREADS) as pool,
             ):
-                images = self.read(missing)
-                while batch := list(islice(images, _AT_A_TIME)):
-                    self._thumbnails |= pool.map(self._make, batch)
-                    bar.advance(len(batch))
+                for name, tiles in missing.items():
+                    images = self._readers[name].read(list(tiles))
+                    while batch := list(islice(images, _AT_A_TIME)):
+                        for key, thumbnail in pool.map(self._make, batch):
+                            self._thumbnails[name, key] = thumbnail
+                        bar.advance(len(batch))
         return [self._thumbnails[key] for key in keys]
+
+    def load_hits(
+        self, hits: Hits, count: int | None = None, *, progress: Progress = NO_PROGRESS
+    ) -> list[Thumbnail]:
+        """Load the thumbnails of the best hits.
+
+        Args:
+            hits: The hits.
+            count: Number of hits; None for all.
+            progress: Progress display.
+
+        Returns:
+            One thumbnail per hit, in order.
+        """
+        stores = None if hits.stores is None else hits.stores[:count]
+        return self.load(hits.ids[:count], hits.sources[:count], stores, progress=progress)
+
+    def _make(self, item: tuple[Key, bytes | str]) -> tuple[Key, Thumbnail]:
+        key, data = item
+        if isinstance(data, str):
+            return key, Thumbnail(None, data)
+        try:
+            image = make_thumbnail(data, key[1], side=self._side, quality=self._quality)
+        except ImageError as error:
+            return key, Thumbnail(None, error.message.removeprefix(f"{key[1]}: "))
+        return key, Thumbnail(image)
+
+
+class ImageReader:
+    """Reads encoded images of the tiles of one store."""
+
+    def __init__(self, store: EmbeddingStore | None) -> None:
+        self._store = store
 
     def read(self, keys: Sequence[Key]) -> Iterator[tuple[Key, bytes | str]]:
         """Read encoded images, grouped by the file that contains them.
@@ -123,16 +167,6 @@ class TileImages:
             yield from self._read_tar(name, members, rows)
         if tables:
             yield from self._read_tables(tables, rows)
-
-    def _make(self, item: tuple[Key, bytes | str]) -> tuple[Key, Thumbnail]:
-        key, data = item
-        if isinstance(data, str):
-            return key, Thumbnail(None, data)
-        try:
-            image = make_thumbnail(data, key[1], side=self._side, quality=self._quality)
-        except ImageError as error:
-            return key, Thumbnail(None, error.message.removeprefix(f"{key[1]}: "))
-        return key, Thumbnail(image)
 
     def _find_rows(self, keys: Sequence[Key]) -> dict[Key, list[tuple[str, bytes]]]:
         """Shard and content hash of all rows of each key."""
@@ -219,7 +253,7 @@ class TileImages:
 
 
 def searched_store(about: Mapping[str, Any]) -> EmbeddingStore | None:
-    """Open the store that hits describe.
+    """Open the store, or the stores as one, that hits describe.
 
     Args:
         about: Description of the request, as in `Hits.about`.
@@ -227,10 +261,9 @@ def searched_store(about: Mapping[str, Any]) -> EmbeddingStore | None:
     Returns:
         The store; None if it is not named or cannot be opened.
     """
-    from marsretrieval.embeddings.store import open_store
-
     try:
-        return open_store(Path(str(about["store"])))
+        parts = [open_store(Path(part["path"])) for part in about.get("stores") or ()]
+        return CombinedStore(parts) if parts else open_store(Path(str(about["store"])))
     except (KeyError, MarsRetrievalError):
         return None
 

@@ -56,6 +56,22 @@ def rows_of(store: EmbeddingStore, ids: Sequence[str]) -> npt.NDArray[np.int64]:
     return rows
 
 
+def tile_names(store: EmbeddingStore, rows: Sequence[int]) -> list[str]:
+    """Return the names by which `rows_of` finds tiles.
+
+    Args:
+        store: The store.
+        rows: n row numbers.
+
+    Returns:
+        n ids; ``STORE:ID`` for several stores.
+    """
+    ids, stores = known_of(store).ids(rows), store.store_names(rows)
+    if stores is None:
+        return ids
+    return [f"{name}:{tile}" for name, tile in zip(stores, ids, strict=True)]
+
+
 def row_at(store: EmbeddingStore, lon: float, lat: float) -> int:
     """Return the row of the tile that contains a position.
 

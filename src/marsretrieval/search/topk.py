@@ -294,6 +294,73 @@ def exact_topk(
     return _to_ranking(results)
 
 
+def exact_from_approximate(
+    index: SearchIndex,
+    query: npt.ArrayLike,
+    scores: Scores,
+    bound: float,
+    k: int,
+    *,
+    exclude: npt.NDArray[np.bool_] | None = None,
+) -> Ranking:
+    """Find the k best rows exactly from approximate scores of all rows; equals `exact_topk`.
+
+    With s the k-th best approximate score, k rows score at least s - bound, so that a row below
+    s - 2 bound is not among the best k. The other rows are scored exactly.
+
+    Args:
+        index: The search index.
+        query: Array of shape (dim,).
+        scores: Approximate scores by index row, shape (rows,); see `approximate_scores`.
+        bound: No exact score differs from its approximate one by more than this.
+        k: Number of hits.
+        exclude: Boolean array by index row, shape (rows,); rows with True are skipped.
+
+    Returns:
+        The ranking of one query, with rows of the store.
+
+    Raises:
+        UsageError: If k is below 1, or an array has another shape.
+        StoreError: If an exact score violates the bound: the index is damaged.
+    """
+    vector = np.asarray(query, dtype=np.float32)
+    if k < 1:
+        raise UsageError(f"k must be at least 1, not {k}")
+    for name, shape, expected in (
+        ("query", vector.shape, (index.dimension,)),
+        ("scores", scores.shape, (index.rows,)),
+        ("exclude", (index.rows,) if exclude is None else exclude.shape, (index.rows,)),
+    ):
+        if shape != expected:
+            raise UsageError(f"{name} of shape {shape} instead of {expected}")
+    if not index.rows:
+        return _to_ranking([(np.empty(0, np.float32), np.empty(0, np.int64))])
+    allowed = None if exclude is None else ~exclude
+    considered = scores if allowed is None else scores[allowed]
+    least = -np.inf
+    if len(considered) > k:
+        cut = len(considered) - k
+        least = float(np.partition(considered, cut)[cut]) - 2 * bound
+        # Rounded down: no row is lost to the comparison in float32.
+        least = float(np.nextafter(np.float32(least), np.float32(-np.inf)))
+    reaching = scores >= np.float32(least)
+    if allowed is not None:
+        reaching &= allowed
+    rows = np.flatnonzero(reaching)
+    middle = scores[rows].astype(np.float64)
+    target = _search_target(index, None, None, "use", "auto", NO_PROGRESS)
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        best = Candidates(
+            k, -np.inf, lambda some: _exact(target, some, vector, pool.map), target.ids
+        )
+        try:
+            best.offer(rows, middle - bound, middle + bound)
+            exact, ranked = best.finish()
+        except WrongBoundsError as error:
+            raise damage_error(index, index) from error
+    return _to_ranking([(exact, target.rows(ranked))])
+
+
 def _to_ranking(results: Sequence[tuple[Scores, Rows]]) -> Ranking:
     width = max((len(rows) for _, rows in results), default=0)
     ranking = Ranking(

@@ -42,7 +42,7 @@ def test_errors_name_the_remedy(tmp_path: Path, monkeypatch) -> None:
         assert not isinstance(caught.value, ServerError)
         assert "--server" in str(caught.value)
     monkeypatch.setattr(listing, "free_bytes", lambda folder: 1_000)
-    full = pytest.raises(OutputError, match="are free")
+    full = pytest.raises(OutputError, match="1 kB free")
     with serve(lambda request: request.send(200, BODY)) as address, full:
         fetch(f"{address}/a.zip", tmp_path)
 

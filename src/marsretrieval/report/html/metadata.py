@@ -427,6 +427,8 @@ def _model_rows(entry: ResultEntry) -> Iterator[tuple[str, str]]:
         ("precision", model.get("dtype")),
         ("prompts", prompts.get("preset")),
         ("licence", model.get("licence")),
+        ("trained on", model.get("trained_on") or None),
+        ("verified by", model.get("verified_by") or None),
     ):
         if value is not None:
             yield name, str(value)

@@ -201,19 +201,33 @@ class _Plane:
             return 1.0
         return float(np.cos(np.radians((self.box.south + self.box.north) / 2)))
 
-    def _plane(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> tuple[Floats, Floats]:
+    def _plane(
+        self, lon: npt.ArrayLike, lat: npt.ArrayLike, middle: float | None = None
+    ) -> tuple[Floats, Floats]:
         """Plane coordinates, y upward, in degrees."""
         x, y = np.asarray(lon, np.float64), np.asarray(lat, np.float64)
         if not self.polar:
-            return np.asarray(wrap_lon(x - self.centre_lon)) * self.aspect, y
+            east = wrap_lon(x - self.centre_lon)
+            if middle is not None:
+                east = wrap_lon(middle - self.centre_lon) + (x - middle)
+            return np.asarray(east) * self.aspect, y
         north = self.box.north > -self.box.south
         radius = np.degrees(2 * np.tan(np.radians(90 - (y if north else -y)) / 2))
         angle = np.radians(x - self.centre_lon)
         return radius * np.sin(angle), radius * np.cos(angle) * (-1 if north else 1)
 
-    def project(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> tuple[Floats, Floats]:
-        """Convert degrees to units of the viewBox."""
-        x, y = self._plane(lon, lat)
+    def project(
+        self, lon: npt.ArrayLike, lat: npt.ArrayLike, middle: float | None = None
+    ) -> tuple[Floats, Floats]:
+        """Convert degrees to units of the viewBox.
+
+        Args:
+            lon: Longitudes.
+            lat: Latitudes.
+            middle: Longitude around which the others are continuous, so that an outline at the
+                edge of the map stays whole; None: each is wrapped into the map.
+        """
+        x, y = self._plane(lon, lat, middle)
         return _LEFT + (x - self.left) * self.scale, _TOP + (self.top - y) * self.scale
 
     def contains(self, x: Floats, y: Floats) -> npt.NDArray[np.bool_]:
@@ -364,7 +378,8 @@ def _marks(
 
 
 def _ring_path(plane: _Plane, ring: Floats) -> str:
-    return _path(*plane.project(ring[:, 0], ring[:, 1])) + "z"
+    middle = float(ring[:, 0].min() + ring[:, 0].max()) / 2
+    return _path(*plane.project(ring[:, 0], ring[:, 1], middle)) + "z"
 
 
 def _path(x: Floats, y: Floats) -> str:

@@ -25,7 +25,7 @@ from marsretrieval.search.index.find import known_of
 from marsretrieval.search.known import describe_known
 from marsretrieval.search.page.chart import HitMap, draw_maps, planet_outline
 from marsretrieval.search.page.links import Link, links_at
-from marsretrieval.search.provenance import describe_query
+from marsretrieval.search.provenance import HTML_ID, describe_query, provenance
 from marsretrieval.search.thumbnails import Thumbnail, TileImages
 from marsretrieval.text import pluralize
 
@@ -140,7 +140,7 @@ def write_page(
     check_page(hits, path, images)
     shown = min(images, len(hits))
     loader = tile_images or TileImages(store)
-    thumbnails = loader.load(hits.ids[:shown], hits.sources[:shown], progress=progress)
+    thumbnails = loader.load_hits(hits, shown, progress=progress)
     unreadable = sum(thumbnail.image is None for thumbnail in thumbnails)
     left_out = len(hits) - shown
     text = _render(hits, thumbnails, store, examples, command or search_command(hits, path))
@@ -198,30 +198,34 @@ def search_command(hits: Hits, path: Path) -> str:
         path: Output file.
 
     Returns:
-        A shell command; empty if the request has images or regions that are not files.
+        A shell command; empty if the request has images, regions or vectors that are not files.
     """
     about = hits.about
     if not about.get("store") or "image" in [
         *(about.get("images") or ()), *(about.get("not_images") or ())
-    ] or about.get("region") == "polygons":  # fmt: skip
+    ] or about.get("region") == "polygons" or about.get("vector") == "array":  # fmt: skip
         return ""
-    words = ["marsretrieval", "search", *_option("store", about["store"])]
+    words = ["marsretrieval", "search"]
+    for part in about.get("stores") or [{"path": about["store"]}]:
+        words += _option("store", part["path"])
     for option, name in (
         ("text", "texts"),
         ("image", "images"),
-        ("like", "like"),
-        ("not-text", "not_text"),
-        ("not-image", "not_images"),
-        ("not-like", "not_like"),
+        ("similar-to", "like"),
+        ("negative-text", "not_text"),
+        ("negative-image", "not_images"),
+        ("negative", "not_like"),
     ):
         for value in about.get(name) or ():
             words += _option(option, value)
-    words += ["--raw"] if about.get("raw") else []
+    words += ["--no-templates"] if about.get("raw") else []
     for option, name in (
-        ("mix", "mix"),
-        ("not-weight", "not_weight"),
+        ("image-weight", "mix"),
+        ("negative-weight", "not_weight"),
+        ("vector", "vector"),
         ("bbox", "bbox"),
         ("region", "region"),
+        ("region-layer", "region_layer"),
         ("count", "count"),
         ("min-score", "min_score"),
         ("min-valid", "min_valid"),
@@ -259,7 +263,9 @@ def _render(
     templates = _templates()
     script = join_scripts(_PACKAGE, "page.js")
     cards = [_card(hit, thumbnails) for hit in hits]
-    columns = [hits.ids, hits.lon, hits.lat, [round(float(score), 7) for score in hits.scores]]
+    scores = [round(float(score), 7) for score in hits.scores]
+    columns: list[Sequence[Any]] = [hits.ids, hits.lon, hits.lat, scores]
+    columns += [] if hits.stores is None else [hits.stores]
     rows = [list(row) for row in zip(*columns, strict=True)]
     about = hits.about
     now = datetime.now(UTC)
@@ -274,6 +280,8 @@ def _render(
         script_hash=script.hash,
         key=hashlib.sha256(identity.encode()).hexdigest()[:16],
         rows=rows,
+        record=provenance(about),
+        record_id=HTML_ID,
         about=about,
         facts=_facts(hits, store),
         examples=[example for example in examples if not example.negative],
@@ -345,14 +353,20 @@ def _facts(hits: Hits, store: EmbeddingStore | None) -> list[tuple[str, str]]:
     truncated = about.get("truncated") or []
     facts = [
         ("model", about.get("model")),
-        ("store", about.get("store")),
+        ("store", None if about.get("stores") else about.get("store")),
+        *(
+            ("store", f"{part['path']} ({part['rows']:,} tiles)")
+            for part in about.get("stores") or ()
+        ),
         ("images from", dataset.get("name")),
         ("tiles", None if store is None else f"{store.rows:,}"),
         ("prompts", "as they are, without templates" if about.get("raw") else None),
+        ("vector", about.get("vector")),
         ("image weight", about.get("mix")),
         ("negative weight", about.get("not_weight")),
         ("box", about.get("bbox")),
         ("region", about.get("region")),
+        ("layer", about.get("region_layer")),
         ("hits", about.get("count")),
         ("least score", about.get("min_score")),
         ("least data", about.get("min_valid")),

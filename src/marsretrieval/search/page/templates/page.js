@@ -3,7 +3,7 @@
   const root = document.documentElement;
   const body = document.body;
   const byId = (id) => document.getElementById(id);
-  const rows = JSON.parse(byId("rows").textContent); // id, lon, lat, score
+  const rows = JSON.parse(byId("rows").textContent); // id, lon, lat, score; store if there are several
   const cards = [...document.querySelectorAll(".card")];
   const dots = new Map(); // index to its marks on all maps
   for (const dot of document.querySelectorAll(".chart .marks [data-i]")) {
@@ -131,8 +131,8 @@
     return /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
   };
   const csv = () => [
-    ["id", "lon", "lat", "rank", "score", "mark"],
-    ...rows.map(([id, lon, lat, score], index) => [id, lon, lat, index + 1, score, marks[index] || ""]),
+    ["id", "lon", "lat", "rank", "score", "mark", ...(rows.length && rows[0].length > 4 ? ["store"] : [])],
+    ...rows.map(([id, lon, lat, score, ...store], index) => [id, lon, lat, index + 1, score, marks[index] || "", ...store]),
   ].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
   const pageWithMarks = () => {
     const copy = root.cloneNode(true);

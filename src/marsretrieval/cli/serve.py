@@ -1,0 +1,113 @@
+"""``marsretrieval serve``: the map in a browser."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.options import Checkpoint, Device, Offline
+
+
+def serve(
+    stores: Annotated[
+        list[Path], typer.Argument(metavar="STORE...", help="Folders of stores, made by embed.")
+    ],
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Folder that contains the images; repeatable."),
+    ] = None,
+    inventory: Annotated[
+        Path | None,
+        typer.Option(metavar="NAME", help="Inventory of a store, for marks, audits and exports."),
+    ] = None,
+    landform: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Create the inventory if missing, with this text query."),
+    ] = None,
+    basemap: Annotated[
+        str,
+        typer.Option(
+            metavar="viking|none|FILE", help="Image below the map: -180..180, 90..-90 degrees."
+        ),
+    ] = "viking",
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Address to listen on; others need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 for any free one.")
+    ] = 8765,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Further host name of this server; repeatable."),
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse marks.")] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            rich_help_panel="The model",
+            metavar="MODEL",
+            help="Model of the store if not in the registry: st:NAME, module:Class.",
+        ),
+    ] = None,
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+    offline: Offline = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show stores on a map in the browser: search, look, mark.
+
+    With --inventory, marks are saved, learned from and audited (see inventory). It belongs to
+    one of the stores. If another process writes to it, it is shown without changing it.
+
+    The address is printed on stdout. Texts and images can be searched for when the model is loaded,
+    tiles at once. Other machines can reach the server only with --host, and the token that is part
+    of the address.
+
+    Raises:
+        UsageError: If an option is invalid.
+        DataError: If the base map cannot be read.
+        StoreError: If a store cannot be opened.
+        InventoryError: If the inventory does not exist, or belongs to none of the stores.
+        OutputError: If no port is free.
+        MissingDependencyError: If the extra `web` is not installed.
+    """
+    from marsretrieval.web.server import MapServer, ServeOptions
+
+    options = ServeOptions(
+        stores=stores,
+        images=images or (),
+        basemap=basemap,
+        host=host,
+        port=port,
+        allow_hosts=allow_host or (),
+        inventory=inventory,
+        landform=landform,
+        read_only=read_only,
+        checkpoint=checkpoint,
+        model=model,
+        device=device,
+        offline=offline,
+    )
+    with show_progress(quiet=as_json) as progress:
+        server = MapServer(options, progress=progress, tell=say)
+    if as_json:
+        print_json(
+            {
+                "url": server.url,
+                "port": server.port,
+                "stores": [str(one) for one in stores],
+                "inventory": None if inventory is None else str(inventory),
+            }
+        )
+    else:
+        echo(server.url)
+        say("Ctrl-C stops the server.")
+    sys.stdout.flush()  # read by the program that started the server
+    server.run(open_browser=not no_open)

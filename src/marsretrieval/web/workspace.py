@@ -1,0 +1,466 @@
+"""The stores that a map server shows: scoring, searches and hits, without HTTP."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from marsretrieval import geo
+from marsretrieval.api import SearchQuery, SearchResult, Store
+from marsretrieval.errors import MarsRetrievalError, ModalityError, UsageError
+from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.search import (
+    Hits,
+    SearchIndex,
+    approximate_scores,
+    exact_from_approximate,
+    score_all,
+)
+from marsretrieval.search.index.find import index_of, known_of
+from marsretrieval.search.query import MIX, NOT_WEIGHT
+from marsretrieval.search.tiles import rows_below
+from marsretrieval.web.raster import ScoreCodes, TileRaster, encode_scores
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from marsretrieval.api.query import Question
+    from marsretrieval.web.schemas import SearchRequest
+
+Vector = npt.NDArray[np.float32]
+
+FIRST_HITS = 200
+MAX_HITS = 10_000
+_KEPT_SEARCHES = 8
+_NEIGHBOURS = 5  # tiles per side of the block around a tile
+_MAX_PICTURES = 40
+_MAX_PICTURE_BYTES = 2**30  # decoded
+
+
+@dataclass(slots=True)
+class ModelStatus:
+    """Whether the model of a store can embed queries; changed by the thread that loads it."""
+
+    state: Literal["loading", "ready", "none"] = "loading"
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Search:
+    """A finished search of one store.
+
+    Attributes:
+        key: Name of the search.
+        question: The validated request.
+        result: The exact hits that have been computed.
+        codes: Scores of all tiles as bytes, by index row.
+        raster: The score raster, uint8 of shape (rows, columns); None without positions.
+        bound: Largest error of the scores in the raster.
+        ms: Milliseconds per step.
+    """
+
+    key: str
+    question: Question
+    result: SearchResult
+    codes: ScoreCodes
+    raster: npt.NDArray[np.uint8] | None
+    bound: float
+    ms: dict[str, float] = field(default_factory=dict)
+
+
+class SupersededError(MarsRetrievalError):
+    """A newer search of the same page has been requested."""
+
+
+class MapStore:
+    """A store with what the map needs: its raster, the state of its model, and recent searches.
+
+    Args:
+        store: The opened store.
+        name: Name in requests.
+        progress: Progress of building the search index.
+    """
+
+    def __init__(self, store: Store, name: str, progress: Progress = NO_PROGRESS) -> None:
+        self.store = store
+        self.name = name
+        embeddings = store.embeddings
+        self.index: SearchIndex | None = index_of(embeddings, build=True, progress=progress)
+        self.tiles = known_of(embeddings)
+        self.model = ModelStatus()
+        self.changed = threading.Condition()
+        self._searches: OrderedDict[str, Search] = OrderedDict()
+        self._lock = threading.Lock()
+        if self.index is None:
+            (lon, lat), (width, height) = self.tiles.positions().T, self.tiles.extents().T
+        else:
+            lon, lat = self.index.lon, self.index.lat
+            width, height = self.index.width_deg, self.index.height_deg
+        self.positioned = int(np.isfinite(np.asarray(lon)).sum())
+        self.raster = TileRaster.from_tiles(
+            *(np.asarray(values, dtype=np.float64) for values in (lon, lat, width, height))
+        )
+
+    def load_model(self) -> None:
+        """Load the model of the store; a failure is recorded in `model`."""
+        try:
+            self.store.encoder  # noqa: B018
+        except MarsRetrievalError as error:
+            self._set_model("none", str(error))
+        except Exception as error:
+            self._set_model("none", f"{type(error).__name__}: {error}")
+        else:
+            self._set_model("ready", "")
+
+    def _set_model(self, state: Literal["ready", "none"], reason: str) -> None:
+        with self.changed:
+            self.model.state, self.model.reason = state, reason
+            self.changed.notify_all()
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the model has a text encoder."""
+        if self.model.state == "ready":
+            return "text" in self.store.encoder.modalities
+        try:
+            self.store.require_model(needs_text=True)
+        except ModalityError:
+            return False
+        except MarsRetrievalError:
+            pass
+        return True
+
+    @cached_property
+    def without_data(self) -> npt.NDArray[np.bool_] | None:
+        """Tiles that are known to have no data, by index row; None if there are none."""
+        below = rows_below(self.store.embeddings, None)
+        if below is None or self.index is None:
+            return below
+        return below[self.index.row_of]
+
+    def question(
+        self, request: SearchRequest, pictures: Mapping[str, Image], learned: Path | None = None
+    ) -> Question:
+        """Validate a request.
+
+        Args:
+            request: The request.
+            pictures: Uploaded images by id.
+            learned: File of the vector learned from the marks of this store's inventory; None if
+                there is none.
+
+        Returns:
+            The validated request.
+
+        Raises:
+            UsageError: If the request is empty or invalid.
+            DataError: If the region is invalid.
+        """
+        if request.bbox is not None and request.region is not None:
+            raise UsageError("a box and a region", remedy="Give one of them.")
+        query = SearchQuery(
+            text=request.text,
+            images=_uploaded(request.pictures, pictures),
+            similar_to=request.like,
+            similar_to_location=request.like_at,
+            negative_text=request.not_text,
+            negative_images=_uploaded(request.not_pictures, pictures),
+            negative_tiles=request.not_like,
+            use_templates=not request.raw,
+            image_weight=MIX if request.mix is None else request.mix,
+            negative_weight=NOT_WEIGHT if request.not_weight is None else request.not_weight,
+            region=request.region if request.bbox is None else geo.Box(*request.bbox),
+        )
+        if request.learned and learned is None:
+            raise UsageError(
+                "nothing has been learned from marks of this store",
+                remedy="Mark tiles yes and no in its inventory, then learn.",
+            )
+        vector = learned if request.learned else None
+        question = self.store.question(query, k=FIRST_HITS, vector=vector)
+        if question.needs_encoder and self.model.state != "ready":
+            reason = self.model.reason or "the model is still loading"
+            raise UsageError(
+                f"texts and images cannot be searched for: {reason}",
+                remedy="Search with a tile, or wait for the model.",
+            )
+        return question
+
+    def search(self, question: Question, is_current: Callable[[], bool]) -> Search:
+        """Run a search and keep it for its raster and further hits.
+
+        Args:
+            question: The validated request.
+            is_current: Asked between the steps; False if the result is no longer needed.
+
+        Returns:
+            The search.
+
+        Raises:
+            SupersededError: If the result is no longer needed.
+        """
+        ms: dict[str, float] = {}
+        started = time.perf_counter()
+        vector = self.store.vector(question)
+        started = _lap(ms, "query", started)
+        scores, bound = self.scores(vector)
+        started = _lap(ms, "scores", started)
+        _require(is_current)
+        if self.index is None:
+            result = self.store.answer(question)
+        else:
+            # One pass over the codes serves the raster and the hits.
+            ranking = exact_from_approximate(
+                self.index,
+                vector,
+                scores,
+                bound,
+                (question.k or FIRST_HITS) + len(set(question.left_out)),
+                exclude=self._excluded(question),
+            )
+            result = self.store.result_of(question, vector, ranking)
+        started = _lap(ms, "hits", started)
+        codes = encode_scores(scores, self._excluded(question, self.without_data))
+        raster = None if self.raster is None else self.raster.paint(codes.codes)
+        _lap(ms, "raster", started)
+        search = Search(secrets.token_hex(8), question, result, codes, raster, bound, ms)
+        with self._lock:
+            self._searches[search.key] = search
+            while len(self._searches) > _KEPT_SEARCHES:
+                self._searches.popitem(last=False)
+        return search
+
+    def scores(self, vector: Vector) -> tuple[Vector, float]:
+        """Score every tile.
+
+        Args:
+            vector: Query vector of shape (dim,).
+
+        Returns:
+            Scores by index row (by row without an index), and the largest error of a score.
+        """
+        if self.index is None:
+            return score_all(self.store.embeddings, vector), 0.0
+        approximate = approximate_scores(self.index, vector)
+        return approximate.scores, approximate.bound
+
+    def find(self, key: str) -> Search | None:
+        """Return a recent search.
+
+        Args:
+            key: Name of the search.
+
+        Returns:
+            The search; None if it was forgotten.
+        """
+        with self._lock:
+            search = self._searches.get(key)
+            if search is not None:
+                self._searches.move_to_end(key)
+            return search
+
+    def hits(self, search: Search, count: int) -> Hits:
+        """Return exact hits of a search, ranking more tiles if necessary.
+
+        Args:
+            search: The search.
+            count: Number of hits, at most MAX_HITS are returned.
+
+        Returns:
+            At least `count` hits, if there are as many.
+        """
+        wanted = min(count, MAX_HITS)
+        known = len(search.result)
+        asked = search.question.k or FIRST_HITS
+        if wanted > known and known >= asked:
+            k = min(MAX_HITS, max(wanted, 4 * asked))
+            question = replace(search.question, k=k)
+            search.result = self.store.answer(question)
+            search.question = question
+        return search.result.hits
+
+    def _excluded(
+        self, question: Question, without_data: npt.NDArray[np.bool_] | None = None
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return the tiles that the request excludes, else `without_data`, by index row."""
+        excluded = question.exclude
+        if excluded is None:
+            excluded = without_data
+        elif self.index is not None:
+            excluded = excluded[self.index.row_of]
+        if question.region is None:
+            return excluded
+        if self.index is None:
+            lon, lat = self.tiles.positions().T
+        else:
+            lon, lat = np.asarray(self.index.lon), np.asarray(self.index.lat)
+        outside = ~question.region.contains(lon, lat)
+        return outside if excluded is None else excluded | outside
+
+    def tiles_in(self, box: geo.Box, most: int) -> Iterator[tuple[str, float, float, float, float]]:
+        """Find tiles with a footprint by their centres.
+
+        Args:
+            box: Where the centres lie, with a margin of one tile.
+            most: Number of tiles; of more, those nearest to the centre of the box are returned.
+
+        Yields:
+            Id, longitude, latitude, width and height in degrees.
+        """
+        lon, lat = self._positions
+        if self.raster is None:
+            return
+        wide, high = self.raster.cell_lon, self.raster.cell_lat
+        middle_lon, middle_lat = box.west + box.width / 2, (box.south + box.north) / 2
+        east = np.asarray(geo.wrap_lon(lon - middle_lon))
+        north = lat - middle_lat
+        inside = np.abs(east) <= box.width / 2 + wide
+        inside &= np.abs(north) <= (box.north - box.south) / 2 + high
+        rows = np.flatnonzero(inside)
+        if len(rows) > most:
+            distance = np.maximum(np.abs(east[rows]) / wide, np.abs(north[rows]) / high)
+            rows = rows[np.argsort(distance, kind="stable")[:most]]
+        columns = self.tiles.take(rows)
+        for number, name in enumerate(columns.ids):
+            values = [
+                float(column[number])
+                for column in (columns.lon, columns.lat, columns.width_deg, columns.height_deg)
+            ]
+            if np.isfinite(values).all():
+                yield name, values[0], values[1], values[2], values[3]
+
+    def neighbours(self, row: int) -> list[list[str | None]]:
+        """Return the ids of the tiles around a tile.
+
+        Args:
+            row: Row of the tile.
+
+        Returns:
+            Five rows of five ids from the north west, the tile in the centre; None for gaps.
+        """
+        columns = self.tiles.take([row])
+        lon, lat = float(columns.lon[0]), float(columns.lat[0])
+        width, height = float(columns.width_deg[0]), float(columns.height_deg[0])
+        if not np.isfinite([lon, lat, width, height]).all():
+            return []
+        all_lon, all_lat = self._positions
+        half = _NEIGHBOURS // 2
+        east = np.asarray(geo.wrap_lon(all_lon - lon)) / width
+        south = (lat - all_lat) / height
+        near = np.flatnonzero((np.abs(east) < half + 0.5) & (np.abs(south) < half + 0.5))
+        grid: list[list[str | None]] = [[None] * _NEIGHBOURS for _ in range(_NEIGHBOURS)]
+        # The tile nearest to each place of the block.
+        order = np.argsort(-np.hypot(east[near] - np.round(east[near]),
+                                     south[near] - np.round(south[near])))  # fmt: skip
+        for place, name in zip(near[order], self.tiles.ids(near[order]), strict=True):
+            grid[int(np.round(south[place])) + half][int(np.round(east[place])) + half] = name
+        grid[half][half] = columns.ids[0]
+        return grid
+
+    @cached_property
+    def _positions(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        positions = self.tiles.positions()
+        return np.ascontiguousarray(positions[:, 0]), np.ascontiguousarray(positions[:, 1])
+
+
+class Pictures:
+    """Uploaded query images, the most recent ones."""
+
+    def __init__(self) -> None:
+        self._images: OrderedDict[str, Image] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, image: Image) -> str:
+        """Keep an image.
+
+        Args:
+            image: The decoded image.
+
+        Returns:
+            Its id.
+        """
+        key = secrets.token_hex(8)
+        with self._lock:
+            self._images[key] = image
+            while len(self._images) > _MAX_PICTURES or (
+                len(self._images) > 1 and self._bytes() > _MAX_PICTURE_BYTES
+            ):
+                self._images.popitem(last=False)
+        return key
+
+    def _bytes(self) -> int:
+        return sum(3 * image.width * image.height for image in self._images.values())
+
+    def to_dict(self) -> dict[str, Image]:
+        """Return the images by id."""
+        with self._lock:
+            return dict(self._images)
+
+
+def command_line(store: Store, about: Mapping[str, Any]) -> str:
+    """Return the command that runs a search again.
+
+    Args:
+        store: The store.
+        about: Description of the request, as in `SearchResult.about`.
+
+    Returns:
+        A line for a POSIX shell. Uploaded images are named IMAGE, polygons REGION.geojson.
+    """
+    parts = ["marsretrieval", "search", "--store", str(store.path)]
+
+    def add(option: str, *values: Any) -> None:
+        for value in values:
+            # A value that begins with a minus would be read as an option.
+            parts.extend([f"{option}={value}"] if str(value).startswith("-") else [option, value])
+
+    add("--text", *about["texts"])
+    add("--image", *("IMAGE" for _ in about["images"]))
+    add("--like", *about["like"])
+    if about["vector"] not in (None, "array"):
+        add("--vector", about["vector"])
+    add("--not-text", *about["not_text"])
+    add("--not-image", *("IMAGE" for _ in about["not_images"]))
+    add("--not-like", *about["not_like"])
+    if about["raw"]:
+        parts.append("--raw")
+    if about["mix"] not in (None, MIX):
+        add("--mix", about["mix"])
+    if about["not_weight"] not in (None, NOT_WEIGHT):
+        add("--not-weight", about["not_weight"])
+    if about["bbox"]:
+        add("--bbox", about["bbox"])
+    if about["region"]:
+        add("--region", "REGION.geojson")
+    return shlex.join(map(str, parts))
+
+
+def _uploaded(ids: list[str], pictures: Mapping[str, Image]) -> list[Image]:
+    missing = [name for name in ids if name not in pictures]
+    if missing:
+        raise UsageError(
+            f"{len(missing)} uploaded images are no longer kept", remedy="Upload them again."
+        )
+    return [pictures[name] for name in ids]
+
+
+def _require(is_current: Callable[[], bool]) -> None:
+    if not is_current():
+        raise SupersededError("a newer search was requested")
+
+
+def _lap(ms: dict[str, float], name: str, started: float) -> float:
+    now = time.perf_counter()
+    ms[name] = round(1000 * (now - started), 1)
+    return now
