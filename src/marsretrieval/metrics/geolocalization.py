@@ -182,7 +182,7 @@ def evaluate(
 
 def by_latitude(
     coverage: Coverage, tile_lat: Floats, point_lat: Floats, depth: int
-) -> dict[str, dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Score the points and tiles of each latitude band of `BAND_DEG` degrees.
 
     Ranks are those of the whole ranking, so the average precision of all points is the mean of the
@@ -195,7 +195,8 @@ def by_latitude(
         depth: Depth K of `precision` and `recall`.
 
     Returns:
-        Band such as "-30..0" to `points`, `average_precision` (mean, over its points, of the
+        One entry per band, from south to north: `band` such as "-30..0", `points`,
+        `average_precision` (mean, over its points, of the
         precision at the rank that covers the point), `recall` (share of its points covered by
         the first K tiles), `tiles` (of the first K tiles, those in the band) and `precision`
         (share of these near a point; 0 without tiles). Bands without a point and tile are left
@@ -204,7 +205,7 @@ def by_latitude(
     found = coverage.first != NEVER
     gains = np.zeros(len(coverage.first))
     gains[found] = coverage.precision()[coverage.first[found] - 1]
-    bands: dict[str, dict[str, float]] = {}
+    bands: list[dict[str, Any]] = []
     for low in range(-90, 90, BAND_DEG):
         high = low + BAND_DEG
         points, tiles = (
@@ -212,12 +213,16 @@ def by_latitude(
         )
         if not points.any() and not tiles.any():
             continue
-        band: dict[str, float] = {"points": int(points.sum()), "tiles": int(tiles.sum())}
+        band: dict[str, Any] = {
+            "band": f"{low}..{high}",
+            "points": int(points.sum()),
+            "tiles": int(tiles.sum()),
+        }
         if points.any():
             band["average_precision"] = float(gains[points].mean())
             band["recall"] = float((coverage.first[points] <= depth).mean())
         band["precision"] = float(coverage.hit[:depth][tiles].mean()) if tiles.any() else 0.0
-        bands[f"{low}..{high}"] = band
+        bands.append(band)
     return bands
 
 

@@ -464,6 +464,8 @@ def _task_classes() -> tuple[type[Any], type[Any]]:
     class MarsLandforms(AbsTaskRetrieval):  # type: ignore[misc]
         """Landform retrieval: rank all images by the name of a class."""
 
+        data_loaded: bool
+
         metadata = describe(
             LANDFORM_NAME,
             "Given the name of a landform, retrieve the orbital images of Mars that show it.",
@@ -503,6 +505,8 @@ def _task_classes() -> tuple[type[Any], type[Any]]:
     class MarsGeolocalization(AbsTaskRetrieval):  # type: ignore[misc]
         """Geo-localization: rank the tiles of a store by the name of a landform."""
 
+        data_loaded: bool
+
         k_values = (1, 10, 100, 1000, MAX_K)
         metadata = describe(
             GEOLOCALIZATION_NAME,
@@ -527,7 +531,9 @@ def _task_classes() -> tuple[type[Any], type[Any]]:
             centres = self.store.positions()
             relevant = {}
             for name, points in self.points.items():
-                near = near_any(*centres.T, *points.T, RADIUS_DEG)
+                near = near_any(
+                    centres[:, 0], centres[:, 1], points[:, 0], points[:, 1], RADIUS_DEG
+                )
                 relevant[name] = {ids[row]: 1 for row in np.flatnonzero(near)}
                 if not near.any():
                     raise DataError(
